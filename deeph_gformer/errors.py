@@ -1,0 +1,27 @@
+"""Errors a user can cause. Each message says what is wrong, where, and what to do about it."""
+from __future__ import annotations
+
+__all__ = ["GFormerError", "DataError", "ModelError", "ConfigError", "MissingDependencyError"]
+
+
+class GFormerError(Exception):
+    """Base of every error that deeph-gformer raises on purpose; the command line turns it into one line and exit code 2."""
+
+
+class DataError(GFormerError):
+    """A structure folder or one of its files is missing, damaged or inconsistent."""
+
+
+class ModelError(GFormerError):
+    """A DeepH-E3 model folder or a GFormer bundle cannot be used, or does not fit the structure."""
+
+
+class ConfigError(GFormerError):
+    """An option or a configuration key is unknown, missing or out of range."""
+
+
+class MissingDependencyError(GFormerError):
+    """An optional library is needed; the message names it and the extra that brings it."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the library '{library}', which is not installed: pip install 'deeph-gformer[{extra}]'")

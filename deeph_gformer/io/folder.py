@@ -1,0 +1,123 @@
+"""One door to both folder formats: which is it, what is in it, where are more."""
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Literal
+
+from .. import fields
+from ..errors import DataError
+from . import dock, legacy
+from .blocks import BlockMatrix
+from .structure import Structure
+
+__all__ = ["Format", "Kind", "folder_format", "read_folder", "read_matrix", "matrix_path", "write_matrix", "find_structures"]
+
+Format = Literal["legacy", "dock"]
+Kind = Literal["hamiltonian", "overlap", "prediction"]
+
+_FILES: dict[tuple[str, str], str] = {
+    ("legacy", "hamiltonian"): fields.HAMILTONIAN_FILE, ("legacy", "overlap"): fields.OVERLAP_FILE, ("legacy", "prediction"): fields.PREDICTION_FILE,
+    ("dock", "hamiltonian"): fields.DOCK_HAMILTONIAN_FILE, ("dock", "overlap"): fields.DOCK_OVERLAP_FILE, ("dock", "prediction"): fields.DOCK_PREDICTION_FILE,
+}
+
+
+def folder_format(folder: str | os.PathLike[str]) -> Format | None:
+    """'legacy', 'dock', or None where the folder holds no structure."""
+    folder = pathlib.Path(folder)
+    if all((folder / name).is_file() for name in fields.LEGACY_FILES):
+        return "legacy"
+    if (folder / fields.DOCK_STRUCTURE_FILE).is_file() and (folder / fields.INFO_FILE).is_file():
+        return "dock"
+    return None
+
+
+def _require_format(folder: pathlib.Path) -> Format:
+    form = folder_format(folder)
+    if form is None:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
+        missing = [name for name in fields.LEGACY_FILES if not (folder / name).is_file()]
+        raise DataError(f"{folder}: no structure folder, {', '.join(missing)} missing (legacy format; DeepH-dock's needs {fields.DOCK_STRUCTURE_FILE} and {fields.INFO_FILE})")
+    return form
+
+
+def read_folder(folder: str | os.PathLike[str]) -> Structure:
+    """Read the structure of a legacy or DeepH-dock folder.
+
+    Raises:
+        DataError: it is neither, or a file is damaged.
+    """
+    folder = pathlib.Path(folder)
+    return legacy.read_structure(folder) if _require_format(folder) == "legacy" else dock.read_structure(folder)
+
+
+def matrix_path(folder: str | os.PathLike[str], kind: Kind, form: Format | None = None) -> pathlib.Path:
+    """The file that holds H, S or a prediction in this folder's format."""
+    folder = pathlib.Path(folder)
+    return folder / _FILES[form or _require_format(folder), kind]
+
+
+def read_matrix(folder: str | os.PathLike[str], kind: Kind, structure: Structure | None = None, spinful: bool | None = None) -> BlockMatrix:
+    """Read H, S or a prediction of a folder; orbitals in the legacy order, whatever the format.
+
+    Args:
+        folder: legacy or DeepH-dock folder. kind: 'hamiltonian', 'overlap' or 'prediction'.
+        structure: the folder's structure, where it was read already.
+        spinful: whether H is spin-doubled; default: what info.json says, else no. Overlaps never are.
+
+    Raises:
+        DataError: the file is missing, damaged, or does not fit the structure.
+    """
+    structure = structure or read_folder(folder)
+    doubled = kind != "overlap" and bool(structure.spinful if spinful is None else spinful)
+    path = matrix_path(folder, kind)
+    return (legacy if path.name in (fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE) else dock).read_blocks(path, structure, doubled)
+
+
+def write_matrix(folder: str | os.PathLike[str], kind: Kind, matrix: BlockMatrix, structure: Structure, form: Format = "legacy", spinful: bool = False) -> pathlib.Path:
+    """Write H, S or a prediction (legacy orbital order) into a folder; returns the file's path."""
+    path = matrix_path(folder, kind, form)
+    if form == "legacy":
+        legacy.write_blocks(path, matrix)
+    else:
+        dock.write_blocks(path, matrix, structure, spinful and kind != "overlap")
+    return path
+
+
+def find_structures(root: str | os.PathLike[str], kinds: tuple[Kind, ...] = ()) -> list[pathlib.Path]:
+    """Every structure folder at or below ``root`` (as DeepH-E3 walks), sorted.
+
+    Args:
+        root: where to look.
+        kinds: keep folders that have at least one of these matrices; empty keeps all.
+
+    Raises:
+        DataError: ``root`` is no folder, holds no structure, or two structures have the same name (the outputs would collide).
+    """
+    root = pathlib.Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    folders, bare = [], []
+    for path, below, _ in os.walk(root, followlinks=True):
+        below.sort()
+        folder = pathlib.Path(path)
+        form = folder_format(folder)
+        if form is None:
+            continue
+        if not kinds or any(matrix_path(folder, kind, form).is_file() for kind in kinds):
+            folders.append(folder)
+        else:
+            bare.append(folder)
+    if not folders:
+        wanted = " or ".join(sorted({_FILES[form, kind] for form in ("legacy", "dock") for kind in kinds})) if kinds else ""
+        if bare:
+            raise DataError(f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}")
+        raise DataError(f"{root}: no structure folder here or below; one needs {', '.join(fields.LEGACY_FILES)}" + (f" and {wanted}" if wanted else ""))
+    seen: dict[str, pathlib.Path] = {}
+    for folder in folders:
+        name = folder.resolve().name
+        if name in seen:
+            raise DataError(f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, output folders are named after them")
+        seen[name] = folder
+    return folders

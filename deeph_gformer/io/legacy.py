@@ -1,0 +1,206 @@
+"""The legacy DeepH folder of DeepH-pack and DeepH-E3 (DESIGN of the format: one HDF5 dataset per block, 1-based keys)."""
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import fields
+from ..errors import DataError
+from .blocks import BlockMatrix, format_key, sort_keys
+from .files import atomic_path, read_json, write_json, write_text
+from .structure import Structure
+
+__all__ = ["read_structure", "write_structure", "read_blocks", "write_blocks", "read_keys"]
+
+_KEY = re.compile(r"\[\s*-?\d+\s*(?:,\s*-?\d+\s*){4}\]")
+
+
+def _table(path: pathlib.Path) -> NDArray[np.float64]:
+    try:
+        return np.loadtxt(path, ndmin=2)
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a table of numbers ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_structure(folder: str | os.PathLike[str]) -> Structure:
+    """Read ``lat.dat``, ``site_positions.dat``, ``element.dat``, ``orbital_types.dat`` and, where there is one, ``info.json``.
+
+    Args:
+        folder: a legacy DeepH folder.
+
+    Raises:
+        DataError: a file is missing or damaged, or they do not belong together.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / fields.ORBITAL_TYPES_FILE
+    try:
+        lines = path.read_text().splitlines()
+        orbital_types = tuple(tuple(int(l) for l in line.split()) for line in lines if line.strip())
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}") from None
+    except ValueError as error:
+        raise DataError(f"{path}: each line holds the l of one atom's shells, as integers ({error})") from None
+    for atom, shells in enumerate(orbital_types):
+        if any(l < 0 or l > 3 for l in shells):
+            raise DataError(f"{path}: atom {atom + 1} has l = {list(shells)}; the legacy format defines an orbital order for l = 0 to 3 only")
+    info = read_json(folder / fields.INFO_FILE) if (folder / fields.INFO_FILE).exists() else {}
+    if not isinstance(info, dict):
+        raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
+    spinful = info.get("isspinful")
+    if spinful is not None and not isinstance(spinful, bool):
+        raise DataError(f"{folder / fields.INFO_FILE}: isspinful is {spinful!r}; it must be true or false")
+    lattice = _table(folder / fields.LATTICE_FILE)
+    positions = _table(folder / fields.POSITIONS_FILE)
+    numbers = _table(folder / fields.ELEMENTS_FILE).reshape(-1)
+    if positions.shape[0] != 3:
+        raise DataError(f"{folder / fields.POSITIONS_FILE}: shape {positions.shape}; three rows (x, y, z) with one column per atom are needed")
+    if (numbers != np.round(numbers)).any() or (numbers < 1).any() or (numbers > 118).any():
+        raise DataError(f"{folder / fields.ELEMENTS_FILE}: atomic numbers must be integers from 1 to 118")
+    if lattice.shape != (3, 3):
+        raise DataError(f"{folder / fields.LATTICE_FILE}: shape {lattice.shape} instead of (3, 3)")
+    try:
+        return Structure(lattice.T.copy(), positions.T.copy(), numbers.astype(np.int64), orbital_types, spinful, info, folder.resolve().name)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
+
+
+def write_structure(folder: str | os.PathLike[str], structure: Structure) -> None:
+    """Write the text files of a legacy folder and ``info.json``; nothing that is there is left half-written.
+
+    Args:
+        folder: created where it does not exist.
+        structure: what to write; ``structure.info`` is kept, with ``isspinful`` set where it is known.
+    """
+    folder = pathlib.Path(folder)
+    for name, table, pattern in ((fields.LATTICE_FILE, structure.lattice.T, "%.16g"), (fields.RECIPROCAL_FILE, structure.reciprocal.T, "%.16g"),
+                                 (fields.POSITIONS_FILE, structure.positions.T, "%.16g"), (fields.ELEMENTS_FILE, structure.numbers[:, None], "%d")):
+        with atomic_path(folder / name) as path:
+            np.savetxt(path, table, fmt=pattern)
+    write_text(folder / fields.ORBITAL_TYPES_FILE, "".join(" ".join(map(str, shells)) + "\n" for shells in structure.orbital_types))
+    info: dict[str, Any] = dict(structure.info)
+    if structure.spinful is not None:
+        info["isspinful"] = structure.spinful
+    write_json(folder / fields.INFO_FILE, info)
+
+
+def _open(path: pathlib.Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found") from None
+    except OSError as error:
+        raise DataError(f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})") from None
+
+
+def _parse_keys(names: list[str], path: pathlib.Path, atoms: int) -> NDArray[np.int64]:
+    for name in names:
+        if not _KEY.fullmatch(name):
+            raise DataError(f"{path}: dataset '{name}' is no block key; block keys look like '[0, 0, -1, 1, 2]' (Rx, Ry, Rz, i, j)")
+    keys = np.array(" ".join(names).translate(str.maketrans("[],", "   ")).split(), dtype=np.int64).reshape(-1, 5)
+    keys[:, 3:] -= 1
+    bad = np.flatnonzero((keys[:, 3:] < 0).any(axis=1) | (keys[:, 3:] >= atoms).any(axis=1))
+    if len(bad):
+        raise DataError(f"{path}: block {names[bad[0]]} names an atom outside 1..{atoms}, the atoms of this structure")
+    ordered = keys[sort_keys(keys)]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
+    if len(same):
+        raise DataError(f"{path}: block {format_key(ordered[same[0]])} is there twice, under two spellings")
+    return keys
+
+
+def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.int64]:
+    """The block keys of an HDF5 file, without its values.
+
+    Returns:
+        (E, 5) int64, Rx Ry Rz i j, 0-based, canonical order.
+
+    Raises:
+        DataError: the file is missing or damaged, or a name is no block key of this structure.
+    """
+    path = pathlib.Path(path)
+    with _open(path) as handle:
+        keys = _parse_keys(list(handle), path, len(structure))
+    return keys[sort_keys(keys)]
+
+
+def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: bool = False) -> BlockMatrix:
+    """Read H or S.
+
+    Args:
+        path: ``hamiltonians.h5``, ``overlaps.h5`` or ``hamiltonians_pred.h5``.
+        structure: gives the shape that each block must have.
+        spinful: whether blocks are spin-doubled (rows and columns twice the orbital count).
+
+    Returns:
+        The blocks in canonical order; float32/float64/complex64/complex128 as stored (one type for all).
+
+    Raises:
+        DataError: damaged file, wrong key, wrong shape, NaN or infinite values; the message names file and block.
+    """
+    path = pathlib.Path(path)
+    factor = 2 if spinful else 1
+    with _open(path) as handle:
+        names = list(handle)
+        keys = _parse_keys(names, path, len(structure))
+        order = sort_keys(keys)
+        keys = keys[order]
+        shapes = structure.orbital_counts[keys[:, 3:]] * factor
+        offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+        try:
+            first = h5py.h5d.open(handle.id, names[order[0]].encode()).dtype if names else np.dtype(np.float64)
+        except (KeyError, ValueError, OSError, TypeError) as error:
+            raise DataError(f"{path}: block {names[order[0]]} cannot be read ({str(error).splitlines()[0]})") from None
+        dtype = first if first.kind in "fc" and first.itemsize >= 4 else np.dtype(np.float64)
+        values = np.empty(offsets[-1], dtype=dtype)
+        every = h5py.h5s.ALL
+        for e, (place, shape) in enumerate(zip(order.tolist(), map(tuple, shapes.tolist()))):
+            name = names[place]
+            try:
+                dataset = h5py.h5d.open(handle.id, name.encode())
+                if dataset.shape != shape:
+                    raise DataError(f"{path}: block {name} has shape {dataset.shape}; the orbitals of its atoms ask for {shape}"
+                                    + (" (spin-doubled)" if spinful else "")
+                                    + (". It fits a spin-doubled matrix: is isspinful wrong in info.json?" if dataset.shape == (2 * shape[0], 2 * shape[1])
+                                       and not spinful else ""))
+                if e == 0 or dataset.dtype != dtype:
+                    if dataset.dtype.kind not in "fciu":
+                        raise DataError(f"{path}: block {name} holds no numbers ({dataset.dtype})")
+                    if dataset.dtype.kind == "c" and dtype.kind != "c":
+                        dtype = np.result_type(dtype, dataset.dtype)
+                        values = values.astype(dtype)
+                dataset.read(every, every, values[offsets[e]:offsets[e + 1]].reshape(shape))
+            except (KeyError, ValueError, OSError, TypeError) as error:
+                raise DataError(f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})") from None
+    matrix = BlockMatrix(keys, shapes, values)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        e = int(np.searchsorted(offsets, bad[0], side="right")) - 1
+        raise DataError(f"{path}: block {format_key(keys[e])} contains NaN or infinite values ({len(bad)} in the file)")
+    return matrix
+
+
+def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
+    """Write H or S as one dataset per block, in one step (temporary file, then renamed).
+
+    Args:
+        path: the file to create or replace.
+        matrix: the blocks; stored in their own floating type.
+    """
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as handle:
+            kind = h5py.h5t.py_create(matrix.values.dtype, logical=True)
+            every = h5py.h5s.ALL
+            spaces = {tuple(shape): h5py.h5s.create_simple(tuple(shape)) for shape in np.unique(matrix.shapes, axis=0).tolist()}
+            for key, block in matrix:
+                dataset = h5py.h5d.create(handle.id, format_key(key).encode(), kind, spaces[block.shape])
+                dataset.write(every, every, np.ascontiguousarray(block))

@@ -1,0 +1,83 @@
+"""A crystal structure with its orbital shells."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+
+__all__ = ["Structure"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """One structure, in the order of its files.
+
+    Attributes:
+        lattice: (3, 3), ROWS are the lattice vectors (the files hold columns), Å.
+        positions: (N, 3), Cartesian, Å; may lie outside the cell, and must stay there, because the block keys count cells from it.
+        numbers: (N,), atomic numbers.
+        orbital_types: per atom, l of each shell, as in ``orbital_types.dat``.
+        spinful: whether H is spin-doubled and complex; None where no file says so.
+        info: the whole ``info.json`` (empty where there is none).
+        name: the folder's name.
+    """
+
+    lattice: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    orbital_types: tuple[tuple[int, ...], ...]
+    spinful: bool | None = None
+    info: dict[str, Any] = dataclasses.field(default_factory=dict)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        count = len(self.numbers)
+        if self.positions.shape != (count, 3) or self.lattice.shape != (3, 3) or len(self.orbital_types) != count:
+            raise DataError(
+                f"structure '{self.name}': {count} elements, positions {self.positions.shape}, {len(self.orbital_types)} lines of orbital types, "
+                f"lattice {self.lattice.shape}: the files do not belong together"
+            )
+        if not (np.isfinite(self.lattice).all() and np.isfinite(self.positions).all()):
+            raise DataError(f"structure '{self.name}': lattice or positions contain NaN or infinite values")
+        if abs(np.linalg.det(self.lattice)) < 1e-6:
+            raise DataError(f"structure '{self.name}': the lattice vectors span no volume")
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        return f"Structure({self.name!r}, {self.formula}, {len(self)} atoms, {self.orbital_counts.sum()} orbitals, spinful={self.spinful})"
+
+    @functools.cached_property
+    def orbital_counts(self) -> NDArray[np.int64]:
+        """(N,), number of spinless orbitals of each atom."""
+        return np.array([sum(2 * l + 1 for l in shells) for shells in self.orbital_types], dtype=np.int64)
+
+    @property
+    def formula(self) -> str:
+        """Elements and counts, in the order of their atomic numbers, e.g. ``C18``."""
+        from ase.data import chemical_symbols
+
+        kinds, counts = np.unique(self.numbers, return_counts=True)
+        return "".join(f"{chemical_symbols[z]}{n if n > 1 else ''}" for z, n in zip(kinds, counts))
+
+    @property
+    def reciprocal(self) -> NDArray[np.float64]:
+        """(3, 3), rows are the reciprocal vectors with 2π, 1/Å."""
+        return 2 * np.pi * np.linalg.inv(self.lattice).T
+
+    def edge_vectors(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
+        """r_j + R - r_i of each edge.
+
+        Args:
+            keys: (E, 5), Rx Ry Rz i j, 0-based.
+
+        Returns:
+            (E, 3), Å.
+        """
+        return self.positions[keys[:, 4]] + keys[:, :3] @ self.lattice - self.positions[keys[:, 3]]
