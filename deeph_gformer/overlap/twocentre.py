@@ -1,0 +1,209 @@
+"""The two-centre form of S: one radial function per (shell, shell, |m|) of a pair of elements, and blocks made from them.
+
+In the frame whose z axis points from atom i to atom j, ``<i, l1 m1 | j, l2 m2>`` is zero unless m1 = m2, and depends on |m| and the
+distance alone (Slater and Koster, Phys. Rev. 94, 1498). A block is that matrix turned back: ``S = D_iᵀ B D_j``.
+"""
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..io.blocks import BlockMatrix, format_key, match_keys, reverse_keys, sort_keys
+from ..io.structure import Structure
+from .neighbours import symbol
+from .rotation import ORDER, block_rotation, bond_rotation
+
+__all__ = ["PairTable", "Shells", "TwoCentre", "bond_functions", "swap_sign"]
+
+Shells = tuple[int, ...]
+_CHUNK = 20_000
+
+
+@functools.lru_cache(maxsize=None)
+def bond_functions(a: Shells, b: Shells) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Which radial function stands where in a bond-frame block.
+
+    Args:
+        a: l of each shell of the first atom. b: of the second.
+
+    Returns:
+        functions (F, 3): index of the shell of a, of the shell of b, and |m|; and for the non-zero elements of the block: rows, columns, function.
+    """
+    start_a, start_b = (np.concatenate([[0], np.cumsum([2 * l + 1 for l in s])]).astype(int) for s in (a, b))
+    functions: list[tuple[int, int, int]] = []
+    places: list[tuple[int, int, int]] = []
+    for p, la in enumerate(a):
+        for q, lb in enumerate(b):
+            for m in range(min(la, lb) + 1):
+                for signed in {m, -m}:
+                    places.append((start_a[p] + ORDER[la].index(signed), start_b[q] + ORDER[lb].index(signed), len(functions)))
+                functions.append((p, q, m))
+    rows, columns, which = np.array(places, dtype=np.int64).reshape(-1, 3).T
+    return np.array(functions, dtype=np.int64).reshape(-1, 3), rows, columns, which
+
+
+def swap_sign(a: Shells, b: Shells) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """How the functions of (a, b) become those of (b, a): ``f_ba = sign * f_ab[index]``, sign (-1)^(l1+l2).
+
+    Returns:
+        index (F,) and sign (F,), both for the functions of (b, a).
+    """
+    place = {tuple(f): n for n, f in enumerate(bond_functions(a, b)[0].tolist())}
+    back = bond_functions(b, a)[0].tolist()
+    index = np.array([place[p, q, m] for q, p, m in back], dtype=np.int64)
+    return index, np.array([(-1.0) ** (b[q] + a[p]) for q, p, _ in back])
+
+
+@dataclasses.dataclass(frozen=True)
+class PairTable:
+    """Radial functions of one pair of elements as B-splines.
+
+    Attributes:
+        knots: (K,), Å. coefficients: (K - degree - 1, F). degree: of the spline.
+        cutoff: edges are pairs closer than this, Å.
+        valid: (n, 2), distances at which the functions are known, Å, ascending; what lies between are gaps.
+        report: figures of the fit (plain JSON values).
+    """
+
+    knots: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    degree: int
+    cutoff: float
+    valid: NDArray[np.float64]
+    report: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(E, F) values at distances (E,) in Å; zero beyond the last knot."""
+        from scipy.interpolate import BSpline
+
+        spline = BSpline(self.knots, self.coefficients, self.degree, extrapolate=True)
+        low, high = self.knots[self.degree], self.knots[-self.degree - 1]
+        values = spline(np.clip(distance, low, high))
+        values[distance >= high] = 0.0
+        return values
+
+    def known(self, distance: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(E,), whether each distance (E,) lies in the valid range."""
+        place = np.searchsorted(self.valid[:, 0], distance + 1e-9, side="right") - 1
+        return (place >= 0) & (distance <= self.valid[np.maximum(place, 0), 1] + 1e-9)
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoCentre:
+    """Two-centre overlaps of a set of elements.
+
+    Attributes:
+        orbital_types: l of each shell, by atomic number.
+        pairs: radial functions by (Z1, Z2), Z1 <= Z2, rows = orbitals of Z1.
+        onsite: (n, n) on-site block by atomic number.
+        report: where it comes from and how good it is (plain JSON values).
+    """
+
+    orbital_types: Mapping[int, Shells]
+    pairs: Mapping[tuple[int, int], PairTable]
+    onsite: Mapping[int, NDArray[np.float64]]
+    report: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+    @property
+    def cutoffs(self) -> dict[tuple[int, int], float]:
+        """Edge cutoff of each pair of elements, Å."""
+        return {pair: table.cutoff for pair, table in self.pairs.items()}
+
+    def check(self, structure: Structure) -> None:
+        """Raise where the structure has elements or shells that the table does not know.
+
+        Raises:
+            DataError: names the element and what is known.
+        """
+        known = ", ".join(f"{symbol(z)} {list(s)}" for z, s in sorted(self.orbital_types.items()))
+        for z in np.unique(structure.numbers).tolist():
+            if z not in self.orbital_types:
+                raise DataError(f"overlap: element {symbol(z)} of '{structure.name}' is not in the table, which knows {known}; "
+                                "fit a table on structures that contain it, or give its basis file")
+        for atom, (z, shells) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
+            if tuple(shells) != tuple(self.orbital_types[z]):
+                raise DataError(f"overlap: atom {atom + 1} ({symbol(z)}) of '{structure.name}' has shells {list(shells)}, the table knows {known}; "
+                                "H and S must be in one basis")
+
+    def blocks(self, structure: Structure, keys: NDArray[np.int64], extrapolate: bool = False) -> BlockMatrix:
+        """S on given edges.
+
+        Args:
+            structure: gives positions, elements and shells.
+            keys: (E, 5), any order; where both (R, i, j) and (-R, j, i) are there, one is the exact transpose of the other.
+            extrapolate: allow distances outside the valid range.
+
+        Raises:
+            DataError: unknown element or shells, or a distance outside the valid range (named with its atoms).
+        """
+        self.check(structure)
+        keys = np.asarray(keys, dtype=np.int64).reshape(-1, 5)
+        keys = keys[sort_keys(keys)]
+        vectors = structure.edge_vectors(keys)
+        distance = np.linalg.norm(vectors, axis=1)
+        itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+        if not extrapolate:
+            self._require_known(structure, keys, distance, itself)
+        matrix = BlockMatrix(keys, structure.orbital_counts[keys[:, 3:]], np.zeros(int(structure.orbital_counts[keys[:, 3:]].prod(axis=1).sum())))
+        partner = match_keys(reverse_keys(keys), keys)
+        first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
+        forward = (first < second) | ((first == second) & ((partner < 0) | (np.arange(len(keys)) <= partner)))
+        for z in np.unique(structure.numbers).tolist():
+            self._fill(matrix, np.flatnonzero(itself & (first == z)), np.asarray(self.onsite[z], float)[None])
+        for (a, b), table in self.pairs.items():
+            wanted = np.flatnonzero(~itself & forward & (first == a) & (second == b))
+            self._pair(matrix, table, (a, b), wanted, vectors, distance, partner)
+            lonely = np.flatnonzero(~itself & ~forward & (partner < 0) & (first == b) & (second == a))
+            self._pair(matrix, table, (a, b), lonely, -vectors, distance, None)
+        return matrix
+
+    def _pair(self, matrix: BlockMatrix, table: PairTable, pair: tuple[int, int], wanted: NDArray[np.int64], vectors: NDArray[np.float64],
+              distance: NDArray[np.float64], partner: NDArray[np.int64] | None) -> None:
+        """Fill the blocks of one pair of elements and their transposes; with ``partner`` None only the transposes."""
+        shells = tuple(self.orbital_types[pair[0]]), tuple(self.orbital_types[pair[1]])
+        _, rows, columns, which = bond_functions(*shells)
+        sizes = [sum(2 * l + 1 for l in s) for s in shells]
+        for start in range(0, len(wanted), _CHUNK):
+            part = wanted[start:start + _CHUNK]
+            bond = np.zeros((len(part), sizes[0], sizes[1]))
+            bond[:, rows, columns] = table(distance[part])[:, which]
+            turn = bond_rotation(vectors[part])
+            left = block_rotation(shells[0], turn)
+            right = left if shells[0] == shells[1] else block_rotation(shells[1], turn)
+            block = np.swapaxes(left, 1, 2) @ bond @ right
+            if partner is None:
+                self._fill(matrix, part, np.swapaxes(block, 1, 2))
+                continue
+            self._fill(matrix, part, block)
+            back = np.flatnonzero(partner[part] >= 0)
+            self._fill(matrix, partner[part][back], np.swapaxes(block[back], 1, 2))
+
+    @staticmethod
+    def _fill(matrix: BlockMatrix, index: NDArray[np.int64], blocks: NDArray[np.float64]) -> None:
+        if len(index):
+            size = blocks.shape[1] * blocks.shape[2]
+            matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(len(blocks), size)
+
+    def _require_known(self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_]) -> None:
+        first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
+        for (a, b), table in self.pairs.items():
+            mine = np.flatnonzero(~itself & (first == a) & (second == b) & (distance < table.cutoff))
+            bad = mine[~table.known(distance[mine])]
+            if not len(bad):
+                continue
+            e = bad[np.argmin(distance[bad])]
+            key = keys[e]
+            where = f"atoms {key[3] + 1} ({symbol(a)}) and {key[4] + 1} ({symbol(b)}) of '{structure.name}', block {format_key(key)}, are {distance[e]:.4f} Å apart"
+            ranges = ", ".join(f"{low:.3f}-{high:.3f}" for low, high in table.valid)
+            why = "closer than any training pair" if distance[e] < table.valid[0, 0] else "a distance that the training set does not cover"
+            raise DataError(f"{where}: {why}. Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such pairs). "
+                            "Fit on structures that cover it, use basis files, or allow it with --extrapolate")
+        known = set(self.pairs)
+        for a, b in {(int(min(x, y)), int(max(x, y))) for x, y in zip(first[~itself], second[~itself])} - known:
+            raise DataError(f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but '{structure.name}' has edges between them; "
+                            f"known pairs: {', '.join(f'{symbol(x)}-{symbol(y)}' for x, y in sorted(known))}")
