@@ -1,0 +1,226 @@
+"""Where overlaps come from: a fitted table, basis files, or the user's own ``overlaps.h5``, behind one interface."""
+from __future__ import annotations
+
+import abc
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import fields
+from ..errors import DataError
+from ..io import BlockMatrix, Structure, read_folder, read_matrix
+from ..io.blocks import format_key, match_keys
+from ..io.folder import folder_format
+from .basis import read_basis_file, two_centre
+from .neighbours import edge_keys, symbol
+from .table import load_table
+from .twocentre import Shells, TwoCentre
+
+if TYPE_CHECKING:
+    import ase
+
+__all__ = ["BasisOverlap", "FolderOverlap", "OverlapProvider", "TableOverlap", "load", "structure_from_atoms"]
+
+_BASIS = (".orb", ".ion.xml")
+
+
+class OverlapProvider(abc.ABC):
+    """Edges and overlaps of a structure."""
+
+    @property
+    @abc.abstractmethod
+    def orbital_types(self) -> Mapping[int, Shells]:
+        """l of each shell, by atomic number."""
+
+    @property
+    @abc.abstractmethod
+    def cutoffs(self) -> Mapping[tuple[int, int], float]:
+        """Edge cutoff by pair of atomic numbers (the smaller first), Å."""
+
+    @abc.abstractmethod
+    def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+        """(E, 5) keys Rx Ry Rz i j, 0-based, canonical order, symmetric, on-site ones included."""
+
+    @abc.abstractmethod
+    def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
+        """S on ``keys`` (default: :meth:`edges`), orbitals in the legacy order.
+
+        Raises:
+            DataError: the provider cannot know S of this structure; the message says what it knows.
+        """
+
+
+class TableOverlap(OverlapProvider):
+    """Two-centre overlaps from radial functions.
+
+    Args:
+        table: fitted (:func:`deeph_gformer.overlap.fit_table`) or read from a file (:func:`deeph_gformer.overlap.load_table`).
+        extrapolate: allow distances that the table does not know.
+    """
+
+    def __init__(self, table: TwoCentre, extrapolate: bool = False) -> None:
+        self.table = table
+        self.extrapolate = extrapolate
+
+    @property
+    def orbital_types(self) -> Mapping[int, Shells]:
+        return self.table.orbital_types
+
+    @property
+    def cutoffs(self) -> Mapping[tuple[int, int], float]:
+        return self.table.cutoffs
+
+    def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+        """See :class:`OverlapProvider`. Pairs of elements that the table has never seen together get the largest cutoff, so that they are noticed.
+
+        Raises:
+            DataError: unknown element or shells, or two atoms on one place.
+        """
+        self.table.check(structure)
+        kinds = sorted(set(structure.numbers.tolist()))
+        longest = max(self.cutoffs.values(), default=0.0)
+        return edge_keys(structure, {(a, b): self.cutoffs.get((a, b), longest) for a in kinds for b in kinds if a <= b}, pbc)
+
+    def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
+        """See :class:`OverlapProvider` and :meth:`TwoCentre.blocks`."""
+        return self.table.blocks(structure, self.edges(structure) if keys is None else keys, self.extrapolate)
+
+
+class BasisOverlap(TableOverlap):
+    """Two-centre overlaps computed from basis files, one per element.
+
+    Args:
+        files: ABACUS ``.orb`` or SIESTA ``.ion.xml`` files.
+
+    Raises:
+        DataError: a file is missing, damaged or of an element that another file has.
+    """
+
+    def __init__(self, files: Iterable[str | os.PathLike[str]]) -> None:
+        super().__init__(two_centre([read_basis_file(path) for path in files]))
+
+
+class FolderOverlap(OverlapProvider):
+    """The user's own S.
+
+    Args:
+        folder: a structure folder with S, or a folder of such folders; then S is that of the folder with the structure's name.
+
+    Raises:
+        DataError: no such folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = pathlib.Path(folder)
+        if not self.folder.is_dir():
+            raise DataError(f"{self.folder}: no such folder")
+        self._last: tuple[pathlib.Path, Structure, BlockMatrix] | None = None
+
+    def _read(self, folder: pathlib.Path) -> tuple[pathlib.Path, Structure, BlockMatrix]:
+        if self._last is None or self._last[0] != folder:
+            structure = read_folder(folder)
+            self._last = (folder, structure, read_matrix(folder, "overlap", structure))
+        return self._last
+
+    def _one(self) -> tuple[pathlib.Path, Structure, BlockMatrix]:
+        if folder_format(self.folder) is None and self._last is None:
+            raise DataError(f"{self.folder}: holds several structures; ask for edges or overlap of one of them first")
+        return self._last or self._read(self.folder)
+
+    def _for(self, structure: Structure) -> BlockMatrix:
+        folder = self.folder if folder_format(self.folder) else self.folder / structure.name
+        _, mine, matrix = self._read(folder)
+        if mine.orbital_types != structure.orbital_types or not np.array_equal(mine.numbers, structure.numbers):
+            raise DataError(f"{folder}: its atoms or shells are not those of '{structure.name}', in this order")
+        shift = max(np.abs(mine.positions - structure.positions).max(), np.abs(mine.lattice - structure.lattice).max())
+        if shift > 1e-3:
+            raise DataError(f"{folder}: its atoms or lattice are up to {shift:.3g} Å away from those of '{structure.name}'; S belongs to another geometry")
+        return matrix
+
+    @property
+    def orbital_types(self) -> Mapping[int, Shells]:
+        structure = self._one()[1]
+        return {z: tuple(shells) for z, shells in zip(structure.numbers.tolist(), structure.orbital_types)}
+
+    @property
+    def cutoffs(self) -> Mapping[tuple[int, int], float]:
+        _, structure, matrix = self._one()
+        numbers = np.sort(structure.numbers[matrix.keys[:, 3:]], axis=1)
+        distance = np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1)
+        return {(int(a), int(b)): float(distance[(numbers == (a, b)).all(axis=1)].max()) + 1e-6 for a, b in np.unique(numbers, axis=0)}
+
+    def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+        """The keys of the file; ``pbc`` has no say."""
+        return self._for(structure).keys
+
+    def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
+        """See :class:`OverlapProvider`.
+
+        Raises:
+            DataError: a key is not in the file, or the file belongs to another structure.
+        """
+        matrix = self._for(structure)
+        if keys is None:
+            return matrix
+        place = match_keys(np.asarray(keys, dtype=np.int64).reshape(-1, 5), matrix.keys)
+        absent = np.flatnonzero(place < 0)
+        if len(absent):
+            raise DataError(f"{self.folder}: S of '{structure.name}' has no block {format_key(keys[absent[0]])} ({len(absent)} such blocks); "
+                            "leave those out, or use a table or basis files")
+        return matrix.select(place)
+
+
+def load(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extrapolate: bool = False) -> OverlapProvider:
+    """Open what ``--overlap`` names.
+
+    Args:
+        source: a table (``.npz``); basis files (``.orb``, ``.ion.xml``), one or several, or a folder of them; a structure folder with S, its
+            ``overlaps.h5`` or ``overlap.h5``, or a folder of structure folders.
+        extrapolate: for a table: allow distances that it does not know.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        files = [pathlib.Path(s) for s in source]
+        if len(files) != 1:
+            return BasisOverlap(files)
+        source = files[0]
+    path = pathlib.Path(source)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.name.endswith(_BASIS))
+        return BasisOverlap(files) if files and folder_format(path) is None else FolderOverlap(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.suffix == ".npz":
+        return TableOverlap(load_table(path), extrapolate)
+    if path.name.endswith(_BASIS):
+        return BasisOverlap([path])
+    if path.name in (fields.OVERLAP_FILE, fields.DOCK_OVERLAP_FILE):
+        return FolderOverlap(path.parent)
+    raise DataError(f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion.xml), {fields.OVERLAP_FILE} or its folder")
+
+
+def structure_from_atoms(atoms: ase.Atoms, orbital_types: Mapping[int, Shells], name: str = "", spinful: bool | None = None) -> Structure:
+    """A structure with shells, atoms in their order.
+
+    Args:
+        atoms: positions and cell in Å; the cell must have three vectors, also along directions that do not repeat.
+        orbital_types: l of each shell, by atomic number. name: of the structure. spinful: whether H is spin-doubled.
+
+    Raises:
+        DataError: no full cell, or an element without shells (named with what is known).
+    """
+    cell = np.asarray(atoms.cell[:], dtype=float)
+    if abs(np.linalg.det(cell)) < 1e-6:
+        raise DataError(f"'{name}': the atoms have no full cell (vectors {cell.round(3).tolist()}); give one, with vacuum where nothing repeats, "
+                        "e.g. atoms.center(vacuum=10)")
+    numbers = np.asarray(atoms.numbers, dtype=np.int64)
+    unknown = sorted({symbol(z) for z in numbers.tolist() if z not in orbital_types})
+    if unknown:
+        raise DataError(f"'{name}': element {', '.join(unknown)} has no orbitals here; known: {', '.join(symbol(z) for z in sorted(orbital_types))}")
+    return Structure(cell, np.array(atoms.positions, dtype=float), numbers, tuple(tuple(orbital_types[z]) for z in numbers.tolist()), spinful, {}, name)

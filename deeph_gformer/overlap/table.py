@@ -1,0 +1,65 @@
+"""A two-centre table in one file: ``.npz`` with plain arrays and a JSON header."""
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from ..errors import DataError
+from ..io.files import atomic_path
+from .twocentre import PairTable, TwoCentre
+
+__all__ = ["FORMAT", "VERSION", "load_table", "save_table"]
+
+FORMAT = "deeph-gformer overlap table"
+VERSION = 1
+
+
+def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
+    """Write a table in one step; ``.npz`` is appended where it is missing. Distances in Å, S has no unit.
+
+    Returns:
+        The file written.
+    """
+    path = pathlib.Path(path)
+    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    header = {"format": FORMAT, "version": VERSION, "orbital_types": {str(z): list(s) for z, s in table.orbital_types.items()}, "report": dict(table.report),
+              "pairs": [{"elements": list(pair), "degree": p.degree, "cutoff_A": p.cutoff, "report": dict(p.report)} for pair, p in table.pairs.items()]}
+    arrays = {"header": np.array(json.dumps(header))}
+    for (a, b), pair in table.pairs.items():
+        arrays.update({f"knots_{a}_{b}": pair.knots, f"coefficients_{a}_{b}": pair.coefficients, f"valid_{a}_{b}": pair.valid})
+    for z, block in table.onsite.items():
+        arrays[f"onsite_{z}"] = block
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.savez_compressed(handle, **arrays)
+    return path
+
+
+def load_table(path: str | os.PathLike[str]) -> TwoCentre:
+    """Read what :func:`save_table` wrote.
+
+    Raises:
+        DataError: the file is missing, damaged, no overlap table, or of a later version.
+    """
+    path = pathlib.Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            header = json.loads(str(data["header"]))
+            if header["format"] != FORMAT:
+                raise KeyError("format")
+            if header["version"] > VERSION:
+                raise DataError(f"{path}: overlap table of version {header['version']}, this program reads up to {VERSION}; update deeph-gformer")
+            shells = {int(z): tuple(s) for z, s in header["orbital_types"].items()}
+            pairs = {}
+            for entry in header["pairs"]:
+                a, b = entry["elements"]
+                pairs[a, b] = PairTable(data[f"knots_{a}_{b}"], data[f"coefficients_{a}_{b}"], entry["degree"], entry["cutoff_A"],
+                                        data[f"valid_{a}_{b}"], entry["report"])
+            return TwoCentre(shells, pairs, {z: data[f"onsite_{z}"] for z in shells}, header["report"])
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not an overlap table, or damaged ({error}); make one with deeph-gformer overlap fit") from None
