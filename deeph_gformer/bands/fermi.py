@@ -1,0 +1,234 @@
+"""The Fermi level by counting electrons on a k mesh (smearing or linear tetrahedra), and where the number of electrons comes from."""
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import erf, expit
+
+from ..errors import ConfigError
+from ..io import Structure
+from .bloch import BlochProblem
+from .kmesh import MeshSpectrum, mesh_spectrum
+from .loading import info_fermi_eV
+
+__all__ = ["FermiLevel", "Smearing", "fermi_level", "electrons_at", "electron_number", "fit_valence", "occupations", "parse_valence"]
+
+Smearing = Literal["gaussian", "fermi", "tetrahedron"]
+DEFAULT_WIDTH_EV = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class FermiLevel:
+    """A Fermi level and its story.
+
+    Attributes:
+        energy_eV: on the scale of H. source: one line, how it was found. electrons: per cell, or None where none were counted.
+        electrons_source: where that number comes from. mesh, method, width_eV: of the counting.
+        insulating: whether it lies in a gap of the mesh's spectrum (then it is the middle of the gap).
+    """
+
+    energy_eV: float
+    source: str
+    electrons: float | None = None
+    electrons_source: str = ""
+    mesh: tuple[int, int, int] | None = None
+    method: str = ""
+    width_eV: float | None = None
+    insulating: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; units in the key names."""
+        return {"fermi_eV": self.energy_eV, "source": self.source, "electrons": self.electrons, "electrons_source": self.electrons_source,
+                "mesh": list(self.mesh) if self.mesh else None, "method": self.method, "width_eV": self.width_eV, "insulating": self.insulating}
+
+
+def parse_valence(text: str) -> dict[str, float]:
+    """``C=4,Mo=14`` -> electrons per element.
+
+    Raises:
+        ConfigError: not of that form.
+    """
+    result: dict[str, float] = {}
+    for item in text.split(","):
+        name, _, value = item.partition("=")
+        try:
+            result[name.strip()] = float(value)
+        except ValueError:
+            raise ConfigError(f"valence '{item}': write element=electrons, e.g. C=4 or Mo=14,S=6") from None
+    return result
+
+
+def electron_number(structure: Structure, electrons: float | None = None, valence: Mapping[str, float] | None = None) -> tuple[float, str] | None:
+    """Electrons per cell and where the number comes from: ``electrons``, else ``valence`` per element, else info.json's ``occupation``.
+
+    Returns:
+        (electrons, source), None where nothing says it.
+
+    Raises:
+        ConfigError: the valence lacks an element of the structure.
+    """
+    if electrons is not None:
+        return float(electrons), "given"
+    if valence:
+        from ase.data import chemical_symbols
+
+        symbols = [chemical_symbols[z] for z in structure.numbers]
+        missing = sorted(set(symbols) - set(valence))
+        if missing:
+            raise ConfigError(f"valence electrons are given for {', '.join(sorted(valence))}, but structure '{structure.name}' also has {', '.join(missing)}")
+        return float(sum(valence[s] for s in symbols)), "valence electrons per element (" + ", ".join(f"{s} {valence[s]:g}" for s in sorted(set(symbols))) + ")"
+    value = structure.info.get("occupation")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value), "occupation in info.json"
+    return None
+
+
+def occupations(energies: NDArray[np.float64], mu: float, method: Smearing, width_eV: float) -> NDArray[np.float64]:
+    """Occupation between 0 and 1 of each level: complementary error function ('gaussian') or Fermi-Dirac ('fermi')."""
+    x = (mu - energies) / width_eV
+    return 0.5 * (1.0 + erf(x)) if method == "gaussian" else expit(x)
+
+
+def _simplices(full: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Corners of the simplices that fill a periodic mesh (Kuhn's triangulation: d! simplices a cell).
+
+    Args:
+        full: (n1, n2, n3), index of each mesh point.
+
+    Returns:
+        (number, d + 1), d = number of directions with more than one point.
+    """
+    axes = [a for a in range(3) if full.shape[a] > 1]
+    if not axes:
+        return full.reshape(-1, 1)
+    simplices = []
+    for order in itertools.permutations(axes):
+        corners, point = [full], full
+        for axis in order:
+            point = np.roll(point, -1, axis=axis)
+            corners.append(point)
+        simplices.append(np.stack([c.reshape(-1) for c in corners], axis=1))
+    return np.concatenate(simplices)
+
+
+def simplex_fraction(corners: NDArray[np.float64], mu: float) -> NDArray[np.float64]:
+    """Fraction of each simplex where a linearly interpolated energy is below mu (Blöchl et al., PRB 49, 16223 (1994), Eq. A in d = 1, 2, 3).
+
+    Args:
+        corners: (d + 1, ...), energies at the corners, ascending along axis 0.
+
+    Returns:
+        (...), 0 to 1.
+    """
+    d = len(corners) - 1
+    if d == 0:
+        return (corners[0] < mu).astype(float)
+    e, tiny = corners, 1e-12
+    gap = lambda i, j: np.maximum(e[i] - e[j], tiny)  # noqa: E731
+    low, high = np.clip(mu - e[0], 0, None), np.clip(e[d] - mu, 0, None)
+    first = low**d / math.prod(gap(i, 0) for i in range(1, d + 1))
+    last = 1.0 - high**d / math.prod(gap(d, i) for i in range(d))
+    if d == 3:
+        x = mu - e[1]
+        middle = (gap(1, 0)**2 + 3 * gap(1, 0) * x + 3 * x**2 - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3) / (gap(2, 0) * gap(3, 0))
+        result = np.where(mu < e[1], first, np.where(mu < e[2], middle, last))
+    else:
+        result = np.where(mu < e[1], first, last)
+    return np.where(mu <= e[0], 0.0, np.where(mu >= e[d], 1.0, result))
+
+
+def electrons_at(spectrum: MeshSpectrum, mu: float, method: Smearing = "gaussian", width_eV: float = DEFAULT_WIDTH_EV) -> float:
+    """Electrons per cell with the Fermi level at ``mu`` (eV)."""
+    if method == "tetrahedron":
+        corners = np.sort(spectrum.energies[_simplices(spectrum.full)], axis=1)              # (number, d + 1, B)
+        fraction = simplex_fraction(np.moveaxis(np.where(np.isfinite(corners), corners, 1e6), 1, 0), mu)
+        return float(spectrum.electrons_per_band * fraction.sum(axis=1).mean())
+    return float(spectrum.electrons_per_band * (spectrum.weights @ occupations(spectrum.energies, mu, method, width_eV)).sum())
+
+
+def find_level(spectrum: MeshSpectrum, electrons: float, method: Smearing = "gaussian", width_eV: float = DEFAULT_WIDTH_EV) -> tuple[float, bool]:
+    """The chemical potential that holds ``electrons``, and whether it lies in a gap (then it is set to the middle of it).
+
+    Raises:
+        ConfigError: the bands cannot hold that many electrons, the method is unknown or the width is not positive.
+    """
+    if method not in ("gaussian", "fermi", "tetrahedron"):
+        raise ConfigError(f"smearing '{method}' is unknown; there are gaussian, fermi and tetrahedron")
+    if method != "tetrahedron" and not width_eV > 0:
+        raise ConfigError(f"smearing width {width_eV} eV: it must be positive")
+    energies = spectrum.energies
+    capacity = spectrum.electrons_per_band * int(np.isfinite(energies).sum(axis=1).min())
+    if not 0 < electrons < capacity:
+        raise ConfigError(f"{electrons:g} electrons asked; the {capacity // spectrum.electrons_per_band} bands hold more than 0 and fewer than {capacity}")
+    bands = electrons / spectrum.electrons_per_band
+    if abs(bands - round(bands)) < 1e-6:
+        top, bottom = energies[:, round(bands) - 1].max(), energies[:, round(bands)].min()
+        if bottom > top + (1e-6 if method == "tetrahedron" else 6 * width_eV):
+            return float(top + bottom) / 2, True
+    finite = energies[np.isfinite(energies)]
+    level = brentq(lambda mu: electrons_at(spectrum, mu, method, width_eV) - electrons, finite.min() - 10 * width_eV - 1, finite.max() + 10 * width_eV + 1, xtol=1e-9)
+    return float(level), False
+
+
+def fermi_level(problem: BlochProblem, electrons: float | None = None, mesh: str | Sequence[int] | None = None, smearing: Smearing = "gaussian",
+                width_eV: float = DEFAULT_WIDTH_EV, *, valence: Mapping[str, float] | None = None, count_at_info: bool = False, spectrum: MeshSpectrum | None = None,
+                electrons_source: str | None = None, s_threshold: float | None = None, processes: int = 1) -> FermiLevel:
+    """The Fermi level by electron counting.
+
+    Args:
+        problem: the Hamiltonian. electrons: per cell; default: ``valence`` or info.json's ``occupation``, see :func:`electron_number`.
+        mesh: e.g. "12x12x1"; default 0.12 1/Å apart. smearing, width_eV: 'gaussian', 'fermi' (of that width) or 'tetrahedron'.
+        valence: electrons per element.
+        count_at_info: where no electron number is known, count the electrons below info.json's Fermi level (of the DFT that made this
+            very H) and, when they are a whole number, use that number.
+        spectrum: the solved mesh, where there is one.
+
+    Raises:
+        ConfigError: the number of electrons is unknown, or does not fit the bands.
+    """
+    known = electron_number(problem.structure, electrons, valence)
+    stated = info_fermi_eV(problem.structure)
+    if known is None and not (count_at_info and stated is not None):
+        raise ConfigError(f"{problem.source}: the number of electrons is unknown (no 'occupation' in info.json); give --electrons N or --valence C=4,..., "
+                          "or take info.json's Fermi level with --fermi info")
+    spectrum = spectrum or mesh_spectrum(problem, mesh, s_threshold=s_threshold, processes=processes)
+    if known is None:
+        counted = electrons_at(spectrum, float(stated or 0.0), smearing, width_eV)
+        if abs(counted - round(counted)) > 0.05:
+            raise ConfigError(f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} electrons, no whole number (another zero of energy, or the "
+                              "mesh is too coarse); give --electrons N")
+        known = float(round(counted)), f"counted below info.json's Fermi level of the DFT ({counted:.3f})"
+    number, source = known[0], electrons_source or known[1]
+    level, insulating = find_level(spectrum, number, smearing, width_eV)
+    how = "tetrahedra" if smearing == "tetrahedron" else f"{smearing} smearing {width_eV:g} eV"
+    text = f"counting {number:g} electrons ({source}) on a {'x'.join(map(str, spectrum.mesh))} mesh, " + ("middle of the gap on this mesh" if insulating else how)
+    return FermiLevel(level, text, number, source, spectrum.mesh, smearing, None if smearing == "tetrahedron" else width_eV, insulating)
+
+
+def fit_valence(structures: Sequence[Structure], electrons: Sequence[float]) -> dict[str, float]:
+    """Whole valence electrons per element from electron counts of several structures (least squares, then rounded).
+
+    Args:
+        structures: training structures. electrons: per cell of each, e.g. from :func:`electrons_at` at the DFT Fermi level.
+
+    Raises:
+        ConfigError: the compositions do not determine the numbers, or they do not come out whole.
+    """
+    from ase.data import chemical_symbols
+
+    kinds = sorted({int(z) for s in structures for z in s.numbers})
+    table = np.array([[int((s.numbers == z).sum()) for z in kinds] for s in structures], dtype=float)
+    if np.linalg.matrix_rank(table) < len(kinds):
+        raise ConfigError(f"{len(structures)} structure(s) with proportional compositions cannot tell the valence of {len(kinds)} elements apart; give the number of electrons")
+    fitted = np.linalg.lstsq(table, np.asarray(electrons, dtype=float), rcond=None)[0]
+    if np.abs(fitted - np.round(fitted)).max() > 0.05:
+        found = ", ".join(f"{chemical_symbols[z]} {v:.3f}" for z, v in zip(kinds, fitted))
+        raise ConfigError(f"the electrons per element do not come out whole ({found}); the Fermi levels and Hamiltonians do not share one zero of energy, or the mesh is too coarse")
+    return {chemical_symbols[z]: float(round(v)) for z, v in zip(kinds, fitted)}

@@ -1,0 +1,133 @@
+"""Regular k meshes, time reversal, and the spectrum of a Hamiltonian on them."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .bloch import BlochProblem
+from .projection import mulliken_weights, parse_projections
+from .solve import map_kpoints, solve_dense
+
+__all__ = ["MeshSpectrum", "mesh_spectrum", "default_mesh", "parse_mesh", "has_time_reversal"]
+
+_TIME_REVERSAL_EV = 1e-4
+
+
+def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple[int, int, int]:
+    """``12x12x1``, ``12,12,1`` or three numbers; None is :func:`default_mesh`.
+
+    Raises:
+        ConfigError: not three positive integers.
+    """
+    if text is None:
+        return default_mesh(problem)
+    try:
+        numbers = [int(v) for v in (re.split(r"[x,\s]+", text.strip()) if isinstance(text, str) else text)]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3 or min(numbers) < 1:
+        raise ConfigError(f"k mesh '{text}': three positive integers are needed, e.g. 12x12x1")
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def default_mesh(problem: BlochProblem, spacing: float = 0.12) -> tuple[int, int, int]:
+    """Mesh points no further apart than ``spacing`` 1/Å (2π included); 1 along directions without periodicity."""
+    lengths = np.linalg.norm(problem.structure.reciprocal, axis=1)
+    counts = [max(1, int(np.ceil(length / spacing))) if periodic else 1 for length, periodic in zip(lengths, problem.periodic)]
+    return (counts[0], counts[1], counts[2])
+
+
+def has_time_reversal(problem: BlochProblem) -> bool:
+    """Whether E(k) = E(-k): a real H(R), or with spin H_dd = H_uu*, H_du = -H_ud* in every block."""
+    if not np.iscomplexobj(problem.h.values):
+        return True
+    for _, blocks in problem.h.groups():
+        if problem.spin == 1:
+            if np.abs(blocks.imag).max(initial=0.0) > _TIME_REVERSAL_EV:
+                return False
+            continue
+        r, c = blocks.shape[1] // 2, blocks.shape[2] // 2
+        worst = max(np.abs(blocks[:, r:, c:] - blocks[:, :r, :c].conj()).max(initial=0.0), np.abs(blocks[:, r:, :c] + blocks[:, :r, c:].conj()).max(initial=0.0))
+        if worst > _TIME_REVERSAL_EV:
+            return False
+    return True
+
+
+@dataclasses.dataclass
+class MeshSpectrum:
+    """Eigenvalues on a Γ-centred mesh.
+
+    Attributes:
+        mesh: points along the reciprocal vectors. kpoints: (K, 3), those solved, fractional. weights: (K,), sum 1.
+        full: (mesh), which of ``kpoints`` each point of the whole mesh is equivalent to.
+        energies: (K, B), ascending, eV, +inf where states were projected out. projections: name -> (K, B).
+        electrons_per_band: 2, or 1 with spin-orbit coupling. notes: what was found on the way. lattice: (3, 3), rows, Å.
+    """
+
+    mesh: tuple[int, int, int]
+    kpoints: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    full: NDArray[np.int64]
+    energies: NDArray[np.float64]
+    projections: dict[str, NDArray[np.float64]]
+    electrons_per_band: int
+    notes: list[str]
+    lattice: NDArray[np.float64]
+
+
+def _mesh_points(mesh: tuple[int, int, int], time_reversal: bool) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in mesh], indexing="ij"), axis=-1).reshape(-1, 3)
+    number = np.arange(len(grid)).reshape(mesh)
+    partner = number[tuple(((-grid) % np.array(mesh)).T)] if time_reversal else number.reshape(-1)
+    chosen, full = np.unique(np.minimum(np.arange(len(grid)), partner), return_inverse=True)
+    points = grid[chosen] / np.array(mesh)
+    weights = np.bincount(full.reshape(-1)) / len(grid)
+    return points - (points > 0.5), weights, full.reshape(mesh)
+
+
+def _solve_point(problem: BlochProblem, k: NDArray[np.float64], s_threshold: float | None, masks: dict[str, NDArray[np.bool_]]
+                 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], float | None, int]:
+    h, s = problem.at(k)
+    found = solve_dense(h, s, vectors=bool(masks), s_threshold=s_threshold, where=f"{problem.source}, k = {np.round(k, 5).tolist()}")
+    if found.failure:
+        raise ConfigError(f"{problem.source}, k = {np.round(k, 5).tolist()}: {found.failure}")
+    energies = np.full(problem.size, np.inf)
+    energies[:len(found.energies)] = found.energies
+    weights = {}
+    if masks and found.vectors is not None:
+        for name, value in mulliken_weights(found.vectors, s, masks).items():
+            weights[name] = np.zeros(problem.size)
+            weights[name][:len(value)] = value
+    return energies, weights, found.smallest_overlap, found.removed
+
+
+def mesh_spectrum(problem: BlochProblem, mesh: str | Sequence[int] | None = None, *, projections: str | Sequence[str] | None = None, s_threshold: float | None = None,
+                  processes: int = 1, progress: Callable[[int, int], None] | None = None) -> MeshSpectrum:
+    """Solve H on a Γ-centred mesh (half of it where time reversal allows).
+
+    Args:
+        mesh: e.g. "12x12x1"; default: 0.12 1/Å apart. projections: see :func:`~.projection.parse_projections`.
+        s_threshold, processes: see :func:`~.solve.solve_dense`, :func:`~.solve.map_kpoints`.
+
+    Raises:
+        ConfigError, DataError: see there.
+    """
+    numbers = parse_mesh(mesh, problem)
+    masks = parse_projections(problem, projections) if projections else {}
+    points, weights, full = _mesh_points(numbers, has_time_reversal(problem))
+    solved = map_kpoints(functools.partial(_solve_point, s_threshold=s_threshold, masks=masks), problem, points, processes, progress)
+    notes = []
+    overlaps = [s[2] for s in solved if s[2] is not None]
+    if overlaps and s_threshold is None:
+        notes.append(f"S(k) is ill-conditioned, smallest eigenvalue {min(overlaps):.2g}: consider --s-threshold")
+    removed = max(s[3] for s in solved)
+    if removed:
+        notes.append(f"up to {removed} of {problem.size} states a k-point projected out (eigenvalues of S(k) below {s_threshold:g})")
+    return MeshSpectrum(numbers, points, weights, full, np.array([s[0] for s in solved]),
+                        {name: np.array([s[1][name] for s in solved]) for name in masks}, problem.electrons_per_band, notes, problem.structure.lattice)

@@ -1,0 +1,133 @@
+"""Folders on disk -> :class:`BlochProblem`, with every check a Hamiltonian from a network or a stranger needs."""
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import DataError
+from ..io import BlockMatrix, Structure, read_folder, read_matrix
+from ..io.blocks import format_key
+from ..io.folder import Kind, matrix_path
+from .bloch import BlochProblem
+
+__all__ = ["load", "hermitian_defect", "symmetrized", "DFT_TOLERANCE_EV", "PREDICTION_TOLERANCE_EV", "info_fermi_eV"]
+
+DFT_TOLERANCE_EV = 1e-3
+PREDICTION_TOLERANCE_EV = 0.5
+_FERMI_KEYS = ("fermi_energy_eV", "fermi_level")
+
+
+def info_fermi_eV(structure: Structure) -> float | None:
+    """The Fermi level that info.json states, eV; None where it states none."""
+    for key in _FERMI_KEYS:
+        value: Any = structure.info.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
+            return float(value)
+    return None
+
+
+def hermitian_defect(matrix: BlockMatrix) -> tuple[float, int]:
+    """The largest |H_ij(R) - H_ji(-R)†| and the block that has it.
+
+    Raises:
+        DataError: a block lacks its partner (-R, j, i).
+    """
+    difference = np.abs(matrix.values - matrix.conjugate_transpose().values)
+    place = int(np.argmax(difference)) if len(difference) else 0
+    return float(difference[place]) if len(difference) else 0.0, int(np.searchsorted(matrix.offsets, place, side="right")) - 1
+
+
+def symmetrized(matrix: BlockMatrix, source: str, tolerance: float, unit: str, notes: list[str], project: bool = False) -> BlockMatrix:
+    """½(M + M†), said in ``notes`` where it changes anything that matters.
+
+    Args:
+        matrix: H(R) or S(R). source: file, for messages. tolerance: largest accepted |M - M†|. unit: " eV" or "". project: accept any.
+
+    Raises:
+        DataError: M is further from Hermitian than the tolerance, or lacks partner blocks.
+    """
+    matrix.require_symmetric(source)
+    defect, e = hermitian_defect(matrix)
+    if defect == 0.0:
+        return matrix
+    if defect > tolerance and not project:
+        raise DataError(f"{source}: not Hermitian, |M - M†| reaches {defect:.3g}{unit} in block {format_key(matrix.keys[e])} (tolerance {tolerance:g}{unit}); "
+                        "is the file damaged or the conjugation wrong? --hermitize projects it on ½(M + M†)")
+    if defect > 1e-5:
+        notes.append(f"{pathlib.Path(source).name} is not exactly Hermitian (max |M - M†| {defect:.3g}{unit}): projected on ½(M + M†)")
+    return matrix.hermitian()
+
+
+def _read_h(folder: pathlib.Path, kind: Kind, structure: Structure) -> BlockMatrix:
+    try:
+        return read_matrix(folder, kind, structure)
+    except DataError:
+        if structure.spinful is not None:
+            raise
+        try:
+            return read_matrix(folder, kind, structure, spinful=True)      # info.json is silent: spin-doubled shapes tell
+        except DataError:
+            pass
+        raise
+
+
+def _read_s(folder: pathlib.Path, structure: Structure, hamiltonian: pathlib.Path) -> BlockMatrix | None:
+    path = matrix_path(folder, "overlap")
+    if not path.is_file():
+        if structure.info.get("isorthogonal") is True or structure.info.get("orthogonal_basis") is True:
+            return None
+        raise DataError(f"{hamiltonian}: no overlap beside it ({path} not found), and info.json does not say that the basis is orthogonal (isorthogonal: true); "
+                        "give the folder that has S with --overlap DIR, or compute it (deeph-gformer overlap)")
+    try:
+        return read_matrix(folder, "overlap", structure)
+    except DataError as error:
+        if "spin-doubled" in str(error):
+            raise DataError(f"{path}: the overlap is spin-doubled; DeepH's overlaps are spinless, n_i x n_j: keep the upper left quarter of each block") from None
+        raise
+
+
+def load(folder: str | os.PathLike[str], kind: Literal["hamiltonian", "prediction"] = "hamiltonian", overlap_folder: str | os.PathLike[str] | None = None, *,
+         label: str | None = None, hermitize: bool = False, tolerance: float | None = None) -> BlochProblem:
+    """Read H and S of a legacy or DeepH-dock folder.
+
+    Args:
+        folder: holds the structure and H. kind: 'hamiltonian' (DFT) or 'prediction' (``hamiltonians_pred.h5``).
+        overlap_folder: where S is, when not beside H; its structure must be the same one.
+        label: name in legends and reports; default: "DFT" or "prediction".
+        hermitize: project H on ½(H + H†) however far from Hermitian it is.
+        tolerance: largest accepted |H - H†|, eV; default 1e-3 for DFT, 0.5 for a prediction (networks are not exactly Hermitian).
+
+    Raises:
+        DataError: a file is missing, damaged, not Hermitian, or H and S do not belong together; the message says what to do.
+    """
+    folder = pathlib.Path(folder)
+    structure = read_folder(folder)
+    path = matrix_path(folder, kind)
+    if not path.is_file():
+        other = matrix_path(folder, "prediction" if kind == "hamiltonian" else "hamiltonian")
+        raise DataError(f"{path}: file not found" + (f"; the folder has {other.name}, ask for that one" if other.is_file() else ""))
+    notes: list[str] = []
+    h = _read_h(folder, kind, structure)
+    if tolerance is None:
+        tolerance = DFT_TOLERANCE_EV if kind == "hamiltonian" else PREDICTION_TOLERANCE_EV
+    h = symmetrized(h, str(path), tolerance, " eV", notes, hermitize)
+    s_folder = pathlib.Path(overlap_folder) if overlap_folder is not None else folder
+    if overlap_folder is not None:
+        _same_structure(structure, read_folder(s_folder), folder, s_folder)
+    s = _read_s(s_folder, structure, path)
+    if s is None:
+        notes.append("orthogonal basis (info.json): S is the identity")
+    else:
+        s = symmetrized(s, str(matrix_path(s_folder, "overlap")), 1e-4, "", notes, hermitize)
+    return BlochProblem(structure, h, s, label=label or ("DFT" if kind == "hamiltonian" else "prediction"), source=str(path), notes=tuple(notes))
+
+
+def _same_structure(one: Structure, two: Structure, folder: pathlib.Path, other: pathlib.Path) -> None:
+    same = (len(one) == len(two) and (one.numbers == two.numbers).all() and one.orbital_types == two.orbital_types
+            and np.abs(one.lattice - two.lattice).max() < 1e-3 and np.abs(one.positions - two.positions).max() < 1e-3)
+    if not same:
+        raise DataError(f"{other}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
+                        "S must belong to the same atoms in the same order")

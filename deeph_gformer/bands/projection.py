@@ -1,0 +1,90 @@
+"""Mulliken projections ("fat bands") and spin expectation values of eigenstates."""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .bloch import BlochProblem
+
+__all__ = ["parse_projections", "mulliken_weights", "spin_expectation"]
+
+_LETTERS = "spdfghi"
+_ITEM = re.compile(r"^(?:(?P<element>[A-Z][a-z]?)|(?P<atom>\d+))?(?:-?(?P<shell>[spdfghi]))?$")
+
+
+def parse_projections(problem: BlochProblem, text: str | Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """``Mo-d,S-p`` -> which orbitals each name selects.
+
+    Args:
+        problem: gives the orbitals. text: comma-separated items: element, atom number (from 1), shell letter, or two of them with a dash.
+
+    Returns:
+        name -> (n,) mask over the rows of H(k).
+
+    Raises:
+        ConfigError: an item cannot be read or selects no orbital of this structure.
+    """
+    from ase.data import chemical_symbols
+
+    structure = problem.structure
+    shell = np.concatenate([np.tile(np.repeat(shells, [2 * l + 1 for l in shells]), problem.spin) for shells in structure.orbital_types])
+    atom = problem.atom_of_orbital
+    symbol = np.array([chemical_symbols[z] for z in structure.numbers])[atom]
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for item in text.split(",") if isinstance(text, str) else text:
+        item = item.strip()
+        found = _ITEM.match(item)
+        if not item or found is None:
+            raise ConfigError(f"projection '{item}' is not understood; write an element, an atom number, a shell letter, or two of them: Mo-d, S-p, C, 3-s, d")
+        mask = np.ones(problem.size, dtype=bool)
+        if found["element"]:
+            mask &= symbol == found["element"]
+        if found["atom"]:
+            mask &= atom == int(found["atom"]) - 1
+        if found["shell"]:
+            mask &= shell == _LETTERS.index(found["shell"])
+        if not mask.any():
+            have = sorted({f"{s}-{_LETTERS[l]}" for s, l in zip(symbol, shell)})
+            raise ConfigError(f"projection '{item}' selects no orbital of '{structure.name}' ({len(structure)} atoms); it has {', '.join(have)}")
+        masks[item] = mask
+    return masks
+
+
+def mulliken_weights(vectors: NDArray[np.number], s: NDArray[np.number], masks: dict[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.float64]]:
+    """Mulliken weight of each state on each group: Re sum_{mu in group} c_mu* (S c)_mu; over all orbitals it is 1.
+
+    Args:
+        vectors: (n, B). s: (n, n), dense or sparse. masks: name -> (n,).
+
+    Returns:
+        name -> (B,).
+    """
+    gross = (vectors.conj() * (s @ vectors)).real
+    return {name: gross[mask].sum(axis=0) for name, mask in masks.items()}
+
+
+def spin_expectation(problem: BlochProblem, vectors: NDArray[np.number], s: NDArray[np.number]) -> NDArray[np.float64]:
+    """<sigma_x>, <sigma_y>, <sigma_z> of each state, between -1 and 1 (twice the spin in units of hbar).
+
+    Args:
+        problem: with spin-orbit coupling. vectors: (n, B), rows as in H(k). s: (n, n), dense or sparse.
+
+    Returns:
+        (B, 3).
+
+    Raises:
+        ConfigError: the Hamiltonian has no spin.
+    """
+    if not problem.spinful:
+        raise ConfigError(f"{problem.source}: no spin in this Hamiltonian (info.json: isspinful), so no spin expectation values")
+    order = problem.spin_order
+    c, sc = vectors[order], np.asarray(s @ vectors)[order]
+    half = problem.size // 2
+    up, down, s_up, s_down = c[:half], c[half:], sc[:half], sc[half:]
+    cross = np.einsum("ib,ib->b", up.conj(), s_down)                       # <up|S|down>
+    z = np.einsum("ib,ib->b", up.conj(), s_up).real - np.einsum("ib,ib->b", down.conj(), s_down).real
+    return np.stack([2 * cross.real, 2 * cross.imag, z], axis=1)

@@ -1,0 +1,191 @@
+"""The dense generalised eigenproblem of one k-point, and many k-points over processes."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError, MissingDependencyError
+from .bloch import BlochProblem
+
+__all__ = ["Solution", "solve_dense", "solve_torch", "map_kpoints", "ILL_CONDITIONED"]
+
+ILL_CONDITIONED = 1e-5
+"""Eigenvalues of S(k) below this are reported: they amplify errors of H by their inverse."""
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class Solution:
+    """Eigenpairs of one k-point.
+
+    Attributes:
+        energies: (B,), ascending, eV. vectors: (n, B) with c† S c = 1, or None.
+        first: index, among all bands of the k-point, of ``energies[0]``; None where unknown (partial spectrum without a count).
+        complete: whether every eigenvalue between the lowest and the highest is there; None where it was not checked.
+        smallest_overlap: smallest eigenvalue of S(k), where it was looked at.
+        removed: states projected out because S(k) has no norm for them.
+        failure: why the solver did not converge; empty where it did.
+    """
+
+    energies: NDArray[np.float64]
+    vectors: NDArray[np.number] | None = None
+    first: int | None = 0
+    complete: bool | None = True
+    smallest_overlap: float | None = None
+    removed: int = 0
+    failure: str = ""
+
+
+def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
+    """(positive definite, reciprocal condition number estimate) of S from its Cholesky factor (LAPACK potrf, pocon)."""
+    potrf, pocon = scipy.linalg.get_lapack_funcs(("potrf", "pocon"), (s,))
+    factor, info = potrf(s, lower=False, clean=False)
+    if info != 0:
+        return False, 0.0
+    rcond, _ = pocon(factor, float(np.abs(s).sum(axis=0).max()), uplo="U")
+    return True, float(rcond)
+
+
+def solve_dense(h: NDArray[np.number], s: NDArray[np.number], *, index: tuple[int, int] | None = None, window: tuple[float, float] | None = None,
+                vectors: bool = False, s_threshold: float | None = None, where: str = "") -> Solution:
+    """All eigenpairs of H c = E S c, or those of a range, by LAPACK.
+
+    Args:
+        h: (n, n) Hermitian, eV. s: (n, n).
+        index: (first, last) bands, inclusive, from 0. window: (low, high], eV; not together with ``index``.
+        vectors: also the eigenvectors.
+        s_threshold: project out eigenvectors of S with smaller eigenvalues (they are linear dependences of the basis; DeepH's ``ill_project``).
+        where: file and k-point, for messages.
+
+    Raises:
+        ConfigError: ``index`` is outside the bands there are. DataError: S is not positive definite and no threshold was given.
+    """
+    n = len(h)
+    if index is not None and not (0 <= index[0] <= index[1] < n):
+        raise ConfigError(f"bands {index[0] + 1} to {index[1] + 1} asked, but {where or 'the problem'} has {n} bands")
+    definite, rcond = _overlap_condition(s)
+    smallest, removed = None, 0
+    if not definite or rcond < ILL_CONDITIONED * 0.1 or s_threshold is not None:
+        lowest = scipy.linalg.eigh(s, eigvals_only=True, subset_by_index=[0, 0])
+        smallest = float(lowest[0])
+        if smallest <= 0 and s_threshold is None:
+            raise DataError(f"{where}: S(k) is not positive definite, its smallest eigenvalue is {smallest:.3g}; the overlap file is damaged, belongs to another structure "
+                            "or the basis is linearly dependent: check S, or project the null space out with --s-threshold 1e-4")
+    kwargs: dict[str, Any] = {"eigvals_only": not vectors, "check_finite": False}
+    if s_threshold is not None and smallest is not None and smallest < s_threshold:
+        value, basis = scipy.linalg.eigh(s)
+        keep = value > s_threshold
+        removed = int(n - keep.sum())
+        basis = basis[:, keep] / np.sqrt(value[keep])
+        kwargs["subset_by_index"] = None if index is None else [index[0], min(index[1], int(keep.sum()) - 1)]
+        arguments: tuple[NDArray[np.number], ...] = (basis.conj().T @ h @ basis,)
+    else:
+        basis = None
+        kwargs["subset_by_index"] = None if index is None else list(index)
+        arguments = (h, s)
+    first: int | None = 0 if index is None else index[0]
+    if window is not None and index is None:
+        kwargs["subset_by_value"], first = list(window), None
+    try:
+        result = scipy.linalg.eigh(*arguments, **{k: v for k, v in kwargs.items() if v is not None})
+    except scipy.linalg.LinAlgError as error:
+        return Solution(np.zeros(0), None, None, False, smallest, removed, f"LAPACK did not converge ({error})")
+    energies, coefficients = (result[0], result[1]) if vectors else (result, None)
+    if basis is not None and coefficients is not None:
+        coefficients = basis @ coefficients
+    return Solution(energies, coefficients, first, True, smallest, removed)
+
+
+def solve_torch(h: NDArray[np.number], s: NDArray[np.number], device: str, where: str = "") -> Solution:
+    """All eigenvalues on a GPU through torch: Cholesky reduction, then ``eigvalsh``.
+
+    Raises:
+        MissingDependencyError: torch is not installed. ConfigError: the device is not there. DataError: S is not positive definite.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependencyError("torch", "all", f"--device {device}") from None
+    try:
+        h_t, s_t = (torch.as_tensor(np.ascontiguousarray(m), device=device) for m in (h, s))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device '{device}' cannot be used ({str(error).splitlines()[0]}); leave --device away for LAPACK on the CPU") from None
+    factor, info = torch.linalg.cholesky_ex(s_t)
+    if int(info) != 0:
+        raise DataError(f"{where}: S(k) is not positive definite; run without --device and with --s-threshold 1e-4 to project its null space out")
+    reduced = torch.linalg.solve_triangular(factor, h_t.to(s_t.dtype) if not h_t.is_complex() else h_t, upper=False)
+    reduced = torch.linalg.solve_triangular(factor, reduced.mH, upper=False)
+    return Solution(torch.linalg.eigvalsh((reduced + reduced.mH) / 2).cpu().numpy())
+
+
+_WORKER: dict[str, Any] = {}
+
+
+def _start_worker(function: Callable[[BlochProblem, NDArray[np.float64]], Any], problem: BlochProblem) -> None:
+    _WORKER.update(function=function, problem=problem)
+
+
+def _work(k: NDArray[np.float64]) -> Any:
+    return _WORKER["function"](_WORKER["problem"], k)
+
+
+@contextlib.contextmanager
+def _single_threaded_children(processes: int) -> Iterator[None]:
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    old = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: threads for name in names})
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def map_kpoints(function: Callable[[BlochProblem, NDArray[np.float64]], T], problem: BlochProblem, kpoints: NDArray[np.float64], processes: int = 1,
+                progress: Callable[[int, int], None] | None = None) -> list[T]:
+    """``[function(problem, k) for k in kpoints]``, equal k-points once, over ``processes`` fresh processes (BLAS threads shared out among them).
+
+    Args:
+        function: importable by name (a top-level function or ``functools.partial`` of one). kpoints: (K, 3), fractional.
+        processes: 1 stays in this process; more needs the usual ``if __name__ == "__main__":`` guard in scripts.
+        progress: called with (done, all).
+
+    Raises:
+        ConfigError: ``processes`` is less than 1. Whatever ``function`` raises.
+    """
+    if processes < 1:
+        raise ConfigError(f"{processes} processes asked; at least 1 is needed")
+    unique, inverse = np.unique(np.round(kpoints, 12), axis=0, return_inverse=True)
+    results: list[T] = []
+
+    def collect(items: Iterator[T] | Sequence[T]) -> None:
+        for result in items:
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(unique))
+
+    if processes == 1 or len(unique) == 1:
+        collect(function(problem, k) for k in unique)
+    else:
+        import concurrent.futures
+        import multiprocessing
+
+        with _single_threaded_children(processes), concurrent.futures.ProcessPoolExecutor(
+                min(processes, len(unique)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(function, problem)) as pool:
+            try:
+                collect(pool.map(_work, unique))
+            except concurrent.futures.process.BrokenProcessPool:
+                raise ConfigError(f"a worker process died, most likely for lack of memory ({processes} processes, matrices of {problem.size} x {problem.size}); "
+                                  "use fewer --processes") from None
+    return [results[i] for i in inverse.reshape(-1)]
