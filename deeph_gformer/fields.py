@@ -45,4 +45,4 @@ BATCH: Final = "node_batch"                         # (N,) int64, structure of e
 NODE_IRREPS: Final = "node"                         # P tensors (N, d_n^p), direct-sum layout of their Irreps
 EDGE_IRREPS: Final = "edge"                         # P tensors (E, d_e^p)
 DIRECT_SUM: Final = "direct_sum"                    # (E, D) | eV
-DIRECT_PRODUCT: Final = "direct_product"            # (E, K), spin-orbit (E, 4, K) complex, shell order of e3nn | eV
+DIRECT_PRODUCT: Final = "direct_product"            # (E, K), spin-orbit (E, 4, K) complex (uu, ud, du, dd), legacy orbital order | eV

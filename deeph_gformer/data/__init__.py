@@ -1,1 +1,1 @@
-
+"""Structures to graphs and back; torch lives here and above."""

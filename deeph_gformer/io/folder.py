@@ -53,8 +53,10 @@ def read_folder(folder: str | os.PathLike[str]) -> Structure:
 
 
 def matrix_path(folder: str | os.PathLike[str], kind: Kind, form: Format | None = None) -> pathlib.Path:
-    """The file that holds H, S or a prediction in this folder's format."""
+    """The file that holds H, S or a prediction in this folder's format (output folders may hold nothing but a prediction)."""
     folder = pathlib.Path(folder)
+    if form is None and folder_format(folder) is None:
+        form = next((f for f in ("legacy", "dock") if (folder / _FILES[f, kind]).is_file()), None)  # type: ignore[misc]
     return folder / _FILES[form or _require_format(folder), kind]
 
 

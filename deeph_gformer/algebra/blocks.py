@@ -1,0 +1,189 @@
+r"""Direct sum <-> direct product <-> Hamiltonian blocks (Eq. 7, DStoDP).
+
+Spinless, one channel (l1, l2), in e3nn's order m = -l..l:
+
+.. math:: H_{m_1 m_2} = \sum_{l=|l_1-l_2|}^{l_1+l_2} \sum_m w_{3j}(l_1, l_2, l)_{m_1 m_2 m}\; h_{l m}
+
+and back with :math:`(2l+1)\,w_{3j}`. With spin-orbit coupling the block is :math:`(l_1 \otimes \tfrac12) \otimes (l_2 \otimes \tfrac12)`: the direct sum
+holds l1 ⊗ l2 for the spin singlet and, for each of its irreps, the product with the spin triplet (y, z, x); real parts first, then imaginary parts.
+The direct product is in the legacy orbital order, as on disk.
+"""
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..io.blocks import BlockMatrix
+from ..io.dock import LEGACY_TO_E3NN
+from .orbitals import TargetBlocks
+from .wigner import Generation, wigner_3j
+
+__all__ = ["DirectSumToProduct", "BlockAssembly", "block_transform"]
+
+#: (4, 4): rows uu, ud, du, dd; columns singlet, then triplet in e3nn's order y, z, x (Pauli matrices / sqrt 2).
+SPIN_BASIS = torch.tensor([[1, 0, 1, 0], [0, -1j, 0, 1], [0, 1j, 0, 1], [1, 0, -1, 0]], dtype=torch.complex128) / 2**0.5
+
+
+@functools.lru_cache(maxsize=512)
+def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> Tensor:
+    """Matrix from the direct-sum vector of one channel to its direct-product vector.
+
+    Args:
+        l1, l2: degrees of the two shells. spinful: with spin. generation: whose Wigner symbols.
+
+    Returns:
+        (d, d) float64 with d = (2 l1 + 1)(2 l2 + 1); spin-orbit (4 d, 4 d) complex128, rows (spin pair, legacy m1, legacy m2).
+    """
+    rows, columns = list(LEGACY_TO_E3NN[l1]), list(LEGACY_TO_E3NN[l2])
+    back1, back2 = np.argsort(rows), np.argsort(columns)
+    degrees = range(abs(l1 - l2), l1 + l2 + 1)
+    coupling = torch.cat([wigner_3j(l1, l2, l, generation) for l in degrees], dim=-1)      # (2l1+1, 2l2+1, d)
+    coupling = coupling[torch.as_tensor(back1)][:, torch.as_tensor(back2)]
+    d = coupling.shape[-1]
+    if not spinful:
+        return coupling.reshape(d, d)
+    inner = torch.zeros(d, 4, 4 * d, dtype=torch.float64)                                   # singlet/triplet x direct sum
+    inner[:, 0, :d] = torch.eye(d, dtype=torch.float64)
+    row, column = 0, d
+    for l in degrees:
+        for k in range(abs(l - 1), l + 2):
+            inner[row:row + 2 * l + 1, 1:, column:column + 2 * k + 1] = wigner_3j(l, 1, k, generation)
+            column += 2 * k + 1
+        row += 2 * l + 1
+    full = torch.einsum("mnx,klm,jn->jklx", inner.to(torch.complex128), coupling.to(torch.complex128), SPIN_BASIS)
+    return full.reshape(4 * d, 4 * d)
+
+
+class DirectSumToProduct(nn.Module):
+    """DStoDP of Eq. 7 for all channels of a model, and its inverse."""
+
+    def __init__(self, targets: TargetBlocks, generation: Generation, dtype: torch.dtype = torch.get_default_dtype()) -> None:
+        """
+        Args:
+            targets: the channels. generation: whose Wigner symbols. dtype: real type of the direct-sum vector.
+        """
+        super().__init__()
+        self.targets, self.generation, self.spinful = targets, generation, targets.basis.spinful
+        spins = 4 if self.spinful else 1
+        kind = dtype if not self.spinful else (torch.complex64 if dtype == torch.float32 else torch.complex128)
+        self.pairs = sorted(set(targets.degrees))
+        starts = np.concatenate([[0], np.cumsum([spins * (2 * a + 1) * (2 * b + 1) for a, b in targets.degrees])])
+        self.width_sum, self.width_product = int(starts[-1]), targets.width
+        for number, (l1, l2) in enumerate(self.pairs):
+            d = (2 * l1 + 1) * (2 * l2 + 1)
+            channels = [c for c, pair in enumerate(targets.degrees) if pair == (l1, l2)]
+            transform = block_transform(l1, l2, self.spinful, generation)
+            self.register_buffer(f"forward_{number}", transform.T.contiguous().to(kind), persistent=False)
+            self.register_buffer(f"inverse_{number}", torch.linalg.inv(transform).T.contiguous().to(kind), persistent=False)
+            self.register_buffer(f"sum_{number}", torch.as_tensor(starts[channels][:, None] + np.arange(spins * d)).reshape(-1), persistent=False)
+            self.register_buffer(f"product_{number}", torch.as_tensor(np.array(targets.slices)[channels][:, None] + np.arange(d)).reshape(-1), persistent=False)
+
+    def forward(self, direct_sum: Tensor) -> Tensor:
+        """Direct sum to direct product.
+
+        Args:
+            direct_sum: (E, D), eV; with spin-orbit D counts real and imaginary parts.
+
+        Returns:
+            (E, K); spin-orbit (E, 4, K) complex; eV, legacy orbital order.
+        """
+        h = direct_sum
+        if self.spinful:
+            h = torch.complex(h[:, :self.width_sum].contiguous(), h[:, self.width_sum:].contiguous())
+        spins = 4 if self.spinful else 1
+        out = h.new_empty(len(h), spins, self.width_product)
+        for number, (l1, l2) in enumerate(self.pairs):
+            d = (2 * l1 + 1) * (2 * l2 + 1)
+            block = h[:, self.get_buffer(f"sum_{number}")].reshape(len(h), -1, spins * d) @ self.get_buffer(f"forward_{number}")
+            block = block.reshape(len(h), -1, spins, d).transpose(1, 2).reshape(len(h), spins, -1)
+            out[:, :, self.get_buffer(f"product_{number}")] = block
+        return out if self.spinful else out[:, 0]
+
+    def inverse(self, direct_product: Tensor) -> Tensor:
+        """Direct product to direct sum: the exact inverse of :meth:`forward`; shapes exchanged."""
+        h = direct_product if self.spinful else direct_product[:, None]
+        spins = h.shape[1]
+        out = h.new_empty(len(h), self.width_sum)
+        for number, (l1, l2) in enumerate(self.pairs):
+            d = (2 * l1 + 1) * (2 * l2 + 1)
+            block = h[:, :, self.get_buffer(f"product_{number}")].reshape(len(h), spins, -1, d).transpose(1, 2).reshape(len(h), -1, spins * d)
+            out[:, self.get_buffer(f"sum_{number}")] = (block @ self.get_buffer(f"inverse_{number}")).reshape(len(h), -1)
+        return torch.cat([out.real, out.imag], dim=1) if self.spinful else out
+
+
+class BlockAssembly:
+    """Between the direct-product vectors of all edges and the blocks of a :class:`BlockMatrix`."""
+
+    def __init__(self, targets: TargetBlocks) -> None:
+        self.targets, self.basis = targets, targets.basis
+        self._source = {(i, j): self._pair_source(i, j) for i in range(len(self.basis.elements)) for j in range(len(self.basis.elements))}
+
+    def _pair_source(self, i: int, j: int) -> NDArray[np.int64]:
+        """For each element of the block of an (i, j) pair, where it stands in the (spin pair, K) vector; -1 = not predicted."""
+        rows, columns = self.basis.counts(i), self.basis.counts(j)
+        source = np.full((rows, columns), -1, dtype=np.int64)
+        for channel, start in zip(self.targets.blocks, self.targets.slices):
+            if (i, j) not in channel:
+                continue
+            a, b = channel[i, j]
+            la, lb = self.basis.orbital_types[i][a], self.basis.orbital_types[j][b]
+            r, c = self.basis.offset(i, a), self.basis.offset(j, b)
+            if (source[r:r + 2 * la + 1, c:c + 2 * lb + 1] >= 0).any():
+                raise ModelError(f"shells {a}, {b} of elements {self.basis.elements[i]}, {self.basis.elements[j]} are predicted by two output channels")
+            source[r:r + 2 * la + 1, c:c + 2 * lb + 1] = start + np.arange((2 * la + 1) * (2 * lb + 1)).reshape(2 * la + 1, 2 * lb + 1)
+        if not self.basis.spinful:
+            return source
+        width = self.targets.width
+        spin = [[np.where(source >= 0, source + (2 * s + t) * width, -1) for t in (0, 1)] for s in (0, 1)]
+        return np.block(spin)
+
+    def shapes(self, node_type: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(E, 2), shape of each block, spin doubling included."""
+        counts = np.array([self.basis.counts(n) for n in range(len(self.basis.elements))]) * (2 if self.basis.spinful else 1)
+        return counts[node_type[keys[:, 3:]]]
+
+    def _groups(self, node_type: NDArray[np.int64], keys: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        pair = node_type[keys[:, 3]] * len(self.basis.elements) + node_type[keys[:, 4]]
+        return [(np.flatnonzero(pair == code), self._source[divmod(int(code), len(self.basis.elements))]) for code in np.unique(pair)]
+
+    def to_matrix(self, direct_product: NDArray[np.number], node_type: NDArray[np.int64], keys: NDArray[np.int64], missing: float = np.nan) -> BlockMatrix:
+        """Vectors to blocks.
+
+        Args:
+            direct_product: (E, K) or (E, 4, K), eV. node_type: (N,) element indices. keys: (E, 5), 0-based, canonical order.
+            missing: value of elements that no channel predicts.
+
+        Returns:
+            The Hamiltonian, same type as ``direct_product``.
+        """
+        flat = direct_product.reshape(len(keys), -1)
+        shapes = self.shapes(node_type, keys)
+        offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+        values = np.empty(offsets[-1], dtype=flat.dtype)
+        for index, source in self._groups(node_type, keys):
+            place = source.reshape(-1)
+            block = np.where(place >= 0, flat[index][:, place], flat.dtype.type(missing)) if (place < 0).any() else flat[index][:, place]
+            values[offsets[index][:, None] + np.arange(len(place))] = block
+        return BlockMatrix(keys, shapes, values)
+
+    def from_matrix(self, matrix: BlockMatrix, node_type: NDArray[np.int64]) -> tuple[NDArray[np.number], NDArray[np.bool_]]:
+        """Blocks to vectors.
+
+        Returns:
+            ``(direct_product, mask)``: (E, K) or (E, 4, K) each; the mask says which components the edge's pair of elements has.
+        """
+        spins = 4 if self.basis.spinful else 1
+        flat = np.zeros((len(matrix), spins * self.targets.width), dtype=matrix.values.dtype)
+        mask = np.zeros(flat.shape, dtype=bool)
+        for index, source in self._groups(node_type, matrix.keys):
+            place = source.reshape(-1)
+            have = np.flatnonzero(place >= 0)
+            flat[index[:, None], place[have]] = matrix.values[matrix.offsets[index][:, None] + have]
+            mask[index[:, None], place[have]] = True
+        shape = (len(matrix), spins, self.targets.width) if self.basis.spinful else (len(matrix), self.targets.width)
+        return flat.reshape(shape), mask.reshape(shape)

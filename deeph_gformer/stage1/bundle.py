@@ -1,0 +1,262 @@
+"""Safe reading and writing of a DeepH-E3 model folder: its Python is parsed, never run, and its pickle may hold tensors only."""
+from __future__ import annotations
+
+import ast
+import configparser
+import dataclasses
+import json
+import os
+import pathlib
+import pickle
+from typing import Any
+
+import torch
+from e3nn.o3 import Irreps
+
+from .. import fields
+from ..algebra.orbitals import Basis, TargetBlocks
+from ..algebra.wigner import Generation, detect_generation
+from ..errors import ModelError
+from ..io.files import atomic_path, write_json, write_text
+
+__all__ = ["NetConfig", "ModelFolder", "find_models", "read_model_folder", "write_model_folder"]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetConfig:
+    """Arguments of DeepH-E3's ``Net``, as ``src/build_model.py`` writes them."""
+
+    num_species: int
+    """Number of elements."""
+    irreps_embed_node: str
+    """Node embedding, 0e only."""
+    irreps_edge_init: str
+    """Initial edge features (Gaussians of the distance up to 6 Å), 0e only."""
+    irreps_sh: str
+    """Spherical harmonics, or spherical Bessel basis with ``use_sbf``."""
+    irreps_mid_node: str
+    """Node features between blocks."""
+    irreps_post_node: str
+    """Node features after the last block."""
+    irreps_out_node: str
+    """Unused node output of the official network."""
+    irreps_mid_edge: str
+    """Edge features between blocks."""
+    irreps_post_edge: str
+    """Edge features after the last block."""
+    irreps_out_edge: str
+    """Direct-sum output."""
+    num_block: int
+    """P, the number of encoder groups."""
+    r_max: float
+    """Radius of the Gaussian distance basis, Å."""
+    use_sc: bool = True
+    """Self-connections."""
+    no_parity: bool = False
+    """DeepH-E3's ``ignore_parity``: every irrep is even."""
+    use_sbf: bool = False
+    """Spherical Bessel basis instead of plain spherical harmonics."""
+    selftp: bool = False
+    """Self tensor product (off in every model DeepH-E3 writes)."""
+    edge_upd: bool = True
+    """Edge updates in every block."""
+    only_ij: bool = False
+    """Undirected graph (DeepH-E3: under development)."""
+    num_basis: int = 128
+    """Gaussians of the distance basis."""
+    if_sort_irreps: bool = False
+    """Sorted concatenation (off in every model DeepH-E3 writes)."""
+
+    def check(self, where: str) -> None:
+        """Refuse options that no released DeepH-E3 could train with, and irreps that do not parse.
+
+        Raises:
+            ModelError: names the option.
+        """
+        for name in ("selftp", "only_ij", "if_sort_irreps"):
+            if getattr(self, name):
+                raise ModelError(f"{where}: {name} = True is not supported (DeepH-E3 marks it as under development)")
+        for name in ("use_sc", "edge_upd"):
+            if not getattr(self, name):
+                raise ModelError(f"{where}: {name} = False is not supported")
+        for field in dataclasses.fields(self):
+            if field.name.startswith("irreps_"):
+                try:
+                    Irreps(getattr(self, field.name))
+                except (ValueError, AssertionError):
+                    raise ModelError(f"{where}: {field.name} = {getattr(self, field.name)!r} are no irreps") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFolder:
+    """One trained DeepH-E3 model as read from disk.
+
+    Attributes:
+        path: the folder. config: network. targets: elements, shells, channels. state_dict: parameters and buffers as stored.
+        generation: detected e3nn generation, None where the checkpoint cannot tell. dtype: of the parameters.
+        epoch, val_loss: as stored (loss in eV²). checkpoint: everything else that the .pkl holds (optimizer, scheduler).
+        train_ini: text of ``src/train.ini``, empty where there is none.
+    """
+
+    path: pathlib.Path
+    config: NetConfig
+    targets: TargetBlocks
+    state_dict: dict[str, torch.Tensor]
+    generation: Generation | None
+    dtype: torch.dtype
+    epoch: int
+    val_loss: float
+    checkpoint: dict[str, Any]
+    train_ini: str = ""
+
+    def require_generation(self, override: Generation | None = None) -> Generation:
+        """The generation to use.
+
+        Raises:
+            ModelError: the checkpoint cannot tell and no override is given, or the override contradicts the checkpoint.
+        """
+        if override is not None:
+            if self.generation is not None and override != self.generation:
+                raise ModelError(f"{self.path}: the checkpoint's buffers are of e3nn generation {self.generation}, --e3nn-generation says {override}; leave the option out")
+            return override
+        if self.generation is None:
+            raise ModelError(f"{self.path}: the e3nn generation cannot be told from the checkpoint's buffers; say it with --e3nn-generation "
+                             "0.3 (trained with e3nn 0.3.x), 0.4 (0.4.x) or '>=0.5'")
+        return self.generation
+
+
+def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Model folders at or below ``root``: those with ``best_model.pkl`` and ``src/``, as DeepH-E3 looks for them, sorted.
+
+    Raises:
+        ModelError: there is none.
+    """
+    root = pathlib.Path(root)
+    if not root.is_dir():
+        raise ModelError(f"{root}: no such folder (a DeepH-E3 model folder holds {fields.MODEL_CHECKPOINT} and {fields.MODEL_SOURCE}/)")
+    found = []
+    for path, below, files in os.walk(root):
+        below.sort()
+        if fields.MODEL_CHECKPOINT in files and fields.MODEL_SOURCE in below:
+            found.append(pathlib.Path(path))
+    if not found:
+        raise ModelError(f"{root}: no DeepH-E3 model here or below; one holds {fields.MODEL_CHECKPOINT} and a folder {fields.MODEL_SOURCE}/")
+    return found
+
+
+def _parse_build_model(path: pathlib.Path) -> NetConfig:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: file not found; DeepH-E3 writes it when training starts") from None
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be parsed ({error})") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Net":
+            values: dict[str, Any] = {}
+            for keyword in node.keywords:
+                try:
+                    values[str(keyword.arg)] = ast.literal_eval(keyword.value)
+                except ValueError:
+                    raise ModelError(f"{path}: {keyword.arg} is no literal; the file is parsed, never run") from None
+            known = {f.name for f in dataclasses.fields(NetConfig)}
+            required = {f.name for f in dataclasses.fields(NetConfig) if f.default is dataclasses.MISSING}
+            extra, missing = sorted(set(values) - known), sorted(required - set(values))
+            if extra or missing or node.args:
+                raise ModelError(f"{path}: Net(...) has unknown arguments {extra} and lacks {missing}" if not node.args else f"{path}: Net(...) has unnamed arguments")
+            config = NetConfig(**values)
+            config.check(str(path))
+            return config
+    raise ModelError(f"{path}: holds no Net(...)")
+
+
+def _read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: file not found; a DeepH-E3 model folder needs src/dataset_info.json and src/target_blocks.json") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not valid JSON ({error})") from None
+
+
+def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
+    """Tensors and plain Python values of a ``.pkl``; nothing else is ever unpickled.
+
+    Raises:
+        ModelError: the file is missing or damaged, asks for a foreign object, or holds no state_dict.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: file not found") from None
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        if "Unsupported" in text or "GLOBAL" in text or "not an allowed" in text or "was not an allowed" in text:
+            raise ModelError(f"{path}: needs objects that are no tensors to be unpickled, which can run any code; refused. Save it again with "
+                             "plain tensors (torch.save of a state_dict)") from None
+        raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read") from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read ({str(error).splitlines()[0]})") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ModelError(f"{path}: holds no 'state_dict'; this is no DeepH-E3 checkpoint")
+    return checkpoint
+
+
+def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
+    """Read one model folder.
+
+    Args:
+        folder: holds ``best_model.pkl`` and ``src/`` with ``build_model.py`` (parsed, not run), ``dataset_info.json``, ``target_blocks.json``.
+
+    Raises:
+        ModelError: a file is missing, damaged or unsafe, parameters are NaN, or the parts do not fit together.
+    """
+    folder = pathlib.Path(folder)
+    source = folder / fields.MODEL_SOURCE
+    config = _parse_build_model(source / "build_model.py")
+    info = _read_json(source / "dataset_info.json")
+    try:
+        basis = Basis(tuple(int(z) for z in info["index_to_Z"]), tuple(tuple(int(l) for l in s) for s in info["orbital_types"]), bool(info["spinful"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{source / 'dataset_info.json'}: needs spinful, index_to_Z and orbital_types ({error})") from None
+    high = max((l for shells in basis.orbital_types for l in shells), default=0)
+    if high > 3:
+        raise ModelError(f"{source / 'dataset_info.json'}: a shell with l = {high}; the DeepH format defines an orbital order for l = 0 to 3 only")
+    targets = TargetBlocks.from_json(basis, _read_json(source / "target_blocks.json"), str(source / "target_blocks.json"))
+    if len(basis.elements) != config.num_species or Irreps(config.irreps_out_edge) != targets.irreps(not config.no_parity):
+        raise ModelError(f"{source}: build_model.py, dataset_info.json and target_blocks.json do not belong together (elements or output irreps differ)")
+    checkpoint = load_checkpoint(folder / fields.MODEL_CHECKPOINT)
+    state = checkpoint.pop("state_dict")
+    bad = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if bad:
+        raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: '{bad[0]}' is no tensor")
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite values; the training diverged, use an earlier checkpoint")
+    floating = [v.dtype for n, v in state.items() if v.is_floating_point() and n.endswith("weight") and v.numel()]
+    ini = source / "train.ini"
+    return ModelFolder(folder, config, targets, state, detect_generation(state, str(folder / fields.MODEL_CHECKPOINT)),
+                       floating[0] if floating else torch.float32, int(checkpoint.get("epoch", -1)), float(checkpoint.get("val_loss", float("nan"))), checkpoint,
+                       ini.read_text(encoding="utf-8", errors="replace") if ini.is_file() else "")
+
+
+def write_model_folder(folder: str | os.PathLike[str], config: NetConfig, targets: TargetBlocks, checkpoint: dict[str, Any], train_ini: str) -> None:
+    """Write what DeepH-E3's training leaves: ``best_model.pkl`` and ``src/`` with the four files that evaluation reads.
+
+    Args:
+        folder: created where needed. checkpoint: with ``state_dict`` under the official parameter names. train_ini: text of ``src/train.ini``.
+    """
+    folder = pathlib.Path(folder)
+    source = folder / fields.MODEL_SOURCE
+    basis = targets.basis
+    order = ("num_species", "irreps_embed_node", "irreps_edge_init", "irreps_sh", "irreps_mid_node", "irreps_post_node", "irreps_out_node", "irreps_mid_edge",
+             "irreps_post_edge", "irreps_out_edge", "num_block", "r_max", "use_sc", "no_parity", "use_sbf", "only_ij", "if_sort_irreps")
+    lines = ",\n".join(f"    {name}={getattr(config, name)!r}" for name in order)
+    write_text(source / "build_model.py", f"from deephe3_1 import Net\nnet = Net(\n{lines}\n)\n")
+    write_json(source / "dataset_info.json", {"spinful": basis.spinful, "index_to_Z": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types]})
+    write_json(source / "target_blocks.json", targets.to_json())
+    parser = configparser.ConfigParser()
+    parser.read_string(train_ini)
+    write_text(source / "train.ini", train_ini)
+    with atomic_path(folder / fields.MODEL_CHECKPOINT) as path:
+        torch.save(checkpoint, path)

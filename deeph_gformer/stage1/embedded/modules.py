@@ -1,0 +1,286 @@
+"""Building blocks of the network that act on channels only; all commute with rotations, so they work in any frame.
+
+Parameter names are those of DeepH-E3's checkpoints.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from e3nn.math import normalize2mom
+from e3nn.o3 import Irreps
+from torch import Tensor, nn
+
+from ...algebra.wigner import Generation, path_weights
+from ...errors import ModelError
+from .layout import Features, Key, Layout
+
+__all__ = ["ChannelLinear", "SelfConnection", "LayerNorm", "Gate", "Collapsing", "RowGroups", "Segments", "gaussians"]
+
+
+class RowGroups(NamedTuple):
+    """Rows of equal type. ``index[t]`` lists the rows of type t; None where there is one type only."""
+
+    index: tuple[Tensor, ...] | None
+    inverse: Tensor | None
+
+    @classmethod
+    def of(cls, kind: Tensor, kinds: int) -> RowGroups:
+        """From a type per row (rows,)."""
+        if kinds == 1:
+            return cls(None, None)
+        index = tuple(torch.nonzero(kind == t).reshape(-1) for t in range(kinds))
+        return cls(index, torch.argsort(torch.cat(index)))
+
+
+class Segments(NamedTuple):
+    """Which structure each row belongs to, for the graph-wide means of :class:`LayerNorm`.
+
+    Attributes:
+        rows: (rows,) int64, or None for a single structure. count: number of structures. sizes: (count,), rows of each.
+    """
+
+    rows: Tensor | None
+    count: int
+    sizes: Tensor
+
+    @classmethod
+    def of(cls, batch: Tensor, count: int, dtype: torch.dtype) -> Segments:
+        """From a structure number per row."""
+        if count == 1:
+            return cls(None, 1, torch.full((1,), float(len(batch)), dtype=dtype, device=batch.device))
+        return cls(batch, count, torch.bincount(batch, minlength=count).clamp(min=1).to(dtype))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean over the rows of each structure: (rows, ...) to (count, ...)."""
+        if self.rows is None:
+            return value.sum(dim=0, keepdim=True) / self.sizes[0]
+        total = value.new_zeros(self.count, *value.shape[1:]).index_add(0, self.rows, value)
+        return total / self.sizes.reshape(-1, *[1] * (value.dim() - 1))
+
+    def spread(self, value: Tensor) -> Tensor:
+        """(count, ...) back to rows (broadcasting for a single structure)."""
+        return value if self.rows is None else value[self.rows]
+
+
+class Collapsing(nn.Module):
+    """Keeps matrices that are made from parameters, as long as no gradient is wanted and the parameters stay as they are."""
+
+    _made: Any = None
+    _stamp: tuple[object, ...] = ()
+
+    def collapsed(self, build: Callable[[], Any]) -> Any:
+        """``build()``, or what it gave before."""
+        parameters = tuple(self.parameters(recurse=False))
+        if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
+            self._made = None
+            return build()
+        stamp = tuple(v for p in parameters for v in (p.data_ptr(), p._version, p.dtype, p.device))
+        if self._made is None or stamp != self._stamp:
+            with torch.no_grad():
+                self._made, self._stamp = build(), stamp
+        return self._made
+
+
+def gaussians(length: Tensor, stop: float, count: int) -> Tensor:
+    """Gaussians on ``count`` equidistant centres from 0 to ``stop`` (Å), width = spacing; (rows, count)."""
+    centres = torch.linspace(0.0, stop, count, dtype=length.dtype, device=length.device)
+    width = centres[1] - centres[0]
+    return torch.exp(-0.5 / width**2 * (length[:, None] - centres) ** 2)
+
+
+class ChannelLinear(Collapsing):
+    """e3nn's ``Linear``: mixes channels of equal irreps; bias on 0e."""
+
+    def __init__(self, irreps_in: Irreps, irreps_out: Irreps, generation: Generation, biases: bool) -> None:
+        super().__init__()
+        self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
+        pairs = [(a, b) for a in range(len(self.layout_in.slots)) for b in range(len(self.layout_out.slots))
+                 if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]]
+        fan_in = {b: [self.layout_in.slots[a][2] for a, other in pairs if other == b] for _, b in pairs}
+        factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
+        keys = [key for key in self.layout_out.channels if key in self.layout_in.channels]
+        index = {key: torch.full((self.layout_in.channels[key], self.layout_out.channels[key]), -1, dtype=torch.int64) for key in keys}
+        scale = {key: torch.zeros(self.layout_in.channels[key], self.layout_out.channels[key], dtype=torch.float64) for key in keys}
+        count = 0
+        for a, b in pairs:
+            key, first, rows = self.layout_in.slots[a]
+            _, left, columns = self.layout_out.slots[b]
+            index[key][first:first + rows, left:left + columns] = torch.arange(count, count + rows * columns).reshape(rows, columns)
+            scale[key][first:first + rows, left:left + columns] = next(factors[b])
+            count += rows * columns
+        self.keys = keys
+        for n, key in enumerate(keys):
+            self.register_buffer(f"_index_{n}", index[key].clamp(min=0), persistent=False)
+            self.register_buffer(f"_scale_{n}", scale[key].to(torch.get_default_dtype()), persistent=False)
+        scalars = [mul for key, _, mul in self.layout_out.slots if key == (0, 1)]
+        self.weight = nn.Parameter(torch.randn(count))
+        self.bias = nn.Parameter(torch.zeros(sum(scalars) if biases else 0))
+
+    def matrices(self) -> dict[Key, Tensor]:
+        """Per key (channels in, channels out), normalised."""
+        return self.collapsed(lambda: {key: self.weight[self.get_buffer(f"_index_{n}")] * self.get_buffer(f"_scale_{n}") for n, key in enumerate(self.keys)})
+
+    def forward(self, features: Features) -> Features:
+        """Channels of each key; keys without input come out as zeros."""
+        matrices = self.matrices()
+        rows = next(iter(features.values()))
+        out = {}
+        for key, channels in self.layout_out.channels.items():
+            out[key] = features[key] @ matrices[key] if key in matrices else rows.new_zeros(len(rows), 2 * key[0] + 1, channels)
+        if len(self.bias) and (0, 1) in out:
+            out[0, 1] = out[0, 1] + self.bias
+        return out
+
+
+class SelfConnection(Collapsing):
+    """``FullyConnectedTensorProduct`` with the one-hot type: one :class:`ChannelLinear` without bias per element (or pair of elements)."""
+
+    def __init__(self, irreps_in: Irreps, types: int, irreps_out: Irreps, generation: Generation) -> None:
+        super().__init__()
+        self.types = types
+        self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
+        pairs = [(a, b) for a in range(len(self.layout_in.slots)) for b in range(len(self.layout_out.slots))
+                 if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]]
+        fan_in = {b: [self.layout_in.slots[a][2] * types for a, other in pairs if other == b] for _, b in pairs}
+        factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
+        self.plan: list[tuple[Key, slice, slice, int, float]] = []
+        count = 0
+        for a, b in pairs:
+            key, first, rows = self.layout_in.slots[a]
+            _, left, columns = self.layout_out.slots[b]
+            self.plan.append((key, slice(first, first + rows), slice(left, left + columns), count, next(factors[b])))
+            count += rows * types * columns
+        self.weight = nn.Parameter(torch.randn(count))
+
+    def matrices(self) -> dict[Key, Tensor]:
+        """Per key (types, channels in, channels out)."""
+        return self.collapsed(self._build)
+
+    def _build(self) -> dict[Key, Tensor]:
+        out: dict[Key, Tensor] = {}
+        for key, rows, columns, start, factor in self.plan:
+            n, m = rows.stop - rows.start, columns.stop - columns.start
+            block = self.weight[start:start + n * self.types * m].reshape(n, self.types, m).transpose(0, 1) * factor
+            if block.shape[1:] == (self.layout_in.channels[key], self.layout_out.channels[key]):
+                out[key] = block
+                continue
+            if key not in out:
+                out[key] = self.weight.new_zeros(self.types, self.layout_in.channels[key], self.layout_out.channels[key])
+            out[key][:, rows, columns] = block
+        return out
+
+    def forward(self, features: Features, groups: RowGroups) -> Features:
+        """Channels mixed with the matrix of each row's type; keys without input are left out."""
+        out = {}
+        for key, matrix in self.matrices().items():
+            value = features[key]
+            if groups.index is None:
+                out[key] = value @ matrix[0]
+            else:
+                out[key] = torch.cat([value[index] @ matrix[t] for t, index in enumerate(groups.index)])[groups.inverse]
+        return out
+
+
+class LayerNorm(nn.Module):
+    """DeepH-E3's ``e3LayerNorm``: subtracts the mean over a structure's rows and a slot's channels; scalars are also divided by their rms.
+
+    In edge frames the mean of l > 0 is taken in global axes and turned back (``frames``), so the result is that of the official network.
+    """
+
+    eps = 1e-5
+
+    def __init__(self, irreps: Irreps) -> None:
+        super().__init__()
+        self.layout = Layout(irreps)
+        total = sum(mul for _, _, mul in self.layout.slots)
+        self.weight = nn.Parameter(torch.ones(total))
+        self.bias = nn.Parameter(torch.zeros(sum(mul for key, _, mul in self.layout.slots if key == (0, 1))))
+        for n, index in enumerate(self.layout.multiplicity_index().values()):
+            self.register_buffer(f"_place_{n}", index, persistent=False)
+
+    def forward(self, features: Features, segments: Segments, frames: list[Tensor] | None = None) -> Features:
+        """Normalise; ``frames`` are the D^l of the rows where features are in edge frames."""
+        out = {}
+        for n, (key, channels) in enumerate(self.layout.channels.items()):
+            value = features[key]
+            slots = [(start, mul) for other, start, mul in self.layout.slots if other == key]
+            if len(slots) == 1:
+                made = self._slot(value, key, segments, frames)
+            else:
+                made = torch.cat([self._slot(value[:, :, start:start + mul], key, segments, frames) for start, mul in slots], dim=2)
+            weight = self.weight[self.get_buffer(f"_place_{n}")]
+            out[key] = made * weight + self.bias if key == (0, 1) else made * weight
+        return out
+
+    def _slot(self, value: Tensor, key: Key, segments: Segments, frames: list[Tensor] | None) -> Tensor:
+        mean = value.mean(dim=2)                                             # (rows, 2l+1)
+        if key[0] and frames is not None:
+            frame = frames[key[0]]
+            mean = torch.bmm(frame, mean[:, :, None])[:, :, 0]
+            centre = segments.spread(segments.mean(mean))
+            centre = (frame * centre[:, :, None]).sum(dim=1)                 # D^T v
+        else:
+            centre = segments.spread(segments.mean(mean))
+        value = value - centre[:, :, None]
+        if key[0] == 0:
+            square = segments.mean((value * value).mean(dim=(1, 2))[:, None, None])
+            value = value / (segments.spread(square.sqrt()) + self.eps)
+        return value
+
+
+class Gate(nn.Module):
+    """e3nn's ``Gate`` as DeepH-E3 uses it: SiLU/tanh on scalars, sigmoid/tanh gates times l > 0, each scaled to unit second moment.
+
+    Attributes:
+        irreps_in: what the tensor product must give (sorted and joined by e3nn: scalars and gates share a slot).
+        irreps_out: scalars, then the gated irreps.
+    """
+
+    def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps) -> None:
+        super().__init__()
+
+        def reachable(ir: object) -> bool:
+            return any(ir in a * b for _, a in irreps_in1 for _, b in irreps_in2)
+
+        scalars = Irreps([(mul, ir) for mul, ir in irreps_out if ir.l == 0 and reachable(ir)]).simplify()
+        gated = Irreps([(mul, ir) for mul, ir in irreps_out if ir.l > 0 and reachable(ir)]).simplify()
+        gate_ir = next((ir for ir in (Irreps("0e")[0].ir, Irreps("0o")[0].ir) if reachable(ir)), None)
+        if gated.dim and gate_ir is None:
+            raise ModelError(f"{irreps_in1} x {irreps_in2} gives no scalars to gate {gated} with")
+        gates = Irreps([(mul, gate_ir) for mul, _ in gated]).simplify() if gated.dim else Irreps([])
+        parts = list(scalars) + list(gates)
+        self.irreps_in = (scalars + gates + gated).sort().irreps.simplify()
+        self.irreps_out = scalars + gated
+        self.layout_in, self.layout_out = Layout(self.irreps_in), Layout(self.irreps_out)
+        # sorting is stable, so within a joined scalar slot the scalars of its parity come first, then the gates
+        used: dict[Key, int] = {}
+        self.pieces: list[tuple[Key, int, int]] = []
+        for mul, ir in parts:
+            start = used.get((ir.l, ir.p), 0)
+            self.pieces.append(((ir.l, ir.p), start, mul))
+            used[ir.l, ir.p] = start + mul
+        self.scalar_count = len(scalars)
+        self.gated = [((ir.l, ir.p), mul) for mul, ir in gated]
+        moment = {name: float(normalize2mom(function).cst) for name, function in (("silu", nn.functional.silu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid))}
+        self.act = {p: (function, moment[name]) for p, function, name in ((1, nn.functional.silu, "silu"), (-1, torch.tanh, "tanh"))}
+        self.gate_act = {p: (function, moment[name]) for p, function, name in ((1, torch.sigmoid, "sigmoid"), (-1, torch.tanh, "tanh"))}
+
+    def forward(self, features: Features) -> Features:
+        """Scalars through their activation, l > 0 times their gates."""
+        scalars, gates = [], []
+        for number, (key, start, mul) in enumerate(self.pieces):
+            function, scale = (self.act if number < self.scalar_count else self.gate_act)[key[1]]
+            value = function(features[key][:, :, start:start + mul]) * scale
+            (scalars if number < self.scalar_count else gates).append((key, value))
+        out: dict[Key, list[Tensor]] = {}
+        for key, value in scalars:
+            out.setdefault(key, []).append(value)
+        gate = torch.cat([value for _, value in gates], dim=2) if gates else None
+        start, used = 0, dict.fromkeys(self.layout_in.channels, 0)
+        for key, mul in self.gated:
+            first = used[key]
+            out.setdefault(key, []).append(features[key][:, :, first:first + mul] * gate[:, :, start:start + mul])
+            used[key], start = first + mul, start + mul
+        return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in out.items()}

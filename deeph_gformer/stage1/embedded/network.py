@@ -1,0 +1,192 @@
+"""DeepH-E3's network (Eq. 1) on our engine: node and edge updates, same parameters, same numbers.
+
+Edge features stay in the frame of their edge from the first layer to the last; node features are turned into each edge's frame where a
+convolution needs them, and messages are turned back before they are summed. Wigner-D matrices are made once per structure.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor, nn
+
+from ...algebra.rotation import edge_frames
+from ...algebra.wigner import Generation
+from ...data.graph import Graph
+from ..bundle import NetConfig
+from .convolution import EquivariantConvolution
+from .layout import Features, Layout, merge, rotate
+from .modules import ChannelLinear, LayerNorm, RowGroups, Segments, SelfConnection, gaussians
+from .radial import bessel_factors
+
+__all__ = ["DeepHE3Net", "Prepared"]
+
+
+class Prepared(NamedTuple):
+    """What depends on the structure only. Edges: regular ones first, self-loops last.
+
+    Attributes:
+        order: (E,), the graph's edge at each row. inverse: its inverse. source, destination: (E,), atoms i and j.
+        frames: per l, (E, 2 l + 1, 2 l + 1). regular: number of edges that are no self-loops.
+        distance: (E, basis). initial: (E, channels), Gaussians up to 6 Å. radial: (E, copies) with a Bessel basis.
+        node_kind, edge_kind: rows by element and by pair of elements. node_segments, edge_segments: rows by structure.
+    """
+
+    order: Tensor
+    inverse: Tensor
+    source: Tensor
+    destination: Tensor
+    frames: list[Tensor]
+    regular: int
+    distance: Tensor
+    initial: Tensor
+    radial: Tensor | None
+    node_type: Tensor
+    node_kind: RowGroups
+    edge_kind: RowGroups
+    node_segments: Segments
+    edge_segments: Segments
+
+
+class SkipConnection(nn.Module):
+    """Old features plus new ones; a linear map where the irreps differ."""
+
+    def __init__(self, irreps_in: Irreps, irreps_out: Irreps, generation: Generation) -> None:
+        super().__init__()
+        self.sc = None if irreps_in == irreps_out else ChannelLinear(irreps_in, irreps_out, generation, biases=False)
+
+    def forward(self, old: Features, new: Features) -> Features:
+        """Sum, key by key."""
+        old = old if self.sc is None else self.sc(old)
+        return {key: old[key] + value for key, value in new.items()}
+
+
+def _add(a: Features, b: Features) -> Features:
+    return {key: value + b[key] if key in b else value for key, value in a.items()}
+
+
+class _Update(nn.Module):
+    """What node and edge updates have in common: Linear, convolution, Linear, self-connection, norm, skip connection."""
+
+    def __init__(self, config: NetConfig, irreps_in: Irreps, irreps_conv: Irreps, irreps_out: Irreps, types: int, generation: Generation) -> None:
+        super().__init__()
+        sh = Irreps(config.irreps_sh)
+        if config.no_parity:
+            sh = Irreps([(mul, (ir.l, 1)) for mul, ir in sh])
+        self.lin_pre = ChannelLinear(irreps_in, irreps_in, generation, biases=True)
+        self.conv = EquivariantConvolution(config.num_basis, irreps_conv, sh, irreps_out, generation, not config.no_parity, config.use_sbf)
+        self.irreps_out = self.conv.irreps_out
+        self.lin_post = ChannelLinear(self.irreps_out, self.irreps_out, generation, biases=True)
+        self.sc = SelfConnection(irreps_in, types, self.irreps_out, generation)
+        self.norm = LayerNorm(self.irreps_out)
+        self.skip_connect = SkipConnection(irreps_in, self.irreps_out, generation)
+
+
+class NodeUpdate(_Update):
+    """Messages of (n_i, n_j, e_ij) summed over the neighbours of i (Eq. 1, first line)."""
+
+    def forward(self, node: Features, edge: Features, p: Prepared) -> Features:
+        """New node features, global axes."""
+        pre = self.lin_pre(node)
+        message = self.conv(gather_pair(pre, edge, p), p.distance, p.regular, p.radial)
+        message = rotate(message, p.frames, to_local=False)
+        count = len(next(iter(node.values())))
+        total = {key: value.new_zeros(count, *value.shape[1:]).index_add(0, p.source, value) for key, value in message.items()}
+        new = _add(self.lin_post(total), self.sc(node, p.node_kind))
+        return self.skip_connect(node, self.norm(new, p.node_segments))
+
+
+class EdgeUpdate(_Update):
+    """e_ij from (n_i, n_j, e_ij) (Eq. 1, second line)."""
+
+    def forward(self, node: Features, edge: Features, p: Prepared) -> Features:
+        """New edge features, in edge frames."""
+        new = self.conv(gather_pair(node, self.lin_pre(edge), p), p.distance, p.regular, p.radial)
+        new = _add(self.lin_post(new), self.sc(edge, p.edge_kind))
+        return self.skip_connect(edge, self.norm(new, p.edge_segments, p.frames))
+
+
+def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
+    """(n_i, n_j, e_ij) of every edge in its frame; channels in that order, as the official concatenation."""
+    pair = {key: torch.cat([value[p.source], value[p.destination]], dim=2) for key, value in node.items()}
+    return merge(rotate(pair, p.frames, to_local=True), edge)
+
+
+class DeepHE3Net(nn.Module):
+    """The network. ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one to one (checkpoint.py)."""
+
+    def __init__(self, config: NetConfig, generation: Generation) -> None:
+        """
+        Args:
+            config: network arguments. generation: e3nn generation that the parameters mean.
+        """
+        super().__init__()
+        config.check("network")
+        self.config, self.generation = config, generation
+        node, edge = Irreps(config.irreps_embed_node), Irreps(config.irreps_edge_init)
+        self.embedding = ChannelLinear(Irreps(f"{config.num_species}x0e"), node, generation, biases=False)
+        self.layout_edge_init = Layout(edge)
+        self.node_update_blocks, self.edge_update_blocks = nn.ModuleList(), nn.ModuleList()
+        for number in range(config.num_block):
+            last = number == config.num_block - 1
+            update = NodeUpdate(config, node, node + node + edge, Irreps(config.irreps_post_node if last else config.irreps_mid_node), config.num_species, generation)
+            node = update.irreps_out
+            self.node_update_blocks.append(update)
+            edge_update = EdgeUpdate(config, edge, node + node + edge, Irreps(config.irreps_post_edge if last else config.irreps_mid_edge),
+                                     config.num_species**2, generation)
+            edge = edge_update.irreps_out
+            self.edge_update_blocks.append(edge_update)
+        self.lin_node = ChannelLinear(node, Irreps(config.irreps_out_node), generation, biases=True)
+        self.lin_edge = ChannelLinear(edge, Irreps(config.irreps_out_edge), generation, biases=True)
+        self.node_irreps = tuple(block.irreps_out for block in self.node_update_blocks)
+        self.edge_irreps = tuple(block.irreps_out for block in self.edge_update_blocks)
+        layouts = [Layout(i) for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))]
+        self.lmax = max(layout.lmax for layout in layouts)
+
+    def prepare(self, graph: Graph) -> Prepared:
+        """Everything that depends on the structure only; reusable for every call on the same graph.
+
+        Args:
+            graph: one or several structures; its vectors' dtype is that of the parameters.
+        """
+        config, loops = self.config, graph.self_loop
+        order = torch.cat([torch.nonzero(~loops), torch.nonzero(loops)]).reshape(-1)
+        source, destination = graph.edge_index[:, order]
+        dtype = self.lin_edge.weight.dtype
+        vector = graph.edge_vector[order]
+        length = torch.linalg.vector_norm(vector, dim=-1).to(dtype)
+        regular = int((~loops).sum())
+        kind = graph.node_type[source] * config.num_species + graph.node_type[destination]
+        return Prepared(
+            order=order, inverse=torch.argsort(order), source=source, destination=destination,
+            frames=[frame.to(dtype) for frame in edge_frames(vector, self.lmax)], regular=regular,
+            distance=gaussians(length, config.r_max, config.num_basis), initial=gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
+            radial=bessel_factors(length, Irreps(config.irreps_sh), config.r_max, regular) if config.use_sbf else None,
+            node_type=graph.node_type, node_kind=RowGroups.of(graph.node_type, config.num_species),
+            edge_kind=RowGroups.of(kind, config.num_species**2),
+            node_segments=Segments.of(graph.node_batch, graph.structures, dtype),
+            edge_segments=Segments.of(graph.node_batch[source], graph.structures, dtype))
+
+    def forward(self, graph: Graph, prepared: Prepared | None = None, features: bool = False) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Direct-sum Hamiltonian and, where asked, the irreps after each encoder group.
+
+        Args:
+            graph: see :meth:`prepare`. prepared: its result, where it was made before. features: whether irreps are wanted.
+
+        Returns:
+            ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes, e3nn's flat layout, the graph's edge order.
+        """
+        p = self.prepare(graph) if prepared is None else prepared
+        one_hot = nn.functional.one_hot(p.node_type, self.config.num_species).to(p.distance.dtype)
+        node = self.embedding({(0, 1): one_hot[:, None, :]})
+        edge = self.layout_edge_init.split(p.initial)
+        nodes, edges = [], []
+        for node_update, edge_update in zip(self.node_update_blocks, self.edge_update_blocks):
+            node = node_update(node, edge, p)
+            edge = edge_update(node, edge, p)
+            if features:
+                nodes.append(Layout(node_update.irreps_out).flat(node))
+                edges.append(Layout(edge_update.irreps_out).flat(rotate(edge, p.frames, to_local=False))[p.inverse])
+        out = rotate(self.lin_edge(edge), p.frames, to_local=False)
+        return self.lin_edge.layout_out.flat(out)[p.inverse], tuple(nodes), tuple(edges)

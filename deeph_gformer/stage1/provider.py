@@ -1,0 +1,81 @@
+"""The interface of stage 1: a frozen network that gives irreps of every encoder group and the direct-sum Hamiltonian."""
+from __future__ import annotations
+
+import abc
+from typing import NamedTuple
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor
+
+from ..algebra.blocks import DirectSumToProduct
+from ..algebra.orbitals import TargetBlocks
+from ..algebra.wigner import Generation
+from ..data.graph import Graph
+
+__all__ = ["Stage1Output", "Stage1Provider"]
+
+
+class Stage1Output(NamedTuple):
+    """What stage 1 says about a graph; edges in the graph's order, irreps in e3nn's flat layout and global axes.
+
+    Attributes:
+        node: P tensors (N, d_n^p). edge: P tensors (E, d_e^p).
+        direct_sum: (E, D), eV; with spin-orbit real parts, then imaginary parts.
+    """
+
+    node: tuple[Tensor, ...]
+    edge: tuple[Tensor, ...]
+    direct_sum: Tensor
+
+
+class Stage1Provider(abc.ABC):
+    """A frozen stage 1. Third parties implement this, check it with :func:`deeph_gformer.stage1.conformance.check_provider`
+    and register it under the entry point group ``deeph_gformer.stage1``.
+
+    Attributes:
+        targets: elements, shells, spin and output channels.
+        generation: e3nn generation of the network and of the assembly of H.
+        dtype: real floating type. cutoff: radius of the distance basis, Å (not an edge cutoff: edges come from the data).
+        node_irreps, edge_irreps: per encoder group.
+        name: for messages.
+    """
+
+    targets: TargetBlocks
+    generation: Generation
+    dtype: torch.dtype
+    cutoff: float
+    node_irreps: tuple[Irreps, ...]
+    edge_irreps: tuple[Irreps, ...]
+    name: str
+    parity: bool = True
+
+    @abc.abstractmethod
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+        """Run the network without gradients.
+
+        Args:
+            graph: one or several structures. features: whether the irreps are wanted (empty tuples when not).
+        """
+
+    def assembly(self) -> DirectSumToProduct:
+        """The DStoDP that fits this network."""
+        return DirectSumToProduct(self.targets, self.generation, self.dtype)
+
+    def to(self, device: torch.device | str) -> Stage1Provider:
+        """Move to a device; returns self."""
+        return self
+
+    def close(self) -> None:
+        """Give back what the provider holds (hooks, patched modules)."""
+
+    def __call__(self, graph: Graph, features: bool = True) -> Stage1Output:
+        return self.forward(graph, features)
+
+    def __repr__(self) -> str:
+        from ase.data import chemical_symbols
+
+        basis = self.targets.basis
+        shells = ", ".join(f"{chemical_symbols[z]} {list(s)}" for z, s in zip(basis.elements, basis.orbital_types))
+        return (f"{type(self).__name__}({self.name}: {shells}, spinful={basis.spinful}, {len(self.node_irreps)} encoder groups, "
+                f"{len(self.targets.blocks)} target blocks, {str(self.dtype).removeprefix('torch.')}, e3nn generation {self.generation})")
