@@ -1,0 +1,101 @@
+"""Write the overlaps of structures that have none."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError
+from ..io import Structure, read_folder
+from ..io import dock, legacy
+from ..io.folder import Format, folder_format, matrix_path, write_matrix
+from .provider import OverlapProvider, structure_from_atoms
+
+__all__ = ["Predicted", "predict_overlap", "read_any"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """What was written. Attributes: file: with S. structure: its structure. edges: blocks. seconds: of each step."""
+
+    file: pathlib.Path
+    structure: Structure
+    edges: int
+    seconds: dict[str, float]
+
+
+def read_any(source: str | os.PathLike[str], provider: OverlapProvider, pbc: Sequence[bool] | None = None) -> tuple[Structure, tuple[bool, bool, bool], Format | None]:
+    """Read a structure folder or any file that ASE reads.
+
+    Args:
+        source: folder or file. provider: gives the shells where the file has none.
+        pbc: which lattice vectors repeat; default: what the file says, and all three for a folder.
+
+    Returns:
+        the structure, which vectors repeat, and the folder's format (None for a file).
+
+    Raises:
+        DataError: it is neither, or has no cell, or an element is unknown.
+    """
+    path = pathlib.Path(source)
+    if path.is_dir():
+        structure, form = read_folder(path), folder_format(path)
+        repeats: NDArray[np.bool_] = np.array([True] * 3)
+    else:
+        from ase.io import read
+
+        try:
+            atoms = read(path)
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file or folder") from None
+        except Exception as error:
+            raise DataError(f"{path}: neither a structure folder nor a file that ASE reads ({str(error) or type(error).__name__})") from None
+        structure, form, repeats = structure_from_atoms(atoms, provider.orbital_types, path.stem), None, np.asarray(atoms.pbc)
+    x, y, z = (bool(p) for p in (repeats if pbc is None else pbc))
+    return structure, (x, y, z), form
+
+
+def predict_overlap(source: str | os.PathLike[str], provider: OverlapProvider, output: str | os.PathLike[str] | None = None, form: Format | None = None,
+                    pbc: Sequence[bool] | None = None, overwrite: bool = False) -> Predicted:
+    """Predict S of one structure and write it.
+
+    Args:
+        source: a structure folder, or a file that ASE reads (POSCAR, CIF, xyz, ...).
+        provider: where S comes from.
+        output: folder to write to; default for a folder: the folder itself. Where it is another folder the structure is written there, too.
+        form: 'legacy' or 'dock'; default: that of the source, legacy for a file.
+        pbc: see :func:`read_any`. overwrite: replace an overlap file that is there.
+
+    Raises:
+        DataError: see :meth:`OverlapProvider.overlap`, or the file is there already. ConfigError: no output folder for a file.
+    """
+    start = time.perf_counter()
+    structure, repeats, found = read_any(source, provider, pbc)
+    if output is None and found is None:
+        raise ConfigError(f"{source}: is a file; name the folder to write with --output")
+    folder = pathlib.Path(source if output is None else output)
+    in_place = output is None or (found is not None and folder.resolve() == pathlib.Path(source).resolve())
+    if in_place and form not in (None, found):
+        raise ConfigError(f"{folder}: is a {found} folder; to write {form} files name another folder with --output")
+    form = form or found or "legacy"
+    target = matrix_path(folder, "overlap", form)
+    if target.exists() and not overwrite:
+        raise DataError(f"{target}: is there already; add --overwrite to replace it, or name another folder with --output")
+    seconds = {"read": time.perf_counter() - start}
+    start = time.perf_counter()
+    keys = provider.edges(structure, repeats)
+    seconds["edges"] = time.perf_counter() - start
+    start = time.perf_counter()
+    matrix = provider.overlap(structure, keys)
+    seconds["overlap"] = time.perf_counter() - start
+    start = time.perf_counter()
+    if not in_place:
+        (legacy if form == "legacy" else dock).write_structure(folder, structure)
+    write_matrix(folder, "overlap", matrix, structure, form)
+    seconds["write"] = time.perf_counter() - start
+    return Predicted(target, structure, len(matrix), seconds)
