@@ -24,8 +24,11 @@ def verdict(table: TwoCentre) -> str:
     off, own = float(report["worst_off_site"]), float(report["worst_on_site"])
     if report["two_centre"]:
         return f"S is two-centre: distance alone gives every training block to {max(off, own):.1e}."
+    least = report.get("least_eigenvalue_predicted")
+    broken = "" if least is None or float(least) > 0 else (f" It is not even positive definite (least eigenvalue {float(least):.1e}, of the true S "
+                                                          f"{float(report['least_eigenvalue']):.1e}): no bands can be had from it.")
     return (f"S is NOT two-centre: distance alone leaves up to {off:.1e} of the off-site and {own:.1e} of the on-site blocks unexplained (three-centre parts, as in "
-            "PAW, or several bases in one set). A table cannot know these; predicted S is wrong by as much. Use the code's own overlaps where that matters.")
+            "PAW, or several bases in one set). A table cannot know these; predicted S is wrong by as much.{broken} Use the code's own overlaps where that matters.")
 
 
 def _ranges(pair: PairTable) -> str:

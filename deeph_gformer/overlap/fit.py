@@ -18,7 +18,7 @@ from .radial import DEGREE, fit_radial
 from .rotation import block_rotation, bond_rotation
 from .twocentre import PairTable, Shells, TwoCentre, bond_functions, swap_sign
 
-__all__ = ["TWO_CENTRE_LIMIT", "Samples", "collect", "fit_samples", "fit_table"]
+__all__ = ["TWO_CENTRE_LIMIT", "Samples", "collect", "fit_samples", "fit_table", "least_eigenvalue"]
 
 #: S counts as two-centre where no element of any block is further than this from what distance alone allows.
 TWO_CENTRE_LIMIT = 1e-5
@@ -222,4 +222,19 @@ def fit_table(folders: Iterable[str | os.PathLike[str]], tolerance: float = 1e-5
             yield structure, read_matrix(folder, "overlap", structure)
 
     table = fit_samples(*collect(read()), tolerance=tolerance, cutoffs=cutoffs)
-    return dataclasses.replace(table, report={**table.report, "structures": [f.name for f in folders]})
+    report = {**table.report, "structures": [f.name for f in folders]}
+    if not table.report["two_centre"]:
+        structure = read_folder(folders[-1])
+        matrix = read_matrix(folders[-1], "overlap", structure)
+        report["least_eigenvalue"] = least_eigenvalue(matrix, structure)
+        report["least_eigenvalue_predicted"] = least_eigenvalue(table.blocks(structure, matrix.keys, extrapolate=True), structure)
+    return dataclasses.replace(table, report=report)
+
+
+def least_eigenvalue(matrix: BlockMatrix, structure: Structure) -> float:
+    """The least eigenvalue of S at k = 0; S of a usable basis is positive definite."""
+    starts = np.concatenate([[0], np.cumsum(structure.orbital_counts)])
+    total = np.zeros((starts[-1], starts[-1]))
+    for (*_, i, j), block in matrix:
+        total[starts[i]:starts[i + 1], starts[j]:starts[j + 1]] += block
+    return float(np.linalg.eigvalsh(total)[0])

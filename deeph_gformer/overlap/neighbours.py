@@ -80,7 +80,7 @@ def find_edges(lattice: NDArray[np.float64], positions: NDArray[np.float64], num
     i, image = near["i"].astype(np.int64), near["j"].astype(np.int64)
     j = atoms[image]
     keys = np.empty((len(i), 5), dtype=np.int64)
-    keys[:, :3] = cells[image] + shift[i] - shift[j]
+    keys[:, :3] = cells[image] + shift[j] - shift[i]
     keys[:, 3], keys[:, 4] = i, j
     squared = _squared_distance(lattice, positions, keys)
     itself = (i == j) & ~keys[:, :3].any(axis=1)
@@ -93,7 +93,7 @@ def find_edges(lattice: NDArray[np.float64], positions: NDArray[np.float64], num
 
 
 def _wrap(lattice: NDArray[np.float64], positions: NDArray[np.float64], pbc: Sequence[bool]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(N, 3) cells each atom was moved by, and (N, 3) fractional coordinates in [0, 1) along the periodic directions."""
+    """(N, 3) cells that were added to each atom, and (N, 3) fractional coordinates in [0, 1) along the periodic directions."""
     fractional = positions @ np.linalg.inv(lattice)
     shift = np.where(np.asarray(pbc, bool), np.floor(fractional), 0.0)
     return -shift.astype(np.int64), fractional - shift

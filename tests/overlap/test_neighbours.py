@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from ase.neighborlist import primitive_neighbor_list
+
+from deeph_gformer.errors import DataError
+from deeph_gformer.io.blocks import reverse_keys, sort_keys
+from deeph_gformer.overlap.neighbours import find_edges
+
+
+def by_ase(lattice, positions, numbers, cutoffs, pbc) -> set[tuple[int, ...]]:
+    table = {pair: radius for pair, radius in cutoffs.items()}
+    i, j, cell = primitive_neighbor_list("ijS", pbc, lattice, positions, table, numbers=numbers, self_interaction=False)
+    itself = {(0, 0, 0, a, a) for a in range(len(numbers))}
+    return {(*s, a, b) for s, a, b in zip(cell.tolist(), i.tolist(), j.tolist())} | itself
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_edges_are_those_of_ase(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    lattice = np.diag(random.uniform(2.0, 9.0, 3)) + random.uniform(-1.5, 1.5, (3, 3))
+    count = int(random.integers(1, 12))
+    positions = random.uniform(-1.5, 2.5, (count, 3)) @ lattice             # many lie outside the cell
+    numbers = random.choice([6, 42, 83], count)
+    pbc = random.integers(0, 2, 3).astype(bool)
+    cutoffs = {(6, 6): 3.1, (6, 42): 4.0, (42, 42): 5.3, (6, 83): 2.0, (42, 83): 0.7, (83, 83): 6.0}
+    keys = find_edges(lattice, positions, numbers, cutoffs, pbc)
+    assert {tuple(k) for k in keys.tolist()} == by_ase(lattice, positions, numbers, cutoffs, pbc)
+    assert len(np.unique(keys, axis=0)) == len(keys) and np.array_equal(keys, keys[sort_keys(keys)])
+    assert not keys[:, :3][:, ~pbc].any() or (~pbc).sum() == 0
+
+
+def test_one_atom_in_a_cell_much_smaller_than_the_cutoff() -> None:
+    keys = find_edges(np.eye(3), np.array([[7.3, -2.0, 0.1]]), np.array([6]), {(6, 6): 3.0})
+    grid = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3)).reshape(3, -1).T
+    assert len(keys) == (np.linalg.norm(grid, axis=1) < 3.0).sum()          # pairs exactly at the cutoff are out
+
+
+def test_edges_come_in_pairs_even_at_the_cutoff() -> None:
+    random = np.random.default_rng(5)
+    lattice, positions = np.diag([6.0, 7, 8]) + random.normal(0, 0.3, (3, 3)), random.uniform(0, 7, (9, 3))
+    lengths = np.linalg.norm(positions[None] - positions[:, None], axis=2)
+    for radius in lengths[np.triu_indices(9, 1)]:                           # the cutoff is a distance that occurs
+        keys = find_edges(lattice, positions, np.full(9, 6), {(6, 6): float(radius)})
+        assert np.array_equal(np.unique(keys, axis=0), np.unique(reverse_keys(keys), axis=0))
+
+
+def test_a_million_edges_in_a_minute() -> None:
+    side = 76                                                               # 11,552 atoms in a plane
+    lattice = np.array([[2.46, 0, 0], [1.23, 2.1304, 0], [0, 0, 30.0]]) * np.array([[side], [side], [1]])
+    unit = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij")).reshape(2, -1).T @ (lattice[:2] / side)
+    positions = np.concatenate([unit, unit + [1.23, 0.7101, 0]])
+    start = time.perf_counter()
+    keys = find_edges(lattice, positions, np.full(len(positions), 6), {(6, 6): 9.6})
+    assert len(keys) > 1_200_000 and time.perf_counter() - start < 30
+    assert (np.bincount(keys[:, 3]) == len(keys) // len(positions)).all()
+
+
+def test_bad_structures_are_named() -> None:
+    with pytest.raises(DataError, match="atoms 1 and 2"):
+        find_edges(np.eye(3) * 5, np.array([[0.0, 0, 0], [5, 5, -5]]), np.array([6, 6]), {(6, 6): 2.0})
+    with pytest.raises(DataError, match="no volume"):
+        find_edges(np.zeros((3, 3)), np.zeros((1, 3)), np.array([6]), {})
+    with pytest.raises(DataError, match="do not fit"):
+        find_edges(np.eye(3), np.zeros((2, 3)), np.array([6]), {})
