@@ -12,6 +12,7 @@ from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..data.graph import Graph
+from ..errors import ModelError
 
 __all__ = ["Stage1Output", "Stage1Provider"]
 
@@ -38,7 +39,8 @@ class Stage1Provider(abc.ABC):
         generation: e3nn generation of the network and of the assembly of H.
         dtype: real floating type. cutoff: radius of the distance basis, Å (not an edge cutoff: edges come from the data).
         node_irreps, edge_irreps: per encoder group.
-        name: for messages.
+        name: for messages. parity: False for a model trained with ``ignore_parity``.
+        fill_missing: value of blocks that no output channel predicts, eV; None makes such blocks an error.
     """
 
     targets: TargetBlocks
@@ -49,6 +51,7 @@ class Stage1Provider(abc.ABC):
     edge_irreps: tuple[Irreps, ...]
     name: str
     parity: bool = True
+    fill_missing: float | None = None
 
     @abc.abstractmethod
     def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
@@ -57,6 +60,23 @@ class Stage1Provider(abc.ABC):
         Args:
             graph: one or several structures. features: whether the irreps are wanted (empty tuples when not).
         """
+
+    def check_complete(self, graph: Graph) -> None:
+        """Every block of the graph is predicted, or ``fill_missing`` says what to write instead.
+
+        Raises:
+            ModelError: lists the shells of the element pairs of this graph that no channel predicts.
+        """
+        if self.fill_missing is not None:
+            return
+        basis = self.targets.basis
+        pairs = torch.unique(graph.node_type[graph.edge_index[0]] * len(basis.elements) + graph.node_type[graph.edge_index[1]])
+        present = {f"{basis.elements[i]} {basis.elements[j]}:" for i, j in (divmod(int(code), len(basis.elements)) for code in pairs)}
+        missing = [text for text in self.targets.missing() if f"{text.partition(':')[0]}:" in present]
+        if missing:
+            listed = "; ".join(missing[:12]) + (f"; and {len(missing) - 12} more" if len(missing) > 12 else "")
+            raise ModelError(f"{self.name}: {len(missing)} blocks of this structure are not predicted ({listed}); add the models that predict them to the folder, "
+                             "or write zeros with --fill-missing 0")
 
     def assembly(self) -> DirectSumToProduct:
         """The DStoDP that fits this network."""
