@@ -104,11 +104,12 @@ class BlochProblem:
         h: H(R), eV; blocks (spin n_i, spin n_j). s: S(R), spinless blocks (n_i, n_j).
         spin: 2 with spin-orbit coupling (spinor orbitals, one electron a band), else 1 (two electrons a band).
         label: what the Hamiltonian is ("DFT", "prediction", ...). source: the file it was read from, for messages.
+        predicted: whether H comes from a network (then info.json's Fermi level, the DFT's, does not belong to it).
         notes: what was found and done while reading (H-only blocks, projections), one sentence each.
     """
 
     def __init__(self, structure: Structure, h: BlockMatrix, s: BlockMatrix | None = None, *, label: str = "", source: str = "Hamiltonian",
-                 notes: tuple[str, ...] = ()) -> None:
+                 predicted: bool = False, notes: tuple[str, ...] = ()) -> None:
         """Check shapes and keys, and work out the sparsity patterns.
 
         Args:
@@ -119,7 +120,7 @@ class BlochProblem:
         """
         self.structure, self.h, self.label, self.source = structure, h, label, source
         self.s = identity_overlap(structure) if s is None else s
-        self.notes = list(notes)
+        self.predicted, self.notes = predicted, list(notes)
         self.spin = self._spin_factor(h, "H")
         if self._spin_factor(self.s, "S") != 1:
             raise DataError(f"{source}: its overlap is spin-doubled (blocks of 2n x 2n); DeepH's overlaps are spinless: keep the upper left n x n of each block")

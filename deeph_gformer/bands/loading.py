@@ -122,7 +122,7 @@ def load(folder: str | os.PathLike[str], kind: Literal["hamiltonian", "predictio
         notes.append("orthogonal basis (info.json): S is the identity")
     else:
         s = symmetrized(s, str(matrix_path(s_folder, "overlap")), 1e-4, "", notes, hermitize)
-    return BlochProblem(structure, h, s, label=label or ("DFT" if kind == "hamiltonian" else "prediction"), source=str(path), notes=tuple(notes))
+    return BlochProblem(structure, h, s, label=label or ("DFT" if kind == "hamiltonian" else "prediction"), source=str(path), predicted=kind == "prediction", notes=tuple(notes))
 
 
 def _same_structure(one: Structure, two: Structure, folder: pathlib.Path, other: pathlib.Path) -> None:

@@ -1,0 +1,259 @@
+"""Two Hamiltonians or two band structures against each other, with the gauge H -> H + mu S taken out, and the hunt for ghost bands."""
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ConfigError, DataError
+from ..io import BlockMatrix
+from ..io.blocks import format_key, match_keys
+from .bloch import BlochProblem
+from .fermi import FermiLevel
+from .kmesh import MeshSpectrum
+from .kpath import KPath
+from .result import Bands
+
+__all__ = ["HamiltonianError", "compare", "BandError", "compare_bands", "Ghost", "find_ghosts", "ErrorMode", "error_modes", "blame_blocks", "mesh_bands"]
+
+
+@dataclasses.dataclass(frozen=True)
+class HamiltonianError:
+    """Difference of two Hamiltonians, raw and with mu S removed.
+
+    Attributes:
+        mu_eV: <dH, S> / <S, S>, the part of the difference that is only a shift of the energy zero.
+        raw_mae_meV, raw_rmse_meV, raw_max_meV: of dH. mae_meV, rmse_meV, max_meV: of dH - mu S.
+        blocks: compared. only_in_first, only_in_second: blocks that the other lacks (left out).
+        worst: (block name, its mean |dH - mu S| in meV), the worst first.
+    """
+
+    mu_eV: float
+    raw_mae_meV: float
+    raw_rmse_meV: float
+    raw_max_meV: float
+    mae_meV: float
+    rmse_meV: float
+    max_meV: float
+    blocks: int
+    only_in_first: int
+    only_in_second: int
+    worst: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; units in the key names."""
+        return {**dataclasses.asdict(self), "worst": [{"block": name, "mae_meV": value} for name, value in self.worst]}
+
+
+def _spin_doubled(s: BlockMatrix, shapes: NDArray[np.int64]) -> BlockMatrix:
+    """kron(I2, S) block by block, where H's blocks are twice as large; S itself otherwise."""
+    if (s.shapes == shapes).all():
+        return s
+    if (2 * s.shapes != shapes).any():
+        wrong = int(np.flatnonzero((2 * s.shapes != shapes).any(axis=1))[0])
+        raise DataError(f"block {format_key(s.keys[wrong])}: H is {tuple(shapes[wrong].tolist())}, S is {tuple(s.shapes[wrong].tolist())}; neither equal nor spin-doubled")
+    return BlockMatrix.from_blocks(s.keys, [np.kron(np.eye(2), block) for _, block in s])
+
+
+def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) -> HamiltonianError:
+    """Errors of ``h2`` against ``h1``; mu = <dH, S> / <S, S> over their common blocks (Frobenius product over R).
+
+    Args:
+        h1: reference, eV. h2: e.g. a prediction, eV. s: spinless overlap; blocks it lacks count as zero. worst: how many blocks to name.
+
+    Raises:
+        DataError: no common block, shapes that differ, or a spin-doubled S.
+    """
+    place = match_keys(h1.keys, h2.keys)
+    common = np.flatnonzero(place >= 0)
+    if not len(common):
+        raise DataError(f"the two Hamiltonians have no block in common ({len(h1)} and {len(h2)} blocks); do they belong to the same structure?")
+    a, b = h1.select(common), h2.select(place[common])
+    if (a.shapes != b.shapes).any():
+        wrong = int(np.flatnonzero((a.shapes != b.shapes).any(axis=1))[0])
+        raise DataError(f"block {format_key(a.keys[wrong])} is {tuple(a.shapes[wrong].tolist())} in the first and {tuple(b.shapes[wrong].tolist())} in the second Hamiltonian; "
+                        "do both have spin-orbit coupling, and the same basis?")
+    dtype = np.result_type(a.values.dtype, b.values.dtype, np.float64)
+    difference = b.values.astype(dtype) - a.values
+    in_s = match_keys(a.keys, s.keys)
+    have = np.flatnonzero(in_s >= 0)
+    overlap = _spin_doubled(s.select(in_s[have]), a.shapes[have])
+    overlap_values = np.zeros(len(difference))
+    lengths = a.offsets[have + 1] - a.offsets[have]
+    target = np.repeat(a.offsets[have] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+    overlap_values[target] = overlap.values
+    norm = float(overlap_values @ overlap_values)
+    mu = float((difference.real @ overlap_values) / norm) if norm > 0 else 0.0
+    rest = difference - mu * overlap_values
+    means = np.add.reduceat(np.abs(rest), a.offsets[:-1]) / np.maximum(a.offsets[1:] - a.offsets[:-1], 1) * 1e3
+    order = np.argsort(-means)[:worst]
+
+    def figures(x: NDArray[np.number]) -> tuple[float, float, float]:
+        size = np.abs(x) * 1e3
+        return float(size.mean()), float(np.sqrt((size**2).mean())), float(size.max())
+
+    return HamiltonianError(mu, *figures(difference), *figures(rest), len(common), len(h1) - len(common), len(h2) - len(common),
+                            tuple((format_key(a.keys[e]), float(means[e])) for e in order))
+
+
+@dataclasses.dataclass(frozen=True)
+class BandError:
+    """Eigenvalue errors of one band structure against another, both relative to their own Fermi level.
+
+    Attributes:
+        mae_meV, rmse_meV, max_meV: over the states of the reference within ``window_eV`` of its Fermi level. states: how many.
+        shift_meV: mean signed error; spread_meV: RMSE after removing it (what no shift of the Fermi level can mend).
+    """
+
+    mae_meV: float
+    rmse_meV: float
+    max_meV: float
+    shift_meV: float
+    spread_meV: float
+    states: int
+    window_eV: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; units in the key names."""
+        return dataclasses.asdict(self)
+
+
+def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if one.kpoints.shape != two.kpoints.shape or np.abs(one.kpoints - two.kpoints).max() > 1e-6:
+        raise ConfigError(f"bands '{one.label}' and '{two.label}' lie on different k-paths ({len(one.kpoints)} and {len(two.kpoints)} points); compute both on one path")
+    if one.first_band is None or two.first_band is None:
+        name = one.label if one.first_band is None else two.label
+        raise ConfigError(f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands cannot be told apart; run without --no-check")
+    low = max(one.first_band, two.first_band)
+    high = min(one.first_band + one.energies_eV.shape[1], two.first_band + two.energies_eV.shape[1])
+    a = one.aligned_eV[:, low - one.first_band:max(low, high) - one.first_band]
+    b = two.aligned_eV[:, low - two.first_band:max(low, high) - two.first_band]
+    return a, b
+
+
+def compare_bands(reference: Bands, other: Bands, window_eV: float = 3.0) -> BandError:
+    """Errors of ``other``, band by band, within ``window_eV`` of the reference's Fermi level.
+
+    Raises:
+        ConfigError: the k-paths differ, bands cannot be identified, or no state lies in the window.
+    """
+    a, b = _common_bands(reference, other)
+    with np.errstate(invalid="ignore"):
+        inside = (np.abs(a) <= window_eV) & np.isfinite(a) & np.isfinite(b)
+    if not inside.any():
+        raise ConfigError(f"no common state of '{reference.label}' and '{other.label}' lies within {window_eV:g} eV of the Fermi level; is it right?")
+    error = (b - a)[inside] * 1e3
+    return BandError(float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), float(np.abs(error).max()), float(error.mean()), float(error.std()),
+                     int(inside.sum()), float(window_eV))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ghost:
+    """A state of the prediction where the reference has none.
+
+    Attributes:
+        k_index, k: where, on the path. band: index among all bands. energy_eV: relative to the Fermi level.
+        gap_eV: the (low, high) edges of the reference's gap it lies in; low is -inf below all bands.
+    """
+
+    k_index: int
+    k: tuple[float, float, float]
+    band: int
+    energy_eV: float
+    gap_eV: tuple[float, float]
+
+
+def find_ghosts(reference: Bands, other: Bands, margin_eV: float = 0.1, window_eV: float = 10.0) -> list[Ghost]:
+    """States of ``other`` that lie in a gap of ``reference`` (over the whole path) by more than ``margin_eV`` from its edges.
+
+    Args:
+        reference: complete bands. other: on the same path. margin_eV: an ordinary band error is smaller. window_eV: looked at around E_F.
+
+    Raises:
+        ConfigError: the paths differ, or the reference is not complete.
+    """
+    _common_bands(reference, other)
+    if not bool(np.all(reference.complete)):
+        raise ConfigError(f"bands '{reference.label}' are incomplete; ghost bands can only be told from a complete reference")
+    levels = reference.aligned_eV
+    edges: list[tuple[float, float]] = []
+    if reference.first_band == 0:
+        edges.append((-np.inf, float(np.nanmin(levels))))
+    tops, bottoms = np.maximum.accumulate(np.nanmax(levels, axis=0))[:-1], np.nanmin(levels, axis=0)[1:]
+    edges += [(float(t), float(b)) for t, b in zip(tops, bottoms) if b - t > 2 * margin_eV]
+    energies, ghosts = other.aligned_eV, []
+    for low, high in edges:
+        with np.errstate(invalid="ignore"):
+            found = np.argwhere((energies > low + margin_eV) & (energies < high - margin_eV) & (np.abs(energies) < window_eV))
+        for row, column in found:
+            k = tuple(float(v) for v in other.kpoints[row])
+            ghosts.append(Ghost(int(row), k, int(column) + (other.first_band or 0), float(energies[row, column]), (low, high)))  # type: ignore[arg-type]
+    return ghosts
+
+
+@dataclasses.dataclass(frozen=True)
+class ErrorMode:
+    """One S-weighted mode of the error: dH c = epsilon S c.
+
+    Attributes:
+        energy_eV: epsilon, the largest first-order energy error any normalised state can have. blocks: (atom i, atom j, share in eV), atoms from 1.
+    """
+
+    energy_eV: float
+    blocks: tuple[tuple[int, int, float], ...]
+
+
+def blame_blocks(problem: BlochProblem, difference: NDArray[np.number], state: NDArray[np.number], count: int = 5) -> tuple[tuple[int, int, float], ...]:
+    """Which atom pairs make <c|dH|c>: Re c_i† dH_ij c_j, pairs (i, j) and (j, i) together, the largest first.
+
+    Args:
+        problem: gives the atoms. difference: (n, n), dH(k), eV. state: (n,).
+
+    Returns:
+        (i, j, share in eV), atoms from 1, i <= j.
+    """
+    offsets = np.concatenate([[0], np.cumsum(problem.structure.orbital_counts * problem.spin)])[:-1]
+    share = (state.conj()[:, None] * difference * state[None, :]).real
+    share = np.add.reduceat(np.add.reduceat(share, offsets, axis=0), offsets, axis=1)
+    share = np.triu(share + share.T) - np.diag(np.diag(share))
+    order = np.argsort(-np.abs(share), axis=None)[:count]
+    return tuple((int(i) + 1, int(j) + 1, float(share[i, j])) for i, j in zip(*np.unravel_index(order, share.shape)))
+
+
+def error_modes(reference: BlochProblem, other: BlochProblem, k: ArrayLike = (0.0, 0.0, 0.0), count: int = 3, mu_eV: float | None = None) -> list[ErrorMode]:
+    """The worst S-weighted error modes at one k-point and the blocks that cause them.
+
+    Large modes along nearly linearly dependent combinations of orbitals (small eigenvalues of S) are what makes ghost bands.
+
+    Args:
+        reference, other: the same structure; the reference's S is used. k: (3,), fractional. mu_eV: gauge shift to remove; default that of :func:`compare`.
+
+    Raises:
+        DataError: the two do not belong together, or S is not positive definite.
+    """
+    import scipy.linalg
+
+    if reference.size != other.size:
+        raise DataError(f"{reference.source} has {reference.size} orbitals, {other.source} has {other.size}; they belong to different structures")
+    mu = compare(reference.h, other.h, reference.s).mu_eV if mu_eV is None else mu_eV
+    h1, s = reference.at(k)
+    h2, _ = other.at(k)
+    difference = h2 - h1 - mu * s
+    try:
+        values, vectors = scipy.linalg.eigh(difference, s)
+    except scipy.linalg.LinAlgError:
+        raise DataError(f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; error modes need a positive definite overlap") from None
+    order = np.argsort(-np.abs(values))[:count]
+    return [ErrorMode(float(values[n]), blame_blocks(reference, difference, vectors[:, n])) for n in order]
+
+
+def mesh_bands(spectrum: MeshSpectrum, fermi: FermiLevel | None, label: str) -> Bands:
+    """The spectrum of a whole mesh as :class:`Bands` without a path, for :func:`compare_bands` and :func:`find_ghosts`."""
+    index = spectrum.full.reshape(-1)
+    kpoints = spectrum.kpoints[index]
+    path = KPath(kpoints, np.zeros(len(index)), tuple((i, i + 1) for i in range(len(index))), (), f"{'x'.join(map(str, spectrum.mesh))} mesh")
+    energies = np.where(np.isfinite(spectrum.energies[index]), spectrum.energies[index], np.nan)
+    return Bands(path, spectrum.lattice, energies, fermi.energy_eV if fermi else None, fermi.source if fermi else "unknown", label,
+                 electrons_per_band=spectrum.electrons_per_band)
