@@ -118,11 +118,12 @@ def _write_json(path: str | None, value: Any) -> None:
 def _cutoffs(entries: list[str]) -> dict[tuple[int, int], float]:
     from ase.data import atomic_numbers
 
+    known = {name: z for name, z in atomic_numbers.items() if z > 0}
     result = {}
     for entry in entries:
         try:
             pair, radius = entry.split("=")
-            a, b = sorted(atomic_numbers[s] for s in pair.split("-"))
+            a, b = sorted(known[s] for s in pair.split("-"))
             result[a, b] = float(radius)
         except (KeyError, ValueError):
             raise ConfigError(f"--cutoff {entry}: write two elements and a radius in Å, e.g. C-C=6.35") from None
@@ -231,14 +232,16 @@ def _read_atoms(path: str) -> ase.Atoms:
 
 def _write_atoms(path: pathlib.Path, atoms: ase.Atoms) -> None:
     from ase.io import write
-    from ase.io.formats import UnknownFileTypeError, filetype
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
     from ..io.files import atomic_path
 
     try:
         form = filetype(str(path), read=False)
     except UnknownFileTypeError:
-        raise ConfigError(f"{path}: ASE knows no format by this name; use e.g. POSCAR, .vasp, .cif, .xyz") from None
+        form = ""
+    if form not in ioformats:
+        raise ConfigError(f"{path}: ASE knows no format by this name; use e.g. POSCAR, .vasp, .cif, .xyz")
     with atomic_path(path) as temporary:
         try:
             write(temporary, atoms, format=form, **({"direct": True, "vasp5": True} if form == "vasp" else {}))

@@ -66,7 +66,7 @@ def test_gaunt_against_known_values() -> None:
 
 def orb_text(basis: AtomicBasis, element: str) -> str:
     lines = ["-" * 75, f"Element                     {element}", "Energy Cutoff(Ry)           100", f"Radius Cutoff(a.u.)         {basis.cutoff:g}",
-             f"Lmax                        {max(basis.shells)}", "-" * 75, "SUMMARY  END", "", f"Mesh                        {len(basis.radius)}", "dr                          0.01"]
+             f"Lmax                        {max(basis.shells)}", "-" * 75, "SUMMARY  END", "", f"Mesh                        {len(basis.radius)}", f"dr                          {basis.radius[1]:.17g}"]
     for n, (l, values) in enumerate(zip(basis.shells, basis.orbitals)):
         lines += ["                Type                   L                   N", f"                   0                   {l}                   {n}"]
         lines += ["  ".join(f"{v:.14e}" for v in values[start:start + 4]) for start in range(0, len(values), 4)]

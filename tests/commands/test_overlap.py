@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from ase.build import graphene
+from ase.io import read
+
+from deeph_gformer.commands import overlap as area
+from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.io import Structure, legacy, read_folder, read_matrix
+from deeph_gformer.overlap import TableOverlap, load, save_table, two_centre
+from deeph_gformer.overlap.basis import AtomicBasis
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    area.register(parser.add_subparsers(dest="verb", required=True))
+    args = parser.parse_args([str(w) for w in words])
+    return args.run(args) or 0
+
+
+@pytest.fixture(scope="module")
+def orbitals() -> TableOverlap:
+    radius = np.linspace(0, 5, 501)
+    values = np.array([np.exp(-0.5 * radius**2), np.exp(-1.1 * radius**2), radius * np.exp(-0.6 * radius**2)])
+    return TableOverlap(two_centre([AtomicBasis(6, (0, 0, 1), radius, values, 5.0).normalised()]))
+
+
+@pytest.fixture
+def training(tmp_path: pathlib.Path, orbitals: TableOverlap) -> pathlib.Path:
+    """Eight shaken graphene cells with their overlaps."""
+    sheet = graphene(a=2.46, vacuum=8, size=(2, 2, 1))
+    for n in range(8):
+        random = np.random.default_rng(n)
+        lattice = sheet.cell[:] * random.uniform(0.97, 1.03)
+        positions = sheet.get_scaled_positions() @ lattice + random.normal(0, 0.06, sheet.positions.shape)
+        structure = Structure(lattice, positions, sheet.numbers.astype(np.int64), ((0, 0, 1),) * len(sheet), False, {}, f"{n:04d}")
+        folder = tmp_path / "train" / structure.name
+        legacy.write_structure(folder, structure)
+        legacy.write_blocks(folder / "overlaps.h5", orbitals.overlap(structure))
+    return tmp_path / "train"
+
+
+def test_fit_then_predict_a_hidden_structure(tmp_path: pathlib.Path, training: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "fit.json"
+    assert run("overlap", "fit", "--preprocessed", training, "--structures", "0000:0006", "-o", tmp_path / "c.npz", "--json", report) == 0
+    text = capsys.readouterr().out
+    assert "fitted to 7 structures" in text and "S is two-centre" in text
+    figures = json.loads(report.read_text())
+    assert figures["two_centre"] is True and figures["pairs"][0]["residual_max"] < 1e-6 and figures["structures"][-1] == "0006"
+    hidden = training / "0007"
+    exact = read_matrix(hidden, "overlap")
+    with pytest.raises(DataError, match="is there already; add --overwrite"):
+        run("overlap", "predict", "--overlap", tmp_path / "c.npz", "--input", hidden)
+    assert run("overlap", "predict", "--overlap", tmp_path / "c.npz", "--input", hidden, "--overwrite", "--extrapolate") == 0
+    found = read_matrix(hidden, "overlap")
+    assert {tuple(k) for k in found.keys.tolist()} == {tuple(k) for k in exact.keys.tolist()}
+    assert np.abs(found.values - exact.values).max() < 2e-5
+
+
+def test_predict_from_files_in_both_formats(tmp_path: pathlib.Path, orbitals: TableOverlap) -> None:
+    table = save_table(tmp_path / "c.npz", orbitals.table)
+    names = []
+    for n, a in enumerate((2.46, 2.5)):
+        graphene(a=a, vacuum=8).write(tmp_path / f"g{n}.vasp")
+        names.append(tmp_path / f"g{n}.vasp")
+    assert run("overlap", "predict", "--overlap", table, "--input", *names, "-o", tmp_path / "out", "--json", tmp_path / "p.json") == 0
+    rows = json.loads((tmp_path / "p.json").read_text())["structures"]
+    for n, row in enumerate(rows):
+        folder = tmp_path / "out" / f"g{n}"
+        structure = read_folder(folder)
+        assert structure.orbital_types == ((0, 0, 1),) * 2 and row["atoms"] == 2 and {"edges_s", "overlap_s", "write_s"} <= set(row)
+        assert np.abs(read_matrix(folder, "overlap").values - orbitals.overlap(structure).values).max() < 1e-12
+    assert run("overlap", "predict", "--overlap", table, "--input", names[0], "-o", tmp_path / "dock", "--format", "dock") == 0
+    assert np.allclose(read_matrix(tmp_path / "dock", "overlap").values, read_matrix(tmp_path / "out" / "g0", "overlap").values, atol=1e-9)
+    assert run("overlap", "predict", "--overlap", table, "--input", names[0], "-o", tmp_path / "flat", "--pbc", "T,T,F") == 0
+    with pytest.raises(ConfigError, match="three letters"):
+        run("overlap", "predict", "--overlap", table, "--input", names[0], "-o", tmp_path / "flat2", "--pbc", "yes")
+    with pytest.raises(ConfigError, match="name the folder"):
+        run("overlap", "predict", "--overlap", table, "--input", names[0])
+    with pytest.raises(DataError, match="no such file or folder"):
+        run("overlap", "predict", "--overlap", table, "--input", tmp_path / "none.vasp", "-o", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_info(tmp_path: pathlib.Path, training: pathlib.Path, orbitals: TableOverlap, capsys: pytest.CaptureFixture[str]) -> None:
+    table = save_table(tmp_path / "c.npz", orbitals.table)
+    assert run("overlap", "info", table, "--json", tmp_path / "i.json") == 0
+    assert "C shells 0 0 1" in capsys.readouterr().out and json.loads((tmp_path / "i.json").read_text())["pairs"][0]["cutoff_A"] == pytest.approx(5.2918, abs=1e-4)
+    assert run("overlap", "info", training / "0000" / "overlaps.h5") == 0
+    assert "C-C: blocks up to" in capsys.readouterr().out
+
+
+def test_wrong_words_to_fit(tmp_path: pathlib.Path, training: pathlib.Path) -> None:
+    for words, match in ((["--cutoff", "C-X=1"], "C-C=6.35"), (["--cutoff", "C-C=-1"], "positive"), (["--tolerance", "0"], "positive")):
+        with pytest.raises(ConfigError, match=match):
+            run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", *words)
+    with pytest.raises(DataError, match="no such structure; there are 0000"):
+        run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", "--structures", "9")
+    assert not (tmp_path / "c.npz").exists()
+    assert run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", "--cutoff", "C-C=4.5") == 0
+    assert load(tmp_path / "c.npz").cutoffs == {(6, 6): 4.5}
+
+
+def test_twist_prints_a_table_and_builds(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cell = tmp_path / "POSCAR"
+    graphene(a=2.46, vacuum=8).write(cell)
+    assert run("build", "twist", "--cell", cell, "--max-atoms", 80) == 0
+    assert "21.7868" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--distance"):
+        run("build", "twist", "--cell", cell, "--mn", "1,2", "-o", tmp_path / "t.vasp")
+    words = ["build", "twist", "--cell", cell, "--distance", 3.35]
+    assert run(*words, "--mn", "1,2", "-o", tmp_path / "t.vasp") == 0
+    assert len(read(tmp_path / "t.vasp")) == 28
+    assert run(*words, "--mn", "1,2", "2,3", "-o", tmp_path / "many", "--json", tmp_path / "t.json") == 0
+    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["twist_1_2.vasp", "twist_2_3.vasp"]
+    assert json.loads((tmp_path / "t.json").read_text())["twists"][1]["angle_deg"] == pytest.approx(13.1736, abs=1e-4)
+    with pytest.raises(ConfigError, match="strains the top layer"):
+        run(*words, "--mn", "1,2", "--pq", "1,1", "-o", tmp_path / "s.vasp")
+    with pytest.raises(ConfigError, match="no format by this name"):
+        run(*words, "--mn", "1,2", "-o", tmp_path / "t.nonsense")
+
+
+def test_supercell(tmp_path: pathlib.Path) -> None:
+    cell = tmp_path / "POSCAR"
+    graphene(a=2.46, vacuum=8).write(cell)
+    assert run("build", "supercell", "--cell", cell, "--size", "3,2,1", "-o", tmp_path / "s.cif") == 0
+    assert len(read(tmp_path / "s.cif")) == 12
+    assert run("build", "supercell", "--cell", cell, "--matrix", "1,1,0,-1,2,0,0,0,1", "-o", tmp_path / "POSCAR_3") == 0
+    assert len(read(tmp_path / "POSCAR_3", format="vasp")) == 6
+    for words, match in ((["--size", "0,1,1"], "positive"), ([], "either")):
+        with pytest.raises(ConfigError, match=match):
+            run("build", "supercell", "--cell", cell, *words, "-o", tmp_path / "x.cif")
