@@ -125,6 +125,8 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
     except Exception as error:
         raise DataError(f"{path}: not a SIESTA basis that sisl can read ({str(error) or type(error).__name__})") from None
     shells = tuple(key[1] for key in found)
+    if number < 1:
+        raise DataError(f"{path}: atomic number {number}, a floating basis without an atom; only bases of atoms are read")
     if max(shells) > MAX_L:
         raise DataError(f"{path}: l = {max(shells)}; the legacy orbital order is defined for l = 0 to {MAX_L} only")
     return AtomicBasis(number, shells, radius / BOHR, orbitals, reach / BOHR, str(path)).normalised()
@@ -175,7 +177,7 @@ def _pair(a: AtomicBasis, b: AtomicBasis, fa: NDArray[np.float64], fb: NDArray[n
     waves = [spherical_jn(L, k * distance[:, None]) for L in range(max(a.shells) + max(b.shells) + 1)]
     functions = bond_functions(a.shells, b.shells)[0]
     values = np.zeros((len(distance), len(functions)))
-    weight = k ** 2 * _K_STEP           # trapezoidal rule: the integrand is even in k and of limited range in its transform
+    weight = k ** 2 * k[1]              # trapezoidal rule: the integrand is even in k and of limited range in its transform
     for n, (p, q, m) in enumerate(functions.tolist()):
         l1, l2 = a.shells[p], b.shells[q]
         product = weight * fa[p] * fb[q]
@@ -209,7 +211,8 @@ def two_centre(bases: Iterable[AtomicBasis]) -> TwoCentre:
         found[basis.number] = basis
     if not found:
         raise DataError("no basis file given; name one .orb or .ion.xml file per element")
-    k = np.arange(0, _K_MAX, _K_STEP)
+    # no aliasing: the transform of the integrand reaches twice the largest distance
+    k = np.arange(0, _K_MAX, min(_K_STEP, math.pi / (2.2 * max(basis.cutoff for basis in found.values()))))
     transforms = {z: _transform(basis, k) for z, basis in found.items()}
     pairs = {(a, b): _pair(found[a], found[b], transforms[a], transforms[b], k) for a in sorted(found) for b in sorted(found) if a <= b}
     onsite = {}

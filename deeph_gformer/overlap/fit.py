@@ -140,7 +140,8 @@ def _fit_pair(pair: tuple[int, int], sample: Samples, shells: Mapping[int, Shell
     cutoff = cutoff or _cutoff(present, absent, edge, tolerance)
     high = max(present, cutoff) + _MARGIN
     part = np.unique(np.linspace(0, len(distance) - 1, min(len(distance), _MOST)).astype(int))
-    nothing = np.arange(max(present, absent) + 0.02, high, 0.02) if edge < _HARD else np.zeros(0)
+    ended = edge < _HARD or 0.3 < sample.absent - present < np.inf          # atoms without a block: there S is zero, unless it was cut
+    nothing = np.arange(max(present, absent) + 0.02, high, 0.02) if ended else np.zeros(0)
     fit = fit_radial(np.concatenate([distance[part], nothing]), np.concatenate([values[part], np.zeros((len(nothing), values.shape[1]))]),
                      max(0.2, float(distance[0]) - _MARGIN), high)
     table = PairTable(fit.knots, fit.coefficients, DEGREE, cutoff, np.zeros((0, 2)))

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
-from ..io import Structure, read_folder
-from ..io import dock, legacy
+from ..io import Structure, dock, legacy, read_folder
 from ..io.folder import Format, folder_format, matrix_path, write_matrix
 from .provider import OverlapProvider, structure_from_atoms
 

@@ -51,7 +51,7 @@ def harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack(parts, axis=-1)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _sample(l: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points (P, 3) and the pseudo-inverse (P, 2l+1) of their harmonics: D = Y(R p)ᵀ pinv."""
     generator = np.random.default_rng(0)

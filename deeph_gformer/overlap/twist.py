@@ -182,7 +182,6 @@ def twist_bilayer(bottom: Layer, top: Layer, twist: Twist, distance: float, vacu
     Raises:
         ConfigError: distance or vacuum not positive.
     """
-    import ase
     from ase.build import make_supercell
 
     if not (distance > 0 and vacuum > 0):

@@ -24,7 +24,7 @@ Shells = tuple[int, ...]
 _CHUNK = 20_000
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def bond_functions(a: Shells, b: Shells) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Which radial function stands where in a bond-frame block.
 
@@ -171,7 +171,10 @@ class TwoCentre:
         for start in range(0, len(wanted), _CHUNK):
             part = wanted[start:start + _CHUNK]
             bond = np.zeros((len(part), sizes[0], sizes[1]))
-            bond[:, rows, columns] = table(distance[part])[:, which]
+            values = table(distance[part])
+            if table.report.get("cut_hard"):
+                values[distance[part] >= table.cutoff] = 0.0
+            bond[:, rows, columns] = values[:, which]
             turn = bond_rotation(vectors[part])
             left = block_rotation(shells[0], turn)
             right = left if shells[0] == shells[1] else block_rotation(shells[1], turn)
@@ -190,20 +193,20 @@ class TwoCentre:
             matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(len(blocks), size)
 
     def _require_known(self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_]) -> None:
-        first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
-        for (a, b), table in self.pairs.items():
-            mine = np.flatnonzero(~itself & (first == a) & (second == b) & (distance < table.cutoff))
-            bad = mine[~table.known(distance[mine])]
+        numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)
+        known = ", ".join(f"{symbol(a)}-{symbol(b)}" for a, b in sorted(self.pairs))
+        for a, b in np.unique(numbers[~itself], axis=0).tolist():
+            mine = np.flatnonzero(~itself & (numbers[:, 0] == a) & (numbers[:, 1] == b))
+            table = self.pairs.get((a, b))
+            if table is None:
+                raise DataError(f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but '{structure.name}' has edges between them; known pairs: {known}")
+            bad = mine[(distance[mine] < table.cutoff) & ~table.known(distance[mine])]
             if not len(bad):
                 continue
             e = bad[np.argmin(distance[bad])]
-            key = keys[e]
-            where = f"atoms {key[3] + 1} ({symbol(a)}) and {key[4] + 1} ({symbol(b)}) of '{structure.name}', block {format_key(key)}, are {distance[e]:.4f} Å apart"
+            i, j = keys[e, 3:].tolist()
             ranges = ", ".join(f"{low:.3f}-{high:.3f}" for low, high in table.valid)
-            why = "closer than any training pair" if distance[e] < table.valid[0, 0] else "a distance that the training set does not cover"
-            raise DataError(f"{where}: {why}. Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such pairs). "
+            why = "closer than any pair that the table knows" if distance[e] < table.valid[0, 0] else "a distance that the training set does not cover"
+            raise DataError(f"atoms {i + 1} ({symbol(structure.numbers[i])}) and {j + 1} ({symbol(structure.numbers[j])}) of '{structure.name}', block "
+                            f"{format_key(keys[e])}, are {distance[e]:.4f} Å apart: {why}. Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such blocks). "
                             "Fit on structures that cover it, use basis files, or allow it with --extrapolate")
-        known = set(self.pairs)
-        for a, b in {(int(min(x, y)), int(max(x, y))) for x, y in zip(first[~itself], second[~itself])} - known:
-            raise DataError(f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but '{structure.name}' has edges between them; "
-                            f"known pairs: {', '.join(f'{symbol(x)}-{symbol(y)}' for x, y in sorted(known))}")

@@ -7,7 +7,7 @@ import pytest
 
 from deeph_gformer.errors import DataError
 from deeph_gformer.io import Structure
-from deeph_gformer.overlap import BasisOverlap, two_centre
+from deeph_gformer.overlap import BasisOverlap, TwoCentre, two_centre
 from deeph_gformer.overlap.basis import BOHR, AtomicBasis, gaunt, read_orb
 
 from .gaussians import overlap_block
@@ -24,11 +24,15 @@ def dimer(numbers: tuple[int, int], vector: np.ndarray, shells: dict[int, tuple[
     return Structure(np.eye(3) * 60, np.array([[1.0, 2, 3], np.array([1.0, 2, 3]) + vector]), np.array(numbers), tuple(shells[z] for z in numbers))
 
 
+@pytest.fixture(scope="module")
+def both() -> TwoCentre:
+    return two_centre([gaussian_basis(6, LIGHT), gaussian_basis(42, HEAVY)])
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("numbers", [(6, 42), (42, 6), (6, 6)])
-def test_every_block_is_the_exact_integral_of_gaussians(numbers: tuple[int, int], seed: int) -> None:
-    shells = {6: LIGHT, 42: HEAVY}
-    table = two_centre([gaussian_basis(z, s) for z, s in shells.items()])
+def test_every_block_is_the_exact_integral_of_gaussians(both: TwoCentre, numbers: tuple[int, int], seed: int) -> None:
+    shells, table = {6: LIGHT, 42: HEAVY}, both
     vector = np.random.default_rng(seed).normal(size=3) * BOHR * (0.7 + seed)
     structure = dimer(numbers, vector, dict(table.orbital_types))
     matrix = table.blocks(structure, np.array([[0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]))

@@ -84,7 +84,7 @@ def test_unknown_distances_are_refused_with_atoms_and_values(fitted: TwoCentre) 
     low = fitted.pairs[6, 14].valid[0, 0]
     provider, brave = TableOverlap(fitted), TableOverlap(fitted, extrapolate=True)
     close = pair_at(fitted, low - 0.1)
-    with pytest.raises(DataError, match=rf"atoms 1 \(C\) and 2 \(Si\).*{low - 0.1:.4f} Å.*closer than any"):
+    with pytest.raises(DataError, match=rf"atoms 1 \(C\) and 2 \(Si\).*{low - 0.1:.4f} Å.*closer than any pair that the table knows"):
         provider.overlap(close)
     assert len(brave.overlap(close)) == 4
     narrow = dataclasses.replace(fitted, pairs={**fitted.pairs, (6, 14): dataclasses.replace(fitted.pairs[6, 14], valid=np.array([[1.0, 2.0], [2.5, 4.2]]))})
@@ -133,6 +133,24 @@ def test_a_lattice_vector_that_always_occurs_is_known_and_what_lies_beyond_is_no
     assert np.abs(exact.values - found.values).max() < 1e-6
     with pytest.raises(DataError, match="3.3000 Å apart: a distance that the training set does not cover"):
         TableOverlap(table).overlap(pair_at(table, 3.3, (6, 6)))
+
+
+def test_overlaps_that_were_cut_end_where_they_were_cut() -> None:
+    """S cut at 2.6 Å while still 3e-2: up to there the functions are right, beyond there is nothing."""
+    orbitals = two_centre([gaussian_basis(6, ((0, 0.3), (1, 0.3)), 5.0)])
+    samples = []
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        structure = Structure(np.eye(3) * 4.0, np.array([[0, 0, 0], [2, 2, 0], [2, 0, 2], [0, 2, 2]]) * 0.8 + random.normal(0, 0.2, (4, 3)), np.full(4, 6), ((0, 1),) * 4)
+        matrix = TableOverlap(orbitals).overlap(structure)
+        samples.append((structure, matrix.select(np.flatnonzero(np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1) < 2.6))))
+    table = fit_samples(*collect(samples))
+    pair = table.pairs[6, 6]
+    assert pair.report["cut_hard"] and pair.cutoff == pytest.approx(2.6, abs=0.06)
+    beyond = pair_at(table, 2.8, (6, 6))
+    assert not TableOverlap(table).overlap(beyond, np.array([[0, 0, 0, 0, 1]])).values.any()
+    near = pair_at(table, 2.5, (6, 6))
+    assert np.abs(TableOverlap(table).overlap(near).values - TableOverlap(orbitals).overlap(near).values).max() < 1e-5
 
 
 def test_three_centre_parts_are_noticed(truth: TwoCentre) -> None:
