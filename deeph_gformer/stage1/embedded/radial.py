@@ -1,7 +1,14 @@
-"""The spherical Bessel basis of DeepH-E3 (``spherical_basis_irreps``), after Gasteiger et al. 2020 (DimeNet)."""
+r"""The spherical Bessel basis of DeepH-E3 (``spherical_basis_irreps``), after Gasteiger et al. 2020 (DimeNet).
+
+.. math:: f_{ln}(r) = N_{ln}\, j_l(z_{ln} x)\, u(r),\qquad x = (r + 10^{-7})/r_{max},\qquad N_{ln}^{-2} = j_{l+1}(z_{ln})^2 / 2
+
+DeepH-E3 keeps the zeros z in float32 and, on its documented stack (numpy 1.x), computes N in float64 from these rounded zeros. The rounding (up to 1e-7)
+is part of every trained model, so it is kept here; numpy 2 would also round N.
+"""
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,27 +17,32 @@ from scipy.optimize import brentq
 from scipy.special import spherical_jn
 from torch import Tensor
 
-__all__ = ["bessel_zeros", "bessel_factors", "polynomial_cutoff"]
+__all__ = ["bessel_zeros", "bessel_norms", "bessel_factors", "bessel_formulas", "polynomial_cutoff"]
 
 
 @functools.lru_cache(maxsize=64)
 def bessel_zeros(l: int, count: int) -> tuple[float, ...]:
-    """The first ``count`` positive zeros of j_l; those of j_l lie between neighbouring zeros of j_(l-1)."""
+    """The first ``count`` positive zeros of j_l, rounded to float32; those of j_l lie between neighbouring zeros of j_(l-1)."""
     zeros = np.arange(1, count + l + 1) * np.pi
     for order in range(1, l + 1):
         zeros = np.array([brentq(lambda r: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16) for a, b in zip(zeros[:-1], zeros[1:])])
-    return tuple(zeros[:count])
+    return tuple(float(z) for z in zeros[:count].astype(np.float32))
+
+
+def bessel_norms(l: int, count: int) -> tuple[float, ...]:
+    """N_ln of the (rounded) zeros, float64."""
+    return tuple(float(2**0.5 / abs(spherical_jn(l + 1, z))) for z in bessel_zeros(l, count))
 
 
 def polynomial_cutoff(length: Tensor, r_max: float, p: int = 6) -> Tensor:
-    """DimeNet's envelope: 1 at 0, 0 with two derivatives at r_max (Å)."""
+    """DimeNet's envelope u: 1 at 0, 0 with two derivatives at r_max (Å)."""
     x = length / r_max
     value = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
     return value * (length < r_max)
 
 
 def bessel_factors(length: Tensor, irreps: Irreps, r_max: float, regular: int) -> Tensor:
-    """Factor of each harmonic: norm_ln j_l(z_ln (r + 1e-7) / r_max) times the envelope.
+    """Factor of each harmonic: f_ln(r).
 
     Args:
         length: (E,), Å, self-loops last. irreps: ``mul x l`` gives n = 0..mul-1. r_max: Å. regular: number of edges that are no self-loops.
@@ -41,10 +53,34 @@ def bessel_factors(length: Tensor, irreps: Irreps, r_max: float, regular: int) -
     x = ((length + 1e-7) / r_max).double().cpu().numpy()
     columns = []
     for mul, ir in irreps:
-        for zero in bessel_zeros(ir.l, mul):
-            norm = 1 / np.sqrt(0.5 * spherical_jn(ir.l + 1, zero) ** 2)
+        for zero, norm in zip(bessel_zeros(ir.l, mul), bessel_norms(ir.l, mul)):
             column = norm * spherical_jn(ir.l, zero * x)
             if ir.l:
                 column[regular:] = 0.0
             columns.append(column)
     return torch.as_tensor(np.stack(columns, axis=1)).to(length) * polynomial_cutoff(length, r_max)[:, None]
+
+
+def bessel_formulas(orders: int, count: int) -> list[list[Any]]:
+    r"""N_ln j_l(z_ln x) as sympy expressions in x, for DeepH-E3's own code.
+
+    From :math:`y^{l+1} j_l(y) = A_l(y) \sin y + B_l(y) \cos y` with :math:`A_{l+1} = (2l+1) A_l - y^2 A_{l-1}`, B alike.
+
+    Args:
+        orders: l = 0 .. orders - 1. count: zeros of each.
+    """
+    import sympy
+
+    x, y = sympy.symbols("x y")
+    sine, cosine = [sympy.Integer(0), sympy.Integer(1)], [1 / y, sympy.Integer(0)]            # l = -1, 0
+    out = []
+    for l in range(orders):
+        row = []
+        for zero, norm in zip(bessel_zeros(l, count), bessel_norms(l, count)):
+            a, b = (sympy.Poly(part[-1], y).all_coeffs()[::-1] for part in (sine, cosine))
+            powers = [[norm * float(c) * zero ** (k - l - 1) * x**k if c else 0 for k, c in enumerate(part)] for part in (a, b)]
+            row.append((sum(powers[0]) * sympy.sin(zero * x) + sum(powers[1]) * sympy.cos(zero * x)) / x ** (l + 1))
+        out.append(row)
+        for part in (sine, cosine):
+            part.append(sympy.expand((2 * l + 1) * part[-1] - y**2 * part[-2]))
+    return out
