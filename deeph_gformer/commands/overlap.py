@@ -30,7 +30,7 @@ def register(sub: argparse._SubParsersAction) -> None:
     cell = build.add_parser("supercell", help="repeat a cell")
     cell.add_argument("--cell", required=True, metavar="FILE", help="any structure file that ASE reads")
     cell.add_argument("--size", type=_integers(3), metavar="A,B,C", help="repeats along the lattice vectors, e.g. 3,3,1")
-    cell.add_argument("--matrix", type=_integers(9), metavar="M11,M12,...", help="instead of --size: 9 integers, rows are the new lattice vectors in the old ones")
+    cell.add_argument("--matrix", type=_integers(9), metavar="M11,M12,...", help="instead of --size: 9 integers, rows = new vectors in the old ones")
     _output(cell, "structure file to write; its name says the format (POSCAR, .cif, .xyz, ...)")
     cell.set_defaults(run=run_supercell)
 
@@ -40,7 +40,8 @@ def _register_fit(sub: argparse._SubParsersAction) -> None:
     fit.add_argument("--preprocessed", required=True, metavar="DIR", help="structure folders with overlaps, at or below DIR")
     fit.add_argument("--structures", nargs="+", metavar="NAME", help="only these folders; FIRST:LAST takes a range of names in sorted order")
     fit.add_argument("--tolerance", type=float, default=1e-5, help="a distance counts as known where S is known this well (default 1e-5)")
-    fit.add_argument("--cutoff", action="append", default=[], metavar="A-B=R", help="edge cutoff of two elements in Å instead of the learned one, e.g. C-C=6.35; repeatable")
+    fit.add_argument("--cutoff", action="append", default=[], metavar="A-B=R",
+                     help="edge cutoff of two elements in Å instead of the learned one, e.g. C-C=6.35; repeatable")
     _output(fit, "table to write (.npz)")
     _json(fit)
     fit.set_defaults(run=run_fit)
@@ -48,12 +49,12 @@ def _register_fit(sub: argparse._SubParsersAction) -> None:
 
 def _register_predict(sub: argparse._SubParsersAction) -> None:
     predict = sub.add_parser("predict", help="write overlaps of structures")
-    predict.add_argument("--overlap", nargs="+", required=True, metavar="SOURCE", help="table (.npz), basis files (.orb, .ion.xml) or a folder of them")
+    predict.add_argument("--overlap", nargs="+", required=True, metavar="SOURCE", help="table (.npz), basis files (.orb, .ion.xml), a folder of them")
     predict.add_argument("--input", nargs="+", required=True, metavar="PATH", help="structure folders (or a folder of them), or files that ASE reads")
-    predict.add_argument("--output", "-o", metavar="DIR", help="where to write; several structures become folders in it (default: into the structure folder)")
-    predict.add_argument("--format", choices=("legacy", "dock", "same"), default="same", help="of the folders written (default: the source's; legacy for files)")
+    predict.add_argument("--output", "-o", metavar="DIR", help="where to write; of several structures a folder each (default: into the structure folder)")
+    predict.add_argument("--format", choices=("legacy", "dock", "same"), default="same", help="of the folders written (default: as the source, legacy for files)")
     predict.add_argument("--extrapolate", action="store_true", help="allow distances that the table does not know")
-    predict.add_argument("--pbc", metavar="T,T,F", help="which lattice vectors repeat (default: as the file says; all for a folder)")
+    predict.add_argument("--pbc", metavar="T,T,F", help="which lattice vectors repeat (default: as a file says; all for a folder)")
     predict.add_argument("--overwrite", action="store_true", help="replace overlap files that are there")
     _json(predict)
     predict.set_defaults(run=run_predict)
@@ -63,7 +64,7 @@ def _register_twist(sub: argparse._SubParsersAction) -> None:
     twist = sub.add_parser("twist", help="commensurate twisted bilayers of hexagonal or square layers")
     twist.add_argument("--cell", required=True, metavar="FILE", help="one layer, or a bilayer, in its primitive cell (POSCAR, .cif, ...)")
     twist.add_argument("--top", metavar="FILE", help="the top layer, where it is another one")
-    twist.add_argument("--mn", nargs="+", type=_integers(2), metavar="M,N", help="superlattice vectors of the bottom layer; without it the cells are listed only")
+    twist.add_argument("--mn", nargs="+", type=_integers(2), metavar="M,N", help="superlattice vectors of the bottom layer; without it cells are listed only")
     twist.add_argument("--pq", nargs="+", type=_integers(2), metavar="P,Q", help="of the top layer, one for each --mn (default N,M)")
     twist.add_argument("--distance", type=float, metavar="ÅNGSTRÖM", help="between the facing atoms of the layers (default: as in the bilayer cell)")
     twist.add_argument("--vacuum", type=float, default=20.0, metavar="ÅNGSTRÖM", help="between periodic images of the bilayer (default 20)")
@@ -251,7 +252,9 @@ def _write_atoms(path: pathlib.Path, atoms: ase.Atoms) -> None:
 
 def _twist_table(twists: list[Twist]) -> str:
     lines = [f"{'m,n':>8} {'p,q':>8} {'angle/deg':>10} {'strain/%':>9} {'atoms':>7}"]
-    lines += [f"{t.bottom[0]},{t.bottom[1]}".rjust(8) + f" {t.top[0]},{t.top[1]}".rjust(9) + f" {t.angle:10.4f} {100 * t.strain:9.4f} {t.atoms:7d}" for t in twists]
+    for t in twists:
+        names = ["{},{}".format(*vector) for vector in (t.bottom, t.top)]
+        lines.append(f"{names[0]:>8} {names[1]:>8} {t.angle:10.4f} {100 * t.strain:9.4f} {t.atoms:7d}")
     return "\n".join(lines)
 
 
@@ -272,7 +275,8 @@ def run_twist(args: argparse.Namespace) -> int:
         return 0
     strained = [t for t in twists if abs(t.strain) > args.max_strain]
     if strained:
-        raise ConfigError(f"cell {strained[0].bottom} with {strained[0].top} strains the top layer by {100 * strained[0].strain:.2f} %; choose --pq so that it fits "
+        first = strained[0]
+        raise ConfigError(f"cell {first.bottom} with {first.top} strains the top layer by {100 * first.strain:.2f} %; choose --pq so that it fits "
                           "(without --mn the fitting cells are listed), or allow it with --max-strain")
     distance = args.distance or found
     if distance is None:

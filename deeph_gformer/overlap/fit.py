@@ -62,7 +62,8 @@ def _bond_values(structure: Structure, matrix: BlockMatrix, index: NDArray[np.in
     return np.linalg.norm(vectors, axis=1), values
 
 
-def collect(structures: Iterable[tuple[Structure, BlockMatrix]]) -> tuple[dict[int, Shells], dict[tuple[int, int], Samples], dict[int, list[NDArray[np.float64]]]]:
+def collect(structures: Iterable[tuple[Structure, BlockMatrix]],
+            ) -> tuple[dict[int, Shells], dict[tuple[int, int], Samples], dict[int, list[NDArray[np.float64]]]]:
     """Rotate every block into its bond frame.
 
     Args:
@@ -80,7 +81,8 @@ def collect(structures: Iterable[tuple[Structure, BlockMatrix]]) -> tuple[dict[i
     for structure, matrix in structures:
         for atom, (z, mine) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
             if shells.setdefault(z, tuple(mine)) != tuple(mine):
-                raise DataError(f"'{structure.name}': atom {atom + 1} ({symbol(z)}) has shells {list(mine)}, another structure has {list(shells[z])}; fit one basis at a time")
+                raise DataError(f"'{structure.name}': atom {atom + 1} ({symbol(z)}) has shells {list(mine)}, another structure has {list(shells[z])}; "
+                                "fit one basis at a time")
         keys = matrix.keys
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
         itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)

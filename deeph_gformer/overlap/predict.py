@@ -28,7 +28,8 @@ class Predicted:
     seconds: dict[str, float]
 
 
-def read_any(source: str | os.PathLike[str], provider: OverlapProvider, pbc: Sequence[bool] | None = None) -> tuple[Structure, tuple[bool, bool, bool], Format | None]:
+def read_any(source: str | os.PathLike[str], provider: OverlapProvider,
+             pbc: Sequence[bool] | None = None) -> tuple[Structure, tuple[bool, bool, bool], Format | None]:
     """Read a structure folder or any file that ASE reads.
 
     Args:

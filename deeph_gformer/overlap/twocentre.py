@@ -208,5 +208,6 @@ class TwoCentre:
             ranges = ", ".join(f"{low:.3f}-{high:.3f}" for low, high in table.valid)
             why = "closer than any pair that the table knows" if distance[e] < table.valid[0, 0] else "a distance that the training set does not cover"
             raise DataError(f"atoms {i + 1} ({symbol(structure.numbers[i])}) and {j + 1} ({symbol(structure.numbers[j])}) of '{structure.name}', block "
-                            f"{format_key(keys[e])}, are {distance[e]:.4f} Å apart: {why}. Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such blocks). "
+                            f"{format_key(keys[e])}, are {distance[e]:.4f} Å apart: {why}. "
+                            f"Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such blocks). "
                             "Fit on structures that cover it, use basis files, or allow it with --extrapolate")

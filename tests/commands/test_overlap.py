@@ -90,7 +90,8 @@ def test_predict_from_files_in_both_formats(tmp_path: pathlib.Path, orbitals: Ta
 def test_info(tmp_path: pathlib.Path, training: pathlib.Path, orbitals: TableOverlap, capsys: pytest.CaptureFixture[str]) -> None:
     table = save_table(tmp_path / "c.npz", orbitals.table)
     assert run("overlap", "info", table, "--json", tmp_path / "i.json") == 0
-    assert "C shells 0 0 1" in capsys.readouterr().out and json.loads((tmp_path / "i.json").read_text())["pairs"][0]["cutoff_A"] == pytest.approx(5.2918, abs=1e-4)
+    assert "C shells 0 0 1" in capsys.readouterr().out
+    assert json.loads((tmp_path / "i.json").read_text())["pairs"][0]["cutoff_A"] == pytest.approx(5.2918, abs=1e-4)
     assert run("overlap", "info", training / "0000" / "overlaps.h5") == 0
     assert "C-C: blocks up to" in capsys.readouterr().out
 

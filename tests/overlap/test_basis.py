@@ -69,8 +69,10 @@ def test_gaunt_against_known_values() -> None:
 
 
 def orb_text(basis: AtomicBasis, element: str) -> str:
-    lines = ["-" * 75, f"Element                     {element}", "Energy Cutoff(Ry)           100", f"Radius Cutoff(a.u.)         {basis.cutoff:g}",
-             f"Lmax                        {max(basis.shells)}", "-" * 75, "SUMMARY  END", "", f"Mesh                        {len(basis.radius)}", f"dr                          {basis.radius[1]:.17g}"]
+    lines = ["-" * 75, f"Element                     {element}",
+             "Energy Cutoff(Ry)           100", f"Radius Cutoff(a.u.)         {basis.cutoff:g}",
+             f"Lmax                        {max(basis.shells)}", "-" * 75, "SUMMARY  END", "",
+             f"Mesh                        {len(basis.radius)}", f"dr                          {basis.radius[1]:.17g}"]
     for n, (l, values) in enumerate(zip(basis.shells, basis.orbitals)):
         lines += ["                Type                   L                   N", f"                   0                   {l}                   {n}"]
         lines += ["  ".join(f"{v:.14e}" for v in values[start:start + 4]) for start in range(0, len(values), 4)]
@@ -89,7 +91,8 @@ def test_orb_files_are_read_in_their_order(tmp_path: pathlib.Path) -> None:
 def test_damaged_orb_files_are_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "Mo.orb"
     text = orb_text(gaussian_basis(42, HEAVY), "Mo")
-    for damaged, words in ((text[:-400], "cut short"), (text.replace("Mesh", "Mash"), "Mesh"), (text.replace("Element                     Mo", "Element   Xx1"), "Xx1"), ("", "not an ABACUS")):
+    for damaged, words in ((text[:-400], "cut short"), (text.replace("Mesh", "Mash"), "Mesh"),
+                           (text.replace("Element                     Mo", "Element   Xx1"), "Xx1"), ("", "not an ABACUS")):
         path.write_text(damaged)
         with pytest.raises(DataError, match=words):
             read_orb(path)
@@ -104,7 +107,8 @@ def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("sisl")
     radius = np.linspace(0, 7.0, 500)
     orbitals = "".join(
-        f'<orbital l="{l}" n="{n}" z="{z}" ispol="{p}" population="1.0"><radfunc><npts>{len(radius)}</npts><delta>{radius[1]:.17e}</delta><cutoff>7.0</cutoff><data>'
+        f'<orbital l="{l}" n="{n}" z="{z}" ispol="{p}" population="1.0"><radfunc>'
+        f'<npts>{len(radius)}</npts><delta>{radius[1]:.17e}</delta><cutoff>7.0</cutoff><data>'
         + "\n".join(f"{r:.12e} {np.exp(-a * r * r):.12e}" for r in radius) + "</data></radfunc></orbital>"
         for n, l, z, p, a in ((2, 0, 1, 0, 0.6), (2, 0, 2, 0, 1.1), (2, 1, 1, 0, 0.7), (3, 2, 1, 1, 0.9)))
     path = tmp_path / "C.ion.xml"
@@ -117,8 +121,8 @@ def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
     assert np.abs(block - overlap_block(shells, shells, vector / BOHR)).max() < 1e-5
 
 
-@pytest.mark.parametrize("name, elements", [("graphene", "C"), ("mos2", "Mo S"), ("bilayer_graphene_21.8deg", "C"), ("bismuthene_21.8deg_0K", "Bi"), ("bi2te3", "Bi Te"),
-                                            ("bi2se3", "Bi Se")])
+@pytest.mark.parametrize("name, elements", [("graphene", "C"), ("mos2", "Mo S"), ("bilayer_graphene_21.8deg", "C"), ("bismuthene_21.8deg_0K", "Bi"),
+                                            ("bi2te3", "Bi Te"), ("bi2se3", "Bi Se")])
 def test_stored_overlaps_of_abacus_are_met(packed, orbital_file, name: str, elements: str) -> None:
     structure, overlap, _ = packed(name, 0)
     provider = BasisOverlap([orbital_file(e) for e in elements.split()])

@@ -31,7 +31,8 @@ def crystal(truth: TwoCentre, seed: int, spread: float = 0.12) -> tuple[Structur
     lattice = np.diag([4.4, 4.4, 4.4]) + random.normal(0, 0.05, (3, 3))
     sites = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5], [0.25, 0.25, 0.25], [0.75, 0.75, 0.25]])
     numbers = np.array([6, 6, 14, 14, 6, 14])
-    structure = Structure(lattice, sites @ lattice + random.normal(0, spread, (6, 3)), numbers, tuple(truth.orbital_types[z] for z in numbers.tolist()), name=f"{seed}")
+    shells = tuple(truth.orbital_types[z] for z in numbers.tolist())
+    structure = Structure(lattice, sites @ lattice + random.normal(0, spread, (6, 3)), numbers, shells, name=f"{seed}")
     return structure, TableOverlap(truth).overlap(structure)
 
 
@@ -141,7 +142,8 @@ def test_overlaps_that_were_cut_end_where_they_were_cut() -> None:
     samples = []
     for seed in range(4):
         random = np.random.default_rng(seed)
-        structure = Structure(np.eye(3) * 4.0, np.array([[0, 0, 0], [2, 2, 0], [2, 0, 2], [0, 2, 2]]) * 0.8 + random.normal(0, 0.2, (4, 3)), np.full(4, 6), ((0, 1),) * 4)
+        positions = np.array([[0, 0, 0], [2, 2, 0], [2, 0, 2], [0, 2, 2]]) * 0.8 + random.normal(0, 0.2, (4, 3))
+        structure = Structure(np.eye(3) * 4.0, positions, np.full(4, 6), ((0, 1),) * 4)
         matrix = TableOverlap(orbitals).overlap(structure)
         samples.append((structure, matrix.select(np.flatnonzero(np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1) < 2.6))))
     table = fit_samples(*collect(samples))

@@ -79,7 +79,7 @@ def test_the_users_own_overlaps(tmp_path: pathlib.Path, structure: Structure, ta
     legacy.write_blocks(tmp_path / "cell" / "overlaps.h5", matrix)
     provider = FolderOverlap(tmp_path)
     with pytest.raises(DataError, match="several structures"):
-        provider.cutoffs
+        _ = provider.cutoffs
     assert np.array_equal(provider.edges(structure), matrix.keys) and provider.orbital_types == {6: (0, 1, 2)}
     longest = np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1).max()
     assert provider.cutoffs == {(6, 6): pytest.approx(longest, abs=1e-5)} and longest <= 8 * BOHR

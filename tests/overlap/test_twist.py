@@ -17,8 +17,8 @@ def sheet() -> ase.Atoms:
     return graphene(a=2.46, vacuum=10)
 
 
-@pytest.mark.parametrize("mn, angle, atoms", [((1, 2), 21.787, 28), ((2, 3), 13.174, 76), ((5, 6), 6.009, 364), ((10, 11), 3.150, 1324), ((16, 17), 2.005, 3268),
-                                              ((22, 23), 1.470, 6076), ((30, 31), 1.085, 11164)])
+@pytest.mark.parametrize("mn, angle, atoms", [((1, 2), 21.787, 28), ((2, 3), 13.174, 76), ((5, 6), 6.009, 364), ((10, 11), 3.150, 1324),
+                                              ((16, 17), 2.005, 3268), ((22, 23), 1.470, 6076), ((30, 31), 1.085, 11164)])
 def test_the_known_angles_of_twisted_graphene(sheet: ase.Atoms, mn: tuple[int, int], angle: float, atoms: int) -> None:
     bottom, top, _ = read_layers(sheet)
     twist = twist_of(bottom, top, mn)
