@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from .. import fields
 from ..errors import DataError
-from .blocks import BlockMatrix, format_key
+from .blocks import BlockMatrix, format_key, sort_keys
 from .files import atomic_path, read_json, write_json
 from .structure import Structure
 
-__all__ = ["read_structure", "write_structure", "read_blocks", "write_blocks", "shell_permutation", "LEGACY_TO_E3NN"]
+__all__ = ["read_structure", "write_structure", "read_keys", "read_blocks", "write_blocks", "shell_permutation", "LEGACY_TO_E3NN"]
 
 #: e3nn[...] = legacy[LEGACY_TO_E3NN[l]]: OpenMX's order inside a shell to m = -l..l; DeepH-dock stores the latter.
 LEGACY_TO_E3NN: dict[int, tuple[int, ...]] = {0: (0,), 1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}
@@ -94,6 +94,27 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     if "occupation" in old:
         info["occupation"] = old["occupation"]
     write_json(folder / fields.INFO_FILE, info)
+
+
+def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.int64]:
+    """The block keys of a DeepH-dock matrix, without its values: (E, 5) int64, 0-based, canonical order.
+
+    Raises:
+        DataError: the file is missing or damaged, or names an atom that does not exist.
+    """
+    path = pathlib.Path(path)
+    try:
+        with h5py.File(path, "r") as handle:
+            pairs = np.asarray(handle[fields.DOCK_PAIRS][()], dtype=np.int64).reshape(-1, 5)
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found") from None
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{path}: not a DeepH-dock matrix ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})") from None
+    if len(pairs) and (pairs[:, 3:].min() < 0 or pairs[:, 3:].max() >= len(structure)):
+        raise DataError(f"{path}: {fields.DOCK_PAIRS} names an atom outside 0..{len(structure) - 1}")
+    return pairs[sort_keys(pairs)]
 
 
 def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: bool = False) -> BlockMatrix:

@@ -168,12 +168,13 @@ class EdgeTensorProduct(Collapsing):
         edges = len(next(iter(features.values())))
         cut = edges if scalar is None else regular
         collected: dict[Key, list[list[Tensor | None]]] = {k: [[None] * (2 * k[0] + 1)] for k in self.layout_out.channels}
+        orders = {k: value.unbind(1) for k, value in features.items()}                      # per key 2 l + 1 views (E, channels)
         for number, block in enumerate(self.blocks):
             for m, (_, columns) in enumerate(block.shapes):
                 if block.odd and m == 0:
                     continue
                 for sign in ((0,) if m == 0 else (1, -1)):
-                    x = torch.cat([features[k][:, k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1)
+                    x = torch.cat([orders[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1)
                     if scalar is None or cut == edges:
                         z = x @ matrices[number][m]
                     elif cut == 0:
@@ -186,7 +187,7 @@ class EdgeTensorProduct(Collapsing):
                         z = -z
                     self._scatter(collected, block, m, -sign * m if block.odd else sign * m, z)
         zero = next(iter(features.values()))
-        out = {}
+        out: Features = {}
         for key, channels in self.layout_out.channels.items():
             parts = [p if p is not None else zero.new_zeros(edges, channels) for p in collected[key][0]]
             out[key] = torch.stack(parts, dim=1)

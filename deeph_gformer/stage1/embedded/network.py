@@ -109,7 +109,7 @@ class EdgeUpdate(_Update):
 
 def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
     """(n_i, n_j, e_ij) of every edge in its frame; channels in that order, as the official concatenation."""
-    pair = {key: torch.cat([value[p.source], value[p.destination]], dim=2) for key, value in node.items()}
+    pair = {key: torch.cat([value.index_select(0, p.source), value.index_select(0, p.destination)], dim=2) for key, value in node.items()}
     return merge(rotate(pair, p.frames, to_local=True), edge)
 
 

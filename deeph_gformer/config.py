@@ -1,0 +1,287 @@
+"""Hyper-parameters: frozen dataclasses with a docstring under every field, and a strict YAML reader ("did you mean ...?")."""
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from .errors import ConfigError
+
+__all__ = ["GFormerConfig", "Stage1Config", "TrainingConfig", "DataConfig", "TrainConfig", "TrainStage1Config", "from_mapping", "load_yaml", "to_mapping", "field_docs"]
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class GFormerConfig:
+    """The GFormer (stage 2)."""
+
+    arch: Literal["paper", "equivariant"] = "equivariant"
+    """``paper``: Eq. 2-7 as printed, on irreps in global axes. ``equivariant``: the same Transformer on invariants, gating stage 1's irreps."""
+    width: int = 128
+    """d, width of node and edge features; a multiple of ``heads``."""
+    heads: int = 8
+    """H, attention heads."""
+    alpha: float = 1.0
+    """Weight of stage 1's node irreps in Eq. 2."""
+    beta: float = 1.0
+    """Weight of the invariant node feature in Eq. 2."""
+    lam: float = 1.0
+    """Weight λ of stage 1's edge irreps in Eq. 2."""
+    attention: bool = True
+    """False: the plain mean over the neighbours (setting "-att")."""
+    residual: bool = True
+    """Edge update reads ẽ and is added to it; False: Eq. 6 as printed."""
+    embed: int = 32
+    """Width of the element and pair embeddings z_i, z_ij."""
+    gaussians: int = 64
+    """Gaussians of the distance, d_ij."""
+    lmax: int = 4
+    """Spherical harmonics of the initial edge features (``arch: paper``)."""
+    cosine_repeat: int = 16
+    """Copies of the cosine in Eq. 3, which weigh it up."""
+    groups: int = 3
+    """P, encoder groups; with stage-1 features as many as stage 1 has."""
+    gated_channels: int = 64
+    """Gated channels per irrep of the equivariant head."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage1Config:
+    """The embedded DeepH-E3 network; names and defaults are those of DeepH-E3's ``train.ini``."""
+
+    irreps_embed: str = "64x0e"
+    """Initial node and edge features, 0e only."""
+    irreps_mid: str = "64x0e+32x1o+16x2e+8x3o+8x4e"
+    """Node and edge features of the encoder groups."""
+    num_blocks: int = 3
+    """P, encoder groups."""
+    cutoff_radius: float = 7.2
+    """Radius of the Gaussian distance basis, Å (edges come from the data)."""
+    spherical_harmonics_lmax: int = 4
+    """Largest l of the edge harmonics."""
+    spherical_basis_irreps: str = ""
+    """Spherical Bessel basis instead of plain harmonics, e.g. ``3x0e+3x1o+3x2e``."""
+    ignore_parity: bool = False
+    """Every irrep is even."""
+    target_blocks_type: Literal["all", "diag", "off-diag", "specify"] = "all"
+    """Which orbital pairs this model predicts."""
+    selected_element_pairs: tuple[str, ...] = ()
+    """Only these pairs of elements, e.g. ``["42 16"]``; empty: all."""
+    target_blocks: tuple[dict[str, Any], ...] = ()
+    """The output channels for ``target_blocks_type: specify``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How to train, for both stages."""
+
+    epochs: int = 500
+    """Passes over the training set."""
+    batch_size: int = 1
+    """Structures a step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of Adam."""
+    min_learning_rate: float = 1e-6
+    """Where the schedule ends; with ``plateau`` training stops below it."""
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    """``cosine`` over all epochs; ``plateau``: halved when validation stalls."""
+    plateau_patience: int = 30
+    """Epochs without progress before ``plateau`` halves the rate."""
+    warmup_steps: int = 100
+    """Linear warm-up of the learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's averages."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW)."""
+    gradient_clip: float = 10.0
+    """Largest gradient norm; 0: no clipping."""
+    ema: float = 0.0
+    """Decay of the running average of the weights that is validated and kept; 0: off."""
+    loss: Literal["mse", "mae", "huber"] = "mse"
+    """Masked loss on H in the direct-product state (``mse``: the paper)."""
+    hermitian: bool = True
+    """Loss of ½(H + H†), what inference writes, instead of the raw output."""
+    rotate: bool = False
+    """Random rotation of every structure in every epoch (features and labels by Wigner-D)."""
+    early_stopping: int = 0
+    """Stop after so many epochs without a better validation MAE; 0: never."""
+    seed: int = 42
+    """Of everything random."""
+    threads: int = 0
+    """CPU threads; 0: torch's choice."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    precision: Literal["model", "bf16-mixed", "tf32"] = "model"
+    """``model``: stage 1's dtype throughout; the others pay on GPUs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where structures are and how they are split."""
+
+    preprocessed: str = ""
+    """Folder with structure folders (``hamiltonians.h5`` each)."""
+    splits: str = ""
+    """JSON file ``{"train": [names], "val": [names], "test": [names]}``; empty: random by the ratios below and the seed."""
+    train_ratio: float = 0.7
+    """Share of training structures."""
+    val_ratio: float = 0.15
+    """Share of validation structures; the rest is tested."""
+    edges: Literal["auto", "overlaps", "hamiltonians", "union"] = "hamiltonians"
+    """Which blocks are edges of the graph; labels need those of H."""
+    cache: Literal["ram", "disk", "off"] = "ram"
+    """Where stage 1's features are kept between epochs."""
+    gauge: Literal["raw", "standard"] = "raw"
+    """``standard``: train on H - μS with μ = <H,S>/<S,S> per structure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """``deeph-gformer train``: stage 2 on a frozen stage 1."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: GFormerConfig = dataclasses.field(default_factory=GFormerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    stage1: str = ""
+    """DeepH-E3 model folder."""
+    output: str = "runs/gformer"
+    """Where logs, checkpoints and the bundle go."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStage1Config:
+    """``deeph-gformer train-stage1``: a DeepH-E3 network on the embedded engine."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: Stage1Config = dataclasses.field(default_factory=Stage1Config)
+    training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(learning_rate=2e-3, hermitian=False))
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the parameters and the saved model folder."""
+    output: str = "runs/stage1"
+    """Where logs, checkpoints and the model folder go."""
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The docstring under each field of a configuration class (they are also the documentation)."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    return {a.target.id: b.value.value for a, b in zip(body, body[1:])
+            if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr) and isinstance(b.value, ast.Constant)}
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in inside:
+            raise ConfigError(f"{where} is {value!r}; choose one of {', '.join(map(str, inside))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} is {value!r}; a list is needed")
+        items = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+        if len(items) != len(value):
+            raise ConfigError(f"{where} needs {len(items)} values, it has {len(value)}")
+        return tuple(_convert(v, k, f"{where}[{n}]") for n, (v, k) in enumerate(zip(value, items)))
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _convert(value, next(k for k in inside if k is not type(None)), where)
+    if dataclasses.is_dataclass(kind):
+        return from_mapping(kind, value, where)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):                      # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    if origin is dict and isinstance(value, dict):
+        return value
+    raise ConfigError(f"{where} is {value!r}; {getattr(kind, '__name__', kind)} is needed")
+
+
+def from_mapping(kind: type[T], values: Mapping[str, Any] | None, where: str = "configuration") -> T:
+    """A configuration from plain values, strictly.
+
+    Args:
+        kind: the dataclass. values: e.g. of a YAML file. where: named in errors.
+
+    Raises:
+        ConfigError: an unknown key (with what was probably meant), or a value of the wrong type or out of the choices.
+    """
+    if values is None:
+        values = {}
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: a mapping of keys to values is needed, not {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, 1)
+            raise ConfigError(f"{where}: unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(names)}"))
+    default = kind()
+    converted = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            converted[key] = _merge(getattr(default, key), value, f"{where}: {key}")
+        else:
+            converted[key] = _convert(value, hints[key], f"{where}: {key}")
+    return dataclasses.replace(default, **converted)  # type: ignore[type-var]
+
+
+def _merge(default: Any, values: Mapping[str, Any], where: str) -> Any:
+    kind = type(default)
+    given = from_mapping(kind, values, where)
+    return dataclasses.replace(default, **{name: getattr(given, name) for name in values})
+
+
+def load_yaml(kind: type[T], path: str | pathlib.Path, overrides: Mapping[str, Any] | None = None) -> T:
+    """Read a YAML file into a configuration.
+
+    Args:
+        kind: the dataclass. path: the file. overrides: ``{"training.epochs": 10}``, from the command line; they win.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or has a wrong key or value.
+    """
+    import yaml
+
+    path = pathlib.Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: file not found") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    return from_mapping(kind, apply_overrides(values or {}, overrides or {}), str(path))
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Set dotted keys in nested plain values; returns a copy."""
+    out = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()} if isinstance(values, Mapping) else values
+    for dotted, value in overrides.items():
+        section, _, name = dotted.rpartition(".")
+        if section:
+            out.setdefault(section, {})
+            if not isinstance(out[section], dict):
+                raise ConfigError(f"'{section}' is a value, not a section: '{dotted}' cannot be set")
+            out[section][name] = value
+        else:
+            out[name] = value
+    return out
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Plain values of a configuration, as JSON and YAML hold them."""
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(dataclasses.asdict(config))

@@ -1,0 +1,256 @@
+"""Structures with labels, ready for training: graph, direct-product labels, mask, and the partner of every edge."""
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..algebra.blocks import BlockAssembly
+from ..algebra.orbitals import Basis, TargetBlocks
+from ..errors import ConfigError, DataError
+from ..io.blocks import BlockMatrix, match_keys
+from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
+from ..io.structure import Structure
+from .edges import EdgeMode, select_edges
+from .graph import Graph, build_graph
+
+__all__ = ["Sample", "load_sample", "load_samples", "basis_of", "read_splits", "make_splits", "gauge_shift", "transpose_index", "hermitian_product"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One labelled structure.
+
+    Attributes:
+        name, folder: where it comes from. graph: its graph.
+        label: (E, K) or (E, 4, K), eV, direct product, legacy orbital order. mask: same shape, True where the label exists.
+        partner: (E,) int64, edge (-R, j, i) of each edge.
+        gauge: μ in eV that was taken out of the label as H - μS (0 for the raw gauge).
+    """
+
+    name: str
+    folder: pathlib.Path
+    graph: Graph
+    label: Tensor
+    mask: Tensor
+    partner: Tensor
+    gauge: float = 0.0
+
+
+def gauge_shift(hamiltonian: BlockMatrix, overlap: BlockMatrix, spinful: bool) -> float:
+    """μ = <H, S> / <S, S> in eV, over all blocks of S; S is spin-doubled on the fly for a spinful H."""
+    index = match_keys(overlap.keys, hamiltonian.keys)
+    if (index < 0).any():
+        raise DataError("the gauge needs H on every block of S; hamiltonians.h5 lacks some")
+    total = 0.0
+    h = hamiltonian.select(index)
+    if not spinful:
+        total = float(np.vdot(overlap.values, h.values).real)
+    else:
+        for (_, s_block), (_, h_block) in zip(overlap, h):
+            n, m = s_block.shape
+            total += float(np.sum(s_block * (h_block[:n, :m].real + h_block[n:, m:].real)))
+    return total / (float(np.vdot(overlap.values, overlap.values)) * (2 if spinful else 1))
+
+
+def spin_double(overlap: BlockMatrix) -> BlockMatrix:
+    """S as kron(1, S): each block [[s, 0], [0, s]]."""
+    def double(array: NDArray[np.number]) -> NDArray[np.number]:
+        zero = np.zeros_like(array)
+        return np.concatenate([np.concatenate([array, zero], axis=2), np.concatenate([zero, array], axis=2)], axis=1)
+
+    shapes = overlap.shapes * 2
+    blank = BlockMatrix(overlap.keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), dtype=overlap.values.dtype))
+    return blank.with_groups((index, double(array)) for index, array in overlap.groups())
+
+
+def transpose_index(targets: TargetBlocks) -> Tensor:
+    """Index that turns the direct-product vector of (i, j) into that of the transposed block (j, i).
+
+    Returns:
+        (K,) or, spin-orbit, (4 K,) on the flattened (4, K): ``transposed = vector[partner][..., index]`` (conjugate it for spin-orbit).
+        -1 where the transposed element is not predicted.
+    """
+    width = targets.width
+    channel_of = {(pair, shells): c for c, channel in enumerate(targets.blocks) for pair, shells in channel.items()}
+    index = np.full(width, -1, dtype=np.int64)
+    for c, channel in enumerate(targets.blocks):
+        (i, j), (a, b) = next(iter(channel.items()))
+        other = channel_of.get(((j, i), (b, a)))
+        if other is None:
+            continue
+        l1, l2 = targets.degrees[c]
+        if targets.degrees[other] != (l2, l1) or any(channel_of.get(((q, p), (t, s))) != other for (p, q), (s, t) in channel.items()):
+            continue
+        theirs = targets.slices[other] + np.arange((2 * l1 + 1) * (2 * l2 + 1)).reshape(2 * l2 + 1, 2 * l1 + 1)
+        index[targets.slices[c]:targets.slices[c + 1]] = theirs.T.reshape(-1)
+    if targets.basis.spinful:
+        spins = [0, 2, 1, 3]                                              # uu, ud, du, dd transposed
+        index = np.concatenate([np.where(index >= 0, index + s * width, -1) for s in spins])
+    return torch.from_numpy(index)
+
+
+def hermitian_product(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
+    """½(H + H†) on direct-product vectors; elements without transposed channel stay as they are.
+
+    Args:
+        vector: (E, K) or (E, 4, K). partner: (E,). index: see :func:`transpose_index`.
+    """
+    flat = vector.reshape(len(vector), -1)
+    turned = flat[partner][:, index.clamp(min=0)]
+    if turned.is_complex():
+        turned = turned.conj()
+    mean = (flat + turned) / 2
+    if bool((index < 0).any()):
+        mean = torch.where(index >= 0, mean, flat)
+    return mean.reshape(vector.shape)
+
+
+def basis_of(folders: Sequence[pathlib.Path]) -> Basis:
+    """Elements and shells of a data set, and whether it is spinful.
+
+    Raises:
+        DataError: structures disagree; both are named.
+    """
+    shells: dict[int, tuple[tuple[int, ...], pathlib.Path]] = {}
+    spin: tuple[bool, pathlib.Path] | None = None
+    for folder in folders:
+        structure = read_folder(folder)
+        for z, own in zip(structure.numbers.tolist(), structure.orbital_types):
+            known = shells.setdefault(z, (tuple(own), folder))
+            if known[0] != tuple(own):
+                raise DataError(f"{folder}: element {z} has shells {list(own)}, but {list(known[0])} in {known[1]}; one set needs one basis")
+        if structure.spinful is None:
+            raise DataError(f"{folder}: info.json with isspinful is needed for training")
+        spin = spin or (structure.spinful, folder)
+        if spin[0] != structure.spinful:
+            raise DataError(f"{folder}: isspinful is {structure.spinful}, but {spin[0]} in {spin[1]}; one set needs one kind of spin")
+    elements = tuple(sorted(shells))
+    return Basis(elements, tuple(shells[z][0] for z in elements), bool(spin and spin[0]))
+
+
+def load_sample(folder: str | os.PathLike[str], targets: TargetBlocks, edges: EdgeMode, dtype: torch.dtype, gauge: str = "raw") -> Sample:
+    """Read one structure with its Hamiltonian.
+
+    Args:
+        folder: legacy or DeepH-dock. targets: the model's channels. edges: see :func:`select_edges`.
+        dtype: real type of vectors and labels. gauge: ``standard`` takes μS out of H.
+
+    Raises:
+        DataError: a file is missing or damaged, or spin differs from the model's. ModelError: elements or shells differ.
+    """
+    folder = pathlib.Path(folder)
+    structure = read_folder(folder)
+    _check_spin(structure, targets.basis, folder)
+    spinful = targets.basis.spinful
+    hamiltonian = read_matrix(folder, "hamiltonian", structure, spinful)
+    hamiltonian.require_symmetric(str(matrix_path(folder, "hamiltonian")))
+    shift = 0.0
+    if gauge == "standard":
+        overlap = read_matrix(folder, "overlap", structure)
+        shift = gauge_shift(hamiltonian, overlap, spinful)
+        hamiltonian = subtract_overlap(hamiltonian, spin_double(overlap) if spinful else overlap, shift)
+    choice = select_edges(folder, structure, edges)
+    graph = build_graph(structure, choice.keys, targets.basis, dtype)
+    where = match_keys(choice.keys, hamiltonian.keys)
+    have = np.flatnonzero(where >= 0)
+    kind = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
+    kind = np.result_type(kind, np.complex64) if spinful else np.dtype(kind)
+    found, mask = BlockAssembly(targets).from_matrix(hamiltonian.select(where[have]), graph.node_type.numpy())
+    label = np.zeros((len(choice.keys), *found.shape[1:]), dtype=kind)
+    known = np.zeros(label.shape, dtype=bool)
+    label[have], known[have] = found, mask
+    partner = match_keys(np.concatenate([-choice.keys[:, :3], choice.keys[:, 4:5], choice.keys[:, 3:4]], axis=1), choice.keys)
+    return Sample(folder.resolve().name, folder, graph, torch.from_numpy(label), torch.from_numpy(known), torch.from_numpy(partner), shift)
+
+
+def subtract_overlap(hamiltonian: BlockMatrix, overlap: BlockMatrix, shift: float) -> BlockMatrix:
+    """H - μS; blocks that S lacks keep their value."""
+    values = hamiltonian.values.astype(np.result_type(hamiltonian.values.dtype, np.float64))
+    index = match_keys(overlap.keys, hamiltonian.keys)
+    for s, h in enumerate(index.tolist()):
+        if h >= 0:
+            values[hamiltonian.offsets[h]:hamiltonian.offsets[h + 1]] -= shift * overlap.values[overlap.offsets[s]:overlap.offsets[s + 1]]
+    return BlockMatrix(hamiltonian.keys, hamiltonian.shapes, values)
+
+
+def _check_spin(structure: Structure, basis: Basis, folder: pathlib.Path) -> None:
+    if structure.spinful is not None and structure.spinful != basis.spinful:
+        raise DataError(f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if basis.spinful else 'spinless'} Hamiltonians")
+
+
+def load_samples(folders: Sequence[pathlib.Path], targets: TargetBlocks, edges: EdgeMode, dtype: torch.dtype, gauge: str = "raw") -> list[Sample]:
+    """Every folder with :func:`load_sample`."""
+    return [load_sample(folder, targets, edges, dtype, gauge) for folder in folders]
+
+
+def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> dict[str, list[pathlib.Path]]:
+    """Folders of train, val and test from a split file.
+
+    Args:
+        path: JSON ``{"train": [...], "val": [...], "test": [...]}``; entries are folder names, or ``[first, last]`` numbers of sorted folders
+            as ``{"train": {"range": [0, 25]}}``. root: where the folders are.
+
+    Raises:
+        ConfigError: unknown keys or names, a structure in two splits, or an empty training set.
+    """
+    path = pathlib.Path(path)
+    try:
+        table: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: split file not found") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(table, dict) or not {"train", "val"} <= set(table) or set(table) - {"train", "val", "test"}:
+        raise ConfigError(f"{path}: a split file holds lists under 'train', 'val' and 'test'")
+    folders = find_structures(root, ("hamiltonian",))
+    by_name = {folder.resolve().name: folder for folder in folders}
+    out: dict[str, list[pathlib.Path]] = {"train": [], "val": [], "test": []}
+    owner: dict[pathlib.Path, str] = {}
+    for split, names in table.items():
+        if isinstance(names, dict) and set(names) == {"range"}:
+            first, last = names["range"]
+            names = [folder.resolve().name for folder in folders[first:last + 1]]
+        for name in names:
+            if str(name) not in by_name:
+                raise ConfigError(f"{path}: '{name}' of split '{split}' is no structure with hamiltonians.h5 under {root}")
+            folder = by_name[str(name)]
+            if folder in owner:
+                raise ConfigError(f"{path}: structure '{name}' is in '{owner[folder]}' and in '{split}'")
+            owner[folder] = split
+            out[split].append(folder)
+    return _checked(out, str(path))
+
+
+def make_splits(root: str | os.PathLike[str], train: float, val: float, seed: int) -> dict[str, list[pathlib.Path]]:
+    """Random splits of all structures with ``hamiltonians.h5`` under ``root``; the same seed gives the same splits."""
+    folders = find_structures(root, ("hamiltonian",))
+    order = np.random.default_rng(seed).permutation(len(folders))
+    a = max(1, round(train * len(folders)))
+    b = max(1, round(val * len(folders)))
+    parts = np.split(order, [a, a + b])
+    return _checked({name: [folders[n] for n in sorted(part)] for name, part in zip(("train", "val", "test"), parts)}, str(root))
+
+
+def _checked(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str, list[pathlib.Path]]:
+    for name in ("train", "val"):
+        if not splits[name]:
+            raise ConfigError(f"{where}: the {name} split is empty; at least one structure is needed")
+    contents: dict[bytes, tuple[str, pathlib.Path]] = {}
+    for split, folders in splits.items():
+        for folder in folders:
+            structure = read_folder(folder)
+            content = b"".join(np.ascontiguousarray(np.round(a, 6) + 0.0).tobytes() for a in (structure.lattice, structure.positions, structure.numbers))
+            if content in contents and contents[content][0] != split:
+                raise ConfigError(f"{where}: the same structure is in two splits: {contents[content][1]} ({contents[content][0]}) and {folder} ({split}); "
+                                  "errors on such a split say nothing")
+            contents[content] = (split, folder)
+    return splits

@@ -1,0 +1,93 @@
+"""Error metrics of Tables 2-4, in meV."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..algebra.blocks import BlockAssembly
+from ..algebra.orbitals import TargetBlocks
+from ..errors import DataError
+from ..io.blocks import BlockMatrix, match_keys
+
+__all__ = ["StructureErrors", "structure_errors", "block_errors", "summarise"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StructureErrors:
+    """Errors of one structure against DFT, over the elements of the blocks that both have.
+
+    Attributes:
+        name: of the structure. stage1_meV, refined_meV: mean |ΔH| (of the complex difference for spin-orbit), meV.
+        elements: number of matrix elements. stage1_max_meV, refined_max_meV: largest |ΔH|.
+        block_sum: (2, C), per output channel, sum of |ΔH| over its elements, meV, for stage 1 and refined. block_count: (C,).
+    """
+
+    name: str
+    stage1_meV: float
+    refined_meV: float
+    elements: int
+    stage1_max_meV: float
+    refined_max_meV: float
+    block_sum: NDArray[np.float64]
+    block_count: NDArray[np.int64]
+
+
+def structure_errors(name: str, truth: BlockMatrix, stage1: BlockMatrix, refined: BlockMatrix, targets: TargetBlocks,
+                     node_type: NDArray[np.int64]) -> StructureErrors:
+    """Compare two predictions (same edges) with DFT.
+
+    Raises:
+        DataError: prediction and DFT have no block in common.
+    """
+    where = match_keys(refined.keys, truth.keys)
+    have = np.flatnonzero(where >= 0)
+    if not len(have):
+        raise DataError(f"structure '{name}': prediction and hamiltonians.h5 have no block in common")
+    assembly = BlockAssembly(targets)
+    label, mask = assembly.from_matrix(truth.select(where[have]), node_type)
+    flat_mask = mask.reshape(-1, targets.width)
+    sums, means, maxima = [], [], []
+    for matrix in (stage1, refined):
+        vector, _ = assembly.from_matrix(matrix.select(have), node_type)
+        error = np.abs(vector.astype(np.complex128 if np.iscomplexobj(vector) else np.float64) - label) * 1e3
+        flat = np.where(mask, error, 0.0).reshape(-1, targets.width)
+        per_component = flat.sum(axis=0)
+        sums.append([per_component[a:b].sum() for a, b in zip(targets.slices, targets.slices[1:])])
+        means.append(float(flat.sum() / flat_mask.sum()))
+        maxima.append(float(flat.max()))
+    per_count = flat_mask.sum(axis=0)
+    count = np.array([per_count[a:b].sum() for a, b in zip(targets.slices, targets.slices[1:])])
+    return StructureErrors(name, means[0], means[1], int(flat_mask.sum()), maxima[0], maxima[1], np.array(sums), count)
+
+
+def block_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
+    """MAE_block^H over all structures, (2, C): stage 1 and refined, meV per output channel."""
+    total = sum(e.block_sum for e in errors)
+    count = sum(e.block_count for e in errors)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def summarise(errors: Sequence[StructureErrors], targets: TargetBlocks) -> dict[str, Any]:
+    """MAE_all^H, MAE_cha.s^H and MAE_cha.b^H as plain values.
+
+    MAE_all is the mean over structures of their mean |ΔH|; ``mae_elements`` is the mean over all elements. The challenging
+    structure and block are those worst for stage 1.
+    """
+    worst = max(errors, key=lambda e: e.stage1_meV)
+    blocks = block_errors(errors)
+    channel = int(np.nanargmax(blocks[0]))
+    elements = np.array([e.elements for e in errors], dtype=float)
+    first, both = np.array([e.stage1_meV for e in errors]), np.array([e.refined_meV for e in errors])
+    out: dict[str, Any] = {"structures": len(errors)}
+    for name, values, block in (("stage1", first, blocks[0]), ("refined", both, blocks[1])):
+        out[name] = {"mae_all_meV": float(values.mean()), "mae_elements_meV": float((values * elements).sum() / elements.sum()),
+                     "mae_challenging_structure_meV": float(values[errors.index(worst)]), "mae_challenging_block_meV": float(block[channel])}
+    out["ratio_mae_all"] = float(both.mean() / first.mean()) if first.mean() > 0 else float("nan")
+    out["better_structures"] = int((both < first).sum())
+    out["challenging_structure"] = worst.name
+    out["challenging_block"] = targets.to_json()[channel]
+    return out

@@ -1,0 +1,166 @@
+"""A trained GFormer on disk: ``gformer.safetensors`` (tensors) and ``bundle.json`` (everything else). Nothing is pickled.
+
+The bundle names the stage 1 it was trained on by a fingerprint of its parameters; another stage 1 is refused, because the correction of
+one model is noise on another.
+"""
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor
+
+from .. import __version__
+from ..algebra.orbitals import TargetBlocks
+from ..algebra.wigner import Generation
+from ..config import GFormerConfig, from_mapping, to_mapping
+from ..errors import ConfigError, DataError, ModelError
+from ..io.files import atomic_path, read_json, write_json
+from .model import GFormer
+
+__all__ = ["Bundle", "Stage1Identity", "fingerprint", "save_bundle", "load_bundle", "BUNDLE_FILE", "WEIGHTS_FILE"]
+
+BUNDLE_FILE, WEIGHTS_FILE = "bundle.json", "gformer.safetensors"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage1Identity:
+    """What a GFormer needs to know of its stage 1.
+
+    Attributes:
+        fingerprint: of the parameters (see :func:`fingerprint`). name: folder it was read from. generation: e3nn generation.
+        node_irreps, edge_irreps: per encoder group.
+    """
+
+    fingerprint: str
+    name: str
+    generation: Generation
+    node_irreps: tuple[str, ...]
+    edge_irreps: tuple[str, ...]
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and float32 values of all tensors, independent of order, device and precision of storage."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A GFormer with its surroundings.
+
+    Attributes:
+        model: the network, in evaluation mode. targets: elements, shells, channels. stage1: its stage 1; None for a GFormer alone.
+        cascade: True: it predicts the correction; False: the whole Hamiltonian.
+        parity: whether its output irreps have parity. dtype: real type.
+        gauge: ``raw`` or ``standard``. training: free-form record (data, splits, errors in meV, settings). path: where it was read from.
+    """
+
+    model: GFormer
+    targets: TargetBlocks
+    stage1: Stage1Identity | None
+    generation: Generation
+    cascade: bool = True
+    parity: bool = True
+    dtype: torch.dtype = torch.float32
+    gauge: str = "raw"
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    path: pathlib.Path | None = None
+
+    def __repr__(self) -> str:
+        parameters = sum(p.numel() for p in self.model.parameters())
+        basis = self.targets.basis
+        return (f"Bundle({self.path or 'unsaved'}: GFormer arch {self.model.config.arch}, {parameters:,} parameters, elements {list(basis.elements)}, "
+                f"spinful={basis.spinful}, stage 1 {self.stage1.name if self.stage1 else 'none'})")
+
+
+def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
+    """Write a bundle; each file in one step, the JSON last, so a folder with ``bundle.json`` is whole."""
+    from safetensors.torch import save_file
+
+    folder = pathlib.Path(folder)
+    basis = bundle.targets.basis
+    with atomic_path(folder / WEIGHTS_FILE) as path:
+        save_file({name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()}, path)
+    write_json(folder / BUNDLE_FILE, {
+        "format": FORMAT, "deeph_gformer": __version__, "torch": torch.__version__.split("+")[0],
+        "model": to_mapping(bundle.model.config), "cutoff_angstrom": bundle.model.cutoff, "cascade": bundle.cascade, "parity": bundle.parity,
+        "gauge": bundle.gauge, "dtype": str(bundle.dtype).removeprefix("torch."), "e3nn_generation": bundle.generation,
+        "basis": {"elements": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types], "spinful": basis.spinful},
+        "target_blocks": bundle.targets.to_json(), "stage1": dataclasses.asdict(bundle.stage1) if bundle.stage1 else None,
+        "weights": fingerprint(bundle.model.state_dict()), "training": bundle.training})
+
+
+def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        ModelError: a file is missing or damaged, is of a newer format, or JSON and tensors do not belong together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from ..algebra.orbitals import Basis
+
+    folder = pathlib.Path(folder)
+    path = folder / BUNDLE_FILE
+    try:
+        table = read_json(path)
+    except DataError as error:
+        raise ModelError(f"{error}; a GFormer bundle holds {BUNDLE_FILE} and {WEIGHTS_FILE}") from None
+    if not isinstance(table, dict) or "format" not in table:
+        raise ModelError(f"{path}: no GFormer bundle")
+    if table["format"] > FORMAT:
+        raise ModelError(f"{path}: bundle format {table['format']} is newer than this deeph-gformer {__version__} reads ({FORMAT}); update it")
+    try:
+        config = from_mapping(GFormerConfig, table["model"], str(path))
+        basis = Basis(tuple(table["basis"]["elements"]), tuple(tuple(s) for s in table["basis"]["orbital_types"]), table["basis"]["spinful"])
+        targets = TargetBlocks.from_json(basis, table["target_blocks"], str(path))
+        raw = table["stage1"]
+        stage1 = Stage1Identity(raw["fingerprint"], raw["name"], raw["generation"], tuple(raw["node_irreps"]), tuple(raw["edge_irreps"])) if raw else None
+        model = GFormer(config, len(basis.elements), targets.irreps(table["parity"]), stage1.node_irreps if stage1 else (),
+                        stage1.edge_irreps if stage1 else (), table["cutoff_angstrom"])
+        weights = load_file(folder / WEIGHTS_FILE)
+        dtype = {"float32": torch.float32, "float64": torch.float64}[table["dtype"]]
+        model = model.to(dtype)
+        model.load_state_dict(weights)
+    except ConfigError as error:
+        raise ModelError(str(error)) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: damaged, entry {error} is missing or wrong") from None
+    except FileNotFoundError:
+        raise ModelError(f"{folder / WEIGHTS_FILE}: file not found") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{folder / WEIGHTS_FILE}: damaged ({error})") from None
+    except RuntimeError as error:
+        raise ModelError(f"{folder}: {WEIGHTS_FILE} does not fit {BUNDLE_FILE} ({str(error).splitlines()[-1].strip()})") from None
+    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in weights.values()):
+        raise ModelError(f"{folder / WEIGHTS_FILE}: contains NaN or infinite values")
+    if fingerprint(model.state_dict()) != table.get("weights"):
+        raise ModelError(f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' fingerprint differs)")
+    return Bundle(model.eval().requires_grad_(False), targets, stage1, table["e3nn_generation"], table["cascade"], table["parity"], dtype, table["gauge"],
+                  table.get("training", {}), folder)
+
+
+def require_irreps(bundle: Bundle, node: tuple[Irreps, ...], edge: tuple[Irreps, ...], name: str) -> None:
+    """Refuse a stage 1 whose irreps are not those the bundle was trained with.
+
+    Raises:
+        ModelError: names both.
+    """
+    if bundle.stage1 is None:
+        return
+    for what, mine, theirs in (("node", bundle.stage1.node_irreps, node), ("edge", bundle.stage1.edge_irreps, edge)):
+        if tuple(map(Irreps, mine)) != tuple(theirs):
+            raise ModelError(f"{bundle.path}: was trained on a stage 1 with {what} irreps {list(mine)}, {name} has {list(map(str, theirs))}")

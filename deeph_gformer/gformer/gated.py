@@ -1,0 +1,108 @@
+r"""``arch: equivariant`` (ours): invariants drive the Transformer, its output gates stage 1's irreps, so the correction is exactly E(3)-equivariant.
+
+.. math:: \Delta h^{(l)}_{ij} = W^{(l)}_2 \left( g^{(l)}(e^{(P)}_{ij}) \odot W^{(l)}_1\, x^{(l)}_{ij} \right)
+
+x collects, per irrep, stage 1's edge features, those of both atoms, and the harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
+invariants only: scalars, norms, and projections on the edge axis.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor, nn
+
+from ..algebra.layout import Features, Key, Layout
+from .layers import fully_connected
+
+__all__ = ["node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
+
+
+def _norms(features: Features) -> list[Tensor]:
+    out = []
+    for (l, p), value in features.items():
+        if l == 0:
+            out.append(value[:, 0] if p == 1 else value[:, 0].abs())
+        else:
+            out.append((value.square().mean(dim=1) + 1e-6).sqrt())
+    return out
+
+
+def _on_axis(features: Features, harmonics: Sequence[Tensor]) -> list[Tensor]:
+    """Y_l · x of every natural-parity channel with l > 0: an invariant (those of unnatural parity would be pseudoscalars)."""
+    return [torch.einsum("emc,em->ec", value, harmonics[l]) / (2 * l + 1) for (l, p), value in features.items() if l > 0 and p == (-1) ** l]
+
+
+def node_invariants(features: Features) -> Tensor:
+    """Scalars and norms of an atom's irreps, (N, channels)."""
+    return torch.cat(_norms(features), dim=1)
+
+
+def edge_invariants(edge: Features, node: Features, harmonics: Sequence[Tensor], edge_index: Tensor) -> Tensor:
+    """Scalars, norms and axis projections of an edge's irreps, axis projections of both atoms' irreps, (E, a).
+
+    Args:
+        edge, node: stage 1's features of one encoder group. harmonics: Y_l of the edges, per l (E, 2 l + 1).
+    """
+    source, target = edge_index
+    parts = _norms(edge) + _on_axis(edge, harmonics)
+    for index in (source, target):
+        parts += _on_axis({key: value[index] for key, value in node.items() if key[0]}, harmonics)
+    return torch.cat(parts, dim=1)
+
+
+def invariant_widths(node: Irreps, edge: Irreps) -> tuple[int, int]:
+    """Widths of :func:`node_invariants` and :func:`edge_invariants` for these irreps."""
+    def natural(irreps: Irreps) -> int:
+        return sum(mul for mul, ir in irreps if ir.l > 0 and ir.p == (-1) ** ir.l)
+
+    return node.num_irreps, edge.num_irreps + natural(edge) + 2 * natural(node)
+
+
+class GatedHead(nn.Module):
+    """The direct-sum correction from gated irreps (formula above)."""
+
+    def __init__(self, edge_irreps: Sequence[Irreps], node_irreps: Irreps, irreps_out: Irreps, width: int, hidden: int, lmax: int) -> None:
+        """
+        Args:
+            edge_irreps: of the encoder groups that are read. node_irreps: of the last group. irreps_out: direct sum.
+            width: d of e^(P). hidden: gated channels per irrep. lmax: of the edge harmonics.
+        """
+        super().__init__()
+        self.layout_out = Layout(irreps_out)
+        available: dict[Key, int] = {}
+        for layout in (*map(Layout, edge_irreps), Layout(node_irreps), Layout(node_irreps)):
+            for key, channels in layout.channels.items():
+                available[key] = available.get(key, 0) + channels
+        for l in range(lmax + 1):
+            available[l, (-1) ** l] = available.get((l, (-1) ** l), 0) + 1
+        self.keys = [key for key in self.layout_out.channels if key in available]
+        self.hidden = hidden
+        self.first = nn.ParameterList([nn.Parameter(torch.randn(available[k], hidden) / available[k] ** 0.5) for k in self.keys])
+        self.second = nn.ParameterList([nn.Parameter(torch.randn(hidden, self.layout_out.channels[k]) / hidden**0.5) for k in self.keys])
+        self.gates = fully_connected(width, hidden * len(self.keys), width)
+        nn.init.zeros_(self.gates[-1].weight)
+        nn.init.zeros_(self.gates[-1].bias)
+        scalars = self.layout_out.channels.get((0, 1), 0)
+        self.scalars = fully_connected(width, scalars, width) if scalars else None
+        if self.scalars is not None:
+            nn.init.zeros_(self.scalars[-1].weight)
+            nn.init.zeros_(self.scalars[-1].bias)
+
+    def forward(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Tensor:
+        """e^(P) (E, d), irreps of every edge (edge groups, atom i, atom j), Y_l -> (E, D) in e3nn's flat layout."""
+        gates = self.gates(edge).split(self.hidden, dim=1)
+        out: Features = {}
+        for number, key in enumerate(self.keys):
+            l, p = key
+            parts = [part[key] for part in irreps if key in part]
+            if p == (-1) ** l and l < len(harmonics):
+                parts.append(harmonics[l][:, :, None])
+            out[key] = ((torch.cat(parts, dim=2) @ self.first[number]) * gates[number][:, None]) @ self.second[number]
+        if self.scalars is not None:
+            out[0, 1] = out[0, 1] + self.scalars(edge)[:, None]
+        for key, channels in self.layout_out.channels.items():
+            if key not in out:
+                out[key] = edge.new_zeros(len(edge), 2 * key[0] + 1, channels)
+        return self.layout_out.flat(out)

@@ -1,0 +1,42 @@
+"""Small layers that several equations share."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["fully_connected", "gaussian_basis", "PairLinear"]
+
+
+def fully_connected(width_in: int, width_out: int, hidden: int | None = None) -> nn.Sequential:
+    """The paper's FC: Linear, SiLU, Linear."""
+    hidden = hidden or width_out
+    return nn.Sequential(nn.Linear(width_in, hidden), nn.SiLU(), nn.Linear(hidden, width_out))
+
+
+def gaussian_basis(length: Tensor, stop: float, count: int) -> Tensor:
+    """Gaussians d_ij of the distance: equidistant centres on [0, stop], width = spacing.
+
+    Args:
+        length: (E,), Å. stop: Å. count: number of Gaussians.
+
+    Returns:
+        (E, count).
+    """
+    centres = torch.linspace(0.0, stop, count, dtype=length.dtype, device=length.device)
+    return torch.exp(-0.5 * ((length[:, None] - centres) / (centres[1] - centres[0])) ** 2)
+
+
+class PairLinear(nn.Module):
+    """``W · cat(n, e)`` with n per node and e per edge: the node part is computed once per node, then gathered (E/N is 50-100)."""
+
+    def __init__(self, width_node: int, width_edge: int, width_out: int, bias: bool = True) -> None:
+        super().__init__()
+        self.node = nn.Linear(width_node, width_out, bias=False)
+        self.edge = nn.Linear(width_edge, width_out, bias=bias)
+        joint = (width_node + width_edge) ** -0.5
+        for linear in (self.node, self.edge):
+            nn.init.uniform_(linear.weight, -joint, joint)
+
+    def forward(self, node: Tensor, edge: Tensor, index: Tensor) -> Tensor:
+        """(N, a), (E, b), (E,) node of each edge -> (E, width_out)."""
+        return self.node(node)[index] + self.edge(edge)
