@@ -131,11 +131,16 @@ class BlochProblem:
     def _spin_factor(self, matrix: BlockMatrix, name: str) -> int:
         if not len(matrix):
             raise DataError(f"{self.source}: {name} holds no block")
+        count = len(self.structure)
+        if matrix.keys[:, 3:].min() < 0 or matrix.keys[:, 3:].max() >= count:
+            raise DataError(f"{self.source}: {name} has blocks of atom {matrix.keys[:, 3:].max() + 1}, the structure '{self.structure.name}' has {count} atoms; "
+                            "they belong to different structures")
         expected = self.structure.orbital_counts[matrix.keys[:, 3:]]
         for factor in (1, 2):
             if (matrix.shapes == factor * expected).all():
                 return factor
-        wrong = int(np.flatnonzero((matrix.shapes != expected).any(axis=1) & (matrix.shapes != 2 * expected).any(axis=1))[:1].sum())
+        factor = 2 if (matrix.shapes[0] == 2 * expected[0]).all() else 1
+        wrong = int(np.flatnonzero((matrix.shapes != factor * expected).any(axis=1))[0])
         raise DataError(f"{self.source}: block {format_key(matrix.keys[wrong])} of {name} has shape {tuple(matrix.shapes[wrong].tolist())}; the orbitals of its "
                         f"atoms ask for {tuple(expected[wrong].tolist())}, or twice that with spin-orbit coupling, the same for all blocks")
 

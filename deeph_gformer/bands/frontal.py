@@ -232,9 +232,11 @@ class FrontalFactor:
         """A^-1 b for b (n,) or (n, m)."""
         flat = b.ndim == 1
         y = np.array(b.reshape(self.n, -1), dtype=np.result_type(self.dtype, b.dtype), order="C")
+        gemm = scipy.linalg.get_blas_funcs("gemm", (y,))
+        adjoint = 2 if np.iscomplexobj(y) else 1
         for front in self._fronts:
             if len(front.boundary):
-                y[front.boundary] -= front.x.conj().T @ y[front.rows]
+                y[front.boundary] -= gemm(1.0, front.x, y[front.rows], trans_a=adjoint)
         for front in reversed(self._fronts):
             z = front.pivot.solve(y[front.rows])
             if len(front.boundary):

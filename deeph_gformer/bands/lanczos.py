@@ -20,15 +20,15 @@ _TOLERANCE = 1e-11
 
 def _orthonormal(w: NDArray[np.number], s: sp.csr_matrix) -> tuple[NDArray[np.number], NDArray[np.number], NDArray[np.number]]:
     """Columns of w made orthonormal in S, dependent ones dropped: (q, S q, r) with w = q r."""
-    total = np.eye(w.shape[1], dtype=w.dtype)
+    total, sw = np.eye(w.shape[1], dtype=w.dtype), s @ w
     for _ in range(2):
-        gram = w.conj().T @ (s @ w)
+        gram = w.conj().T @ sw
         value, vector = np.linalg.eigh((gram + gram.conj().T) / 2)
         keep = value > max(float(value.max()), 0.0) * 1e-14
         root = np.sqrt(value[keep])
-        w = w @ (vector[:, keep] / root)
+        w, sw = w @ (vector[:, keep] / root), sw @ (vector[:, keep] / root)
         total = (root[:, None] * vector[:, keep].conj().T) @ total
-    return w, s @ w, total
+    return w, sw, total
 
 
 def shift_invert_lanczos(solve: Callable[[NDArray[np.number]], NDArray[np.number]], s: sp.csr_matrix, count: int, dtype: np.dtype, seed: int = 0,

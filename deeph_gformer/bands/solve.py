@@ -166,7 +166,8 @@ def map_kpoints(function: Callable[[BlochProblem, NDArray[np.float64]], T], prob
     """
     if processes < 1:
         raise ConfigError(f"{processes} processes asked; at least 1 is needed")
-    unique, inverse = np.unique(np.round(kpoints, 12), axis=0, return_inverse=True)
+    _, index, inverse = np.unique(np.round(kpoints, 12), axis=0, return_index=True, return_inverse=True)
+    unique = kpoints[index]
     results: list[T] = []
 
     def collect(items: Iterator[T] | Sequence[T]) -> None:

@@ -1,0 +1,116 @@
+"""Helpers of the band tests: shared DFT data (read from its packed form) and small model crystals with known answers."""
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deeph_gformer.bands import BlochProblem
+from deeph_gformer.io import BlockMatrix, Structure
+
+SHARED = pathlib.Path(__file__).resolve().parents[2].parent / "shared"
+STEP = {"hamiltonians.h5": 2.0**-20, "overlaps.h5": 2.0**-23}
+
+
+def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
+    """One structure of a packed set as a legacy folder; integers are zigzag-coded multiples of STEP, one of each block and its mirror is stored."""
+    folder.mkdir(parents=True)
+    for name in ("element.dat", "lat.dat", "rlat.dat", "orbital_types.dat", "site_positions.dat", "info.json"):
+        if name in group.attrs:
+            (folder / name).write_text(group.attrs[name])
+    for name, step in STEP.items():
+        packed = group[name]
+        z = packed["values"][()].astype(np.int64)
+        flat = ((z >> 1) ^ -(z & 1)) * step
+        if packed.attrs["complex"]:
+            flat = flat[0] + 1j * flat[1]
+        start = 0
+        with h5py.File(folder / name, "w") as out:
+            for key, (rows, columns) in zip(packed["keys"][()].tolist(), packed["shapes"][()].tolist()):
+                block = flat[start:start + rows * columns].reshape(rows, columns)
+                start += rows * columns
+                mirror = [-key[0], -key[1], -key[2], key[4], key[3]]
+                out[str(key)] = block
+                if mirror != key:
+                    out[str(mirror)] = block.conj().T
+
+
+@pytest.fixture(scope="session")
+def dft(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[pathlib.Path, dict[str, NDArray[np.float64]]]]:
+    """``dft(set, id)`` -> (legacy folder, {'k', 'energy_eV'} of the DFT code); skips where the shared data are not there."""
+    root, done = tmp_path_factory.mktemp("dft"), {}
+
+    def get(name: str, identity: str = "0000") -> tuple[pathlib.Path, dict[str, NDArray[np.float64]]]:
+        path = SHARED / "data" / f"{name}.h5"
+        if not path.is_file():
+            pytest.skip(f"shared data not found beside the project: {path.name}")
+        if (name, identity) not in done:
+            with h5py.File(path) as handle:
+                _unpack(handle[identity], root / name / identity)
+                bands = {k: v[()] for k, v in handle[identity]["bands"].items()} if "bands" in handle[identity] else {}
+            done[name, identity] = root / name / identity, bands
+        return done[name, identity]
+
+    return get
+
+
+def structure(lattice: NDArray[np.float64], positions: NDArray[np.float64], shells: tuple[tuple[int, ...], ...], **options: object) -> Structure:
+    """Carbon atoms with the given shells."""
+    return Structure(np.asarray(lattice, float), np.asarray(positions, float), np.full(len(shells), 6), shells, name="model", **options)
+
+
+def blocks(entries: dict[tuple[int, ...], NDArray[np.number] | complex]) -> BlockMatrix:
+    """A Hermitian BlockMatrix from some blocks; the partners (-R, j, i) are added."""
+    full: dict[tuple[int, ...], NDArray[np.number]] = {}
+    for (x, y, z, i, j), value in entries.items():
+        block = np.atleast_2d(np.asarray(value))
+        full[x, y, z, i, j] = block
+        full[-x, -y, -z, j, i] = block.conj().T
+    return BlockMatrix.from_blocks(np.array(list(full)), [b.astype(np.result_type(*full.values(), float)) for b in full.values()])
+
+
+def chain(t: float = -1.0, onsite: float = 0.3, overlap: float = 0.0, a: float = 2.0) -> BlochProblem:
+    """One s orbital a cell: E(k) = (e + 2 t cos 2 pi k) / (1 + 2 s cos 2 pi k)."""
+    crystal = structure(np.diag([a, 20.0, 20.0]), np.zeros((1, 3)), ((0,),))
+    s = blocks({(0, 0, 0, 0, 0): 1.0, (1, 0, 0, 0, 0): overlap})
+    return BlochProblem(crystal, blocks({(0, 0, 0, 0, 0): onsite, (1, 0, 0, 0, 0): t}), s, label="chain")
+
+
+def ssh(v: float = 1.0, w: float = 0.6) -> BlochProblem:
+    """Su-Schrieffer-Heeger chain: E(k) = +-|v + w exp(-2 pi i k)|."""
+    crystal = structure(np.diag([3.0, 20.0, 20.0]), np.array([[0, 0, 0], [1.2, 0, 0]]), ((0,), (0,)))
+    return BlochProblem(crystal, blocks({(0, 0, 0, 0, 0): 0.0, (0, 0, 0, 1, 1): 0.0, (0, 0, 0, 0, 1): v, (1, 0, 0, 1, 0): w}), label="SSH")
+
+
+def graphene(t: float = -2.7, mass: float = 0.0, a: float = 2.46) -> BlochProblem:
+    """Nearest neighbours on the honeycomb lattice; two bands touch at K (for no mass), with velocity sqrt(3)/2 a |t|."""
+    lattice = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, 15.0]])
+    positions = np.array([[0, 0, 7.5], [0, a / 3**0.5, 7.5]])
+    h = blocks({(0, 0, 0, 0, 0): mass, (0, 0, 0, 1, 1): -mass, (0, 0, 0, 0, 1): t, (0, -1, 0, 0, 1): t, (-1, -1, 0, 0, 1): t})
+    return BlochProblem(structure(lattice, positions, ((0,), (0,))), h, label="graphene")
+
+
+def random_problem(seed: int = 0, atoms: int = 3, spin: int = 1, shells: tuple[tuple[int, ...], ...] = ((0, 1), (0,), (2, 0))) -> BlochProblem:
+    """No symmetry at all (no inversion, triclinic cell), unequal orbital counts, H-only blocks, a positive definite S."""
+    rng = np.random.default_rng(seed)
+    lattice = np.array([[4.0, 0.2, 0.1], [-0.5, 4.4, 0.3], [0.2, 0.7, 5.1]])
+    counts = [sum(2 * l + 1 for l in s) for s in shells]
+    keys = [(0, 0, 0, i, j) for i in range(atoms) for j in range(i, atoms)]
+    keys += [(*r, i, j) for r in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 0)) for i in range(atoms) for j in range(atoms)]
+    h, s = {}, {}
+    for key in keys:
+        shape = (spin * counts[key[3]], spin * counts[key[4]])
+        block = rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if spin == 2 else 0)
+        onsite = not any(key[:3]) and key[3] == key[4]
+        h[key] = block + block.conj().T if onsite else 0.4 * block
+        small = 0.02 * rng.standard_normal((counts[key[3]], counts[key[4]]))
+        if onsite:
+            s[key] = np.eye(len(small)) + small + small.T
+        elif key[:3] != (1, -1, 0):
+            s[key] = small
+    positions = rng.random((atoms, 3)) @ lattice
+    return BlochProblem(structure(lattice, positions, shells), blocks(h), blocks(s), label="random")
