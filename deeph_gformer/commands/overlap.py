@@ -52,7 +52,7 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
     predict.add_argument("--overlap", nargs="+", required=True, metavar="SOURCE", help="table (.npz), basis files (.orb, .ion.xml), a folder of them")
     predict.add_argument("--input", nargs="+", required=True, metavar="PATH", help="structure folders (or a folder of them), or files that ASE reads")
     predict.add_argument("--output", "-o", metavar="DIR", help="where to write; of several structures a folder each (default: into the structure folder)")
-    predict.add_argument("--format", choices=("legacy", "dock", "same"), default="same", help="of the folders written (default: as the source, legacy for files)")
+    predict.add_argument("--format", choices=("legacy", "dock", "same"), default="same", help="of folders written (default: as the source; legacy for files)")
     predict.add_argument("--extrapolate", action="store_true", help="allow distances that the table does not know")
     predict.add_argument("--pbc", metavar="T,T,F", help="which lattice vectors repeat (default: as a file says; all for a folder)")
     predict.add_argument("--overwrite", action="store_true", help="replace overlap files that are there")

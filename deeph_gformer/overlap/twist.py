@@ -152,14 +152,15 @@ def list_twists(bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: flo
         max_atoms: largest cell. max_strain: largest |strain| of the top layer.
     """
     reach = int(math.sqrt(max_atoms / min(len(bottom.atoms), len(top.atoms)))) + 1
-    vectors = [(m, n) for m in range(reach + 1) for n in range(reach + 1) if m + n > 0]
+    # (0, n) is (n, 0) turned
+    vectors = [[(m, n) for m in range(1, reach + 1) for n in range(reach + 1) if layer.cells(m, n) * len(layer.atoms) <= max_atoms] for layer in (bottom, top)]
+    vectors[1].sort(key=lambda pq: top.length(*pq))
+    lengths = np.array([top.length(*pq) for pq in vectors[1]])
     found: dict[int, Twist] = {}
-    for mn in vectors:
-        if mn[0] == 0 or bottom.cells(*mn) * len(bottom.atoms) > max_atoms:       # (0, n) is (n, 0) turned
-            continue
-        for pq in vectors:
-            if abs(bottom.length(*mn) / top.length(*pq) - 1) > max_strain:
-                continue
+    for mn in vectors[0]:
+        length = bottom.length(*mn)
+        first, last = np.searchsorted(lengths, [length / (1 + max_strain) - 1e-9, length / max(1 - max_strain, 1e-3) + 1e-9])
+        for pq in vectors[1][first:last]:
             twist = twist_of(bottom, top, mn, pq)
             key = round(twist.angle * 1e4)
             if twist.atoms <= max_atoms and (key not in found or (twist.atoms, abs(twist.strain)) < (found[key].atoms, abs(found[key].strain))):

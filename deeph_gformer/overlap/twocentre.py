@@ -147,8 +147,7 @@ class TwoCentre:
         vectors = structure.edge_vectors(keys)
         distance = np.linalg.norm(vectors, axis=1)
         itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
-        if not extrapolate:
-            self._require_known(structure, keys, distance, itself)
+        self._require_known(structure, keys, distance, itself, extrapolate)
         matrix = BlockMatrix(keys, structure.orbital_counts[keys[:, 3:]], np.zeros(int(structure.orbital_counts[keys[:, 3:]].prod(axis=1).sum())))
         partner = match_keys(reverse_keys(keys), keys)
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
@@ -192,7 +191,9 @@ class TwoCentre:
             size = blocks.shape[1] * blocks.shape[2]
             matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(len(blocks), size)
 
-    def _require_known(self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_]) -> None:
+    def _require_known(self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_],
+                       extrapolate: bool) -> None:
+        """Raise on pairs of elements without functions, and, unless extrapolating, on distances outside the valid range."""
         numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)
         known = ", ".join(f"{symbol(a)}-{symbol(b)}" for a, b in sorted(self.pairs))
         for a, b in np.unique(numbers[~itself], axis=0).tolist():
@@ -201,7 +202,7 @@ class TwoCentre:
             if table is None:
                 raise DataError(f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but '{structure.name}' has edges between them; known pairs: {known}")
             bad = mine[(distance[mine] < table.cutoff) & ~table.known(distance[mine])]
-            if not len(bad):
+            if extrapolate or not len(bad):
                 continue
             e = bad[np.argmin(distance[bad])]
             i, j = keys[e, 3:].tolist()

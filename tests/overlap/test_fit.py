@@ -101,8 +101,9 @@ def test_unknown_elements_shells_and_pairs_are_named(fitted: TwoCentre) -> None:
     with pytest.raises(DataError, match=r"atom 2 \(Si\).*shells \[0\]"):
         TableOverlap(fitted).overlap(dataclasses.replace(structure, orbital_types=((0, 1), (0,))))
     lacking = dataclasses.replace(fitted, pairs={pair: t for pair, t in fitted.pairs.items() if pair != (6, 14)})
-    with pytest.raises(DataError, match="no pair C-Si"):
-        TableOverlap(lacking).overlap(structure)
+    for brave in (False, True):
+        with pytest.raises(DataError, match="no pair C-Si"):
+            TableOverlap(lacking, extrapolate=brave).overlap(structure)
     assert len(TableOverlap(lacking).overlap(pair_at(fitted, 15.0))) == 2   # too far apart to matter
 
 
