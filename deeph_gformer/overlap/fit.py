@@ -26,6 +26,7 @@ _MARGIN = 0.4                           # Å: how far beyond the data functions 
 _SURE = 4.0                             # posterior deviations that must fit into the tolerance
 _MOST = 40_000                          # samples of one pair of elements that enter the fit
 _REACH = 3.0                            # Å: how far beyond the last block pairs without one are looked for
+_FUZZY = 0.5                            # Å: codes drop small blocks, so presence and absence may overlap a little
 _HARD = 1e-4                            # larger values at the last distance mean that S was cut, not that orbitals end
 
 
@@ -35,13 +36,14 @@ class Samples:
 
     Attributes:
         distance: (n,), Å. values: (n, F), means over ±m. forbidden: squared sum, count and largest of what distance alone cannot give.
-        absent: the least distance of a pair of atoms without a block, Å.
+        absent: the least distance of a pair of atoms without a block, Å, and absent_in: the structure where that is.
     """
 
     distance: list[NDArray[np.float64]] = dataclasses.field(default_factory=list)
     values: list[NDArray[np.float64]] = dataclasses.field(default_factory=list)
     forbidden: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0, 0.0])
     absent: float = np.inf
+    absent_in: str = ""
 
 
 def _bond_values(structure: Structure, matrix: BlockMatrix, index: NDArray[np.int64], a: Shells, b: Shells,
@@ -73,7 +75,7 @@ def collect(structures: Iterable[tuple[Structure, BlockMatrix]],
         shells by element, samples by pair of elements, on-site blocks by element.
 
     Raises:
-        DataError: atoms of one element differ in their shells.
+        DataError: atoms of one element differ in their shells, or a block has no partner (-R, j, i).
     """
     shells: dict[int, Shells] = {}
     samples: dict[tuple[int, int], Samples] = {}
@@ -83,6 +85,7 @@ def collect(structures: Iterable[tuple[Structure, BlockMatrix]],
             if shells.setdefault(z, tuple(mine)) != tuple(mine):
                 raise DataError(f"'{structure.name}': atom {atom + 1} ({symbol(z)}) has shells {list(mine)}, another structure has {list(shells[z])}; "
                                 "fit one basis at a time")
+        matrix.require_symmetric(f"S of '{structure.name}'")
         keys = matrix.keys
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
         itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
@@ -90,7 +93,7 @@ def collect(structures: Iterable[tuple[Structure, BlockMatrix]],
             onsite.setdefault(z, []).extend(matrix.block(e).astype(float) for e in np.flatnonzero(itself & (first == z)))
         for a, b in {(int(x), int(y)) for x, y in zip(first[~itself], second[~itself]) if x <= y}:
             # of (R, i, j) and (-R, j, i) one is enough; of unlike elements it is the one that starts at the lighter
-            half = (first == a) & (second == b) & ~itself & ((a != b) | (matrix.partner < 0) | (np.arange(len(keys)) < matrix.partner))
+            half = (first == a) & (second == b) & ~itself & ((a != b) | (np.arange(len(keys)) < matrix.partner))
             sample = samples.setdefault((a, b), Samples())
             distance, values = _bond_values(structure, matrix, np.flatnonzero(half), shells[a], shells[b], sample)
             if a == b:
@@ -111,8 +114,8 @@ def _absent(structure: Structure, matrix: BlockMatrix, samples: Mapping[tuple[in
     first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
     for (a, b), sample in samples.items():
         mine = distance[(first == a) & (second == b)]
-        if len(mine):
-            sample.absent = min(sample.absent, float(mine.min()))
+        if len(mine) and mine.min() < sample.absent:
+            sample.absent, sample.absent_in = float(mine.min()), structure.name
 
 
 def _intervals(grid: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -139,6 +142,9 @@ def _fit_pair(pair: tuple[int, int], sample: Samples, shells: Mapping[int, Shell
     present = float(distance[-1])
     edge = float(np.abs(values[distance > present - 0.02]).max())
     absent = min(sample.absent, present + _REACH)
+    if cutoff is None and absent < present - _FUZZY:
+        raise DataError(f"overlap fit: {symbol(pair[0])}-{symbol(pair[1])} blocks reach to {present:.3f} Å, but in '{sample.absent_in}' atoms {absent:.3f} Å "
+                        "apart have none: S is incomplete, or the set mixes bases. Leave such structures out, or say with --cutoff how far edges go")
     cutoff = cutoff or _cutoff(present, absent, edge, tolerance)
     high = max(present, cutoff) + _MARGIN
     part = np.unique(np.linspace(0, len(distance) - 1, min(len(distance), _MOST)).astype(int))

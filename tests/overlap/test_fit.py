@@ -188,6 +188,12 @@ def test_bad_input_to_a_fit(truth: TwoCentre) -> None:
     other = dataclasses.replace(structure, name="other", orbital_types=tuple((0, 1) for _ in structure.numbers))
     with pytest.raises(DataError, match="'other': atom 3"):
         collect([(structure, matrix), (other, matrix)])
+    with pytest.raises(DataError, match="asymmetric edge set"):
+        collect([(structure, matrix.select(np.arange(1, len(matrix))[matrix.keys[1:, 3] < 5]))])
+    length = np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1)
+    holes = matrix.select(np.flatnonzero((length < 2.5) | (length > 3.0)))
+    with pytest.raises(DataError, match="C-C blocks reach to 4.*but in '0' atoms 2[.].* apart have none"):
+        fit_samples(*collect([crystal(truth, 1), (structure, holes)]))
     with pytest.raises(DataError, match="no off-site block"):
         fit_samples({6: (0,)}, {}, {6: [np.eye(1)]})
 
