@@ -118,6 +118,8 @@ class TrainingConfig:
     """CPU threads; 0: torch's choice."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
+    devices: int = 1
+    """Processes of data-parallel training (one GPU or one torchrun rank each)."""
     precision: Literal["model", "bf16-mixed", "tf32"] = "model"
     """``model``: stage 1's dtype throughout; the others pay on GPUs."""
 

@@ -1,1 +1,1 @@
-
+"""Training of both stages with Lightning."""

@@ -1,0 +1,148 @@
+"""Batches of labelled structures for both stages, and the cache of stage 1's features."""
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from ..algebra.blocks import DirectSumToProduct
+from ..algebra.rotation import random_rotation, wigner_blocks
+from ..data.dataset import Sample
+from ..data.graph import Graph, batch_graphs, rotate_graph
+from ..gformer.invariants import Triplets, find_triplets
+from ..gformer.model import Irrep1
+from ..pipeline import rotate_flat
+from ..stage1.provider import Stage1Provider
+
+__all__ = ["Batch", "EpochSampler", "FeatureCache", "collate", "rotate_batch", "feature_bytes"]
+
+
+class Batch(NamedTuple):
+    """Several labelled structures as one graph.
+
+    Attributes:
+        graph: of all structures. label, mask: (E, K) or (E, 4, K), eV. partner: (E,), edge (-R, j, i).
+        features: stage 1's irreps, None where none are read. direct_sum: (E, D) of stage 1, None without stage 1. triplets: of Eq. 3.
+        edges: number of edges of each structure.
+    """
+
+    graph: Graph
+    label: Tensor
+    mask: Tensor
+    partner: Tensor
+    features: Irrep1 | None
+    direct_sum: Tensor | None
+    triplets: Triplets
+    edges: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device."""
+        def move(value: Any) -> Any:
+            if isinstance(value, (Tensor, Graph)):
+                return value.to(device)
+            if isinstance(value, Irrep1):
+                return Irrep1(*(tuple(t.to(device) for t in part) for part in value))
+            return Triplets(*(t.to(device) for t in value)) if isinstance(value, Triplets) else value
+
+        return Batch(*map(move, self))
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation that depends on seed and epoch only, so a resumed run sees what an unbroken one sees."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist())
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def feature_bytes(samples: Sequence[Sample], stage1: Stage1Provider) -> int:
+    """Memory of all cached features, bytes."""
+    node = sum(i.dim for i in stage1.node_irreps)
+    edge = sum(i.dim for i in stage1.edge_irreps) + stage1.targets.irreps(stage1.parity).dim
+    return sum(s.graph.nodes * node + s.graph.edges * edge for s in samples) * stage1.dtype.itemsize
+
+
+class FeatureCache:
+    """Stage 1 of every sample, run once: kept in memory, in files, or not at all."""
+
+    def __init__(self, stage1: Stage1Provider | None, mode: str, folder: pathlib.Path | None = None, features: bool = True) -> None:
+        """
+        Args:
+            stage1: None gives empty entries. mode: ``ram``, ``disk`` or ``off``. folder: for ``disk``. features: whether irreps are kept.
+        """
+        self.stage1, self.mode, self.folder, self.features = stage1, mode, folder, features
+        self._kept: dict[str, tuple[Irrep1 | None, Tensor | None]] = {}
+
+    def get(self, sample: Sample) -> tuple[Irrep1 | None, Tensor | None]:
+        """(irreps, direct sum) of a sample, on the CPU."""
+        if self.stage1 is None:
+            return None, None
+        key = sample.folder.resolve().as_posix()
+        if key in self._kept:
+            return self._kept[key]
+        path = self.folder / f"{sample.name}.pt" if self.mode == "disk" and self.folder else None
+        if path is not None and path.is_file():
+            node, edge, direct_sum = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return Irrep1(tuple(node), tuple(edge)) if self.features else None, direct_sum
+        out = self.stage1(sample.graph, features=self.features)
+        entry = (Irrep1(tuple(t.cpu() for t in out.node), tuple(t.cpu() for t in out.edge)) if self.features else None, out.direct_sum.cpu())
+        if self.mode == "ram":
+            self._kept[key] = entry
+        elif path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            irreps = entry[0] or Irrep1((), ())
+            torch.save((list(irreps.node), list(irreps.edge), entry[1]), path)
+        return entry
+
+
+def collate(samples: Sequence[Sample], entries: Sequence[tuple[Irrep1 | None, Tensor | None]], triplets: Sequence[Triplets]) -> Batch:
+    """Join samples, their stage-1 entries and triplets; indices are shifted."""
+    sizes = [s.graph.edges for s in samples]
+    starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist()
+    features, sums = None, None
+    if entries[0][0] is not None:
+        features = Irrep1(*(tuple(torch.cat([getattr(e[0], part)[p] for e in entries]) for p in range(len(getattr(entries[0][0], part)))) for part in ("node", "edge")))
+    if entries[0][1] is not None:
+        sums = torch.cat([e[1] for e in entries])
+    joined = Triplets(torch.cat([t.edge_j + s for t, s in zip(triplets, starts)]), torch.cat([t.edge_k + s for t, s in zip(triplets, starts)]),
+                      torch.cat([t.cosine for t in triplets]))
+    return Batch(batch_graphs([s.graph for s in samples]), torch.cat([s.label for s in samples]), torch.cat([s.mask for s in samples]),
+                 torch.cat([s.partner + n for s, n in zip(samples, starts)]), features, sums, joined, tuple(sizes))
+
+
+def rotate_batch(batch: Batch, to_product: DirectSumToProduct, node_irreps: Sequence[Any], edge_irreps: Sequence[Any], irreps_out: Any, seed: tuple[int, ...]) -> Batch:
+    """The batch in random axes: vectors turned, stage-1 irreps, direct sums and labels by Wigner-D (exact, stage 1 is not run again).
+
+    Args:
+        seed: of the rotation. The mask must cover whole shells (it does).
+    """
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    rotation = random_rotation(generator)
+    lmax = max(ir.l for irreps in (*node_irreps, *edge_irreps, irreps_out) for _, ir in irreps)
+    blocks = [b.to(batch.label.device) for b in wigner_blocks(rotation, lmax)]
+    turned = rotate_flat(to_product.inverse(batch.label), irreps_out, blocks)
+    features = batch.features
+    if features is not None:
+        features = Irrep1(tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, node_irreps)),
+                          tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, edge_irreps)))
+    sums = None if batch.direct_sum is None else rotate_flat(batch.direct_sum, irreps_out, blocks)
+    return batch._replace(graph=rotate_graph(batch.graph, rotation), label=to_product(turned), features=features, direct_sum=sums)
+
+
+def triplets_of(samples: Sequence[Sample]) -> list[Triplets]:
+    """Eq. 3's pairs of every sample."""
+    return [find_triplets(s.graph) for s in samples]

@@ -1,0 +1,135 @@
+"""The Lightning module of both stages: masked loss in the direct-product state, validation in meV."""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from ..algebra.blocks import DirectSumToProduct
+from ..config import TrainingConfig
+from ..data.dataset import hermitian_product, transpose_index
+from ..gformer.model import GFormer
+from ..stage1.embedded.network import DeepHE3Net
+from .batches import Batch, rotate_batch
+
+__all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss"]
+
+
+def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
+    """Mean over masked elements of the loss of |error| / unit (|.| of the complex difference).
+
+    Args:
+        error, mask: same shape. kind: ``mse``, ``mae`` or ``huber`` (quadratic below one unit). unit: eV.
+    """
+    size = torch.where(mask, error.abs(), error.abs().new_zeros(())) / unit
+    if kind == "mse":
+        value = size * size
+    elif kind == "mae":
+        value = size
+    else:
+        value = nn.functional.huber_loss(size, torch.zeros_like(size), reduction="none")
+    return value.sum() / mask.sum().clamp(min=1)
+
+
+class HamiltonianTask(pl.LightningModule):
+    """What both stages share. Subclasses give ``network`` and :meth:`error`."""
+
+    def __init__(self, network: nn.Module, to_product: DirectSumToProduct, settings: TrainingConfig, steps: int, unit: float) -> None:
+        """
+        Args:
+            network: what is trained. to_product: DStoDP. settings: see :class:`TrainingConfig`. steps: of the whole training. unit: of the loss, eV.
+        """
+        super().__init__()
+        self.network, self.to_product, self.settings, self.steps, self.unit = network, to_product, settings, steps, unit
+        self.register_buffer("transpose", transpose_index(to_product.targets), persistent=False)
+        self.start_optimizer: dict[str, Any] | None = None
+
+    def error(self, batch: Batch) -> Tensor:
+        """Prediction minus label, eV, (E, K) or (E, 4, K)."""
+        raise NotImplementedError
+
+    def _error(self, batch: Batch) -> Tensor:
+        error = self.error(batch)
+        return hermitian_product(error, batch.partner, self.transpose) if self.settings.hermitian else error
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """Loss of one batch."""
+        error = self._error(batch)
+        loss = masked_loss(error, batch.mask, self.settings.loss, self.unit)
+        mae = masked_loss(error.detach(), batch.mask, "mae", 1e-3)
+        self.log_dict({"train_loss": loss.detach(), "train_mae_meV": mae}, on_step=False, on_epoch=True, batch_size=len(batch.edges))
+        return loss
+
+    def validation_step(self, batch: Batch, number: int) -> None:
+        """MAE of one structure."""
+        error = self._error(batch)
+        self.log("val_mae_meV", masked_loss(error, batch.mask, "mae", 1e-3), batch_size=1, sync_dist=True)
+        self.log("val_mse_eV2", masked_loss(error, batch.mask, "mse", 1.0), batch_size=1, sync_dist=True)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Named tuples with graphs inside move themselves."""
+        return batch.to(device)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam (AdamW with weight decay), warm-up, and the schedule."""
+        s = self.settings
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        kind = torch.optim.AdamW if s.weight_decay else torch.optim.Adam
+        optimizer = kind(parameters, lr=s.learning_rate, betas=s.betas, weight_decay=s.weight_decay)
+        if self.start_optimizer is not None:
+            optimizer.load_state_dict({"state": self.start_optimizer["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+        if s.schedule == "plateau":
+            scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=s.plateau_patience, min_lr=s.min_learning_rate)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val_mae_meV"}}
+        floor = s.min_learning_rate / s.learning_rate
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, s.warmup_steps))
+            if s.schedule == "constant":
+                return warm
+            return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.steps)))))
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}}
+
+
+class Stage1Task(HamiltonianTask):
+    """DeepH-E3's network learns H itself."""
+
+    network: DeepHE3Net
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepared: dict[int, Any] = {}
+
+    def error(self, batch: Batch) -> Tensor:
+        """Prediction minus label. On the CPU, what depends on a structure only is made once (for batches of one)."""
+        graph = batch.graph
+        if graph.structures > 1 or graph.edge_vector.device.type != "cpu":
+            return self.to_product(self.network(graph)[0]) - batch.label
+        key = graph.edge_vector.data_ptr()
+        if key not in self._prepared:
+            self._prepared[key] = (graph, self.network.prepare(graph))
+        return self.to_product(self.network(graph, self._prepared[key][1])[0]) - batch.label
+
+
+class Stage2Task(HamiltonianTask):
+    """The GFormer learns the residual of stage 1, or H itself (``cascade=False``)."""
+
+    network: GFormer
+
+    def __init__(self, *args: Any, cascade: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cascade = cascade
+
+    def error(self, batch: Batch) -> Tensor:
+        """(Stage 1 plus) correction minus label."""
+        if self.settings.rotate and self.training:
+            net = self.network
+            batch = rotate_batch(batch, self.to_product, net.node_irreps, net.edge_irreps, net.irreps_out, (self.settings.seed, self.global_step))
+        h = self.network(batch.graph, batch.features, batch.triplets)
+        if self.cascade and batch.direct_sum is not None:
+            h = h + batch.direct_sum
+        return self.to_product(h) - batch.label

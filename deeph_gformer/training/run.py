@@ -1,0 +1,150 @@
+"""One training run on a task: loaders, Lightning trainer, logs, checkpoints, resume."""
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from ..config import TrainingConfig, to_mapping
+from ..errors import ConfigError
+from ..io.files import read_json, write_json
+from ..pipeline import resolve_device
+from .batches import Batch, EpochSampler
+from .module import HamiltonianTask
+
+__all__ = ["fit", "open_run", "loaders"]
+
+LAST, BEST = "last", "best"
+
+
+def open_run(output: str | os.PathLike[str], config: Any, resume: bool) -> pathlib.Path:
+    """Make the run folder and write its configuration, or check that an old one is of the same configuration.
+
+    Raises:
+        ConfigError: the folder holds another run, or there is nothing to resume.
+    """
+    folder = pathlib.Path(output)
+    path = folder / "config.json"
+    mine = json.loads(json.dumps(to_mapping(config)))
+    if resume:
+        if not path.is_file():
+            raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
+        old = read_json(path)
+        differs = sorted(f"{k}.{j}" if isinstance(mine.get(k), dict) else k for k in old for j in (old[k] if isinstance(old[k], dict) else [""])
+                         if (mine.get(k, {}).get(j) != old[k][j] if isinstance(old[k], dict) and isinstance(mine.get(k), dict) else mine.get(k) != old[k]))
+        differs = [d for d in dict.fromkeys(differs) if d not in ("training.epochs", "training.threads", "training.device", "output")]
+        if differs:
+            raise ConfigError(f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output")
+    elif path.exists():
+        raise ConfigError(f"{folder}: holds a run already; --resume continues it, or choose another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, mine)
+    return folder
+
+
+def loaders(train: Sequence[Any], val: Sequence[Any], join: Callable[[list[Any]], Batch], settings: TrainingConfig) -> tuple[DataLoader, DataLoader]:
+    """Shuffled training batches (reproducible per epoch) and one-structure validation batches."""
+    return (DataLoader(train, batch_size=settings.batch_size, sampler=EpochSampler(len(train), settings.seed), collate_fn=join),  # type: ignore[arg-type]
+            DataLoader(val, batch_size=1, collate_fn=join))  # type: ignore[arg-type]
+
+
+class EpochLine(Callback):
+    """One line per epoch, in meV, on standard output."""
+
+    def __init__(self, every: int, reference: float | None) -> None:
+        self.every, self.reference, self.start, self.best = every, reference, time.perf_counter(), float("inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.best = state["best"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the line."""
+        metrics = trainer.callback_metrics
+        value = float(metrics["val_mae_meV"])
+        self.best = min(self.best, value)
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.is_global_zero and (trainer.current_epoch % self.every == 0 or last):
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            ratio = f" | {value / self.reference:.3f} of stage 1" if self.reference else ""
+            print(f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
+                  f"val {value:9.4f} meV | best {self.best:9.4f} meV{ratio}", flush=True)
+
+
+class PlateauStop(Callback):
+    """Ends a ``plateau`` run when the learning rate has reached its floor."""
+
+    def __init__(self, floor: float) -> None:
+        self.floor = floor
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the rate."""
+        if not trainer.sanity_checking and trainer.optimizers[0].param_groups[0]["lr"] <= self.floor * 1.0001:
+            trainer.should_stop = True
+
+
+def fit(task: HamiltonianTask, train: DataLoader, val: DataLoader, folder: pathlib.Path, settings: TrainingConfig, *, resume: bool = False,
+        reference: float | None = None, every: int = 1, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    """Train, keep the best and the last state, and load the best weights into ``task.network``.
+
+    Args:
+        task: what is trained. train, val: see :func:`loaders`. folder: of the run (``logs/``, ``checkpoints/``).
+        resume: go on from ``checkpoints/last.ckpt``. reference: validation MAE of stage 1 in meV, for the lines. every: epochs between lines.
+
+    Returns:
+        ``{"epochs", "best_val_mae_meV", "seconds"}``.
+
+    Raises:
+        ConfigError: nothing to resume, an unknown device, or out of memory (says what to lower).
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = resolve_device(settings.device)
+    keep = ModelCheckpoint(folder / "checkpoints", BEST, monitor="val_mae_meV", save_top_k=1, save_last=True, enable_version_counter=False)
+    hooks: list[Callback] = [keep, EpochLine(every, reference), *callbacks]
+    if settings.early_stopping:
+        hooks.append(EarlyStopping("val_mae_meV", patience=settings.early_stopping))
+    if settings.schedule == "plateau":
+        hooks.append(PlateauStop(settings.min_learning_rate))
+    if settings.ema:
+        from lightning.pytorch.callbacks import EMAWeightAveraging
+
+        hooks.append(EMAWeightAveraging(decay=settings.ema))
+    if settings.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    trainer = pl.Trainer(
+        max_epochs=settings.epochs, accelerator=device.type if device.type != "cuda" else "gpu", devices=settings.devices,
+        logger=[TensorBoardLogger(folder, "logs", "tensorboard"), CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100)],
+        callbacks=hooks, gradient_clip_val=settings.gradient_clip or None, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        log_every_n_steps=10**9, precision="bf16-mixed" if settings.precision == "bf16-mixed" else None, use_distributed_sampler=settings.devices > 1)
+    last = folder / "checkpoints" / f"{LAST}.ckpt"
+    if resume and not last.is_file():
+        raise ConfigError(f"{last}: not there, so there is nothing to resume; start without --resume into another output")
+    start = time.perf_counter()
+    try:
+        trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise ConfigError("out of memory: lower training.batch_size, model.width or model.gated_channels, or set data.cache to disk") from None
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best = folder / "checkpoints" / f"{BEST}.ckpt"
+    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    task.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+    return {"epochs": trainer.current_epoch, "best_val_mae_meV": float(keep.best_model_score), "seconds": time.perf_counter() - start}
