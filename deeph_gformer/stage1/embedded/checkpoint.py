@@ -26,11 +26,13 @@ _BUFFERS = re.compile(r"(.*\.)?(output_mask|_w3j_\d+_\d+_\d+|width|offsets|tp\.t
 
 
 def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torch.Size]]:
-    """Official parameters in the order of ``Net.parameters()``: (official name, our name, slice of our flat parameter, official shape)."""
+    """Official parameters in the order of ``Net.parameters()`` (lin_pre, conv, lin_post, sc, norm, skip_connect): (official name, our name, slice of our flat parameter, official shape)."""
     modules = dict(net.named_modules())
-    for name, parameter in _in_official_order(net):
+    for name, parameter in net.named_parameters():
         owner, _, leaf = name.rpartition(".")
         module = modules[owner]
+        if not parameter.numel() and isinstance(module, (ChannelLinear, SelfConnection)):
+            continue                                                # e3nn keeps empty weights as buffers; empty parameters of e3LayerNorm are parameters
         if isinstance(module, EdgeTensorProduct):
             which = int(leaf == "weight2")
             for n, path in enumerate(module.paths):
@@ -39,15 +41,6 @@ def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torc
                 yield f"{owner}.weights{1 + which}.{n}", name, slice(start, start + shape.numel()), shape
         else:
             yield name, name, slice(0, parameter.numel()), parameter.shape
-
-
-def _in_official_order(net: DeepHE3Net) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """DeepH-E3 registers lin_pre, conv (tp, fc), lin_post, sc, norm, skip_connect; parameters of length zero are kept, as e3nn keeps them."""
-    yield from net.named_parameters()
-
-
-def _unsqueeze_bias(module: Any) -> bool:
-    return isinstance(module, (ChannelLinear, SelfConnection))
 
 
 def load_network(folder: ModelFolder, generation: Generation) -> DeepHE3Net:
@@ -104,6 +97,9 @@ def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[st
     state: dict[str, Tensor] = {}
     for name, ours, piece, shape in official_parameters(net):
         state[name] = own[ours].detach().reshape(-1)[piece].reshape(shape).clone()
+    for name, parameter in own.items():
+        if not parameter.numel():
+            state[name] = parameter.detach().clone()
     kind = dtype or net.lin_edge.weight.dtype
     state.update({name: value.to(kind) for name, value in _buffers(net, kind)})
     return state
@@ -128,8 +124,6 @@ def _buffers(net: DeepHE3Net, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
         if isinstance(module, (ChannelLinear, SelfConnection)):
             out = module.layout_out
             yield f"{owner}.output_mask", _ones(out.irreps, [key in module.layout_in.channels for key, _, _ in out.slots])
-            if isinstance(module, ChannelLinear) and f"{owner}.bias" not in dict(net.named_parameters()):
-                yield f"{owner}.bias", torch.zeros(0)
         elif isinstance(module, EdgeTensorProduct):
             conv = owner.rpartition(".")[0]
             yield f"{owner}.tp.weight", torch.zeros(0)
