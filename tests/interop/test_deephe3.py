@@ -1,0 +1,137 @@
+"""``eval`` against the files that DeepH-E3's own script wrote."""
+from __future__ import annotations
+
+import json
+import pathlib
+
+import h5py
+import numpy as np
+import pytest
+
+from deeph_gformer.errors import ConfigError
+from deeph_gformer.interop.deephe3 import evaluate_ini
+from deeph_gformer.interop.deephe3_ini import read_eval_ini
+
+from .conftest import golden
+
+INI = """; made from DeepH-E3's default, comments and all
+[basic]
+device = cpu      ; cpu or cuda
+dtype = {dtype}
+trained_model_dir = {model}
+output_dir = {output}
+target = hamiltonian
+inference = {inference}
+test_only = {test_only}
+
+[data]
+# a comment of the other kind
+graph_dir =
+DFT_data_dir =
+processed_data_dir = {processed}
+save_graph_dir = {output}/graph
+target_data = hamiltonian
+dataset_name = anything
+get_overlap = True
+"""
+
+
+def _ini(path: pathlib.Path, output: pathlib.Path, root: pathlib.Path, **changes: str) -> pathlib.Path:
+    values = {"dtype": "double", "model": str(root / "model"), "output": str(output), "inference": "True", "test_only": "False",
+              "processed": str(root / "structures"), **changes}
+    path.write_text(INI.format(**values))
+    return path
+
+
+def _same_blocks(mine: pathlib.Path, official: pathlib.Path, tolerance: float) -> int:
+    with h5py.File(mine) as a, h5py.File(official) as b:
+        assert set(a) == set(b)                                  # keys bit for bit
+        for key in b:
+            assert a[key].shape == b[key].shape and a[key].dtype == b[key].dtype
+            np.testing.assert_allclose(a[key][()], b[key][()], rtol=0, atol=tolerance)
+        return len(b)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("graphene_small_f64", 1e-10), ("bismuthene_soc_f64", 1e-10), ("graphene_e3nn044_f64", 1e-10)])
+def test_inference_equals_official(name: str, tolerance: float, tmp_path: pathlib.Path) -> None:
+    root = golden(name)
+    out = tmp_path / "out"
+    for folder in (root / "predictions").iterdir():
+        (out / folder.name).mkdir(parents=True)
+        (out / folder.name / "info.json").write_text('{"isspinful": null, "mine": 3}')
+    result = evaluate_ini(_ini(tmp_path / "eval.ini", out, root))
+    assert {r["name"] for r in result["structures"]} == {p.name for p in (root / "predictions").iterdir()}
+    for folder in (root / "predictions").iterdir():
+        assert _same_blocks(out / folder.name / "hamiltonians_pred.h5", folder / "hamiltonians_pred.h5", tolerance) > 100
+        info = json.loads((out / folder.name / "info.json").read_text())
+        assert info["mine"] == 3 and info["isspinful"] == json.loads((folder / "info.json").read_text())["isspinful"]
+    assert not (out / "test_result.h5").exists() and result["test_result"] is None
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    root, place = golden("graphene_small_f64"), tmp_path_factory.mktemp("test")
+    one = place / "in" / "graphene_3x3_0000"
+    one.parent.mkdir()
+    one.symlink_to((root / "structures" / one.name).resolve())
+    evaluate_ini(_ini(place / "eval.ini", place / "out", root, inference="False", test_only="True", processed=str(one.parent)))
+    return place / "out"
+
+
+def test_test_result_equals_official(tested: pathlib.Path) -> None:
+    root = golden("graphene_small_f64") / "test_result"
+    with h5py.File(tested / "test_result.h5") as a, h5py.File(root / "test_result.h5") as b:
+        assert set(a) == set(b)
+        for name in b:
+            mine, other = a[name], b[name]
+            assert set(mine) == set(other) and set(mine["structure"]) == set(other["structure"])
+            order = [np.lexsort(g["edge_key"][()].T) for g in (mine, other)]
+            for key in ("edge_key", "edge_attr", "label", "mask", "H_pred"):
+                assert mine[key].dtype == other[key].dtype
+                x, y = (np.asarray(g[key][()][o], dtype=float) for g, o in zip((mine, other), order))
+                np.testing.assert_allclose(x, y, rtol=0, atol=1e-10, err_msg=key)
+            x, y = (g["edge_index"][()][:, o] for g, o in zip((mine, other), order))
+            np.testing.assert_array_equal(x, y)
+            np.testing.assert_array_equal(mine["node_attr"][()], other["node_attr"][()])
+            for key in ("element", "lat", "sites"):
+                np.testing.assert_allclose(mine["structure"][key][()], other["structure"][key][()], rtol=0, atol=1e-12)
+    for file in ("dataset_info.json", "target_blocks.json"):
+        assert json.loads((tested / "src" / file).read_text()) == json.loads((root / "src" / file).read_text())
+    assert (tested / "src" / "train.ini").read_text() == (root / "src" / "train.ini").read_text()
+
+
+def test_test_only_writes_no_prediction(tested: pathlib.Path) -> None:
+    assert sorted(p.name for p in tested.iterdir()) == ["src", "test_result.h5"]
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (("inference = True", "inferrence = True"), ["line 8", "inferrence", "did you mean inference"]),
+    (("graph_dir =\n", "graph_dir = /x/HGraph-a-rFromDFT-edge=Aij.pkl\n"), ["line 13", "pickle", "processed_data_dir"]),
+    (("DFT_data_dir =\n", "DFT_data_dir = /dft\n"), ["line 14", "DeepH-pack", "DeepH-dock"]),
+    (("trained_model_dir = M", "trained_model_dir ="), ["line 5", "trained_model_dir is empty"]),
+    (("processed_data_dir = P\n", ""), ["line 11", "processed_data_dir is missing in [data]"]),
+    (("dtype = double", "dtype = half"), ["line 4", "float or double"]),
+    (("test_only = False", "test_only = True"), ["line 9", "inference = False"]),
+    (("[data]", "[date]"), ["line 11", "[date]", "[data]"]),
+    (("test_only = False", "test_only = maybe"), ["line 9", "True or False"]),
+    (("get_overlap = True", "device = cpu"), ["line 19", "belongs into [basic]"]),
+    (("target = hamiltonian", "target = density_matrix"), ["line 7", "only hamiltonian"]),
+    (("device = cpu ", "device cpu "), ["not an ini file"]),
+])
+def test_bad_ini_is_named_with_its_line(change: tuple[str, str], words: list[str], tmp_path: pathlib.Path) -> None:
+    text = INI.format(dtype="double", model="M", output="O", inference="True", test_only="False", processed="P")
+    assert change[0] in text
+    (tmp_path / "eval.ini").write_text(text.replace(*change))
+    with pytest.raises(ConfigError) as error:
+        read_eval_ini(tmp_path / "eval.ini")
+    assert "eval.ini" in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_defaults_and_cached_graph_note(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "HGraph-a-rFromDFT-edge=Aij.pkl").touch()
+    (tmp_path / "eval.ini").write_text(f"[basic]\ntrained_model_dir=m\noutput_dir=o\n[data]\nprocessed_data_dir=p\nsave_graph_dir={tmp_path}\n")
+    ini = read_eval_ini(tmp_path / "eval.ini")
+    assert (ini.device, ini.dtype, ini.inference, ini.test_only) == ("cpu", "float32", True, False)
+    assert "not read" in ini.notes[0]
