@@ -3,7 +3,7 @@
 Why our own: SuperLU knows neither Hermitian symmetry nor a good ordering for such matrices, and MUMPS (where it is installed) factorises
 complex Hermitian matrices as general ones, without their inertia. Atoms are ordered by nested dissection of the atom graph with their positions
 (A. George, SIAM J. Numer. Anal. 10, 345 (1973)); the fronts (I. S. Duff, J. K. Reid, ACM TOMS 9, 302 (1983)) are dense and large, so that all work is
-LAPACK's Bunch-Kaufman and BLAS-3. Pivoting stays inside a front; the caller checks residuals. The negative eigenvalues of the pivots are counted:
+LAPACK's Bunch-Kaufman and BLAS-3. Pivoting stays inside a chunk of a front; the caller checks residuals. The negative eigenvalues of the pivots are counted:
 by Sylvester's law of inertia their number is that of the eigenvalues of H c = E S c below sigma, for A = H - sigma S.
 """
 from __future__ import annotations
@@ -19,6 +19,8 @@ __all__ = ["dissect", "FrontalFactor", "Separator"]
 
 _LEAF_ATOMS = 24
 _PANEL = 512
+_CHUNK = 512
+"""Pivot rows eliminated together: Bunch-Kaufman within, BLAS-3 between. LAPACK's sytrf on whole fronts would be the slowest part."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _negative_pivots(factor: NDArray[np.number], pivots: NDArray[np.int32]) -> i
 
 
 class _Pivot:
-    """Bunch-Kaufman factor of one front's pivot block, solved with BLAS-3."""
+    """Bunch-Kaufman factor of one pivot block, solved with BLAS-3."""
 
     def __init__(self, block: NDArray[np.number]) -> None:
         n = len(block)
@@ -157,11 +159,13 @@ def _subtract_hermitian(c: NDArray[np.number], a: NDArray[np.number], x: NDArray
     for start in range(0, m, _PANEL):
         stop = min(start + _PANEL, m)
         c[start:, start:stop] -= a[start:] @ x[:, start:stop]
+        corner = np.tril(c[start:stop, start:stop], -1)
+        c[start:stop, start:stop] = corner + corner.conj().T + np.diag(c[start:stop, start:stop].diagonal().real)
         c[start:stop, stop:] = c[stop:, start:stop].conj().T
 
 
 class _Front:
-    """One factorised front: pivot rows, boundary rows, A11's factor and X = A11^-1 A12."""
+    """One factorised chunk: pivot rows, the rows left after it, A11's factor and X = A11^-1 A12."""
 
     def __init__(self, rows: NDArray[np.int64], boundary: NDArray[np.int64], pivot: _Pivot, x: NDArray[np.number]) -> None:
         self.rows, self.boundary, self.pivot, self.x = rows, boundary, pivot, x
@@ -205,37 +209,33 @@ class FrontalFactor:
         self._done[rows] = True
         boundary = np.unique(np.concatenate(columns))
         boundary = boundary[~self._done[boundary]]
-        p, m = len(rows), len(boundary)
+        p, total = len(rows), len(rows) + len(boundary)
         front = np.concatenate([rows, boundary])
-        self._position[front] = np.arange(p + m)
-        a11 = np.zeros((p, p), dtype=self.dtype, order="F")
-        a21 = np.zeros((m, p), dtype=self.dtype, order="F")
-        a22 = np.zeros((m, m), dtype=self.dtype, order="F")
+        self._position[front] = np.arange(total)
+        f = np.zeros((total, total), dtype=self.dtype, order="F")
         place = self._position[part.indices]
         line = np.repeat(np.arange(p), np.diff(part.indptr))
-        inside = (place >= 0) & (place < p)
-        a11[line[inside], place[inside]] = part.data[inside]
+        inside = place >= 0
+        f[line[inside], place[inside]] = part.data[inside]
         outside = place >= p
-        a21[place[outside] - p, line[outside]] = part.data[outside].conj()
+        f[place[outside], line[outside]] = part.data[outside].conj()
         while updates:
             child_rows, schur = updates.pop()
             where = self._position[child_rows]
-            mine = where < p
-            first, second = np.flatnonzero(mine), np.flatnonzero(~mine)
-            w1, w2 = where[first], where[second] - p
-            a11[np.ix_(w1, w1)] += schur[np.ix_(first, first)]
-            a21[np.ix_(w2, w1)] += schur[np.ix_(second, first)]
-            a22[np.ix_(w2, w2)] += schur[np.ix_(second, second)]
+            for start in range(0, len(where), _PANEL):                   # by columns, as Fortran order likes it
+                f[where[:, None], where[None, start:start + _PANEL]] += schur[:, start:start + _PANEL]
             del schur
         self._position[front] = -1
-        pivot = _Pivot(a11)
-        self.negative += pivot.negative
-        x = pivot.solve(a21.conj().T) if m else np.zeros((p, 0), dtype=self.dtype, order="F")
-        if m:
-            _subtract_hermitian(a22, a21, x)
-        self.entries += p * p + p * m
-        self._fronts.append(_Front(rows, boundary, pivot, x))
-        return boundary, a22
+        for start in range(0, p, _CHUNK):
+            stop = min(start + _CHUNK, p)
+            pivot = _Pivot(np.array(f[start:stop, start:stop], order="F"))
+            x = pivot.solve(f[stop:, start:stop].conj().T)
+            if stop < total:
+                _subtract_hermitian(f[stop:, stop:], f[stop:, start:stop], x)
+            self.negative += pivot.negative
+            self.entries += (stop - start) * (total - start)
+            self._fronts.append(_Front(front[start:stop], front[stop:], pivot, x))
+        return boundary, np.array(f[p:, p:], order="F")
 
     def solve(self, b: NDArray[np.number]) -> NDArray[np.number]:
         """A^-1 b for b (n,) or (n, m)."""

@@ -1,0 +1,125 @@
+"""The commands of the physics area, end to end, on a small model crystal."""
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from deeph_gformer.cli import main
+from deeph_gformer.io import BlockMatrix, Structure
+from deeph_gformer.io.folder import write_matrix
+from deeph_gformer.io.legacy import write_structure
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """Gapped honeycomb lattice (E = +-sqrt(0.09 + |t f|^2)) with a prediction whose hopping is 1 % off and whose zero is shifted by 50 meV."""
+    monkeypatch.chdir(tmp_path)
+    a = 2.46
+    lattice = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, 15.0]])
+    crystal = Structure(lattice, np.array([[0, 0, 7.5], [0, a / 3**0.5, 7.5]]), np.array([6, 6]), ((0,), (0,)), False,
+                        {"isspinful": False, "isorthogonal": True, "fermi_level": 0.05}, "honeycomb")
+    hops = [(0, 0, 0, 0, 1), (0, -1, 0, 0, 1), (-1, -1, 0, 0, 1)]
+
+    def matrix(t: float, shift: float) -> BlockMatrix:
+        keys = [(0, 0, 0, 0, 0), (0, 0, 0, 1, 1), *hops, *[(-x, -y, -z, j, i) for x, y, z, i, j in hops]]
+        return BlockMatrix.from_blocks(np.array(keys), [np.array([[v]]) for v in (0.3 + shift, -0.3 + shift, *[t] * 6)])
+
+    target = tmp_path / "honeycomb"
+    write_structure(target, crystal)
+    write_matrix(target, "hamiltonian", matrix(-2.7, 0.0), crystal)
+    write_matrix(target, "prediction", matrix(-2.727, 0.05), crystal)
+    return target
+
+
+def test_bands_shows_both_and_writes_everything(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = [word for name in ("b.png", "b.svg", "b.Band", "b.h5", "b.ase.json") for word in ("-o", name)]
+    assert main(["bands", str(folder), "--mesh", "6x6x1", "--npoints", "30", "--json", "all.json", *outputs]) == 0
+    out = capsys.readouterr().out
+    assert "path Γ M K Γ (ASE, HEX2D" in out and "dense LAPACK, 2 orbitals" in out and "stage 1" in out
+    data = json.loads(pathlib.Path("all.json").read_text())
+    assert [b["label"] for b in data["bands"]] == ["DFT", "stage 1"]
+    assert data["bands"][0]["fermi_eV"] == pytest.approx(0.0, abs=1e-9) and data["bands"][1]["fermi_eV"] == pytest.approx(0.05, abs=1e-9)
+    assert "counted below info.json's Fermi level" in data["bands"][1]["fermi_source"]
+    error = data["errors"]["stage 1"]
+    assert error["shift_meV"] == pytest.approx(0.0, abs=1e-6) and 10 < error["max_meV"] < 30       # the 50 meV shift is gauge, the 1 % is not
+    for name in ("b.png", "b.svg", "b.Band", "b.h5", "b.ase.json"):
+        assert pathlib.Path(name).stat().st_size > 200
+
+
+def test_bands_with_roles_and_path_file(folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refined = tmp_path / "refined"
+    refined.mkdir()
+    for name in folder.iterdir():
+        if name.name != "hamiltonians.h5":
+            (refined / name.name).write_bytes(name.read_bytes())
+    pathlib.Path("K_PATH").write_text("6 0 0 0 0.3333333333 0.3333333333 0 GAMMA K\n")
+    assert main(["bands", str(folder), "--refined", str(refined), "--stage1", str(folder), "--path-file", "K_PATH", "--electrons", "2", "--mesh", "3x3x1", "-o", "x.pdf"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Fermi level") == 3 and "refined" in out and "path Γ K (K_PATH)" in out
+
+
+def test_fermi_says_where_it_comes_from(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fermi", str(folder), "--valence", "C=1", "--mesh", "6x6x1", "--json", "f.json"]) == 0
+    data = json.loads(pathlib.Path("f.json").read_text())
+    assert data["fermi_eV"] == pytest.approx(0.0, abs=1e-9) and data["electrons"] == 2 and "valence electrons per element (C 1)" in data["source"]
+    assert main(["fermi", str(folder), "--fermi", "info"]) == 0
+    assert "0.050000 eV: info.json" in capsys.readouterr().out
+
+
+def test_dos_and_gap(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dos", str(folder), "--mesh", "9x9x1", "--fat", "1,2", "--json", "d.json", "-o", "d.png"]) == 0
+    data = json.loads(pathlib.Path("d.json").read_text())
+    assert np.abs(np.array(data["projected_per_eV"]["1"]) + data["projected_per_eV"]["2"] - np.array(data["dos_per_eV"])).max() < 1e-9
+    assert main(["gap", str(folder), "--mesh", "5x5x1", "--json", "g.json"]) == 0
+    assert "direct gap 0.6000 eV" in capsys.readouterr().out
+    data = json.loads(pathlib.Path("g.json").read_text())
+    assert sorted(np.round(np.abs(data["k_valence"]), 3))[1:] == [0.333, 0.333] and data["electrons"] == 2
+
+
+def test_compare_takes_out_the_gauge(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(folder), "--eigenvalues", "--mesh", "6x6x1", "--modes", "1", "--json", "c.json"]) == 0
+    data = json.loads(pathlib.Path("c.json").read_text())
+    assert data["hamiltonian"]["mu_eV"] == pytest.approx(0.05) and data["hamiltonian"]["max_meV"] == pytest.approx(27.0)
+    assert data["hamiltonian"]["raw_max_meV"] == pytest.approx(50.0) and data["ghosts"] == []
+    assert data["error_modes"][0]["energy_eV"] == pytest.approx(0.081, abs=1e-9) or data["error_modes"][0]["energy_eV"] == pytest.approx(-0.081, abs=1e-9)
+    assert "mu = <dH,S>/<S,S> = 50.0000 meV" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, message", [
+    (["bands", "nowhere"], "nowhere: no such folder"),
+    (["bands", "honeycomb", "--path", "GXZ"], "X, Z is no special point"),
+    (["bands", "honeycomb", "--path", "GM", "--path-file", "x"], "give one of them"),
+    (["bands", "honeycomb", "--nbands", "9"], "9 bands asked"),
+    (["bands", "honeycomb", "--fermi", "high"], "auto, info, or an energy"),
+    (["bands", "honeycomb", "-o", "x.gif"], "no band format ends like this"),
+    (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
+    (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
+    (["dos", "honeycomb", "--fat", "Mo-d"], "selects no orbital"),
+    (["dos", "honeycomb", "--mesh", "4x4"], "three positive integers"),
+    (["gap", "honeycomb", "--electrons", "3"], "half filled"),
+    (["fermi", "honeycomb", "--electrons", "9"], "2 bands hold"),
+])
+def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    assert main(words) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith(f"deeph-gformer {words[0]}: error: ") and re.search(message, line)
+
+
+def test_unknown_electrons_give_absolute_energies_with_a_note(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = json.loads((folder / "info.json").read_text())
+    (folder / "info.json").write_text(json.dumps({k: v for k, v in info.items() if k != "fermi_level"}))
+    assert main(["bands", str(folder), "--npoints", "10", "-o", "x.png"]) == 0
+    assert "no Fermi level, energies are absolute" in capsys.readouterr().err
+    assert main(["fermi", str(folder)]) == 2
+
+
+def test_no_hamiltonian(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "hamiltonians.h5").unlink()
+    (folder / "hamiltonians_pred.h5").unlink()
+    assert main(["bands", str(folder)]) == 2
+    assert "neither hamiltonians.h5 nor hamiltonians_pred.h5 is there" in capsys.readouterr().err
