@@ -5,6 +5,7 @@
 >>> level = bands.fermi_level(problem, electrons=72)
 >>> bands.band_structure(problem, "GMKG", fermi=level).plot("bands.png")
 """
+
 from __future__ import annotations
 
 from .bandstructure import band_structure
@@ -21,7 +22,37 @@ from .plot import plot_comparison, plot_dos, plot_fat, plot_spin
 from .result import Bands
 from .solve import solve_dense
 
-__all__ = ["BandError", "BandGap", "Bands", "BlochProblem", "Dos", "FermiLevel", "HamiltonianError", "KPath", "MeshSpectrum", "automatic_path", "band_curvature",
-           "band_gap", "band_structure", "compare", "compare_bands", "density_of_states", "effective_masses", "electrons_at", "error_modes", "fermi_level",
-           "find_ghosts", "fit_valence", "load", "mesh_spectrum", "plot_comparison", "plot_dos", "plot_fat", "plot_spin", "read_path_file", "seekpath_path",
-           "solve_dense", "velocities"]
+__all__ = [
+    "BandError",
+    "BandGap",
+    "Bands",
+    "BlochProblem",
+    "Dos",
+    "FermiLevel",
+    "HamiltonianError",
+    "KPath",
+    "MeshSpectrum",
+    "automatic_path",
+    "band_curvature",
+    "band_gap",
+    "band_structure",
+    "compare",
+    "compare_bands",
+    "density_of_states",
+    "effective_masses",
+    "electrons_at",
+    "error_modes",
+    "fermi_level",
+    "find_ghosts",
+    "fit_valence",
+    "load",
+    "mesh_spectrum",
+    "plot_comparison",
+    "plot_dos",
+    "plot_fat",
+    "plot_spin",
+    "read_path_file",
+    "seekpath_path",
+    "solve_dense",
+    "velocities",
+]

@@ -1,4 +1,5 @@
 """Bands of one Hamiltonian along a path: chooses the solver, says which, and keeps account of what is complete."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -88,10 +89,25 @@ def choose_solver(problem: BlochProblem, solver: Solver = "auto") -> tuple[str, 
     return "sparse", f"sparse shift-invert around the Fermi level, {n} orbitals (dense would need {n * n * 16 * 3 / 1e9:.0f} GB)"
 
 
-def band_structure(problem: BlochProblem, path: str | KPath | None = None, npoints: int = 120, solver: Solver = "auto", window: tuple[float, float] | None = None,
-                   nbands: int | None = None, fermi: FermiLevel | float | None = None, *, path_engine: Literal["auto", "ase", "seekpath"] = "auto",
-                   projections: str | None = None, spin: bool = False, s_threshold: float | None = None, processes: int = 1, device: str | None = None,
-                   engine: str = "auto", check: bool = True, progress: Callable[[int, int], None] | None = None) -> Bands:
+def band_structure(
+    problem: BlochProblem,
+    path: str | KPath | None = None,
+    npoints: int = 120,
+    solver: Solver = "auto",
+    window: tuple[float, float] | None = None,
+    nbands: int | None = None,
+    fermi: FermiLevel | float | None = None,
+    *,
+    path_engine: Literal["auto", "ase", "seekpath"] = "auto",
+    projections: str | None = None,
+    spin: bool = False,
+    s_threshold: float | None = None,
+    processes: int = 1,
+    device: str | None = None,
+    engine: str = "auto",
+    check: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Bands:
     """Bands along a path.
 
     Args:
@@ -124,8 +140,18 @@ def band_structure(problem: BlochProblem, path: str | KPath | None = None, npoin
     kpath = find_path(problem.structure, problem.periodic, path, npoints, path_engine)
     center = level.energy_eV if level else 0.0
     absolute = None if window is None else (window[0] + center, window[1] + center)
-    task = _Task(chosen, center, nbands or min(50, problem.size), absolute, parse_projections(problem, projections) if projections else {}, spin, s_threshold, device,
-                 engine, check)
+    task = _Task(
+        chosen,
+        center,
+        nbands or min(50, problem.size),
+        absolute,
+        parse_projections(problem, projections) if projections else {},
+        spin,
+        s_threshold,
+        device,
+        engine,
+        check,
+    )
     points = map_kpoints(functools.partial(_solve_point, task=task), problem, kpath.kpoints, processes, progress)
     if points[0].engine:
         sentence += f", {points[0].engine}"
@@ -156,19 +182,43 @@ def _assemble(problem: BlochProblem, path: KPath, points: list[_Point], level: F
     incomplete = sum(s.complete is False and not s.failure for s in solutions)
     failed = [(i, s) for i, s in enumerate(solutions) if s.failure]
     if failed:
-        notes.append(f"{len(failed)} of {len(path)} k-points did not converge and are not drawn, first k = {np.round(path.kpoints[failed[0][0]], 5).tolist()}: {failed[0][1].failure}")
+        notes.append(
+            f"{len(failed)} of {len(path)} k-points did not converge and are not drawn, "
+            f"first k = {np.round(path.kpoints[failed[0][0]], 5).tolist()}: {failed[0][1].failure}"
+        )
     if incomplete:
-        notes.append(f"{incomplete} of {len(path)} k-points are incomplete (the eigenvalue count finds states that the solver missed): drawn as dots, never joined")
+        notes.append(
+            f"{incomplete} of {len(path)} k-points are incomplete (the eigenvalue count finds states that the solver missed): drawn as dots, never joined"
+        )
     if unchecked:
         notes.append(f"{unchecked} of {len(path)} k-points were not checked for completeness: drawn as dots, never joined")
     overlaps = [s.smallest_overlap for s in solutions if s.smallest_overlap is not None]
     removed = max((s.removed for s in solutions), default=0)
     if removed:
-        notes.append(f"up to {removed} of {problem.size} states a k-point projected out, where S(k) has eigenvalues below the threshold (smallest {min(overlaps):.2g})")
+        notes.append(
+            f"up to {removed} of {problem.size} states a k-point projected out, where S(k) has eigenvalues below the threshold (smallest {min(overlaps):.2g})"
+        )
     elif overlaps and min(overlaps) < ILL_CONDITIONED:
-        notes.append(f"S(k) is ill-conditioned, smallest eigenvalue {min(overlaps):.2g}: errors of H are amplified, ghost bands are likely; consider --s-threshold")
-    return Bands(path, problem.structure.lattice, energies, level.energy_eV if level else None, level.source if level else "unknown", problem.label, problem.source,
-                 sentence, notes, base if counted else None, complete, complete & counted, problem.electrons_per_band, projections, spin)
+        notes.append(
+            f"S(k) is ill-conditioned, smallest eigenvalue {min(overlaps):.2g}: errors of H are amplified, ghost bands are likely; consider --s-threshold"
+        )
+    return Bands(
+        path,
+        problem.structure.lattice,
+        energies,
+        level.energy_eV if level else None,
+        level.source if level else "unknown",
+        problem.label,
+        problem.source,
+        sentence,
+        notes,
+        base if counted else None,
+        complete,
+        complete & counted,
+        problem.electrons_per_band,
+        projections,
+        spin,
+    )
 
 
 def _trim(bands: Bands, center: float, window: tuple[float, float] | None, nbands: int | None) -> Bands:
@@ -185,8 +235,16 @@ def _trim(bands: Bands, center: float, window: tuple[float, float] | None, nband
         keep &= (np.arange(len(keep)) >= low) & (np.arange(len(keep)) < low + nbands)
     index = np.flatnonzero(keep)
     if not len(index):
-        raise ConfigError(f"no band of {bands.source} enters the window {window[0] - center:g} to {window[1] - center:g} eV around {center:.4f} eV; is the Fermi level right?"
-                          if window else f"{bands.source}: no band left")
+        raise ConfigError(
+            f"no band of {bands.source} enters the window {window[0] - center:g} to {window[1] - center:g} eV around {center:.4f} eV; is the Fermi level right?"
+            if window
+            else f"{bands.source}: no band left"
+        )
     take = slice(index[0], index[-1] + 1)
-    return dataclasses.replace(bands, energies_eV=bands.energies_eV[:, take], first_band=None if bands.first_band is None else bands.first_band + int(index[0]),
-                               projections={k: v[:, take] for k, v in bands.projections.items()}, spin=None if bands.spin is None else bands.spin[:, take])
+    return dataclasses.replace(
+        bands,
+        energies_eV=bands.energies_eV[:, take],
+        first_band=None if bands.first_band is None else bands.first_band + int(index[0]),
+        projections={k: v[:, take] for k, v in bands.projections.items()},
+        spin=None if bands.spin is None else bands.spin[:, take],
+    )

@@ -2,6 +2,7 @@
 
 ``H(k) = sum_R exp(+2 pi i k.R) H(R)``, k in fractional coordinates, no atomic positions in the phase (DeepH-pack, OpenMX).
 """
+
 from __future__ import annotations
 
 import functools
@@ -55,11 +56,11 @@ class _BlochSum:
         keys, copies = matrix.keys, (spin if doubled else 1)
         new = np.ones(len(keys), dtype=bool)
         new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(axis=1)
-        pair = np.cumsum(new) - 1                                  # (E,) atom pair of each block
-        i, j = keys[new, 3], keys[new, 4]                          # (P,)
+        pair = np.cumsum(new) - 1  # (E,) atom pair of each block
+        i, j = keys[new, 3], keys[new, 4]  # (P,)
         columns = matrix.shapes[new, 1]
         length = np.bincount(i, weights=columns, minlength=len(counts)).astype(np.int64)
-        before = np.cumsum(columns) - columns                      # (P,) columns of earlier pairs, then of the same atom i
+        before = np.cumsum(columns) - columns  # (P,) columns of earlier pairs, then of the same atom i
         before -= np.concatenate([[0], np.cumsum(length)])[i]
         self.indptr = np.concatenate([[0], np.cumsum(np.repeat(length, sizes))]).astype(np.int64)
         index_type = np.int32 if self.indptr[-1] < 2**31 and self.n < 2**31 else np.int64
@@ -72,7 +73,7 @@ class _BlochSum:
             p = pair[block[start]]
             places = []
             for c in range(copies):
-                line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)          # (p, rows)
+                line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)  # (p, rows)
                 place = self.indptr[line][:, :, None] + before[p][:, None, None] + np.arange(cols)
                 place = place.astype(index_type)
                 self.indices[place] = (first[j[p]] + c * counts[j[p]])[:, None, None] + np.arange(cols)
@@ -108,8 +109,17 @@ class BlochProblem:
         notes: what was found and done while reading (H-only blocks, projections), one sentence each.
     """
 
-    def __init__(self, structure: Structure, h: BlockMatrix, s: BlockMatrix | None = None, *, label: str = "", source: str = "Hamiltonian",
-                 predicted: bool = False, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        h: BlockMatrix,
+        s: BlockMatrix | None = None,
+        *,
+        label: str = "",
+        source: str = "Hamiltonian",
+        predicted: bool = False,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         """Check shapes and keys, and work out the sparsity patterns.
 
         Args:
@@ -123,7 +133,9 @@ class BlochProblem:
         self.predicted, self.notes = predicted, list(notes)
         self.spin = self._spin_factor(h, "H")
         if self._spin_factor(self.s, "S") != 1:
-            raise DataError(f"{source}: its overlap is spin-doubled (blocks of 2n x 2n); DeepH's overlaps are spinless: keep the upper left n x n of each block")
+            raise DataError(
+                f"{source}: its overlap is spin-doubled (blocks of 2n x 2n); DeepH's overlaps are spinless: keep the upper left n x n of each block"
+            )
         self.missing_in_s = np.flatnonzero(match_keys(h.keys, self.s.keys) < 0)
         self.missing_in_h = np.flatnonzero(match_keys(self.s.keys, h.keys) < 0)
         self._report_keys()
@@ -133,16 +145,20 @@ class BlochProblem:
             raise DataError(f"{self.source}: {name} holds no block")
         count = len(self.structure)
         if matrix.keys[:, 3:].min() < 0 or matrix.keys[:, 3:].max() >= count:
-            raise DataError(f"{self.source}: {name} has blocks of atom {matrix.keys[:, 3:].max() + 1}, the structure '{self.structure.name}' has {count} atoms; "
-                            "they belong to different structures")
+            raise DataError(
+                f"{self.source}: {name} has blocks of atom {matrix.keys[:, 3:].max() + 1}, the structure '{self.structure.name}' has {count} atoms; "
+                "they belong to different structures"
+            )
         expected = self.structure.orbital_counts[matrix.keys[:, 3:]]
         for factor in (1, 2):
             if (matrix.shapes == factor * expected).all():
                 return factor
         factor = 2 if (matrix.shapes[0] == 2 * expected[0]).all() else 1
         wrong = int(np.flatnonzero((matrix.shapes != factor * expected).any(axis=1))[0])
-        raise DataError(f"{self.source}: block {format_key(matrix.keys[wrong])} of {name} has shape {tuple(matrix.shapes[wrong].tolist())}; the orbitals of its "
-                        f"atoms ask for {tuple(expected[wrong].tolist())}, or twice that with spin-orbit coupling, the same for all blocks")
+        raise DataError(
+            f"{self.source}: block {format_key(matrix.keys[wrong])} of {name} has shape {tuple(matrix.shapes[wrong].tolist())}; the orbitals of its "
+            f"atoms ask for {tuple(expected[wrong].tolist())}, or twice that with spin-orbit coupling, the same for all blocks"
+        )
 
     def _report_keys(self) -> None:
         if len(self.missing_in_s) == len(self.h):
@@ -150,12 +166,16 @@ class BlochProblem:
         orthogonal = not self.s.keys[:, :3].any() and len(self.s) == len(self.structure)
         if len(self.missing_in_s) and not orthogonal:
             largest = max(float(np.abs(self.h.block(int(e))).max(initial=0.0)) for e in self.missing_in_s)
-            self.notes.append(f"{len(self.missing_in_s)} of {len(self.h)} blocks are in H and not in S (first {format_key(self.h.keys[self.missing_in_s[0]])}, "
-                              f"max |H| {largest * 1e3:.3g} meV): their overlap is taken as zero")
+            self.notes.append(
+                f"{len(self.missing_in_s)} of {len(self.h)} blocks are in H and not in S (first {format_key(self.h.keys[self.missing_in_s[0]])}, "
+                f"max |H| {largest * 1e3:.3g} meV): their overlap is taken as zero"
+            )
         if len(self.missing_in_h):
             largest = max(float(np.abs(self.s.block(int(e))).max(initial=0.0)) for e in self.missing_in_h)
-            self.notes.append(f"{len(self.missing_in_h)} of {len(self.s)} blocks are in S and not in H (first {format_key(self.s.keys[self.missing_in_h[0]])}, "
-                              f"max |S| {largest:.3g}): their H is taken as zero; is the Hamiltonian's cutoff shorter than the overlap's?")
+            self.notes.append(
+                f"{len(self.missing_in_h)} of {len(self.s)} blocks are in S and not in H (first {format_key(self.s.keys[self.missing_in_h[0]])}, "
+                f"max |S| {largest:.3g}): their H is taken as zero; is the Hamiltonian's cutoff shorter than the overlap's?"
+            )
 
     def __repr__(self) -> str:
         return f"BlochProblem({self.label or self.structure.name!r}, {self.structure.formula}, {self.size} orbitals{', spin-orbit' if self.spin == 2 else ''})"
@@ -220,7 +240,7 @@ class BlochProblem:
     def _derivative(self, which: int, k: ArrayLike) -> Iterator[NDArray[np.complex128]]:
         matrix = (self.h, self.s)[which]
         phases = bloch_phases(matrix.keys[:, :3], k)
-        shift = matrix.keys[:, :3] @ self.structure.lattice                   # (E, 3), R in Å
+        shift = matrix.keys[:, :3] @ self.structure.lattice  # (E, 3), R in Å
         for axis in range(3):
             yield self._sums[which].csr(1j * shift[:, axis] * phases).toarray()
 

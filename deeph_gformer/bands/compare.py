@@ -1,4 +1,5 @@
 """Two Hamiltonians or two band structures against each other, with the gauge H -> H + mu S taken out, and the hunt for ghost bands."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -53,7 +54,9 @@ def _spin_doubled(s: BlockMatrix, shapes: NDArray[np.int64]) -> BlockMatrix:
         return s
     if (2 * s.shapes != shapes).any():
         wrong = int(np.flatnonzero((2 * s.shapes != shapes).any(axis=1))[0])
-        raise DataError(f"block {format_key(s.keys[wrong])}: H is {tuple(shapes[wrong].tolist())}, S is {tuple(s.shapes[wrong].tolist())}; neither equal nor spin-doubled")
+        raise DataError(
+            f"block {format_key(s.keys[wrong])}: H is {tuple(shapes[wrong].tolist())}, S is {tuple(s.shapes[wrong].tolist())}; neither equal nor spin-doubled"
+        )
     return BlockMatrix.from_blocks(s.keys, [np.kron(np.eye(2), block) for _, block in s])
 
 
@@ -73,8 +76,11 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
     a, b = h1.select(common), h2.select(place[common])
     if (a.shapes != b.shapes).any():
         wrong = int(np.flatnonzero((a.shapes != b.shapes).any(axis=1))[0])
-        raise DataError(f"block {format_key(a.keys[wrong])} is {tuple(a.shapes[wrong].tolist())} in the first and {tuple(b.shapes[wrong].tolist())} in the second Hamiltonian; "
-                        "do both have spin-orbit coupling, and the same basis?")
+        raise DataError(
+            f"block {format_key(a.keys[wrong])} is {tuple(a.shapes[wrong].tolist())} in the first and "
+            f"{tuple(b.shapes[wrong].tolist())} in the second Hamiltonian; "
+            "do both have spin-orbit coupling, and the same basis?"
+        )
     dtype = np.result_type(a.values.dtype, b.values.dtype, np.float64)
     difference = b.values.astype(dtype) - a.values
     in_s = match_keys(a.keys, s.keys)
@@ -94,8 +100,15 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
         size = np.abs(x) * 1e3
         return float(size.mean()), float(np.sqrt((size**2).mean())), float(size.max())
 
-    return HamiltonianError(mu, *figures(difference), *figures(rest), len(common), len(h1) - len(common), len(h2) - len(common),
-                            tuple((format_key(a.keys[e]), float(means[e])) for e in order))
+    return HamiltonianError(
+        mu,
+        *figures(difference),
+        *figures(rest),
+        len(common),
+        len(h1) - len(common),
+        len(h2) - len(common),
+        tuple((format_key(a.keys[e]), float(means[e])) for e in order),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +135,16 @@ class BandError:
 
 def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if one.kpoints.shape != two.kpoints.shape or np.abs(one.kpoints - two.kpoints).max() > 1e-6:
-        raise ConfigError(f"bands '{one.label}' and '{two.label}' lie on different k-paths ({len(one.kpoints)} and {len(two.kpoints)} points); compute both on one path")
+        raise ConfigError(
+            f"bands '{one.label}' and '{two.label}' lie on different k-paths ({len(one.kpoints)} and {len(two.kpoints)} points); compute both on one path"
+        )
     if one.first_band is None or two.first_band is None:
         name = one.label if one.first_band is None else two.label
         raise ConfigError(f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands cannot be told apart; run without --no-check")
     low = max(one.first_band, two.first_band)
     high = min(one.first_band + one.energies_eV.shape[1], two.first_band + two.energies_eV.shape[1])
-    a = one.aligned_eV[:, low - one.first_band:max(low, high) - one.first_band]
-    b = two.aligned_eV[:, low - two.first_band:max(low, high) - two.first_band]
+    a = one.aligned_eV[:, low - one.first_band : max(low, high) - one.first_band]
+    b = two.aligned_eV[:, low - two.first_band : max(low, high) - two.first_band]
     return a, b
 
 
@@ -145,8 +160,15 @@ def compare_bands(reference: Bands, other: Bands, window_eV: float = 3.0) -> Ban
     if not inside.any():
         raise ConfigError(f"no common state of '{reference.label}' and '{other.label}' lies within {window_eV:g} eV of the Fermi level; is it right?")
     error = (b - a)[inside] * 1e3
-    return BandError(float(np.abs(error).mean()), float(np.sqrt((error**2).mean())), float(np.abs(error).max()), float(error.mean()), float(error.std()),
-                     int(inside.sum()), float(window_eV))
+    return BandError(
+        float(np.abs(error).mean()),
+        float(np.sqrt((error**2).mean())),
+        float(np.abs(error).max()),
+        float(error.mean()),
+        float(error.std()),
+        int(inside.sum()),
+        float(window_eV),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +266,9 @@ def error_modes(reference: BlochProblem, other: BlochProblem, k: ArrayLike = (0.
     try:
         values, vectors = scipy.linalg.eigh(difference, s)
     except scipy.linalg.LinAlgError:
-        raise DataError(f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; error modes need a positive definite overlap") from None
+        raise DataError(
+            f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; error modes need a positive definite overlap"
+        ) from None
     order = np.argsort(-np.abs(values))[:count]
     return [ErrorMode(float(values[n]), blame_blocks(reference, difference, vectors[:, n])) for n in order]
 
@@ -255,5 +279,12 @@ def mesh_bands(spectrum: MeshSpectrum, fermi: FermiLevel | None, label: str) -> 
     kpoints = spectrum.kpoints[index]
     path = KPath(kpoints, np.zeros(len(index)), tuple((i, i + 1) for i in range(len(index))), (), f"{'x'.join(map(str, spectrum.mesh))} mesh")
     energies = np.where(np.isfinite(spectrum.energies[index]), spectrum.energies[index], np.nan)
-    return Bands(path, spectrum.lattice, energies, fermi.energy_eV if fermi else None, fermi.source if fermi else "unknown", label,
-                 electrons_per_band=spectrum.electrons_per_band)
+    return Bands(
+        path,
+        spectrum.lattice,
+        energies,
+        fermi.energy_eV if fermi else None,
+        fermi.source if fermi else "unknown",
+        label,
+        electrons_per_band=spectrum.electrons_per_band,
+    )

@@ -4,6 +4,7 @@ First order: V_ab = <a| dH - E dS |b> within a group of degenerate states; its e
 Second order, along a direction, in the eigenbasis of V:
 ``d2E = <n| d2H - E d2S |n> - (V dS + dS V)_nn + 2 sum_m |<m| dH - E dS |n>|^2 / (E_n - E_m)``, m outside the group.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -68,8 +69,9 @@ def _checked(problem: BlochProblem, bands: Sequence[int] | None) -> NDArray[np.i
     return chosen
 
 
-def band_curvature(problem: BlochProblem, k: ArrayLike, direction: ArrayLike, bands: Sequence[int] | None = None, degeneracy_eV: float = 1e-4
-                   ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def band_curvature(
+    problem: BlochProblem, k: ArrayLike, direction: ArrayLike, bands: Sequence[int] | None = None, degeneracy_eV: float = 1e-4
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """First and second derivative of E along a Cartesian direction.
 
     Args:
@@ -91,7 +93,7 @@ def band_curvature(problem: BlochProblem, k: ArrayLike, direction: ArrayLike, ba
     for matrix, sums in zip((problem.h, problem.s), problem._sums):
         along = matrix.keys[:, :3] @ problem.structure.lattice @ u
         phases = bloch_phases(matrix.keys[:, :3], k)
-        parts.append([sums.csr(1j * along * phases), sums.csr(-along**2 * phases)])
+        parts.append([sums.csr(1j * along * phases), sums.csr(-(along**2) * phases)])
     (dh, d2h), (ds, d2s) = parts
     slope, curvature = np.zeros(problem.size), np.zeros(problem.size)
     for group in _groups(energies, degeneracy_eV):
@@ -103,7 +105,7 @@ def band_curvature(problem: BlochProblem, k: ArrayLike, direction: ArrayLike, ba
         slopes, rotation = np.linalg.eigh((v + v.conj().T) / 2)
         a, one = a @ rotation, one @ rotation
         others = np.setdiff1d(np.arange(problem.size), group)
-        coupling = c[:, others].conj().T @ one                                            # (m, g)
+        coupling = c[:, others].conj().T @ one  # (m, g)
         w = a.conj().T @ (d2h @ a - e * (d2s @ a)) + 2 * coupling.conj().T @ (coupling / (e - energies[others])[:, None])
         s_one = a.conj().T @ (ds @ a)
         w = w - slopes[:, None] * s_one - s_one * slopes[None, :]
@@ -153,7 +155,7 @@ def effective_masses(problem: BlochProblem, k: ArrayLike, bands: Sequence[int], 
     for group in _groups(energies, degeneracy_eV):
         if len(group) > 1 and np.abs(tensor[group] - tensor[group[:1]]).max() > 1e-3 * max(1.0, float(np.abs(tensor[group]).max())):
             tensor[group] = np.nan
-    in_plane = np.linalg.svd(problem.structure.lattice[list(problem.periodic)])[2][:sum(problem.periodic)] if any(problem.periodic) else np.zeros((0, 3))
+    in_plane = np.linalg.svd(problem.structure.lattice[list(problem.periodic)])[2][: sum(problem.periodic)] if any(problem.periodic) else np.zeros((0, 3))
     result = []
     for band in chosen:
         if np.isnan(tensor[band]).any() or not len(in_plane):

@@ -1,4 +1,5 @@
 """Density of states, total and projected: Gaussian or Fermi broadening, or linear tetrahedra (ASE's)."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -43,9 +44,17 @@ class Dos:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
-        return {"kind": "deeph-gformer dos", "label": self.label, "energies_eV": self.energies_eV.tolist(), "dos_per_eV": self.total.tolist(),
-                "projected_per_eV": {k: v.tolist() for k, v in self.projected.items()}, "fermi": self.fermi.to_dict() if self.fermi else None,
-                "method": self.method, "width_eV": self.width_eV, "mesh": list(self.mesh)}
+        return {
+            "kind": "deeph-gformer dos",
+            "label": self.label,
+            "energies_eV": self.energies_eV.tolist(),
+            "dos_per_eV": self.total.tolist(),
+            "projected_per_eV": {k: v.tolist() for k, v in self.projected.items()},
+            "fermi": self.fermi.to_dict() if self.fermi else None,
+            "method": self.method,
+            "width_eV": self.width_eV,
+            "mesh": list(self.mesh),
+        }
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`to_dict`."""
@@ -84,7 +93,7 @@ def _broadened(spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDArr
     for number, (level, share) in enumerate(zip(spectrum.energies, spectrum.weights)):
         near = (level > grid[0] - 30 * width) & (level < grid[-1] + 30 * width)
         x = (grid[:, None] - level[near]) / width
-        kernel = np.exp(-0.5 * np.minimum(x**2, 1400.0)) / np.sqrt(2 * np.pi) if method == "gaussian" else 0.25 / np.cosh(np.clip(x / 2, -300, 300))**2
+        kernel = np.exp(-0.5 * np.minimum(x**2, 1400.0)) / np.sqrt(2 * np.pi) if method == "gaussian" else 0.25 / np.cosh(np.clip(x / 2, -300, 300)) ** 2
         result += share * kernel @ (np.ones(near.sum()) if weights is None else weights[number, near]) / width
     return result
 
@@ -102,9 +111,20 @@ def _tetrahedra(spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDAr
     return linear_tetrahedron_integration(cell, values.reshape(*full, -1), grid, weights=share.reshape(*full, -1))
 
 
-def density_of_states(problem: BlochProblem, mesh: str | Sequence[int] | None = None, *, method: Smearing = "gaussian", width_eV: float = 0.05,
-                      window: tuple[float, float] | None = None, points: int | None = None, projections: str | Sequence[str] | None = None, fermi: FermiLevel | None = None,
-                      spectrum: MeshSpectrum | None = None, s_threshold: float | None = None, processes: int = 1) -> Dos:
+def density_of_states(
+    problem: BlochProblem,
+    mesh: str | Sequence[int] | None = None,
+    *,
+    method: Smearing = "gaussian",
+    width_eV: float = 0.05,
+    window: tuple[float, float] | None = None,
+    points: int | None = None,
+    projections: str | Sequence[str] | None = None,
+    fermi: FermiLevel | None = None,
+    spectrum: MeshSpectrum | None = None,
+    s_threshold: float | None = None,
+    processes: int = 1,
+) -> Dos:
     """Density of states per cell (both spins), and its Mulliken projections.
 
     Args:
@@ -136,5 +156,14 @@ def density_of_states(problem: BlochProblem, mesh: str | Sequence[int] | None = 
     grid = np.linspace(low, high, points)
     make = (lambda w: _tetrahedra(spectrum, grid, w)) if method == "tetrahedron" else (lambda w: _broadened(spectrum, grid, w, method, width_eV))
     per_band = spectrum.electrons_per_band
-    return Dos(grid, per_band * make(None), {name: per_band * make(w) for name, w in spectrum.projections.items()}, fermi, method,
-               None if method == "tetrahedron" else width_eV, spectrum.mesh, problem.label, problem.structure)
+    return Dos(
+        grid,
+        per_band * make(None),
+        {name: per_band * make(w) for name, w in spectrum.projections.items()},
+        fermi,
+        method,
+        None if method == "tetrahedron" else width_eV,
+        spectrum.mesh,
+        problem.label,
+        problem.structure,
+    )

@@ -1,4 +1,5 @@
 """The Fermi level by counting electrons on a k mesh (smearing or linear tetrahedra), and where the number of electrons comes from."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -45,8 +46,16 @@ class FermiLevel:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
-        return {"fermi_eV": self.energy_eV, "source": self.source, "electrons": self.electrons, "electrons_source": self.electrons_source,
-                "mesh": list(self.mesh) if self.mesh else None, "method": self.method, "width_eV": self.width_eV, "insulating": self.insulating}
+        return {
+            "fermi_eV": self.energy_eV,
+            "source": self.source,
+            "electrons": self.electrons,
+            "electrons_source": self.electrons_source,
+            "mesh": list(self.mesh) if self.mesh else None,
+            "method": self.method,
+            "width_eV": self.width_eV,
+            "insulating": self.insulating,
+        }
 
 
 def parse_valence(text: str) -> dict[str, float]:
@@ -137,7 +146,7 @@ def simplex_fraction(corners: NDArray[np.float64], mu: float) -> NDArray[np.floa
     last = 1.0 - high**d / math.prod(gap(d, i) for i in range(d))
     if d == 3:
         x = mu - e[1]
-        middle = (gap(1, 0)**2 + 3 * gap(1, 0) * x + 3 * x**2 - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3) / (gap(2, 0) * gap(3, 0))
+        middle = (gap(1, 0) ** 2 + 3 * gap(1, 0) * x + 3 * x**2 - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3) / (gap(2, 0) * gap(3, 0))
         result = np.where(mu < e[1], first, np.where(mu < e[2], middle, last))
     else:
         result = np.where(mu < e[1], first, last)
@@ -147,7 +156,7 @@ def simplex_fraction(corners: NDArray[np.float64], mu: float) -> NDArray[np.floa
 def electrons_at(spectrum: MeshSpectrum, mu: float, method: Smearing = "gaussian", width_eV: float = DEFAULT_WIDTH_EV) -> float:
     """Electrons per cell with the Fermi level at ``mu`` (eV)."""
     if method == "tetrahedron":
-        corners = np.sort(spectrum.energies[_simplices(spectrum.full)], axis=1)              # (number, d + 1, B)
+        corners = np.sort(spectrum.energies[_simplices(spectrum.full)], axis=1)  # (number, d + 1, B)
         fraction = simplex_fraction(np.moveaxis(np.where(np.isfinite(corners), corners, 1e6), 1, 0), mu)
         return float(spectrum.electrons_per_band * fraction.sum(axis=1).mean())
     return float(spectrum.electrons_per_band * (spectrum.weights @ occupations(spectrum.energies, mu, method, width_eV)).sum())
@@ -173,13 +182,26 @@ def find_level(spectrum: MeshSpectrum, electrons: float, method: Smearing = "gau
         if bottom > top + (1e-6 if method == "tetrahedron" else 6 * width_eV):
             return float(top + bottom) / 2, True
     finite = energies[np.isfinite(energies)]
-    level = brentq(lambda mu: electrons_at(spectrum, mu, method, width_eV) - electrons, finite.min() - 10 * width_eV - 1, finite.max() + 10 * width_eV + 1, xtol=1e-9)
+    level = brentq(
+        lambda mu: electrons_at(spectrum, mu, method, width_eV) - electrons, finite.min() - 10 * width_eV - 1, finite.max() + 10 * width_eV + 1, xtol=1e-9
+    )
     return float(level), False
 
 
-def fermi_level(problem: BlochProblem, electrons: float | None = None, mesh: str | Sequence[int] | None = None, smearing: Smearing = "gaussian",
-                width_eV: float = DEFAULT_WIDTH_EV, *, valence: Mapping[str, float] | None = None, count_at_info: bool = False, spectrum: MeshSpectrum | None = None,
-                electrons_source: str | None = None, s_threshold: float | None = None, processes: int = 1) -> FermiLevel:
+def fermi_level(
+    problem: BlochProblem,
+    electrons: float | None = None,
+    mesh: str | Sequence[int] | None = None,
+    smearing: Smearing = "gaussian",
+    width_eV: float = DEFAULT_WIDTH_EV,
+    *,
+    valence: Mapping[str, float] | None = None,
+    count_at_info: bool = False,
+    spectrum: MeshSpectrum | None = None,
+    electrons_source: str | None = None,
+    s_threshold: float | None = None,
+    processes: int = 1,
+) -> FermiLevel:
     """The Fermi level by electron counting.
 
     Args:
@@ -196,19 +218,26 @@ def fermi_level(problem: BlochProblem, electrons: float | None = None, mesh: str
     known = electron_number(problem.structure, electrons, valence)
     stated = info_fermi_eV(problem.structure)
     if known is None and not (count_at_info and stated is not None):
-        raise ConfigError(f"{problem.source}: the number of electrons is unknown (no 'occupation' in info.json); give --electrons N or --valence C=4,..., "
-                          "or take info.json's Fermi level with --fermi info")
+        raise ConfigError(
+            f"{problem.source}: the number of electrons is unknown (no 'occupation' in info.json); give --electrons N or --valence C=4,..., "
+            "or take info.json's Fermi level with --fermi info"
+        )
     spectrum = spectrum or mesh_spectrum(problem, mesh, s_threshold=s_threshold, processes=processes)
     if known is None:
         counted = electrons_at(spectrum, float(stated or 0.0), smearing, width_eV)
         if abs(counted - round(counted)) > 0.05:
-            raise ConfigError(f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} electrons, no whole number (another zero of energy, or the "
-                              "mesh is too coarse); give --electrons N")
+            raise ConfigError(
+                f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} electrons, no whole number "
+                f"(another zero of energy, or the "
+                "mesh is too coarse); give --electrons N"
+            )
         known = float(round(counted)), f"counted below info.json's Fermi level of the DFT ({counted:.3f})"
     number, source = known[0], electrons_source or known[1]
     level, insulating = find_level(spectrum, number, smearing, width_eV)
     how = "tetrahedra" if smearing == "tetrahedron" else f"{smearing} smearing {width_eV:g} eV"
-    text = f"counting {number:g} electrons ({source}) on a {'x'.join(map(str, spectrum.mesh))} mesh, " + ("middle of the gap on this mesh" if insulating else how)
+    text = f"counting {number:g} electrons ({source}) on a {'x'.join(map(str, spectrum.mesh))} mesh, " + (
+        "middle of the gap on this mesh" if insulating else how
+    )
     return FermiLevel(level, text, number, source, spectrum.mesh, smearing, None if smearing == "tetrahedron" else width_eV, insulating)
 
 
@@ -226,9 +255,15 @@ def fit_valence(structures: Sequence[Structure], electrons: Sequence[float]) -> 
     kinds = sorted({int(z) for s in structures for z in s.numbers})
     table = np.array([[int((s.numbers == z).sum()) for z in kinds] for s in structures], dtype=float)
     if np.linalg.matrix_rank(table) < len(kinds):
-        raise ConfigError(f"{len(structures)} structure(s) with proportional compositions cannot tell the valence of {len(kinds)} elements apart; give the number of electrons")
+        raise ConfigError(
+            f"{len(structures)} structure(s) with proportional compositions cannot tell the valence of "
+            f"{len(kinds)} elements apart; give the number of electrons"
+        )
     fitted = np.linalg.lstsq(table, np.asarray(electrons, dtype=float), rcond=None)[0]
     if np.abs(fitted - np.round(fitted)).max() > 0.05:
         found = ", ".join(f"{chemical_symbols[z]} {v:.3f}" for z, v in zip(kinds, fitted))
-        raise ConfigError(f"the electrons per element do not come out whole ({found}); the Fermi levels and Hamiltonians do not share one zero of energy, or the mesh is too coarse")
+        raise ConfigError(
+            f"the electrons per element do not come out whole ({found}); "
+            f"the Fermi levels and Hamiltonians do not share one zero of energy, or the mesh is too coarse"
+        )
     return {chemical_symbols[z]: float(round(v)) for z, v in zip(kinds, fitted)}

@@ -1,4 +1,5 @@
 """Band files that other programs read: ``openmx.Band`` (OpenMX, DeepH-pack, bandgnu13) and DeepH-dock's ``band.h5``."""
+
 from __future__ import annotations
 
 import os
@@ -69,12 +70,21 @@ def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
     gap = 0.0 if crossing or not (top < 0).any() or not (bottom > 0).any() else float(bottom[bottom > 0].min() - top[top < 0].max())
     ends = [bands.distances[s] for s, *_ in pieces] + [bands.distances[-1]]
     content = {
-        "rlv": 2 * np.pi * np.linalg.inv(bands.lattice).T, "spinful": bands.electrons_per_band == 1, "band_quantity": energies.shape[1],
-        "fermi_energy_before_shift_eV": bands.fermi_eV, "fermi_energy_eV": 0.0, "k_path_quantity": len(pieces),
+        "rlv": 2 * np.pi * np.linalg.inv(bands.lattice).T,
+        "spinful": bands.electrons_per_band == 1,
+        "band_quantity": energies.shape[1],
+        "fermi_energy_before_shift_eV": bands.fermi_eV,
+        "fermi_energy_eV": 0.0,
+        "k_path_quantity": len(pieces),
         "k_path_density_list": [stop - start for start, stop, *_ in pieces],
         "hsk_vector_list": np.array([[bands.kpoints[start], bands.kpoints[stop - 1]] for start, stop, *_ in pieces]),
-        "kpoints_quantity": len(bands.kpoints), "kpoints_frac_list": bands.kpoints, "kpoints_distance_list": bands.distances / (2 * np.pi),
-        "hsk_distance_list": np.array(ends) / (2 * np.pi), "band_data": energies.T, "band_gap": gap, "is_metal": crossing,
+        "kpoints_quantity": len(bands.kpoints),
+        "kpoints_frac_list": bands.kpoints,
+        "kpoints_distance_list": bands.distances / (2 * np.pi),
+        "hsk_distance_list": np.array(ends) / (2 * np.pi),
+        "band_data": energies.T,
+        "band_gap": gap,
+        "is_metal": crossing,
     }
     symbols = [[("GAMMA" if name == "Γ" else name) for name in (first, last)] for _, _, first, last in pieces]
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
@@ -103,4 +113,6 @@ def write_bands(path: str | os.PathLike[str], bands: Bands) -> None:
     elif path.suffix.lower() in (".png", ".svg", ".pdf"):
         bands.plot(path)
     else:
-        raise ConfigError(f"{path}: no band format ends like this; there are .png, .svg, .pdf, .json, .ase.json (ASE), .Band (OpenMX, DeepH-pack) and .h5 (DeepH-dock)")
+        raise ConfigError(
+            f"{path}: no band format ends like this; there are .png, .svg, .pdf, .json, .ase.json (ASE), .Band (OpenMX, DeepH-pack) and .h5 (DeepH-dock)"
+        )

@@ -6,6 +6,7 @@ complex Hermitian matrices as general ones, without their inertia. Atoms are ord
 LAPACK's Bunch-Kaufman and BLAS-3. Pivoting stays inside a chunk of a front; the caller checks residuals. The negative eigenvalues of the pivots are counted:
 by Sylvester's law of inertia their number is that of the eigenvalues of H c = E S c below sigma, for A = H - sigma S.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -119,7 +120,7 @@ class _Pivot:
         self.diagonal = factor.diagonal().real.copy()
         order = np.arange(n)
         i = 0
-        while i < n:                      # the row interchanges of sytrs2, as one permutation
+        while i < n:  # the row interchanges of sytrs2, as one permutation
             if pivots[i] > 0:
                 j = pivots[i] - 1
                 order[[i, j]] = order[[j, i]]
@@ -142,7 +143,7 @@ class _Pivot:
         top, bottom = x[first].copy(), x[first + 1].copy()
         x[single] /= self.diagonal[single, None]
         if len(first):
-            c = self.off[first][:, None]                       # element (i + 1, i) of D
+            c = self.off[first][:, None]  # element (i + 1, i) of D
             a, d = self.diagonal[first][:, None], self.diagonal[first + 1][:, None]
             det = a * d - (c * np.conj(c)).real
             x[first] = (d * top - np.conj(c) * bottom) / det
@@ -189,7 +190,7 @@ class FrontalFactor:
         self._fronts: list[_Front] = []
         self._offsets = offsets
         self._matrix = matrix
-        self._position = np.full(self.n, -1, dtype=np.int64)         # scratch: row -> place in the front at work
+        self._position = np.full(self.n, -1, dtype=np.int64)  # scratch: row -> place in the front at work
         self._done = np.zeros(self.n, dtype=bool)
         self.dtype = matrix.dtype
         self._eliminate(tree)
@@ -222,8 +223,8 @@ class FrontalFactor:
         while updates:
             child_rows, schur = updates.pop()
             where = self._position[child_rows]
-            for start in range(0, len(where), _PANEL):                   # by columns, as Fortran order likes it
-                f[where[:, None], where[None, start:start + _PANEL]] += schur[:, start:start + _PANEL]
+            for start in range(0, len(where), _PANEL):  # by columns, as Fortran order likes it
+                f[where[:, None], where[None, start : start + _PANEL]] += schur[:, start : start + _PANEL]
             del schur
         self._position[front] = -1
         for start in range(0, p, _CHUNK):

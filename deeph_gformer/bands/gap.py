@@ -1,4 +1,5 @@
 """Band gap and band edges: on a mesh, then refined between its points."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -50,11 +51,16 @@ class BandGap:
     def __str__(self) -> str:
         place = lambda k: "(" + ", ".join(f"{v:.4f}" for v in k) + ")"  # noqa: E731
         if self.metallic:
-            return (f"no gap: valence maximum {self.valence_maximum_eV:.4f} eV at {place(self.k_valence)} above conduction minimum "
-                    f"{self.conduction_minimum_eV:.4f} eV at {place(self.k_conduction)}; smallest vertical gap {self.direct_gap_eV * 1e3:.2f} meV at {place(self.k_direct)}")
+            return (
+                f"no gap: valence maximum {self.valence_maximum_eV:.4f} eV at {place(self.k_valence)} above conduction minimum "
+                f"{self.conduction_minimum_eV:.4f} eV at {place(self.k_conduction)}; "
+                f"smallest vertical gap {self.direct_gap_eV * 1e3:.2f} meV at {place(self.k_direct)}"
+            )
         kind = "direct" if self.direct else "indirect"
-        return (f"{kind} gap {self.gap_eV:.4f} eV: valence maximum {self.valence_maximum_eV:.4f} eV at {place(self.k_valence)}, conduction minimum "
-                f"{self.conduction_minimum_eV:.4f} eV at {place(self.k_conduction)}; smallest vertical gap {self.direct_gap_eV:.4f} eV at {place(self.k_direct)}")
+        return (
+            f"{kind} gap {self.gap_eV:.4f} eV: valence maximum {self.valence_maximum_eV:.4f} eV at {place(self.k_valence)}, conduction minimum "
+            f"{self.conduction_minimum_eV:.4f} eV at {place(self.k_conduction)}; smallest vertical gap {self.direct_gap_eV:.4f} eV at {place(self.k_direct)}"
+        )
 
 
 def _edges(problem: BlochProblem, k: NDArray[np.float64], bands: int, s_threshold: float | None) -> tuple[float, float]:
@@ -64,8 +70,9 @@ def _edges(problem: BlochProblem, k: NDArray[np.float64], bands: int, s_threshol
     return (float(energies[0]), float(energies[1])) if index else (float(energies[bands - 1]), float(energies[bands]))
 
 
-def _refine(problem: BlochProblem, start: NDArray[np.float64], mesh: Sequence[int], sign: tuple[int, int], bands: int, s_threshold: float | None
-            ) -> tuple[NDArray[np.float64], float]:
+def _refine(
+    problem: BlochProblem, start: NDArray[np.float64], mesh: Sequence[int], sign: tuple[int, int], bands: int, s_threshold: float | None
+) -> tuple[NDArray[np.float64], float]:
     """Minimise sign . (valence, conduction) around a mesh point; Nelder-Mead, within one mesh cell."""
     from scipy.optimize import minimize
 
@@ -81,8 +88,13 @@ def _refine(problem: BlochProblem, start: NDArray[np.float64], mesh: Sequence[in
         return start, value(np.zeros(0))
     steps = 0.5 / np.array([mesh[a] for a in axes])
     simplex = np.concatenate([np.zeros((1, len(axes))), np.diag(steps)])
-    found = minimize(value, np.zeros(len(axes)), method="Nelder-Mead", bounds=[(-2 * s, 2 * s) for s in steps],
-                     options={"initial_simplex": simplex, "xatol": 1e-5, "fatol": 1e-7, "maxfev": 80})
+    found = minimize(
+        value,
+        np.zeros(len(axes)),
+        method="Nelder-Mead",
+        bounds=[(-2 * s, 2 * s) for s in steps],
+        options={"initial_simplex": simplex, "xatol": 1e-5, "fatol": 1e-7, "maxfev": 80},
+    )
     here = value(np.zeros(len(axes)))
     k = start.copy()
     if found.fun < here - 1e-7:
@@ -91,8 +103,16 @@ def _refine(problem: BlochProblem, start: NDArray[np.float64], mesh: Sequence[in
     return k, here
 
 
-def band_gap(problem: BlochProblem, electrons: float, mesh: str | Sequence[int] | None = None, *, spectrum: MeshSpectrum | None = None, refine: bool = True,
-             s_threshold: float | None = None, processes: int = 1) -> BandGap:
+def band_gap(
+    problem: BlochProblem,
+    electrons: float,
+    mesh: str | Sequence[int] | None = None,
+    *,
+    spectrum: MeshSpectrum | None = None,
+    refine: bool = True,
+    s_threshold: float | None = None,
+    processes: int = 1,
+) -> BandGap:
     """Gap, edges and the smallest vertical gap for a given number of electrons per cell.
 
     Args:

@@ -1,4 +1,5 @@
 """Regular k meshes, time reversal, and the spectrum of a Hamiltonian on them."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -53,7 +54,9 @@ def has_time_reversal(problem: BlochProblem) -> bool:
                 return False
             continue
         r, c = blocks.shape[1] // 2, blocks.shape[2] // 2
-        worst = max(np.abs(blocks[:, r:, c:] - blocks[:, :r, :c].conj()).max(initial=0.0), np.abs(blocks[:, r:, :c] + blocks[:, :r, c:].conj()).max(initial=0.0))
+        worst = max(
+            np.abs(blocks[:, r:, c:] - blocks[:, :r, :c].conj()).max(initial=0.0), np.abs(blocks[:, r:, :c] + blocks[:, :r, c:].conj()).max(initial=0.0)
+        )
         if worst > _TIME_REVERSAL_EV:
             return False
     return True
@@ -91,24 +94,32 @@ def _mesh_points(mesh: tuple[int, int, int], time_reversal: bool) -> tuple[NDArr
     return points - (points > 0.5), weights, full.reshape(mesh)
 
 
-def _solve_point(problem: BlochProblem, k: NDArray[np.float64], s_threshold: float | None, masks: dict[str, NDArray[np.bool_]]
-                 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], float | None, int]:
+def _solve_point(
+    problem: BlochProblem, k: NDArray[np.float64], s_threshold: float | None, masks: dict[str, NDArray[np.bool_]]
+) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], float | None, int]:
     h, s = problem.at(k)
     found = solve_dense(h, s, vectors=bool(masks), s_threshold=s_threshold, where=f"{problem.source}, k = {np.round(k, 5).tolist()}")
     if found.failure:
         raise ConfigError(f"{problem.source}, k = {np.round(k, 5).tolist()}: {found.failure}")
     energies = np.full(problem.size, np.inf)
-    energies[:len(found.energies)] = found.energies
+    energies[: len(found.energies)] = found.energies
     weights = {}
     if masks and found.vectors is not None:
         for name, value in mulliken_weights(found.vectors, s, masks).items():
             weights[name] = np.zeros(problem.size)
-            weights[name][:len(value)] = value
+            weights[name][: len(value)] = value
     return energies, weights, found.smallest_overlap, found.removed
 
 
-def mesh_spectrum(problem: BlochProblem, mesh: str | Sequence[int] | None = None, *, projections: str | Sequence[str] | None = None, s_threshold: float | None = None,
-                  processes: int = 1, progress: Callable[[int, int], None] | None = None) -> MeshSpectrum:
+def mesh_spectrum(
+    problem: BlochProblem,
+    mesh: str | Sequence[int] | None = None,
+    *,
+    projections: str | Sequence[str] | None = None,
+    s_threshold: float | None = None,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> MeshSpectrum:
     """Solve H on a Γ-centred mesh (half of it where time reversal allows).
 
     Args:
@@ -129,5 +140,14 @@ def mesh_spectrum(problem: BlochProblem, mesh: str | Sequence[int] | None = None
     removed = max(s[3] for s in solved)
     if removed:
         notes.append(f"up to {removed} of {problem.size} states a k-point projected out (eigenvalues of S(k) below {s_threshold:g})")
-    return MeshSpectrum(numbers, points, weights, full, np.array([s[0] for s in solved]),
-                        {name: np.array([s[1][name] for s in solved]) for name in masks}, problem.electrons_per_band, notes, problem.structure.lattice)
+    return MeshSpectrum(
+        numbers,
+        points,
+        weights,
+        full,
+        np.array([s[0] for s in solved]),
+        {name: np.array([s[1][name] for s in solved]) for name in masks},
+        problem.electrons_per_band,
+        notes,
+        problem.structure.lattice,
+    )

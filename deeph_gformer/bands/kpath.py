@@ -1,4 +1,5 @@
 """Paths through the Brillouin zone: from ASE's lattice detection (aware of slabs and wires), seekpath, a string, or DeepH's own files."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -55,8 +56,9 @@ class KPath:
         return ticks
 
 
-def path_from_segments(lattice: NDArray[np.float64], ends: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[tuple[str, str]],
-                       counts: Sequence[int], source: str) -> KPath:
+def path_from_segments(
+    lattice: NDArray[np.float64], ends: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[tuple[str, str]], counts: Sequence[int], source: str
+) -> KPath:
     """Straight segments with given numbers of points; each has both of its ends, as in OpenMX's and DeepH's band files.
 
     Args:
@@ -111,7 +113,9 @@ def _special_points(structure: Structure, periodic: tuple[bool, bool, bool], eps
         except Exception as error:  # ASE raises several kinds on odd cells; a tighter tolerance may still do
             if found:
                 break
-            raise ConfigError(f"structure '{structure.name}': ASE cannot identify the Bravais lattice ({error}); give --path-file or --kpoints instead") from None
+            raise ConfigError(
+                f"structure '{structure.name}': ASE cannot identify the Bravais lattice ({error}); give --path-file or --kpoints instead"
+            ) from None
         name = path.cell.get_bravais_lattice(eps=tolerance, pbc=periodic).name if hasattr(path.cell, "get_bravais_lattice") else "lattice"
         found.append((path, name))
         if name not in ("TRI", "OBL", "MCL", "MCLC", "CRECT", "RECT"):
@@ -146,8 +150,10 @@ def automatic_path(structure: Structure, periodic: tuple[bool, bool, bool], path
     pieces = parse_path_string(wanted)
     unknown = [name for piece in pieces for name in piece if name not in special]
     if unknown:
-        raise ConfigError(f"path '{path}': {', '.join(dict.fromkeys(unknown))} is no special point of structure '{structure.name}' ({source}); "
-                          f"it has {', '.join(sorted(special))}, its standard path is {default}")
+        raise ConfigError(
+            f"path '{path}': {', '.join(dict.fromkeys(unknown))} is no special point of structure '{structure.name}' ({source}); "
+            f"it has {', '.join(sorted(special))}, its standard path is {default}"
+        )
     names = [(a, b) for piece in pieces for a, b in zip(piece[:-1], piece[1:])]
     if not names:
         raise ConfigError(f"path '{path}': at least two special points are needed, e.g. {default}")
@@ -199,8 +205,9 @@ def _segment_line(line: str, where: str) -> tuple[int, tuple[NDArray[np.float64]
         if len(numbers) != 6 or len(words) != 9:
             raise ValueError("nine entries are needed")
     except (ValueError, IndexError) as error:
-        raise DataError(f"{where}: '{line.strip()}' is no path segment ({error}); it reads 'points kx ky kz kx ky kz start end', "
-                        "e.g. '46 0 0 0 0.5 0 0 Γ M'") from None
+        raise DataError(
+            f"{where}: '{line.strip()}' is no path segment ({error}); it reads 'points kx ky kz kx ky kz start end', e.g. '46 0 0 0 0.5 0 0 Γ M'"
+        ) from None
     return count, (numbers[:3], numbers[3:]), (_pretty(first), _pretty(last))
 
 
@@ -234,8 +241,14 @@ def read_path_file(path: str | os.PathLike[str], structure: Structure) -> tuple[
     return path_from_segments(structure.lattice, [p[1] for p in parsed], [p[2] for p in parsed], [p[0] for p in parsed], path.name), settings
 
 
-def find_path(structure: Structure, periodic: tuple[bool, bool, bool], path: str | KPath | None = None, npoints: int = 120,
-              engine: Literal["auto", "ase", "seekpath"] = "auto", eps: float | None = None) -> KPath:
+def find_path(
+    structure: Structure,
+    periodic: tuple[bool, bool, bool],
+    path: str | KPath | None = None,
+    npoints: int = 120,
+    engine: Literal["auto", "ase", "seekpath"] = "auto",
+    eps: float | None = None,
+) -> KPath:
     """A path from whatever is given: a :class:`KPath`, special points, or nothing (``engine``).
 
     ``auto`` is ASE's lattice detection: it needs no primitive cell and knows slabs and wires; seekpath when asked for.
@@ -249,6 +262,8 @@ def find_path(structure: Structure, periodic: tuple[bool, bool, bool], path: str
         if path is not None:
             raise ConfigError("--path names points of ASE's lattice, it cannot be combined with --path-from seekpath")
         if not all(periodic):
-            raise ConfigError(f"structure '{structure.name}' is periodic in {sum(periodic)} directions; seekpath knows three-dimensional crystals only, use --path-from ase")
+            raise ConfigError(
+                f"structure '{structure.name}' is periodic in {sum(periodic)} directions; seekpath knows three-dimensional crystals only, use --path-from ase"
+            )
         return seekpath_path(structure, npoints)
     return automatic_path(structure, periodic, path, npoints, eps)

@@ -3,6 +3,7 @@
 ARPACK applies the factorised matrix to one vector at a time, which for large fronts is bound by memory, and finds copies of a degenerate level one by
 one; blocks make it matrix-matrix work and catch degenerate levels together. (K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22, 602 (2000).)
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -31,8 +32,9 @@ def _orthonormal(w: NDArray[np.number], s: sp.csr_matrix) -> tuple[NDArray[np.nu
     return w, sw, total
 
 
-def shift_invert_lanczos(solve: Callable[[NDArray[np.number]], NDArray[np.number]], s: sp.csr_matrix, count: int, dtype: np.dtype, seed: int = 0,
-                         max_blocks: int = 120) -> tuple[NDArray[np.float64], NDArray[np.number], int]:
+def shift_invert_lanczos(
+    solve: Callable[[NDArray[np.number]], NDArray[np.number]], s: sp.csr_matrix, count: int, dtype: np.dtype, seed: int = 0, max_blocks: int = 120
+) -> tuple[NDArray[np.float64], NDArray[np.number], int]:
     """Eigenpairs of largest |theta| of (H - sigma S)^-1 S x = theta x.
 
     Args:
@@ -52,7 +54,7 @@ def shift_invert_lanczos(solve: Callable[[NDArray[np.number]], NDArray[np.number
     theta, y, good = np.zeros(0), np.zeros((0, 0), dtype=dtype), 0
     for _ in range(max_blocks):
         b = q.shape[1]
-        basis[:, size:size + b], s_basis[:, size:size + b] = q, sq
+        basis[:, size : size + b], s_basis[:, size : size + b] = q, sq
         w = solve(sq)
         last, size = size, size + b
         projection = np.zeros((size, b), dtype=dtype)

@@ -1,4 +1,5 @@
 """Folders on disk -> :class:`BlochProblem`, with every check a Hamiltonian from a network or a stranger needs."""
+
 from __future__ import annotations
 
 import os
@@ -54,8 +55,10 @@ def symmetrized(matrix: BlockMatrix, source: str, tolerance: float, unit: str, n
     if defect == 0.0:
         return matrix
     if defect > tolerance and not project:
-        raise DataError(f"{source}: not Hermitian, |M - M†| reaches {defect:.3g}{unit} in block {format_key(matrix.keys[e])} (tolerance {tolerance:g}{unit}); "
-                        "is the file damaged or the conjugation wrong? --hermitize projects it on ½(M + M†)")
+        raise DataError(
+            f"{source}: not Hermitian, |M - M†| reaches {defect:.3g}{unit} in block {format_key(matrix.keys[e])} (tolerance {tolerance:g}{unit}); "
+            "is the file damaged or the conjugation wrong? --hermitize projects it on ½(M + M†)"
+        )
     if defect > 1e-5:
         notes.append(f"{pathlib.Path(source).name} is not exactly Hermitian (max |M - M†| {defect:.3g}{unit}): projected on ½(M + M†)")
     return matrix.hermitian()
@@ -68,7 +71,7 @@ def _read_h(folder: pathlib.Path, kind: Kind, structure: Structure) -> BlockMatr
         if structure.spinful is not None:
             raise
         try:
-            return read_matrix(folder, kind, structure, spinful=True)      # info.json is silent: spin-doubled shapes tell
+            return read_matrix(folder, kind, structure, spinful=True)  # info.json is silent: spin-doubled shapes tell
         except DataError:
             pass
         raise
@@ -79,18 +82,29 @@ def _read_s(folder: pathlib.Path, structure: Structure, hamiltonian: pathlib.Pat
     if not path.is_file():
         if structure.info.get("isorthogonal") is True or structure.info.get("orthogonal_basis") is True:
             return None
-        raise DataError(f"{hamiltonian}: no overlap beside it ({path} not found), and info.json does not say that the basis is orthogonal (isorthogonal: true); "
-                        "give the folder that has S with --overlap DIR, or compute it (deeph-gformer overlap)")
+        raise DataError(
+            f"{hamiltonian}: no overlap beside it ({path} not found), and info.json does not say that the basis is orthogonal (isorthogonal: true); "
+            "give the folder that has S with --overlap DIR, or compute it (deeph-gformer overlap)"
+        )
     try:
         return read_matrix(folder, "overlap", structure)
     except DataError as error:
         if "spin-doubled" in str(error):
-            raise DataError(f"{path}: the overlap is spin-doubled; DeepH's overlaps are spinless, n_i x n_j: keep the upper left quarter of each block") from None
+            raise DataError(
+                f"{path}: the overlap is spin-doubled; DeepH's overlaps are spinless, n_i x n_j: keep the upper left quarter of each block"
+            ) from None
         raise
 
 
-def load(folder: str | os.PathLike[str], kind: Literal["hamiltonian", "prediction"] = "hamiltonian", overlap_folder: str | os.PathLike[str] | None = None, *,
-         label: str | None = None, hermitize: bool = False, tolerance: float | None = None) -> BlochProblem:
+def load(
+    folder: str | os.PathLike[str],
+    kind: Literal["hamiltonian", "prediction"] = "hamiltonian",
+    overlap_folder: str | os.PathLike[str] | None = None,
+    *,
+    label: str | None = None,
+    hermitize: bool = False,
+    tolerance: float | None = None,
+) -> BlochProblem:
     """Read H and S of a legacy or DeepH-dock folder.
 
     Args:
@@ -122,12 +136,21 @@ def load(folder: str | os.PathLike[str], kind: Literal["hamiltonian", "predictio
         notes.append("orthogonal basis (info.json): S is the identity")
     else:
         s = symmetrized(s, str(matrix_path(s_folder, "overlap")), 1e-4, "", notes, hermitize)
-    return BlochProblem(structure, h, s, label=label or ("DFT" if kind == "hamiltonian" else "prediction"), source=str(path), predicted=kind == "prediction", notes=tuple(notes))
+    return BlochProblem(
+        structure, h, s, label=label or ("DFT" if kind == "hamiltonian" else "prediction"), source=str(path), predicted=kind == "prediction", notes=tuple(notes)
+    )
 
 
 def _same_structure(one: Structure, two: Structure, folder: pathlib.Path, other: pathlib.Path) -> None:
-    same = (len(one) == len(two) and (one.numbers == two.numbers).all() and one.orbital_types == two.orbital_types
-            and np.abs(one.lattice - two.lattice).max() < 1e-3 and np.abs(one.positions - two.positions).max() < 1e-3)
+    same = (
+        len(one) == len(two)
+        and (one.numbers == two.numbers).all()
+        and one.orbital_types == two.orbital_types
+        and np.abs(one.lattice - two.lattice).max() < 1e-3
+        and np.abs(one.positions - two.positions).max() < 1e-3
+    )
     if not same:
-        raise DataError(f"{other}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
-                        "S must belong to the same atoms in the same order")
+        raise DataError(
+            f"{other}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
+            "S must belong to the same atoms in the same order"
+        )

@@ -1,4 +1,5 @@
 """Band and DOS figures: DFT as lines, stage 1 dashed, refined as dots; relative to each Hamiltonian's own Fermi level."""
+
 from __future__ import annotations
 
 import os
@@ -86,12 +87,28 @@ def _draw(ax: Axes, bands: Bands, style: Style, colour: str, label: str, window:
     if len(loose) or first:
         loose = loose if len(loose) else np.arange(len(energies))
         x = np.repeat(bands.distances[loose][:, None], energies.shape[1], axis=1)
-        ax.plot(x.ravel(), energies[loose].ravel(), linestyle="", marker=".", markersize=3, markeredgewidth=0, color=colour,
-                label=f"{label} (incomplete k-points)" if not first else label, zorder=2)
+        ax.plot(
+            x.ravel(),
+            energies[loose].ravel(),
+            linestyle="",
+            marker=".",
+            markersize=3,
+            markeredgewidth=0,
+            color=colour,
+            label=f"{label} (incomplete k-points)" if not first else label,
+            zorder=2,
+        )
 
 
-def plot_comparison(entries: Sequence[tuple[str, Bands, Style]], path: str | os.PathLike[str] | None = None, *, window_eV: tuple[float, float] = (-3.0, 3.0),
-                    error_window_eV: float | None = None, title: str | None = None, ax: Axes | None = None) -> Axes:
+def plot_comparison(
+    entries: Sequence[tuple[str, Bands, Style]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    window_eV: tuple[float, float] = (-3.0, 3.0),
+    error_window_eV: float | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Bands of several Hamiltonians over each other, each relative to its own Fermi level.
 
     Args:
@@ -123,14 +140,25 @@ def plot_comparison(entries: Sequence[tuple[str, Bands, Style]], path: str | os.
     _frame(ax, reference, window_eV, title)
     if len(entries) > 1:
         note = f"$|E - E_\\mathrm{{F}}| \\leq {half:g}$ eV"
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=min(3, len(entries)), frameon=False, fontsize="small", title=f"band error within {note}",
-                  title_fontsize="x-small", handlelength=1.8, columnspacing=1.2)
+        ax.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.07),
+            ncols=min(3, len(entries)),
+            frameon=False,
+            fontsize="small",
+            title=f"band error within {note}",
+            title_fontsize="x-small",
+            handlelength=1.8,
+            columnspacing=1.2,
+        )
     if figure is not None:
         _save(figure, path)
     return ax
 
 
-def plot_fat(bands: Bands, path: str | os.PathLike[str] | None = None, *, window_eV: tuple[float, float] = (-3.0, 3.0), title: str | None = None, ax: Axes | None = None) -> Axes:
+def plot_fat(
+    bands: Bands, path: str | os.PathLike[str] | None = None, *, window_eV: tuple[float, float] = (-3.0, 3.0), title: str | None = None, ax: Axes | None = None
+) -> Axes:
     """Bands with circles whose area is the Mulliken weight of each projection.
 
     Raises:
@@ -148,9 +176,20 @@ def plot_fat(bands: Bands, path: str | os.PathLike[str] | None = None, *, window
     with np.errstate(invalid="ignore"):
         shown = (energies > window_eV[0]) & (energies < window_eV[1])
     for number, (name, weight) in enumerate(bands.projections.items()):
-        ax.scatter(x[shown], energies[shown], s=26 * np.clip(weight[shown], 0, None), color=colours[number % len(colours)], alpha=0.55, linewidths=0, label=name, zorder=3)
+        ax.scatter(
+            x[shown],
+            energies[shown],
+            s=26 * np.clip(weight[shown], 0, None),
+            color=colours[number % len(colours)],
+            alpha=0.55,
+            linewidths=0,
+            label=name,
+            zorder=3,
+        )
     _frame(ax, bands, window_eV, title)
-    legend = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=min(4, len(bands.projections)), frameon=False, fontsize="small", handletextpad=0.2)
+    legend = ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=min(4, len(bands.projections)), frameon=False, fontsize="small", handletextpad=0.2
+    )
     for handle in legend.legend_handles:
         handle.set_sizes([26])
     if figure is not None:
@@ -158,8 +197,15 @@ def plot_fat(bands: Bands, path: str | os.PathLike[str] | None = None, *, window
     return ax
 
 
-def plot_spin(bands: Bands, path: str | os.PathLike[str] | None = None, *, axis: Literal["x", "y", "z"] = "z", window_eV: tuple[float, float] = (-3.0, 3.0),
-              title: str | None = None, ax: Axes | None = None) -> Axes:
+def plot_spin(
+    bands: Bands,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    axis: Literal["x", "y", "z"] = "z",
+    window_eV: tuple[float, float] = (-3.0, 3.0),
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Bands coloured by a spin expectation value; degenerate pairs are averaged by the eye, and appear grey.
 
     Raises:
@@ -197,7 +243,9 @@ def plot_dos(doses: Sequence[Dos], path: str | os.PathLike[str] | None = None, a
     looks = [("-", "#1a1a1a"), ((0, (4, 2)), "#d55e00"), ((0, (1, 1)), "#0072b2")]
     for number, dos in enumerate(doses):
         style, colour = looks[number % len(looks)]
-        ax.plot(dos.energies_eV - (dos.fermi.energy_eV if dos.fermi else 0.0), dos.total, color=colour, linewidth=1.1, linestyle=style, label=dos.label or "total")
+        ax.plot(
+            dos.energies_eV - (dos.fermi.energy_eV if dos.fermi else 0.0), dos.total, color=colour, linewidth=1.1, linestyle=style, label=dos.label or "total"
+        )
     if doses[0].fermi:
         ax.axvline(0.0, color="0.55", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
     window = window_eV or (doses[0].energies_eV[0] - zero, doses[0].energies_eV[-1] - zero)

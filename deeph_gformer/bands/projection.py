@@ -1,4 +1,5 @@
 """Mulliken projections ("fat bands") and spin expectation values of eigenstates."""
+
 from __future__ import annotations
 
 import re
@@ -85,6 +86,6 @@ def spin_expectation(problem: BlochProblem, vectors: NDArray[np.number], s: NDAr
     c, sc = vectors[order], np.asarray(s @ vectors)[order]
     half = problem.size // 2
     up, down, s_up, s_down = c[:half], c[half:], sc[:half], sc[half:]
-    cross = np.einsum("ib,ib->b", up.conj(), s_down)                       # <up|S|down>
+    cross = np.einsum("ib,ib->b", up.conj(), s_down)  # <up|S|down>
     z = np.einsum("ib,ib->b", up.conj(), s_up).real - np.einsum("ib,ib->b", down.conj(), s_down).real
     return np.stack([2 * cross.real, 2 * cross.imag, z], axis=1)

@@ -1,4 +1,5 @@
 """The result of a band calculation, and its conversions."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -136,18 +137,35 @@ class Bands:
             raise ConfigError("pymatgen's band structure needs a Fermi level; give the number of electrons or fermi=")
         names = {("\\Gamma" if name == "Γ" else name): self.kpoints[index] for index, name in self.labels}
         known = np.isfinite(self.energies_eV).all(axis=0)
-        return BandStructureSymmLine(list(self.kpoints), {Spin.up: self.energies_eV[:, known].T}, Lattice(self.lattice).reciprocal_lattice, self.fermi_eV, names)
+        return BandStructureSymmLine(
+            list(self.kpoints), {Spin.up: self.energies_eV[:, known].T}, Lattice(self.lattice).reciprocal_lattice, self.fermi_eV, names
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON; units in the key names, unknown energies null."""
         energies = [[None if not np.isfinite(v) else float(v) for v in row] for row in self.energies_eV]
-        return {"kind": _KIND, "label": self.label, "source": self.source, "solver": self.solver, "notes": self.notes,
-                "fermi_eV": self.fermi_eV, "fermi_source": self.fermi_source, "lattice_angstrom": self.lattice.tolist(),
-                "kpoints_fractional": self.kpoints.tolist(), "distances_per_angstrom": self.distances.tolist(),
-                "segments": [list(s) for s in self.path.segments], "labels": [list(v) for v in self.labels], "path_source": self.path.source,
-                "energies_eV": energies, "first_band": self.first_band, "complete": [bool(v) for v in self.complete],
-                "drawable": [bool(v) for v in self.drawable], "electrons_per_band": self.electrons_per_band,
-                "projections": {k: v.tolist() for k, v in self.projections.items()}, "spin_expectation": None if self.spin is None else self.spin.tolist()}
+        return {
+            "kind": _KIND,
+            "label": self.label,
+            "source": self.source,
+            "solver": self.solver,
+            "notes": self.notes,
+            "fermi_eV": self.fermi_eV,
+            "fermi_source": self.fermi_source,
+            "lattice_angstrom": self.lattice.tolist(),
+            "kpoints_fractional": self.kpoints.tolist(),
+            "distances_per_angstrom": self.distances.tolist(),
+            "segments": [list(s) for s in self.path.segments],
+            "labels": [list(v) for v in self.labels],
+            "path_source": self.path.source,
+            "energies_eV": energies,
+            "first_band": self.first_band,
+            "complete": [bool(v) for v in self.complete],
+            "drawable": [bool(v) for v in self.drawable],
+            "electrons_per_band": self.electrons_per_band,
+            "projections": {k: v.tolist() for k, v in self.projections.items()},
+            "spin_expectation": None if self.spin is None else self.spin.tolist(),
+        }
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`to_dict`; :meth:`from_json` reads it again."""
@@ -165,11 +183,29 @@ class Bands:
         if not isinstance(data, dict) or data.get("kind") != _KIND:
             raise DataError(f"{path}: no band file of deeph-gformer (kind: {_KIND})")
         try:
-            kpath = KPath(np.array(data["kpoints_fractional"], dtype=float), np.array(data["distances_per_angstrom"], dtype=float),
-                          tuple((int(a), int(b)) for a, b in data["segments"]), tuple((int(i), str(n)) for i, n in data["labels"]), data["path_source"])
-            return cls(kpath, np.array(data["lattice_angstrom"], dtype=float), np.array(data["energies_eV"], dtype=float), data["fermi_eV"], data["fermi_source"],
-                       data["label"], data["source"], data["solver"], list(data["notes"]), data["first_band"], np.array(data["complete"], dtype=bool),
-                       np.array(data["drawable"], dtype=bool), data["electrons_per_band"], {k: np.array(v) for k, v in data["projections"].items()},
-                       None if data["spin_expectation"] is None else np.array(data["spin_expectation"]))
+            kpath = KPath(
+                np.array(data["kpoints_fractional"], dtype=float),
+                np.array(data["distances_per_angstrom"], dtype=float),
+                tuple((int(a), int(b)) for a, b in data["segments"]),
+                tuple((int(i), str(n)) for i, n in data["labels"]),
+                data["path_source"],
+            )
+            return cls(
+                kpath,
+                np.array(data["lattice_angstrom"], dtype=float),
+                np.array(data["energies_eV"], dtype=float),
+                data["fermi_eV"],
+                data["fermi_source"],
+                data["label"],
+                data["source"],
+                data["solver"],
+                list(data["notes"]),
+                data["first_band"],
+                np.array(data["complete"], dtype=bool),
+                np.array(data["drawable"], dtype=bool),
+                data["electrons_per_band"],
+                {k: np.array(v) for k, v in data["projections"].items()},
+                None if data["spin_expectation"] is None else np.array(data["spin_expectation"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: damaged band file ({type(error).__name__}: {error})") from None

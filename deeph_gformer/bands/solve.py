@@ -1,4 +1,5 @@
 """The dense generalised eigenproblem of one k-point, and many k-points over processes."""
+
 from __future__ import annotations
 
 import contextlib
@@ -53,8 +54,16 @@ def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
     return True, float(rcond)
 
 
-def solve_dense(h: NDArray[np.number], s: NDArray[np.number], *, index: tuple[int, int] | None = None, window: tuple[float, float] | None = None,
-                vectors: bool = False, s_threshold: float | None = None, where: str = "") -> Solution:
+def solve_dense(
+    h: NDArray[np.number],
+    s: NDArray[np.number],
+    *,
+    index: tuple[int, int] | None = None,
+    window: tuple[float, float] | None = None,
+    vectors: bool = False,
+    s_threshold: float | None = None,
+    where: str = "",
+) -> Solution:
     """All eigenpairs of H c = E S c, or those of a range, by LAPACK.
 
     Args:
@@ -76,8 +85,10 @@ def solve_dense(h: NDArray[np.number], s: NDArray[np.number], *, index: tuple[in
         lowest = scipy.linalg.eigh(s, eigvals_only=True, subset_by_index=[0, 0])
         smallest = float(lowest[0])
         if smallest <= 0 and s_threshold is None:
-            raise DataError(f"{where}: S(k) is not positive definite, its smallest eigenvalue is {smallest:.3g}; the overlap file is damaged, belongs to another structure "
-                            "or the basis is linearly dependent: check S, or project the null space out with --s-threshold 1e-4")
+            raise DataError(
+                f"{where}: S(k) is not positive definite, its smallest eigenvalue is {smallest:.3g}; the overlap file is damaged, belongs to another structure "
+                "or the basis is linearly dependent: check S, or project the null space out with --s-threshold 1e-4"
+            )
     kwargs: dict[str, Any] = {"eigvals_only": not vectors, "check_finite": False}
     if s_threshold is not None and smallest is not None and smallest < s_threshold:
         value, basis = scipy.linalg.eigh(s)
@@ -152,8 +163,13 @@ def _single_threaded_children(processes: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def map_kpoints(function: Callable[[BlochProblem, NDArray[np.float64]], T], problem: BlochProblem, kpoints: NDArray[np.float64], processes: int = 1,
-                progress: Callable[[int, int], None] | None = None) -> list[T]:
+def map_kpoints(
+    function: Callable[[BlochProblem, NDArray[np.float64]], T],
+    problem: BlochProblem,
+    kpoints: NDArray[np.float64],
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[T]:
     """``[function(problem, k) for k in kpoints]``, equal k-points once, over ``processes`` fresh processes (BLAS threads shared out among them).
 
     Args:
@@ -182,11 +198,17 @@ def map_kpoints(function: Callable[[BlochProblem, NDArray[np.float64]], T], prob
         import concurrent.futures
         import multiprocessing
 
-        with _single_threaded_children(processes), concurrent.futures.ProcessPoolExecutor(
-                min(processes, len(unique)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(function, problem)) as pool:
+        with (
+            _single_threaded_children(processes),
+            concurrent.futures.ProcessPoolExecutor(
+                min(processes, len(unique)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(function, problem)
+            ) as pool,
+        ):
             try:
                 collect(pool.map(_work, unique))
             except concurrent.futures.process.BrokenProcessPool:
-                raise ConfigError(f"a worker process died, most likely for lack of memory ({processes} processes, matrices of {problem.size} x {problem.size}); "
-                                  "use fewer --processes") from None
+                raise ConfigError(
+                    f"a worker process died, most likely for lack of memory ({processes} processes, matrices of {problem.size} x {problem.size}); "
+                    "use fewer --processes"
+                ) from None
     return [results[i] for i in inverse.reshape(-1)]

@@ -3,6 +3,7 @@
 Sylvester's law of inertia: H - sigma S = L D L† has as many negative pivots as there are eigenvalues of H c = E S c below sigma (S positive definite).
 Two counts at energies between found states say how many must lie between; a Lanczos run that missed one is caught.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -116,7 +117,9 @@ def factorize(h: sp.csr_matrix, s: sp.csr_matrix, sigma: float, problem: BlochPr
         raise DataError(f"{problem.source}: H - sigma S is singular at {sigma:.6f} eV ({error}); choose another Fermi level or the dense solver") from None
     same = np.arange(len(order))
     diagonal_pivots = bool((lu.perm_r == same).all() and (lu.perm_c == same).all())
-    return _SuperLU(lu, order, int((lu.U.diagonal().real < 0).sum()) if diagonal_pivots else None), "SuperLU (slow and large for big cells; --engine frontal is the default)"
+    return _SuperLU(
+        lu, order, int((lu.U.diagonal().real < 0).sum()) if diagonal_pivots else None
+    ), "SuperLU (slow and large for big cells; --engine frontal is the default)"
 
 
 def _factorize_mumps(matrix: sp.csr_matrix) -> Factor:
@@ -177,8 +180,18 @@ def _cut(energies: NDArray[np.float64], sigma: float, nbands: int) -> tuple[int,
     return low, high, float(padded[low + 1] + padded[low]) / 2, float(padded[high + 1] + padded[high]) / 2
 
 
-def solve_sparse(h: sp.csr_matrix, s: sp.csr_matrix, sigma: float, nbands: int, *, problem: BlochProblem, window: tuple[float, float] | None = None,
-                 engine: str = "auto", check: bool = True, where: str = "") -> tuple[Solution, str]:
+def solve_sparse(
+    h: sp.csr_matrix,
+    s: sp.csr_matrix,
+    sigma: float,
+    nbands: int,
+    *,
+    problem: BlochProblem,
+    window: tuple[float, float] | None = None,
+    engine: str = "auto",
+    check: bool = True,
+    where: str = "",
+) -> tuple[Solution, str]:
     """States around ``sigma``, or all in ``window``, of one k-point.
 
     Args:
@@ -227,7 +240,9 @@ def _solve_window(h: sp.csr_matrix, s: sp.csr_matrix, window: tuple[float, float
     if wanted == 0:
         return Solution(np.zeros(0), None, ends[0], True), name + ", eigenvalues counted"
     if wanted + 2 * _SPARE >= min(n - 1, 2000):
-        raise ConfigError(f"{where}: {wanted} states lie in the window of {window[1] - window[0]:g} eV, too many for the sparse solver; narrow --window or use --solver dense")
+        raise ConfigError(
+            f"{where}: {wanted} states lie in the window of {window[1] - window[0]:g} eV, too many for the sparse solver; narrow --window or use --solver dense"
+        )
     sigma = (window[0] + window[1]) / 2
     factor, _ = factorize(h, s, sigma, problem, engine)
     energies, vectors, failure = _lanczos(h, s, wanted + _SPARE, factor)
@@ -237,7 +252,9 @@ def _solve_window(h: sp.csr_matrix, s: sp.csr_matrix, window: tuple[float, float
     return Solution(energies[inside], vectors[:, inside], ends[0], int(inside.sum()) == wanted), name + ", eigenvalues counted"
 
 
-def fermi_level_by_inertia(problem: BlochProblem, electrons: float, start_eV: float | None = None, *, electrons_source: str = "given", engine: str = "auto") -> FermiLevel:
+def fermi_level_by_inertia(
+    problem: BlochProblem, electrons: float, start_eV: float | None = None, *, electrons_source: str = "given", engine: str = "auto"
+) -> FermiLevel:
     """The Fermi level of a large cell, at Γ: bisection on the number of states below an energy, then the middle between the frontier states.
 
     Args:
@@ -248,7 +265,10 @@ def fermi_level_by_inertia(problem: BlochProblem, electrons: float, start_eV: fl
     """
     filled = electrons / problem.electrons_per_band
     if abs(filled - round(filled)) > 1e-6 or not 0 < filled < problem.size:
-        raise ConfigError(f"{electrons:g} electrons do not fill whole bands of {problem.source} ({problem.electrons_per_band} a band, {problem.size} bands); give --fermi VALUE")
+        raise ConfigError(
+            f"{electrons:g} electrons do not fill whole bands of {problem.source} "
+            f"({problem.electrons_per_band} a band, {problem.size} bands); give --fermi VALUE"
+        )
     target, began = round(filled), time.perf_counter()
     k = np.zeros(3)
     h, s = problem.sparse_at(k)
@@ -279,5 +299,14 @@ def fermi_level_by_inertia(problem: BlochProblem, electrons: float, start_eV: fl
         found, _ = solve_sparse(h, s, here, number, problem=problem, engine=engine, check=False)
         lower, upper = found.energies[found.energies <= here], found.energies[found.energies > here]
     level = float(lower[-1] + upper[0]) / 2 if len(lower) and len(upper) else here
-    return FermiLevel(level, f"counting {electrons:g} electrons ({electrons_source}) at Γ by the inertia of H - E S, middle between the frontier states "
-                             f"({time.perf_counter() - began:.0f} s)", electrons, electrons_source, (1, 1, 1), "inertia", None, None)
+    return FermiLevel(
+        level,
+        f"counting {electrons:g} electrons ({electrons_source}) at Γ by the inertia of H - E S, middle between the frontier states "
+        f"({time.perf_counter() - began:.0f} s)",
+        electrons,
+        electrons_source,
+        (1, 1, 1),
+        "inertia",
+        None,
+        None,
+    )

@@ -1,4 +1,5 @@
 """``bands``, ``fermi``, ``dos``, ``gap`` and ``compare``: from Hamiltonians to physics."""
+
 from __future__ import annotations
 
 import argparse
@@ -15,9 +16,12 @@ __all__ = ["register"]
 
 def register(sub: Any) -> None:
     """Add the parsers of this area."""
-    parser = sub.add_parser("bands", help="band structure of one or several Hamiltonians over each other",
-                            description="Bands along a path. A folder with a DFT Hamiltonian and a prediction shows both; --stage1 and --refined add predictions "
-                                        "of the same structure. DFT is drawn as lines, stage 1 dashed, refined as dots, each relative to its own Fermi level.")
+    parser = sub.add_parser(
+        "bands",
+        help="band structure of one or several Hamiltonians over each other",
+        description="Bands along a path. A folder with a DFT Hamiltonian and a prediction shows both; --stage1 and --refined add predictions "
+        "of the same structure. DFT is drawn as lines, stage 1 dashed, refined as dots, each relative to its own Fermi level.",
+    )
     parser.add_argument("folders", nargs="+", metavar="DIR", type=pathlib.Path, help="structure folder(s), legacy or DeepH-dock")
     parser.add_argument("--stage1", type=pathlib.Path, metavar="DIR", help="folder with DeepH-E3's prediction of the first structure")
     parser.add_argument("--refined", type=pathlib.Path, metavar="DIR", help="folder with the refined prediction of the first structure")
@@ -31,15 +35,26 @@ def register(sub: Any) -> None:
     group = parser.add_argument_group("solver")
     group.add_argument("--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size")
     group.add_argument("--nbands", type=int, metavar="N", help="only N bands around the Fermi level (sparse: default 50)")
-    group.add_argument("--engine", choices=("auto", "mumps", "superlu", "frontal"), default="auto", help="sparse factorisation (default: the fastest that is installed)")
+    group.add_argument(
+        "--engine", choices=("auto", "mumps", "superlu", "frontal"), default="auto", help="sparse factorisation (default: the fastest that is installed)"
+    )
     group.add_argument("--no-check", action="store_true", help="sparse: do not count eigenvalues to prove the window complete (a third of the time)")
     group.add_argument("--device", metavar="cuda", help="dense eigenvalues on a GPU, through torch")
     group = parser.add_argument_group("output")
-    group.add_argument("--window", nargs=2, type=float, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="energies shown and compared, eV relative to E_F (default: -3 3)")
+    group.add_argument(
+        "--window", nargs=2, type=float, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="energies shown and compared, eV relative to E_F (default: -3 3)"
+    )
     group.add_argument("--fat", metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash")
     group.add_argument("--spin", choices=("x", "y", "z"), help="colour bands by a spin expectation value (spin-orbit coupling)")
-    group.add_argument("-o", "--output", type=pathlib.Path, action="append", metavar="FILE",
-                       help=".png, .svg, .pdf, .json, .ase.json, .Band (OpenMX), .h5 (DeepH-dock); repeatable; data files hold the first Hamiltonian (default: NAME_bands.png)")
+    group.add_argument(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        action="append",
+        metavar="FILE",
+        help=".png, .svg, .pdf, .json, .ase.json, .Band (OpenMX), .h5 (DeepH-dock); repeatable; "
+        "data files hold the first Hamiltonian (default: NAME_bands.png)",
+    )
     group.add_argument("--title", help="title of the figure")
     group.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable")
     parser.set_defaults(run=_run_bands)
@@ -62,8 +77,11 @@ def register(sub: Any) -> None:
     parser.add_argument("--no-refine", action="store_true", help="edges on the mesh only, not between its points")
     parser.set_defaults(run=_run_gap)
 
-    parser = sub.add_parser("compare", help="errors of a Hamiltonian with the gauge mu S removed, of its eigenvalues, and ghost bands",
-                            description="Compare a prediction with its DFT Hamiltonian (both in one folder, or the second folder's prediction).")
+    parser = sub.add_parser(
+        "compare",
+        help="errors of a Hamiltonian with the gauge mu S removed, of its eigenvalues, and ghost bands",
+        description="Compare a prediction with its DFT Hamiltonian (both in one folder, or the second folder's prediction).",
+    )
     parser.add_argument("reference", type=pathlib.Path, metavar="DIR", help="folder with the DFT Hamiltonian")
     parser.add_argument("other", type=pathlib.Path, nargs="?", metavar="OTHER", help="folder with the prediction (default: DIR)")
     _hamiltonian_options(parser)
@@ -87,15 +105,21 @@ def _one_folder(parser: argparse.ArgumentParser) -> None:
 def _hamiltonian_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Hamiltonian")
     group.add_argument("--overlap", type=pathlib.Path, metavar="DIR", help="folder with the overlap (default: beside H, else the first folder's)")
-    group.add_argument("--s-threshold", type=float, metavar="X", help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; e.g. 1e-4)")
+    group.add_argument(
+        "--s-threshold", type=float, metavar="X", help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; e.g. 1e-4)"
+    )
     group.add_argument("--hermitize", action="store_true", help="accept a Hamiltonian far from Hermitian, as ½(H + H†)")
     group.add_argument("--processes", type=int, default=1, metavar="N", help="k-points in N parallel processes (default: 1)")
 
 
 def _fermi_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Fermi level")
-    group.add_argument("--fermi", default="auto", metavar="auto|info|EV", help="auto: by counting electrons (default); info: info.json's value; or a number in eV")
-    group.add_argument("--electrons", type=float, metavar="N", help="electrons per cell (default: occupation in info.json, else counted below the DFT's Fermi level)")
+    group.add_argument(
+        "--fermi", default="auto", metavar="auto|info|EV", help="auto: by counting electrons (default); info: info.json's value; or a number in eV"
+    )
+    group.add_argument(
+        "--electrons", type=float, metavar="N", help="electrons per cell (default: occupation in info.json, else counted below the DFT's Fermi level)"
+    )
     group.add_argument("--valence", metavar="C=4,Mo=14", help="electrons per element, instead of --electrons")
     group.add_argument("--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)")
     group.add_argument("--smearing", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="of the occupations (default: gaussian)")
@@ -167,8 +191,19 @@ def _level(args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | 
             if number is None:
                 raise ConfigError(f"{problem.source}: the number of electrons is unknown; give --electrons N, --valence C=4,..., --fermi info or --fermi VALUE")
             return fermi_level_by_inertia(problem, number[0], electrons_source=number[1])
-        return fermi_level(problem, electrons, args.mesh, args.smearing, args.width, valence=valence, count_at_info=not problem.predicted, spectrum=spectrum,
-                           electrons_source=source if electrons is not None else None, s_threshold=args.s_threshold, processes=args.processes)
+        return fermi_level(
+            problem,
+            electrons,
+            args.mesh,
+            args.smearing,
+            args.width,
+            valence=valence,
+            count_at_info=not problem.predicted,
+            spectrum=spectrum,
+            electrons_source=source if electrons is not None else None,
+            s_threshold=args.s_threshold,
+            processes=args.processes,
+        )
     except GFormerError as error:
         if required or args.electrons is not None or valence is not None:
             raise
@@ -219,10 +254,24 @@ def _run_bands(args: argparse.Namespace) -> int:
     level: FermiLevel | None = None
     for problem, style in problems:
         level = _level(args, problem, level, required=args.fermi != "auto")
-        bands = band_structure(problem, path, args.npoints, args.solver, nbands=args.nbands, fermi=level, path_engine=args.path_from, projections=args.fat,
-                               spin=bool(args.spin), s_threshold=args.s_threshold, processes=args.processes, device=args.device, engine=args.engine,
-                               check=not args.no_check, progress=_progress)
-        for note in bands.notes[len(problem.notes):]:
+        bands = band_structure(
+            problem,
+            path,
+            args.npoints,
+            args.solver,
+            nbands=args.nbands,
+            fermi=level,
+            path_engine=args.path_from,
+            projections=args.fat,
+            spin=bool(args.spin),
+            s_threshold=args.s_threshold,
+            processes=args.processes,
+            device=args.device,
+            engine=args.engine,
+            check=not args.no_check,
+            progress=_progress,
+        )
+        for note in bands.notes[len(problem.notes) :]:
             _say(f"{problem.label}: {note}")
         path = bands.path
         found.append((problem.label, bands, style))
@@ -246,8 +295,15 @@ def _run_bands(args: argparse.Namespace) -> int:
             plot_comparison(found, output, window_eV=window, title=args.title)
         print(f"written: {output}")
     if args.json:
-        write_json(args.json, {"structure": reference.structure.name, "window_eV": half, "bands": [bands.to_dict() for _, bands, _ in found],
-                               "errors": {label: error.to_dict() for label, error in errors.items()}})
+        write_json(
+            args.json,
+            {
+                "structure": reference.structure.name,
+                "window_eV": half,
+                "bands": [bands.to_dict() for _, bands, _ in found],
+                "errors": {label: error.to_dict() for label, error in errors.items()},
+            },
+        )
     return 0
 
 
@@ -307,7 +363,10 @@ def _run_gap(args: argparse.Namespace) -> int:
     print(f"{number[0]:g} electrons: {number[1]}")
     print(gap)
     if args.json:
-        write_json(args.json, {"structure": problem.structure.name, "hamiltonian": problem.source, "electrons": number[0], "electrons_source": number[1], **gap.to_dict()})
+        write_json(
+            args.json,
+            {"structure": problem.structure.name, "hamiltonian": problem.source, "electrons": number[0], "electrons_source": number[1], **gap.to_dict()},
+        )
     return 0
 
 
@@ -320,8 +379,12 @@ def _run_compare(args: argparse.Namespace) -> int:
     kind = "prediction" if "prediction" in _kinds(other) else "hamiltonian"
     problem = _load(args, other, kind, "prediction", args.reference)
     error = compare(reference.h, problem.h, reference.s)
-    print(f"{error.blocks} blocks compared" + (f", {error.only_in_first} only in DFT" if error.only_in_first else "")
-          + (f", {error.only_in_second} only in the prediction" if error.only_in_second else "") + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV")
+    print(
+        f"{error.blocks} blocks compared"
+        + (f", {error.only_in_first} only in DFT" if error.only_in_first else "")
+        + (f", {error.only_in_second} only in the prediction" if error.only_in_second else "")
+        + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV"
+    )
     print(f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}")
     print(f"{'raw':<24}{error.raw_mae_meV:10.4f}{error.raw_rmse_meV:10.4f}{error.raw_max_meV:10.4f}")
     print(f"{'without mu S':<24}{error.mae_meV:10.4f}{error.rmse_meV:10.4f}{error.max_meV:10.4f}")
@@ -351,9 +414,25 @@ def _compare_eigenvalues(args: argparse.Namespace, reference: BlochProblem, prob
         found.append(mesh_bands(spectrum, level, one.label))
     error = compare_bands(found[0], found[1], args.window)
     ghosts = find_ghosts(found[0], found[1], args.ghost_margin)
-    print(f"eigenvalues within {args.window:g} eV of E_F, meV: MAE {error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, shift {error.shift_meV:.3f} "
-          f"({error.states} states)")
-    print(f"ghost states: {len(ghosts)}" + "".join(f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap {g.gap_eV[0]:.3f} to {g.gap_eV[1]:.3f} eV"
-                                                   for g in ghosts[:10]))
-    return {"eigenvalues": error.to_dict(), "ghosts": [{"k_fractional": list(g.k), "band": g.band, "energy_eV": g.energy_eV,
-                                                        "gap_low_eV": g.gap_eV[0] if abs(g.gap_eV[0]) < float("inf") else None, "gap_high_eV": g.gap_eV[1]} for g in ghosts]}
+    print(
+        f"eigenvalues within {args.window:g} eV of E_F, meV: MAE {error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, "
+        f"shift {error.shift_meV:.3f} "
+        f"({error.states} states)"
+    )
+    print(
+        f"ghost states: {len(ghosts)}"
+        + "".join(f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap {g.gap_eV[0]:.3f} to {g.gap_eV[1]:.3f} eV" for g in ghosts[:10])
+    )
+    return {
+        "eigenvalues": error.to_dict(),
+        "ghosts": [
+            {
+                "k_fractional": list(g.k),
+                "band": g.band,
+                "energy_eV": g.energy_eV,
+                "gap_low_eV": g.gap_eV[0] if abs(g.gap_eV[0]) < float("inf") else None,
+                "gap_high_eV": g.gap_eV[1],
+            }
+            for g in ghosts
+        ],
+    }

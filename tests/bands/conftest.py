@@ -1,4 +1,5 @@
 """Helpers of the band tests: shared DFT data (read from its packed form) and small model crystals with known answers."""
+
 from __future__ import annotations
 
 import pathlib
@@ -31,7 +32,7 @@ def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
         start = 0
         with h5py.File(folder / name, "w") as out:
             for key, (rows, columns) in zip(packed["keys"][()].tolist(), packed["shapes"][()].tolist()):
-                block = flat[start:start + rows * columns].reshape(rows, columns)
+                block = flat[start : start + rows * columns].reshape(rows, columns)
                 start += rows * columns
                 mirror = [-key[0], -key[1], -key[2], key[4], key[3]]
                 out[str(key)] = block

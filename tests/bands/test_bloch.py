@@ -1,4 +1,5 @@
 """H(k) against sums written out by hand, against sisl, and against the DFT codes' own eigenvalues."""
+
 from __future__ import annotations
 
 import pathlib
@@ -25,7 +26,7 @@ def by_hand(problem: BlochProblem, matrix: BlockMatrix, k: np.ndarray, double: b
     out = np.zeros((first[-1], first[-1]), dtype=complex)
     for (x, y, z, i, j), block in matrix:
         full = np.kron(np.eye(2), block) if double else block
-        out[first[i]:first[i + 1], first[j]:first[j + 1]] += np.exp(2j * np.pi * np.dot(k, (x, y, z))) * full
+        out[first[i] : first[i + 1], first[j] : first[j + 1]] += np.exp(2j * np.pi * np.dot(k, (x, y, z))) * full
     return out
 
 
@@ -122,8 +123,18 @@ def test_sisl_has_the_same_eigenvalues() -> None:
         assert np.abs(ours - h.eigh(k=k)).max() < 1e-10
 
 
-SETS = ["graphene", "mos2", "bilayer_graphene", "bilayer_graphene_21.8deg", "bilayer_graphene_21.8deg_0K", "bilayer_graphene_13.2deg_0K", "bismuthene",
-        "bismuthene_21.8deg_0K", "bi2te3", "bi2se3"]
+SETS = [
+    "graphene",
+    "mos2",
+    "bilayer_graphene",
+    "bilayer_graphene_21.8deg",
+    "bilayer_graphene_21.8deg_0K",
+    "bilayer_graphene_13.2deg_0K",
+    "bismuthene",
+    "bismuthene_21.8deg_0K",
+    "bi2te3",
+    "bi2se3",
+]
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -135,7 +146,7 @@ def test_bands_equal_the_dft_codes_own_eigenvalues(name: str, dft) -> None:
         points = points[[0, -1]]
     for index in points:
         energies = scipy.linalg.eigh(*problem.at(stored["k"][index]), eigvals_only=True)
-        assert np.abs(energies[:stored["energy_eV"].shape[1]] - stored["energy_eV"][index]).max() < 1e-4
+        assert np.abs(energies[: stored["energy_eV"].shape[1]] - stored["energy_eV"][index]).max() < 1e-4
 
 
 def test_bands_need_no_torch() -> None:

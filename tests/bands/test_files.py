@@ -1,4 +1,5 @@
 """Folders in, files out: bad input is named, and what is written reads back by other programs."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -77,7 +78,7 @@ def test_non_hermitian_hamiltonian(tmp_path: pathlib.Path) -> None:
     fixed = bands.load(folder, hermitize=True)
     assert np.abs(fixed.h.values - skew.hermitian().values).max() == 0 and any("projected" in n for n in fixed.notes)
     write_matrix(folder, "prediction", skew, problem.structure)
-    assert any("projected" in n for n in bands.load(folder, "prediction").notes)            # a network's 20 meV pass, and are said
+    assert any("projected" in n for n in bands.load(folder, "prediction").notes)  # a network's 20 meV pass, and are said
     one_sided = problem.h.select(np.flatnonzero(~((problem.h.keys[:, 3] == 0) & (problem.h.keys[:, 4] == 1) & (problem.h.keys[:, 1] == -1))))
     write_matrix(folder, "hamiltonian", one_sided, problem.structure)
     with pytest.raises(DataError, match="has no partner"):
@@ -112,9 +113,9 @@ def test_openmx_band_file(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     number, _, fermi = lines[0].split()
     pieces = int(lines[2])
     assert int(number) == result.energies_eV.shape[1] and float(fermi) * 27.211386245988 == pytest.approx(0.1, abs=1e-9)
-    counts = [int(line.split()[0]) for line in lines[3:3 + pieces]]
+    counts = [int(line.split()[0]) for line in lines[3 : 3 + pieces]]
     assert sum(counts) == len(result.path) and len(lines) == 3 + pieces + 2 * len(result.path)
-    energies = np.array([[float(v) for v in line.split()] for line in lines[4 + pieces::2]]) * 27.211386245988
+    energies = np.array([[float(v) for v in line.split()] for line in lines[4 + pieces :: 2]]) * 27.211386245988
     assert np.abs(energies - result.energies_eV).max() < 1e-9
 
 
@@ -123,7 +124,9 @@ def test_dock_band_file(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     with h5py.File(tmp_path / "band.h5") as handle:
         assert handle["band_data"][()].T == pytest.approx(result.aligned_eV, abs=1e-12)
         assert handle["fermi_energy_before_shift_eV"][()] == 0.1 and bool(handle["spinful"][()])
-        assert {v.decode() for v in handle["hsk_symbol_list"][()].ravel()} >= {"GAMMA", "X"} and len(handle["hsk_distance_list"]) == handle["k_path_quantity"][()] + 1
+        assert {v.decode() for v in handle["hsk_symbol_list"][()].ravel()} >= {"GAMMA", "X"} and len(handle["hsk_distance_list"]) == handle["k_path_quantity"][
+            ()
+        ] + 1
         steps = np.linalg.norm(np.diff(handle["kpoints_frac_list"][:3] @ handle["rlv"][()], axis=0), axis=1) / (2 * np.pi)
         assert np.diff(handle["kpoints_distance_list"][:3]) == pytest.approx(steps, rel=1e-9)
 
@@ -151,7 +154,9 @@ def test_figures(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     dft = bands.band_structure(graphene(), other.path, fermi=0.0)
     for name in ("a.png", "a.svg", "a.pdf"):
         ax = bands.plot_comparison([("DFT", dft, "line"), ("stage 1", other, "dashed"), ("refined", other, "dots")], tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF" and "<svg" in (tmp_path / "a.svg").read_text()
+    assert (
+        (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF" and "<svg" in (tmp_path / "a.svg").read_text()
+    )
     texts = [t.get_text() for t in ax.get_legend().get_texts()]
     error = bands.compare_bands(dft, other, 3.0)
     assert texts == ["DFT", f"stage 1: MAE {error.mae_meV:.3g} meV", f"refined: MAE {error.mae_meV:.3g} meV"]

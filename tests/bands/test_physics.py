@@ -1,4 +1,5 @@
 """Paths, Fermi level, DOS, gaps, derivatives and comparisons against closed forms, ASE, and finite differences."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -31,7 +32,7 @@ def test_slab_path_is_in_plane_and_k_is_the_dirac_point() -> None:
     at_k = next(index for index, name in path.labels if name == "K")
     assert np.abs(found.energies_eV[at_k]).max() < 1e-12
     b = 2 * np.pi / (2.46 * 3**0.5 / 2)
-    assert path.ticks[1][0] == pytest.approx(b / 2, rel=1e-12)            # |Γ-M| of the hexagonal zone
+    assert path.ticks[1][0] == pytest.approx(b / 2, rel=1e-12)  # |Γ-M| of the hexagonal zone
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -40,7 +41,7 @@ def test_vacuum_along_any_axis(axis: int) -> None:
     order = [(0, 1, 2), (0, 2, 1), (2, 0, 1)][2 - axis]
     turned = dataclasses.replace(crystal, lattice=crystal.lattice[list(order)])
     periodic = tuple(k != order.index(2) for k in range(3))
-    path = automatic_path(turned, periodic, npoints=20)                   # type: ignore[arg-type]
+    path = automatic_path(turned, periodic, npoints=20)  # type: ignore[arg-type]
     cartesian = path.kpoints @ turned.reciprocal
     assert np.abs(cartesian[:, 2]).max() < 1e-12 and [t[1] for t in path.ticks] == ["Γ", "M", "K", "Γ"]
 
@@ -85,7 +86,7 @@ def test_seekpath_agrees_with_ase_for_a_bulk_hexagonal_cell() -> None:
 def test_mesh_with_time_reversal_counts_every_point() -> None:
     problem = random_problem()
     spectrum = mesh_spectrum(problem, "3x4x2")
-    assert spectrum.weights.sum() == pytest.approx(1) and len(spectrum.kpoints) == 14                  # 4 self-inverse points: (24 + 4) / 2
+    assert spectrum.weights.sum() == pytest.approx(1) and len(spectrum.kpoints) == 14  # 4 self-inverse points: (24 + 4) / 2
     full = np.array([[x / 3, y / 4, z / 2] for x in range(3) for y in range(4) for z in range(2)])
     every = np.array([scipy.linalg.eigh(*problem.at(k), eigvals_only=True) for k in full])
     assert np.abs(spectrum.energies[spectrum.full.reshape(-1)] - every).max() < 1e-10
@@ -99,7 +100,7 @@ def test_fermi_level_of_half_filled_chain_and_gap_of_ssh(method) -> None:
     assert level.energy_eV == pytest.approx(0.3, abs=1e-6) and level.insulating is False and "1 electrons (given)" in level.source
     level = bands.fermi_level(ssh(), 2.0, "20x1x1", method)
     assert level.energy_eV == pytest.approx(0.0, abs=1e-9) and level.insulating is True
-    quarter = bands.fermi_level(chain(onsite=0.0), 0.5, "240x1x1", method, 0.02)                       # filled where cos(2 pi k) > cos(pi/4)
+    quarter = bands.fermi_level(chain(onsite=0.0), 0.5, "240x1x1", method, 0.02)  # filled where cos(2 pi k) > cos(pi/4)
     assert quarter.energy_eV == pytest.approx(-2 * np.cos(np.pi / 4), abs=3e-3)
 
 
@@ -141,7 +142,7 @@ def test_dos_integrates_to_the_electrons_and_has_the_chains_shape(method) -> Non
     dos = bands.density_of_states(problem, "200x1x1", method=method, width_eV=0.05, points=8001)
     assert np.trapezoid(dos.total, dos.energies_eV) == pytest.approx(2.0, rel=5e-3)
     middle = dos.total[np.argmin(np.abs(dos.energies_eV))]
-    assert middle == pytest.approx(2 / (np.pi * 2.0), rel=2e-2)                                       # 2 spins / (pi sqrt(4 t^2 - E^2))
+    assert middle == pytest.approx(2 / (np.pi * 2.0), rel=2e-2)  # 2 spins / (pi sqrt(4 t^2 - E^2))
 
 
 def test_tetrahedron_count_is_the_integral_of_ases_tetrahedron_dos() -> None:
@@ -176,7 +177,7 @@ def test_spin_expectation_of_zeeman_states() -> None:
 
 
 def test_gap_and_edges() -> None:
-    gap = bands.band_gap(ssh(1.0, 0.6), 2.0, "7x1x1")                                                  # the edge, k = 1/2, lies between mesh points
+    gap = bands.band_gap(ssh(1.0, 0.6), 2.0, "7x1x1")  # the edge, k = 1/2, lies between mesh points
     assert gap.direct and gap.gap_eV == pytest.approx(0.8, abs=1e-5) and abs(gap.k_valence[0]) == pytest.approx(0.5, abs=1e-3)
     gap = bands.band_gap(graphene(mass=0.2), 2.0, "5x5x1")
     assert gap.gap_eV == pytest.approx(0.4, abs=1e-4)
@@ -187,7 +188,7 @@ def test_gap_and_edges() -> None:
 def test_velocities_against_closed_forms_and_finite_differences() -> None:
     v = bands.velocities(graphene(), (1 / 3, 1 / 3, 0))
     speed = 3**0.5 / 2 * 2.46 * 2.7
-    assert np.abs(v[:, :2] - np.array([[-speed] * 2, [speed] * 2])).max() < 1e-10                       # Dirac cone: degenerate, isotropic
+    assert np.abs(v[:, :2] - np.array([[-speed] * 2, [speed] * 2])).max() < 1e-10  # Dirac cone: degenerate, isotropic
     problem, k, step = random_problem(), np.array([0.12, -0.2, 0.33]), 1e-5
     numbers = bands.velocities(problem, k)
     for axis in range(3):
@@ -198,7 +199,7 @@ def test_velocities_against_closed_forms_and_finite_differences() -> None:
 
 def test_curvatures_and_masses() -> None:
     mass = bands.effective_masses(chain(t=-1.0, a=2.0), (0, 0, 0), [0])[0]
-    assert mass.principal == pytest.approx([HBAR2_OVER_ME / 8.0], rel=1e-9)                            # E = -2 cos(k a): E'' = 2 a^2
+    assert mass.principal == pytest.approx([HBAR2_OVER_ME / 8.0], rel=1e-9)  # E = -2 cos(k a): E'' = 2 a^2
     problem, k, step = random_problem(), np.array([0.12, -0.2, 0.33]), 1e-3
     u = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
     _, second = bands.band_curvature(problem, k, u)
@@ -225,7 +226,9 @@ def test_gauge_shift_is_taken_out() -> None:
 
 def test_band_error_is_fermi_aligned_and_windowed() -> None:
     a, b = graphene(), graphene(t=-2.7 * 1.001)
-    shifted = BlochProblem(b.structure, b.h.with_groups((i, x + 0.3 * np.eye(1) * ((b.h.keys[i, 3] == b.h.keys[i, 4])[:, None, None])) for i, x in b.h.groups()))
+    shifted = BlochProblem(
+        b.structure, b.h.with_groups((i, x + 0.3 * np.eye(1) * ((b.h.keys[i, 3] == b.h.keys[i, 4])[:, None, None])) for i, x in b.h.groups())
+    )
     one = bands.band_structure(a, "GMKG", 40, fermi=0.0)
     two = bands.band_structure(shifted, one.path, fermi=0.3)
     error = bands.compare_bands(one, two, 9.0)
@@ -261,7 +264,7 @@ def test_ill_conditioned_overlap_is_refused_then_projected() -> None:
         solve_dense(h, np.array([[1.0, 1.1], [1.1, 1.0]]), where="x")
     found = solve_dense(h, s, s_threshold=1e-4, vectors=True)
     assert found.removed == 1 and found.smallest_overlap == pytest.approx(1e-7, rel=1e-3) and found.energies == pytest.approx([0.75], rel=1e-6)
-    assert solve_dense(h, s).smallest_overlap == pytest.approx(1e-7, rel=1e-3)                          # seen even without a threshold
+    assert solve_dense(h, s).smallest_overlap == pytest.approx(1e-7, rel=1e-3)  # seen even without a threshold
     assert (found.vectors.conj().T @ s @ found.vectors)[0, 0] == pytest.approx(1.0)
 
 
@@ -292,6 +295,6 @@ def test_window_keeps_the_right_bands_and_their_numbers() -> None:
     every = bands.band_structure(problem, "GX", 8, fermi=0.0)
     part = bands.band_structure(problem, every.path, fermi=0.0, window=(-1.0, 1.0))
     low = part.first_band
-    assert part.energies_eV == pytest.approx(every.energies_eV[:, low:low + part.energies_eV.shape[1]], abs=1e-12)
+    assert part.energies_eV == pytest.approx(every.energies_eV[:, low : low + part.energies_eV.shape[1]], abs=1e-12)
     with pytest.raises(ConfigError, match="no band of .* enters the window"):
         bands.band_structure(problem, every.path, fermi=100.0, window=(-1.0, 1.0))

@@ -1,4 +1,5 @@
 """The sparse solver against dense LAPACK, and its completeness count against one that misses states."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_pivot_block_solves_and_counts(n: int, kind: type) -> None:
 def test_frontal_factor_solves_and_counts(k: tuple[float, ...]) -> None:
     problem = ribbon()
     tree, offsets = sparse._tree(problem)
-    assert tree.children and tree.children[0].children                     # really dissected
+    assert tree.children and tree.children[0].children  # really dissected
     h, s = problem.sparse_at(k)
     energies = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
     for sigma in (-2.0, 0.1, 3.0):
@@ -59,7 +60,7 @@ def test_frontal_factor_solves_and_counts(k: tuple[float, ...]) -> None:
         b = np.random.default_rng(0).standard_normal((h.shape[0], 2))
         assert np.abs(matrix @ factor.solve(b) - b).max() < 1e-8
         assert factor.negative == int((energies < sigma).sum()) == sparse.states_below(problem, np.array(k), sigma)
-        assert factor.entries < 0.8 * h.shape[0]**2
+        assert factor.entries < 0.8 * h.shape[0] ** 2
 
 
 def test_dissection_separates() -> None:
@@ -87,12 +88,12 @@ def test_sparse_equals_dense(engine: str, spin: int) -> None:
     h, s = problem.sparse_at(k)
     found, _ = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, engine=engine)
     if engine == "mumps":
-        assert found.complete is None and found.first is None              # cannot count complex Hermitian matrices, and says so
+        assert found.complete is None and found.first is None  # cannot count complex Hermitian matrices, and says so
         low = int(np.argmin(np.abs(every - found.energies[0])))
     else:
         assert found.complete is True
         low = found.first
-    assert np.abs(every[low:low + len(found.energies)] - found.energies).max() < 1e-8
+    assert np.abs(every[low : low + len(found.energies)] - found.energies).max() < 1e-8
     nearest = np.sort(np.sort(np.abs(every - 0.05))[:20])
     assert np.sort(np.abs(found.energies - 0.05))[:20] == pytest.approx(nearest, abs=1e-8)
 
@@ -102,7 +103,7 @@ def test_all_states_of_a_window_and_degenerate_levels() -> None:
     pairs = BlockMatrix.from_blocks(problem.h.keys, [np.kron(np.eye(2), block) for _, block in problem.h])
     doubled = BlochProblem(problem.structure, pairs, problem.s, source="pairs")
     k = (0.2, 0.1, 0.0)
-    every = scipy.linalg.eigh(*doubled.at(k), eigvals_only=True)           # every level twice
+    every = scipy.linalg.eigh(*doubled.at(k), eigvals_only=True)  # every level twice
     h, s = doubled.sparse_at(k)
     found, _ = sparse.solve_sparse(h, s, 0.0, 0, problem=doubled, window=(-0.4, 0.5))
     inside = every[(every > -0.4) & (every <= 0.5)]
@@ -149,7 +150,7 @@ def test_sparse_bands_carry_the_numbers_of_the_dense_ones() -> None:
     dense = bands.band_structure(problem, "GXM", 6, "dense", fermi=0.0)
     some = bands.band_structure(problem, dense.path, 6, "sparse", nbands=12, fermi=0.0)
     low = some.first_band
-    both = dense.energies_eV[:, low:low + some.energies_eV.shape[1]]
+    both = dense.energies_eV[:, low : low + some.energies_eV.shape[1]]
     known = np.isfinite(some.energies_eV)
     assert known.sum(axis=1).min() >= 12 and np.abs(both - some.energies_eV)[known].max() < 1e-8
     assert bands.compare_bands(dense, some, 0.5).max_meV < 1e-5

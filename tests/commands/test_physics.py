@@ -1,4 +1,5 @@
 """The commands of the physics area, end to end, on a small model crystal."""
+
 from __future__ import annotations
 
 import json
@@ -19,8 +20,15 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     monkeypatch.chdir(tmp_path)
     a = 2.46
     lattice = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, 15.0]])
-    crystal = Structure(lattice, np.array([[0, 0, 7.5], [0, a / 3**0.5, 7.5]]), np.array([6, 6]), ((0,), (0,)), False,
-                        {"isspinful": False, "isorthogonal": True, "fermi_level": 0.05}, "honeycomb")
+    crystal = Structure(
+        lattice,
+        np.array([[0, 0, 7.5], [0, a / 3**0.5, 7.5]]),
+        np.array([6, 6]),
+        ((0,), (0,)),
+        False,
+        {"isspinful": False, "isorthogonal": True, "fermi_level": 0.05},
+        "honeycomb",
+    )
     hops = [(0, 0, 0, 0, 1), (0, -1, 0, 0, 1), (-1, -1, 0, 0, 1)]
 
     def matrix(t: float, shift: float) -> BlockMatrix:
@@ -44,7 +52,7 @@ def test_bands_shows_both_and_writes_everything(folder: pathlib.Path, capsys: py
     assert data["bands"][0]["fermi_eV"] == pytest.approx(0.0, abs=1e-9) and data["bands"][1]["fermi_eV"] == pytest.approx(0.05, abs=1e-9)
     assert "counted below info.json's Fermi level" in data["bands"][1]["fermi_source"]
     error = data["errors"]["stage 1"]
-    assert error["shift_meV"] == pytest.approx(0.0, abs=1e-6) and 10 < error["max_meV"] < 30       # the 50 meV shift is gauge, the 1 % is not
+    assert error["shift_meV"] == pytest.approx(0.0, abs=1e-6) and 10 < error["max_meV"] < 30  # the 50 meV shift is gauge, the 1 % is not
     for name in ("b.png", "b.svg", "b.Band", "b.h5", "b.ase.json"):
         assert pathlib.Path(name).stat().st_size > 200
 
@@ -56,7 +64,27 @@ def test_bands_with_roles_and_path_file(folder: pathlib.Path, tmp_path: pathlib.
         if name.name != "hamiltonians.h5":
             (refined / name.name).write_bytes(name.read_bytes())
     pathlib.Path("K_PATH").write_text("6 0 0 0 0.3333333333 0.3333333333 0 GAMMA K\n")
-    assert main(["bands", str(folder), "--refined", str(refined), "--stage1", str(folder), "--path-file", "K_PATH", "--electrons", "2", "--mesh", "3x3x1", "-o", "x.pdf"]) == 0
+    assert (
+        main(
+            [
+                "bands",
+                str(folder),
+                "--refined",
+                str(refined),
+                "--stage1",
+                str(folder),
+                "--path-file",
+                "K_PATH",
+                "--electrons",
+                "2",
+                "--mesh",
+                "3x3x1",
+                "-o",
+                "x.pdf",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert out.count("Fermi level") == 3 and "refined" in out and "path Γ K (K_PATH)" in out
 
@@ -88,20 +116,23 @@ def test_compare_takes_out_the_gauge(folder: pathlib.Path, capsys: pytest.Captur
     assert "mu = <dH,S>/<S,S> = 50.0000 meV" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words, message", [
-    (["bands", "nowhere"], "nowhere: no such folder"),
-    (["bands", "honeycomb", "--path", "GXZ"], "X, Z is no special point"),
-    (["bands", "honeycomb", "--path", "GM", "--path-file", "x"], "give one of them"),
-    (["bands", "honeycomb", "--nbands", "9"], "9 bands asked"),
-    (["bands", "honeycomb", "--fermi", "high"], "auto, info, or an energy"),
-    (["bands", "honeycomb", "-o", "x.gif"], "no band format ends like this"),
-    (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
-    (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
-    (["dos", "honeycomb", "--fat", "Mo-d"], "selects no orbital"),
-    (["dos", "honeycomb", "--mesh", "4x4"], "three positive integers"),
-    (["gap", "honeycomb", "--electrons", "3"], "half filled"),
-    (["fermi", "honeycomb", "--electrons", "9"], "2 bands hold"),
-])
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["bands", "nowhere"], "nowhere: no such folder"),
+        (["bands", "honeycomb", "--path", "GXZ"], "X, Z is no special point"),
+        (["bands", "honeycomb", "--path", "GM", "--path-file", "x"], "give one of them"),
+        (["bands", "honeycomb", "--nbands", "9"], "9 bands asked"),
+        (["bands", "honeycomb", "--fermi", "high"], "auto, info, or an energy"),
+        (["bands", "honeycomb", "-o", "x.gif"], "no band format ends like this"),
+        (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
+        (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
+        (["dos", "honeycomb", "--fat", "Mo-d"], "selects no orbital"),
+        (["dos", "honeycomb", "--mesh", "4x4"], "three positive integers"),
+        (["gap", "honeycomb", "--electrons", "3"], "half filled"),
+        (["fermi", "honeycomb", "--electrons", "9"], "2 bands hold"),
+    ],
+)
 def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     import re
 
