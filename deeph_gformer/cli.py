@@ -11,7 +11,7 @@ from .errors import GFormerError
 
 __all__ = ["main", "build_parser"]
 
-_AREAS = ("physics",)
+_AREAS = ("core", "physics", "overlap")
 
 
 def build_parser() -> argparse.ArgumentParser:

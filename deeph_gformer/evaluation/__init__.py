@@ -1,1 +1,1 @@
-
+"""Errors, equivariance, tables and plots."""

@@ -1,0 +1,113 @@
+"""``deeph-gformer info``: what is this folder?"""
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from .. import fields
+from ..errors import DataError
+from ..gformer.bundle import BUNDLE_FILE, load_bundle
+from ..io.folder import find_structures, folder_format, matrix_path, read_folder
+from ..stage1.bundle import find_models, read_model_folder
+
+__all__ = ["describe"]
+
+
+def describe(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
+    """Tell a structure folder, a DeepH-E3 model folder, a GFormer bundle, or a folder of one of these.
+
+    Returns:
+        Plain values, and a text for people.
+
+    Raises:
+        DataError: it is none of them. ModelError: it is a damaged model.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if (path / BUNDLE_FILE).is_file():
+        table = _bundle(path)
+    elif (path / fields.MODEL_CHECKPOINT).is_file():
+        table = _model(path)
+    elif folder_format(path):
+        table = _structure(path)
+    else:
+        table = _collection(path)
+    return table, "\n".join(f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in table.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _symbols(numbers: Any) -> list[str]:
+    from ase.data import chemical_symbols
+
+    return [chemical_symbols[z] for z in numbers]
+
+
+def _structure(path: pathlib.Path) -> dict[str, Any]:
+    from ..data.edges import select_edges
+
+    structure = read_folder(path)
+    shells = {s: str(list(o)) for s, o in zip(_symbols(structure.numbers), structure.orbital_types)}
+    files = {kind: matrix_path(path, kind).is_file() for kind in ("hamiltonian", "overlap", "prediction")}  # type: ignore[arg-type]
+    table: dict[str, Any] = {"kind": "structure folder", "format": folder_format(path), "name": structure.name, "formula": structure.formula, "atoms": len(structure),
+                             "orbitals": int(structure.orbital_counts.sum()), "shells_l": shells, "spinful": structure.spinful,
+                             "files": {k: ("there" if v else "missing") for k, v in files.items()}}
+    if files["hamiltonian"] or files["overlap"]:
+        choice = select_edges(path, structure, "auto")
+        table["edges"] = {"count": len(choice.keys), "from": choice.source}
+        if choice.hamiltonian_only is not None:
+            table["edges"]["only_in_hamiltonian"] = choice.hamiltonian_only
+        import numpy as np
+
+        table["longest_edge_angstrom"] = float(np.linalg.norm(structure.edge_vectors(choice.keys), axis=1).max())
+    if "fermi_level" in structure.info:
+        table["fermi_level_eV"] = structure.info["fermi_level"]
+    return table
+
+
+def _model(path: pathlib.Path) -> dict[str, Any]:
+    folder = read_model_folder(path)
+    basis = folder.targets.basis
+    return {"kind": "DeepH-E3 model folder (stage 1)", "elements": _symbols(basis.elements), "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
+            "spinful": basis.spinful, "target_blocks": len(folder.targets.blocks), "blocks_not_predicted": len(folder.targets.missing()),
+            "encoder_groups": folder.config.num_block, "irreps_mid": folder.config.irreps_mid_node, "harmonics": folder.config.irreps_sh,
+            "distance_basis_angstrom": folder.config.r_max, "dtype": str(folder.dtype).removeprefix("torch."),
+            "parameters": sum(v.numel() for n, v in folder.state_dict.items() if n.split(".")[-1] in ("weight", "bias") or ".weights" in n),
+            "e3nn_generation": folder.generation or "cannot be told from the checkpoint (say it with --e3nn-generation)", "epoch": folder.epoch,
+            "validation_loss_eV2": folder.val_loss}
+
+
+def _bundle(path: pathlib.Path) -> dict[str, Any]:
+    bundle = load_bundle(path)
+    basis, training = bundle.targets.basis, bundle.training
+    table: dict[str, Any] = {"kind": "GFormer bundle (stage 2)", "arch": bundle.model.config.arch, "parameters": sum(p.numel() for p in bundle.model.parameters()),
+                             "elements": _symbols(basis.elements), "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))), "spinful": basis.spinful,
+                             "predicts": "the correction to stage 1" if bundle.cascade else "the whole Hamiltonian", "gauge": bundle.gauge,
+                             "dtype": str(bundle.dtype).removeprefix("torch."), "e3nn_generation": bundle.generation,
+                             "stage1": f"{bundle.stage1.name} (fingerprint {bundle.stage1.fingerprint})" if bundle.stage1 else "none"}
+    for key in ("data", "structures", "epochs", "stage1_val_mae_meV", "best_val_mae_meV", "deeph_gformer"):
+        if key in training:
+            table[f"training_{key}" if key in ("data", "structures", "epochs") else key] = training[key]
+    return table
+
+
+def _collection(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        folders = find_structures(path)
+        first = read_folder(folders[0])
+        return {"kind": "folder of structures", "structures": len(folders), "first": str(folders[0]), "first_formula": first.formula, "spinful": first.spinful}
+    except DataError:
+        pass
+    try:
+        models = find_models(path)
+    except Exception:
+        raise DataError(f"{path}: neither a structure folder (legacy or DeepH-dock), nor a DeepH-E3 model folder, nor a GFormer bundle, nor a folder of these") from None
+    return {"kind": "folder of DeepH-E3 models", "models": [str(m) for m in models]}
