@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..io.blocks import BlockMatrix
 from ..io.dock import LEGACY_TO_E3NN
-from .orbitals import TargetBlocks
+from .orbitals import Basis, TargetBlocks
+from .rotation import spin_rotation, wigner_blocks
 from .wigner import Generation, wigner_3j
 
-__all__ = ["DirectSumToProduct", "BlockAssembly", "block_transform"]
+__all__ = ["DirectSumToProduct", "BlockAssembly", "block_transform", "orbital_rotation", "rotate_blocks"]
 
 #: (4, 4): rows uu, ud, du, dd; columns singlet, then triplet in e3nn's order y, z, x (Pauli matrices / sqrt 2).
 SPIN_BASIS = torch.tensor([[1, 0, 1, 0], [0, -1j, 0, 1], [0, 1j, 0, 1], [1, 0, -1, 0]], dtype=torch.complex128) / 2**0.5
@@ -187,3 +188,40 @@ class BlockAssembly:
             mask[index[:, None], place[have]] = True
         shape = (len(matrix), spins, self.targets.width) if self.basis.spinful else (len(matrix), self.targets.width)
         return flat.reshape(shape), mask.reshape(shape)
+
+
+def orbital_rotation(basis: Basis, element: int, rotation: Tensor) -> NDArray[np.number]:
+    """How the orbitals of one element turn, in legacy order; with spin kron(D½, D).
+
+    Args:
+        basis: the shells. element: index into ``basis.elements``. rotation: (3, 3), Cartesian, orthogonal (an inversion gives (-1)^l; spin is even).
+
+    Returns:
+        (n, n) float64, with spin (2n, 2n) complex128: the matrix U of H' = U H U†.
+    """
+    improper = bool(torch.linalg.det(rotation.double()) < 0)
+    proper = (-rotation if improper else rotation).double()
+    turns = wigner_blocks(proper, 3)
+    total = np.zeros((basis.counts(element),) * 2)
+    for shell, l in enumerate(basis.orbital_types[element]):
+        back = np.argsort(LEGACY_TO_E3NN[l])
+        start = basis.offset(element, shell)
+        total[start:start + 2 * l + 1, start:start + 2 * l + 1] = turns[l].numpy()[np.ix_(back, back)] * ((-1) ** l if improper else 1)
+    return np.kron(spin_rotation(proper).numpy(), total) if basis.spinful else total
+
+
+def rotate_blocks(matrix: BlockMatrix, basis: Basis, node_type: NDArray[np.int64], rotation: Tensor) -> BlockMatrix:
+    """H(R) of the turned structure, exactly: every block becomes U_i H U_j†.
+
+    Args:
+        matrix: blocks in legacy order. basis: the shells. node_type: (N,), element indices. rotation: (3, 3), Cartesian, orthogonal.
+    """
+    turns = [orbital_rotation(basis, n, rotation) for n in range(len(basis.elements))]
+    kinds = node_type[matrix.keys[:, 3:]]
+    values = np.empty(len(matrix.values), dtype=np.result_type(matrix.values, turns[0].dtype) if basis.spinful else matrix.values.dtype)
+    for i, j in np.unique(kinds, axis=0):
+        index = np.flatnonzero((kinds == (i, j)).all(axis=1))
+        place = matrix.offsets[index][:, None] + np.arange(turns[i].shape[0] * turns[j].shape[0])
+        block = matrix.values[place].reshape(-1, turns[i].shape[0], turns[j].shape[0])
+        values[place] = (turns[i] @ block @ turns[j].conj().T).reshape(len(index), -1)
+    return BlockMatrix(matrix.keys, matrix.shapes, values)

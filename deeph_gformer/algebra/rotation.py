@@ -10,7 +10,7 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-__all__ = ["edge_frames", "wigner_blocks", "to_e3nn_axes", "random_rotation", "spin_rotation", "spherical_harmonics"]
+__all__ = ["edge_frames", "wigner_blocks", "to_e3nn_axes", "random_rotation", "spin_rotation", "spherical_harmonics", "rotate_irreps"]
 
 _AXES = [1, 2, 0]
 
@@ -112,3 +112,23 @@ def spin_rotation(rotation: Tensor) -> Tensor:
     about_z = [torch.diag(torch.exp(torch.tensor([-0.5j, 0.5j], dtype=torch.complex128) * a)) for a in angles]
     to_y = torch.tensor([[1, 1], [1j, -1j]], dtype=torch.complex128) / 2**0.5
     return about_z[0] @ to_y @ about_z[1] @ to_y.conj().T @ about_z[2]
+
+
+def rotate_irreps(flat: Tensor, irreps: o3.Irreps, rotation: Tensor) -> Tensor:
+    """Turn features in e3nn's flat layout.
+
+    Args:
+        flat: (rows, irreps.dim). irreps: of the columns. rotation: (3, 3), Cartesian, orthogonal; an improper one also multiplies by the parity.
+
+    Returns:
+        (rows, irreps.dim): each irrep's components times D^l(R)^T.
+    """
+    improper = bool(torch.linalg.det(rotation.double()) < 0)
+    turns = wigner_blocks((-rotation if improper else rotation).double(), irreps.lmax)
+    parts, start = [], 0
+    for mul, ir in irreps:
+        turn = turns[ir.l].to(flat) * (ir.p if improper else 1)
+        block = flat[:, start:start + mul * ir.dim].reshape(-1, mul, ir.dim)
+        parts.append((block @ turn.T).reshape(-1, mul * ir.dim))
+        start += mul * ir.dim
+    return torch.cat(parts, dim=1)
