@@ -14,3 +14,27 @@ def golden(name: str) -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"golden references are not beside the repository ({path})")
     return path
+
+
+def orbital_file(element: str) -> pathlib.Path:
+    """A numerical basis of the real data."""
+    path = SHARED / "data" / "basis" / f"{element}.orb"
+    if not path.is_file():
+        pytest.skip(f"real data are not beside the repository ({path})")
+    return path
+
+
+@pytest.fixture(scope="session")
+def carbon():
+    """A stage 1 for carbon, alone."""
+    import deeph_gformer
+
+    return deeph_gformer.load(None, golden("graphene_small_f64") / "model")
+
+
+@pytest.fixture(scope="session")
+def carbon_overlap():
+    """Overlaps of the basis that stage 1 was trained on."""
+    from deeph_gformer import overlap
+
+    return overlap.load(orbital_file("C"))

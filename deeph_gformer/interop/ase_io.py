@@ -1,0 +1,156 @@
+"""DeepH folders as an I/O format of ASE: ``ase.io.read("folder", format="deeph")``, ``ase.io.write("folders", trajectory, format="deeph", ...)``.
+
+A folder says nothing about periodic boundary conditions. An ``Atoms`` read from one repeats along the lattice vectors that its blocks cross, or,
+where there is no matrix file, along those without 8 Å of vacuum.
+"""
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.utils.plugins import ExternalIOFormat
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ..io import Structure
+    from ..overlap import OverlapProvider
+
+__all__ = ["io_format", "read_deeph", "write_deeph", "to_atoms", "from_atoms"]
+
+#: What the entry point ``deeph`` of ``ase.ioformats`` loads.
+io_format = ExternalIOFormat(desc="DeepH structure folder (legacy or DeepH-dock)", code="+S", module="deeph_gformer.interop.ase_io", glob="site_positions.dat")
+
+Shells = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
+
+
+def _periodic(folder: pathlib.Path, structure: Structure) -> tuple[bool, bool, bool]:
+    from ..bands.kpath import periodic_directions
+    from ..io import dock, legacy
+    from ..io.folder import folder_format, matrix_path
+
+    reader = legacy if folder_format(folder) == "legacy" else dock
+    for kind in ("overlap", "hamiltonian"):
+        path = matrix_path(folder, kind)  # type: ignore[arg-type]
+        if path.is_file():
+            x, y, z = (bool(v) for v in (reader.read_keys(path, structure)[:, :3] != 0).any(axis=0))
+            return x, y, z
+    return periodic_directions(structure)
+
+
+def to_atoms(structure: Structure, pbc: Sequence[bool] | bool = True) -> Atoms:
+    """``Atoms`` with the same positions, not wrapped; shells and ``info.json`` go to ``atoms.info``.
+
+    Args:
+        structure: from a folder. pbc: which lattice vectors repeat.
+
+    Returns:
+        ``atoms.info["orbital_types"]`` holds l of each atom's shells, ``["isspinful"]`` the spin, ``["deeph"]`` the rest, ``["name"]`` the name.
+    """
+    from ase import Atoms
+
+    info: dict[str, Any] = {"name": structure.name, "orbital_types": [list(s) for s in structure.orbital_types], "isspinful": structure.spinful}
+    if structure.info:
+        info["deeph"] = dict(structure.info)
+    return Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.lattice, pbc=pbc, info=info)
+
+
+def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool | None = None, name: str | None = None) -> Structure:
+    """A structure from ``Atoms``, in their order.
+
+    Args:
+        atoms: positions and a full cell, Å. orbital_types: ``{"C": [0, 0, 1, 1, 2]}`` or a list per atom; default ``atoms.info["orbital_types"]``.
+        spinful: default ``atoms.info["isspinful"]``. name: default ``atoms.info["name"]``, else the formula.
+
+    Raises:
+        DataError: no cell, no shells for an element, or lists that do not fit the atoms.
+    """
+    from ase.data import chemical_symbols
+
+    from ..errors import DataError
+    from ..io import Structure
+    from ..overlap import structure_from_atoms
+
+    name = str(name or atoms.info.get("name") or atoms.get_chemical_formula())
+    shells: Any = orbital_types if orbital_types is not None else atoms.info.get("orbital_types")
+    if shells is None:
+        raise DataError(f"'{name}': a DeepH folder needs the shells of each element; pass orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis has them")
+    if isinstance(shells, Mapping):
+        table = {chemical_symbols.index(symbol): tuple(int(l) for l in value) for symbol, value in shells.items() if symbol in chemical_symbols}
+        per_atom = structure_from_atoms(atoms, table, name).orbital_types
+    else:
+        if len(shells) != len(atoms):
+            raise DataError(f"'{name}': {len(shells)} lists of shells for {len(atoms)} atoms; give one per atom, or one per element as a dict")
+        per_atom = tuple(tuple(int(l) for l in value) for value in shells)
+    plain = structure_from_atoms(atoms, {int(z): () for z in atoms.numbers}, name)
+    spin = atoms.info.get("isspinful") if spinful is None else spinful
+    info = {k: v for k, v in atoms.info.get("deeph", {}).items() if k in ("fermi_level", "fermi_energy_eV", "occupation", "isorthogonal", "orthogonal_basis")}
+    return Structure(plain.lattice, plain.positions, plain.numbers, per_atom, None if spin is None else bool(spin), info, name)
+
+
+def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1) -> Iterator[Atoms]:
+    """ASE's reader: one folder, a file in it, or every structure folder below, sorted.
+
+    Args:
+        filename: folder. index: which of them.
+
+    Raises:
+        DataError: no structure folder there, or a damaged one.
+    """
+    from ..io import find_structures, read_folder
+    from ..io.folder import folder_format
+
+    root = pathlib.Path(filename)
+    root = root.parent if root.is_file() else root
+    folders = [root] if folder_format(root) else find_structures(root)
+    for folder in folders[index] if isinstance(index, slice) else [folders[-1 if index is None else index]]:
+        structure = read_folder(folder)
+        yield to_atoms(structure, _periodic(folder, structure))
+
+
+def write_deeph(filename: str | os.PathLike[str], images: Atoms | Sequence[Atoms], orbital_types: Shells | None = None, spinful: bool | None = None,
+                form: str = "legacy", overlap: OverlapProvider | str | os.PathLike[str] | None = None, overwrite: bool = False) -> list[pathlib.Path]:
+    """ASE's writer: one image into the folder itself, several into ``<folder>/0000``, ``0001``, ...
+
+    Args:
+        filename: folder. images: one ``Atoms`` or many. orbital_types, spinful: see :func:`from_atoms`.
+        form: ``legacy`` or ``dock`` (atoms must be grouped by element). overlap: also write S from this source (see :func:`deeph_gformer.overlap.load`).
+        overwrite: replace structures that are there.
+
+    Returns:
+        the folders.
+
+    Raises:
+        DataError: a folder holds a structure already, a structure lacks cell or shells, or S cannot be known. ConfigError: unknown ``form``.
+    """
+    from ase import Atoms
+
+    from ..errors import ConfigError, DataError
+    from ..io import dock, legacy
+    from ..io.folder import folder_format, write_matrix
+    from ..overlap import OverlapProvider, load
+
+    if form not in ("legacy", "dock"):
+        raise ConfigError(f"form '{form}' is unknown; there are legacy and dock")
+    provider = overlap if overlap is None or isinstance(overlap, OverlapProvider) else load(overlap)
+    frames = [images] if isinstance(images, Atoms) else list(images)
+    root, digits = pathlib.Path(filename), max(4, len(str(len(frames) - 1)))
+    folders = [root] if len(frames) == 1 else [root / f"{number:0{digits}d}" for number in range(len(frames))]
+    for folder in folders:
+        if folder_format(folder) is not None and not overwrite:
+            raise DataError(f"{folder}: holds a structure already; pass overwrite=True or choose another folder")
+    for folder, atoms in zip(folders, frames):
+        shells = orbital_types
+        if shells is None and provider is not None and "orbital_types" not in atoms.info:
+            from ase.data import chemical_symbols
+
+            shells = {chemical_symbols[z]: s for z, s in provider.orbital_types.items()}
+        structure = from_atoms(atoms, shells, spinful, folder.name)
+        matrix = None if provider is None else provider.overlap(structure, provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist())))
+        (legacy if form == "legacy" else dock).write_structure(folder, structure)
+        if matrix is not None:
+            write_matrix(folder, "overlap", matrix, structure, form)  # type: ignore[arg-type]
+    return folders

@@ -1,0 +1,141 @@
+"""H(R) and S(R) as SciPy CSR matrices, one per lattice vector R, and a plain ``.npz`` file of them.
+
+Orbitals stand atom after atom in the legacy order; with spin-orbit coupling each atom has its spin-up orbitals, then its spin-down ones
+(the order of :class:`~deeph_gformer.bands.BlochProblem`).
+"""
+from __future__ import annotations
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from ..bands import BlochProblem
+from ..errors import DataError
+from ..io import BlockMatrix, Structure
+from ..io.files import atomic_path
+
+__all__ = ["block_entries", "real_space", "from_real_space", "write_npz", "read_npz"]
+
+_FORMAT = "deeph-gformer csr 1"
+
+
+def block_entries(matrix: BlockMatrix, counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(block, row, column) of each of the matrix's values, in their order.
+
+    Args:
+        matrix: blocks. counts: (N,), rows that each atom has in all (spin included).
+
+    Returns:
+        three int64 arrays as long as ``matrix.values``; rows and columns count over the whole cell.
+    """
+    first = np.concatenate([[0], np.cumsum(counts)])
+    size = np.diff(matrix.offsets)
+    block = np.repeat(np.arange(len(matrix), dtype=np.int64), size)
+    inside = np.arange(len(matrix.values), dtype=np.int64) - np.repeat(matrix.offsets[:-1], size)
+    width = matrix.shapes[block, 1]
+    return block, first[matrix.keys[block, 3]] + inside // width, first[matrix.keys[block, 4]] + inside % width
+
+
+def real_space(matrix: BlockMatrix, structure: Structure, spin: int = 1) -> tuple[NDArray[np.int64], list[sp.csr_matrix]]:
+    """One CSR matrix per lattice vector.
+
+    Args:
+        matrix: H(R), or S(R). structure: its atoms. spin: 2 for a spin-doubled matrix.
+
+    Returns:
+        ``(cells, matrices)``: (C, 3) lattice vectors R in lexical order, and C matrices (n, n) of ``<home cell | . | cell R>``.
+    """
+    counts = structure.orbital_counts * spin
+    size = int(counts.sum())
+    block, row, column = block_entries(matrix, counts)
+    cells, which = np.unique(matrix.keys[:, :3], axis=0, return_inverse=True)
+    cell = which.reshape(-1)[block]
+    order = np.argsort(cell, kind="stable")
+    bounds = np.searchsorted(cell[order], np.arange(len(cells) + 1))
+    matrices = []
+    for start, stop in zip(bounds, bounds[1:]):
+        take = order[start:stop]
+        matrices.append(sp.csr_matrix((matrix.values[take], (row[take], column[take])), shape=(size, size)))
+    return cells, matrices
+
+
+def from_real_space(cells: NDArray[np.int64], matrices: list[sp.csr_matrix], structure: Structure, spin: int = 1) -> BlockMatrix:
+    """The inverse of :func:`real_space`; every atom pair with a stored element becomes a block, and all on-site pairs do.
+
+    Args:
+        cells: (C, 3). matrices: C matrices (n, n). structure: gives the orbitals. spin: 2 for a spin-doubled matrix.
+
+    Raises:
+        DataError: the matrices do not have as many rows as the structure has orbitals.
+    """
+    counts = structure.orbital_counts * spin
+    first = np.concatenate([[0], np.cumsum(counts)])
+    atom = np.repeat(np.arange(len(counts)), counts)
+    if any(m.shape != (first[-1], first[-1]) for m in matrices):
+        raise DataError(f"matrices {matrices[0].shape} do not fit the {first[-1]} orbitals of structure '{structure.name}'")
+    keys, blocks = [], []
+    for cell, matrix in zip(np.asarray(cells, dtype=np.int64), matrices):
+        coo = sp.coo_matrix(matrix)
+        pairs = np.stack([atom[coo.row], atom[coo.col]], axis=1)
+        if not cell.any():
+            pairs = np.concatenate([pairs, np.repeat(np.arange(len(counts)), 2).reshape(-1, 2)])
+        csr = sp.csr_matrix(matrix)
+        for i, j in np.unique(pairs, axis=0):
+            keys.append([*cell, i, j])
+            blocks.append(csr[first[i]:first[i + 1], first[j]:first[j + 1]].toarray())
+    return BlockMatrix.from_blocks(np.array(keys, dtype=np.int64), blocks)
+
+
+def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
+    """H(R) and S(R) as plain arrays that ``numpy.load`` reads without pickle.
+
+    Arrays: ``lattice`` (3, 3) rows, Å; ``positions`` (N, 3), Å; ``numbers`` (N,); ``orbital_counts`` (N,), spinless; ``orbital_l`` and
+    ``orbital_types_length`` (shells of all atoms one after the other, and how many each atom has); ``spin`` 1 or 2; per matrix M = H (eV), S:
+    ``M_cells`` (C, 3) and, for cell number c, ``M_c_data``, ``M_c_indices``, ``M_c_indptr``. S is spinless.
+    """
+    structure = problem.structure
+    arrays: dict[str, NDArray[np.generic]] = {
+        "format": np.array(_FORMAT), "lattice": structure.lattice, "positions": structure.positions, "numbers": structure.numbers,
+        "orbital_counts": structure.orbital_counts, "orbital_l": np.array([l for s in structure.orbital_types for l in s], dtype=np.int64),
+        "orbital_types_length": np.array([len(s) for s in structure.orbital_types], dtype=np.int64), "spin": np.array(problem.spin)}
+    for name, matrix, spin in (("H", problem.h, problem.spin), ("S", problem.s, 1)):
+        cells, matrices = real_space(matrix, structure, spin)
+        arrays[f"{name}_cells"] = cells
+        for number, csr in enumerate(matrices):
+            arrays |= {f"{name}_{number}_data": csr.data, f"{name}_{number}_indices": csr.indices, f"{name}_{number}_indptr": csr.indptr}
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+
+
+def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
+    """Read what :func:`write_npz` wrote.
+
+    Raises:
+        DataError: no such file, or another one.
+    """
+    path = pathlib.Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            if str(table["format"]) != _FORMAT:
+                raise DataError(f"{path}: format '{table['format']}' is unknown; written by a newer version?")
+            lengths = table["orbital_types_length"]
+            flat = table["orbital_l"].tolist()
+            ends = np.cumsum(lengths).tolist()
+            shells = tuple(tuple(flat[end - n:end]) for n, end in zip(lengths.tolist(), ends))
+            spin = int(table["spin"])
+            structure = Structure(table["lattice"], table["positions"], table["numbers"].astype(np.int64), shells, spin == 2, {}, path.stem)
+            found = {}
+            for name, factor in (("H", spin), ("S", 1)):
+                size = int(structure.orbital_counts.sum()) * factor
+                cells = table[f"{name}_cells"]
+                matrices = [sp.csr_matrix(tuple(table[f"{name}_{n}_{part}"] for part in ("data", "indices", "indptr")), shape=(size, size)) for n in range(len(cells))]
+                found[name] = from_real_space(cells, matrices, structure, factor)
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found") from None
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: no sparse Hamiltonian of deeph-gformer ({error})") from None
+    return BlochProblem(structure, found["H"], found["S"], source=str(path))

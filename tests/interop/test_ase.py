@@ -1,0 +1,194 @@
+"""The ASE calculator against golden predictions, ASE's own tools and SciPy."""
+from __future__ import annotations
+
+import json
+import pathlib
+
+import h5py
+import numpy as np
+import pytest
+import scipy.linalg
+from ase import Atoms
+from ase.build import graphene, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.dft.dos import DOS
+from ase.spectrum.band_structure import BandStructure, get_band_structure
+
+from deeph_gformer.errors import ConfigError, DataError, ModelError
+from deeph_gformer.interop import ase_io
+from deeph_gformer.interop.ase import HamiltonianCalculator
+from deeph_gformer.io import read_folder, read_matrix
+from deeph_gformer.io.blocks import match_keys
+
+from .conftest import golden
+
+
+@pytest.fixture(scope="module")
+def sheet(carbon, carbon_overlap) -> Atoms:
+    atoms = graphene(a=2.46, vacuum=8.0)
+    atoms.calc = HamiltonianCalculator(carbon, overlap=carbon_overlap, kpts=(4, 4, 1), electrons=8)
+    return atoms
+
+
+def test_hamiltonian_is_the_official_prediction(carbon, carbon_overlap) -> None:
+    root = golden("graphene_small_f64")
+    structure = read_folder(root / "structures" / "graphene_3x3_0001")
+    atoms = ase_io.to_atoms(structure)
+    atoms.info["name"] = structure.name
+    calc = HamiltonianCalculator(carbon, overlap=root / "structures", hermitian=False)
+    atoms.calc = calc
+    h = calc.get_hamiltonian()
+    with h5py.File(root / "predictions" / structure.name / "hamiltonians_pred.h5") as official:
+        assert len(h) == len(official)
+        for key, block in h:
+            x, y, z, i, j = key
+            np.testing.assert_allclose(block, official[f"[{x}, {y}, {z}, {i + 1}, {j + 1}]"][()], rtol=0, atol=1e-9)
+    dft = read_matrix(root / "structures" / structure.name, "overlap", structure)
+    s = HamiltonianCalculator(carbon, overlap=carbon_overlap, atoms=atoms.copy()).get_overlap()        # edges from positions and radii alone
+    place = match_keys(dft.keys, s.keys)
+    assert (place >= 0).all() and len(s) - len(dft) < 10                                             # the DFT code drops blocks of tiny elements
+    np.testing.assert_allclose(s.select(place).values, dft.values, atol=1e-6)
+    with pytest.raises(DataError, match="another geometry"):
+        atoms.positions[0] += 0.1
+        calc.get_hamiltonian()
+
+
+def test_eigenvalues_solve_the_sparse_problem(sheet: Atoms) -> None:
+    calc = sheet.calc
+    for number, k in enumerate(calc.get_ibz_k_points()):
+        phases = {tuple(c): np.exp(2j * np.pi * np.dot(k, c)) for c in np.unique(calc.get_hamiltonian().keys[:, :3], axis=0)}
+        h = sum(p * calc.get_hamiltonian(R=c).toarray() for c, p in phases.items())
+        s = sum(p * calc.get_overlap(R=c).toarray() for c, p in phases.items())
+        np.testing.assert_allclose(calc.get_hamiltonian(k=k).toarray(), h, atol=1e-12)
+        np.testing.assert_allclose(calc.get_eigenvalues(number), scipy.linalg.eigh(h, s, eigvals_only=True), atol=1e-9)
+    assert calc.get_hamiltonian(R=(99, 0, 0)).nnz == 0
+
+
+def test_cached_until_something_moves(sheet: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = sheet.copy()
+    calc = HamiltonianCalculator(sheet.calc.model, overlap=sheet.calc.overlap, electrons=8, kpts=(2, 2, 1))
+    atoms.calc = calc
+    calls: list[int] = []
+    original = type(calc.model).predict
+    monkeypatch.setattr(type(calc.model), "predict", lambda self, *a, **k: calls.append(1) or original(self, *a, **k))
+    first = calc.get_fermi_level()
+    calc.get_eigenvalues(0)
+    calc.set(kpts=(3, 3, 1))
+    calc.get_eigenvalues(0)
+    assert len(calls) == 1
+    atoms.positions[0, 2] += 0.05
+    second = calc.get_fermi_level()
+    assert len(calls) == 2 and second != first
+    fresh = HamiltonianCalculator(calc.model, overlap=calc.overlap, electrons=8, kpts=(3, 3, 1), atoms=atoms.copy())
+    assert fresh.get_fermi_level() == pytest.approx(second, abs=1e-12)
+    atoms.pbc = (True, False, False)
+    assert len(calc.get_hamiltonian()) < len(fresh.get_hamiltonian())
+
+
+def test_energy_and_forces_do_not_exist(sheet: Atoms) -> None:
+    for ask in (sheet.get_potential_energy, sheet.get_forces, sheet.get_stress):
+        with pytest.raises(PropertyNotImplementedError):
+            ask()
+
+
+def test_weights_and_zone(sheet: Atoms) -> None:
+    calc = sheet.calc
+    assert calc.get_k_point_weights().sum() == pytest.approx(1.0)
+    zone, irreducible, index = calc.get_bz_k_points(), calc.get_ibz_k_points(), calc.get_bz_to_ibz_map()
+    assert len(zone) == 16 and len(irreducible) < 16
+    for k, other in zip(zone, irreducible[index]):
+        assert min(np.abs((k - s * other) - np.round(k - s * other)).max() for s in (1, -1)) < 1e-12
+    np.testing.assert_allclose(np.bincount(index) / 16, calc.get_k_point_weights())
+
+
+def test_ase_dos(sheet: Atoms) -> None:
+    dos = DOS(sheet.calc, width=0.2, npts=2001, window=(-40, 40))
+    weights, energies = sheet.calc.get_k_point_weights(), np.array([sheet.calc.get_eigenvalues(k) for k in range(len(sheet.calc.get_ibz_k_points()))])
+    inside = 2 * weights @ (np.abs(energies - sheet.calc.get_fermi_level()) < 40).sum(axis=1)
+    assert 20 < inside < 52 and np.trapezoid(dos.get_dos(), dos.get_energies()) == pytest.approx(inside, rel=0.02)
+    ours = sheet.calc.get_dos(method="gaussian", width_eV=0.2 / np.sqrt(2), window=(dos.get_energies()[0], dos.get_energies()[-1]), points=2001)
+    np.testing.assert_allclose(ours.total, dos.get_dos(), atol=1e-6 * dos.get_dos().max())
+    tetrahedra = DOS(sheet.calc, width=0.0, npts=1601, window=(-40, 40))
+    own = sheet.calc.get_dos(method="tetrahedron", window=(-40, 40), points=1601)
+    np.testing.assert_allclose(own.total, tetrahedra.get_dos(), atol=1e-6 * own.total.max())
+
+
+def test_ase_band_structure(sheet: Atoms) -> None:
+    calc = sheet.calc
+    fermi = calc.get_fermi_level()
+    path = sheet.cell.bandpath("GMKG", npoints=8, pbc=(1, 1, 0))
+    direct = calc.band_structure(path)
+    assert isinstance(direct, BandStructure) and direct.reference == fermi
+    calc.set(kpts=path)
+    try:
+        through_ase = get_band_structure(sheet)
+        np.testing.assert_allclose(through_ase.energies, direct.energies, atol=1e-12)
+        assert through_ase.reference == direct.reference                              # still that of the 4x4 mesh
+    finally:
+        calc.set(kpts=(4, 4, 1))
+    own = calc.band_structure("GMKG", npoints=8)
+    assert own.path.path == "GMKG" and own.energies.shape[2] == 26
+    np.testing.assert_allclose(own.energies[0, 0], direct.energies[0, 0], atol=1e-10)
+    json.dumps(direct.todict(), default=str)
+
+
+def test_bad_atoms_and_options(carbon, carbon_overlap, sheet: Atoms) -> None:
+    with pytest.raises(ConfigError, match="overlap="):
+        HamiltonianCalculator(carbon)
+    calc = HamiltonianCalculator(carbon, overlap=carbon_overlap)
+    with pytest.raises(ConfigError, match="no atoms yet"):
+        calc.get_hamiltonian()
+    with pytest.raises(DataError, match="no full cell"):
+        calc.get_hamiltonian(Atoms("C2", [(0, 0, 0), (1.4, 0, 0)]))
+    with pytest.raises(ModelError, match="element H is unknown.*trained on C"):
+        calc.get_hamiltonian(molecule("CH4", vacuum=5))
+    with pytest.raises(ConfigError, match="number of electrons.*valence"):
+        calc.get_fermi(sheet.copy())
+    with pytest.raises(ConfigError, match="parameter kpoints is unknown"):
+        calc.set(kpoints=3)
+    with pytest.raises(ConfigError, match="Γ-centred"):
+        HamiltonianCalculator(carbon, overlap=carbon_overlap, kpts={"size": (2, 2, 1), "gamma": False}).get_spectrum(sheet.copy())
+    with pytest.raises(ConfigError, match="k-point 99"):
+        sheet.calc.get_eigenvalues(99)
+
+
+# --- I/O -----------------------------------------------------------------------------------------------------------
+def test_atoms_round_trip(tmp_path: pathlib.Path) -> None:
+    folder = golden("external") / "MoTe2" / "legacy"
+    structure = read_folder(folder)
+    atoms = next(ase_io.read_deeph(folder))
+    assert atoms.pbc.tolist() == [True, True, False] or atoms.pbc.tolist() == [True, True, True]
+    back = ase_io.from_atoms(atoms)
+    assert back.orbital_types == structure.orbital_types and back.spinful == structure.spinful
+    np.testing.assert_array_equal(back.positions, structure.positions)
+    ase_io.write_deeph(tmp_path / "one", atoms)
+    again = read_folder(tmp_path / "one")
+    np.testing.assert_allclose(again.positions, structure.positions, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(again.lattice, structure.lattice, rtol=0, atol=1e-14)
+    assert again.info["fermi_level"] == structure.info["fermi_level"]
+
+
+def test_trajectory_to_folders_through_ase_io(tmp_path: pathlib.Path, carbon_overlap, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ase.io
+    import ase.io.formats as formats
+
+    if "deeph" not in formats.ioformats:                                   # the entry point, where the package is not installed
+        formats.define_io_format("deeph", **ase_io.io_format._asdict(), external=True)
+    frames = []
+    for step in range(3):
+        atoms = graphene(a=2.46, vacuum=8.0)
+        atoms.positions[0, 2] += 0.01 * step
+        frames.append(atoms)
+    ase.io.write(str(tmp_path / "many"), frames, format="deeph", orbital_types={"C": [0, 0, 1, 1, 2]}, overlap=carbon_overlap)
+    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["0000", "0001", "0002"]
+    back = ase.io.read(str(tmp_path / "many"), ":", format="deeph")
+    assert len(back) == 3 and back[0].pbc.tolist() == [True, True, False]
+    for one, two in zip(frames, back):
+        np.testing.assert_allclose(one.positions, two.positions, rtol=0, atol=1e-14)
+    assert (tmp_path / "many" / "0002" / "overlaps.h5").is_file()
+    with pytest.raises(DataError, match="overwrite=True"):
+        ase.io.write(str(tmp_path / "many"), frames, format="deeph", orbital_types={"C": [0, 0, 1, 1, 2]})
+    with pytest.raises(DataError, match="needs the shells"):
+        ase_io.write_deeph(tmp_path / "bare", frames[0])
+    with pytest.raises(DataError, match="C has no orbitals"):
+        ase_io.write_deeph(tmp_path / "bare", frames[0], {"H": [0]})
