@@ -45,50 +45,50 @@ def identity_overlap(structure: Structure) -> BlockMatrix:
 class _BlochSum:
     """The sparsity pattern of sum_R w(R) M(R), worked out once, and the sum itself for any weights.
 
-    Blocks of one atom pair (i, j) follow each other in canonical order, so the sum over R is one ``add.reduceat`` per block shape.
+    Every stored number of the result is a sum over cells R, so all of them together are one sparse matrix (numbers x cells) times the weights.
+
+    Attributes:
+        cells: (C, 3), the cells R that occur.
     """
 
     def __init__(self, matrix: BlockMatrix, counts: NDArray[np.int64], spin: int, doubled: bool) -> None:
-        self.matrix = matrix.astype(np.result_type(matrix.values.dtype, np.float64))
+        """Args: ``matrix``; orbitals of each atom, spinless; spin factor of the result; whether to expand a spinless matrix to kron(I2, M)."""
         sizes = counts * spin
         self.n = int(sizes.sum())
         first = np.concatenate([[0], np.cumsum(sizes)])
         keys, copies = matrix.keys, (spin if doubled else 1)
+        self.cells, cell = np.unique(keys[:, :3], axis=0, return_inverse=True)
         new = np.ones(len(keys), dtype=bool)
-        new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(axis=1)
+        new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(axis=1)  # canonical order: blocks of one atom pair follow each other
         pair = np.cumsum(new) - 1  # (E,) atom pair of each block
         i, j = keys[new, 3], keys[new, 4]  # (P,)
         columns = matrix.shapes[new, 1]
         length = np.bincount(i, weights=columns, minlength=len(counts)).astype(np.int64)
-        before = np.cumsum(columns) - columns  # (P,) columns of earlier pairs, then of the same atom i
+        before = np.cumsum(columns) - columns  # (P,) columns of earlier pairs, then of earlier pairs of the same atom i
         before -= np.concatenate([[0], np.cumsum(length)])[i]
-        self.indptr = np.concatenate([[0], np.cumsum(np.repeat(length, sizes))]).astype(np.int64)
-        index_type = np.int32 if self.indptr[-1] < 2**31 and self.n < 2**31 else np.int64
-        self.indptr = self.indptr.astype(index_type)
-        self.indices = np.zeros(self.indptr[-1], dtype=index_type)
-        self._groups: list[tuple[NDArray[np.int64], NDArray[np.int64] | None, list[NDArray[np.integer]]]] = []
+        indptr = np.concatenate([[0], np.cumsum(np.repeat(length, sizes))]).astype(np.int64)
+        kind = np.int32 if indptr[-1] < 2**31 and len(matrix.values) * copies < 2**31 else np.int64
+        self.indptr, self.indices = indptr.astype(kind), np.zeros(indptr[-1], dtype=kind)
+        places, cells, values = [], [], []
         for block, array in matrix.groups():
             rows, cols = array.shape[1:]
-            start = np.flatnonzero(new[block])
-            p = pair[block[start]]
-            places = []
+            p = pair[block]
             for c in range(copies):
-                line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)  # (p, rows)
-                place = self.indptr[line][:, :, None] + before[p][:, None, None] + np.arange(cols)
-                place = place.astype(index_type)
+                line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)  # (E', rows)
+                place = (indptr[line][:, :, None] + before[p][:, None, None] + np.arange(cols)).astype(kind)
                 self.indices[place] = (first[j[p]] + c * counts[j[p]])[:, None, None] + np.arange(cols)
-                places.append(place)
-            self._groups.append((block, None if len(start) == len(block) else start, places))
+                places.append(place.ravel())
+                cells.append(np.repeat(cell.reshape(-1)[block].astype(np.int32), rows * cols))
+                values.append(array.ravel().astype(np.result_type(array.dtype, np.float64)))
+        shape = (len(self.indices), len(self.cells))
+        self._terms = sp.coo_matrix((np.concatenate(values), (np.concatenate(places), np.concatenate(cells))), shape=shape).tocsr()
 
     def csr(self, weights: NDArray[np.number]) -> sp.csr_matrix:
-        """(n, n) CSR of sum_R weights(R) M(R); weights (E,)."""
-        data = np.zeros(len(self.indices), dtype=np.result_type(weights.dtype, self.matrix.values.dtype))
-        for (block, start, places), (_, array) in zip(self._groups, self.matrix.groups()):
-            total = array * weights[block][:, None, None]
-            if start is not None:
-                total = np.add.reduceat(total, start, axis=0)
-            for place in places:
-                data[place] = total
+        """(n, n) CSR of sum_R weights(R) M(R); weights (C,), of :attr:`cells`."""
+        if np.iscomplexobj(weights) and not np.iscomplexobj(self._terms.data):
+            data = np.ascontiguousarray(self._terms @ np.stack([weights.real, weights.imag], axis=1)).view(np.complex128)[:, 0]
+        else:
+            data = self._terms @ weights
         result = sp.csr_matrix((data, self.indices, self.indptr), shape=(self.n, self.n))
         result.has_sorted_indices = True
         return result
@@ -230,7 +230,7 @@ class BlochProblem:
             Two (n, n) matrices, eV and 1; real where k is time-reversal invariant and H(R) is real.
         """
         h, s = self._sums
-        return h.csr(bloch_phases(self.h.keys[:, :3], k)), s.csr(bloch_phases(self.s.keys[:, :3], k))
+        return h.csr(bloch_phases(h.cells, k)), s.csr(bloch_phases(s.cells, k))
 
     def at(self, k: ArrayLike) -> tuple[NDArray[np.number], NDArray[np.number]]:
         """H(k) and S(k) as dense (n, n) arrays, Fortran order; k (3,) fractional; eV and 1."""
@@ -238,11 +238,11 @@ class BlochProblem:
         return h.toarray(order="F"), s.toarray(order="F")
 
     def _derivative(self, which: int, k: ArrayLike) -> Iterator[NDArray[np.complex128]]:
-        matrix = (self.h, self.s)[which]
-        phases = bloch_phases(matrix.keys[:, :3], k)
-        shift = matrix.keys[:, :3] @ self.structure.lattice  # (E, 3), R in Å
+        sums = self._sums[which]
+        phases = bloch_phases(sums.cells, k)
+        shift = sums.cells @ self.structure.lattice  # (C, 3), R in Å
         for axis in range(3):
-            yield self._sums[which].csr(1j * shift[:, axis] * phases).toarray()
+            yield sums.csr(1j * shift[:, axis] * phases).toarray()
 
     def derivative_at(self, k: ArrayLike) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
         """dH/dk and dS/dk along Cartesian x, y, z at fixed basis: sum_R i R exp(2 pi i k.R) M(R).

@@ -90,9 +90,9 @@ def band_curvature(
     chosen = _checked(problem, bands)
     energies, c = _states(problem, k)
     parts = []
-    for matrix, sums in zip((problem.h, problem.s), problem._sums):
-        along = matrix.keys[:, :3] @ problem.structure.lattice @ u
-        phases = bloch_phases(matrix.keys[:, :3], k)
+    for sums in problem._sums:
+        along = sums.cells @ problem.structure.lattice @ u
+        phases = bloch_phases(sums.cells, k)
         parts.append([sums.csr(1j * along * phases), sums.csr(-(along**2) * phases)])
     (dh, d2h), (ds, d2s) = parts
     slope, curvature = np.zeros(problem.size), np.zeros(problem.size)
