@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, format_key, sort_keys
-from .files import atomic_path, read_json, write_json
+from .files import atomic_hdf5, atomic_path, read_json, write_json
 from .structure import Structure
 
 __all__ = ["read_structure", "write_structure", "read_keys", "read_blocks", "write_blocks", "shell_permutation", "LEGACY_TO_E3NN"]
@@ -158,7 +158,7 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
 def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix, structure: Structure, spinful: bool = False) -> None:
     """Write H or S (given in the legacy orbital order) as DeepH-dock stores it, in one step."""
     matrix = _reorder(matrix, structure, spinful, inverse=False)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
+    with atomic_hdf5(path, matrix.values.nbytes + 64 * len(matrix) + 4096) as handle:
         handle[fields.DOCK_PAIRS], handle[fields.DOCK_SHAPES] = matrix.keys, matrix.shapes
         handle[fields.DOCK_BOUNDARIES], handle[fields.DOCK_ENTRIES] = matrix.offsets, matrix.values
 

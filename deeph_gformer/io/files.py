@@ -5,13 +5,16 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import h5py
+
 from ..errors import DataError
 
-__all__ = ["atomic_path", "write_text", "write_json", "read_json"]
+__all__ = ["atomic_path", "atomic_hdf5", "write_text", "write_json", "read_json"]
 
 
 @contextlib.contextmanager
@@ -42,6 +45,40 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+#: Up to this size an HDF5 file is built in memory: HDF5 cannot close a file on a full disk cleanly (it may even crash the process).
+IN_MEMORY_BYTES = 2**30
+
+
+@contextlib.contextmanager
+def atomic_hdf5(target: str | os.PathLike[str], expected_bytes: int) -> Iterator[h5py.File]:
+    """Yield an HDF5 file to fill; it appears under ``target`` in one step when the block ends well.
+
+    Args:
+        target: the file to create or replace. expected_bytes: about how large it gets; checked against the free space.
+
+    Raises:
+        DataError: not enough space, or the file cannot be written.
+    """
+    target = pathlib.Path(target)
+    existing = next(p for p in (target.parent, *target.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(existing).free
+    if expected_bytes > free:
+        raise DataError(f"{target}: needs about {expected_bytes / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free; free some space or choose another folder")
+    with atomic_path(target) as path:
+        if expected_bytes > IN_MEMORY_BYTES:
+            with h5py.File(path, "w") as handle:
+                yield handle
+            return
+        with h5py.File(target.name, "w", driver="core", backing_store=False) as handle:
+            yield handle
+            handle.flush()
+            image = handle.id.get_file_image()
+        with open(path, "wb") as out:
+            out.write(image)
+            out.flush()
+            os.fsync(out.fileno())
 
 
 def _umask() -> int:

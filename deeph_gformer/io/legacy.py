@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, format_key, sort_keys
-from .files import atomic_path, read_json, write_json, write_text
+from .files import atomic_hdf5, atomic_path, read_json, write_json, write_text
 from .structure import Structure
 
 __all__ = ["read_structure", "write_structure", "read_blocks", "write_blocks", "read_keys"]
@@ -82,8 +82,8 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
         structure: what to write; ``structure.info`` is kept, with ``isspinful`` set where it is known.
     """
     folder = pathlib.Path(folder)
-    for name, table, pattern in ((fields.LATTICE_FILE, structure.lattice.T, "%.16g"), (fields.RECIPROCAL_FILE, structure.reciprocal.T, "%.16g"),
-                                 (fields.POSITIONS_FILE, structure.positions.T, "%.16g"), (fields.ELEMENTS_FILE, structure.numbers[:, None], "%d")):
+    for name, table, pattern in ((fields.LATTICE_FILE, structure.lattice.T, "%.17g"), (fields.RECIPROCAL_FILE, structure.reciprocal.T, "%.17g"),
+                                 (fields.POSITIONS_FILE, structure.positions.T, "%.17g"), (fields.ELEMENTS_FILE, structure.numbers[:, None], "%d")):
         with atomic_path(folder / name) as path:
             np.savetxt(path, table, fmt=pattern)
     write_text(folder / fields.ORBITAL_TYPES_FILE, "".join(" ".join(map(str, shells)) + "\n" for shells in structure.orbital_types))
@@ -196,11 +196,10 @@ def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
         path: the file to create or replace.
         matrix: the blocks; stored in their own floating type.
     """
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as handle:
-            kind = h5py.h5t.py_create(matrix.values.dtype, logical=True)
-            every = h5py.h5s.ALL
-            spaces = {tuple(shape): h5py.h5s.create_simple(tuple(shape)) for shape in np.unique(matrix.shapes, axis=0).tolist()}
-            for key, block in matrix:
-                dataset = h5py.h5d.create(handle.id, format_key(key).encode(), kind, spaces[block.shape])
-                dataset.write(every, every, np.ascontiguousarray(block))
+    with atomic_hdf5(path, matrix.values.nbytes + 700 * len(matrix)) as handle:
+        kind = h5py.h5t.py_create(matrix.values.dtype, logical=True)
+        every = h5py.h5s.ALL
+        spaces = {tuple(shape): h5py.h5s.create_simple(tuple(shape)) for shape in np.unique(matrix.shapes, axis=0).tolist()}
+        for key, block in matrix:
+            dataset = h5py.h5d.create(handle.id, format_key(key).encode(), kind, spaces[block.shape])
+            dataset.write(every, every, np.ascontiguousarray(block))

@@ -1,0 +1,74 @@
+"""The house rules: modules import downwards only, no assert and no pickle in the package, the light parts stay light."""
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import ROOT
+
+PACKAGE = ROOT / "deeph_gformer"
+#: Lower number = lower level; a module may import its own area and lower levels.
+LEVEL = {"errors": 0, "fields": 0, "config": 1, "io": 2, "algebra": 3, "bands": 3, "overlap": 3, "data": 4, "stage1": 5, "gformer": 5, "pipeline": 6,
+         "interop": 7, "evaluation": 7, "training": 7, "inference": 7, "commands": 8, "cli": 9}
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem not in ("__init__", "__main__"))
+
+
+def area(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_areas(path: pathlib.Path) -> set[str]:
+    """Areas of the package that a file imports at module level or inside functions, not for type checking only."""
+    depth = len(path.relative_to(PACKAGE).parts)
+    found = set()
+    tree = ast.parse(path.read_text())
+    typing_only = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) for n in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in typing_only:
+            parts = (node.module or "").split(".") if node.module else []
+            if node.level == depth:
+                found |= {parts[0]} if parts else {a.name for a in node.names}
+    return {name for name in found if name in LEVEL}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downwards(path: pathlib.Path) -> None:
+    own = area(path)
+    for other in imported_areas(path) - {own}:
+        assert LEVEL[other] < LEVEL[own] or {own, other} <= {"inference", "evaluation", "interop", "training"}, f"{path.name} ({own}) imports {other}"
+
+
+def test_stages_do_not_know_each_other() -> None:
+    for path in FILES:
+        if area(path) in ("stage1", "gformer"):
+            assert not {"stage1", "gformer"} - {area(path)} & imported_areas(path), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_assert_no_pickle(path: pathlib.Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}"
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("eval", "exec", "pickle.load", "pickle.loads"), f"{path}:{node.lineno} {called}"
+            if called == "torch.load":
+                assert any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in node.keywords), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", ["deeph_gformer", "deeph_gformer.io", "deeph_gformer.bands", "deeph_gformer.overlap", "deeph_gformer.cli"])
+def test_light_parts_do_not_load_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_public_names_resolve() -> None:
+    import deeph_gformer
+
+    for name in deeph_gformer.__all__:
+        assert getattr(deeph_gformer, name) is not None
+    with pytest.raises(AttributeError):
+        deeph_gformer.no_such_name
