@@ -1,0 +1,263 @@
+"""Folders into other formats: legacy <-> DeepH-dock (atoms and keys permuted together), and out to Wannier90, sisl, SciPy and POSCAR.
+
+DeepH-dock's POSCAR has its atoms grouped by element. A legacy folder whose atoms are not grouped is permuted, and the permutation is kept in
+``info.json`` (``deeph_gformer: {"atom_order": [...]}``: for each atom of the POSCAR, its number, from 0, in the legacy folder), so
+that the way back restores the order.
+"""
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import fields
+from ..bands import BlochProblem
+from ..errors import ConfigError, DataError
+from ..io import BlockMatrix, Structure, dock, legacy, read_folder, read_matrix
+from ..io.blocks import sort_keys
+from ..io.files import read_json, write_json
+from ..io.folder import Format, Kind, folder_format, matrix_path, write_matrix
+
+__all__ = ["Target", "convert", "convert_folder", "write_problem", "element_order", "permute_structure", "permute_matrix", "TARGETS"]
+
+Target = Literal["legacy", "dock", "wannier90", "sisl", "npz", "poscar"]
+TARGETS: tuple[str, ...] = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
+_KINDS: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
+_STRUCTURE_FILES = (*fields.LEGACY_FILES, fields.RECIPROCAL_FILE, fields.INFO_FILE, fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE,
+                    fields.DOCK_STRUCTURE_FILE, fields.DOCK_HAMILTONIAN_FILE, fields.DOCK_OVERLAP_FILE, fields.DOCK_PREDICTION_FILE)
+_ORDER = "atom_order"
+_OURS = "deeph_gformer"
+
+
+def element_order(structure: Structure) -> NDArray[np.int64]:
+    """(N,), old index of each atom once atoms are grouped by element: elements by first appearance, atoms of one element in their order."""
+    _, first, which = np.unique(structure.numbers, return_index=True, return_inverse=True)
+    return np.argsort(first[which.reshape(-1)], kind="stable")
+
+
+def permute_structure(structure: Structure, order: NDArray[np.int64]) -> Structure:
+    """Atoms in another order: new atom n is old atom ``order[n]``."""
+    return dataclasses.replace(structure, positions=structure.positions[order], numbers=structure.numbers[order],
+                               orbital_types=tuple(structure.orbital_types[n] for n in order.tolist()))
+
+
+def permute_matrix(matrix: BlockMatrix, order: NDArray[np.int64]) -> BlockMatrix:
+    """Blocks of the same atoms under their new numbers; see :func:`permute_structure`."""
+    keys = matrix.keys.copy()
+    keys[:, 3:] = np.argsort(order)[keys[:, 3:]]
+    renamed = dataclasses.replace(matrix, keys=keys)
+    return renamed if (sort_keys(keys) == np.arange(len(keys))).all() else renamed.select(np.arange(len(keys)))
+
+
+def _stored_order(info: dict[str, Any], count: int, where: pathlib.Path) -> NDArray[np.int64] | None:
+    ours = info.get(_OURS)
+    order = ours.get(_ORDER) if isinstance(ours, dict) else None
+    if order is None:
+        return None
+    if sorted(order) != list(range(count)):
+        raise DataError(f"{where / fields.INFO_FILE}: {_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to keep the order of the POSCAR")
+    return np.array(order, dtype=np.int64)
+
+
+def _legacy_info(structure: Structure) -> dict[str, Any]:
+    """``info.json`` of a legacy folder from that of a DeepH-dock folder."""
+    old = structure.info
+    info: dict[str, Any] = {"nsites": len(structure), "isorthogonal": bool(old.get("orthogonal_basis", False)), "isspinful": structure.spinful,
+                            "norbits": int(structure.orbital_counts.sum())}
+    if old.get("fermi_energy_eV") is not None:
+        info["fermi_level"] = old["fermi_energy_eV"]
+    info |= {key: value for key, value in old.items() if key not in ("atoms_quantity", "orbits_quantity", "orthogonal_basis", "spinful", "fermi_energy_eV",
+                                                                    "elements_orbital_map", "isspinful")}
+    if isinstance(info.get(_OURS), dict):
+        info[_OURS] = {key: value for key, value in info[_OURS].items() if key != _ORDER}
+        if not info[_OURS]:
+            del info[_OURS]
+    return info
+
+
+def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:
+    if target.resolve() == source.resolve():
+        raise ConfigError(f"{target}: is the folder that is read; name another one to write")
+    if target.is_dir() and any(target.iterdir()):
+        if not overwrite:
+            raise DataError(f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder")
+        for name in _STRUCTURE_FILES:
+            (target / name).unlink(missing_ok=True)
+
+
+def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tuple[list[str], list[str]]:
+    structure, notes, files = read_folder(source), [], []
+    order: NDArray[np.int64] | None = np.arange(len(structure))
+    if form == "dock":
+        order = element_order(structure)
+        if (order != np.arange(len(order))).any():
+            notes.append(f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms {' '.join(str(n + 1) for n in order[:20].tolist())}"
+                         + (" ..." if len(order) > 20 else "") + f" of {source.name} (kept in {fields.INFO_FILE}, {_OURS}.{_ORDER})")
+    else:
+        stored = _stored_order(structure.info, len(structure), source)
+        if stored is not None:
+            order = np.argsort(stored)
+            notes.append(f"atoms put back into the order that {fields.INFO_FILE} remembers ({_OURS}.{_ORDER})")
+    moved = permute_structure(structure, order)
+    if form == "legacy":
+        moved = dataclasses.replace(moved, info=_legacy_info(moved) if folder_format(source) == "dock" else dict(moved.info))
+    (legacy if form == "legacy" else dock).write_structure(target, moved)
+    if form == "dock":
+        info = read_json(target / fields.INFO_FILE)
+        extra = {key: value for key, value in structure.info.items()
+                 if key not in info and key not in ("nsites", "norbits", "isorthogonal", "isspinful", "fermi_level")} if folder_format(source) == "legacy" else {}
+        ours = dict(extra.pop(_OURS, {}) or {})
+        if (order != np.arange(len(order))).any():
+            ours[_ORDER] = order.tolist()
+        write_json(target / fields.INFO_FILE, info | extra | ({_OURS: ours} if ours else {}))
+    for kind in _KINDS:
+        if not matrix_path(source, kind).is_file():
+            continue
+        doubled = kind != "overlap" and _doubled(source, kind, structure)
+        matrix = permute_matrix(read_matrix(source, kind, structure, doubled), order)
+        files.append(write_matrix(target, kind, matrix, moved, form, doubled).name)
+    return files, notes
+
+
+def _doubled(source: pathlib.Path, kind: Kind, structure: Structure) -> bool:
+    if structure.spinful is not None:
+        return structure.spinful
+    try:
+        read_matrix(source, kind, structure, False)
+    except DataError:
+        return True
+    return False
+
+
+def convert_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], to: Target, *, kind: Literal["hamiltonian", "prediction"] | None = None,
+                   overlap_folder: str | os.PathLike[str] | None = None, mesh: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+    """Convert one structure folder.
+
+    Args:
+        source: legacy or DeepH-dock folder. target: folder to write (``legacy``, ``dock``, ``wannier90``), or file (``sisl``, ``npz``, ``poscar``).
+        to: what to write. kind: which Hamiltonian goes to Wannier90, sisl and SciPy; default: DFT's, or the prediction where that is alone.
+        overlap_folder: where S is, when not beside H. mesh: k mesh of the Löwdin transform (Wannier90). overwrite: replace what is there.
+
+    Returns:
+        ``{"source", "target", "to", "files", "notes"}``.
+
+    Raises:
+        DataError: the source is no structure folder or is damaged, or the target is there. ConfigError: unknown format.
+        MissingDependencyError: sisl is not installed.
+    """
+    if to not in TARGETS:
+        raise ConfigError(f"--to {to}: there are {', '.join(TARGETS)}")
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    if folder_format(source) is None:
+        read_folder(source)
+    if to in ("legacy", "dock"):
+        _check_target(target, source, overwrite)
+        files, notes = _to_folder(source, target, to)  # type: ignore[arg-type]
+        return {"source": str(source), "target": str(target), "to": to, "files": files, "notes": notes}
+    if target.exists() and not overwrite and not (to == "wannier90" and target.is_dir() and not any(target.iterdir())):
+        raise DataError(f"{target}: is there already; add --overwrite to replace it, or name another one")
+    if to == "poscar":
+        return {"source": str(source), "target": str(target), "to": to, **_poscar(source, target)}
+    from ..bands import load
+
+    if kind is None:
+        kind = "hamiltonian" if matrix_path(source, "hamiltonian").is_file() else "prediction"
+    problem = load(source, kind, overlap_folder)
+    notes = list(problem.notes)
+    if to == "npz":
+        from .sparse import write_npz
+
+        write_npz(target, problem)
+        files = [target.name]
+    elif to == "sisl":
+        from .sisl import write_sisl
+
+        files, more = write_sisl(target, problem)
+        notes += more
+    else:
+        from .wannier90 import write_wannier90
+
+        files, more = write_wannier90(target, problem, mesh)
+        notes += more
+    return {"source": str(source), "target": str(target), "to": to, "kind": kind, "files": files, "notes": notes}
+
+
+def _poscar(source: pathlib.Path, target: pathlib.Path) -> dict[str, Any]:
+    structure = read_folder(source)
+    order = element_order(structure)
+    moved = permute_structure(structure, order)
+    notes = [] if (order == np.arange(len(order))).all() else ["atoms grouped by element; the order differs from that of the folder: "
+                                                                + " ".join(str(n + 1) for n in order.tolist())]
+    scratch = target.parent / f".{target.name}.folder"
+    try:
+        dock.write_structure(scratch, dataclasses.replace(moved, info={}))
+        os.replace(scratch / fields.DOCK_STRUCTURE_FILE, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return {"files": [target.name], "notes": notes}
+
+
+def _from_file(source: pathlib.Path, target: pathlib.Path, to: str, overwrite: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """SIESTA's matrices (through sisl) or our own .npz into a folder."""
+    from .sisl import from_siesta
+    from .sparse import read_npz
+
+    if to not in ("legacy", "dock"):
+        raise ConfigError(f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}")
+    problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, options.get("fdf"))
+    _check_target(target, source, overwrite)
+    return {"source": str(source), "target": str(target), "to": to, "files": write_problem(target, problem, to), "notes": list(problem.notes)}
+
+
+def write_problem(target: str | os.PathLike[str], problem: BlochProblem, form: Format = "legacy") -> list[str]:
+    """Write structure, H and S of a problem as a folder; returns the names of the matrix files.
+
+    Args:
+        target: folder. problem: e.g. from sisl or GPAW. form: ``legacy`` or ``dock`` (atoms are grouped by element then).
+    """
+    target = pathlib.Path(target)
+    order = element_order(problem.structure) if form == "dock" else np.arange(len(problem.structure))
+    structure = permute_structure(dataclasses.replace(problem.structure, spinful=problem.spinful), order)
+    info = {"nsites": len(structure), "isorthogonal": False, "norbits": int(structure.orbital_counts.sum()), **structure.info}
+    structure = dataclasses.replace(structure, info=info)
+    (legacy if form == "legacy" else dock).write_structure(target, structure)
+    pairs: tuple[tuple[Kind, BlockMatrix], ...] = (("hamiltonian", problem.h), ("overlap", problem.s))
+    return [write_matrix(target, kind, permute_matrix(matrix, order), structure, form, problem.spinful).name for kind, matrix in pairs]
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], to: Target | None = None, *, overwrite: bool = False,
+            say: Callable[[str], None] = lambda text: None, **options: Any) -> list[dict[str, Any]]:
+    """Convert a folder, or every structure folder below it into ``<target>/<name>``.
+
+    Args:
+        source: a structure folder, a folder of them, a SIESTA matrix file (.HSX, .TSHS, .nc) or our .npz. target: see :func:`convert_folder`. to: default: the other one of ``legacy`` and ``dock``.
+        overwrite: replace what is there. say: called with a line per note. options: of :func:`convert_folder`.
+
+    Returns:
+        a record per structure, see :func:`convert_folder`.
+    """
+    from ..io import find_structures
+
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    if source.is_file():
+        record = _from_file(source, target, to or "legacy", overwrite, options)
+        say(f"{source} -> {target} ({record['to']})")
+        return [record]
+    single = folder_format(source) is not None
+    folders = [source] if single else find_structures(source)
+    suffix = {"npz": ".npz", "sisl": ".TSHS", "poscar": ".vasp"}
+    records = []
+    for folder in folders:
+        form: Any = to or ("legacy" if folder_format(folder) == "dock" else "dock")
+        place = target if single else target / f"{folder.resolve().name}{suffix.get(form, '')}"
+        records.append(convert_folder(folder, place, form, overwrite=overwrite, **options))
+        say(f"{folder} -> {place} ({form})")
+        for note in records[-1]["notes"]:
+            say(f"  {note}")
+    return records

@@ -1,0 +1,274 @@
+"""sisl: H and S as ``sisl.Hamiltonian`` and back, and SIESTA output -> DeepH folders through it.
+
+sisl and SIESTA order a shell m = -l..l and put a factor (-1)^m before the real harmonics (p: -y, z, -x), so elements change order
+and sign on the way. Both sum exp(+2 pi i k.R) in sisl's default gauge ("lattice"), so eigenvalues are the same.
+"""
+from __future__ import annotations
+
+import os
+import pathlib
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from ..bands import BlochProblem
+from ..errors import DataError, MissingDependencyError
+from ..io import BlockMatrix, Structure
+from ..io.blocks import match_keys, sort_keys
+from ..io.dock import LEGACY_TO_E3NN
+from ..io.files import atomic_path
+from .sparse import block_entries, from_real_space
+
+__all__ = ["to_sisl", "from_sisl", "from_siesta", "write_sisl", "shell_signs"]
+
+
+def _sisl(purpose: str) -> ModuleType:
+    try:
+        import sisl
+    except ImportError:
+        raise MissingDependencyError("sisl", "sisl", purpose) from None
+    return sisl  # type: ignore[no-any-return]
+
+
+def shell_signs(l: int) -> NDArray[np.float64]:
+    """(2l + 1,), sisl's function over the positive real harmonic, for m = -l..l: (-1)^m."""
+    return np.array([(-1.0) ** m for m in range(-l, l + 1)])
+
+
+def _transform(shells: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(index, sign) of an atom: sisl orbital n is ``sign[n]`` times the legacy orbital ``index[n]``."""
+    index: list[int] = []
+    signs: list[float] = []
+    for l in shells:
+        index += [len(index) + m for m in LEGACY_TO_E3NN[l]]
+        signs += shell_signs(l).tolist()
+    return np.array(index, dtype=np.int64), np.array(signs)
+
+
+def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
+    structure = problem.structure
+    length = np.linalg.norm(structure.edge_vectors(problem.h.keys), axis=1)
+    radius = {z: 0.5 * float(length[structure.numbers[problem.h.keys[:, 3]] == z].max(initial=1.0)) + 1e-3 for z in set(structure.numbers.tolist())}
+    kinds: dict[tuple[int, tuple[int, ...]], Any] = {}
+    atoms = []
+    for z, shells in zip(structure.numbers.tolist(), structure.orbital_types):
+        if (z, shells) not in kinds:
+            orbitals = [sisl.AtomicOrbital(n=l + 1, l=l, m=m, zeta=shells[:place + 1].count(l), R=radius[z]) for place, l in enumerate(shells) for m in range(-l, l + 1)]
+            kinds[z, shells] = sisl.Atom(int(z), orbitals)
+        atoms.append(kinds[z, shells])
+    cells = np.concatenate([problem.h.keys[:, :3], problem.s.keys[:, :3]])
+    lattice = sisl.Lattice(structure.lattice, nsc=2 * np.abs(cells).max(axis=0) + 1)
+    return sisl.Geometry(structure.positions, atoms=atoms, lattice=lattice)
+
+
+def _sisl_order(matrix: BlockMatrix, structure: Structure, spin: int) -> BlockMatrix:
+    """The same blocks in sisl's orbital order and signs."""
+    table = {shells: _transform(shells) for shells in set(structure.orbital_types)}
+    kind = {shells: n for n, shells in enumerate(table)}
+    of = np.array([kind[s] for s in structure.orbital_types])
+    values = np.empty(len(matrix.values), dtype=matrix.values.dtype)
+    pair = of[matrix.keys[:, 3]] * len(kind) + of[matrix.keys[:, 4]]
+    names = list(table)
+    for code in np.unique(pair):
+        (rows, r_sign), (columns, c_sign) = (table[names[n]] for n in divmod(int(code), len(kind)))
+        if spin == 2:
+            rows, columns = np.concatenate([rows, rows + len(rows)]), np.concatenate([columns, columns + len(columns)])
+            r_sign, c_sign = np.tile(r_sign, 2), np.tile(c_sign, 2)
+        start = matrix.offsets[np.flatnonzero(pair == code)][:, None]
+        source = (rows[:, None] * len(columns) + columns).reshape(-1)
+        values[start + np.arange(len(source))] = matrix.values[start + source] * np.outer(r_sign, c_sign).reshape(-1)
+    return BlockMatrix(matrix.keys, matrix.shapes, values)
+
+
+def _on_keys(matrix: BlockMatrix, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> BlockMatrix:
+    """The matrix on more keys, zero where it has no block."""
+    shapes = counts[keys[:, 3:]]
+    where = match_keys(keys, matrix.keys)
+    out = BlockMatrix(keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), dtype=matrix.values.dtype))
+    have = np.flatnonzero(where >= 0)
+    size = shapes[have].prod(axis=1)
+    inside = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
+    out.values[np.repeat(out.offsets[have], size) + inside] = matrix.values[np.repeat(matrix.offsets[where[have]], size) + inside]
+    return out
+
+
+def to_sisl(problem: BlochProblem) -> Any:
+    """``sisl.Hamiltonian`` (eV, with overlap) of a problem; spin-orbit coupling becomes sisl's complex spin-orbit kind.
+
+    Orbitals carry l, m and zeta; their principal number is l + 1 and their range half the longest edge, because a folder knows neither.
+
+    Raises:
+        MissingDependencyError: sisl is not installed.
+    """
+    sisl = _sisl("to_sisl")
+    structure, spin = problem.structure, problem.spin
+    geometry = _geometry(sisl, problem)
+    counts = structure.orbital_counts
+    keys = np.unique(np.concatenate([problem.h.keys, problem.s.keys]), axis=0)
+    keys = keys[sort_keys(keys)]
+    h = _sisl_order(_on_keys(problem.h, keys, counts * spin), structure, spin)
+    s = _sisl_order(_on_keys(problem.s, keys, counts), structure, 1)
+    parts = {0: h.values} if spin == 1 else dict(enumerate(_spin_parts(h)))
+    block, row, column = block_entries(s, counts)
+    cells = np.array([geometry.lattice.sc_index(c) for c in keys[:, :3]])
+    column = column + cells[block] * int(counts.sum())
+    shape = (int(counts.sum()), int(counts.sum()) * geometry.n_s)
+    csr = [sp.coo_matrix((values, (row, column)), shape=shape).tocsr() for values in (*parts.values(), s.values)]
+    dtype = np.complex128 if spin == 2 or np.iscomplexobj(h.values) else np.float64
+    kind: dict[str, Any] = {"spin": sisl.Spin("spin-orbit")} if spin == 2 else {}
+    return sisl.Hamiltonian.fromsp(geometry, [m.astype(dtype) for m in csr[:-1]], S=csr[-1].astype(dtype), **kind)
+
+
+def _spin_parts(h: BlockMatrix) -> list[NDArray[np.number]]:
+    """Flat values of the quarters of each block, in sisl's order: up-up, down-down, up-down, down-up."""
+    quarter = BlockMatrix(h.keys, h.shapes // 2, np.zeros(len(h.values) // 4, dtype=h.values.dtype))
+    parts = []
+    for a, b in ((0, 0), (1, 1), (0, 1), (1, 0)):
+        groups = []
+        for index, array in h.groups():
+            r, c = array.shape[1] // 2, array.shape[2] // 2
+            groups.append((index, array[:, a * r:(a + 1) * r, b * c:(b + 1) * c]))
+        parts.append(quarter.with_groups(groups).values)
+    return parts
+
+
+def _shells_of(atom: Any, number: int) -> tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.float64]]:
+    """(l of each shell, for each legacy orbital its place among sisl's, its sign) of one ``sisl.Atom``."""
+    found: dict[tuple[Any, ...], dict[int, int]] = {}
+    for place, orbital in enumerate(atom.orbitals):
+        try:
+            name = (int(orbital.l), int(orbital.n), int(orbital.zeta), bool(orbital.P))
+            found.setdefault(name, {})[int(orbital.m)] = place
+        except (AttributeError, TypeError):
+            raise DataError(f"atom {number + 1} ({atom.symbol}), orbital {place + 1}: {type(orbital).__name__} has no l and m; only bases of atomic orbitals with full "
+                            "shells (sisl.AtomicOrbital) fit a DeepH folder. Read the geometry together with its basis, e.g. from SIESTA's .fdf") from None
+    shells, index, signs = [], [], []
+    for name in sorted(found, key=lambda n: n[0]):
+        l = name[0]
+        if sorted(found[name]) != list(range(-l, l + 1)) or l > 3:
+            raise DataError(f"atom {number + 1} ({atom.symbol}): shell n={name[1]} l={l} zeta={name[2]} has m = {sorted(found[name])}; a DeepH folder needs full shells, l = 0 to 3")
+        ms = np.argsort(np.array(LEGACY_TO_E3NN[l])) - l                                # m of each legacy orbital
+        index += [found[name][int(m)] for m in ms]
+        signs += [(-1.0) ** int(m) for m in ms]
+        shells.append(l)
+    return tuple(shells), np.array(index, dtype=np.int64), np.array(signs)
+
+
+def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> BlochProblem:
+    """H, S and structure of a ``sisl.Hamiltonian``.
+
+    Args:
+        hamiltonian: in a basis of atomic orbitals with full shells. Collinear and non-collinear spin become spin-doubled blocks.
+        name: of the structure. shift_eV: energy added as shift·S, to undo a shift to the Fermi level.
+
+    Returns:
+        the problem, blocks in the legacy orbital order; shells sorted by l.
+
+    Raises:
+        DataError: another kind of basis, or incomplete shells. MissingDependencyError: sisl is not installed.
+    """
+    _sisl("from_sisl")
+    geometry = hamiltonian.geometry
+    if shift_eV:
+        hamiltonian = hamiltonian.copy()
+        hamiltonian.shift(shift_eV)
+    spinful = not hamiltonian.spin.is_unpolarized
+    if spinful:
+        hamiltonian = hamiltonian.transform(spin="spin-orbit").astype(np.complex128)
+    shells, order, signs, first = [], [], [], 0
+    for number, atom in enumerate(geometry.atoms):
+        own, index, sign = _shells_of(atom, number)
+        shells.append(own)
+        order.append(index + first)
+        signs.append(sign)
+        first += len(index)
+    permutation, sign = np.concatenate(order), sp.diags(np.concatenate(signs))
+    structure = Structure(np.array(geometry.cell, dtype=float), np.array(geometry.xyz, dtype=float), np.asarray(geometry.atoms.Z, dtype=np.int64), tuple(shells), spinful, {}, name)
+    size, cells = geometry.no, np.asarray(geometry.lattice.sc_off, dtype=np.int64)
+
+    def split(component: int) -> list[sp.csr_matrix]:
+        csr = hamiltonian.tocsr(component)
+        return [sign @ csr[:, n * size:(n + 1) * size][permutation][:, permutation] @ sign for n in range(len(cells))]
+
+    parts = [split(n) for n in range(4 if spinful else 1)]
+    s = None if hamiltonian.orthogonal else from_real_space(cells, split(hamiltonian.S_idx), structure)
+    keep = [n for n in range(len(cells)) if any(part[n].nnz for part in parts)]
+    if spinful:
+        matrices = [_double([part[n] for part in parts], structure) for n in keep]
+    else:
+        matrices = [parts[0][n] for n in keep]
+    return BlochProblem(structure, from_real_space(cells[keep], matrices, structure, 2 if spinful else 1), s, source=name)
+
+
+def _double(parts: list[sp.csr_matrix], structure: Structure) -> sp.csr_matrix:
+    """[[uu, ud], [du, dd]] atom by atom from whole uu, dd, ud, du."""
+    up = np.concatenate([2 * start + np.arange(n) for start, n in zip(np.cumsum(structure.orbital_counts) - structure.orbital_counts, structure.orbital_counts)])
+    down = up + np.repeat(structure.orbital_counts, structure.orbital_counts)
+    size = 2 * len(up)
+    total = sp.csr_matrix((size, size), dtype=np.complex128)
+    for part, rows, columns in zip(parts, (up, down, up, down), (up, down, down, up)):
+        coo = part.tocoo()
+        total = total + sp.csr_matrix((coo.data, (rows[coo.row], columns[coo.col])), shape=(size, size))
+    return total
+
+
+def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[list[str], list[str]]:
+    """Write a file that sisl and TBtrans read: ``.TSHS`` or ``.nc`` (which needs netCDF4).
+
+    Returns:
+        (files, notes).
+
+    Raises:
+        DataError: the name ends otherwise.
+    """
+    path = pathlib.Path(path)
+    if path.suffix not in (".TSHS", ".nc"):
+        raise DataError(f"{path}: sisl's Hamiltonian files end in .TSHS or .nc (the latter needs netCDF4)")
+    hamiltonian = to_sisl(problem)
+    with atomic_path(path) as temporary:
+        inside = temporary.with_name(temporary.name + path.suffix)
+        try:
+            hamiltonian.write(str(inside))
+            os.replace(inside, temporary)
+        except ImportError:
+            raise MissingDependencyError("netCDF4", "sisl", f"{path.suffix} files") from None
+        finally:
+            inside.unlink(missing_ok=True)
+    note = "a .TSHS file keeps no l and m: read it back with the geometry of to_sisl, or from .nc" if path.suffix == ".TSHS" else ""
+    return [path.name], [note] if note else []
+
+
+def from_siesta(path: str | os.PathLike[str], fdf: str | os.PathLike[str] | None = None) -> BlochProblem:
+    """H and S that SIESTA wrote (``.HSX``, ``.TSHS``, ``.nc``), on SIESTA's own energy zero, with its Fermi level in ``structure.info``.
+
+    Args:
+        path: the matrix file. fdf: input file of the run, from which sisl reads geometry and basis; default: the only ``.fdf`` beside it.
+
+    Raises:
+        DataError: the file is missing, damaged, or its basis is unknown. MissingDependencyError: sisl is not installed.
+    """
+    sisl, path = _sisl("reading SIESTA output"), pathlib.Path(path)
+    if path.suffix not in (".HSX", ".TSHS", ".nc") or not path.is_file():
+        raise DataError(f"{path}: no SIESTA matrix file; give the .HSX, .TSHS or .nc of a run")
+    inputs = sorted(path.parent.glob("*.fdf"))
+    if fdf is None and len(inputs) == 1:
+        fdf = inputs[0]
+    try:
+        sile = sisl.get_sile(str(path))
+        geometry = {"geometry": sisl.get_sile(str(fdf)).read_geometry(output=True)} if fdf is not None else {}
+        hamiltonian = sile.read_hamiltonian(**geometry)
+        try:
+            fermi: float | None = float(sile.read_fermi_level())
+        except Exception:
+            fermi = None
+    except Exception as error:
+        raise DataError(f"{path}: sisl cannot read it ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
+                        "give the run's input with fdf=...") from error
+    shifted = path.suffix in (".HSX", ".nc") and fermi is not None and np.isfinite(fermi)
+    problem = from_sisl(hamiltonian, path.stem, float(fermi) if shifted and fermi is not None else 0.0)
+    if fermi is not None and np.isfinite(fermi):
+        problem.structure.info["fermi_level"] = fermi
+    return problem

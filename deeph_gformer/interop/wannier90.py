@@ -1,0 +1,169 @@
+"""Wannier90's ``_hr.dat`` from H and S: Löwdin-orthogonalised on a k mesh, for programs that know orthogonal bases only (PythTB, WannierTools, ...).
+
+H'(k) = S(k)^-1/2 H(k) S(k)^-1/2 has the eigenvalues of H c = E S c, exactly, on the points of the mesh; between them H'(R) is cut at the
+mesh's Wigner-Seitz cell, like any Wannier interpolation, and converges exponentially with the mesh. The orbitals are atom after atom in the legacy order;
+with spin-orbit coupling each atom has its spin-up orbitals, then its spin-down ones.
+"""
+from __future__ import annotations
+
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from ..bands import BlochProblem
+from ..errors import DataError
+from ..io.files import write_text
+
+__all__ = ["Tight", "lowdin", "wigner_seitz", "read_hr", "write_wannier90"]
+
+_SMALLEST_S = 1e-6
+
+
+class Tight:
+    """An orthogonal tight-binding model as ``_hr.dat`` stores it.
+
+    Attributes:
+        cells: (C, 3) lattice vectors. degeneracy: (C,). matrices: (C, n, n) complex, eV, not yet divided by the degeneracy.
+    """
+
+    def __init__(self, cells: NDArray[np.int64], degeneracy: NDArray[np.int64], matrices: NDArray[np.complex128]) -> None:
+        self.cells, self.degeneracy, self.matrices = cells, degeneracy, matrices
+
+    def at(self, k: ArrayLike) -> NDArray[np.complex128]:
+        """(n, n) H(k), eV; k (3,) fractional."""
+        weights = np.exp(2j * np.pi * self.cells @ np.asarray(k, dtype=float)) / self.degeneracy
+        return np.asarray(np.tensordot(weights, self.matrices, axes=1))
+
+    def eigenvalues(self, k: ArrayLike) -> NDArray[np.float64]:
+        """(n,), ascending, eV."""
+        return np.asarray(np.linalg.eigvalsh(self.at(k)))
+
+
+def wigner_seitz(lattice: NDArray[np.float64], mesh: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lattice vectors in or on the Wigner-Seitz cell of the supercell that belongs to a k mesh.
+
+    Args:
+        lattice: (3, 3), rows, Å. mesh: three integers.
+
+    Returns:
+        (C, 3) cells in lexical order and (C,) how many of them are equivalent; Σ 1/degeneracy = number of mesh points.
+    """
+    size = np.array(mesh, dtype=np.int64)
+    span = [range(-n, n + 1) if n > 1 else range(1) for n in mesh]
+    cells = np.array(list(itertools.product(*span)), dtype=np.int64)
+    around = np.array(list(itertools.product(*[(-2, -1, 0, 1, 2) if n > 1 else (0,) for n in mesh]))) * size
+    distance = np.linalg.norm((cells[:, None] - around[None]) @ lattice, axis=2)
+    own = np.linalg.norm(cells @ lattice, axis=1)
+    inside = own <= distance.min(axis=1) + 1e-6
+    equal = (np.abs(distance - own[:, None]) < 1e-6).sum(axis=1)
+    return cells[inside], equal[inside]
+
+
+def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> Tight:
+    """Orthogonalise on a Γ-centred mesh and transform back.
+
+    Args:
+        problem: H and S. mesh: three integers.
+
+    Raises:
+        DataError: S(k) has (nearly) no norm for a state: Löwdin's S^-1/2 does not exist.
+    """
+    lattice = problem.structure.lattice
+    cells, degeneracy = wigner_seitz(lattice, mesh)
+    points = np.array(list(itertools.product(*[np.arange(n) / n for n in mesh])))
+    matrices = np.zeros((len(cells), problem.size, problem.size), dtype=np.complex128)
+    for k in points:
+        h, s = problem.at(k)
+        value, basis = scipy.linalg.eigh(s)
+        if value[0] < _SMALLEST_S:
+            raise DataError(f"{problem.source}, k = {np.round(k, 5).tolist()}: the smallest eigenvalue of S is {value[0]:.2g}; the basis is linearly dependent (or S damaged), "
+                            "and an orthogonalised _hr.dat cannot be made from it")
+        root = (basis / np.sqrt(value)) @ basis.conj().T
+        matrices += np.exp(-2j * np.pi * cells @ k)[:, None, None] * (root @ h @ root)[None]
+    return Tight(cells, degeneracy, matrices / len(points))
+
+
+def default_lowdin_mesh(problem: BlochProblem) -> tuple[int, int, int]:
+    """A mesh whose supercell holds every R of H and S with room for the longer range of S^-1/2."""
+    reach = np.abs(np.concatenate([problem.h.keys[:, :3], problem.s.keys[:, :3]])).max(axis=0)
+    x, y, z = (1 if r == 0 else int(4 * r + 1) for r in reach)
+    return x, y, z
+
+
+def _centres(problem: BlochProblem) -> str:
+    from ase.data import chemical_symbols
+
+    structure = problem.structure
+    rows = [("X", position) for position, n in zip(structure.positions, structure.orbital_counts) for _ in range(n * problem.spin)]
+    rows += [(chemical_symbols[z], position) for z, position in zip(structure.numbers, structure.positions)]
+    return f"{len(rows)}\nWannier centres = atoms, written by deeph-gformer\n" + "".join(f"{name:3s} " + " ".join(f"{x:17.10f}" for x in p) + "\n" for name, p in rows)
+
+
+def write_wannier90(target: str | os.PathLike[str], problem: BlochProblem, mesh: str | Sequence[int] | None = None, prefix: str = "wannier90"
+                    ) -> tuple[list[str], list[str]]:
+    """Write ``<prefix>_hr.dat``, ``<prefix>_centres.xyz`` and a ``<prefix>.win`` with the cell: what ``pythtb.w90(target, prefix)`` and sisl read.
+
+    Args:
+        target: folder. problem: H and S. mesh: of the Löwdin transform, "9x9x1"; default: four times the range of H, plus one. prefix: of the names.
+
+    Returns:
+        (files, notes).
+
+    Raises:
+        ConfigError: not a mesh. DataError: see :func:`lowdin`.
+    """
+    from ..bands.kmesh import parse_mesh
+
+    numbers = default_lowdin_mesh(problem) if mesh is None else parse_mesh(mesh, problem)
+    model = lowdin(problem, numbers)
+    size, folder = problem.size, pathlib.Path(target)
+    name = "x".join(map(str, numbers))
+    head = f" deeph-gformer: Loewdin-orthogonalised on a {name} mesh, {problem.structure.name}\n{size:12d}\n{len(model.cells):12d}\n"
+    head += "".join("".join(f"{d:5d}" for d in model.degeneracy[n:n + 15]) + "\n" for n in range(0, len(model.degeneracy), 15))
+    column, row = np.divmod(np.arange(size * size), size)
+    lines = [head]
+    for cell, matrix in zip(model.cells.tolist(), model.matrices):
+        values = matrix[row, column]
+        place = "".join(f"{c:5d}" for c in cell)
+        lines.append("".join(f"{place}{r:5d}{c:5d}{x:20.12f}{y:20.12f}\n" for r, c, x, y in zip((row + 1).tolist(), (column + 1).tolist(), values.real.tolist(), values.imag.tolist())))
+    write_text(folder / f"{prefix}_hr.dat", "".join(lines))
+    write_text(folder / f"{prefix}_centres.xyz", _centres(problem))
+    cell = "".join(" ".join(f"{x:.12f}" for x in vector) + "\n" for vector in problem.structure.lattice)
+    spin = "spinors = true\n" if problem.spin == 2 else ""
+    write_text(folder / f"{prefix}.win", f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = {' '.join(map(str, numbers))}\n\nbegin unit_cell_cart\nAng\n{cell}end unit_cell_cart\n")
+    notes = [f"Löwdin-orthogonalised on a {name} mesh: eigenvalues are exact on its points and interpolated between them"]
+    return [f"{prefix}_hr.dat", f"{prefix}_centres.xyz", f"{prefix}.win"], notes
+
+
+def read_hr(path: str | os.PathLike[str]) -> Tight:
+    """Read a ``_hr.dat`` of any program.
+
+    Raises:
+        DataError: no such file, cut short, or another format.
+    """
+    path = pathlib.Path(path)
+    try:
+        lines = path.read_text().split("\n", 1)[1].split()
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found") from None
+    except (UnicodeDecodeError, IndexError):
+        raise DataError(f"{path}: no _hr.dat of Wannier90") from None
+    try:
+        size, count = int(lines[0]), int(lines[1])
+        degeneracy = np.array(lines[2:2 + count], dtype=np.int64)
+        table = np.array(lines[2 + count:], dtype=float).reshape(count, size, size, 7)
+    except (ValueError, IndexError):
+        raise DataError(f"{path}: no _hr.dat of Wannier90, or cut short") from None
+    cells = table[:, 0, 0, :3].astype(np.int64)
+    matrices = np.zeros((count, size, size), dtype=np.complex128)
+    row, column = (table[..., n].astype(np.int64) - 1 for n in (3, 4))
+    which = np.broadcast_to(np.arange(count)[:, None, None], row.shape)
+    if row.min() < 0 or row.max() >= size or column.min() < 0 or column.max() >= size:
+        raise DataError(f"{path}: an orbital number is outside 1..{size}")
+    matrices[which, row, column] = table[..., 5] + 1j * table[..., 6]
+    return Tight(cells, degeneracy, matrices)

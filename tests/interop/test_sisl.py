@@ -1,0 +1,148 @@
+"""sisl against our own solver and against its own orbitals."""
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from deeph_gformer import bands
+from deeph_gformer.bands import BlochProblem
+from deeph_gformer.errors import DataError
+from deeph_gformer.interop.sisl import from_sisl, shell_signs, to_sisl, write_sisl
+from deeph_gformer.interop.sparse import read_npz, real_space, write_npz
+from deeph_gformer.io.dock import LEGACY_TO_E3NN
+from deeph_gformer.overlap.rotation import block_rotation, harmonics
+
+from .conftest import golden
+
+sisl = pytest.importorskip("sisl")
+K = [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.13, -0.27, 0.0)]
+
+
+def _problem(name: str) -> BlochProblem:
+    if name == "MoTe2":
+        return bands.load(golden("external") / "MoTe2" / "legacy")
+    root = golden(name) / "structures"
+    return bands.load(sorted(root.iterdir())[0])
+
+
+def _eigenvalues(problem: BlochProblem, k) -> np.ndarray:
+    return bands.solve_dense(*problem.at(k)).energies
+
+
+@pytest.mark.parametrize("name", ["MoTe2", "bismuthene_soc_f64"])
+def test_eigenvalues_and_round_trip(name: str) -> None:
+    problem = _problem(name)
+    h = to_sisl(problem)
+    for k in K[2:] if problem.spinful else K:
+        np.testing.assert_allclose(np.sort(h.eigh(k=k)), _eigenvalues(problem, k), atol=1e-9 if problem.spinful else 1e-10)
+    back = from_sisl(h)
+    assert back.structure.orbital_types == problem.structure.orbital_types and back.spin == problem.spin
+    for mine, other in ((problem.h, back.h), (problem.s, back.s)):
+        np.testing.assert_array_equal(other.keys[np.isin(other.keys, mine.keys).all(axis=1)][:3], other.keys[:3])
+        for cell_a, matrix_a in zip(*real_space(mine, problem.structure, 2 if mine is problem.h and problem.spinful else 1)):
+            cells, matrices = real_space(other, problem.structure, 2 if mine is problem.h and problem.spinful else 1)
+            same = np.flatnonzero((cells == cell_a).all(axis=1))
+            if len(same):
+                assert abs(matrix_a - matrices[same[0]]).max() < 1e-12
+            else:
+                assert abs(matrix_a).max() == 0.0
+
+
+def test_signs_are_those_of_the_orbitals_themselves() -> None:
+    """sisl's own functions on random points, against the real harmonics of the legacy order."""
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    points /= np.linalg.norm(points, axis=1)[:, None]
+    radius = np.linspace(0, 6, 200)
+    for l in (1, 2, 3):
+        mine = harmonics(l, points)[:, list(LEGACY_TO_E3NN[l])]
+        for m, orbital in enumerate(sisl.SphericalOrbital(l, (radius, np.exp(-radius**2))).toAtomicOrbital()):
+            assert orbital.m == m - l
+            value = orbital.psi(points)
+            correlation = np.array([np.corrcoef(value, mine[:, n])[0, 1] for n in range(2 * l + 1)])
+            assert correlation[m] * shell_signs(l)[m] > 0.999
+
+
+def _overlap_by_quadrature(vector: np.ndarray) -> sisl.Hamiltonian:
+    """S of two atoms from sisl's own orbitals on a grid; no convention of ours enters."""
+    radius = np.linspace(0, 5, 400)
+    orbitals = [a for l in (0, 1, 2, 3) for a in sisl.SphericalOrbital(l, (radius, np.exp(-1.2 * radius**2) * radius**l)).toAtomicOrbital()]
+    axis = np.arange(-4.0, 4.01, 0.4)
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3) + vector / 2
+    one = np.array([o.psi(points) for o in orbitals])
+    two = np.array([o.psi(points - vector) for o in orbitals])
+    named = [sisl.AtomicOrbital(n=o.l + 1, l=o.l, m=o.m, zeta=1, R=5.0) for o in orbitals]
+    h = sisl.Hamiltonian(sisl.Geometry([[0, 0, 0], vector], sisl.Atom(6, named), lattice=[20, 20, 20]), orthogonal=False)
+    n = len(orbitals)
+    for block, (a, b) in {(0, 0): (one, one), (0, n): (one, two), (n, 0): (two, one), (n, n): (two, two)}.items():
+        product = a @ b.T * 0.4**3
+        for row, column in np.ndindex(n, n):
+            h[block[0] + row, block[1] + column] = [product[row, column]] * 2
+    return h
+
+
+def test_rotation_covariance_through_sisl() -> None:
+    from scipy.spatial.transform import Rotation
+
+    vector = np.array([0.9, -0.4, 0.7])
+    turn = Rotation.from_euler("zyx", (0.5, -1.1, 2.0)).as_matrix()
+    before, after = from_sisl(_overlap_by_quadrature(vector)), from_sisl(_overlap_by_quadrature(turn @ vector))
+    assert before.structure.orbital_types == ((0, 1, 2, 3),) * 2
+    wigner = block_rotation((0, 1, 2, 3), turn[None])[0]
+    place = np.flatnonzero((before.s.keys[:, 3] == 0) & (before.s.keys[:, 4] == 1))[0]
+    first, second = before.s.block(place), after.s.block(place)
+    np.testing.assert_allclose(second, wigner @ first @ wigner.T, atol=2e-4 * np.abs(first).max())
+    assert np.abs(second - first).max() > 0.1 * np.abs(first).max()
+
+
+def test_tshs(tmp_path: pathlib.Path) -> None:
+    problem = _problem("MoTe2")
+    files, notes = write_sisl(tmp_path / "a.TSHS", problem)
+    assert files == ["a.TSHS"] and "keeps no l and m" in notes[0]
+    again = sisl.get_sile(str(tmp_path / "a.TSHS")).read_hamiltonian()
+    np.testing.assert_allclose(np.sort(again.eigh(k=K[2])), _eigenvalues(problem, K[2]), atol=1e-6)
+    with pytest.raises(DataError, match=".TSHS or .nc"):
+        write_sisl(tmp_path / "a.xyz", problem)
+
+
+def test_foreign_basis_is_refused() -> None:
+    h = sisl.Hamiltonian(sisl.geom.graphene())
+    h.construct([(0.1, 1.5), (0.0, -2.7)])
+    with pytest.raises(DataError, match="atom 1 .C., orbital 1.*no l and m"):
+        from_sisl(h)
+    atom = sisl.Atom(6, [sisl.AtomicOrbital(n=2, l=1, m=m, zeta=1, R=2.0) for m in (-1, 1)])
+    half = sisl.Hamiltonian(sisl.Geometry([[0, 0, 0]], atom, lattice=[5, 5, 5]))
+    half[0, 0] = 1.0
+    with pytest.raises(DataError, match="full shells"):
+        from_sisl(half)
+
+
+def test_collinear_spin_becomes_spin_doubled() -> None:
+    atom = sisl.Atom(1, [sisl.AtomicOrbital(n=1, l=0, m=0, zeta=1, R=2.0)])
+    h = sisl.Hamiltonian(sisl.Geometry([[0, 0, 0]], atom, lattice=sisl.Lattice([3, 9, 9], nsc=[3, 1, 1])), spin="polarized")
+    h[0, 0] = [-1.0, 1.0]
+    h[0, 0, (1, 0, 0)] = [-0.5, -0.25]
+    h[0, 0, (-1, 0, 0)] = [-0.5, -0.25]
+    problem = from_sisl(h)
+    for kx in (0.0, 0.2, 0.5):
+        exact = np.sort([-1.0 - np.cos(2 * np.pi * kx), 1.0 - 0.5 * np.cos(2 * np.pi * kx)])
+        np.testing.assert_allclose(_eigenvalues(problem, (kx, 0, 0)), exact, atol=1e-12)
+
+
+def test_npz(tmp_path: pathlib.Path) -> None:
+    problem = _problem("MoTe2")
+    write_npz(tmp_path / "a.npz", problem)
+    again = read_npz(tmp_path / "a.npz")
+    np.testing.assert_array_equal(again.structure.positions, problem.structure.positions)
+    assert again.structure.orbital_types == problem.structure.orbital_types
+    np.testing.assert_allclose(_eigenvalues(again, K[2]), _eigenvalues(problem, K[2]), atol=1e-11)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as table:
+        import scipy.sparse as sp
+
+        home = np.flatnonzero((table["H_cells"] == 0).all(axis=1))[0]
+        csr = sp.csr_matrix((table[f"H_{home}_data"], table[f"H_{home}_indices"], table[f"H_{home}_indptr"]))
+        assert abs(csr - csr.T).max() < 1e-6 and csr.shape == (57, 57)
+    (tmp_path / "b.npz").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="no sparse Hamiltonian"):
+        read_npz(tmp_path / "b.npz")
