@@ -1,0 +1,41 @@
+"""A tiny GPAW run, written as folders by our interface, and the eigenvalues GPAW itself gives; run by test_gpaw.py, which may use another interpreter.
+
+Usage: python gpaw_run.py OUTPUT
+"""
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+from ase import Atoms
+from gpaw import GPAW, FermiDirac
+
+from deeph_gformer.errors import DataError
+from deeph_gformer.interop.gpaw import from_gpaw, write_gpaw
+
+
+def main(output: pathlib.Path) -> None:
+    """A zigzag chain of H2 whose second atom lies outside the cell, on a mesh too coarse for its orbitals."""
+    atoms = Atoms("H2", [(0.1, 2.6, 3.0), (2.95, 3.3, 3.2)], cell=[2.1, 6.0, 6.0], pbc=(True, False, False))
+    calc = GPAW(mode="lcao", basis="dzp", h=0.3, kpts={"size": (4, 1, 1), "gamma": True}, xc="LDA", occupations=FermiDirac(0.1), txt=None)
+    atoms.calc = calc
+    calc.initialize(atoms)
+    refused = []
+    try:
+        from_gpaw(calc)
+    except DataError as error:
+        refused.append(str(error))
+    atoms.get_potential_energy()
+    write_gpaw(output / "chain", calc)
+    try:
+        write_gpaw(output / "chain", calc)
+    except DataError as error:
+        refused.append(str(error))
+    check = calc.fixed_density(kpts=[(0.0, 0, 0), (0.17, 0, 0), (0.5, 0, 0)], symmetry="off", txt=None)
+    levels = [check.get_eigenvalues(k).tolist() for k in range(3)]
+    (output / "gpaw.json").write_text(json.dumps({"kpoints": [0.0, 0.17, 0.5], "eigenvalues_eV": levels, "fermi_eV": calc.get_fermi_level(), "refused": refused}))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

@@ -1,0 +1,50 @@
+"""GPAW's own eigenvalues from the folder we write. Needs gpaw here, or GPAW_PYTHON: an interpreter that has gpaw, h5py and scipy."""
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from deeph_gformer import bands
+from deeph_gformer.interop.gpaw import _aliased, _mesh_for
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    python = sys.executable if importlib.util.find_spec("gpaw") else os.environ.get("GPAW_PYTHON")
+    if not python:
+        pytest.skip("gpaw is not installed (GPAW_PYTHON names an interpreter that has it)")
+    out = tmp_path_factory.mktemp("gpaw")
+    done = subprocess.run([python, str(pathlib.Path(__file__).with_name("gpaw_run.py")), str(out)], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+def test_eigenvalues_equal_gpaws(run: pathlib.Path) -> None:
+    expected = json.loads((run / "gpaw.json").read_text())
+    problem = bands.load(run / "chain")
+    assert problem.structure.orbital_types == ((0, 0, 1),) * 2
+    assert problem.structure.info["fermi_level"] == pytest.approx(expected["fermi_eV"])
+    for k, levels in zip(expected["kpoints"], expected["eigenvalues_eV"]):
+        mine = bands.solve_dense(*problem.at((k, 0, 0))).energies
+        np.testing.assert_allclose(mine[:len(levels)], levels, atol=1e-5)
+
+
+def test_refusals(run: pathlib.Path) -> None:
+    first, second = json.loads((run / "gpaw.json").read_text())["refused"]
+    assert "not converged" in first and "holds a structure already" in second
+
+
+def test_aliasing_is_seen() -> None:
+    keys = np.array([[r, 0, 0, 0, 0] for r in (-2, -1, 0, 1, 2)])
+    assert _aliased(keys, np.array([4, 1, 1])) and not _aliased(keys, np.array([5, 1, 1]))
+    assert _mesh_for(keys, np.array([2, 1, 1])).tolist() == [5, 1, 1]
