@@ -5,7 +5,7 @@ convolution needs them, and messages are turned back before they are summed. Wig
 """
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
@@ -19,6 +19,9 @@ from .convolution import EquivariantConvolution
 from .layout import Features, Layout, merge, rotate
 from .modules import ChannelLinear, LayerNorm, RowGroups, Segments, SelfConnection, gaussians
 from .radial import bessel_factors
+
+if TYPE_CHECKING:
+    from .inference import InferencePlan
 
 __all__ = ["DeepHE3Net", "Prepared"]
 
@@ -114,7 +117,13 @@ def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
 
 
 class DeepHE3Net(nn.Module):
-    """The network. ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one to one (checkpoint.py)."""
+    """The network. ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one to one (checkpoint.py).
+
+    Without gradients it runs through :mod:`.inference`.
+
+    Attributes:
+        chunk: edges per chunk at inference, None = by device.
+    """
 
     def __init__(self, config: NetConfig, generation: Generation) -> None:
         """
@@ -143,6 +152,19 @@ class DeepHE3Net(nn.Module):
         self.edge_irreps = tuple(block.irreps_out for block in self.edge_update_blocks)
         layouts = [Layout(i) for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))]
         self.lmax = max(layout.lmax for layout in layouts)
+        self.chunk: int | None = None
+        self._plan: InferencePlan | None = None
+        self._stamp: tuple[object, ...] = ()
+
+    def _inference_plan(self) -> InferencePlan:
+        """Made anew when a parameter has changed."""
+        from .inference import InferencePlan
+
+        stamp = tuple(v for q in self.parameters() for v in (q.data_ptr(), q._version, q.dtype, q.device))
+        if self._plan is None or stamp != self._stamp:
+            with torch.no_grad():
+                self._plan, self._stamp = InferencePlan(self), stamp
+        return self._plan
 
     def prepare(self, graph: Graph) -> Prepared:
         """Everything that depends on the structure only; reusable for every call on the same graph.
@@ -178,6 +200,10 @@ class DeepHE3Net(nn.Module):
             ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes, e3nn's flat layout, the graph's edge order.
         """
         p = self.prepare(graph) if prepared is None else prepared
+        if not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())):
+            from .inference import infer
+
+            return infer(self, self._inference_plan(), p, features, self.chunk)
         one_hot = nn.functional.one_hot(p.node_type, self.config.num_species).to(p.distance.dtype)
         node = self.embedding({(0, 1): one_hot[:, None, :]})
         edge = self.layout_edge_init.split(p.initial)

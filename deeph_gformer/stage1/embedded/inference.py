@@ -1,0 +1,233 @@
+"""The network without gradients: in place, edges in chunks, every linear map folded. Same numbers as :mod:`.network` to rounding.
+
+Per block: messages of all edges summed over atoms (chunk by chunk), node update; then new edge features before their norm (chunk by chunk) with the sums
+that ``e3LayerNorm`` takes over the whole structure; then norm and skip connection. What stays per edge: its features before and after an update, the rotated
+features of its two atoms, its Wigner-D blocks and its distance basis; everything else lives as long as a chunk.
+"""
+from __future__ import annotations
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor, nn
+
+from .layout import Features, Layout, rotate
+from .local import BlockDiagonal, Local, LocalLayout, chunk, signs
+from .network import DeepHE3Net, EdgeUpdate, NodeUpdate, Prepared, _add
+from .plan import ConvolutionPlan, NormPlan
+
+__all__ = ["InferencePlan", "infer", "default_chunk"]
+
+Span = tuple[int, int, bool]
+
+
+def default_chunk(device: torch.device) -> int:
+    """Edges per chunk: what fits into a processor's cache; on a GPU what keeps it busy."""
+    return 512 if device.type == "cpu" else 32768
+
+
+class _EdgePlan:
+    """One edge update after its convolution."""
+
+    def __init__(self, update: EdgeUpdate, before: Irreps, types: int, parity: bool) -> None:
+        old, new = LocalLayout(before, parity), LocalLayout(update.irreps_out, parity)
+        self.layout, self.types = new, types
+        self.post = BlockDiagonal(update.lin_post.matrices(), new, new)
+        self.bias = update.lin_post.bias
+        by_type = update.sc.matrices()
+        self.sc = [BlockDiagonal({k: m[t] for k, m in by_type.items()}, old, new) for t in range(types)]
+        self.skip = None if update.skip_connect.sc is None else BlockDiagonal(update.skip_connect.sc.matrices(), old, new)
+        self.norm = NormPlan(update.norm, parity)
+
+    def before_norm(self, out: Local, message: Local, old: Local, kind: Tensor) -> None:
+        """``out = lin_post(message) + sc(old)``."""
+        for family in out:
+            for t in family:
+                t.zero_()
+        self.post.add_to(out, message)
+        if len(self.bias):
+            out[0][0][:, self.layout.columns(0, (0, 1))].add_(self.bias)
+        if self.types == 1:
+            self.sc[0].add_to(out, old)
+            return
+        for t in torch.unique(kind).tolist():
+            index = torch.nonzero(kind == t).reshape(-1)
+            part = _rows(old, index)
+            made = self.layout.empty(len(index), kind.new_empty(0, dtype=out[0][0].dtype))
+            for family in made:
+                for value in family:
+                    value.zero_()
+            self.sc[t].add_to(made, part)
+            for f in (0, 1):
+                for m, value in enumerate(made[f]):
+                    out[f][m].view(len(kind), signs(m), -1).index_add_(0, index, value.view(len(index), signs(m), -1))
+
+    def after_norm(self, new: Local, old: Local) -> None:
+        """``new += skip(old)``."""
+        if self.skip is not None:
+            self.skip.add_to(new, old)
+            return
+        for a, b in zip(new, old):
+            for x, y in zip(a, b):
+                x.add_(y)
+
+
+def _rows(local: Local, index: Tensor) -> Local:
+    return [[t.view(len(t) // signs(m), signs(m), -1)[index].reshape(len(index) * signs(m), -1) for m, t in enumerate(family)] for family in local]
+
+
+class InferencePlan:
+    """Everything inference makes from the parameters once."""
+
+    def __init__(self, net: DeepHE3Net) -> None:
+        config = net.config
+        parity = not config.no_parity
+        node, edge = Irreps(config.irreps_embed_node), Irreps(config.irreps_edge_init)
+        self.parity, self.edge_init = parity, LocalLayout(edge, parity)
+        self.node_plans: list[ConvolutionPlan] = []
+        self.edge_plans: list[tuple[ConvolutionPlan, _EdgePlan]] = []
+        for node_update, edge_update in zip(net.node_update_blocks, net.edge_update_blocks):
+            self.node_plans.append(ConvolutionPlan(node_update, node, edge, True, parity))
+            node = node_update.irreps_out
+            self.edge_plans.append((ConvolutionPlan(edge_update, node, edge, False, parity), _EdgePlan(edge_update, edge, config.num_species**2, parity)))
+            edge = edge_update.irreps_out
+
+
+def _rotate_pair(node: Features, layout: LocalLayout, ends: Tensor, frames: list[Tensor], out: Local) -> None:
+    """Features (l > 0) of the two atoms of some edges, in the frame of each edge.
+
+    Args:
+        node: (N, 2 l + 1, C) per irrep. layout: of ``out``. ends: (E, 2), atoms i and j. frames: of these edges. out: filled.
+    """
+    for f in (0, 1):
+        for key in layout.keys[f]:
+            l, columns = key[0], layout.columns(f, key)
+            value = node[key].transpose(1, 2).reshape(len(node[key]), -1)                           # (N, C (2l+1))
+            both = value.index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)            # (E, 2C, 2l+1)
+            turned = torch.bmm(frames[l].transpose(1, 2), both.transpose(1, 2))                      # (E, 2l+1, 2C)
+            out[f][0][:, columns] = turned[:, l]
+            for m in range(1, l + 1):
+                out[f][m].view(len(ends), 2, -1)[:, :, columns] = turned[:, l - m:l + m + 1:2 * m]
+
+
+class _Run:
+    """One forward pass."""
+
+    def __init__(self, net: DeepHE3Net, plan: InferencePlan, p: Prepared, size: int | None) -> None:
+        self.net, self.plan, self.p = net, plan, p
+        self.edges = len(p.order)
+        size = size or default_chunk(p.distance.device)
+        regular = [(a, min(a + size, p.regular), False) for a in range(0, p.regular, size)]
+        self.spans: list[Span] = regular + [(a, min(a + size, self.edges), True) for a in range(p.regular, self.edges, size)]
+        self.ends = torch.stack([p.source, p.destination], dim=1)
+        self.kind = p.node_type[p.source] * net.config.num_species + p.node_type[p.destination]
+
+    def frames(self, a: int, b: int) -> list[Tensor]:
+        return [frame[a:b] for frame in self.p.frames]
+
+    def message(self, conv: ConvolutionPlan, span: Span, pair: Local, edge: Local, parts: tuple[dict[int, tuple[Tensor, Tensor]], ...]) -> Local:
+        """The convolution of one chunk."""
+        a, b, loops = span
+        p = self.p
+        return conv(conv.loops if loops else conv.regular, chunk(pair, a, b), chunk(edge, a, b), parts[loops], p.source[a:b], p.destination[a:b], p.distance[a:b],
+                    None if p.radial is None else p.radial[a:b])
+
+    def update_nodes(self, update: NodeUpdate, conv: ConvolutionPlan, node: Features, pair: Local, edge: Local) -> Features:
+        """Eq. 1, first line."""
+        like, nodes = self.p.distance, len(self.p.node_type)
+        total = {key: like.new_zeros(nodes, 2 * key[0] + 1, channels) for key, channels in conv.out.layout.channels.items()}
+        parts = (conv.node_part(conv.regular, node), conv.node_part(conv.loops, node))
+        for span in self.spans:
+            a, b, _ = span
+            turned = rotate(conv.out.features(self.message(conv, span, pair, edge, parts)), self.frames(a, b), to_local=False)
+            for key, value in turned.items():
+                total[key].index_add_(0, self.p.source[a:b], value)
+        new = _add(update.lin_post(total), update.sc(node, self.p.node_kind))
+        return update.skip_connect(node, update.norm(new, self.p.node_segments))  # type: ignore[no-any-return]
+
+    def update_edges(self, conv: ConvolutionPlan, plan: _EdgePlan, node: Features, edge: Local) -> tuple[Local, Local]:
+        """Eq. 1, second line: new edge features, and the rotated node features that the next node update reads again."""
+        like = self.p.distance
+        pair, new = conv.pair.empty(self.edges, like), plan.layout.empty(self.edges, like)
+        parts = (conv.node_part(conv.regular, node), conv.node_part(conv.loops, node))
+        sums: dict[tuple[int, int], Tensor] = {}
+        for span in self.spans:
+            a, b, _ = span
+            _rotate_pair(node, conv.pair, self.ends[a:b], self.frames(a, b), chunk(pair, a, b))
+            part = chunk(new, a, b)
+            plan.before_norm(part, self.message(conv, span, pair, edge, parts), chunk(edge, a, b), self.kind[a:b])
+            self.collect(sums, plan.norm.means(part, self.frames(a, b)), a, b)
+        self.normalise(plan, new, edge, sums)
+        return new, pair
+
+    def collect(self, sums: dict[tuple[int, int], Tensor], values: dict[tuple[int, int], Tensor], a: int, b: int) -> None:
+        """Add the rows of a chunk to the sums per structure."""
+        segments = self.p.edge_segments
+        for key, value in values.items():
+            if key not in sums:
+                sums[key] = value.new_zeros(segments.count, *value.shape[1:])
+            if segments.rows is None:
+                sums[key] += value.sum(dim=0, keepdim=True)
+            else:
+                sums[key].index_add_(0, segments.rows[a:b], value)
+
+    def normalise(self, plan: _EdgePlan, new: Local, old: Local, sums: dict[tuple[int, int], Tensor]) -> None:
+        """Norm and skip connection, in place."""
+        segments, norm = self.p.edge_segments, plan.norm
+        centre = {key: value / segments.sizes[:, None, None] for key, value in sums.items()}
+        squares: dict[tuple[int, int], Tensor] = {}
+        scalars = [(f, key) for f in (0, 1) for key in plan.layout.keys[f] if key[0] == 0]
+
+        def of_rows(value: Tensor, a: int, b: int) -> Tensor:
+            return value if segments.rows is None else value[segments.rows[a:b]]
+
+        for a, b, _ in self.spans:
+            for f, key in scalars:
+                columns = plan.layout.columns(f, key)
+                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0:]
+                middle = of_rows(centre[f, 0][:, 0], a, b) @ (average > 0).to(average).T
+                self.collect(squares, {(f, 0): ((new[f][0][a:b, columns] - middle).square_() @ average)[:, None]}, a, b)
+        inverse = {f: 1 / ((squares[f, 0][:, 0] / segments.sizes[:, None]).sqrt() + norm.eps) for f, _ in scalars}
+        for a, b, _ in self.spans:
+            part = chunk(new, a, b)
+            norm.apply(part, centre, self.frames(a, b), None if segments.rows is None else segments.rows[a:b])
+            for f, key in scalars:
+                columns = plan.layout.columns(f, key)
+                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0:]
+                part[f][0][:, columns].mul_(of_rows(inverse[f] @ (average > 0).to(average).T, a, b))
+                if key == (0, 1):
+                    part[f][0][:, columns].add_(norm.bias)
+            plan.after_norm(part, chunk(old, a, b))
+
+    def flat(self, layout: LocalLayout, edge: Local, linear: nn.Module | None) -> Tensor:
+        """Edge features in global axes, e3nn's layout and the graph's order; through ``linear`` first where given."""
+        target: Layout = layout.layout if linear is None else linear.layout_out
+        out = self.p.distance.new_empty(self.edges, target.irreps.dim)
+        for a, b, _ in self.spans:
+            value = layout.features(chunk(edge, a, b))
+            value = value if linear is None else linear(value)
+            out[self.p.order[a:b]] = target.flat(rotate(value, self.frames(a, b), to_local=False))
+        return out
+
+
+@torch.no_grad()
+def infer(net: DeepHE3Net, plan: InferencePlan, p: Prepared, features: bool, size: int | None = None) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What :meth:`DeepHE3Net.forward` gives, without gradients.
+
+    Args:
+        net, plan: the network and its :class:`InferencePlan`. p: see :meth:`DeepHE3Net.prepare`. features: whether irreps are wanted. size: edges per chunk.
+    """
+    run = _Run(net, plan, p, size)
+    one_hot = nn.functional.one_hot(p.node_type, net.config.num_species).to(p.distance.dtype)
+    node: Features = net.embedding({(0, 1): one_hot[:, None, :]})
+    edge: Local = [[p.initial], []]
+    pair: Local = [[], []]
+    layout = plan.edge_init
+    nodes, edges = [], []
+    for node_update, conv, (edge_conv, edge_plan) in zip(net.node_update_blocks, plan.node_plans, plan.edge_plans):
+        node = run.update_nodes(node_update, conv, node, pair, edge)
+        edge, pair = run.update_edges(edge_conv, edge_plan, node, edge)
+        layout = edge_plan.layout
+        if features:
+            nodes.append(Layout(node_update.irreps_out).flat(node))
+            edges.append(run.flat(layout, edge, None))
+    return run.flat(layout, edge, net.lin_edge), tuple(nodes), tuple(edges)

@@ -1,0 +1,125 @@
+"""Edge features for inference: sorted by \\|m\\| instead of l, so that one matrix product per \\|m\\| does a whole convolution.
+
+In the frame of an edge the two components m and -m of all irreps of one family (natural parity (-1)^l, or the other) mix among themselves only. A family's
+channels stand in order of falling l, so those with l >= m are a prefix: one column range serves every m.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor
+
+from .layout import Features, Key, Layout
+
+__all__ = ["Local", "LocalLayout", "BlockDiagonal"]
+
+#: Per family and m = 0..lmax: (rows * s, channels with l >= m), s = 1 for m = 0, else 2 (first -m, then +m).
+Local = list[list[Tensor]]
+
+
+def signs(m: int) -> int:
+    """How many components have this \\|m\\|."""
+    return 2 if m else 1
+
+
+class LocalLayout:
+    """Where the irreps of a :class:`Layout` stand in :data:`Local`.
+
+    Attributes:
+        layout: the irreps. keys: per family (natural parity first), its keys with l falling.
+    """
+
+    def __init__(self, irreps: Irreps | str, parity: bool) -> None:
+        """
+        Args:
+            irreps: in e3nn's order. parity: False where every irrep is called even (one family then).
+        """
+        self.layout = Layout(irreps)
+        keys = sorted(self.layout.channels, key=lambda k: -k[0])
+        self.keys = [[k for k in keys if (not parity or k[1] == (-1) ** k[0]) == natural] for natural in (True, False)]
+
+    def lmax(self, family: int) -> int:
+        """Largest l of a family, -1 where it is empty."""
+        return self.keys[family][0][0] if self.keys[family] else -1
+
+    def width(self, family: int, m: int) -> int:
+        """Channels with l >= m."""
+        return sum(self.layout.channels[k] for k in self.keys[family] if k[0] >= m)
+
+    def columns(self, family: int, key: Key) -> slice:
+        """Channels of one irrep; the same for every m."""
+        start = 0
+        for k in self.keys[family]:
+            if k == key:
+                return slice(start, start + self.layout.channels[k])
+            start += self.layout.channels[k]
+        return slice(0, 0)
+
+    def empty(self, rows: int, like: Tensor) -> Local:
+        """Room for ``rows`` edges."""
+        return [[like.new_empty(rows * signs(m), self.width(f, m)) for m in range(self.lmax(f) + 1)] for f in (0, 1)]
+
+    def fill(self, local: Local, features: Features) -> Local:
+        """Copy (rows, 2 l + 1, channels) per irrep into ``local``; returns it."""
+        for f in (0, 1):
+            for key in self.keys[f]:
+                l, columns = key[0], self.columns(f, key)
+                local[f][0][:, columns] = features[key][:, l]
+                for m in range(1, l + 1):
+                    local[f][m].view(len(features[key]), 2, -1)[:, :, columns] = features[key][:, l - m:l + m + 1:2 * m]
+        return local
+
+    def features(self, local: Local) -> Features:
+        """The inverse of :meth:`fill`, as a copy."""
+        out: Features = {}
+        for key in self.layout.channels:
+            f = next(f for f in (0, 1) if key in self.keys[f])
+            l, columns = key[0], self.columns(f, key)
+            rows = len(local[f][0])
+            value = local[f][0].new_empty(rows, 2 * l + 1, self.layout.channels[key])
+            value[:, l] = local[f][0][:, columns]
+            for m in range(1, l + 1):
+                value[:, l - m:l + m + 1:2 * m] = local[f][m].view(rows, 2, -1)[:, :, columns]
+            out[key] = value
+        return out
+
+
+def chunk(local: Local, start: int, stop: int) -> Local:
+    """The rows of edges ``start:stop``, as views."""
+    return [[t[start * signs(m):stop * signs(m)] for m, t in enumerate(family)] for family in local]
+
+
+class BlockDiagonal:
+    """A map that mixes the channels of each irrep: per family one matrix for l > 0, whose leading parts serve every m, and one for l = 0."""
+
+    def __init__(self, matrices: Mapping[Key, Tensor], layout_in: LocalLayout, layout_out: LocalLayout) -> None:
+        """
+        Args:
+            matrices: per irrep (channels in, channels out). layout_in, layout_out: of rows and columns.
+        """
+        self.layout_in, self.layout_out = layout_in, layout_out
+        self.parts: list[tuple[int, Tensor | None, Tensor | None, slice, slice]] = []
+        for f in (0, 1):
+            common = [k for k in layout_out.keys[f] if k in layout_in.keys[f] and k in matrices]
+            high = [k for k in common if k[0] > 0]
+            mixed = None
+            if high:
+                mixed = matrices[high[0]].new_zeros(layout_in.width(f, 1), layout_out.width(f, 1))
+                for k in high:
+                    mixed[layout_in.columns(f, k), layout_out.columns(f, k)] = matrices[k]
+            low = [k for k in common if k[0] == 0]
+            if common:
+                self.parts.append((f, mixed, matrices[low[0]] if low else None, layout_in.columns(f, low[0]) if low else slice(0, 0),
+                                   layout_out.columns(f, low[0]) if low else slice(0, 0)))
+
+    def add_to(self, out: Local, local: Local) -> None:
+        """``out += map(local)``, row by row."""
+        for f, mixed, low, columns_in, columns_out in self.parts:
+            if low is not None:
+                out[f][0][:, columns_out].addmm_(local[f][0][:, columns_in], low)
+            if mixed is not None:
+                for m in range(min(self.layout_in.lmax(f), self.layout_out.lmax(f)) + 1):
+                    rows, columns = self.layout_in.width(f, max(m, 1)), self.layout_out.width(f, max(m, 1))
+                    out[f][m][:, :columns].addmm_(local[f][m][:, :rows], mixed[:rows, :columns])
