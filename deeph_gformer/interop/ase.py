@@ -312,7 +312,7 @@ class HamiltonianCalculator(Calculator):
     def get_band_gap(self, atoms: Atoms | None = None, refine: bool = True) -> BandGap:
         """The gap by electron counting, see :func:`deeph_gformer.bands.band_gap`."""
         problem = self.get_problem(atoms)
-        return band_gap(problem, self._electrons("the gap"), spectrum=self.get_spectrum(), refine=refine)
+        return band_gap(problem, self._electrons("the gap"), spectrum=self.get_spectrum(), refine=refine, s_threshold=self.parameters["s_threshold"])
 
     def get_dos(self, **options: Any) -> Dos:
         """Both spins, see :func:`deeph_gformer.bands.density_of_states`; options override the calculator's mesh."""
