@@ -126,7 +126,7 @@ def fit(task: HamiltonianTask, train: DataLoader, val: DataLoader, folder: pathl
     if settings.ema:
         from lightning.pytorch.callbacks import EMAWeightAveraging
 
-        hooks.append(EMAWeightAveraging(decay=settings.ema))
+        hooks.append(EMAWeightAveraging(decay=settings.ema, use_buffers=False))     # buffers are indices and units, never averaged
     if settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
     trainer = pl.Trainer(

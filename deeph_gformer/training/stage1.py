@@ -109,8 +109,8 @@ class SaveModelFolder(Callback):
         """From a checkpoint."""
         self.best = state["best"]
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save when better."""
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save when better; runs while averaged weights are still in place."""
         value = float(trainer.callback_metrics["val_mae_meV"])
         if trainer.is_global_zero and value < self.best:
             self.best = value

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -135,3 +138,36 @@ def test_defaults_and_cached_graph_note(tmp_path: pathlib.Path) -> None:
     ini = read_eval_ini(tmp_path / "eval.ini")
     assert (ini.device, ini.dtype, ini.inference, ini.test_only) == ("cpu", "float32", True, False)
     assert "not read" in ini.notes[0]
+
+
+_ANALYSE = """
+import sys, types
+sys.path[:0] = sys.argv[1:3]
+from deeph_gformer.stage1.official import _scatter
+sys.modules["torch_scatter"] = types.SimpleNamespace(scatter=_scatter)
+try:
+    import pathos.multiprocessing
+except ImportError:
+    sys.modules["pathos"] = types.ModuleType("pathos")
+    sys.modules["pathos.multiprocessing"] = types.SimpleNamespace(ProcessingPool=None)
+from deephe3 import testResultAnalyzer
+for folder in sys.argv[3:5]:
+    analyser = testResultAnalyzer(folder, sys.argv[5])
+    analyser.view_structures()
+    analyser.error_analysis()
+    assert analyser.get_hamiltonian("graphene_3x3_0000") == 0
+"""
+
+
+@pytest.mark.official
+def test_official_analyser_reads_it(tested: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    root = os.environ.get("DEEPHE3_ROOT")
+    if not root:
+        pytest.skip("DEEPHE3_ROOT names no clone of DeepH-E3")
+    folders = [str(tested), str(golden("graphene_small_f64") / "test_result")]
+    done = subprocess.run([sys.executable, "-c", _ANALYSE, str(pathlib.Path(__file__).resolve().parents[2]), root, *folders, str(tmp_path)],
+                          capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith(("MSE is", "MAE is"))]
+    assert len(said) == 4
+    assert [float(v) for v in said[:2]] == pytest.approx([float(v) for v in said[2:]], rel=1e-12)

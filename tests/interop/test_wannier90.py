@@ -72,3 +72,13 @@ def test_bad_input(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a_hr.dat").write_text("x\n 2\n 1\n 1\n 0 0 0 1 1 0.0")
     with pytest.raises(DataError, match="cut short"):
         read_hr(tmp_path / "a_hr.dat")
+
+
+def test_pythtb_reads_it(tmp_path: pathlib.Path) -> None:
+    pythtb = pytest.importorskip("pythtb")
+    problem = chain(0.2)
+    write_wannier90(tmp_path, problem, "9x1x1")
+    model = pythtb.w90(str(tmp_path), "wannier90").model()
+    for m in range(9):
+        exact = (0.3 - 2 * np.cos(2 * np.pi * m / 9)) / (1 + 0.4 * np.cos(2 * np.pi * m / 9))
+        assert model.solve_one([m / 9, 0, 0])[0] == pytest.approx(exact, abs=1e-9)

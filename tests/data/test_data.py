@@ -1,0 +1,159 @@
+"""Edges, graphs, labels."""
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from deeph_gformer.algebra.blocks import BlockAssembly
+from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.data import dataset as d
+from deeph_gformer.data.edges import select_edges
+from deeph_gformer.data.graph import batch_graphs, build_graph, node_types
+from deeph_gformer.errors import ConfigError, DataError, ModelError
+from deeph_gformer.io import read_folder, read_matrix
+from deeph_gformer.io.blocks import BlockMatrix
+
+from ..conftest import random_structure
+
+Folder = Callable[..., pathlib.Path]
+BASIS = Basis((16, 42), ((0, 1), (0, 1, 2)), False)
+
+
+def drop(folder: pathlib.Path, name: str, pair: tuple[str, str]) -> None:
+    with h5py.File(folder / name, "a") as handle:
+        for key in pair:
+            del handle[key]
+
+
+def test_edge_modes(make_folder: Folder) -> None:
+    folder = make_folder()
+    structure = read_folder(folder)
+    with h5py.File(folder / "overlaps.h5") as handle:
+        far = next(k for k in handle if not k.startswith("[0, 0, 0"))
+    x, y, z, i, j = json.loads(far)
+    drop(folder, "overlaps.h5", (far, str([-x, -y, -z, j, i])))
+    count = len(read_matrix(folder, "hamiltonian"))
+    sizes = {mode: len(select_edges(folder, structure, mode).keys) for mode in ("overlaps", "hamiltonians", "union", "auto")}
+    assert sizes == {"overlaps": count - 2, "hamiltonians": count, "union": count, "auto": count}
+    assert select_edges(folder, structure, "auto").hamiltonian_only == 2
+    (folder / "hamiltonians.h5").unlink()
+    assert len(select_edges(folder, structure, "auto").keys) == count - 2
+    with pytest.raises(DataError, match="--edges union"):
+        select_edges(folder, structure, "union")
+    (folder / "overlaps.h5").unlink()
+    with pytest.raises(DataError, match="neither overlaps.h5 nor hamiltonians.h5"):
+        select_edges(folder, structure, "auto")
+
+
+def test_asymmetric_edge_set_is_named(make_folder: Folder) -> None:
+    folder = make_folder()
+    with h5py.File(folder / "overlaps.h5", "a") as handle:
+        del handle[next(k for k in handle if not k.startswith("[0, 0, 0"))]
+    with pytest.raises(DataError, match="overlaps.h5: asymmetric edge set"):
+        select_edges(folder, read_folder(folder), "overlaps")
+
+
+def test_graph_vectors_by_definition() -> None:
+    structure, h, _ = random_structure()
+    graph = build_graph(structure, h.keys[::-1], BASIS)
+    for (x, y, z, i, j), vector in zip(graph.edge_key.tolist(), graph.edge_vector.numpy()):
+        expected = structure.positions[j] + x * structure.lattice[0] + y * structure.lattice[1] + z * structure.lattice[2] - structure.positions[i]
+        assert np.allclose(vector, expected, atol=1e-12)
+    assert graph.self_loop.sum() == len(structure)
+    assert (graph.edge_index[0].diff() >= 0).all()
+
+
+def test_batching_keeps_structures_apart() -> None:
+    graphs = [build_graph(s, h.keys, BASIS) for s, h, _ in (random_structure(0), random_structure(1, atoms=3))]
+    both = batch_graphs(graphs)
+    assert (both.nodes, both.edges, both.structures) == (7, graphs[0].edges + graphs[1].edges, 2)
+    assert (both.node_batch[both.edge_index[0]] == both.node_batch[both.edge_index[1]]).all()
+
+
+def test_unknown_elements_and_shells_are_named() -> None:
+    structure, h, _ = random_structure()
+    with pytest.raises(ModelError, match="has Mo, which the model does not know.*S"):
+        node_types(structure, Basis((16,), ((0, 1),), False))
+    with pytest.raises(ModelError, match=r"atom 1 \(S\).*\[0, 1\].*\[0, 0, 1\]"):
+        node_types(structure, Basis((16, 42), ((0, 0, 1), (0, 1, 2)), False))
+    with pytest.raises(DataError, match="no on-site block"):
+        build_graph(structure, h.keys[(h.keys[:, :3] != 0).any(axis=1)], BASIS)
+
+
+@pytest.mark.parametrize("spinful", [False, True])
+def test_labels_round_trip_and_hermitian_projection(spinful: bool) -> None:
+    """Vectors and blocks say the same; ½(H + H†) on vectors equals the projection on blocks."""
+    structure, h, _ = random_structure(spinful=spinful)
+    basis = Basis((16, 42), ((0, 1), (0, 1, 2)), spinful)
+    targets = make_target_blocks(basis)
+    types = node_types(structure, basis)
+    rng = np.random.default_rng(5)
+    noisy = BlockMatrix(h.keys, h.shapes, h.values + 0.1 * rng.normal(size=len(h.values)))
+    assembly = BlockAssembly(targets)
+    vector, mask = assembly.from_matrix(noisy, types)
+    assert mask.sum() == len(noisy.values)
+    assert np.array_equal(assembly.to_matrix(vector, types, h.keys).values, noisy.values)
+    turned = d.hermitian_product(torch.from_numpy(vector), torch.from_numpy(noisy.partner), d.transpose_index(targets))
+    assert np.allclose(assembly.to_matrix(turned.numpy(), types, h.keys).values, noisy.hermitian().values, atol=1e-14)
+
+
+@pytest.mark.parametrize("spinful", [False, True])
+def test_gauge(make_folder: Folder, spinful: bool) -> None:
+    """H + μS has a gauge larger by μ, and the standard gauge removes it."""
+    _, h, s = random_structure(spinful=spinful)
+    doubled = d.spin_double(s) if spinful else s
+    moved = d.subtract_overlap(h, doubled, -0.7)
+    assert d.gauge_shift(moved, s, spinful) == pytest.approx(d.gauge_shift(h, s, spinful) + 0.7, abs=1e-12)
+    basis = Basis((16, 42), ((0, 1), (0, 1, 2)), spinful)
+    sample = d.load_sample(make_folder(spinful=spinful), make_target_blocks(basis), "hamiltonians", torch.float64, "standard")
+    assert sample.gauge == pytest.approx(d.gauge_shift(h, s, spinful))
+
+
+def test_labels_of_edges_without_block_are_masked(make_folder: Folder) -> None:
+    folder = make_folder()
+    with h5py.File(folder / "hamiltonians.h5") as handle:
+        far = next(k for k in handle if not k.startswith("[0, 0, 0"))
+    x, y, z, i, j = json.loads(far)
+    drop(folder, "hamiltonians.h5", (far, str([-x, -y, -z, j, i])))
+    sample = d.load_sample(folder, make_target_blocks(BASIS), "overlaps", torch.float32)
+    empty = ~sample.mask.reshape(len(sample.mask), -1).any(dim=1)
+    assert empty.sum() == 2 and sample.label.dtype == torch.float32
+
+
+def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    for n in range(5):
+        make_folder(f"s{n}", seed=n)
+    root = tmp_path / "data"
+    first = d.make_splits(root, 0.6, 0.2, 1)
+    assert first == d.make_splits(root, 0.6, 0.2, 1) and sorted(f.name for v in first.values() for f in v) == [f"s{n}" for n in range(5)]
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": {"range": [0, 2]}, "val": ["s3"], "test": ["s4"]}))
+    assert [f.name for f in d.read_splits(path, root)["train"]] == ["s0", "s1", "s2"]
+    for table, words in (({"train": ["s0"], "val": ["s0"]}, "'s0' is in 'train' and in 'val'"), ({"train": ["s9"], "val": ["s1"]}, "'s9'"),
+                         ({"train": [], "val": ["s1"]}, "train split is empty"), ({"trian": ["s0"]}, "lists under"), ({"train": ["s0"], "vali": []}, "lists under")):
+        path.write_text(json.dumps(table))
+        with pytest.raises(ConfigError, match=words):
+            d.read_splits(path, root)
+
+
+def test_leak_is_found_by_content(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    make_folder("a", seed=1)
+    make_folder("b", seed=1)
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": ["a"], "val": ["b"]}))
+    with pytest.raises(ConfigError, match="same structure is in two splits"):
+        d.read_splits(path, tmp_path / "data")
+
+
+def test_one_set_one_basis(make_folder: Folder) -> None:
+    a, b = make_folder("a"), make_folder("b", seed=1)
+    text = (b / "orbital_types.dat").read_text().splitlines()
+    (b / "orbital_types.dat").write_text("\n".join(["0 0 1"] + text[1:]))
+    with pytest.raises(DataError, match="one set needs one basis"):
+        d.basis_of([a, b])

@@ -1,0 +1,251 @@
+"""Each equation against a plain loop; the equivariant arch under rotations."""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import pytest
+import torch
+from e3nn.o3 import Irreps
+
+from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.algebra.rotation import random_rotation, wigner_blocks
+from deeph_gformer.config import GFormerConfig
+from deeph_gformer.data.graph import Graph, build_graph, rotate_graph
+from deeph_gformer.errors import ConfigError, ModelError
+from deeph_gformer.gformer import bundle as b
+from deeph_gformer.gformer.attention import NeighbourAttention
+from deeph_gformer.gformer.block import EncoderGroup
+from deeph_gformer.gformer.invariants import InvariantFeature, find_triplets
+from deeph_gformer.gformer.layers import PairLinear
+from deeph_gformer.gformer.model import FeatureScale, GFormer, Irrep1
+from deeph_gformer.pipeline import rotate_flat
+
+from ..conftest import random_structure
+
+BASIS = Basis((16, 42), ((0, 1), (0, 1, 2)), False)
+TARGETS = make_target_blocks(BASIS)
+NODE = [Irreps("4x0e+2x1o+1x2e"), Irreps("4x0e+2x1o+1x2e+1x1e")]
+EDGE = [Irreps("3x0e+2x1o+1x2e"), Irreps("5x0e+4x1o+3x2e+2x3o+1x4e+2x1e+1x2o+1x3e")]
+
+
+@pytest.fixture(autouse=True)
+def _double() -> object:
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def graph(seed: int = 0) -> Graph:
+    structure, h, _ = random_structure(seed)
+    return build_graph(structure, h.keys, BASIS)
+
+
+def features(g: Graph) -> Irrep1:
+    return Irrep1(tuple(torch.randn(g.nodes, i.dim) for i in NODE), tuple(torch.randn(g.edges, i.dim) for i in EDGE))
+
+
+def model(arch: str, **changes: object) -> GFormer:
+    config = GFormerConfig(arch=arch, width=16, heads=4, embed=5, gaussians=8, gated_channels=6, **changes)
+    made = GFormer(config, 2, TARGETS.irreps(), NODE, EDGE, 5.0)
+    return made
+
+
+def shake(made: torch.nn.Module) -> None:
+    """Random values everywhere, also where the initial ones are zero."""
+    with torch.no_grad():
+        for p in made.parameters():
+            p.copy_(torch.randn_like(p) * 0.3)
+
+
+def test_pair_linear_is_the_matrix_of_the_concatenation() -> None:
+    g = graph()
+    layer = PairLinear(3, 4, 6)
+    node, edge = torch.randn(g.nodes, 3), torch.randn(g.edges, 4)
+    matrix = torch.cat([layer.node.weight, layer.edge.weight], dim=1)
+    expected = torch.cat([node[g.edge_index[1]], edge], dim=1) @ matrix.T + layer.edge.bias
+    assert torch.allclose(layer(node, edge, g.edge_index[1]), expected)
+
+
+def test_equation_3_by_hand() -> None:
+    g = graph()
+    z, dist = torch.randn(g.nodes, 5), torch.randn(g.edges, 8)
+    layer = InvariantFeature(16, 5, 8, repeat=16)
+    expected = torch.zeros(g.nodes, 16)
+    pairs = 0
+    for i in range(g.nodes):
+        omega = [e for e in range(g.edges) if g.edge_index[0, e] == i and not g.self_loop[e]]
+        omega.sort(key=lambda e: (round(float(g.edge_length[e]) / 1e-5), int(g.node_type[g.edge_index[1, e]]), e))
+        for ej, ek in zip(omega, omega[1:]):
+            u, v = g.edge_vector[ej], g.edge_vector[ek]
+            cosine = (u @ v) / (u.norm() * v.norm())
+            j, k = g.edge_index[1, ej], g.edge_index[1, ek]
+            expected[i] += layer.fc(torch.cat([z[i], z[j], z[k], dist[ej], dist[ek], cosine.expand(16)]))
+            pairs += 1
+    triplets = find_triplets(g)
+    assert len(triplets.cosine) == pairs == g.edges - g.nodes - g.nodes          # |Ω(i)| - 1 each, self-loops left out
+    assert torch.allclose(layer(z, dist, g, triplets), expected, atol=1e-12)
+
+
+def test_triplets_do_not_feel_rotations() -> None:
+    g = graph()
+    turned = find_triplets(rotate_graph(g, random_rotation(torch.Generator().manual_seed(1))))
+    still = find_triplets(g)
+    assert torch.equal(turned.edge_j, still.edge_j) and torch.equal(turned.edge_k, still.edge_k)
+    assert torch.allclose(turned.cosine, still.cosine)
+
+
+def test_equations_4_and_5_by_hand() -> None:
+    g = graph()
+    layer = NeighbourAttention(8, 2)
+    node, edge, old = torch.randn(g.nodes, 8), torch.randn(g.edges, 8), torch.randn(g.nodes, 8)
+
+    def apply(linear: PairLinear, n: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+        return linear.node.weight @ n + linear.edge.weight @ e + linear.edge.bias
+
+    for i in range(g.nodes):
+        omega = [e for e in range(g.edges) if g.edge_index[0, e] == i]
+        mixed = []
+        for h in range(2):
+            part = slice(4 * h, 4 * h + 4)
+            logits = torch.stack([apply(layer.query, node[i], edge[e])[part] @ apply(layer.key, node[g.edge_index[1, e]], edge[e])[part] / 4**0.5 for e in omega])
+            values = torch.stack([apply(layer.value, node[g.edge_index[1, e]], edge[e])[part] for e in omega])
+            mixed.append(torch.softmax(logits, 0) @ values)
+        expected = layer.fc(layer.norm(layer.output(torch.cat(mixed))) + old[i])
+        assert torch.allclose(layer(node, edge, old, g.edge_index)[i], expected, atol=1e-12)
+
+
+def test_without_attention_the_weights_are_the_plain_mean() -> None:
+    g = graph()
+    layer = NeighbourAttention(8, 2, attention=False)
+    weights = layer.weights(torch.randn(g.nodes, 8), torch.randn(g.edges, 8), g.edge_index)
+    degree = torch.bincount(g.edge_index[0])
+    assert torch.allclose(weights, (1 / degree[g.edge_index[0]].double())[:, None].expand(-1, 2))
+    assert not hasattr(layer, "query")
+
+
+def test_equations_2_and_6_by_hand() -> None:
+    g = graph()
+    group = EncoderGroup(8, 2, 3, 5, alpha=0.7, beta=0.3, lam=1.9, attention=True, residual=False)
+    node, edge, inv = torch.randn(g.nodes, 8), torch.randn(g.edges, 8), torch.randn(g.nodes, 8)
+    n1, e1 = torch.randn(g.nodes, 3), torch.randn(g.edges, 5)
+    new, update = group(node, edge, n1, e1, inv, g.edge_index)
+    expected = group.attention(node + 0.7 * group.from_node(n1) + 0.3 * inv, edge + 1.9 * group.from_edge(e1), node, g.edge_index)
+    assert torch.allclose(new, expected)
+    weight = torch.cat([group.edge_node_i.weight, group.edge_node_j.weight, group.edge_old.weight], dim=1)
+    cat = torch.cat([new[g.edge_index[0]], new[g.edge_index[1]], edge], dim=1)
+    assert torch.allclose(update, group.edge_out(cat @ weight.T + group.edge_old.bias))
+
+
+@pytest.mark.parametrize("arch", ["paper", "equivariant"])
+def test_untrained_is_exactly_zero(arch: str) -> None:
+    g = graph()
+    assert torch.count_nonzero(model(arch)(g, features(g))) == 0
+
+
+@pytest.mark.parametrize("inversion", [False, True])
+def test_equivariant_arch(inversion: bool) -> None:
+    g = graph()
+    f = features(g)
+    made = model("equivariant")
+    shake(made)
+    proper = random_rotation(torch.Generator().manual_seed(4))
+    blocks = wigner_blocks(proper, 4)
+
+    def turn(value: torch.Tensor, irreps: Irreps) -> torch.Tensor:
+        out = rotate_flat(value, irreps, blocks)
+        sign = torch.cat([torch.full((mul * ir.dim,), float(ir.p if inversion else 1)) for mul, ir in irreps])
+        return out * sign
+
+    moved = Irrep1(tuple(turn(v, i) for v, i in zip(f.node, NODE)), tuple(turn(v, i) for v, i in zip(f.edge, EDGE)))
+    still = made(g, f)
+    assert still.abs().max() > 0.1
+    again = made(rotate_graph(g, -proper if inversion else proper), moved)
+    assert (again - turn(still, TARGETS.irreps())).abs().max() < 1e-11 * still.abs().max()
+
+
+def test_paper_arch_is_not_equivariant() -> None:
+    """The check above can fail: Eq. 2-7 on global components do not pass it."""
+    g = graph()
+    f = features(g)
+    made = model("paper")
+    shake(made)
+    rotation = random_rotation(torch.Generator().manual_seed(4))
+    blocks = wigner_blocks(rotation, 4)
+    moved = Irrep1(tuple(rotate_flat(v, i, blocks) for v, i in zip(f.node, NODE)), tuple(rotate_flat(v, i, blocks) for v, i in zip(f.edge, EDGE)))
+    still, again = made(g, f), made(rotate_graph(g, rotation), moved)
+    assert (again - rotate_flat(still, TARGETS.irreps(), blocks)).abs().max() > 1e-3 * still.abs().max()
+
+
+@pytest.mark.parametrize("arch", ["paper", "equivariant"])
+def test_atom_order_does_not_matter(arch: str) -> None:
+    structure, h, _ = random_structure()
+    order = [2, 0, 3, 1]
+    moved = dataclasses.replace(structure, positions=structure.positions[order], numbers=structure.numbers[order],
+                                orbital_types=tuple(structure.orbital_types[n] for n in order))
+    place = torch.argsort(torch.tensor(order))
+    keys = h.keys.copy()
+    keys[:, 3:] = place.numpy()[keys[:, 3:]]
+    g1, g2 = build_graph(structure, h.keys, BASIS), build_graph(moved, keys, BASIS)
+    where = {tuple(k): n for n, k in enumerate(g2.edge_key.tolist())}
+    index = torch.tensor([where[tuple(k)] for k in keys.tolist()])
+    f = features(g1)
+    back = torch.empty_like(index)
+    back[index] = torch.arange(len(index))
+    f2 = Irrep1(tuple(v[order] for v in f.node), tuple(v[back] for v in f.edge))
+    made = model(arch)
+    shake(made)
+    assert torch.allclose(made(g2, f2)[index], made(g1, f), atol=1e-10)
+
+
+def test_scales_have_unit_variance_and_are_equivariant() -> None:
+    torch.manual_seed(3)
+    irreps = Irreps("3x0e+2x1o")
+    samples = [torch.randn(500, irreps.dim) * torch.tensor([1, 5, 0.1] + [3] * 3 + [0.2] * 3) + torch.tensor([1.0, -2, 0] + [0] * 6)]
+    scale = FeatureScale(irreps)
+    scale.fit(samples)
+    out = scale(samples[0])
+    assert torch.allclose(out[:, :3].std(0), torch.ones(3), atol=0.01) and torch.allclose(out[:, :3].mean(0), torch.zeros(3), atol=1e-9)
+    assert torch.allclose(out[:, 3:].unflatten(1, (2, 3)).square().mean((0, 2)), torch.ones(2), atol=0.01)
+    assert scale.factor.shape == (5,) and torch.count_nonzero(scale.mean[3:]) == 0
+
+
+def make_bundle(path: pathlib.Path) -> b.Bundle:
+    made = model("equivariant")
+    shake(made)
+    return b.Bundle(made.eval(), TARGETS, b.Stage1Identity("f" * 32, "stage1", "0.3", tuple(map(str, NODE)), tuple(map(str, EDGE))), "0.3", dtype=torch.float64, path=path)
+
+
+def test_bundle_round_trip(tmp_path: pathlib.Path) -> None:
+    made = make_bundle(tmp_path)
+    b.save_bundle(tmp_path, made)
+    again = b.load_bundle(tmp_path)
+    g = graph()
+    f = features(g)
+    assert torch.equal(again.model(g, f), made.model(g, f))
+    assert again.targets == made.targets and again.stage1 == made.stage1 and again.generation == "0.3"
+    assert not any(p.requires_grad for p in again.model.parameters())
+
+
+def test_bad_bundles(tmp_path: pathlib.Path) -> None:
+    b.save_bundle(tmp_path, make_bundle(tmp_path))
+    table, weights = (tmp_path / b.BUNDLE_FILE).read_text(), (tmp_path / b.WEIGHTS_FILE).read_bytes()
+    with pytest.raises(ModelError, match="a GFormer bundle holds"):
+        b.load_bundle(tmp_path / "none")
+    for text, words in ((table.replace('"format": 1', '"format": 9'), "newer than"), (table.replace('"width"', '"widht"'), "did you mean 'width'"),
+                        (table.replace('"width": 16', '"width": 8'), "does not fit"), (table.replace('"weights": "', '"weights": "0'), "fingerprint differs"), ("{", "valid JSON")):
+        (tmp_path / b.BUNDLE_FILE).write_text(text)
+        with pytest.raises(ModelError, match=words):
+            b.load_bundle(tmp_path)
+    (tmp_path / b.BUNDLE_FILE).write_text(table)
+    (tmp_path / b.WEIGHTS_FILE).write_bytes(weights[:100])
+    with pytest.raises(ModelError, match="damaged"):
+        b.load_bundle(tmp_path)
+
+
+def test_bad_hyper_parameters() -> None:
+    with pytest.raises(ConfigError, match="no multiple of heads"):
+        GFormer(GFormerConfig(arch="paper", width=10, heads=4), 2, TARGETS.irreps(), NODE, EDGE)
+    with pytest.raises(ModelError, match="needs them"):
+        GFormer(GFormerConfig(arch="equivariant"), 2, TARGETS.irreps())

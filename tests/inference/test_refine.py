@@ -1,0 +1,149 @@
+"""refine: files in, files out."""
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+
+import deeph_gformer
+from deeph_gformer.cli import main
+from deeph_gformer.errors import DataError
+from deeph_gformer.io import read_matrix
+from deeph_gformer.io.folder import folder_format, write_matrix
+from deeph_gformer.io import dock
+
+from ..conftest import random_structure
+from ..test_pipeline import make_bundle
+
+Folder = Callable[..., pathlib.Path]
+
+
+def test_files_and_records(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for n in range(2):
+        make_folder(f"s{n}", seed=n, hamiltonian=n == 0)
+    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1)
+    result = deeph_gformer.refine(tmp_path / "data", model, tmp_path / "out")
+    assert [r["name"] for r in result["structures"]] == ["s0", "s1"]
+    truth = read_matrix(tmp_path / "data" / "s0", "hamiltonian")
+    with h5py.File(tmp_path / "out" / "s0" / "hamiltonians_pred.h5") as handle:
+        assert len(handle) == len(truth)
+        errors = [np.abs(handle[f"[{x}, {y}, {z}, {i + 1}, {j + 1}]"][()] - block).sum() for (x, y, z, i, j), block in truth]
+    record = result["structures"][0]
+    assert record["refined_mae_meV"] == pytest.approx(1e3 * sum(errors) / len(truth.values), rel=1e-12)
+    assert "refined_mae_meV" not in result["structures"][1]
+    assert result["total"]["errors"]["refined"]["mae_all_meV"] == pytest.approx(record["refined_mae_meV"])
+    assert folder_format(tmp_path / "out" / "s0") == "legacy"          # band tools can work on the output folder
+    info = json.loads((tmp_path / "out" / "s0" / "info.json").read_text())
+    assert info["isspinful"] is False and info["deeph_gformer"]["gformer"] == "b"
+
+
+def test_beside_the_input_keeps_info(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    folder = make_folder("s0")
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    deeph_gformer.refine(tmp_path / "data", model)
+    info = json.loads((folder / "info.json").read_text())
+    assert info["fermi_level"] == 0.5 and "deeph_gformer" in info
+    with pytest.raises(DataError, match="--overwrite or --skip-existing"):
+        deeph_gformer.refine(tmp_path / "data", model)
+    before = (folder / "hamiltonians_pred.h5").stat().st_mtime_ns
+    result = deeph_gformer.refine(tmp_path / "data", model, existing="skip")
+    assert result["skipped"] == ["s0"] and (folder / "hamiltonians_pred.h5").stat().st_mtime_ns == before
+    deeph_gformer.refine(tmp_path / "data", model, existing="overwrite")
+    assert (folder / "hamiltonians_pred.h5").stat().st_mtime_ns > before
+
+
+def test_dock_and_legacy_predict_the_same(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    """The same crystal in both formats, atoms grouped by element in both."""
+    structure, h, s = random_structure(atoms=2)
+    legacy_folder = make_folder("x", atoms=2)
+    dock_folder = tmp_path / "dock" / "x"
+    dock.write_structure(dock_folder, structure)
+    write_matrix(dock_folder, "overlap", s, structure, "dock")
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    deeph_gformer.refine(tmp_path / "dock", model, tmp_path / "out")
+    assert folder_format(tmp_path / "out" / "x") == "dock"
+    made = read_matrix(tmp_path / "out" / "x", "prediction")
+    truth = model.predict(legacy_folder, edges="overlaps").hamiltonian
+    assert np.array_equal(made.keys, truth.keys) and np.abs(made.values - truth.values).max() < 1e-9
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def test_command_line(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder("s0")
+    bundle = make_bundle(tiny_stage1, tmp_path / "b", trained=True)
+    code = run("refine", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--model", bundle, "--output", tmp_path / "o", "--json", tmp_path / "r.json", "--edges", "overlaps")
+    assert code == 0
+    text = capsys.readouterr().out
+    assert "MAE_all against DFT: stage 1" in text and "s0" in text
+    table = json.loads((tmp_path / "r.json").read_text())
+    assert table["structures"][0]["edges_from"] == "overlaps.h5"
+    assert run("evaluate", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--model", bundle, "--json", tmp_path / "e.json") == 0
+    total = json.loads((tmp_path / "e.json").read_text())
+    assert total["equivariance"]["refined_error_meV"] < 1e-6
+    assert total["total"]["refined"]["mae_all_meV"] == pytest.approx(table["total"]["errors"]["refined"]["mae_all_meV"])
+    assert run("info", tmp_path / "data" / "s0") == run("info", tiny_stage1) == run("info", bundle) == run("info", tmp_path / "data") == 0
+
+
+
+
+def no_overlap(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
+    (folder / "overlaps.h5").unlink()
+    (folder / "hamiltonians.h5").unlink()
+    return []
+
+
+def cut_overlap(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
+    path = folder / "overlaps.h5"
+    path.write_bytes(path.read_bytes()[:2000])
+    return []
+
+
+def no_json(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
+    (stage1 / "src" / "dataset_info.json").unlink()
+    return []
+
+
+def foreign_pickle(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (open, (str(folder / "was_run"), "w"))
+
+    (stage1 / "best_model.pkl").write_bytes(pickle.dumps({"state_dict": Evil()}))
+    return []
+
+
+def unknown_element(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
+    (folder / "element.dat").write_text("16\n42\n16\n6\n")
+    return []
+
+
+def no_model(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
+    (stage1 / "best_model.pkl").unlink()
+    return []
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (no_overlap, "none has"), (cut_overlap, "overlaps.h5.*damaged"), (no_json, "dataset_info.json: file not found"), (foreign_pickle, "refused"),
+    (unknown_element, "has C, which the model does not know"), (no_model, "no DeepH-E3 model here")])
+def test_bad_input(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str],
+                   damage: Callable[[pathlib.Path, pathlib.Path], list[object]], words: str) -> None:
+    """One clear line, exit code 2, nothing written, nothing run."""
+    folder = make_folder("s0")
+    damage(folder, tiny_stage1)
+    before = sorted(p.name for p in folder.iterdir())
+    code = run("refine", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--stage1-only", "--output", tmp_path / "out")
+    said = capsys.readouterr().err.strip()
+    assert code == 2 and len(said.splitlines()) == 1 and said.startswith("deeph-gformer refine: error:")
+    import re
+
+    assert re.search(words, said), said
+    assert sorted(p.name for p in folder.iterdir()) == before and not (tmp_path / "out").exists()

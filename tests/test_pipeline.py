@@ -1,0 +1,152 @@
+"""The whole chain on golden references and on made-up structures."""
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import deeph_gformer
+from deeph_gformer.algebra.rotation import random_rotation, wigner_blocks
+from deeph_gformer.config import GFormerConfig
+from deeph_gformer.data.graph import rotate_graph
+from deeph_gformer.errors import ConfigError, DataError, ModelError
+from deeph_gformer.gformer.bundle import Bundle, save_bundle
+from deeph_gformer.gformer.model import GFormer
+from deeph_gformer.io import find_structures, read_folder, read_matrix
+from deeph_gformer.pipeline import HamiltonianModel, correction, identify, rotate_flat
+from deeph_gformer.stage1 import load_stage1
+
+from .conftest import golden, write_tiny_stage1
+
+Folder = Callable[..., pathlib.Path]
+
+
+def make_bundle(stage1: pathlib.Path, folder: pathlib.Path, arch: str = "equivariant", trained: bool = False) -> pathlib.Path:
+    """A bundle for this stage 1; untrained, or with random weights everywhere."""
+    provider = load_stage1(stage1)
+    torch.manual_seed(1)
+    model = GFormer(GFormerConfig(arch=arch, width=16, heads=4, embed=4, gaussians=8, gated_channels=4), len(provider.targets.basis.elements),
+                    provider.targets.irreps(), provider.node_irreps, provider.edge_irreps, provider.cutoff).to(provider.dtype)
+    if trained:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.randn_like(p) * 0.1)
+    save_bundle(folder, Bundle(model, provider.targets, identify(provider), provider.generation, dtype=provider.dtype))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["graphene_small_f64", "graphene_e3nn044_f64", "graphene_e3nn06_f64", "bismuthene_soc_f64"])
+def test_golden_predictions(name: str) -> None:
+    """Made by the official code on its own stack: 1e-10 relative in float64."""
+    base = golden(name)
+    model = deeph_gformer.load(stage1=base / "model")
+    for folder in find_structures(base / "structures"):
+        made = model.predict(folder, edges="overlaps", hermitian=False).hamiltonian
+        truth = read_matrix(base / "predictions" / folder.name, "prediction", read_folder(folder), model.targets.basis.spinful)
+        assert np.array_equal(made.keys, truth.keys)
+        assert np.abs(made.values - truth.values).max() < 1e-10 * np.abs(truth.values).max()
+
+
+def test_golden_default_network_in_single_precision() -> None:
+    base = golden("graphene_default_f32")
+    model = deeph_gformer.load(stage1=base / "model")
+    folder = find_structures(base / "structures")[0]
+    made = model.predict(folder, edges="overlaps", hermitian=False).hamiltonian
+    truth = read_matrix(base / "predictions" / folder.name, "prediction", read_folder(folder))
+    assert made.values.dtype == np.float32
+    assert np.abs(made.values - truth.values).max() < 2e-5 * np.abs(truth.values).max()
+
+
+@pytest.mark.parametrize("arch", ["paper", "equivariant"])
+def test_untrained_gformer_returns_stage_1_exactly(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, arch: str) -> None:
+    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", arch), stage1=tiny_stage1)
+    made = model.predict(make_folder())
+    alone = deeph_gformer.load(stage1=tiny_stage1).predict(make_folder())
+    assert np.array_equal(made.hamiltonian.values, alone.hamiltonian.values) and made.correction == 0.0
+    assert np.abs(made.hamiltonian.values).max() > 0.01
+
+
+def test_output_is_hermitian_and_the_raw_one_is_not(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    h = model.predict(make_folder()).hamiltonian
+    raw = model.predict(make_folder(), hermitian=False).hamiltonian
+    assert np.abs(h.conjugate_transpose().values - h.values).max() < 1e-14
+    assert np.abs(raw.conjugate_transpose().values - raw.values).max() > 1e-6
+    assert np.allclose(raw.hermitian().values, h.values, atol=1e-14)
+
+
+@pytest.mark.parametrize("spinful", [False, True])
+def test_refined_hamiltonian_turns_with_the_crystal(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+    """Direct sum under a random rotation, both stages, equivariant arch with random weights."""
+    stage1 = write_tiny_stage1(tmp_path / "s1", spinful=spinful)
+    model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", trained=True), stage1=stage1)
+    _, graph, _ = model.read(make_folder(spinful=spinful))
+    rotation = random_rotation(torch.Generator().manual_seed(0))
+    irreps = model.targets.irreps()
+    blocks = wigner_blocks(rotation, max(ir.l for _, ir in irreps))
+    for still, moved in zip(model.direct_sums(graph), model.direct_sums(rotate_graph(graph, rotation))):
+        assert (rotate_flat(still, irreps, blocks) - moved).abs().max() < 1e-10 * still.abs().max()
+    first, both = model.direct_sums(graph)
+    assert (first - both).abs().max() > 1e-3
+
+
+def test_frames_reduce_the_equivariance_error(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", "paper", trained=True), stage1=tiny_stage1)
+    _, graph, _ = model.read(make_folder())
+    out = model.stage1(graph)
+    gformer = model.bundle.model
+    rotation = random_rotation(torch.Generator().manual_seed(9))
+    blocks = wigner_blocks(rotation, 4)
+    turned = model.stage1(rotate_graph(graph, rotation))
+    errors = []
+    for frames in (1, 16):
+        still, moved = correction(gformer, graph, out, frames), correction(gformer, rotate_graph(graph, rotation), turned, frames, seed=1)
+        errors.append(float((rotate_flat(still, gformer.irreps_out, blocks) - moved).abs().mean()))
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_another_stage_1_is_refused(tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    bundle = make_bundle(tiny_stage1, tmp_path / "b")
+    with pytest.raises(ModelError, match="its parameters differ"):
+        deeph_gformer.load(bundle, stage1=write_tiny_stage1(tmp_path / "other", seed=7))
+    with pytest.raises(ModelError, match="node irreps"):
+        deeph_gformer.load(bundle, stage1=write_tiny_stage1(tmp_path / "wider", irreps="6x0e+3x1o+2x2e+1x3o"))
+    with pytest.raises(ModelError, match="needs it; say where it is with --stage1"):
+        deeph_gformer.load(bundle)
+    with pytest.raises(ConfigError, match="neither a stage 1 nor"):
+        deeph_gformer.load()
+    assert isinstance(deeph_gformer.load(bundle, stage1=tiny_stage1, dtype="float32"), HamiltonianModel)
+
+
+def test_spin_of_the_folder_and_the_model(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    with pytest.raises(DataError, match="isspinful = True, the model predicts spinless"):
+        model.predict(make_folder(spinful=True))
+    folder = make_folder("bare")
+    (folder / "info.json").unlink()
+    assert model.predict(folder).structure.spinful is False
+
+
+def test_predict_from_structure_and_keys(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    folder = make_folder()
+    structure, keys = read_folder(folder), read_matrix(folder, "overlap").keys
+    assert np.array_equal(model.predict(structure, keys=keys).hamiltonian.values, model.predict(folder).hamiltonian.values)
+    with pytest.raises(ConfigError, match="has no edges"):
+        model.predict(structure)
+
+
+def test_objects_print_themselves(tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    text = repr(deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1))
+    assert "EmbeddedStage1" in text and "GFormer arch equivariant" in text and "e3nn generation >=0.5" in text
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_bad_device(tiny_stage1: pathlib.Path, device: str) -> None:
+    if device.startswith("cuda") and torch.cuda.is_available():
+        pytest.skip("a GPU is here")
+    with pytest.raises(ConfigError, match="device"):
+        deeph_gformer.load(stage1=tiny_stage1, device=device)

@@ -1,0 +1,159 @@
+"""Training of both stages on tiny data."""
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import deeph_gformer
+from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.config import TrainConfig, TrainStage1Config, from_mapping
+from deeph_gformer.data.dataset import load_sample
+from deeph_gformer.data.graph import rotate_graph
+from deeph_gformer.errors import ConfigError
+from deeph_gformer.stage1 import load_stage1
+from deeph_gformer.stage1.bundle import read_model_folder
+from deeph_gformer.training.batches import EpochSampler, FeatureCache, collate, rotate_batch, triplets_of
+from deeph_gformer.training.module import masked_loss
+from deeph_gformer.training.stage1 import net_config, train_stage1
+from deeph_gformer.training.stage2 import train_gformer
+
+from ..conftest import golden, write_tiny_stage1
+
+Folder = Callable[..., pathlib.Path]
+
+
+def dataset(make_folder: Folder, count: int = 3) -> pathlib.Path:
+    folders = [make_folder(f"s{n}", seed=n, atoms=2) for n in range(count)]
+    return folders[0].parent
+
+
+def settings(root: pathlib.Path, output: pathlib.Path, **training: object) -> dict:
+    return {"data": {"preprocessed": str(root), "train_ratio": 0.67, "val_ratio": 0.33}, "output": str(output),
+            "training": {"epochs": 4, "threads": 1, "device": "cpu", "warmup_steps": 2, "learning_rate": 5e-3, **training}}
+
+
+def stage2(root: pathlib.Path, stage1: pathlib.Path, output: pathlib.Path, resume: bool = False, **training: object) -> tuple[object, dict]:
+    values = settings(root, output, **training)
+    values["model"] = {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4}
+    return train_gformer(from_mapping(TrainConfig, values), load_stage1(stage1), resume=resume)
+
+
+def test_stage_2_learns_and_its_bundle_predicts_the_same(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    root = dataset(make_folder)
+    model, record = stage2(root, tiny_stage1, tmp_path / "run", epochs=25)
+    assert record["best_val_mae_meV"] < record["stage1_val_mae_meV"]
+    again = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
+    assert np.array_equal(again.predict(root / "s0").hamiltonian.values, model.predict(root / "s0").hamiltonian.values)
+    lines = (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text()
+    assert "val_mae_meV" in lines and any((tmp_path / "run" / "logs" / "tensorboard").iterdir())
+
+
+def test_resumed_run_equals_an_unbroken_one(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    root = dataset(make_folder)
+    stage2(root, tiny_stage1, tmp_path / "whole", epochs=4, schedule="constant", ema=0.9)
+    stage2(root, tiny_stage1, tmp_path / "parts", epochs=2, schedule="constant", ema=0.9)
+    stage2(root, tiny_stage1, tmp_path / "parts", epochs=4, schedule="constant", ema=0.9, resume=True)
+    weights = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in ("whole", "parts")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_run_folders_are_not_mixed(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    root = dataset(make_folder)
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+    with pytest.raises(ConfigError, match="training.learning_rate"):
+        stage2(root, tiny_stage1, tmp_path / "run", epochs=2, learning_rate=1e-2, resume=True)
+    with pytest.raises(ConfigError, match="no run to resume"):
+        stage2(root, tiny_stage1, tmp_path / "empty", resume=True)
+
+
+@pytest.mark.parametrize("spinful", [False, True])
+def test_rotated_batch_equals_recomputing(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+    """Turning cached irreps and labels by Wigner-D is running stage 1 on the turned crystal."""
+    stage1 = load_stage1(write_tiny_stage1(tmp_path / "s1", spinful=spinful))
+    sample = load_sample(make_folder(spinful=spinful, atoms=2), stage1.targets, "hamiltonians", torch.float64)
+    batch = collate([sample], [FeatureCache(stage1, "off").get(sample)], triplets_of([sample]))
+    irreps = stage1.targets.irreps()
+    turned = rotate_batch(batch, stage1.assembly(), stage1.node_irreps, stage1.edge_irreps, irreps, (1, 2))
+    u, _, v = np.linalg.svd(batch.graph.edge_vector.numpy().T @ turned.graph.edge_vector.numpy())
+    rotation = torch.from_numpy((u @ v).T)
+    assert not torch.allclose(rotation, torch.eye(3, dtype=torch.float64))
+    again = stage1(rotate_graph(sample.graph, rotation))
+    for mine, theirs in ((turned.features.node, again.node), (turned.features.edge, again.edge), ((turned.direct_sum,), (again.direct_sum,))):
+        for a, b in zip(mine, theirs):
+            assert (a - b).abs().max() < 1e-10 * max(1.0, float(b.abs().max()))
+    before, after = (stage1.assembly()(b.direct_sum) - b.label for b in (batch, turned))
+    assert float(before.abs().square().sum()) == pytest.approx(float(after.abs().square().sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["ram", "disk", "off"])
+def test_feature_cache(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, mode: str) -> None:
+    stage1 = load_stage1(tiny_stage1)
+    sample = load_sample(make_folder(), stage1.targets, "hamiltonians", torch.float64)
+    cache = FeatureCache(stage1, mode, tmp_path / "cache")
+    truth = stage1(sample.graph)
+    for _ in range(2):
+        irreps, direct_sum = cache.get(sample)
+        assert torch.equal(direct_sum, truth.direct_sum) and all(torch.equal(a, b) for a, b in zip(irreps.edge, truth.edge))
+    assert (tmp_path / "cache").exists() == (mode == "disk")
+
+
+def test_sampler_depends_on_seed_and_epoch_only() -> None:
+    a, b = EpochSampler(9, 1), EpochSampler(9, 1)
+    a.set_epoch(3)
+    first = list(a)
+    b.set_epoch(0)
+    assert list(b) != first
+    b.set_epoch(3)
+    assert list(b) == first and sorted(first) == list(range(9))
+
+
+def test_losses_by_hand() -> None:
+    error = torch.tensor([[3.0, -4.0, 100.0]]) * 1e-3
+    mask = torch.tensor([[True, True, False]])
+    assert masked_loss(error, mask, "mse", 1e-3).item() == pytest.approx(12.5)
+    assert masked_loss(error, mask, "mae", 1e-3).item() == pytest.approx(3.5)
+    assert masked_loss(error, mask, "huber", 1e-3).item() == pytest.approx((2.5 + 3.5) / 2)
+    assert masked_loss(torch.tensor([3e-3 + 4e-3j]), torch.tensor([True]), "mae", 1e-3).item() == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("spinful", [False, True])
+def test_stage_1_trains_and_its_folder_predicts_the_same(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+    for n in range(3):
+        make_folder(f"s{n}", seed=n, atoms=2, spinful=spinful)
+    values = settings(tmp_path / "data", tmp_path / "run", hermitian=False)
+    values["model"] = {"irreps_embed": "4x0e", "irreps_mid": "4x0e+3x1o+2x2e+1x3o", "num_blocks": 2}
+    values["dtype"] = "float64"
+    record = train_stage1(from_mapping(TrainStage1Config, values))
+    model = deeph_gformer.load(stage1=tmp_path / "run" / "model")
+    names = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
+    from deeph_gformer.io import read_matrix
+
+    made = model.predict(tmp_path / "data" / names[0], edges="hamiltonians", hermitian=False).hamiltonian
+    error = np.abs(made.values - read_matrix(tmp_path / "data" / names[0], "hamiltonian").values).mean() * 1e3
+    assert error == pytest.approx(record["best_val_mae_meV"], rel=1e-9)
+    folder = read_model_folder(tmp_path / "run" / "model")
+    assert folder.generation == ">=0.5" and folder.checkpoint["optimizer_state_dict"]["state"]
+
+
+def test_irreps_are_those_deeph_e3_derives() -> None:
+    """post_node and post_edge of the golden folders, spin-orbit included, from their train.ini."""
+    for name in ("graphene_small_f64", "bismuthene_soc_f64"):
+        folder = read_model_folder(golden(name) / "model")
+        made = net_config(from_mapping(TrainStage1Config, {"model": {"irreps_embed": "16x0e", "irreps_mid": "16x0e+8x1o+4x2e+4x3o+2x4e"}}).model, folder.targets)
+        assert made == folder.config
+
+
+def test_impossible_irreps_are_named() -> None:
+    targets = make_target_blocks(Basis((42,), ((0, 1, 2),), False))
+    for irreps, words in (("4x0e+2x9", "do not parse"), ("4x0e", None)):
+        config = from_mapping(TrainStage1Config, {"model": {"irreps_embed": "4x0e", "irreps_mid": irreps, "spherical_harmonics_lmax": 1}}).model
+        with pytest.raises(ConfigError, match=words or "cannot produce"):
+            net_config(config, targets)
