@@ -73,8 +73,8 @@ def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Feat
     """Turn features between global axes and edge frames.
 
     Args:
-        features: rows are edges. frames: D^l of every edge (see :func:`deeph_gformer.algebra.rotation.edge_frames`).
-        to_local: global to local (D^T), else local to global (D).
+        features: rows are edges. frames: per l (E, 2 l + 1, 2 l + 1), global to local (the transposed :func:`deeph_gformer.algebra.rotation.edge_frames`).
+        to_local: into the frames, else out of them.
     """
     table = list(frames)
     out = {}
@@ -83,5 +83,5 @@ def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Feat
         if l == 0:
             out[key] = value
         else:
-            out[key] = torch.bmm(table[l].transpose(1, 2) if to_local else table[l], value)
+            out[key] = torch.bmm(table[l] if to_local else table[l].transpose(1, 2), value)
     return out

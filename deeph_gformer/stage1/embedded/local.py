@@ -114,12 +114,13 @@ class BlockDiagonal:
                 self.parts.append((f, mixed, matrices[low[0]] if low else None, layout_in.columns(f, low[0]) if low else slice(0, 0),
                                    layout_out.columns(f, low[0]) if low else slice(0, 0)))
 
-    def add_to(self, out: Local, local: Local) -> None:
-        """``out += map(local)``, row by row."""
+    def add_to(self, out: Local, local: Local, keep: bool = True) -> None:
+        """``out += map(local)``, row by row; ``out = map(local)`` with ``keep`` off, for irreps that stay the same."""
+        beta = 1 if keep else 0
         for f, mixed, low, columns_in, columns_out in self.parts:
             if low is not None:
-                out[f][0][:, columns_out].addmm_(local[f][0][:, columns_in], low)
+                out[f][0][:, columns_out].addmm_(local[f][0][:, columns_in], low, beta=beta)
             if mixed is not None:
                 for m in range(min(self.layout_in.lmax(f), self.layout_out.lmax(f)) + 1):
                     rows, columns = self.layout_in.width(f, max(m, 1)), self.layout_out.width(f, max(m, 1))
-                    out[f][m][:, :columns].addmm_(local[f][m][:, :rows], mixed[:rows, :columns])
+                    out[f][m][:, :columns].addmm_(local[f][m][:, :rows], mixed[:rows, :columns], beta=beta)

@@ -201,7 +201,7 @@ class LayerNorm(nn.Module):
             self.register_buffer(f"_place_{n}", index, persistent=False)
 
     def forward(self, features: Features, segments: Segments, frames: list[Tensor] | None = None) -> Features:
-        """Normalise; ``frames`` are the D^l of the rows where features are in edge frames."""
+        """Normalise; ``frames`` turn the rows into edge frames, where the features are in such."""
         out = {}
         for n, (key, channels) in enumerate(self.layout.channels.items()):
             value = features[key]
@@ -218,9 +218,9 @@ class LayerNorm(nn.Module):
         mean = value.mean(dim=2)                                             # (rows, 2l+1)
         if key[0] and frames is not None:
             frame = frames[key[0]]
-            mean = torch.bmm(frame, mean[:, :, None])[:, :, 0]
+            mean = torch.bmm(frame.transpose(1, 2), mean[:, :, None])[:, :, 0]
             centre = segments.spread(segments.mean(mean))
-            centre = (frame * centre[:, :, None]).sum(dim=1)                 # D^T v
+            centre = (frame @ centre.expand(len(frame), -1)[:, :, None])[:, :, 0]
         else:
             centre = segments.spread(segments.mean(mean))
         value = value - centre[:, :, None]

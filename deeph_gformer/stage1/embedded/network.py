@@ -31,7 +31,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         order: (E,), the graph's edge at each row. inverse: its inverse. source, destination: (E,), atoms i and j.
-        frames: per l, (E, 2 l + 1, 2 l + 1). regular: number of edges that are no self-loops.
+        frames: per l, (E, 2 l + 1, 2 l + 1), global axes to the edge's frame. regular: number of edges that are no self-loops.
         distance: (E, basis). initial: (E, channels), Gaussians up to 6 Å. radial: (E, copies) with a Bessel basis.
         node_kind, edge_kind: rows by element and by pair of elements. node_segments, edge_segments: rows by structure.
     """
@@ -182,7 +182,7 @@ class DeepHE3Net(nn.Module):
         kind = graph.node_type[source] * config.num_species + graph.node_type[destination]
         return Prepared(
             order=order, inverse=torch.argsort(order), source=source, destination=destination,
-            frames=[frame.to(dtype) for frame in edge_frames(vector, self.lmax)], regular=regular,
+            frames=[frame.transpose(1, 2).contiguous().to(dtype) for frame in edge_frames(vector, self.lmax)], regular=regular,
             distance=gaussians(length, config.r_max, config.num_basis), initial=gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
             radial=bessel_factors(length, Irreps(config.irreps_sh), config.r_max, regular) if config.use_sbf else None,
             node_type=graph.node_type, node_kind=RowGroups.of(graph.node_type, config.num_species),

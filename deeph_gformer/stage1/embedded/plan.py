@@ -214,20 +214,27 @@ class NormPlan:
             self.spread.append((average > 0).to(like).T * weight)
             self.count.append([sum(1 for s in slots if s[0][0] >= m) for m in range(self.layout.lmax(f) + 1)])
 
-    def means(self, local: Local, frames: list[Tensor]) -> dict[tuple[int, int], Tensor]:
-        """Per family and l: means over each slot's channels, turned to global axes, (E, 2 l + 1, slots)."""
-        out = {}
+    def sums(self, local: Local, frames: list[Tensor], segments: Segments, start: int, into: dict[tuple[int, int], Tensor]) -> None:
+        """Add, per family and l, the means over each slot's channels in global axes: (structures, 2 l + 1, slots).
+
+        Args:
+            local: some edges, from number ``start`` on. frames: theirs. segments: of all edges. into: where to add.
+        """
         for f in (0, 1):
             edges = len(local[f][0]) if local[f] else 0
             table = [local[f][m] @ self.average[f][:self.layout.width(f, m), :self.count[f][m]] for m in range(self.layout.lmax(f) + 1)]
             for key in self.layout.keys[f]:
                 l = key[0]
                 low, high = (self.count[f][l + 1] if l < self.layout.lmax(f) else 0), self.count[f][l]
-                parts = [table[m].view(edges, 2, -1)[:, 0, low:high] for m in range(l, 0, -1)] + [table[0][:, low:high]]
-                parts += [table[m].view(edges, 2, -1)[:, 1, low:high] for m in range(1, l + 1)]
-                value = torch.stack(parts, dim=1)
-                out[f, l] = torch.bmm(frames[l], value) if l else value
-        return out
+                value = table[0].new_empty(edges, 2 * l + 1, high - low)
+                value[:, l] = table[0][:, low:high]
+                for m in range(1, l + 1):
+                    value[:, l - m:l + m + 1:2 * m] = table[m].view(edges, 2, -1)[:, :, low:high]
+                total = into.setdefault((f, l), value.new_zeros(segments.count, 2 * l + 1, high - low))
+                if segments.rows is None:
+                    total[0].addmm_(frames[l].reshape(-1, 2 * l + 1).T, value.view(-1, high - low))
+                else:
+                    total.index_add_(0, segments.rows[start:start + edges], torch.bmm(frames[l].transpose(1, 2), value))
 
     def apply(self, local: Local, centre: dict[tuple[int, int], Tensor], frames: list[Tensor], segments: Tensor | None) -> None:
         """Subtract the means (structures, 2 l + 1, slots), global axes, and multiply by the weights; in place."""
@@ -237,8 +244,10 @@ class NormPlan:
             edges, turned = len(local[f][0]), {}
             for key in self.layout.keys[f]:
                 mean = centre[f, key[0]]
-                mean = mean.expand(edges, -1, -1) if segments is None else mean[segments]
-                turned[key[0]] = torch.bmm(frames[key[0]].transpose(1, 2), mean) if key[0] else mean
+                if segments is None:
+                    turned[key[0]] = (frames[key[0]].reshape(-1, 2 * key[0] + 1) @ mean[0]).view(edges, 2 * key[0] + 1, -1)
+                else:
+                    turned[key[0]] = torch.bmm(frames[key[0]], mean[segments])
             for m in range(self.layout.lmax(f) + 1):
                 high = [k[0] for k in self.layout.keys[f] if k[0] >= m]
                 shift = torch.cat([turned[l][:, l - m:l + m + 1:2 * m] if m else turned[l][:, l:l + 1] for l in high], dim=2)
