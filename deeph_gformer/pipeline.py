@@ -73,7 +73,7 @@ def correction(gformer: GFormer, graph: Graph, stage1: Stage1Output | None, fram
     Returns:
         (E, D), eV.
     """
-    features = Irrep1(stage1.node, stage1.edge) if gformer.node_irreps and stage1 is not None else None
+    features = Irrep1(stage1.node, stage1.edge, stage1.direct_sum) if gformer.node_irreps and stage1 is not None else None
     if frames <= 1 or gformer.equivariant:
         return gformer(graph, features)
     generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,8 @@ r"""``arch: equivariant`` (ours): invariants drive the Transformer, its output g
 
 .. math:: \Delta h^{(l)}_{ij} = W^{(l)}_2 \left( g^{(l)}(e^{(P)}_{ij}) \odot W^{(l)}_1\, x^{(l)}_{ij} \right)
 
-x collects, per irrep, stage 1's edge features, those of both atoms, and the harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
+x collects, per irrep, stage 1's own prediction (saturated, in units of the residual), its edge features, those of both atoms, and the
+harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
 invariants only: scalars, norms, and projections on the edge axis.
 """
 from __future__ import annotations
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 from ..algebra.layout import Features, Key, Layout
 from .layers import fully_connected
 
-__all__ = ["node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
+__all__ = ["norms", "saturated", "node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
 
 
-def _norms(features: Features) -> list[Tensor]:
+def norms(features: Features) -> list[Tensor]:
+    """Per key (rows, channels): 0e as it is, |0o|, and the rms over m of l > 0."""
     out = []
     for (l, p), value in features.items():
         if l == 0:
@@ -29,6 +31,11 @@ def _norms(features: Features) -> list[Tensor]:
     return out
 
 
+def saturated(features: Features) -> Features:
+    """x / sqrt(1 + |x|²/(2l+1)): small irreps as they are, large ones by their direction; an equivariant map."""
+    return {key: value / (1 + value.square().mean(dim=1, keepdim=True)).sqrt() for key, value in features.items()}
+
+
 def _on_axis(features: Features, harmonics: Sequence[Tensor]) -> list[Tensor]:
     """Y_l · x of every natural-parity channel with l > 0: an invariant (those of unnatural parity would be pseudoscalars)."""
     return [torch.einsum("emc,em->ec", value, harmonics[l]) / (2 * l + 1) for (l, p), value in features.items() if l > 0 and p == (-1) ** l]
@@ -36,7 +43,7 @@ def _on_axis(features: Features, harmonics: Sequence[Tensor]) -> list[Tensor]:
 
 def node_invariants(features: Features) -> Tensor:
     """Scalars and norms of an atom's irreps, (N, channels)."""
-    return torch.cat(_norms(features), dim=1)
+    return torch.cat(norms(features), dim=1)
 
 
 def edge_invariants(edge: Features, node: Features, harmonics: Sequence[Tensor], edge_index: Tensor) -> Tensor:
@@ -46,7 +53,7 @@ def edge_invariants(edge: Features, node: Features, harmonics: Sequence[Tensor],
         edge, node: stage 1's features of one encoder group. harmonics: Y_l of the edges, per l (E, 2 l + 1).
     """
     source, target = edge_index
-    parts = _norms(edge) + _on_axis(edge, harmonics)
+    parts = norms(edge) + _on_axis(edge, harmonics)
     for index in (source, target):
         parts += _on_axis({key: value[index] for key, value in node.items() if key[0]}, harmonics)
     return torch.cat(parts, dim=1)
@@ -66,7 +73,7 @@ class GatedHead(nn.Module):
     def __init__(self, edge_irreps: Sequence[Irreps], node_irreps: Irreps, irreps_out: Irreps, width: int, hidden: int, lmax: int) -> None:
         """
         Args:
-            edge_irreps: of the encoder groups that are read. node_irreps: of the last group. irreps_out: direct sum.
+            edge_irreps: of the direct sum and the encoder groups that are read. node_irreps: of the last group. irreps_out: direct sum.
             width: d of e^(P). hidden: gated channels per irrep. lmax: of the edge harmonics.
         """
         super().__init__()
@@ -91,7 +98,7 @@ class GatedHead(nn.Module):
             nn.init.zeros_(self.scalars[-1].bias)
 
     def forward(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Tensor:
-        """e^(P) (E, d), irreps of every edge (edge groups, atom i, atom j), Y_l -> (E, D) in e3nn's flat layout."""
+        """e^(P) (E, d), irreps of every edge (direct sum, edge groups, atom i, atom j), Y_l -> (E, D) in e3nn's flat layout."""
         gates = self.gates(edge).split(self.hidden, dim=1)
         out: Features = {}
         for number, key in enumerate(self.keys):

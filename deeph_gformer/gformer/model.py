@@ -20,7 +20,7 @@ from ..data.graph import Graph
 from ..errors import ModelError
 from .block import EncoderGroup
 from .embedding import Embedding
-from .gated import GatedHead, edge_invariants, invariant_widths, node_invariants
+from .gated import GatedHead, edge_invariants, invariant_widths, node_invariants, norms, saturated
 from .invariants import InvariantFeature, Triplets, find_triplets
 from .layers import fully_connected
 
@@ -28,10 +28,14 @@ __all__ = ["GFormer", "FeatureScale", "Irrep1"]
 
 
 class Irrep1(NamedTuple):
-    """Stage 1's features as the GFormer reads them: P node tensors (N, d_n^p) and P edge tensors (E, d_e^p), e3nn's flat layout."""
+    """Stage 1's features as the GFormer reads them: P node tensors (N, d_n^p) and P edge tensors (E, d_e^p), e3nn's flat layout.
+
+    The equivariant arch also reads stage 1's own prediction, ``direct_sum`` (E, D), eV.
+    """
 
     node: tuple[Tensor, ...]
     edge: tuple[Tensor, ...]
+    direct_sum: Tensor | None = None
 
 
 class FeatureScale(nn.Module):
@@ -102,10 +106,11 @@ class GFormer(nn.Module):
             node_in, edge_in = (self.node_irreps[p].dim, self.edge_irreps[p].dim) if self.node_irreps else (0, 0)
             if self.equivariant:
                 node_in, edge_in = invariant_widths(self.node_irreps[p], self.edge_irreps[p])
+                edge_in += self.irreps_out.num_irreps
             self.groups.append(EncoderGroup(width, config.heads, node_in, edge_in, config.alpha, config.beta, config.lam, config.attention, config.residual))
         if self.equivariant:
             self.sh_lmax = max(ir.l for irreps in (*self.node_irreps, *self.edge_irreps, self.irreps_out) for _, ir in irreps)
-            self.head: nn.Module = GatedHead(self.edge_irreps[-2:], self.node_irreps[-1], self.irreps_out, width, config.gated_channels, self.sh_lmax)
+            self.head: nn.Module = GatedHead((self.irreps_out, *self.edge_irreps[-2:]), self.node_irreps[-1], self.irreps_out, width, config.gated_channels, self.sh_lmax)
         else:
             self.head = fully_connected(width, self.irreps_out.dim, width)
             nn.init.zeros_(self.head[-1].weight)                      # an untrained GFormer returns stage 1 exactly
@@ -151,22 +156,32 @@ class GFormer(nn.Module):
         nodes = [scale(value) for scale, value in zip(self.node_scale, features.node)] if features else [None] * len(self.groups)
         edges = [scale(value) for scale, value in zip(self.edge_scale, features.edge)] if features else [None] * len(self.groups)
         if self.equivariant:
-            return self._equivariant(graph, node, edge, invariant, nodes, edges)
+            if features is None or features.direct_sum is None:
+                raise ModelError("arch: equivariant needs stage 1's irreps and its direct sum")
+            return self._equivariant(graph, node, edge, invariant, nodes, edges, features.direct_sum)
         for group, node1, edge1 in zip(self.groups, nodes, edges):
             node, edge = group(node, edge, node1, edge1, invariant, graph.edge_index)
         return self._units(self.head(edge), graph)
 
-    def _equivariant(self, graph: Graph, node: Tensor, edge: Tensor, invariant: Tensor | None, nodes: Sequence[Tensor], edges: Sequence[Tensor]) -> Tensor:
+    def _equivariant(self, graph: Graph, node: Tensor, edge: Tensor, invariant: Tensor | None, nodes: Sequence[Tensor], edges: Sequence[Tensor],
+                     direct_sum: Tensor) -> Tensor:
         source, target = graph.edge_index
+        own = saturated(Layout(self.irreps_out).split(direct_sum / self._unit(graph)))
+        own_norms = torch.cat(norms(own), dim=1)
         harmonics = list(spherical_harmonics(graph.edge_vector, self.sh_lmax).split([2 * l + 1 for l in range(self.sh_lmax + 1)], dim=1))
         split_nodes = [Layout(irreps).split(value) for irreps, value in zip(self.node_irreps, nodes)]
         split_edges = [Layout(irreps).split(value) for irreps, value in zip(self.edge_irreps, edges)]
         for group, node1, edge1 in zip(self.groups, split_nodes, split_edges):
-            node, edge = group(node, edge, node_invariants(node1), edge_invariants(edge1, node1, harmonics, graph.edge_index), invariant, graph.edge_index)
+            edge_in = torch.cat([edge_invariants(edge1, node1, harmonics, graph.edge_index), own_norms], dim=1)
+            node, edge = group(node, edge, node_invariants(node1), edge_in, invariant, graph.edge_index)
         last = split_nodes[-1]
-        irreps = [*split_edges[-2:], {k: v[source] for k, v in last.items()}, {k: v[target] for k, v in last.items()}]
+        irreps = [own, *split_edges[-2:], {k: v[source] for k, v in last.items()}, {k: v[target] for k, v in last.items()}]
         return self._units(self.head(edge, irreps, harmonics), graph)
 
     def _units(self, value: Tensor, graph: Graph) -> Tensor:
         """From units of the residual's spread to eV."""
-        return value * torch.where(graph.self_loop[:, None], self.onsite_scale, self.out_scale)
+        return value * self._unit(graph)
+
+    def _unit(self, graph: Graph) -> Tensor:
+        """(E, D), eV: the residual's spread, on-site and between atoms."""
+        return torch.where(graph.self_loop[:, None], self.onsite_scale, self.out_scale)

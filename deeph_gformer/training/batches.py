@@ -46,7 +46,7 @@ class Batch(NamedTuple):
             if isinstance(value, (Tensor, Graph)):
                 return value.to(device)
             if isinstance(value, Irrep1):
-                return Irrep1(*(tuple(t.to(device) for t in part) for part in value))
+                return Irrep1(tuple(t.to(device) for t in value.node), tuple(t.to(device) for t in value.edge))
             return Triplets(*(t.to(device) for t in value)) if isinstance(value, Triplets) else value
 
         return Batch(*map(move, self))

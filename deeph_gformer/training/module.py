@@ -129,7 +129,8 @@ class Stage2Task(HamiltonianTask):
         if self.settings.rotate and self.training:
             net = self.network
             batch = rotate_batch(batch, self.to_product, net.node_irreps, net.edge_irreps, net.irreps_out, (self.settings.seed, self.global_step))
-        h = self.network(batch.graph, batch.features, batch.triplets)
+        features = None if batch.features is None else batch.features._replace(direct_sum=batch.direct_sum)
+        h = self.network(batch.graph, features, batch.triplets)
         if self.cascade and batch.direct_sum is not None:
             h = h + batch.direct_sum
         return self.to_product(h) - batch.label

@@ -43,7 +43,7 @@ def graph(seed: int = 0) -> Graph:
 
 
 def features(g: Graph) -> Irrep1:
-    return Irrep1(tuple(torch.randn(g.nodes, i.dim) for i in NODE), tuple(torch.randn(g.edges, i.dim) for i in EDGE))
+    return Irrep1(tuple(torch.randn(g.nodes, i.dim) for i in NODE), tuple(torch.randn(g.edges, i.dim) for i in EDGE), torch.randn(g.edges, TARGETS.irreps().dim))
 
 
 def model(arch: str, **changes: object) -> GFormer:
@@ -158,7 +158,7 @@ def test_equivariant_arch(inversion: bool) -> None:
         sign = torch.cat([torch.full((mul * ir.dim,), float(ir.p if inversion else 1)) for mul, ir in irreps])
         return out * sign
 
-    moved = Irrep1(tuple(turn(v, i) for v, i in zip(f.node, NODE)), tuple(turn(v, i) for v, i in zip(f.edge, EDGE)))
+    moved = Irrep1(tuple(turn(v, i) for v, i in zip(f.node, NODE)), tuple(turn(v, i) for v, i in zip(f.edge, EDGE)), turn(f.direct_sum, TARGETS.irreps()))
     still = made(g, f)
     assert still.abs().max() > 0.1
     again = made(rotate_graph(g, -proper if inversion else proper), moved)
@@ -193,7 +193,7 @@ def test_atom_order_does_not_matter(arch: str) -> None:
     f = features(g1)
     back = torch.empty_like(index)
     back[index] = torch.arange(len(index))
-    f2 = Irrep1(tuple(v[order] for v in f.node), tuple(v[back] for v in f.edge))
+    f2 = Irrep1(tuple(v[order] for v in f.node), tuple(v[back] for v in f.edge), f.direct_sum[back])
     made = model(arch)
     shake(made)
     assert torch.allclose(made(g2, f2)[index], made(g1, f), atol=1e-10)
