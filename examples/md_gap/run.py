@@ -41,8 +41,8 @@ CARBON = TersoffParameters(m=3, gamma=1.0, lambda3=0.0, c=38049.0, d=4.3484, h=-
 VALENCE = {"C": 4}
 
 
-def trajectory(frames: int, temperature: float, seed: int) -> list[Atoms]:
-    """Snapshots every 10 fs of a 3x3 sheet, after 200 fs of equilibration; cell vectors as in the training set (lattice constant 2.46 Å)."""
+def trajectory(frames: int, temperature: float, seed: int, settle: int = 200) -> list[Atoms]:
+    """Snapshots every 10 fs of a 3x3 sheet, after ``settle`` fs of equilibration; cell vectors as in the training set (lattice constant 2.46 Å)."""
     rng = np.random.default_rng(seed)
     atoms = graphene(a=2.46, size=(3, 3, 1), vacuum=6.0)
     atoms.pbc = (True, True, False)
@@ -52,7 +52,7 @@ def trajectory(frames: int, temperature: float, seed: int) -> list[Atoms]:
         MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
     Stationary(atoms)
     dynamics = Langevin(atoms, timestep=1.0 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, fixcm=False, rng=rng)
-    dynamics.run(200)
+    dynamics.run(settle)
     snapshots = []
     for number in range(frames):
         dynamics.run(10)
