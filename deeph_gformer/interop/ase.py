@@ -69,7 +69,8 @@ class HamiltonianCalculator(Calculator):
             model: a GFormer bundle, or a loaded model; None runs stage 1 alone. stage1: a DeepH-E3 model folder.
             overlap: what ``--overlap`` takes (see :func:`deeph_gformer.overlap.load`): table, basis files, folder; or a provider.
             frames: rotated frames to average. hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always). extrapolate: for a table.
-            kpts: Γ-centred mesh ("6x6x1", (6, 6, 1), {"size": ...}), default 0.12 1/Å apart; or a ``BandPath`` or (K, 3) array (the Fermi level stays the mesh's).
+            kpts: Γ-centred mesh ("6x6x1", (6, 6, 1), {"size": ...}), default 0.12 1/Å apart; or a ``BandPath`` or (K, 3) array
+                (the Fermi level stays that of the mesh before).
             electrons, valence, fermi: per cell; per element, e.g. {"C": 4}; or the Fermi level itself, eV. One of them for anything with E_F.
             smearing, width: of the Fermi level, eV. s_threshold: see :func:`deeph_gformer.bands.solve_dense`.
             options: of :func:`deeph_gformer.load` (``device``, ``dtype``, ``backend``, ``deephe3_root``, ``generation``, ``fill_missing``).
@@ -302,7 +303,8 @@ class HamiltonianCalculator(Calculator):
         if self._level is None:
             given = self.parameters["fermi"]
             self._level = FermiLevel(float(given), "given") if given is not None else fermi_level(
-                problem, self._electrons("the Fermi level"), smearing=self.parameters["smearing"], width_eV=self.parameters["width"], spectrum=self.get_spectrum())
+                problem, self._electrons("the Fermi level"), smearing=self.parameters["smearing"], width_eV=self.parameters["width"],
+                spectrum=self.get_spectrum())
         return self._level
 
     def get_fermi_level(self) -> float:

@@ -77,7 +77,8 @@ def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool 
     name = str(name or atoms.info.get("name") or atoms.get_chemical_formula())
     shells: Any = orbital_types if orbital_types is not None else atoms.info.get("orbital_types")
     if shells is None:
-        raise DataError(f"'{name}': a DeepH folder needs the shells of each element; pass orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis has them")
+        raise DataError(f"'{name}': a DeepH folder needs the shells of each element; pass orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis "
+                        "has them")
     if isinstance(shells, Mapping):
         table = {chemical_symbols.index(symbol): tuple(int(l) for l in value) for symbol, value in shells.items() if symbol in chemical_symbols}
         per_atom = structure_from_atoms(atoms, table, name).orbital_types

@@ -61,7 +61,8 @@ def _stored_order(info: dict[str, Any], count: int, where: pathlib.Path) -> NDAr
     if order is None:
         return None
     if sorted(order) != list(range(count)):
-        raise DataError(f"{where / fields.INFO_FILE}: {_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to keep the order of the POSCAR")
+        raise DataError(f"{where / fields.INFO_FILE}: {_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to "
+                        "keep the order of the POSCAR")
     return np.array(order, dtype=np.int64)
 
 
@@ -93,11 +94,15 @@ def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -
 
 def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tuple[list[str], list[str]]:
     structure, notes, files = read_folder(source), [], []
+    if structure.spinful is None:                                             # no file says so: spin-doubled shapes tell
+        kinds = [kind for kind in ("hamiltonian", "prediction") if matrix_path(source, kind).is_file()]  # type: ignore[arg-type]
+        structure = dataclasses.replace(structure, spinful=_doubled(source, kinds[0], structure) if kinds else None)  # type: ignore[arg-type]
     order: NDArray[np.int64] | None = np.arange(len(structure))
     if form == "dock":
         order = element_order(structure)
         if (order != np.arange(len(order))).any():
-            notes.append(f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms {' '.join(str(n + 1) for n in order[:20].tolist())}"
+            notes.append(f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms "
+                         f"{' '.join(str(n + 1) for n in order[:20].tolist())}"
                          + (" ..." if len(order) > 20 else "") + f" of {source.name} (kept in {fields.INFO_FILE}, {_OURS}.{_ORDER})")
     else:
         stored = _stored_order(structure.info, len(structure), source)
@@ -110,8 +115,8 @@ def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tupl
     (legacy if form == "legacy" else dock).write_structure(target, moved)
     if form == "dock":
         info = read_json(target / fields.INFO_FILE)
-        extra = {key: value for key, value in structure.info.items()
-                 if key not in info and key not in ("nsites", "norbits", "isorthogonal", "isspinful", "fermi_level")} if folder_format(source) == "legacy" else {}
+        renamed = ("nsites", "norbits", "isorthogonal", "isspinful", "fermi_level")
+        extra = {key: value for key, value in structure.info.items() if key not in info and key not in renamed}
         ours = dict(extra.pop(_OURS, {}) or {})
         if (order != np.arange(len(order))).any():
             ours[_ORDER] = order.tolist()
@@ -119,15 +124,14 @@ def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tupl
     for kind in _KINDS:
         if not matrix_path(source, kind).is_file():
             continue
-        doubled = kind != "overlap" and _doubled(source, kind, structure)
+        doubled = kind != "overlap" and bool(structure.spinful)
         matrix = permute_matrix(read_matrix(source, kind, structure, doubled), order)
         files.append(write_matrix(target, kind, matrix, moved, form, doubled).name)
     return files, notes
 
 
 def _doubled(source: pathlib.Path, kind: Kind, structure: Structure) -> bool:
-    if structure.spinful is not None:
-        return structure.spinful
+    """Whether the blocks of a folder without a word on spin are spin-doubled."""
     try:
         read_matrix(source, kind, structure, False)
     except DataError:
@@ -236,7 +240,8 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], to: 
     """Convert a folder, or every structure folder below it into ``<target>/<name>``.
 
     Args:
-        source: a structure folder, a folder of them, a SIESTA matrix file (.HSX, .TSHS, .nc) or our .npz. target: see :func:`convert_folder`. to: default: the other one of ``legacy`` and ``dock``.
+        source: a structure folder, a folder of them, a SIESTA matrix file (.HSX, .TSHS, .nc) or our .npz. target: see :func:`convert_folder`.
+        to: default: the other one of ``legacy`` and ``dock``.
         overwrite: replace what is there. say: called with a line per note. options: of :func:`convert_folder`.
 
     Returns:

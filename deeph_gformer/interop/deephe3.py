@@ -39,7 +39,8 @@ def _labelled(model: HamiltonianModel, folder: pathlib.Path, hermitian: bool, fr
     structure = read_folder(folder)
     first, both = (h.cpu() for h in model.direct_products(sample.graph, frames, hermitian))
     if not torch.isfinite(torch.view_as_real(both) if both.is_complex() else both).all():
-        raise ModelError(f"structure '{sample.name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are damaged")
+        raise ModelError(f"structure '{sample.name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are "
+                         "damaged")
     keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
     fill = getattr(model.stage1, "fill_missing", None)
     matrices = [model.blocks.to_matrix(h.numpy(), types, keys, np.nan if fill is None else fill) for h in (first, both)]
@@ -107,8 +108,8 @@ def _finish(ini: EvalIni, model: HamiltonianModel, folder: pathlib.Path, predict
             "edges": len(prediction.edges.keys), "edges_from": prediction.edges.source, "seconds": time.perf_counter() - start}
 
 
-def evaluate_ini(path: str | os.PathLike[str], bundle: str | os.PathLike[str] | None = None, *, hermitian: bool | None = None, fill_missing: float | None = None,
-                 frames: int = 1, say: Callable[[str], None] = lambda text: None, **stage1_options: Any) -> dict[str, Any]:
+def evaluate_ini(path: str | os.PathLike[str], bundle: str | os.PathLike[str] | None = None, *, hermitian: bool | None = None,
+                 fill_missing: float | None = None, frames: int = 1, say: Callable[[str], None] = lambda text: None, **stage1_options: Any) -> dict[str, Any]:
     """Do what ``deephe3-eval.py`` does with this ini.
 
     Args:

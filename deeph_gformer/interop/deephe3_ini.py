@@ -14,7 +14,8 @@ __all__ = ["EvalIni", "read_eval_ini"]
 
 #: Keys of DeepH-E3's evaluation ini (lower case, as configparser sees them) and their defaults; None marks those that must be filled in.
 _KEYS: dict[str, dict[str, str | None]] = {
-    "basic": {"device": "cpu", "dtype": "float", "trained_model_dir": None, "output_dir": None, "target": "hamiltonian", "inference": "True", "test_only": "False"},
+    "basic": {"device": "cpu", "dtype": "float", "trained_model_dir": None, "output_dir": None, "target": "hamiltonian",
+              "inference": "True", "test_only": "False"},
     "data": {"graph_dir": "", "dft_data_dir": "", "processed_data_dir": None, "save_graph_dir": "", "target_data": "hamiltonian", "dataset_name": "",
              "get_overlap": "True"},
 }
@@ -127,15 +128,19 @@ def _refuse_graphs(reader: _Reader) -> list[str]:
     """Refuse cached graphs and DFT preprocessing; notes about keys that have no effect."""
     graph, dft, save = (reader.text("data", key) for key in ("graph_dir", "dft_data_dir", "save_graph_dir"))
     if graph:
-        raise ConfigError(f"{reader.where('data', 'graph_dir')}: graph_dir = {graph}: a cached graph is a pickle of PyTorch Geometric objects; it runs code when it is "
-                          "loaded and fits one PyG version only, so it is refused. Leave graph_dir empty and set processed_data_dir: edges are built from it in seconds")
+        raise ConfigError(f"{reader.where('data', 'graph_dir')}: graph_dir = {graph}: a cached graph is a pickle of PyTorch Geometric objects; it runs "
+                          "code when it is "
+                          "loaded and fits one PyG version only, so it is refused. Leave graph_dir empty and set processed_data_dir: edges are built from "
+                          "it in seconds")
     if dft:
-        raise ConfigError(f"{reader.where('data', 'dft_data_dir')}: DFT_data_dir = {dft}: reading raw DFT output is not part of this program. Preprocess it with "
+        raise ConfigError(f"{reader.where('data', 'dft_data_dir')}: DFT_data_dir = {dft}: reading raw DFT output is not part of this program. Preprocess "
+                          "it with "
                           "DeepH-pack's deeph-preprocess or with DeepH-dock, then set processed_data_dir and leave DFT_data_dir empty")
     cached = sorted(pathlib.Path(save).glob("HGraph-*.pkl")) if save and not save.endswith(".pkl") else []
     processed = (reader.parser.get("data", "processed_data_dir", fallback="") or "").strip()
     if (cached or save.endswith(".pkl")) and not processed:
-        raise ConfigError(f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a cached graph, a pickle that runs code when it is loaded; refused. "
+        raise ConfigError(f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a cached graph, a pickle that runs code when it "
+                          "is loaded; refused. "
                           "Set processed_data_dir to the structure folders it was made from")
     notes = [f"save_graph_dir holds {path.name}: not read, edges come from processed_data_dir" for path in cached[:1]]
     if save and not cached:

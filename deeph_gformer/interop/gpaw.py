@@ -27,7 +27,8 @@ def _check(calc: Any, require_converged: bool) -> None:
         raise MissingDependencyError("gpaw", "gpaw", "from_gpaw") from None
     wfs = getattr(calc, "wfs", None)
     if wfs is None or getattr(wfs, "mode", "") != "lcao":
-        raise DataError(f"GPAW calculation: mode is '{getattr(wfs, 'mode', 'not set')}', but only mode='lcao' has a Hamiltonian between atomic orbitals; calculate with GPAW(mode='lcao', basis='dzp')")
+        raise DataError(f"GPAW calculation: mode is '{getattr(wfs, 'mode', 'not set')}', but only mode='lcao' has a Hamiltonian between atomic orbitals; "
+                        "calculate with GPAW(mode='lcao', basis='dzp')")
     if require_converged and not (calc.scf is not None and calc.scf.converged):
         raise DataError("GPAW calculation: the density is not converged; run atoms.get_potential_energy() to the end (more maxiter, another mixer)")
     if wfs.nspins != 1 or getattr(wfs, "collinear", True) is False:
@@ -35,7 +36,8 @@ def _check(calc: Any, require_converged: bool) -> None:
     if wfs.world.size != 1:
         raise DataError(f"GPAW calculation: runs on {wfs.world.size} processes, the matrices are spread over them; restart the .gpw file on one process")
     if wfs.kpt_u[0].S_MM is None:
-        raise DataError("GPAW calculation: holds no matrices (read from a .gpw file?); run calc.get_potential_energy() again, which takes one step from a converged density")
+        raise DataError("GPAW calculation: holds no matrices (read from a .gpw file?); run calc.get_potential_energy() again, which takes one step from a "
+                        "converged density")
 
 
 def _shells(setup: Any) -> tuple[list[Any], list[int]]:
@@ -139,7 +141,8 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
             h_blocks[e], s_blocks[e] = h_r[place], s_r[place]
     import gpaw
 
-    info = {"fermi_level": fermi, "gpaw": {"version": gpaw.__version__, "k_mesh": [int(n) for n in mesh], "orbital_cutoff_A": {str(z): r for z, r in radius.items()}}}
+    details = {"version": gpaw.__version__, "k_mesh": [int(n) for n in mesh], "orbital_cutoff_A": {str(z): r for z, r in radius.items()}}
+    info = {"fermi_level": fermi, "gpaw": details}
     structure = Structure(cell, positions, numbers, tuple(kind[0] for kind in kinds), False, info, name)
     return BlochProblem(structure, BlockMatrix.from_blocks(keys, h_blocks), BlockMatrix.from_blocks(keys, s_blocks), label="GPAW", source=name)
 

@@ -47,7 +47,8 @@ def to_pymatgen(structure: Structure) -> PymatgenStructure:
                           properties={"name": structure.name, "isspinful": structure.spinful, "deeph": dict(structure.info)})
 
 
-def from_pymatgen(source: PymatgenStructure, orbital_types: Mapping[str, Sequence[int]] | None = None, spinful: bool | None = None, name: str | None = None) -> Structure:
+def from_pymatgen(source: PymatgenStructure, orbital_types: Mapping[str, Sequence[int]] | None = None, spinful: bool | None = None,
+                  name: str | None = None) -> Structure:
     """Ours from pymatgen's, sites in their order.
 
     Args:
@@ -66,11 +67,13 @@ def from_pymatgen(source: PymatgenStructure, orbital_types: Mapping[str, Sequenc
         own = orbital_types.get(symbol) if orbital_types is not None else site.properties.get("orbital_types")
         if own is None:
             known = ", ".join(sorted(orbital_types)) if orbital_types else "none"
-            raise DataError(f"'{name}', site {number + 1} ({symbol}): its shells are unknown (known: {known}); pass orbital_types={{'{symbol}': [0, 0, 1, 1, 2]}} as the model has them")
+            raise DataError(f"'{name}', site {number + 1} ({symbol}): its shells are unknown (known: {known}); pass "
+                            f"orbital_types={{'{symbol}': [0, 0, 1, 1, 2]}} as the model has them")
         shells.append(tuple(int(l) for l in own))
     spin = source.properties.get("isspinful") if spinful is None else spinful
-    return Structure(np.array(source.lattice.matrix, dtype=float), np.array(source.cart_coords, dtype=float), np.array([site.specie.Z for site in source], dtype=np.int64),
-                     tuple(shells), None if spin is None else bool(spin), dict(source.properties.get("deeph") or {}), name)
+    numbers = np.array([site.specie.Z for site in source], dtype=np.int64)
+    return Structure(np.array(source.lattice.matrix, dtype=float), np.array(source.cart_coords, dtype=float), numbers, tuple(shells),
+                     None if spin is None else bool(spin), dict(source.properties.get("deeph") or {}), name)
 
 
 def read(folder: str | os.PathLike[str]) -> PymatgenStructure:

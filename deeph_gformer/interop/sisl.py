@@ -56,7 +56,8 @@ def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
     atoms = []
     for z, shells in zip(structure.numbers.tolist(), structure.orbital_types):
         if (z, shells) not in kinds:
-            orbitals = [sisl.AtomicOrbital(n=l + 1, l=l, m=m, zeta=shells[:place + 1].count(l), R=radius[z]) for place, l in enumerate(shells) for m in range(-l, l + 1)]
+            orbitals = [sisl.AtomicOrbital(n=l + 1, l=l, m=m, zeta=shells[:place + 1].count(l), R=radius[z])
+                        for place, l in enumerate(shells) for m in range(-l, l + 1)]
             kinds[z, shells] = sisl.Atom(int(z), orbitals)
         atoms.append(kinds[z, shells])
     cells = np.concatenate([problem.h.keys[:, :3], problem.s.keys[:, :3]])
@@ -143,13 +144,15 @@ def _shells_of(atom: Any, number: int) -> tuple[tuple[int, ...], NDArray[np.int6
             name = (int(orbital.l), int(orbital.n), int(orbital.zeta), bool(orbital.P))
             found.setdefault(name, {})[int(orbital.m)] = place
         except (AttributeError, TypeError):
-            raise DataError(f"atom {number + 1} ({atom.symbol}), orbital {place + 1}: {type(orbital).__name__} has no l and m; only bases of atomic orbitals with full "
+            raise DataError(f"atom {number + 1} ({atom.symbol}), orbital {place + 1}: {type(orbital).__name__} has no l and m; only bases of atomic "
+                            "orbitals with full "
                             "shells (sisl.AtomicOrbital) fit a DeepH folder. Read the geometry together with its basis, e.g. from SIESTA's .fdf") from None
     shells, index, signs = [], [], []
     for name in sorted(found, key=lambda n: n[0]):
         l = name[0]
         if sorted(found[name]) != list(range(-l, l + 1)) or l > 3:
-            raise DataError(f"atom {number + 1} ({atom.symbol}): shell n={name[1]} l={l} zeta={name[2]} has m = {sorted(found[name])}; a DeepH folder needs full shells, l = 0 to 3")
+            raise DataError(f"atom {number + 1} ({atom.symbol}): shell n={name[1]} l={l} zeta={name[2]} has m = {sorted(found[name])}; a DeepH folder "
+                            "needs full shells, l = 0 to 3")
         ms = np.argsort(np.array(LEGACY_TO_E3NN[l])) - l                                # m of each legacy orbital
         index += [found[name][int(m)] for m in ms]
         signs += [(-1.0) ** int(m) for m in ms]
@@ -186,7 +189,8 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
         signs.append(sign)
         first += len(index)
     permutation, sign = np.concatenate(order), sp.diags(np.concatenate(signs))
-    structure = Structure(np.array(geometry.cell, dtype=float), np.array(geometry.xyz, dtype=float), np.asarray(geometry.atoms.Z, dtype=np.int64), tuple(shells), spinful, {}, name)
+    numbers = np.asarray(geometry.atoms.Z, dtype=np.int64)
+    structure = Structure(np.array(geometry.cell, dtype=float), np.array(geometry.xyz, dtype=float), numbers, tuple(shells), spinful, {}, name)
     size, cells = geometry.no, np.asarray(geometry.lattice.sc_off, dtype=np.int64)
 
     def split(component: int) -> list[sp.csr_matrix]:
@@ -205,8 +209,9 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
 
 def _double(parts: list[sp.csr_matrix], structure: Structure) -> sp.csr_matrix:
     """[[uu, ud], [du, dd]] atom by atom from whole uu, dd, ud, du."""
-    up = np.concatenate([2 * start + np.arange(n) for start, n in zip(np.cumsum(structure.orbital_counts) - structure.orbital_counts, structure.orbital_counts)])
-    down = up + np.repeat(structure.orbital_counts, structure.orbital_counts)
+    counts = structure.orbital_counts
+    up = np.concatenate([2 * start + np.arange(n) for start, n in zip(np.cumsum(counts) - counts, counts)])
+    down = up + np.repeat(counts, counts)
     size = 2 * len(up)
     total = sp.csr_matrix((size, size), dtype=np.complex128)
     for part, rows, columns in zip(parts, (up, down, up, down), (up, down, down, up)):

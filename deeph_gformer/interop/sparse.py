@@ -132,7 +132,8 @@ def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
             for name, factor in (("H", spin), ("S", 1)):
                 size = int(structure.orbital_counts.sum()) * factor
                 cells = table[f"{name}_cells"]
-                matrices = [sp.csr_matrix(tuple(table[f"{name}_{n}_{part}"] for part in ("data", "indices", "indptr")), shape=(size, size)) for n in range(len(cells))]
+                parts = ("data", "indices", "indptr")
+                matrices = [sp.csr_matrix(tuple(table[f"{name}_{n}_{part}"] for part in parts), shape=(size, size)) for n in range(len(cells))]
                 found[name] = from_real_space(cells, matrices, structure, factor)
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None

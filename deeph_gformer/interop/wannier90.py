@@ -81,7 +81,8 @@ def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> Tight:
         h, s = problem.at(k)
         value, basis = scipy.linalg.eigh(s)
         if value[0] < _SMALLEST_S:
-            raise DataError(f"{problem.source}, k = {np.round(k, 5).tolist()}: the smallest eigenvalue of S is {value[0]:.2g}; the basis is linearly dependent (or S damaged), "
+            raise DataError(f"{problem.source}, k = {np.round(k, 5).tolist()}: the smallest eigenvalue of S is {value[0]:.2g}; the basis is linearly "
+                            "dependent (or S damaged), "
                             "and an orthogonalised _hr.dat cannot be made from it")
         root = (basis / np.sqrt(value)) @ basis.conj().T
         matrices += np.exp(-2j * np.pi * cells @ k)[:, None, None] * (root @ h @ root)[None]
@@ -101,7 +102,8 @@ def _centres(problem: BlochProblem) -> str:
     structure = problem.structure
     rows = [("X", position) for position, n in zip(structure.positions, structure.orbital_counts) for _ in range(n * problem.spin)]
     rows += [(chemical_symbols[z], position) for z, position in zip(structure.numbers, structure.positions)]
-    return f"{len(rows)}\nWannier centres = atoms, written by deeph-gformer\n" + "".join(f"{name:3s} " + " ".join(f"{x:17.10f}" for x in p) + "\n" for name, p in rows)
+    lines = "".join(f"{name:3s} " + " ".join(f"{x:17.10f}" for x in p) + "\n" for name, p in rows)
+    return f"{len(rows)}\nWannier centres = atoms, written by deeph-gformer\n{lines}"
 
 
 def write_wannier90(target: str | os.PathLike[str], problem: BlochProblem, mesh: str | Sequence[int] | None = None, prefix: str = "wannier90"
@@ -130,12 +132,14 @@ def write_wannier90(target: str | os.PathLike[str], problem: BlochProblem, mesh:
     for cell, matrix in zip(model.cells.tolist(), model.matrices):
         values = matrix[row, column]
         place = "".join(f"{c:5d}" for c in cell)
-        lines.append("".join(f"{place}{r:5d}{c:5d}{x:20.12f}{y:20.12f}\n" for r, c, x, y in zip((row + 1).tolist(), (column + 1).tolist(), values.real.tolist(), values.imag.tolist())))
+        table = zip((row + 1).tolist(), (column + 1).tolist(), values.real.tolist(), values.imag.tolist())
+        lines.append("".join(f"{place}{r:5d}{c:5d}{x:20.12f}{y:20.12f}\n" for r, c, x, y in table))
     write_text(folder / f"{prefix}_hr.dat", "".join(lines))
     write_text(folder / f"{prefix}_centres.xyz", _centres(problem))
     cell = "".join(" ".join(f"{x:.12f}" for x in vector) + "\n" for vector in problem.structure.lattice)
     spin = "spinors = true\n" if problem.spin == 2 else ""
-    write_text(folder / f"{prefix}.win", f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = {' '.join(map(str, numbers))}\n\nbegin unit_cell_cart\nAng\n{cell}end unit_cell_cart\n")
+    write_text(folder / f"{prefix}.win", f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = {' '.join(map(str, numbers))}\n\nbegin "
+                                         f"unit_cell_cart\nAng\n{cell}end unit_cell_cart\n")
     notes = [f"Löwdin-orthogonalised on a {name} mesh: eigenvalues are exact on its points and interpolated between them"]
     return [f"{prefix}_hr.dat", f"{prefix}_centres.xyz", f"{prefix}.win"], notes
 

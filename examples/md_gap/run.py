@@ -108,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
     folders = find_structures(args.structures)
     provider = overlap.load(args.overlap, extrapolate=True) if args.overlap else overlap.TableOverlap(overlap.fit_table(folders), extrapolate=True)
     model = args.model if args.model.exists() else None
-    print(f"model: {model or 'stage 1 alone'} on {args.stage1}; S: {args.overlap or f'table fitted to {len(folders)} structures of {args.structures}'}", flush=True)
+    print(f"model: {model or 'stage 1 alone'} on {args.stage1}; S: "
+          f"{args.overlap or f'table fitted to {len(folders)} structures of {args.structures}'}", flush=True)
     calc = HamiltonianCalculator(model, args.stage1, provider, valence=VALENCE, kpts=(1, 1, 1), s_threshold=args.s_threshold)
     pairs = check(calc, folders)
     for folder, (dft, ours) in zip(folders, pairs):
@@ -128,20 +129,24 @@ def run(args: argparse.Namespace) -> int:
     plot(args.output / "gap.png", times, values, f"graphene 3x3, {args.temperature:g} K" if not args.trajectory else str(args.trajectory))
     parts = ", ".join(f"{name} {value / len(frames) * 1e3:.0f}" for name, value in seconds.items())
     print(f"{len(frames)} frames in {total:.1f} s ({total / len(frames) * 1e3:.0f} ms a frame: {parts}, rest eigenvalues)")
-    print(f"gap at Γ: mean {values.mean():.1f} meV, standard deviation {values.std():.1f}, from {values.min():.1f} to {values.max():.1f}; figure: {args.output / 'gap.png'}")
+    print(f"gap at Γ: mean {values.mean():.1f} meV, standard deviation {values.std():.1f}, from {values.min():.1f} to {values.max():.1f}; figure: "
+          f"{args.output / 'gap.png'}")
     return 0
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Band gap along a molecular dynamics trajectory of graphene.")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("md-gap-output"), help="where figure, table and trajectory go (default: md-gap-output)")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("md-gap-output"), help="where figure, table and trajectory go (default: "
+                                                                                                   "md-gap-output)")
     parser.add_argument("--frames", type=int, default=100, help="snapshots, 10 fs apart (default: 100)")
     parser.add_argument("--temperature", type=float, default=300.0, help="K (default: 300)")
     parser.add_argument("--seed", type=int, default=42, help="of the dynamics (default: 42)")
     parser.add_argument("--trajectory", help="any trajectory that ASE reads, instead of running one")
     parser.add_argument("--stage1", type=pathlib.Path, default=GRAPHENE / "stage1", help="DeepH-E3 model folder (default: the shipped one)")
-    parser.add_argument("--model", type=pathlib.Path, default=GRAPHENE / "gformer", help="GFormer bundle; stage 1 alone where it does not exist (default: the shipped one)")
-    parser.add_argument("--structures", type=pathlib.Path, default=GRAPHENE / "structures", help="structures with overlaps, for table and check (default: the shipped ones)")
+    parser.add_argument("--model", type=pathlib.Path, default=GRAPHENE / "gformer", help="GFormer bundle; stage 1 alone where it does not exist (default: "
+                                                                                         "the shipped one)")
+    parser.add_argument("--structures", type=pathlib.Path, default=GRAPHENE / "structures", help="structures with overlaps, for table and check (default: "
+                                                                                                 "the shipped ones)")
     parser.add_argument("--overlap", help="table or basis file instead of a table fitted to --structures")
     parser.add_argument("--s-threshold", type=float, default=1e-3, help="project out states with a smaller eigenvalue of S (default: 1e-3)")
     try:

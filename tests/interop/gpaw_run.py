@@ -34,7 +34,8 @@ def main(output: pathlib.Path) -> None:
         refused.append(str(error))
     check = calc.fixed_density(kpts=[(0.0, 0, 0), (0.17, 0, 0), (0.5, 0, 0)], symmetry="off", txt=None)
     levels = [check.get_eigenvalues(k).tolist() for k in range(3)]
-    (output / "gpaw.json").write_text(json.dumps({"kpoints": [0.0, 0.17, 0.5], "eigenvalues_eV": levels, "fermi_eV": calc.get_fermi_level(), "refused": refused}))
+    record = {"kpoints": [0.0, 0.17, 0.5], "eigenvalues_eV": levels, "fermi_eV": calc.get_fermi_level(), "refused": refused}
+    (output / "gpaw.json").write_text(json.dumps(record))
 
 
 if __name__ == "__main__":
