@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from .data.dataset import hermitian_product, transpose_index
 from .data.edges import EdgeChoice, EdgeMode, select_edges
 from .data.graph import Graph, build_graph, rotate_graph
 from .errors import ConfigError, DataError, ModelError
-from .gformer.bundle import Bundle, Stage1Identity, fingerprint, load_bundle, require_irreps
+from .gformer.bundle import BUNDLE_FILE, Bundle, Stage1Identity, fingerprint, load_bundle, require_irreps
 from .gformer.model import GFormer, Irrep1
 from .io.blocks import BlockMatrix, match_keys, reverse_keys
 from .io.folder import read_folder
@@ -36,7 +37,7 @@ from .stage1.provider import Stage1Output, Stage1Provider
 #: Parameters of a DeepH-E3 checkpoint, in contrast to its buffers.
 _PARAMETER = re.compile(r"(weight|bias|weights[12]\.\d+)$")
 
-__all__ = ["HamiltonianModel", "Prediction", "load", "correction", "rotate_flat", "identify"]
+__all__ = ["HamiltonianModel", "GFormerStage1", "Prediction", "load", "correction", "rotate_flat", "identify"]
 
 
 class Prediction(NamedTuple):
@@ -101,17 +102,53 @@ def identify(stage1: Stage1Provider) -> Stage1Identity:
                           tuple(map(str, stage1.node_irreps)), tuple(map(str, stage1.edge_irreps)))
 
 
+class GFormerStage1(Stage1Provider):
+    """A GFormer that predicts the whole Hamiltonian, as the frozen first stage of another one (the paper's S1_GFormer + S2_GFormer).
+
+    Attributes:
+        equivariant: False, so a trainer that rotates structures has to run it again and may not turn its output by Wigner-D.
+    """
+
+    equivariant = False
+
+    def __init__(self, bundle: Bundle) -> None:
+        """
+        Raises:
+            ModelError: the bundle needs a stage 1 itself.
+        """
+        if bundle.stage1 is not None:
+            raise ModelError(f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot be a stage 1 itself")
+        self.bundle, self.targets, self.generation, self.dtype, self.parity = bundle, bundle.targets, bundle.generation, bundle.dtype, bundle.parity
+        self.cutoff, self.node_irreps, self.edge_irreps, self.name = bundle.model.cutoff, (), (), str(bundle.path or "GFormer")
+
+    @torch.no_grad()
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+        """See :meth:`Stage1Provider.forward`; there are no irreps."""
+        return Stage1Output((), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The parameters, for the fingerprint."""
+        return dict(self.bundle.model.state_dict())
+
+    def to(self, device: torch.device | str) -> GFormerStage1:
+        """Move to a device; returns self."""
+        self.bundle.model.to(device)
+        return self
+
+
 @dataclasses.dataclass
 class HamiltonianModel:
     """Stage 1 and, unless it is to run alone, a GFormer on top.
 
     Attributes:
         stage1: frozen DeepH-E3, None only for a GFormer that stands alone. bundle: stage 2, None for stage 1 alone. device: where both run.
+        observe: called with every graph and stage 1's output on it, e.g. by the guard; None: nobody looks.
     """
 
     stage1: Stage1Provider | None
     bundle: Bundle | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    observe: Callable[[Graph, Stage1Output], None] | None = None
 
     def __post_init__(self) -> None:
         if self.stage1 is None and self.bundle is None:
@@ -152,6 +189,8 @@ class HamiltonianModel:
         """Direct-sum H of stage 1 and of both stages, (E, D) each, eV: Fig. 1 without the last arrow."""
         gformer = None if self.bundle is None else self.bundle.model
         first = None if self.stage1 is None else self.stage1(graph, features=gformer is not None and bool(gformer.node_irreps))
+        if first is not None and self.observe is not None:
+            self.observe(graph, first)
         if gformer is None:
             return first.direct_sum, first.direct_sum
         second = correction(gformer, graph, first, frames)
@@ -223,7 +262,7 @@ def load(model: str | os.PathLike[str] | None = None, stage1: str | os.PathLike[
     """Load a model for prediction.
 
     Args:
-        model: a GFormer bundle; None runs stage 1 alone. stage1: a DeepH-E3 model folder (or a folder of several).
+        model: a GFormer bundle; None runs stage 1 alone. stage1: a DeepH-E3 model folder (or a folder of several), or the bundle of a GFormer alone.
         device: ``cpu``, ``cuda``, ... or ``auto``. dtype: ``float32`` or ``float64``, other than that of stage 1's parameters.
         stage1_options: ``backend``, ``deephe3_root``, ``generation``, ``fill_missing`` (see :func:`deeph_gformer.stage1.load_stage1`).
 
@@ -234,7 +273,10 @@ def load(model: str | os.PathLike[str] | None = None, stage1: str | os.PathLike[
     if dtype not in kinds:
         raise ConfigError(f"dtype '{dtype}' is unknown; choose float32 or float64")
     where = resolve_device(device)
-    provider = None if stage1 is None else load_stage1(stage1, dtype=kinds[dtype], device=where, **stage1_options)
+    provider: Stage1Provider | None = None
+    if stage1 is not None:
+        is_bundle = (pathlib.Path(stage1) / BUNDLE_FILE).is_file()
+        provider = GFormerStage1(load_bundle(stage1)) if is_bundle else load_stage1(stage1, dtype=kinds[dtype], device=where, **stage1_options)
     return HamiltonianModel(provider, None if model is None else load_bundle(model), where)
 
 

@@ -43,6 +43,7 @@ def _register_refine(sub: Any) -> None:
     parser.add_argument("--stage1-only", action="store_true", help="run stage 1 alone")
     parser.add_argument("--output", type=pathlib.Path, metavar="DIR", help="write DIR/NAME/hamiltonians_pred.h5 (default: beside the input)")
     _prediction_options(parser)
+    parser.add_argument("--guard", action="store_true", help="keep stage 1 for structures whose correction is out of the range that validation saw")
     parser.add_argument("--no-hermitian", action="store_true", help="write the raw output instead of (H + H†)/2")
     parser.add_argument("--format", choices=("same", "legacy", "dock"), default="same", help="format of the output (default: that of the input)")
     group = parser.add_mutually_exclusive_group()
@@ -125,6 +126,7 @@ def _write_json(args: argparse.Namespace, table: dict[str, Any]) -> None:
 
 
 def _run_refine(args: argparse.Namespace) -> None:
+    from ..evaluation.guard import guard_lines
     from ..evaluation.tables import refine_table
     from ..inference.refine import refine
 
@@ -132,8 +134,8 @@ def _run_refine(args: argparse.Namespace) -> None:
     print(model)
     existing = "overwrite" if args.overwrite else "skip" if args.skip_existing else "error"
     result = refine(args.preprocessed, model, args.output, edges=args.edges, hermitian=not args.no_hermitian, frames=args.frames, form=args.format,
-                    existing=existing, progress=sys.stderr.isatty())
-    print(refine_table(result))
+                    existing=existing, progress=sys.stderr.isatty(), guard=args.guard)
+    print("\n".join([refine_table(result), *guard_lines(result)]))
     _write_json(args, result)
 
 

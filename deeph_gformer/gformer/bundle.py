@@ -64,7 +64,7 @@ class Bundle:
         model: the network, in evaluation mode. targets: elements, shells, channels. stage1: its stage 1; None for a GFormer alone.
         cascade: True: it predicts the correction; False: the whole Hamiltonian.
         parity: whether its output irreps have parity. dtype: real type.
-        gauge: ``raw`` or ``standard``. training: free-form record (data, splits, errors in meV, settings). path: where it was read from.
+        features: whether it reads stage 1's irreps. gauge: ``raw`` or ``standard``. training: free-form record (data, splits, errors in meV, settings). path: where it was read from.
     """
 
     model: GFormer
@@ -75,6 +75,7 @@ class Bundle:
     parity: bool = True
     dtype: torch.dtype = torch.float32
     gauge: str = "raw"
+    features: bool = True
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     path: pathlib.Path | None = None
 
@@ -96,7 +97,7 @@ def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
     write_json(folder / BUNDLE_FILE, {
         "format": FORMAT, "deeph_gformer": __version__, "torch": torch.__version__.split("+")[0],
         "model": to_mapping(bundle.model.config), "cutoff_angstrom": bundle.model.cutoff, "cascade": bundle.cascade, "parity": bundle.parity,
-        "gauge": bundle.gauge, "dtype": str(bundle.dtype).removeprefix("torch."), "e3nn_generation": bundle.generation,
+        "features": bundle.features, "gauge": bundle.gauge, "dtype": str(bundle.dtype).removeprefix("torch."), "e3nn_generation": bundle.generation,
         "basis": {"elements": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types], "spinful": basis.spinful},
         "target_blocks": bundle.targets.to_json(), "stage1": dataclasses.asdict(bundle.stage1) if bundle.stage1 else None,
         "weights": fingerprint(bundle.model.state_dict()), "training": bundle.training})
@@ -129,8 +130,9 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         targets = TargetBlocks.from_json(basis, table["target_blocks"], str(path))
         raw = table["stage1"]
         stage1 = Stage1Identity(raw["fingerprint"], raw["name"], raw["generation"], tuple(raw["node_irreps"]), tuple(raw["edge_irreps"])) if raw else None
-        model = GFormer(config, len(basis.elements), targets.irreps(table["parity"]), stage1.node_irreps if stage1 else (),
-                        stage1.edge_irreps if stage1 else (), table["cutoff_angstrom"])
+        features = bool(table.get("features", True)) and stage1 is not None
+        model = GFormer(config, len(basis.elements), targets.irreps(table["parity"]), stage1.node_irreps if features else (),
+                        stage1.edge_irreps if features else (), table["cutoff_angstrom"])
         weights = load_file(folder / WEIGHTS_FILE)
         dtype = {"float32": torch.float32, "float64": torch.float64}[table["dtype"]]
         model = model.to(dtype)
@@ -150,7 +152,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     if fingerprint(model.state_dict()) != table.get("weights"):
         raise ModelError(f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' fingerprint differs)")
     return Bundle(model.eval().requires_grad_(False), targets, stage1, table["e3nn_generation"], table["cascade"], table["parity"], dtype, table["gauge"],
-                  table.get("training", {}), folder)
+                  features, table.get("training", {}), folder)
 
 
 def require_irreps(bundle: Bundle, node: tuple[Irreps, ...], edge: tuple[Irreps, ...], name: str) -> None:

@@ -1,6 +1,7 @@
 """``deeph-gformer refine``: structure folders in, ``hamiltonians_pred.h5`` and ``info.json`` out."""
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import time
@@ -10,6 +11,7 @@ from .. import __version__
 from .. import fields as names
 from ..data.edges import EdgeMode
 from ..errors import ConfigError, DataError
+from ..evaluation.guard import Guard
 from ..evaluation.metrics import StructureErrors, structure_errors, summarise
 from ..io import dock, legacy
 from ..io.files import read_json, write_json
@@ -24,11 +26,13 @@ def output_folder(folder: pathlib.Path, output: str | os.PathLike[str] | None) -
     return folder if output is None else pathlib.Path(output) / folder.resolve().name
 
 
-def write_prediction(target: pathlib.Path, prediction: Prediction, model: HamiltonianModel, form: Format, complete: bool) -> None:
+def write_prediction(target: pathlib.Path, prediction: Prediction, model: HamiltonianModel, form: Format, complete: bool,
+                     guarded: bool = False) -> None:
     """Write one prediction; the Hamiltonian first, then ``info.json``, which is updated and not replaced.
 
     Args:
         target: the output folder. form: format to write. complete: also write the structure's own files (for an output folder of its own).
+        guarded: stage 1 was kept; recorded in ``info.json``.
     """
     structure, spinful = prediction.structure, model.targets.basis.spinful
     if complete and folder_format(target) is None:
@@ -42,26 +46,37 @@ def write_prediction(target: pathlib.Path, prediction: Prediction, model: Hamilt
     info["deeph_gformer"] = {"version": __version__, "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,
                              "e3nn_generation": model.stage1.generation if model.stage1 else None,
                              "gformer": bundle.path.resolve().name if bundle and bundle.path else None, "gauge": bundle.gauge if bundle else "raw",
-                             "edges": prediction.edges.source}
+                             "edges": prediction.edges.source, **({"guarded": True} if guarded else {})}
     write_json(path, info)
 
 
 def refine_folder(model: HamiltonianModel, folder: pathlib.Path, output: str | os.PathLike[str] | None = None, *, edges: EdgeMode = "auto",
-                  hermitian: bool = True, frames: int = 1, form: str = "same") -> tuple[dict[str, Any], StructureErrors | None]:
+                  hermitian: bool = True, frames: int = 1, form: str = "same", guard: bool = False) -> tuple[dict[str, Any], StructureErrors | None]:
     """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
+
+    Args:
+        guard: write stage 1's Hamiltonian where the correction is out of range (see :mod:`deeph_gformer.evaluation.guard`).
 
     Returns:
         A record of plain values (units in the key names), and the errors against DFT.
     """
     start = time.perf_counter()
-    prediction = model.predict(folder, edges, hermitian, frames)
+    watch = Guard(model) if guard or Guard.table(model.bundle) is not None else None
+    with watch.watching() if watch is not None else contextlib.nullcontext():
+        prediction = model.predict(folder, edges, hermitian, frames)
+    verdict = watch.judge(prediction.correction) if watch is not None else None
+    guarded = bool(guard and verdict is not None and verdict.out_of_range)
+    if guarded:
+        prediction = prediction._replace(hamiltonian=prediction.stage1)
     own = folder_format(folder) or "legacy"
     target = output_folder(folder, output)
-    write_prediction(target, prediction, model, own if form == "same" else form, output is not None)  # type: ignore[arg-type]
+    write_prediction(target, prediction, model, own if form == "same" else form, output is not None, guarded)  # type: ignore[arg-type]
     record: dict[str, Any] = {"name": folder.resolve().name, "folder": str(folder), "output": str(target), "atoms": len(prediction.structure),
                               "edges": len(prediction.edges.keys), "edges_from": prediction.edges.source,
                               "hamiltonian_only_edges": prediction.edges.hamiltonian_only, "mean_correction_meV": prediction.correction * 1e3,
                               "spin_from": "model" if not (folder / names.INFO_FILE).is_file() else names.INFO_FILE}
+    if verdict is not None:
+        record.update(correction_z=verdict.correction_z, features_z=verdict.features_z, guarded=guarded, guard_warning=verdict.warning)
     errors = None
     if matrix_path(folder, "hamiltonian").is_file():
         truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
@@ -72,7 +87,7 @@ def refine_folder(model: HamiltonianModel, folder: pathlib.Path, output: str | o
 
 
 def refine(preprocessed: str | os.PathLike[str], model: HamiltonianModel, output: str | os.PathLike[str] | None = None, *, edges: EdgeMode = "auto",
-           hermitian: bool = True, frames: int = 1, form: str = "same", existing: str = "error", progress: bool = False) -> dict[str, Any]:
+           hermitian: bool = True, frames: int = 1, form: str = "same", existing: str = "error", progress: bool = False, guard: bool = False) -> dict[str, Any]:
     """Refine every structure at or below a folder: the drop-in replacement for DeepH-E3's inference step.
 
     Args:
@@ -80,7 +95,7 @@ def refine(preprocessed: str | os.PathLike[str], model: HamiltonianModel, output
         output: ``<output>/<structure name>/hamiltonians_pred.h5``; None writes beside the input.
         edges: see :func:`deeph_gformer.data.edges.select_edges`. hermitian: write ½(H + H†). frames: rotated frames to average.
         form: ``legacy``, ``dock`` or ``same``. existing: ``error``, ``overwrite`` or ``skip`` where a prediction is there already.
-        progress: a progress bar on standard error.
+        progress: a progress bar on standard error. guard: keep stage 1 for structures whose correction is out of range.
 
     Returns:
         ``{"structures": [record, ...], "total": {...}, "skipped": [names]}``; plain values, units in key names.
@@ -102,7 +117,7 @@ def refine(preprocessed: str | os.PathLike[str], model: HamiltonianModel, output
         (done if path.exists() and existing == "skip" else todo).append(folder)  # type: ignore[arg-type]
     records, errors = [], []
     for folder in _bar(todo, progress):
-        record, error = refine_folder(model, folder, output, edges=edges, hermitian=hermitian, frames=frames, form=form)
+        record, error = refine_folder(model, folder, output, edges=edges, hermitian=hermitian, frames=frames, form=form, guard=guard)
         records.append(record)
         if error is not None:
             errors.append(error)

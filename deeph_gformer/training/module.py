@@ -13,6 +13,7 @@ from ..config import TrainingConfig
 from ..data.dataset import hermitian_product, transpose_index
 from ..gformer.model import GFormer
 from ..stage1.embedded.network import DeepHE3Net
+from ..stage1.provider import Stage1Provider
 from .batches import Batch, rotate_batch
 
 __all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss"]
@@ -96,7 +97,7 @@ class HamiltonianTask(pl.LightningModule):
 
 
 class Stage1Task(HamiltonianTask):
-    """DeepH-E3's network learns H itself."""
+    """DeepH-E3's network learns H itself, or the residual of a frozen first network (whose direct sums are then in the batch)."""
 
     network: DeepHE3Net
 
@@ -106,13 +107,14 @@ class Stage1Task(HamiltonianTask):
 
     def error(self, batch: Batch) -> Tensor:
         """Prediction minus label. On the CPU, what depends on a structure only is made once (for batches of one)."""
-        graph = batch.graph
-        if graph.structures > 1 or graph.edge_vector.device.type != "cpu":
-            return self.to_product(self.network(graph)[0]) - batch.label
-        key = graph.edge_vector.data_ptr()
-        if key not in self._prepared:
-            self._prepared[key] = (graph, self.network.prepare(graph))
-        return self.to_product(self.network(graph, self._prepared[key][1])[0]) - batch.label
+        graph, prepared = batch.graph, None
+        if graph.structures == 1 and graph.edge_vector.device.type == "cpu":
+            key = graph.edge_vector.data_ptr()
+            if key not in self._prepared:
+                self._prepared[key] = (graph, self.network.prepare(graph))
+            prepared = self._prepared[key][1]
+        h = self.network(graph, prepared)[0]
+        return self.to_product(h if batch.direct_sum is None else h + batch.direct_sum) - batch.label
 
 
 class Stage2Task(HamiltonianTask):
@@ -120,15 +122,22 @@ class Stage2Task(HamiltonianTask):
 
     network: GFormer
 
-    def __init__(self, *args: Any, cascade: bool = True, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, cascade: bool = True, first: Stage1Provider | None = None, **kwargs: Any) -> None:
+        """
+        Args:
+            args, kwargs: see :class:`HamiltonianTask`. cascade: the network learns the residual. first: a stage 1 that is not equivariant and
+                is run again on rotated structures; None: its direct sums are turned by Wigner-D.
+        """
         super().__init__(*args, **kwargs)
-        self.cascade = cascade
+        self.cascade, self.first = cascade, first
 
     def error(self, batch: Batch) -> Tensor:
         """(Stage 1 plus) correction minus label."""
         if self.settings.rotate and self.training:
             net = self.network
             batch = rotate_batch(batch, self.to_product, net.node_irreps, net.edge_irreps, net.irreps_out, (self.settings.seed, self.global_step))
+            if self.first is not None:
+                batch = batch._replace(direct_sum=self.first.to(batch.label.device)(batch.graph, features=False).direct_sum)
         features = None if batch.features is None else batch.features._replace(direct_sum=batch.direct_sum)
         h = self.network(batch.graph, features, batch.triplets)
         if self.cascade and batch.direct_sum is not None:

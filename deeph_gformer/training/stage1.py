@@ -23,7 +23,8 @@ from ..io.files import write_json
 from ..stage1.bundle import ModelFolder, NetConfig, read_model_folder, write_model_folder
 from ..stage1.embedded.checkpoint import export_optimizer, import_optimizer, load_network, official_state
 from ..stage1.embedded.network import DeepHE3Net
-from .batches import collate, triplets_of
+from ..stage1.provider import Stage1Provider
+from .batches import FeatureCache, collate, triplets_of
 from .module import Stage1Task
 from .run import fit, loaders, open_run
 from .stage2 import split_folders
@@ -144,12 +145,14 @@ def _start(config: TrainStage1Config, basis: Basis, continue_from: str | None, g
     return net, arguments, targets, None
 
 
-def train_stage1(config: TrainStage1Config, *, resume: bool = False, continue_from: str | None = None, generation: Generation = ">=0.5", every: int = 1) -> dict[str, Any]:
+def train_stage1(config: TrainStage1Config, *, resume: bool = False, continue_from: str | None = None, generation: Generation = ">=0.5", every: int = 1,
+                 first: Stage1Provider | None = None) -> dict[str, Any]:
     """Train a DeepH-E3 network; the best state so far is always in ``<output>/model`` as a DeepH-E3 model folder.
 
     Args:
         config: everything. resume: go on with the run in ``config.output``. continue_from: start from this DeepH-E3 model folder,
             its Adam state included where it is there. generation: e3nn conventions of a new network. every: epochs between printed lines.
+        first: a frozen stage 1 whose residual the network learns instead of H (the paper's S1_DeepHE3 + S2_DeepHE3).
 
     Returns:
         A record of plain values.
@@ -164,15 +167,18 @@ def train_stage1(config: TrainStage1Config, *, resume: bool = False, continue_fr
     np.random.seed(settings.seed)
     splits = split_folders(config.data, settings.seed)
     basis = basis_of([*splits["train"], *splits["val"]])
-    net, arguments, targets, old = _start(config, basis, continue_from, generation)
+    net, arguments, targets, old = _start(config, basis, continue_from, generation if first is None else first.generation)
+    if first is not None and (first.targets != targets or first.parity != (not arguments.no_parity)):
+        raise ModelError(f"{first.name}: predicts other blocks than the network that is to learn its residual; model.target_blocks_type and ignore_parity have to agree")
     folder = open_run(config.output, config, resume)
     write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     dtype = net.lin_edge.weight.dtype
     samples = {name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge) for name in ("train", "val")}
+    cache = FeatureCache(first, config.data.cache, folder / "cache", features=False)
     triplets = {id(s): t for part in samples.values() for s, t in zip(part, triplets_of(part))}
 
     def join(chosen: list[Sample]) -> Any:
-        return collate(chosen, [(None, None)] * len(chosen), [triplets[id(s)] for s in chosen])
+        return collate(chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen])
 
     train, val = loaders(samples["train"], samples["val"], join, settings)
     task = Stage1Task(net, DirectSumToProduct(targets, net.generation, dtype), settings, settings.epochs * len(train), UNIT)

@@ -4,18 +4,20 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
+from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
 from ..config import DataConfig, TrainConfig, to_mapping
-from ..data.dataset import Sample, hermitian_product, load_samples, make_splits, read_splits, transpose_index
+from ..data.dataset import Sample, basis_of, hermitian_product, load_samples, make_splits, read_splits, transpose_index
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
+from ..evaluation.guard import guard_statistics
 from ..io.files import write_json
 from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
@@ -23,7 +25,7 @@ from .batches import FeatureCache, collate, feature_bytes, triplets_of
 from .module import Stage2Task, masked_loss
 from .run import fit, loaders, open_run
 
-__all__ = ["train_gformer", "split_folders"]
+__all__ = ["train_gformer", "split_folders", "Output"]
 
 
 def split_folders(data: DataConfig, seed: int) -> dict[str, list[pathlib.Path]]:
@@ -33,13 +35,42 @@ def split_folders(data: DataConfig, seed: int) -> dict[str, list[pathlib.Path]]:
     return make_splits(data.preprocessed, data.train_ratio, data.val_ratio, seed)
 
 
-def train_gformer(config: TrainConfig, stage1: Stage1Provider, *, resume: bool = False, cascade: bool = True, features: bool = True,
-                  every: int = 1, extra: dict[str, Any] | None = None) -> tuple[HamiltonianModel, dict[str, Any]]:
+class Output(NamedTuple):
+    """What a GFormer predicts: that of its stage 1, or said by whoever trains one alone.
+
+    Attributes:
+        targets: elements, shells, channels. generation: e3nn generation. parity: of the output irreps. dtype: real type. cutoff: last Gaussian, Å.
+    """
+
+    targets: TargetBlocks
+    generation: Generation
+    parity: bool
+    dtype: torch.dtype
+    cutoff: float
+
+    @classmethod
+    def of(cls, stage1: Stage1Provider) -> Output:
+        """That of a stage 1."""
+        return cls(stage1.targets, stage1.generation, stage1.parity, stage1.dtype, stage1.cutoff)
+
+    @classmethod
+    def of_data(cls, folders: Sequence[pathlib.Path], dtype: torch.dtype = torch.float32, cutoff: float = 7.2) -> Output:
+        """Every block of the elements and shells in these structures.
+
+        Raises:
+            DataError: structures are of different basis.
+        """
+        return cls(make_target_blocks(basis_of(folders)), ">=0.5", True, dtype, cutoff)
+
+
+def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume: bool = False, cascade: bool = True, features: bool = True,
+                  every: int = 1, extra: dict[str, Any] | None = None, output: Output | None = None) -> tuple[HamiltonianModel, dict[str, Any]]:
     """Train stage 2 and write its bundle to ``<output>/bundle``.
 
     Args:
-        config: everything. stage1: frozen. resume: go on with the run in ``config.output``. cascade: learn the correction, not all of H.
+        config: everything. stage1: frozen; None trains a GFormer that stands alone and predicts all of H. resume: go on with the run in ``config.output``. cascade: learn the correction, not all of H.
         features: let stage 2 read stage 1's irreps. every: epochs between printed lines. extra: recorded in the bundle.
+        output: what a GFormer without stage 1 predicts; None: every block of the data.
 
     Returns:
         The trained model, and a record of plain values.
@@ -53,19 +84,23 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider, *, resume: bool =
     splits = split_folders(config.data, settings.seed)
     folder = open_run(config.output, config, resume)
     write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
-    samples = {name: load_samples(splits[name], stage1.targets, config.data.edges, stage1.dtype, config.data.gauge) for name in ("train", "val")}
+    if stage1 is None:
+        cascade = features = False
+        out = output or Output.of_data([*splits["train"], *splits["val"]])
+    else:
+        out, features = Output.of(stage1), features and bool(stage1.node_irreps)
+    samples = {name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge) for name in ("train", "val")}
     everything = [*samples["train"], *samples["val"]]
-    print(f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; "
-          f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})", flush=True)
-    cache = FeatureCache(stage1, config.data.cache, folder / "cache", features)
-    to_product = DirectSumToProduct(stage1.targets, stage1.generation, stage1.dtype)
-    irreps_out = stage1.targets.irreps(stage1.parity)
-    model = GFormer(config.model, len(stage1.targets.basis.elements), irreps_out, stage1.node_irreps if features else (),
-                    stage1.edge_irreps if features else (), stage1.cutoff)
+    needs = f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})" if stage1 is not None else "no stage 1"
+    print(f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}", flush=True)
+    cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features)
+    to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
+    irreps = (stage1.node_irreps, stage1.edge_irreps) if features and stage1 is not None else ((), ())
+    model = GFormer(config.model, len(out.targets.basis.elements), out.targets.irreps(out.parity), *irreps, out.cutoff)
     entries = [cache.get(s) for s in samples["train"]]
     residuals = [to_product.inverse(s.label) - (e[1] if cascade else 0) for s, e in zip(samples["train"], entries)]
     model.fit_scales([e[0] for e in entries if e[0] is not None], residuals, [s.graph.self_loop for s in samples["train"]])
-    model = model.to(stage1.dtype)
+    model = model.to(out.dtype)
     unit = float(np.sqrt(np.mean([masked_loss(to_product(r), s.mask, "mse", 1.0).item() for r, s in zip(residuals, samples["train"])])))
     del entries, residuals
     triplets = {id(s): t for s, t in zip(everything, triplets_of(everything))}
@@ -74,26 +109,23 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider, *, resume: bool =
         return collate(chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen])
 
     train, val = loaders(samples["train"], samples["val"], join, settings)
-    task = Stage2Task(model, to_product, settings, settings.epochs * len(train), max(unit, 1e-9), cascade=cascade)
-    reference = stage1_error(samples["val"], cache, to_product, settings.hermitian)
+    task = Stage2Task(model, to_product, settings, settings.epochs * len(train), max(unit, 1e-9), cascade=cascade,
+                      first=stage1 if cascade and not getattr(stage1, "equivariant", True) else None)
+    reference = stage1_error(samples["val"], cache, to_product, settings.hermitian) if cache.stage1 is not None else None
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"GFormer arch {config.model.arch}, {parameters:,} parameters; stage 1 on validation {reference:.4f} meV", flush=True)
+    print(f"GFormer arch {config.model.arch}, {parameters:,} parameters" + (f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""), flush=True)
     result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
     record = {"data": str(pathlib.Path(config.data.preprocessed).name), "structures": {n: len(f) for n, f in splits.items()},
               "elements_edges": sum(s.graph.edges for s in samples["train"]), "stage1_val_mae_meV": reference, "parameters": parameters,
               "config": {k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1")}, "deeph_gformer": __version__, **result, **(extra or {})}
     record["config"]["data"].update(preprocessed=pathlib.Path(config.data.preprocessed).name, splits=pathlib.Path(config.data.splits).name)
-    bundle = finish_bundle(model, stage1, features, cascade, config.data.gauge, record, folder / "bundle")
-    return HamiltonianModel(stage1, bundle), record
-
-
-def finish_bundle(model: GFormer, stage1: Stage1Provider, features: bool, cascade: bool, gauge: str, record: dict[str, Any], path: str | os.PathLike[str]) -> Bundle:
-    """Save a trained GFormer as a bundle."""
-    generation: Generation = stage1.generation
-    bundle = Bundle(model.eval().requires_grad_(False), stage1.targets, identify(stage1) if features or cascade else None, generation, cascade, stage1.parity,
-                    stage1.dtype, gauge, record, pathlib.Path(path))
-    save_bundle(path, bundle)
-    return bundle
+    used = stage1 if features or cascade else None
+    bundle = Bundle(model.eval().requires_grad_(False), out.targets, identify(used) if used is not None else None, out.generation, cascade, out.parity,
+                    out.dtype, config.data.gauge, features, record, folder / "bundle")
+    both = HamiltonianModel(used, bundle)
+    record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
+    save_bundle(folder / "bundle", bundle)
+    return both, record
 
 
 def stage1_error(samples: Sequence[Sample], cache: FeatureCache, to_product: DirectSumToProduct, hermitian: bool) -> float:
