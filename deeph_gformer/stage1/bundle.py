@@ -82,9 +82,13 @@ class NetConfig:
         for field in dataclasses.fields(self):
             if field.name.startswith("irreps_"):
                 try:
-                    Irreps(getattr(self, field.name))
+                    irreps = Irreps(getattr(self, field.name))
                 except (ValueError, AssertionError):
                     raise ModelError(f"{where}: {field.name} = {getattr(self, field.name)!r} are no irreps") from None
+                if self.no_parity and any(ir.p != 1 for _, ir in irreps):
+                    raise ModelError(f"{where}: {field.name} = {irreps} has odd irreps, but the network ignores parity (no_parity = True)")
+                if field.name in ("irreps_embed_node", "irreps_edge_init") and any((ir.l, ir.p) != (0, 1) for _, ir in irreps):
+                    raise ModelError(f"{where}: {field.name} = {irreps} must be of 0e only")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,8 +199,8 @@ def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
             raise ModelError(f"{path}: needs objects that are no tensors to be unpickled, which can run any code; refused. Save it again with "
                              "plain tensors (torch.save of a state_dict)") from None
         raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read") from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read ({str(error).splitlines()[0]})") from None
+    except Exception as error:          # the restricted unpickler trips over damaged files in every way
+        raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ModelError(f"{path}: holds no 'state_dict'; this is no DeepH-E3 checkpoint")
     return checkpoint
@@ -251,6 +255,7 @@ def write_model_folder(folder: str | os.PathLike[str], config: NetConfig, target
     basis = targets.basis
     order = ("num_species", "irreps_embed_node", "irreps_edge_init", "irreps_sh", "irreps_mid_node", "irreps_post_node", "irreps_out_node", "irreps_mid_edge",
              "irreps_post_edge", "irreps_out_edge", "num_block", "r_max", "use_sc", "no_parity", "use_sbf", "only_ij", "if_sort_irreps")
+    order += tuple(f.name for f in dataclasses.fields(NetConfig) if f.name not in order and getattr(config, f.name) != f.default)
     lines = ",\n".join(f"    {name}={getattr(config, name)!r}" for name in order)
     write_text(source / "build_model.py", f"from deephe3_1 import Net\nnet = Net(\n{lines}\n)\n")
     write_json(source / "dataset_info.json", {"spinful": basis.spinful, "index_to_Z": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types]})

@@ -128,7 +128,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-300)) if b.numel() else 0.0
 
 
-def golden_case(name: str, dtype: torch.dtype) -> tuple[Structure, np.ndarray, BlockMatrix]:
+def golden_case(name: str) -> tuple[Structure, np.ndarray, BlockMatrix]:
     """(structure, overlap keys, official prediction) of the first structure of a golden folder."""
     folder = find_structures(GOLDEN / name / "structures")[0]
     structure = read_folder(folder)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stage1_helpers import VARIANTS, random_graph, random_net, relative
+from .helpers import VARIANTS, random_graph, random_net, relative
 
 from deeph_gformer.algebra.wigner import GENERATIONS
 from deeph_gformer.data.graph import batch_graphs

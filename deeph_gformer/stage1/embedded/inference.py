@@ -22,7 +22,7 @@ Span = tuple[int, int, bool]
 
 def default_chunk(device: torch.device) -> int:
     """Edges per chunk: what fits into a processor's cache; on a GPU what keeps it busy."""
-    return 2048 if device.type == "cpu" else 65536
+    return 1024 if device.type == "cpu" else 65536
 
 
 class _EdgePlan:
@@ -106,6 +106,13 @@ def _rotate_pair(node: Features, layout: LocalLayout, ends: Tensor, frames: list
                 out[f][m].view(len(ends), 2, -1)[:, :, columns] = turned[:, l - m:l + m + 1:2 * m]
 
 
+def _spans(start: int, stop: int, size: int, loops: bool) -> list[Span]:
+    """Equal pieces of at most ``size`` edges."""
+    pieces = -(-(stop - start) // size)
+    marks = [start + (stop - start) * n // pieces for n in range(pieces + 1)] if pieces else []
+    return [(a, b, loops) for a, b in zip(marks, marks[1:])]
+
+
 class _Run:
     """One forward pass."""
 
@@ -113,8 +120,7 @@ class _Run:
         self.net, self.plan, self.p = net, plan, p
         self.edges = len(p.order)
         size = size or default_chunk(p.distance.device)
-        regular = [(a, min(a + size, p.regular), False) for a in range(0, p.regular, size)]
-        self.spans: list[Span] = regular + [(a, min(a + size, self.edges), True) for a in range(p.regular, self.edges, size)]
+        self.spans: list[Span] = _spans(0, p.regular, size, False) + _spans(p.regular, self.edges, size, True)
         self.ends = torch.stack([p.source, p.destination], dim=1)
         self.kind = p.node_type[p.source] * net.config.num_species + p.node_type[p.destination]
 
