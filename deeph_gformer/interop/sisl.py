@@ -242,15 +242,16 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
             raise MissingDependencyError("netCDF4", "sisl", f"{path.suffix} files") from None
         finally:
             inside.unlink(missing_ok=True)
-    note = "a .TSHS file keeps no l and m: read it back with the geometry of to_sisl, or from .nc" if path.suffix == ".TSHS" else ""
-    return [path.name], [note] if note else []
+    note = f"a {path.suffix} file keeps no l and m of the orbitals: to come back, read it with the geometry of to_sisl (from_siesta(path, geometry))"
+    return [path.name], [note]
 
 
-def from_siesta(path: str | os.PathLike[str], fdf: str | os.PathLike[str] | None = None) -> BlochProblem:
+def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
     """H and S that SIESTA wrote (``.HSX``, ``.TSHS``, ``.nc``), on SIESTA's own energy zero, with its Fermi level in ``structure.info``.
 
     Args:
-        path: the matrix file. fdf: input file of the run, from which sisl reads geometry and basis; default: the only ``.fdf`` beside it.
+        path: the matrix file.
+        fdf: input file of the run, from which sisl reads geometry and basis (default: the only ``.fdf`` beside it), or a ``sisl.Geometry``.
 
     Raises:
         DataError: the file is missing, damaged, or its basis is unknown. MissingDependencyError: sisl is not installed.
@@ -263,7 +264,9 @@ def from_siesta(path: str | os.PathLike[str], fdf: str | os.PathLike[str] | None
         fdf = inputs[0]
     try:
         sile = sisl.get_sile(str(path))
-        geometry = {"geometry": sisl.get_sile(str(fdf)).read_geometry(output=True)} if fdf is not None else {}
+        given = fdf is None or isinstance(fdf, sisl.Geometry)
+        known = fdf if given else sisl.get_sile(str(fdf)).read_geometry(output=True)
+        geometry = {} if known is None else {"geometry": known}
         hamiltonian = sile.read_hamiltonian(**geometry)
         try:
             fermi: float | None = float(sile.read_fermi_level())

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from deeph_gformer.errors import ConfigError, ModelError
+from deeph_gformer.inference.refine import refine
 from deeph_gformer.interop.deephe3 import evaluate_ini
 from deeph_gformer.interop.deephe3_ini import read_eval_ini
+from deeph_gformer.pipeline import load
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
 from deeph_gformer.training.stage1 import save_stage1
 
+from ..test_pipeline import make_bundle
 from .conftest import golden
 
 INI = """; made from DeepH-E3's default, comments and all
@@ -176,6 +179,24 @@ def test_official_analyser_reads_it(tested: pathlib.Path, tmp_path: pathlib.Path
     said = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith(("MSE is", "MAE is"))]
     assert len(said) == 4
     assert [float(v) for v in said[:2]] == pytest.approx([float(v) for v in said[2:]], rel=1e-12)
+
+
+def test_with_a_bundle_it_is_refine(tmp_path: pathlib.Path, make_folder: Callable[..., pathlib.Path], tiny_stage1: pathlib.Path) -> None:
+    """eval --model writes what refine writes; --no-hermitian keeps the raw output; without --model it is stage 1 alone."""
+    source = make_folder("made", hamiltonian=False)
+    bundle = make_bundle(tiny_stage1, tmp_path / "bundle", trained=True)
+    refine(source.parent, load(bundle, tiny_stage1, dtype="float64"), tmp_path / "refined", edges="overlaps")
+    found = {}
+    for name, options in {"both": {"bundle": bundle}, "raw": {"bundle": bundle, "hermitian": False}, "one": {}}.items():
+        evaluate_ini(_ini(tmp_path / f"{name}.ini", tmp_path / name, tmp_path, model=str(tiny_stage1), processed=str(source.parent)), **options)
+        with h5py.File(tmp_path / name / "made" / "hamiltonians_pred.h5") as f:
+            found[name] = {key: f[key][()] for key in f}
+        assert json.loads((tmp_path / name / "made" / "info.json").read_text())["deeph_gformer"]["gformer"] == ("bundle" if options else None)
+    assert _same_blocks(tmp_path / "both" / "made" / "hamiltonians_pred.h5", tmp_path / "refined" / "made" / "hamiltonians_pred.h5", 1e-14) > 10
+    home = "[0, 0, 0, 1, 1]"
+    assert np.abs(found["both"][home] - found["both"][home].T).max() < 1e-14 < np.abs(found["raw"][home] - found["raw"][home].T).max()
+    np.testing.assert_allclose(found["both"][home], (found["raw"][home] + found["raw"][home].T) / 2, atol=1e-14)
+    assert np.abs(found["raw"][home] - found["one"][home]).max() > 1e-6
 
 
 def test_several_models_are_merged(tmp_path: pathlib.Path, make_folder: Callable[..., pathlib.Path], tiny_stage1: pathlib.Path) -> None:

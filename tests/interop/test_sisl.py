@@ -9,7 +9,7 @@ import pytest
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.errors import DataError
-from deeph_gformer.interop.sisl import from_sisl, shell_signs, to_sisl, write_sisl
+from deeph_gformer.interop.sisl import from_siesta, from_sisl, shell_signs, to_sisl, write_sisl
 from deeph_gformer.interop.sparse import read_npz, real_space, write_npz
 from deeph_gformer.io.dock import LEGACY_TO_E3NN
 from deeph_gformer.overlap.rotation import block_rotation, harmonics
@@ -102,6 +102,14 @@ def test_tshs(tmp_path: pathlib.Path) -> None:
     assert files == ["a.TSHS"] and "keeps no l and m" in notes[0]
     again = sisl.get_sile(str(tmp_path / "a.TSHS")).read_hamiltonian()
     np.testing.assert_allclose(np.sort(again.eigh(k=K[2])), _eigenvalues(problem, K[2]), atol=1e-6)
+    back = from_siesta(tmp_path / "a.TSHS", to_sisl(problem).geometry)
+    np.testing.assert_allclose(_eigenvalues(back, K[2]), _eigenvalues(problem, K[2]), atol=1e-6)
+    assert back.structure.orbital_types == problem.structure.orbital_types
+    with pytest.raises(DataError, match="no l and m.*fdf"):
+        from_siesta(tmp_path / "a.TSHS")
+    (tmp_path / "b.HSX").write_bytes(b"cut")
+    with pytest.raises(DataError, match="b.HSX: sisl cannot read it"):
+        from_siesta(tmp_path / "b.HSX")
     with pytest.raises(DataError, match=".TSHS or .nc"):
         write_sisl(tmp_path / "a.xyz", problem)
 
