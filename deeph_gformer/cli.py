@@ -11,7 +11,7 @@ from .errors import GFormerError
 
 __all__ = ["main", "build_parser"]
 
-_AREAS = ("core", "interop", "overlap", "physics")
+_AREAS = ("core", "ablation", "interop", "overlap", "physics")
 
 
 def build_parser() -> argparse.ArgumentParser:

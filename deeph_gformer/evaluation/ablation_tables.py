@@ -1,0 +1,152 @@
+"""Tables 2-4 from the results of an ablation: terminal text, Markdown, LaTeX, CSV and JSON."""
+from __future__ import annotations
+
+import csv
+import io
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..algebra.orbitals import Basis
+from ..config import to_mapping
+from ..io.files import write_json, write_text
+from .settings import SETTINGS, AblationConfig
+from .tables import text_table
+
+__all__ = ["write_tables", "metrics_of"]
+
+#: Key, heading, LaTeX heading, number format.
+COLUMNS = (
+    ("mae_all_meV", "MAE_all^H", r"MAE$_{all}^H$", ".4f"), ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
+    ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"), ("gauge_free_mae_all_meV", "MAE_all^H without μS", r"MAE$_{all}^H$, $\mu S$ removed", ".4f"),
+    ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"), ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"))
+
+
+def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, float | None]:
+    """The figures of one setting on one test set.
+
+    Args:
+        result, reference: of :func:`deeph_gformer.evaluation.evaluate.evaluate` for the setting and for ``e3``, which
+            decides what the challenging structure and block are.
+    """
+    base = [s["refined_mae_meV"] for s in reference["structures"]]
+    worst = reference["structures"][int(np.argmax(base))]["name"]
+    blocks = [math.nan if b["refined_mae_meV"] is None else b["refined_mae_meV"] for b in reference["blocks"]]
+    total = result["total"]
+    own = next(s for s in result["structures"] if s["name"] == worst)
+    return {"mae_all_meV": total["refined"]["mae_all_meV"], "mae_challenging_structure_meV": own["refined_mae_meV"],
+            "mae_challenging_block_meV": result["blocks"][int(np.nanargmax(blocks))]["refined_mae_meV"],
+            "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"), "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
+            "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)), "mae_elements_meV": total["refined"]["mae_elements_meV"],
+            "better_than_e3_structures": sum(s["refined_mae_meV"] < b for s, b in zip(result["structures"], base)), "structures": len(base)}
+
+
+def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per setting: means over seeds, with their spread where there are several."""
+    rows: dict[str, dict[str, Any]] = {}
+    for kind in dict.fromkeys(r["setting"] for r in results):
+        own = [r for r in results if r["setting"] == kind]
+        row: dict[str, Any] = {"setting": kind, "label": SETTINGS[kind].label, "seeds": [r["seed"] for r in own], "parameters": own[0]["parameters"],
+                               "training_seconds": float(np.mean([r["training_seconds"] for r in own])),
+                               "own_training_seconds": float(np.mean([r["own_training_seconds"] for r in own])),
+                               "best_val_mae_meV": own[0].get("best_val_mae_meV"), "epochs": own[0].get("epochs"), "tests": {}}
+        for name in own[0]["tests"]:
+            per_seed = [metrics_of(r["tests"][name], reference["tests"][name]) for r in own]
+            mean = {k: None if per_seed[0][k] is None else float(np.mean([m[k] for m in per_seed])) for k in per_seed[0]}
+            if len(per_seed) > 1:
+                mean["mae_all_spread_meV"] = float(np.std([m["mae_all_meV"] for m in per_seed], ddof=1))
+            row["tests"][name] = mean
+        rows[kind] = row
+    return list(rows.values())
+
+
+def _cells(row: dict[str, Any], name: str) -> list[str]:
+    metrics = row["tests"][name]
+    cells = ["-" if metrics[key] is None else format(metrics[key], form) for key, _, _, form in COLUMNS]
+    if "mae_all_spread_meV" in metrics:
+        cells[0] += f" ± {metrics['mae_all_spread_meV']:.4f}"
+    return cells
+
+
+def _time(row: dict[str, Any]) -> str:
+    return f"{row['training_seconds']:.0f}" if row["training_seconds"] else "-"
+
+
+def _latex(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
+    head = " & ".join(["Method", *(c[2] for _ in names for c in COLUMNS), "parameters", "training/s"])
+    groups = " & ".join(["", *(rf"\multicolumn{{{len(COLUMNS)}}}{{c}}{{{n.replace('_', ' ')}}}" for n in names), "", ""])
+    lines = [r"\begin{tabular}{l" + "r" * (len(COLUMNS) * len(names) + 2) + "}", r"\hline", groups + r" \\", head + r" \\", r"\hline"]
+    for row in rows:
+        cells = [c.replace("±", r"$\pm$") for n in names for c in _cells(row, n)]
+        lines.append(" & ".join([SETTINGS[row["setting"]].latex, *cells, f"{row['parameters']:,}", _time(row)]) + r" \\")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
+
+
+def _csv(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
+    text = io.StringIO()
+    keys = list(dict.fromkeys(k for row in rows for n in names for k in row["tests"][n]))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["setting", "test_set", *keys, "parameters", "training_seconds", "own_training_seconds", "epochs", "seeds"])
+    for row in rows:
+        for n in names:
+            writer.writerow([row["setting"], n, *("" if row["tests"][n].get(k) is None else row["tests"][n][k] for k in keys), row["parameters"],
+                             row["training_seconds"], row["own_training_seconds"], row["epochs"], " ".join(map(str, row["seeds"]))])
+    return text.getvalue()
+
+
+def _markdown(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int]) -> str:
+    parts = []
+    for n in names:
+        head = ["method", *(c[1] for c in COLUMNS), "parameters", "training / s"]
+        lines = [f"### {n} ({sizes[n]} structures; errors in meV)\n", "| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+        lines += ["| " + " | ".join([row["label"], *_cells(row, n), f"{row['parameters']:,}", _time(row)]) + " |" for row in rows]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _text(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int], notes: Sequence[str]) -> str:
+    parts = []
+    for n in names:
+        body = [[row["label"], *_cells(row, n), f"{row['parameters']:,}", _time(row)] for row in rows]
+        parts.append(f"{n}: {sizes[n]} structures, errors in meV\n" + text_table(["method", *(c[1] for c in COLUMNS), "parameters", "training/s"], body))
+    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def write_tables(folder: pathlib.Path, results: Sequence[dict[str, Any]], reference: dict[str, Any], basis: Basis, config: AblationConfig) -> dict[str, Any]:
+    """Write ``table.txt``, ``.md``, ``.tex``, ``.csv`` and ``.json``, and print the first.
+
+    Args:
+        folder: where. results: of every setting and seed. reference: of ``e3``; of the first setting where no stage 1 is used.
+        basis: of the data. config: recorded.
+
+    Returns:
+        What ``table.json`` holds.
+    """
+    rows = _rows(results, reference)
+    names = list(reference["tests"])
+    sizes = {n: len(reference["tests"][n]["structures"]) for n in names}
+    label = SETTINGS[reference["setting"]].label
+    notes = [f"cha.s and cha.b: the structure and the block worst for {label}; training/s: of all stages that were trained here"]
+    if config.data.gauge == "standard":
+        notes.append("trained in the gauge H - μS: compare the column without μS")
+    text = _text(rows, names, sizes, notes)
+    table = {"deeph_gformer": __version__, "reference": reference["setting"], "elements": list(basis.elements), "spinful": basis.spinful, "test_sets": sizes,
+             "rows": rows, "config": to_mapping(config), "results": list(results)}
+    write_json(folder / "table.json", _finite(table))
+    for name, content in (("table.txt", text), ("table.md", _markdown(rows, names, sizes)), ("table.tex", _latex(rows, names)), ("table.csv", _csv(rows, names))):
+        write_text(folder / name, content)
+    print("\n" + text + f"\ntables: {folder}/table.{{txt,md,tex,csv,json}}", flush=True)
+    return table
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as None: JSON has neither."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
