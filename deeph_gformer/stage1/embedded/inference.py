@@ -223,7 +223,7 @@ class _Run:
         for a, b, _ in self.spans:
             value = layout.features(chunk(edge, a, b))
             value = value if linear is None else linear(value)
-            out[self.p.order[a:b]] = target.flat(rotate(value, self.frames(a, b), to_local=False))
+            out[self.p.order[a:b]] = target.flat_global(value, self.frames(a, b))
         return out
 
 

@@ -29,6 +29,7 @@ class Layout:
             start = self.channels.get(key, 0)
             self.slots.append((key, start, mul))
             self.channels[key] = start + mul
+        self._columns: Tensor | None = None
 
     @property
     def lmax(self) -> int:
@@ -58,6 +59,24 @@ class Layout:
         """Features to e3nn's flat layout (rows, dim)."""
         parts = [features[key][:, :, start:start + mul].transpose(1, 2).flatten(1) for key, start, mul in self.slots]
         return torch.cat(parts, dim=1)
+
+    def flat_global(self, features: Features, frames: list[Tensor]) -> Tensor:
+        """Features in edge frames to e3nn's flat layout in global axes (rows, dim); ``frames`` as in :func:`rotate`."""
+        turned = {key: torch.bmm(value.transpose(1, 2), frames[key[0]]) if key[0] else value.transpose(1, 2) for key, value in features.items()}
+        if len(self.slots) <= 2 * len(self.channels):
+            return torch.cat([turned[key][:, start:start + mul].flatten(1) for key, start, mul in self.slots], dim=1)
+        joined = torch.cat([turned[key].flatten(1) for key in self.channels], dim=1)         # irrep after irrep, then the slots' order in one go
+        if self._columns is None or self._columns.device != joined.device:
+            self._columns = self._column_order().to(joined.device)
+        return joined[:, self._columns]
+
+    def _column_order(self) -> Tensor:
+        """(dim,), where each component of the flat vector stands when slots of equal irrep are joined."""
+        first, total = {}, 0
+        for key, channels in self.channels.items():
+            first[key] = total
+            total += channels * (2 * key[0] + 1)
+        return torch.cat([torch.arange(first[key] + start * (2 * key[0] + 1), first[key] + (start + mul) * (2 * key[0] + 1)) for key, start, mul in self.slots])
 
 
 def merge(*parts: Features) -> Features:

@@ -92,35 +92,48 @@ def chunk(local: Local, start: int, stop: int) -> Local:
 
 
 class BlockDiagonal:
-    """A map that mixes the channels of each irrep: per family one matrix for l > 0, whose leading parts serve every m, and one for l = 0."""
+    """A map that mixes the channels of each irrep.
+
+    Small neighbouring irreps (l > 0) share one matrix with zeros between them: one product instead of several thin ones. Its leading part serves every m.
+    """
+
+    #: Channels up to which irreps are joined.
+    JOINED = 64
 
     def __init__(self, matrices: Mapping[Key, Tensor], layout_in: LocalLayout, layout_out: LocalLayout) -> None:
         """
         Args:
             matrices: per irrep (channels in, channels out). layout_in, layout_out: of rows and columns.
         """
-        self.layout_in, self.layout_out = layout_in, layout_out
-        self.parts: list[tuple[int, Tensor | None, Tensor | None, slice, slice]] = []
+        self.parts: list[tuple[int, Tensor, list[tuple[slice, slice]]]] = []        # family, matrix, per m: columns in, columns out
         for f in (0, 1):
-            common = [k for k in layout_out.keys[f] if k in layout_in.keys[f] and k in matrices]
-            high = [k for k in common if k[0] > 0]
-            mixed = None
-            if high:
-                mixed = matrices[high[0]].new_zeros(layout_in.width(f, 1), layout_out.width(f, 1))
-                for k in high:
-                    mixed[layout_in.columns(f, k), layout_out.columns(f, k)] = matrices[k]
-            low = [k for k in common if k[0] == 0]
-            if common:
-                self.parts.append((f, mixed, matrices[low[0]] if low else None, layout_in.columns(f, low[0]) if low else slice(0, 0),
-                                   layout_out.columns(f, low[0]) if low else slice(0, 0)))
+            group: list[Key] = []
+            for key in [k for k in layout_out.keys[f] if k in layout_in.keys[f] and k in matrices]:
+                joined = sum(layout_out.layout.channels[k] for k in group) + layout_out.layout.channels[key]
+                adjacent = bool(group) and all(layout.columns(f, group[-1]).stop == layout.columns(f, key).start for layout in (layout_in, layout_out))
+                if group and not (adjacent and key[0] > 0 and joined <= self.JOINED):
+                    self._add(f, group, matrices, layout_in, layout_out)
+                    group = []
+                group.append(key)
+            if group:
+                self._add(f, group, matrices, layout_in, layout_out)
+
+    def _add(self, f: int, group: list[Key], matrices: Mapping[Key, Tensor], layout_in: LocalLayout, layout_out: LocalLayout) -> None:
+        places = [(layout_in.columns(f, k), layout_out.columns(f, k)) for k in group]
+        first, left = places[0][0].start, places[0][1].start
+        mixed = matrices[group[0]].new_zeros(places[-1][0].stop - first, places[-1][1].stop - left)
+        for key, (rows, columns) in zip(group, places):
+            mixed[rows.start - first:rows.stop - first, columns.start - left:columns.stop - left] = matrices[key]
+        ranges = []
+        for m in range(group[0][0] + 1):
+            rows, columns = next(place for key, place in reversed(list(zip(group, places))) if key[0] >= m)
+            ranges.append((slice(first, rows.stop), slice(left, columns.stop)))
+        self.parts.append((f, mixed, ranges))
 
     def add_to(self, out: Local, local: Local, keep: bool = True) -> None:
         """``out += map(local)``, row by row; ``out = map(local)`` with ``keep`` off, for irreps that stay the same."""
         beta = 1 if keep else 0
-        for f, mixed, low, columns_in, columns_out in self.parts:
-            if low is not None:
-                out[f][0][:, columns_out].addmm_(local[f][0][:, columns_in], low, beta=beta)
-            if mixed is not None:
-                for m in range(min(self.layout_in.lmax(f), self.layout_out.lmax(f)) + 1):
-                    rows, columns = self.layout_in.width(f, max(m, 1)), self.layout_out.width(f, max(m, 1))
-                    out[f][m][:, :columns].addmm_(local[f][m][:, :rows], mixed[:rows, :columns], beta=beta)
+        for f, mixed, ranges in self.parts:
+            for m, (rows, columns) in enumerate(ranges):
+                matrix = mixed[:rows.stop - rows.start, :columns.stop - columns.start]
+                out[f][m][:, columns].addmm_(local[f][m][:, rows], matrix, beta=beta)

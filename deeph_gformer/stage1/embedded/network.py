@@ -213,6 +213,5 @@ class DeepHE3Net(nn.Module):
             edge = edge_update(node, edge, p)
             if features:
                 nodes.append(Layout(node_update.irreps_out).flat(node))
-                edges.append(Layout(edge_update.irreps_out).flat(rotate(edge, p.frames, to_local=False))[p.inverse])
-        out = rotate(self.lin_edge(edge), p.frames, to_local=False)
-        return self.lin_edge.layout_out.flat(out)[p.inverse], tuple(nodes), tuple(edges)
+                edges.append(Layout(edge_update.irreps_out).flat_global(edge, p.frames)[p.inverse])
+        return self.lin_edge.layout_out.flat_global(self.lin_edge(edge), p.frames)[p.inverse], tuple(nodes), tuple(edges)
