@@ -68,7 +68,7 @@ class Layout:
         joined = torch.cat([turned[key].flatten(1) for key in self.channels], dim=1)         # irrep after irrep, then the slots' order in one go
         if self._columns is None or self._columns.device != joined.device:
             self._columns = self._column_order().to(joined.device)
-        return joined[:, self._columns]
+        return joined.index_select(1, self._columns)
 
     def _column_order(self) -> Tensor:
         """(dim,), where each component of the flat vector stands when slots of equal irrep are joined."""
