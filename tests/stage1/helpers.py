@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from e3nn.o3 import Irreps
 
 from deeph_gformer.algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from deeph_gformer.algebra.wigner import Generation
@@ -135,3 +136,8 @@ def golden_case(name: str) -> tuple[Structure, np.ndarray, BlockMatrix]:
     spinful = name.startswith("bismuthene")
     return structure, read_matrix(folder, "overlap").keys, read_matrix(GOLDEN / name / "predictions" / folder.name, "prediction", structure, spinful)
 
+
+
+def irreps_of(text: str) -> Irreps:
+    """Shorthand."""
+    return Irreps(text)
