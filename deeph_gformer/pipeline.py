@@ -262,7 +262,8 @@ def load(model: str | os.PathLike[str] | None = None, stage1: str | os.PathLike[
     """Load a model for prediction.
 
     Args:
-        model: a GFormer bundle; None runs stage 1 alone. stage1: a DeepH-E3 model folder (or a folder of several), or the bundle of a GFormer alone.
+        model: a GFormer bundle; None runs stage 1 alone.
+        stage1: a DeepH-E3 model folder (or a folder of several), or the bundle of a GFormer alone.
         device: ``cpu``, ``cuda``, ... or ``auto``. dtype: ``float32`` or ``float64``, other than that of stage 1's parameters.
         stage1_options: ``backend``, ``deephe3_root``, ``generation``, ``fill_missing`` (see :func:`deeph_gformer.stage1.load_stage1`).
 

@@ -12,9 +12,10 @@ __all__ = ["register"]
 
 def register(sub: Any) -> None:
     """Add the parsers of this area."""
-    parser = sub.add_parser("ablate", help="train and evaluate the settings of Tables 2-4", description="Trains and evaluates any of the paper's eight settings (and e3-big) "
-                            "with the same data, splits, seed and budget, and writes the table as text, Markdown, LaTeX, CSV and JSON. The same command goes on where it "
-                            "stopped; finished settings are not run again.")
+    parser = sub.add_parser(
+        "ablate", help="train and evaluate the settings of Tables 2-4",
+        description="Trains and evaluates any of the paper's eight settings (and e3-big) with the same data, splits, seed and budget, and writes the table as "
+                    "text, Markdown, LaTeX, CSV and JSON. The same command goes on where it stopped; finished settings are not run again.")
     parser.add_argument("config", nargs="?", type=pathlib.Path, metavar="CONFIG.yaml", help="settings, see --list and examples/deeph_benchmarks")
     parser.add_argument("--preprocessed", metavar="DIR", help="folder with structure folders (data.preprocessed)")
     parser.add_argument("--splits", metavar="FILE", help="split file (data.splits)")

@@ -31,13 +31,13 @@ from ..training.stage1 import train_stage1
 from ..training.stage2 import Output, split_folders, train_gformer
 from .ablation_tables import write_tables
 from .evaluate import evaluate
-from .settings import (SETTINGS, AblationConfig, both_parameters, bundle_folder, model_config, network_config, run_name, scaled_network,
-                       stage1_parameters)
+from .settings import SETTINGS, AblationConfig, both_parameters, bundle_folder, model_config, network_config, run_name, scaled_network, stage1_parameters
 
 __all__ = ["AblationConfig", "ablate"]
 
 #: What may change when an output folder is used again: more rows, test sets and seeds, and how (not what) is computed.
-FREE = {"settings", "tests", "output", "rotations", "seeds", "data.cache", *(f"{s}training.{k}" for s in ("", "stage1.") for k in ("threads", "device", "devices"))}
+FREE = {"settings", "tests", "output", "rotations", "seeds", "data.cache",
+        *(f"{s}training.{k}" for s in ("", "stage1.") for k in ("threads", "device", "devices"))}
 CONFIG_FILE, SPLIT_FILE, TEST = "ablation.json", "splits.json", "test"
 
 
@@ -64,8 +64,8 @@ def memory_hint() -> Iterator[None]:
         text = str(error).lower()
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "out of memory" not in text and "can't allocate memory" not in text:
             raise
-        raise ConfigError("out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache to disk; "
-                          "finished settings are kept, the same command goes on from here") from None
+        raise ConfigError("out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache "
+                          "to disk; finished settings are kept, the same command goes on from here") from None
 
 
 class _Ablation:
@@ -92,7 +92,8 @@ class _Ablation:
         splits = split_folders(config.data, config.seeds[0])
         self.tests = {name: find_structures(str(folder), ("hamiltonian",)) for name, folder in config.tests.items()}
         if not splits["test"] and not self.tests:
-            raise ConfigError(f"{config.data.splits or config.data.preprocessed}: the test split is empty and no further tests are given, so there is nothing to compare")
+            where = config.data.splits or config.data.preprocessed
+            raise ConfigError(f"{where}: the test split is empty and no further tests are given, so there is nothing to compare")
         for name, folders in self.tests.items():                          # test sets may overlap each other, not the splits
             check_splits({**splits, name: folders}, str(config.tests[name]))
         self.basis = basis_of([f for part in (*splits.values(), *self.tests.values()) for f in part])
@@ -103,9 +104,11 @@ class _Ablation:
             old = read_json(path)
             differ = differences(old, mine) + (["seeds[0]"] if old["seeds"][:1] != mine["seeds"][:1] else [])
             if differ:
-                raise ConfigError(f"{self.folder}: holds runs of another configuration ({', '.join(differ[:8])} differ); choose another output, or the old values")
+                listed = ", ".join(differ[:8])
+                raise ConfigError(f"{self.folder}: holds runs of another configuration ({listed} differ); choose another output, or the old values")
             if read_json(self.folder / SPLIT_FILE) != names:
-                raise ConfigError(f"{self.folder}: the splits are no longer those of its runs (structures were added, removed or renamed); choose another output")
+                raise ConfigError(f"{self.folder}: the splits are no longer those of its runs (structures were added, removed or renamed); "
+                                  "choose another output")
         write_json(self.folder / SPLIT_FILE, names)
         write_json(path, mine)
         self.has_test = bool(splits["test"])
@@ -138,8 +141,8 @@ class _Ablation:
             print(f"\n== {name}: {'resumed' if resume else 'training'} ==", flush=True)
             write_json(folder / "attempts.json", [*attempts, {"start_unix_s": time.time(), "seconds": 0.0}])
             record = train(str(folder), resume)
-            write_json(path, {"seconds": record["seconds"] + sum(a["seconds"] for a in attempts), "epochs": record["epochs"], "trained_parameters": record["parameters"],
-                              "best_val_mae_meV": record["best_val_mae_meV"]})
+            write_json(path, {"seconds": record["seconds"] + sum(a["seconds"] for a in attempts), "epochs": record["epochs"],
+                              "trained_parameters": record["parameters"], "best_val_mae_meV": record["best_val_mae_meV"]})
         self.infos[name] = read_json(path)
         return folder
 
@@ -223,7 +226,9 @@ class _Ablation:
                 lower = GFormerStage1(load_bundle(self.gformer("gformer", seed)))
             model = HamiltonianModel(lower, bundle, self.device)
             parameters = sum(p.numel() for p in bundle.model.parameters()) + (stage1_parameters(lower) if lower is not None else 0)
-        below = run_name("gformer", seed, self.config) if kind == "gformer+gformer" else "e3" if SETTINGS[kind].stage1 and kind not in ("e3", "e3-big") else None
+        below = "e3" if SETTINGS[kind].stage1 and kind not in ("e3", "e3-big") else None
+        if kind == "gformer+gformer":
+            below = run_name("gformer", seed, self.config)
         own = self.infos.get(name, {})
         if below is not None:
             stage1_seconds = self.infos.get(below, {}).get("seconds", 0.0)

@@ -22,7 +22,8 @@ __all__ = ["write_tables", "metrics_of"]
 #: Key, heading, LaTeX heading, number format.
 COLUMNS = (
     ("mae_all_meV", "MAE_all^H", r"MAE$_{all}^H$", ".4f"), ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
-    ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"), ("gauge_free_mae_all_meV", "MAE_all^H without μS", r"MAE$_{all}^H$, $\mu S$ removed", ".4f"),
+    ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"),
+    ("gauge_free_mae_all_meV", "MAE_all^H without μS", r"MAE$_{all}^H$, $\mu S$ removed", ".4f"),
     ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"), ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"))
 
 
@@ -40,7 +41,8 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
     own = next(s for s in result["structures"] if s["name"] == worst)
     return {"mae_all_meV": total["refined"]["mae_all_meV"], "mae_challenging_structure_meV": own["refined_mae_meV"],
             "mae_challenging_block_meV": result["blocks"][int(np.nanargmax(blocks))]["refined_mae_meV"],
-            "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"), "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
+            "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"),
+            "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
             "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)), "mae_elements_meV": total["refined"]["mae_elements_meV"],
             "better_than_e3_structures": sum(s["refined_mae_meV"] < b for s, b in zip(result["structures"], base)), "structures": len(base)}
 
@@ -137,7 +139,8 @@ def write_tables(folder: pathlib.Path, results: Sequence[dict[str, Any]], refere
     table = {"deeph_gformer": __version__, "reference": reference["setting"], "elements": list(basis.elements), "spinful": basis.spinful, "test_sets": sizes,
              "rows": rows, "config": to_mapping(config), "results": list(results)}
     write_json(folder / "table.json", _finite(table))
-    for name, content in (("table.txt", text), ("table.md", _markdown(rows, names, sizes)), ("table.tex", _latex(rows, names)), ("table.csv", _csv(rows, names))):
+    files = {"table.txt": text, "table.md": _markdown(rows, names, sizes), "table.tex": _latex(rows, names), "table.csv": _csv(rows, names)}
+    for name, content in files.items():
         write_text(folder / name, content)
     print("\n" + text + f"\ntables: {folder}/table.{{txt,md,tex,csv,json}}", flush=True)
     return table

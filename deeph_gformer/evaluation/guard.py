@@ -100,7 +100,8 @@ def guard_statistics(model: HamiltonianModel, train: Sequence[Graph], val: Seque
             mean[z], own = chosen.mean(axis=0), chosen.std(axis=0)
             spread[z] = np.maximum(own, np.maximum(1e-3 * np.abs(mean[z]), 1e-6))
         distances = [_distance(n, k, mean, spread) for n, k in zip(norms, kinds)]
-        table["features"] = {**_reference(distances[count:], distances, ""), "norm_mean": np.round(mean, 7).tolist(), "norm_spread": np.round(spread, 9).tolist()}
+        table["features"] = {**_reference(distances[count:], distances, ""), "norm_mean": np.round(mean, 7).tolist(),
+                             "norm_spread": np.round(spread, 9).tolist()}
     return table
 
 
@@ -129,8 +130,8 @@ class Guard:
         """
         table = self.table(model.bundle)
         if table is None:
-            raise ModelError(f"{model.bundle.path if model.bundle else 'stage 1 alone'}: no statistics of the correction are recorded, so nothing can be guarded; "
-                             "train the GFormer again with this version")
+            raise ModelError(f"{model.bundle.path if model.bundle else 'stage 1 alone'}: no statistics of the correction are recorded, so nothing can be "
+                             "guarded; train the GFormer again with this version")
         self.model, self._table, self._seen = model, table, None
 
     @staticmethod
@@ -162,14 +163,16 @@ class Guard:
             correction: its mean |ΔH|, eV.
         """
         table = self._table["correction"]
-        z = (correction * 1e3 - table["mean_meV"]) / table["spread_meV"] if table["spread_meV"] > 0 else (math.inf if correction * 1e3 > table["mean_meV"] else 0.0)
+        excess = correction * 1e3 - table["mean_meV"]
+        z = excess / table["spread_meV"] if table["spread_meV"] > 0 else (math.inf if excess > 0 else 0.0)
         out = z > LIMIT
         warning = None
         if out:
             warning = (f"the correction ({correction * 1e3:.3g} meV) is {z:.1f} standard deviations above that of validation ({table['mean_meV']:.3g} meV): "
                        "the structure is unlike those of training; --guard keeps stage 1 for it")
         elif self._seen is not None and self._seen > LIMIT:
-            warning = f"stage 1's features are {self._seen:.1f} standard deviations from those of training, so the correction may not hold; compare with --stage1-only"
+            warning = (f"stage 1's features are {self._seen:.1f} standard deviations from those of training, so the correction may not hold; "
+                       "compare with --stage1-only")
         return Judgement(z, self._seen, out, warning)
 
 

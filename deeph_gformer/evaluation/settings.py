@@ -49,7 +49,8 @@ SETTINGS: dict[str, Setting] = {
     "e3": Setting("DeepHE3", r"\textit{DeepHE3}", ""),
     "e3+e3": Setting("S1_DeepHE3 + S2_DeepHE3", _S1 + r" + $S2_{\mathrm{DeepHE3}}$", "e3"),
     "gformer": Setting("GFormer", r"\textit{GFormer}", "gformer", stage1=False, cascade=False, features=False, rotate=True, paper=True),
-    "gformer+gformer": Setting("S1_GFormer + S2_GFormer", r"$S1_{\mathrm{GFormer}}$ + $" + _G + "$", "gformer", stage1=False, features=False, rotate=True, paper=True),
+    "gformer+gformer": Setting("S1_GFormer + S2_GFormer", r"$S1_{\mathrm{GFormer}}$ + $" + _G + "$", "gformer", stage1=False, features=False, rotate=True,
+                               paper=True),
     "e3+gformer-cas": Setting("S1_DeepHE3 + S2_GFormer -cas", _S1 + " + $" + _G + r"^{-cas}$", "gformer", cascade=False),
     "e3+gformer-cov": Setting("S1_DeepHE3 + S2_GFormer -cov", _S1 + " + $" + _G + r"^{-cov}$", "gformer", features=False, paper=True,
                               changes={"alpha": 0.0, "beta": 0.0, "lam": 0.0}),
@@ -125,7 +126,8 @@ def network_config(config: AblationConfig, stage1: Stage1Provider | None) -> Sta
         return config.stage1.model
     net = stage1.folder.config
     return Stage1Config(irreps_embed=net.irreps_embed_node, irreps_mid=net.irreps_mid_node, num_blocks=net.num_block, cutoff_radius=net.r_max,
-                        spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax, spherical_basis_irreps=net.irreps_sh if net.use_sbf else "", ignore_parity=net.no_parity)
+                        spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax, spherical_basis_irreps=net.irreps_sh if net.use_sbf else "",
+                        ignore_parity=net.no_parity)
 
 
 def stage1_parameters(stage1: Stage1Provider) -> int:
@@ -172,7 +174,8 @@ def scaled_network(config: Stage1Config, targets: TargetBlocks, generation: Gene
 def both_parameters(config: AblationConfig, stage1: Stage1Provider) -> int:
     """Parameters of stage 1 and the GFormer of ``e3+gformer`` together."""
     with torch.random.fork_rng(devices=[]):
-        model = GFormer(config.model, len(stage1.targets.basis.elements), stage1.targets.irreps(stage1.parity), stage1.node_irreps, stage1.edge_irreps, stage1.cutoff)
+        model = GFormer(config.model, len(stage1.targets.basis.elements), stage1.targets.irreps(stage1.parity), stage1.node_irreps, stage1.edge_irreps,
+                        stage1.cutoff)
     return stage1_parameters(stage1) + sum(p.numel() for p in model.parameters())
 
 

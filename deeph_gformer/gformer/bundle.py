@@ -64,7 +64,8 @@ class Bundle:
         model: the network, in evaluation mode. targets: elements, shells, channels. stage1: its stage 1; None for a GFormer alone.
         cascade: True: it predicts the correction; False: the whole Hamiltonian.
         parity: whether its output irreps have parity. dtype: real type.
-        features: whether it reads stage 1's irreps. gauge: ``raw`` or ``standard``. training: free-form record (data, splits, errors in meV, settings). path: where it was read from.
+        features: whether it reads stage 1's irreps.
+        gauge: ``raw`` or ``standard``. training: free-form record (data, splits, errors in meV, settings). path: where it was read from.
     """
 
     model: GFormer

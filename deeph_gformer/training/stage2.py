@@ -1,7 +1,6 @@
 """``deeph-gformer train``: a GFormer on a frozen stage 1."""
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,9 +14,9 @@ from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
 from ..config import DataConfig, TrainConfig, to_mapping
 from ..data.dataset import Sample, basis_of, hermitian_product, load_samples, make_splits, read_splits, transpose_index
+from ..evaluation.guard import guard_statistics
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
-from ..evaluation.guard import guard_statistics
 from ..io.files import write_json
 from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
@@ -68,7 +67,8 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume:
     """Train stage 2 and write its bundle to ``<output>/bundle``.
 
     Args:
-        config: everything. stage1: frozen; None trains a GFormer that stands alone and predicts all of H. resume: go on with the run in ``config.output``. cascade: learn the correction, not all of H.
+        config: everything. stage1: frozen; None trains a GFormer that stands alone and predicts all of H.
+        resume: go on with the run in ``config.output``. cascade: learn the correction, not all of H.
         features: let stage 2 read stage 1's irreps. every: epochs between printed lines. extra: recorded in the bundle.
         output: what a GFormer without stage 1 predicts; None: every block of the data.
 
@@ -92,7 +92,8 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume:
     samples = {name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge) for name in ("train", "val")}
     everything = [*samples["train"], *samples["val"]]
     needs = f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})" if stage1 is not None else "no stage 1"
-    print(f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}", flush=True)
+    print(f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}",
+          flush=True)
     cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features)
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     irreps = (stage1.node_irreps, stage1.edge_irreps) if features and stage1 is not None else ((), ())
@@ -113,7 +114,8 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume:
                       first=stage1 if cascade and not getattr(stage1, "equivariant", True) else None)
     reference = stage1_error(samples["val"], cache, to_product, settings.hermitian) if cache.stage1 is not None else None
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"GFormer arch {config.model.arch}, {parameters:,} parameters" + (f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""), flush=True)
+    before = f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""
+    print(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}", flush=True)
     result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
     record = {"data": str(pathlib.Path(config.data.preprocessed).name), "structures": {n: len(f) for n, f in splits.items()},
               "elements_edges": sum(s.graph.edges for s in samples["train"]), "stage1_val_mae_meV": reference, "parameters": parameters,
