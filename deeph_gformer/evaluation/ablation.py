@@ -181,11 +181,11 @@ class _Ablation:
         if kind == "gformer+gformer":
             first = GFormerStage1(load_bundle(self.gformer("gformer", seed)))
         model = model_config(kind, config, len(first.node_irreps) if setting.stage1 and first is not None else self._groups())
-        if model.arch != config.model.arch:
-            print(f"{kind}: arch {model.arch} (it has no stage-1 irreps to gate)", flush=True)
         training = dataclasses.replace(config.training, seed=seed, rotate=config.training.rotate or setting.rotate)
 
         def train(output: str, resume: bool) -> dict[str, Any]:
+            if model.arch != config.model.arch:
+                print(f"{kind} uses arch: {model.arch}, it has no stage-1 irreps to gate", flush=True)
             one = TrainConfig(self.data(), model, training, config.stage1.folder if setting.stage1 else "", output)
             return train_gformer(one, first, resume=resume, cascade=setting.cascade, features=setting.features, every=self.every, extra={"setting": kind},
                                  output=self._alone())[1]

@@ -171,6 +171,8 @@ def train_stage1(config: TrainStage1Config, *, resume: bool = False, continue_fr
     if first is not None and (first.targets != targets or first.parity != (not arguments.no_parity)):
         raise ModelError(f"{first.name}: predicts other blocks than the network that is to learn its residual; model.target_blocks_type and ignore_parity "
                          "have to agree")
+    if first is not None and old is None:                       # starts where the first network is, as the GFormer does
+        torch.nn.init.zeros_(net.lin_edge.weight)
     folder = open_run(config.output, config, resume)
     write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     dtype = net.lin_edge.weight.dtype

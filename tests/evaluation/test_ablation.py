@@ -111,6 +111,15 @@ def test_second_networks_learn_the_residual(make_folder: Folder, tmp_path: pathl
     assert np.array_equal(alone.hamiltonian.values, made.stage1.values) and np.abs(alone.stage1.values).max() == 0
 
 
+def test_second_networks_start_where_the_first_is(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    """Hardly trained, every cascade equals its first network (which also says that the residual has the right sign)."""
+    values = settings(make_folder, tmp_path, settings=["e3", "e3+e3", "e3+gformer", "e3+gformer-att", "e3+gformer-cov"], rotations=0)
+    values["stage1"] = {"folder": str(write_tiny_stage1(tmp_path / "stage1")), "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12}}
+    values["training"].update(epochs=1, learning_rate=1e-12)
+    errors = [row["tests"]["twisted"]["mae_all_meV"] for row in run(values)["rows"]]
+    assert errors == pytest.approx([errors[0]] * 5, rel=1e-6) and errors[0] > 1
+
+
 def test_stopped_training_goes_on(make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted inside a training: the same command gives the weights of an unbroken run."""
     stage1 = write_tiny_stage1(tmp_path / "stage1")
