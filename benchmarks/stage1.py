@@ -40,6 +40,8 @@ NETS: dict[str, tuple[Basis, str, str, int]] = {         # basis, middle irreps,
     "bi2te3_soc": (BI2TE3, MID, "+16x1e+8x0o+8x2o+4x3e", 4),
 }
 
+FIGURES = ("official_edges_per_s", "embedded_edges_per_s", "ratio", "official_peak_bytes_per_edge", "embedded_peak_bytes_per_edge", "relative_difference")
+
 
 def network(name: str) -> tuple[NetConfig, TargetBlocks]:
     """Arguments and output channels of a net."""
@@ -47,7 +49,8 @@ def network(name: str) -> tuple[NetConfig, TargetBlocks]:
     targets = make_target_blocks(basis, "all")
     out = targets.irreps()
     harmonics = "+".join(f"1x{l}{'eo'[l % 2]}" for l in range(lmax + 1))
-    return NetConfig(len(basis.elements), "64x0e", "64x0e", harmonics, mid, mid + added, "1x0e", mid, str(out.sort().irreps.simplify()), str(out), 3, 7.4), targets
+    post = str(out.sort().irreps.simplify())
+    return NetConfig(len(basis.elements), "64x0e", "64x0e", harmonics, mid, mid + added, "1x0e", mid, post, str(out), 3, 7.4), targets
 
 
 def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
@@ -190,16 +193,15 @@ def main() -> None:
         raise SystemExit("set DEEPHE3_ROOT to a clone of DeepH-E3")
     sizes = [int(e) for e in args.edges.split(",")]
     rows = []
-    print(f"{'net':<12}{'edges':>7} {'mode':<10}{'official/s':>11}{'embedded/s':>11}{'ratio':>7}{'official kB/edge':>18}{'embedded kB/edge':>18}{'difference':>12}")
+    print(f"{'':<31}{'edges per second':>20}{'':<9}{'peak kB per edge':>20}")
+    print(f"{'net':<12}{'edges':>7} {'mode':<11}{'official':>10}{'embedded':>10}{'ratio':>8}{'official':>11}{'embedded':>10}{'difference':>12}")
     for name in args.nets.split(","):
         for edges in sizes if name == "default" else sizes[:1]:
             for mode in args.modes.split(","):
                 row = compare(name, edges, mode, args.seconds, args.threads)
                 rows.append(row)
-                number = [row[k] if row[k] is not None else float("nan") for k in ("official_edges_per_s", "embedded_edges_per_s", "ratio", "official_peak_bytes_per_edge",
-                                                                                  "embedded_peak_bytes_per_edge", "relative_difference")]
-                print(f"{name:<12}{row['edges']:>7} {mode:<10}{number[0]:>11.0f}{number[1]:>11.0f}{number[2]:>7.1f}{number[3] / 1e3:>18.1f}{number[4] / 1e3:>18.1f}{number[5]:>12.1e}",
-                      flush=True)
+                a, b, ratio, c, d, gap = (float("nan") if row[k] is None else row[k] for k in FIGURES)
+                print(f"{name:<12}{row['edges']:>7} {mode:<11}{a:>10.0f}{b:>10.0f}{ratio:>8.1f}{c / 1e3:>11.1f}{d / 1e3:>10.1f}{gap:>12.1e}", flush=True)
     if args.json:
         record = {"torch": torch.__version__, "threads": args.threads, "machine": platform.processor() or platform.machine(), "rows": rows}
         pathlib.Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

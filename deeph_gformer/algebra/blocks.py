@@ -63,7 +63,7 @@ def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> 
 class DirectSumToProduct(nn.Module):
     """DStoDP of Eq. 7 for all channels of a model, and its inverse."""
 
-    def __init__(self, targets: TargetBlocks, generation: Generation, dtype: torch.dtype = torch.get_default_dtype()) -> None:
+    def __init__(self, targets: TargetBlocks, generation: Generation, dtype: torch.dtype = torch.float32) -> None:
         """
         Args:
             targets: the channels. generation: whose Wigner symbols. dtype: real type of the direct-sum vector.

@@ -127,8 +127,8 @@ def detect_generation(state_dict: Mapping[str, torch.Tensor], where: str = "chec
         elif not first and torch.allclose(value, old, atol=tolerance, rtol=0):
             votes.setdefault("0.4", name)
         else:
-            raise ModelError(f"{where}: Wigner-3j buffer '{name}' (norm {value.norm():.4f}) fits no e3nn generation in norm and sign; the checkpoint is damaged "
-                             "or was made by a modified e3nn")
+            raise ModelError(f"{where}: Wigner-3j buffer '{name}' (norm {value.norm():.4f}) fits no e3nn generation in norm and sign; the checkpoint is "
+                             "damaged or was made by a modified e3nn")
     if len(votes) > 1:
         raise ModelError(f"{where}: Wigner-3j buffers of different e3nn generations are mixed: " + ", ".join(f"{g} ({n})" for g, n in votes.items()))
     if votes and not (undecided and "0.3" in votes):

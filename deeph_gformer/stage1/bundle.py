@@ -121,7 +121,8 @@ class ModelFolder:
         """
         if override is not None:
             if self.generation is not None and override != self.generation:
-                raise ModelError(f"{self.path}: the checkpoint's buffers are of e3nn generation {self.generation}, --e3nn-generation says {override}; leave the option out")
+                raise ModelError(f"{self.path}: the checkpoint's buffers are of e3nn generation {self.generation}, --e3nn-generation says {override}; "
+                                 "leave the option out")
             return override
         if self.generation is None:
             raise ModelError(f"{self.path}: the e3nn generation cannot be told from the checkpoint's buffers; say it with --e3nn-generation "
@@ -167,7 +168,7 @@ def _parse_build_model(path: pathlib.Path) -> NetConfig:
             required = {f.name for f in dataclasses.fields(NetConfig) if f.default is dataclasses.MISSING}
             extra, missing = sorted(set(values) - known), sorted(required - set(values))
             if extra or missing or node.args:
-                raise ModelError(f"{path}: Net(...) has unknown arguments {extra} and lacks {missing}" if not node.args else f"{path}: Net(...) has unnamed arguments")
+                raise ModelError(f"{path}: Net(...) has " + ("unnamed arguments" if node.args else f"unknown arguments {extra} and lacks {missing}"))
             config = NetConfig(**values)
             config.check(str(path))
             return config
@@ -236,11 +237,12 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
         raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: '{bad[0]}' is no tensor")
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite values; the training diverged, use an earlier checkpoint")
+            raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite values; the training diverged, "
+                             "use an earlier checkpoint")
     floating = [v.dtype for n, v in state.items() if v.is_floating_point() and n.endswith("weight") and v.numel()]
     ini = source / "train.ini"
     return ModelFolder(folder, config, targets, state, detect_generation(state, str(folder / fields.MODEL_CHECKPOINT)),
-                       floating[0] if floating else torch.float32, int(checkpoint.get("epoch", -1)), float(checkpoint.get("val_loss", float("nan"))), checkpoint,
+                       floating[0] if floating else torch.float32, int(checkpoint.get("epoch", -1)), float(checkpoint.get("val_loss", "nan")), checkpoint,
                        ini.read_text(encoding="utf-8", errors="replace") if ini.is_file() else "")
 
 
@@ -258,7 +260,8 @@ def write_model_folder(folder: str | os.PathLike[str], config: NetConfig, target
     order += tuple(f.name for f in dataclasses.fields(NetConfig) if f.name not in order and getattr(config, f.name) != f.default)
     lines = ",\n".join(f"    {name}={getattr(config, name)!r}" for name in order)
     write_text(source / "build_model.py", f"from deephe3_1 import Net\nnet = Net(\n{lines}\n)\n")
-    write_json(source / "dataset_info.json", {"spinful": basis.spinful, "index_to_Z": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types]})
+    shells = [list(s) for s in basis.orbital_types]
+    write_json(source / "dataset_info.json", {"spinful": basis.spinful, "index_to_Z": list(basis.elements), "orbital_types": shells})
     write_json(source / "target_blocks.json", targets.to_json())
     parser = configparser.ConfigParser()
     parser.read_string(train_ini)

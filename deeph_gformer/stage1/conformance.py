@@ -75,7 +75,8 @@ def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> Findin
     if len(out.node) != len(provider.node_irreps) or len(out.edge) != len(provider.edge_irreps) or not out.node:
         wrong.append(f"{len(out.node)} node and {len(out.edge)} edge groups, {len(provider.node_irreps)} and {len(provider.edge_irreps)} announced")
     for kind, rows, tensors, irreps in (("node", graph.nodes, out.node, provider.node_irreps), ("edge", graph.edges, out.edge, provider.edge_irreps)):
-        wrong += [f"{kind} irreps of group {p}: {tuple(t.shape)} instead of {(rows, i.dim)}" for p, (t, i) in enumerate(zip(tensors, irreps)) if t.shape != (rows, i.dim)]
+        wrong += [f"{kind} irreps of group {p}: {tuple(t.shape)} instead of {(rows, i.dim)}" for p, (t, i) in enumerate(zip(tensors, irreps))
+                  if t.shape != (rows, i.dim)]
     width = provider.targets.irreps().dim
     if out.direct_sum.shape != (graph.edges, width):
         wrong.append(f"direct sum: {tuple(out.direct_sum.shape)} instead of {(graph.edges, width)}")

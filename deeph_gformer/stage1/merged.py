@@ -43,7 +43,8 @@ class MergedStage1(Stage1Provider):
                 for pair, shells in channel.items():
                     if owner.setdefault((pair, shells), model.name) != model.name:
                         z = [first.targets.basis.elements[n] for n in pair]
-                        raise ModelError(f"{owner[pair, shells]} and {model.name} both predict shells {list(shells)} of elements {z}; name one of them instead of their folder")
+                        raise ModelError(f"{owner[pair, shells]} and {model.name} both predict shells {list(shells)} of elements {z}; "
+                                         "name one of them instead of their folder")
         self.models = tuple(models)
         self.targets = TargetBlocks(first.targets.basis, tuple(channel for model in models for channel in model.targets.blocks))
         self.generation, self.dtype, self.fill_missing = first.generation, first.dtype, fill_missing

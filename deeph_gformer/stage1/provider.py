@@ -75,8 +75,8 @@ class Stage1Provider(abc.ABC):
         missing = [text for text in self.targets.missing() if f"{text.partition(':')[0]}:" in present]
         if missing:
             listed = "; ".join(missing[:12]) + (f"; and {len(missing) - 12} more" if len(missing) > 12 else "")
-            raise ModelError(f"{self.name}: {len(missing)} blocks of this structure are not predicted ({listed}); add the models that predict them to the folder, "
-                             "or write zeros with --fill-missing 0")
+            raise ModelError(f"{self.name}: {len(missing)} blocks of this structure are not predicted ({listed}); add the models that predict them to the "
+                             "folder, or write zeros with --fill-missing 0")
 
     def assembly(self) -> DirectSumToProduct:
         """The DStoDP that fits this network."""
@@ -86,7 +86,7 @@ class Stage1Provider(abc.ABC):
         """Move to a device; returns self."""
         return self
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (nothing to give back is the rule)
         """Give back what the provider holds (hooks, patched modules)."""
 
     def __call__(self, graph: Graph, features: bool = True) -> Stage1Output:

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from .helpers import VARIANTS, random_graph, random_net, relative
 
 from deeph_gformer.algebra.wigner import GENERATIONS
 from deeph_gformer.data.graph import batch_graphs
 from deeph_gformer.stage1.embedded.checkpoint import official_state
 from deeph_gformer.stage1.embedded.reference import reference_forward
+
+from .helpers import VARIANTS, random_graph, random_net, relative
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from .helpers import VARIANTS, needs_official, random_graph, random_net, relative
 
 from deeph_gformer.algebra.wigner import GENERATIONS
 from deeph_gformer.data.graph import batch_graphs
 from deeph_gformer.stage1.embedded.checkpoint import official_parameters, official_state
 from deeph_gformer.stage1.official import _Batch, default_dtype, official_net, translate_state
+
+from .helpers import VARIANTS, needs_official, random_graph, random_net, relative
 
 pytestmark = [pytest.mark.official, needs_official]
 

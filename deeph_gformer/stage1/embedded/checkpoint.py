@@ -26,7 +26,11 @@ _BUFFERS = re.compile(r"(.*\.)?(output_mask|_w3j_\d+_\d+_\d+|width|offsets|tp\.t
 
 
 def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torch.Size]]:
-    """Official parameters in the order of ``Net.parameters()`` (lin_pre, conv, lin_post, sc, norm, skip_connect): (official name, our name, slice of our flat parameter, official shape)."""
+    """Official parameters in the order of ``Net.parameters()`` (lin_pre, conv, lin_post, sc, norm, skip_connect).
+
+    Yields:
+        (official name, our name, slice of our flat parameter, official shape)
+    """
     modules = dict(net.named_modules())
     for name, parameter in net.named_parameters():
         owner, _, leaf = name.rpartition(".")
@@ -80,7 +84,8 @@ def load_official_state(net: DeepHE3Net, state: Mapping[str, Tensor], where: str
     extra = [n for n, v in state.items() if n not in expected and v.numel() and not _BUFFERS.fullmatch(n)]
     wrong += [f"'{n}' {tuple(state[n].shape)} is not part of this network" for n in extra]
     if wrong:
-        raise ModelError(f"{where}: the checkpoint does not fit src/build_model.py: " + "; ".join(wrong[:6]) + (f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""))
+        more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        raise ModelError(f"{where}: the checkpoint does not fit src/build_model.py: " + "; ".join(wrong[:6]) + more)
     _check_gaussians(net, state, where)
 
 
@@ -158,11 +163,11 @@ def import_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
     if len(indices) != len(table):
         raise ModelError(f"optimizer state has {len(indices)} parameters, the network {len(table)}; train without --resume-optimizer")
     merged: dict[str, dict[str, Any]] = {}
-    for index, (_, ours, piece, shape) in zip(indices, table):
+    for index, (_, ours, piece, _) in zip(indices, table):
         entry = entries.get(index)
         if entry is None:
             continue
-        target = merged.setdefault(ours, {"step": torch.as_tensor(float(entry["step"])), "exp_avg": torch.zeros_like(own[ours]), "exp_avg_sq": torch.zeros_like(own[ours])})
+        target = merged.setdefault(ours, {"step": torch.as_tensor(float(entry["step"])), **{k: torch.zeros_like(own[ours]) for k in ("exp_avg", "exp_avg_sq")}})
         for name in ("exp_avg", "exp_avg_sq"):
             target[name].reshape(-1)[piece] = entry[name].reshape(-1).to(own[ours])
     names = list(own)

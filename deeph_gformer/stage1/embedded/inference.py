@@ -131,8 +131,8 @@ class _Run:
         """The convolution of one chunk."""
         a, b, loops = span
         p = self.p
-        return conv(conv.loops if loops else conv.regular, chunk(pair, a, b), chunk(edge, a, b), parts[loops], p.source[a:b], p.destination[a:b], p.distance[a:b],
-                    None if p.radial is None else p.radial[a:b])
+        return conv(conv.loops if loops else conv.regular, chunk(pair, a, b), chunk(edge, a, b), parts[loops], p.source[a:b], p.destination[a:b],
+                    p.distance[a:b], None if p.radial is None else p.radial[a:b])
 
     def update_nodes(self, update: NodeUpdate, conv: ConvolutionPlan, node: Features, pair: Local, edge: Local) -> Features:
         """Eq. 1, first line."""

@@ -1,4 +1,4 @@
-"""Spherical features of the engine: one tensor (rows, 2 l + 1, channels) per irrep, instead of e3nn's flat vector."""
+"""Features of the engine (:mod:`deeph_gformer.algebra.layout`) between global axes and edge frames."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -7,58 +7,18 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
+from ...algebra.layout import Features, Key, merge
+from ...algebra.layout import Layout as FeatureLayout
+
 __all__ = ["Key", "Features", "Layout", "merge", "rotate"]
 
-Key = tuple[int, int]                 # (l, parity)
-Features = dict[Key, Tensor]          # (rows, 2 l + 1, channels)
 
-
-class Layout:
-    """Where the slots ``mul x ir`` of some irreps stand in :data:`Features`: slots of equal irrep are joined, in their order.
-
-    Attributes:
-        irreps: as given. slots: per slot (key, first channel, multiplicity). channels: per key, in order of first appearance.
-    """
+class Layout(FeatureLayout):
+    """A layout that also turns features on their way into e3nn's flat vector."""
 
     def __init__(self, irreps: Irreps | str) -> None:
-        self.irreps = Irreps(irreps)
-        self.channels: dict[Key, int] = {}
-        self.slots: list[tuple[Key, int, int]] = []
-        for mul, ir in self.irreps:
-            key = (ir.l, ir.p)
-            start = self.channels.get(key, 0)
-            self.slots.append((key, start, mul))
-            self.channels[key] = start + mul
+        super().__init__(irreps)
         self._columns: Tensor | None = None
-
-    @property
-    def lmax(self) -> int:
-        """Largest l."""
-        return max((l for l, _ in self.channels), default=0)
-
-    def multiplicity_index(self) -> dict[Key, Tensor]:
-        """Per key (channels,), the place of each channel in a vector with one number per multiplicity (e3nn's slot order)."""
-        index: dict[Key, list[int]] = {key: [] for key in self.channels}
-        start = 0
-        for key, _, mul in self.slots:
-            index[key] += range(start, start + mul)
-            start += mul
-        return {key: torch.tensor(value, dtype=torch.int64) for key, value in index.items()}
-
-    def split(self, flat: Tensor) -> Features:
-        """e3nn's flat layout (rows, dim) to features."""
-        parts: dict[Key, list[Tensor]] = {key: [] for key in self.channels}
-        start = 0
-        for key, _, mul in self.slots:
-            dim = 2 * key[0] + 1
-            parts[key].append(flat[:, start:start + mul * dim].reshape(len(flat), mul, dim).transpose(1, 2))
-            start += mul * dim
-        return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in parts.items()}
-
-    def flat(self, features: Features) -> Tensor:
-        """Features to e3nn's flat layout (rows, dim)."""
-        parts = [features[key][:, :, start:start + mul].transpose(1, 2).flatten(1) for key, start, mul in self.slots]
-        return torch.cat(parts, dim=1)
 
     def flat_global(self, features: Features, frames: list[Tensor]) -> Tensor:
         """Features in edge frames to e3nn's flat layout in global axes (rows, dim); ``frames`` as in :func:`rotate`."""
@@ -77,15 +37,6 @@ class Layout:
             first[key] = total
             total += channels * (2 * key[0] + 1)
         return torch.cat([torch.arange(first[key] + start * (2 * key[0] + 1), first[key] + (start + mul) * (2 * key[0] + 1)) for key, start, mul in self.slots])
-
-
-def merge(*parts: Features) -> Features:
-    """Concatenate channels, part after part."""
-    out: dict[Key, list[Tensor]] = {}
-    for part in parts:
-        for key, value in part.items():
-            out.setdefault(key, []).append(value)
-    return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in out.items()}
 
 
 def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Features:

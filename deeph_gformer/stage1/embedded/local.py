@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 

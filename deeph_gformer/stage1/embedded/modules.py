@@ -203,7 +203,7 @@ class LayerNorm(nn.Module):
     def forward(self, features: Features, segments: Segments, frames: list[Tensor] | None = None) -> Features:
         """Normalise; ``frames`` turn the rows into edge frames, where the features are in such."""
         out = {}
-        for n, (key, channels) in enumerate(self.layout.channels.items()):
+        for n, key in enumerate(self.layout.channels):
             value = features[key]
             slots = [(start, mul) for other, start, mul in self.layout.slots if other == key]
             if len(slots) == 1:
@@ -263,7 +263,8 @@ class Gate(nn.Module):
             used[ir.l, ir.p] = start + mul
         self.scalar_count = len(scalars)
         self.gated = [((ir.l, ir.p), mul) for mul, ir in gated]
-        moment = {name: float(normalize2mom(function).cst) for name, function in (("silu", nn.functional.silu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid))}
+        functions = (("silu", nn.functional.silu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid))
+        moment = {name: float(normalize2mom(function).cst) for name, function in functions}
         self.act = {p: (function, moment[name]) for p, function, name in ((1, nn.functional.silu, "silu"), (-1, torch.tanh, "tanh"))}
         self.gate_act = {p: (function, moment[name]) for p, function, name in ((1, torch.sigmoid, "sigmoid"), (-1, torch.tanh, "tanh"))}
 

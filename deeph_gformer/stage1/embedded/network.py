@@ -139,7 +139,8 @@ class DeepHE3Net(nn.Module):
         self.node_update_blocks, self.edge_update_blocks = nn.ModuleList(), nn.ModuleList()
         for number in range(config.num_block):
             last = number == config.num_block - 1
-            update = NodeUpdate(config, node, node + node + edge, Irreps(config.irreps_post_node if last else config.irreps_mid_node), config.num_species, generation)
+            update = NodeUpdate(config, node, node + node + edge, Irreps(config.irreps_post_node if last else config.irreps_mid_node),
+                                config.num_species, generation)
             node = update.irreps_out
             self.node_update_blocks.append(update)
             edge_update = EdgeUpdate(config, edge, node + node + edge, Irreps(config.irreps_post_edge if last else config.irreps_mid_edge),

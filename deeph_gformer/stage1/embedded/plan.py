@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .convolution import EdgeTensorProduct
 from .layout import Features, Key
-from .local import BlockDiagonal, Local, LocalLayout, signs
+from .local import Local, LocalLayout, signs
 from .modules import ChannelLinear, LayerNorm, Segments
 from .network import _Update
 
@@ -195,7 +195,6 @@ class NormPlan:
         self.layout = LocalLayout(norm.layout.irreps, parity)
         self.eps, self.bias = norm.eps, norm.bias
         like = norm.weight
-        self.slots = [{l: [s for s in norm.layout.slots if s[0] in self.layout.keys[f] and s[0][0] == l] for l in range(self.layout.lmax(f) + 1)} for f in (0, 1)]
         self.average: list[Tensor] = []
         self.spread: list[Tensor] = []
         self.weight: list[Tensor] = []

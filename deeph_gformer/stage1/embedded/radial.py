@@ -25,7 +25,7 @@ def bessel_zeros(l: int, count: int) -> tuple[float, ...]:
     """The first ``count`` positive zeros of j_l, rounded to float32; those of j_l lie between neighbouring zeros of j_(l-1)."""
     zeros = np.arange(1, count + l + 1) * np.pi
     for order in range(1, l + 1):
-        zeros = np.array([brentq(lambda r: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16) for a, b in zip(zeros[:-1], zeros[1:])])
+        zeros = np.array([brentq(lambda r, order=order: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16) for a, b in zip(zeros[:-1], zeros[1:])])
     return tuple(float(z) for z in zeros[:count].astype(np.float32))
 
 

@@ -48,7 +48,8 @@ def tensor_product(x: Tensor, y: Tensor, irreps_x: Irreps, irreps_y: Irreps, irr
     """``SeparateWeightTensorProduct``: x (E, irreps_x.dim) times y (E, irreps_y.dim); weights path after path, (mul_x, mul_out) and (mul_y, mul_out)."""
     xs, ys = slots(x, irreps_x), slots(y, irreps_y)
     out = [x.new_zeros(len(x), mul, ir.dim) for mul, ir in irreps_out]
-    paths = [(a, b, c) for a, (_, ir1) in enumerate(irreps_x) for b, (_, ir2) in enumerate(irreps_y) for c, (_, ir3) in enumerate(irreps_out) if ir3 in ir1 * ir2]
+    paths = [(a, b, c) for a, (_, ir1) in enumerate(irreps_x) for b, (_, ir2) in enumerate(irreps_y) for c, (_, ir3) in enumerate(irreps_out)
+             if ir3 in ir1 * ir2]
     for number, (a, b, c) in enumerate(paths):
         into = [(i, j) for i, j, k in paths if k == c]
         factor = path_weights([irreps_x[i].mul * irreps_y[j].mul for i, j in into], generation)[into.index((a, b))]
@@ -150,14 +151,15 @@ def _convolution(state: State, name: str, x: Tensor, y: Tensor, distance: Tensor
                  generation: Generation) -> tuple[Tensor, Irreps]:
     scalars, gates, gated = _gate_plan(irreps_x, irreps_y, wanted)
     between = (scalars + gates + gated).sort().irreps.simplify()
-    z = tensor_product(x, y, irreps_x, irreps_y, between, list(_numbered(state, f"{name}.tp.weights1")), list(_numbered(state, f"{name}.tp.weights2")), generation)
+    weights1, weights2 = (list(_numbered(state, f"{name}.tp.weights{n}")) for n in (1, 2))
+    z = tensor_product(x, y, irreps_x, irreps_y, between, weights1, weights2, generation)
     irreps = scalars + gated
     z = gate(z, scalars, gates, gated)
     hidden = distance
     for layer in (0, 2, 4):
         hidden = torch.nn.functional.linear(hidden, state[f"{name}.fc.{layer}.weight"], state[f"{name}.fc.{layer}.bias"])
         hidden = torch.nn.functional.silu(hidden) if layer < 4 else hidden
-    factors = torch.cat([hidden[:, s].repeat_interleave(ir.dim, dim=1) for s, (_, ir) in zip(Irreps([(mul, "0e") for mul, _ in irreps]).slices(), irreps)], dim=1)
+    factors = torch.cat([part.repeat_interleave(ir.dim, dim=1) for part, (_, ir) in zip(hidden.split([mul for mul, _ in irreps], dim=1), irreps)], dim=1)
     return z * factors, irreps
 
 
@@ -188,7 +190,8 @@ def reference_forward(config: NetConfig, generation: Generation, state: State, g
     distance = gaussians(length, config.r_max, config.num_basis)
     nodes, edges = [], []
 
-    def update(name: str, wanted: str, x: Tensor, irreps_x: Irreps, kind: Tensor, kinds: int, batch: Tensor, messages: Callable[[Tensor], Tensor], gather: bool) -> tuple[Tensor, Irreps]:
+    def update(name: str, wanted: str, x: Tensor, irreps_x: Irreps, kind: Tensor, kinds: int, batch: Tensor, messages: Callable[[Tensor], Tensor],
+               gather: bool) -> tuple[Tensor, Irreps]:
         pre = linear(x, irreps_x, irreps_x, state[f"{name}.lin_pre.weight"], state[f"{name}.lin_pre.bias"], generation)
         z, out = _convolution(state, f"{name}.conv", messages(pre), y, distance, node_irreps + node_irreps + edge_irreps, harmonics, Irreps(wanted), generation)
         if gather:
@@ -201,8 +204,8 @@ def reference_forward(config: NetConfig, generation: Generation, state: State, g
 
     for p in range(config.num_block):
         last = p == config.num_block - 1
-        node, node_irreps = update(f"node_update_blocks.{p}", config.irreps_post_node if last else config.irreps_mid_node, node, node_irreps, graph.node_type, types,
-                                   graph.node_batch, lambda pre, edge=edge: torch.cat([pre[i], pre[j], edge], dim=1), True)  # type: ignore[misc]
+        node, node_irreps = update(f"node_update_blocks.{p}", config.irreps_post_node if last else config.irreps_mid_node, node, node_irreps,
+                                   graph.node_type, types, graph.node_batch, lambda pre, edge=edge: torch.cat([pre[i], pre[j], edge], dim=1), True)  # type: ignore[misc]
         nodes.append(node)
         edge, edge_irreps = update(f"edge_update_blocks.{p}", config.irreps_post_edge if last else config.irreps_mid_edge, edge, edge_irreps,
                                    graph.node_type[i] * types + graph.node_type[j], types**2, graph.node_batch[i],
