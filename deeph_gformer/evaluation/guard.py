@@ -75,9 +75,17 @@ def guard_statistics(model: HamiltonianModel, train: Sequence[Graph], val: Seque
     """
     if model.stage1 is None:
         return {}
-    seen: list[tuple[Graph, Stage1Output]] = []
+    stage1 = model.stage1
+    norms: list[NDArray[np.float64]] = []
+    kinds: list[NDArray[np.int64]] = []
     corrections: list[list[float]] = []
-    before, model.observe = model.observe, lambda graph, out: seen.append((graph, out._replace(edge=())))
+
+    def look(graph: Graph, out: Stage1Output) -> None:
+        if out.node:
+            norms.append(feature_norms(out, stage1))
+            kinds.append(graph.node_type.cpu().numpy())
+
+    before, model.observe = model.observe, look
     try:
         for part in (_pick(train), _pick(val)):
             values = []
@@ -89,9 +97,7 @@ def guard_statistics(model: HamiltonianModel, train: Sequence[Graph], val: Seque
         model.observe = before
     table: dict[str, Any] = {"structures": {"train": len(corrections[0]), "val": len(corrections[1])},
                              "correction": _reference(corrections[1], [*corrections[0], *corrections[1]], "_meV")}
-    if seen and seen[0][1].node:
-        norms = [feature_norms(out, model.stage1) for _, out in seen]
-        kinds = [graph.node_type.cpu().numpy() for graph, _ in seen]
+    if norms:
         count, elements = len(corrections[0]), len(model.targets.basis.elements)
         rows, owner = np.concatenate(norms[:count]), np.concatenate(kinds[:count])
         mean, spread = np.zeros((elements, rows.shape[1])), np.ones((elements, rows.shape[1]))

@@ -18,7 +18,7 @@ from ..evaluation.guard import guard_statistics
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
 from ..io.files import write_json
-from ..pipeline import HamiltonianModel, identify
+from ..pipeline import HamiltonianModel, identify, resolve_device
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, feature_bytes, triplets_of
 from .module import Stage2Task, masked_loss
@@ -124,7 +124,7 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume:
     used = stage1 if features or cascade else None
     bundle = Bundle(model.eval().requires_grad_(False), out.targets, identify(used) if used is not None else None, out.generation, cascade, out.parity,
                     out.dtype, config.data.gauge, features, record, folder / "bundle")
-    both = HamiltonianModel(used, bundle)
+    both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
     save_bundle(folder / "bundle", bundle)
     return both, record

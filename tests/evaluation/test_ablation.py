@@ -15,16 +15,22 @@ import torch
 import deeph_gformer
 from deeph_gformer.cli import main
 from deeph_gformer.commands.ablation import nest
-from deeph_gformer.config import from_mapping, load_yaml
-from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.config import GFormerConfig, TrainingConfig, from_mapping, load_yaml
+from deeph_gformer.data.dataset import load_sample
+from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.evaluation import ablation
 from deeph_gformer.evaluation.ablation import AblationConfig, ablate, memory_hint
 from deeph_gformer.evaluation.ablation_tables import metrics_of
-from deeph_gformer.evaluation.settings import SETTINGS, model_config, scaled_network
-from deeph_gformer.gformer.bundle import load_bundle
+from deeph_gformer.evaluation.settings import SETTINGS, model_config, scaled_network, stage1_parameters
+from deeph_gformer.gformer.bundle import Bundle, load_bundle
+from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.io import read_matrix
 from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel
 from deeph_gformer.stage1 import load_stage1
+from deeph_gformer.stage1.cascade import CascadedStage1
+from deeph_gformer.stage1.conformance import check_provider
+from deeph_gformer.training.batches import FeatureCache, collate, rotate_batch, triplets_of
+from deeph_gformer.training.module import Stage2Task
 
 from ..conftest import ROOT, write_tiny_stage1
 
@@ -109,6 +115,10 @@ def test_second_networks_learn_the_residual(make_folder: Folder, tmp_path: pathl
     assert np.abs(made.hamiltonian.values - truth.values).mean() * 1e3 == pytest.approx(seen, rel=1e-6)
     alone = deeph_gformer.load(out / "gformer" / "bundle").predict(folder, edges="hamiltonians")
     assert np.array_equal(alone.hamiltonian.values, made.stage1.values) and np.abs(alone.stage1.values).max() == 0
+    other = load_bundle(out / "gformer" / "bundle")
+    other.model.embedding.node.bias += 0.1
+    with pytest.raises(ModelError, match="its parameters differ"):
+        HamiltonianModel(GFormerStage1(other), load_bundle(out / "gformer+gformer" / "bundle"))
 
 
 def test_second_networks_start_where_the_first_is(make_folder: Folder, tmp_path: pathlib.Path) -> None:
@@ -147,6 +157,38 @@ def test_stopped_training_goes_on(make_folder: Folder, tmp_path: pathlib.Path, m
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     attempts = json.loads((tmp_path / "out" / "e3+gformer" / "attempts.json").read_text())
     assert len(attempts) == 2 and table["rows"][0]["own_training_seconds"] >= attempts[0]["seconds"] > 0
+
+
+def test_first_gformer_is_run_again_on_rotated_structures(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
+    """It is not equivariant: turning its output by Wigner-D would give the second network residuals that no prediction has."""
+    provider = load_stage1(tiny_stage1)
+    sample = load_sample(make_folder(atoms=2), provider.targets, "hamiltonians", torch.float64)
+    config = from_mapping(GFormerConfig, {**SMALL, "arch": "paper"})
+    models = [GFormer(config, 2, provider.targets.irreps()).double() for _ in range(2)]
+    with torch.no_grad():
+        for parameter in models[0].parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    first = GFormerStage1(Bundle(models[0], provider.targets, None, provider.generation, cascade=False, dtype=torch.float64, features=False))
+    to_product, training = provider.assembly(), TrainingConfig(rotate=True, seed=5)
+    batch = collate([sample], [FeatureCache(first, "off", features=False).get(sample)], triplets_of([sample]))
+    task = Stage2Task(models[1], to_product, training, 1, 1.0, cascade=True, first=first).train()
+    turned = rotate_batch(batch, to_product, (), (), provider.targets.irreps(), (5, 0))
+    expected = to_product(first(turned.graph).direct_sum) - turned.label
+    assert torch.allclose(task.error(batch), expected, atol=1e-12)
+    assert not torch.allclose(to_product(turned.direct_sum) - turned.label, expected, atol=1e-3)
+    assert torch.equal(task.eval().error(batch), to_product(batch.direct_sum) - batch.label)
+
+
+def test_cascade_is_a_stage_1(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    """Two networks in a row pass the conformance check; networks of different conventions are not added."""
+    one, two = (load_stage1(write_tiny_stage1(tmp_path / str(n), seed=n)) for n in range(2))
+    both = CascadedStage1(one, two)
+    _, graph, _ = HamiltonianModel(one).read(make_folder(atoms=2))
+    assert torch.equal(both(graph).direct_sum, one(graph).direct_sum + two(graph).direct_sum)
+    check_provider(both, graph)
+    assert stage1_parameters(both) == stage1_parameters(one) + stage1_parameters(two) > 1000
+    with pytest.raises(ModelError, match="different floating types"):
+        CascadedStage1(one, load_stage1(tmp_path / "1", dtype=torch.float32))
 
 
 def test_seeds_repeat_a_setting(make_folder: Folder, tmp_path: pathlib.Path) -> None:
@@ -325,13 +367,9 @@ def test_model_config_of_each_setting() -> None:
     assert model_config("gformer", paper, 3).arch == "paper"
 
 
-def test_identity_of_a_gformer_below(make_folder: Folder, tmp_path: pathlib.Path) -> None:
-    """A correction trained on one GFormer is refused on another, and a correction cannot be a stage 1."""
-    from deeph_gformer.errors import ModelError
-
+def test_a_correction_is_no_stage_1(tmp_path: pathlib.Path) -> None:
     from ..test_pipeline import make_bundle
 
     stage1 = write_tiny_stage1(tmp_path / "s")
     with pytest.raises(ModelError, match="cannot be a stage 1"):
         GFormerStage1(load_bundle(make_bundle(stage1, tmp_path / "b")))
-    assert load_stage1(stage1).parity
