@@ -166,6 +166,8 @@ def scaled_network(config: Stage1Config, targets: TargetBlocks, generation: Gene
         candidate = scaled(factor)
         count = _count(candidate, targets, generation)
         found.append((abs(count - goal), count, candidate))
+        if abs(count - goal) < 0.02 * goal:
+            break
         low, high = (factor, high) if count < goal else (low, factor)
     _, count, best = min(found, key=lambda f: f[0])
     return best, count

@@ -61,6 +61,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 def test_all_settings(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every row is trained, read back, evaluated on both test sets and written; a second call only reads."""
     values = settings(make_folder, tmp_path, settings=[*SETTINGS])
+    values["training"]["epochs"] = values["stage1"]["training"]["epochs"] = 1
     table = run(values)
     out = tmp_path / "out"
     rows = {row["setting"]: row for row in table["rows"]}
@@ -122,20 +123,21 @@ def test_second_networks_learn_the_residual(make_folder: Folder, tmp_path: pathl
 
 
 def test_second_networks_start_where_the_first_is(make_folder: Folder, tmp_path: pathlib.Path) -> None:
-    """Hardly trained, every cascade equals its first network (which also says that the residual has the right sign)."""
-    values = settings(make_folder, tmp_path, settings=["e3", "e3+e3", "e3+gformer", "e3+gformer-att", "e3+gformer-cov"], rotations=0)
+    """Hardly trained, every cascade equals its first network."""
+    values = settings(make_folder, tmp_path, settings=["e3", "e3+e3", "e3+gformer", "e3+gformer-cov"], rotations=0)
     values["stage1"] = {"folder": str(write_tiny_stage1(tmp_path / "stage1")), "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12}}
     values["training"].update(epochs=1, learning_rate=1e-12)
     errors = [row["tests"]["twisted"]["mae_all_meV"] for row in run(values)["rows"]]
-    assert errors == pytest.approx([errors[0]] * 5, rel=1e-6) and errors[0] > 1
+    assert errors == pytest.approx([errors[0]] * 4, rel=1e-6) and errors[0] > 1
 
 
-def test_stopped_training_goes_on(make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["e3+gformer", "e3"])
+def test_stopped_training_goes_on(make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Interrupted inside a training: the same command gives the weights of an unbroken run."""
-    stage1 = write_tiny_stage1(tmp_path / "stage1")
-    values = settings(make_folder, tmp_path, settings=["e3+gformer"])
-    values["stage1"] = {"folder": str(stage1)}
-    values["training"]["epochs"] = 4
+    values = settings(make_folder, tmp_path, settings=[kind], rotations=0)
+    values["training"]["epochs"] = values["stage1"]["training"]["epochs"] = 3
+    if kind != "e3":
+        values["stage1"] = {"folder": str(write_tiny_stage1(tmp_path / "stage1"))}
     run({**values, "output": str(tmp_path / "whole")})
     from deeph_gformer.training.run import EpochLine
 
@@ -143,19 +145,19 @@ def test_stopped_training_goes_on(make_folder: Folder, tmp_path: pathlib.Path, m
 
     def stop(self: Any, trainer: Any, module: Any) -> None:
         old(self, trainer, module)
-        if trainer.current_epoch == 2:                                 # the checkpoint of this epoch is not there yet
+        if trainer.current_epoch == 1:                                 # the checkpoint of this epoch is not there yet
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
         patch.setattr(EpochLine, "on_train_epoch_end", stop)
         with pytest.raises(RuntimeError, match="power cut"):
             run(values)
-    assert not (tmp_path / "out" / "e3+gformer" / "finished.json").exists()
-    assert torch.load(tmp_path / "out" / "e3+gformer" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] in (1, 2)
+    last = [tmp_path / o / kind / "checkpoints" / "last.ckpt" for o in ("whole", "out")]
+    assert not (tmp_path / "out" / kind / "finished.json").exists() and torch.load(last[1], weights_only=True)["epoch"] in (0, 1)
     table = run(values)
-    weights = [load_bundle(tmp_path / o / "e3+gformer" / "bundle").model.state_dict() for o in ("whole", "out")]
+    weights = [torch.load(path, weights_only=True)["state_dict"] for path in last]
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
-    attempts = json.loads((tmp_path / "out" / "e3+gformer" / "attempts.json").read_text())
+    attempts = json.loads((tmp_path / "out" / kind / "attempts.json").read_text())
     assert len(attempts) == 2 and table["rows"][0]["own_training_seconds"] >= attempts[0]["seconds"] > 0
 
 
