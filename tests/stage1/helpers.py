@@ -126,6 +126,7 @@ def random_net(config: NetConfig, generation: Generation, seed: int = 0, dtype: 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest difference over largest value."""
+    a, b = a.detach(), b.detach()
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-300)) if b.numel() else 0.0
 
 

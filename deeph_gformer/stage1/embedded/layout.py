@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...algebra.layout import Features, Key, merge
 from ...algebra.layout import Layout as FeatureLayout
+from ...algebra.layout import rotate as turn
 
 __all__ = ["Key", "Features", "Layout", "merge", "rotate"]
 
@@ -46,12 +47,4 @@ def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Feat
         features: rows are edges. frames: per l (E, 2 l + 1, 2 l + 1), global to local (the transposed :func:`deeph_gformer.algebra.rotation.edge_frames`).
         to_local: into the frames, else out of them.
     """
-    table = list(frames)
-    out = {}
-    for key, value in features.items():
-        l = key[0]
-        if l == 0:
-            out[key] = value
-        else:
-            out[key] = torch.bmm(table[l] if to_local else table[l].transpose(1, 2), value)
-    return out
+    return turn(features, frames, not to_local)
