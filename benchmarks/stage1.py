@@ -3,6 +3,7 @@
 Every measurement runs in a process of its own. Time: the best of several passes after warm-up, structure-dependent preparation included.
 Memory: the resident peak during the first pass over the graph minus what was resident before it (after warm-up on a small graph).
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,14 +34,21 @@ from deeph_gformer.stage1.embedded.network import DeepHE3Net
 MID = "64x0e+32x1o+16x2e+8x3o+8x4e"
 CARBON = Basis((6,), ((0, 0, 1, 1, 2),), False)
 BI2TE3 = Basis((83, 52), ((0, 0, 0, 1, 1, 2, 2), (0, 0, 0, 1, 1, 2, 2)), True)
-NETS: dict[str, tuple[Basis, str, str, int]] = {         # basis, middle irreps, irreps added to the last node features, lmax of the harmonics
+NETS: dict[str, tuple[Basis, str, str, int]] = {  # basis, middle irreps, irreps added to the last node features, lmax of the harmonics
     "default": (CARBON, MID, "", 4),
     "lmax5": (CARBON, MID + "+4x5o", "", 5),
     "lmax6": (CARBON, MID + "+4x5o+4x6e", "", 6),
     "bi2te3_soc": (BI2TE3, MID, "+16x1e+8x0o+8x2o+4x3e", 4),
 }
 
-FIGURES = ("official_edges_per_s", "embedded_edges_per_s", "ratio", "official_peak_bytes_per_edge", "embedded_peak_bytes_per_edge", "relative_difference")
+FIGURES = (
+    "official_edges_per_s",
+    "embedded_edges_per_s",
+    "ratio",
+    "official_peak_bytes_per_edge",
+    "embedded_peak_bytes_per_edge",
+    "relative_difference",
+)
 
 
 def network(name: str) -> tuple[NetConfig, TargetBlocks]:
@@ -59,7 +67,13 @@ def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
         a, height, sites = 2.46, 20.0, [(6, 1 / 3, 2 / 3, 10.0), (6, 2 / 3, 1 / 3, 10.0)]
     else:
         a, height = 4.38, 30.0
-        sites = [(52, 0.0, 0.0, 10.0), (83, 1 / 3, 2 / 3, 11.74), (52, 2 / 3, 1 / 3, 13.76), (83, 0.0, 0.0, 15.78), (52, 1 / 3, 2 / 3, 17.52)]
+        sites = [
+            (52, 0.0, 0.0, 10.0),
+            (83, 1 / 3, 2 / 3, 11.74),
+            (52, 2 / 3, 1 / 3, 13.76),
+            (83, 0.0, 0.0, 15.78),
+            (52, 1 / 3, 2 / 3, 17.52),
+        ]
     cell = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, height]])
     best: tuple[Structure, np.ndarray] | None = None
     for n in range(1, 60):
@@ -71,7 +85,9 @@ def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
         own = np.arange(len(numbers))
         keys = np.concatenate([np.c_[cells, i, j], np.c_[np.zeros((len(own), 3), dtype=int), own, own]]).astype(np.int64)
         types = tuple(basis.orbital_types[basis.elements.index(z)] for z in numbers.tolist())
-        made = Structure(name=f"{chemical_symbols[numbers[0]]}{len(numbers)}", lattice=lattice, positions=positions, numbers=numbers, orbital_types=types)
+        made = Structure(
+            name=f"{chemical_symbols[numbers[0]]}{len(numbers)}", lattice=lattice, positions=positions, numbers=numbers, orbital_types=types
+        )
         if best is None or abs(len(keys) - edges) < abs(len(best[1]) - edges):
             best = made, keys
         if len(keys) > edges:
@@ -177,7 +193,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", default="default,lmax5,lmax6,bi2te3_soc", help="comma-separated: " + ", ".join(NETS))
-    parser.add_argument("--edges", default="1000,20000", help="about how many edges, comma-separated (nets other than default: the first only)")
+    parser.add_argument(
+        "--edges", default="1000,20000", help="about how many edges, comma-separated (nets other than default: the first only)"
+    )
     parser.add_argument("--modes", default="inference,training", help="inference, training (forward and backward)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="time spent on each measurement")
@@ -194,14 +212,19 @@ def main() -> None:
     sizes = [int(e) for e in args.edges.split(",")]
     rows = []
     print(f"{'':<31}{'edges per second':>20}{'':<9}{'peak kB per edge':>20}")
-    print(f"{'net':<12}{'edges':>7} {'mode':<11}{'official':>10}{'embedded':>10}{'ratio':>8}{'official':>11}{'embedded':>10}{'difference':>12}")
+    print(
+        f"{'net':<12}{'edges':>7} {'mode':<11}{'official':>10}{'embedded':>10}{'ratio':>8}{'official':>11}{'embedded':>10}{'difference':>12}"
+    )
     for name in args.nets.split(","):
         for edges in sizes if name == "default" else sizes[:1]:
             for mode in args.modes.split(","):
                 row = compare(name, edges, mode, args.seconds, args.threads)
                 rows.append(row)
                 a, b, ratio, c, d, gap = (float("nan") if row[k] is None else row[k] for k in FIGURES)
-                print(f"{name:<12}{row['edges']:>7} {mode:<11}{a:>10.0f}{b:>10.0f}{ratio:>8.1f}{c / 1e3:>11.1f}{d / 1e3:>10.1f}{gap:>12.1e}", flush=True)
+                print(
+                    f"{name:<12}{row['edges']:>7} {mode:<11}{a:>10.0f}{b:>10.0f}{ratio:>8.1f}{c / 1e3:>11.1f}{d / 1e3:>10.1f}{gap:>12.1e}",
+                    flush=True,
+                )
     if args.json:
         record = {"torch": torch.__version__, "threads": args.threads, "machine": platform.processor() or platform.machine(), "rows": rows}
         pathlib.Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@
 >>> model = deeph_gformer.load("examples/graphene/gformer", stage1="examples/graphene/stage1")   # doctest: +SKIP
 >>> model.predict("examples/graphene/structures/0030").hamiltonian                                # doctest: +SKIP
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from .inference.refine import refine
     from .pipeline import HamiltonianModel, Prediction, load
 
-_HOMES = {"load": "pipeline", "HamiltonianModel": "pipeline", "Prediction": "pipeline", "refine": "inference.refine", "GFormerError": "errors"}
+_HOMES = {
+    "load": "pipeline",
+    "HamiltonianModel": "pipeline",
+    "Prediction": "pipeline",
+    "refine": "inference.refine",
+    "GFormerError": "errors",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
 """``python -m deeph_gformer``: the same as the command ``deeph-gformer``."""
+
 import sys
 
 from .cli import main

@@ -1,4 +1,5 @@
 """The command line: ``deeph-gformer VERB ...``; the verbs are in :mod:`deeph_gformer.commands`."""
+
 from __future__ import annotations
 
 import argparse
@@ -16,7 +17,9 @@ _AREAS = ("core", "ablation", "interop", "overlap", "physics")
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every sub-command."""
-    parser = argparse.ArgumentParser(prog="deeph-gformer", description="Refine DeepH-E3 Hamiltonians with a non-linear 3D graph Transformer.")
+    parser = argparse.ArgumentParser(
+        prog="deeph-gformer", description="Refine DeepH-E3 Hamiltonians with a non-linear 3D graph Transformer."
+    )
     parser.add_argument("--version", action="version", version=f"deeph-gformer {__version__}")
     sub = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for area in _AREAS:

@@ -1,4 +1,5 @@
 """Hyper-parameters: frozen dataclasses with a docstring under every field, and a strict YAML reader ("did you mean ...?")."""
+
 from __future__ import annotations
 
 import ast
@@ -13,7 +14,18 @@ from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError
 
-__all__ = ["GFormerConfig", "Stage1Config", "TrainingConfig", "DataConfig", "TrainConfig", "TrainStage1Config", "from_mapping", "load_yaml", "to_mapping", "field_docs"]
+__all__ = [
+    "GFormerConfig",
+    "Stage1Config",
+    "TrainingConfig",
+    "DataConfig",
+    "TrainConfig",
+    "TrainStage1Config",
+    "from_mapping",
+    "load_yaml",
+    "to_mapping",
+    "field_docs",
+]
 
 T = TypeVar("T")
 
@@ -173,8 +185,11 @@ class TrainStage1Config:
 def field_docs(kind: type) -> dict[str, str]:
     """The docstring under each field of a configuration class (they are also the documentation)."""
     body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
-    return {a.target.id: b.value.value for a, b in zip(body, body[1:])
-            if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr) and isinstance(b.value, ast.Constant)}
+    return {
+        a.target.id: b.value.value
+        for a, b in zip(body, body[1:])
+        if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr) and isinstance(b.value, ast.Constant)
+    }
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
@@ -196,7 +211,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return from_mapping(kind, value, where)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    if kind is float and isinstance(value, str):                      # YAML 1.1 reads 1e-3 as text
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         try:
             return float(value)
         except ValueError:
@@ -226,7 +241,9 @@ def from_mapping(kind: type[T], values: Mapping[str, Any] | None, where: str = "
     for key in values:
         if key not in names:
             close = difflib.get_close_matches(str(key), names, 1)
-            raise ConfigError(f"{where}: unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(names)}"))
+            raise ConfigError(
+                f"{where}: unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(names)}")
+            )
     default = kind()
     converted = {}
     for key, value in values.items():
@@ -281,6 +298,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """Plain values of a configuration, as JSON and YAML hold them."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}

@@ -1,4 +1,5 @@
 """Errors a user can cause. Each message says what is wrong, where, and what to do about it."""
+
 from __future__ import annotations
 
 __all__ = ["GFormerError", "DataError", "ModelError", "ConfigError", "MissingDependencyError"]

@@ -3,46 +3,47 @@
 N atoms, E edges (blocks), D direct-sum components per edge, K target components per edge and spin (DeepH-E3's ``slices[-1]``).
 An edge (R, i, j) points from atom i of the home cell to atom j of cell R.
 """
+
 from __future__ import annotations
 
 from typing import Final
 
 # --- files of a legacy DeepH folder (DeepH-pack, DeepH-E3) -------------------------------------------------------
-LATTICE_FILE: Final = "lat.dat"                     # (3, 3), columns = lattice vectors | Å
-RECIPROCAL_FILE: Final = "rlat.dat"                 # (3, 3), columns = reciprocal vectors, with 2π | 1/Å
-POSITIONS_FILE: Final = "site_positions.dat"        # (3, N), columns = atoms, Cartesian | Å
-ELEMENTS_FILE: Final = "element.dat"                # (N,), atomic numbers
-ORBITAL_TYPES_FILE: Final = "orbital_types.dat"     # a line per atom: l of each shell
-INFO_FILE: Final = "info.json"                      # isspinful, fermi_level | eV, nsites, norbits, isorthogonal
-HAMILTONIAN_FILE: Final = "hamiltonians.h5"         # dataset "[Rx, Ry, Rz, i, j]", i and j 1-based -> block | eV
-OVERLAP_FILE: Final = "overlaps.h5"                 # the same keys, never spin-doubled | 1
-PREDICTION_FILE: Final = "hamiltonians_pred.h5"     # the same keys | eV
+LATTICE_FILE: Final = "lat.dat"  # (3, 3), columns = lattice vectors | Å
+RECIPROCAL_FILE: Final = "rlat.dat"  # (3, 3), columns = reciprocal vectors, with 2π | 1/Å
+POSITIONS_FILE: Final = "site_positions.dat"  # (3, N), columns = atoms, Cartesian | Å
+ELEMENTS_FILE: Final = "element.dat"  # (N,), atomic numbers
+ORBITAL_TYPES_FILE: Final = "orbital_types.dat"  # a line per atom: l of each shell
+INFO_FILE: Final = "info.json"  # isspinful, fermi_level | eV, nsites, norbits, isorthogonal
+HAMILTONIAN_FILE: Final = "hamiltonians.h5"  # dataset "[Rx, Ry, Rz, i, j]", i and j 1-based -> block | eV
+OVERLAP_FILE: Final = "overlaps.h5"  # the same keys, never spin-doubled | 1
+PREDICTION_FILE: Final = "hamiltonians_pred.h5"  # the same keys | eV
 LEGACY_FILES: Final = (ELEMENTS_FILE, LATTICE_FILE, ORBITAL_TYPES_FILE, POSITIONS_FILE)
 
 # --- files of a DeepH-dock folder ---------------------------------------------------------------------------------
 DOCK_STRUCTURE_FILE: Final = "POSCAR"
-DOCK_HAMILTONIAN_FILE: Final = "hamiltonian.h5"     # datasets below | eV
-DOCK_OVERLAP_FILE: Final = "overlap.h5"             # datasets below | 1
+DOCK_HAMILTONIAN_FILE: Final = "hamiltonian.h5"  # datasets below | eV
+DOCK_OVERLAP_FILE: Final = "overlap.h5"  # datasets below | 1
 DOCK_PREDICTION_FILE: Final = "hamiltonian_pred.h5"
-DOCK_PAIRS: Final = "atom_pairs"                    # (E, 5) int64, Rx Ry Rz i j, i and j 0-based
-DOCK_SHAPES: Final = "chunk_shapes"                 # (E, 2) int64, spin doubling included
-DOCK_BOUNDARIES: Final = "chunk_boundaries"         # (E + 1,) int64
-DOCK_ENTRIES: Final = "entries"                     # flat, row-major | eV or 1
+DOCK_PAIRS: Final = "atom_pairs"  # (E, 5) int64, Rx Ry Rz i j, i and j 0-based
+DOCK_SHAPES: Final = "chunk_shapes"  # (E, 2) int64, spin doubling included
+DOCK_BOUNDARIES: Final = "chunk_boundaries"  # (E + 1,) int64
+DOCK_ENTRIES: Final = "entries"  # flat, row-major | eV or 1
 
 # --- files of a DeepH-E3 model folder -----------------------------------------------------------------------------
 MODEL_CHECKPOINT: Final = "best_model.pkl"
-MODEL_SOURCE: Final = "src"                         # train.ini, dataset_info.json, target_blocks.json, build_model.py
+MODEL_SOURCE: Final = "src"  # train.ini, dataset_info.json, target_blocks.json, build_model.py
 
 # --- graph (deeph_gformer.data.graph.Graph) -----------------------------------------------------------------------
-NODE_TYPE: Final = "node_type"                      # (N,) int64, index into the model's element list
-EDGE_INDEX: Final = "edge_index"                    # (2, E) int64, i and j of each edge
-EDGE_VECTOR: Final = "edge_vector"                  # (E, 3), r_j + R - r_i, Cartesian x y z | Å
-EDGE_LENGTH: Final = "edge_length"                  # (E,) | Å
-EDGE_KEY: Final = "edge_key"                        # (E, 5) int64, Rx Ry Rz i j, 0-based
-BATCH: Final = "node_batch"                         # (N,) int64, structure of each atom
+NODE_TYPE: Final = "node_type"  # (N,) int64, index into the model's element list
+EDGE_INDEX: Final = "edge_index"  # (2, E) int64, i and j of each edge
+EDGE_VECTOR: Final = "edge_vector"  # (E, 3), r_j + R - r_i, Cartesian x y z | Å
+EDGE_LENGTH: Final = "edge_length"  # (E,) | Å
+EDGE_KEY: Final = "edge_key"  # (E, 5) int64, Rx Ry Rz i j, 0-based
+BATCH: Final = "node_batch"  # (N,) int64, structure of each atom
 
 # --- stage 1 (deeph_gformer.stage1.provider.Stage1Output) ---------------------------------------------------------
-NODE_IRREPS: Final = "node"                         # P tensors (N, d_n^p), direct-sum layout of their Irreps
-EDGE_IRREPS: Final = "edge"                         # P tensors (E, d_e^p)
-DIRECT_SUM: Final = "direct_sum"                    # (E, D) | eV
-DIRECT_PRODUCT: Final = "direct_product"            # (E, K), spin-orbit (E, 4, K) complex (uu, ud, du, dd), legacy orbital order | eV
+NODE_IRREPS: Final = "node"  # P tensors (N, d_n^p), direct-sum layout of their Irreps
+EDGE_IRREPS: Final = "edge"  # P tensors (E, d_e^p)
+DIRECT_SUM: Final = "direct_sum"  # (E, D) | eV
+DIRECT_PRODUCT: Final = "direct_product"  # (E, K), spin-orbit (E, 4, K) complex (uu, ud, du, dd), legacy orbital order | eV

@@ -5,6 +5,7 @@
 >>> prediction.hamiltonian                                                          # doctest: +SKIP
 BlockMatrix(826 blocks, 139594 values, float32)
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -85,8 +86,10 @@ def correction(gformer: GFormer, graph: Graph, stage1: Stage1Output | None, fram
         blocks = wigner_blocks(rotation, lmax)
         turned = None
         if features is not None:
-            turned = Irrep1(tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, gformer.node_irreps)),
-                            tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, gformer.edge_irreps)))
+            turned = Irrep1(
+                tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, gformer.node_irreps)),
+                tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, gformer.edge_irreps)),
+            )
         total = total + rotate_flat(gformer(rotate_graph(graph, rotation), turned), gformer.irreps_out, [b.T for b in blocks])
     return total / frames
 
@@ -98,8 +101,13 @@ def identify(stage1: Stage1Provider) -> Stage1Identity:
         folder = getattr(model, "folder", None)
         state = folder.state_dict if folder is not None else dict(model.state_dict())
         tensors.update({f"{number}.{name}": value for name, value in state.items() if _PARAMETER.search(name) and value.numel()})
-    return Stage1Identity(fingerprint(tensors), pathlib.Path(stage1.name).name, stage1.generation,
-                          tuple(map(str, stage1.node_irreps)), tuple(map(str, stage1.edge_irreps)))
+    return Stage1Identity(
+        fingerprint(tensors),
+        pathlib.Path(stage1.name).name,
+        stage1.generation,
+        tuple(map(str, stage1.node_irreps)),
+        tuple(map(str, stage1.edge_irreps)),
+    )
 
 
 class GFormerStage1(Stage1Provider):
@@ -118,7 +126,13 @@ class GFormerStage1(Stage1Provider):
         """
         if bundle.stage1 is not None:
             raise ModelError(f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot be a stage 1 itself")
-        self.bundle, self.targets, self.generation, self.dtype, self.parity = bundle, bundle.targets, bundle.generation, bundle.dtype, bundle.parity
+        self.bundle, self.targets, self.generation, self.dtype, self.parity = (
+            bundle,
+            bundle.targets,
+            bundle.generation,
+            bundle.dtype,
+            bundle.parity,
+        )
         self.cutoff, self.node_irreps, self.edge_irreps, self.name = bundle.model.cutoff, (), (), str(bundle.path or "GFormer")
 
     @torch.no_grad()
@@ -176,8 +190,10 @@ class HamiltonianModel:
         if bundle.targets != self.stage1.targets:
             raise ModelError(f"{bundle.path}: elements, shells or target blocks differ from those of stage 1 {self.stage1.name}")
         if identify(self.stage1).fingerprint != bundle.stage1.fingerprint:
-            raise ModelError(f"{self.stage1.name}: is not the stage 1 that {bundle.path} was trained on ('{bundle.stage1.name}'): its parameters differ. "
-                             "A correction fits one stage 1 only; train a GFormer on this one with 'deeph-gformer train'")
+            raise ModelError(
+                f"{self.stage1.name}: is not the stage 1 that {bundle.path} was trained on ('{bundle.stage1.name}'): its parameters differ. "
+                "A correction fits one stage 1 only; train a GFormer on this one with 'deeph-gformer train'"
+            )
         if bundle.dtype != self.stage1.dtype:
             bundle.model.to(self.stage1.dtype)
 
@@ -220,12 +236,24 @@ class HamiltonianModel:
         structure = read_folder(folder)
         spinful = self.targets.basis.spinful
         if structure.spinful is not None and structure.spinful != spinful:
-            raise DataError(f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if spinful else 'spinless'} Hamiltonians")
+            raise DataError(
+                f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if spinful else 'spinless'} Hamiltonians"
+            )
         choice = select_edges(folder, structure, edges)
-        return dataclasses.replace(structure, spinful=spinful), build_graph(structure, choice.keys, self.targets.basis, torch.float64), choice
+        return (
+            dataclasses.replace(structure, spinful=spinful),
+            build_graph(structure, choice.keys, self.targets.basis, torch.float64),
+            choice,
+        )
 
-    def predict(self, source: str | os.PathLike[str] | Structure, edges: EdgeMode = "auto", hermitian: bool = True, frames: int = 1,
-                keys: np.ndarray | None = None) -> Prediction:
+    def predict(
+        self,
+        source: str | os.PathLike[str] | Structure,
+        edges: EdgeMode = "auto",
+        hermitian: bool = True,
+        frames: int = 1,
+        keys: np.ndarray | None = None,
+    ) -> Prediction:
         """Predict the Hamiltonian of one structure.
 
         Args:
@@ -248,17 +276,27 @@ class HamiltonianModel:
             structure, graph, choice = self.read(source, edges)
         first, both = self.direct_products(graph, frames, hermitian)
         if not torch.isfinite(torch.view_as_real(both) if both.is_complex() else both).all():
-            raise ModelError(f"structure '{structure.name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are damaged")
+            raise ModelError(
+                f"structure '{structure.name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are damaged"
+            )
         types = graph.node_type.numpy()
         fill = getattr(self.stage1, "fill_missing", None)
         matrices = [self.blocks.to_matrix(h.cpu().numpy(), types, choice.keys, np.nan if fill is None else fill) for h in (first, both)]
         if not np.isfinite(matrices[1].values).all():
-            raise ModelError(f"the model does not predict every block; missing: {'; '.join(self.targets.missing()[:4])}. Give the folder of all models, or --fill-missing 0")
+            raise ModelError(
+                f"the model does not predict every block; missing: {'; '.join(self.targets.missing()[:4])}. Give the folder of all models, or --fill-missing 0"
+            )
         return Prediction(structure, graph, matrices[1], matrices[0], choice, float((both - first).abs().mean()))
 
 
-def load(model: str | os.PathLike[str] | None = None, stage1: str | os.PathLike[str] | None = None, *, device: str = "cpu", dtype: str | None = None,
-         **stage1_options: Any) -> HamiltonianModel:
+def load(
+    model: str | os.PathLike[str] | None = None,
+    stage1: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    **stage1_options: Any,
+) -> HamiltonianModel:
     """Load a model for prediction.
 
     Args:
@@ -277,7 +315,9 @@ def load(model: str | os.PathLike[str] | None = None, stage1: str | os.PathLike[
     provider: Stage1Provider | None = None
     if stage1 is not None:
         is_bundle = (pathlib.Path(stage1) / BUNDLE_FILE).is_file()
-        provider = GFormerStage1(load_bundle(stage1)) if is_bundle else load_stage1(stage1, dtype=kinds[dtype], device=where, **stage1_options)
+        provider = (
+            GFormerStage1(load_bundle(stage1)) if is_bundle else load_stage1(stage1, dtype=kinds[dtype], device=where, **stage1_options)
+        )
     return HamiltonianModel(provider, None if model is None else load_bundle(model), where)
 
 

@@ -1,4 +1,5 @@
 """What all tests share: small structures made here, a tiny stage 1, the data beside the repository, and the official DeepH-E3."""
+
 from __future__ import annotations
 
 import os
@@ -47,14 +48,18 @@ def golden(name: str) -> pathlib.Path:
     return path
 
 
-def random_structure(seed: int = 0, atoms: int = 4, spinful: bool = False, name: str = "made") -> tuple[Structure, BlockMatrix, BlockMatrix]:
+def random_structure(
+    seed: int = 0, atoms: int = 4, spinful: bool = False, name: str = "made"
+) -> tuple[Structure, BlockMatrix, BlockMatrix]:
     """A made-up MoS2-like crystal with Hermitian H and symmetric positive S; H decays with distance."""
     rng = np.random.default_rng(seed)
     lattice = np.array([[4.1, 0.3, 0.0], [-0.2, 4.4, 0.1], [0.1, -0.3, 5.0]])
     numbers = np.array([16, 42] * atoms)[:atoms]
     places = np.array([[x, y, z] for x in (0.0, 0.5) for y in (0.0, 0.5) for z in (0.0, 0.5)])[:atoms]
     positions = (places + rng.normal(0, 0.04, (atoms, 3))) @ lattice
-    structure = Structure(lattice, positions, numbers, tuple(SHELLS[z] for z in numbers.tolist()), spinful, {"isspinful": spinful, "fermi_level": 0.5}, name)
+    structure = Structure(
+        lattice, positions, numbers, tuple(SHELLS[z] for z in numbers.tolist()), spinful, {"isspinful": spinful, "fermi_level": 0.5}, name
+    )
     keys = edge_keys(structure, {(16, 16): 4.2, (16, 42): 4.2, (42, 42): 4.2})
     length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
 
@@ -75,8 +80,17 @@ def random_structure(seed: int = 0, atoms: int = 4, spinful: bool = False, name:
 @pytest.fixture
 def make_folder(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
     """Write a made-up structure as a legacy folder: ``make_folder("name", seed=1, hamiltonian=True)``."""
-    def write(name: str = "made", *, seed: int = 0, atoms: int = 4, spinful: bool = False, hamiltonian: bool = True, overlap: bool = True,
-              root: pathlib.Path | None = None) -> pathlib.Path:
+
+    def write(
+        name: str = "made",
+        *,
+        seed: int = 0,
+        atoms: int = 4,
+        spinful: bool = False,
+        hamiltonian: bool = True,
+        overlap: bool = True,
+        root: pathlib.Path | None = None,
+    ) -> pathlib.Path:
         structure, h, s = random_structure(seed, atoms, spinful, name)
         folder = (root or tmp_path / "data") / name
         legacy.write_structure(folder, structure)
@@ -89,8 +103,16 @@ def make_folder(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
     return write
 
 
-def write_tiny_stage1(folder: pathlib.Path, *, spinful: bool = False, seed: int = 0, dtype: torch.dtype = torch.float64, irreps: str = "4x0e+3x1o+2x2e+1x3o",
-                      blocks: int = 2, elements: tuple[int, ...] = (16, 42)) -> pathlib.Path:
+def write_tiny_stage1(
+    folder: pathlib.Path,
+    *,
+    spinful: bool = False,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    irreps: str = "4x0e+3x1o+2x2e+1x3o",
+    blocks: int = 2,
+    elements: tuple[int, ...] = (16, 42),
+) -> pathlib.Path:
     """A DeepH-E3 model folder with random weights for the made-up structures."""
     basis = Basis(elements, tuple(SHELLS[z] for z in elements), spinful)
     targets = make_target_blocks(basis)

@@ -1,4 +1,5 @@
 """The strict reader of settings."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -14,7 +15,13 @@ def test_values_and_defaults(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("model: {width: 64}\ntraining:\n  learning_rate: 1e-3\n  betas: [0.8, 0.9]\nstage1: here\n")
     made = c.load_yaml(c.TrainConfig, path, {"training.epochs": 7})
-    assert (made.model.width, made.training.learning_rate, made.training.betas, made.training.epochs, made.stage1) == (64, 1e-3, (0.8, 0.9), 7, "here")
+    assert (made.model.width, made.training.learning_rate, made.training.betas, made.training.epochs, made.stage1) == (
+        64,
+        1e-3,
+        (0.8, 0.9),
+        7,
+        "here",
+    )
     assert made.model.heads == c.GFormerConfig().heads
 
 
@@ -23,10 +30,19 @@ def test_section_keeps_its_own_defaults() -> None:
     assert made.training.learning_rate == c.TrainStage1Config().training.learning_rate != c.TrainingConfig().learning_rate
 
 
-@pytest.mark.parametrize(("values", "words"), [
-    ({"modle": {}}, "did you mean 'model'"), ({"model": {"widht": 3}}, "did you mean 'width'"), ({"model": {"arch": "papre"}}, "choose one of paper"),
-    ({"model": {"width": "wide"}}, "int is needed"), ({"model": {"width": True}}, "int is needed"), ({"training": {"betas": [0.9]}}, "needs 2 values"),
-    ({"model": 3}, "a mapping"), ({"training": {"learning_rate": "fast"}}, "float is needed")])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"modle": {}}, "did you mean 'model'"),
+        ({"model": {"widht": 3}}, "did you mean 'width'"),
+        ({"model": {"arch": "papre"}}, "choose one of paper"),
+        ({"model": {"width": "wide"}}, "int is needed"),
+        ({"model": {"width": True}}, "int is needed"),
+        ({"training": {"betas": [0.9]}}, "needs 2 values"),
+        ({"model": 3}, "a mapping"),
+        ({"training": {"learning_rate": "fast"}}, "float is needed"),
+    ],
+)
 def test_mistakes_are_named(values: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         c.from_mapping(c.TrainConfig, values)

@@ -1,4 +1,5 @@
 """The house rules: modules import downwards only, no assert and no pickle in the package, the light parts stay light."""
+
 from __future__ import annotations
 
 import ast
@@ -12,8 +13,25 @@ from .conftest import ROOT
 
 PACKAGE = ROOT / "deeph_gformer"
 #: Lower number = lower level; a module may import its own area and lower levels.
-LEVEL = {"errors": 0, "fields": 0, "config": 1, "io": 2, "algebra": 3, "bands": 3, "overlap": 3, "data": 4, "stage1": 5, "gformer": 5, "pipeline": 6,
-         "interop": 7, "evaluation": 7, "training": 7, "inference": 7, "commands": 8, "cli": 9}
+LEVEL = {
+    "errors": 0,
+    "fields": 0,
+    "config": 1,
+    "io": 2,
+    "algebra": 3,
+    "bands": 3,
+    "overlap": 3,
+    "data": 4,
+    "stage1": 5,
+    "gformer": 5,
+    "pipeline": 6,
+    "interop": 7,
+    "evaluation": 7,
+    "training": 7,
+    "inference": 7,
+    "commands": 8,
+    "cli": 9,
+}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem not in ("__init__", "__main__"))
 
 
@@ -26,7 +44,9 @@ def imported_areas(path: pathlib.Path) -> set[str]:
     depth = len(path.relative_to(PACKAGE).parts)
     found = set()
     tree = ast.parse(path.read_text())
-    typing_only = {id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) for n in ast.walk(node)}
+    typing_only = {
+        id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) for n in ast.walk(node)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and id(node) not in typing_only:
             parts = (node.module or "").split(".") if node.module else []
@@ -39,7 +59,9 @@ def imported_areas(path: pathlib.Path) -> set[str]:
 def test_imports_point_downwards(path: pathlib.Path) -> None:
     own = area(path)
     for other in imported_areas(path) - {own}:
-        assert LEVEL[other] < LEVEL[own] or {own, other} <= {"inference", "evaluation", "interop", "training"}, f"{path.name} ({own}) imports {other}"
+        assert LEVEL[other] < LEVEL[own] or {own, other} <= {"inference", "evaluation", "interop", "training"}, (
+            f"{path.name} ({own}) imports {other}"
+        )
 
 
 def test_stages_do_not_know_each_other() -> None:
@@ -56,10 +78,14 @@ def test_no_assert_no_pickle(path: pathlib.Path) -> None:
             called = ast.unparse(node.func)
             assert called not in ("eval", "exec", "pickle.load", "pickle.loads"), f"{path}:{node.lineno} {called}"
             if called == "torch.load":
-                assert any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in node.keywords), f"{path}:{node.lineno}"
+                assert any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in node.keywords), (
+                    f"{path}:{node.lineno}"
+                )
 
 
-@pytest.mark.parametrize("module", ["deeph_gformer", "deeph_gformer.io", "deeph_gformer.bands", "deeph_gformer.overlap", "deeph_gformer.cli"])
+@pytest.mark.parametrize(
+    "module", ["deeph_gformer", "deeph_gformer.io", "deeph_gformer.bands", "deeph_gformer.overlap", "deeph_gformer.cli"]
+)
 def test_light_parts_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,4 +1,5 @@
 """The whole chain on golden references and on made-up structures."""
+
 from __future__ import annotations
 
 import pathlib
@@ -28,8 +29,14 @@ def make_bundle(stage1: pathlib.Path, folder: pathlib.Path, arch: str = "equivar
     """A bundle for this stage 1; untrained, or with random weights everywhere."""
     provider = load_stage1(stage1)
     torch.manual_seed(1)
-    model = GFormer(GFormerConfig(arch=arch, width=16, heads=4, embed=4, gaussians=8, gated_channels=4), len(provider.targets.basis.elements),
-                    provider.targets.irreps(), provider.node_irreps, provider.edge_irreps, provider.cutoff).to(provider.dtype)
+    model = GFormer(
+        GFormerConfig(arch=arch, width=16, heads=4, embed=4, gaussians=8, gated_channels=4),
+        len(provider.targets.basis.elements),
+        provider.targets.irreps(),
+        provider.node_irreps,
+        provider.edge_irreps,
+        provider.cutoff,
+    ).to(provider.dtype)
     if trained:
         with torch.no_grad():
             for p in model.parameters():
@@ -61,7 +68,9 @@ def test_golden_default_network_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize("arch", ["paper", "equivariant"])
-def test_untrained_gformer_returns_stage_1_exactly(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, arch: str) -> None:
+def test_untrained_gformer_returns_stage_1_exactly(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, arch: str
+) -> None:
     model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", arch), stage1=tiny_stage1)
     made = model.predict(make_folder())
     alone = deeph_gformer.load(stage1=tiny_stage1).predict(make_folder())

@@ -8,6 +8,7 @@ and back with :math:`(2l+1)\,w_{3j}`. With spin-orbit coupling the block is :mat
 holds l1 ⊗ l2 for the spin singlet and, for each of its irreps, the product with the spin triplet (y, z, x); real parts first, then imaginary parts.
 The direct product is in the legacy orbital order, as on disk.
 """
+
 from __future__ import annotations
 
 import functools
@@ -43,17 +44,17 @@ def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> 
     rows, columns = list(LEGACY_TO_E3NN[l1]), list(LEGACY_TO_E3NN[l2])
     back1, back2 = np.argsort(rows), np.argsort(columns)
     degrees = range(abs(l1 - l2), l1 + l2 + 1)
-    coupling = torch.cat([wigner_3j(l1, l2, l, generation) for l in degrees], dim=-1)      # (2l1+1, 2l2+1, d)
+    coupling = torch.cat([wigner_3j(l1, l2, l, generation) for l in degrees], dim=-1)  # (2l1+1, 2l2+1, d)
     coupling = coupling[torch.as_tensor(back1)][:, torch.as_tensor(back2)]
     d = coupling.shape[-1]
     if not spinful:
         return coupling.reshape(d, d)
-    inner = torch.zeros(d, 4, 4 * d, dtype=torch.float64)                                   # singlet/triplet x direct sum
+    inner = torch.zeros(d, 4, 4 * d, dtype=torch.float64)  # singlet/triplet x direct sum
     inner[:, 0, :d] = torch.eye(d, dtype=torch.float64)
     row, column = 0, d
     for l in degrees:
         for k in range(abs(l - 1), l + 2):
-            inner[row:row + 2 * l + 1, 1:, column:column + 2 * k + 1] = wigner_3j(l, 1, k, generation)
+            inner[row : row + 2 * l + 1, 1:, column : column + 2 * k + 1] = wigner_3j(l, 1, k, generation)
             column += 2 * k + 1
         row += 2 * l + 1
     full = torch.einsum("mnx,klm,jn->jklx", inner.to(torch.complex128), coupling.to(torch.complex128), SPIN_BASIS)
@@ -81,8 +82,14 @@ class DirectSumToProduct(nn.Module):
             transform = block_transform(l1, l2, self.spinful, generation)
             self.register_buffer(f"forward_{number}", transform.T.contiguous().to(kind), persistent=False)
             self.register_buffer(f"inverse_{number}", torch.linalg.inv(transform).T.contiguous().to(kind), persistent=False)
-            self.register_buffer(f"sum_{number}", torch.as_tensor(starts[channels][:, None] + np.arange(spins * d)).reshape(-1), persistent=False)
-            self.register_buffer(f"product_{number}", torch.as_tensor(np.array(targets.slices)[channels][:, None] + np.arange(d)).reshape(-1), persistent=False)
+            self.register_buffer(
+                f"sum_{number}", torch.as_tensor(starts[channels][:, None] + np.arange(spins * d)).reshape(-1), persistent=False
+            )
+            self.register_buffer(
+                f"product_{number}",
+                torch.as_tensor(np.array(targets.slices)[channels][:, None] + np.arange(d)).reshape(-1),
+                persistent=False,
+            )
 
     def forward(self, direct_sum: Tensor) -> Tensor:
         """Direct sum to direct product.
@@ -95,7 +102,7 @@ class DirectSumToProduct(nn.Module):
         """
         h = direct_sum
         if self.spinful:
-            h = torch.complex(h[:, :self.width_sum].contiguous(), h[:, self.width_sum:].contiguous())
+            h = torch.complex(h[:, : self.width_sum].contiguous(), h[:, self.width_sum :].contiguous())
         spins = 4 if self.spinful else 1
         out = h.new_empty(len(h), spins, self.width_product)
         for number, (l1, l2) in enumerate(self.pairs):
@@ -112,7 +119,9 @@ class DirectSumToProduct(nn.Module):
         out = h.new_empty(len(h), self.width_sum)
         for number, (l1, l2) in enumerate(self.pairs):
             d = (2 * l1 + 1) * (2 * l2 + 1)
-            block = h[:, :, self.get_buffer(f"product_{number}")].reshape(len(h), spins, -1, d).transpose(1, 2).reshape(len(h), -1, spins * d)
+            block = (
+                h[:, :, self.get_buffer(f"product_{number}")].reshape(len(h), spins, -1, d).transpose(1, 2).reshape(len(h), -1, spins * d)
+            )
             out[:, self.get_buffer(f"sum_{number}")] = (block @ self.get_buffer(f"inverse_{number}")).reshape(len(h), -1)
         return torch.cat([out.real, out.imag], dim=1) if self.spinful else out
 
@@ -134,9 +143,11 @@ class BlockAssembly:
             a, b = channel[i, j]
             la, lb = self.basis.orbital_types[i][a], self.basis.orbital_types[j][b]
             r, c = self.basis.offset(i, a), self.basis.offset(j, b)
-            if (source[r:r + 2 * la + 1, c:c + 2 * lb + 1] >= 0).any():
-                raise ModelError(f"shells {a}, {b} of elements {self.basis.elements[i]}, {self.basis.elements[j]} are predicted by two output channels")
-            source[r:r + 2 * la + 1, c:c + 2 * lb + 1] = start + np.arange((2 * la + 1) * (2 * lb + 1)).reshape(2 * la + 1, 2 * lb + 1)
+            if (source[r : r + 2 * la + 1, c : c + 2 * lb + 1] >= 0).any():
+                raise ModelError(
+                    f"shells {a}, {b} of elements {self.basis.elements[i]}, {self.basis.elements[j]} are predicted by two output channels"
+                )
+            source[r : r + 2 * la + 1, c : c + 2 * lb + 1] = start + np.arange((2 * la + 1) * (2 * lb + 1)).reshape(2 * la + 1, 2 * lb + 1)
         if not self.basis.spinful:
             return source
         width = self.targets.width
@@ -152,7 +163,9 @@ class BlockAssembly:
         pair = node_type[keys[:, 3]] * len(self.basis.elements) + node_type[keys[:, 4]]
         return [(np.flatnonzero(pair == code), self._source[divmod(int(code), len(self.basis.elements))]) for code in np.unique(pair)]
 
-    def to_matrix(self, direct_product: NDArray[np.number], node_type: NDArray[np.int64], keys: NDArray[np.int64], missing: float = np.nan) -> BlockMatrix:
+    def to_matrix(
+        self, direct_product: NDArray[np.number], node_type: NDArray[np.int64], keys: NDArray[np.int64], missing: float = np.nan
+    ) -> BlockMatrix:
         """Vectors to blocks.
 
         Args:
@@ -206,7 +219,7 @@ def orbital_rotation(basis: Basis, element: int, rotation: Tensor) -> NDArray[np
     for shell, l in enumerate(basis.orbital_types[element]):
         back = np.argsort(LEGACY_TO_E3NN[l])
         start = basis.offset(element, shell)
-        total[start:start + 2 * l + 1, start:start + 2 * l + 1] = turns[l].numpy()[np.ix_(back, back)] * ((-1) ** l if improper else 1)
+        total[start : start + 2 * l + 1, start : start + 2 * l + 1] = turns[l].numpy()[np.ix_(back, back)] * ((-1) ** l if improper else 1)
     return np.kron(spin_rotation(proper).numpy(), total) if basis.spinful else total
 
 

@@ -1,4 +1,5 @@
 """Spherical features: one tensor (rows, 2 l + 1, channels) per irrep, instead of e3nn's flat vector."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -9,8 +10,8 @@ from torch import Tensor
 
 __all__ = ["Key", "Features", "Layout", "merge", "rotate"]
 
-Key = tuple[int, int]                 # (l, parity)
-Features = dict[Key, Tensor]          # (rows, 2 l + 1, channels)
+Key = tuple[int, int]  # (l, parity)
+Features = dict[Key, Tensor]  # (rows, 2 l + 1, channels)
 
 
 class Layout:
@@ -50,13 +51,13 @@ class Layout:
         start = 0
         for key, _, mul in self.slots:
             dim = 2 * key[0] + 1
-            parts[key].append(flat[:, start:start + mul * dim].reshape(len(flat), mul, dim).transpose(1, 2))
+            parts[key].append(flat[:, start : start + mul * dim].reshape(len(flat), mul, dim).transpose(1, 2))
             start += mul * dim
         return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in parts.items()}
 
     def flat(self, features: Features) -> Tensor:
         """Features to e3nn's flat layout (rows, dim)."""
-        parts = [features[key][:, :, start:start + mul].transpose(1, 2).flatten(1) for key, start, mul in self.slots]
+        parts = [features[key][:, :, start : start + mul].transpose(1, 2).flatten(1) for key, start, mul in self.slots]
         return torch.cat(parts, dim=1)
 
 

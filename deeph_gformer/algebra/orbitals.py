@@ -1,4 +1,5 @@
 """Target blocks: which pair of shells of which pair of elements is predicted by which output channel (DeepH-E3's ``target_blocks``)."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -79,8 +80,10 @@ class TargetBlocks:
                     a, b = (int(s) for s in shells)
                     basis.orbital_types[i][a], basis.orbital_types[j][b]
                 except (KeyError, ValueError, IndexError, TypeError):
-                    raise ModelError(f"{where}: target block {number}, '{pair}': {shells} does not fit the elements {list(basis.elements)} with shells "
-                                     f"{[list(s) for s in basis.orbital_types]}") from None
+                    raise ModelError(
+                        f"{where}: target block {number}, '{pair}': {shells} does not fit the elements {list(basis.elements)} with shells "
+                        f"{[list(s) for s in basis.orbital_types]}"
+                    ) from None
                 channel[i, j] = (a, b)
             out.append(channel)
         if not out:
@@ -101,7 +104,9 @@ class TargetBlocks:
         for number, channel in enumerate(self.blocks):
             pairs = {(self.basis.orbital_types[i][a], self.basis.orbital_types[j][b]) for (i, j), (a, b) in channel.items()}
             if len(pairs) != 1:
-                raise ModelError(f"target block {number} mixes shells of different l: {sorted(pairs)}; one output channel has one pair of l")
+                raise ModelError(
+                    f"target block {number} mixes shells of different l: {sorted(pairs)}; one output channel has one pair of l"
+                )
             out.append(pairs.pop())
         return tuple(out)
 
@@ -127,12 +132,22 @@ class TargetBlocks:
         """Pairs of shells that no channel predicts, as ``"Z_i Z_j: shell a, shell b"``."""
         have = {(pair, shells) for channel in self.blocks for pair, shells in channel.items()}
         z = self.basis.elements
-        return [f"{z[i]} {z[j]}: shells {a}, {b}" for i, si in enumerate(self.basis.orbital_types) for j, sj in enumerate(self.basis.orbital_types)
-                for a in range(len(si)) for b in range(len(sj)) if ((i, j), (a, b)) not in have]
+        return [
+            f"{z[i]} {z[j]}: shells {a}, {b}"
+            for i, si in enumerate(self.basis.orbital_types)
+            for j, sj in enumerate(self.basis.orbital_types)
+            for a in range(len(si))
+            for b in range(len(sj))
+            if ((i, j), (a, b)) not in have
+        ]
 
 
-def make_target_blocks(basis: Basis, kind: BlockType = "all", element_pairs: Sequence[str] | None = None,
-                       specified: Sequence[dict[str, Sequence[int]]] | None = None) -> TargetBlocks:
+def make_target_blocks(
+    basis: Basis,
+    kind: BlockType = "all",
+    element_pairs: Sequence[str] | None = None,
+    specified: Sequence[dict[str, Sequence[int]]] | None = None,
+) -> TargetBlocks:
     """The channels DeepH-E3 makes for ``target_blocks_type``: like shells of different element pairs share one channel.
 
     Two pairs of shells are alike when both have the same l and the same number among the shells of that l.

@@ -2,6 +2,7 @@
 
 e3nn orders vectors (y, z, x), so its polar axis is the Cartesian z axis: with an edge along it, only m = 0 of Y_l is non-zero.
 """
+
 from __future__ import annotations
 
 import functools
@@ -43,7 +44,9 @@ def wigner_blocks(rotation: Tensor, lmax: int) -> list[Tensor]:
 @functools.lru_cache(maxsize=32)
 def _sample(l: int) -> tuple[Tensor, Tensor]:
     """Points on the sphere (e3nn's axes) and the pseudo-inverse of Y_l at them."""
-    points = torch.nn.functional.normalize(torch.randn(4 * l + 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(l)), dim=-1)
+    points = torch.nn.functional.normalize(
+        torch.randn(4 * l + 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(l)), dim=-1
+    )
     return points, torch.linalg.pinv(o3.spherical_harmonics(l, points, normalize=False))
 
 
@@ -128,7 +131,7 @@ def rotate_irreps(flat: Tensor, irreps: o3.Irreps, rotation: Tensor) -> Tensor:
     parts, start = [], 0
     for mul, ir in irreps:
         turn = turns[ir.l].to(flat) * (ir.p if improper else 1)
-        block = flat[:, start:start + mul * ir.dim].reshape(-1, mul, ir.dim)
+        block = flat[:, start : start + mul * ir.dim].reshape(-1, mul, ir.dim)
         parts.append((block @ turn.T).reshape(-1, mul * ir.dim))
         start += mul * ir.dim
     return torch.cat(parts, dim=1)

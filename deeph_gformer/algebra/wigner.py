@@ -11,6 +11,7 @@ generation  path normalisation       stored ``_w3j`` buffers         sign of som
 ``>=0.5``   every element alike       norm 1                         today's
 ==========  =======================  =============================  ==========================================
 """
+
 from __future__ import annotations
 
 import functools
@@ -29,11 +30,13 @@ Generation = Literal["0.3", "0.4", ">=0.5"]
 GENERATIONS: tuple[Generation, ...] = get_args(Generation)
 
 #: Sorted (l1, l2, l3) up to l = 11 whose symbol has the opposite sign before e3nn 0.5, in every order of the three.
+# fmt: off
 FLIPPED: frozenset[tuple[int, int, int]] = frozenset({
     (1, 2, 2), (1, 3, 3), (1, 4, 4), (1, 5, 5), (4, 4, 5), (5, 5, 5), (1, 6, 6), (3, 4, 6), (4, 5, 6), (5, 6, 6), (1, 7, 7), (3, 5, 7),
     (4, 6, 7), (5, 7, 7), (1, 8, 8), (3, 6, 8), (4, 7, 8), (5, 8, 8), (1, 9, 9), (3, 7, 9), (4, 8, 9), (5, 9, 9), (6, 6, 9), (7, 7, 9),
     (8, 8, 9), (9, 9, 9), (1, 10, 10), (3, 8, 10), (4, 9, 10), (5, 6, 10), (5, 10, 10), (6, 7, 10), (7, 8, 10), (8, 9, 10), (9, 10, 10),
     (1, 11, 11), (3, 9, 11), (4, 10, 11), (5, 7, 11), (5, 11, 11), (6, 8, 11), (7, 9, 11), (8, 10, 11), (9, 11, 11)})
+# fmt: on
 
 _BUFFER = "_w3j_"
 
@@ -127,10 +130,14 @@ def detect_generation(state_dict: Mapping[str, torch.Tensor], where: str = "chec
         elif not first and torch.allclose(value, old, atol=tolerance, rtol=0):
             votes.setdefault("0.4", name)
         else:
-            raise ModelError(f"{where}: Wigner-3j buffer '{name}' (norm {value.norm():.4f}) fits no e3nn generation in norm and sign; the checkpoint is "
-                             "damaged or was made by a modified e3nn")
+            raise ModelError(
+                f"{where}: Wigner-3j buffer '{name}' (norm {value.norm():.4f}) fits no e3nn generation in norm and sign; the checkpoint is "
+                "damaged or was made by a modified e3nn"
+            )
     if len(votes) > 1:
-        raise ModelError(f"{where}: Wigner-3j buffers of different e3nn generations are mixed: " + ", ".join(f"{g} ({n})" for g, n in votes.items()))
+        raise ModelError(
+            f"{where}: Wigner-3j buffers of different e3nn generations are mixed: " + ", ".join(f"{g} ({n})" for g, n in votes.items())
+        )
     if votes and not (undecided and "0.3" in votes):
         return next(iter(votes))
     if votes:

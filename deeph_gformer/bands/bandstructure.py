@@ -57,7 +57,9 @@ def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> 
         from .sparse import solve_sparse
 
         h, s = problem.sparse_at(k)
-        solution, engine = solve_sparse(h, s, task.center, task.nbands, window=task.window, engine=task.engine, check=task.check, problem=problem, where=where)
+        solution, engine = solve_sparse(
+            h, s, task.center, task.nbands, window=task.window, engine=task.engine, check=task.check, problem=problem, where=where
+        )
     else:
         h, s = problem.at(k)
         if task.device is not None:
@@ -130,7 +132,9 @@ def band_structure(
     if nbands is not None and not 0 < nbands <= problem.size:
         raise ConfigError(f"{nbands} bands asked; {problem.source} has {problem.size} orbitals, so 1 to {problem.size} bands")
     if level is None and (chosen == "sparse" or window is not None or nbands is not None):
-        raise ConfigError(f"{sentence}: bands around the Fermi level are asked and it is unknown; give --electrons N, --fermi info or --fermi VALUE")
+        raise ConfigError(
+            f"{sentence}: bands around the Fermi level are asked and it is unknown; give --electrons N, --fermi info or --fermi VALUE"
+        )
     if window is not None and not window[0] < window[1]:
         raise ConfigError(f"window {window}: the first energy must be below the second")
     if chosen == "sparse" and s_threshold is not None:

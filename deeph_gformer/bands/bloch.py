@@ -162,7 +162,9 @@ class BlochProblem:
 
     def _report_keys(self) -> None:
         if len(self.missing_in_s) == len(self.h):
-            raise DataError(f"{self.source}: none of its {len(self.h)} blocks has a counterpart in the overlap; the two files belong to different structures")
+            raise DataError(
+                f"{self.source}: none of its {len(self.h)} blocks has a counterpart in the overlap; the two files belong to different structures"
+            )
         orthogonal = not self.s.keys[:, :3].any() and len(self.s) == len(self.structure)
         if len(self.missing_in_s) and not orthogonal:
             largest = max(float(np.abs(self.h.block(int(e))).max(initial=0.0)) for e in self.missing_in_s)

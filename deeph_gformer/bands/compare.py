@@ -17,7 +17,18 @@ from .kmesh import MeshSpectrum
 from .kpath import KPath
 from .result import Bands
 
-__all__ = ["HamiltonianError", "compare", "BandError", "compare_bands", "Ghost", "find_ghosts", "ErrorMode", "error_modes", "blame_blocks", "mesh_bands"]
+__all__ = [
+    "HamiltonianError",
+    "compare",
+    "BandError",
+    "compare_bands",
+    "Ghost",
+    "find_ghosts",
+    "ErrorMode",
+    "error_modes",
+    "blame_blocks",
+    "mesh_bands",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +83,9 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
     place = match_keys(h1.keys, h2.keys)
     common = np.flatnonzero(place >= 0)
     if not len(common):
-        raise DataError(f"the two Hamiltonians have no block in common ({len(h1)} and {len(h2)} blocks); do they belong to the same structure?")
+        raise DataError(
+            f"the two Hamiltonians have no block in common ({len(h1)} and {len(h2)} blocks); do they belong to the same structure?"
+        )
     a, b = h1.select(common), h2.select(place[common])
     if (a.shapes != b.shapes).any():
         wrong = int(np.flatnonzero((a.shapes != b.shapes).any(axis=1))[0])
@@ -140,7 +153,9 @@ def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[
         )
     if one.first_band is None or two.first_band is None:
         name = one.label if one.first_band is None else two.label
-        raise ConfigError(f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands cannot be told apart; run without --no-check")
+        raise ConfigError(
+            f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands cannot be told apart; run without --no-check"
+        )
     low = max(one.first_band, two.first_band)
     high = min(one.first_band + one.energies_eV.shape[1], two.first_band + two.energies_eV.shape[1])
     a = one.aligned_eV[:, low - one.first_band : max(low, high) - one.first_band]
@@ -158,7 +173,9 @@ def compare_bands(reference: Bands, other: Bands, window_eV: float = 3.0) -> Ban
     with np.errstate(invalid="ignore"):
         inside = (np.abs(a) <= window_eV) & np.isfinite(a) & np.isfinite(b)
     if not inside.any():
-        raise ConfigError(f"no common state of '{reference.label}' and '{other.label}' lies within {window_eV:g} eV of the Fermi level; is it right?")
+        raise ConfigError(
+            f"no common state of '{reference.label}' and '{other.label}' lies within {window_eV:g} eV of the Fermi level; is it right?"
+        )
     error = (b - a)[inside] * 1e3
     return BandError(
         float(np.abs(error).mean()),
@@ -227,7 +244,9 @@ class ErrorMode:
     blocks: tuple[tuple[int, int, float], ...]
 
 
-def blame_blocks(problem: BlochProblem, difference: NDArray[np.number], state: NDArray[np.number], count: int = 5) -> tuple[tuple[int, int, float], ...]:
+def blame_blocks(
+    problem: BlochProblem, difference: NDArray[np.number], state: NDArray[np.number], count: int = 5
+) -> tuple[tuple[int, int, float], ...]:
     """Which atom pairs make <c|dH|c>: Re c_i† dH_ij c_j, pairs (i, j) and (j, i) together, the largest first.
 
     Args:
@@ -244,7 +263,9 @@ def blame_blocks(problem: BlochProblem, difference: NDArray[np.number], state: N
     return tuple((int(i) + 1, int(j) + 1, float(share[i, j])) for i, j in zip(*np.unravel_index(order, share.shape)))
 
 
-def error_modes(reference: BlochProblem, other: BlochProblem, k: ArrayLike = (0.0, 0.0, 0.0), count: int = 3, mu_eV: float | None = None) -> list[ErrorMode]:
+def error_modes(
+    reference: BlochProblem, other: BlochProblem, k: ArrayLike = (0.0, 0.0, 0.0), count: int = 3, mu_eV: float | None = None
+) -> list[ErrorMode]:
     """The worst S-weighted error modes at one k-point and the blocks that cause them.
 
     Large modes along nearly linearly dependent combinations of orbitals (small eigenvalues of S) are what makes ghost bands.
@@ -258,7 +279,9 @@ def error_modes(reference: BlochProblem, other: BlochProblem, k: ArrayLike = (0.
     import scipy.linalg
 
     if reference.size != other.size:
-        raise DataError(f"{reference.source} has {reference.size} orbitals, {other.source} has {other.size}; they belong to different structures")
+        raise DataError(
+            f"{reference.source} has {reference.size} orbitals, {other.source} has {other.size}; they belong to different structures"
+        )
     mu = compare(reference.h, other.h, reference.s).mu_eV if mu_eV is None else mu_eV
     h1, s = reference.at(k)
     h2, _ = other.at(k)
@@ -277,7 +300,9 @@ def mesh_bands(spectrum: MeshSpectrum, fermi: FermiLevel | None, label: str) -> 
     """The spectrum of a whole mesh as :class:`Bands` without a path, for :func:`compare_bands` and :func:`find_ghosts`."""
     index = spectrum.full.reshape(-1)
     kpoints = spectrum.kpoints[index]
-    path = KPath(kpoints, np.zeros(len(index)), tuple((i, i + 1) for i in range(len(index))), (), f"{'x'.join(map(str, spectrum.mesh))} mesh")
+    path = KPath(
+        kpoints, np.zeros(len(index)), tuple((i, i + 1) for i in range(len(index))), (), f"{'x'.join(map(str, spectrum.mesh))} mesh"
+    )
     energies = np.where(np.isfinite(spectrum.energies[index]), spectrum.energies[index], np.nan)
     return Bands(
         path,

@@ -147,7 +147,11 @@ def effective_masses(problem: BlochProblem, k: ArrayLike, bands: Sequence[int], 
     chosen = _checked(problem, bands)
     energies, _ = _states(problem, k)
     axes = np.eye(3)
-    along = {(i, j): band_curvature(problem, k, axes[i] + (axes[j] if j != i else 0.0), None, degeneracy_eV)[1] for i in range(3) for j in range(i, 3)}
+    along = {
+        (i, j): band_curvature(problem, k, axes[i] + (axes[j] if j != i else 0.0), None, degeneracy_eV)[1]
+        for i in range(3)
+        for j in range(i, 3)
+    }
     tensor = np.zeros((problem.size, 3, 3))
     for (i, j), value in along.items():
         tensor[:, i, j] = tensor[:, j, i] = value if i == j else value - 0.5 * (along[i, i] + along[j, j])
@@ -155,7 +159,11 @@ def effective_masses(problem: BlochProblem, k: ArrayLike, bands: Sequence[int], 
     for group in _groups(energies, degeneracy_eV):
         if len(group) > 1 and np.abs(tensor[group] - tensor[group[:1]]).max() > 1e-3 * max(1.0, float(np.abs(tensor[group]).max())):
             tensor[group] = np.nan
-    in_plane = np.linalg.svd(problem.structure.lattice[list(problem.periodic)])[2][: sum(problem.periodic)] if any(problem.periodic) else np.zeros((0, 3))
+    in_plane = (
+        np.linalg.svd(problem.structure.lattice[list(problem.periodic)])[2][: sum(problem.periodic)]
+        if any(problem.periodic)
+        else np.zeros((0, 3))
+    )
     result = []
     for band in chosen:
         if np.isnan(tensor[band]).any() or not len(in_plane):

@@ -88,12 +88,18 @@ class Dos:
         return plot_dos([self], path, ax)
 
 
-def _broadened(spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDArray[np.float64] | None, method: Smearing, width: float) -> NDArray[np.float64]:
+def _broadened(
+    spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDArray[np.float64] | None, method: Smearing, width: float
+) -> NDArray[np.float64]:
     result = np.zeros(len(grid))
     for number, (level, share) in enumerate(zip(spectrum.energies, spectrum.weights)):
         near = (level > grid[0] - 30 * width) & (level < grid[-1] + 30 * width)
         x = (grid[:, None] - level[near]) / width
-        kernel = np.exp(-0.5 * np.minimum(x**2, 1400.0)) / np.sqrt(2 * np.pi) if method == "gaussian" else 0.25 / np.cosh(np.clip(x / 2, -300, 300)) ** 2
+        kernel = (
+            np.exp(-0.5 * np.minimum(x**2, 1400.0)) / np.sqrt(2 * np.pi)
+            if method == "gaussian"
+            else 0.25 / np.cosh(np.clip(x / 2, -300, 300)) ** 2
+        )
         result += share * kernel @ (np.ones(near.sum()) if weights is None else weights[number, near]) / width
     return result
 
@@ -102,7 +108,9 @@ def _tetrahedra(spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDAr
     from ase.dft.dos import linear_tetrahedron_integration
 
     axes = [a for a in range(3) if spectrum.mesh[a] > 1]
-    inside = (spectrum.energies.max(axis=0) > grid[0]) & (spectrum.energies.min(axis=0) < grid[-1]) & np.isfinite(spectrum.energies).all(axis=0)
+    inside = (
+        (spectrum.energies.max(axis=0) > grid[0]) & (spectrum.energies.min(axis=0) < grid[-1]) & np.isfinite(spectrum.energies).all(axis=0)
+    )
     shape = tuple(spectrum.mesh[a] for a in axes)
     values = spectrum.energies[:, inside][spectrum.full.reshape(-1)].reshape(*spectrum.mesh, -1)
     share = np.ones_like(values) if weights is None else weights[:, inside][spectrum.full.reshape(-1)].reshape(values.shape)
@@ -154,7 +162,11 @@ def density_of_states(
     if not low < high or points < 2:
         raise ConfigError(f"DOS window {window} with {points} points: low must be below high, and at least 2 points are needed")
     grid = np.linspace(low, high, points)
-    make = (lambda w: _tetrahedra(spectrum, grid, w)) if method == "tetrahedron" else (lambda w: _broadened(spectrum, grid, w, method, width_eV))
+    make = (
+        (lambda w: _tetrahedra(spectrum, grid, w))
+        if method == "tetrahedron"
+        else (lambda w: _broadened(spectrum, grid, w, method, width_eV))
+    )
     per_band = spectrum.electrons_per_band
     return Dos(
         grid,

@@ -74,7 +74,9 @@ def parse_valence(text: str) -> dict[str, float]:
     return result
 
 
-def electron_number(structure: Structure, electrons: float | None = None, valence: Mapping[str, float] | None = None) -> tuple[float, str] | None:
+def electron_number(
+    structure: Structure, electrons: float | None = None, valence: Mapping[str, float] | None = None
+) -> tuple[float, str] | None:
     """Electrons per cell and where the number comes from: ``electrons``, else ``valence`` per element, else info.json's ``occupation``.
 
     Returns:
@@ -91,8 +93,12 @@ def electron_number(structure: Structure, electrons: float | None = None, valenc
         symbols = [chemical_symbols[z] for z in structure.numbers]
         missing = sorted(set(symbols) - set(valence))
         if missing:
-            raise ConfigError(f"valence electrons are given for {', '.join(sorted(valence))}, but structure '{structure.name}' also has {', '.join(missing)}")
-        return float(sum(valence[s] for s in symbols)), "valence electrons per element (" + ", ".join(f"{s} {valence[s]:g}" for s in sorted(set(symbols))) + ")"
+            raise ConfigError(
+                f"valence electrons are given for {', '.join(sorted(valence))}, but structure '{structure.name}' also has {', '.join(missing)}"
+            )
+        return float(sum(valence[s] for s in symbols)), "valence electrons per element (" + ", ".join(
+            f"{s} {valence[s]:g}" for s in sorted(set(symbols))
+        ) + ")"
     value = structure.info.get("occupation")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value), "occupation in info.json"
@@ -146,7 +152,9 @@ def simplex_fraction(corners: NDArray[np.float64], mu: float) -> NDArray[np.floa
     last = 1.0 - high**d / math.prod(gap(d, i) for i in range(d))
     if d == 3:
         x = mu - e[1]
-        middle = (gap(1, 0) ** 2 + 3 * gap(1, 0) * x + 3 * x**2 - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3) / (gap(2, 0) * gap(3, 0))
+        middle = (gap(1, 0) ** 2 + 3 * gap(1, 0) * x + 3 * x**2 - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3) / (
+            gap(2, 0) * gap(3, 0)
+        )
         result = np.where(mu < e[1], first, np.where(mu < e[2], middle, last))
     else:
         result = np.where(mu < e[1], first, last)
@@ -162,7 +170,9 @@ def electrons_at(spectrum: MeshSpectrum, mu: float, method: Smearing = "gaussian
     return float(spectrum.electrons_per_band * (spectrum.weights @ occupations(spectrum.energies, mu, method, width_eV)).sum())
 
 
-def find_level(spectrum: MeshSpectrum, electrons: float, method: Smearing = "gaussian", width_eV: float = DEFAULT_WIDTH_EV) -> tuple[float, bool]:
+def find_level(
+    spectrum: MeshSpectrum, electrons: float, method: Smearing = "gaussian", width_eV: float = DEFAULT_WIDTH_EV
+) -> tuple[float, bool]:
     """The chemical potential that holds ``electrons``, and whether it lies in a gap (then it is set to the middle of it).
 
     Raises:
@@ -175,7 +185,9 @@ def find_level(spectrum: MeshSpectrum, electrons: float, method: Smearing = "gau
     energies = spectrum.energies
     capacity = spectrum.electrons_per_band * int(np.isfinite(energies).sum(axis=1).min())
     if not 0 < electrons < capacity:
-        raise ConfigError(f"{electrons:g} electrons asked; the {capacity // spectrum.electrons_per_band} bands hold more than 0 and fewer than {capacity}")
+        raise ConfigError(
+            f"{electrons:g} electrons asked; the {capacity // spectrum.electrons_per_band} bands hold more than 0 and fewer than {capacity}"
+        )
     bands = electrons / spectrum.electrons_per_band
     if abs(bands - round(bands)) < 1e-6:
         top, bottom = energies[:, round(bands) - 1].max(), energies[:, round(bands)].min()
@@ -183,7 +195,10 @@ def find_level(spectrum: MeshSpectrum, electrons: float, method: Smearing = "gau
             return float(top + bottom) / 2, True
     finite = energies[np.isfinite(energies)]
     level = brentq(
-        lambda mu: electrons_at(spectrum, mu, method, width_eV) - electrons, finite.min() - 10 * width_eV - 1, finite.max() + 10 * width_eV + 1, xtol=1e-9
+        lambda mu: electrons_at(spectrum, mu, method, width_eV) - electrons,
+        finite.min() - 10 * width_eV - 1,
+        finite.max() + 10 * width_eV + 1,
+        xtol=1e-9,
     )
     return float(level), False
 

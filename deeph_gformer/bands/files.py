@@ -47,7 +47,11 @@ def write_openmx_band(path: str | os.PathLike[str], bands: Bands) -> None:
     """
     energies = _known(bands, str(path))
     reciprocal = 2 * np.pi * np.linalg.inv(bands.lattice).T * _BOHR_ANGSTROM
-    lines = [f"{energies.shape[1]} 0 {bands.fermi_eV / _HARTREE_EV:.12f}", " ".join(f"{v:.12f}" for v in reciprocal.ravel()), str(len(bands.path.segments))]
+    lines = [
+        f"{energies.shape[1]} 0 {bands.fermi_eV / _HARTREE_EV:.12f}",
+        " ".join(f"{v:.12f}" for v in reciprocal.ravel()),
+        str(len(bands.path.segments)),
+    ]
     for start, stop, first, last in _segments(bands):
         ends = " ".join(f"{v:.12f}" for v in np.concatenate([bands.kpoints[start], bands.kpoints[stop - 1]]))
         lines.append(f"{stop - start} {ends} {first} {last}")

@@ -109,7 +109,9 @@ class _Pivot:
     def __init__(self, block: NDArray[np.number]) -> None:
         n = len(block)
         complex_ = np.iscomplexobj(block)
-        trf, lwork, conv = scipy.linalg.get_lapack_funcs(("hetrf" if complex_ else "sytrf", ("hetrf" if complex_ else "sytrf") + "_lwork", "syconv"), (block,))
+        trf, lwork, conv = scipy.linalg.get_lapack_funcs(
+            ("hetrf" if complex_ else "sytrf", ("hetrf" if complex_ else "sytrf") + "_lwork", "syconv"), (block,)
+        )
         work = int(np.real(lwork(n, lower=1)[0]))
         factor, pivots, info = trf(block, lower=1, lwork=max(work, 1), overwrite_a=1)
         if info > 0:

@@ -124,10 +124,14 @@ def band_gap(
     """
     filled = electrons / problem.electrons_per_band
     if abs(filled - round(filled)) > 1e-6:
-        raise ConfigError(f"{electrons:g} electrons leave a band half filled ({problem.electrons_per_band} electrons a band): a metal, its gap is not defined")
+        raise ConfigError(
+            f"{electrons:g} electrons leave a band half filled ({problem.electrons_per_band} electrons a band): a metal, its gap is not defined"
+        )
     bands = int(round(filled))
     if not 0 < bands < problem.size:
-        raise ConfigError(f"{electrons:g} electrons fill {bands} bands; the Hamiltonian has {problem.size}, and a gap needs a filled and an empty one")
+        raise ConfigError(
+            f"{electrons:g} electrons fill {bands} bands; the Hamiltonian has {problem.size}, and a gap needs a filled and an empty one"
+        )
     spectrum = spectrum or mesh_spectrum(problem, mesh, s_threshold=s_threshold, processes=processes)
     valence, conduction = spectrum.energies[:, bands - 1], spectrum.energies[:, bands]
     places = [spectrum.kpoints[int(i)].copy() for i in (np.argmax(valence), np.argmin(conduction), np.argmin(conduction - valence))]

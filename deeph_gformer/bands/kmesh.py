@@ -55,7 +55,8 @@ def has_time_reversal(problem: BlochProblem) -> bool:
             continue
         r, c = blocks.shape[1] // 2, blocks.shape[2] // 2
         worst = max(
-            np.abs(blocks[:, r:, c:] - blocks[:, :r, :c].conj()).max(initial=0.0), np.abs(blocks[:, r:, :c] + blocks[:, :r, c:].conj()).max(initial=0.0)
+            np.abs(blocks[:, r:, c:] - blocks[:, :r, :c].conj()).max(initial=0.0),
+            np.abs(blocks[:, r:, :c] + blocks[:, :r, c:].conj()).max(initial=0.0),
         )
         if worst > _TIME_REVERSAL_EV:
             return False

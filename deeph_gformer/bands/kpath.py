@@ -57,7 +57,11 @@ class KPath:
 
 
 def path_from_segments(
-    lattice: NDArray[np.float64], ends: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[tuple[str, str]], counts: Sequence[int], source: str
+    lattice: NDArray[np.float64],
+    ends: Sequence[tuple[ArrayLike, ArrayLike]],
+    names: Sequence[tuple[str, str]],
+    counts: Sequence[int],
+    source: str,
 ) -> KPath:
     """Straight segments with given numbers of points; each has both of its ends, as in OpenMX's and DeepH's band files.
 
@@ -101,7 +105,9 @@ def _distribute(lengths: Sequence[float], npoints: int) -> list[int]:
     return [max(2, int(round(npoints * length / total)) + 1) if total > 0 else 2 for length in lengths]
 
 
-def _special_points(structure: Structure, periodic: tuple[bool, bool, bool], eps: float | None) -> tuple[dict[str, NDArray[np.float64]], str, str]:
+def _special_points(
+    structure: Structure, periodic: tuple[bool, bool, bool], eps: float | None
+) -> tuple[dict[str, NDArray[np.float64]], str, str]:
     """Special points (fractional, of this very cell), the default path and the lattice's name, from ASE's Bravais lattice detection."""
     from ase.cell import Cell
 
@@ -126,10 +132,16 @@ def _special_points(structure: Structure, periodic: tuple[bool, bool, bool], eps
         path, name = found[1]
         note = f" (within {_LOOSE_EPS:g}; exactly it is {found[0][1]})"
     dimension = sum(periodic)
-    return {k: np.asarray(v, dtype=float) for k, v in path.special_points.items()}, path.path, f"ASE, {name} lattice{note}, periodic in {dimension}D"
+    return (
+        {k: np.asarray(v, dtype=float) for k, v in path.special_points.items()},
+        path.path,
+        f"ASE, {name} lattice{note}, periodic in {dimension}D",
+    )
 
 
-def automatic_path(structure: Structure, periodic: tuple[bool, bool, bool], path: str | None = None, npoints: int = 120, eps: float | None = None) -> KPath:
+def automatic_path(
+    structure: Structure, periodic: tuple[bool, bool, bool], path: str | None = None, npoints: int = 120, eps: float | None = None
+) -> KPath:
     """The path of the Bravais lattice, or ``path`` in its special points.
 
     Args:
@@ -188,7 +200,9 @@ def seekpath_path(structure: Structure, npoints: int = 120, with_time_reversal: 
         except Exception as error:
             raise ConfigError(f"structure '{structure.name}': seekpath found no path ({error}); use --path-from ase") from None
     if result["is_supercell"]:
-        raise ConfigError(f"structure '{structure.name}' is a supercell of the primitive cell, for which seekpath defines no path; use --path-from ase")
+        raise ConfigError(
+            f"structure '{structure.name}' is a supercell of the primitive cell, for which seekpath defines no path; use --path-from ase"
+        )
     points = {k: np.asarray(v, dtype=float) for k, v in result["point_coords"].items()}
     ends = [(points[a], points[b]) for a, b in result["path"]]
     counts = _distribute([float(np.linalg.norm((b - a) @ structure.reciprocal)) for a, b in ends], npoints)
@@ -238,7 +252,9 @@ def read_path_file(path: str | os.PathLike[str], structure: Structure) -> tuple[
         if not lines:
             raise DataError(f"{path}: holds no path segment")
     parsed = [_segment_line(str(line), str(path)) for line in lines]
-    return path_from_segments(structure.lattice, [p[1] for p in parsed], [p[2] for p in parsed], [p[0] for p in parsed], path.name), settings
+    return path_from_segments(
+        structure.lattice, [p[1] for p in parsed], [p[2] for p in parsed], [p[0] for p in parsed], path.name
+    ), settings
 
 
 def find_path(

@@ -33,7 +33,12 @@ def _orthonormal(w: NDArray[np.number], s: sp.csr_matrix) -> tuple[NDArray[np.nu
 
 
 def shift_invert_lanczos(
-    solve: Callable[[NDArray[np.number]], NDArray[np.number]], s: sp.csr_matrix, count: int, dtype: np.dtype, seed: int = 0, max_blocks: int = 120
+    solve: Callable[[NDArray[np.number]], NDArray[np.number]],
+    s: sp.csr_matrix,
+    count: int,
+    dtype: np.dtype,
+    seed: int = 0,
+    max_blocks: int = 120,
 ) -> tuple[NDArray[np.float64], NDArray[np.number], int]:
     """Eigenpairs of largest |theta| of (H - sigma S)^-1 S x = theta x.
 

@@ -137,7 +137,13 @@ def load(
     else:
         s = symmetrized(s, str(matrix_path(s_folder, "overlap")), 1e-4, "", notes, hermitize)
     return BlochProblem(
-        structure, h, s, label=label or ("DFT" if kind == "hamiltonian" else "prediction"), source=str(path), predicted=kind == "prediction", notes=tuple(notes)
+        structure,
+        h,
+        s,
+        label=label or ("DFT" if kind == "hamiltonian" else "prediction"),
+        source=str(path),
+        predicted=kind == "prediction",
+        notes=tuple(notes),
     )
 
 

@@ -74,9 +74,22 @@ def _draw(ax: Axes, bands: Bands, style: Style, colour: str, label: str, window:
         step = max(1, len(energies) // 80)
         chosen = np.unique(np.concatenate([np.arange(0, len(energies), step), [len(energies) - 1]]))
         x = np.repeat(bands.distances[chosen][:, None], energies.shape[1], axis=1)
-        ax.plot(x.ravel(), energies[chosen].ravel(), linestyle="", marker="o", markersize=2.4, markeredgewidth=0, color=colour, label=label, zorder=3)
+        ax.plot(
+            x.ravel(),
+            energies[chosen].ravel(),
+            linestyle="",
+            marker="o",
+            markersize=2.4,
+            markeredgewidth=0,
+            color=colour,
+            label=label,
+            zorder=3,
+        )
         return
-    look: dict[str, Any] = {"line": {"linestyle": "-", "linewidth": 1.1 if single else 1.6}, "dashed": {"linestyle": (0, (4, 2)), "linewidth": 1.1}}[style]
+    look: dict[str, Any] = {
+        "line": {"linestyle": "-", "linewidth": 1.1 if single else 1.6},
+        "dashed": {"linestyle": (0, (4, 2)), "linewidth": 1.1},
+    }[style]
     for _, run in bands.lines():
         if len(run) > 1:
             drawn = ax.plot(bands.distances[run], energies[run], color=colour, zorder=1 if style == "line" else 2, **look)
@@ -157,7 +170,12 @@ def plot_comparison(
 
 
 def plot_fat(
-    bands: Bands, path: str | os.PathLike[str] | None = None, *, window_eV: tuple[float, float] = (-3.0, 3.0), title: str | None = None, ax: Axes | None = None
+    bands: Bands,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    window_eV: tuple[float, float] = (-3.0, 3.0),
+    title: str | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Bands with circles whose area is the Mulliken weight of each projection.
 
@@ -188,7 +206,12 @@ def plot_fat(
         )
     _frame(ax, bands, window_eV, title)
     legend = ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=min(4, len(bands.projections)), frameon=False, fontsize="small", handletextpad=0.2
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.07),
+        ncols=min(4, len(bands.projections)),
+        frameon=False,
+        fontsize="small",
+        handletextpad=0.2,
     )
     for handle in legend.legend_handles:
         handle.set_sizes([26])
@@ -230,7 +253,9 @@ def plot_spin(
     return ax
 
 
-def plot_dos(doses: Sequence[Dos], path: str | os.PathLike[str] | None = None, ax: Axes | None = None, window_eV: tuple[float, float] | None = None) -> Axes:
+def plot_dos(
+    doses: Sequence[Dos], path: str | os.PathLike[str] | None = None, ax: Axes | None = None, window_eV: tuple[float, float] | None = None
+) -> Axes:
     """Densities of states over each other; projections of the first are filled."""
     figure = None
     if ax is None:
@@ -244,7 +269,12 @@ def plot_dos(doses: Sequence[Dos], path: str | os.PathLike[str] | None = None, a
     for number, dos in enumerate(doses):
         style, colour = looks[number % len(looks)]
         ax.plot(
-            dos.energies_eV - (dos.fermi.energy_eV if dos.fermi else 0.0), dos.total, color=colour, linewidth=1.1, linestyle=style, label=dos.label or "total"
+            dos.energies_eV - (dos.fermi.energy_eV if dos.fermi else 0.0),
+            dos.total,
+            color=colour,
+            linewidth=1.1,
+            linestyle=style,
+            label=dos.label or "total",
         )
     if doses[0].fermi:
         ax.axvline(0.0, color="0.55", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)

@@ -40,7 +40,9 @@ def parse_projections(problem: BlochProblem, text: str | Sequence[str]) -> dict[
         item = item.strip()
         found = _ITEM.match(item)
         if not item or found is None:
-            raise ConfigError(f"projection '{item}' is not understood; write an element, an atom number, a shell letter, or two of them: Mo-d, S-p, C, 3-s, d")
+            raise ConfigError(
+                f"projection '{item}' is not understood; write an element, an atom number, a shell letter, or two of them: Mo-d, S-p, C, 3-s, d"
+            )
         mask = np.ones(problem.size, dtype=bool)
         if found["element"]:
             mask &= symbol == found["element"]
@@ -50,12 +52,16 @@ def parse_projections(problem: BlochProblem, text: str | Sequence[str]) -> dict[
             mask &= shell == _LETTERS.index(found["shell"])
         if not mask.any():
             have = sorted({f"{s}-{_LETTERS[l]}" for s, l in zip(symbol, shell)})
-            raise ConfigError(f"projection '{item}' selects no orbital of '{structure.name}' ({len(structure)} atoms); it has {', '.join(have)}")
+            raise ConfigError(
+                f"projection '{item}' selects no orbital of '{structure.name}' ({len(structure)} atoms); it has {', '.join(have)}"
+            )
         masks[item] = mask
     return masks
 
 
-def mulliken_weights(vectors: NDArray[np.number], s: NDArray[np.number], masks: dict[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.float64]]:
+def mulliken_weights(
+    vectors: NDArray[np.number], s: NDArray[np.number], masks: dict[str, NDArray[np.bool_]]
+) -> dict[str, NDArray[np.float64]]:
     """Mulliken weight of each state on each group: Re sum_{mu in group} c_mu* (S c)_mu; over all orbitals it is 1.
 
     Args:

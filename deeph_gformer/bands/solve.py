@@ -127,10 +127,14 @@ def solve_torch(h: NDArray[np.number], s: NDArray[np.number], device: str, where
     try:
         h_t, s_t = (torch.as_tensor(np.ascontiguousarray(m), device=device) for m in (h, s))
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device '{device}' cannot be used ({str(error).splitlines()[0]}); leave --device away for LAPACK on the CPU") from None
+        raise ConfigError(
+            f"device '{device}' cannot be used ({str(error).splitlines()[0]}); leave --device away for LAPACK on the CPU"
+        ) from None
     factor, info = torch.linalg.cholesky_ex(s_t)
     if int(info) != 0:
-        raise DataError(f"{where}: S(k) is not positive definite; run without --device and with --s-threshold 1e-4 to project its null space out")
+        raise DataError(
+            f"{where}: S(k) is not positive definite; run without --device and with --s-threshold 1e-4 to project its null space out"
+        )
     reduced = torch.linalg.solve_triangular(factor, h_t.to(s_t.dtype) if not h_t.is_complex() else h_t, upper=False)
     reduced = torch.linalg.solve_triangular(factor, reduced.mH, upper=False)
     return Solution(torch.linalg.eigvalsh((reduced + reduced.mH) / 2).cpu().numpy())
@@ -201,7 +205,10 @@ def map_kpoints(
         with (
             _single_threaded_children(processes),
             concurrent.futures.ProcessPoolExecutor(
-                min(processes, len(unique)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(function, problem)
+                min(processes, len(unique)),
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(function, problem),
             ) as pool,
         ):
             try:

@@ -114,7 +114,9 @@ def factorize(h: sp.csr_matrix, s: sp.csr_matrix, sigma: float, problem: BlochPr
     try:
         lu = spla.splu(permuted, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     except RuntimeError as error:
-        raise DataError(f"{problem.source}: H - sigma S is singular at {sigma:.6f} eV ({error}); choose another Fermi level or the dense solver") from None
+        raise DataError(
+            f"{problem.source}: H - sigma S is singular at {sigma:.6f} eV ({error}); choose another Fermi level or the dense solver"
+        ) from None
     same = np.arange(len(order))
     diagonal_pivots = bool((lu.perm_r == same).all() and (lu.perm_c == same).all())
     return _SuperLU(
@@ -208,7 +210,9 @@ def solve_sparse(
     if window is not None:
         return _solve_window(h, s, window, problem, engine, where)
     if nbands + 2 * _SPARE >= n - 1:
-        raise ConfigError(f"{where}: {nbands} of {n} bands asked from the sparse solver, which finds a few around the Fermi level; use --solver dense")
+        raise ConfigError(
+            f"{where}: {nbands} of {n} bands asked from the sparse solver, which finds a few around the Fermi level; use --solver dense"
+        )
     factor, name = factorize(h, s, sigma, problem, engine)
     energies, vectors, failure = _lanczos(h, s, nbands + 2 * _SPARE, factor)
     below = factor.negative
@@ -226,7 +230,9 @@ def solve_sparse(
     return Solution(kept, kept_vectors, counts[0], counts[1] - counts[0] == high - low), name + ", eigenvalues counted"
 
 
-def _solve_window(h: sp.csr_matrix, s: sp.csr_matrix, window: tuple[float, float], problem: BlochProblem, engine: str, where: str) -> tuple[Solution, str]:
+def _solve_window(
+    h: sp.csr_matrix, s: sp.csr_matrix, window: tuple[float, float], problem: BlochProblem, engine: str, where: str
+) -> tuple[Solution, str]:
     """All states in a window: count first, then ask for exactly as many."""
     n = h.shape[0]
     ends, name = [], ""

@@ -1,4 +1,5 @@
 """``refine``, ``train``, ``train-stage1``, ``evaluate`` and ``info``: the main job."""
+
 from __future__ import annotations
 
 import argparse
@@ -18,15 +19,26 @@ def register(sub: Any) -> None:
     """Add the parsers of this area."""
     _register_refine(sub)
     _register_train(sub)
-    parser = sub.add_parser("evaluate", help="errors of stage 1 and of both stages against DFT", description="MAE_all, MAE_cha.s and MAE_cha.b (Tables 2-4 of the "
-                            "paper) of every structure with hamiltonians.h5, in meV; nothing is written but --json.")
+    parser = sub.add_parser(
+        "evaluate",
+        help="errors of stage 1 and of both stages against DFT",
+        description="MAE_all, MAE_cha.s and MAE_cha.b (Tables 2-4 of the "
+        "paper) of every structure with hamiltonians.h5, in meV; nothing is written but --json.",
+    )
     parser.add_argument("--preprocessed", required=True, type=pathlib.Path, metavar="DIR", help="folder with structure folders")
     _model_options(parser)
     parser.add_argument("--splits", type=pathlib.Path, metavar="FILE", help="split file; only its test structures are evaluated")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="which split of --splits (default: test)")
     _prediction_options(parser)
-    parser.add_argument("--rotations", type=int, default=1, metavar="N", help="random rotations for the equivariance error (default: 1; 0: none)")
-    parser.add_argument("--plots", type=pathlib.Path, metavar="DIR", help="write figures and their data: heat map of MAE_block, parity, error against distance, bars")
+    parser.add_argument(
+        "--rotations", type=int, default=1, metavar="N", help="random rotations for the equivariance error (default: 1; 0: none)"
+    )
+    parser.add_argument(
+        "--plots",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write figures and their data: heat map of MAE_block, parity, error against distance, bars",
+    )
     _json_option(parser)
     parser.set_defaults(run=_run_evaluate)
     parser = sub.add_parser("info", help="what a structure folder, a DeepH-E3 model folder or a GFormer bundle is")
@@ -36,16 +48,28 @@ def register(sub: Any) -> None:
 
 
 def _register_refine(sub: Any) -> None:
-    parser = sub.add_parser("refine", help="predict Hamiltonians: DeepH-E3's inference step, refined", description="Walks DIR for structure folders, predicts with "
-                            "stage 1 and GFormer, and writes hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are reported.")
-    parser.add_argument("--preprocessed", required=True, type=pathlib.Path, metavar="DIR", help="folder with structure folders (legacy or DeepH-dock)")
+    parser = sub.add_parser(
+        "refine",
+        help="predict Hamiltonians: DeepH-E3's inference step, refined",
+        description="Walks DIR for structure folders, predicts with "
+        "stage 1 and GFormer, and writes hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are reported.",
+    )
+    parser.add_argument(
+        "--preprocessed", required=True, type=pathlib.Path, metavar="DIR", help="folder with structure folders (legacy or DeepH-dock)"
+    )
     _model_options(parser)
     parser.add_argument("--stage1-only", action="store_true", help="run stage 1 alone")
-    parser.add_argument("--output", type=pathlib.Path, metavar="DIR", help="write DIR/NAME/hamiltonians_pred.h5 (default: beside the input)")
+    parser.add_argument(
+        "--output", type=pathlib.Path, metavar="DIR", help="write DIR/NAME/hamiltonians_pred.h5 (default: beside the input)"
+    )
     _prediction_options(parser)
-    parser.add_argument("--guard", action="store_true", help="keep stage 1 for structures whose correction is out of the range that validation saw")
+    parser.add_argument(
+        "--guard", action="store_true", help="keep stage 1 for structures whose correction is out of the range that validation saw"
+    )
     parser.add_argument("--no-hermitian", action="store_true", help="write the raw output instead of (H + H†)/2")
-    parser.add_argument("--format", choices=("same", "legacy", "dock"), default="same", help="format of the output (default: that of the input)")
+    parser.add_argument(
+        "--format", choices=("same", "legacy", "dock"), default="same", help="format of the output (default: that of the input)"
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
     group.add_argument("--skip-existing", action="store_true", help="leave structures alone that have a prediction")
@@ -54,9 +78,16 @@ def _register_refine(sub: Any) -> None:
 
 
 def _register_train(sub: Any) -> None:
-    for verb, what in (("train", "train a GFormer (stage 2) on a frozen stage 1"), ("train-stage1", "train a DeepH-E3 network on the embedded engine")):
-        parser = sub.add_parser(verb, help=what, description=f"{what[0].upper()}{what[1:]}. Settings come from a YAML file, from --set, or both; "
-                                f"'deeph-gformer {verb} --list' prints every key with its meaning.")
+    for verb, what in (
+        ("train", "train a GFormer (stage 2) on a frozen stage 1"),
+        ("train-stage1", "train a DeepH-E3 network on the embedded engine"),
+    ):
+        parser = sub.add_parser(
+            verb,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}. Settings come from a YAML file, from --set, or both; "
+            f"'deeph-gformer {verb} --list' prints every key with its meaning.",
+        )
         parser.add_argument("config", nargs="?", type=pathlib.Path, metavar="CONFIG.yaml", help="settings (default: all defaults)")
         parser.add_argument("--preprocessed", metavar="DIR", help="folder with structure folders (data.preprocessed)")
         parser.add_argument("--splits", metavar="FILE", help="split file (data.splits)")
@@ -65,12 +96,23 @@ def _register_train(sub: Any) -> None:
             _backend_options(parser)
             parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
         else:
-            parser.add_argument("--resume", nargs="?", const="", metavar="MODEL_DIR", help="go on with the run in the output folder; or start from a DeepH-E3 model "
-                                "folder, its optimizer state included")
+            parser.add_argument(
+                "--resume",
+                nargs="?",
+                const="",
+                metavar="MODEL_DIR",
+                help="go on with the run in the output folder; or start from a DeepH-E3 model folder, its optimizer state included",
+            )
         parser.add_argument("--output", metavar="DIR", help="folder of the run (output)")
         parser.add_argument("--epochs", type=int, metavar="N", help="training.epochs")
         parser.add_argument("--device", metavar="NAME", help="training.device: auto, cpu, cuda, ...")
-        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. --set training.learning_rate=1e-3; repeatable")
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="any setting, e.g. --set training.learning_rate=1e-3; repeatable",
+        )
         parser.add_argument("--every", type=int, default=1, metavar="N", help="print every N-th epoch (default: 1)")
         parser.add_argument("--list", action="store_true", help="print every setting with its default and meaning")
         _json_option(parser)
@@ -79,10 +121,17 @@ def _register_train(sub: Any) -> None:
 
 def _backend_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("stage 1")
-    group.add_argument("--backend", default="auto", metavar="NAME", help="auto, embedded (our engine), official (your clone of DeepH-E3) or a registered one")
+    group.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="auto, embedded (our engine), official (your clone of DeepH-E3) or a registered one",
+    )
     group.add_argument("--deephe3-root", type=pathlib.Path, metavar="DIR", help="clone of DeepH-E3; runs it instead of the embedded engine")
     group.add_argument("--e3nn-generation", metavar="GEN", help="0.3, 0.4 or '>=0.5', where a checkpoint cannot tell")
-    group.add_argument("--fill-missing", type=float, metavar="EV", help="value of blocks that no model predicts (default: an error that lists them)")
+    group.add_argument(
+        "--fill-missing", type=float, metavar="EV", help="value of blocks that no model predicts (default: an error that lists them)"
+    )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
@@ -94,8 +143,12 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _prediction_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--edges", choices=("auto", "overlaps", "hamiltonians", "union"), default="auto",
-                        help="blocks that become edges (default auto: overlaps.h5, or its union with hamiltonians.h5 where both are there)")
+    parser.add_argument(
+        "--edges",
+        choices=("auto", "overlaps", "hamiltonians", "union"),
+        default="auto",
+        help="blocks that become edges (default auto: overlaps.h5, or its union with hamiltonians.h5 where both are there)",
+    )
     parser.add_argument("--frames", type=int, default=1, metavar="K", help="average K rotated frames (arch: paper; default: 1)")
 
 
@@ -114,8 +167,16 @@ def _load(args: argparse.Namespace, stage1_only: bool = False) -> HamiltonianMod
     if args.model is None and not stage1_only:
         raise ConfigError("--model BUNDLE is missing; --stage1-only runs stage 1 alone")
     generation = parse_generation(args.e3nn_generation) if args.e3nn_generation else None
-    return load(None if stage1_only else args.model, args.stage1, device=args.device, dtype=args.dtype, backend=args.backend, deephe3_root=args.deephe3_root,
-                generation=generation, fill_missing=args.fill_missing)
+    return load(
+        None if stage1_only else args.model,
+        args.stage1,
+        device=args.device,
+        dtype=args.dtype,
+        backend=args.backend,
+        deephe3_root=args.deephe3_root,
+        generation=generation,
+        fill_missing=args.fill_missing,
+    )
 
 
 def _write_json(args: argparse.Namespace, table: dict[str, Any]) -> None:
@@ -133,8 +194,18 @@ def _run_refine(args: argparse.Namespace) -> None:
     model = _load(args, args.stage1_only)
     print(model)
     existing = "overwrite" if args.overwrite else "skip" if args.skip_existing else "error"
-    result = refine(args.preprocessed, model, args.output, edges=args.edges, hermitian=not args.no_hermitian, frames=args.frames, form=args.format,
-                    existing=existing, progress=sys.stderr.isatty(), guard=args.guard)
+    result = refine(
+        args.preprocessed,
+        model,
+        args.output,
+        edges=args.edges,
+        hermitian=not args.no_hermitian,
+        frames=args.frames,
+        form=args.format,
+        existing=existing,
+        progress=sys.stderr.isatty(),
+        guard=args.guard,
+    )
     print("\n".join([refine_table(result), *guard_lines(result)]))
     _write_json(args, result)
 
@@ -144,7 +215,16 @@ def _run_evaluate(args: argparse.Namespace) -> None:
     from ..evaluation.tables import evaluation_table
 
     model = _load(args, args.model is None)
-    result = evaluate(model, args.preprocessed, splits=args.splits, split=args.split, edges=args.edges, frames=args.frames, rotations=args.rotations, plots=args.plots)
+    result = evaluate(
+        model,
+        args.preprocessed,
+        splits=args.splits,
+        split=args.split,
+        edges=args.edges,
+        frames=args.frames,
+        rotations=args.rotations,
+        plots=args.plots,
+    )
     print(evaluation_table(result))
     _write_json(args, result)
 
@@ -160,8 +240,14 @@ def _settings(args: argparse.Namespace, kind: type) -> Any:
         if not sign:
             raise ConfigError(f"--set {text}: write KEY=VALUE")
         overrides[key.strip()] = yaml.safe_load(value)
-    for name, key in (("preprocessed", "data.preprocessed"), ("splits", "data.splits"), ("stage1", "stage1"), ("output", "output"), ("epochs", "training.epochs"),
-                      ("device", "training.device")):
+    for name, key in (
+        ("preprocessed", "data.preprocessed"),
+        ("splits", "data.splits"),
+        ("stage1", "stage1"),
+        ("output", "output"),
+        ("epochs", "training.epochs"),
+        ("device", "training.device"),
+    ):
         if getattr(args, name, None) is not None:
             overrides[key] = getattr(args, name)
     config = load_yaml(kind, args.config, overrides) if args.config else from_mapping(kind, apply_overrides({}, overrides), "command line")
@@ -202,7 +288,9 @@ def _run_train(args: argparse.Namespace) -> None:
     generation = parse_generation(args.e3nn_generation) if args.e3nn_generation else None
     stage1 = load_stage1(config.stage1, args.backend, args.deephe3_root, generation, fill_missing=args.fill_missing)
     _, record = train_gformer(config, stage1, resume=args.resume, every=args.every)
-    print(f"best validation MAE {record['best_val_mae_meV']:.4f} meV (stage 1: {record['stage1_val_mae_meV']:.4f} meV); bundle: {pathlib.Path(config.output) / 'bundle'}")
+    print(
+        f"best validation MAE {record['best_val_mae_meV']:.4f} meV (stage 1: {record['stage1_val_mae_meV']:.4f} meV); bundle: {pathlib.Path(config.output) / 'bundle'}"
+    )
     _write_json(args, record)
 
 

@@ -1,4 +1,5 @@
 """``overlap fit|predict|info`` and ``build twist|supercell``: overlaps and structures without a DFT run."""
+
 from __future__ import annotations
 
 import argparse
@@ -18,7 +19,9 @@ __all__ = ["register"]
 
 def register(sub: argparse._SubParsersAction) -> None:
     """Add ``overlap`` and ``build`` to the parser."""
-    overlap = sub.add_parser("overlap", help="overlaps of new structures without a DFT run").add_subparsers(dest="action", metavar="ACTION", required=True)
+    overlap = sub.add_parser("overlap", help="overlaps of new structures without a DFT run").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
     _register_fit(overlap)
     _register_predict(overlap)
     info = overlap.add_parser("info", help="what a table, basis files or overlaps.h5 know")
@@ -30,7 +33,9 @@ def register(sub: argparse._SubParsersAction) -> None:
     cell = build.add_parser("supercell", help="repeat a cell")
     cell.add_argument("--cell", required=True, metavar="FILE", help="any structure file that ASE reads")
     cell.add_argument("--size", type=_integers(3), metavar="A,B,C", help="repeats along the lattice vectors, e.g. 3,3,1")
-    cell.add_argument("--matrix", type=_integers(9), metavar="M11,M12,...", help="instead of --size: 9 integers, rows = new vectors in the old ones")
+    cell.add_argument(
+        "--matrix", type=_integers(9), metavar="M11,M12,...", help="instead of --size: 9 integers, rows = new vectors in the old ones"
+    )
     _output(cell, "structure file to write; its name says the format (POSCAR, .cif, .xyz, ...)")
     cell.set_defaults(run=run_supercell)
 
@@ -38,10 +43,17 @@ def register(sub: argparse._SubParsersAction) -> None:
 def _register_fit(sub: argparse._SubParsersAction) -> None:
     fit = sub.add_parser("fit", help="fit radial tables to the overlaps of training structures")
     fit.add_argument("--preprocessed", required=True, metavar="DIR", help="structure folders with overlaps, at or below DIR")
-    fit.add_argument("--structures", nargs="+", metavar="NAME", help="only these folders; FIRST:LAST takes a range of names in sorted order")
+    fit.add_argument(
+        "--structures", nargs="+", metavar="NAME", help="only these folders; FIRST:LAST takes a range of names in sorted order"
+    )
     fit.add_argument("--tolerance", type=float, default=1e-5, help="a distance counts as known where S is known this well (default 1e-5)")
-    fit.add_argument("--cutoff", action="append", default=[], metavar="A-B=R",
-                     help="edge cutoff of two elements in Å instead of the learned one, e.g. C-C=6.35; repeatable")
+    fit.add_argument(
+        "--cutoff",
+        action="append",
+        default=[],
+        metavar="A-B=R",
+        help="edge cutoff of two elements in Å instead of the learned one, e.g. C-C=6.35; repeatable",
+    )
     _output(fit, "table to write (.npz)")
     _json(fit)
     fit.set_defaults(run=run_fit)
@@ -49,10 +61,18 @@ def _register_fit(sub: argparse._SubParsersAction) -> None:
 
 def _register_predict(sub: argparse._SubParsersAction) -> None:
     predict = sub.add_parser("predict", help="write overlaps of structures")
-    predict.add_argument("--overlap", nargs="+", required=True, metavar="SOURCE", help="table (.npz), basis files (.orb, .ion.xml), a folder of them")
-    predict.add_argument("--input", nargs="+", required=True, metavar="PATH", help="structure folders (or a folder of them), or files that ASE reads")
-    predict.add_argument("--output", "-o", metavar="DIR", help="where to write; of several structures a folder each (default: into the structure folder)")
-    predict.add_argument("--format", choices=("legacy", "dock", "same"), default="same", help="of folders written (default: as the source; legacy for files)")
+    predict.add_argument(
+        "--overlap", nargs="+", required=True, metavar="SOURCE", help="table (.npz), basis files (.orb, .ion.xml), a folder of them"
+    )
+    predict.add_argument(
+        "--input", nargs="+", required=True, metavar="PATH", help="structure folders (or a folder of them), or files that ASE reads"
+    )
+    predict.add_argument(
+        "--output", "-o", metavar="DIR", help="where to write; of several structures a folder each (default: into the structure folder)"
+    )
+    predict.add_argument(
+        "--format", choices=("legacy", "dock", "same"), default="same", help="of folders written (default: as the source; legacy for files)"
+    )
     predict.add_argument("--extrapolate", action="store_true", help="allow distances that the table does not know")
     predict.add_argument("--pbc", metavar="T,T,F", help="which lattice vectors repeat (default: as a file says; all for a folder)")
     predict.add_argument("--overwrite", action="store_true", help="replace overlap files that are there")
@@ -64,11 +84,21 @@ def _register_twist(sub: argparse._SubParsersAction) -> None:
     twist = sub.add_parser("twist", help="commensurate twisted bilayers of hexagonal or square layers")
     twist.add_argument("--cell", required=True, metavar="FILE", help="one layer, or a bilayer, in its primitive cell (POSCAR, .cif, ...)")
     twist.add_argument("--top", metavar="FILE", help="the top layer, where it is another one")
-    twist.add_argument("--mn", nargs="+", type=_integers(2), metavar="M,N", help="superlattice vectors of the bottom layer; without it cells are listed only")
+    twist.add_argument(
+        "--mn",
+        nargs="+",
+        type=_integers(2),
+        metavar="M,N",
+        help="superlattice vectors of the bottom layer; without it cells are listed only",
+    )
     twist.add_argument("--pq", nargs="+", type=_integers(2), metavar="P,Q", help="of the top layer, one for each --mn (default N,M)")
-    twist.add_argument("--distance", type=float, metavar="ÅNGSTRÖM", help="between the facing atoms of the layers (default: as in the bilayer cell)")
+    twist.add_argument(
+        "--distance", type=float, metavar="ÅNGSTRÖM", help="between the facing atoms of the layers (default: as in the bilayer cell)"
+    )
     twist.add_argument("--vacuum", type=float, default=20.0, metavar="ÅNGSTRÖM", help="between periodic images of the bilayer (default 20)")
-    twist.add_argument("--shift", type=_floats, default=(0.0, 0.0), metavar="U,V", help="of the top layer before it is turned, in its lattice vectors")
+    twist.add_argument(
+        "--shift", type=_floats, default=(0.0, 0.0), metavar="U,V", help="of the top layer before it is turned, in its lattice vectors"
+    )
     twist.add_argument("--max-atoms", type=int, default=500, help="for the list (default 500)")
     twist.add_argument("--max-strain", type=float, default=0.005, help="largest relative strain of the top layer (default 0.005)")
     twist.add_argument("--list", action="store_true", help="print the table and build nothing")
@@ -142,7 +172,9 @@ def _chosen(folders: list[pathlib.Path], names: list[str] | None) -> list[pathli
         first, _, last = name.partition(":")
         part = {n: f for n, f in by_name.items() if first <= n <= last} if last else {n: f for n, f in by_name.items() if n == name}
         if not part:
-            raise DataError(f"--structures {name}: no such structure; there are {', '.join(list(by_name)[:8])}{' ...' if len(by_name) > 8 else ''}")
+            raise DataError(
+                f"--structures {name}: no such structure; there are {', '.join(list(by_name)[:8])}{' ...' if len(by_name) > 8 else ''}"
+            )
         chosen.update(part)
     return list(chosen.values())
 
@@ -173,8 +205,14 @@ def run_info(args: argparse.Namespace) -> int:
     if isinstance(provider, TableOverlap):
         _write_json(args.json, figures(provider.table))
     else:
-        _write_json(args.json, {"kind": "folder", "elements": {symbol(z): list(s) for z, s in provider.orbital_types.items()},
-                                "pairs": [{"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": c} for (a, b), c in provider.cutoffs.items()]})
+        _write_json(
+            args.json,
+            {
+                "kind": "folder",
+                "elements": {symbol(z): list(s) for z, s in provider.orbital_types.items()},
+                "pairs": [{"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": c} for (a, b), c in provider.cutoffs.items()],
+            },
+        )
     return 0
 
 
@@ -214,8 +252,15 @@ def run_predict(args: argparse.Namespace) -> int:
         done = predict_overlap(source, provider, output, form, pbc, args.overwrite)
         seconds = ", ".join(f"{step} {value:.2f} s" for step, value in done.seconds.items())
         print(f"{done.file}: {len(done.structure)} atoms, {done.edges} blocks ({seconds})")
-        rows.append({"structure": name, "file": str(done.file), "atoms": len(done.structure), "edges": done.edges,
-                     **{f"{step}_s": value for step, value in done.seconds.items()}})
+        rows.append(
+            {
+                "structure": name,
+                "file": str(done.file),
+                "atoms": len(done.structure),
+                "edges": done.edges,
+                **{f"{step}_s": value for step, value in done.seconds.items()},
+            }
+        )
     _write_json(args.json, {"structures": rows})
     return 0
 
@@ -270,14 +315,18 @@ def run_twist(args: argparse.Namespace) -> int:
     else:
         twists = list_twists(bottom, top, args.max_atoms, args.max_strain)
     print(_twist_table(twists))
-    _write_json(args.json, {"twists": [{"mn": t.bottom, "pq": t.top, "angle_deg": t.angle, "strain": t.strain, "atoms": t.atoms} for t in twists]})
+    _write_json(
+        args.json, {"twists": [{"mn": t.bottom, "pq": t.top, "angle_deg": t.angle, "strain": t.strain, "atoms": t.atoms} for t in twists]}
+    )
     if args.list or not args.mn:
         return 0
     strained = [t for t in twists if abs(t.strain) > args.max_strain]
     if strained:
         first = strained[0]
-        raise ConfigError(f"cell {first.bottom} with {first.top} strains the top layer by {100 * first.strain:.2f} %; choose --pq so that it fits "
-                          "(without --mn the fitting cells are listed), or allow it with --max-strain")
+        raise ConfigError(
+            f"cell {first.bottom} with {first.top} strains the top layer by {100 * first.strain:.2f} %; choose --pq so that it fits "
+            "(without --mn the fitting cells are listed), or allow it with --max-strain"
+        )
     distance = args.distance or found
     if distance is None:
         raise ConfigError("the cell holds one layer: name the distance between the layers with --distance (Å)")

@@ -30,19 +30,31 @@ def register(sub: Any) -> None:
     group = parser.add_argument_group("path")
     group.add_argument("--path", metavar="GMKG", help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)")
     group.add_argument("--path-file", type=pathlib.Path, metavar="FILE", help="DeepH-dock's K_PATH or DeepH-pack's band_config.json")
-    group.add_argument("--path-from", choices=("auto", "ase", "seekpath"), default="auto", help="who chooses the standard path (default: ASE)")
+    group.add_argument(
+        "--path-from", choices=("auto", "ase", "seekpath"), default="auto", help="who chooses the standard path (default: ASE)"
+    )
     group.add_argument("--npoints", type=int, default=120, metavar="N", help="k-points over the whole path (default: 120)")
     group = parser.add_argument_group("solver")
     group.add_argument("--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size")
     group.add_argument("--nbands", type=int, metavar="N", help="only N bands around the Fermi level (sparse: default 50)")
     group.add_argument(
-        "--engine", choices=("auto", "mumps", "superlu", "frontal"), default="auto", help="sparse factorisation (default: the fastest that is installed)"
+        "--engine",
+        choices=("auto", "mumps", "superlu", "frontal"),
+        default="auto",
+        help="sparse factorisation (default: the fastest that is installed)",
     )
-    group.add_argument("--no-check", action="store_true", help="sparse: do not count eigenvalues to prove the window complete (a third of the time)")
+    group.add_argument(
+        "--no-check", action="store_true", help="sparse: do not count eigenvalues to prove the window complete (a third of the time)"
+    )
     group.add_argument("--device", metavar="cuda", help="dense eigenvalues on a GPU, through torch")
     group = parser.add_argument_group("output")
     group.add_argument(
-        "--window", nargs=2, type=float, default=(-3.0, 3.0), metavar=("LOW", "HIGH"), help="energies shown and compared, eV relative to E_F (default: -3 3)"
+        "--window",
+        nargs=2,
+        type=float,
+        default=(-3.0, 3.0),
+        metavar=("LOW", "HIGH"),
+        help="energies shown and compared, eV relative to E_F (default: -3 3)",
     )
     group.add_argument("--fat", metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash")
     group.add_argument("--spin", choices=("x", "y", "z"), help="colour bands by a spin expectation value (spin-orbit coupling)")
@@ -67,7 +79,9 @@ def register(sub: Any) -> None:
     _one_folder(parser)
     parser.add_argument("--method", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="broadening (default: gaussian)")
     parser.add_argument("--dos-width", type=float, default=0.05, metavar="EV", help="its width (default: 0.05 eV)")
-    parser.add_argument("--window", nargs=2, type=float, default=(-6.0, 6.0), metavar=("LOW", "HIGH"), help="eV relative to E_F (default: -6 6)")
+    parser.add_argument(
+        "--window", nargs=2, type=float, default=(-6.0, 6.0), metavar=("LOW", "HIGH"), help="eV relative to E_F (default: -6 6)"
+    )
     parser.add_argument("--fat", metavar="Mo-d,S-p", help="Mulliken projections")
     parser.add_argument("-o", "--output", type=pathlib.Path, metavar="FILE", help="figure: .png, .svg, .pdf (default: NAME_dos.png)")
     parser.set_defaults(run=_run_dos)
@@ -89,14 +103,18 @@ def register(sub: Any) -> None:
     parser.add_argument("--eigenvalues", action="store_true", help="also compare eigenvalues on the k mesh, and look for ghost bands")
     parser.add_argument("--window", type=float, default=3.0, metavar="EV", help="half-width around E_F for eigenvalues (default: 3)")
     parser.add_argument("--ghost-margin", type=float, default=0.1, metavar="EV", help="how deep in a DFT gap a ghost lies (default: 0.1)")
-    parser.add_argument("--modes", type=int, default=0, metavar="N", help="also the N worst S-weighted error modes at Γ, and the blocks that cause them")
+    parser.add_argument(
+        "--modes", type=int, default=0, metavar="N", help="also the N worst S-weighted error modes at Γ, and the blocks that cause them"
+    )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable")
     parser.set_defaults(run=_run_compare)
 
 
 def _one_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=pathlib.Path, metavar="DIR", help="structure folder, legacy or DeepH-dock")
-    parser.add_argument("--prediction", action="store_true", help="use the predicted Hamiltonian (default: the DFT one, where there is one)")
+    parser.add_argument(
+        "--prediction", action="store_true", help="use the predicted Hamiltonian (default: the DFT one, where there is one)"
+    )
     _hamiltonian_options(parser)
     _fermi_options(parser)
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the result, machine-readable")
@@ -104,9 +122,14 @@ def _one_folder(parser: argparse.ArgumentParser) -> None:
 
 def _hamiltonian_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Hamiltonian")
-    group.add_argument("--overlap", type=pathlib.Path, metavar="DIR", help="folder with the overlap (default: beside H, else the first folder's)")
     group.add_argument(
-        "--s-threshold", type=float, metavar="X", help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; e.g. 1e-4)"
+        "--overlap", type=pathlib.Path, metavar="DIR", help="folder with the overlap (default: beside H, else the first folder's)"
+    )
+    group.add_argument(
+        "--s-threshold",
+        type=float,
+        metavar="X",
+        help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; e.g. 1e-4)",
     )
     group.add_argument("--hermitize", action="store_true", help="accept a Hamiltonian far from Hermitian, as ½(H + H†)")
     group.add_argument("--processes", type=int, default=1, metavar="N", help="k-points in N parallel processes (default: 1)")
@@ -115,14 +138,22 @@ def _hamiltonian_options(parser: argparse.ArgumentParser) -> None:
 def _fermi_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("Fermi level")
     group.add_argument(
-        "--fermi", default="auto", metavar="auto|info|EV", help="auto: by counting electrons (default); info: info.json's value; or a number in eV"
+        "--fermi",
+        default="auto",
+        metavar="auto|info|EV",
+        help="auto: by counting electrons (default); info: info.json's value; or a number in eV",
     )
     group.add_argument(
-        "--electrons", type=float, metavar="N", help="electrons per cell (default: occupation in info.json, else counted below the DFT's Fermi level)"
+        "--electrons",
+        type=float,
+        metavar="N",
+        help="electrons per cell (default: occupation in info.json, else counted below the DFT's Fermi level)",
     )
     group.add_argument("--valence", metavar="C=4,Mo=14", help="electrons per element, instead of --electrons")
     group.add_argument("--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)")
-    group.add_argument("--smearing", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="of the occupations (default: gaussian)")
+    group.add_argument(
+        "--smearing", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="of the occupations (default: gaussian)"
+    )
     group.add_argument("--width", type=float, default=0.02, metavar="EV", help="of the smearing (default: 0.02 eV)")
 
 
@@ -147,7 +178,9 @@ def _kinds(folder: pathlib.Path) -> list[Any]:
     return kinds
 
 
-def _load(args: argparse.Namespace, folder: pathlib.Path, kind: Any, label: str | None = None, fallback: pathlib.Path | None = None) -> BlochProblem:
+def _load(
+    args: argparse.Namespace, folder: pathlib.Path, kind: Any, label: str | None = None, fallback: pathlib.Path | None = None
+) -> BlochProblem:
     """Read H and S; S from --overlap, beside H, or from ``fallback``."""
     from ..bands import load
     from ..io.folder import matrix_path
@@ -161,7 +194,9 @@ def _load(args: argparse.Namespace, folder: pathlib.Path, kind: Any, label: str 
     return problem
 
 
-def _level(args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | None = None, spectrum: Any = None, required: bool = True) -> FermiLevel | None:
+def _level(
+    args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | None = None, spectrum: Any = None, required: bool = True
+) -> FermiLevel | None:
     """The Fermi level that the options ask for; ``known`` lends its number of electrons."""
     from ..bands import FermiLevel, fermi_level
     from ..bands.bandstructure import DENSE_LIMIT
@@ -172,7 +207,9 @@ def _level(args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | 
     if args.fermi == "info":
         stated = info_fermi_eV(problem.structure)
         if stated is None:
-            raise ConfigError(f"{problem.source}: --fermi info, but info.json has neither fermi_level nor fermi_energy_eV; give --electrons N or --fermi VALUE")
+            raise ConfigError(
+                f"{problem.source}: --fermi info, but info.json has neither fermi_level nor fermi_energy_eV; give --electrons N or --fermi VALUE"
+            )
         return FermiLevel(stated, "info.json of this folder, as asked (the DFT's value)")
     if args.fermi not in ("auto", "count"):
         try:
@@ -189,7 +226,9 @@ def _level(args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | 
 
             number = electron_number(problem.structure, electrons, valence)
             if number is None:
-                raise ConfigError(f"{problem.source}: the number of electrons is unknown; give --electrons N, --valence C=4,..., --fermi info or --fermi VALUE")
+                raise ConfigError(
+                    f"{problem.source}: the number of electrons is unknown; give --electrons N, --valence C=4,..., --fermi info or --fermi VALUE"
+                )
             return fermi_level_by_inertia(problem, number[0], electrons_source=number[1])
         return fermi_level(
             problem,
@@ -331,12 +370,16 @@ def _run_dos(args: argparse.Namespace) -> int:
     from ..io.files import write_json
 
     problem = _single(args)
-    spectrum = mesh_spectrum(problem, args.mesh, projections=args.fat, s_threshold=args.s_threshold, processes=args.processes, progress=_progress)
+    spectrum = mesh_spectrum(
+        problem, args.mesh, projections=args.fat, s_threshold=args.s_threshold, processes=args.processes, progress=_progress
+    )
     for note in spectrum.notes:
         _say(note)
     level = _level(args, problem, spectrum=spectrum, required=args.fermi != "auto")
     window = (args.window[0], args.window[1])
-    dos = density_of_states(problem, method=args.method, width_eV=args.dos_width, window=window, projections=args.fat, fermi=level, spectrum=spectrum)
+    dos = density_of_states(
+        problem, method=args.method, width_eV=args.dos_width, window=window, projections=args.fat, fermi=level, spectrum=spectrum
+    )
     print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}" if level else "Fermi level unknown, energies are absolute")
     output = args.output or pathlib.Path(f"{problem.structure.name}_dos.png")
     plot_dos([dos], output)
@@ -365,7 +408,13 @@ def _run_gap(args: argparse.Namespace) -> int:
     if args.json:
         write_json(
             args.json,
-            {"structure": problem.structure.name, "hamiltonian": problem.source, "electrons": number[0], "electrons_source": number[1], **gap.to_dict()},
+            {
+                "structure": problem.structure.name,
+                "hamiltonian": problem.source,
+                "electrons": number[0],
+                "electrons_source": number[1],
+                **gap.to_dict(),
+            },
         )
     return 0
 
@@ -389,14 +438,24 @@ def _run_compare(args: argparse.Namespace) -> int:
     print(f"{'raw':<24}{error.raw_mae_meV:10.4f}{error.raw_rmse_meV:10.4f}{error.raw_max_meV:10.4f}")
     print(f"{'without mu S':<24}{error.mae_meV:10.4f}{error.rmse_meV:10.4f}{error.max_meV:10.4f}")
     print("worst blocks (mean, meV): " + ", ".join(f"{name} {value:.3f}" for name, value in error.worst))
-    result: dict[str, Any] = {"structure": reference.structure.name, "reference": reference.source, "other": problem.source, "hamiltonian": error.to_dict()}
+    result: dict[str, Any] = {
+        "structure": reference.structure.name,
+        "reference": reference.source,
+        "other": problem.source,
+        "hamiltonian": error.to_dict(),
+    }
     if args.eigenvalues:
         result.update(_compare_eigenvalues(args, reference, problem))
     if args.modes:
         modes = error_modes(reference, problem, count=args.modes, mu_eV=error.mu_eV)
         for number, mode in enumerate(modes):
-            print(f"error mode {number + 1} at Γ: {mode.energy_eV * 1e3:.2f} meV; atoms " + ", ".join(f"{i}-{j} {v * 1e3:.2f}" for i, j, v in mode.blocks))
-        result["error_modes"] = [{"energy_eV": m.energy_eV, "atom_pairs": [{"i": i, "j": j, "share_eV": v} for i, j, v in m.blocks]} for m in modes]
+            print(
+                f"error mode {number + 1} at Γ: {mode.energy_eV * 1e3:.2f} meV; atoms "
+                + ", ".join(f"{i}-{j} {v * 1e3:.2f}" for i, j, v in mode.blocks)
+            )
+        result["error_modes"] = [
+            {"energy_eV": m.energy_eV, "atom_pairs": [{"i": i, "j": j, "share_eV": v} for i, j, v in m.blocks]} for m in modes
+        ]
     if args.json:
         write_json(args.json, result)
     return 0
@@ -421,7 +480,10 @@ def _compare_eigenvalues(args: argparse.Namespace, reference: BlochProblem, prob
     )
     print(
         f"ghost states: {len(ghosts)}"
-        + "".join(f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap {g.gap_eV[0]:.3f} to {g.gap_eV[1]:.3f} eV" for g in ghosts[:10])
+        + "".join(
+            f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap {g.gap_eV[0]:.3f} to {g.gap_eV[1]:.3f} eV"
+            for g in ghosts[:10]
+        )
     )
     return {
         "eigenvalues": error.to_dict(),

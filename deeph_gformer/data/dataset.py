@@ -1,4 +1,5 @@
 """Structures with labels, ready for training: graph, direct-product labels, mask, and the partner of every edge."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -22,7 +23,17 @@ from ..io.structure import Structure
 from .edges import EdgeMode, select_edges
 from .graph import Graph, build_graph
 
-__all__ = ["Sample", "load_sample", "load_samples", "basis_of", "read_splits", "make_splits", "gauge_shift", "transpose_index", "hermitian_product"]
+__all__ = [
+    "Sample",
+    "load_sample",
+    "load_samples",
+    "basis_of",
+    "read_splits",
+    "make_splits",
+    "gauge_shift",
+    "transpose_index",
+    "hermitian_product",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +74,7 @@ def gauge_shift(hamiltonian: BlockMatrix, overlap: BlockMatrix, spinful: bool) -
 
 def spin_double(overlap: BlockMatrix) -> BlockMatrix:
     """S as kron(1, S): each block [[s, 0], [0, s]]."""
+
     def double(array: NDArray[np.number]) -> NDArray[np.number]:
         zero = np.zeros_like(array)
         return np.concatenate([np.concatenate([array, zero], axis=2), np.concatenate([zero, array], axis=2)], axis=1)
@@ -91,9 +103,9 @@ def transpose_index(targets: TargetBlocks) -> Tensor:
         if targets.degrees[other] != (l2, l1) or any(channel_of.get(((q, p), (t, s))) != other for (p, q), (s, t) in channel.items()):
             continue
         theirs = targets.slices[other] + np.arange((2 * l1 + 1) * (2 * l2 + 1)).reshape(2 * l2 + 1, 2 * l1 + 1)
-        index[targets.slices[c]:targets.slices[c + 1]] = theirs.T.reshape(-1)
+        index[targets.slices[c] : targets.slices[c + 1]] = theirs.T.reshape(-1)
     if targets.basis.spinful:
-        spins = [0, 2, 1, 3]                                              # uu, ud, du, dd transposed
+        spins = [0, 2, 1, 3]  # uu, ud, du, dd transposed
         index = np.concatenate([np.where(index >= 0, index + s * width, -1) for s in spins])
     return torch.from_numpy(index)
 
@@ -127,7 +139,9 @@ def basis_of(folders: Sequence[pathlib.Path]) -> Basis:
         for z, own in zip(structure.numbers.tolist(), structure.orbital_types):
             known = shells.setdefault(z, (tuple(own), folder))
             if known[0] != tuple(own):
-                raise DataError(f"{folder}: element {z} has shells {list(own)}, but {list(known[0])} in {known[1]}; one set needs one basis")
+                raise DataError(
+                    f"{folder}: element {z} has shells {list(own)}, but {list(known[0])} in {known[1]}; one set needs one basis"
+                )
         if structure.spinful is None:
             raise DataError(f"{folder}: info.json with isspinful is needed for training")
         spin = spin or (structure.spinful, folder)
@@ -178,16 +192,22 @@ def subtract_overlap(hamiltonian: BlockMatrix, overlap: BlockMatrix, shift: floa
     index = match_keys(overlap.keys, hamiltonian.keys)
     for s, h in enumerate(index.tolist()):
         if h >= 0:
-            values[hamiltonian.offsets[h]:hamiltonian.offsets[h + 1]] -= shift * overlap.values[overlap.offsets[s]:overlap.offsets[s + 1]]
+            values[hamiltonian.offsets[h] : hamiltonian.offsets[h + 1]] -= (
+                shift * overlap.values[overlap.offsets[s] : overlap.offsets[s + 1]]
+            )
     return BlockMatrix(hamiltonian.keys, hamiltonian.shapes, values)
 
 
 def _check_spin(structure: Structure, basis: Basis, folder: pathlib.Path) -> None:
     if structure.spinful is not None and structure.spinful != basis.spinful:
-        raise DataError(f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if basis.spinful else 'spinless'} Hamiltonians")
+        raise DataError(
+            f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if basis.spinful else 'spinless'} Hamiltonians"
+        )
 
 
-def load_samples(folders: Sequence[pathlib.Path], targets: TargetBlocks, edges: EdgeMode, dtype: torch.dtype, gauge: str = "raw") -> list[Sample]:
+def load_samples(
+    folders: Sequence[pathlib.Path], targets: TargetBlocks, edges: EdgeMode, dtype: torch.dtype, gauge: str = "raw"
+) -> list[Sample]:
     """Every folder with :func:`load_sample`."""
     return [load_sample(folder, targets, edges, dtype, gauge) for folder in folders]
 
@@ -218,7 +238,7 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
     for split, names in table.items():
         if isinstance(names, dict) and set(names) == {"range"}:
             first, last = names["range"]
-            names = [folder.resolve().name for folder in folders[first:last + 1]]
+            names = [folder.resolve().name for folder in folders[first : last + 1]]
         for name in names:
             if str(name) not in by_name:
                 raise ConfigError(f"{path}: '{name}' of split '{split}' is no structure with hamiltonians.h5 under {root}")
@@ -248,9 +268,13 @@ def _checked(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str, lis
     for split, folders in splits.items():
         for folder in folders:
             structure = read_folder(folder)
-            content = b"".join(np.ascontiguousarray(np.round(a, 6) + 0.0).tobytes() for a in (structure.lattice, structure.positions, structure.numbers))
+            content = b"".join(
+                np.ascontiguousarray(np.round(a, 6) + 0.0).tobytes() for a in (structure.lattice, structure.positions, structure.numbers)
+            )
             if content in contents and contents[content][0] != split:
-                raise ConfigError(f"{where}: the same structure is in two splits: {contents[content][1]} ({contents[content][0]}) and {folder} ({split}); "
-                                  "errors on such a split say nothing")
+                raise ConfigError(
+                    f"{where}: the same structure is in two splits: {contents[content][1]} ({contents[content][0]}) and {folder} ({split}); "
+                    "errors on such a split say nothing"
+                )
             contents[content] = (split, folder)
     return splits

@@ -2,6 +2,7 @@
 
 The edge set changes the graph and so the prediction: DeepH-E3 trains on the keys of ``hamiltonians.h5`` and infers on those of ``overlaps.h5``.
 """
+
 from __future__ import annotations
 
 import os
@@ -65,8 +66,10 @@ def select_edges(folder: str | os.PathLike[str], structure: Structure, mode: Edg
         if name not in there:
             raise DataError(f"{paths[name]}: file not found, and edges were asked for from it (--edges {mode})")
     if not wanted:
-        raise DataError(f"{folder}: neither {paths['overlaps'].name} nor {paths['hamiltonians'].name} is there, so there are no edges; "
-                        "overlaps.h5 comes from the DFT code's overlap-only run or from 'deeph-gformer overlap predict'")
+        raise DataError(
+            f"{folder}: neither {paths['overlaps'].name} nor {paths['hamiltonians'].name} is there, so there are no edges; "
+            "overlaps.h5 comes from the DFT code's overlap-only run or from 'deeph-gformer overlap predict'"
+        )
     sets = {name: _keys(paths[name], structure, form) for name in wanted}
     if len(sets) == 1:
         name, keys = next(iter(sets.items()))

@@ -1,4 +1,5 @@
 """The graph a network sees: atoms, and one directed edge per Hamiltonian block."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -78,12 +79,16 @@ def node_types(structure: Structure, basis: Basis) -> NDArray[np.int64]:
     index = {z: n for n, z in enumerate(basis.elements)}
     unknown = sorted(set(structure.numbers.tolist()) - set(index))
     if unknown:
-        raise ModelError(f"structure '{structure.name}' has {', '.join(chemical_symbols[z] for z in unknown)}, which the model does not know; "
-                         f"it was trained on {', '.join(chemical_symbols[z] for z in basis.elements)}")
+        raise ModelError(
+            f"structure '{structure.name}' has {', '.join(chemical_symbols[z] for z in unknown)}, which the model does not know; "
+            f"it was trained on {', '.join(chemical_symbols[z] for z in basis.elements)}"
+        )
     for atom, (z, shells) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
         if tuple(shells) != basis.orbital_types[index[z]]:
-            raise ModelError(f"structure '{structure.name}', atom {atom + 1} ({chemical_symbols[z]}): shells l = {list(shells)}, but the model was trained with "
-                             f"{list(basis.orbital_types[index[z]])}; use data of the same basis set")
+            raise ModelError(
+                f"structure '{structure.name}', atom {atom + 1} ({chemical_symbols[z]}): shells l = {list(shells)}, but the model was trained with "
+                f"{list(basis.orbital_types[index[z]])}; use data of the same basis set"
+            )
     return np.array([index[z] for z in structure.numbers.tolist()], dtype=np.int64)
 
 
@@ -104,12 +109,19 @@ def build_graph(structure: Structure, keys: NDArray[np.int64], basis: Basis, dty
     vectors[onsite] = 0.0
     missing = np.setdiff1d(np.arange(len(structure)), keys[onsite, 3])
     if len(missing):
-        raise DataError(f"structure '{structure.name}': atom {missing[0] + 1} has no on-site block {format_key((0, 0, 0, missing[0], missing[0]))}")
+        raise DataError(
+            f"structure '{structure.name}': atom {missing[0] + 1} has no on-site block {format_key((0, 0, 0, missing[0], missing[0]))}"
+        )
     near = np.flatnonzero(~onsite & (np.linalg.norm(vectors, axis=1) < 1e-3))
     if len(near):
         raise DataError(f"structure '{structure.name}': block {format_key(keys[near[0]])} joins two atoms at the same place")
-    return Graph(torch.from_numpy(types), torch.from_numpy(keys[:, 3:].T.copy()), torch.from_numpy(vectors).to(dtype), torch.from_numpy(keys),
-                 torch.zeros(len(types), dtype=torch.int64))
+    return Graph(
+        torch.from_numpy(types),
+        torch.from_numpy(keys[:, 3:].T.copy()),
+        torch.from_numpy(vectors).to(dtype),
+        torch.from_numpy(keys),
+        torch.zeros(len(types), dtype=torch.int64),
+    )
 
 
 def batch_graphs(graphs: Sequence[Graph]) -> Graph:
@@ -118,9 +130,14 @@ def batch_graphs(graphs: Sequence[Graph]) -> Graph:
         return graphs[0]
     starts = np.concatenate([[0], np.cumsum([g.nodes for g in graphs])])
     firsts = np.concatenate([[0], np.cumsum([g.structures for g in graphs])])
-    return Graph(torch.cat([g.node_type for g in graphs]), torch.cat([g.edge_index + int(s) for g, s in zip(graphs, starts)], dim=1),
-                 torch.cat([g.edge_vector for g in graphs]), torch.cat([g.edge_key for g in graphs]),
-                 torch.cat([g.node_batch + int(f) for g, f in zip(graphs, firsts)]), int(firsts[-1]))
+    return Graph(
+        torch.cat([g.node_type for g in graphs]),
+        torch.cat([g.edge_index + int(s) for g, s in zip(graphs, starts)], dim=1),
+        torch.cat([g.edge_vector for g in graphs]),
+        torch.cat([g.edge_key for g in graphs]),
+        torch.cat([g.node_batch + int(f) for g, f in zip(graphs, firsts)]),
+        int(firsts[-1]),
+    )
 
 
 def rotate_graph(graph: Graph, rotation: Tensor) -> Graph:

@@ -3,6 +3,7 @@
 Every setting is a run folder under the output. What is finished there is not done again: a training goes on inside the epoch count where it
 stopped, a test set that was evaluated is not evaluated again.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -31,13 +32,30 @@ from ..training.stage1 import train_stage1
 from ..training.stage2 import Output, split_folders, train_gformer
 from .ablation_tables import write_tables
 from .evaluate import evaluate
-from .settings import SETTINGS, AblationConfig, both_parameters, bundle_folder, model_config, network_config, run_name, scaled_network, stage1_parameters
+from .settings import (
+    SETTINGS,
+    AblationConfig,
+    both_parameters,
+    bundle_folder,
+    model_config,
+    network_config,
+    run_name,
+    scaled_network,
+    stage1_parameters,
+)
 
 __all__ = ["AblationConfig", "ablate"]
 
 #: What may change when an output folder is used again: more rows, test sets and seeds, and how (not what) is computed.
-FREE = {"settings", "tests", "output", "rotations", "seeds", "data.cache",
-        *(f"{s}training.{k}" for s in ("", "stage1.") for k in ("threads", "device", "devices"))}
+FREE = {
+    "settings",
+    "tests",
+    "output",
+    "rotations",
+    "seeds",
+    "data.cache",
+    *(f"{s}training.{k}" for s in ("", "stage1.") for k in ("threads", "device", "devices")),
+}
 CONFIG_FILE, SPLIT_FILE, TEST = "ablation.json", "splits.json", "test"
 
 
@@ -62,10 +80,16 @@ def memory_hint() -> Iterator[None]:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         text = str(error).lower()
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "out of memory" not in text and "can't allocate memory" not in text:
+        if (
+            not isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            and "out of memory" not in text
+            and "can't allocate memory" not in text
+        ):
             raise
-        raise ConfigError("out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache "
-                          "to disk; finished settings are kept, the same command goes on from here") from None
+        raise ConfigError(
+            "out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache "
+            "to disk; finished settings are kept, the same command goes on from here"
+        ) from None
 
 
 class _Ablation:
@@ -94,7 +118,7 @@ class _Ablation:
         if not splits["test"] and not self.tests:
             where = config.data.splits or config.data.preprocessed
             raise ConfigError(f"{where}: the test split is empty and no further tests are given, so there is nothing to compare")
-        for name, folders in self.tests.items():                          # test sets may overlap each other, not the splits
+        for name, folders in self.tests.items():  # test sets may overlap each other, not the splits
             check_splits({**splits, name: folders}, str(config.tests[name]))
         self.basis = basis_of([f for part in (*splits.values(), *self.tests.values()) for f in part])
         mine = json.loads(json.dumps(to_mapping(config)))
@@ -105,10 +129,14 @@ class _Ablation:
             differ = differences(old, mine) + (["seeds[0]"] if old["seeds"][:1] != mine["seeds"][:1] else [])
             if differ:
                 listed = ", ".join(differ[:8])
-                raise ConfigError(f"{self.folder}: holds runs of another configuration ({listed} differ); choose another output, or the old values")
+                raise ConfigError(
+                    f"{self.folder}: holds runs of another configuration ({listed} differ); choose another output, or the old values"
+                )
             if read_json(self.folder / SPLIT_FILE) != names:
-                raise ConfigError(f"{self.folder}: the splits are no longer those of its runs (structures were added, removed or renamed); "
-                                  "choose another output")
+                raise ConfigError(
+                    f"{self.folder}: the splits are no longer those of its runs (structures were added, removed or renamed); "
+                    "choose another output"
+                )
         write_json(self.folder / SPLIT_FILE, names)
         write_json(path, mine)
         self.has_test = bool(splits["test"])
@@ -131,9 +159,9 @@ class _Ablation:
             attempts = read_json(folder / "attempts.json") if (folder / "attempts.json").is_file() else []
             last = folder / "checkpoints" / "last.ckpt"
             resume = last.is_file() and (folder / "config.json").is_file()
-            if resume and attempts:                                       # the time up to the checkpoint counts
+            if resume and attempts:  # the time up to the checkpoint counts
                 attempts[-1]["seconds"] = max(0.0, last.stat().st_mtime - attempts[-1]["start_unix_s"])
-            elif attempts:                                                # stopped before the first checkpoint
+            elif attempts:  # stopped before the first checkpoint
                 shutil.rmtree(folder)
                 attempts = []
             elif folder.exists():
@@ -141,8 +169,15 @@ class _Ablation:
             print(f"\n== {name}: {'resumed' if resume else 'training'} ==", flush=True)
             write_json(folder / "attempts.json", [*attempts, {"start_unix_s": time.time(), "seconds": 0.0}])
             record = train(str(folder), resume)
-            write_json(path, {"seconds": record["seconds"] + sum(a["seconds"] for a in attempts), "epochs": record["epochs"],
-                              "trained_parameters": record["parameters"], "best_val_mae_meV": record["best_val_mae_meV"]})
+            write_json(
+                path,
+                {
+                    "seconds": record["seconds"] + sum(a["seconds"] for a in attempts),
+                    "epochs": record["epochs"],
+                    "trained_parameters": record["parameters"],
+                    "best_val_mae_meV": record["best_val_mae_meV"],
+                },
+            )
         self.infos[name] = read_json(path)
         return folder
 
@@ -187,8 +222,16 @@ class _Ablation:
             if model.arch != config.model.arch:
                 print(f"{kind} uses arch: {model.arch}, it has no stage-1 irreps to gate", flush=True)
             one = TrainConfig(self.data(), model, training, config.stage1.folder if setting.stage1 else "", output)
-            return train_gformer(one, first, resume=resume, cascade=setting.cascade, features=setting.features, every=self.every, extra={"setting": kind},
-                                 output=self._alone())[1]
+            return train_gformer(
+                one,
+                first,
+                resume=resume,
+                cascade=setting.cascade,
+                features=setting.features,
+                every=self.every,
+                extra={"setting": kind},
+                output=self._alone(),
+            )[1]
 
         return bundle_folder(self.run(run_name(kind, seed, config), train))
 
@@ -203,8 +246,13 @@ class _Ablation:
         from ..algebra.orbitals import make_target_blocks
 
         one = self.config.stage1
-        return Output(make_target_blocks(self.basis), ">=0.5", not one.model.ignore_parity, {"float32": torch.float32, "float64": torch.float64}[one.dtype],
-                      one.model.cutoff_radius)
+        return Output(
+            make_target_blocks(self.basis),
+            ">=0.5",
+            not one.model.ignore_parity,
+            {"float32": torch.float32, "float64": torch.float64}[one.dtype],
+            one.model.cutoff_radius,
+        )
 
     # -- models and their errors ---------------------------------------------------------------------------------------
 
@@ -232,7 +280,12 @@ class _Ablation:
         own = self.infos.get(name, {})
         if below is not None:
             stage1_seconds = self.infos.get(below, {}).get("seconds", 0.0)
-        info = {**own, "parameters": parameters, "own_training_seconds": own.get("seconds", 0.0), "training_seconds": own.get("seconds", 0.0) + stage1_seconds}
+        info = {
+            **own,
+            "parameters": parameters,
+            "own_training_seconds": own.get("seconds", 0.0),
+            "training_seconds": own.get("seconds", 0.0) + stage1_seconds,
+        }
         info.pop("seconds", None)
         return model, info
 
@@ -249,7 +302,10 @@ class _Ablation:
             stamp = {"preprocessed": folder, "rotations": self.config.rotations, "structures": len(self.tests.get(name, ()))}
             if known.get(name, {}).get("of") != stamp:
                 print(f"{run_name(kind, seed, self.config)}: evaluating {name}", flush=True)
-                known[name] = {"of": stamp, "result": evaluate(model, folder, edges=self.config.data.edges, rotations=self.config.rotations, **options)}
+                known[name] = {
+                    "of": stamp,
+                    "result": evaluate(model, folder, edges=self.config.data.edges, rotations=self.config.rotations, **options),
+                }
                 write_json(path, known)
         return {"setting": kind, "seed": seed, **info, "tests": {name: known[name]["result"] for name in sets}}
 

@@ -1,4 +1,5 @@
 """Tables 2-4 from the results of an ablation: terminal text, Markdown, LaTeX, CSV and JSON."""
+
 from __future__ import annotations
 
 import csv
@@ -21,10 +22,13 @@ __all__ = ["write_tables", "metrics_of"]
 
 #: Key, heading, LaTeX heading, number format.
 COLUMNS = (
-    ("mae_all_meV", "MAE_all^H", r"MAE$_{all}^H$", ".4f"), ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
+    ("mae_all_meV", "MAE_all^H", r"MAE$_{all}^H$", ".4f"),
+    ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
     ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"),
     ("gauge_free_mae_all_meV", "MAE_all^H without μS", r"MAE$_{all}^H$, $\mu S$ removed", ".4f"),
-    ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"), ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"))
+    ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"),
+    ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"),
+)
 
 
 def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, float | None]:
@@ -39,12 +43,17 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
     blocks = [math.nan if b["refined_mae_meV"] is None else b["refined_mae_meV"] for b in reference["blocks"]]
     total = result["total"]
     own = next(s for s in result["structures"] if s["name"] == worst)
-    return {"mae_all_meV": total["refined"]["mae_all_meV"], "mae_challenging_structure_meV": own["refined_mae_meV"],
-            "mae_challenging_block_meV": result["blocks"][int(np.nanargmax(blocks))]["refined_mae_meV"],
-            "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"),
-            "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
-            "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)), "mae_elements_meV": total["refined"]["mae_elements_meV"],
-            "better_than_e3_structures": sum(s["refined_mae_meV"] < b for s, b in zip(result["structures"], base)), "structures": len(base)}
+    return {
+        "mae_all_meV": total["refined"]["mae_all_meV"],
+        "mae_challenging_structure_meV": own["refined_mae_meV"],
+        "mae_challenging_block_meV": result["blocks"][int(np.nanargmax(blocks))]["refined_mae_meV"],
+        "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"),
+        "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
+        "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)),
+        "mae_elements_meV": total["refined"]["mae_elements_meV"],
+        "better_than_e3_structures": sum(s["refined_mae_meV"] < b for s, b in zip(result["structures"], base)),
+        "structures": len(base),
+    }
 
 
 def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,10 +61,17 @@ def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[
     rows: dict[str, dict[str, Any]] = {}
     for kind in dict.fromkeys(r["setting"] for r in results):
         own = [r for r in results if r["setting"] == kind]
-        row: dict[str, Any] = {"setting": kind, "label": SETTINGS[kind].label, "seeds": [r["seed"] for r in own], "parameters": own[0]["parameters"],
-                               "training_seconds": float(np.mean([r["training_seconds"] for r in own])),
-                               "own_training_seconds": float(np.mean([r["own_training_seconds"] for r in own])),
-                               "best_val_mae_meV": own[0].get("best_val_mae_meV"), "epochs": own[0].get("epochs"), "tests": {}}
+        row: dict[str, Any] = {
+            "setting": kind,
+            "label": SETTINGS[kind].label,
+            "seeds": [r["seed"] for r in own],
+            "parameters": own[0]["parameters"],
+            "training_seconds": float(np.mean([r["training_seconds"] for r in own])),
+            "own_training_seconds": float(np.mean([r["own_training_seconds"] for r in own])),
+            "best_val_mae_meV": own[0].get("best_val_mae_meV"),
+            "epochs": own[0].get("epochs"),
+            "tests": {},
+        }
         for name in own[0]["tests"]:
             per_seed = [metrics_of(r["tests"][name], reference["tests"][name]) for r in own]
             mean = {k: None if per_seed[0][k] is None else float(np.mean([m[k] for m in per_seed])) for k in per_seed[0]}
@@ -95,8 +111,18 @@ def _csv(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     writer.writerow(["setting", "test_set", *keys, "parameters", "training_seconds", "own_training_seconds", "epochs", "seeds"])
     for row in rows:
         for n in names:
-            writer.writerow([row["setting"], n, *("" if row["tests"][n].get(k) is None else row["tests"][n][k] for k in keys), row["parameters"],
-                             row["training_seconds"], row["own_training_seconds"], row["epochs"], " ".join(map(str, row["seeds"]))])
+            writer.writerow(
+                [
+                    row["setting"],
+                    n,
+                    *("" if row["tests"][n].get(k) is None else row["tests"][n][k] for k in keys),
+                    row["parameters"],
+                    row["training_seconds"],
+                    row["own_training_seconds"],
+                    row["epochs"],
+                    " ".join(map(str, row["seeds"])),
+                ]
+            )
     return text.getvalue()
 
 
@@ -104,7 +130,11 @@ def _markdown(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str,
     parts = []
     for n in names:
         head = ["method", *(c[1] for c in COLUMNS), "parameters", "training / s"]
-        lines = [f"### {n} ({sizes[n]} structures; errors in meV)\n", "| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
+        lines = [
+            f"### {n} ({sizes[n]} structures; errors in meV)\n",
+            "| " + " | ".join(head) + " |",
+            "|---" + "|--:" * (len(head) - 1) + "|",
+        ]
         lines += ["| " + " | ".join([row["label"], *_cells(row, n), f"{row['parameters']:,}", _time(row)]) + " |" for row in rows]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -114,11 +144,16 @@ def _text(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int
     parts = []
     for n in names:
         body = [[row["label"], *_cells(row, n), f"{row['parameters']:,}", _time(row)] for row in rows]
-        parts.append(f"{n}: {sizes[n]} structures, errors in meV\n" + text_table(["method", *(c[1] for c in COLUMNS), "parameters", "training/s"], body))
+        parts.append(
+            f"{n}: {sizes[n]} structures, errors in meV\n"
+            + text_table(["method", *(c[1] for c in COLUMNS), "parameters", "training/s"], body)
+        )
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
 
-def write_tables(folder: pathlib.Path, results: Sequence[dict[str, Any]], reference: dict[str, Any], basis: Basis, config: AblationConfig) -> dict[str, Any]:
+def write_tables(
+    folder: pathlib.Path, results: Sequence[dict[str, Any]], reference: dict[str, Any], basis: Basis, config: AblationConfig
+) -> dict[str, Any]:
     """Write ``table.txt``, ``.md``, ``.tex``, ``.csv`` and ``.json``, and print the first.
 
     Args:
@@ -136,8 +171,16 @@ def write_tables(folder: pathlib.Path, results: Sequence[dict[str, Any]], refere
     if config.data.gauge == "standard":
         notes.append("trained in the gauge H - μS: compare the column without μS")
     text = _text(rows, names, sizes, notes)
-    table = {"deeph_gformer": __version__, "reference": reference["setting"], "elements": list(basis.elements), "spinful": basis.spinful, "test_sets": sizes,
-             "rows": rows, "config": to_mapping(config), "results": list(results)}
+    table = {
+        "deeph_gformer": __version__,
+        "reference": reference["setting"],
+        "elements": list(basis.elements),
+        "spinful": basis.spinful,
+        "test_sets": sizes,
+        "rows": rows,
+        "config": to_mapping(config),
+        "results": list(results),
+    }
     write_json(folder / "table.json", _finite(table))
     files = {"table.txt": text, "table.md": _markdown(rows, names, sizes), "table.tex": _latex(rows, names), "table.csv": _csv(rows, names)}
     for name, content in files.items():

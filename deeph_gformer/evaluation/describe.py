@@ -1,4 +1,5 @@
 """``deeph-gformer info``: what is this folder?"""
+
 from __future__ import annotations
 
 import os
@@ -57,9 +58,17 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
     structure = read_folder(path)
     shells = {s: str(list(o)) for s, o in zip(_symbols(structure.numbers), structure.orbital_types)}
     files = {kind: matrix_path(path, kind).is_file() for kind in ("hamiltonian", "overlap", "prediction")}  # type: ignore[arg-type]
-    table: dict[str, Any] = {"kind": "structure folder", "format": folder_format(path), "name": structure.name, "formula": structure.formula, "atoms": len(structure),
-                             "orbitals": int(structure.orbital_counts.sum()), "shells_l": shells, "spinful": structure.spinful,
-                             "files": {k: ("there" if v else "missing") for k, v in files.items()}}
+    table: dict[str, Any] = {
+        "kind": "structure folder",
+        "format": folder_format(path),
+        "name": structure.name,
+        "formula": structure.formula,
+        "atoms": len(structure),
+        "orbitals": int(structure.orbital_counts.sum()),
+        "shells_l": shells,
+        "spinful": structure.spinful,
+        "files": {k: ("there" if v else "missing") for k, v in files.items()},
+    }
     if files["hamiltonian"] or files["overlap"]:
         choice = select_edges(path, structure, "auto")
         table["edges"] = {"count": len(choice.keys), "from": choice.source}
@@ -76,23 +85,41 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
 def _model(path: pathlib.Path) -> dict[str, Any]:
     folder = read_model_folder(path)
     basis = folder.targets.basis
-    return {"kind": "DeepH-E3 model folder (stage 1)", "elements": _symbols(basis.elements), "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
-            "spinful": basis.spinful, "target_blocks": len(folder.targets.blocks), "blocks_not_predicted": len(folder.targets.missing()),
-            "encoder_groups": folder.config.num_block, "irreps_mid": folder.config.irreps_mid_node, "harmonics": folder.config.irreps_sh,
-            "distance_basis_angstrom": folder.config.r_max, "dtype": str(folder.dtype).removeprefix("torch."),
-            "parameters": sum(v.numel() for n, v in folder.state_dict.items() if n.split(".")[-1] in ("weight", "bias") or ".weights" in n),
-            "e3nn_generation": folder.generation or "cannot be told from the checkpoint (say it with --e3nn-generation)", "epoch": folder.epoch,
-            "validation_loss_eV2": folder.val_loss}
+    return {
+        "kind": "DeepH-E3 model folder (stage 1)",
+        "elements": _symbols(basis.elements),
+        "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
+        "spinful": basis.spinful,
+        "target_blocks": len(folder.targets.blocks),
+        "blocks_not_predicted": len(folder.targets.missing()),
+        "encoder_groups": folder.config.num_block,
+        "irreps_mid": folder.config.irreps_mid_node,
+        "harmonics": folder.config.irreps_sh,
+        "distance_basis_angstrom": folder.config.r_max,
+        "dtype": str(folder.dtype).removeprefix("torch."),
+        "parameters": sum(v.numel() for n, v in folder.state_dict.items() if n.split(".")[-1] in ("weight", "bias") or ".weights" in n),
+        "e3nn_generation": folder.generation or "cannot be told from the checkpoint (say it with --e3nn-generation)",
+        "epoch": folder.epoch,
+        "validation_loss_eV2": folder.val_loss,
+    }
 
 
 def _bundle(path: pathlib.Path) -> dict[str, Any]:
     bundle = load_bundle(path)
     basis, training = bundle.targets.basis, bundle.training
-    table: dict[str, Any] = {"kind": "GFormer bundle (stage 2)", "arch": bundle.model.config.arch, "parameters": sum(p.numel() for p in bundle.model.parameters()),
-                             "elements": _symbols(basis.elements), "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))), "spinful": basis.spinful,
-                             "predicts": "the correction to stage 1" if bundle.cascade else "the whole Hamiltonian", "gauge": bundle.gauge,
-                             "dtype": str(bundle.dtype).removeprefix("torch."), "e3nn_generation": bundle.generation,
-                             "stage1": f"{bundle.stage1.name} (fingerprint {bundle.stage1.fingerprint})" if bundle.stage1 else "none"}
+    table: dict[str, Any] = {
+        "kind": "GFormer bundle (stage 2)",
+        "arch": bundle.model.config.arch,
+        "parameters": sum(p.numel() for p in bundle.model.parameters()),
+        "elements": _symbols(basis.elements),
+        "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
+        "spinful": basis.spinful,
+        "predicts": "the correction to stage 1" if bundle.cascade else "the whole Hamiltonian",
+        "gauge": bundle.gauge,
+        "dtype": str(bundle.dtype).removeprefix("torch."),
+        "e3nn_generation": bundle.generation,
+        "stage1": f"{bundle.stage1.name} (fingerprint {bundle.stage1.fingerprint})" if bundle.stage1 else "none",
+    }
     for key in ("data", "structures", "epochs", "stage1_val_mae_meV", "best_val_mae_meV", "deeph_gformer"):
         if key in training:
             table[f"training_{key}" if key in ("data", "structures", "epochs") else key] = training[key]
@@ -103,11 +130,19 @@ def _collection(path: pathlib.Path) -> dict[str, Any]:
     try:
         folders = find_structures(path)
         first = read_folder(folders[0])
-        return {"kind": "folder of structures", "structures": len(folders), "first": str(folders[0]), "first_formula": first.formula, "spinful": first.spinful}
+        return {
+            "kind": "folder of structures",
+            "structures": len(folders),
+            "first": str(folders[0]),
+            "first_formula": first.formula,
+            "spinful": first.spinful,
+        }
     except DataError:
         pass
     try:
         models = find_models(path)
     except Exception:
-        raise DataError(f"{path}: neither a structure folder (legacy or DeepH-dock), nor a DeepH-E3 model folder, nor a GFormer bundle, nor a folder of these") from None
+        raise DataError(
+            f"{path}: neither a structure folder (legacy or DeepH-dock), nor a DeepH-E3 model folder, nor a GFormer bundle, nor a folder of these"
+        ) from None
     return {"kind": "folder of DeepH-E3 models", "models": [str(m) for m in models]}

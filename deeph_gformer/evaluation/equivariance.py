@@ -1,4 +1,5 @@
 """How far a model is from equivariance: mean |H(Rx) - D H(x) D†| over random rotations."""
+
 from __future__ import annotations
 
 import torch

@@ -1,4 +1,5 @@
 """``deeph-gformer evaluate``: the metrics of Tables 2-4 on labelled structures."""
+
 from __future__ import annotations
 
 import os
@@ -19,8 +20,17 @@ from .metrics import StructureErrors, block_errors, structure_errors, summarise
 __all__ = ["evaluate"]
 
 
-def evaluate(model: HamiltonianModel, preprocessed: str | os.PathLike[str], *, splits: str | os.PathLike[str] | None = None, split: str = "test",
-             edges: EdgeMode = "auto", frames: int = 1, rotations: int = 1, plots: str | os.PathLike[str] | None = None) -> dict[str, Any]:
+def evaluate(
+    model: HamiltonianModel,
+    preprocessed: str | os.PathLike[str],
+    *,
+    splits: str | os.PathLike[str] | None = None,
+    split: str = "test",
+    edges: EdgeMode = "auto",
+    frames: int = 1,
+    rotations: int = 1,
+    plots: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
     """Compare stage 1 and both stages with DFT.
 
     Args:
@@ -45,8 +55,14 @@ def evaluate(model: HamiltonianModel, preprocessed: str | os.PathLike[str], *, s
         truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
         types = prediction.graph.node_type.numpy()
         error = structure_errors(folder.resolve().name, truth, prediction.stage1, prediction.hamiltonian, model.targets, types)
-        record: dict[str, Any] = {"name": error.name, "atoms": len(prediction.structure), "edges": len(prediction.edges.keys), "stage1_mae_meV": error.stage1_meV,
-                                  "refined_mae_meV": error.refined_meV, "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan")}
+        record: dict[str, Any] = {
+            "name": error.name,
+            "atoms": len(prediction.structure),
+            "edges": len(prediction.edges.keys),
+            "stage1_mae_meV": error.stage1_meV,
+            "refined_mae_meV": error.refined_meV,
+            "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan"),
+        }
         if matrix_path(folder, "overlap").is_file():
             record.update(_gauge_free(folder, prediction, truth, model, types))
         records.append(record)
@@ -54,8 +70,15 @@ def evaluate(model: HamiltonianModel, preprocessed: str | os.PathLike[str], *, s
         predictions.append((prediction, truth))
     blocks = block_errors(errors)
     names = model.targets.to_json()
-    result: dict[str, Any] = {"structures": records, "total": summarise(errors, model.targets), "edges": edges, "frames": frames,
-                              "blocks": [{"target": names[c], "stage1_mae_meV": float(blocks[0, c]), "refined_mae_meV": float(blocks[1, c])} for c in range(len(names))]}
+    result: dict[str, Any] = {
+        "structures": records,
+        "total": summarise(errors, model.targets),
+        "edges": edges,
+        "frames": frames,
+        "blocks": [
+            {"target": names[c], "stage1_mae_meV": float(blocks[0, c]), "refined_mae_meV": float(blocks[1, c])} for c in range(len(names))
+        ],
+    }
     for key in ("gauge_free_stage1_mae_meV", "gauge_free_refined_mae_meV"):
         if all(key in r for r in records):
             result["total"][key] = float(np.mean([r[key] for r in records]))
@@ -70,7 +93,9 @@ def evaluate(model: HamiltonianModel, preprocessed: str | os.PathLike[str], *, s
     return result
 
 
-def _gauge_free(folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, model: HamiltonianModel, types: np.ndarray) -> dict[str, float]:
+def _gauge_free(
+    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, model: HamiltonianModel, types: np.ndarray
+) -> dict[str, float]:
     """Errors after removing μS of each difference, meV."""
     from ..io.blocks import match_keys
 

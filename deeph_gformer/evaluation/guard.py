@@ -9,6 +9,7 @@ Training records two distributions in the bundle (``training["guard"]``):
 
 The distance of a new structure is z = (x - mean) / spread, in standard deviations. Beyond :data:`LIMIT` a correction is out of range.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -95,8 +96,10 @@ def guard_statistics(model: HamiltonianModel, train: Sequence[Graph], val: Seque
             corrections.append(values)
     finally:
         model.observe = before
-    table: dict[str, Any] = {"structures": {"train": len(corrections[0]), "val": len(corrections[1])},
-                             "correction": _reference(corrections[1], [*corrections[0], *corrections[1]], "_meV")}
+    table: dict[str, Any] = {
+        "structures": {"train": len(corrections[0]), "val": len(corrections[1])},
+        "correction": _reference(corrections[1], [*corrections[0], *corrections[1]], "_meV"),
+    }
     if norms:
         count, elements = len(corrections[0]), len(model.targets.basis.elements)
         rows, owner = np.concatenate(norms[:count]), np.concatenate(kinds[:count])
@@ -106,8 +109,11 @@ def guard_statistics(model: HamiltonianModel, train: Sequence[Graph], val: Seque
             mean[z], own = chosen.mean(axis=0), chosen.std(axis=0)
             spread[z] = np.maximum(own, np.maximum(1e-3 * np.abs(mean[z]), 1e-6))
         distances = [_distance(n, k, mean, spread) for n, k in zip(norms, kinds)]
-        table["features"] = {**_reference(distances[count:], distances, ""), "norm_mean": np.round(mean, 7).tolist(),
-                             "norm_spread": np.round(spread, 9).tolist()}
+        table["features"] = {
+            **_reference(distances[count:], distances, ""),
+            "norm_mean": np.round(mean, 7).tolist(),
+            "norm_spread": np.round(spread, 9).tolist(),
+        }
     return table
 
 
@@ -136,8 +142,10 @@ class Guard:
         """
         table = self.table(model.bundle)
         if table is None:
-            raise ModelError(f"{model.bundle.path if model.bundle else 'stage 1 alone'}: no statistics of the correction are recorded, so nothing can be "
-                             "guarded; train the GFormer again with this version")
+            raise ModelError(
+                f"{model.bundle.path if model.bundle else 'stage 1 alone'}: no statistics of the correction are recorded, so nothing can be "
+                "guarded; train the GFormer again with this version"
+            )
         self.model, self._table, self._seen = model, table, None
 
     @staticmethod
@@ -159,7 +167,12 @@ class Guard:
     def _look(self, graph: Graph, out: Stage1Output) -> None:
         table = self._table.get("features")
         if table is not None and out.node and self.model.stage1 is not None:
-            x = _distance(feature_norms(out, self.model.stage1), graph.node_type.cpu().numpy(), np.array(table["norm_mean"]), np.array(table["norm_spread"]))
+            x = _distance(
+                feature_norms(out, self.model.stage1),
+                graph.node_type.cpu().numpy(),
+                np.array(table["norm_mean"]),
+                np.array(table["norm_spread"]),
+            )
             self._seen = (x - table["mean"]) / table["spread"]
 
     def judge(self, correction: float) -> Judgement:
@@ -174,11 +187,15 @@ class Guard:
         out = z > LIMIT
         warning = None
         if out:
-            warning = (f"the correction ({correction * 1e3:.3g} meV) is {z:.1f} standard deviations above that of validation ({table['mean_meV']:.3g} meV): "
-                       "the structure is unlike those of training; --guard keeps stage 1 for it")
+            warning = (
+                f"the correction ({correction * 1e3:.3g} meV) is {z:.1f} standard deviations above that of validation ({table['mean_meV']:.3g} meV): "
+                "the structure is unlike those of training; --guard keeps stage 1 for it"
+            )
         elif self._seen is not None and self._seen > LIMIT:
-            warning = (f"stage 1's features are {self._seen:.1f} standard deviations from those of training, so the correction may not hold; "
-                       "compare with --stage1-only")
+            warning = (
+                f"stage 1's features are {self._seen:.1f} standard deviations from those of training, so the correction may not hold; "
+                "compare with --stage1-only"
+            )
         return Judgement(z, self._seen, out, warning)
 
 

@@ -1,4 +1,5 @@
 """Error metrics of Tables 2-4, in meV."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -36,8 +37,9 @@ class StructureErrors:
     block_count: NDArray[np.int64]
 
 
-def structure_errors(name: str, truth: BlockMatrix, stage1: BlockMatrix, refined: BlockMatrix, targets: TargetBlocks,
-                     node_type: NDArray[np.int64]) -> StructureErrors:
+def structure_errors(
+    name: str, truth: BlockMatrix, stage1: BlockMatrix, refined: BlockMatrix, targets: TargetBlocks, node_type: NDArray[np.int64]
+) -> StructureErrors:
     """Compare two predictions (same edges) with DFT.
 
     Raises:
@@ -84,8 +86,12 @@ def summarise(errors: Sequence[StructureErrors], targets: TargetBlocks) -> dict[
     first, both = np.array([e.stage1_meV for e in errors]), np.array([e.refined_meV for e in errors])
     out: dict[str, Any] = {"structures": len(errors)}
     for name, values, block in (("stage1", first, blocks[0]), ("refined", both, blocks[1])):
-        out[name] = {"mae_all_meV": float(values.mean()), "mae_elements_meV": float((values * elements).sum() / elements.sum()),
-                     "mae_challenging_structure_meV": float(values[errors.index(worst)]), "mae_challenging_block_meV": float(block[channel])}
+        out[name] = {
+            "mae_all_meV": float(values.mean()),
+            "mae_elements_meV": float((values * elements).sum() / elements.sum()),
+            "mae_challenging_structure_meV": float(values[errors.index(worst)]),
+            "mae_challenging_block_meV": float(block[channel]),
+        }
     out["ratio_mae_all"] = float(both.mean() / first.mean()) if first.mean() > 0 else float("nan")
     out["better_structures"] = int((both < first).sum())
     out["challenging_structure"] = worst.name

@@ -1,4 +1,5 @@
 """Figures of ``evaluate``: MAE_block heat maps (Fig. 3-4), parity, error against distance, per-structure bars; each PNG with its data as JSON."""
+
 from __future__ import annotations
 
 import pathlib
@@ -34,7 +35,9 @@ def _common(prediction: Prediction, truth: BlockMatrix) -> tuple[BlockMatrix, Bl
     return truth.select(where[have]), prediction.stage1.select(have), prediction.hamiltonian.select(have)
 
 
-def write_plots(folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[StructureErrors], predictions: Sequence[tuple[Prediction, BlockMatrix]]) -> list[pathlib.Path]:
+def write_plots(
+    folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[StructureErrors], predictions: Sequence[tuple[Prediction, BlockMatrix]]
+) -> list[pathlib.Path]:
     """Draw everything into ``folder``; returns the files."""
     import matplotlib
 
@@ -78,14 +81,24 @@ def _heat_maps(folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[S
                 picture = axis.imshow(values[n], vmin=0, vmax=top, cmap="viridis")
                 for (a, b), value in np.ndenumerate(values[n]):
                     if np.isfinite(value):
-                        axis.text(b, a, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value < 0.6 * top else "black")
+                        axis.text(
+                            b, a, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value < 0.6 * top else "black"
+                        )
                 axis.set_xticks(range(values.shape[2]), _shell_labels(basis.orbital_types[j]))
                 axis.set_yticks(range(values.shape[1]), _shell_labels(basis.orbital_types[i]))
                 axis.set_title(f"{title}, {chemical_symbols[zi]}-{chemical_symbols[zj]}")
             figure.colorbar(picture, ax=axes, label="MAE$_{block}^H$ / meV")
             name = f"mae_block_{chemical_symbols[zi]}_{chemical_symbols[zj]}"
-            made += _save(figure, folder / f"{name}.png", {"stage1_mae_meV": values[0].tolist(), "refined_mae_meV": values[1].tolist(),
-                                                           "rows_l": list(basis.orbital_types[i]), "columns_l": list(basis.orbital_types[j])})
+            made += _save(
+                figure,
+                folder / f"{name}.png",
+                {
+                    "stage1_mae_meV": values[0].tolist(),
+                    "refined_mae_meV": values[1].tolist(),
+                    "rows_l": list(basis.orbital_types[i]),
+                    "columns_l": list(basis.orbital_types[j]),
+                },
+            )
     return made
 
 
@@ -112,8 +125,16 @@ def _distance(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, Bloc
     axis.set_xlabel("distance / Å")
     axis.set_ylabel("mean |ΔH| of a block / meV")
     axis.legend(frameon=False)
-    return _save(figure, folder / "error_distance.png", {"distance_angstrom": centre.tolist(), "stage1_mae_meV": mean[0].tolist(), "refined_mae_meV": mean[1].tolist(),
-                                                         "mean_abs_hamiltonian_meV": mean[2].tolist()})
+    return _save(
+        figure,
+        folder / "error_distance.png",
+        {
+            "distance_angstrom": centre.tolist(),
+            "stage1_mae_meV": mean[0].tolist(),
+            "refined_mae_meV": mean[1].tolist(),
+            "mean_abs_hamiltonian_meV": mean[2].tolist(),
+        },
+    )
 
 
 def _parity(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]]) -> list[pathlib.Path]:
@@ -128,7 +149,11 @@ def _parity(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockM
         axis.set_title(f"{title}: rms {np.sqrt(np.mean((values - label) ** 2)) * 1e3:.2f} meV")
         axis.set_xlabel("H (DFT) / eV")
     axes[0].set_ylabel("predicted - DFT / meV")
-    return _save(figure, folder / "parity.png", {"dft_eV": label[pick].tolist(), "stage1_eV": first[pick].tolist(), "refined_eV": both[pick].tolist()})
+    return _save(
+        figure,
+        folder / "parity.png",
+        {"dft_eV": label[pick].tolist(), "stage1_eV": first[pick].tolist(), "refined_eV": both[pick].tolist()},
+    )
 
 
 def _bars(folder: pathlib.Path, errors: Sequence[StructureErrors]) -> list[pathlib.Path]:
@@ -141,5 +166,12 @@ def _bars(folder: pathlib.Path, errors: Sequence[StructureErrors]) -> list[pathl
     axis.set_xticks(place, [e.name for e in errors], rotation=90 if len(errors) > 8 else 0)
     axis.set_ylabel("MAE / meV")
     axis.legend(frameon=False)
-    return _save(figure, folder / "structures.png", {"names": [e.name for e in errors], "stage1_mae_meV": [e.stage1_meV for e in errors],
-                                                     "refined_mae_meV": [e.refined_meV for e in errors]})
+    return _save(
+        figure,
+        folder / "structures.png",
+        {
+            "names": [e.name for e in errors],
+            "stage1_mae_meV": [e.stage1_meV for e in errors],
+            "refined_mae_meV": [e.refined_meV for e in errors],
+        },
+    )

@@ -1,4 +1,5 @@
 """The eight settings of Tables 2-4, and one more: what each of them trains, and the model it becomes."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,7 +20,17 @@ from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
 from ..training.stage1 import net_config
 
-__all__ = ["AblationConfig", "AblationStage1", "Setting", "Kind", "SETTINGS", "model_config", "network_config", "scaled_network", "stage1_parameters"]
+__all__ = [
+    "AblationConfig",
+    "AblationStage1",
+    "Setting",
+    "Kind",
+    "SETTINGS",
+    "model_config",
+    "network_config",
+    "scaled_network",
+    "stage1_parameters",
+]
 
 Kind = Literal["e3", "e3+e3", "gformer", "gformer+gformer", "e3+gformer-cas", "e3+gformer-cov", "e3+gformer-att", "e3+gformer", "e3-big"]
 
@@ -49,11 +60,24 @@ SETTINGS: dict[str, Setting] = {
     "e3": Setting("DeepHE3", r"\textit{DeepHE3}", ""),
     "e3+e3": Setting("S1_DeepHE3 + S2_DeepHE3", _S1 + r" + $S2_{\mathrm{DeepHE3}}$", "e3"),
     "gformer": Setting("GFormer", r"\textit{GFormer}", "gformer", stage1=False, cascade=False, features=False, rotate=True, paper=True),
-    "gformer+gformer": Setting("S1_GFormer + S2_GFormer", r"$S1_{\mathrm{GFormer}}$ + $" + _G + "$", "gformer", stage1=False, features=False, rotate=True,
-                               paper=True),
+    "gformer+gformer": Setting(
+        "S1_GFormer + S2_GFormer",
+        r"$S1_{\mathrm{GFormer}}$ + $" + _G + "$",
+        "gformer",
+        stage1=False,
+        features=False,
+        rotate=True,
+        paper=True,
+    ),
     "e3+gformer-cas": Setting("S1_DeepHE3 + S2_GFormer -cas", _S1 + " + $" + _G + r"^{-cas}$", "gformer", cascade=False),
-    "e3+gformer-cov": Setting("S1_DeepHE3 + S2_GFormer -cov", _S1 + " + $" + _G + r"^{-cov}$", "gformer", features=False, paper=True,
-                              changes={"alpha": 0.0, "beta": 0.0, "lam": 0.0}),
+    "e3+gformer-cov": Setting(
+        "S1_DeepHE3 + S2_GFormer -cov",
+        _S1 + " + $" + _G + r"^{-cov}$",
+        "gformer",
+        features=False,
+        paper=True,
+        changes={"alpha": 0.0, "beta": 0.0, "lam": 0.0},
+    ),
     "e3+gformer-att": Setting("S1_DeepHE3 + S2_GFormer -att", _S1 + " + $" + _G + r"^{-att}$", "gformer", changes={"attention": False}),
     "e3+gformer": Setting("S1_DeepHE3 + S2_GFormer (ours)", _S1 + " + $" + _G + "$ (ours)", "gformer"),
     "e3-big": Setting("DeepHE3, as many parameters", r"\textit{DeepHE3}, as many parameters", "e3", cascade=False),
@@ -88,7 +112,16 @@ class AblationConfig:
     """The GFormer of every setting."""
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     """Training of every GFormer."""
-    settings: tuple[Kind, ...] = ("e3", "e3+e3", "gformer", "gformer+gformer", "e3+gformer-cas", "e3+gformer-cov", "e3+gformer-att", "e3+gformer")
+    settings: tuple[Kind, ...] = (
+        "e3",
+        "e3+e3",
+        "gformer",
+        "gformer+gformer",
+        "e3+gformer-cas",
+        "e3+gformer-cov",
+        "e3+gformer-att",
+        "e3+gformer",
+    )
     """Which rows: these eight, or ``e3-big``, a DeepH-E3 with as many parameters as both stages together."""
     seeds: tuple[int, ...] = (42,)
     """The first is the seed of the splits, of stage 1 and of every network (instead of ``training.seed``); each further one repeats all but ``e3``."""
@@ -113,7 +146,9 @@ def model_config(kind: str, config: AblationConfig, groups: int) -> GFormerConfi
     changes: dict[str, Any] = dict(setting.changes)
     if setting.paper and config.model.arch != "paper":
         if not config.paper_where_needed:
-            raise ConfigError(f"setting '{kind}' has no stage-1 irreps to gate and needs model.arch: paper; set paper_where_needed: true or leave it out")
+            raise ConfigError(
+                f"setting '{kind}' has no stage-1 irreps to gate and needs model.arch: paper; set paper_where_needed: true or leave it out"
+            )
         changes["arch"] = "paper"
     if not setting.features:
         changes["groups"] = groups
@@ -125,9 +160,15 @@ def network_config(config: AblationConfig, stage1: Stage1Provider | None) -> Sta
     if not config.stage1.folder or not isinstance(stage1, EmbeddedStage1):
         return config.stage1.model
     net = stage1.folder.config
-    return Stage1Config(irreps_embed=net.irreps_embed_node, irreps_mid=net.irreps_mid_node, num_blocks=net.num_block, cutoff_radius=net.r_max,
-                        spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax, spherical_basis_irreps=net.irreps_sh if net.use_sbf else "",
-                        ignore_parity=net.no_parity)
+    return Stage1Config(
+        irreps_embed=net.irreps_embed_node,
+        irreps_mid=net.irreps_mid_node,
+        num_blocks=net.num_block,
+        cutoff_radius=net.r_max,
+        spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax,
+        spherical_basis_irreps=net.irreps_sh if net.use_sbf else "",
+        ignore_parity=net.no_parity,
+    )
 
 
 def stage1_parameters(stage1: Stage1Provider) -> int:
@@ -154,6 +195,7 @@ def scaled_network(config: Stage1Config, targets: TargetBlocks, generation: Gene
     Returns:
         The configuration and its number of parameters.
     """
+
     def scaled(factor: float) -> Stage1Config:
         irreps = Irreps([(max(1, round(mul * factor)), ir) for mul, ir in Irreps(config.irreps_mid)])
         return dataclasses.replace(config, irreps_mid=str(irreps))
@@ -176,8 +218,14 @@ def scaled_network(config: Stage1Config, targets: TargetBlocks, generation: Gene
 def both_parameters(config: AblationConfig, stage1: Stage1Provider) -> int:
     """Parameters of stage 1 and the GFormer of ``e3+gformer`` together."""
     with torch.random.fork_rng(devices=[]):
-        model = GFormer(config.model, len(stage1.targets.basis.elements), stage1.targets.irreps(stage1.parity), stage1.node_irreps, stage1.edge_irreps,
-                        stage1.cutoff)
+        model = GFormer(
+            config.model,
+            len(stage1.targets.basis.elements),
+            stage1.targets.irreps(stage1.parity),
+            stage1.node_irreps,
+            stage1.edge_irreps,
+            stage1.cutoff,
+        )
     return stage1_parameters(stage1) + sum(p.numel() for p in model.parameters())
 
 

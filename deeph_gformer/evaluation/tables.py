@@ -1,4 +1,5 @@
 """Terminal tables."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ __all__ = ["text_table", "refine_table", "evaluation_table"]
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned: the first to the left, the others to the right."""
     widths = [max(len(str(row[c])) for row in [header, *rows]) for c in range(len(header))]
+
     def line(row: Sequence[str]) -> str:
         return "  ".join(str(v).ljust(w) if c == 0 else str(v).rjust(w) for c, (v, w) in enumerate(zip(row, widths)))
+
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
 
 
@@ -22,12 +25,28 @@ def _number(value: Any, form: str = ".4f") -> str:
 def refine_table(result: dict[str, Any]) -> str:
     """Summary of :func:`deeph_gformer.refine`."""
     records = result["structures"]
-    rows = [[r["name"], str(r["atoms"]), str(r["edges"]), _number(r.get("stage1_mae_meV")), _number(r.get("refined_mae_meV")), _number(r["mean_correction_meV"]),
-             f"{r['seconds']:.2f}"] for r in records]
-    lines = [text_table(["structure", "atoms", "edges", "stage 1 MAE/meV", "refined MAE/meV", "mean |ΔH|/meV", "seconds"], rows)] if rows else []
+    rows = [
+        [
+            r["name"],
+            str(r["atoms"]),
+            str(r["edges"]),
+            _number(r.get("stage1_mae_meV")),
+            _number(r.get("refined_mae_meV")),
+            _number(r["mean_correction_meV"]),
+            f"{r['seconds']:.2f}",
+        ]
+        for r in records
+    ]
+    lines = (
+        [text_table(["structure", "atoms", "edges", "stage 1 MAE/meV", "refined MAE/meV", "mean |ΔH|/meV", "seconds"], rows)]
+        if rows
+        else []
+    )
     for r in records:
         if r["hamiltonian_only_edges"]:
-            lines.append(f"{r['name']}: {r['hamiltonian_only_edges']} edges are in hamiltonians.h5 and not in overlaps.h5 (--edges overlaps leaves them out, as DeepH-E3's inference does)")
+            lines.append(
+                f"{r['name']}: {r['hamiltonian_only_edges']} edges are in hamiltonians.h5 and not in overlaps.h5 (--edges overlaps leaves them out, as DeepH-E3's inference does)"
+            )
         if r["spin_from"] == "model":
             lines.append(f"{r['name']}: no info.json, the model's spin was used")
     if result["skipped"]:
@@ -35,21 +54,32 @@ def refine_table(result: dict[str, Any]) -> str:
     total = result["total"]
     if "errors" in total:
         e = total["errors"]
-        lines.append(f"MAE_all against DFT: stage 1 {e['stage1']['mae_all_meV']:.4f} meV, refined {e['refined']['mae_all_meV']:.4f} meV, ratio {e['ratio_mae_all']:.3f}; "
-                     f"{e['better_structures']} of {e['structures']} structures better than stage 1")
+        lines.append(
+            f"MAE_all against DFT: stage 1 {e['stage1']['mae_all_meV']:.4f} meV, refined {e['refined']['mae_all_meV']:.4f} meV, ratio {e['ratio_mae_all']:.3f}; "
+            f"{e['better_structures']} of {e['structures']} structures better than stage 1"
+        )
     lines.append(f"{total['structures']} structures, {total['edges']:,} edges, {total['seconds']:.1f} s")
     return "\n".join(lines)
 
 
 def evaluation_table(result: dict[str, Any]) -> str:
     """Result of :func:`deeph_gformer.evaluation.evaluate.evaluate`."""
-    rows = [[r["name"], str(r["atoms"]), f"{r['stage1_mae_meV']:.4f}", f"{r['refined_mae_meV']:.4f}", f"{r['ratio']:.3f}"] for r in result["structures"]]
+    rows = [
+        [r["name"], str(r["atoms"]), f"{r['stage1_mae_meV']:.4f}", f"{r['refined_mae_meV']:.4f}", f"{r['ratio']:.3f}"]
+        for r in result["structures"]
+    ]
     total = result["total"]
     lines = [text_table(["structure", "atoms", "stage 1 MAE/meV", "refined MAE/meV", "ratio"], rows), ""]
     first, both = total["stage1"], total["refined"]
-    body = [[label, f"{first[key]:.4f}", f"{both[key]:.4f}", f"{both[key] / first[key]:.3f}" if first[key] else "-"] for label, key in (
-        ("MAE_all^H", "mae_all_meV"), ("MAE_cha.s^H", "mae_challenging_structure_meV"), ("MAE_cha.b^H", "mae_challenging_block_meV"),
-        ("MAE over all elements", "mae_elements_meV"))]
+    body = [
+        [label, f"{first[key]:.4f}", f"{both[key]:.4f}", f"{both[key] / first[key]:.3f}" if first[key] else "-"]
+        for label, key in (
+            ("MAE_all^H", "mae_all_meV"),
+            ("MAE_cha.s^H", "mae_challenging_structure_meV"),
+            ("MAE_cha.b^H", "mae_challenging_block_meV"),
+            ("MAE over all elements", "mae_elements_meV"),
+        )
+    ]
     if "gauge_free_stage1_mae_meV" in total:
         a, b = total["gauge_free_stage1_mae_meV"], total["gauge_free_refined_mae_meV"]
         body.append(["MAE_all^H without μS", f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"])
@@ -57,6 +87,8 @@ def evaluation_table(result: dict[str, Any]) -> str:
         e = result["equivariance"]
         body.append(["equivariance error", f"{e['stage1_error_meV']:.2e}", f"{e['refined_error_meV']:.2e}", "-"])
     lines.append(text_table(["metric / meV", "stage 1", "refined", "ratio"], body))
-    lines.append(f"challenging structure: {total['challenging_structure']}; challenging block: {total['challenging_block']}; "
-                 f"{total['better_structures']} of {total['structures']} structures better than stage 1")
+    lines.append(
+        f"challenging structure: {total['challenging_structure']}; challenging block: {total['challenging_block']}; "
+        f"{total['better_structures']} of {total['structures']} structures better than stage 1"
+    )
     return "\n".join(lines)

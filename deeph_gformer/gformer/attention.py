@@ -6,6 +6,7 @@ r"""Eq. 4 and 5, multi-head attention over the neighbours Ω(i).
 
     v^h_i = \sum_j \alpha_{ij} W^h_v\, cat(\tilde n_j, \tilde e_{ij}),\qquad n_i = FC(LN(W_o\, cat(v^1_i, ..., v^H_i)) + n^{(p-1)}_i)
 """
+
 from __future__ import annotations
 
 import torch
@@ -39,14 +40,14 @@ class NeighbourAttention(nn.Module):
         if not self.attention:
             degree = torch.bincount(source, minlength=len(node)).to(edge.dtype)
             return (1 / degree[source])[:, None].expand(-1, self.heads)
-        q = self.query(node, edge, source).unflatten(1, (self.heads, -1))                   # (E, H, d/H)
-        k = self.key(node, edge, target).unflatten(1, (self.heads, -1))                     # (E, H, d/H)
-        return softmax((q * k).sum(-1) / q.shape[-1] ** 0.5, source, num_nodes=len(node))   # (E, H)
+        q = self.query(node, edge, source).unflatten(1, (self.heads, -1))  # (E, H, d/H)
+        k = self.key(node, edge, target).unflatten(1, (self.heads, -1))  # (E, H, d/H)
+        return softmax((q * k).sum(-1) / q.shape[-1] ** 0.5, source, num_nodes=len(node))  # (E, H)
 
     def forward(self, node: Tensor, edge: Tensor, old: Tensor, edge_index: Tensor) -> Tensor:
         """ñ (N, d), ẽ (E, d), n^(p-1) (N, d) -> n^(p) (N, d)."""
         source, target = edge_index
-        v = self.value(node, edge, target).unflatten(1, (self.heads, -1))                   # (E, H, d/H)
-        v = (self.weights(node, edge, edge_index)[..., None] * v).flatten(1)                # (E, d)
-        mixed = v.new_zeros(node.shape).index_add(0, source, v)                             # (N, d)
+        v = self.value(node, edge, target).unflatten(1, (self.heads, -1))  # (E, H, d/H)
+        v = (self.weights(node, edge, edge_index)[..., None] * v).flatten(1)  # (E, d)
+        mixed = v.new_zeros(node.shape).index_add(0, source, v)  # (N, d)
         return self.fc(self.norm(self.output(mixed)) + old)

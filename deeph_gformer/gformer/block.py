@@ -5,6 +5,7 @@ r"""Eq. 2 and 6, one encoder group p of the Transformer.
 
     e_{ij}^{(p)} = FC(cat(n_i^{(p)}, n_j^{(p)}, e_{ij}^{(p-1)}))
 """
+
 from __future__ import annotations
 
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ class EncoderGroup(nn.Module):
     they belong to directly, and not only through the attention.
     """
 
-    def __init__(self, width: int, heads: int, node_in: int, edge_in: int, alpha: float, beta: float, lam: float, attention: bool, residual: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, node_in: int, edge_in: int, alpha: float, beta: float, lam: float, attention: bool, residual: bool
+    ) -> None:
         """
         Args:
             width: d. heads: H. node_in, edge_in: widths of stage 1's features in this group (0: none, alpha and lam have no effect).
@@ -39,19 +42,26 @@ class EncoderGroup(nn.Module):
         self.edge_out = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
         self.edge_norm = nn.LayerNorm(width) if residual else nn.Identity()
 
-    def forward(self, node: Tensor, edge: Tensor, node_stage1: Tensor | None, edge_stage1: Tensor | None, invariant: Tensor | None,
-                edge_index: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        node: Tensor,
+        edge: Tensor,
+        node_stage1: Tensor | None,
+        edge_stage1: Tensor | None,
+        invariant: Tensor | None,
+        edge_index: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """n^(p-1) (N, d), e^(p-1) (E, d), stage 1's features of this group, n_invar (N, d) -> n^(p), e^(p)."""
-        node_in, edge_in = node, edge                                                       # Eq. 2
+        node_in, edge_in = node, edge  # Eq. 2
         if self.from_node is not None:
             node_in = node_in + self.alpha * self.from_node(node_stage1)
         if invariant is not None and self.beta:
             node_in = node_in + self.beta * invariant
         if self.from_edge is not None:
             edge_in = edge_in + self.lam * self.from_edge(edge_stage1)
-        new = self.attention(node_in, edge_in, node, edge_index)                            # Eq. 4-5
+        new = self.attention(node_in, edge_in, node, edge_index)  # Eq. 4-5
         source, target = edge_index
         old = edge_in if self.residual else edge
         update = self.edge_old(self.edge_norm(old)) + self.edge_node_i(new)[source] + self.edge_node_j(new)[target]
-        update = self.edge_out(update)                                                      # Eq. 6
+        update = self.edge_out(update)  # Eq. 6
         return new, old + update if self.residual else update

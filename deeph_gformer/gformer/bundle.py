@@ -3,6 +3,7 @@
 The bundle names the stage 1 it was trained on by a fingerprint of its parameters; another stage 1 is refused, because the correction of
 one model is noise on another.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -83,8 +84,10 @@ class Bundle:
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.model.parameters())
         basis = self.targets.basis
-        return (f"Bundle({self.path or 'unsaved'}: GFormer arch {self.model.config.arch}, {parameters:,} parameters, elements {list(basis.elements)}, "
-                f"spinful={basis.spinful}, stage 1 {self.stage1.name if self.stage1 else 'none'})")
+        return (
+            f"Bundle({self.path or 'unsaved'}: GFormer arch {self.model.config.arch}, {parameters:,} parameters, elements {list(basis.elements)}, "
+            f"spinful={basis.spinful}, stage 1 {self.stage1.name if self.stage1 else 'none'})"
+        )
 
 
 def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
@@ -95,13 +98,27 @@ def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
     basis = bundle.targets.basis
     with atomic_path(folder / WEIGHTS_FILE) as path:
         save_file({name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()}, path)
-    write_json(folder / BUNDLE_FILE, {
-        "format": FORMAT, "deeph_gformer": __version__, "torch": torch.__version__.split("+")[0],
-        "model": to_mapping(bundle.model.config), "cutoff_angstrom": bundle.model.cutoff, "cascade": bundle.cascade, "parity": bundle.parity,
-        "features": bundle.features, "gauge": bundle.gauge, "dtype": str(bundle.dtype).removeprefix("torch."), "e3nn_generation": bundle.generation,
-        "basis": {"elements": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types], "spinful": basis.spinful},
-        "target_blocks": bundle.targets.to_json(), "stage1": dataclasses.asdict(bundle.stage1) if bundle.stage1 else None,
-        "weights": fingerprint(bundle.model.state_dict()), "training": bundle.training})
+    write_json(
+        folder / BUNDLE_FILE,
+        {
+            "format": FORMAT,
+            "deeph_gformer": __version__,
+            "torch": torch.__version__.split("+")[0],
+            "model": to_mapping(bundle.model.config),
+            "cutoff_angstrom": bundle.model.cutoff,
+            "cascade": bundle.cascade,
+            "parity": bundle.parity,
+            "features": bundle.features,
+            "gauge": bundle.gauge,
+            "dtype": str(bundle.dtype).removeprefix("torch."),
+            "e3nn_generation": bundle.generation,
+            "basis": {"elements": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types], "spinful": basis.spinful},
+            "target_blocks": bundle.targets.to_json(),
+            "stage1": dataclasses.asdict(bundle.stage1) if bundle.stage1 else None,
+            "weights": fingerprint(bundle.model.state_dict()),
+            "training": bundle.training,
+        },
+    )
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
@@ -124,16 +141,30 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     if not isinstance(table, dict) or "format" not in table:
         raise ModelError(f"{path}: no GFormer bundle")
     if table["format"] > FORMAT:
-        raise ModelError(f"{path}: bundle format {table['format']} is newer than this deeph-gformer {__version__} reads ({FORMAT}); update it")
+        raise ModelError(
+            f"{path}: bundle format {table['format']} is newer than this deeph-gformer {__version__} reads ({FORMAT}); update it"
+        )
     try:
         config = from_mapping(GFormerConfig, table["model"], str(path))
-        basis = Basis(tuple(table["basis"]["elements"]), tuple(tuple(s) for s in table["basis"]["orbital_types"]), table["basis"]["spinful"])
+        basis = Basis(
+            tuple(table["basis"]["elements"]), tuple(tuple(s) for s in table["basis"]["orbital_types"]), table["basis"]["spinful"]
+        )
         targets = TargetBlocks.from_json(basis, table["target_blocks"], str(path))
         raw = table["stage1"]
-        stage1 = Stage1Identity(raw["fingerprint"], raw["name"], raw["generation"], tuple(raw["node_irreps"]), tuple(raw["edge_irreps"])) if raw else None
+        stage1 = (
+            Stage1Identity(raw["fingerprint"], raw["name"], raw["generation"], tuple(raw["node_irreps"]), tuple(raw["edge_irreps"]))
+            if raw
+            else None
+        )
         features = bool(table.get("features", True)) and stage1 is not None
-        model = GFormer(config, len(basis.elements), targets.irreps(table["parity"]), stage1.node_irreps if features else (),
-                        stage1.edge_irreps if features else (), table["cutoff_angstrom"])
+        model = GFormer(
+            config,
+            len(basis.elements),
+            targets.irreps(table["parity"]),
+            stage1.node_irreps if features else (),
+            stage1.edge_irreps if features else (),
+            table["cutoff_angstrom"],
+        )
         weights = load_file(folder / WEIGHTS_FILE)
         dtype = {"float32": torch.float32, "float64": torch.float64}[table["dtype"]]
         model = model.to(dtype)
@@ -152,8 +183,19 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise ModelError(f"{folder / WEIGHTS_FILE}: contains NaN or infinite values")
     if fingerprint(model.state_dict()) != table.get("weights"):
         raise ModelError(f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' fingerprint differs)")
-    return Bundle(model.eval().requires_grad_(False), targets, stage1, table["e3nn_generation"], table["cascade"], table["parity"], dtype, table["gauge"],
-                  features, table.get("training", {}), folder)
+    return Bundle(
+        model.eval().requires_grad_(False),
+        targets,
+        stage1,
+        table["e3nn_generation"],
+        table["cascade"],
+        table["parity"],
+        dtype,
+        table["gauge"],
+        features,
+        table.get("training", {}),
+        folder,
+    )
 
 
 def require_irreps(bundle: Bundle, node: tuple[Irreps, ...], edge: tuple[Irreps, ...], name: str) -> None:
@@ -166,4 +208,6 @@ def require_irreps(bundle: Bundle, node: tuple[Irreps, ...], edge: tuple[Irreps,
         return
     for what, mine, theirs in (("node", bundle.stage1.node_irreps, node), ("edge", bundle.stage1.edge_irreps, edge)):
         if tuple(map(Irreps, mine)) != tuple(theirs):
-            raise ModelError(f"{bundle.path}: was trained on a stage 1 with {what} irreps {list(mine)}, {name} has {list(map(str, theirs))}")
+            raise ModelError(
+                f"{bundle.path}: was trained on a stage 1 with {what} irreps {list(mine)}, {name} has {list(map(str, theirs))}"
+            )

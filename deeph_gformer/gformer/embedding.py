@@ -1,4 +1,5 @@
 """Initial features (paper, "Initial Features"): element embeddings, pair embeddings, Gaussians of the distance, spherical harmonics."""
+
 from __future__ import annotations
 
 import torch
@@ -41,4 +42,4 @@ class Embedding(nn.Module):
         if self.lmax >= 0:
             parts.append(spherical_harmonics(graph.edge_vector, self.lmax))
         z = self.element(graph.node_type)
-        return z, self.node(z), self.edge(torch.cat(parts, dim=-1))                        # (N, embed), (N, d), (E, d)
+        return z, self.node(z), self.edge(torch.cat(parts, dim=-1))  # (N, embed), (N, d), (E, d)

@@ -6,6 +6,7 @@ x collects, per irrep, stage 1's own prediction (saturated, in units of the resi
 harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
 invariants only: scalars, norms, and projections on the edge axis.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ def edge_invariants(edge: Features, node: Features, harmonics: Sequence[Tensor],
 
 def invariant_widths(node: Irreps, edge: Irreps) -> tuple[int, int]:
     """Widths of :func:`node_invariants` and :func:`edge_invariants` for these irreps."""
+
     def natural(irreps: Irreps) -> int:
         return sum(mul for mul, ir in irreps if ir.l > 0 and ir.p == (-1) ** ir.l)
 

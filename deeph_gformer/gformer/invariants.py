@@ -4,6 +4,7 @@ r"""Eq. 3, the invariant node feature from distances and angles:
 
 (j, k) are neighbours in the array Ω(i), sorted by distance, then element, then edge key: an order that no rotation changes.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def find_triplets(graph: Graph) -> Triplets:
     length, source = graph.edge_length.double(), graph.edge_index[0]
     element = graph.node_type[graph.edge_index[1]]
     keep = torch.nonzero(~graph.self_loop).reshape(-1)
-    order = keep[torch.argsort(element[keep], stable=True)]              # edges come sorted by key; every sort here is stable
+    order = keep[torch.argsort(element[keep], stable=True)]  # edges come sorted by key; every sort here is stable
     order = order[torch.argsort(torch.round(length[order] / DISTANCE_STEP), stable=True)]
     order = order[torch.argsort(source[order], stable=True)]
     same = source[order[:-1]] == source[order[1:]]
@@ -67,6 +68,6 @@ class InvariantFeature(nn.Module):
         source, target = graph.edge_index
         j, k = triplets.edge_j, triplets.edge_k
         i = source[j]
-        c = triplets.cosine[:, None].expand(-1, self.repeat)                                # (T, repeat)
-        terms = self.fc(torch.cat([z[i], z[target[j]], z[target[k]], distances[j], distances[k], c], dim=-1))   # (T, d)
-        return terms.new_zeros(len(z), terms.shape[1]).index_add(0, i, terms)               # (N, d)
+        c = triplets.cosine[:, None].expand(-1, self.repeat)  # (T, repeat)
+        terms = self.fc(torch.cat([z[i], z[target[j]], z[target[k]], distances[j], distances[k], c], dim=-1))  # (T, d)
+        return terms.new_zeros(len(z), terms.shape[1]).index_add(0, i, terms)  # (N, d)

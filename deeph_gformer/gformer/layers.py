@@ -1,4 +1,5 @@
 """Small layers that several equations share."""
+
 from __future__ import annotations
 
 import torch

@@ -4,6 +4,7 @@ r"""The GFormer: Eq. 2-6 stacked over the encoder groups, and Eq. 7:
 
 This module gives the direct-sum correction; :mod:`deeph_gformer.pipeline` applies DStoDP.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -78,8 +79,15 @@ class FeatureScale(nn.Module):
 class GFormer(nn.Module):
     """Stage 2: predicts the direct-sum correction of every edge. See the package docstring for the files of its equations."""
 
-    def __init__(self, config: GFormerConfig, elements: int, irreps_out: Irreps, node_irreps: Sequence[Irreps] = (), edge_irreps: Sequence[Irreps] = (),
-                 cutoff: float = 8.0) -> None:
+    def __init__(
+        self,
+        config: GFormerConfig,
+        elements: int,
+        irreps_out: Irreps,
+        node_irreps: Sequence[Irreps] = (),
+        edge_irreps: Sequence[Irreps] = (),
+        cutoff: float = 8.0,
+    ) -> None:
         """
         Args:
             config: hyper-parameters. elements: number of elements. irreps_out: direct sum.
@@ -107,13 +115,19 @@ class GFormer(nn.Module):
             if self.equivariant:
                 node_in, edge_in = invariant_widths(self.node_irreps[p], self.edge_irreps[p])
                 edge_in += self.irreps_out.num_irreps
-            self.groups.append(EncoderGroup(width, config.heads, node_in, edge_in, config.alpha, config.beta, config.lam, config.attention, config.residual))
+            self.groups.append(
+                EncoderGroup(
+                    width, config.heads, node_in, edge_in, config.alpha, config.beta, config.lam, config.attention, config.residual
+                )
+            )
         if self.equivariant:
             self.sh_lmax = max(ir.l for irreps in (*self.node_irreps, *self.edge_irreps, self.irreps_out) for _, ir in irreps)
-            self.head: nn.Module = GatedHead((self.irreps_out, *self.edge_irreps[-2:]), self.node_irreps[-1], self.irreps_out, width, config.gated_channels, self.sh_lmax)
+            self.head: nn.Module = GatedHead(
+                (self.irreps_out, *self.edge_irreps[-2:]), self.node_irreps[-1], self.irreps_out, width, config.gated_channels, self.sh_lmax
+            )
         else:
             self.head = fully_connected(width, self.irreps_out.dim, width)
-            nn.init.zeros_(self.head[-1].weight)                      # an untrained GFormer returns stage 1 exactly
+            nn.init.zeros_(self.head[-1].weight)  # an untrained GFormer returns stage 1 exactly
             nn.init.zeros_(self.head[-1].bias)
         self.register_buffer("out_scale", torch.ones(self.irreps_out.dim))
         self.register_buffer("onsite_scale", torch.ones(self.irreps_out.dim))
@@ -136,7 +150,9 @@ class GFormer(nn.Module):
             spread.mean.zero_()
             index = spread.index
             rms = torch.stack([c.double().cpu().square().sum(0) for c in chosen]).sum(0) / max(1, sum(len(c) for c in chosen))
-            channel = torch.zeros(len(spread.mean), dtype=torch.float64).index_add(0, index, rms) / torch.bincount(index, minlength=len(spread.mean)).clamp(min=1)
+            channel = torch.zeros(len(spread.mean), dtype=torch.float64).index_add(0, index, rms) / torch.bincount(
+                index, minlength=len(spread.mean)
+            ).clamp(min=1)
             buffer.copy_(channel.sqrt().clamp(min=1e-9)[index])
 
     def forward(self, graph: Graph, features: Irrep1 | None = None, triplets: Triplets | None = None) -> Tensor:
@@ -163,8 +179,16 @@ class GFormer(nn.Module):
             node, edge = group(node, edge, node1, edge1, invariant, graph.edge_index)
         return self._units(self.head(edge), graph)
 
-    def _equivariant(self, graph: Graph, node: Tensor, edge: Tensor, invariant: Tensor | None, nodes: Sequence[Tensor], edges: Sequence[Tensor],
-                     direct_sum: Tensor) -> Tensor:
+    def _equivariant(
+        self,
+        graph: Graph,
+        node: Tensor,
+        edge: Tensor,
+        invariant: Tensor | None,
+        nodes: Sequence[Tensor],
+        edges: Sequence[Tensor],
+        direct_sum: Tensor,
+    ) -> Tensor:
         source, target = graph.edge_index
         own = saturated(Layout(self.irreps_out).split(direct_sum / self._unit(graph)))
         own_norms = torch.cat(norms(own), dim=1)

@@ -1,4 +1,5 @@
 """``deeph-gformer refine``: structure folders in, ``hamiltonians_pred.h5`` and ``info.json`` out."""
+
 from __future__ import annotations
 
 import contextlib
@@ -26,8 +27,9 @@ def output_folder(folder: pathlib.Path, output: str | os.PathLike[str] | None) -
     return folder if output is None else pathlib.Path(output) / folder.resolve().name
 
 
-def write_prediction(target: pathlib.Path, prediction: Prediction, model: HamiltonianModel, form: Format, complete: bool,
-                     guarded: bool = False) -> None:
+def write_prediction(
+    target: pathlib.Path, prediction: Prediction, model: HamiltonianModel, form: Format, complete: bool, guarded: bool = False
+) -> None:
     """Write one prediction; the Hamiltonian first, then ``info.json``, which is updated and not replaced.
 
     Args:
@@ -43,15 +45,29 @@ def write_prediction(target: pathlib.Path, prediction: Prediction, model: Hamilt
     info = read_json(path) if path.is_file() else {}
     info.update({"isspinful": spinful} if form == "legacy" else {"spinful": spinful})
     bundle = model.bundle
-    info["deeph_gformer"] = {"version": __version__, "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,
-                             "e3nn_generation": model.stage1.generation if model.stage1 else None,
-                             "gformer": bundle.path.resolve().name if bundle and bundle.path else None, "gauge": bundle.gauge if bundle else "raw",
-                             "edges": prediction.edges.source, **({"guarded": True} if guarded else {})}
+    info["deeph_gformer"] = {
+        "version": __version__,
+        "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,
+        "e3nn_generation": model.stage1.generation if model.stage1 else None,
+        "gformer": bundle.path.resolve().name if bundle and bundle.path else None,
+        "gauge": bundle.gauge if bundle else "raw",
+        "edges": prediction.edges.source,
+        **({"guarded": True} if guarded else {}),
+    }
     write_json(path, info)
 
 
-def refine_folder(model: HamiltonianModel, folder: pathlib.Path, output: str | os.PathLike[str] | None = None, *, edges: EdgeMode = "auto",
-                  hermitian: bool = True, frames: int = 1, form: str = "same", guard: bool = False) -> tuple[dict[str, Any], StructureErrors | None]:
+def refine_folder(
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    edges: EdgeMode = "auto",
+    hermitian: bool = True,
+    frames: int = 1,
+    form: str = "same",
+    guard: bool = False,
+) -> tuple[dict[str, Any], StructureErrors | None]:
     """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
 
     Args:
@@ -71,23 +87,48 @@ def refine_folder(model: HamiltonianModel, folder: pathlib.Path, output: str | o
     own = folder_format(folder) or "legacy"
     target = output_folder(folder, output)
     write_prediction(target, prediction, model, own if form == "same" else form, output is not None, guarded)  # type: ignore[arg-type]
-    record: dict[str, Any] = {"name": folder.resolve().name, "folder": str(folder), "output": str(target), "atoms": len(prediction.structure),
-                              "edges": len(prediction.edges.keys), "edges_from": prediction.edges.source,
-                              "hamiltonian_only_edges": prediction.edges.hamiltonian_only, "mean_correction_meV": prediction.correction * 1e3,
-                              "spin_from": "model" if not (folder / names.INFO_FILE).is_file() else names.INFO_FILE}
+    record: dict[str, Any] = {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "output": str(target),
+        "atoms": len(prediction.structure),
+        "edges": len(prediction.edges.keys),
+        "edges_from": prediction.edges.source,
+        "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
+        "mean_correction_meV": prediction.correction * 1e3,
+        "spin_from": "model" if not (folder / names.INFO_FILE).is_file() else names.INFO_FILE,
+    }
     if verdict is not None:
         record.update(correction_z=verdict.correction_z, features_z=verdict.features_z, guarded=guarded, guard_warning=verdict.warning)
     errors = None
     if matrix_path(folder, "hamiltonian").is_file():
         truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
-        errors = structure_errors(record["name"], truth, prediction.stage1, prediction.hamiltonian, model.targets, prediction.graph.node_type.numpy())
-        record.update(stage1_mae_meV=errors.stage1_meV, refined_mae_meV=errors.refined_meV, stage1_max_meV=errors.stage1_max_meV, refined_max_meV=errors.refined_max_meV)
+        errors = structure_errors(
+            record["name"], truth, prediction.stage1, prediction.hamiltonian, model.targets, prediction.graph.node_type.numpy()
+        )
+        record.update(
+            stage1_mae_meV=errors.stage1_meV,
+            refined_mae_meV=errors.refined_meV,
+            stage1_max_meV=errors.stage1_max_meV,
+            refined_max_meV=errors.refined_max_meV,
+        )
     record["seconds"] = time.perf_counter() - start
     return record, errors
 
 
-def refine(preprocessed: str | os.PathLike[str], model: HamiltonianModel, output: str | os.PathLike[str] | None = None, *, edges: EdgeMode = "auto",
-           hermitian: bool = True, frames: int = 1, form: str = "same", existing: str = "error", progress: bool = False, guard: bool = False) -> dict[str, Any]:
+def refine(
+    preprocessed: str | os.PathLike[str],
+    model: HamiltonianModel,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    edges: EdgeMode = "auto",
+    hermitian: bool = True,
+    frames: int = 1,
+    form: str = "same",
+    existing: str = "error",
+    progress: bool = False,
+    guard: bool = False,
+) -> dict[str, Any]:
     """Refine every structure at or below a folder: the drop-in replacement for DeepH-E3's inference step.
 
     Args:
@@ -121,7 +162,11 @@ def refine(preprocessed: str | os.PathLike[str], model: HamiltonianModel, output
         records.append(record)
         if error is not None:
             errors.append(error)
-    total: dict[str, Any] = {"structures": len(records), "seconds": sum(r["seconds"] for r in records), "edges": sum(r["edges"] for r in records)}
+    total: dict[str, Any] = {
+        "structures": len(records),
+        "seconds": sum(r["seconds"] for r in records),
+        "edges": sum(r["edges"] for r in records),
+    }
     if errors:
         total["errors"] = summarise(errors, model.targets)
     return {"structures": records, "total": total, "skipped": [pathlib.Path(f).resolve().name for f in done]}

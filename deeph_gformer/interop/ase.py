@@ -5,6 +5,7 @@
 >>> calc.get_fermi_level(), calc.get_hamiltonian(k=(0, 0, 0))                                               # doctest: +SKIP
 >>> calc.band_structure("GMKG").plot()                                                                      # doctest: +SKIP
 """
+
 from __future__ import annotations
 
 import os
@@ -19,7 +20,19 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.dft.kpoints import BandPath, monkhorst_pack
 from numpy.typing import ArrayLike, NDArray
 
-from ..bands import BandGap, BlochProblem, Dos, FermiLevel, MeshSpectrum, band_gap, band_structure, density_of_states, fermi_level, mesh_spectrum, solve_dense
+from ..bands import (
+    BandGap,
+    BlochProblem,
+    Dos,
+    FermiLevel,
+    MeshSpectrum,
+    band_gap,
+    band_structure,
+    density_of_states,
+    fermi_level,
+    mesh_spectrum,
+    solve_dense,
+)
 from ..bands.fermi import electron_number
 from ..errors import ConfigError
 from ..io import BlockMatrix
@@ -33,10 +46,20 @@ if TYPE_CHECKING:
 __all__ = ["HamiltonianCalculator", "from_atoms", "read_deeph", "to_atoms", "write_deeph"]
 
 _IGNORED = {"initial_charges", "initial_magmoms"}
-_PARAMETERS: dict[str, Any] = {"kpts": None, "electrons": None, "valence": None, "fermi": None, "smearing": "gaussian", "width": 0.02, "s_threshold": None}
+_PARAMETERS: dict[str, Any] = {
+    "kpts": None,
+    "electrons": None,
+    "valence": None,
+    "fermi": None,
+    "smearing": "gaussian",
+    "width": 0.02,
+    "s_threshold": None,
+}
 
 
-def _open_model(model: HamiltonianModel | str | os.PathLike[str] | None, stage1: str | os.PathLike[str] | None, options: Mapping[str, Any]) -> HamiltonianModel:
+def _open_model(
+    model: HamiltonianModel | str | os.PathLike[str] | None, stage1: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> HamiltonianModel:
     from ..pipeline import HamiltonianModel, load
 
     if isinstance(model, HamiltonianModel):
@@ -59,11 +82,25 @@ class HamiltonianCalculator(Calculator):
     implemented_properties: list[str] = []
     ignored_changes = _IGNORED
 
-    def __init__(self, model: HamiltonianModel | str | os.PathLike[str] | None, stage1: str | os.PathLike[str] | None = None,
-                 overlap: OverlapProvider | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None, *, frames: int = 1, hermitian: bool = True,
-                 extrapolate: bool = False, kpts: Any = None, electrons: float | None = None, valence: Mapping[str, float] | None = None,
-                 fermi: float | None = None, smearing: str = "gaussian", width: float = 0.02, s_threshold: float | None = None, atoms: Atoms | None = None,
-                 **options: Any) -> None:
+    def __init__(
+        self,
+        model: HamiltonianModel | str | os.PathLike[str] | None,
+        stage1: str | os.PathLike[str] | None = None,
+        overlap: OverlapProvider | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        *,
+        frames: int = 1,
+        hermitian: bool = True,
+        extrapolate: bool = False,
+        kpts: Any = None,
+        electrons: float | None = None,
+        valence: Mapping[str, float] | None = None,
+        fermi: float | None = None,
+        smearing: str = "gaussian",
+        width: float = 0.02,
+        s_threshold: float | None = None,
+        atoms: Atoms | None = None,
+        **options: Any,
+    ) -> None:
         """
         Args:
             model: a GFormer bundle, or a loaded model; None runs stage 1 alone. stage1: a DeepH-E3 model folder.
@@ -81,8 +118,10 @@ class HamiltonianCalculator(Calculator):
         from ..overlap import load as load_overlap
 
         if overlap is None:
-            raise ConfigError("HamiltonianCalculator needs overlap=...: a table ('deeph-gformer overlap fit'), basis files, or a folder with overlaps.h5; "
-                              "it gives the edges and S")
+            raise ConfigError(
+                "HamiltonianCalculator needs overlap=...: a table ('deeph-gformer overlap fit'), basis files, or a folder with overlaps.h5; "
+                "it gives the edges and S"
+            )
         self.overlap = overlap if isinstance(overlap, OverlapProvider) else load_overlap(overlap, extrapolate)
         self.model = _open_model(model, stage1, options)
         basis = self.model.targets.basis
@@ -96,7 +135,16 @@ class HamiltonianCalculator(Calculator):
         self._level: FermiLevel | None = None
         self._mesh: Any = None
         self.seconds: dict[str, float] = {}
-        super().__init__(atoms=atoms, kpts=kpts, electrons=electrons, valence=valence, fermi=fermi, smearing=smearing, width=width, s_threshold=s_threshold)
+        super().__init__(
+            atoms=atoms,
+            kpts=kpts,
+            electrons=electrons,
+            valence=valence,
+            fermi=fermi,
+            smearing=smearing,
+            width=width,
+            s_threshold=s_threshold,
+        )
 
     # --- ASE's machinery -------------------------------------------------------------------------------------------
     def set_atoms(self, atoms: Atoms) -> None:
@@ -137,7 +185,9 @@ class HamiltonianCalculator(Calculator):
         """
         if not allow_calculation:
             return None
-        raise PropertyNotImplementedError(f"{name}: a Hamiltonian has no {name}; HamiltonianCalculator gives H, S, bands, Fermi level and density of states")
+        raise PropertyNotImplementedError(
+            f"{name}: a Hamiltonian has no {name}; HamiltonianCalculator gives H, S, bands, Fermi level and density of states"
+        )
 
     def calculate(self, atoms: Atoms | None = None, properties: Sequence[str] = (), system_changes: Sequence[str] = all_changes) -> None:
         """Compute H and S of ``atoms`` now (normally done on demand).
@@ -155,9 +205,13 @@ class HamiltonianCalculator(Calculator):
 
             from ..errors import ModelError
 
-            raise ModelError(f"atoms {atoms.get_chemical_formula()}: element {', '.join(unknown)} is unknown to the model; "
-                             f"it was trained on {', '.join(chemical_symbols[z] for z in self._shells)}")
-        structure = structure_from_atoms(atoms, self._shells, str(atoms.info.get("name") or atoms.get_chemical_formula()), self.model.targets.basis.spinful)
+            raise ModelError(
+                f"atoms {atoms.get_chemical_formula()}: element {', '.join(unknown)} is unknown to the model; "
+                f"it was trained on {', '.join(chemical_symbols[z] for z in self._shells)}"
+            )
+        structure = structure_from_atoms(
+            atoms, self._shells, str(atoms.info.get("name") or atoms.get_chemical_formula()), self.model.targets.basis.spinful
+        )
         x, y, z = (bool(v) for v in atoms.pbc)
         marks = [time.perf_counter()]
         keys = self.overlap.edges(structure, (x, y, z))
@@ -187,14 +241,18 @@ class HamiltonianCalculator(Calculator):
         return self._problem
 
     # --- matrices --------------------------------------------------------------------------------------------------
-    def get_hamiltonian(self, atoms: Atoms | None = None, *, R: ArrayLike | None = None, k: ArrayLike | None = None) -> BlockMatrix | sp.csr_matrix:
+    def get_hamiltonian(
+        self, atoms: Atoms | None = None, *, R: ArrayLike | None = None, k: ArrayLike | None = None
+    ) -> BlockMatrix | sp.csr_matrix:
         """H, eV: all blocks (legacy orbital order), or a sparse (n, n) matrix of one lattice vector ``R`` or at one ``k`` (fractional)."""
         problem = self.get_problem(atoms)
         if k is not None:
             return problem.sparse_at(k)[0]
         return self._matrix(self._raw if self._raw is not None else problem.h, problem.spin, R)
 
-    def get_overlap(self, atoms: Atoms | None = None, *, R: ArrayLike | None = None, k: ArrayLike | None = None) -> BlockMatrix | sp.csr_matrix:
+    def get_overlap(
+        self, atoms: Atoms | None = None, *, R: ArrayLike | None = None, k: ArrayLike | None = None
+    ) -> BlockMatrix | sp.csr_matrix:
         """S, as :meth:`get_hamiltonian`; spinless per ``R``, with spin (if any) at ``k``."""
         problem = self.get_problem(atoms)
         return problem.sparse_at(k)[1] if k is not None else self._matrix(problem.s, 1, R)
@@ -206,7 +264,11 @@ class HamiltonianCalculator(Calculator):
         wanted = np.asarray(cell, dtype=np.int64)
         index = np.flatnonzero((matrix.keys[:, :3] == wanted).all(axis=1))
         size = int(structure.orbital_counts.sum()) * spin
-        return real_space(matrix.select(index), structure, spin)[1][0] if len(index) else sp.csr_matrix((size, size), dtype=matrix.values.dtype)
+        return (
+            real_space(matrix.select(index), structure, spin)[1][0]
+            if len(index)
+            else sp.csr_matrix((size, size), dtype=matrix.values.dtype)
+        )
 
     # --- k-points and eigenvalues ----------------------------------------------------------------------------------
     @staticmethod
@@ -283,14 +345,18 @@ class HamiltonianCalculator(Calculator):
             return self.get_spectrum().energies[kpt].copy()
         if kpt not in self._points:
             h, s = problem.at(points[kpt])
-            self._points[kpt] = solve_dense(h, s, s_threshold=self.parameters["s_threshold"], where=f"{problem.source}, k-point {kpt}").energies
+            self._points[kpt] = solve_dense(
+                h, s, s_threshold=self.parameters["s_threshold"], where=f"{problem.source}, k-point {kpt}"
+            ).energies
         return self._points[kpt].copy()
 
     # --- physics ---------------------------------------------------------------------------------------------------
     def _electrons(self, what: str) -> float:
         found = electron_number(self.get_problem().structure, self.parameters["electrons"], self.parameters["valence"])
         if found is None:
-            raise ConfigError(f"{what} needs the number of electrons; give HamiltonianCalculator electrons=N per cell, or valence={{'C': 4, ...}} per element")
+            raise ConfigError(
+                f"{what} needs the number of electrons; give HamiltonianCalculator electrons=N per cell, or valence={{'C': 4, ...}} per element"
+            )
         return found[0]
 
     def get_fermi(self, atoms: Atoms | None = None) -> FermiLevel:
@@ -302,9 +368,17 @@ class HamiltonianCalculator(Calculator):
         problem = self.get_problem(atoms)
         if self._level is None:
             given = self.parameters["fermi"]
-            self._level = FermiLevel(float(given), "given") if given is not None else fermi_level(
-                problem, self._electrons("the Fermi level"), smearing=self.parameters["smearing"], width_eV=self.parameters["width"],
-                spectrum=self.get_spectrum())
+            self._level = (
+                FermiLevel(float(given), "given")
+                if given is not None
+                else fermi_level(
+                    problem,
+                    self._electrons("the Fermi level"),
+                    smearing=self.parameters["smearing"],
+                    width_eV=self.parameters["width"],
+                    spectrum=self.get_spectrum(),
+                )
+            )
         return self._level
 
     def get_fermi_level(self) -> float:
@@ -314,7 +388,9 @@ class HamiltonianCalculator(Calculator):
     def get_band_gap(self, atoms: Atoms | None = None, refine: bool = True) -> BandGap:
         """The gap by electron counting, see :func:`deeph_gformer.bands.band_gap`."""
         problem = self.get_problem(atoms)
-        return band_gap(problem, self._electrons("the gap"), spectrum=self.get_spectrum(), refine=refine, s_threshold=self.parameters["s_threshold"])
+        return band_gap(
+            problem, self._electrons("the gap"), spectrum=self.get_spectrum(), refine=refine, s_threshold=self.parameters["s_threshold"]
+        )
 
     def get_dos(self, **options: Any) -> Dos:
         """Both spins, see :func:`deeph_gformer.bands.density_of_states`; options override the calculator's mesh."""
@@ -336,5 +412,7 @@ class HamiltonianCalculator(Calculator):
         level = self.get_fermi() if known else None
         if not isinstance(path, BandPath):
             return band_structure(problem, path, npoints, fermi=level, **options).to_ase()
-        energies = [solve_dense(*problem.at(k), s_threshold=self.parameters["s_threshold"], where=problem.source).energies for k in path.kpts]
+        energies = [
+            solve_dense(*problem.at(k), s_threshold=self.parameters["s_threshold"], where=problem.source).energies for k in path.kpts
+        ]
         return BandStructure(path, np.array(energies)[None], reference=level.energy_eV if level else 0.0)

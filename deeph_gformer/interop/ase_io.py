@@ -3,6 +3,7 @@
 A folder says nothing about periodic boundary conditions. An ``Atoms`` read from one repeats along the lattice vectors that its blocks cross, or,
 where there is no matrix file, along those without 8 Å of vacuum.
 """
+
 from __future__ import annotations
 
 import os
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["io_format", "read_deeph", "write_deeph", "to_atoms", "from_atoms"]
 
 #: What the entry point ``deeph`` of ``ase.ioformats`` loads.
-io_format = ExternalIOFormat(desc="DeepH structure folder (legacy or DeepH-dock)", code="+S", module="deeph_gformer.interop.ase_io", glob="site_positions.dat")
+io_format = ExternalIOFormat(
+    desc="DeepH structure folder (legacy or DeepH-dock)", code="+S", module="deeph_gformer.interop.ase_io", glob="site_positions.dat"
+)
 
 Shells = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
@@ -52,7 +55,11 @@ def to_atoms(structure: Structure, pbc: Sequence[bool] | bool = True) -> Atoms:
     """
     from ase import Atoms
 
-    info: dict[str, Any] = {"name": structure.name, "orbital_types": [list(s) for s in structure.orbital_types], "isspinful": structure.spinful}
+    info: dict[str, Any] = {
+        "name": structure.name,
+        "orbital_types": [list(s) for s in structure.orbital_types],
+        "isspinful": structure.spinful,
+    }
     if structure.info:
         info["deeph"] = dict(structure.info)
     return Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.lattice, pbc=pbc, info=info)
@@ -77,18 +84,28 @@ def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool 
     name = str(name or atoms.info.get("name") or atoms.get_chemical_formula())
     shells: Any = orbital_types if orbital_types is not None else atoms.info.get("orbital_types")
     if shells is None:
-        raise DataError(f"'{name}': a DeepH folder needs the shells of each element; pass orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis "
-                        "has them")
+        raise DataError(
+            f"'{name}': a DeepH folder needs the shells of each element; pass orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis "
+            "has them"
+        )
     if isinstance(shells, Mapping):
-        table = {chemical_symbols.index(symbol): tuple(int(l) for l in value) for symbol, value in shells.items() if symbol in chemical_symbols}
+        table = {
+            chemical_symbols.index(symbol): tuple(int(l) for l in value) for symbol, value in shells.items() if symbol in chemical_symbols
+        }
         per_atom = structure_from_atoms(atoms, table, name).orbital_types
     else:
         if len(shells) != len(atoms):
-            raise DataError(f"'{name}': {len(shells)} lists of shells for {len(atoms)} atoms; give one per atom, or one per element as a dict")
+            raise DataError(
+                f"'{name}': {len(shells)} lists of shells for {len(atoms)} atoms; give one per atom, or one per element as a dict"
+            )
         per_atom = tuple(tuple(int(l) for l in value) for value in shells)
     plain = structure_from_atoms(atoms, {int(z): () for z in atoms.numbers}, name)
     spin = atoms.info.get("isspinful") if spinful is None else spinful
-    info = {k: v for k, v in atoms.info.get("deeph", {}).items() if k in ("fermi_level", "fermi_energy_eV", "occupation", "isorthogonal", "orthogonal_basis")}
+    info = {
+        k: v
+        for k, v in atoms.info.get("deeph", {}).items()
+        if k in ("fermi_level", "fermi_energy_eV", "occupation", "isorthogonal", "orthogonal_basis")
+    }
     return Structure(plain.lattice, plain.positions, plain.numbers, per_atom, None if spin is None else bool(spin), info, name)
 
 
@@ -112,8 +129,15 @@ def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1)
         yield to_atoms(structure, _periodic(folder, structure))
 
 
-def write_deeph(filename: str | os.PathLike[str], images: Atoms | Sequence[Atoms], orbital_types: Shells | None = None, spinful: bool | None = None,
-                form: str = "legacy", overlap: OverlapProvider | str | os.PathLike[str] | None = None, overwrite: bool = False) -> list[pathlib.Path]:
+def write_deeph(
+    filename: str | os.PathLike[str],
+    images: Atoms | Sequence[Atoms],
+    orbital_types: Shells | None = None,
+    spinful: bool | None = None,
+    form: str = "legacy",
+    overlap: OverlapProvider | str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> list[pathlib.Path]:
     """ASE's writer: one image into the folder itself, several into ``<folder>/0000``, ``0001``, ...
 
     Args:
@@ -150,7 +174,11 @@ def write_deeph(filename: str | os.PathLike[str], images: Atoms | Sequence[Atoms
 
             shells = {chemical_symbols[z]: s for z, s in provider.orbital_types.items()}
         structure = from_atoms(atoms, shells, spinful, folder.name)
-        matrix = None if provider is None else provider.overlap(structure, provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist())))
+        matrix = (
+            None
+            if provider is None
+            else provider.overlap(structure, provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist())))
+        )
         (legacy if form == "legacy" else dock).write_structure(folder, structure)
         if matrix is not None:
             write_matrix(folder, "overlap", matrix, structure, form)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ DeepH-dock's POSCAR has its atoms grouped by element. A legacy folder whose atom
 ``info.json`` (``deeph_gformer: {"atom_order": [...]}``: for each atom of the POSCAR, its number, from 0, in the legacy folder), so
 that the way back restores the order.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -29,8 +30,18 @@ __all__ = ["Target", "convert", "convert_folder", "write_problem", "element_orde
 Target = Literal["legacy", "dock", "wannier90", "sisl", "npz", "poscar"]
 TARGETS: tuple[str, ...] = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
 _KINDS: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
-_STRUCTURE_FILES = (*fields.LEGACY_FILES, fields.RECIPROCAL_FILE, fields.INFO_FILE, fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE,
-                    fields.DOCK_STRUCTURE_FILE, fields.DOCK_HAMILTONIAN_FILE, fields.DOCK_OVERLAP_FILE, fields.DOCK_PREDICTION_FILE)
+_STRUCTURE_FILES = (
+    *fields.LEGACY_FILES,
+    fields.RECIPROCAL_FILE,
+    fields.INFO_FILE,
+    fields.HAMILTONIAN_FILE,
+    fields.OVERLAP_FILE,
+    fields.PREDICTION_FILE,
+    fields.DOCK_STRUCTURE_FILE,
+    fields.DOCK_HAMILTONIAN_FILE,
+    fields.DOCK_OVERLAP_FILE,
+    fields.DOCK_PREDICTION_FILE,
+)
 _ORDER = "atom_order"
 _OURS = "deeph_gformer"
 
@@ -43,8 +54,12 @@ def element_order(structure: Structure) -> NDArray[np.int64]:
 
 def permute_structure(structure: Structure, order: NDArray[np.int64]) -> Structure:
     """Atoms in another order: new atom n is old atom ``order[n]``."""
-    return dataclasses.replace(structure, positions=structure.positions[order], numbers=structure.numbers[order],
-                               orbital_types=tuple(structure.orbital_types[n] for n in order.tolist()))
+    return dataclasses.replace(
+        structure,
+        positions=structure.positions[order],
+        numbers=structure.numbers[order],
+        orbital_types=tuple(structure.orbital_types[n] for n in order.tolist()),
+    )
 
 
 def permute_matrix(matrix: BlockMatrix, order: NDArray[np.int64]) -> BlockMatrix:
@@ -61,20 +76,30 @@ def _stored_order(info: dict[str, Any], count: int, where: pathlib.Path) -> NDAr
     if order is None:
         return None
     if sorted(order) != list(range(count)):
-        raise DataError(f"{where / fields.INFO_FILE}: {_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to "
-                        "keep the order of the POSCAR")
+        raise DataError(
+            f"{where / fields.INFO_FILE}: {_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to "
+            "keep the order of the POSCAR"
+        )
     return np.array(order, dtype=np.int64)
 
 
 def _legacy_info(structure: Structure) -> dict[str, Any]:
     """``info.json`` of a legacy folder from that of a DeepH-dock folder."""
     old = structure.info
-    info: dict[str, Any] = {"nsites": len(structure), "isorthogonal": bool(old.get("orthogonal_basis", False)), "isspinful": structure.spinful,
-                            "norbits": int(structure.orbital_counts.sum())}
+    info: dict[str, Any] = {
+        "nsites": len(structure),
+        "isorthogonal": bool(old.get("orthogonal_basis", False)),
+        "isspinful": structure.spinful,
+        "norbits": int(structure.orbital_counts.sum()),
+    }
     if old.get("fermi_energy_eV") is not None:
         info["fermi_level"] = old["fermi_energy_eV"]
-    info |= {key: value for key, value in old.items() if key not in ("atoms_quantity", "orbits_quantity", "orthogonal_basis", "spinful", "fermi_energy_eV",
-                                                                    "elements_orbital_map", "isspinful")}
+    info |= {
+        key: value
+        for key, value in old.items()
+        if key
+        not in ("atoms_quantity", "orbits_quantity", "orthogonal_basis", "spinful", "fermi_energy_eV", "elements_orbital_map", "isspinful")
+    }
     if isinstance(info.get(_OURS), dict):
         info[_OURS] = {key: value for key, value in info[_OURS].items() if key != _ORDER}
         if not info[_OURS]:
@@ -94,16 +119,19 @@ def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -
 
 def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tuple[list[str], list[str]]:
     structure, notes, files = read_folder(source), [], []
-    if structure.spinful is None:                                             # no file says so: spin-doubled shapes tell
+    if structure.spinful is None:  # no file says so: spin-doubled shapes tell
         kinds = [kind for kind in ("hamiltonian", "prediction") if matrix_path(source, kind).is_file()]  # type: ignore[arg-type]
         structure = dataclasses.replace(structure, spinful=_doubled(source, kinds[0], structure) if kinds else None)  # type: ignore[arg-type]
     order: NDArray[np.int64] | None = np.arange(len(structure))
     if form == "dock":
         order = element_order(structure)
         if (order != np.arange(len(order))).any():
-            notes.append(f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms "
-                         f"{' '.join(str(n + 1) for n in order[:20].tolist())}"
-                         + (" ..." if len(order) > 20 else "") + f" of {source.name} (kept in {fields.INFO_FILE}, {_OURS}.{_ORDER})")
+            notes.append(
+                f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms "
+                f"{' '.join(str(n + 1) for n in order[:20].tolist())}"
+                + (" ..." if len(order) > 20 else "")
+                + f" of {source.name} (kept in {fields.INFO_FILE}, {_OURS}.{_ORDER})"
+            )
     else:
         stored = _stored_order(structure.info, len(structure), source)
         if stored is not None:
@@ -139,8 +167,16 @@ def _doubled(source: pathlib.Path, kind: Kind, structure: Structure) -> bool:
     return False
 
 
-def convert_folder(source: str | os.PathLike[str], target: str | os.PathLike[str], to: Target, *, kind: Literal["hamiltonian", "prediction"] | None = None,
-                   overlap_folder: str | os.PathLike[str] | None = None, mesh: str | None = None, overwrite: bool = False) -> dict[str, Any]:
+def convert_folder(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    to: Target,
+    *,
+    kind: Literal["hamiltonian", "prediction"] | None = None,
+    overlap_folder: str | os.PathLike[str] | None = None,
+    mesh: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Convert one structure folder.
 
     Args:
@@ -196,8 +232,11 @@ def _poscar(source: pathlib.Path, target: pathlib.Path) -> dict[str, Any]:
     structure = read_folder(source)
     order = element_order(structure)
     moved = permute_structure(structure, order)
-    notes = [] if (order == np.arange(len(order))).all() else ["atoms grouped by element; the order differs from that of the folder: "
-                                                                + " ".join(str(n + 1) for n in order.tolist())]
+    notes = (
+        []
+        if (order == np.arange(len(order))).all()
+        else ["atoms grouped by element; the order differs from that of the folder: " + " ".join(str(n + 1) for n in order.tolist())]
+    )
     scratch = target.parent / f".{target.name}.folder"
     try:
         dock.write_structure(scratch, dataclasses.replace(moved, info={}))
@@ -216,7 +255,13 @@ def _from_file(source: pathlib.Path, target: pathlib.Path, to: str, overwrite: b
         raise ConfigError(f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}")
     problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, options.get("fdf"))
     _check_target(target, source, overwrite)
-    return {"source": str(source), "target": str(target), "to": to, "files": write_problem(target, problem, to), "notes": list(problem.notes)}
+    return {
+        "source": str(source),
+        "target": str(target),
+        "to": to,
+        "files": write_problem(target, problem, to),
+        "notes": list(problem.notes),
+    }
 
 
 def write_problem(target: str | os.PathLike[str], problem: BlochProblem, form: Format = "legacy") -> list[str]:
@@ -235,8 +280,15 @@ def write_problem(target: str | os.PathLike[str], problem: BlochProblem, form: F
     return [write_matrix(target, kind, permute_matrix(matrix, order), structure, form, problem.spinful).name for kind, matrix in pairs]
 
 
-def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], to: Target | None = None, *, overwrite: bool = False,
-            say: Callable[[str], None] = lambda text: None, **options: Any) -> list[dict[str, Any]]:
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    to: Target | None = None,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> list[dict[str, Any]]:
     """Convert a folder, or every structure folder below it into ``<target>/<name>``.
 
     Args:

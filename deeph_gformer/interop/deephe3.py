@@ -3,6 +3,7 @@
 Without a bundle this is stage 1 alone and equals ``deephe3-eval.py``: the raw network output, not made Hermitian. With a bundle it is the
 refined Hamiltonian, Hermitian like that of ``deeph-gformer refine``.
 """
+
 from __future__ import annotations
 
 import os
@@ -39,8 +40,10 @@ def _labelled(model: HamiltonianModel, folder: pathlib.Path, hermitian: bool, fr
     structure = read_folder(folder)
     first, both = (h.cpu() for h in model.direct_products(sample.graph, frames, hermitian))
     if not torch.isfinite(torch.view_as_real(both) if both.is_complex() else both).all():
-        raise ModelError(f"structure '{sample.name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are "
-                         "damaged")
+        raise ModelError(
+            f"structure '{sample.name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are "
+            "damaged"
+        )
     keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
     fill = getattr(model.stage1, "fill_missing", None)
     matrices = [model.blocks.to_matrix(h.numpy(), types, keys, np.nan if fill is None else fill) for h in (first, both)]
@@ -81,8 +84,9 @@ def _write_source(target: pathlib.Path, model: HamiltonianModel, last: pathlib.P
         write_text(target / "train.ini", ini.read_text(encoding="utf-8", errors="replace"))
 
 
-def _test(ini: EvalIni, model: HamiltonianModel, folders: list[pathlib.Path], hermitian: bool, frames: int,
-          say: Callable[[str], None]) -> list[dict[str, Any]]:
+def _test(
+    ini: EvalIni, model: HamiltonianModel, folders: list[pathlib.Path], hermitian: bool, frames: int, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """``inference = False``: predictions on the edges of H, ``test_result.h5`` and ``src/``."""
     records = []
     target = ini.output_dir / TEST_RESULT_FILE
@@ -100,16 +104,33 @@ def _test(ini: EvalIni, model: HamiltonianModel, folders: list[pathlib.Path], he
     return records
 
 
-def _finish(ini: EvalIni, model: HamiltonianModel, folder: pathlib.Path, prediction: Prediction, start: float, write: bool) -> dict[str, Any]:
+def _finish(
+    ini: EvalIni, model: HamiltonianModel, folder: pathlib.Path, prediction: Prediction, start: float, write: bool
+) -> dict[str, Any]:
     target = output_folder(folder, ini.output_dir)
     if write:
         write_prediction(target, prediction, model, folder_format(folder) or "legacy", False)
-    return {"name": folder.resolve().name, "folder": str(folder), "output": str(target) if write else None, "atoms": len(prediction.structure),
-            "edges": len(prediction.edges.keys), "edges_from": prediction.edges.source, "seconds": time.perf_counter() - start}
+    return {
+        "name": folder.resolve().name,
+        "folder": str(folder),
+        "output": str(target) if write else None,
+        "atoms": len(prediction.structure),
+        "edges": len(prediction.edges.keys),
+        "edges_from": prediction.edges.source,
+        "seconds": time.perf_counter() - start,
+    }
 
 
-def evaluate_ini(path: str | os.PathLike[str], bundle: str | os.PathLike[str] | None = None, *, hermitian: bool | None = None,
-                 fill_missing: float | None = None, frames: int = 1, say: Callable[[str], None] = lambda text: None, **stage1_options: Any) -> dict[str, Any]:
+def evaluate_ini(
+    path: str | os.PathLike[str],
+    bundle: str | os.PathLike[str] | None = None,
+    *,
+    hermitian: bool | None = None,
+    fill_missing: float | None = None,
+    frames: int = 1,
+    say: Callable[[str], None] = lambda text: None,
+    **stage1_options: Any,
+) -> dict[str, Any]:
     """Do what ``deephe3-eval.py`` does with this ini.
 
     Args:
@@ -140,5 +161,9 @@ def evaluate_ini(path: str | os.PathLike[str], bundle: str | os.PathLike[str] | 
             say(f"{records[-1]['name']}: {records[-1]['edges']} edges, {records[-1]['seconds']:.2f} s")
     else:
         records = _test(ini, model, folders, hermitian, frames, say)
-    return {"structures": records, "notes": list(ini.notes), "output_dir": str(ini.output_dir),
-            "test_result": None if ini.inference else str(ini.output_dir / TEST_RESULT_FILE)}
+    return {
+        "structures": records,
+        "notes": list(ini.notes),
+        "output_dir": str(ini.output_dir),
+        "test_result": None if ini.inference else str(ini.output_dir / TEST_RESULT_FILE),
+    }

@@ -1,4 +1,5 @@
 """DeepH-E3's evaluation ini: every key of ``[basic]`` and ``[data]``, its comments and its defaults, and a message with the line for each mistake."""
+
 from __future__ import annotations
 
 import configparser
@@ -14,10 +15,24 @@ __all__ = ["EvalIni", "read_eval_ini"]
 
 #: Keys of DeepH-E3's evaluation ini (lower case, as configparser sees them) and their defaults; None marks those that must be filled in.
 _KEYS: dict[str, dict[str, str | None]] = {
-    "basic": {"device": "cpu", "dtype": "float", "trained_model_dir": None, "output_dir": None, "target": "hamiltonian",
-              "inference": "True", "test_only": "False"},
-    "data": {"graph_dir": "", "dft_data_dir": "", "processed_data_dir": None, "save_graph_dir": "", "target_data": "hamiltonian", "dataset_name": "",
-             "get_overlap": "True"},
+    "basic": {
+        "device": "cpu",
+        "dtype": "float",
+        "trained_model_dir": None,
+        "output_dir": None,
+        "target": "hamiltonian",
+        "inference": "True",
+        "test_only": "False",
+    },
+    "data": {
+        "graph_dir": "",
+        "dft_data_dir": "",
+        "processed_data_dir": None,
+        "save_graph_dir": "",
+        "target_data": "hamiltonian",
+        "dataset_name": "",
+        "get_overlap": "True",
+    },
 }
 _SPELLING = {"dft_data_dir": "DFT_data_dir"}
 _DTYPES = {"float": "float32", "double": "float64"}
@@ -63,7 +78,9 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
 
 def _suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {_SPELLING.get(close[0], close[0])}?" if close else f"; there are {', '.join(_SPELLING.get(k, k) for k in known)}"
+    return (
+        f"; did you mean {_SPELLING.get(close[0], close[0])}?" if close else f"; there are {', '.join(_SPELLING.get(k, k) for k in known)}"
+    )
 
 
 class _Reader:
@@ -93,7 +110,9 @@ class _Reader:
 
     def _check_section(self, section: str) -> None:
         if section not in _KEYS:
-            raise ConfigError(f"{self.where(section)}: section [{section}] is unknown to DeepH-E3's evaluation; there are [basic] and [data]")
+            raise ConfigError(
+                f"{self.where(section)}: section [{section}] is unknown to DeepH-E3's evaluation; there are [basic] and [data]"
+            )
         for key in self.parser[section]:
             if key not in _KEYS[section]:
                 other = next((s for s in _KEYS if key in _KEYS[s]), None)
@@ -128,20 +147,26 @@ def _refuse_graphs(reader: _Reader) -> list[str]:
     """Refuse cached graphs and DFT preprocessing; notes about keys that have no effect."""
     graph, dft, save = (reader.text("data", key) for key in ("graph_dir", "dft_data_dir", "save_graph_dir"))
     if graph:
-        raise ConfigError(f"{reader.where('data', 'graph_dir')}: graph_dir = {graph}: a cached graph is a pickle of PyTorch Geometric objects; it runs "
-                          "code when it is "
-                          "loaded and fits one PyG version only, so it is refused. Leave graph_dir empty and set processed_data_dir: edges are built from "
-                          "it in seconds")
+        raise ConfigError(
+            f"{reader.where('data', 'graph_dir')}: graph_dir = {graph}: a cached graph is a pickle of PyTorch Geometric objects; it runs "
+            "code when it is "
+            "loaded and fits one PyG version only, so it is refused. Leave graph_dir empty and set processed_data_dir: edges are built from "
+            "it in seconds"
+        )
     if dft:
-        raise ConfigError(f"{reader.where('data', 'dft_data_dir')}: DFT_data_dir = {dft}: reading raw DFT output is not part of this program. Preprocess "
-                          "it with "
-                          "DeepH-pack's deeph-preprocess or with DeepH-dock, then set processed_data_dir and leave DFT_data_dir empty")
+        raise ConfigError(
+            f"{reader.where('data', 'dft_data_dir')}: DFT_data_dir = {dft}: reading raw DFT output is not part of this program. Preprocess "
+            "it with "
+            "DeepH-pack's deeph-preprocess or with DeepH-dock, then set processed_data_dir and leave DFT_data_dir empty"
+        )
     cached = sorted(pathlib.Path(save).glob("HGraph-*.pkl")) if save and not save.endswith(".pkl") else []
     processed = (reader.parser.get("data", "processed_data_dir", fallback="") or "").strip()
     if (cached or save.endswith(".pkl")) and not processed:
-        raise ConfigError(f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a cached graph, a pickle that runs code when it "
-                          "is loaded; refused. "
-                          "Set processed_data_dir to the structure folders it was made from")
+        raise ConfigError(
+            f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a cached graph, a pickle that runs code when it "
+            "is loaded; refused. "
+            "Set processed_data_dir to the structure folders it was made from"
+        )
     notes = [f"save_graph_dir holds {path.name}: not read, edges come from processed_data_dir" for path in cached[:1]]
     if save and not cached:
         notes.append("save_graph_dir and dataset_name have no effect: no graph file is needed or written")
@@ -161,7 +186,17 @@ def read_eval_ini(path: str | os.PathLike[str]) -> EvalIni:
     reader.flag("data", "get_overlap")
     inference, test_only = reader.flag("basic", "inference"), reader.flag("basic", "test_only")
     if test_only and inference:
-        raise ConfigError(f"{reader.where('basic', 'test_only')}: test_only = True needs inference = False: a test compares with hamiltonians.h5")
-    return EvalIni(reader.path, reader.text("basic", "device") or "cpu", _DTYPES[reader.choice("basic", "dtype", tuple(_DTYPES))],
-                   pathlib.Path(reader.text("basic", "trained_model_dir")), pathlib.Path(reader.text("basic", "output_dir")),
-                   pathlib.Path(reader.text("data", "processed_data_dir")), inference, test_only, tuple(notes))
+        raise ConfigError(
+            f"{reader.where('basic', 'test_only')}: test_only = True needs inference = False: a test compares with hamiltonians.h5"
+        )
+    return EvalIni(
+        reader.path,
+        reader.text("basic", "device") or "cpu",
+        _DTYPES[reader.choice("basic", "dtype", tuple(_DTYPES))],
+        pathlib.Path(reader.text("basic", "trained_model_dir")),
+        pathlib.Path(reader.text("basic", "output_dir")),
+        pathlib.Path(reader.text("data", "processed_data_dir")),
+        inference,
+        test_only,
+        tuple(notes),
+    )

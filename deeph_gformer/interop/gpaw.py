@@ -3,6 +3,7 @@
 Units and conventions: eV on GPAW's energy zero (the vacuum level where a direction is not periodic), blocks wherever the orbitals' cutoff spheres
 touch, shells sorted by l, legacy orbital order. GPAW orders a shell m = -l..l with positive signs and sums exp(-2 pi i k.R).
 """
+
 from __future__ import annotations
 
 import os
@@ -27,17 +28,27 @@ def _check(calc: Any, require_converged: bool) -> None:
         raise MissingDependencyError("gpaw", "gpaw", "from_gpaw") from None
     wfs = getattr(calc, "wfs", None)
     if wfs is None or getattr(wfs, "mode", "") != "lcao":
-        raise DataError(f"GPAW calculation: mode is '{getattr(wfs, 'mode', 'not set')}', but only mode='lcao' has a Hamiltonian between atomic orbitals; "
-                        "calculate with GPAW(mode='lcao', basis='dzp')")
+        raise DataError(
+            f"GPAW calculation: mode is '{getattr(wfs, 'mode', 'not set')}', but only mode='lcao' has a Hamiltonian between atomic orbitals; "
+            "calculate with GPAW(mode='lcao', basis='dzp')"
+        )
     if require_converged and not (calc.scf is not None and calc.scf.converged):
-        raise DataError("GPAW calculation: the density is not converged; run atoms.get_potential_energy() to the end (more maxiter, another mixer)")
+        raise DataError(
+            "GPAW calculation: the density is not converged; run atoms.get_potential_energy() to the end (more maxiter, another mixer)"
+        )
     if wfs.nspins != 1 or getattr(wfs, "collinear", True) is False:
-        raise DataError("GPAW calculation: spin-polarised; a DeepH folder holds spinless or spin-orbit Hamiltonians. Calculate with spinpol=False")
+        raise DataError(
+            "GPAW calculation: spin-polarised; a DeepH folder holds spinless or spin-orbit Hamiltonians. Calculate with spinpol=False"
+        )
     if wfs.world.size != 1:
-        raise DataError(f"GPAW calculation: runs on {wfs.world.size} processes, the matrices are spread over them; restart the .gpw file on one process")
+        raise DataError(
+            f"GPAW calculation: runs on {wfs.world.size} processes, the matrices are spread over them; restart the .gpw file on one process"
+        )
     if wfs.kpt_u[0].S_MM is None:
-        raise DataError("GPAW calculation: holds no matrices (read from a .gpw file?); run calc.get_potential_energy() again, which takes one step from a "
-                        "converged density")
+        raise DataError(
+            "GPAW calculation: holds no matrices (read from a .gpw file?); run calc.get_potential_energy() again, which takes one step from a "
+            "converged density"
+        )
 
 
 def _shells(setup: Any) -> tuple[list[Any], list[int]]:
@@ -81,7 +92,9 @@ def _mesh_for(keys: NDArray[np.int64], mesh: NDArray[np.int64]) -> NDArray[np.in
     return mesh
 
 
-def _fourier(matrices: list[NDArray[np.number]], points: NDArray[np.float64], weights: NDArray[np.float64], cell: NDArray[np.int64]) -> NDArray[np.float64]:
+def _fourier(
+    matrices: list[NDArray[np.number]], points: NDArray[np.float64], weights: NDArray[np.float64], cell: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """X(R) = Σ_k w_k Re[e^{2πi k·R} X(k)]: the real part is the sum with the time-reversed half of the zone."""
     phases = np.exp(2j * np.pi * points @ cell) * weights
     return sum(p.real * m.real - p.imag * np.imag(m) for p, m in zip(phases, matrices))
@@ -117,7 +130,7 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
     reach = find_edges(cell, positions, numbers, {(a, b): radius[a] + radius[b] + tail for a, b in pairs}, pbc)
     wrap = np.round(positions @ np.linalg.inv(cell) - calc.spos_ac).astype(np.int64)
 
-    def inside(k: NDArray[np.int64]) -> NDArray[np.int64]:                       # cells counted from the positions that GPAW wrapped into the cell
+    def inside(k: NDArray[np.int64]) -> NDArray[np.int64]:  # cells counted from the positions that GPAW wrapped into the cell
         return np.concatenate([k[:, :3] + wrap[k[:, 4]] - wrap[k[:, 3]], k[:, 3:]], axis=1)
 
     fermi = float(calc.get_fermi_level())
@@ -144,7 +157,9 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
     details = {"version": gpaw.__version__, "k_mesh": [int(n) for n in mesh], "orbital_cutoff_A": {str(z): r for z, r in radius.items()}}
     info = {"fermi_level": fermi, "gpaw": details}
     structure = Structure(cell, positions, numbers, tuple(kind[0] for kind in kinds), False, info, name)
-    return BlochProblem(structure, BlockMatrix.from_blocks(keys, h_blocks), BlockMatrix.from_blocks(keys, s_blocks), label="GPAW", source=name)
+    return BlochProblem(
+        structure, BlockMatrix.from_blocks(keys, h_blocks), BlockMatrix.from_blocks(keys, s_blocks), label="GPAW", source=name
+    )
 
 
 def write_gpaw(folder: str | os.PathLike[str], calc: Any, form: str = "legacy", require_converged: bool = True) -> BlochProblem:

@@ -3,6 +3,7 @@
 >>> table = to_pymatgen(read_folder("folder"))                                                     # doctest: +SKIP
 >>> symmetry_line(bands.band_structure(problem, "GMKG", fermi=level))                               # doctest: +SKIP
 """
+
 from __future__ import annotations
 
 import json
@@ -42,13 +43,23 @@ def to_pymatgen(structure: Structure) -> PymatgenStructure:
         MissingDependencyError: pymatgen is not installed.
     """
     core = _core("to_pymatgen")
-    return core.Structure(structure.lattice, [int(z) for z in structure.numbers], structure.positions, coords_are_cartesian=True, to_unit_cell=False,
-                          site_properties={"orbital_types": [list(s) for s in structure.orbital_types]},
-                          properties={"name": structure.name, "isspinful": structure.spinful, "deeph": dict(structure.info)})
+    return core.Structure(
+        structure.lattice,
+        [int(z) for z in structure.numbers],
+        structure.positions,
+        coords_are_cartesian=True,
+        to_unit_cell=False,
+        site_properties={"orbital_types": [list(s) for s in structure.orbital_types]},
+        properties={"name": structure.name, "isspinful": structure.spinful, "deeph": dict(structure.info)},
+    )
 
 
-def from_pymatgen(source: PymatgenStructure, orbital_types: Mapping[str, Sequence[int]] | None = None, spinful: bool | None = None,
-                  name: str | None = None) -> Structure:
+def from_pymatgen(
+    source: PymatgenStructure,
+    orbital_types: Mapping[str, Sequence[int]] | None = None,
+    spinful: bool | None = None,
+    name: str | None = None,
+) -> Structure:
     """Ours from pymatgen's, sites in their order.
 
     Args:
@@ -60,20 +71,31 @@ def from_pymatgen(source: PymatgenStructure, orbital_types: Mapping[str, Sequenc
     """
     name = str(name or source.properties.get("name") or source.formula.replace(" ", ""))
     if not source.is_ordered:
-        raise DataError(f"'{name}': has partly occupied sites; a Hamiltonian needs whole atoms, e.g. one of pymatgen's ordered approximants")
+        raise DataError(
+            f"'{name}': has partly occupied sites; a Hamiltonian needs whole atoms, e.g. one of pymatgen's ordered approximants"
+        )
     symbols = [site.specie.symbol for site in source]
     shells: list[tuple[int, ...]] = []
     for number, (site, symbol) in enumerate(zip(source, symbols)):
         own = orbital_types.get(symbol) if orbital_types is not None else site.properties.get("orbital_types")
         if own is None:
             known = ", ".join(sorted(orbital_types)) if orbital_types else "none"
-            raise DataError(f"'{name}', site {number + 1} ({symbol}): its shells are unknown (known: {known}); pass "
-                            f"orbital_types={{'{symbol}': [0, 0, 1, 1, 2]}} as the model has them")
+            raise DataError(
+                f"'{name}', site {number + 1} ({symbol}): its shells are unknown (known: {known}); pass "
+                f"orbital_types={{'{symbol}': [0, 0, 1, 1, 2]}} as the model has them"
+            )
         shells.append(tuple(int(l) for l in own))
     spin = source.properties.get("isspinful") if spinful is None else spinful
     numbers = np.array([site.specie.Z for site in source], dtype=np.int64)
-    return Structure(np.array(source.lattice.matrix, dtype=float), np.array(source.cart_coords, dtype=float), numbers, tuple(shells),
-                     None if spin is None else bool(spin), dict(source.properties.get("deeph") or {}), name)
+    return Structure(
+        np.array(source.lattice.matrix, dtype=float),
+        np.array(source.cart_coords, dtype=float),
+        numbers,
+        tuple(shells),
+        None if spin is None else bool(spin),
+        dict(source.properties.get("deeph") or {}),
+        name,
+    )
 
 
 def read(folder: str | os.PathLike[str]) -> PymatgenStructure:
@@ -83,8 +105,14 @@ def read(folder: str | os.PathLike[str]) -> PymatgenStructure:
     return to_pymatgen(read_folder(folder))
 
 
-def write(folder: str | os.PathLike[str], source: PymatgenStructure, orbital_types: Mapping[str, Sequence[int]] | None = None, spinful: bool | None = None,
-          form: str = "legacy", overwrite: bool = False) -> None:
+def write(
+    folder: str | os.PathLike[str],
+    source: PymatgenStructure,
+    orbital_types: Mapping[str, Sequence[int]] | None = None,
+    spinful: bool | None = None,
+    form: str = "legacy",
+    overwrite: bool = False,
+) -> None:
     """Write a structure folder.
 
     Raises:
@@ -121,8 +149,12 @@ def complete_dos(dos: Dos) -> CompleteDos:
     total = dos.to_pymatgen()
     structure = to_pymatgen(dos.structure)
     symbols = [chemical_symbols[z] for z in dos.structure.numbers]
-    first = {"s": [Orbital.s], "p": [Orbital.px, Orbital.py, Orbital.pz], "d": [Orbital.dxy, Orbital.dyz, Orbital.dz2, Orbital.dxz, Orbital.dx2],
-             "f": [Orbital.f_3, Orbital.f_2, Orbital.f_1, Orbital.f0, Orbital.f1, Orbital.f2, Orbital.f3]}
+    first = {
+        "s": [Orbital.s],
+        "p": [Orbital.px, Orbital.py, Orbital.pz],
+        "d": [Orbital.dxy, Orbital.dyz, Orbital.dz2, Orbital.dxz, Orbital.dx2],
+        "f": [Orbital.f_3, Orbital.f_2, Orbital.f_1, Orbital.f0, Orbital.f1, Orbital.f2, Orbital.f3],
+    }
     table: dict[Any, dict[Any, dict[Any, Any]]] = {site: {} for site in structure}
     for name, values in dos.projected.items():
         element, _, shell = name.partition("-")

@@ -3,6 +3,7 @@
 sisl and SIESTA order a shell m = -l..l and put a factor (-1)^m before the real harmonics (p: -y, z, -x), so elements change order
 and sign on the way. Both sum exp(+2 pi i k.R) in sisl's default gauge ("lattice"), so eigenvalues are the same.
 """
+
 from __future__ import annotations
 
 import os
@@ -51,13 +52,19 @@ def _transform(shells: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.f
 def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
     structure = problem.structure
     length = np.linalg.norm(structure.edge_vectors(problem.h.keys), axis=1)
-    radius = {z: 0.5 * float(length[structure.numbers[problem.h.keys[:, 3]] == z].max(initial=1.0)) + 1e-3 for z in set(structure.numbers.tolist())}
+    radius = {
+        z: 0.5 * float(length[structure.numbers[problem.h.keys[:, 3]] == z].max(initial=1.0)) + 1e-3
+        for z in set(structure.numbers.tolist())
+    }
     kinds: dict[tuple[int, tuple[int, ...]], Any] = {}
     atoms = []
     for z, shells in zip(structure.numbers.tolist(), structure.orbital_types):
         if (z, shells) not in kinds:
-            orbitals = [sisl.AtomicOrbital(n=l + 1, l=l, m=m, zeta=shells[:place + 1].count(l), R=radius[z])
-                        for place, l in enumerate(shells) for m in range(-l, l + 1)]
+            orbitals = [
+                sisl.AtomicOrbital(n=l + 1, l=l, m=m, zeta=shells[: place + 1].count(l), R=radius[z])
+                for place, l in enumerate(shells)
+                for m in range(-l, l + 1)
+            ]
             kinds[z, shells] = sisl.Atom(int(z), orbitals)
         atoms.append(kinds[z, shells])
     cells = np.concatenate([problem.h.keys[:, :3], problem.s.keys[:, :3]])
@@ -131,7 +138,7 @@ def _spin_parts(h: BlockMatrix) -> list[NDArray[np.number]]:
         groups = []
         for index, array in h.groups():
             r, c = array.shape[1] // 2, array.shape[2] // 2
-            groups.append((index, array[:, a * r:(a + 1) * r, b * c:(b + 1) * c]))
+            groups.append((index, array[:, a * r : (a + 1) * r, b * c : (b + 1) * c]))
         parts.append(quarter.with_groups(groups).values)
     return parts
 
@@ -144,16 +151,20 @@ def _shells_of(atom: Any, number: int) -> tuple[tuple[int, ...], NDArray[np.int6
             name = (int(orbital.l), int(orbital.n), int(orbital.zeta), bool(orbital.P))
             found.setdefault(name, {})[int(orbital.m)] = place
         except (AttributeError, TypeError):
-            raise DataError(f"atom {number + 1} ({atom.symbol}), orbital {place + 1}: {type(orbital).__name__} has no l and m; only bases of atomic "
-                            "orbitals with full "
-                            "shells (sisl.AtomicOrbital) fit a DeepH folder. Read the geometry together with its basis, e.g. from SIESTA's .fdf") from None
+            raise DataError(
+                f"atom {number + 1} ({atom.symbol}), orbital {place + 1}: {type(orbital).__name__} has no l and m; only bases of atomic "
+                "orbitals with full "
+                "shells (sisl.AtomicOrbital) fit a DeepH folder. Read the geometry together with its basis, e.g. from SIESTA's .fdf"
+            ) from None
     shells, index, signs = [], [], []
     for name in sorted(found, key=lambda n: n[0]):
         l = name[0]
         if sorted(found[name]) != list(range(-l, l + 1)) or l > 3:
-            raise DataError(f"atom {number + 1} ({atom.symbol}): shell n={name[1]} l={l} zeta={name[2]} has m = {sorted(found[name])}; a DeepH folder "
-                            "needs full shells, l = 0 to 3")
-        ms = np.argsort(np.array(LEGACY_TO_E3NN[l])) - l                                # m of each legacy orbital
+            raise DataError(
+                f"atom {number + 1} ({atom.symbol}): shell n={name[1]} l={l} zeta={name[2]} has m = {sorted(found[name])}; a DeepH folder "
+                "needs full shells, l = 0 to 3"
+            )
+        ms = np.argsort(np.array(LEGACY_TO_E3NN[l])) - l  # m of each legacy orbital
         index += [found[name][int(m)] for m in ms]
         signs += [(-1.0) ** int(m) for m in ms]
         shells.append(l)
@@ -190,12 +201,14 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
         first += len(index)
     permutation, sign = np.concatenate(order), sp.diags(np.concatenate(signs))
     numbers = np.asarray(geometry.atoms.Z, dtype=np.int64)
-    structure = Structure(np.array(geometry.cell, dtype=float), np.array(geometry.xyz, dtype=float), numbers, tuple(shells), spinful, {}, name)
+    structure = Structure(
+        np.array(geometry.cell, dtype=float), np.array(geometry.xyz, dtype=float), numbers, tuple(shells), spinful, {}, name
+    )
     size, cells = geometry.no, np.asarray(geometry.lattice.sc_off, dtype=np.int64)
 
     def split(component: int) -> list[sp.csr_matrix]:
         csr = hamiltonian.tocsr(component)
-        return [sign @ csr[:, n * size:(n + 1) * size][permutation][:, permutation] @ sign for n in range(len(cells))]
+        return [sign @ csr[:, n * size : (n + 1) * size][permutation][:, permutation] @ sign for n in range(len(cells))]
 
     parts = [split(n) for n in range(4 if spinful else 1)]
     s = None if hamiltonian.orthogonal else from_real_space(cells, split(hamiltonian.S_idx), structure)
@@ -273,8 +286,10 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
         except Exception:
             fermi = None
     except Exception as error:
-        raise DataError(f"{path}: sisl cannot read it ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
-                        "give the run's input with fdf=...") from error
+        raise DataError(
+            f"{path}: sisl cannot read it ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
+            "give the run's input with fdf=..."
+        ) from error
     shifted = path.suffix in (".HSX", ".nc") and fermi is not None and np.isfinite(fermi)
     problem = from_sisl(hamiltonian, path.stem, float(fermi) if shifted and fermi is not None else 0.0)
     if fermi is not None and np.isfinite(fermi):

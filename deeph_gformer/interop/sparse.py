@@ -3,6 +3,7 @@
 Orbitals stand atom after atom in the legacy order; with spin-orbit coupling each atom has its spin-up orbitals, then its spin-down ones
 (the order of :class:`~deeph_gformer.bands.BlochProblem`).
 """
+
 from __future__ import annotations
 
 import os
@@ -86,7 +87,7 @@ def from_real_space(cells: NDArray[np.int64], matrices: list[sp.csr_matrix], str
         csr = sp.csr_matrix(matrix)
         for i, j in np.unique(pairs, axis=0):
             keys.append([*cell, i, j])
-            blocks.append(csr[first[i]:first[i + 1], first[j]:first[j + 1]].toarray())
+            blocks.append(csr[first[i] : first[i + 1], first[j] : first[j + 1]].toarray())
     return BlockMatrix.from_blocks(np.array(keys, dtype=np.int64), blocks)
 
 
@@ -99,9 +100,15 @@ def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
     """
     structure = problem.structure
     arrays: dict[str, NDArray[np.generic]] = {
-        "format": np.array(_FORMAT), "lattice": structure.lattice, "positions": structure.positions, "numbers": structure.numbers,
-        "orbital_counts": structure.orbital_counts, "orbital_l": np.array([l for s in structure.orbital_types for l in s], dtype=np.int64),
-        "orbital_types_length": np.array([len(s) for s in structure.orbital_types], dtype=np.int64), "spin": np.array(problem.spin)}
+        "format": np.array(_FORMAT),
+        "lattice": structure.lattice,
+        "positions": structure.positions,
+        "numbers": structure.numbers,
+        "orbital_counts": structure.orbital_counts,
+        "orbital_l": np.array([l for s in structure.orbital_types for l in s], dtype=np.int64),
+        "orbital_types_length": np.array([len(s) for s in structure.orbital_types], dtype=np.int64),
+        "spin": np.array(problem.spin),
+    }
     for name, matrix, spin in (("H", problem.h, problem.spin), ("S", problem.s, 1)):
         cells, matrices = real_space(matrix, structure, spin)
         arrays[f"{name}_cells"] = cells
@@ -125,7 +132,7 @@ def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
             lengths = table["orbital_types_length"]
             flat = table["orbital_l"].tolist()
             ends = np.cumsum(lengths).tolist()
-            shells = tuple(tuple(flat[end - n:end]) for n, end in zip(lengths.tolist(), ends))
+            shells = tuple(tuple(flat[end - n : end]) for n, end in zip(lengths.tolist(), ends))
             spin = int(table["spin"])
             structure = Structure(table["lattice"], table["positions"], table["numbers"].astype(np.int64), shells, spin == 2, {}, path.stem)
             found = {}
@@ -133,7 +140,9 @@ def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
                 size = int(structure.orbital_counts.sum()) * factor
                 cells = table[f"{name}_cells"]
                 parts = ("data", "indices", "indptr")
-                matrices = [sp.csr_matrix(tuple(table[f"{name}_{n}_{part}"] for part in parts), shape=(size, size)) for n in range(len(cells))]
+                matrices = [
+                    sp.csr_matrix(tuple(table[f"{name}_{n}_{part}"] for part in parts), shape=(size, size)) for n in range(len(cells))
+                ]
                 found[name] = from_real_space(cells, matrices, structure, factor)
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None

@@ -4,6 +4,7 @@ H'(k) = S(k)^-1/2 H(k) S(k)^-1/2 has the eigenvalues of H c = E S c, exactly, on
 mesh's Wigner-Seitz cell, like any Wannier interpolation, and converges exponentially with the mesh. The orbitals are atom after atom in the legacy order;
 with spin-orbit coupling each atom has its spin-up orbitals, then its spin-down ones.
 """
+
 from __future__ import annotations
 
 import itertools
@@ -81,9 +82,11 @@ def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> Tight:
         h, s = problem.at(k)
         value, basis = scipy.linalg.eigh(s)
         if value[0] < _SMALLEST_S:
-            raise DataError(f"{problem.source}, k = {np.round(k, 5).tolist()}: the smallest eigenvalue of S is {value[0]:.2g}; the basis is linearly "
-                            "dependent (or S damaged), "
-                            "and an orthogonalised _hr.dat cannot be made from it")
+            raise DataError(
+                f"{problem.source}, k = {np.round(k, 5).tolist()}: the smallest eigenvalue of S is {value[0]:.2g}; the basis is linearly "
+                "dependent (or S damaged), "
+                "and an orthogonalised _hr.dat cannot be made from it"
+            )
         root = (basis / np.sqrt(value)) @ basis.conj().T
         matrices += np.exp(-2j * np.pi * cells @ k)[:, None, None] * (root @ h @ root)[None]
     return Tight(cells, degeneracy, matrices / len(points))
@@ -106,8 +109,9 @@ def _centres(problem: BlochProblem) -> str:
     return f"{len(rows)}\nWannier centres = atoms, written by deeph-gformer\n{lines}"
 
 
-def write_wannier90(target: str | os.PathLike[str], problem: BlochProblem, mesh: str | Sequence[int] | None = None, prefix: str = "wannier90"
-                    ) -> tuple[list[str], list[str]]:
+def write_wannier90(
+    target: str | os.PathLike[str], problem: BlochProblem, mesh: str | Sequence[int] | None = None, prefix: str = "wannier90"
+) -> tuple[list[str], list[str]]:
     """Write ``<prefix>_hr.dat``, ``<prefix>_centres.xyz`` and a ``<prefix>.win`` with the cell: what ``pythtb.w90(target, prefix)`` and sisl read.
 
     Args:
@@ -126,7 +130,7 @@ def write_wannier90(target: str | os.PathLike[str], problem: BlochProblem, mesh:
     size, folder = problem.size, pathlib.Path(target)
     name = "x".join(map(str, numbers))
     head = f" deeph-gformer: Loewdin-orthogonalised on a {name} mesh, {problem.structure.name}\n{size:12d}\n{len(model.cells):12d}\n"
-    head += "".join("".join(f"{d:5d}" for d in model.degeneracy[n:n + 15]) + "\n" for n in range(0, len(model.degeneracy), 15))
+    head += "".join("".join(f"{d:5d}" for d in model.degeneracy[n : n + 15]) + "\n" for n in range(0, len(model.degeneracy), 15))
     column, row = np.divmod(np.arange(size * size), size)
     lines = [head]
     for cell, matrix in zip(model.cells.tolist(), model.matrices):
@@ -138,8 +142,11 @@ def write_wannier90(target: str | os.PathLike[str], problem: BlochProblem, mesh:
     write_text(folder / f"{prefix}_centres.xyz", _centres(problem))
     cell = "".join(" ".join(f"{x:.12f}" for x in vector) + "\n" for vector in problem.structure.lattice)
     spin = "spinors = true\n" if problem.spin == 2 else ""
-    write_text(folder / f"{prefix}.win", f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = {' '.join(map(str, numbers))}\n\nbegin "
-                                         f"unit_cell_cart\nAng\n{cell}end unit_cell_cart\n")
+    write_text(
+        folder / f"{prefix}.win",
+        f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = {' '.join(map(str, numbers))}\n\nbegin "
+        f"unit_cell_cart\nAng\n{cell}end unit_cell_cart\n",
+    )
     notes = [f"Löwdin-orthogonalised on a {name} mesh: eigenvalues are exact on its points and interpolated between them"]
     return [f"{prefix}_hr.dat", f"{prefix}_centres.xyz", f"{prefix}.win"], notes
 
@@ -159,8 +166,8 @@ def read_hr(path: str | os.PathLike[str]) -> Tight:
         raise DataError(f"{path}: no _hr.dat of Wannier90") from None
     try:
         size, count = int(lines[0]), int(lines[1])
-        degeneracy = np.array(lines[2:2 + count], dtype=np.int64)
-        table = np.array(lines[2 + count:], dtype=float).reshape(count, size, size, 7)
+        degeneracy = np.array(lines[2 : 2 + count], dtype=np.int64)
+        table = np.array(lines[2 + count :], dtype=float).reshape(count, size, size, 7)
     except (ValueError, IndexError):
         raise DataError(f"{path}: no _hr.dat of Wannier90, or cut short") from None
     cells = table[:, 0, 0, :3].astype(np.int64)

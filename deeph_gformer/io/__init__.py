@@ -1,4 +1,5 @@
 """Structure folders and block-sparse matrices on disk and in memory. numpy and h5py only; no torch."""
+
 from .blocks import BlockMatrix
 from .files import atomic_path
 from .folder import find_structures, read_folder, read_matrix

@@ -1,4 +1,5 @@
 """A block-sparse matrix H(R) or S(R) in memory: keys, shapes and one flat array, as in DeepH-dock's files."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -79,7 +80,9 @@ class BlockMatrix:
 
     def __post_init__(self) -> None:
         if self.keys.shape != (len(self.shapes), 5) or len(self.values) != self.offsets[-1]:
-            raise DataError(f"block matrix: {self.keys.shape} keys, {self.shapes.shape} shapes and {len(self.values)} values do not fit together")
+            raise DataError(
+                f"block matrix: {self.keys.shape} keys, {self.shapes.shape} shapes and {len(self.values)} values do not fit together"
+            )
 
     @classmethod
     def from_blocks(cls, keys: NDArray[np.int64], blocks: Iterable[NDArray[np.number]]) -> BlockMatrix:
@@ -113,7 +116,7 @@ class BlockMatrix:
 
     def block(self, e: int) -> NDArray[np.number]:
         """Block number ``e``, a (rows, columns) view."""
-        return self.values[self.offsets[e]:self.offsets[e + 1]].reshape(self.shapes[e])
+        return self.values[self.offsets[e] : self.offsets[e + 1]].reshape(self.shapes[e])
 
     def groups(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.number]]]:
         """Blocks of equal shape together: (indices (n,), array (n, rows, columns)); lets numpy work without a loop over blocks."""
@@ -158,8 +161,10 @@ class BlockMatrix:
             position[index] = np.arange(len(index))
             groups.append((index, array))
         by_shape = {array.shape[1:]: array for _, array in groups}
-        return self.with_groups((index, by_shape[array.shape[2], array.shape[1]][position[self.partner[index]]].swapaxes(1, 2).conj())
-                                for index, array in groups)
+        return self.with_groups(
+            (index, by_shape[array.shape[2], array.shape[1]][position[self.partner[index]]].swapaxes(1, 2).conj())
+            for index, array in groups
+        )
 
     def hermitian(self) -> BlockMatrix:
         """½(H + H†): the projection on Hermitian matrices. H† as in :meth:`conjugate_transpose`."""
@@ -174,5 +179,7 @@ class BlockMatrix:
         lonely = np.flatnonzero(self.partner < 0)
         if len(lonely):
             key = self.keys[lonely[0]]
-            raise DataError(f"{where}: asymmetric edge set, block {format_key(key)} has no partner {format_key(reverse_keys(key[None])[0])} "
-                            f"({len(lonely)} such blocks); H(R)_ij = H(-R)_ji† needs both")
+            raise DataError(
+                f"{where}: asymmetric edge set, block {format_key(key)} has no partner {format_key(reverse_keys(key[None])[0])} "
+                f"({len(lonely)} such blocks); H(R)_ij = H(-R)_ji† needs both"
+            )

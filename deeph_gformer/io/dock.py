@@ -1,4 +1,5 @@
 """The DeepH-dock folder (2026): POSCAR, info.json and one flat HDF5 file per matrix."""
+
 from __future__ import annotations
 
 import os
@@ -62,7 +63,9 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
         raise DataError(f"{folder / fields.INFO_FILE}: elements_orbital_map lacks {', '.join(missing)}")
     shells = tuple(tuple(int(l) for l in orbitals[chemical_symbols[z]]) for z in atoms.numbers)
     spinful = info.get("spinful")
-    return Structure(np.asarray(atoms.cell[:]), atoms.positions.copy(), atoms.numbers.astype(np.int64), shells, spinful, info, folder.resolve().name)
+    return Structure(
+        np.asarray(atoms.cell[:]), atoms.positions.copy(), atoms.numbers.astype(np.int64), shells, spinful, info, folder.resolve().name
+    )
 
 
 def write_structure(folder: str | os.PathLike[str], structure: Structure) -> None:
@@ -77,20 +80,29 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     symbols = [chemical_symbols[z] for z in structure.numbers]
     groups = [s for n, s in enumerate(symbols) if n == 0 or s != symbols[n - 1]]
     if len(set(groups)) != len(groups):
-        raise DataError(f"{folder}: atoms are not grouped by element ({' '.join(groups)}), and DeepH-dock's POSCAR needs them so; convert with deeph-gformer convert")
+        raise DataError(
+            f"{folder}: atoms are not grouped by element ({' '.join(groups)}), and DeepH-dock's POSCAR needs them so; convert with deeph-gformer convert"
+        )
     orbital_map: dict[str, list[int]] = {}
     for symbol, shells in zip(symbols, structure.orbital_types):
         if orbital_map.setdefault(symbol, list(shells)) != list(shells):
-            raise DataError(f"{folder}: two {symbol} atoms have different shells, {orbital_map[symbol]} and {list(shells)}; DeepH-dock stores one list per element")
+            raise DataError(
+                f"{folder}: two {symbol} atoms have different shells, {orbital_map[symbol]} and {list(shells)}; DeepH-dock stores one list per element"
+            )
     lines = ["deeph-gformer", "1.0"] + ["  ".join(f"{x: .16f}" for x in row) for row in structure.lattice]
     lines += [" ".join(groups), " ".join(str(symbols.count(s)) for s in groups), "Cartesian"]
     lines += ["  ".join(f"{x: .16f}" for x in row) for row in structure.positions]
     with atomic_path(folder / fields.DOCK_STRUCTURE_FILE) as path:
         path.write_text("\n".join(lines) + "\n")
     old = structure.info
-    info = {"atoms_quantity": len(structure), "orbits_quantity": int(structure.orbital_counts.sum()),
-            "orthogonal_basis": bool(old.get("orthogonal_basis", old.get("isorthogonal", False))), "spinful": bool(structure.spinful),
-            "fermi_energy_eV": old.get("fermi_energy_eV", old.get("fermi_level")), "elements_orbital_map": orbital_map}
+    info = {
+        "atoms_quantity": len(structure),
+        "orbits_quantity": int(structure.orbital_counts.sum()),
+        "orthogonal_basis": bool(old.get("orthogonal_basis", old.get("isorthogonal", False))),
+        "spinful": bool(structure.spinful),
+        "fermi_energy_eV": old.get("fermi_energy_eV", old.get("fermi_level")),
+        "elements_orbital_map": orbital_map,
+    }
     if "occupation" in old:
         info["occupation"] = old["occupation"]
     write_json(folder / fields.INFO_FILE, info)
@@ -130,7 +142,9 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
     path = pathlib.Path(path)
     try:
         with h5py.File(path, "r") as handle:
-            pairs, shapes, bounds, values = (handle[name][()] for name in (fields.DOCK_PAIRS, fields.DOCK_SHAPES, fields.DOCK_BOUNDARIES, fields.DOCK_ENTRIES))
+            pairs, shapes, bounds, values = (
+                handle[name][()] for name in (fields.DOCK_PAIRS, fields.DOCK_SHAPES, fields.DOCK_BOUNDARIES, fields.DOCK_ENTRIES)
+            )
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
     except KeyError as error:
@@ -145,7 +159,9 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
         raise DataError(f"{path}: {len(pairs)} pairs, {len(shapes)} shapes and {len(bounds)} boundaries do not fit together")
     wrong = np.flatnonzero((shapes != expected).any(axis=1))
     if len(wrong):
-        raise DataError(f"{path}: block {format_key(pairs[wrong[0]])} has shape {tuple(shapes[wrong[0]])}; the orbitals of its atoms ask for {tuple(expected[wrong[0]])}")
+        raise DataError(
+            f"{path}: block {format_key(pairs[wrong[0]])} has shape {tuple(shapes[wrong[0]])}; the orbitals of its atoms ask for {tuple(expected[wrong[0]])}"
+        )
     if (np.diff(bounds) != shapes.prod(axis=1)).any() or bounds[0] != 0 or bounds[-1] != len(values):
         raise DataError(f"{path}: {fields.DOCK_BOUNDARIES} does not fit {fields.DOCK_SHAPES} and {fields.DOCK_ENTRIES}")
     matrix = BlockMatrix(pairs, shapes, values).select(np.arange(len(pairs)))

@@ -1,4 +1,5 @@
 """Writing files so that a reader never meets half of one."""
+
 from __future__ import annotations
 
 import contextlib
@@ -41,7 +42,9 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         os.replace(temporary, target)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
-        raise DataError(f"{target}: could not be written ({reason}); nothing was left behind. Free some space or choose another folder") from error
+        raise DataError(
+            f"{target}: could not be written ({reason}); nothing was left behind. Free some space or choose another folder"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -65,7 +68,9 @@ def atomic_hdf5(target: str | os.PathLike[str], expected_bytes: int) -> Iterator
     existing = next(p for p in (target.parent, *target.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(existing).free
     if expected_bytes > free:
-        raise DataError(f"{target}: needs about {expected_bytes / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free; free some space or choose another folder")
+        raise DataError(
+            f"{target}: needs about {expected_bytes / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free; free some space or choose another folder"
+        )
     with atomic_path(target) as path:
         if expected_bytes > IN_MEMORY_BYTES:
             with h5py.File(path, "w") as handle:

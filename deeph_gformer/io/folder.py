@@ -1,4 +1,5 @@
 """One door to both folder formats: which is it, what is in it, where are more."""
+
 from __future__ import annotations
 
 import os
@@ -17,8 +18,12 @@ Format = Literal["legacy", "dock"]
 Kind = Literal["hamiltonian", "overlap", "prediction"]
 
 _FILES: dict[tuple[str, str], str] = {
-    ("legacy", "hamiltonian"): fields.HAMILTONIAN_FILE, ("legacy", "overlap"): fields.OVERLAP_FILE, ("legacy", "prediction"): fields.PREDICTION_FILE,
-    ("dock", "hamiltonian"): fields.DOCK_HAMILTONIAN_FILE, ("dock", "overlap"): fields.DOCK_OVERLAP_FILE, ("dock", "prediction"): fields.DOCK_PREDICTION_FILE,
+    ("legacy", "hamiltonian"): fields.HAMILTONIAN_FILE,
+    ("legacy", "overlap"): fields.OVERLAP_FILE,
+    ("legacy", "prediction"): fields.PREDICTION_FILE,
+    ("dock", "hamiltonian"): fields.DOCK_HAMILTONIAN_FILE,
+    ("dock", "overlap"): fields.DOCK_OVERLAP_FILE,
+    ("dock", "prediction"): fields.DOCK_PREDICTION_FILE,
 }
 
 
@@ -38,7 +43,9 @@ def _require_format(folder: pathlib.Path) -> Format:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
         missing = [name for name in fields.LEGACY_FILES if not (folder / name).is_file()]
-        raise DataError(f"{folder}: no structure folder, {', '.join(missing)} missing (legacy format; DeepH-dock's needs {fields.DOCK_STRUCTURE_FILE} and {fields.INFO_FILE})")
+        raise DataError(
+            f"{folder}: no structure folder, {', '.join(missing)} missing (legacy format; DeepH-dock's needs {fields.DOCK_STRUCTURE_FILE} and {fields.INFO_FILE})"
+        )
     return form
 
 
@@ -74,10 +81,14 @@ def read_matrix(folder: str | os.PathLike[str], kind: Kind, structure: Structure
     structure = structure or read_folder(folder)
     doubled = kind != "overlap" and bool(structure.spinful if spinful is None else spinful)
     path = matrix_path(folder, kind)
-    return (legacy if path.name in (fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE) else dock).read_blocks(path, structure, doubled)
+    return (legacy if path.name in (fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE) else dock).read_blocks(
+        path, structure, doubled
+    )
 
 
-def write_matrix(folder: str | os.PathLike[str], kind: Kind, matrix: BlockMatrix, structure: Structure, form: Format = "legacy", spinful: bool = False) -> pathlib.Path:
+def write_matrix(
+    folder: str | os.PathLike[str], kind: Kind, matrix: BlockMatrix, structure: Structure, form: Format = "legacy", spinful: bool = False
+) -> pathlib.Path:
     """Write H, S or a prediction (legacy orbital order) into a folder; returns the file's path."""
     path = matrix_path(folder, kind, form)
     if form == "legacy":
@@ -115,11 +126,15 @@ def find_structures(root: str | os.PathLike[str], kinds: tuple[Kind, ...] = ()) 
         wanted = " or ".join(sorted({_FILES[form, kind] for form in ("legacy", "dock") for kind in kinds})) if kinds else ""
         if bare:
             raise DataError(f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}")
-        raise DataError(f"{root}: no structure folder here or below; one needs {', '.join(fields.LEGACY_FILES)}" + (f" and {wanted}" if wanted else ""))
+        raise DataError(
+            f"{root}: no structure folder here or below; one needs {', '.join(fields.LEGACY_FILES)}" + (f" and {wanted}" if wanted else "")
+        )
     seen: dict[str, pathlib.Path] = {}
     for folder in folders:
         name = folder.resolve().name
         if name in seen:
-            raise DataError(f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, output folders are named after them")
+            raise DataError(
+                f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, output folders are named after them"
+            )
         seen[name] = folder
     return folders

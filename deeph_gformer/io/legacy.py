@@ -1,4 +1,5 @@
 """The legacy DeepH folder of DeepH-pack and DeepH-E3 (DESIGN of the format: one HDF5 dataset per block, 1-based keys)."""
+
 from __future__ import annotations
 
 import os
@@ -52,7 +53,9 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
         raise DataError(f"{path}: each line holds the l of one atom's shells, as integers ({error})") from None
     for atom, shells in enumerate(orbital_types):
         if any(l < 0 or l > 3 for l in shells):
-            raise DataError(f"{path}: atom {atom + 1} has l = {list(shells)}; the legacy format defines an orbital order for l = 0 to 3 only")
+            raise DataError(
+                f"{path}: atom {atom + 1} has l = {list(shells)}; the legacy format defines an orbital order for l = 0 to 3 only"
+            )
     info = read_json(folder / fields.INFO_FILE) if (folder / fields.INFO_FILE).exists() else {}
     if not isinstance(info, dict):
         raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
@@ -63,13 +66,17 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
     positions = _table(folder / fields.POSITIONS_FILE)
     numbers = _table(folder / fields.ELEMENTS_FILE).reshape(-1)
     if positions.shape[0] != 3:
-        raise DataError(f"{folder / fields.POSITIONS_FILE}: shape {positions.shape}; three rows (x, y, z) with one column per atom are needed")
+        raise DataError(
+            f"{folder / fields.POSITIONS_FILE}: shape {positions.shape}; three rows (x, y, z) with one column per atom are needed"
+        )
     if (numbers != np.round(numbers)).any() or (numbers < 1).any() or (numbers > 118).any():
         raise DataError(f"{folder / fields.ELEMENTS_FILE}: atomic numbers must be integers from 1 to 118")
     if lattice.shape != (3, 3):
         raise DataError(f"{folder / fields.LATTICE_FILE}: shape {lattice.shape} instead of (3, 3)")
     try:
-        return Structure(lattice.T.copy(), positions.T.copy(), numbers.astype(np.int64), orbital_types, spinful, info, folder.resolve().name)
+        return Structure(
+            lattice.T.copy(), positions.T.copy(), numbers.astype(np.int64), orbital_types, spinful, info, folder.resolve().name
+        )
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None
 
@@ -82,8 +89,12 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
         structure: what to write; ``structure.info`` is kept, with ``isspinful`` set where it is known.
     """
     folder = pathlib.Path(folder)
-    for name, table, pattern in ((fields.LATTICE_FILE, structure.lattice.T, "%.17g"), (fields.RECIPROCAL_FILE, structure.reciprocal.T, "%.17g"),
-                                 (fields.POSITIONS_FILE, structure.positions.T, "%.17g"), (fields.ELEMENTS_FILE, structure.numbers[:, None], "%d")):
+    for name, table, pattern in (
+        (fields.LATTICE_FILE, structure.lattice.T, "%.17g"),
+        (fields.RECIPROCAL_FILE, structure.reciprocal.T, "%.17g"),
+        (fields.POSITIONS_FILE, structure.positions.T, "%.17g"),
+        (fields.ELEMENTS_FILE, structure.numbers[:, None], "%d"),
+    ):
         with atomic_path(folder / name) as path:
             np.savetxt(path, table, fmt=pattern)
     write_text(folder / fields.ORBITAL_TYPES_FILE, "".join(" ".join(map(str, shells)) + "\n" for shells in structure.orbital_types))
@@ -168,17 +179,22 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
             try:
                 dataset = h5py.h5d.open(handle.id, name.encode())
                 if dataset.shape != shape:
-                    raise DataError(f"{path}: block {name} has shape {dataset.shape}; the orbitals of its atoms ask for {shape}"
-                                    + (" (spin-doubled)" if spinful else "")
-                                    + (". It fits a spin-doubled matrix: is isspinful wrong in info.json?" if dataset.shape == (2 * shape[0], 2 * shape[1])
-                                       and not spinful else ""))
+                    raise DataError(
+                        f"{path}: block {name} has shape {dataset.shape}; the orbitals of its atoms ask for {shape}"
+                        + (" (spin-doubled)" if spinful else "")
+                        + (
+                            ". It fits a spin-doubled matrix: is isspinful wrong in info.json?"
+                            if dataset.shape == (2 * shape[0], 2 * shape[1]) and not spinful
+                            else ""
+                        )
+                    )
                 if e == 0 or dataset.dtype != dtype:
                     if dataset.dtype.kind not in "fciu":
                         raise DataError(f"{path}: block {name} holds no numbers ({dataset.dtype})")
                     if dataset.dtype.kind == "c" and dtype.kind != "c":
                         dtype = np.result_type(dtype, dataset.dtype)
                         values = values.astype(dtype)
-                dataset.read(every, every, values[offsets[e]:offsets[e + 1]].reshape(shape))
+                dataset.read(every, every, values[offsets[e] : offsets[e + 1]].reshape(shape))
             except (KeyError, ValueError, OSError, TypeError) as error:
                 raise DataError(f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})") from None
     matrix = BlockMatrix(keys, shapes, values)

@@ -1,4 +1,5 @@
 """A crystal structure with its orbital shells."""
+
 from __future__ import annotations
 
 import dataclasses

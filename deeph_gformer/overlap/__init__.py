@@ -1,4 +1,5 @@
 """Overlaps and edges without a DFT run: two-centre tables, basis files, or the user's own S. numpy, scipy and h5py only; no torch."""
+
 from .basis import read_basis_file, two_centre
 from .fit import fit_table
 from .neighbours import edge_keys, find_edges
@@ -6,5 +7,20 @@ from .provider import BasisOverlap, FolderOverlap, OverlapProvider, TableOverlap
 from .table import load_table, save_table
 from .twocentre import PairTable, TwoCentre
 
-__all__ = ["BasisOverlap", "FolderOverlap", "OverlapProvider", "PairTable", "TableOverlap", "TwoCentre", "edge_keys", "find_edges", "fit_table", "load",
-           "load_table", "read_basis_file", "save_table", "structure_from_atoms", "two_centre"]
+__all__ = [
+    "BasisOverlap",
+    "FolderOverlap",
+    "OverlapProvider",
+    "PairTable",
+    "TableOverlap",
+    "TwoCentre",
+    "edge_keys",
+    "find_edges",
+    "fit_table",
+    "load",
+    "load_table",
+    "read_basis_file",
+    "save_table",
+    "structure_from_atoms",
+    "two_centre",
+]

@@ -6,6 +6,7 @@ With ``f(k) = ∫ R(r) j_l(kr) r² dr`` the overlap of two orbitals a distance d
 
 (Sankey and Niklewski, Phys. Rev. B 40, 3979; Soler et al., J. Phys. Condens. Matter 14, 2745), G the integral of three real harmonics.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -24,10 +25,10 @@ from .twocentre import PairTable, Shells, TwoCentre, bond_functions, swap_sign
 
 __all__ = ["BOHR", "AtomicBasis", "gaunt", "read_basis_file", "read_ion_xml", "read_orb", "two_centre"]
 
-BOHR = 0.529177210903                   # Å
-_K_STEP, _K_MAX = 0.05, 40.0            # 1/bohr
-_D_STEP = 0.02                          # bohr
-_SMALLEST = 0.2                         # bohr: below it no pair of atoms is meant
+BOHR = 0.529177210903  # Å
+_K_STEP, _K_MAX = 0.05, 40.0  # 1/bohr
+_D_STEP = 0.02  # bohr
+_SMALLEST = 0.2  # bohr: below it no pair of atoms is meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class AtomicBasis:
         """
         from scipy.integrate import simpson
 
-        norm = simpson(self.orbitals ** 2 * self.radius ** 2, x=self.radius, axis=1)
+        norm = simpson(self.orbitals**2 * self.radius**2, x=self.radius, axis=1)
         if not (np.isfinite(norm).all() and (norm > 1e-12).all()):
             raise DataError(f"{self.source}: orbital {int(np.argmin(np.nan_to_num(norm)))} has no norm; the file is damaged")
         return dataclasses.replace(self, orbitals=self.orbitals / np.sqrt(norm)[:, None])
@@ -79,7 +80,7 @@ def read_orb(path: str | os.PathLike[str]) -> AtomicBasis:
         raise DataError(f"{path}: cannot be read as text ({error})") from None
     head: dict[str, str] = {}
     starts = [n for n, line in enumerate(lines) if line.split()[:3] == ["Type", "L", "N"]]
-    for line in lines[:starts[0] if starts else None]:
+    for line in lines[: starts[0] if starts else None]:
         words = line.rsplit(maxsplit=1)
         if len(words) == 2:
             head[words[0].strip()] = words[1]
@@ -89,11 +90,13 @@ def read_orb(path: str | os.PathLike[str]) -> AtomicBasis:
         shells, orbitals = [], []
         for start, end in zip(starts, [*starts[1:], len(lines)]):
             shells.append(int(lines[start + 1].split()[1]))
-            orbitals.append(np.array(" ".join(lines[start + 2:end]).split(), dtype=float))
+            orbitals.append(np.array(" ".join(lines[start + 2 : end]).split(), dtype=float))
     except (KeyError, ValueError, IndexError) as error:
         raise DataError(f"{path}: not an ABACUS orbital file (missing or damaged: {error})") from None
     if not starts or any(len(o) != mesh for o in orbitals):
-        raise DataError(f"{path}: not an ABACUS orbital file, or cut short; {mesh} values per orbital were announced, found {[len(o) for o in orbitals]}")
+        raise DataError(
+            f"{path}: not an ABACUS orbital file, or cut short; {mesh} values per orbital were announced, found {[len(o) for o in orbitals]}"
+        )
     if max(shells) > MAX_L:
         raise DataError(f"{path}: l = {max(shells)}; the legacy orbital order is defined for l = 0 to {MAX_L} only")
     return AtomicBasis(number, tuple(shells), step * np.arange(mesh), np.array(orbitals), cutoff, str(path)).normalised()
@@ -165,7 +168,9 @@ def _transform(basis: AtomicBasis, k: NDArray[np.float64]) -> NDArray[np.float64
     from scipy.special import spherical_jn
 
     waves = {l: spherical_jn(l, k[:, None] * basis.radius) for l in set(basis.shells)}
-    return np.array([simpson(waves[l] * (orbital * basis.radius ** 2), x=basis.radius, axis=1) for l, orbital in zip(basis.shells, basis.orbitals)])
+    return np.array(
+        [simpson(waves[l] * (orbital * basis.radius**2), x=basis.radius, axis=1) for l, orbital in zip(basis.shells, basis.orbitals)]
+    )
 
 
 def _pair(a: AtomicBasis, b: AtomicBasis, fa: NDArray[np.float64], fb: NDArray[np.float64], k: NDArray[np.float64]) -> PairTable:
@@ -177,7 +182,7 @@ def _pair(a: AtomicBasis, b: AtomicBasis, fa: NDArray[np.float64], fb: NDArray[n
     waves = [spherical_jn(L, k * distance[:, None]) for L in range(max(a.shells) + max(b.shells) + 1)]
     functions = bond_functions(a.shells, b.shells)[0]
     values = np.zeros((len(distance), len(functions)))
-    weight = k ** 2 * k[1]              # trapezoidal rule: the integrand is even in k and of limited range in its transform
+    weight = k**2 * k[1]  # trapezoidal rule: the integrand is even in k and of limited range in its transform
     for n, (p, q, m) in enumerate(functions.tolist()):
         l1, l2 = a.shells[p], b.shells[q]
         product = weight * fa[p] * fb[q]
@@ -207,7 +212,9 @@ def two_centre(bases: Iterable[AtomicBasis]) -> TwoCentre:
     found: dict[int, AtomicBasis] = {}
     for basis in bases:
         if basis.number in found:
-            raise DataError(f"two basis files of {symbol(basis.number)}: {found[basis.number].source} and {basis.source}; give one per element")
+            raise DataError(
+                f"two basis files of {symbol(basis.number)}: {found[basis.number].source} and {basis.source}; give one per element"
+            )
         found[basis.number] = basis
     if not found:
         raise DataError("no basis file given; name one .orb or .ion.xml file per element")
@@ -217,7 +224,7 @@ def two_centre(bases: Iterable[AtomicBasis]) -> TwoCentre:
     pairs = {(a, b): _pair(found[a], found[b], transforms[a], transforms[b], k) for a in sorted(found) for b in sorted(found) if a <= b}
     onsite = {}
     for z, basis in found.items():
-        radial = simpson(basis.orbitals[:, None] * basis.orbitals[None] * basis.radius ** 2, x=basis.radius, axis=2)
+        radial = simpson(basis.orbitals[:, None] * basis.orbitals[None] * basis.radius**2, x=basis.radius, axis=2)
         _, rows, columns, which = bond_functions(basis.shells, basis.shells)
         functions = bond_functions(basis.shells, basis.shells)[0]
         same = np.array([radial[p, q] if basis.shells[p] == basis.shells[q] else 0.0 for p, q, _ in functions.tolist()])

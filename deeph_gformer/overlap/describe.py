@@ -1,4 +1,5 @@
 """What a source of overlaps knows, in words and numbers."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -12,8 +13,10 @@ __all__ = ["describe", "figures", "verdict"]
 
 def figures(table: TwoCentre) -> dict[str, Any]:
     """The table's report as plain JSON values; distances in Å (``_A``), S has no unit."""
-    pairs = [{"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": pair.cutoff, "valid_A": pair.valid.tolist(), **pair.report}
-             for (a, b), pair in table.pairs.items()]
+    pairs = [
+        {"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": pair.cutoff, "valid_A": pair.valid.tolist(), **pair.report}
+        for (a, b), pair in table.pairs.items()
+    ]
     return {**table.report, "elements": {symbol(z): list(s) for z, s in table.orbital_types.items()}, "pairs": pairs}
 
 
@@ -26,12 +29,19 @@ def verdict(table: TwoCentre) -> str:
     if report["two_centre"]:
         return f"S is two-centre: distance alone gives every training block to {max(off, own):.1e}."
     least = report.get("least_eigenvalue_predicted")
-    broken = "" if least is None or float(least) > 0 else (
-        f" It is not even positive definite (least eigenvalue {float(least):.1e}, of the true S {float(report['least_eigenvalue']):.1e}): "
-        "no bands can be had from it.")
-    return (f"S is NOT two-centre: distance alone leaves up to {off:.1e} of the off-site and {own:.1e} of the on-site blocks unexplained "
-            "(three-centre parts, as in PAW, or several bases in one set). A table cannot know these; predicted S is wrong by as much."
-            f"{broken} Use the code's own overlaps where that matters.")
+    broken = (
+        ""
+        if least is None or float(least) > 0
+        else (
+            f" It is not even positive definite (least eigenvalue {float(least):.1e}, of the true S {float(report['least_eigenvalue']):.1e}): "
+            "no bands can be had from it."
+        )
+    )
+    return (
+        f"S is NOT two-centre: distance alone leaves up to {off:.1e} of the off-site and {own:.1e} of the on-site blocks unexplained "
+        "(three-centre parts, as in PAW, or several bases in one set). A table cannot know these; predicted S is wrong by as much."
+        f"{broken} Use the code's own overlaps where that matters."
+    )
 
 
 def _ranges(pair: PairTable) -> str:
@@ -47,9 +57,13 @@ def describe(provider: OverlapProvider) -> list[str]:
         lines.append(f"{symbol(a)}-{symbol(b)}: edges up to {pair.cutoff:.4f} Å; known at {_ranges(pair)} Å")
         if "residual_max" in pair.report:
             report = pair.report
-            lines.append(f"    {report['blocks']} blocks at {report['min_distance_A']:.3f}-{report['max_distance_A']:.3f} Å; "
-                         f"residual rms {report['residual_rms']:.1e} max {report['residual_max']:.1e}; "
-                         f"not two-centre rms {report['off_m_rms']:.1e} max {report['off_m_max']:.1e}")
+            lines.append(
+                f"    {report['blocks']} blocks at {report['min_distance_A']:.3f}-{report['max_distance_A']:.3f} Å; "
+                f"residual rms {report['residual_rms']:.1e} max {report['residual_max']:.1e}; "
+                f"not two-centre rms {report['off_m_rms']:.1e} max {report['off_m_max']:.1e}"
+            )
             if report["cut_hard"]:
-                lines.append(f"    S is still {report['edge_value']:.1e} at the last distance: where the orbitals end is not known from these structures")
+                lines.append(
+                    f"    S is still {report['edge_value']:.1e} at the last distance: where the orbitals end is not known from these structures"
+                )
     return lines + [verdict(provider.table)]

@@ -1,4 +1,5 @@
 """Fit two-centre tables to the overlaps of training structures."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -22,12 +23,12 @@ __all__ = ["TWO_CENTRE_LIMIT", "Samples", "collect", "fit_samples", "fit_table",
 
 #: S counts as two-centre where no element of any block is further than this from what distance alone allows.
 TWO_CENTRE_LIMIT = 1e-5
-_MARGIN = 0.4                           # Å: how far beyond the data functions are defined at all
-_SURE = 4.0                             # posterior deviations that must fit into the tolerance
-_MOST = 40_000                          # samples of one pair of elements that enter the fit
-_REACH = 3.0                            # Å: how far beyond the last block pairs without one are looked for
-_FUZZY = 0.5                            # Å: codes drop small blocks, so presence and absence may overlap a little
-_HARD = 1e-4                            # larger values at the last distance mean that S was cut, not that orbitals end
+_MARGIN = 0.4  # Å: how far beyond the data functions are defined at all
+_SURE = 4.0  # posterior deviations that must fit into the tolerance
+_MOST = 40_000  # samples of one pair of elements that enter the fit
+_REACH = 3.0  # Å: how far beyond the last block pairs without one are looked for
+_FUZZY = 0.5  # Å: codes drop small blocks, so presence and absence may overlap a little
+_HARD = 1e-4  # larger values at the last distance mean that S was cut, not that orbitals end
 
 
 @dataclasses.dataclass
@@ -46,8 +47,9 @@ class Samples:
     absent_in: str = ""
 
 
-def _bond_values(structure: Structure, matrix: BlockMatrix, index: NDArray[np.int64], a: Shells, b: Shells,
-                 sample: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _bond_values(
+    structure: Structure, matrix: BlockMatrix, index: NDArray[np.int64], a: Shells, b: Shells, sample: Samples
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Distances (n,) and radial values (n, F) of blocks of one shape; what does not fit goes to ``sample.forbidden``."""
     vectors = structure.edge_vectors(matrix.keys[index])
     turn = bond_rotation(vectors)
@@ -58,14 +60,15 @@ def _bond_values(structure: Structure, matrix: BlockMatrix, index: NDArray[np.in
     np.add.at(values.T, which, bond[:, rows, columns].T)
     values /= np.bincount(which, minlength=len(functions))
     bond[:, rows, columns] -= values[:, which]
-    sample.forbidden[0] += float((bond ** 2).sum())
+    sample.forbidden[0] += float((bond**2).sum())
     sample.forbidden[1] += bond.size
     sample.forbidden[2] = max(sample.forbidden[2], float(np.abs(bond).max()))
     return np.linalg.norm(vectors, axis=1), values
 
 
-def collect(structures: Iterable[tuple[Structure, BlockMatrix]],
-            ) -> tuple[dict[int, Shells], dict[tuple[int, int], Samples], dict[int, list[NDArray[np.float64]]]]:
+def collect(
+    structures: Iterable[tuple[Structure, BlockMatrix]],
+) -> tuple[dict[int, Shells], dict[tuple[int, int], Samples], dict[int, list[NDArray[np.float64]]]]:
     """Rotate every block into its bond frame.
 
     Args:
@@ -83,8 +86,10 @@ def collect(structures: Iterable[tuple[Structure, BlockMatrix]],
     for structure, matrix in structures:
         for atom, (z, mine) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
             if shells.setdefault(z, tuple(mine)) != tuple(mine):
-                raise DataError(f"'{structure.name}': atom {atom + 1} ({symbol(z)}) has shells {list(mine)}, another structure has {list(shells[z])}; "
-                                "fit one basis at a time")
+                raise DataError(
+                    f"'{structure.name}': atom {atom + 1} ({symbol(z)}) has shells {list(mine)}, another structure has {list(shells[z])}; "
+                    "fit one basis at a time"
+                )
         matrix.require_symmetric(f"S of '{structure.name}'")
         keys = matrix.keys
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
@@ -143,27 +148,45 @@ def _fit_pair(pair: tuple[int, int], sample: Samples, shells: Mapping[int, Shell
     edge = float(np.abs(values[distance > present - 0.02]).max())
     absent = min(sample.absent, present + _REACH)
     if cutoff is None and absent < present - _FUZZY:
-        raise DataError(f"overlap fit: {symbol(pair[0])}-{symbol(pair[1])} blocks reach to {present:.3f} Å, but in '{sample.absent_in}' atoms {absent:.3f} Å "
-                        "apart have none: S is incomplete, or the set mixes bases. Leave such structures out, or say with --cutoff how far edges go")
+        raise DataError(
+            f"overlap fit: {symbol(pair[0])}-{symbol(pair[1])} blocks reach to {present:.3f} Å, but in '{sample.absent_in}' atoms {absent:.3f} Å "
+            "apart have none: S is incomplete, or the set mixes bases. Leave such structures out, or say with --cutoff how far edges go"
+        )
     cutoff = cutoff or _cutoff(present, absent, edge, tolerance)
     high = max(present, cutoff) + _MARGIN
     part = np.unique(np.linspace(0, len(distance) - 1, min(len(distance), _MOST)).astype(int))
-    ended = edge < _HARD or 0.3 < sample.absent - present < np.inf          # atoms without a block: there S is zero, unless it was cut
+    ended = edge < _HARD or 0.3 < sample.absent - present < np.inf  # atoms without a block: there S is zero, unless it was cut
     nothing = np.arange(max(present, absent) + 0.02, high, 0.02) if ended else np.zeros(0)
-    fit = fit_radial(np.concatenate([distance[part], nothing]), np.concatenate([values[part], np.zeros((len(nothing), values.shape[1]))]),
-                     max(0.2, float(distance[0]) - _MARGIN), high)
+    fit = fit_radial(
+        np.concatenate([distance[part], nothing]),
+        np.concatenate([values[part], np.zeros((len(nothing), values.shape[1]))]),
+        max(0.2, float(distance[0]) - _MARGIN),
+        high,
+    )
     table = PairTable(fit.knots, fit.coefficients, DEGREE, cutoff, np.zeros((0, 2)))
     residual = table(distance) - values
     noise = float(fit.noise.max())
     valid = _intervals(fit.grid, (_SURE * fit.deviation < max(tolerance, 3 * noise)) & (fit.grid <= cutoff + 0.011))
     if not len(valid):
-        raise DataError(f"overlap fit: {len(distance)} blocks of {symbol(pair[0])}-{symbol(pair[1])} fix no radial function to {tolerance:g}; "
-                        "give more structures or a larger --tolerance")
+        raise DataError(
+            f"overlap fit: {len(distance)} blocks of {symbol(pair[0])}-{symbol(pair[1])} fix no radial function to {tolerance:g}; "
+            "give more structures or a larger --tolerance"
+        )
     valid[-1, 1] = cutoff if valid[-1, 1] > cutoff - 0.02 else valid[-1, 1]
-    report = {"blocks": len(distance), "min_distance_A": float(distance[0]), "max_distance_A": present,
-              "first_absent_A": sample.absent if np.isfinite(sample.absent) else None, "edge_value": edge, "cut_hard": edge >= _HARD,
-              "residual_rms": float(np.sqrt((residual ** 2).mean())), "residual_max": float(np.abs(residual).max()), "noise": noise,
-              "off_m_rms": float(np.sqrt(sample.forbidden[0] / sample.forbidden[1])), "off_m_max": sample.forbidden[2], "tolerance": tolerance}
+    report = {
+        "blocks": len(distance),
+        "min_distance_A": float(distance[0]),
+        "max_distance_A": present,
+        "first_absent_A": sample.absent if np.isfinite(sample.absent) else None,
+        "edge_value": edge,
+        "cut_hard": edge >= _HARD,
+        "residual_rms": float(np.sqrt((residual**2).mean())),
+        "residual_max": float(np.abs(residual).max()),
+        "noise": noise,
+        "off_m_rms": float(np.sqrt(sample.forbidden[0] / sample.forbidden[1])),
+        "off_m_max": sample.forbidden[2],
+        "tolerance": tolerance,
+    }
     return dataclasses.replace(table, valid=valid, report=report)
 
 
@@ -181,8 +204,13 @@ def _fit_onsite(blocks: list[NDArray[np.float64]], shells: Shells) -> tuple[NDAr
     return result, max(float(np.abs(b - result).max()) for b in blocks)
 
 
-def fit_samples(shells: Mapping[int, Shells], samples: Mapping[tuple[int, int], Samples], onsite: Mapping[int, list[NDArray[np.float64]]],
-                tolerance: float = 1e-5, cutoffs: Mapping[tuple[int, int], float] | None = None) -> TwoCentre:
+def fit_samples(
+    shells: Mapping[int, Shells],
+    samples: Mapping[tuple[int, int], Samples],
+    onsite: Mapping[int, list[NDArray[np.float64]]],
+    tolerance: float = 1e-5,
+    cutoffs: Mapping[tuple[int, int], float] | None = None,
+) -> TwoCentre:
     """Fit what :func:`collect` found.
 
     Args:
@@ -205,12 +233,21 @@ def fit_samples(shells: Mapping[int, Shells], samples: Mapping[tuple[int, int], 
         own[z], worst = _fit_onsite(blocks, shells[z])
         departure = max(departure, worst)
     worst = max(max(float(p.report["residual_max"]), float(p.report["off_m_max"])) for p in pairs.values())
-    report = {"kind": "fitted", "two_centre": worst < TWO_CENTRE_LIMIT and departure < TWO_CENTRE_LIMIT, "worst_off_site": worst, "worst_on_site": departure}
+    report = {
+        "kind": "fitted",
+        "two_centre": worst < TWO_CENTRE_LIMIT and departure < TWO_CENTRE_LIMIT,
+        "worst_off_site": worst,
+        "worst_on_site": departure,
+    }
     return TwoCentre(dict(shells), pairs, own, report)
 
 
-def fit_table(folders: Iterable[str | os.PathLike[str]], tolerance: float = 1e-5, cutoffs: Mapping[tuple[int, int], float] | None = None,
-              progress: Callable[[str], None] | None = None) -> TwoCentre:
+def fit_table(
+    folders: Iterable[str | os.PathLike[str]],
+    tolerance: float = 1e-5,
+    cutoffs: Mapping[tuple[int, int], float] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> TwoCentre:
     """Fit a table to structure folders that hold S; see :func:`fit_samples`.
 
     Args:
@@ -245,5 +282,5 @@ def least_eigenvalue(matrix: BlockMatrix, structure: Structure) -> float:
     starts = np.concatenate([[0], np.cumsum(structure.orbital_counts)])
     total = np.zeros((starts[-1], starts[-1]))
     for (*_, i, j), block in matrix:
-        total[starts[i]:starts[i + 1], starts[j]:starts[j + 1]] += block
+        total[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] += block
     return float(np.linalg.eigvalsh(total)[0])

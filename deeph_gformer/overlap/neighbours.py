@@ -3,6 +3,7 @@
 A k-d tree over the images that can matter; no Python loop over atoms or edges. Distances are computed in a way that is exactly
 antisymmetric, so (R, i, j) and (-R, j, i) are always both in or both out.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,9 @@ def pair_cutoff(cutoffs: Cutoffs, a: int, b: int) -> float:
 
 
 def _cutoff_matrix(cutoffs: Cutoffs, kinds: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.array([[pair_cutoff(cutoffs, int(a), int(b)) for b in kinds] for a in kinds], dtype=np.float64).reshape(len(kinds), len(kinds))
+    return np.array([[pair_cutoff(cutoffs, int(a), int(b)) for b in kinds] for a in kinds], dtype=np.float64).reshape(
+        len(kinds), len(kinds)
+    )
 
 
 def edge_keys(structure: Structure, cutoffs: Cutoffs, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
@@ -45,8 +48,13 @@ def edge_keys(structure: Structure, cutoffs: Cutoffs, pbc: Sequence[bool] = (Tru
     return find_edges(structure.lattice, structure.positions, structure.numbers, cutoffs, pbc)
 
 
-def find_edges(lattice: NDArray[np.float64], positions: NDArray[np.float64], numbers: NDArray[np.int64], cutoffs: Cutoffs,
-               pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+def find_edges(
+    lattice: NDArray[np.float64],
+    positions: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    cutoffs: Cutoffs,
+    pbc: Sequence[bool] = (True, True, True),
+) -> NDArray[np.int64]:
     """Every (R, i, j) with ``|r_j + R - r_i| < cutoff(i, j)``, and every atom with itself.
 
     Args:
@@ -92,14 +100,18 @@ def find_edges(lattice: NDArray[np.float64], positions: NDArray[np.float64], num
     return keys[sort_keys(keys)]
 
 
-def _wrap(lattice: NDArray[np.float64], positions: NDArray[np.float64], pbc: Sequence[bool]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _wrap(
+    lattice: NDArray[np.float64], positions: NDArray[np.float64], pbc: Sequence[bool]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(N, 3) cells that were added to each atom, and (N, 3) fractional coordinates in [0, 1) along the periodic directions."""
     fractional = positions @ np.linalg.inv(lattice)
     shift = np.where(np.asarray(pbc, bool), np.floor(fractional), 0.0)
     return -shift.astype(np.int64), fractional - shift
 
 
-def _images(lattice: NDArray[np.float64], wrapped: NDArray[np.float64], pbc: Sequence[bool], reach: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _images(
+    lattice: NDArray[np.float64], wrapped: NDArray[np.float64], pbc: Sequence[bool], reach: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(M, 3) cells and (M,) atoms of every image no further than ``reach`` from the home cell."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     margin = reach / heights

@@ -1,4 +1,5 @@
 """Write the overlaps of structures that have none."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -28,8 +29,9 @@ class Predicted:
     seconds: dict[str, float]
 
 
-def read_any(source: str | os.PathLike[str], provider: OverlapProvider,
-             pbc: Sequence[bool] | None = None) -> tuple[Structure, tuple[bool, bool, bool], Format | None]:
+def read_any(
+    source: str | os.PathLike[str], provider: OverlapProvider, pbc: Sequence[bool] | None = None
+) -> tuple[Structure, tuple[bool, bool, bool], Format | None]:
     """Read a structure folder or any file that ASE reads.
 
     Args:
@@ -54,14 +56,22 @@ def read_any(source: str | os.PathLike[str], provider: OverlapProvider,
         except FileNotFoundError:
             raise DataError(f"{path}: no such file or folder") from None
         except Exception as error:
-            raise DataError(f"{path}: neither a structure folder nor a file that ASE reads ({str(error) or type(error).__name__})") from None
+            raise DataError(
+                f"{path}: neither a structure folder nor a file that ASE reads ({str(error) or type(error).__name__})"
+            ) from None
         structure, form, repeats = structure_from_atoms(atoms, provider.orbital_types, path.stem), None, np.asarray(atoms.pbc)
     x, y, z = (bool(p) for p in (repeats if pbc is None else pbc))
     return structure, (x, y, z), form
 
 
-def predict_overlap(source: str | os.PathLike[str], provider: OverlapProvider, output: str | os.PathLike[str] | None = None, form: Format | None = None,
-                    pbc: Sequence[bool] | None = None, overwrite: bool = False) -> Predicted:
+def predict_overlap(
+    source: str | os.PathLike[str],
+    provider: OverlapProvider,
+    output: str | os.PathLike[str] | None = None,
+    form: Format | None = None,
+    pbc: Sequence[bool] | None = None,
+    overwrite: bool = False,
+) -> Predicted:
     """Predict S of one structure and write it.
 
     Args:

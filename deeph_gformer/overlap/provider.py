@@ -1,4 +1,5 @@
 """Where overlaps come from: a fitted table, basis files, or the user's own ``overlaps.h5``, behind one interface."""
+
 from __future__ import annotations
 
 import abc
@@ -138,7 +139,9 @@ class FolderOverlap(OverlapProvider):
             raise DataError(f"{folder}: its atoms or shells are not those of '{structure.name}', in this order")
         shift = max(np.abs(mine.positions - structure.positions).max(), np.abs(mine.lattice - structure.lattice).max())
         if shift > 1e-3:
-            raise DataError(f"{folder}: its atoms or lattice are up to {shift:.3g} Å away from those of '{structure.name}'; S belongs to another geometry")
+            raise DataError(
+                f"{folder}: its atoms or lattice are up to {shift:.3g} Å away from those of '{structure.name}'; S belongs to another geometry"
+            )
         return matrix
 
     @property
@@ -169,8 +172,10 @@ class FolderOverlap(OverlapProvider):
         place = match_keys(np.asarray(keys, dtype=np.int64).reshape(-1, 5), matrix.keys)
         absent = np.flatnonzero(place < 0)
         if len(absent):
-            raise DataError(f"{self.folder}: S of '{structure.name}' has no block {format_key(keys[absent[0]])} ({len(absent)} such blocks); "
-                            "leave those out, or use a table or basis files")
+            raise DataError(
+                f"{self.folder}: S of '{structure.name}' has no block {format_key(keys[absent[0]])} ({len(absent)} such blocks); "
+                "leave those out, or use a table or basis files"
+            )
         return matrix.select(place)
 
 
@@ -202,7 +207,9 @@ def load(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extr
         return BasisOverlap([path])
     if path.name in (fields.OVERLAP_FILE, fields.DOCK_OVERLAP_FILE):
         return FolderOverlap(path.parent)
-    raise DataError(f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion.xml), {fields.OVERLAP_FILE} or its folder")
+    raise DataError(
+        f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion.xml), {fields.OVERLAP_FILE} or its folder"
+    )
 
 
 def structure_from_atoms(atoms: ase.Atoms, orbital_types: Mapping[int, Shells], name: str = "", spinful: bool | None = None) -> Structure:
@@ -217,10 +224,16 @@ def structure_from_atoms(atoms: ase.Atoms, orbital_types: Mapping[int, Shells], 
     """
     cell = np.asarray(atoms.cell[:], dtype=float)
     if abs(np.linalg.det(cell)) < 1e-6:
-        raise DataError(f"'{name}': the atoms have no full cell (vectors {cell.round(3).tolist()}); give one, with vacuum where nothing repeats, "
-                        "e.g. atoms.center(vacuum=10)")
+        raise DataError(
+            f"'{name}': the atoms have no full cell (vectors {cell.round(3).tolist()}); give one, with vacuum where nothing repeats, "
+            "e.g. atoms.center(vacuum=10)"
+        )
     numbers = np.asarray(atoms.numbers, dtype=np.int64)
     unknown = sorted({symbol(z) for z in numbers.tolist() if z not in orbital_types})
     if unknown:
-        raise DataError(f"'{name}': element {', '.join(unknown)} has no orbitals here; known: {', '.join(symbol(z) for z in sorted(orbital_types))}")
-    return Structure(cell, np.array(atoms.positions, dtype=float), numbers, tuple(tuple(orbital_types[z]) for z in numbers.tolist()), spinful, {}, name)
+        raise DataError(
+            f"'{name}': element {', '.join(unknown)} has no orbitals here; known: {', '.join(symbol(z) for z in sorted(orbital_types))}"
+        )
+    return Structure(
+        cell, np.array(atoms.positions, dtype=float), numbers, tuple(tuple(orbital_types[z]) for z in numbers.tolist()), spinful, {}, name
+    )

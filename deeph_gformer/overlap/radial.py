@@ -5,6 +5,7 @@ smoothing spline whose stiffness grows with the decay of the orbitals); α, the 
 (Rasmussen and Williams, Gaussian Processes for Machine Learning, chapters 2 and 5). Where no data constrain a function the posterior
 deviation grows: that is how gaps are found.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 __all__ = ["DEGREE", "RadialFit", "fit_radial"]
 
 DEGREE = 7
-_SPACING = 0.08                         # Å between knots
-_PENALTY = 4                            # order of the derivative that is kept small
-_DECAYS = (0.0, 0.5, 1.0, 1.5, 2.0)     # α, 1/Å
+_SPACING = 0.08  # Å between knots
+_PENALTY = 4  # order of the derivative that is kept small
+_DECAYS = (0.0, 0.5, 1.0, 1.5, 2.0)  # α, 1/Å
 _RATIOS = 10.0 ** np.arange(0, 26, 0.25)
 _NOISE_FLOOR = 1e-8
-_RIDGE = 0.02                           # size of the flat part of the prior: values of up to 1/0.02
+_RIDGE = 0.02  # size of the flat part of the prior: values of up to 1/0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,22 +72,24 @@ def fit_radial(distance: NDArray[np.float64], values: NDArray[np.float64], low: 
     count = int(np.ceil((high - low) / _SPACING)) + 1
     knots = np.concatenate([[low] * DEGREE, np.linspace(low, high, count), [high] * DEGREE])
     size = len(knots) - DEGREE - 1
-    free = size - 3                     # the last three carry value, slope and curvature at the end
+    free = size - 3  # the last three carry value, slope and curvature at the end
     basis, triangle = np.linalg.qr(_design(knots, distance, free))
-    projected = basis.T @ values        # (C', F)
+    projected = basis.T @ values  # (C', F)
     rest = ((values - basis @ projected) ** 2).sum(axis=0)
     # the grid holds the data themselves: a distance that occurs again and again (a lattice vector) is known, however lonely
-    grid = np.unique(np.concatenate([np.arange(low, high, 0.01), np.clip([distance - 1e-4, distance + 1e-4], low, high - 1e-9).ravel().round(5)]))
+    grid = np.unique(
+        np.concatenate([np.arange(low, high, 0.01), np.clip([distance - 1e-4, distance + 1e-4], low, high - 1e-9).ravel().round(5)])
+    )
     best = None
     for decay in _DECAYS:
         prior = _prior(knots, free, decay)
         left, singular, right = np.linalg.svd(solve_triangular(prior.T, triangle.T, lower=True).T, full_matrices=True)
         singular = np.concatenate([singular, np.zeros(free - len(singular))])
         turned = np.zeros((free, values.shape[1]))
-        turned[:left.shape[1]] = left.T @ projected
-        gain = 1 + _RATIOS[:, None] * singular ** 2                         # (ratios, C)
-        misfit = (1 / gain) @ turned ** 2 + rest                            # (ratios, F)
-        variance = np.maximum(misfit / len(distance), _NOISE_FLOOR ** 2)
+        turned[: left.shape[1]] = left.T @ projected
+        gain = 1 + _RATIOS[:, None] * singular**2  # (ratios, C)
+        misfit = (1 / gain) @ turned**2 + rest  # (ratios, F)
+        variance = np.maximum(misfit / len(distance), _NOISE_FLOOR**2)
         evidence = -0.5 * (len(distance) * np.log(variance) + np.log(gain).sum(axis=1)[:, None] + misfit / variance)
         chosen = evidence.argmax(axis=0)
         total = float(evidence.max(axis=0).sum())

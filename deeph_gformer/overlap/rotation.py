@@ -3,6 +3,7 @@
 Order inside a shell, all with the usual positive signs: l=1 x, y, z; l=2 3z²-r², x²-y², xy, xz, yz;
 l=3 z³, xz², yz², z(x²-y²), xyz, x(x²-3y²), y(3x²-y²).
 """
+
 from __future__ import annotations
 
 import functools
@@ -44,8 +45,15 @@ def harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
     elif l == 3:
         a, b, c = math.sqrt(3 / 8), math.sqrt(15.0), math.sqrt(5 / 8)
         rest = 4 * z * z - x * x - y * y
-        parts = [z * (z * z - 1.5 * (x * x + y * y)), a * x * rest, a * y * rest, b / 2 * z * (x * x - y * y), b * x * y * z,
-                 c * x * (x * x - 3 * y * y), c * y * (3 * x * x - y * y)]
+        parts = [
+            z * (z * z - 1.5 * (x * x + y * y)),
+            a * x * rest,
+            a * y * rest,
+            b / 2 * z * (x * x - y * y),
+            b * x * y * z,
+            c * x * (x * x - 3 * y * y),
+            c * y * (3 * x * x - y * y),
+        ]
     else:
         raise DataError(f"l = {l}: the legacy orbital order is defined for l = 0 to {MAX_L} only")
     return np.stack(parts, axis=-1)
@@ -100,7 +108,7 @@ def bond_rotation(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     up = np.where(axis[:, 2] >= 0, 1.0, -1.0)
     normal = axis.copy()
     normal[:, 2] += up
-    reflection = np.eye(3) - 2 * normal[:, :, None] * normal[:, None, :] / (normal ** 2).sum(axis=1)[:, None, None]
+    reflection = np.eye(3) - 2 * normal[:, :, None] * normal[:, None, :] / (normal**2).sum(axis=1)[:, None, None]
     # reflection @ axis = -up z; flipping z where up > 0 and x where up < 0 gives +z with determinant +1
     flip = np.ones((len(vectors), 3))
     flip[up > 0, 2] = -1.0
@@ -122,6 +130,6 @@ def block_rotation(shells: tuple[int, ...], rotations: NDArray[np.float64]) -> N
     parts = {l: shell_rotation(l, rotations) for l in set(shells)}
     start = 0
     for l in shells:
-        result[:, start:start + 2 * l + 1, start:start + 2 * l + 1] = parts[l]
+        result[:, start : start + 2 * l + 1, start : start + 2 * l + 1] = parts[l]
         start += 2 * l + 1
     return result

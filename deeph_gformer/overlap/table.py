@@ -1,4 +1,5 @@
 """A two-centre table in one file: ``.npz`` with plain arrays and a JSON header."""
+
 from __future__ import annotations
 
 import json
@@ -26,8 +27,15 @@ def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
     """
     path = pathlib.Path(path)
     path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
-    header = {"format": FORMAT, "version": VERSION, "orbital_types": {str(z): list(s) for z, s in table.orbital_types.items()}, "report": dict(table.report),
-              "pairs": [{"elements": list(pair), "degree": p.degree, "cutoff_A": p.cutoff, "report": dict(p.report)} for pair, p in table.pairs.items()]}
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "orbital_types": {str(z): list(s) for z, s in table.orbital_types.items()},
+        "report": dict(table.report),
+        "pairs": [
+            {"elements": list(pair), "degree": p.degree, "cutoff_A": p.cutoff, "report": dict(p.report)} for pair, p in table.pairs.items()
+        ],
+    }
     arrays = {"header": np.array(json.dumps(header))}
     for (a, b), pair in table.pairs.items():
         arrays.update({f"knots_{a}_{b}": pair.knots, f"coefficients_{a}_{b}": pair.coefficients, f"valid_{a}_{b}": pair.valid})
@@ -51,13 +59,21 @@ def load_table(path: str | os.PathLike[str]) -> TwoCentre:
             if header["format"] != FORMAT:
                 raise KeyError("format")
             if header["version"] > VERSION:
-                raise DataError(f"{path}: overlap table of version {header['version']}, this program reads up to {VERSION}; update deeph-gformer")
+                raise DataError(
+                    f"{path}: overlap table of version {header['version']}, this program reads up to {VERSION}; update deeph-gformer"
+                )
             shells = {int(z): tuple(s) for z, s in header["orbital_types"].items()}
             pairs = {}
             for entry in header["pairs"]:
                 a, b = entry["elements"]
-                pairs[a, b] = PairTable(data[f"knots_{a}_{b}"], data[f"coefficients_{a}_{b}"], entry["degree"], entry["cutoff_A"],
-                                        data[f"valid_{a}_{b}"], entry["report"])
+                pairs[a, b] = PairTable(
+                    data[f"knots_{a}_{b}"],
+                    data[f"coefficients_{a}_{b}"],
+                    entry["degree"],
+                    entry["cutoff_A"],
+                    data[f"valid_{a}_{b}"],
+                    entry["report"],
+                )
             return TwoCentre(shells, pairs, {z: data[f"onsite_{z}"] for z in shells}, header["report"])
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None

@@ -4,6 +4,7 @@ A layer's superlattice vector t = m a1 + n a2 and the same turned by 60 (90) deg
 length, one turned layer fits the other. For two equal layers (m, n) and (n, m) do, at cos θ = (m² + 4mn + n²) / 2(m² + mn + n²) on a
 hexagonal lattice (Lopes dos Santos, Peres and Castro Neto, Phys. Rev. Lett. 99, 256802).
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Twist", "Layer", "list_twists", "read_layers", "twist_bilayer", "twist_of"]
 
-_GAP = 2.2          # Å: larger steps in height part two layers
+_GAP = 2.2  # Å: larger steps in height part two layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +70,10 @@ def _primitive(atoms: ase.Atoms, where: str) -> Layer:
     lengths = np.linalg.norm(cell[:2], axis=1)
     cosine = float(cell[0] @ cell[1] / lengths.prod())
     if abs(lengths[0] - lengths[1]) > 1e-3 * lengths[0] or min(abs(abs(cosine) - 0.5), abs(cosine)) > 2e-3:
-        raise DataError(f"{where}: |a1| = {lengths[0]:.4f}, |a2| = {lengths[1]:.4f} Å, angle {math.degrees(math.acos(cosine)):.2f} degrees; "
-                        "commensurate cells are built for hexagonal (60 or 120 degrees) and square layers only")
+        raise DataError(
+            f"{where}: |a1| = {lengths[0]:.4f}, |a2| = {lengths[1]:.4f} Å, angle {math.degrees(math.acos(cosine)):.2f} degrees; "
+            "commensurate cells are built for hexagonal (60 or 120 degrees) and square layers only"
+        )
     atoms = atoms.copy()
     if cosine < -0.25:
         cell[1] += cell[0]
@@ -93,12 +96,13 @@ def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, L
     Raises:
         DataError: more than two layers, a lattice that is neither hexagonal nor square, or lattices of different kinds.
     """
+
     def parts(atoms: ase.Atoms) -> list[ase.Atoms]:
         height = atoms.cell[2, 2]
         z = atoms.positions[:, 2] % height if height > 0 else atoms.positions[:, 2]
         order = np.argsort(z)
         steps = np.diff(np.append(z[order], z[order[0]] + height))
-        start = (int(np.argmax(steps)) + 1) % len(z)            # above the vacuum
+        start = (int(np.argmax(steps)) + 1) % len(z)  # above the vacuum
         order = np.roll(order, -start)
         rise = (z[order] - z[order[0]]) % height if height > 0 else z[order] - z[order[0]]
         moved = atoms.copy()
@@ -111,7 +115,9 @@ def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, L
     if top is not None:
         other = parts(top)
         if len(found) != 1 or len(other) != 1:
-            raise DataError(f"twist: {len(found)} and {len(other)} layers in the two cells; each must hold one (steps in height above {_GAP} Å part layers)")
+            raise DataError(
+                f"twist: {len(found)} and {len(other)} layers in the two cells; each must hold one (steps in height above {_GAP} Å part layers)"
+            )
         found += other
     elif len(found) == 1:
         found = [found[0], found[0].copy()]
@@ -153,7 +159,10 @@ def list_twists(bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: flo
     """
     reach = int(math.sqrt(max_atoms / min(len(bottom.atoms), len(top.atoms)))) + 1
     # (0, n) is (n, 0) turned
-    vectors = [[(m, n) for m in range(1, reach + 1) for n in range(reach + 1) if layer.cells(m, n) * len(layer.atoms) <= max_atoms] for layer in (bottom, top)]
+    vectors = [
+        [(m, n) for m in range(1, reach + 1) for n in range(reach + 1) if layer.cells(m, n) * len(layer.atoms) <= max_atoms]
+        for layer in (bottom, top)
+    ]
     vectors[1].sort(key=lambda pq: top.length(*pq))
     lengths = np.array([top.length(*pq) for pq in vectors[1]])
     found: dict[int, Twist] = {}
@@ -163,12 +172,16 @@ def list_twists(bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: flo
         for pq in vectors[1][first:last]:
             twist = twist_of(bottom, top, mn, pq)
             key = round(twist.angle * 1e4)
-            if twist.atoms <= max_atoms and (key not in found or (twist.atoms, abs(twist.strain)) < (found[key].atoms, abs(found[key].strain))):
+            if twist.atoms <= max_atoms and (
+                key not in found or (twist.atoms, abs(twist.strain)) < (found[key].atoms, abs(found[key].strain))
+            ):
                 found[key] = twist
     return sorted(found.values(), key=lambda t: (t.atoms, t.angle))
 
 
-def twist_bilayer(bottom: Layer, top: Layer, twist: Twist, distance: float, vacuum: float = 20.0, shift: tuple[float, float] = (0.0, 0.0)) -> ase.Atoms:
+def twist_bilayer(
+    bottom: Layer, top: Layer, twist: Twist, distance: float, vacuum: float = 20.0, shift: tuple[float, float] = (0.0, 0.0)
+) -> ase.Atoms:
     """Build one cell; the top layer takes the whole strain. Layers turn about the origin of their cells.
 
     Args:
@@ -192,7 +205,9 @@ def twist_bilayer(bottom: Layer, top: Layer, twist: Twist, distance: float, vacu
     angle = math.radians(60 if bottom.kind == "hexagonal" else 90)
     target = np.array([[length, 0, 0], [length * math.cos(angle), length * math.sin(angle), 0], [0, 0, height]])
     parts = []
-    for tag, (layer, (m, n), base) in enumerate(((bottom, twist.bottom, vacuum / 2), (top, twist.top, vacuum / 2 + bottom.thickness + distance))):
+    for tag, (layer, (m, n), base) in enumerate(
+        ((bottom, twist.bottom, vacuum / 2), (top, twist.top, vacuum / 2 + bottom.thickness + distance))
+    ):
         atoms = layer.atoms.copy()
         heights = atoms.positions[:, 2] + base
         flat = atoms.cell[:].copy()

@@ -3,6 +3,7 @@
 In the frame whose z axis points from atom i to atom j, ``<i, l1 m1 | j, l2 m2>`` is zero unless m1 = m2, and depends on |m| and the
 distance alone (Slater and Koster, Phys. Rev. 94, 1498). A block is that matrix turned back: ``S = D_iᵀ B D_j``.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -123,12 +124,16 @@ class TwoCentre:
         known = ", ".join(f"{symbol(z)} {list(s)}" for z, s in sorted(self.orbital_types.items()))
         for z in np.unique(structure.numbers).tolist():
             if z not in self.orbital_types:
-                raise DataError(f"overlap: element {symbol(z)} of '{structure.name}' is not in the table, which knows {known}; "
-                                "fit a table on structures that contain it, or give its basis file")
+                raise DataError(
+                    f"overlap: element {symbol(z)} of '{structure.name}' is not in the table, which knows {known}; "
+                    "fit a table on structures that contain it, or give its basis file"
+                )
         for atom, (z, shells) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
             if tuple(shells) != tuple(self.orbital_types[z]):
-                raise DataError(f"overlap: atom {atom + 1} ({symbol(z)}) of '{structure.name}' has shells {list(shells)}, the table knows {known}; "
-                                "H and S must be in one basis")
+                raise DataError(
+                    f"overlap: atom {atom + 1} ({symbol(z)}) of '{structure.name}' has shells {list(shells)}, the table knows {known}; "
+                    "H and S must be in one basis"
+                )
 
     def blocks(self, structure: Structure, keys: NDArray[np.int64], extrapolate: bool = False) -> BlockMatrix:
         """S on given edges.
@@ -148,7 +153,9 @@ class TwoCentre:
         distance = np.linalg.norm(vectors, axis=1)
         itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
         self._require_known(structure, keys, distance, itself, extrapolate)
-        matrix = BlockMatrix(keys, structure.orbital_counts[keys[:, 3:]], np.zeros(int(structure.orbital_counts[keys[:, 3:]].prod(axis=1).sum())))
+        matrix = BlockMatrix(
+            keys, structure.orbital_counts[keys[:, 3:]], np.zeros(int(structure.orbital_counts[keys[:, 3:]].prod(axis=1).sum()))
+        )
         partner = match_keys(reverse_keys(keys), keys)
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
         forward = (first < second) | ((first == second) & ((partner < 0) | (np.arange(len(keys)) <= partner)))
@@ -161,14 +168,22 @@ class TwoCentre:
             self._pair(matrix, table, (a, b), lonely, -vectors, distance, None)
         return matrix
 
-    def _pair(self, matrix: BlockMatrix, table: PairTable, pair: tuple[int, int], wanted: NDArray[np.int64], vectors: NDArray[np.float64],
-              distance: NDArray[np.float64], partner: NDArray[np.int64] | None) -> None:
+    def _pair(
+        self,
+        matrix: BlockMatrix,
+        table: PairTable,
+        pair: tuple[int, int],
+        wanted: NDArray[np.int64],
+        vectors: NDArray[np.float64],
+        distance: NDArray[np.float64],
+        partner: NDArray[np.int64] | None,
+    ) -> None:
         """Fill the blocks of one pair of elements and their transposes; with ``partner`` None only the transposes."""
         shells = tuple(self.orbital_types[pair[0]]), tuple(self.orbital_types[pair[1]])
         _, rows, columns, which = bond_functions(*shells)
         sizes = [sum(2 * l + 1 for l in s) for s in shells]
         for start in range(0, len(wanted), _CHUNK):
-            part = wanted[start:start + _CHUNK]
+            part = wanted[start : start + _CHUNK]
             bond = np.zeros((len(part), sizes[0], sizes[1]))
             values = table(distance[part])
             if table.report.get("cut_hard"):
@@ -191,8 +206,9 @@ class TwoCentre:
             size = blocks.shape[1] * blocks.shape[2]
             matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(len(blocks), size)
 
-    def _require_known(self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_],
-                       extrapolate: bool) -> None:
+    def _require_known(
+        self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_], extrapolate: bool
+    ) -> None:
         """Raise on pairs of elements without functions, and, unless extrapolating, on distances outside the valid range."""
         numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)
         known = ", ".join(f"{symbol(a)}-{symbol(b)}" for a, b in sorted(self.pairs))
@@ -200,15 +216,23 @@ class TwoCentre:
             mine = np.flatnonzero(~itself & (numbers[:, 0] == a) & (numbers[:, 1] == b))
             table = self.pairs.get((a, b))
             if table is None:
-                raise DataError(f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but '{structure.name}' has edges between them; known pairs: {known}")
+                raise DataError(
+                    f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but '{structure.name}' has edges between them; known pairs: {known}"
+                )
             bad = mine[(distance[mine] < table.cutoff) & ~table.known(distance[mine])]
             if extrapolate or not len(bad):
                 continue
             e = bad[np.argmin(distance[bad])]
             i, j = keys[e, 3:].tolist()
             ranges = ", ".join(f"{low:.3f}-{high:.3f}" for low, high in table.valid)
-            why = "closer than any pair that the table knows" if distance[e] < table.valid[0, 0] else "a distance that the training set does not cover"
-            raise DataError(f"atoms {i + 1} ({symbol(structure.numbers[i])}) and {j + 1} ({symbol(structure.numbers[j])}) of '{structure.name}', block "
-                            f"{format_key(keys[e])}, are {distance[e]:.4f} Å apart: {why}. "
-                            f"Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such blocks). "
-                            "Fit on structures that cover it, use basis files, or allow it with --extrapolate")
+            why = (
+                "closer than any pair that the table knows"
+                if distance[e] < table.valid[0, 0]
+                else "a distance that the training set does not cover"
+            )
+            raise DataError(
+                f"atoms {i + 1} ({symbol(structure.numbers[i])}) and {j + 1} ({symbol(structure.numbers[j])}) of '{structure.name}', block "
+                f"{format_key(keys[e])}, are {distance[e]:.4f} Å apart: {why}. "
+                f"Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such blocks). "
+                "Fit on structures that cover it, use basis files, or allow it with --extrapolate"
+            )

@@ -1,4 +1,5 @@
 """Stage 1: the provider interface, DeepH-E3 itself, and our own exact engine."""
+
 from __future__ import annotations
 
 import os
@@ -19,9 +20,15 @@ __all__ = ["load_stage1", "ENTRY_POINTS"]
 ENTRY_POINTS = "deeph_gformer.stage1"
 
 
-def load_stage1(model_dir: str | os.PathLike[str], backend: str = "auto", deephe3_root: str | os.PathLike[str] | None = None,
-                generation: Generation | None = None, device: torch.device | str = "cpu", dtype: torch.dtype | None = None,
-                fill_missing: float | None = None) -> Stage1Provider:
+def load_stage1(
+    model_dir: str | os.PathLike[str],
+    backend: str = "auto",
+    deephe3_root: str | os.PathLike[str] | None = None,
+    generation: Generation | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    fill_missing: float | None = None,
+) -> Stage1Provider:
     """The stage 1 of a ``trained_model_dir``: every model at or below it, merged into one as DeepH-E3 does.
 
     Args:

@@ -1,4 +1,5 @@
 """Safe reading and writing of a DeepH-E3 model folder: its Python is parsed, never run, and its pickle may hold tensors only."""
+
 from __future__ import annotations
 
 import ast
@@ -121,12 +122,16 @@ class ModelFolder:
         """
         if override is not None:
             if self.generation is not None and override != self.generation:
-                raise ModelError(f"{self.path}: the checkpoint's buffers are of e3nn generation {self.generation}, --e3nn-generation says {override}; "
-                                 "leave the option out")
+                raise ModelError(
+                    f"{self.path}: the checkpoint's buffers are of e3nn generation {self.generation}, --e3nn-generation says {override}; "
+                    "leave the option out"
+                )
             return override
         if self.generation is None:
-            raise ModelError(f"{self.path}: the e3nn generation cannot be told from the checkpoint's buffers; say it with --e3nn-generation "
-                             "0.3 (trained with e3nn 0.3.x), 0.4 (0.4.x) or '>=0.5'")
+            raise ModelError(
+                f"{self.path}: the e3nn generation cannot be told from the checkpoint's buffers; say it with --e3nn-generation "
+                "0.3 (trained with e3nn 0.3.x), 0.4 (0.4.x) or '>=0.5'"
+            )
         return self.generation
 
 
@@ -145,7 +150,9 @@ def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
         if fields.MODEL_CHECKPOINT in files and fields.MODEL_SOURCE in below:
             found.append(pathlib.Path(path))
     if not found:
-        raise ModelError(f"{root}: no DeepH-E3 model here or below; one holds {fields.MODEL_CHECKPOINT} and a folder {fields.MODEL_SOURCE}/")
+        raise ModelError(
+            f"{root}: no DeepH-E3 model here or below; one holds {fields.MODEL_CHECKPOINT} and a folder {fields.MODEL_SOURCE}/"
+        )
     return found
 
 
@@ -168,7 +175,9 @@ def _parse_build_model(path: pathlib.Path) -> NetConfig:
             required = {f.name for f in dataclasses.fields(NetConfig) if f.default is dataclasses.MISSING}
             extra, missing = sorted(set(values) - known), sorted(required - set(values))
             if extra or missing or node.args:
-                raise ModelError(f"{path}: Net(...) has " + ("unnamed arguments" if node.args else f"unknown arguments {extra} and lacks {missing}"))
+                raise ModelError(
+                    f"{path}: Net(...) has " + ("unnamed arguments" if node.args else f"unknown arguments {extra} and lacks {missing}")
+                )
             config = NetConfig(**values)
             config.check(str(path))
             return config
@@ -179,7 +188,9 @@ def _read_json(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path}: file not found; a DeepH-E3 model folder needs src/dataset_info.json and src/target_blocks.json") from None
+        raise ModelError(
+            f"{path}: file not found; a DeepH-E3 model folder needs src/dataset_info.json and src/target_blocks.json"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not valid JSON ({error})") from None
 
@@ -197,11 +208,15 @@ def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         text = str(error)
         if "Unsupported" in text or "GLOBAL" in text or "not an allowed" in text or "was not an allowed" in text:
-            raise ModelError(f"{path}: needs objects that are no tensors to be unpickled, which can run any code; refused. Save it again with "
-                             "plain tensors (torch.save of a state_dict)") from None
+            raise ModelError(
+                f"{path}: needs objects that are no tensors to be unpickled, which can run any code; refused. Save it again with "
+                "plain tensors (torch.save of a state_dict)"
+            ) from None
         raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read") from None
-    except Exception as error:          # the restricted unpickler trips over damaged files in every way
-        raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+    except Exception as error:  # the restricted unpickler trips over damaged files in every way
+        raise ModelError(
+            f"{path}: damaged, not a checkpoint that torch.load can read ({(str(error) or type(error).__name__).splitlines()[0]})"
+        ) from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ModelError(f"{path}: holds no 'state_dict'; this is no DeepH-E3 checkpoint")
     return checkpoint
@@ -221,15 +236,21 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     config = _parse_build_model(source / "build_model.py")
     info = _read_json(source / "dataset_info.json")
     try:
-        basis = Basis(tuple(int(z) for z in info["index_to_Z"]), tuple(tuple(int(l) for l in s) for s in info["orbital_types"]), bool(info["spinful"]))
+        basis = Basis(
+            tuple(int(z) for z in info["index_to_Z"]), tuple(tuple(int(l) for l in s) for s in info["orbital_types"]), bool(info["spinful"])
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{source / 'dataset_info.json'}: needs spinful, index_to_Z and orbital_types ({error})") from None
     high = max((l for shells in basis.orbital_types for l in shells), default=0)
     if high > 3:
-        raise ModelError(f"{source / 'dataset_info.json'}: a shell with l = {high}; the DeepH format defines an orbital order for l = 0 to 3 only")
+        raise ModelError(
+            f"{source / 'dataset_info.json'}: a shell with l = {high}; the DeepH format defines an orbital order for l = 0 to 3 only"
+        )
     targets = TargetBlocks.from_json(basis, _read_json(source / "target_blocks.json"), str(source / "target_blocks.json"))
     if len(basis.elements) != config.num_species or Irreps(config.irreps_out_edge) != targets.irreps(not config.no_parity):
-        raise ModelError(f"{source}: build_model.py, dataset_info.json and target_blocks.json do not belong together (elements or output irreps differ)")
+        raise ModelError(
+            f"{source}: build_model.py, dataset_info.json and target_blocks.json do not belong together (elements or output irreps differ)"
+        )
     checkpoint = load_checkpoint(folder / fields.MODEL_CHECKPOINT)
     state = checkpoint.pop("state_dict")
     bad = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
@@ -237,16 +258,29 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
         raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: '{bad[0]}' is no tensor")
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite values; the training diverged, "
-                             "use an earlier checkpoint")
+            raise ModelError(
+                f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite values; the training diverged, "
+                "use an earlier checkpoint"
+            )
     floating = [v.dtype for n, v in state.items() if v.is_floating_point() and n.endswith("weight") and v.numel()]
     ini = source / "train.ini"
-    return ModelFolder(folder, config, targets, state, detect_generation(state, str(folder / fields.MODEL_CHECKPOINT)),
-                       floating[0] if floating else torch.float32, int(checkpoint.get("epoch", -1)), float(checkpoint.get("val_loss", "nan")), checkpoint,
-                       ini.read_text(encoding="utf-8", errors="replace") if ini.is_file() else "")
+    return ModelFolder(
+        folder,
+        config,
+        targets,
+        state,
+        detect_generation(state, str(folder / fields.MODEL_CHECKPOINT)),
+        floating[0] if floating else torch.float32,
+        int(checkpoint.get("epoch", -1)),
+        float(checkpoint.get("val_loss", "nan")),
+        checkpoint,
+        ini.read_text(encoding="utf-8", errors="replace") if ini.is_file() else "",
+    )
 
 
-def write_model_folder(folder: str | os.PathLike[str], config: NetConfig, targets: TargetBlocks, checkpoint: dict[str, Any], train_ini: str) -> None:
+def write_model_folder(
+    folder: str | os.PathLike[str], config: NetConfig, targets: TargetBlocks, checkpoint: dict[str, Any], train_ini: str
+) -> None:
     """Write what DeepH-E3's training leaves: ``best_model.pkl`` and ``src/`` with the four files that evaluation reads.
 
     Args:
@@ -255,8 +289,25 @@ def write_model_folder(folder: str | os.PathLike[str], config: NetConfig, target
     folder = pathlib.Path(folder)
     source = folder / fields.MODEL_SOURCE
     basis = targets.basis
-    order = ("num_species", "irreps_embed_node", "irreps_edge_init", "irreps_sh", "irreps_mid_node", "irreps_post_node", "irreps_out_node", "irreps_mid_edge",
-             "irreps_post_edge", "irreps_out_edge", "num_block", "r_max", "use_sc", "no_parity", "use_sbf", "only_ij", "if_sort_irreps")
+    order = (
+        "num_species",
+        "irreps_embed_node",
+        "irreps_edge_init",
+        "irreps_sh",
+        "irreps_mid_node",
+        "irreps_post_node",
+        "irreps_out_node",
+        "irreps_mid_edge",
+        "irreps_post_edge",
+        "irreps_out_edge",
+        "num_block",
+        "r_max",
+        "use_sc",
+        "no_parity",
+        "use_sbf",
+        "only_ij",
+        "if_sort_irreps",
+    )
     order += tuple(f.name for f in dataclasses.fields(NetConfig) if f.name not in order and getattr(config, f.name) != f.default)
     lines = ",\n".join(f"    {name}={getattr(config, name)!r}" for name in order)
     write_text(source / "build_model.py", f"from deephe3_1 import Net\nnet = Net(\n{lines}\n)\n")

@@ -1,4 +1,5 @@
 """Two DeepH-E3 networks in a row: the second was trained on the residual of the first (the paper's S1_DeepHE3 + S2_DeepHE3)."""
+
 from __future__ import annotations
 
 import torch
@@ -21,8 +22,12 @@ class CascadedStage1(Stage1Provider):
         Raises:
             ModelError: they do not predict the same blocks in the same conventions.
         """
-        for what, a, b in (("target blocks", first.targets, second.targets), ("e3nn generations", first.generation, second.generation),
-                           ("floating types", first.dtype, second.dtype), ("parities", first.parity, second.parity)):
+        for what, a, b in (
+            ("target blocks", first.targets, second.targets),
+            ("e3nn generations", first.generation, second.generation),
+            ("floating types", first.dtype, second.dtype),
+            ("parities", first.parity, second.parity),
+        ):
             if a != b:
                 raise ModelError(f"{first.name} and {second.name} have different {what} and cannot be added")
         self.models = (first, second)

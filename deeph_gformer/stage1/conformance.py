@@ -1,4 +1,5 @@
 """Does a stage 1 keep what :class:`Stage1Provider` promises? Ships with the package, for third parties too."""
+
 from __future__ import annotations
 
 import math
@@ -73,10 +74,18 @@ def _outputs_gap(a: Stage1Output, b: Stage1Output) -> float:
 def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> Finding:
     wrong = []
     if len(out.node) != len(provider.node_irreps) or len(out.edge) != len(provider.edge_irreps) or not out.node:
-        wrong.append(f"{len(out.node)} node and {len(out.edge)} edge groups, {len(provider.node_irreps)} and {len(provider.edge_irreps)} announced")
-    for kind, rows, tensors, irreps in (("node", graph.nodes, out.node, provider.node_irreps), ("edge", graph.edges, out.edge, provider.edge_irreps)):
-        wrong += [f"{kind} irreps of group {p}: {tuple(t.shape)} instead of {(rows, i.dim)}" for p, (t, i) in enumerate(zip(tensors, irreps))
-                  if t.shape != (rows, i.dim)]
+        wrong.append(
+            f"{len(out.node)} node and {len(out.edge)} edge groups, {len(provider.node_irreps)} and {len(provider.edge_irreps)} announced"
+        )
+    for kind, rows, tensors, irreps in (
+        ("node", graph.nodes, out.node, provider.node_irreps),
+        ("edge", graph.edges, out.edge, provider.edge_irreps),
+    ):
+        wrong += [
+            f"{kind} irreps of group {p}: {tuple(t.shape)} instead of {(rows, i.dim)}"
+            for p, (t, i) in enumerate(zip(tensors, irreps))
+            if t.shape != (rows, i.dim)
+        ]
     width = provider.targets.irreps().dim
     if out.direct_sum.shape != (graph.edges, width):
         wrong.append(f"direct sum: {tuple(out.direct_sum.shape)} instead of {(graph.edges, width)}")
@@ -100,24 +109,33 @@ def _matrix(provider: Stage1Provider, graph: Graph, direct_sum: Tensor) -> Block
 
 def _equivariance(provider: Stage1Provider, graph: Graph, out: Stage1Output, rotation: Tensor, name: str, limit: float) -> list[Finding]:
     turned = provider(rotate_graph(graph, rotation))
-    features = max((_gap(t, rotate_irreps(o, i, rotation)) for t, o, i in zip((*turned.node, *turned.edge), (*out.node, *out.edge),
-                                                                             (*provider.node_irreps, *provider.edge_irreps))), default=math.inf)
+    features = max(
+        (
+            _gap(t, rotate_irreps(o, i, rotation))
+            for t, o, i in zip((*turned.node, *turned.edge), (*out.node, *out.edge), (*provider.node_irreps, *provider.edge_irreps))
+        ),
+        default=math.inf,
+    )
     sums = _gap(turned.direct_sum, rotate_irreps(out.direct_sum, provider.targets.irreps(provider.parity), rotation))
     expected = rotate_blocks(_matrix(provider, graph, out.direct_sum), provider.targets.basis, graph.node_type.cpu().numpy(), rotation)
     got = _matrix(provider, graph, turned.direct_sum)
     blocks = float(np.abs(got.values - expected.values).max() / max(float(np.abs(expected.values).max()), 1e-30))
-    return [Finding(f"{what} under {name}", error <= limit, error, limit)
-            for what, error in (("irreps", features), ("direct sum", sums), ("blocks in legacy order", blocks))]
+    return [
+        Finding(f"{what} under {name}", error <= limit, error, limit)
+        for what, error in (("irreps", features), ("direct sum", sums), ("blocks in legacy order", blocks))
+    ]
 
 
 def _batch_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output, rotation: Tensor) -> float:
     """The graph behind another one in a batch gives what it gives alone."""
     both = provider(batch_graphs([rotate_graph(graph, rotation), graph]))
     pairs = zip((*both.node, *both.edge, both.direct_sum), (*out.node, *out.edge, out.direct_sum))
-    return max(_gap(t[-len(o):], o) for t, o in pairs)
+    return max(_gap(t[-len(o) :], o) for t, o in pairs)
 
 
-def check_provider(provider: Stage1Provider, graph: Graph | None = None, rotations: int = 3, seed: int = 0, strict: bool = True) -> list[Finding]:
+def check_provider(
+    provider: Stage1Provider, graph: Graph | None = None, rotations: int = 3, seed: int = 0, strict: bool = True
+) -> list[Finding]:
     """Check every promise of the interface.
 
     Args:
@@ -155,6 +173,7 @@ def check_provider(provider: Stage1Provider, graph: Graph | None = None, rotatio
         def check() -> Finding:
             error = other()
             return Finding(name, error <= bound, error, bound)
+
         attempt(name, check)
 
     repeated("determinism", lambda: _outputs_gap(provider(graph), out), exact)

@@ -1,4 +1,5 @@
 """Several models of one ``trained_model_dir``, each predicting some blocks, as one stage 1."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -33,18 +34,25 @@ class MergedStage1(Stage1Provider):
             raise ModelError("no models to merge")
         first = models[0]
         for other in models[1:]:
-            for what, a, b in (("e3nn generations", first.generation, other.generation), ("floating types", first.dtype, other.dtype),
-                               ("elements, orbitals or spin", first.targets.basis, other.targets.basis)):
+            for what, a, b in (
+                ("e3nn generations", first.generation, other.generation),
+                ("floating types", first.dtype, other.dtype),
+                ("elements, orbitals or spin", first.targets.basis, other.targets.basis),
+            ):
                 if a != b:
-                    raise ModelError(f"models of different {what} cannot be merged: {first.name} ({a}) and {other.name} ({b}); keep them in separate folders")
+                    raise ModelError(
+                        f"models of different {what} cannot be merged: {first.name} ({a}) and {other.name} ({b}); keep them in separate folders"
+                    )
         owner: dict[tuple[tuple[int, int], tuple[int, int]], str] = {}
         for model in models:
             for channel in model.targets.blocks:
                 for pair, shells in channel.items():
                     if owner.setdefault((pair, shells), model.name) != model.name:
                         z = [first.targets.basis.elements[n] for n in pair]
-                        raise ModelError(f"{owner[pair, shells]} and {model.name} both predict shells {list(shells)} of elements {z}; "
-                                         "name one of them instead of their folder")
+                        raise ModelError(
+                            f"{owner[pair, shells]} and {model.name} both predict shells {list(shells)} of elements {z}; "
+                            "name one of them instead of their folder"
+                        )
         self.models = tuple(models)
         self.targets = TargetBlocks(first.targets.basis, tuple(channel for model in models for channel in model.targets.blocks))
         self.generation, self.dtype, self.fill_missing = first.generation, first.dtype, fill_missing
@@ -54,7 +62,7 @@ class MergedStage1(Stage1Provider):
         self.node_irreps = tuple(sum((m.node_irreps[p - groups] for m in models), Irreps([])) for p in range(groups))
         self.edge_irreps = tuple(sum((m.edge_irreps[p - groups] for m in models), Irreps([])) for p in range(groups))
         for model in models:
-            model.fill_missing = 0.0        # completeness is a matter of all of them together
+            model.fill_missing = 0.0  # completeness is a matter of all of them together
 
     def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
         """See :meth:`Stage1Provider.forward`."""

@@ -4,6 +4,7 @@ The clone is imported under a private package name, module by module, so neither
 the user imports elsewhere is touched. torch_scatter, which today's torch has no build of, is stood in for during that import only; the normalisation
 of the checkpoint's e3nn generation is set inside the private copy only. The model folder's own Python is never run.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -48,10 +49,14 @@ def find_deephe3(root: str | os.PathLike[str] | None = None) -> pathlib.Path:
         for folder in (pathlib.Path(given) / "deephe3", pathlib.Path(given)):
             if (folder / "model.py").is_file() and (folder / "e3modules.py").is_file():
                 return folder.resolve()
-        raise ConfigError(f"{given}: no clone of DeepH-E3 (it would hold deephe3/model.py); give its folder with --deephe3-root or DEEPHE3_ROOT")
+        raise ConfigError(
+            f"{given}: no clone of DeepH-E3 (it would hold deephe3/model.py); give its folder with --deephe3-root or DEEPHE3_ROOT"
+        )
     spec = importlib.util.find_spec("deephe3")
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError("the official backend needs DeepH-E3: clone it and give its folder with --deephe3-root or DEEPHE3_ROOT, or use --backend embedded")
+        raise ConfigError(
+            "the official backend needs DeepH-E3: clone it and give its folder with --deephe3-root or DEEPHE3_ROOT, or use --backend embedded"
+        )
     return pathlib.Path(next(iter(spec.submodule_search_locations))).resolve()
 
 
@@ -66,7 +71,9 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _scatter(src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None, reduce: str = "sum") -> Tensor:
+def _scatter(
+    src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None, reduce: str = "sum"
+) -> Tensor:
     """What DeepH-E3 uses of ``torch_scatter.scatter``."""
     from torch_geometric.utils import scatter
 
@@ -112,7 +119,9 @@ def official_modules(folder: pathlib.Path, generation: Generation) -> types.Simp
             model = importlib.import_module(f"{package}.model")
             e3modules = importlib.import_module(f"{package}.e3modules")
         except Exception as error:
-            raise ModelError(f"{folder}: DeepH-E3 cannot be imported on this stack ({type(error).__name__}: {error}); use the embedded backend") from error
+            raise ModelError(
+                f"{folder}: DeepH-E3 cannot be imported on this stack ({type(error).__name__}: {error}); use the embedded backend"
+            ) from error
         finally:
             for name in [n for n in sys.modules if n == package or n.startswith(package + ".")]:
                 del sys.modules[name]
@@ -154,7 +163,7 @@ def official_net(config: NetConfig, generation: Generation, dtype: torch.dtype, 
         except (AssertionError, ValueError) as error:
             raise ModelError(f"DeepH-E3 refuses this network: {error}") from error
     if config.use_sbf:
-        net.sh.dtype = dtype          # its default is the type that was in force when the module was imported
+        net.sh.dtype = dtype  # its default is the type that was in force when the module was imported
     return net
 
 
@@ -198,7 +207,7 @@ class _Batch:
 
     def __init__(self, graph: Graph) -> None:
         self.x, self.edge_index = graph.node_type, graph.edge_index
-        self.edge_attr = torch.cat([graph.edge_length[:, None], graph.edge_vector], dim=1)        # length, x, y, z | Å
+        self.edge_attr = torch.cat([graph.edge_length[:, None], graph.edge_vector], dim=1)  # length, x, y, z | Å
         self.batch = graph.node_batch
 
     def __getitem__(self, name: str) -> Tensor:
@@ -213,8 +222,15 @@ class OfficialStage1(Stage1Provider):
         net: DeepH-E3's ``Net``. folder: what it was read from.
     """
 
-    def __init__(self, folder: ModelFolder | str | os.PathLike[str], deephe3_root: str | os.PathLike[str] | None = None, generation: Generation | None = None,
-                 device: torch.device | str = "cpu", dtype: torch.dtype | None = None, fill_missing: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: ModelFolder | str | os.PathLike[str],
+        deephe3_root: str | os.PathLike[str] | None = None,
+        generation: Generation | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        fill_missing: float | None = None,
+    ) -> None:
         """
         Args:
             folder: a DeepH-E3 model folder, or what :func:`read_model_folder` made of it. deephe3_root: see :func:`find_deephe3`.

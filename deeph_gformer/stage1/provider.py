@@ -1,4 +1,5 @@
 """The interface of stage 1: a frozen network that gives irreps of every encoder group and the direct-sum Hamiltonian."""
+
 from __future__ import annotations
 
 import abc
@@ -75,8 +76,10 @@ class Stage1Provider(abc.ABC):
         missing = [text for text in self.targets.missing() if f"{text.partition(':')[0]}:" in present]
         if missing:
             listed = "; ".join(missing[:12]) + (f"; and {len(missing) - 12} more" if len(missing) > 12 else "")
-            raise ModelError(f"{self.name}: {len(missing)} blocks of this structure are not predicted ({listed}); add the models that predict them to the "
-                             "folder, or write zeros with --fill-missing 0")
+            raise ModelError(
+                f"{self.name}: {len(missing)} blocks of this structure are not predicted ({listed}); add the models that predict them to the "
+                "folder, or write zeros with --fill-missing 0"
+            )
 
     def assembly(self) -> DirectSumToProduct:
         """The DStoDP that fits this network."""
@@ -97,5 +100,7 @@ class Stage1Provider(abc.ABC):
 
         basis = self.targets.basis
         shells = ", ".join(f"{chemical_symbols[z]} {list(s)}" for z, s in zip(basis.elements, basis.orbital_types))
-        return (f"{type(self).__name__}({self.name}: {shells}, spinful={basis.spinful}, {len(self.node_irreps)} encoder groups, "
-                f"{len(self.targets.blocks)} target blocks, {str(self.dtype).removeprefix('torch.')}, e3nn generation {self.generation})")
+        return (
+            f"{type(self).__name__}({self.name}: {shells}, spinful={basis.spinful}, {len(self.node_irreps)} encoder groups, "
+            f"{len(self.targets.blocks)} target blocks, {str(self.dtype).removeprefix('torch.')}, e3nn generation {self.generation})"
+        )

@@ -1,4 +1,5 @@
 """Batches of labelled structures for both stages, and the cache of stage 1's features."""
+
 from __future__ import annotations
 
 import pathlib
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
+
         def move(value: Any) -> Any:
             if isinstance(value, (Tensor, Graph)):
                 return value.to(device)
@@ -99,7 +101,10 @@ class FeatureCache:
             node, edge, direct_sum = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return Irrep1(tuple(node), tuple(edge)) if self.features else None, direct_sum
         out = self.stage1(sample.graph, features=self.features)
-        entry = (Irrep1(tuple(t.cpu() for t in out.node), tuple(t.cpu() for t in out.edge)) if self.features else None, out.direct_sum.cpu())
+        entry = (
+            Irrep1(tuple(t.cpu() for t in out.node), tuple(t.cpu() for t in out.edge)) if self.features else None,
+            out.direct_sum.cpu(),
+        )
         if self.mode == "ram":
             self._kept[key] = entry
         elif path is not None:
@@ -115,16 +120,39 @@ def collate(samples: Sequence[Sample], entries: Sequence[tuple[Irrep1 | None, Te
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist()
     features, sums = None, None
     if entries[0][0] is not None:
-        features = Irrep1(*(tuple(torch.cat([getattr(e[0], part)[p] for e in entries]) for p in range(len(getattr(entries[0][0], part)))) for part in ("node", "edge")))
+        features = Irrep1(
+            *(
+                tuple(torch.cat([getattr(e[0], part)[p] for e in entries]) for p in range(len(getattr(entries[0][0], part))))
+                for part in ("node", "edge")
+            )
+        )
     if entries[0][1] is not None:
         sums = torch.cat([e[1] for e in entries])
-    joined = Triplets(torch.cat([t.edge_j + s for t, s in zip(triplets, starts)]), torch.cat([t.edge_k + s for t, s in zip(triplets, starts)]),
-                      torch.cat([t.cosine for t in triplets]))
-    return Batch(batch_graphs([s.graph for s in samples]), torch.cat([s.label for s in samples]), torch.cat([s.mask for s in samples]),
-                 torch.cat([s.partner + n for s, n in zip(samples, starts)]), features, sums, joined, tuple(sizes))
+    joined = Triplets(
+        torch.cat([t.edge_j + s for t, s in zip(triplets, starts)]),
+        torch.cat([t.edge_k + s for t, s in zip(triplets, starts)]),
+        torch.cat([t.cosine for t in triplets]),
+    )
+    return Batch(
+        batch_graphs([s.graph for s in samples]),
+        torch.cat([s.label for s in samples]),
+        torch.cat([s.mask for s in samples]),
+        torch.cat([s.partner + n for s, n in zip(samples, starts)]),
+        features,
+        sums,
+        joined,
+        tuple(sizes),
+    )
 
 
-def rotate_batch(batch: Batch, to_product: DirectSumToProduct, node_irreps: Sequence[Any], edge_irreps: Sequence[Any], irreps_out: Any, seed: tuple[int, ...]) -> Batch:
+def rotate_batch(
+    batch: Batch,
+    to_product: DirectSumToProduct,
+    node_irreps: Sequence[Any],
+    edge_irreps: Sequence[Any],
+    irreps_out: Any,
+    seed: tuple[int, ...],
+) -> Batch:
     """The batch in random axes: vectors turned, stage-1 irreps, direct sums and labels by Wigner-D (exact, stage 1 is not run again).
 
     Args:
@@ -137,8 +165,10 @@ def rotate_batch(batch: Batch, to_product: DirectSumToProduct, node_irreps: Sequ
     turned = rotate_flat(to_product.inverse(batch.label), irreps_out, blocks)
     features = batch.features
     if features is not None:
-        features = Irrep1(tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, node_irreps)),
-                          tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, edge_irreps)))
+        features = Irrep1(
+            tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, node_irreps)),
+            tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, edge_irreps)),
+        )
     sums = None if batch.direct_sum is None else rotate_flat(batch.direct_sum, irreps_out, blocks)
     return batch._replace(graph=rotate_graph(batch.graph, rotation), label=to_product(turned), features=features, direct_sum=sums)
 

@@ -1,4 +1,5 @@
 """The Lightning module of both stages: masked loss in the direct-product state, validation in meV."""
+
 from __future__ import annotations
 
 import math
@@ -83,7 +84,9 @@ class HamiltonianTask(pl.LightningModule):
         if self.start_optimizer is not None:
             optimizer.load_state_dict({"state": self.start_optimizer["state"], "param_groups": optimizer.state_dict()["param_groups"]})
         if s.schedule == "plateau":
-            scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=s.plateau_patience, min_lr=s.min_learning_rate)
+            scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, factor=0.5, patience=s.plateau_patience, min_lr=s.min_learning_rate
+            )
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val_mae_meV"}}
         floor = s.min_learning_rate / s.learning_rate
 
@@ -93,7 +96,10 @@ class HamiltonianTask(pl.LightningModule):
                 return warm
             return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.steps)))))
 
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"},
+        }
 
 
 class Stage1Task(HamiltonianTask):
@@ -135,7 +141,9 @@ class Stage2Task(HamiltonianTask):
         """(Stage 1 plus) correction minus label."""
         if self.settings.rotate and self.training:
             net = self.network
-            batch = rotate_batch(batch, self.to_product, net.node_irreps, net.edge_irreps, net.irreps_out, (self.settings.seed, self.global_step))
+            batch = rotate_batch(
+                batch, self.to_product, net.node_irreps, net.edge_irreps, net.irreps_out, (self.settings.seed, self.global_step)
+            )
             if self.first is not None:
                 batch = batch._replace(direct_sum=self.first.to(batch.label.device)(batch.graph, features=False).direct_sum)
         features = None if batch.features is None else batch.features._replace(direct_sum=batch.direct_sum)

@@ -1,4 +1,5 @@
 """One training run on a task: loaders, Lightning trainer, logs, checkpoints, resume."""
+
 from __future__ import annotations
 
 import json
@@ -41,11 +42,19 @@ def open_run(output: str | os.PathLike[str], config: Any, resume: bool) -> pathl
         if not path.is_file():
             raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
         old = read_json(path)
-        differs = sorted(f"{k}.{j}" if isinstance(mine.get(k), dict) else k for k in old for j in (old[k] if isinstance(old[k], dict) else [""])
-                         if (mine.get(k, {}).get(j) != old[k][j] if isinstance(old[k], dict) and isinstance(mine.get(k), dict) else mine.get(k) != old[k]))
+        differs = sorted(
+            f"{k}.{j}" if isinstance(mine.get(k), dict) else k
+            for k in old
+            for j in (old[k] if isinstance(old[k], dict) else [""])
+            if (
+                mine.get(k, {}).get(j) != old[k][j] if isinstance(old[k], dict) and isinstance(mine.get(k), dict) else mine.get(k) != old[k]
+            )
+        )
         differs = [d for d in dict.fromkeys(differs) if d not in ("training.epochs", "training.threads", "training.device", "output")]
         if differs:
-            raise ConfigError(f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output")
+            raise ConfigError(
+                f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output"
+            )
     elif path.exists():
         raise ConfigError(f"{folder}: holds a run already; --resume continues it, or choose another --output")
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +62,14 @@ def open_run(output: str | os.PathLike[str], config: Any, resume: bool) -> pathl
     return folder
 
 
-def loaders(train: Sequence[Any], val: Sequence[Any], join: Callable[[list[Any]], Batch], settings: TrainingConfig) -> tuple[DataLoader, DataLoader]:
+def loaders(
+    train: Sequence[Any], val: Sequence[Any], join: Callable[[list[Any]], Batch], settings: TrainingConfig
+) -> tuple[DataLoader, DataLoader]:
     """Shuffled training batches (reproducible per epoch) and one-structure validation batches."""
-    return (DataLoader(train, batch_size=settings.batch_size, sampler=EpochSampler(len(train), settings.seed), collate_fn=join),  # type: ignore[arg-type]
-            DataLoader(val, batch_size=1, collate_fn=join))  # type: ignore[arg-type]
+    return (
+        DataLoader(train, batch_size=settings.batch_size, sampler=EpochSampler(len(train), settings.seed), collate_fn=join),  # type: ignore[arg-type]
+        DataLoader(val, batch_size=1, collate_fn=join),
+    )  # type: ignore[arg-type]
 
 
 class EpochLine(Callback):
@@ -82,8 +95,11 @@ class EpochLine(Callback):
         if trainer.is_global_zero and (trainer.current_epoch % self.every == 0 or last):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             ratio = f" | {value / self.reference:.3f} of stage 1" if self.reference else ""
-            print(f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
-                  f"val {value:9.4f} meV | best {self.best:9.4f} meV{ratio}", flush=True)
+            print(
+                f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
+                f"val {value:9.4f} meV | best {self.best:9.4f} meV{ratio}",
+                flush=True,
+            )
 
 
 class PlateauStop(Callback):
@@ -98,8 +114,18 @@ class PlateauStop(Callback):
             trainer.should_stop = True
 
 
-def fit(task: HamiltonianTask, train: DataLoader, val: DataLoader, folder: pathlib.Path, settings: TrainingConfig, *, resume: bool = False,
-        reference: float | None = None, every: int = 1, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+def fit(
+    task: HamiltonianTask,
+    train: DataLoader,
+    val: DataLoader,
+    folder: pathlib.Path,
+    settings: TrainingConfig,
+    *,
+    resume: bool = False,
+    reference: float | None = None,
+    every: int = 1,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
     """Train, keep the best and the last state, and load the best weights into ``task.network``.
 
     Args:
@@ -126,14 +152,23 @@ def fit(task: HamiltonianTask, train: DataLoader, val: DataLoader, folder: pathl
     if settings.ema:
         from lightning.pytorch.callbacks import EMAWeightAveraging
 
-        hooks.append(EMAWeightAveraging(decay=settings.ema, use_buffers=False))     # buffers are indices and units, never averaged
+        hooks.append(EMAWeightAveraging(decay=settings.ema, use_buffers=False))  # buffers are indices and units, never averaged
     if settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
     trainer = pl.Trainer(
-        max_epochs=settings.epochs, accelerator=device.type if device.type != "cuda" else "gpu", devices=settings.devices,
+        max_epochs=settings.epochs,
+        accelerator=device.type if device.type != "cuda" else "gpu",
+        devices=settings.devices,
         logger=[TensorBoardLogger(folder, "logs", "tensorboard"), CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100)],
-        callbacks=hooks, gradient_clip_val=settings.gradient_clip or None, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        log_every_n_steps=10**9, precision="bf16-mixed" if settings.precision == "bf16-mixed" else None, use_distributed_sampler=settings.devices > 1)
+        callbacks=hooks,
+        gradient_clip_val=settings.gradient_clip or None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=10**9,
+        precision="bf16-mixed" if settings.precision == "bf16-mixed" else None,
+        use_distributed_sampler=settings.devices > 1,
+    )
     last = folder / "checkpoints" / f"{LAST}.ckpt"
     if resume and not last.is_file():
         raise ConfigError(f"{last}: not there, so there is nothing to resume; start without --resume into another output")
@@ -141,7 +176,9 @@ def fit(task: HamiltonianTask, train: DataLoader, val: DataLoader, folder: pathl
     try:
         trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
     except torch.OutOfMemoryError:
-        raise ConfigError("out of memory: lower training.batch_size, model.width or model.gated_channels, or set data.cache to disk") from None
+        raise ConfigError(
+            "out of memory: lower training.batch_size, model.width or model.gated_channels, or set data.cache to disk"
+        ) from None
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = folder / "checkpoints" / f"{BEST}.ckpt"

@@ -1,4 +1,5 @@
 """``deeph-gformer train-stage1``: DeepH-E3's network on the embedded engine, saved as a DeepH-E3 model folder."""
+
 from __future__ import annotations
 
 import io
@@ -44,8 +45,11 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
     parity = not config.ignore_parity
     try:
         mid, embed = Irreps(config.irreps_mid), Irreps(config.irreps_embed)
-        sh = Irreps(config.spherical_basis_irreps) if config.spherical_basis_irreps else Irreps(
-            [(1, (l, (-1) ** l if parity else 1)) for l in range(config.spherical_harmonics_lmax + 1)])
+        sh = (
+            Irreps(config.spherical_basis_irreps)
+            if config.spherical_basis_irreps
+            else Irreps([(1, (l, (-1) ** l if parity else 1)) for l in range(config.spherical_harmonics_lmax + 1)])
+        )
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"irreps of the stage-1 network do not parse: {error}") from None
     if any(ir.l or ir.p != 1 for _, ir in embed):
@@ -54,18 +58,34 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
     post_edge = out.sort().irreps.simplify()
     post_node = mid
     reach = {(l, p1 * p2) for _, (l1, p1) in mid for _, (l2, p2) in sh for l in range(abs(l1 - l2), l1 + l2 + 1)}
-    for _, ir in post_edge:                                     # unnatural parities (spin-orbit) may need a node irrep that mid lacks
+    for _, ir in post_edge:  # unnatural parities (spin-orbit) may need a node irrep that mid lacks
         made = {(l, p1 * p2) for _, (l1, p1) in post_node for _, (l2, p2) in sh for l in range(abs(l1 - l2), l1 + l2 + 1)}
         if (ir.l, ir.p) in made:
             continue
         helpers = [(l, ir.p * p2) for _, (l2, p2) in sh for l in range(abs(ir.l - l2), ir.l + l2 + 1) if (l, ir.p * p2) in reach]
         if not helpers:
-            raise ConfigError(f"irreps_mid = {config.irreps_mid} with these harmonics cannot produce {ir}, which the orbitals need; raise their l")
+            raise ConfigError(
+                f"irreps_mid = {config.irreps_mid} with these harmonics cannot produce {ir}, which the orbitals need; raise their l"
+            )
         l, p = min(helpers)
         same = [mul for mul, other in mid if other.l == l]
         post_node = post_node + Irreps([(same[0] if same else mid[-1].mul, (l, p))])
-    return NetConfig(len(targets.basis.elements), str(embed), str(embed), str(sh), str(mid), str(post_node), "1x0e", str(mid), str(post_edge), str(out),
-                     config.num_blocks, config.cutoff_radius, no_parity=config.ignore_parity, use_sbf=bool(config.spherical_basis_irreps))
+    return NetConfig(
+        len(targets.basis.elements),
+        str(embed),
+        str(embed),
+        str(sh),
+        str(mid),
+        str(post_node),
+        "1x0e",
+        str(mid),
+        str(post_edge),
+        str(out),
+        config.num_blocks,
+        config.cutoff_radius,
+        no_parity=config.ignore_parity,
+        use_sbf=bool(config.spherical_basis_irreps),
+    )
 
 
 def train_ini(config: TrainStage1Config) -> str:
@@ -73,24 +93,76 @@ def train_ini(config: TrainStage1Config) -> str:
     m, t = config.model, config.training
     parser = ConfigParser()
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser["basic"] = {"device": "cpu", "dtype": "float" if config.dtype == "float32" else "double", "save_dir": "", "additional_folder_name": "",
-                       "simplified_output": "True", "seed": str(t.seed), "checkpoint_dir": "", "use_new_hypp": "True"}
-    parser["data"] = {"graph_dir": "", "DFT_data_dir": "", "processed_data_dir": "", "save_graph_dir": "", "target_data": "hamiltonian",
-                      "dataset_name": "deeph_gformer", "get_overlap": "False"}
-    parser["train"] = {"num_epoch": str(t.epochs), "batch_size": str(t.batch_size), "extra_validation": "[]", "extra_val_test_only": "True",
-                       "train_ratio": str(config.data.train_ratio), "val_ratio": str(config.data.val_ratio),
-                       "test_ratio": str(round(1 - config.data.train_ratio - config.data.val_ratio, 6)), "train_size": "-1", "val_size": "-1", "test_size": "-1",
-                       "min_lr": str(t.min_learning_rate)}
-    parser["hyperparameters"] = {"learning_rate": str(t.learning_rate), "Adam_betas": str(tuple(t.betas)), "scheduler_type": "0", "scheduler_params": "",
-                                 "revert_decay_patience": "20", "revert_decay_rate": "0.8"}
-    parser["target"] = {"target": "hamiltonian", "target_blocks_type": m.target_blocks_type, "target_blocks": str(list(m.target_blocks)) if m.target_blocks else "",
-                        "selected_element_pairs": str(list(m.selected_element_pairs)) if m.selected_element_pairs else "", "convert_net_out": "False"}
-    parser["network"] = {"cutoff_radius": str(m.cutoff_radius), "only_ij": "False",
-                         "spherical_harmonics_lmax": "" if m.spherical_basis_irreps else str(m.spherical_harmonics_lmax),
-                         "spherical_basis_irreps": m.spherical_basis_irreps, "irreps_embed": m.irreps_embed, "irreps_mid": m.irreps_mid,
-                         "num_blocks": str(m.num_blocks), "ignore_parity": str(m.ignore_parity),
-                         **dict.fromkeys(("irreps_embed_node", "irreps_edge_init", "irreps_mid_node", "irreps_post_node", "irreps_out_node", "irreps_mid_edge",
-                                          "irreps_post_edge", "out_irreps"), "")}
+    parser["basic"] = {
+        "device": "cpu",
+        "dtype": "float" if config.dtype == "float32" else "double",
+        "save_dir": "",
+        "additional_folder_name": "",
+        "simplified_output": "True",
+        "seed": str(t.seed),
+        "checkpoint_dir": "",
+        "use_new_hypp": "True",
+    }
+    parser["data"] = {
+        "graph_dir": "",
+        "DFT_data_dir": "",
+        "processed_data_dir": "",
+        "save_graph_dir": "",
+        "target_data": "hamiltonian",
+        "dataset_name": "deeph_gformer",
+        "get_overlap": "False",
+    }
+    parser["train"] = {
+        "num_epoch": str(t.epochs),
+        "batch_size": str(t.batch_size),
+        "extra_validation": "[]",
+        "extra_val_test_only": "True",
+        "train_ratio": str(config.data.train_ratio),
+        "val_ratio": str(config.data.val_ratio),
+        "test_ratio": str(round(1 - config.data.train_ratio - config.data.val_ratio, 6)),
+        "train_size": "-1",
+        "val_size": "-1",
+        "test_size": "-1",
+        "min_lr": str(t.min_learning_rate),
+    }
+    parser["hyperparameters"] = {
+        "learning_rate": str(t.learning_rate),
+        "Adam_betas": str(tuple(t.betas)),
+        "scheduler_type": "0",
+        "scheduler_params": "",
+        "revert_decay_patience": "20",
+        "revert_decay_rate": "0.8",
+    }
+    parser["target"] = {
+        "target": "hamiltonian",
+        "target_blocks_type": m.target_blocks_type,
+        "target_blocks": str(list(m.target_blocks)) if m.target_blocks else "",
+        "selected_element_pairs": str(list(m.selected_element_pairs)) if m.selected_element_pairs else "",
+        "convert_net_out": "False",
+    }
+    parser["network"] = {
+        "cutoff_radius": str(m.cutoff_radius),
+        "only_ij": "False",
+        "spherical_harmonics_lmax": "" if m.spherical_basis_irreps else str(m.spherical_harmonics_lmax),
+        "spherical_basis_irreps": m.spherical_basis_irreps,
+        "irreps_embed": m.irreps_embed,
+        "irreps_mid": m.irreps_mid,
+        "num_blocks": str(m.num_blocks),
+        "ignore_parity": str(m.ignore_parity),
+        **dict.fromkeys(
+            (
+                "irreps_embed_node",
+                "irreps_edge_init",
+                "irreps_mid_node",
+                "irreps_post_node",
+                "irreps_out_node",
+                "irreps_mid_edge",
+                "irreps_post_edge",
+                "out_irreps",
+            ),
+            "",
+        ),
+    }
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
@@ -116,18 +188,42 @@ class SaveModelFolder(Callback):
         if trainer.is_global_zero and value < self.best:
             self.best = value
             loss = float(trainer.callback_metrics["val_mse_eV2"])
-            save_stage1(self.folder, module.network, self.config, self.targets, self.ini, trainer.current_epoch, loss, trainer.optimizers[0].state_dict())  # type: ignore[arg-type]
+            save_stage1(
+                self.folder,
+                module.network,
+                self.config,
+                self.targets,
+                self.ini,
+                trainer.current_epoch,
+                loss,
+                trainer.optimizers[0].state_dict(),
+            )  # type: ignore[arg-type]
 
 
-def save_stage1(folder: str | os.PathLike[str], net: DeepHE3Net, config: NetConfig, targets: TargetBlocks, ini: str, epoch: int, loss: float,
-                optimizer: dict[str, Any] | None) -> None:
+def save_stage1(
+    folder: str | os.PathLike[str],
+    net: DeepHE3Net,
+    config: NetConfig,
+    targets: TargetBlocks,
+    ini: str,
+    epoch: int,
+    loss: float,
+    optimizer: dict[str, Any] | None,
+) -> None:
     """Write a model folder that DeepH-E3 and this package load."""
-    checkpoint = {"epoch": epoch, "val_loss": loss, "state_dict": official_state(net), "scheduler_state_dict": {},
-                  "optimizer_state_dict": export_optimizer(net, optimizer) if optimizer else {}}
+    checkpoint = {
+        "epoch": epoch,
+        "val_loss": loss,
+        "state_dict": official_state(net),
+        "scheduler_state_dict": {},
+        "optimizer_state_dict": export_optimizer(net, optimizer) if optimizer else {},
+    }
     write_model_folder(folder, config, targets, checkpoint, ini)
 
 
-def _start(config: TrainStage1Config, basis: Basis, continue_from: str | None, generation: Generation) -> tuple[DeepHE3Net, NetConfig, TargetBlocks, ModelFolder | None]:
+def _start(
+    config: TrainStage1Config, basis: Basis, continue_from: str | None, generation: Generation
+) -> tuple[DeepHE3Net, NetConfig, TargetBlocks, ModelFolder | None]:
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     if continue_from:
         old = read_model_folder(continue_from)
@@ -145,8 +241,15 @@ def _start(config: TrainStage1Config, basis: Basis, continue_from: str | None, g
     return net, arguments, targets, None
 
 
-def train_stage1(config: TrainStage1Config, *, resume: bool = False, continue_from: str | None = None, generation: Generation = ">=0.5", every: int = 1,
-                 first: Stage1Provider | None = None) -> dict[str, Any]:
+def train_stage1(
+    config: TrainStage1Config,
+    *,
+    resume: bool = False,
+    continue_from: str | None = None,
+    generation: Generation = ">=0.5",
+    every: int = 1,
+    first: Stage1Provider | None = None,
+) -> dict[str, Any]:
     """Train a DeepH-E3 network; the best state so far is always in ``<output>/model`` as a DeepH-E3 model folder.
 
     Args:
@@ -169,9 +272,11 @@ def train_stage1(config: TrainStage1Config, *, resume: bool = False, continue_fr
     basis = basis_of([*splits["train"], *splits["val"]])
     net, arguments, targets, old = _start(config, basis, continue_from, generation if first is None else first.generation)
     if first is not None and (first.targets != targets or first.parity != (not arguments.no_parity)):
-        raise ModelError(f"{first.name}: predicts other blocks than the network that is to learn its residual; model.target_blocks_type and ignore_parity "
-                         "have to agree")
-    if first is not None and old is None:                       # starts where the first network is, as the GFormer does
+        raise ModelError(
+            f"{first.name}: predicts other blocks than the network that is to learn its residual; model.target_blocks_type and ignore_parity "
+            "have to agree"
+        )
+    if first is not None and old is None:  # starts where the first network is, as the GFormer does
         torch.nn.init.zeros_(net.lin_edge.weight)
     folder = open_run(config.output, config, resume)
     write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
@@ -188,10 +293,22 @@ def train_stage1(config: TrainStage1Config, *, resume: bool = False, continue_fr
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     parameters = sum(p.numel() for p in net.parameters())
-    print(f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in samples['train']):,} training edges; "
-          f"network {arguments.irreps_mid_node}, {parameters:,} parameters", flush=True)
+    print(
+        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in samples['train']):,} training edges; "
+        f"network {arguments.irreps_mid_node}, {parameters:,} parameters",
+        flush=True,
+    )
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
-    result = fit(task, train, val, folder, settings, resume=resume, every=every, callbacks=[SaveModelFolder(folder / "model", arguments, targets, ini)])
+    result = fit(
+        task,
+        train,
+        val,
+        folder,
+        settings,
+        resume=resume,
+        every=every,
+        callbacks=[SaveModelFolder(folder / "model", arguments, targets, ini)],
+    )
     record = {"structures": {n: len(f) for n, f in splits.items()}, "parameters": parameters, "e3nn_generation": net.generation, **result}
     write_json(folder / "record.json", record)
     return record

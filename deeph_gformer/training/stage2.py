@@ -1,4 +1,5 @@
 """``deeph-gformer train``: a GFormer on a frozen stage 1."""
+
 from __future__ import annotations
 
 import pathlib
@@ -62,8 +63,17 @@ class Output(NamedTuple):
         return cls(make_target_blocks(basis_of(folders)), ">=0.5", True, dtype, cutoff)
 
 
-def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume: bool = False, cascade: bool = True, features: bool = True,
-                  every: int = 1, extra: dict[str, Any] | None = None, output: Output | None = None) -> tuple[HamiltonianModel, dict[str, Any]]:
+def train_gformer(
+    config: TrainConfig,
+    stage1: Stage1Provider | None,
+    *,
+    resume: bool = False,
+    cascade: bool = True,
+    features: bool = True,
+    every: int = 1,
+    extra: dict[str, Any] | None = None,
+    output: Output | None = None,
+) -> tuple[HamiltonianModel, dict[str, Any]]:
     """Train stage 2 and write its bundle to ``<output>/bundle``.
 
     Args:
@@ -91,9 +101,15 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume:
         out, features = Output.of(stage1), features and bool(stage1.node_irreps)
     samples = {name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge) for name in ("train", "val")}
     everything = [*samples["train"], *samples["val"]]
-    needs = f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})" if stage1 is not None else "no stage 1"
-    print(f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}",
-          flush=True)
+    needs = (
+        f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})"
+        if stage1 is not None
+        else "no stage 1"
+    )
+    print(
+        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}",
+        flush=True,
+    )
     cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features)
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     irreps = (stage1.node_irreps, stage1.edge_irreps) if features and stage1 is not None else ((), ())
@@ -110,20 +126,46 @@ def train_gformer(config: TrainConfig, stage1: Stage1Provider | None, *, resume:
         return collate(chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen])
 
     train, val = loaders(samples["train"], samples["val"], join, settings)
-    task = Stage2Task(model, to_product, settings, settings.epochs * len(train), max(unit, 1e-9), cascade=cascade,
-                      first=stage1 if cascade and not getattr(stage1, "equivariant", True) else None)
+    task = Stage2Task(
+        model,
+        to_product,
+        settings,
+        settings.epochs * len(train),
+        max(unit, 1e-9),
+        cascade=cascade,
+        first=stage1 if cascade and not getattr(stage1, "equivariant", True) else None,
+    )
     reference = stage1_error(samples["val"], cache, to_product, settings.hermitian) if cache.stage1 is not None else None
     parameters = sum(p.numel() for p in model.parameters())
     before = f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""
     print(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}", flush=True)
     result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
-    record = {"data": str(pathlib.Path(config.data.preprocessed).name), "structures": {n: len(f) for n, f in splits.items()},
-              "elements_edges": sum(s.graph.edges for s in samples["train"]), "stage1_val_mae_meV": reference, "parameters": parameters,
-              "config": {k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1")}, "deeph_gformer": __version__, **result, **(extra or {})}
+    record = {
+        "data": str(pathlib.Path(config.data.preprocessed).name),
+        "structures": {n: len(f) for n, f in splits.items()},
+        "elements_edges": sum(s.graph.edges for s in samples["train"]),
+        "stage1_val_mae_meV": reference,
+        "parameters": parameters,
+        "config": {k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1")},
+        "deeph_gformer": __version__,
+        **result,
+        **(extra or {}),
+    }
     record["config"]["data"].update(preprocessed=pathlib.Path(config.data.preprocessed).name, splits=pathlib.Path(config.data.splits).name)
     used = stage1 if features or cascade else None
-    bundle = Bundle(model.eval().requires_grad_(False), out.targets, identify(used) if used is not None else None, out.generation, cascade, out.parity,
-                    out.dtype, config.data.gauge, features, record, folder / "bundle")
+    bundle = Bundle(
+        model.eval().requires_grad_(False),
+        out.targets,
+        identify(used) if used is not None else None,
+        out.generation,
+        cascade,
+        out.parity,
+        out.dtype,
+        config.data.gauge,
+        features,
+        record,
+        folder / "bundle",
+    )
     both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
     save_bundle(folder / "bundle", bundle)

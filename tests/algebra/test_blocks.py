@@ -1,4 +1,5 @@
 """Direct sum <-> direct product <-> blocks."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -69,7 +70,10 @@ def test_assembly_and_back(spinful: bool) -> None:
     types = np.array([0, 1])
     rng = np.random.RandomState(0)
     counts = [basis.counts(n) * (2 if spinful else 1) for n in types]
-    made = [rng.standard_normal((counts[i], counts[j])) + (1j * rng.standard_normal((counts[i], counts[j])) if spinful else 0) for _, _, _, i, j in keys]
+    made = [
+        rng.standard_normal((counts[i], counts[j])) + (1j * rng.standard_normal((counts[i], counts[j])) if spinful else 0)
+        for _, _, _, i, j in keys
+    ]
     matrix = BlockMatrix.from_blocks(keys, made)
     assembly = BlockAssembly(make_target_blocks(basis))
     vectors, mask = assembly.from_matrix(matrix, types)

@@ -1,11 +1,20 @@
 """Wigner-D, edge frames, rotated irreps."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 from e3nn import o3
 
-from deeph_gformer.algebra.rotation import edge_frames, random_rotation, rotate_irreps, spherical_harmonics, spin_rotation, to_e3nn_axes, wigner_blocks
+from deeph_gformer.algebra.rotation import (
+    edge_frames,
+    random_rotation,
+    rotate_irreps,
+    spherical_harmonics,
+    spin_rotation,
+    to_e3nn_axes,
+    wigner_blocks,
+)
 
 
 def test_wigner_blocks_turn_harmonics() -> None:
@@ -26,7 +35,7 @@ def test_edge_frames_put_edges_on_the_polar_axis() -> None:
     harmonics = spherical_harmonics(vectors, 6)
     for l, frame in enumerate(edge_frames(vectors, 6)):
         assert (frame @ frame.transpose(1, 2) - torch.eye(2 * l + 1, dtype=torch.float64)).abs().max() < 1e-12
-        local = torch.einsum("ekm,ek->em", frame, harmonics[:, l * l:(l + 1) ** 2])
+        local = torch.einsum("ekm,ek->em", frame, harmonics[:, l * l : (l + 1) ** 2])
         expected = torch.zeros_like(local)
         expected[:, l] = (2 * l + 1) ** 0.5
         if l:

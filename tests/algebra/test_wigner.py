@@ -1,4 +1,5 @@
 """e3nn generations: symbols, path normalisation, detection."""
+
 from __future__ import annotations
 
 import math
@@ -10,7 +11,11 @@ from e3nn import o3
 from deeph_gformer.algebra.wigner import FLIPPED, GENERATIONS, Generation, detect_generation, parse_generation, path_weights, wigner_3j
 from deeph_gformer.errors import ConfigError, ModelError
 
-PREFIX = {"0.3": "conv.tp.tp._compiled_main_out._w3j_", "0.4": "conv.tp.tp._compiled_main_left_right._w3j_", ">=0.5": "conv.tp.tp._compiled_main_left_right._w3j_"}
+PREFIX = {
+    "0.3": "conv.tp.tp._compiled_main_out._w3j_",
+    "0.4": "conv.tp.tp._compiled_main_left_right._w3j_",
+    ">=0.5": "conv.tp.tp._compiled_main_left_right._w3j_",
+}
 
 
 def stored(generation: Generation, *triples: tuple[int, int, int], dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
@@ -40,12 +45,27 @@ def test_known_values_and_known_signs() -> None:
     """The cross product; the signs that DESIGN lists as changed, in every order, and one that did not change."""
     cross = wigner_3j(1, 1, 1, "0.3")
     assert abs(abs(float(cross[0, 1, 2])) - 1 / math.sqrt(6)) < 1e-12 and float(cross[0, 0, 1]) == 0
-    for triple in [(1, 2, 2), (1, 3, 3), (1, 4, 4), (2, 1, 2), (2, 2, 1), (3, 1, 3), (3, 3, 1), (3, 4, 6), (4, 1, 4), (4, 3, 6), (4, 4, 1), (4, 4, 5)]:
+    for triple in [
+        (1, 2, 2),
+        (1, 3, 3),
+        (1, 4, 4),
+        (2, 1, 2),
+        (2, 2, 1),
+        (3, 1, 3),
+        (3, 3, 1),
+        (3, 4, 6),
+        (4, 1, 4),
+        (4, 3, 6),
+        (4, 4, 1),
+        (4, 4, 5),
+    ]:
         assert torch.equal(wigner_3j(*triple, "0.3"), -wigner_3j(*triple, ">=0.5")), triple
         assert torch.equal(wigner_3j(*triple, "0.3"), wigner_3j(*triple, "0.4"))
     for triple in [(1, 1, 1), (2, 2, 3), (1, 1, 2), (2, 3, 4)]:
         assert torch.equal(wigner_3j(*triple, "0.3"), wigner_3j(*triple, ">=0.5")), triple
-    changed = [(a, b, c) for a in range(6) for b in range(6) for c in range(abs(a - b), min(a + b, 6) + 1) if tuple(sorted((a, b, c))) in FLIPPED]
+    changed = [
+        (a, b, c) for a in range(6) for b in range(6) for c in range(abs(a - b), min(a + b, 6) + 1) if tuple(sorted((a, b, c))) in FLIPPED
+    ]
     assert len(changed) == 20
     assert torch.equal(wigner_3j(2, 2, 2, ">=0.5"), o3.wigner_3j(2, 2, 2, dtype=torch.float64))
     with pytest.raises(ModelError, match="up to l = 11"):
@@ -82,8 +102,14 @@ def test_buffers_that_fit_nothing() -> None:
     """Wrong norm, shape, name; old norm under the new name; mixtures."""
     good = stored("0.4", (1, 2, 2))
     name = next(iter(good))
-    for broken in ({name: good[name] * 1.1}, {name: good[name][:2]}, {name.replace("1_2_2", "x_2_2"): good[name]}, {name: good[name] * 5**0.5},
-                   {name: torch.randn_like(good[name])}, {name.replace("left_right", "out"): good[name]}):
+    for broken in (
+        {name: good[name] * 1.1},
+        {name: good[name][:2]},
+        {name.replace("1_2_2", "x_2_2"): good[name]},
+        {name: good[name] * 5**0.5},
+        {name: torch.randn_like(good[name])},
+        {name.replace("left_right", "out"): good[name]},
+    ):
         with pytest.raises(ModelError):
             detect_generation(broken)
     for one, other in (("0.3", "0.4"), ("0.4", ">=0.5"), ("0.3", ">=0.5")):

@@ -59,7 +59,9 @@ def dft(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[
     return get
 
 
-def structure(lattice: NDArray[np.float64], positions: NDArray[np.float64], shells: tuple[tuple[int, ...], ...], **options: object) -> Structure:
+def structure(
+    lattice: NDArray[np.float64], positions: NDArray[np.float64], shells: tuple[tuple[int, ...], ...], **options: object
+) -> Structure:
     """Carbon atoms with the given shells."""
     return Structure(np.asarray(lattice, float), np.asarray(positions, float), np.full(len(shells), 6), shells, name="model", **options)
 
@@ -95,7 +97,9 @@ def graphene(t: float = -2.7, mass: float = 0.0, a: float = 2.46) -> BlochProble
     return BlochProblem(structure(lattice, positions, ((0,), (0,))), h, label="graphene")
 
 
-def random_problem(seed: int = 0, atoms: int = 3, spin: int = 1, shells: tuple[tuple[int, ...], ...] = ((0, 1), (0,), (2, 0))) -> BlochProblem:
+def random_problem(
+    seed: int = 0, atoms: int = 3, spin: int = 1, shells: tuple[tuple[int, ...], ...] = ((0, 1), (0,), (2, 0))
+) -> BlochProblem:
     """No symmetry at all (no inversion, triclinic cell), unequal orbital counts, H-only blocks, a positive definite S."""
     rng = np.random.default_rng(seed)
     lattice = np.array([[4.0, 0.2, 0.1], [-0.5, 4.4, 0.3], [0.2, 0.7, 5.1]])

@@ -60,7 +60,9 @@ def test_chain_ssh_and_graphene_in_closed_form() -> None:
 
 def test_phase_convention_without_inversion_symmetry() -> None:
     """H_01(R=+1) = t i (a complex hopping, no inversion, no time reversal): E(k) = e + 2 Re(t i exp(2 pi i k)) = e - 2 t sin(2 pi k), not its mirror image."""
-    problem = BlochProblem(structure(np.diag([2.0, 9, 9]), np.zeros((1, 3)), ((0,),)), blocks({(0, 0, 0, 0, 0): 0.0, (1, 0, 0, 0, 0): 0.7j}))
+    problem = BlochProblem(
+        structure(np.diag([2.0, 9, 9]), np.zeros((1, 3)), ((0,),)), blocks({(0, 0, 0, 0, 0): 0.0, (1, 0, 0, 0, 0): 0.7j})
+    )
     for k in (0.1, 0.25, -0.3):
         assert problem.at((k, 0, 0))[0][0, 0].real == pytest.approx(-1.4 * np.sin(2 * np.pi * k), abs=1e-14)
 
@@ -108,7 +110,9 @@ def test_sisl_has_the_same_eigenvalues() -> None:
     sisl = pytest.importorskip("sisl")
     problem = random_problem(seed=4)
     crystal, counts = problem.structure, problem.structure.orbital_counts
-    geometry = sisl.Geometry(crystal.positions, [sisl.Atom(6, orbitals=[-1] * int(n)) for n in counts], sisl.Lattice(crystal.lattice, nsc=[3, 3, 3]))
+    geometry = sisl.Geometry(
+        crystal.positions, [sisl.Atom(6, orbitals=[-1] * int(n)) for n in counts], sisl.Lattice(crystal.lattice, nsc=[3, 3, 3])
+    )
     h = sisl.Hamiltonian(geometry, orthogonal=False)
     first = np.concatenate([[0], np.cumsum(counts)])
     for position, matrix in enumerate((problem.h, problem.s)):
@@ -150,5 +154,7 @@ def test_bands_equal_the_dft_codes_own_eigenvalues(name: str, dft) -> None:
 
 
 def test_bands_need_no_torch() -> None:
-    code = "import sys, deeph_gformer.bands, deeph_gformer.commands.physics; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = (
+        "import sys, deeph_gformer.bands, deeph_gformer.commands.physics; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[2]).returncode == 0

@@ -61,7 +61,9 @@ def test_missing_overlap_and_orthogonal_basis(tmp_path: pathlib.Path) -> None:
 def test_spin_doubled_overlap_is_refused(tmp_path: pathlib.Path) -> None:
     problem = random_problem(spin=2)
     folder = write_folder(tmp_path / "x", problem, overlap=False)
-    write_matrix(folder, "overlap", BlockMatrix.from_blocks(problem.s.keys, [np.kron(np.eye(2), b) for _, b in problem.s]), problem.structure)
+    write_matrix(
+        folder, "overlap", BlockMatrix.from_blocks(problem.s.keys, [np.kron(np.eye(2), b) for _, b in problem.s]), problem.structure
+    )
     with pytest.raises(DataError, match="overlaps.h5: the overlap is spin-doubled.*upper left quarter"):
         bands.load(folder)
 
@@ -79,7 +81,9 @@ def test_non_hermitian_hamiltonian(tmp_path: pathlib.Path) -> None:
     assert np.abs(fixed.h.values - skew.hermitian().values).max() == 0 and any("projected" in n for n in fixed.notes)
     write_matrix(folder, "prediction", skew, problem.structure)
     assert any("projected" in n for n in bands.load(folder, "prediction").notes)  # a network's 20 meV pass, and are said
-    one_sided = problem.h.select(np.flatnonzero(~((problem.h.keys[:, 3] == 0) & (problem.h.keys[:, 4] == 1) & (problem.h.keys[:, 1] == -1))))
+    one_sided = problem.h.select(
+        np.flatnonzero(~((problem.h.keys[:, 3] == 0) & (problem.h.keys[:, 4] == 1) & (problem.h.keys[:, 1] == -1)))
+    )
     write_matrix(folder, "hamiltonian", one_sided, problem.structure)
     with pytest.raises(DataError, match="has no partner"):
         bands.load(folder)
@@ -124,9 +128,9 @@ def test_dock_band_file(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     with h5py.File(tmp_path / "band.h5") as handle:
         assert handle["band_data"][()].T == pytest.approx(result.aligned_eV, abs=1e-12)
         assert handle["fermi_energy_before_shift_eV"][()] == 0.1 and bool(handle["spinful"][()])
-        assert {v.decode() for v in handle["hsk_symbol_list"][()].ravel()} >= {"GAMMA", "X"} and len(handle["hsk_distance_list"]) == handle["k_path_quantity"][
-            ()
-        ] + 1
+        assert {v.decode() for v in handle["hsk_symbol_list"][()].ravel()} >= {"GAMMA", "X"} and len(handle["hsk_distance_list"]) == handle[
+            "k_path_quantity"
+        ][()] + 1
         steps = np.linalg.norm(np.diff(handle["kpoints_frac_list"][:3] @ handle["rlv"][()], axis=0), axis=1) / (2 * np.pi)
         assert np.diff(handle["kpoints_distance_list"][:3]) == pytest.approx(steps, rel=1e-9)
 
@@ -155,7 +159,9 @@ def test_figures(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     for name in ("a.png", "a.svg", "a.pdf"):
         ax = bands.plot_comparison([("DFT", dft, "line"), ("stage 1", other, "dashed"), ("refined", other, "dots")], tmp_path / name)
     assert (
-        (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF" and "<svg" in (tmp_path / "a.svg").read_text()
+        (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+        and (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF"
+        and "<svg" in (tmp_path / "a.svg").read_text()
     )
     texts = [t.get_text() for t in ax.get_legend().get_texts()]
     error = bands.compare_bands(dft, other, 3.0)

@@ -48,7 +48,9 @@ def test_vacuum_along_any_axis(axis: int) -> None:
 
 def test_distorted_cell_keeps_the_hexagonal_path_and_says_so() -> None:
     crystal = graphene().structure
-    strained = dataclasses.replace(crystal, lattice=crystal.lattice @ (np.eye(3) + np.array([[0.004, 0.003, 0], [0.003, -0.006, 0], [0, 0, 0]])))
+    strained = dataclasses.replace(
+        crystal, lattice=crystal.lattice @ (np.eye(3) + np.array([[0.004, 0.003, 0], [0.003, -0.006, 0], [0, 0, 0]]))
+    )
     path = automatic_path(strained, (True, True, False))
     assert [t[1] for t in path.ticks] == ["Γ", "M", "K", "Γ"] and "exactly it is OBL" in path.source
 
@@ -207,7 +209,9 @@ def test_curvatures_and_masses() -> None:
     e = [scipy.linalg.eigh(*problem.at(k + n * shift), eigvals_only=True) for n in (-1, 0, 1)]
     assert np.abs((e[0] - 2 * e[1] + e[2]) / step**2 - second).max() < 1e-3 * np.abs(second).max()
     slope, bend = bands.band_curvature(graphene(), (0, 0, 0), (1, 0, 0))
-    assert np.abs(slope).max() < 1e-12 and bend == pytest.approx([2.7 * 2.46**2 / 2, -2.7 * 2.46**2 / 2], rel=1e-9)  # |f(k)| = 3 (1 - a^2 k^2 / 12) + ...
+    assert np.abs(slope).max() < 1e-12 and bend == pytest.approx(
+        [2.7 * 2.46**2 / 2, -2.7 * 2.46**2 / 2], rel=1e-9
+    )  # |f(k)| = 3 (1 - a^2 k^2 / 12) + ...
 
 
 def test_gauge_shift_is_taken_out() -> None:
@@ -227,7 +231,8 @@ def test_gauge_shift_is_taken_out() -> None:
 def test_band_error_is_fermi_aligned_and_windowed() -> None:
     a, b = graphene(), graphene(t=-2.7 * 1.001)
     shifted = BlochProblem(
-        b.structure, b.h.with_groups((i, x + 0.3 * np.eye(1) * ((b.h.keys[i, 3] == b.h.keys[i, 4])[:, None, None])) for i, x in b.h.groups())
+        b.structure,
+        b.h.with_groups((i, x + 0.3 * np.eye(1) * ((b.h.keys[i, 3] == b.h.keys[i, 4])[:, None, None])) for i, x in b.h.groups()),
     )
     one = bands.band_structure(a, "GMKG", 40, fermi=0.0)
     two = bands.band_structure(shifted, one.path, fermi=0.3)
@@ -263,7 +268,9 @@ def test_ill_conditioned_overlap_is_refused_then_projected() -> None:
     with pytest.raises(DataError, match="x: S.k. is not positive definite.*--s-threshold"):
         solve_dense(h, np.array([[1.0, 1.1], [1.1, 1.0]]), where="x")
     found = solve_dense(h, s, s_threshold=1e-4, vectors=True)
-    assert found.removed == 1 and found.smallest_overlap == pytest.approx(1e-7, rel=1e-3) and found.energies == pytest.approx([0.75], rel=1e-6)
+    assert (
+        found.removed == 1 and found.smallest_overlap == pytest.approx(1e-7, rel=1e-3) and found.energies == pytest.approx([0.75], rel=1e-6)
+    )
     assert solve_dense(h, s).smallest_overlap == pytest.approx(1e-7, rel=1e-3)  # seen even without a threshold
     assert (found.vectors.conj().T @ s @ found.vectors)[0, 0] == pytest.approx(1.0)
 

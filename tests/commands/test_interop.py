@@ -1,4 +1,5 @@
 """``eval`` and ``convert`` from the command line."""
+
 from __future__ import annotations
 
 import argparse

@@ -92,7 +92,11 @@ def test_bands_with_roles_and_path_file(folder: pathlib.Path, tmp_path: pathlib.
 def test_fermi_says_where_it_comes_from(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fermi", str(folder), "--valence", "C=1", "--mesh", "6x6x1", "--json", "f.json"]) == 0
     data = json.loads(pathlib.Path("f.json").read_text())
-    assert data["fermi_eV"] == pytest.approx(0.0, abs=1e-9) and data["electrons"] == 2 and "valence electrons per element (C 1)" in data["source"]
+    assert (
+        data["fermi_eV"] == pytest.approx(0.0, abs=1e-9)
+        and data["electrons"] == 2
+        and "valence electrons per element (C 1)" in data["source"]
+    )
     assert main(["fermi", str(folder), "--fermi", "info"]) == 0
     assert "0.050000 eV: info.json" in capsys.readouterr().out
 
@@ -112,7 +116,9 @@ def test_compare_takes_out_the_gauge(folder: pathlib.Path, capsys: pytest.Captur
     data = json.loads(pathlib.Path("c.json").read_text())
     assert data["hamiltonian"]["mu_eV"] == pytest.approx(0.05) and data["hamiltonian"]["max_meV"] == pytest.approx(27.0)
     assert data["hamiltonian"]["raw_max_meV"] == pytest.approx(50.0) and data["ghosts"] == []
-    assert data["error_modes"][0]["energy_eV"] == pytest.approx(0.081, abs=1e-9) or data["error_modes"][0]["energy_eV"] == pytest.approx(-0.081, abs=1e-9)
+    assert data["error_modes"][0]["energy_eV"] == pytest.approx(0.081, abs=1e-9) or data["error_modes"][0]["energy_eV"] == pytest.approx(
+        -0.081, abs=1e-9
+    )
     assert "mu = <dH,S>/<S,S> = 50.0000 meV" in capsys.readouterr().out
 
 

@@ -1,4 +1,5 @@
 """Edges, graphs, labels."""
+
 from __future__ import annotations
 
 import json
@@ -63,7 +64,9 @@ def test_graph_vectors_by_definition() -> None:
     structure, h, _ = random_structure()
     graph = build_graph(structure, h.keys[::-1], BASIS)
     for (x, y, z, i, j), vector in zip(graph.edge_key.tolist(), graph.edge_vector.numpy()):
-        expected = structure.positions[j] + x * structure.lattice[0] + y * structure.lattice[1] + z * structure.lattice[2] - structure.positions[i]
+        expected = (
+            structure.positions[j] + x * structure.lattice[0] + y * structure.lattice[1] + z * structure.lattice[2] - structure.positions[i]
+        )
         assert np.allclose(vector, expected, atol=1e-12)
     assert graph.self_loop.sum() == len(structure)
     assert (graph.edge_index[0].diff() >= 0).all()
@@ -135,8 +138,13 @@ def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": {"range": [0, 2]}, "val": ["s3"], "test": ["s4"]}))
     assert [f.name for f in d.read_splits(path, root)["train"]] == ["s0", "s1", "s2"]
-    for table, words in (({"train": ["s0"], "val": ["s0"]}, "'s0' is in 'train' and in 'val'"), ({"train": ["s9"], "val": ["s1"]}, "'s9'"),
-                         ({"train": [], "val": ["s1"]}, "train split is empty"), ({"trian": ["s0"]}, "lists under"), ({"train": ["s0"], "vali": []}, "lists under")):
+    for table, words in (
+        ({"train": ["s0"], "val": ["s0"]}, "'s0' is in 'train' and in 'val'"),
+        ({"train": ["s9"], "val": ["s1"]}, "'s9'"),
+        ({"train": [], "val": ["s1"]}, "train split is empty"),
+        ({"trian": ["s0"]}, "lists under"),
+        ({"train": ["s0"], "vali": []}, "lists under"),
+    ):
         path.write_text(json.dumps(table))
         with pytest.raises(ConfigError, match=words):
             d.read_splits(path, root)

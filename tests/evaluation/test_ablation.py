@@ -1,4 +1,5 @@
 """The eight settings on made-up structures."""
+
 from __future__ import annotations
 
 import csv
@@ -50,8 +51,15 @@ def data(make_folder: Folder, tmp_path: pathlib.Path, count: int = 4, spinful: b
 
 def settings(make_folder: Folder, tmp_path: pathlib.Path, **changes: Any) -> dict[str, Any]:
     training = {"epochs": 2, "threads": 1, "device": "cpu", "warmup_steps": 2, "learning_rate": 5e-3}
-    return {"data": data(make_folder, tmp_path), "tests": {"twisted": str(tmp_path / "twisted")}, "model": SMALL, "training": training, "output": str(tmp_path / "out"),
-            "stage1": {"model": NETWORK, "dtype": "float64", "training": {**training, "hermitian": False}}, **changes}
+    return {
+        "data": data(make_folder, tmp_path),
+        "tests": {"twisted": str(tmp_path / "twisted")},
+        "model": SMALL,
+        "training": training,
+        "output": str(tmp_path / "out"),
+        "stage1": {"model": NETWORK, "dtype": "float64", "training": {**training, "hermitian": False}},
+        **changes,
+    }
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def test_all_settings(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytes
         for metrics in row["tests"].values():
             assert 0 < metrics["mae_all_meV"] < 1e4 and metrics["gauge_free_mae_all_meV"] > 0
             alone = kind in ("gformer", "gformer+gformer", "e3+gformer-cov")
-            assert (metrics["equivariance_error_meV"] > 1e-6) == alone, kind                   # arch paper is not equivariant
+            assert (metrics["equivariance_error_meV"] > 1e-6) == alone, kind  # arch paper is not equivariant
     parameters = {kind: row["parameters"] for kind, row in rows.items()}
     assert parameters["e3+gformer-att"] < parameters["e3+gformer"] > parameters["e3"] < parameters["e3+e3"] == 2 * parameters["e3"]
     assert parameters["gformer+gformer"] == 2 * parameters["gformer"] and abs(parameters["e3-big"] / parameters["e3+gformer"] - 1) < 0.2
@@ -80,14 +88,21 @@ def test_all_settings(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytes
     bundles = {kind: load_bundle(out / kind / "bundle") for kind in rows if SETTINGS[kind].second == "gformer"}
     assert not bundles["e3+gformer-cas"].cascade and bundles["e3+gformer-cas"].features
     cov = bundles["e3+gformer-cov"]
-    assert cov.cascade and not cov.features and cov.model.config.alpha == cov.model.config.beta == cov.model.config.lam == 0 and cov.model.invariant is None
+    assert (
+        cov.cascade
+        and not cov.features
+        and cov.model.config.alpha == cov.model.config.beta == cov.model.config.lam == 0
+        and cov.model.invariant is None
+    )
     assert not bundles["e3+gformer-att"].model.config.attention and bundles["gformer"].stage1 is None
     assert len({len(b.model.groups) for b in bundles.values()}) == 1
     # every file of the table
     assert "MAE_all^H" in capsys.readouterr().out
     lines = list(csv.DictReader((out / "table.csv").open()))
     assert len(lines) == 2 * len(SETTINGS) and float(lines[0]["mae_all_meV"]) == rows["e3"]["tests"]["test"]["mae_all_meV"]
-    assert (out / "table.tex").read_text().count(r"\\") == len(SETTINGS) + 2 and (out / "table.md").read_text().count("S1_DeepHE3 + S2_GFormer -cov") == 2
+    assert (out / "table.tex").read_text().count(r"\\") == len(SETTINGS) + 2 and (out / "table.md").read_text().count(
+        "S1_DeepHE3 + S2_GFormer -cov"
+    ) == 2
     assert json.loads((out / "table.json").read_text())["rows"][0]["setting"] == "e3"
     # nothing is done again
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and not p.name.startswith("table") and p.parent != out}
@@ -125,7 +140,10 @@ def test_second_networks_learn_the_residual(make_folder: Folder, tmp_path: pathl
 def test_second_networks_start_where_the_first_is(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     """Hardly trained, every cascade equals its first network."""
     values = settings(make_folder, tmp_path, settings=["e3", "e3+e3", "e3+gformer", "e3+gformer-cov"], rotations=0)
-    values["stage1"] = {"folder": str(write_tiny_stage1(tmp_path / "stage1")), "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12}}
+    values["stage1"] = {
+        "folder": str(write_tiny_stage1(tmp_path / "stage1")),
+        "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12},
+    }
     values["training"].update(epochs=1, learning_rate=1e-12)
     errors = [row["tests"]["twisted"]["mae_all_meV"] for row in run(values)["rows"]]
     assert errors == pytest.approx([errors[0]] * 4, rel=1e-6) and errors[0] > 1
@@ -145,7 +163,7 @@ def test_stopped_training_goes_on(make_folder: Folder, tmp_path: pathlib.Path, m
 
     def stop(self: Any, trainer: Any, module: Any) -> None:
         old(self, trainer, module)
-        if trainer.current_epoch == 1:                                 # the checkpoint of this epoch is not there yet
+        if trainer.current_epoch == 1:  # the checkpoint of this epoch is not there yet
             raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
@@ -170,7 +188,9 @@ def test_first_gformer_is_run_again_on_rotated_structures(make_folder: Folder, t
     with torch.no_grad():
         for parameter in models[0].parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
-    first = GFormerStage1(Bundle(models[0], provider.targets, None, provider.generation, cascade=False, dtype=torch.float64, features=False))
+    first = GFormerStage1(
+        Bundle(models[0], provider.targets, None, provider.generation, cascade=False, dtype=torch.float64, features=False)
+    )
     to_product, training = provider.assembly(), TrainingConfig(rotate=True, seed=5)
     batch = collate([sample], [FeatureCache(first, "off", features=False).get(sample)], triplets_of([sample]))
     task = Stage2Task(models[1], to_product, training, 1, 1.0, cascade=True, first=first).train()
@@ -197,9 +217,14 @@ def test_seeds_repeat_a_setting(make_folder: Folder, tmp_path: pathlib.Path) -> 
     values = settings(make_folder, tmp_path, settings=["e3", "e3+gformer"], seeds=[1, 2], model={**SMALL, "arch": "paper"})
     values["stage1"] = {"folder": str(write_tiny_stage1(tmp_path / "stage1"))}
     row = run(values)["rows"][1]
-    one = [json.loads((tmp_path / "out" / n / "evaluation.json").read_text())["test"]["result"]["total"]["refined"]["mae_all_meV"] for n in ("e3+gformer", "e3+gformer-seed2")]
+    one = [
+        json.loads((tmp_path / "out" / n / "evaluation.json").read_text())["test"]["result"]["total"]["refined"]["mae_all_meV"]
+        for n in ("e3+gformer", "e3+gformer-seed2")
+    ]
     assert row["seeds"] == [1, 2] and one[0] != one[1]
-    assert row["tests"]["test"]["mae_all_meV"] == pytest.approx(np.mean(one)) and row["tests"]["test"]["mae_all_spread_meV"] == pytest.approx(np.std(one, ddof=1))
+    assert row["tests"]["test"]["mae_all_meV"] == pytest.approx(np.mean(one)) and row["tests"]["test"][
+        "mae_all_spread_meV"
+    ] == pytest.approx(np.std(one, ddof=1))
 
 
 def test_another_configuration_is_refused(make_folder: Folder, tmp_path: pathlib.Path) -> None:
@@ -249,9 +274,19 @@ def foreign_folder(values: dict[str, Any], make_folder: Folder, tmp_path: pathli
     (tmp_path / "out" / "e3").mkdir(parents=True)
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (leak, "same structure is in two splits"), (other_basis, "one set needs one basis"), (no_test, "test split is empty"), (reserved, "name of the test split"),
-    (unknown, "did you mean 'epochs'"), (no_such_setting, "choose one of e3, e3"), (forbidden, "needs model.arch: paper"), (foreign_folder, "no run of an ablation")])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (leak, "same structure is in two splits"),
+        (other_basis, "one set needs one basis"),
+        (no_test, "test split is empty"),
+        (reserved, "name of the test split"),
+        (unknown, "did you mean 'epochs'"),
+        (no_such_setting, "choose one of e3, e3"),
+        (forbidden, "needs model.arch: paper"),
+        (foreign_folder, "no run of an ablation"),
+    ],
+)
 def test_bad_input(make_folder: Folder, tmp_path: pathlib.Path, damage: Callable[..., None], words: str) -> None:
     values = settings(make_folder, tmp_path, settings=["e3"])
     damage(values, make_folder, tmp_path)
@@ -261,7 +296,11 @@ def test_bad_input(make_folder: Folder, tmp_path: pathlib.Path, damage: Callable
 
 
 def test_lack_of_memory_says_what_to_lower() -> None:
-    for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ...")):
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ):
         with pytest.raises(ConfigError, match="lower training.batch_size"), memory_hint():
             raise error
     with pytest.raises(RuntimeError, match="something else"), memory_hint():
@@ -270,16 +309,26 @@ def test_lack_of_memory_says_what_to_lower() -> None:
 
 def test_challenging_structure_and_block_are_those_of_stage_1() -> None:
     def result(errors: list[float], blocks: list[float]) -> dict[str, Any]:
-        return {"structures": [{"name": str(n), "refined_mae_meV": e} for n, e in enumerate(errors)], "blocks": [{"refined_mae_meV": b} for b in blocks],
-                "total": {"refined": {"mae_all_meV": float(np.mean(errors)), "mae_elements_meV": 0.0}}}
+        return {
+            "structures": [{"name": str(n), "refined_mae_meV": e} for n, e in enumerate(errors)],
+            "blocks": [{"refined_mae_meV": b} for b in blocks],
+            "total": {"refined": {"mae_all_meV": float(np.mean(errors)), "mae_elements_meV": 0.0}},
+        }
 
     metrics = metrics_of(result([1.0, 3.0, 9.0], [7.0, 2.0, 5.0]), result([2.0, 8.0, 5.0], [1.0, 6.0, float("nan")]))
     assert metrics["mae_challenging_structure_meV"] == 3.0 and metrics["mae_challenging_block_meV"] == 2.0
-    assert metrics["ratio_to_e3"] == pytest.approx(13 / 15) and metrics["better_than_e3_structures"] == 2 and metrics["equivariance_error_meV"] is None
+    assert (
+        metrics["ratio_to_e3"] == pytest.approx(13 / 15)
+        and metrics["better_than_e3_structures"] == 2
+        and metrics["equivariance_error_meV"] is None
+    )
 
 
 def test_scaled_network_has_as_many_parameters() -> None:
-    config = from_mapping(AblationConfig, {"stage1": {"model": {"irreps_mid": "16x0e+8x1o+4x2e", "irreps_embed": "8x0e", "num_blocks": 2, "spherical_harmonics_lmax": 2}}}).stage1.model
+    config = from_mapping(
+        AblationConfig,
+        {"stage1": {"model": {"irreps_mid": "16x0e+8x1o+4x2e", "irreps_embed": "8x0e", "num_blocks": 2, "spherical_harmonics_lmax": 2}}},
+    ).stage1.model
     from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 
     targets = make_target_blocks(Basis((6,), ((0, 1),), False))
@@ -305,8 +354,22 @@ def test_command_line(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytes
     values["stage1"] = {}
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(values))
     stage1 = write_tiny_stage1(tmp_path / "stage1")
-    code = main(["ablate", str(tmp_path / "a.yaml"), "--settings", "e3", "--stage1", str(stage1), "--output", str(tmp_path / "o"), "--test", f"more={tmp_path / 'twisted'}",
-                 "--set", "rotations=0"])
+    code = main(
+        [
+            "ablate",
+            str(tmp_path / "a.yaml"),
+            "--settings",
+            "e3",
+            "--stage1",
+            str(stage1),
+            "--output",
+            str(tmp_path / "o"),
+            "--test",
+            f"more={tmp_path / 'twisted'}",
+            "--set",
+            "rotations=0",
+        ]
+    )
     said = capsys.readouterr().out
     assert code == 0 and "DeepHE3" in said and "more: 1 structures" in said and (tmp_path / "o" / "table.tex").is_file()
     assert main(["ablate", "--list"]) == 0 and "stage1.training.epochs" in capsys.readouterr().out
@@ -323,14 +386,31 @@ def test_command_line(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytes
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_recipes_have_the_splits_of_table_1(path: pathlib.Path) -> None:
     config = load_yaml(AblationConfig, path)
-    sizes = {"MG": (270, 90, 90, 0), "MM": (300, 100, 100, 0), "BG": (180, 60, 60, 9), "BB": (231, 113, 113, 4), "BT": (204, 38, 12, 2), "BS": (231, 113, 113, 2)}
+    sizes = {
+        "MG": (270, 90, 90, 0),
+        "MM": (300, 100, 100, 0),
+        "BG": (180, 60, 60, 9),
+        "BB": (231, 113, 113, 4),
+        "BT": (204, 38, 12, 2),
+        "BS": (231, 113, 113, 2),
+    }
     train, val, test, twisted = sizes[path.stem]
     total = train + val + test
     assert (round(config.data.train_ratio * total), round(config.data.val_ratio * total)) == (train, val)
     assert config.seeds == (42,) and bool(config.tests) == bool(twisted) and len(config.settings) == 8
     one = config.stage1
-    assert (one.model.irreps_mid, one.model.num_blocks, one.model.cutoff_radius, one.model.spherical_harmonics_lmax) == ("64x0e+32x1o+16x2e+8x3o+8x4e", 3, 7.2, 4)
-    assert (one.training.learning_rate, one.training.epochs, one.training.min_learning_rate, one.training.plateau_patience) == (2e-3, 3000, 3e-5, 120)
+    assert (one.model.irreps_mid, one.model.num_blocks, one.model.cutoff_radius, one.model.spherical_harmonics_lmax) == (
+        "64x0e+32x1o+16x2e+8x3o+8x4e",
+        3,
+        7.2,
+        4,
+    )
+    assert (one.training.learning_rate, one.training.epochs, one.training.min_learning_rate, one.training.plateau_patience) == (
+        2e-3,
+        3000,
+        3e-5,
+        120,
+    )
 
 
 def test_there_is_a_recipe_for_every_system() -> None:

@@ -1,4 +1,5 @@
 """The guard: statistics by hand, structures inside and outside, and what refine does with them."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -51,7 +52,9 @@ def test_statistics_by_hand(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_
     # features: mean and spread per element and channel over the training atoms
     outs = [(model.stage1(g), g) for g in (model.read(f)[1] for f in folders)]
     norms = np.concatenate([feature_norms(o, model.stage1)[g.node_type.numpy() == 1] for o, g in outs[:3]])
-    assert np.allclose(table["features"]["norm_mean"][1], norms.mean(axis=0), atol=1e-6) and np.allclose(table["features"]["norm_spread"][1], norms.std(axis=0), atol=1e-4)
+    assert np.allclose(table["features"]["norm_mean"][1], norms.mean(axis=0), atol=1e-6) and np.allclose(
+        table["features"]["norm_spread"][1], norms.std(axis=0), atol=1e-4
+    )
 
 
 def test_norms_are_invariant_and_complete(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
@@ -69,7 +72,7 @@ def test_norms_are_invariant_and_complete(make_folder: Folder, tiny_stage1: path
     for (mul, ir), part in zip(irreps, irreps.slices()):
         block = value[:, part].reshape(len(value), mul, ir.dim)
         expected = block[..., 0] if ir.l == 0 and ir.p == 1 else np.sqrt((block**2).mean(axis=2))
-        assert np.allclose(made[:, column:column + mul], expected)
+        assert np.allclose(made[:, column : column + mul], expected)
         column += mul
     assert (made[:, 0] < 0).any() or (made[:, 1] < 0).any() or (made[:, :4] < 0).any()
 
@@ -77,12 +80,16 @@ def test_norms_are_invariant_and_complete(make_folder: Folder, tiny_stage1: path
 def squeeze(folder: pathlib.Path, factor: float) -> None:
     """The same crystal, smaller: far from everything the statistics saw."""
     structure, _, _ = random_structure(0, name=folder.name)
-    legacy.write_structure(folder, dataclasses.replace(structure, lattice=structure.lattice * factor, positions=structure.positions * factor))
+    legacy.write_structure(
+        folder, dataclasses.replace(structure, lattice=structure.lattice * factor, positions=structure.positions * factor)
+    )
 
 
-def test_strange_structure_is_told_and_guarded(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strange_structure_is_told_and_guarded(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folders = [make_folder(f"s{n}") for n in range(7)]
-    for n, folder in enumerate(folders):                              # one crystal, up to 2 % larger or smaller
+    for n, folder in enumerate(folders):  # one crystal, up to 2 % larger or smaller
         squeeze(folder, (1.0, 0.98, 1.02, 0.99, 1.01, 0.995, 1.005)[n])
     model = guarded_model(tiny_stage1, tmp_path / "b", folders, 5)
     table = model.bundle.training["guard"]
@@ -91,19 +98,30 @@ def test_strange_structure_is_told_and_guarded(make_folder: Folder, tiny_stage1:
     result = deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o")
     records = {r["name"]: r for r in result["structures"]}
     for n in range(7):
-        assert abs(records[f"s{n}"]["correction_z"]) < LIMIT and records[f"s{n}"]["features_z"] < LIMIT and records[f"s{n}"]["guard_warning"] is None
+        assert (
+            abs(records[f"s{n}"]["correction_z"]) < LIMIT
+            and records[f"s{n}"]["features_z"] < LIMIT
+            and records[f"s{n}"]["guard_warning"] is None
+        )
     odd = records["strange"]
     assert odd["features_z"] > LIMIT and odd["guarded"] is False and odd["guard_warning"]
-    assert odd["correction_z"] == pytest.approx((odd["mean_correction_meV"] - table["correction"]["mean_meV"]) / table["correction"]["spread_meV"])
+    assert odd["correction_z"] == pytest.approx(
+        (odd["mean_correction_meV"] - table["correction"]["mean_meV"]) / table["correction"]["spread_meV"]
+    )
     # the same with a bundle whose corrections used to be much smaller: now they are out of range
-    small = {**table, "correction": {**table["correction"], "mean_meV": odd["mean_correction_meV"] / 100, "spread_meV": odd["mean_correction_meV"] / 700}}
+    small = {
+        **table,
+        "correction": {**table["correction"], "mean_meV": odd["mean_correction_meV"] / 100, "spread_meV": odd["mean_correction_meV"] / 700},
+    }
     save_bundle(tmp_path / "b", dataclasses.replace(model.bundle, training={"guard": small}))
     common = ["refine", "--preprocessed", str(strange.parent), "--stage1", str(tiny_stage1), "--model", str(tmp_path / "b")]
     assert main([*common, "--output", str(tmp_path / "free"), "--json", str(tmp_path / "free.json")]) == 0
     assert "warning: the correction" in capsys.readouterr().out
     assert main([*common, "--output", str(tmp_path / "kept"), "--guard", "--json", str(tmp_path / "kept.json")]) == 0
     assert "--guard kept stage 1 for" in capsys.readouterr().out
-    free, kept = ({r["name"]: r for r in json.loads((tmp_path / f"{n}.json").read_text())["structures"]}["strange"] for n in ("free", "kept"))
+    free, kept = (
+        {r["name"]: r for r in json.loads((tmp_path / f"{n}.json").read_text())["structures"]}["strange"] for n in ("free", "kept")
+    )
     assert free["correction_z"] == kept["correction_z"] > LIMIT and kept["guarded"] is True and free["guarded"] is False
     first = deeph_gformer.load(stage1=tiny_stage1).predict(strange).hamiltonian
     assert np.array_equal(read_matrix(tmp_path / "kept" / "strange", "prediction").values, first.values)
@@ -116,9 +134,12 @@ def test_strange_structure_is_told_and_guarded(make_folder: Folder, tiny_stage1:
 def test_training_records_the_guard(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for n in range(4):
         make_folder(f"s{n}", seed=n, atoms=2)
-    values: dict[str, Any] = {"data": {"preprocessed": str(tmp_path / "data"), "train_ratio": 0.5, "val_ratio": 0.5}, "output": str(tmp_path / "run"),
-                              "model": {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4},
-                              "training": {"epochs": 3, "threads": 1, "device": "cpu", "warmup_steps": 1, "learning_rate": 1e-2}}
+    values: dict[str, Any] = {
+        "data": {"preprocessed": str(tmp_path / "data"), "train_ratio": 0.5, "val_ratio": 0.5},
+        "output": str(tmp_path / "run"),
+        "model": {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4},
+        "training": {"epochs": 3, "threads": 1, "device": "cpu", "warmup_steps": 1, "learning_rate": 1e-2},
+    }
     model, record = train_gformer(from_mapping(TrainConfig, values), load_stage1(tiny_stage1))
     again = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
     table = Guard.table(again.bundle)
@@ -151,5 +172,20 @@ def test_bundle_without_record(make_folder: Folder, tmp_path: pathlib.Path, caps
     assert "correction_z" not in deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o")["structures"][0]
     with pytest.raises(ModelError, match="train the GFormer again"):
         deeph_gformer.refine(tmp_path / "data", model, tmp_path / "p", guard=True)
-    assert main(["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(stage1), "--stage1-only", "--guard", "--output", str(tmp_path / "q")]) == 2
+    assert (
+        main(
+            [
+                "refine",
+                "--preprocessed",
+                str(tmp_path / "data"),
+                "--stage1",
+                str(stage1),
+                "--stage1-only",
+                "--guard",
+                "--output",
+                str(tmp_path / "q"),
+            ]
+        )
+        == 2
+    )
     assert "stage 1 alone" in capsys.readouterr().err

@@ -1,4 +1,5 @@
 """Metrics against sums done by hand."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -22,9 +23,13 @@ def test_errors_by_hand(spinful: bool) -> None:
     noise = rng.normal(size=len(h.values)) * 1e-3 + (1j * rng.normal(size=len(h.values)) * 1e-3 if spinful else 0)
     first, both = (BlockMatrix(h.keys, h.shapes, h.values + s * noise) for s in (2.0, 0.5))
     errors = structure_errors("x", h, first, both, targets, types)
-    assert errors.stage1_meV == pytest.approx(2e3 * np.abs(noise).mean()) and errors.refined_meV == pytest.approx(0.5e3 * np.abs(noise).mean())
+    assert errors.stage1_meV == pytest.approx(2e3 * np.abs(noise).mean()) and errors.refined_meV == pytest.approx(
+        0.5e3 * np.abs(noise).mean()
+    )
     assert errors.refined_max_meV == pytest.approx(0.5e3 * np.abs(noise).max()) and errors.elements == len(h.values)
-    ss = next(c for c, channel in enumerate(targets.blocks) if (0, 0) in channel and channel[0, 0] == (0, 0))     # s-s of every pair of elements
+    ss = next(
+        c for c, channel in enumerate(targets.blocks) if (0, 0) in channel and channel[0, 0] == (0, 0)
+    )  # s-s of every pair of elements
     total, count = 0.0, 0
     for e, (_, block) in enumerate(BlockMatrix(h.keys, h.shapes, noise)):
         n, m = h.shapes[e] // (2 if spinful else 1)
@@ -47,7 +52,9 @@ def test_all_is_the_mean_over_structures() -> None:
         errors.append(structure_errors(str(atoms), h, moved, h, targets, types))
     table = summarise(errors, targets)
     assert table["stage1"]["mae_all_meV"] == pytest.approx(2.0)
-    assert table["stage1"]["mae_elements_meV"] == pytest.approx((errors[0].elements + 3 * errors[1].elements) / (errors[0].elements + errors[1].elements))
+    assert table["stage1"]["mae_elements_meV"] == pytest.approx(
+        (errors[0].elements + 3 * errors[1].elements) / (errors[0].elements + errors[1].elements)
+    )
     assert table["challenging_structure"] == "2"
 
 

@@ -1,4 +1,5 @@
 """Each equation against a plain loop; the equivariant arch under rotations."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -43,7 +44,11 @@ def graph(seed: int = 0) -> Graph:
 
 
 def features(g: Graph) -> Irrep1:
-    return Irrep1(tuple(torch.randn(g.nodes, i.dim) for i in NODE), tuple(torch.randn(g.edges, i.dim) for i in EDGE), torch.randn(g.edges, TARGETS.irreps().dim))
+    return Irrep1(
+        tuple(torch.randn(g.nodes, i.dim) for i in NODE),
+        tuple(torch.randn(g.edges, i.dim) for i in EDGE),
+        torch.randn(g.edges, TARGETS.irreps().dim),
+    )
 
 
 def model(arch: str, **changes: object) -> GFormer:
@@ -84,7 +89,7 @@ def test_equation_3_by_hand() -> None:
             expected[i] += layer.fc(torch.cat([z[i], z[j], z[k], dist[ej], dist[ek], cosine.expand(16)]))
             pairs += 1
     triplets = find_triplets(g)
-    assert len(triplets.cosine) == pairs == g.edges - g.nodes - g.nodes          # |Ω(i)| - 1 each, self-loops left out
+    assert len(triplets.cosine) == pairs == g.edges - g.nodes - g.nodes  # |Ω(i)| - 1 each, self-loops left out
     assert torch.allclose(layer(z, dist, g, triplets), expected, atol=1e-12)
 
 
@@ -109,7 +114,12 @@ def test_equations_4_and_5_by_hand() -> None:
         mixed = []
         for h in range(2):
             part = slice(4 * h, 4 * h + 4)
-            logits = torch.stack([apply(layer.query, node[i], edge[e])[part] @ apply(layer.key, node[g.edge_index[1, e]], edge[e])[part] / 4**0.5 for e in omega])
+            logits = torch.stack(
+                [
+                    apply(layer.query, node[i], edge[e])[part] @ apply(layer.key, node[g.edge_index[1, e]], edge[e])[part] / 4**0.5
+                    for e in omega
+                ]
+            )
             values = torch.stack([apply(layer.value, node[g.edge_index[1, e]], edge[e])[part] for e in omega])
             mixed.append(torch.softmax(logits, 0) @ values)
         expected = layer.fc(layer.norm(layer.output(torch.cat(mixed))) + old[i])
@@ -158,7 +168,11 @@ def test_equivariant_arch(inversion: bool) -> None:
         sign = torch.cat([torch.full((mul * ir.dim,), float(ir.p if inversion else 1)) for mul, ir in irreps])
         return out * sign
 
-    moved = Irrep1(tuple(turn(v, i) for v, i in zip(f.node, NODE)), tuple(turn(v, i) for v, i in zip(f.edge, EDGE)), turn(f.direct_sum, TARGETS.irreps()))
+    moved = Irrep1(
+        tuple(turn(v, i) for v, i in zip(f.node, NODE)),
+        tuple(turn(v, i) for v, i in zip(f.edge, EDGE)),
+        turn(f.direct_sum, TARGETS.irreps()),
+    )
     still = made(g, f)
     assert still.abs().max() > 0.1
     again = made(rotate_graph(g, -proper if inversion else proper), moved)
@@ -173,7 +187,9 @@ def test_paper_arch_is_not_equivariant() -> None:
     shake(made)
     rotation = random_rotation(torch.Generator().manual_seed(4))
     blocks = wigner_blocks(rotation, 4)
-    moved = Irrep1(tuple(rotate_flat(v, i, blocks) for v, i in zip(f.node, NODE)), tuple(rotate_flat(v, i, blocks) for v, i in zip(f.edge, EDGE)))
+    moved = Irrep1(
+        tuple(rotate_flat(v, i, blocks) for v, i in zip(f.node, NODE)), tuple(rotate_flat(v, i, blocks) for v, i in zip(f.edge, EDGE))
+    )
     still, again = made(g, f), made(rotate_graph(g, rotation), moved)
     assert (again - rotate_flat(still, TARGETS.irreps(), blocks)).abs().max() > 1e-3 * still.abs().max()
 
@@ -182,8 +198,12 @@ def test_paper_arch_is_not_equivariant() -> None:
 def test_atom_order_does_not_matter(arch: str) -> None:
     structure, h, _ = random_structure()
     order = [2, 0, 3, 1]
-    moved = dataclasses.replace(structure, positions=structure.positions[order], numbers=structure.numbers[order],
-                                orbital_types=tuple(structure.orbital_types[n] for n in order))
+    moved = dataclasses.replace(
+        structure,
+        positions=structure.positions[order],
+        numbers=structure.numbers[order],
+        orbital_types=tuple(structure.orbital_types[n] for n in order),
+    )
     place = torch.argsort(torch.tensor(order))
     keys = h.keys.copy()
     keys[:, 3:] = place.numpy()[keys[:, 3:]]
@@ -214,7 +234,14 @@ def test_scales_have_unit_variance_and_are_equivariant() -> None:
 def make_bundle(path: pathlib.Path) -> b.Bundle:
     made = model("equivariant")
     shake(made)
-    return b.Bundle(made.eval(), TARGETS, b.Stage1Identity("f" * 32, "stage1", "0.3", tuple(map(str, NODE)), tuple(map(str, EDGE))), "0.3", dtype=torch.float64, path=path)
+    return b.Bundle(
+        made.eval(),
+        TARGETS,
+        b.Stage1Identity("f" * 32, "stage1", "0.3", tuple(map(str, NODE)), tuple(map(str, EDGE))),
+        "0.3",
+        dtype=torch.float64,
+        path=path,
+    )
 
 
 def test_bundle_round_trip(tmp_path: pathlib.Path) -> None:
@@ -233,8 +260,13 @@ def test_bad_bundles(tmp_path: pathlib.Path) -> None:
     table, weights = (tmp_path / b.BUNDLE_FILE).read_text(), (tmp_path / b.WEIGHTS_FILE).read_bytes()
     with pytest.raises(ModelError, match="a GFormer bundle holds"):
         b.load_bundle(tmp_path / "none")
-    for text, words in ((table.replace('"format": 1', '"format": 9'), "newer than"), (table.replace('"width"', '"widht"'), "did you mean 'width'"),
-                        (table.replace('"width": 16', '"width": 8'), "does not fit"), (table.replace('"weights": "', '"weights": "0'), "fingerprint differs"), ("{", "valid JSON")):
+    for text, words in (
+        (table.replace('"format": 1', '"format": 9'), "newer than"),
+        (table.replace('"width"', '"widht"'), "did you mean 'width'"),
+        (table.replace('"width": 16', '"width": 8'), "does not fit"),
+        (table.replace('"weights": "', '"weights": "0'), "fingerprint differs"),
+        ("{", "valid JSON"),
+    ):
         (tmp_path / b.BUNDLE_FILE).write_text(text)
         with pytest.raises(ModelError, match=words):
             b.load_bundle(tmp_path)

@@ -1,4 +1,5 @@
 """refine: files in, files out."""
+
 from __future__ import annotations
 
 import json
@@ -12,9 +13,8 @@ import pytest
 import deeph_gformer
 from deeph_gformer.cli import main
 from deeph_gformer.errors import DataError
-from deeph_gformer.io import read_matrix
+from deeph_gformer.io import dock, read_matrix
 from deeph_gformer.io.folder import folder_format, write_matrix
-from deeph_gformer.io import dock
 
 from ..conftest import random_structure
 from ..test_pipeline import make_bundle
@@ -36,7 +36,7 @@ def test_files_and_records(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_p
     assert record["refined_mae_meV"] == pytest.approx(1e3 * sum(errors) / len(truth.values), rel=1e-12)
     assert "refined_mae_meV" not in result["structures"][1]
     assert result["total"]["errors"]["refined"]["mae_all_meV"] == pytest.approx(record["refined_mae_meV"])
-    assert folder_format(tmp_path / "out" / "s0") == "legacy"          # band tools can work on the output folder
+    assert folder_format(tmp_path / "out" / "s0") == "legacy"  # band tools can work on the output folder
     info = json.loads((tmp_path / "out" / "s0" / "info.json").read_text())
     assert info["isspinful"] is False and info["deeph_gformer"]["gformer"] == "b"
 
@@ -78,19 +78,33 @@ def run(*arguments: object) -> int:
 def test_command_line(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_folder("s0")
     bundle = make_bundle(tiny_stage1, tmp_path / "b", trained=True)
-    code = run("refine", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--model", bundle, "--output", tmp_path / "o", "--json", tmp_path / "r.json", "--edges", "overlaps")
+    code = run(
+        "refine",
+        "--preprocessed",
+        tmp_path / "data",
+        "--stage1",
+        tiny_stage1,
+        "--model",
+        bundle,
+        "--output",
+        tmp_path / "o",
+        "--json",
+        tmp_path / "r.json",
+        "--edges",
+        "overlaps",
+    )
     assert code == 0
     text = capsys.readouterr().out
     assert "MAE_all against DFT: stage 1" in text and "s0" in text
     table = json.loads((tmp_path / "r.json").read_text())
     assert table["structures"][0]["edges_from"] == "overlaps.h5"
-    assert run("evaluate", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--model", bundle, "--json", tmp_path / "e.json") == 0
+    assert (
+        run("evaluate", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--model", bundle, "--json", tmp_path / "e.json") == 0
+    )
     total = json.loads((tmp_path / "e.json").read_text())
     assert total["equivariance"]["refined_error_meV"] < 1e-6
     assert total["total"]["refined"]["mae_all_meV"] == pytest.approx(table["total"]["errors"]["refined"]["mae_all_meV"])
     assert run("info", tmp_path / "data" / "s0") == run("info", tiny_stage1) == run("info", bundle) == run("info", tmp_path / "data") == 0
-
-
 
 
 def no_overlap(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
@@ -131,11 +145,25 @@ def no_model(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
     return []
 
 
-@pytest.mark.parametrize(("damage", "words"), [
-    (no_overlap, "none has"), (cut_overlap, "overlaps.h5.*damaged"), (no_json, "dataset_info.json: file not found"), (foreign_pickle, "refused"),
-    (unknown_element, "has C, which the model does not know"), (no_model, "no DeepH-E3 model here")])
-def test_bad_input(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str],
-                   damage: Callable[[pathlib.Path, pathlib.Path], list[object]], words: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (no_overlap, "none has"),
+        (cut_overlap, "overlaps.h5.*damaged"),
+        (no_json, "dataset_info.json: file not found"),
+        (foreign_pickle, "refused"),
+        (unknown_element, "has C, which the model does not know"),
+        (no_model, "no DeepH-E3 model here"),
+    ],
+)
+def test_bad_input(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[pathlib.Path, pathlib.Path], list[object]],
+    words: str,
+) -> None:
     """One clear line, exit code 2, nothing written, nothing run."""
     folder = make_folder("s0")
     damage(folder, tiny_stage1)

@@ -1,4 +1,5 @@
 """Data of the interop tests."""
+
 from __future__ import annotations
 
 import pathlib

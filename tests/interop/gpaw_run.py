@@ -2,6 +2,7 @@
 
 Usage: python gpaw_run.py OUTPUT
 """
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """The ASE calculator against golden predictions, ASE's own tools and SciPy."""
+
 from __future__ import annotations
 
 import json
@@ -44,9 +45,9 @@ def test_hamiltonian_is_the_official_prediction(carbon, carbon_overlap) -> None:
             x, y, z, i, j = key
             np.testing.assert_allclose(block, official[f"[{x}, {y}, {z}, {i + 1}, {j + 1}]"][()], rtol=0, atol=1e-9)
     dft = read_matrix(root / "structures" / structure.name, "overlap", structure)
-    s = HamiltonianCalculator(carbon, overlap=carbon_overlap, atoms=atoms.copy()).get_overlap()        # edges from positions and radii alone
+    s = HamiltonianCalculator(carbon, overlap=carbon_overlap, atoms=atoms.copy()).get_overlap()  # edges from positions and radii alone
     place = match_keys(dft.keys, s.keys)
-    assert (place >= 0).all() and len(s) - len(dft) < 10                                             # the DFT code drops blocks of tiny elements
+    assert (place >= 0).all() and len(s) - len(dft) < 10  # the DFT code drops blocks of tiny elements
     np.testing.assert_allclose(s.select(place).values, dft.values, atol=1e-6)
     with pytest.raises(DataError, match="another geometry"):
         atoms.positions[0] += 0.1
@@ -103,10 +104,15 @@ def test_weights_and_zone(sheet: Atoms) -> None:
 
 def test_ase_dos(sheet: Atoms) -> None:
     dos = DOS(sheet.calc, width=0.2, npts=2001, window=(-40, 40))
-    weights, energies = sheet.calc.get_k_point_weights(), np.array([sheet.calc.get_eigenvalues(k) for k in range(len(sheet.calc.get_ibz_k_points()))])
+    weights, energies = (
+        sheet.calc.get_k_point_weights(),
+        np.array([sheet.calc.get_eigenvalues(k) for k in range(len(sheet.calc.get_ibz_k_points()))]),
+    )
     inside = 2 * weights @ (np.abs(energies - sheet.calc.get_fermi_level()) < 40).sum(axis=1)
     assert 20 < inside < 52 and np.trapezoid(dos.get_dos(), dos.get_energies()) == pytest.approx(inside, rel=0.02)
-    ours = sheet.calc.get_dos(method="gaussian", width_eV=0.2 / np.sqrt(2), window=(dos.get_energies()[0], dos.get_energies()[-1]), points=2001)
+    ours = sheet.calc.get_dos(
+        method="gaussian", width_eV=0.2 / np.sqrt(2), window=(dos.get_energies()[0], dos.get_energies()[-1]), points=2001
+    )
     np.testing.assert_allclose(ours.total, dos.get_dos(), atol=1e-6 * dos.get_dos().max())
     tetrahedra = DOS(sheet.calc, width=0.0, npts=1601, window=(-40, 40))
     own = sheet.calc.get_dos(method="tetrahedron", window=(-40, 40), points=1601)
@@ -123,7 +129,7 @@ def test_ase_band_structure(sheet: Atoms) -> None:
     try:
         through_ase = get_band_structure(sheet)
         np.testing.assert_allclose(through_ase.energies, direct.energies, atol=1e-12)
-        assert through_ase.reference == direct.reference                              # still that of the 4x4 mesh
+        assert through_ase.reference == direct.reference  # still that of the 4x4 mesh
     finally:
         calc.set(kpts=(4, 4, 1))
     own = calc.band_structure("GMKG", npoints=8)
@@ -172,7 +178,7 @@ def test_trajectory_to_folders_through_ase_io(tmp_path: pathlib.Path, carbon_ove
     import ase.io
     import ase.io.formats as formats
 
-    if "deeph" not in formats.ioformats:                                   # the entry point, where the package is not installed
+    if "deeph" not in formats.ioformats:  # the entry point, where the package is not installed
         formats.define_io_format("deeph", **ase_io.io_format._asdict(), external=True)
     frames = []
     for step in range(3):

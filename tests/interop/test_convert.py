@@ -1,4 +1,5 @@
 """Converters against the pairs of folders that DeepH-dock's authors published."""
+
 from __future__ import annotations
 
 import json

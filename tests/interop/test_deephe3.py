@@ -1,4 +1,5 @@
 """``eval`` against the files that DeepH-E3's own script wrote."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -48,15 +49,22 @@ get_overlap = True
 
 
 def _ini(path: pathlib.Path, output: pathlib.Path, root: pathlib.Path, **changes: str) -> pathlib.Path:
-    values = {"dtype": "double", "model": str(root / "model"), "output": str(output), "inference": "True", "test_only": "False",
-              "processed": str(root / "structures"), **changes}
+    values = {
+        "dtype": "double",
+        "model": str(root / "model"),
+        "output": str(output),
+        "inference": "True",
+        "test_only": "False",
+        "processed": str(root / "structures"),
+        **changes,
+    }
     path.write_text(INI.format(**values))
     return path
 
 
 def _same_blocks(mine: pathlib.Path, official: pathlib.Path, tolerance: float) -> int:
     with h5py.File(mine) as a, h5py.File(official) as b:
-        assert set(a) == set(b)                                  # keys bit for bit
+        assert set(a) == set(b)  # keys bit for bit
         for key in b:
             assert a[key].shape == b[key].shape and a[key].dtype == b[key].dtype
             np.testing.assert_allclose(a[key][()], b[key][()], rtol=0, atol=tolerance)
@@ -115,20 +123,23 @@ def test_test_only_writes_no_prediction(tested: pathlib.Path) -> None:
     assert sorted(p.name for p in tested.iterdir()) == ["src", "test_result.h5"]
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    (("inference = True", "inferrence = True"), ["line 8", "inferrence", "did you mean inference"]),
-    (("graph_dir =\n", "graph_dir = /x/HGraph-a-rFromDFT-edge=Aij.pkl\n"), ["line 13", "pickle", "processed_data_dir"]),
-    (("DFT_data_dir =\n", "DFT_data_dir = /dft\n"), ["line 14", "DeepH-pack", "DeepH-dock"]),
-    (("trained_model_dir = M", "trained_model_dir ="), ["line 5", "trained_model_dir is empty"]),
-    (("processed_data_dir = P\n", ""), ["line 11", "processed_data_dir is missing in [data]"]),
-    (("dtype = double", "dtype = half"), ["line 4", "float or double"]),
-    (("test_only = False", "test_only = True"), ["line 9", "inference = False"]),
-    (("[data]", "[date]"), ["line 11", "[date]", "[data]"]),
-    (("test_only = False", "test_only = maybe"), ["line 9", "True or False"]),
-    (("get_overlap = True", "device = cpu"), ["line 19", "belongs into [basic]"]),
-    (("target = hamiltonian", "target = density_matrix"), ["line 7", "only hamiltonian"]),
-    (("device = cpu ", "device cpu "), ["not an ini file"]),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("inference = True", "inferrence = True"), ["line 8", "inferrence", "did you mean inference"]),
+        (("graph_dir =\n", "graph_dir = /x/HGraph-a-rFromDFT-edge=Aij.pkl\n"), ["line 13", "pickle", "processed_data_dir"]),
+        (("DFT_data_dir =\n", "DFT_data_dir = /dft\n"), ["line 14", "DeepH-pack", "DeepH-dock"]),
+        (("trained_model_dir = M", "trained_model_dir ="), ["line 5", "trained_model_dir is empty"]),
+        (("processed_data_dir = P\n", ""), ["line 11", "processed_data_dir is missing in [data]"]),
+        (("dtype = double", "dtype = half"), ["line 4", "float or double"]),
+        (("test_only = False", "test_only = True"), ["line 9", "inference = False"]),
+        (("[data]", "[date]"), ["line 11", "[date]", "[data]"]),
+        (("test_only = False", "test_only = maybe"), ["line 9", "True or False"]),
+        (("get_overlap = True", "device = cpu"), ["line 19", "belongs into [basic]"]),
+        (("target = hamiltonian", "target = density_matrix"), ["line 7", "only hamiltonian"]),
+        (("device = cpu ", "device cpu "), ["not an ini file"]),
+    ],
+)
 def test_bad_ini_is_named_with_its_line(change: tuple[str, str], words: list[str], tmp_path: pathlib.Path) -> None:
     text = INI.format(dtype="double", model="M", output="O", inference="True", test_only="False", processed="P")
     assert change[0] in text
@@ -142,7 +153,9 @@ def test_bad_ini_is_named_with_its_line(change: tuple[str, str], words: list[str
 
 def test_defaults_and_cached_graph_note(tmp_path: pathlib.Path) -> None:
     (tmp_path / "HGraph-a-rFromDFT-edge=Aij.pkl").touch()
-    (tmp_path / "eval.ini").write_text(f"[basic]\ntrained_model_dir=m\noutput_dir=o\n[data]\nprocessed_data_dir=p\nsave_graph_dir={tmp_path}\n")
+    (tmp_path / "eval.ini").write_text(
+        f"[basic]\ntrained_model_dir=m\noutput_dir=o\n[data]\nprocessed_data_dir=p\nsave_graph_dir={tmp_path}\n"
+    )
     ini = read_eval_ini(tmp_path / "eval.ini")
     assert (ini.device, ini.dtype, ini.inference, ini.test_only) == ("cpu", "float32", True, False)
     assert "not read" in ini.notes[0]
@@ -173,8 +186,13 @@ def test_official_analyser_reads_it(tested: pathlib.Path, tmp_path: pathlib.Path
     if not root:
         pytest.skip("DEEPHE3_ROOT names no clone of DeepH-E3")
     folders = [str(tested), str(golden("graphene_small_f64") / "test_result")]
-    done = subprocess.run([sys.executable, "-c", _ANALYSE, str(pathlib.Path(__file__).resolve().parents[2]), root, *folders, str(tmp_path)],
-                          capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", _ANALYSE, str(pathlib.Path(__file__).resolve().parents[2]), root, *folders, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     said = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith(("MSE is", "MAE is"))]
     assert len(said) == 4
@@ -188,11 +206,18 @@ def test_with_a_bundle_it_is_refine(tmp_path: pathlib.Path, make_folder: Callabl
     refine(source.parent, load(bundle, tiny_stage1, dtype="float64"), tmp_path / "refined", edges="overlaps")
     found = {}
     for name, options in {"both": {"bundle": bundle}, "raw": {"bundle": bundle, "hermitian": False}, "one": {}}.items():
-        evaluate_ini(_ini(tmp_path / f"{name}.ini", tmp_path / name, tmp_path, model=str(tiny_stage1), processed=str(source.parent)), **options)
+        evaluate_ini(
+            _ini(tmp_path / f"{name}.ini", tmp_path / name, tmp_path, model=str(tiny_stage1), processed=str(source.parent)), **options
+        )
         with h5py.File(tmp_path / name / "made" / "hamiltonians_pred.h5") as f:
             found[name] = {key: f[key][()] for key in f}
-        assert json.loads((tmp_path / name / "made" / "info.json").read_text())["deeph_gformer"]["gformer"] == ("bundle" if options else None)
-    assert _same_blocks(tmp_path / "both" / "made" / "hamiltonians_pred.h5", tmp_path / "refined" / "made" / "hamiltonians_pred.h5", 1e-14) > 10
+        assert json.loads((tmp_path / name / "made" / "info.json").read_text())["deeph_gformer"]["gformer"] == (
+            "bundle" if options else None
+        )
+    assert (
+        _same_blocks(tmp_path / "both" / "made" / "hamiltonians_pred.h5", tmp_path / "refined" / "made" / "hamiltonians_pred.h5", 1e-14)
+        > 10
+    )
     home = "[0, 0, 0, 1, 1]"
     assert np.abs(found["both"][home] - found["both"][home].T).max() < 1e-14 < np.abs(found["raw"][home] - found["raw"][home].T).max()
     np.testing.assert_allclose(found["both"][home], (found["raw"][home] + found["raw"][home].T) / 2, atol=1e-14)
@@ -214,7 +239,14 @@ def test_several_models_are_merged(tmp_path: pathlib.Path, make_folder: Callable
     source = make_folder("made")
     results, blocks = {}, {}
     for name, folder in (("both", "models"), ("a", "models/a"), ("b", "models/b")):
-        ini = _ini(tmp_path / f"{name}.ini", tmp_path / name, tmp_path, inference="False", processed=str(source.parent), model=str(tmp_path / folder))
+        ini = _ini(
+            tmp_path / f"{name}.ini",
+            tmp_path / name,
+            tmp_path,
+            inference="False",
+            processed=str(source.parent),
+            model=str(tmp_path / folder),
+        )
         evaluate_ini(ini, fill_missing=None if name == "both" else 0.0)
         with h5py.File(tmp_path / name / "test_result.h5") as f:
             results[name] = f["made"]["H_pred"][()]

@@ -1,4 +1,5 @@
 """The molecular dynamics example on two frames."""
+
 from __future__ import annotations
 
 import argparse
@@ -21,13 +22,22 @@ def test_gap_along_a_trajectory(tmp_path: pathlib.Path) -> None:
         atoms.rattle(0.03 * n, seed=n)
         atoms.info["time_fs"] = 10.0 * n
     write(tmp_path / "frames.extxyz", frames)
-    options = argparse.Namespace(output=tmp_path / "out", frames=2, temperature=300.0, seed=1, trajectory=str(tmp_path / "frames.extxyz"),
-                                 stage1=root / "model",
-                                 model=tmp_path / "none", structures=root / "structures", overlap=str(orbital_file("C")), s_threshold=1e-3)
+    options = argparse.Namespace(
+        output=tmp_path / "out",
+        frames=2,
+        temperature=300.0,
+        seed=1,
+        trajectory=str(tmp_path / "frames.extxyz"),
+        stage1=root / "model",
+        model=tmp_path / "none",
+        structures=root / "structures",
+        overlap=str(orbital_file("C")),
+        s_threshold=1e-3,
+    )
     assert runpy.run_path(str(SCRIPT))["run"](options) == 0
     table = np.loadtxt(tmp_path / "out" / "gap.csv", delimiter=",", skiprows=1)
     assert table.shape == (2, 2) and table[1, 0] == 10.0
-    assert table[0, 1] < 1e-3 < table[1, 1]                             # perfect graphene has no gap, a rattled sheet has
+    assert table[0, 1] < 1e-3 < table[1, 1]  # perfect graphene has no gap, a rattled sheet has
     assert (tmp_path / "out" / "gap.png").stat().st_size > 5000
 
 

@@ -1,4 +1,5 @@
 """GPAW's own eigenvalues from the folder we write. Needs gpaw here, or GPAW_PYTHON: an interpreter that has gpaw, h5py and scipy."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -23,8 +24,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     if not python:
         pytest.skip("gpaw is not installed (GPAW_PYTHON names an interpreter that has it)")
     out = tmp_path_factory.mktemp("gpaw")
-    done = subprocess.run([python, str(pathlib.Path(__file__).with_name("gpaw_run.py")), str(out)], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, timeout=600)
+    done = subprocess.run(
+        [python, str(pathlib.Path(__file__).with_name("gpaw_run.py")), str(out)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
@@ -36,7 +42,7 @@ def test_eigenvalues_equal_gpaws(run: pathlib.Path) -> None:
     assert problem.structure.info["fermi_level"] == pytest.approx(expected["fermi_eV"])
     for k, levels in zip(expected["kpoints"], expected["eigenvalues_eV"]):
         mine = bands.solve_dense(*problem.at((k, 0, 0))).energies
-        np.testing.assert_allclose(mine[:len(levels)], levels, atol=1e-5)
+        np.testing.assert_allclose(mine[: len(levels)], levels, atol=1e-5)
 
 
 def test_refusals(run: pathlib.Path) -> None:

@@ -1,4 +1,5 @@
 """pymatgen objects against our own numbers."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +29,12 @@ def test_structure_round_trip(problem, tmp_path: pathlib.Path) -> None:
     assert there.formula == "Te2 Mo1"
     np.testing.assert_allclose(there.cart_coords, structure.positions, atol=1e-14)
     back = interop.from_dict(json.loads(json.dumps(interop.as_dict(structure))))
-    assert back.orbital_types == structure.orbital_types and back.info == structure.info and back.name == structure.name and back.spinful is False
+    assert (
+        back.orbital_types == structure.orbital_types
+        and back.info == structure.info
+        and back.name == structure.name
+        and back.spinful is False
+    )
     np.testing.assert_allclose(back.positions, structure.positions, atol=1e-12)
     interop.write(tmp_path / "f", there)
     again = read_folder(tmp_path / "f")

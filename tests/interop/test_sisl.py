@@ -1,4 +1,5 @@
 """sisl against our own solver and against its own orbitals."""
+
 from __future__ import annotations
 
 import pathlib
@@ -57,7 +58,7 @@ def test_signs_are_those_of_the_orbitals_themselves() -> None:
     radius = np.linspace(0, 6, 200)
     for l in (1, 2, 3):
         mine = harmonics(l, points)[:, list(LEGACY_TO_E3NN[l])]
-        for m, orbital in enumerate(sisl.SphericalOrbital(l, (radius, np.exp(-radius**2))).toAtomicOrbital()):
+        for m, orbital in enumerate(sisl.SphericalOrbital(l, (radius, np.exp(-(radius**2)))).toAtomicOrbital()):
             assert orbital.m == m - l
             value = orbital.psi(points)
             correlation = np.array([np.corrcoef(value, mine[:, n])[0, 1] for n in range(2 * l + 1)])

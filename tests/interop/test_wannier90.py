@@ -1,4 +1,5 @@
 """``_hr.dat`` against the generalised eigenproblem, a closed form, and sisl's reader."""
+
 from __future__ import annotations
 
 import pathlib
@@ -46,7 +47,9 @@ def test_wigner_seitz_counts_every_mesh_point() -> None:
 
 def test_sisl_reads_it(tmp_path: pathlib.Path) -> None:
     sisl = pytest.importorskip("sisl")
-    structure = Structure(np.diag([2.0, 2.5, 9.0]), np.array([[0.0, 0, 0], [0.9, 1.1, 0]]), np.array([6, 1]), ((0, 1), (0,)), False, {}, "toy")
+    structure = Structure(
+        np.diag([2.0, 2.5, 9.0]), np.array([[0.0, 0, 0], [0.9, 1.1, 0]]), np.array([6, 1]), ((0, 1), (0,)), False, {}, "toy"
+    )
     rng = np.random.default_rng(3)
     keys = [(x, y, 0, i, j) for x in (-1, 0, 1) for y in (-1, 0, 1) for i in (0, 1) for j in (0, 1)]
     n = [4, 1]

@@ -1,4 +1,5 @@
 """Structure folders and block matrices on disk."""
+
 from __future__ import annotations
 
 import json
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from deeph_gformer.errors import DataError
-from deeph_gformer.io import BlockMatrix, dock, find_structures, legacy, read_folder, read_matrix
+from deeph_gformer.io import BlockMatrix, dock, find_structures, read_folder, read_matrix
 from deeph_gformer.io.blocks import format_key, match_keys, reverse_keys, sort_keys
 from deeph_gformer.io.files import atomic_path, read_json, write_json
 from deeph_gformer.io.folder import write_matrix
@@ -71,10 +72,10 @@ def test_dock_file_layout(tmp_path: pathlib.Path) -> None:
     write_matrix(tmp_path / "d", "hamiltonian", h, structure, "dock")
     with h5py.File(tmp_path / "d" / "hamiltonian.h5") as handle:
         e = int(np.flatnonzero((handle["atom_pairs"][()] == [0, 0, 0, 0, 0]).all(axis=1))[0])
-        a, b = handle["chunk_boundaries"][e:e + 2]
+        a, b = handle["chunk_boundaries"][e : e + 2]
         block = handle["entries"][a:b].reshape(handle["chunk_shapes"][e])
     mine = h.block(int(np.flatnonzero((h.keys == [0, 0, 0, 0, 0]).all(axis=1))[0]))
-    perm = [0, 2, 3, 1]                                             # s, then p: x y z -> y z x
+    perm = [0, 2, 3, 1]  # s, then p: x y z -> y z x
     assert np.array_equal(block, mine[np.ix_(perm, perm)])
 
 
@@ -85,7 +86,7 @@ def test_hermitian_projection_never_raises_the_error() -> None:
     projected = noisy.hermitian()
     assert np.abs(projected.conjugate_transpose().values - projected.values).max() < 1e-14
     assert np.linalg.norm(projected.values - h.values) < np.linalg.norm(noisy.values - h.values)
-    for key, block in noisy:                                        # against the definition, block by block
+    for key, block in noisy:  # against the definition, block by block
         mirror = int(match_keys(reverse_keys(np.array([key])), noisy.keys)[0])
         e = int(match_keys(np.array([key]), noisy.keys)[0])
         assert np.allclose(projected.block(e), (block + noisy.block(mirror).conj().T) / 2)
@@ -135,8 +136,16 @@ def _twice(handle: h5py.File) -> None:
     handle["[0,0,0,1,1]"] = np.zeros((4, 4))
 
 
-@pytest.mark.parametrize(("change", "words"), [(_rename, "'block' is no block key"), (_reshape, r"\(3, 4\).*\(4, 4\)"), (_nan, r"\[0, 0, 0, 2, 2\] contains NaN"),
-                                               (_far, "outside 1..4"), (_twice, "two spellings")])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_rename, "'block' is no block key"),
+        (_reshape, r"\(3, 4\).*\(4, 4\)"),
+        (_nan, r"\[0, 0, 0, 2, 2\] contains NaN"),
+        (_far, "outside 1..4"),
+        (_twice, "two spellings"),
+    ],
+)
 def test_bad_blocks_are_named(make_folder: Folder, change: Callable[[h5py.File], None], words: str) -> None:
     folder = make_folder()
     _edit(folder, change)
@@ -153,10 +162,20 @@ def test_spin_doubled_file_without_spin(make_folder: Folder) -> None:
         read_matrix(folder, "hamiltonian")
 
 
-@pytest.mark.parametrize(("name", "text", "words"), [
-    ("orbital_types.dat", "0 1\n0 4\n0 1\n0 1\n", "l = 0 to 3 only"), ("orbital_types.dat", "0 x\n", "integers"), ("element.dat", "16\n42\n", "do not belong together"),
-    ("lat.dat", "1 0 0\n0 1 0\n", r"instead of \(3, 3\)"), ("lat.dat", "1 0 0\n0 1 0\n1 1 0\n", "span no volume"), ("site_positions.dat", "1 2\n3 four\n", "table of numbers"),
-    ("info.json", "{", "not valid JSON"), ("info.json", '{"isspinful": "no"}', "true or false"), ("element.dat", "16\n420\n16\n42\n", "1 to 118")])
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("orbital_types.dat", "0 1\n0 4\n0 1\n0 1\n", "l = 0 to 3 only"),
+        ("orbital_types.dat", "0 x\n", "integers"),
+        ("element.dat", "16\n42\n", "do not belong together"),
+        ("lat.dat", "1 0 0\n0 1 0\n", r"instead of \(3, 3\)"),
+        ("lat.dat", "1 0 0\n0 1 0\n1 1 0\n", "span no volume"),
+        ("site_positions.dat", "1 2\n3 four\n", "table of numbers"),
+        ("info.json", "{", "not valid JSON"),
+        ("info.json", '{"isspinful": "no"}', "true or false"),
+        ("element.dat", "16\n420\n16\n42\n", "1 to 118"),
+    ],
+)
 def test_bad_text_files_are_named(make_folder: Folder, name: str, text: str, words: str) -> None:
     folder = make_folder()
     (folder / name).write_text(text)
@@ -219,9 +238,9 @@ def test_full_disk(tmp_path: pathlib.Path) -> None:
     """The file-size limit of the process stands for a full disk: the write fails half-way, the old file stays."""
     target = tmp_path / "hamiltonians_pred.h5"
     target.write_text("old")
-    run = subprocess.run([sys.executable, "-c", _WRITE.format(root=str(ROOT), target=str(target))], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", _WRITE.format(root=str(ROOT), target=str(target))], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.returncode == 2, run.stderr
     assert "could not be written" in run.stdout
     assert target.read_text() == "old" and os.listdir(tmp_path) == [target.name]
-
-

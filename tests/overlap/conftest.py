@@ -1,4 +1,5 @@
 """Real DFT data for the overlap tests, read from the packed sets beside the repository; tests skip where they are absent."""
+
 from __future__ import annotations
 
 import io
@@ -24,7 +25,7 @@ def _matrix(group: h5py.Group, step: float) -> BlockMatrix:
         flat = flat[0] + 1j * flat[1]
     keys, blocks, start = [], [], 0
     for key, (rows, columns) in zip(group["keys"][()].tolist(), group["shapes"][()].tolist()):
-        block = flat[start:start + rows * columns].reshape(rows, columns)
+        block = flat[start : start + rows * columns].reshape(rows, columns)
         start += rows * columns
         key = [*key[:3], key[3] - 1, key[4] - 1]
         keys.append(key)
@@ -49,8 +50,15 @@ def read_packed(name: str, index: int) -> tuple[Structure, BlockMatrix, BlockMat
 
         shells = tuple(tuple(map(int, line.split())) for line in group.attrs["orbital_types.dat"].splitlines() if line.strip())
         info = json.loads(group.attrs["info.json"])
-        structure = Structure(table("lat.dat").T, table("site_positions.dat").T, table("element.dat").reshape(-1).astype(np.int64), shells,
-                              info["isspinful"], info, f"{index:04d}")
+        structure = Structure(
+            table("lat.dat").T,
+            table("site_positions.dat").T,
+            table("element.dat").reshape(-1).astype(np.int64),
+            shells,
+            info["isspinful"],
+            info,
+            f"{index:04d}",
+        )
         return structure, _matrix(group["overlaps.h5"], STEP["overlaps.h5"]), _matrix(group["hamiltonians.h5"], STEP["hamiltonians.h5"])
 
 
@@ -63,6 +71,7 @@ def packed() -> Callable[[str, int], tuple[Structure, BlockMatrix, BlockMatrix]]
 @pytest.fixture(scope="session")
 def orbital_file() -> Callable[[str], pathlib.Path]:
     """``orbital_file("C")``: the ABACUS orbital file of an element."""
+
     def find(element: str) -> pathlib.Path:
         path = SHARED / "basis" / f"{element}.orb"
         if not path.is_file():

@@ -1,4 +1,5 @@
 """Overlaps of Gaussian orbitals without any code of the package: products of polynomials and Gaussians, integrated exactly by Gauss-Hermite rules."""
+
 from __future__ import annotations
 
 import math
@@ -9,11 +10,22 @@ import numpy as np
 POLYNOMIALS = {
     0: [lambda x, y, z: 1 + 0 * x],
     1: [lambda x, y, z: x, lambda x, y, z: y, lambda x, y, z: z],
-    2: [lambda x, y, z: 2 * z * z - x * x - y * y, lambda x, y, z: x * x - y * y, lambda x, y, z: x * y, lambda x, y, z: x * z,
-        lambda x, y, z: y * z],
-    3: [lambda x, y, z: z * (2 * z * z - 3 * x * x - 3 * y * y), lambda x, y, z: x * (4 * z * z - x * x - y * y),
+    2: [
+        lambda x, y, z: 2 * z * z - x * x - y * y,
+        lambda x, y, z: x * x - y * y,
+        lambda x, y, z: x * y,
+        lambda x, y, z: x * z,
+        lambda x, y, z: y * z,
+    ],
+    3: [
+        lambda x, y, z: z * (2 * z * z - 3 * x * x - 3 * y * y),
+        lambda x, y, z: x * (4 * z * z - x * x - y * y),
         lambda x, y, z: y * (4 * z * z - x * x - y * y),
-        lambda x, y, z: z * (x * x - y * y), lambda x, y, z: x * y * z, lambda x, y, z: x * (x * x - 3 * y * y), lambda x, y, z: y * (3 * x * x - y * y)],
+        lambda x, y, z: z * (x * x - y * y),
+        lambda x, y, z: x * y * z,
+        lambda x, y, z: x * (x * x - 3 * y * y),
+        lambda x, y, z: y * (3 * x * x - y * y),
+    ],
 }
 
 

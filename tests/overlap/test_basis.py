@@ -12,16 +12,20 @@ from deeph_gformer.overlap.basis import BOHR, AtomicBasis, gaunt, read_orb
 
 from .gaussians import overlap_block
 
-LIGHT, HEAVY = ((0, 0.8), (1, 0.9), (2, 0.7), (3, 1.1)), ((0, 0.5), (0, 1.4), (1, 0.6), (2, 1.2), (3, 0.8))       # (l, exponent in 1/bohr²)
+LIGHT, HEAVY = ((0, 0.8), (1, 0.9), (2, 0.7), (3, 1.1)), ((0, 0.5), (0, 1.4), (1, 0.6), (2, 1.2), (3, 0.8))  # (l, exponent in 1/bohr²)
 
 
 def gaussian_basis(number: int, shells: tuple[tuple[int, float], ...], cutoff: float = 7.0) -> AtomicBasis:
     radius = np.linspace(0, cutoff, 701)
-    return AtomicBasis(number, tuple(l for l, _ in shells), radius, np.array([radius**l * np.exp(-a * radius**2) for l, a in shells]), cutoff).normalised()
+    return AtomicBasis(
+        number, tuple(l for l, _ in shells), radius, np.array([radius**l * np.exp(-a * radius**2) for l, a in shells]), cutoff
+    ).normalised()
 
 
 def dimer(numbers: tuple[int, int], vector: np.ndarray, shells: dict[int, tuple[int, ...]]) -> Structure:
-    return Structure(np.eye(3) * 60, np.array([[1.0, 2, 3], np.array([1.0, 2, 3]) + vector]), np.array(numbers), tuple(shells[z] for z in numbers))
+    return Structure(
+        np.eye(3) * 60, np.array([[1.0, 2, 3], np.array([1.0, 2, 3]) + vector]), np.array(numbers), tuple(shells[z] for z in numbers)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def test_slater_orbitals() -> None:
     table = two_centre([AtomicBasis(1, (0,), radius, np.exp(-radius)[None], 30.0).normalised()])
     for d in (0.5, 1.4, 3.0, 6.0):
         block = table.blocks(dimer((1, 1), np.array([d * BOHR, 0, 0]), {1: (0,)}), np.array([[0, 0, 0, 0, 1]])).block(0)
-        assert block[0, 0] == pytest.approx(np.exp(-d) * (1 + d + d * d / 3), abs=3e-6)         # the cusp at r = 0 decays as k^-4
+        assert block[0, 0] == pytest.approx(np.exp(-d) * (1 + d + d * d / 3), abs=3e-6)  # the cusp at r = 0 decays as k^-4
 
 
 def test_gaunt_against_known_values() -> None:
@@ -69,13 +73,24 @@ def test_gaunt_against_known_values() -> None:
 
 
 def orb_text(basis: AtomicBasis, element: str) -> str:
-    lines = ["-" * 75, f"Element                     {element}",
-             "Energy Cutoff(Ry)           100", f"Radius Cutoff(a.u.)         {basis.cutoff:g}",
-             f"Lmax                        {max(basis.shells)}", "-" * 75, "SUMMARY  END", "",
-             f"Mesh                        {len(basis.radius)}", f"dr                          {basis.radius[1]:.17g}"]
+    lines = [
+        "-" * 75,
+        f"Element                     {element}",
+        "Energy Cutoff(Ry)           100",
+        f"Radius Cutoff(a.u.)         {basis.cutoff:g}",
+        f"Lmax                        {max(basis.shells)}",
+        "-" * 75,
+        "SUMMARY  END",
+        "",
+        f"Mesh                        {len(basis.radius)}",
+        f"dr                          {basis.radius[1]:.17g}",
+    ]
     for n, (l, values) in enumerate(zip(basis.shells, basis.orbitals)):
-        lines += ["                Type                   L                   N", f"                   0                   {l}                   {n}"]
-        lines += ["  ".join(f"{v:.14e}" for v in values[start:start + 4]) for start in range(0, len(values), 4)]
+        lines += [
+            "                Type                   L                   N",
+            f"                   0                   {l}                   {n}",
+        ]
+        lines += ["  ".join(f"{v:.14e}" for v in values[start : start + 4]) for start in range(0, len(values), 4)]
     return "\n".join(lines) + "\n"
 
 
@@ -84,15 +99,21 @@ def test_orb_files_are_read_in_their_order(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "Mo.orb"
     path.write_text(orb_text(basis, "Mo"))
     found = read_orb(path)
-    assert (found.number, found.shells, found.cutoff) == (42, (0, 0, 1, 2, 3), 7.0) and np.allclose(found.orbitals, basis.orbitals, atol=1e-12)
+    assert (found.number, found.shells, found.cutoff) == (42, (0, 0, 1, 2, 3), 7.0) and np.allclose(
+        found.orbitals, basis.orbitals, atol=1e-12
+    )
     assert BasisOverlap([path]).cutoffs == {(42, 42): pytest.approx(14 * BOHR)}
 
 
 def test_damaged_orb_files_are_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "Mo.orb"
     text = orb_text(gaussian_basis(42, HEAVY), "Mo")
-    for damaged, words in ((text[:-400], "cut short"), (text.replace("Mesh", "Mash"), "Mesh"),
-                           (text.replace("Element                     Mo", "Element   Xx1"), "Xx1"), ("", "not an ABACUS")):
+    for damaged, words in (
+        (text[:-400], "cut short"),
+        (text.replace("Mesh", "Mash"), "Mesh"),
+        (text.replace("Element                     Mo", "Element   Xx1"), "Xx1"),
+        ("", "not an ABACUS"),
+    ):
         path.write_text(damaged)
         with pytest.raises(DataError, match=words):
             read_orb(path)
@@ -108,11 +129,15 @@ def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
     radius = np.linspace(0, 7.0, 500)
     orbitals = "".join(
         f'<orbital l="{l}" n="{n}" z="{z}" ispol="{p}" population="1.0"><radfunc>'
-        f'<npts>{len(radius)}</npts><delta>{radius[1]:.17e}</delta><cutoff>7.0</cutoff><data>'
-        + "\n".join(f"{r:.12e} {np.exp(-a * r * r):.12e}" for r in radius) + "</data></radfunc></orbital>"
-        for n, l, z, p, a in ((2, 0, 1, 0, 0.6), (2, 0, 2, 0, 1.1), (2, 1, 1, 0, 0.7), (3, 2, 1, 1, 0.9)))
+        f"<npts>{len(radius)}</npts><delta>{radius[1]:.17e}</delta><cutoff>7.0</cutoff><data>"
+        + "\n".join(f"{r:.12e} {np.exp(-a * r * r):.12e}" for r in radius)
+        + "</data></radfunc></orbital>"
+        for n, l, z, p, a in ((2, 0, 1, 0, 0.6), (2, 0, 2, 0, 1.1), (2, 1, 1, 0, 0.7), (3, 2, 1, 1, 0.9))
+    )
     path = tmp_path / "C.ion.xml"
-    path.write_text(f'<ion version="0.1"><symbol>C</symbol><label>C</label><z>6</z><valence>4</valence><mass>12.0</mass><paos>{orbitals}</paos></ion>')
+    path.write_text(
+        f'<ion version="0.1"><symbol>C</symbol><label>C</label><z>6</z><valence>4</valence><mass>12.0</mass><paos>{orbitals}</paos></ion>'
+    )
     shells = ((0, 0.6), (0, 1.1), (1, 0.7), (2, 0.9))
     provider = BasisOverlap([path])
     assert provider.orbital_types == {6: (0, 0, 1, 2)} and provider.cutoffs[6, 6] == pytest.approx(14 * BOHR, abs=1e-4)
@@ -121,8 +146,17 @@ def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
     assert np.abs(block - overlap_block(shells, shells, vector / BOHR)).max() < 1e-5
 
 
-@pytest.mark.parametrize("name, elements", [("graphene", "C"), ("mos2", "Mo S"), ("bilayer_graphene_21.8deg", "C"), ("bismuthene_21.8deg_0K", "Bi"),
-                                            ("bi2te3", "Bi Te"), ("bi2se3", "Bi Se")])
+@pytest.mark.parametrize(
+    "name, elements",
+    [
+        ("graphene", "C"),
+        ("mos2", "Mo S"),
+        ("bilayer_graphene_21.8deg", "C"),
+        ("bismuthene_21.8deg_0K", "Bi"),
+        ("bi2te3", "Bi Te"),
+        ("bi2se3", "Bi Se"),
+    ],
+)
 def test_stored_overlaps_of_abacus_are_met(packed, orbital_file, name: str, elements: str) -> None:
     structure, overlap, _ = packed(name, 0)
     provider = BasisOverlap([orbital_file(e) for e in elements.split()])

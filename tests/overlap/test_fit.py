@@ -17,7 +17,7 @@ from deeph_gformer.overlap.twocentre import PairTable, bond_functions, swap_sign
 from .gaussians import overlap_block
 from .test_basis import gaussian_basis
 
-SHELLS = {6: ((0, 0.9), (1, 1.0)), 14: ((0, 0.7), (1, 0.8), (2, 0.9))}      # (l, exponent in 1/bohr²)
+SHELLS = {6: ((0, 0.9), (1, 1.0)), 14: ((0, 0.7), (1, 0.8), (2, 0.9))}  # (l, exponent in 1/bohr²)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_an_unseen_structure_is_predicted(truth: TwoCentre, fitted: TwoCentre) -
     predicted = provider.overlap(structure)
     assert np.abs(predicted.values - exact.values).max() < 1e-5
     assert np.array_equal(predicted.conjugate_transpose().values, predicted.values)
-    for key, block in list(predicted)[3:200:17]:                            # and against the integrals themselves
+    for key, block in list(predicted)[3:200:17]:  # and against the integrals themselves
         vector = structure.edge_vectors(np.array([key]))[0]
         if 0.1 < np.linalg.norm(vector) < 3.5:
             a, b = (SHELLS[int(structure.numbers[n])] for n in key[3:])
@@ -78,7 +78,13 @@ def test_edges_without_their_partners_are_the_same(fitted: TwoCentre, truth: Two
 
 
 def pair_at(table: TwoCentre, distance: float, numbers: tuple[int, int] = (6, 14)) -> Structure:
-    return Structure(np.eye(3) * 40, np.array([[0, 0, 0], [0, distance, 0.0]]), np.array(numbers), tuple(table.orbital_types[z] for z in numbers), name="pair")
+    return Structure(
+        np.eye(3) * 40,
+        np.array([[0, 0, 0], [0, distance, 0.0]]),
+        np.array(numbers),
+        tuple(table.orbital_types[z] for z in numbers),
+        name="pair",
+    )
 
 
 def test_unknown_distances_are_refused_with_atoms_and_values(fitted: TwoCentre) -> None:
@@ -88,7 +94,9 @@ def test_unknown_distances_are_refused_with_atoms_and_values(fitted: TwoCentre) 
     with pytest.raises(DataError, match=rf"atoms 1 \(C\) and 2 \(Si\).*{low - 0.1:.4f} Å.*closer than any pair that the table knows"):
         provider.overlap(close)
     assert len(brave.overlap(close)) == 4
-    narrow = dataclasses.replace(fitted, pairs={**fitted.pairs, (6, 14): dataclasses.replace(fitted.pairs[6, 14], valid=np.array([[1.0, 2.0], [2.5, 4.2]]))})
+    narrow = dataclasses.replace(
+        fitted, pairs={**fitted.pairs, (6, 14): dataclasses.replace(fitted.pairs[6, 14], valid=np.array([[1.0, 2.0], [2.5, 4.2]]))}
+    )
     with pytest.raises(DataError, match="2.2000 Å apart: a distance that the training set does not cover.*1.000-2.000, 2.500-4.200"):
         TableOverlap(narrow).overlap(pair_at(fitted, 2.2))
     assert len(TableOverlap(narrow).overlap(pair_at(fitted, 1.9))) == 4
@@ -104,7 +112,7 @@ def test_unknown_elements_shells_and_pairs_are_named(fitted: TwoCentre) -> None:
     for brave in (False, True):
         with pytest.raises(DataError, match="no pair C-Si"):
             TableOverlap(lacking, extrapolate=brave).overlap(structure)
-    assert len(TableOverlap(lacking).overlap(pair_at(fitted, 15.0))) == 2   # too far apart to matter
+    assert len(TableOverlap(lacking).overlap(pair_at(fitted, 15.0))) == 2  # too far apart to matter
 
 
 def test_gaps_are_found_and_what_is_called_known_is_known() -> None:
@@ -119,7 +127,7 @@ def test_gaps_are_found_and_what_is_called_known_is_known() -> None:
     error = np.abs(table(fit.grid) - functions(fit.grid)).max(axis=1)
     known = 4 * fit.deviation < 1e-5
     assert error[known].max() < 2e-5
-    inside = lambda a, b: known[(fit.grid > a) & (fit.grid < b)]            # noqa: E731
+    inside = lambda a, b: known[(fit.grid > a) & (fit.grid < b)]  # noqa: E731
     assert inside(1.3, 1.6).all() and inside(2.9, 3.4).all() and inside(4.3999, 4.4001).all()
     assert not inside(1.9, 2.4).any() and not inside(0.9, 1.1).any() and not inside(3.8, 4.2).any()
 
@@ -219,7 +227,9 @@ def test_bands_of_a_twisted_bilayer_from_a_table_fitted_to_untwisted_ones(packed
     def bloch(matrix: BlockMatrix, k: np.ndarray) -> np.ndarray:
         total = np.zeros((starts[-1],) * 2, complex)
         for key, block in matrix:
-            total[starts[key[3]]:starts[key[3] + 1], starts[key[4]]:starts[key[4] + 1]] += np.exp(2j * np.pi * np.dot(k, key[:3])) * block
+            total[starts[key[3]] : starts[key[3] + 1], starts[key[4]] : starts[key[4] + 1]] += (
+                np.exp(2j * np.pi * np.dot(k, key[:3])) * block
+            )
         return total
 
     k = np.array([0.21, 0.34, 0])

@@ -23,7 +23,7 @@ def test_edges_are_those_of_ase(seed: int) -> None:
     random = np.random.default_rng(seed)
     lattice = np.diag(random.uniform(2.0, 9.0, 3)) + random.uniform(-1.5, 1.5, (3, 3))
     count = int(random.integers(1, 12))
-    positions = random.uniform(-1.5, 2.5, (count, 3)) @ lattice             # many lie outside the cell
+    positions = random.uniform(-1.5, 2.5, (count, 3)) @ lattice  # many lie outside the cell
     numbers = random.choice([6, 42, 83], count)
     pbc = random.integers(0, 2, 3).astype(bool)
     cutoffs = {(6, 6): 3.1, (6, 42): 4.0, (42, 42): 5.3, (6, 83): 2.0, (42, 83): 0.7, (83, 83): 6.0}
@@ -36,20 +36,20 @@ def test_edges_are_those_of_ase(seed: int) -> None:
 def test_one_atom_in_a_cell_much_smaller_than_the_cutoff() -> None:
     keys = find_edges(np.eye(3), np.array([[7.3, -2.0, 0.1]]), np.array([6]), {(6, 6): 3.0})
     grid = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3)).reshape(3, -1).T
-    assert len(keys) == (np.linalg.norm(grid, axis=1) < 3.0).sum()          # pairs exactly at the cutoff are out
+    assert len(keys) == (np.linalg.norm(grid, axis=1) < 3.0).sum()  # pairs exactly at the cutoff are out
 
 
 def test_edges_come_in_pairs_even_at_the_cutoff() -> None:
     random = np.random.default_rng(5)
     lattice, positions = np.diag([6.0, 7, 8]) + random.normal(0, 0.3, (3, 3)), random.uniform(0, 7, (9, 3))
     lengths = np.linalg.norm(positions[None] - positions[:, None], axis=2)
-    for radius in lengths[np.triu_indices(9, 1)]:                           # the cutoff is a distance that occurs
+    for radius in lengths[np.triu_indices(9, 1)]:  # the cutoff is a distance that occurs
         keys = find_edges(lattice, positions, np.full(9, 6), {(6, 6): float(radius)})
         assert np.array_equal(np.unique(keys, axis=0), np.unique(reverse_keys(keys), axis=0))
 
 
 def test_a_million_edges_in_a_minute() -> None:
-    side = 76                                                               # 11,552 atoms in a plane
+    side = 76  # 11,552 atoms in a plane
     lattice = np.array([[2.46, 0, 0], [1.23, 2.1304, 0], [0, 0, 30.0]]) * np.array([[side], [side], [1]])
     unit = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij")).reshape(2, -1).T @ (lattice[:2] / side)
     positions = np.concatenate([unit, unit + [1.23, 0.7101, 0]])

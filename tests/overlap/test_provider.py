@@ -43,7 +43,7 @@ def test_a_table_is_the_same_after_a_round_trip(tmp_path: pathlib.Path, structur
 def test_damaged_tables_are_refused(tmp_path: pathlib.Path, table: TableOverlap) -> None:
     path = save_table(tmp_path / "c.npz", table.table)
     whole = path.read_bytes()
-    for damaged in (whole[:len(whole) // 2], b"", b"text"):
+    for damaged in (whole[: len(whole) // 2], b"", b"text"):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="not an overlap table, or damaged"):
             load(path)

@@ -36,7 +36,9 @@ def test_rotation_matrices_rotate_harmonics(l: int, points: np.ndarray) -> None:
 
 
 def test_bond_rotation_turns_every_direction_up() -> None:
-    vectors = np.concatenate([np.random.default_rng(0).normal(size=(200, 3)), np.eye(3), -np.eye(3), [[1e-9, 0, -1], [1e-9, 1e-9, 1], [0, 0, 0]]])
+    vectors = np.concatenate(
+        [np.random.default_rng(0).normal(size=(200, 3)), np.eye(3), -np.eye(3), [[1e-9, 0, -1], [1e-9, 1e-9, 1], [0, 0, 0]]]
+    )
     turns = bond_rotation(vectors)
     up = np.linalg.norm(vectors, axis=1)[:, None] * np.array([0, 0, 1.0])
     assert np.allclose(np.einsum("eab,eb->ea", turns, vectors), up, atol=1e-13)
@@ -47,7 +49,11 @@ def test_block_rotation_is_block_diagonal() -> None:
     turn = Rotation.random(2, random_state=0).as_matrix()
     whole = block_rotation((0, 1, 2), turn)
     assert whole.shape == (2, 9, 9)
-    assert np.array_equal(whole[:, 1:4, 1:4], turn) and np.array_equal(whole[:, 4:, 4:], shell_rotation(2, turn)) and not whole[:, :4, 4:].any()
+    assert (
+        np.array_equal(whole[:, 1:4, 1:4], turn)
+        and np.array_equal(whole[:, 4:, 4:], shell_rotation(2, turn))
+        and not whole[:, :4, 4:].any()
+    )
 
 
 def test_l_above_three_is_refused() -> None:

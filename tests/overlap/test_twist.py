@@ -17,8 +17,18 @@ def sheet() -> ase.Atoms:
     return graphene(a=2.46, vacuum=10)
 
 
-@pytest.mark.parametrize("mn, angle, atoms", [((1, 2), 21.787, 28), ((2, 3), 13.174, 76), ((5, 6), 6.009, 364), ((10, 11), 3.150, 1324),
-                                              ((16, 17), 2.005, 3268), ((22, 23), 1.470, 6076), ((30, 31), 1.085, 11164)])
+@pytest.mark.parametrize(
+    "mn, angle, atoms",
+    [
+        ((1, 2), 21.787, 28),
+        ((2, 3), 13.174, 76),
+        ((5, 6), 6.009, 364),
+        ((10, 11), 3.150, 1324),
+        ((16, 17), 2.005, 3268),
+        ((22, 23), 1.470, 6076),
+        ((30, 31), 1.085, 11164),
+    ],
+)
 def test_the_known_angles_of_twisted_graphene(sheet: ase.Atoms, mn: tuple[int, int], angle: float, atoms: int) -> None:
     bottom, top, _ = read_layers(sheet)
     twist = twist_of(bottom, top, mn)
@@ -55,7 +65,7 @@ def test_a_bilayer_cell_keeps_its_layers_and_distance(sheet: ase.Atoms) -> None:
     upper.positions += [0, 1.42, 3.4]
     both = sheet + upper
     both.cell[2, 2] = 25
-    both.positions[:, 2] += 13.5                                            # the upper layer leaves through the top of the cell
+    both.positions[:, 2] += 13.5  # the upper layer leaves through the top of the cell
     both.wrap(pbc=(True, True, True))
     bottom, top, distance = read_layers(both)
     assert distance == pytest.approx(3.4) and len(bottom.atoms) == len(top.atoms) == 2
@@ -63,7 +73,7 @@ def test_a_bilayer_cell_keeps_its_layers_and_distance(sheet: ase.Atoms) -> None:
 
 
 def test_obtuse_cells_and_thick_layers() -> None:
-    layer = mx2("MoS2", a=3.18, thickness=3.12, vacuum=8)                   # 120 degrees
+    layer = mx2("MoS2", a=3.18, thickness=3.12, vacuum=8)  # 120 degrees
     bottom, top, _ = read_layers(layer)
     assert bottom.kind == "hexagonal" and bottom.thickness == pytest.approx(3.12)
     atoms = twist_bilayer(bottom, top, twist_of(bottom, top, (1, 2)), 3.0)
@@ -81,7 +91,7 @@ def test_the_list_holds_known_cells_and_fits_other_lattices(sheet: ase.Atoms) ->
     assert abs(best.strain) < 0.01 and best.atoms == 2 * bottom.cells(*best.bottom) + 3 * top.cells(*best.top)
     atoms = twist_bilayer(bottom, top, best, 3.3)
     carbon = neighbor_list("d", atoms[atoms.numbers == 6], 1.6)
-    assert len(atoms) == best.atoms and np.allclose(carbon, 2.46 / math.sqrt(3), atol=1e-9)       # the bottom layer is not strained
+    assert len(atoms) == best.atoms and np.allclose(carbon, 2.46 / math.sqrt(3), atol=1e-9)  # the bottom layer is not strained
 
 
 def test_square_layers() -> None:

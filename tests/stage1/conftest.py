@@ -1,4 +1,5 @@
 """Nothing of stage 1's tests may leave torch's default type changed."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

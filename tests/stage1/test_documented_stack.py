@@ -3,6 +3,7 @@
 ``documented_stack.npz`` holds rows of DeepH-E3 (f011d5f) under torch 1.9.0, e3nn 0.3.5, numpy 1.21.2, sympy 1.8 (keys ``0.3/...``), and with e3nn 0.4.4 (``0.4/...``),
 for the random networks of ``helpers.py``, whose parameters it loaded strictly from :func:`official_state`: direct sums, and blocks made by its own ``e3TensorDecomp``.
 """
+
 from __future__ import annotations
 
 import pathlib

@@ -1,4 +1,5 @@
 """Both providers against the stored predictions and features of the official code."""
+
 from __future__ import annotations
 
 import os
@@ -47,7 +48,7 @@ def test_prediction_and_features(name: str, backend: str) -> None:
             if f"edge_{p}" in features:
                 assert relative(out.edge[p][index], torch.as_tensor(features[f"edge_{p}"])) < limit
         rows = features["lin_edge"]
-        assert relative(out.direct_sum[index[:len(rows)]], torch.as_tensor(rows)) < limit
+        assert relative(out.direct_sum[index[: len(rows)]], torch.as_tensor(rows)) < limit
 
 
 @needs_golden

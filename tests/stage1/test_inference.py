@@ -1,4 +1,5 @@
 """The chunked inference path against the path with gradients, chunk by chunk, and the pieces it is made of."""
+
 from __future__ import annotations
 
 import json
@@ -26,7 +27,11 @@ def test_chunks_change_nothing(variant: str, chunk: int) -> None:
     """
     config, targets = VARIANTS[variant]
     net = random_net(config, "0.3")
-    graph = batch_graphs([random_graph(targets.basis, 4, 1), random_graph(targets.basis, 5, 2)]) if chunk > 5 else random_graph(targets.basis, 4)
+    graph = (
+        batch_graphs([random_graph(targets.basis, 4, 1), random_graph(targets.basis, 5, 2)])
+        if chunk > 5
+        else random_graph(targets.basis, 4)
+    )
     wanted, nodes, edges = net(graph, features=True)
     assert wanted.requires_grad
     net.chunk = chunk

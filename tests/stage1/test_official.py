@@ -1,4 +1,5 @@
 """The official provider: what it leaves behind, and training states exchanged with the official code."""
+
 from __future__ import annotations
 
 import os
@@ -83,7 +84,9 @@ def test_blocks_equal_e3TensorDecomp(generation: str) -> None:  # noqa: N802
         targets = VARIANTS[variant][1]
         ours = DirectSumToProduct(targets, generation, torch.float64)  # type: ignore[arg-type]
         with default_dtype(torch.float64):
-            theirs = modules.e3modules.e3TensorDecomp(None, list(targets.degrees), default_dtype_torch=torch.float64, spinful=targets.basis.spinful)
+            theirs = modules.e3modules.e3TensorDecomp(
+                None, list(targets.degrees), default_dtype_torch=torch.float64, spinful=targets.basis.spinful
+            )
             h = torch.randn(7, targets.irreps().dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
             product = theirs.get_H(h)
             assert (ours(h) - product).abs().max() < 1e-13

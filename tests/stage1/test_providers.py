@@ -1,4 +1,5 @@
 """Loading, merging, conformance, saving, and what is refused."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -22,8 +23,15 @@ from deeph_gformer.stage1.provider import Stage1Output
 from .helpers import GOLDEN, MOTE2, VARIANTS, config_for, needs_golden, random_graph, random_net, relative
 
 
-def save(path: pathlib.Path, config: NetConfig, targets: TargetBlocks, generation: Generation = "0.3", seed: int = 0, dtype: torch.dtype = torch.float64,
-         **changes: torch.Tensor | None) -> DeepHE3Net:
+def save(
+    path: pathlib.Path,
+    config: NetConfig,
+    targets: TargetBlocks,
+    generation: Generation = "0.3",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    **changes: torch.Tensor | None,
+) -> DeepHE3Net:
     """A model folder with random parameters; ``changes`` replace or (None) remove entries of the state, dots written as double underscores."""
     net = random_net(config, generation, seed, dtype)
     state = official_state(net)
@@ -50,7 +58,9 @@ def test_round_trip_through_a_model_folder(variant: str, generation: Generation,
     assert f"e3nn generation {generation}" in repr(provider)
 
 
-@pytest.mark.parametrize("variant", ["plain", "two_elements", "spin_orbit", "spin_orbit_two_elements", "no_parity", "bessel", "both_parities"])
+@pytest.mark.parametrize(
+    "variant", ["plain", "two_elements", "spin_orbit", "spin_orbit_two_elements", "no_parity", "bessel", "both_parities"]
+)
 def test_conformance_of_the_engine(variant: str, tmp_path: pathlib.Path) -> None:
     """Rotations, inversion, blocks in legacy order: 1e-10."""
     config, targets = VARIANTS[variant]

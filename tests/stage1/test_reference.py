@@ -1,4 +1,5 @@
 """The fast engine against the plain reference path, for every variant and every e3nn generation."""
+
 from __future__ import annotations
 
 import pytest
@@ -56,4 +57,6 @@ def test_gradients_equal_reference() -> None:
             continue
         mine = own[ours].grad
         assert mine is not None
-        assert relative(mine.reshape(-1)[piece].reshape(shape), state[name].grad) < 1e-9 or float(state[name].grad.abs().max()) < 1e-12, name
+        assert relative(mine.reshape(-1)[piece].reshape(shape), state[name].grad) < 1e-9 or float(state[name].grad.abs().max()) < 1e-12, (
+            name
+        )

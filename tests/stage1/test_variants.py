@@ -1,4 +1,5 @@
 """Every variant of DeepH-E3's network against the official code run beside it (random weights, float64)."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,5 @@
 """Training of both stages on tiny data."""
+
 from __future__ import annotations
 
 import json
@@ -33,8 +34,11 @@ def dataset(make_folder: Folder, count: int = 3) -> pathlib.Path:
 
 
 def settings(root: pathlib.Path, output: pathlib.Path, **training: object) -> dict:
-    return {"data": {"preprocessed": str(root), "train_ratio": 0.67, "val_ratio": 0.33}, "output": str(output),
-            "training": {"epochs": 4, "threads": 1, "device": "cpu", "warmup_steps": 2, "learning_rate": 5e-3, **training}}
+    return {
+        "data": {"preprocessed": str(root), "train_ratio": 0.67, "val_ratio": 0.33},
+        "output": str(output),
+        "training": {"epochs": 4, "threads": 1, "device": "cpu", "warmup_steps": 2, "learning_rate": 5e-3, **training},
+    }
 
 
 def stage2(root: pathlib.Path, stage1: pathlib.Path, output: pathlib.Path, resume: bool = False, **training: object) -> tuple[object, dict]:
@@ -86,7 +90,11 @@ def test_rotated_batch_equals_recomputing(make_folder: Folder, tmp_path: pathlib
     rotation = torch.from_numpy((u @ v).T)
     assert not torch.allclose(rotation, torch.eye(3, dtype=torch.float64))
     again = stage1(rotate_graph(sample.graph, rotation))
-    for mine, theirs in ((turned.features.node, again.node), (turned.features.edge, again.edge), ((turned.direct_sum,), (again.direct_sum,))):
+    for mine, theirs in (
+        (turned.features.node, again.node),
+        (turned.features.edge, again.edge),
+        ((turned.direct_sum,), (again.direct_sum,)),
+    ):
         for a, b in zip(mine, theirs):
             assert (a - b).abs().max() < 1e-10 * max(1.0, float(b.abs().max()))
     before, after = (stage1.assembly()(b.direct_sum) - b.label for b in (batch, turned))
@@ -147,13 +155,18 @@ def test_irreps_are_those_deeph_e3_derives() -> None:
     """post_node and post_edge of the golden folders, spin-orbit included, from their train.ini."""
     for name in ("graphene_small_f64", "bismuthene_soc_f64"):
         folder = read_model_folder(golden(name) / "model")
-        made = net_config(from_mapping(TrainStage1Config, {"model": {"irreps_embed": "16x0e", "irreps_mid": "16x0e+8x1o+4x2e+4x3o+2x4e"}}).model, folder.targets)
+        made = net_config(
+            from_mapping(TrainStage1Config, {"model": {"irreps_embed": "16x0e", "irreps_mid": "16x0e+8x1o+4x2e+4x3o+2x4e"}}).model,
+            folder.targets,
+        )
         assert made == folder.config
 
 
 def test_impossible_irreps_are_named() -> None:
     targets = make_target_blocks(Basis((42,), ((0, 1, 2),), False))
     for irreps, words in (("4x0e+2x9", "do not parse"), ("4x0e", None)):
-        config = from_mapping(TrainStage1Config, {"model": {"irreps_embed": "4x0e", "irreps_mid": irreps, "spherical_harmonics_lmax": 1}}).model
+        config = from_mapping(
+            TrainStage1Config, {"model": {"irreps_embed": "4x0e", "irreps_mid": irreps, "spherical_harmonics_lmax": 1}}
+        ).model
         with pytest.raises(ConfigError, match=words or "cannot produce"):
             net_config(config, targets)

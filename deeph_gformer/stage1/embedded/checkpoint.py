@@ -3,6 +3,7 @@
 The official tensor products hold one small parameter per path (``tp.weights1.n``); the engine holds them joined in one vector. Everything
 else has the same name. Buffers (masks, Wigner symbols, Gaussian centres) are checked where they carry meaning, and written again on saving.
 """
+
 from __future__ import annotations
 
 import re
@@ -36,7 +37,7 @@ def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torc
         owner, _, leaf = name.rpartition(".")
         module = modules[owner]
         if not parameter.numel() and isinstance(module, (ChannelLinear, SelfConnection)):
-            continue                                                # e3nn keeps empty weights as buffers; empty parameters of e3LayerNorm are parameters
+            continue  # e3nn keeps empty weights as buffers; empty parameters of e3LayerNorm are parameters
         if isinstance(module, EdgeTensorProduct):
             which = int(leaf == "weight2")
             for n, path in enumerate(module.paths):
@@ -90,10 +91,15 @@ def load_official_state(net: DeepHE3Net, state: Mapping[str, Tensor], where: str
 
 
 def _check_gaussians(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -> None:
-    for name, stop, count in (("basis", net.config.r_max, net.config.num_basis), ("distance_expansion", 6.0, Irreps(net.config.irreps_edge_init).dim)):
+    for name, stop, count in (
+        ("basis", net.config.r_max, net.config.num_basis),
+        ("distance_expansion", 6.0, Irreps(net.config.irreps_edge_init).dim),
+    ):
         stored = state.get(f"{name}.offsets")
         if stored is not None and not torch.allclose(stored.double(), torch.linspace(0, stop, count, dtype=torch.float64), atol=1e-5):
-            raise ModelError(f"{where}: '{name}.offsets' are not {count} equidistant points from 0 to {stop} Å; the checkpoint is of a modified DeepH-E3")
+            raise ModelError(
+                f"{where}: '{name}.offsets' are not {count} equidistant points from 0 to {stop} Å; the checkpoint is of a modified DeepH-E3"
+            )
 
 
 def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -132,11 +138,16 @@ def _buffers(net: DeepHE3Net, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
         elif isinstance(module, EdgeTensorProduct):
             conv = owner.rpartition(".")[0]
             yield f"{owner}.tp.weight", torch.zeros(0)
-            yield f"{owner}.tp.output_mask", _ones(module.irreps_out, [any(p.i_out == n for p in module.paths) for n in range(len(module.irreps_out))])
+            yield (
+                f"{owner}.tp.output_mask",
+                _ones(module.irreps_out, [any(p.i_out == n for p in module.paths) for n in range(len(module.irreps_out))]),
+            )
             gated = dict(net.named_modules())[conv].gate.irreps_out
             yield f"{conv}.nonlin.mul.weight", torch.zeros(0)
             yield f"{conv}.nonlin.mul.output_mask", torch.ones(sum(mul * ir.dim for mul, ir in gated if ir.l > 0))
-            triples = dict.fromkeys((module.irreps_in[p.i_in].ir.l, module.irreps_sh[p.i_sh].ir.l, module.irreps_out[p.i_out].ir.l) for p in module.paths)
+            triples = dict.fromkeys(
+                (module.irreps_in[p.i_in].ir.l, module.irreps_sh[p.i_sh].ir.l, module.irreps_out[p.i_out].ir.l) for p in module.paths
+            )
             for l1, l2, l3 in triples:
                 if 0 in (l1, l2, l3):
                     continue
@@ -167,12 +178,17 @@ def import_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
         entry = entries.get(index)
         if entry is None:
             continue
-        target = merged.setdefault(ours, {"step": torch.as_tensor(float(entry["step"])), **{k: torch.zeros_like(own[ours]) for k in ("exp_avg", "exp_avg_sq")}})
+        target = merged.setdefault(
+            ours, {"step": torch.as_tensor(float(entry["step"])), **{k: torch.zeros_like(own[ours]) for k in ("exp_avg", "exp_avg_sq")}}
+        )
         for name in ("exp_avg", "exp_avg_sq"):
             target[name].reshape(-1)[piece] = entry[name].reshape(-1).to(own[ours])
     names = list(own)
     options = {k: v for k, v in groups[0].items() if k != "params"}
-    return {"state": {n: merged[name] for n, name in enumerate(names) if name in merged}, "param_groups": [{**options, "params": list(range(len(names)))}]}
+    return {
+        "state": {n: merged[name] for n, name in enumerate(names) if name in merged},
+        "param_groups": [{**options, "params": list(range(len(names)))}],
+    }
 
 
 def export_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,6 +199,9 @@ def export_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
     for index, (_, ours, piece, shape) in enumerate(table):
         entry = state["state"].get(names[ours])
         if entry is not None:
-            out[index] = {"step": entry["step"], **{k: entry[k].reshape(-1)[piece].reshape(shape).clone() for k in ("exp_avg", "exp_avg_sq")}}
+            out[index] = {
+                "step": entry["step"],
+                **{k: entry[k].reshape(-1)[piece].reshape(shape).clone() for k in ("exp_avg", "exp_avg_sq")},
+            }
     options = {k: v for k, v in state["param_groups"][0].items() if k != "params"}
     return {"state": out, "param_groups": [{**options, "params": list(range(len(table)))}]}

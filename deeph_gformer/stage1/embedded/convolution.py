@@ -7,6 +7,7 @@ The official tensor product is, per path p = (slot in, l2, slot out),
 With the edge on the polar axis only :math:`Y_{l_2 0} = \sqrt{2 l_2 + 1}` is left, so m3 = m1 (l1+l2+l3 even) or m3 = -m1 (odd), and all l2 between one slot in
 and one slot out add up to one matrix per \|m\|. A self-loop has Y_00 alone; it uses the matrices of the l2 = 0 paths.
 """
+
 from __future__ import annotations
 
 import math
@@ -44,7 +45,13 @@ class Path(NamedTuple):
 
 def enumerate_paths(irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation) -> list[Path]:
     """The paths in the order of the official parameters ``weights1.n`` / ``weights2.n``."""
-    triples = [(a, b, c) for a, (_, x) in enumerate(irreps_in) for b, (_, y) in enumerate(irreps_sh) for c, (_, z) in enumerate(irreps_out) if z in x * y]
+    triples = [
+        (a, b, c)
+        for a, (_, x) in enumerate(irreps_in)
+        for b, (_, y) in enumerate(irreps_sh)
+        for c, (_, z) in enumerate(irreps_out)
+        if z in x * y
+    ]
     fan_in = {c: [irreps_in[a].mul * irreps_sh[b].mul for a, b, other in triples if other == c] for _, _, c in triples}
     factors = {c: iter(path_weights(fan, generation)) for c, fan in fan_in.items()}
     paths, start1, start2 = [], 0, 0
@@ -61,14 +68,16 @@ class _Block(NamedTuple):
     keys_in: tuple[Key, ...]
     keys_out: tuple[Key, ...]
     odd: bool
-    shapes: tuple[tuple[int, int], ...]        # per m: (rows, columns)
-    starts: tuple[int, ...]                    # per m: first element in the collapsed vector
+    shapes: tuple[tuple[int, int], ...]  # per m: (rows, columns)
+    starts: tuple[int, ...]  # per m: first element in the collapsed vector
 
 
 class EdgeTensorProduct(Collapsing):
     """``SeparateWeightTensorProduct`` in edge frames. Parameters ``weight1``, ``weight2`` are the official ones, flattened path after path."""
 
-    def __init__(self, irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation, parity: bool, radial: bool) -> None:
+    def __init__(
+        self, irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation, parity: bool, radial: bool
+    ) -> None:
         """
         Args:
             irreps_in: of the concatenated features, slot by slot. irreps_sh: harmonics. irreps_out: what the gate wants.
@@ -90,8 +99,14 @@ class EdgeTensorProduct(Collapsing):
             rest = [k for k in layout.channels if k not in natural]
             return [tuple(sorted(group, key=lambda k: -k[0])) for group in (natural, rest) if group]
 
-        sums = {(self.layout_in.slots[p.i_in][0], self.layout_out.slots[p.i_out][0], (self.irreps_in[p.i_in].ir.l + self.irreps_sh[p.i_sh].ir.l
-                 + self.irreps_out[p.i_out].ir.l) % 2) for p in self.paths}
+        sums = {
+            (
+                self.layout_in.slots[p.i_in][0],
+                self.layout_out.slots[p.i_out][0],
+                (self.irreps_in[p.i_in].ir.l + self.irreps_sh[p.i_sh].ir.l + self.irreps_out[p.i_out].ir.l) % 2,
+            )
+            for p in self.paths
+        }
         self.blocks: list[_Block] = []
         total = 0
         for keys_in in families(self.layout_in):
@@ -118,12 +133,16 @@ class EdgeTensorProduct(Collapsing):
             odd = (l1 + l2 + l3) % 2
             symbol = wigner_3j(l1, l2, l3, self.generation) * math.sqrt((2 * l3 + 1) * (2 * l2 + 1)) * p.factor
             block = next(b for b in self.blocks if key_in in b.keys_in and key_out in b.keys_out and b.odd == bool(odd))
-            row = row0 + sum(self.layout_in.channels[k] for k in block.keys_in[:block.keys_in.index(key_in)])
-            column = column0 + sum(self.layout_out.channels[k] for k in block.keys_out[:block.keys_out.index(key_out)])
+            row = row0 + sum(self.layout_in.channels[k] for k in block.keys_in[: block.keys_in.index(key_in)])
+            column = column0 + sum(self.layout_out.channels[k] for k in block.keys_out[: block.keys_out.index(key_out)])
             first1 = torch.arange(p.start1, p.start1 + p.rows * p.columns).reshape(p.rows, p.columns)
             for m in range(odd, min(l1, l3) + 1):
                 coefficient = float(symbol[l1 + m, l2, l3 - m if odd else l3 + m])
-                place = block.starts[m] + torch.arange(row, row + p.rows)[:, None] * block.shapes[m][1] + torch.arange(column, column + p.columns)
+                place = (
+                    block.starts[m]
+                    + torch.arange(row, row + p.rows)[:, None] * block.shapes[m][1]
+                    + torch.arange(column, column + p.columns)
+                )
                 for v in range(p.copies):
                     first2 = torch.arange(p.start2 + v * p.columns, p.start2 + (v + 1) * p.columns).expand(p.rows, -1)
                     source1.append(first1.reshape(-1))
@@ -132,8 +151,12 @@ class EdgeTensorProduct(Collapsing):
                     value.append(torch.full((first1.numel(),), coefficient, dtype=torch.float64))
                     only_scalar.append(torch.full((first1.numel(),), l2 == 0))
         scalar = torch.cat(only_scalar)
-        for name, tensor in (("source1", torch.cat(source1)), ("source2", torch.cat(source2)), ("target", torch.cat(target)),
-                             ("value", torch.cat(value).to(torch.get_default_dtype()))):
+        for name, tensor in (
+            ("source1", torch.cat(source1)),
+            ("source2", torch.cat(source2)),
+            ("target", torch.cat(target)),
+            ("value", torch.cat(value).to(torch.get_default_dtype())),
+        ):
             self.register_buffer(f"_{name}", tensor, persistent=False)
             self.register_buffer(f"_{name}_scalar", tensor[scalar].clone(), persistent=False)
 
@@ -147,8 +170,12 @@ class EdgeTensorProduct(Collapsing):
         vector = self._vector(suffix).reshape(self.copies, -1)
         out = []
         for block in self.blocks:
-            out.append([vector[:, start:start + r * c].reshape(self.copies, r, c).transpose(0, 1).reshape(r, self.copies * c)
-                        for start, (r, c) in zip(block.starts, block.shapes)])
+            out.append(
+                [
+                    vector[:, start : start + r * c].reshape(self.copies, r, c).transpose(0, 1).reshape(r, self.copies * c)
+                    for start, (r, c) in zip(block.starts, block.shapes)
+                ]
+            )
         return out
 
     def _build(self) -> tuple[list[list[Tensor]], list[list[Tensor]] | None]:
@@ -168,12 +195,12 @@ class EdgeTensorProduct(Collapsing):
         edges = len(next(iter(features.values())))
         cut = edges if scalar is None else regular
         collected: dict[Key, list[list[Tensor | None]]] = {k: [[None] * (2 * k[0] + 1)] for k in self.layout_out.channels}
-        orders = {k: value.unbind(1) for k, value in features.items()}                      # per key 2 l + 1 views (E, channels)
+        orders = {k: value.unbind(1) for k, value in features.items()}  # per key 2 l + 1 views (E, channels)
         for number, block in enumerate(self.blocks):
             for m, (_, columns) in enumerate(block.shapes):
                 if block.odd and m == 0:
                     continue
-                for sign in ((0,) if m == 0 else (1, -1)):
+                for sign in (0,) if m == 0 else (1, -1):
                     x = torch.cat([orders[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1)
                     if scalar is None or cut == edges:
                         z = x @ matrices[number][m]
@@ -198,7 +225,7 @@ class EdgeTensorProduct(Collapsing):
         for key in block.keys_out:
             if key[0] < m:
                 continue
-            part = z[:, start:start + self.layout_out.channels[key]]
+            part = z[:, start : start + self.layout_out.channels[key]]
             start += self.layout_out.channels[key]
             row = collected[key][0]
             old = row[key[0] + place]
@@ -208,7 +235,9 @@ class EdgeTensorProduct(Collapsing):
 class EquivariantConvolution(nn.Module):
     """DeepH-E3's ``EquiConv``: tensor product, gate, and a factor per channel from the edge length. All in edge frames."""
 
-    def __init__(self, basis: int, irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation, parity: bool, radial: bool) -> None:
+    def __init__(
+        self, basis: int, irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation, parity: bool, radial: bool
+    ) -> None:
         super().__init__()
         self.gate = Gate(irreps_in, irreps_sh, irreps_out)
         self.tp = EdgeTensorProduct(irreps_in, irreps_sh, self.gate.irreps_in, generation, parity, radial)
@@ -233,6 +262,6 @@ class EquivariantConvolution(nn.Module):
             weight = weight[:, self._order]
         start = 0
         for key, channels in self.layout.channels.items():
-            out[key] = out[key] * weight[:, None, start:start + channels]
+            out[key] = out[key] * weight[:, None, start : start + channels]
             start += channels
         return out

@@ -4,6 +4,7 @@ Per block: messages of all edges summed over atoms (chunk by chunk), node update
 that ``e3LayerNorm`` takes over the whole structure; then norm and skip connection. What stays per edge: its features before and after an update, the rotated
 features of its two atoms, its Wigner-D blocks and its distance basis; everything else lives as long as a chunk.
 """
+
 from __future__ import annotations
 
 import torch
@@ -69,7 +70,10 @@ class _EdgePlan:
 
 
 def _rows(local: Local, index: Tensor) -> Local:
-    return [[t.view(len(t) // signs(m), signs(m), -1)[index].reshape(len(index) * signs(m), -1) for m, t in enumerate(family)] for family in local]
+    return [
+        [t.view(len(t) // signs(m), signs(m), -1)[index].reshape(len(index) * signs(m), -1) for m, t in enumerate(family)]
+        for family in local
+    ]
 
 
 class InferencePlan:
@@ -85,7 +89,9 @@ class InferencePlan:
         for node_update, edge_update in zip(net.node_update_blocks, net.edge_update_blocks):
             self.node_plans.append(ConvolutionPlan(node_update, node, edge, True, parity))
             node = node_update.irreps_out
-            self.edge_plans.append((ConvolutionPlan(edge_update, node, edge, False, parity), _EdgePlan(edge_update, edge, config.num_species**2, parity)))
+            self.edge_plans.append(
+                (ConvolutionPlan(edge_update, node, edge, False, parity), _EdgePlan(edge_update, edge, config.num_species**2, parity))
+            )
             edge = edge_update.irreps_out
 
 
@@ -98,12 +104,12 @@ def _rotate_pair(node: Features, layout: LocalLayout, ends: Tensor, frames: list
     for f in (0, 1):
         for key in layout.keys[f]:
             l, columns = key[0], layout.columns(f, key)
-            value = node[key].transpose(1, 2).reshape(len(node[key]), -1)                           # (N, C (2l+1))
-            both = value.index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)            # (E, 2C, 2l+1)
-            turned = torch.bmm(frames[l], both.transpose(1, 2))                                      # (E, 2l+1, 2C)
+            value = node[key].transpose(1, 2).reshape(len(node[key]), -1)  # (N, C (2l+1))
+            both = value.index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)  # (E, 2C, 2l+1)
+            turned = torch.bmm(frames[l], both.transpose(1, 2))  # (E, 2l+1, 2C)
             out[f][0][:, columns] = turned[:, l]
             for m in range(1, l + 1):
-                out[f][m].view(len(ends), 2, -1)[:, :, columns] = turned[:, l - m:l + m + 1:2 * m]
+                out[f][m].view(len(ends), 2, -1)[:, :, columns] = turned[:, l - m : l + m + 1 : 2 * m]
 
 
 def _spans(start: int, stop: int, size: int, loops: bool) -> list[Span]:
@@ -127,12 +133,22 @@ class _Run:
     def frames(self, a: int, b: int) -> list[Tensor]:
         return [frame[a:b] for frame in self.p.frames]
 
-    def message(self, conv: ConvolutionPlan, span: Span, pair: Local, edge: Local, parts: tuple[dict[int, tuple[Tensor, Tensor]], ...]) -> Local:
+    def message(
+        self, conv: ConvolutionPlan, span: Span, pair: Local, edge: Local, parts: tuple[dict[int, tuple[Tensor, Tensor]], ...]
+    ) -> Local:
         """The convolution of one chunk."""
         a, b, loops = span
         p = self.p
-        return conv(conv.loops if loops else conv.regular, chunk(pair, a, b), chunk(edge, a, b), parts[loops], p.source[a:b], p.destination[a:b],
-                    p.distance[a:b], None if p.radial is None else p.radial[a:b])
+        return conv(
+            conv.loops if loops else conv.regular,
+            chunk(pair, a, b),
+            chunk(edge, a, b),
+            parts[loops],
+            p.source[a:b],
+            p.destination[a:b],
+            p.distance[a:b],
+            None if p.radial is None else p.radial[a:b],
+        )
 
     def update_nodes(self, update: NodeUpdate, conv: ConvolutionPlan, node: Features, pair: Local, edge: Local) -> Features:
         """Eq. 1, first line."""
@@ -159,7 +175,7 @@ class _Run:
             turn, rows = frames[key[0]].reshape(-1, d).T, value.reshape(-1, value.shape[2])
             start = 0
             for atom, stop in zip(atoms.tolist(), stops):
-                total[key][atom].addmm_(turn[:, start * d:stop * d], rows[start * d:stop * d])
+                total[key][atom].addmm_(turn[:, start * d : stop * d], rows[start * d : stop * d])
                 start = stop
 
     def update_edges(self, conv: ConvolutionPlan, plan: _EdgePlan, node: Features, edge: Local) -> tuple[Local, Local]:
@@ -201,7 +217,7 @@ class _Run:
         for a, b, _ in self.spans:
             for f, key in scalars:
                 columns = plan.layout.columns(f, key)
-                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0:]
+                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0 :]
                 middle = of_rows(centre[f, 0][:, 0], a, b) @ (average > 0).to(average).T
                 self.collect(squares, {(f, 0): ((new[f][0][a:b, columns] - middle).square_() @ average)[:, None]}, a, b)
         inverse = {f: 1 / ((squares[f, 0][:, 0] / segments.sizes[:, None]).sqrt() + norm.eps) for f, _ in scalars}
@@ -210,7 +226,7 @@ class _Run:
             norm.apply(part, centre, self.frames(a, b), None if segments.rows is None else segments.rows[a:b])
             for f, key in scalars:
                 columns = plan.layout.columns(f, key)
-                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0:]
+                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0 :]
                 part[f][0][:, columns].mul_(of_rows(inverse[f] @ (average > 0).to(average).T, a, b))
                 if key == (0, 1):
                     part[f][0][:, columns].add_(norm.bias)
@@ -228,7 +244,9 @@ class _Run:
 
 
 @torch.no_grad()
-def infer(net: DeepHE3Net, plan: InferencePlan, p: Prepared, features: bool, size: int | None = None) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+def infer(
+    net: DeepHE3Net, plan: InferencePlan, p: Prepared, features: bool, size: int | None = None
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
     """What :meth:`DeepHE3Net.forward` gives, without gradients.
 
     Args:

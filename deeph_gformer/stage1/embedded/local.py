@@ -3,6 +3,7 @@
 In the frame of an edge the two components m and -m of all irreps of one family (natural parity (-1)^l, or the other) mix among themselves only. A family's
 channels stand in order of falling l, so those with l >= m are a prefix: one column range serves every m.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -67,7 +68,7 @@ class LocalLayout:
                 l, columns = key[0], self.columns(f, key)
                 local[f][0][:, columns] = features[key][:, l]
                 for m in range(1, l + 1):
-                    local[f][m].view(len(features[key]), 2, -1)[:, :, columns] = features[key][:, l - m:l + m + 1:2 * m]
+                    local[f][m].view(len(features[key]), 2, -1)[:, :, columns] = features[key][:, l - m : l + m + 1 : 2 * m]
         return local
 
     def features(self, local: Local) -> Features:
@@ -80,14 +81,14 @@ class LocalLayout:
             value = local[f][0].new_empty(rows, 2 * l + 1, self.layout.channels[key])
             value[:, l] = local[f][0][:, columns]
             for m in range(1, l + 1):
-                value[:, l - m:l + m + 1:2 * m] = local[f][m].view(rows, 2, -1)[:, :, columns]
+                value[:, l - m : l + m + 1 : 2 * m] = local[f][m].view(rows, 2, -1)[:, :, columns]
             out[key] = value
         return out
 
 
 def chunk(local: Local, start: int, stop: int) -> Local:
     """The rows of edges ``start:stop``, as views."""
-    return [[t[start * signs(m):stop * signs(m)] for m, t in enumerate(family)] for family in local]
+    return [[t[start * signs(m) : stop * signs(m)] for m, t in enumerate(family)] for family in local]
 
 
 class BlockDiagonal:
@@ -104,12 +105,14 @@ class BlockDiagonal:
         Args:
             matrices: per irrep (channels in, channels out). layout_in, layout_out: of rows and columns.
         """
-        self.parts: list[tuple[int, Tensor, list[tuple[slice, slice]]]] = []        # family, matrix, per m: columns in, columns out
+        self.parts: list[tuple[int, Tensor, list[tuple[slice, slice]]]] = []  # family, matrix, per m: columns in, columns out
         for f in (0, 1):
             group: list[Key] = []
             for key in [k for k in layout_out.keys[f] if k in layout_in.keys[f] and k in matrices]:
                 joined = sum(layout_out.layout.channels[k] for k in group) + layout_out.layout.channels[key]
-                adjacent = bool(group) and all(layout.columns(f, group[-1]).stop == layout.columns(f, key).start for layout in (layout_in, layout_out))
+                adjacent = bool(group) and all(
+                    layout.columns(f, group[-1]).stop == layout.columns(f, key).start for layout in (layout_in, layout_out)
+                )
                 if group and not (adjacent and key[0] > 0 and joined <= self.JOINED):
                     self._add(f, group, matrices, layout_in, layout_out)
                     group = []
@@ -122,7 +125,7 @@ class BlockDiagonal:
         first, left = places[0][0].start, places[0][1].start
         mixed = matrices[group[0]].new_zeros(places[-1][0].stop - first, places[-1][1].stop - left)
         for key, (rows, columns) in zip(group, places):
-            mixed[rows.start - first:rows.stop - first, columns.start - left:columns.stop - left] = matrices[key]
+            mixed[rows.start - first : rows.stop - first, columns.start - left : columns.stop - left] = matrices[key]
         ranges = []
         for m in range(group[0][0] + 1):
             rows, columns = next(place for key, place in reversed(list(zip(group, places))) if key[0] >= m)
@@ -134,5 +137,5 @@ class BlockDiagonal:
         beta = 1 if keep else 0
         for f, mixed, ranges in self.parts:
             for m, (rows, columns) in enumerate(ranges):
-                matrix = mixed[:rows.stop - rows.start, :columns.stop - columns.start]
+                matrix = mixed[: rows.stop - rows.start, : columns.stop - columns.start]
                 out[f][m][:, columns].addmm_(local[f][m][:, rows], matrix, beta=beta)

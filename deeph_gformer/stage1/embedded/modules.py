@@ -2,6 +2,7 @@
 
 Parameter names are those of DeepH-E3's checkpoints.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -96,8 +97,12 @@ class ChannelLinear(Collapsing):
     def __init__(self, irreps_in: Irreps, irreps_out: Irreps, generation: Generation, biases: bool) -> None:
         super().__init__()
         self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
-        pairs = [(a, b) for a in range(len(self.layout_in.slots)) for b in range(len(self.layout_out.slots))
-                 if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]]
+        pairs = [
+            (a, b)
+            for a in range(len(self.layout_in.slots))
+            for b in range(len(self.layout_out.slots))
+            if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]
+        ]
         fan_in = {b: [self.layout_in.slots[a][2] for a, other in pairs if other == b] for _, b in pairs}
         factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
         keys = [key for key in self.layout_out.channels if key in self.layout_in.channels]
@@ -107,8 +112,8 @@ class ChannelLinear(Collapsing):
         for a, b in pairs:
             key, first, rows = self.layout_in.slots[a]
             _, left, columns = self.layout_out.slots[b]
-            index[key][first:first + rows, left:left + columns] = torch.arange(count, count + rows * columns).reshape(rows, columns)
-            scale[key][first:first + rows, left:left + columns] = next(factors[b])
+            index[key][first : first + rows, left : left + columns] = torch.arange(count, count + rows * columns).reshape(rows, columns)
+            scale[key][first : first + rows, left : left + columns] = next(factors[b])
             count += rows * columns
         self.keys = keys
         for n, key in enumerate(keys):
@@ -120,7 +125,9 @@ class ChannelLinear(Collapsing):
 
     def matrices(self) -> dict[Key, Tensor]:
         """Per key (channels in, channels out), normalised."""
-        return self.collapsed(lambda: {key: self.weight[self.get_buffer(f"_index_{n}")] * self.get_buffer(f"_scale_{n}") for n, key in enumerate(self.keys)})
+        return self.collapsed(
+            lambda: {key: self.weight[self.get_buffer(f"_index_{n}")] * self.get_buffer(f"_scale_{n}") for n, key in enumerate(self.keys)}
+        )
 
     def forward(self, features: Features) -> Features:
         """Channels of each key; keys without input come out as zeros."""
@@ -141,8 +148,12 @@ class SelfConnection(Collapsing):
         super().__init__()
         self.types = types
         self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
-        pairs = [(a, b) for a in range(len(self.layout_in.slots)) for b in range(len(self.layout_out.slots))
-                 if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]]
+        pairs = [
+            (a, b)
+            for a in range(len(self.layout_in.slots))
+            for b in range(len(self.layout_out.slots))
+            if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]
+        ]
         fan_in = {b: [self.layout_in.slots[a][2] * types for a, other in pairs if other == b] for _, b in pairs}
         factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
         self.plan: list[tuple[Key, slice, slice, int, float]] = []
@@ -162,7 +173,7 @@ class SelfConnection(Collapsing):
         out: dict[Key, Tensor] = {}
         for key, rows, columns, start, factor in self.plan:
             n, m = rows.stop - rows.start, columns.stop - columns.start
-            block = self.weight[start:start + n * self.types * m].reshape(n, self.types, m).transpose(0, 1) * factor
+            block = self.weight[start : start + n * self.types * m].reshape(n, self.types, m).transpose(0, 1) * factor
             if block.shape[1:] == (self.layout_in.channels[key], self.layout_out.channels[key]):
                 out[key] = block
                 continue
@@ -209,13 +220,13 @@ class LayerNorm(nn.Module):
             if len(slots) == 1:
                 made = self._slot(value, key, segments, frames)
             else:
-                made = torch.cat([self._slot(value[:, :, start:start + mul], key, segments, frames) for start, mul in slots], dim=2)
+                made = torch.cat([self._slot(value[:, :, start : start + mul], key, segments, frames) for start, mul in slots], dim=2)
             weight = self.weight[self.get_buffer(f"_place_{n}")]
             out[key] = made * weight + self.bias if key == (0, 1) else made * weight
         return out
 
     def _slot(self, value: Tensor, key: Key, segments: Segments, frames: list[Tensor] | None) -> Tensor:
-        mean = value.mean(dim=2)                                             # (rows, 2l+1)
+        mean = value.mean(dim=2)  # (rows, 2l+1)
         if key[0] and frames is not None:
             frame = frames[key[0]]
             mean = torch.bmm(frame.transpose(1, 2), mean[:, :, None])[:, :, 0]
@@ -273,7 +284,7 @@ class Gate(nn.Module):
         scalars, gates = [], []
         for number, (key, start, mul) in enumerate(self.pieces):
             function, scale = (self.act if number < self.scalar_count else self.gate_act)[key[1]]
-            value = function(features[key][:, :, start:start + mul]) * scale
+            value = function(features[key][:, :, start : start + mul]) * scale
             (scalars if number < self.scalar_count else gates).append((key, value))
         out: dict[Key, list[Tensor]] = {}
         for key, value in scalars:
@@ -282,6 +293,6 @@ class Gate(nn.Module):
         start, used = 0, dict.fromkeys(self.layout_in.channels, 0)
         for key, mul in self.gated:
             first = used[key]
-            out.setdefault(key, []).append(features[key][:, :, first:first + mul] * gate[:, :, start:start + mul])
+            out.setdefault(key, []).append(features[key][:, :, first : first + mul] * gate[:, :, start : start + mul])
             used[key], start = first + mul, start + mul
         return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in out.items()}

@@ -3,6 +3,7 @@
 Edge features stay in the frame of their edge from the first layer to the last; node features are turned into each edge's frame where a
 convolution needs them, and messages are turned back before they are summed. Wigner-D matrices are made once per structure.
 """
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -72,7 +73,9 @@ def _add(a: Features, b: Features) -> Features:
 class _Update(nn.Module):
     """What node and edge updates have in common: Linear, convolution, Linear, self-connection, norm, skip connection."""
 
-    def __init__(self, config: NetConfig, irreps_in: Irreps, irreps_conv: Irreps, irreps_out: Irreps, types: int, generation: Generation) -> None:
+    def __init__(
+        self, config: NetConfig, irreps_in: Irreps, irreps_conv: Irreps, irreps_out: Irreps, types: int, generation: Generation
+    ) -> None:
         super().__init__()
         sh = Irreps(config.irreps_sh)
         if config.no_parity:
@@ -139,12 +142,24 @@ class DeepHE3Net(nn.Module):
         self.node_update_blocks, self.edge_update_blocks = nn.ModuleList(), nn.ModuleList()
         for number in range(config.num_block):
             last = number == config.num_block - 1
-            update = NodeUpdate(config, node, node + node + edge, Irreps(config.irreps_post_node if last else config.irreps_mid_node),
-                                config.num_species, generation)
+            update = NodeUpdate(
+                config,
+                node,
+                node + node + edge,
+                Irreps(config.irreps_post_node if last else config.irreps_mid_node),
+                config.num_species,
+                generation,
+            )
             node = update.irreps_out
             self.node_update_blocks.append(update)
-            edge_update = EdgeUpdate(config, edge, node + node + edge, Irreps(config.irreps_post_edge if last else config.irreps_mid_edge),
-                                     config.num_species**2, generation)
+            edge_update = EdgeUpdate(
+                config,
+                edge,
+                node + node + edge,
+                Irreps(config.irreps_post_edge if last else config.irreps_mid_edge),
+                config.num_species**2,
+                generation,
+            )
             edge = edge_update.irreps_out
             self.edge_update_blocks.append(edge_update)
         self.lin_node = ChannelLinear(node, Irreps(config.irreps_out_node), generation, biases=True)
@@ -182,16 +197,25 @@ class DeepHE3Net(nn.Module):
         regular = int((~loops).sum())
         kind = graph.node_type[source] * config.num_species + graph.node_type[destination]
         return Prepared(
-            order=order, inverse=torch.argsort(order), source=source, destination=destination,
-            frames=[frame.transpose(1, 2).contiguous().to(dtype) for frame in edge_frames(vector, self.lmax)], regular=regular,
-            distance=gaussians(length, config.r_max, config.num_basis), initial=gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
+            order=order,
+            inverse=torch.argsort(order),
+            source=source,
+            destination=destination,
+            frames=[frame.transpose(1, 2).contiguous().to(dtype) for frame in edge_frames(vector, self.lmax)],
+            regular=regular,
+            distance=gaussians(length, config.r_max, config.num_basis),
+            initial=gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
             radial=bessel_factors(length, Irreps(config.irreps_sh), config.r_max, regular) if config.use_sbf else None,
-            node_type=graph.node_type, node_kind=RowGroups.of(graph.node_type, config.num_species),
+            node_type=graph.node_type,
+            node_kind=RowGroups.of(graph.node_type, config.num_species),
             edge_kind=RowGroups.of(kind, config.num_species**2),
             node_segments=Segments.of(graph.node_batch, graph.structures, dtype),
-            edge_segments=Segments.of(graph.node_batch[source], graph.structures, dtype))
+            edge_segments=Segments.of(graph.node_batch[source], graph.structures, dtype),
+        )
 
-    def forward(self, graph: Graph, prepared: Prepared | None = None, features: bool = False) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def forward(
+        self, graph: Graph, prepared: Prepared | None = None, features: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Direct-sum Hamiltonian and, where asked, the irreps after each encoder group.
 
         Args:

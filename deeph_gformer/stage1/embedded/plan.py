@@ -1,4 +1,5 @@
 """What inference prepares from the parameters of one update: every matrix ready for :mod:`.local`'s order, all linear maps before a convolution folded in."""
+
 from __future__ import annotations
 
 import torch
@@ -34,14 +35,14 @@ class _Product:
             for m, ((rows, columns), start) in enumerate(zip(block.shapes, block.starts)):
                 if block.odd and m == 0:
                     continue
-                matrix = vector[:, start:start + rows * columns].reshape(tp.copies, rows, columns)[:, :, plan.order(f_out, m)]
+                matrix = vector[:, start : start + rows * columns].reshape(tp.copies, rows, columns)[:, :, plan.order(f_out, m)]
                 matrix = matrix.transpose(0, 1).reshape(rows, -1)
                 pair, edge, row = [], [], 0
                 for key in block.keys_in:
                     if key[0] < m:
                         continue
                     n, e = plan.node.layout.channels.get(key, 0), plan.edge.layout.channels.get(key, 0)
-                    of_i, of_j, of_e = matrix[row:row + n], matrix[row + n:row + 2 * n], matrix[row + 2 * n:row + 2 * n + e]
+                    of_i, of_j, of_e = matrix[row : row + n], matrix[row + n : row + 2 * n], matrix[row + 2 * n : row + 2 * n + e]
                     row += 2 * n + e
                     if key[0] == 0 and n:
                         self.node[f_out].append((key, of_i, of_j))
@@ -51,7 +52,9 @@ class _Product:
                         if not pre_is_node and key == (0, 1) and len(pre.bias):
                             self.constant[f_out] = pre.bias @ of_e + self.constant.get(f_out, 0)
                         edge.append(of_e if pre_is_node else mix[key] @ of_e)
-                self.parts.setdefault((f_out, m), []).append((f_in, block.odd, torch.cat(pair) if pair else None, torch.cat(edge) if edge else None))
+                self.parts.setdefault((f_out, m), []).append(
+                    (f_in, block.odd, torch.cat(pair) if pair else None, torch.cat(edge) if edge else None)
+                )
 
 
 class ConvolutionPlan:
@@ -81,10 +84,16 @@ class ConvolutionPlan:
         self.scalars = {f: next((k for k in self.product_out.keys[f] if k[0] == 0), None) for f in (0, 1)}
         self.scalar_count = {f: self.out.layout.channels.get(k, 0) if k else 0 for f, k in self.scalars.items()}
         places = conv.layout.multiplicity_index()
-        columns = [places[k] for _, k in wanted] + [places[k] for f in (0, 1) if (k := self.scalars[f]) is not None and self.scalar_count[f]]
+        columns = [places[k] for _, k in wanted] + [
+            places[k] for f in (0, 1) if (k := self.scalars[f]) is not None and self.scalar_count[f]
+        ]
         order = torch.cat(columns).to(conv.fc[4].weight.device)
         last = conv.fc[4]
-        self.layers = [(conv.fc[0].weight.T, conv.fc[0].bias), (conv.fc[2].weight.T, conv.fc[2].bias), (last.weight[order].T.contiguous(), last.bias[order])]
+        self.layers = [
+            (conv.fc[0].weight.T, conv.fc[0].bias),
+            (conv.fc[2].weight.T, conv.fc[2].bias),
+            (last.weight[order].T.contiguous(), last.bias[order]),
+        ]
         self.regular = _Product(self, tp, "", self.pre, pre_is_node)
         self.loops = self.regular if tp.radial else _Product(self, tp, "_scalar", self.pre, pre_is_node)
 
@@ -115,8 +124,17 @@ class ConvolutionPlan:
                 out[f] = (out[f][0] + product.constant[f], out[f][1])
         return out
 
-    def __call__(self, product: _Product, pair: Local, edge: Local, node: dict[int, tuple[Tensor, Tensor]], source: Tensor, destination: Tensor,
-                 distance: Tensor, radial: Tensor | None) -> Local:
+    def __call__(
+        self,
+        product: _Product,
+        pair: Local,
+        edge: Local,
+        node: dict[int, tuple[Tensor, Tensor]],
+        source: Tensor,
+        destination: Tensor,
+        distance: Tensor,
+        radial: Tensor | None,
+    ) -> Local:
         """Gated messages of some edges.
 
         Args:
@@ -150,7 +168,9 @@ class ConvolutionPlan:
                 if z is None:
                     z = distance.new_zeros(edges * signs(m), columns * self.copies)
                 if radial is not None:
-                    z = torch.matmul(radial[:, None, None, :], z.view(edges, signs(m), self.copies, columns)).view(edges * signs(m), columns)
+                    z = torch.matmul(radial[:, None, None, :], z.view(edges, signs(m), self.copies, columns)).view(
+                        edges * signs(m), columns
+                    )
                 made[f].append(z)
         return self._gate(made, distance)
 
@@ -175,14 +195,14 @@ class ConvolutionPlan:
             for m in range(self.out.lmax(f) + 1):
                 z = made[f][m]
                 if m:
-                    z.view(edges, 2, -1).mul_(gates[:, None, start:start + z.shape[1]])  # type: ignore[index]
+                    z.view(edges, 2, -1).mul_(gates[:, None, start : start + z.shape[1]])  # type: ignore[index]
                 elif high:
-                    z[:, :high].mul_(gates[:, start:start + high])  # type: ignore[index]
-                out[f].append(z if m else z[:, :high + self.scalar_count[f]])
+                    z[:, :high].mul_(gates[:, start : start + high])  # type: ignore[index]
+                out[f].append(z if m else z[:, : high + self.scalar_count[f]])
             if self.scalar_count[f]:
                 function, scale = self.act[self.scalars[f][1]]  # type: ignore[index]
-                z = made[f][0][:, high:high + self.scalar_count[f]]
-                z.copy_(function(z).mul_(weight[:, place:place + self.scalar_count[f]]).mul_(scale))
+                z = made[f][0][:, high : high + self.scalar_count[f]]
+                z.copy_(function(z).mul_(weight[:, place : place + self.scalar_count[f]]).mul_(scale))
                 place += self.scalar_count[f]
             start += high
         return out
@@ -206,7 +226,7 @@ class NormPlan:
             average = like.new_zeros(self.layout.width(f, 0), len(slots))
             for n, (key, start, mul) in enumerate(slots):
                 first = self.layout.columns(f, key).start + start
-                average[first:first + mul, n] = 1 / mul
+                average[first : first + mul, n] = 1 / mul
             weight = torch.cat([norm.weight[places[k]] for k in keys]) if keys else like.new_zeros(0)
             self.average.append(average)
             self.weight.append(weight)
@@ -221,19 +241,19 @@ class NormPlan:
         """
         for f in (0, 1):
             edges = len(local[f][0]) if local[f] else 0
-            table = [local[f][m] @ self.average[f][:self.layout.width(f, m), :self.count[f][m]] for m in range(self.layout.lmax(f) + 1)]
+            table = [local[f][m] @ self.average[f][: self.layout.width(f, m), : self.count[f][m]] for m in range(self.layout.lmax(f) + 1)]
             for key in self.layout.keys[f]:
                 l = key[0]
                 low, high = (self.count[f][l + 1] if l < self.layout.lmax(f) else 0), self.count[f][l]
                 value = table[0].new_empty(edges, 2 * l + 1, high - low)
                 value[:, l] = table[0][:, low:high]
                 for m in range(1, l + 1):
-                    value[:, l - m:l + m + 1:2 * m] = table[m].view(edges, 2, -1)[:, :, low:high]
+                    value[:, l - m : l + m + 1 : 2 * m] = table[m].view(edges, 2, -1)[:, :, low:high]
                 total = into.setdefault((f, l), value.new_zeros(segments.count, 2 * l + 1, high - low))
                 if segments.rows is None:
                     total[0].addmm_(frames[l].reshape(-1, 2 * l + 1).T, value.view(-1, high - low))
                 else:
-                    total.index_add_(0, segments.rows[start:start + edges], torch.bmm(frames[l].transpose(1, 2), value))
+                    total.index_add_(0, segments.rows[start : start + edges], torch.bmm(frames[l].transpose(1, 2), value))
 
     def apply(self, local: Local, centre: dict[tuple[int, int], Tensor], frames: list[Tensor], segments: Tensor | None) -> None:
         """Subtract the means (structures, 2 l + 1, slots), global axes, and multiply by the weights; in place."""
@@ -249,6 +269,8 @@ class NormPlan:
                     turned[key[0]] = torch.bmm(frames[key[0]], mean[segments])
             for m in range(self.layout.lmax(f) + 1):
                 high = [k[0] for k in self.layout.keys[f] if k[0] >= m]
-                shift = torch.cat([turned[l][:, l - m:l + m + 1:2 * m] if m else turned[l][:, l:l + 1] for l in high], dim=2)
+                shift = torch.cat([turned[l][:, l - m : l + m + 1 : 2 * m] if m else turned[l][:, l : l + 1] for l in high], dim=2)
                 width = self.layout.width(f, m)
-                local[f][m].mul_(self.weight[f][:width]).addmm_(shift.reshape(-1, shift.shape[2]), self.spread[f][:self.count[f][m], :width], alpha=-1)
+                local[f][m].mul_(self.weight[f][:width]).addmm_(
+                    shift.reshape(-1, shift.shape[2]), self.spread[f][: self.count[f][m], :width], alpha=-1
+                )

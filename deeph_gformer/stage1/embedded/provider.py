@@ -1,4 +1,5 @@
 """The embedded engine as a stage 1."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -24,8 +25,14 @@ class EmbeddedStage1(Stage1Provider):
         net: the network; its parameters ask for no gradient until a trainer switches them on. folder: what it was read from.
     """
 
-    def __init__(self, folder: ModelFolder | str | os.PathLike[str], generation: Generation | None = None, device: torch.device | str = "cpu",
-                 dtype: torch.dtype | None = None, fill_missing: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: ModelFolder | str | os.PathLike[str],
+        generation: Generation | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        fill_missing: float | None = None,
+    ) -> None:
         """
         Args:
             folder: a DeepH-E3 model folder, or what :func:`read_model_folder` made of it. generation: where the checkpoint cannot tell.

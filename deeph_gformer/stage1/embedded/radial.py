@@ -5,6 +5,7 @@ r"""The spherical Bessel basis of DeepH-E3 (``spherical_basis_irreps``), after G
 DeepH-E3 keeps the zeros z in float32 and, on its documented stack (numpy 1.x), computes N in float64 from these rounded zeros. The rounding (up to 1e-7)
 is part of every trained model, so it is kept here; numpy 2 would also round N.
 """
+
 from __future__ import annotations
 
 import functools
@@ -25,7 +26,9 @@ def bessel_zeros(l: int, count: int) -> tuple[float, ...]:
     """The first ``count`` positive zeros of j_l, rounded to float32; those of j_l lie between neighbouring zeros of j_(l-1)."""
     zeros = np.arange(1, count + l + 1) * np.pi
     for order in range(1, l + 1):
-        zeros = np.array([brentq(lambda r, order=order: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16) for a, b in zip(zeros[:-1], zeros[1:])])
+        zeros = np.array(
+            [brentq(lambda r, order=order: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16) for a, b in zip(zeros[:-1], zeros[1:])]
+        )
     return tuple(float(z) for z in zeros[:count].astype(np.float32))
 
 
@@ -72,7 +75,7 @@ def bessel_formulas(orders: int, count: int) -> list[list[Any]]:
     import sympy
 
     x, y = sympy.symbols("x y")
-    sine, cosine = [sympy.Integer(0), sympy.Integer(1)], [1 / y, sympy.Integer(0)]            # l = -1, 0
+    sine, cosine = [sympy.Integer(0), sympy.Integer(1)], [1 / y, sympy.Integer(0)]  # l = -1, 0
     out = []
     for l in range(orders):
         row = []
