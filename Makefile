@@ -20,7 +20,7 @@ demo: $(DONE)
 
 test: $(DONE)
 	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lint: $(DONE)
 	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks

@@ -12,7 +12,7 @@ from .errors import GFormerError
 
 __all__ = ["main", "build_parser"]
 
-_AREAS = ("core", "ablation", "interop", "overlap", "physics")
+_AREAS = ("core", "ablation", "interop", "overlap", "build", "bands", "spectra")
 
 
 def build_parser() -> argparse.ArgumentParser:

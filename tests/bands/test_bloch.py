@@ -154,7 +154,5 @@ def test_bands_equal_the_dft_codes_own_eigenvalues(name: str, dft) -> None:
 
 
 def test_bands_need_no_torch() -> None:
-    code = (
-        "import sys, deeph_gformer.bands, deeph_gformer.commands.physics; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
-    )
+    code = "import sys, deeph_gformer.bands, deeph_gformer.commands.bands, deeph_gformer.commands.spectra; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[2]).returncode == 0

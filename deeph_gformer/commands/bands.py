@@ -1,0 +1,169 @@
+"""``bands``: one or several Hamiltonians over each other along a path."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from .options import fermi_of, fermi_options, hamiltonian_options, kinds_of, load_problem, progress, say
+
+if TYPE_CHECKING:
+    from ..bands import Bands, BlochProblem, FermiLevel
+    from ..bands.plot import Style
+
+__all__ = ["register"]
+
+
+def register(sub: Any) -> None:
+    """Add the parsers of this area."""
+    parser = sub.add_parser(
+        "bands",
+        help="band structure of one or several Hamiltonians over each other",
+        description="Bands along a path. A folder with a DFT Hamiltonian and a prediction shows both; --stage1 and --refined add predictions "
+        "of the same structure. DFT is drawn as lines, stage 1 dashed, refined as dots, each relative to its own Fermi level.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="DIR", type=pathlib.Path, help="structure folder(s), legacy or DeepH-dock")
+    parser.add_argument("--stage1", type=pathlib.Path, metavar="DIR", help="folder with DeepH-E3's prediction of the first structure")
+    parser.add_argument("--refined", type=pathlib.Path, metavar="DIR", help="folder with the refined prediction of the first structure")
+    hamiltonian_options(parser)
+    fermi_options(parser)
+    group = parser.add_argument_group("path")
+    group.add_argument("--path", metavar="GMKG", help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)")
+    group.add_argument("--path-file", type=pathlib.Path, metavar="FILE", help="DeepH-dock's K_PATH or DeepH-pack's band_config.json")
+    group.add_argument(
+        "--path-from", choices=("auto", "ase", "seekpath"), default="auto", help="who chooses the standard path (default: ASE)"
+    )
+    group.add_argument("--npoints", type=int, default=120, metavar="N", help="k-points over the whole path (default: 120)")
+    group = parser.add_argument_group("solver")
+    group.add_argument("--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size")
+    group.add_argument("--nbands", type=int, metavar="N", help="only N bands around the Fermi level (sparse: default 50)")
+    group.add_argument(
+        "--engine",
+        choices=("auto", "mumps", "superlu", "frontal"),
+        default="auto",
+        help="sparse factorisation (default: the fastest that is installed)",
+    )
+    group.add_argument(
+        "--no-check", action="store_true", help="sparse: do not count eigenvalues to prove the window complete (a third of the time)"
+    )
+    group.add_argument("--device", metavar="cuda", help="dense eigenvalues on a GPU, through torch")
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        default=(-3.0, 3.0),
+        metavar=("LOW", "HIGH"),
+        help="energies shown and compared, eV relative to E_F (default: -3 3)",
+    )
+    group.add_argument("--fat", metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash")
+    group.add_argument("--spin", choices=("x", "y", "z"), help="colour bands by a spin expectation value (spin-orbit coupling)")
+    group.add_argument(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        action="append",
+        metavar="FILE",
+        help=".png, .svg, .pdf, .json, .ase.json, .Band (OpenMX), .h5 (DeepH-dock); repeatable; "
+        "data files hold the first Hamiltonian (default: NAME_bands.png)",
+    )
+    group.add_argument("--title", help="title of the figure")
+    group.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable")
+    parser.set_defaults(run=_run_bands)
+
+
+def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
+    """The Hamiltonians of ``bands``, each with its style; DFT first."""
+    first = args.folders[0]
+    styles: dict[str, Style] = {"hamiltonian": "line", "prediction": "dashed"}
+    explicit = args.stage1 is not None or args.refined is not None
+    result: list[tuple[BlochProblem, Style]] = []
+    for folder in args.folders:
+        kinds = kinds_of(folder)
+        for kind in kinds:
+            if kind == "prediction" and explicit and "hamiltonian" in kinds:
+                continue
+            label = {"hamiltonian": "DFT", "prediction": "stage 1" if "hamiltonian" in kinds else "prediction"}[kind]
+            if len(args.folders) > 1:
+                label = f"{folder.resolve().name} {label}" if len(kinds) > 1 else folder.resolve().name
+            problem = load_problem(args, folder, kind, label, first if folder != first else None)
+            style = styles[kind] if len(args.folders) == 1 or not result else "dashed" if len(result) == 1 else "dots"
+            result.append((problem, style))
+    if args.stage1 is not None:
+        result.append((load_problem(args, args.stage1, "prediction", "stage 1", first), "dashed"))
+    if args.refined is not None:
+        result.append((load_problem(args, args.refined, "prediction", "refined", first), "dots"))
+    return result
+
+
+def _run_bands(args: argparse.Namespace) -> int:
+    from ..bands import band_structure, compare_bands, plot_comparison, plot_fat, plot_spin, read_path_file
+    from ..bands.files import write_bands
+    from ..errors import ConfigError
+    from ..io.files import write_json
+
+    if args.path and args.path_file:
+        raise ConfigError("--path and --path-file both say which path; give one of them")
+    problems = _wanted(args)
+    reference = problems[0][0]
+    path: Any = args.path
+    if args.path_file:
+        path, settings = read_path_file(args.path_file, reference.structure)
+        if args.nbands is None and isinstance(settings.get("num_band"), int) and args.solver == "sparse":
+            args.nbands = settings["num_band"]
+    found: list[tuple[str, Bands, Style]] = []
+    level: FermiLevel | None = None
+    for problem, style in problems:
+        level = fermi_of(args, problem, level, required=args.fermi != "auto")
+        bands = band_structure(
+            problem,
+            path,
+            args.npoints,
+            args.solver,
+            nbands=args.nbands,
+            fermi=level,
+            path_engine=args.path_from,
+            projections=args.fat,
+            spin=bool(args.spin),
+            s_threshold=args.s_threshold,
+            processes=args.processes,
+            device=args.device,
+            engine=args.engine,
+            check=not args.no_check,
+            progress=progress,
+        )
+        for note in bands.notes[len(problem.notes) :]:
+            say(f"{problem.label}: {note}")
+        path = bands.path
+        found.append((problem.label, bands, style))
+        print(f"{problem.label}: {bands.solver}; Fermi level " + (f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"))
+    print(f"path {' '.join(t[1] for t in path.ticks)} ({path.source}), {len(path)} k-points")
+    window = (args.window[0], args.window[1])
+    half = max(abs(window[0]), abs(window[1]))
+    errors = {label: compare_bands(found[0][1], bands, half) for label, bands, _ in found[1:]}
+    if errors:
+        print(f"{'band error (meV), within ' + format(half, 'g') + ' eV':<34}{'MAE':>9}{'RMSE':>9}{'max':>9}{'shift':>9}{'states':>9}")
+        for label, error in errors.items():
+            print(f"{label:<34}{error.mae_meV:9.3f}{error.rmse_meV:9.3f}{error.max_meV:9.3f}{error.shift_meV:9.3f}{error.states:9d}")
+    for output in args.output or [pathlib.Path(f"{reference.structure.name}_bands.png")]:
+        if output.suffix.lower() not in (".png", ".svg", ".pdf"):
+            write_bands(output, found[0][1])
+        elif args.spin:
+            plot_spin(found[0][1], output, axis=args.spin, window_eV=window, title=args.title)
+        elif args.fat:
+            plot_fat(found[0][1], output, window_eV=window, title=args.title)
+        else:
+            plot_comparison(found, output, window_eV=window, title=args.title)
+        print(f"written: {output}")
+    if args.json:
+        write_json(
+            args.json,
+            {
+                "structure": reference.structure.name,
+                "window_eV": half,
+                "bands": [bands.to_dict() for _, bands, _ in found],
+                "errors": {label: error.to_dict() for label, error in errors.items()},
+            },
+        )
+    return 0

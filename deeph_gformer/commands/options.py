@@ -1,0 +1,177 @@
+"""Options that the commands on Hamiltonians share, and what they mean: which H, which S, which Fermi level."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..bands import BlochProblem, FermiLevel
+
+__all__ = [
+    "one_folder",
+    "hamiltonian_options",
+    "fermi_options",
+    "say",
+    "progress",
+    "kinds_of",
+    "load_problem",
+    "fermi_of",
+    "single_problem",
+]
+
+
+def one_folder(parser: argparse.ArgumentParser) -> None:
+    """Add DIR, which of its Hamiltonians, and the shared options."""
+    parser.add_argument("folder", type=pathlib.Path, metavar="DIR", help="structure folder, legacy or DeepH-dock")
+    parser.add_argument(
+        "--prediction", action="store_true", help="use the predicted Hamiltonian (default: the DFT one, where there is one)"
+    )
+    hamiltonian_options(parser)
+    fermi_options(parser)
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the result, machine-readable")
+
+
+def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options about H, S and the eigenvalue problem."""
+    group = parser.add_argument_group("Hamiltonian")
+    group.add_argument(
+        "--overlap", type=pathlib.Path, metavar="DIR", help="folder with the overlap (default: beside H, else the first folder's)"
+    )
+    group.add_argument(
+        "--s-threshold",
+        type=float,
+        metavar="X",
+        help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; e.g. 1e-4)",
+    )
+    group.add_argument("--hermitize", action="store_true", help="accept a Hamiltonian far from Hermitian, as ½(H + H†)")
+    group.add_argument("--processes", type=int, default=1, metavar="N", help="k-points in N parallel processes (default: 1)")
+
+
+def fermi_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options about the Fermi level."""
+    group = parser.add_argument_group("Fermi level")
+    group.add_argument(
+        "--fermi",
+        default="auto",
+        metavar="auto|info|EV",
+        help="auto: by counting electrons (default); info: info.json's value; or a number in eV",
+    )
+    group.add_argument(
+        "--electrons",
+        type=float,
+        metavar="N",
+        help="electrons per cell (default: occupation in info.json, else counted below the DFT's Fermi level)",
+    )
+    group.add_argument("--valence", metavar="C=4,Mo=14", help="electrons per element, instead of --electrons")
+    group.add_argument("--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)")
+    group.add_argument(
+        "--smearing", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="of the occupations (default: gaussian)"
+    )
+    group.add_argument("--width", type=float, default=0.02, metavar="EV", help="of the smearing (default: 0.02 eV)")
+
+
+def say(text: str) -> None:
+    """A note on standard error."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def progress(done: int, count: int) -> None:
+    """Count k-points on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r  k-point {done}/{count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
+
+
+def kinds_of(folder: pathlib.Path) -> list[Any]:
+    """Which Hamiltonians a folder has."""
+    from ..errors import DataError
+    from ..io.folder import matrix_path
+
+    kinds = [kind for kind in ("hamiltonian", "prediction") if matrix_path(folder, kind).is_file()]
+    if not kinds:
+        names = " nor ".join(matrix_path(folder, kind).name for kind in ("hamiltonian", "prediction"))
+        raise DataError(f"{folder}: a structure without a Hamiltonian, neither {names} is there")
+    return kinds
+
+
+def load_problem(
+    args: argparse.Namespace, folder: pathlib.Path, kind: Any, label: str | None = None, fallback: pathlib.Path | None = None
+) -> BlochProblem:
+    """Read H and S; S from --overlap, beside H, or from ``fallback``."""
+    from ..bands import load
+    from ..io.folder import matrix_path
+
+    overlap = args.overlap
+    if overlap is None and fallback is not None and not matrix_path(folder, "overlap").is_file():
+        overlap = fallback
+    problem = load(folder, kind, overlap, label=label, hermitize=args.hermitize)
+    for note in problem.notes:
+        say(f"{problem.label}: {note}")
+    return problem
+
+
+def fermi_of(
+    args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | None = None, spectrum: Any = None, required: bool = True
+) -> FermiLevel | None:
+    """The Fermi level that the options ask for; ``known`` lends its number of electrons."""
+    from ..bands import FermiLevel, fermi_level
+    from ..bands.bandstructure import DENSE_LIMIT
+    from ..bands.fermi import electron_number, parse_valence
+    from ..bands.loading import info_fermi_eV
+    from ..errors import ConfigError, GFormerError
+
+    if args.fermi == "info":
+        stated = info_fermi_eV(problem.structure)
+        if stated is None:
+            raise ConfigError(
+                f"{problem.source}: --fermi info, but info.json has neither fermi_level nor fermi_energy_eV; give --electrons N or --fermi VALUE"
+            )
+        return FermiLevel(stated, "info.json of this folder, as asked (the DFT's value)")
+    if args.fermi not in ("auto", "count"):
+        try:
+            return FermiLevel(float(args.fermi), "given with --fermi")
+        except ValueError:
+            raise ConfigError(f"--fermi {args.fermi}: auto, info, or an energy in eV") from None
+    valence = parse_valence(args.valence) if args.valence else None
+    electrons, source = args.electrons, "given with --electrons"
+    if electrons is None and valence is None and known is not None and known.electrons is not None:
+        electrons, source = known.electrons, known.electrons_source
+    try:
+        if problem.size > DENSE_LIMIT and spectrum is None:
+            from ..bands.sparse import fermi_level_by_inertia
+
+            number = electron_number(problem.structure, electrons, valence)
+            if number is None:
+                raise ConfigError(
+                    f"{problem.source}: the number of electrons is unknown; give --electrons N, --valence C=4,..., --fermi info or --fermi VALUE"
+                )
+            return fermi_level_by_inertia(problem, number[0], electrons_source=number[1])
+        return fermi_level(
+            problem,
+            electrons,
+            args.mesh,
+            args.smearing,
+            args.width,
+            valence=valence,
+            count_at_info=not problem.predicted,
+            spectrum=spectrum,
+            electrons_source=source if electrons is not None else None,
+            s_threshold=args.s_threshold,
+            processes=args.processes,
+        )
+    except GFormerError as error:
+        if required or args.electrons is not None or valence is not None:
+            raise
+        say(f"no Fermi level, energies are absolute: {error}")
+        return None
+
+
+def single_problem(args: argparse.Namespace) -> BlochProblem:
+    """The Hamiltonian of a command on one folder; says which it is."""
+    kinds = kinds_of(args.folder)
+    kind = "prediction" if args.prediction else kinds[0]
+    problem = load_problem(args, args.folder, kind)
+    print(f"{problem.label}: {problem.source}")
+    return problem
