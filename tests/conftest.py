@@ -6,9 +6,11 @@ import os
 import pathlib
 from collections.abc import Callable
 
+import h5py
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.config import Stage1Config, TrainStage1Config
@@ -24,6 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 EXAMPLES = ROOT / "examples" / "graphene"
 SHELLS = {16: (0, 1), 42: (0, 1, 2)}
+STEP = {"hamiltonians.h5": 2.0**-20, "overlaps.h5": 2.0**-23}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -137,3 +140,45 @@ def tiny_stage1(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 __all__ = ["golden", "random_structure", "write_tiny_stage1", "write_json", "EXAMPLES", "ROOT", "SHARED"]
+
+
+def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
+    """One structure of a packed set as a legacy folder; integers are zigzag-coded multiples of STEP, one of each block and its mirror is stored."""
+    folder.mkdir(parents=True)
+    for name in ("element.dat", "lat.dat", "rlat.dat", "orbital_types.dat", "site_positions.dat", "info.json"):
+        if name in group.attrs:
+            (folder / name).write_text(group.attrs[name])
+    for name, step in STEP.items():
+        packed = group[name]
+        z = packed["values"][()].astype(np.int64)
+        flat = ((z >> 1) ^ -(z & 1)) * step
+        if packed.attrs["complex"]:
+            flat = flat[0] + 1j * flat[1]
+        start = 0
+        with h5py.File(folder / name, "w") as out:
+            for key, (rows, columns) in zip(packed["keys"][()].tolist(), packed["shapes"][()].tolist()):
+                block = flat[start : start + rows * columns].reshape(rows, columns)
+                start += rows * columns
+                mirror = [-key[0], -key[1], -key[2], key[4], key[3]]
+                out[str(key)] = block
+                if mirror != key:
+                    out[str(mirror)] = block.conj().T
+
+
+@pytest.fixture(scope="session")
+def dft(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[pathlib.Path, dict[str, NDArray[np.float64]]]]:
+    """``dft(set, id)`` -> (legacy folder, {'k', 'energy_eV'} of the DFT code); skips where the shared data are not there."""
+    root, done = tmp_path_factory.mktemp("dft"), {}
+
+    def get(name: str, identity: str = "0000") -> tuple[pathlib.Path, dict[str, NDArray[np.float64]]]:
+        path = SHARED / "data" / f"{name}.h5"
+        if not path.is_file():
+            pytest.skip(f"shared data not found beside the project: {path.name}")
+        if (name, identity) not in done:
+            with h5py.File(path) as handle:
+                _unpack(handle[identity], root / name / identity)
+                bands = {k: v[()] for k, v in handle[identity]["bands"].items()} if "bands" in handle[identity] else {}
+            done[name, identity] = root / name / identity, bands
+        return done[name, identity]
+
+    return get

@@ -13,7 +13,7 @@ from .bloch import BlochProblem
 from .compare import BandError, HamiltonianError, compare, compare_bands, error_modes, find_ghosts
 from .derivatives import band_curvature, effective_masses, velocities
 from .dos import Dos, density_of_states
-from .fermi import FermiLevel, electrons_at, fermi_level, fit_valence
+from .fermi import FermiLevel, electrons_at, fermi_level
 from .gap import BandGap, band_gap
 from .kmesh import MeshSpectrum, mesh_spectrum
 from .kpath import KPath, automatic_path, read_path_file, seekpath_path
@@ -44,7 +44,6 @@ __all__ = [
     "error_modes",
     "fermi_level",
     "find_ghosts",
-    "fit_valence",
     "load",
     "mesh_spectrum",
     "plot_comparison",

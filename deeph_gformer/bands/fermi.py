@@ -19,7 +19,16 @@ from .bloch import BlochProblem
 from .kmesh import MeshSpectrum, mesh_spectrum
 from .loading import info_fermi_eV
 
-__all__ = ["FermiLevel", "Smearing", "fermi_level", "electrons_at", "electron_number", "fit_valence", "occupations", "parse_valence"]
+__all__ = [
+    "FermiLevel",
+    "Smearing",
+    "fermi_level",
+    "electrons_at",
+    "electron_number",
+    "electrons_by_composition",
+    "occupations",
+    "parse_valence",
+]
 
 Smearing = Literal["gaussian", "fermi", "tetrahedron"]
 DEFAULT_WIDTH_EV = 0.02
@@ -256,29 +265,29 @@ def fermi_level(
     return FermiLevel(level, text, number, source, spectrum.mesh, smearing, None if smearing == "tetrahedron" else width_eV, insulating)
 
 
-def fit_valence(structures: Sequence[Structure], electrons: Sequence[float]) -> dict[str, float]:
-    """Whole valence electrons per element from electron counts of several structures (least squares, then rounded).
+def electrons_by_composition(structure: Structure, known: Sequence[Mapping[str, Any]]) -> float | None:
+    """Electrons per cell of a structure from those of others: each atom brings its own, so a sum of compositions brings the sum.
 
     Args:
-        structures: training structures. electrons: per cell of each, e.g. from :func:`electrons_at` at the DFT Fermi level.
+        structure: any. known: ``{"composition": {"Mo": 4, "S": 8}, "electrons": 104.0}`` per composition, as training records them.
 
-    Raises:
-        ConfigError: the compositions do not determine the numbers, or they do not come out whole.
+    Returns:
+        The number, None where the compositions do not determine it.
     """
+    from ase.data import atomic_numbers
+
+    kinds = sorted({int(z) for z in structure.numbers} | {atomic_numbers[s] for row in known for s in row["composition"]})
+    table = np.array([[row["composition"].get(s, 0) for row in known] for s in _symbols(kinds)], dtype=float).reshape(
+        len(kinds), len(known)
+    )
+    wanted = np.array([(structure.numbers == z).sum() for z in kinds], dtype=float)
+    share = np.linalg.lstsq(table, wanted, rcond=None)[0]
+    if np.abs(table @ share - wanted).max() > 1e-6:
+        return None
+    return float(share @ np.array([row["electrons"] for row in known]))
+
+
+def _symbols(numbers: Sequence[int]) -> list[str]:
     from ase.data import chemical_symbols
 
-    kinds = sorted({int(z) for s in structures for z in s.numbers})
-    table = np.array([[int((s.numbers == z).sum()) for z in kinds] for s in structures], dtype=float)
-    if np.linalg.matrix_rank(table) < len(kinds):
-        raise ConfigError(
-            f"{len(structures)} structure(s) with proportional compositions cannot tell the valence of "
-            f"{len(kinds)} elements apart; give the number of electrons"
-        )
-    fitted = np.linalg.lstsq(table, np.asarray(electrons, dtype=float), rcond=None)[0]
-    if np.abs(fitted - np.round(fitted)).max() > 0.05:
-        found = ", ".join(f"{chemical_symbols[z]} {v:.3f}" for z, v in zip(kinds, fitted))
-        raise ConfigError(
-            f"the electrons per element do not come out whole ({found}); "
-            f"the Fermi levels and Hamiltonians do not share one zero of energy, or the mesh is too coarse"
-        )
-    return {chemical_symbols[z]: float(round(v)) for z, v in zip(kinds, fitted)}
+    return [chemical_symbols[z] for z in numbers]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem, FermiLevel
+    from ..io import Structure
 
 __all__ = [
     "one_folder",
@@ -20,6 +21,7 @@ __all__ = [
     "load_problem",
     "fermi_of",
     "single_problem",
+    "electrons_of_bundle",
 ]
 
 
@@ -63,8 +65,9 @@ def fermi_options(parser: argparse.ArgumentParser) -> None:
         "--electrons",
         type=float,
         metavar="N",
-        help="electrons per cell (default: occupation in info.json, else counted below the DFT's Fermi level)",
+        help="electrons per cell (default: occupation in info.json, else as in --bundle, else counted below the DFT's Fermi level)",
     )
+    group.add_argument("--bundle", type=pathlib.Path, metavar="BUNDLE", help="GFormer bundle whose training set tells the electrons")
     group.add_argument("--valence", metavar="C=4,Mo=14", help="electrons per element, instead of --electrons")
     group.add_argument("--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)")
     group.add_argument(
@@ -138,6 +141,8 @@ def fermi_of(
     electrons, source = args.electrons, "given with --electrons"
     if electrons is None and valence is None and known is not None and known.electrons is not None:
         electrons, source = known.electrons, known.electrons_source
+    if electrons is None and valence is None and args.bundle is not None:
+        electrons, source = electrons_of_bundle(args.bundle, problem.structure), f"as in the training set of {args.bundle}"
     try:
         if problem.size > DENSE_LIMIT and spectrum is None:
             from ..bands.sparse import fermi_level_by_inertia
@@ -175,3 +180,23 @@ def single_problem(args: argparse.Namespace) -> BlochProblem:
     problem = load_problem(args, args.folder, kind)
     print(f"{problem.label}: {problem.source}")
     return problem
+
+
+def electrons_of_bundle(bundle: pathlib.Path, structure: Structure) -> float:
+    """Electrons per cell, from the compositions that a bundle's training counted.
+
+    Raises:
+        ConfigError: not a bundle, or its compositions do not determine the number.
+    """
+    from ..bands.fermi import electrons_by_composition
+    from ..errors import ConfigError
+    from ..io.files import read_json
+
+    path = bundle / "bundle.json"
+    table = read_json(path)
+    rows = table.get("training", {}).get("electrons", []) if isinstance(table, dict) else []
+    number = electrons_by_composition(structure, rows) if rows else None
+    if number is None:
+        known = ", ".join("".join(f"{s}{n}" for s, n in row["composition"].items()) for row in rows) or "none"
+        raise ConfigError(f"{path}: electrons of {structure.formula} are unknown (counted in training: {known}); give --electrons N")
+    return number

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from .. import fields as names
+from ..bands.fermi import electrons_by_composition
 from ..data.edges import EdgeMode
 from ..errors import ConfigError, DataError
 from ..evaluation.guard import Guard
@@ -45,6 +46,9 @@ def write_prediction(
     info = read_json(path) if path.is_file() else {}
     info.update({"isspinful": spinful} if form == "legacy" else {"spinful": spinful})
     bundle = model.bundle
+    electrons = electrons_by_composition(structure, bundle.training.get("electrons", ())) if bundle else None
+    if electrons is not None:
+        info.setdefault("occupation", electrons)
     info["deeph_gformer"] = {
         "version": __version__,
         "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,

@@ -33,7 +33,7 @@ from ..bands import (
     mesh_spectrum,
     solve_dense,
 )
-from ..bands.fermi import electron_number
+from ..bands.fermi import electron_number, electrons_by_composition
 from ..errors import ConfigError
 from ..io import BlockMatrix
 from ..overlap import OverlapProvider, structure_from_atoms
@@ -108,7 +108,8 @@ class HamiltonianCalculator(Calculator):
             frames: rotated frames to average. hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always). extrapolate: for a table.
             kpts: Γ-centred mesh ("6x6x1", (6, 6, 1), {"size": ...}), default 0.12 1/Å apart; or a ``BandPath`` or (K, 3) array
                 (the Fermi level stays that of the mesh before).
-            electrons, valence, fermi: per cell; per element, e.g. {"C": 4}; or the Fermi level itself, eV. One of them for anything with E_F.
+            electrons, valence, fermi: per cell; per element, e.g. {"C": 4}; or the Fermi level itself, eV. Default: electrons as
+                counted in the bundle's training set, where they were.
             smearing, width: of the Fermi level, eV. s_threshold: see :func:`deeph_gformer.bands.solve_dense`.
             options: of :func:`deeph_gformer.load` (``device``, ``dtype``, ``backend``, ``deephe3_root``, ``generation``, ``fill_missing``).
 
@@ -351,13 +352,24 @@ class HamiltonianCalculator(Calculator):
         return self._points[kpt].copy()
 
     # --- physics ---------------------------------------------------------------------------------------------------
-    def _electrons(self, what: str) -> float:
-        found = electron_number(self.get_problem().structure, self.parameters["electrons"], self.parameters["valence"])
+    def _electrons(self) -> float | None:
+        """Per cell: as given, else from what the bundle's training set taught."""
+        structure = self.get_problem().structure
+        found = electron_number(structure, self.parameters["electrons"], self.parameters["valence"])
+        if found is not None:
+            return found[0]
+        return electrons_by_composition(structure, self.model.bundle.training.get("electrons", ())) if self.model.bundle else None
+
+    def _need_electrons(self, what: str) -> float:
+        found = self._electrons()
         if found is None:
             raise ConfigError(
                 f"{what} needs the number of electrons; give HamiltonianCalculator electrons=N per cell, or valence={{'C': 4, ...}} per element"
             )
-        return found[0]
+        return found
+
+    def _known_level(self) -> FermiLevel | None:
+        return self.get_fermi() if self.parameters["fermi"] is not None or self._electrons() is not None else None
 
     def get_fermi(self, atoms: Atoms | None = None) -> FermiLevel:
         """The Fermi level and how it was found.
@@ -373,7 +385,7 @@ class HamiltonianCalculator(Calculator):
                 if given is not None
                 else fermi_level(
                     problem,
-                    self._electrons("the Fermi level"),
+                    self._need_electrons("the Fermi level"),
                     smearing=self.parameters["smearing"],
                     width_eV=self.parameters["width"],
                     spectrum=self.get_spectrum(),
@@ -389,14 +401,17 @@ class HamiltonianCalculator(Calculator):
         """The gap by electron counting, see :func:`deeph_gformer.bands.band_gap`."""
         problem = self.get_problem(atoms)
         return band_gap(
-            problem, self._electrons("the gap"), spectrum=self.get_spectrum(), refine=refine, s_threshold=self.parameters["s_threshold"]
+            problem,
+            self._need_electrons("the gap"),
+            spectrum=self.get_spectrum(),
+            refine=refine,
+            s_threshold=self.parameters["s_threshold"],
         )
 
     def get_dos(self, **options: Any) -> Dos:
         """Both spins, see :func:`deeph_gformer.bands.density_of_states`; options override the calculator's mesh."""
         spectrum = None if {"mesh", "projections"} & set(options) else self.get_spectrum()
-        known = any(self.parameters[name] is not None for name in ("fermi", "electrons", "valence"))
-        return density_of_states(self.get_problem(), spectrum=spectrum, fermi=self.get_fermi() if known else None, **options)
+        return density_of_states(self.get_problem(), spectrum=spectrum, fermi=self._known_level(), **options)
 
     def band_structure(self, path: str | BandPath | None = None, npoints: int = 120, **options: Any) -> Any:
         """``ase.spectrum.band_structure.BandStructure`` along a path, with the Fermi level (0 where it is unknown) as reference.
@@ -408,8 +423,7 @@ class HamiltonianCalculator(Calculator):
         from ase.spectrum.band_structure import BandStructure
 
         problem = self.get_problem()
-        known = any(self.parameters[name] is not None for name in ("fermi", "electrons", "valence"))
-        level = self.get_fermi() if known else None
+        level = self._known_level()
         if not isinstance(path, BandPath):
             return band_structure(problem, path, npoints, fermi=level, **options).to_ase()
         energies = [

@@ -22,6 +22,7 @@ from ..io.files import write_json
 from ..pipeline import HamiltonianModel, identify, resolve_device
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, feature_bytes, triplets_of
+from .electrons import count_electrons
 from .module import Stage2Task, masked_loss
 from .run import fit, loaders, open_run
 
@@ -168,6 +169,7 @@ def train_gformer(
     )
     both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
+    record["electrons"] = count_electrons(splits["train"])
     save_bundle(folder / "bundle", bundle)
     return both, record
 

@@ -12,7 +12,7 @@ from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.compare import blame_blocks
 from deeph_gformer.bands.derivatives import HBAR2_OVER_ME
-from deeph_gformer.bands.fermi import electron_number, find_level, parse_valence, simplex_fraction
+from deeph_gformer.bands.fermi import electron_number, electrons_by_composition, find_level, parse_valence, simplex_fraction
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
 from deeph_gformer.bands.kpath import automatic_path, find_path, read_path_file
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation
@@ -120,13 +120,17 @@ def test_electron_number_from_each_source() -> None:
         bands.fermi_level(graphene(), 4.0, "2x2x1")
 
 
-def test_valence_fit_from_electron_counts() -> None:
-    two = dataclasses.replace(graphene().structure, numbers=np.array([42, 16]))
+def test_electrons_of_other_compositions() -> None:
+    known = [{"composition": {"Mo": 4, "S": 8}, "electrons": 104.0}]
     three = structure(np.eye(3) * 9, np.arange(9).reshape(3, 3), ((0,),) * 3)
-    three = dataclasses.replace(three, numbers=np.array([42, 16, 16]))
-    assert bands.fit_valence([two, three], [20.01, 26.0]) == {"Mo": 14.0, "S": 6.0}
-    with pytest.raises(ConfigError, match="apart"):
-        bands.fit_valence([two, two], [20, 20])
+    formula = dataclasses.replace(three, numbers=np.array([42, 16, 16]))
+    assert electrons_by_composition(formula, known) == pytest.approx(26.0)
+    other = dataclasses.replace(three, numbers=np.array([42, 42, 16]))
+    assert electrons_by_composition(other, known) is None  # one composition cannot tell Mo from S
+    assert electrons_by_composition(three, known) is None  # an unknown element
+    both = [*known, {"composition": {"S": 8}, "electrons": 48.0}]
+    assert electrons_by_composition(other, both) == pytest.approx(2 * 14 + 6)
+    assert electrons_by_composition(other, []) is None
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
