@@ -30,6 +30,7 @@ __all__ = [
     "basis_of",
     "read_splits",
     "make_splits",
+    "check_splits",
     "gauge_shift",
     "transpose_index",
     "hermitian_product",
@@ -247,7 +248,7 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
                 raise ConfigError(f"{path}: structure '{name}' is in '{owner[folder]}' and in '{split}'")
             owner[folder] = split
             out[split].append(folder)
-    return _checked(out, str(path))
+    return check_splits(out, str(path))
 
 
 def make_splits(root: str | os.PathLike[str], train: float, val: float, seed: int) -> dict[str, list[pathlib.Path]]:
@@ -257,10 +258,15 @@ def make_splits(root: str | os.PathLike[str], train: float, val: float, seed: in
     a = max(1, round(train * len(folders)))
     b = max(1, round(val * len(folders)))
     parts = np.split(order, [a, a + b])
-    return _checked({name: [folders[n] for n in sorted(part)] for name, part in zip(("train", "val", "test"), parts)}, str(root))
+    return check_splits({name: [folders[n] for n in sorted(part)] for name, part in zip(("train", "val", "test"), parts)}, str(root))
 
 
-def _checked(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str, list[pathlib.Path]]:
+def check_splits(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str, list[pathlib.Path]]:
+    """The splits as they are, when they have training and validation structures and share none (by content).
+
+    Raises:
+        ConfigError: an empty split, or a structure in two of them; ``where`` names the source of the splits.
+    """
     for name in ("train", "val"):
         if not splits[name]:
             raise ConfigError(f"{where}: the {name} split is empty; at least one structure is needed")

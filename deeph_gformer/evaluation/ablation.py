@@ -6,20 +6,18 @@ stopped, a test set that was evaluated is not evaluated again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ..config import DataConfig, TrainConfig, TrainStage1Config, to_mapping
-from ..data.dataset import _checked as check_splits
-from ..data.dataset import basis_of
+from ..data.dataset import basis_of, check_splits
 from ..errors import ConfigError
 from ..gformer.bundle import BUNDLE_FILE, load_bundle
 from ..io.files import read_json, write_json
@@ -28,6 +26,7 @@ from ..pipeline import GFormerStage1, HamiltonianModel, resolve_device
 from ..stage1 import load_stage1
 from ..stage1.cascade import CascadedStage1
 from ..stage1.provider import Stage1Provider
+from ..training.run import memory_hint
 from ..training.stage1 import train_stage1
 from ..training.stage2 import Output, split_folders, train_gformer
 from .ablation_tables import write_tables
@@ -67,29 +66,6 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         keys = [*old, *(k for k in new if k not in old)]
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{prefix}.{k}" if prefix else str(k))]
     return [] if old == new else [prefix]
-
-
-@contextlib.contextmanager
-def memory_hint() -> Iterator[None]:
-    """Turn a lack of memory, on a GPU or not, into advice.
-
-    Raises:
-        ConfigError: says what to lower.
-    """
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if (
-            not isinstance(error, (MemoryError, torch.OutOfMemoryError))
-            and "out of memory" not in text
-            and "can't allocate memory" not in text
-        ):
-            raise
-        raise ConfigError(
-            "out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache "
-            "to disk; finished settings are kept, the same command goes on from here"
-        ) from None
 
 
 class _Ablation:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,7 +25,7 @@ from ..pipeline import resolve_device
 from .batches import Batch, EpochSampler
 from .module import HamiltonianTask
 
-__all__ = ["fit", "open_run", "loaders"]
+__all__ = ["fit", "open_run", "loaders", "memory_hint"]
 
 LAST, BEST = "last", "best"
 
@@ -114,6 +115,29 @@ class PlateauStop(Callback):
             trainer.should_stop = True
 
 
+@contextlib.contextmanager
+def memory_hint() -> Iterator[None]:
+    """Turn a lack of memory, on a GPU or not, into advice.
+
+    Raises:
+        ConfigError: says what to lower.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if (
+            not isinstance(error, (MemoryError, torch.OutOfMemoryError))
+            and "out of memory" not in text
+            and "can't allocate memory" not in text
+        ):
+            raise
+        raise ConfigError(
+            "out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache "
+            "to disk; what is finished is kept, and a run goes on from its last epoch"
+        ) from None
+
+
 def fit(
     task: HamiltonianTask,
     train: DataLoader,
@@ -173,12 +197,8 @@ def fit(
     if resume and not last.is_file():
         raise ConfigError(f"{last}: not there, so there is nothing to resume; start without --resume into another output")
     start = time.perf_counter()
-    try:
+    with memory_hint():
         trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise ConfigError(
-            "out of memory: lower training.batch_size, model.width or model.gated_channels, or set data.cache to disk"
-        ) from None
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = folder / "checkpoints" / f"{BEST}.ckpt"

@@ -20,7 +20,7 @@ from deeph_gformer.config import GFormerConfig, TrainingConfig, from_mapping, lo
 from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.evaluation import ablation
-from deeph_gformer.evaluation.ablation import AblationConfig, ablate, memory_hint
+from deeph_gformer.evaluation.ablation import AblationConfig, ablate
 from deeph_gformer.evaluation.ablation_tables import metrics_of
 from deeph_gformer.evaluation.settings import SETTINGS, model_config, scaled_network, stage1_parameters
 from deeph_gformer.gformer.bundle import Bundle, load_bundle
@@ -293,18 +293,6 @@ def test_bad_input(make_folder: Folder, tmp_path: pathlib.Path, damage: Callable
     with pytest.raises((ConfigError, DataError), match=words):
         run(values)
     assert not any((tmp_path / "out").rglob("checkpoints"))
-
-
-def test_lack_of_memory_says_what_to_lower() -> None:
-    for error in (
-        torch.OutOfMemoryError("CUDA out of memory"),
-        MemoryError(),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
-    ):
-        with pytest.raises(ConfigError, match="lower training.batch_size"), memory_hint():
-            raise error
-    with pytest.raises(RuntimeError, match="something else"), memory_hint():
-        raise RuntimeError("something else")
 
 
 def test_challenging_structure_and_block_are_those_of_stage_1() -> None:

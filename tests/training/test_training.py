@@ -20,6 +20,7 @@ from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.training.batches import EpochSampler, FeatureCache, collate, rotate_batch, triplets_of
 from deeph_gformer.training.module import masked_loss
+from deeph_gformer.training.run import memory_hint
 from deeph_gformer.training.stage1 import net_config, train_stage1
 from deeph_gformer.training.stage2 import train_gformer
 
@@ -170,3 +171,15 @@ def test_impossible_irreps_are_named() -> None:
         ).model
         with pytest.raises(ConfigError, match=words or "cannot produce"):
             net_config(config, targets)
+
+
+def test_lack_of_memory_says_what_to_lower() -> None:
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ):
+        with pytest.raises(ConfigError, match="lower training.batch_size"), memory_hint():
+            raise error
+    with pytest.raises(RuntimeError, match="something else"), memory_hint():
+        raise RuntimeError("something else")

@@ -1,0 +1,132 @@
+"""Processes that share one structure: each owns the edges of a range of atoms. Without ``torchrun`` there is one, and nothing is sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import DataError, GFormerError
+
+__all__ = ["Ranks", "split_atoms"]
+
+
+def split_atoms(degree: NDArray[np.int64], parts: int) -> tuple[int, ...]:
+    """Cut the atoms into ranges of about equally many edges.
+
+    Args:
+        degree: (N,), edges of each atom. parts: number of ranges.
+
+    Returns:
+        parts + 1 atom numbers, rising, from 0 to N; a range may be empty where there are fewer atoms than parts.
+    """
+    total = np.concatenate([[0], np.cumsum(degree)])
+    wanted = total[-1] * np.arange(1, parts) / parts
+    inner = [int(i) if abs(total[i] - w) <= abs(total[i - 1] - w) else int(i) - 1 for i, w in zip(np.searchsorted(total, wanted), wanted)]
+    return (0, *inner, len(degree))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """Who works on a structure.
+
+    Attributes:
+        rank, size: this process and how many there are. bounds: size + 1 atom numbers; atoms bounds[r] to bounds[r + 1] are those of rank r.
+    """
+
+    rank: int = 0
+    size: int = 1
+    bounds: tuple[int, ...] = ()
+
+    def over(self, degree: NDArray[np.int64]) -> Ranks:
+        """The same processes with the atoms of a structure shared out; ``degree`` as in :func:`split_atoms`."""
+        return dataclasses.replace(self, bounds=split_atoms(degree, self.size))
+
+    @property
+    def atoms(self) -> tuple[int, int]:
+        """First atom of this process, and the one after its last."""
+        return self.bounds[self.rank], self.bounds[self.rank + 1]
+
+    def gather_rows(self, value: Tensor) -> Tensor:
+        """Fill the rows of other ranks' atoms; in place.
+
+        Args:
+            value: (N, ...), the rows of this rank's atoms set.
+
+        Returns:
+            ``value``, complete.
+        """
+        if self.size == 1:
+            return value
+        counts = [b - a for a, b in zip(self.bounds, self.bounds[1:])]
+        start, stop = self.atoms
+        mine = value.new_zeros(max(counts), *value.shape[1:])
+        mine[: stop - start] = value[start:stop]
+        parts = [torch.empty_like(mine) for _ in counts]
+        self._call(torch.distributed.all_gather, parts, mine)
+        for rank, (part, count) in enumerate(zip(parts, counts)):
+            value[self.bounds[rank] : self.bounds[rank] + count] = part[:count]
+        return value
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over the ranks, in place; every rank gets it."""
+        if self.size > 1:
+            self._call(torch.distributed.all_reduce, value)
+        return value
+
+    def objects(self, value: Any) -> list[Any]:
+        """What every rank passed (small, picklable), in their order."""
+        if self.size == 1:
+            return [value]
+        out: list[Any] = [None] * self.size
+        self._call(torch.distributed.all_gather_object, out, value)
+        return out
+
+    def agree(self, error: GFormerError | None) -> None:
+        """Raise on every rank what any of them met, so that none waits for ever.
+
+        Args:
+            error: of this rank, or None.
+
+        Raises:
+            GFormerError: that of the first rank that has one.
+        """
+        for found in self.objects(error):
+            if found is not None:
+                raise found
+
+    def to_first(self, value: Tensor, rows: int) -> Tensor | None:
+        """Join the rows of all ranks (edges, in their order) on rank 0.
+
+        Args:
+            value: (E of this rank, ...). rows: E of all.
+
+        Returns:
+            (rows, ...) on rank 0, None elsewhere.
+        """
+        if self.size == 1:
+            return value
+        counts = self.objects(len(value))
+        if self.rank:
+            self._call(torch.distributed.send, value.contiguous(), 0)
+            return None
+        out = value.new_empty(rows, *value.shape[1:])
+        out[: len(value)] = value
+        start = len(value)
+        for rank in range(1, self.size):
+            self._call(torch.distributed.recv, out[start : start + counts[rank]], rank)
+            start += counts[rank]
+        return out
+
+    def _call(self, function: Any, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except RuntimeError as error:
+            raise DataError(
+                f"rank {self.rank}: another process ended ({str(error).splitlines()[0][:120]}); nothing half-written is left, run again with "
+                "--skip-existing to go on"
+            ) from error
