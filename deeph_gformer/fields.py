@@ -23,6 +23,7 @@ LEGACY_FILES: Final = (ELEMENTS_FILE, LATTICE_FILE, ORBITAL_TYPES_FILE, POSITION
 # --- files of a DeepH-dock folder ---------------------------------------------------------------------------------
 DOCK_STRUCTURE_FILE: Final = "POSCAR"
 DOCK_HAMILTONIAN_FILE: Final = "hamiltonian.h5"  # datasets below | eV
+OVERLAP_TABLE: Final = "overlap.npz"  # of a bundle: radial tables of S | 1
 DOCK_OVERLAP_FILE: Final = "overlap.h5"  # datasets below | 1
 DOCK_PREDICTION_FILE: Final = "hamiltonian_pred.h5"
 DOCK_PAIRS: Final = "atom_pairs"  # (E, 5) int64, Rx Ry Rz i j, i and j 0-based

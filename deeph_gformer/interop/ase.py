@@ -38,6 +38,7 @@ from ..errors import ConfigError
 from ..io import BlockMatrix
 from ..overlap import OverlapProvider, structure_from_atoms
 from .ase_io import from_atoms, read_deeph, to_atoms, write_deeph
+from .opening import bundle_table, open_model
 from .sparse import real_space
 
 if TYPE_CHECKING:
@@ -55,18 +56,6 @@ _PARAMETERS: dict[str, Any] = {
     "width": 0.02,
     "s_threshold": None,
 }
-
-
-def _open_model(
-    model: HamiltonianModel | str | os.PathLike[str] | None, stage1: str | os.PathLike[str] | None, options: Mapping[str, Any]
-) -> HamiltonianModel:
-    from ..pipeline import HamiltonianModel, load
-
-    if isinstance(model, HamiltonianModel):
-        if stage1 is not None or options:
-            raise ConfigError("HamiltonianCalculator: a loaded model is given, so stage1 and its options have no effect; leave them out")
-        return model
-    return load(model, stage1, **options)
 
 
 class HamiltonianCalculator(Calculator):
@@ -104,7 +93,8 @@ class HamiltonianCalculator(Calculator):
         """
         Args:
             model: a GFormer bundle, or a loaded model; None runs stage 1 alone. stage1: a DeepH-E3 model folder.
-            overlap: what ``--overlap`` takes (see :func:`deeph_gformer.overlap.load`): table, basis files, folder; or a provider.
+            overlap: what ``--overlap`` takes (see :func:`deeph_gformer.overlap.load`): table, basis files, folder; or a provider. Default: the
+                table in the bundle.
             frames: rotated frames to average. hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always). extrapolate: for a table.
             kpts: Γ-centred mesh ("6x6x1", (6, 6, 1), {"size": ...}), default 0.12 1/Å apart; or a ``BandPath`` or (K, 3) array
                 (the Fermi level stays that of the mesh before).
@@ -114,17 +104,14 @@ class HamiltonianCalculator(Calculator):
             options: of :func:`deeph_gformer.load` (``device``, ``dtype``, ``backend``, ``deephe3_root``, ``generation``, ``fill_missing``).
 
         Raises:
-            ConfigError: no overlap source. ModelError, DataError: a file cannot be used.
+            ConfigError: no overlap source, or the bundle's cannot make S. ModelError, DataError: a file cannot be used.
         """
         from ..overlap import load as load_overlap
 
+        self.model = open_model(model, stage1, options)
         if overlap is None:
-            raise ConfigError(
-                "HamiltonianCalculator needs overlap=...: a table ('deeph-gformer overlap fit'), basis files, or a folder with overlaps.h5; "
-                "it gives the edges and S"
-            )
+            overlap = bundle_table(self.model)
         self.overlap = overlap if isinstance(overlap, OverlapProvider) else load_overlap(overlap, extrapolate)
-        self.model = _open_model(model, stage1, options)
         basis = self.model.targets.basis
         self._shells = dict(zip(basis.elements, basis.orbital_types))
         self._frames, self._hermitian = frames, hermitian

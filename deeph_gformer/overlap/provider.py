@@ -183,7 +183,7 @@ def load(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extr
     """Open what ``--overlap`` names.
 
     Args:
-        source: a table (``.npz``); basis files (``.orb``, ``.ion.xml``), one or several, or a folder of them; a structure folder with S, its
+        source: a table (``.npz``), or a GFormer bundle that holds one; basis files (``.orb``, ``.ion.xml``), one or several, or a folder of them; a structure folder with S, its
             ``overlaps.h5`` or ``overlap.h5``, or a folder of structure folders.
         extrapolate: for a table: allow distances that it does not know.
 
@@ -197,6 +197,8 @@ def load(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extr
         source = files[0]
     path = pathlib.Path(source)
     if path.is_dir():
+        if (path / fields.OVERLAP_TABLE).is_file():
+            return TableOverlap(load_table(path / fields.OVERLAP_TABLE), extrapolate)
         files = sorted(p for p in path.iterdir() if p.name.endswith(_BASIS))
         return BasisOverlap(files) if files and folder_format(path) is None else FolderOverlap(path)
     if not path.exists():

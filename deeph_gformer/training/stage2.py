@@ -15,10 +15,14 @@ from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
 from ..config import DataConfig, TrainConfig, to_mapping
 from ..data.dataset import Sample, basis_of, hermitian_product, load_samples, make_splits, read_splits, transpose_index
+from ..errors import GFormerError
 from ..evaluation.guard import guard_statistics
+from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
 from ..io.files import write_json
+from ..io.folder import matrix_path
+from ..overlap import fit_table, save_table
 from ..pipeline import HamiltonianModel, identify, resolve_device
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, feature_bytes, triplets_of
@@ -170,8 +174,19 @@ def train_gformer(
     both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
     record["electrons"] = count_electrons(splits["train"])
+    fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
     save_bundle(folder / "bundle", bundle)
     return both, record
+
+
+def fit_overlap_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
+    """Fit radial tables to the overlaps of the training set, so that the bundle can make S of new structures; says so where it cannot."""
+    if not all(matrix_path(f, "overlap").is_file() for f in folders):
+        return
+    try:
+        save_table(path, fit_table(folders))
+    except GFormerError as error:
+        print(f"no overlap table in the bundle: {error}", flush=True)
 
 
 def stage1_error(samples: Sequence[Sample], cache: FeatureCache, to_product: DirectSumToProduct, hermitian: bool) -> float:

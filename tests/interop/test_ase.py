@@ -15,11 +15,13 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.dft.dos import DOS
 from ase.spectrum.band_structure import BandStructure, get_band_structure
 
+from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.interop import ase_io
 from deeph_gformer.interop.ase import HamiltonianCalculator
 from deeph_gformer.io import read_folder, read_matrix
 from deeph_gformer.io.blocks import match_keys
+from deeph_gformer.training.stage2 import train_gformer
 
 from .conftest import golden
 
@@ -198,3 +200,23 @@ def test_trajectory_to_folders_through_ase_io(tmp_path: pathlib.Path, carbon_ove
         ase_io.write_deeph(tmp_path / "bare", frames[0])
     with pytest.raises(DataError, match="C has no orbitals"):
         ase_io.write_deeph(tmp_path / "bare", frames[0], {"H": [0]})
+
+
+def test_the_bundle_brings_overlaps_and_electrons(carbon, dft, tmp_path: pathlib.Path) -> None:
+    folders = [dft("graphene", f"000{n}")[0] for n in (0, 1)]
+    config = {
+        "data": {"preprocessed": str(folders[0].parent), "train_ratio": 0.5, "val_ratio": 0.5},
+        "model": {"width": 16, "heads": 2, "gated_channels": 4},
+        "training": {"epochs": 1, "threads": 1},
+        "output": str(tmp_path / "run"),
+    }
+    train_gformer(from_mapping(TrainConfig, config), carbon.stage1)
+    known = json.loads((tmp_path / "run" / "splits.json").read_text())["train"][0]
+    calc = HamiltonianCalculator(tmp_path / "run" / "bundle", stage1=golden("graphene_small_f64") / "model", kpts="2x2x1")
+    structure = read_folder(folders[0].parent / known)
+    atoms = ase_io.to_atoms(structure)
+    atoms.calc = calc
+    truth = read_matrix(folders[0].parent / known, "overlap", structure)
+    s = calc.get_overlap()
+    np.testing.assert_allclose(s.select(match_keys(truth.keys, s.keys)).values, truth.values, atol=1e-5)
+    assert calc.get_fermi().electrons == 72.0

@@ -1,0 +1,49 @@
+"""What a calculator is made from: the model, and the overlap table in its bundle."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..fields import OVERLAP_TABLE
+from ..overlap import load_table
+
+if TYPE_CHECKING:
+    from ..pipeline import HamiltonianModel
+
+__all__ = ["open_model", "bundle_table"]
+
+
+def open_model(
+    model: HamiltonianModel | str | os.PathLike[str] | None, stage1: str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> HamiltonianModel:
+    """The model itself, or what :func:`deeph_gformer.load` makes of a bundle and a stage 1.
+
+    Raises:
+        ConfigError: a loaded model with a stage 1 or options besides.
+    """
+    from ..pipeline import HamiltonianModel, load
+
+    if isinstance(model, HamiltonianModel):
+        if stage1 is not None or options:
+            raise ConfigError("HamiltonianCalculator: a loaded model is given, so stage1 and its options have no effect; leave them out")
+        return model
+    return load(model, stage1, **options)
+
+
+def bundle_table(model: HamiltonianModel) -> pathlib.Path:
+    """The overlap table in the bundle of ``model``.
+
+    Raises:
+        ConfigError: there is none, or it cannot make S (PAW data).
+    """
+    path = model.bundle.path / OVERLAP_TABLE if model.bundle and model.bundle.path else None
+    hint = "give HamiltonianCalculator overlap=...: a table ('deeph-gformer overlap fit'), basis files, or a folder with overlaps.h5"
+    if path is None or not path.is_file():
+        raise ConfigError(f"the model has no overlap table, so edges and S are unknown; {hint}")
+    if not load_table(path).report.get("two_centre", True):
+        raise ConfigError(f"{path}: the training set's S is not two-centre (PAW?), so this table cannot make S; {hint}")
+    return path
