@@ -25,12 +25,14 @@ from .conftest import golden, write_tiny_stage1
 Folder = Callable[..., pathlib.Path]
 
 
-def make_bundle(stage1: pathlib.Path, folder: pathlib.Path, arch: str = "equivariant", trained: bool = False) -> pathlib.Path:
+def make_bundle(
+    stage1: pathlib.Path, folder: pathlib.Path, arch: str = "equivariant", trained: bool = False, **options: object
+) -> pathlib.Path:
     """A bundle for this stage 1; untrained, or with random weights everywhere."""
     provider = load_stage1(stage1)
     torch.manual_seed(1)
     model = GFormer(
-        GFormerConfig(arch=arch, width=16, heads=4, embed=4, gaussians=8, gated_channels=4),
+        GFormerConfig(arch=arch, width=16, heads=4, embed=4, gaussians=8, gated_channels=4, **options),
         len(provider.targets.basis.elements),
         provider.targets.irreps(),
         provider.node_irreps,

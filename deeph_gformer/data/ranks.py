@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import DataError, GFormerError
+from ..errors import ConfigError, DataError, GFormerError
 
 __all__ = ["Ranks", "split_atoms"]
 
@@ -22,12 +22,18 @@ def split_atoms(degree: NDArray[np.int64], parts: int) -> tuple[int, ...]:
         degree: (N,), edges of each atom. parts: number of ranges.
 
     Returns:
-        parts + 1 atom numbers, rising, from 0 to N; a range may be empty where there are fewer atoms than parts.
+        parts + 1 atom numbers, rising, from 0 to N.
+
+    Raises:
+        ConfigError: fewer atoms than parts.
     """
+    if len(degree) < parts:
+        raise ConfigError(f"{parts} processes for {len(degree)} atoms; start at most one per atom")
     total = np.concatenate([[0], np.cumsum(degree)])
-    wanted = total[-1] * np.arange(1, parts) / parts
-    inner = [int(i) if abs(total[i] - w) <= abs(total[i - 1] - w) else int(i) - 1 for i, w in zip(np.searchsorted(total, wanted), wanted)]
-    return (0, *inner, len(degree))
+    marks = np.rint(np.interp(total[-1] * np.arange(parts + 1) / parts, total, np.arange(len(total)))).astype(np.int64)
+    for part in range(1, parts):
+        marks[part] = min(max(marks[part], marks[part - 1] + 1), len(degree) - (parts - part))
+    return tuple(marks.tolist())
 
 
 @dataclasses.dataclass(frozen=True)

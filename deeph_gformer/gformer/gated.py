@@ -101,6 +101,10 @@ class GatedHead(nn.Module):
 
     def forward(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Tensor:
         """e^(P) (E, d), irreps of every edge (direct sum, edge groups, atom i, atom j), Y_l -> (E, D) in e3nn's flat layout."""
+        return self.layout_out.flat(self.features(edge, irreps, harmonics))
+
+    def features(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
+        """:meth:`forward` before it is laid out flat; in the frames that irreps and harmonics are given in."""
         gates = self.gates(edge).split(self.hidden, dim=1)
         out: Features = {}
         for number, key in enumerate(self.keys):
@@ -114,4 +118,4 @@ class GatedHead(nn.Module):
         for key, channels in self.layout_out.channels.items():
             if key not in out:
                 out[key] = edge.new_zeros(len(edge), 2 * key[0] + 1, channels)
-        return self.layout_out.flat(out)
+        return out

@@ -13,6 +13,7 @@ from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..data.graph import Graph
+from ..data.stream import IrrepStream, Work
 from ..errors import ModelError
 
 __all__ = ["Stage1Output", "Stage1Provider"]
@@ -61,6 +62,18 @@ class Stage1Provider(abc.ABC):
         Args:
             graph: one or several structures. features: whether the irreps are wanted (empty tuples when not).
         """
+
+    def stream(self, graph: Graph, work: Work) -> IrrepStream | None:
+        """One pass whose features are handed out chunk by chunk while it runs; None where a provider has no better way than :meth:`forward`.
+
+        Args:
+            graph: one structure (with several ranks this rank's edges), on the provider's device and in its type. work: see :class:`Work`.
+        """
+        return None
+
+    def stream_bytes(self, keep_pairs: bool) -> int | None:
+        """Bytes that :meth:`stream` keeps of an edge at most; None where it is not known."""
+        return None
 
     def check_complete(self, graph: Graph) -> None:
         """Every block of the graph is predicted, or ``fill_missing`` says what to write instead.

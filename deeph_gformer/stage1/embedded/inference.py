@@ -1,22 +1,27 @@
 """The network without gradients: in place, edges in chunks, every linear map folded. Same numbers as :mod:`.network` to rounding.
 
 Per block: messages of all edges summed over atoms (chunk by chunk), node update; then new edge features before their norm (chunk by chunk) with the sums
-that ``e3LayerNorm`` takes over the whole structure; then norm and skip connection. What stays per edge: its features before and after an update, the rotated
-features of its two atoms, its Wigner-D blocks and its distance basis; everything else lives as long as a chunk.
+that ``e3LayerNorm`` takes over the whole structure; then norm and skip connection. What stays per edge: its features before and after an update, its Wigner-D
+blocks and, unless memory is short, the rotated features of its two atoms; everything else lives as long as a chunk. With several ranks each has the edges of
+its own atoms; sums over atoms are gathered once per update and the norm's sums are added up.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from ...data.stream import Work
 from .layout import Features, Layout, rotate
 from .local import BlockDiagonal, Local, LocalLayout, chunk, signs
+from .modules import gaussians
 from .network import DeepHE3Net, EdgeUpdate, NodeUpdate, Prepared, _add
 from .plan import ConvolutionPlan, NormPlan
 
-__all__ = ["InferencePlan", "infer", "default_chunk"]
+__all__ = ["InferencePlan", "Run", "infer", "default_chunk"]
 
 Span = tuple[int, int, bool]
 
@@ -26,7 +31,7 @@ def default_chunk(device: torch.device) -> int:
     return 1024 if device.type == "cpu" else 65536
 
 
-class _EdgePlan:
+class EdgePlan:
     """One edge update after its convolution."""
 
     def __init__(self, update: EdgeUpdate, before: Irreps, types: int, parity: bool) -> None:
@@ -85,27 +90,31 @@ class InferencePlan:
         node, edge = Irreps(config.irreps_embed_node), Irreps(config.irreps_edge_init)
         self.parity, self.edge_init = parity, LocalLayout(edge, parity)
         self.node_plans: list[ConvolutionPlan] = []
-        self.edge_plans: list[tuple[ConvolutionPlan, _EdgePlan]] = []
+        self.edge_plans: list[tuple[ConvolutionPlan, EdgePlan]] = []
         for node_update, edge_update in zip(net.node_update_blocks, net.edge_update_blocks):
             self.node_plans.append(ConvolutionPlan(node_update, node, edge, True, parity))
             node = node_update.irreps_out
             self.edge_plans.append(
-                (ConvolutionPlan(edge_update, node, edge, False, parity), _EdgePlan(edge_update, edge, config.num_species**2, parity))
+                (ConvolutionPlan(edge_update, node, edge, False, parity), EdgePlan(edge_update, edge, config.num_species**2, parity))
             )
             edge = edge_update.irreps_out
 
 
-def _rotate_pair(node: Features, layout: LocalLayout, ends: Tensor, frames: list[Tensor], out: Local) -> None:
+def _atom_rows(node: Features, layout: LocalLayout) -> dict[tuple[int, int], Tensor]:
+    """Features (l > 0) of the atoms, each atom's in one row (N, C (2l+1)): gathered once per update, not once per chunk."""
+    return {key: node[key].transpose(1, 2).reshape(len(node[key]), -1) for keys in layout.keys for key in keys}
+
+
+def _rotate_pair(rows: dict[tuple[int, int], Tensor], layout: LocalLayout, ends: Tensor, frames: list[Tensor], out: Local) -> None:
     """Features (l > 0) of the two atoms of some edges, in the frame of each edge.
 
     Args:
-        node: (N, 2 l + 1, C) per irrep. layout: of ``out``. ends: (E, 2), atoms i and j. frames: of these edges. out: filled.
+        rows: see :func:`_atom_rows`. layout: of ``out``. ends: (E, 2), atoms i and j. frames: of these edges. out: filled.
     """
     for f in (0, 1):
         for key in layout.keys[f]:
             l, columns = key[0], layout.columns(f, key)
-            value = node[key].transpose(1, 2).reshape(len(node[key]), -1)  # (N, C (2l+1))
-            both = value.index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)  # (E, 2C, 2l+1)
+            both = rows[key].index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)  # (E, 2C, 2l+1)
             turned = torch.bmm(frames[l], both.transpose(1, 2))  # (E, 2l+1, 2C)
             out[f][0][:, columns] = turned[:, l]
             for m in range(1, l + 1):
@@ -119,45 +128,91 @@ def _spans(start: int, stop: int, size: int, loops: bool) -> list[Span]:
     return [(a, b, loops) for a, b in zip(marks, marks[1:])]
 
 
-class _Run:
-    """One forward pass."""
+class Run:
+    """One forward pass; what it keeps of an edge is described above.
 
-    def __init__(self, net: DeepHE3Net, plan: InferencePlan, p: Prepared, size: int | None) -> None:
-        self.net, self.plan, self.p = net, plan, p
-        self.edges = len(p.order)
-        size = size or default_chunk(p.distance.device)
-        self.spans: list[Span] = _spans(0, p.regular, size, False) + _spans(p.regular, self.edges, size, True)
-        self.ends = torch.stack([p.source, p.destination], dim=1)
-        self.kind = p.node_type[p.source] * net.config.num_species + p.node_type[p.destination]
+    Attributes:
+        node: after encoder group p. edge, old: edge features after and before it. layouts: of ``old`` and ``edge``. spans: the chunks.
+    """
+
+    def __init__(self, net: DeepHE3Net, plan: InferencePlan, p: Prepared, work: Work) -> None:
+        """
+        Args:
+            net, plan: the network and its plan. p: see :meth:`DeepHE3Net.prepare`; with several ranks of this rank's edges.
+            work: chunk, room, ranks.
+        """
+        self.net, self.plan, self.p, self.work, self.room = net, plan, p, work, work.room
+        self.edges, self.like = len(p.order), p.length
+        self.spans: list[Span] = _spans(0, p.regular, work.chunk, False) + _spans(p.regular, self.edges, work.chunk, True)
+        sizes = work.ranks.sum(p.edge_segments.sizes.clone())
+        self.segments = p.edge_segments._replace(sizes=sizes)
+        one_hot = nn.functional.one_hot(p.node_type, net.config.num_species).to(p.length.dtype)
+        self.node: Features = net.embedding({(0, 1): one_hot[:, None, :]})
+        self.edge: Local = plan.edge_init.empty(self.edges, self.like, self.room)
+        for a, b, _ in self.spans:
+            self.edge[0][0][a:b] = gaussians(p.length[a:b], 6.0, plan.edge_init.width(0, 0))
+        self.old: Local = [[], []]
+        self.layouts = [plan.edge_init, plan.edge_init]
+        self._pair: Local | None = [[], []]
+        self._rows: dict[tuple[int, int], Tensor] = {}
+
+    def groups(self) -> Iterator[int]:
+        """Run; gives the number of every encoder group when it is done."""
+        blocks = zip(self.net.node_update_blocks, self.plan.node_plans, self.plan.edge_plans)
+        for group, (node_update, conv, (edge_conv, edge_plan)) in enumerate(blocks):
+            self.node = self.update_nodes(node_update, conv)
+            self.update_edges(edge_conv, edge_plan)
+            yield group
+            if group + 1 < len(self.plan.node_plans):
+                self.release(self.old)
+
+    def release(self, local: Local | None) -> None:
+        """Give room back."""
+        self.room.release(*(t for family in local or [] for t in family))
 
     def frames(self, a: int, b: int) -> list[Tensor]:
         return [frame[a:b] for frame in self.p.frames]
+
+    def ends(self, a: int, b: int) -> Tensor:
+        """(b - a, 2), atoms i and j."""
+        return torch.stack([self.p.source[a:b], self.p.destination[a:b]], dim=1)
+
+    def pair(self, layout: LocalLayout, a: int, b: int) -> Local:
+        """The atoms' features (l > 0) in the frames of edges a..b: kept ones, or made anew."""
+        if self._pair is not None:
+            return chunk(self._pair, a, b)
+        out = layout.empty(b - a, self.like)
+        _rotate_pair(self._rows, layout, self.ends(a, b), self.frames(a, b), out)
+        return out
 
     def message(
         self, conv: ConvolutionPlan, span: Span, pair: Local, edge: Local, parts: tuple[dict[int, tuple[Tensor, Tensor]], ...]
     ) -> Local:
         """The convolution of one chunk."""
         a, b, loops = span
-        p = self.p
+        p, config = self.p, self.net.config
         return conv(
             conv.loops if loops else conv.regular,
-            chunk(pair, a, b),
+            pair,
             chunk(edge, a, b),
             parts[loops],
             p.source[a:b],
             p.destination[a:b],
-            p.distance[a:b],
+            gaussians(p.length[a:b], config.r_max, config.num_basis),
             None if p.radial is None else p.radial[a:b],
         )
 
-    def update_nodes(self, update: NodeUpdate, conv: ConvolutionPlan, node: Features, pair: Local, edge: Local) -> Features:
+    def update_nodes(self, update: NodeUpdate, conv: ConvolutionPlan) -> Features:
         """Eq. 1, first line."""
-        like, nodes = self.p.distance, len(self.p.node_type)
-        total = {key: like.new_zeros(nodes, 2 * key[0] + 1, channels) for key, channels in conv.out.layout.channels.items()}
+        nodes, node = len(self.p.node_type), self.node
+        total = {key: self.like.new_zeros(nodes, 2 * key[0] + 1, channels) for key, channels in conv.out.layout.channels.items()}
         parts = (conv.node_part(conv.regular, node), conv.node_part(conv.loops, node))
         for span in self.spans:
             a, b, _ = span
-            self.gather(total, conv.out.features(self.message(conv, span, pair, edge, parts)), a, b)
+            self.gather(total, conv.out.features(self.message(conv, span, self.pair(conv.pair, a, b), self.edge, parts)), a, b)
+            self.work.tick("stage 1", b - a)
+        for value in total.values():
+            self.work.ranks.gather_rows(value)
         new = _add(update.lin_post(total), update.sc(node, self.p.node_kind))
         return update.skip_connect(node, update.norm(new, self.p.node_segments))  # type: ignore[no-any-return]
 
@@ -178,24 +233,33 @@ class _Run:
                 total[key][atom].addmm_(turn[:, start * d : stop * d], rows[start * d : stop * d])
                 start = stop
 
-    def update_edges(self, conv: ConvolutionPlan, plan: _EdgePlan, node: Features, edge: Local) -> tuple[Local, Local]:
+    def update_edges(self, conv: ConvolutionPlan, plan: EdgePlan) -> None:
         """Eq. 1, second line: new edge features, and the rotated node features that the next node update reads again."""
-        like = self.p.distance
-        pair, new = conv.pair.empty(self.edges, like), plan.layout.empty(self.edges, like)
-        parts = (conv.node_part(conv.regular, node), conv.node_part(conv.loops, node))
+        p, species = self.p, self.net.config.num_species
+        self.release(self._pair)
+        self._pair = conv.pair.empty(self.edges, self.like, self.room) if self.work.keep_pairs else None
+        self._rows = _atom_rows(self.node, conv.pair)
+        new, edge = plan.layout.empty(self.edges, self.like, self.room), self.edge
+        parts = (conv.node_part(conv.regular, self.node), conv.node_part(conv.loops, self.node))
         sums: dict[tuple[int, int], Tensor] = {}
         for span in self.spans:
             a, b, _ = span
-            _rotate_pair(node, conv.pair, self.ends[a:b], self.frames(a, b), chunk(pair, a, b))
+            pair = self.pair(conv.pair, a, b)
+            if self._pair is not None:
+                _rotate_pair(self._rows, conv.pair, self.ends(a, b), self.frames(a, b), pair)
             part = chunk(new, a, b)
-            plan.before_norm(part, self.message(conv, span, pair, edge, parts), chunk(edge, a, b), self.kind[a:b])
-            plan.norm.sums(part, self.frames(a, b), self.p.edge_segments, a, sums)
+            kind = p.node_type[p.source[a:b]] * species + p.node_type[p.destination[a:b]]
+            plan.before_norm(part, self.message(conv, span, pair, edge, parts), chunk(edge, a, b), kind)
+            plan.norm.sums(part, self.frames(a, b), self.segments, a, sums)
+            self.work.tick("stage 1", b - a)
+        for value in _sorted(sums):
+            self.work.ranks.sum(value)
         self.normalise(plan, new, edge, sums)
-        return new, pair
+        self.old, self.edge, self.layouts = edge, new, [self.layouts[1], plan.layout]
 
     def collect(self, sums: dict[tuple[int, int], Tensor], values: dict[tuple[int, int], Tensor], a: int, b: int) -> None:
         """Add the rows of a chunk to the sums per structure."""
-        segments = self.p.edge_segments
+        segments = self.segments
         for key, value in values.items():
             if key not in sums:
                 sums[key] = value.new_zeros(segments.count, *value.shape[1:])
@@ -204,9 +268,9 @@ class _Run:
             else:
                 sums[key].index_add_(0, segments.rows[a:b], value)
 
-    def normalise(self, plan: _EdgePlan, new: Local, old: Local, sums: dict[tuple[int, int], Tensor]) -> None:
+    def normalise(self, plan: EdgePlan, new: Local, old: Local, sums: dict[tuple[int, int], Tensor]) -> None:
         """Norm and skip connection, in place."""
-        segments, norm = self.p.edge_segments, plan.norm
+        segments, norm = self.segments, plan.norm
         centre = {key: value / segments.sizes[:, None, None] for key, value in sums.items()}
         squares: dict[tuple[int, int], Tensor] = {}
         scalars = [(f, key) for f in (0, 1) for key in plan.layout.keys[f] if key[0] == 0]
@@ -220,6 +284,8 @@ class _Run:
                 average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0 :]
                 middle = of_rows(centre[f, 0][:, 0], a, b) @ (average > 0).to(average).T
                 self.collect(squares, {(f, 0): ((new[f][0][a:b, columns] - middle).square_() @ average)[:, None]}, a, b)
+        for value in _sorted(squares):
+            self.work.ranks.sum(value)
         inverse = {f: 1 / ((squares[f, 0][:, 0] / segments.sizes[:, None]).sqrt() + norm.eps) for f, _ in scalars}
         for a, b, _ in self.spans:
             part = chunk(new, a, b)
@@ -231,16 +297,22 @@ class _Run:
                 if key == (0, 1):
                     part[f][0][:, columns].add_(norm.bias)
             plan.after_norm(part, chunk(old, a, b))
+            self.work.tick("stage 1", b - a)
 
     def flat(self, layout: LocalLayout, edge: Local, linear: nn.Module | None) -> Tensor:
         """Edge features in global axes, e3nn's layout and the graph's order; through ``linear`` first where given."""
         target: Layout = layout.layout if linear is None else linear.layout_out
-        out = self.p.distance.new_empty(self.edges, target.irreps.dim)
+        out = self.like.new_empty(self.edges, target.irreps.dim)
         for a, b, _ in self.spans:
             value = layout.features(chunk(edge, a, b))
             value = value if linear is None else linear(value)
             out[self.p.order[a:b]] = target.flat_global(value, self.frames(a, b))
         return out
+
+
+def _sorted(table: dict[tuple[int, int], Tensor]) -> list[Tensor]:
+    """In an order that is the same on every rank."""
+    return [table[key] for key in sorted(table)]
 
 
 @torch.no_grad()
@@ -252,18 +324,10 @@ def infer(
     Args:
         net, plan: the network and its :class:`InferencePlan`. p: see :meth:`DeepHE3Net.prepare`. features: whether irreps are wanted. size: edges per chunk.
     """
-    run = _Run(net, plan, p, size)
-    one_hot = nn.functional.one_hot(p.node_type, net.config.num_species).to(p.distance.dtype)
-    node: Features = net.embedding({(0, 1): one_hot[:, None, :]})
-    edge: Local = [[p.initial], []]
-    pair: Local = [[], []]
-    layout = plan.edge_init
+    run = Run(net, plan, p, Work(size or default_chunk(p.length.device)))
     nodes, edges = [], []
-    for node_update, conv, (edge_conv, edge_plan) in zip(net.node_update_blocks, plan.node_plans, plan.edge_plans):
-        node = run.update_nodes(node_update, conv, node, pair, edge)
-        edge, pair = run.update_edges(edge_conv, edge_plan, node, edge)
-        layout = edge_plan.layout
+    for group in run.groups():
         if features:
-            nodes.append(Layout(node_update.irreps_out).flat(node))
-            edges.append(run.flat(layout, edge, None))
-    return run.flat(layout, edge, net.lin_edge), tuple(nodes), tuple(edges)
+            nodes.append(Layout(net.node_irreps[group]).flat(run.node))
+            edges.append(run.flat(run.layouts[1], run.edge, None))
+    return run.flat(run.layouts[1], run.edge, net.lin_edge), tuple(nodes), tuple(edges)

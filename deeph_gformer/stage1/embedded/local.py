@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from e3nn.o3 import Irreps
 from torch import Tensor
 
+from ...data.room import EdgeRoom
 from .layout import Features, Key, Layout
 
 __all__ = ["Local", "LocalLayout", "BlockDiagonal"]
@@ -57,9 +58,17 @@ class LocalLayout:
             start += self.layout.channels[k]
         return slice(0, 0)
 
-    def empty(self, rows: int, like: Tensor) -> Local:
-        """Room for ``rows`` edges."""
-        return [[like.new_empty(rows * signs(m), self.width(f, m)) for m in range(self.lmax(f) + 1)] for f in (0, 1)]
+    def empty(self, rows: int, like: Tensor, room: EdgeRoom | None = None) -> Local:
+        """Room for ``rows`` edges; ``room`` says where (default: plain memory)."""
+
+        def one(n: int, columns: int) -> Tensor:
+            return like.new_empty(n, columns) if room is None else room.empty(n, columns, like)
+
+        return [[one(rows * signs(m), self.width(f, m)) for m in range(self.lmax(f) + 1)] for f in (0, 1)]
+
+    def numbers(self) -> int:
+        """How many numbers one edge takes."""
+        return sum(signs(m) * self.width(f, m) for f in (0, 1) for m in range(self.lmax(f) + 1))
 
     def fill(self, local: Local, features: Features) -> Local:
         """Copy (rows, 2 l + 1, channels) per irrep into ``local``; returns it."""

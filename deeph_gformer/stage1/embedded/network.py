@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...algebra.rotation import edge_frames
 from ...algebra.wigner import Generation
 from ...data.graph import Graph
+from ...data.room import EdgeRoom
 from ..bundle import NetConfig
 from .convolution import EquivariantConvolution
 from .layout import Features, Layout, merge, rotate
@@ -33,8 +34,10 @@ class Prepared(NamedTuple):
     Attributes:
         order: (E,), the graph's edge at each row. inverse: its inverse. source, destination: (E,), atoms i and j.
         frames: per l, (E, 2 l + 1, 2 l + 1), global axes to the edge's frame. regular: number of edges that are no self-loops.
-        distance: (E, basis). initial: (E, channels), Gaussians up to 6 Å. radial: (E, copies) with a Bessel basis.
+        length: (E,), Å. distance: (E, basis). initial: (E, channels), Gaussians up to 6 Å. radial: (E, copies) with a Bessel basis.
         node_kind, edge_kind: rows by element and by pair of elements. node_segments, edge_segments: rows by structure.
+
+    For inference ``distance`` and ``initial`` are empty and ``edge_kind`` is not made: they are cheap to make chunk by chunk.
     """
 
     order: Tensor
@@ -43,6 +46,7 @@ class Prepared(NamedTuple):
     destination: Tensor
     frames: list[Tensor]
     regular: int
+    length: Tensor
     distance: Tensor
     initial: Tensor
     radial: Tensor | None
@@ -172,7 +176,7 @@ class DeepHE3Net(nn.Module):
         self._plan: InferencePlan | None = None
         self._stamp: tuple[object, ...] = ()
 
-    def _inference_plan(self) -> InferencePlan:
+    def inference_plan(self) -> InferencePlan:
         """Made anew when a parameter has changed."""
         from .inference import InferencePlan
 
@@ -182,11 +186,12 @@ class DeepHE3Net(nn.Module):
                 self._plan, self._stamp = InferencePlan(self), stamp
         return self._plan
 
-    def prepare(self, graph: Graph) -> Prepared:
+    def prepare(self, graph: Graph, inference: bool = False, room: EdgeRoom | None = None) -> Prepared:
         """Everything that depends on the structure only; reusable for every call on the same graph.
 
         Args:
             graph: one or several structures; its vectors' dtype is that of the parameters.
+            inference: leave out what :mod:`.inference` makes chunk by chunk. room: where edge-wise arrays go.
         """
         config, loops = self.config, graph.self_loop
         order = torch.cat([torch.nonzero(~loops), torch.nonzero(loops)]).reshape(-1)
@@ -195,23 +200,34 @@ class DeepHE3Net(nn.Module):
         vector = graph.edge_vector[order]
         length = torch.linalg.vector_norm(vector, dim=-1).to(dtype)
         regular = int((~loops).sum())
-        kind = graph.node_type[source] * config.num_species + graph.node_type[destination]
+        nothing = length.new_empty(0, 0)
+        kind = None if inference else graph.node_type[source] * config.num_species + graph.node_type[destination]
         return Prepared(
             order=order,
             inverse=torch.argsort(order),
             source=source,
             destination=destination,
-            frames=[frame.transpose(1, 2).contiguous().to(dtype) for frame in edge_frames(vector, self.lmax)],
+            frames=self._frames(vector, dtype, room or EdgeRoom()),
             regular=regular,
-            distance=gaussians(length, config.r_max, config.num_basis),
-            initial=gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
+            length=length,
+            distance=nothing if inference else gaussians(length, config.r_max, config.num_basis),
+            initial=nothing if inference else gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
             radial=bessel_factors(length, Irreps(config.irreps_sh), config.r_max, regular) if config.use_sbf else None,
             node_type=graph.node_type,
             node_kind=RowGroups.of(graph.node_type, config.num_species),
-            edge_kind=RowGroups.of(kind, config.num_species**2),
+            edge_kind=RowGroups(None, None) if kind is None else RowGroups.of(kind, config.num_species**2),
             node_segments=Segments.of(graph.node_batch, graph.structures, dtype),
             edge_segments=Segments.of(graph.node_batch[source], graph.structures, dtype),
         )
+
+    def _frames(self, vector: Tensor, dtype: torch.dtype, room: EdgeRoom, size: int = 65536) -> list[Tensor]:
+        """Per l, (E, 2 l + 1, 2 l + 1), global axes to each edge's frame; made piece by piece, as they are computed in float64."""
+        like = vector.new_empty(0, dtype=dtype)
+        out = [room.empty(len(vector), (2 * l + 1) ** 2, like).view(-1, 2 * l + 1, 2 * l + 1) for l in range(self.lmax + 1)]
+        for start in range(0, len(vector), size):
+            for whole, part in zip(out, edge_frames(vector[start : start + size], self.lmax)):
+                whole[start : start + size] = part.transpose(1, 2).to(dtype)
+        return out
 
     def forward(
         self, graph: Graph, prepared: Prepared | None = None, features: bool = False
@@ -224,11 +240,12 @@ class DeepHE3Net(nn.Module):
         Returns:
             ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes, e3nn's flat layout, the graph's edge order.
         """
-        p = self.prepare(graph) if prepared is None else prepared
-        if not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())):
+        inference = not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()))
+        p = self.prepare(graph, inference) if prepared is None else prepared
+        if inference:
             from .inference import infer
 
-            return infer(self, self._inference_plan(), p, features, self.chunk)
+            return infer(self, self.inference_plan(), p, features, self.chunk)
         one_hot = nn.functional.one_hot(p.node_type, self.config.num_species).to(p.distance.dtype)
         node = self.embedding({(0, 1): one_hot[:, None, :]})
         edge = self.layout_edge_init.split(p.initial)

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ...algebra.wigner import Generation
 from ...data.graph import Graph
+from ...data.stream import Work
 from ..bundle import ModelFolder, read_model_folder
 from ..provider import Stage1Output, Stage1Provider
 from .checkpoint import load_network
 from .network import DeepHE3Net
+from .stream import EmbeddedStream, bytes_per_edge
 
 __all__ = ["EmbeddedStage1"]
 
@@ -63,6 +65,15 @@ class EmbeddedStage1(Stage1Provider):
         self.check_complete(graph)
         direct_sum, node, edge = self.net(graph.to(self.device, self.dtype), features=features)
         return Stage1Output(node, edge, direct_sum)
+
+    def stream(self, graph: Graph, work: Work) -> EmbeddedStream:
+        """See :meth:`Stage1Provider.stream`."""
+        self.check_complete(graph)
+        return EmbeddedStream(self.net, graph, work)
+
+    def stream_bytes(self, keep_pairs: bool) -> int:
+        """See :meth:`Stage1Provider.stream_bytes`."""
+        return bytes_per_edge(self.net, keep_pairs)
 
     def to(self, device: torch.device | str) -> EmbeddedStage1:
         """Move to a device; returns self."""

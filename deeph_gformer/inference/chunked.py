@@ -1,0 +1,225 @@
+"""Both stages on one structure with the edges in chunks, in memory that is known beforehand, on one process or several.
+
+The numbers are those of :meth:`HamiltonianModel.predict` to rounding; ``docs/scaling.md`` tells what is kept and for how long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..algebra.rotation import random_rotation, wigner_blocks
+from ..data.edges import EdgeChoice
+from ..data.graph import Graph, rotate_graph
+from ..data.stream import FinalChunk, IrrepStream, Work
+from ..errors import ModelError
+from ..gformer.chunked import ChunkedGFormer
+from ..io.blocks import BlockMatrix, match_keys, reverse_keys
+from ..io.structure import Structure
+from ..pipeline import HamiltonianModel, Prediction, rotate_flat
+from ..stage1.provider import Stage1Output
+from ..stage1.stream import open_stream
+from .steps import Steps
+
+__all__ = ["predict_chunked", "own_edges"]
+
+#: Edges at a time where blocks are averaged, checked and put into their file order.
+BLOCK_CHUNK = 16384
+
+
+def own_edges(graph: Graph, work: Work) -> Graph:
+    """The edges of this rank's atoms, with all atoms; the graph itself where there is one rank."""
+    if work.ranks.size == 1:
+        return graph
+    first, last = work.ranks.atoms
+    source = graph.edge_index[0]
+    rows = slice(int((source < first).sum()), int((source < last).sum()))
+    return graph._replace(edge_index=graph.edge_index[:, rows], edge_vector=graph.edge_vector[rows], edge_key=graph.edge_key[rows])
+
+
+def _bare(graph: Graph, chunk: int) -> Iterator[FinalChunk]:
+    """Chunks of a GFormer that stands alone: nothing but their rows."""
+    for start in range(0, graph.edges, chunk):
+        rows = torch.arange(start, min(start + chunk, graph.edges), device=graph.edge_index.device)
+        yield FinalChunk(rows, {}, (), {}, {}, (), lambda made: torch.zeros(0), lambda: torch.zeros(0))
+
+
+def _sums(
+    model: HamiltonianModel, graph: Graph, mine: Graph, work: Work, steps: Steps
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+    """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV; the edges come in stage 1's order."""
+    network = None if model.bundle is None else model.bundle.model
+    reads = network is not None and bool(network.node_irreps)
+    gformer = None if network is None else ChunkedGFormer(network, mine, work)
+    stream: IrrepStream | None = None
+    if model.stage1 is not None:
+        stream = open_stream(model.stage1, mine, work, graph)
+        for chunk in stream.groups(reads):
+            steps.enter("GFormer")
+            gformer.take(chunk)  # type: ignore[union-attr]
+            steps.enter("stage 1")
+        if model.observe is not None:
+            model.observe(graph, Stage1Output(tuple(stream.nodes), (), torch.zeros(0)))
+    if gformer is not None:
+        if stream is not None and reads and network is not None and network.equivariant:
+            for final in stream.final(False):
+                gformer.take_own(final)
+        steps.enter("GFormer")
+        gformer.encode(stream.nodes if stream is not None and reads else ())
+    for final in stream.final(reads) if stream is not None else _bare(mine, work.chunk):
+        steps.enter("GFormer")
+        second = None if gformer is None else gformer.head(final)
+        steps.enter("stage 1")
+        yield final.rows, None if stream is None else final.direct_sum(), second
+        steps.enter("stage 1")
+        work.tick("blocks", len(final.rows))
+    if stream is not None:
+        stream.close()
+
+
+def _framed(
+    model: HamiltonianModel, graph: Graph, mine: Graph, work: Work, steps: Steps, frames: int
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+    """:func:`_sums` with the correction averaged over rotated frames, as :func:`deeph_gformer.pipeline.correction` does."""
+    if model.bundle is None or frames <= 1 or model.bundle.model.equivariant:
+        yield from _sums(model, graph, mine, work, steps)
+        return
+    irreps = model.bundle.model.irreps_out
+    lmax = max(ir.l for _, ir in irreps)
+    generator = torch.Generator().manual_seed(0)
+    total, first = None, None
+    for frame in range(frames):
+        rotation = random_rotation(generator) if frame else torch.eye(3, dtype=torch.float64)
+        back = [b.T for b in wigner_blocks(rotation, lmax)]
+        turned = [g if not frame else rotate_graph(g, rotation) for g in (graph, mine)]
+        for rows, own, value in _sums(model, turned[0], turned[1], work, steps):
+            if total is None:
+                total = value.new_zeros(mine.edges, irreps.dim)  # type: ignore[union-attr]
+                first = None if own is None else torch.empty_like(total)
+            total[rows] += (rotate_flat(value, irreps, back) if frame else value) / frames
+            if not frame and own is not None:
+                first[rows] = own  # type: ignore[index]
+    for start in range(0, mine.edges, work.chunk):
+        rows = torch.arange(start, min(start + work.chunk, mine.edges), device=mine.edge_index.device)
+        yield rows, None if first is None else first[rows], None if total is None else total[rows]
+
+
+def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, frames: int) -> tuple[Tensor, Tensor] | None:
+    """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K), as they leave the network; on rank 0 only."""
+    mine = own_edges(graph, work)
+    made: list[Tensor] = []
+    for rows, own, second in _framed(model, graph, mine, work, steps, frames):
+        steps.enter("blocks")
+        if own is None:
+            own = torch.zeros_like(second)  # type: ignore[arg-type]
+        both = own if second is None else own + second if model.stage1 is None or model.bundle.cascade else second  # type: ignore[union-attr]
+        products = [model.to_product(own)] + ([model.to_product(both)] if second is not None else [])
+        if not made:
+            made = [torch.empty(mine.edges, *p.shape[1:], dtype=p.dtype) for p in products]
+        place = rows.cpu()
+        for whole, part in zip(made, products):
+            whole[place] = part.cpu()
+    steps.enter("blocks")
+    joined = [work.ranks.to_first(p, graph.edges) for p in made]
+    if joined[0] is None:
+        return None
+    return joined[0], joined[-1]  # type: ignore[return-value]
+
+
+def hermitian_in_place(vector: Tensor, partner: Tensor, index: Tensor, chunk: int = BLOCK_CHUNK) -> None:
+    """:func:`deeph_gformer.data.dataset.hermitian_product`, in place and by pairs of edges.
+
+    Args:
+        vector: (E, K) or (E, 4, K), contiguous. partner: (E,), edge (-R, j, i) of each edge. index: see :func:`deeph_gformer.data.dataset.transpose_index`.
+    """
+    flat = vector.view(len(vector), -1)
+    clamped, known = index.clamp(min=0), bool((index >= 0).all())
+    rows = torch.nonzero(torch.arange(len(partner)) <= partner).reshape(-1)
+    for part in rows.split(chunk):
+        other = partner[part]
+        a, b = flat[part], flat[other]
+        for target, x, y in ((part, a, b), (other, b, a)):
+            turned = y[:, clamped]
+            mean = (x + (turned.conj() if turned.is_complex() else turned)) / 2
+            flat[target] = mean if known else torch.where(index >= 0, mean, x)
+
+
+def _check_finite(product: Tensor, name: str) -> None:
+    for part in product.split(BLOCK_CHUNK):
+        if not torch.isfinite(torch.view_as_real(part) if part.is_complex() else part).all():
+            raise ModelError(
+                f"structure '{name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are damaged"
+            )
+
+
+def _matrix(model: HamiltonianModel, product: Tensor, types: NDArray[np.int64], keys: NDArray[np.int64]) -> BlockMatrix:
+    """Vectors to blocks, some edges at a time."""
+    fill = getattr(model.stage1, "fill_missing", None)
+    shapes = model.blocks.shapes(types, keys)
+    offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    vectors = product.numpy()
+    values = np.empty(offsets[-1], dtype=vectors.dtype)
+    for start in range(0, len(keys), BLOCK_CHUNK):
+        stop = min(start + BLOCK_CHUNK, len(keys))
+        part = model.blocks.to_matrix(vectors[start:stop], types, keys[start:stop], np.nan if fill is None else fill)
+        values[offsets[start] : offsets[stop]] = part.values
+        if not np.isfinite(part.values).all():
+            raise ModelError(
+                f"the model does not predict every block; missing: {'; '.join(model.targets.missing()[:4])}. "
+                "Give the folder of all models, or --fill-missing 0"
+            )
+    return BlockMatrix(keys, shapes, values)
+
+
+@torch.no_grad()
+def predict_chunked(
+    model: HamiltonianModel,
+    structure: Structure,
+    graph: Graph,
+    choice: EdgeChoice,
+    work: Work,
+    steps: Steps | None = None,
+    hermitian: bool = True,
+    frames: int = 1,
+) -> Prediction | None:
+    """Predict the Hamiltonian of one structure, edges in chunks.
+
+    Args:
+        model: both stages. structure, graph, choice: see :meth:`HamiltonianModel.read`; with several ranks the same on each.
+        work: chunk, room and ranks (see :func:`deeph_gformer.inference.memory.plan_work`). steps: clock; None: nobody looks at it.
+        hermitian, frames: see :meth:`HamiltonianModel.predict`.
+
+    Returns:
+        The prediction on rank 0, None on the others.
+
+    Raises:
+        ModelError: the prediction is not finite, or blocks are missing. ConfigError: the chunk is smaller than the edges of one atom.
+    """
+    steps = steps or Steps()
+    steps.enter("stage 1")
+    if work.ranks.size > 1:
+        degree = np.bincount(choice.keys[:, 3], minlength=graph.nodes)
+        work = dataclasses.replace(work, ranks=work.ranks.over(degree))
+    products = _products(model, graph.to(model.device, model.dtype), work, steps, frames)
+    if products is None:
+        return None
+    first, both = products
+    if hermitian:
+        partner = torch.from_numpy(match_keys(reverse_keys(choice.keys), choice.keys))
+        index = model._transpose.cpu()
+        for product in (first,) if first is both else (first, both):
+            hermitian_in_place(product, partner, index)
+    _check_finite(both, structure.name)
+    parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK))
+    size = 0.0 if first is both else sum(float((b - f).abs().double().sum()) for b, f in parts) / both.numel()
+    types = graph.node_type.numpy()
+    alone = first is both
+    refined = _matrix(model, both, types, choice.keys)
+    del products, both
+    stage1 = refined if alone else _matrix(model, first, types, choice.keys)
+    return Prediction(structure, graph, refined, stage1, choice, size)

@@ -1,0 +1,84 @@
+"""Where the time of a prediction goes, how much memory it took, and how long it will still take."""
+
+from __future__ import annotations
+
+import pathlib
+import resource
+import sys
+import time
+from typing import Any
+
+__all__ = ["Steps", "Progress", "resident_bytes", "peak_bytes"]
+
+
+def _status(field: str) -> int | None:
+    try:
+        for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def resident_bytes() -> int:
+    """Memory of this process now, without files that are mapped; 0 where the system does not tell."""
+    return _status("RssAnon") or _status("VmRSS") or 0
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    found = _status("VmHWM")
+    if found is not None:
+        return found
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Steps:
+    """A clock with one hand per step; a step's time is that between its :meth:`enter` and the next one.
+
+    Attributes:
+        seconds: per step, in order of appearance.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._step, self._since = "", time.perf_counter()
+
+    def enter(self, step: str) -> None:
+        """What follows belongs to ``step`` (empty: to none)."""
+        now = time.perf_counter()
+        if self._step:
+            self.seconds[self._step] = self.seconds.get(self._step, 0.0) + now - self._since
+        self._step, self._since = step, now
+
+    def table(self) -> dict[str, Any]:
+        """Seconds per step, and the peak memory so far in bytes; plain values."""
+        self.enter(self._step)
+        return {"step_seconds": dict(self.seconds), "peak_memory_bytes": peak_bytes()}
+
+
+class Progress:
+    """A bar with the time left for one large structure: edges times passes over them."""
+
+    def __init__(self, name: str, total: int, show: bool) -> None:
+        """
+        Args:
+            name: of the structure. total: edges of all passes. show: False: there is no bar.
+        """
+        self._bar = None
+        if show:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=name, unit="edge", unit_scale=True, dynamic_ncols=True, leave=False, mininterval=0.5)
+
+    def tick(self, step: str, edges: int) -> None:
+        """So many more are done, in this step."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(step, refresh=False)
+            self._bar.update(edges)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,124 @@
+"""The embedded engine as a stream: features in edge frames, straight from where the engine keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ...algebra.layout import Features, Key
+from ...data.graph import Graph
+from ...data.stream import EdgeChunk, FinalChunk, IrrepStream, Work
+from .inference import Run
+from .layout import Layout
+from .local import Local, LocalLayout, chunk
+from .network import DeepHE3Net
+
+__all__ = ["EmbeddedStream", "bytes_per_edge"]
+
+
+def bytes_per_edge(net: DeepHE3Net, keep_pairs: bool) -> int:
+    """What the engine keeps of an edge at most: features before and after an update, rotated atoms, frames, bookkeeping."""
+    plan = net.inference_plan()
+    layouts = [plan.edge_init, *(edge_plan.layout for _, edge_plan in plan.edge_plans)]
+    numbers = [a.numbers() + b.numbers() for a, b in zip(layouts, layouts[1:])]
+    if keep_pairs:
+        numbers = [n + conv.pair.numbers() for n, (conv, _) in zip(numbers, plan.edge_plans)]
+    frames = sum((2 * l + 1) ** 2 for l in range(net.lmax + 1))
+    return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 4 * 8
+
+
+class EmbeddedStream(IrrepStream):
+    """One pass of the engine; see :class:`IrrepStream`."""
+
+    def __init__(self, net: DeepHE3Net, graph: Graph, work: Work) -> None:
+        """
+        Args:
+            net: the network. graph: on its device, in its type. work: chunk, room, ranks.
+        """
+        with torch.no_grad():
+            self.net, self.plan = net, net.inference_plan()
+            self.run = Run(net, self.plan, net.prepare(graph, True, work.room), work)
+        self.nodes: list[Tensor] = []
+
+    @torch.no_grad()
+    def groups(self, features: bool) -> Iterator[EdgeChunk]:
+        """See :class:`IrrepStream`."""
+        run = self.run
+        for group in run.groups():
+            if not features:
+                continue
+            self.nodes.append(Layout(self.net.node_irreps[group]).flat(run.node))
+            for a, b, loops in run.spans:
+                yield self._chunk(group, a, b, loops)
+
+    def _chunk(self, group: int, a: int, b: int, loops: bool) -> EdgeChunk:
+        run, layout = self.run, self.run.layouts[1]
+        edge, pairs = chunk(run.edge, a, b), self.plan.edge_plans[group][0].pair
+        pair = run.pair(pairs, a, b)
+        of_pair = _axis(pairs, pair, loops)
+        halves = [{key: value.chunk(2, dim=1)[side] for key, value in of_pair.items()} for side in (0, 1)]
+        features = layout.features(edge)
+        return EdgeChunk(
+            run.p.order[a:b],
+            group,
+            features,
+            _axis(layout, edge, loops),
+            halves[0],
+            halves[1],
+            lambda: layout.layout.flat_global(features, run.frames(a, b)),
+        )
+
+    @torch.no_grad()
+    def final(self, features: bool) -> Iterator[FinalChunk]:
+        """See :class:`IrrepStream`."""
+        run, linear = self.run, self.net.lin_edge
+        target: Layout = linear.layout_out
+        pairs = self.plan.edge_plans[-1][0].pair
+        scalars = {key: value[:, 0] for key, value in run.node.items() if key[0] == 0}
+        for a, b, loops in run.spans:
+            value = run.layouts[1].features(chunk(run.edge, a, b))
+            own = linear(value)
+            frames = run.frames(a, b)
+
+            def flat(made: Features, frames: list[Tensor] = frames) -> Tensor:
+                return target.flat_global(made, frames)
+
+            edges, ends, harmonics = [], [{}, {}], []
+            if features:
+                edges = [run.layouts[0].features(chunk(run.old, a, b)), value] if len(self.plan.edge_plans) > 1 else [value]
+                both = pairs.features(run.pair(pairs, a, b))
+                for side, index in enumerate((run.p.source[a:b], run.p.destination[a:b])):
+                    ends[side] = {key: part.chunk(2, dim=2)[side] for key, part in both.items()}
+                    ends[side].update({key: part[index][:, None] for key, part in scalars.items()})
+                harmonics = self._harmonics(b - a, loops)
+            yield FinalChunk(run.p.order[a:b], own, edges, ends[0], ends[1], harmonics, flat, lambda own=own, flat=flat: flat(own))
+
+    def _harmonics(self, rows: int, loops: bool) -> list[Tensor]:
+        """Y_l in edge frames: sqrt(2l + 1) at m = 0; zero on self-loops where l > 0."""
+        out = []
+        for l in range(self.net.lmax + 1):
+            value = self.run.like.new_zeros(rows, 2 * l + 1)
+            if not (loops and l):
+                value[:, l] = (2 * l + 1) ** 0.5
+            out.append(value)
+        return out
+
+    def close(self) -> None:
+        """See :class:`IrrepStream`."""
+        run = self.run
+        for local in (run.edge, run.old, run._pair):
+            run.release(local)
+        run.room.release(*run.p.frames)
+        del self.run
+
+
+def _axis(layout: LocalLayout, local: Local, loops: bool) -> dict[Key, Tensor]:
+    """Y_l · x of the natural-parity keys with l > 0: in edge frames their m = 0 component times sqrt(2l + 1); zero on self-loops."""
+    out = {}
+    for f in (0, 1):
+        for l, p in layout.keys[f]:
+            if l and p == (-1) ** l:
+                out[l, p] = local[f][0][:, layout.columns(f, (l, p))] * (0.0 if loops else (2 * l + 1) ** 0.5)
+    return out
