@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import difflib
 import inspect
@@ -276,23 +277,30 @@ def load_yaml(kind: type[T], path: str | pathlib.Path, overrides: Mapping[str, A
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: file not found") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values or {}, Mapping):
+        raise ConfigError(f"{path}: a mapping of keys to values is needed")
     return from_mapping(kind, apply_overrides(values or {}, overrides or {}), str(path))
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Set dotted keys in nested plain values; returns a copy."""
-    out = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()} if isinstance(values, Mapping) else values
+    """Set dotted keys in nested plain values; returns a copy.
+
+    Raises:
+        ConfigError: a key goes through something that is no section.
+    """
+    out = copy.deepcopy(dict(values))
     for dotted, value in overrides.items():
-        section, _, name = dotted.rpartition(".")
-        if section:
-            out.setdefault(section, {})
-            if not isinstance(out[section], dict):
-                raise ConfigError(f"'{section}' is a value, not a section: '{dotted}' cannot be set")
-            out[section][name] = value
-        else:
-            out[name] = value
+        *sections, name = dotted.split(".")
+        place = out
+        for depth, section in enumerate(sections):
+            if place.get(section) is None:
+                place[section] = {}
+            place = place[section]
+            if not isinstance(place, dict):
+                raise ConfigError(f"'{'.'.join(sections[: depth + 1])}' is a value, not a section: '{dotted}' cannot be set")
+        place[name] = value
     return out
 
 

@@ -67,3 +67,11 @@ def test_every_field_is_documented(kind: type) -> None:
 def test_mapping_round_trip() -> None:
     made = c.from_mapping(c.TrainConfig, {"training": {"betas": [0.5, 0.6]}})
     assert c.from_mapping(c.TrainConfig, c.to_mapping(made)) == made
+
+
+def test_overrides_reach_any_depth() -> None:
+    given = {"a": None, "b": {"c": {"d": 1}}}
+    assert c.apply_overrides(given, {"a.b.c": 1, "b.c.d": 2}) == {"a": {"b": {"c": 1}}, "b": {"c": {"d": 2}}}
+    assert given == {"a": None, "b": {"c": {"d": 1}}}
+    with pytest.raises(ConfigError, match="'b.c.d' is a value, not a section"):
+        c.apply_overrides(given, {"b.c.d.e": 1})

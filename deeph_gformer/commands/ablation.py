@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import Any
 
-from ..errors import ConfigError
+from .settings import list_settings, pair, read_settings
 
 __all__ = ["register"]
 
@@ -36,82 +36,17 @@ def register(sub: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-def nest(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set ``a.b.c`` in nested plain values.
-
-    Raises:
-        ConfigError: a key on the way is a value and no section.
-    """
-    *sections, name = dotted.split(".")
-    for section in sections:
-        inner = values.get(section)
-        if inner is None:
-            inner = values[section] = {}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"'{section}' is a value, not a section: '{dotted}' cannot be set")
-        values = inner
-    values[name] = value
-
-
-def _values(args: argparse.Namespace) -> dict[str, Any]:
-    import yaml
-
-    values: Any = {}
-    if args.config is not None:
-        try:
-            values = yaml.safe_load(args.config.read_text(encoding="utf-8")) or {}
-        except FileNotFoundError:
-            raise ConfigError(f"{args.config}: file not found") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{args.config}: not valid YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(values, dict):
-            raise ConfigError(f"{args.config}: a mapping of keys to values is needed")
-    for text in args.set:
-        key, sign, value = text.partition("=")
-        if not sign:
-            raise ConfigError(f"--set {text}: write KEY=VALUE")
-        nest(values, key.strip(), yaml.safe_load(value))
-    for text in args.test:
-        name, sign, folder = text.partition("=")
-        if not sign:
-            raise ConfigError(f"--test {text}: write NAME=DIR")
-        nest(values, f"tests.{name.strip()}", folder)
-    for option, key in (
-        ("preprocessed", "data.preprocessed"),
-        ("splits", "data.splits"),
-        ("stage1", "stage1.folder"),
-        ("output", "output"),
-    ):
-        if getattr(args, option) is not None:
-            nest(values, key, getattr(args, option))
-    if args.settings is not None:
-        values["settings"] = [s.strip() for s in args.settings.split(",") if s.strip()]
-    return values
-
-
 def _run(args: argparse.Namespace) -> None:
-    from ..config import from_mapping
     from ..evaluation.settings import AblationConfig
 
     if args.list:
-        return _list(AblationConfig)
-    config = from_mapping(AblationConfig, _values(args), str(args.config or "command line"))
-    if not config.data.preprocessed:
-        raise ConfigError("data.preprocessed is empty: say where the structures are, with --preprocessed DIR")
+        return list_settings(AblationConfig)
+    tests = dict(pair("--test", text, "NAME=DIR") for text in args.test)
+    more: dict[str, Any] = {f"tests.{name}": folder for name, folder in tests.items()}
+    if args.settings is not None:
+        more["settings"] = [s.strip() for s in args.settings.split(",") if s.strip()]
+    options = {"preprocessed": "data.preprocessed", "splits": "data.splits", "stage1": "stage1.folder", "output": "output"}
+    config = read_settings(args, AblationConfig, options, more)
     from ..evaluation.ablation import ablate
 
     ablate(config, every=args.every)
-
-
-def _list(kind: type, prefix: str = "") -> None:
-    import dataclasses
-
-    from ..config import field_docs
-
-    default, docs = kind(), field_docs(kind)
-    for field in dataclasses.fields(kind):
-        value = getattr(default, field.name)
-        if dataclasses.is_dataclass(value):
-            _list(type(value), f"{prefix}{field.name}.")
-        else:
-            print(f"{prefix}{field.name}: {value!r}\n      {docs.get(field.name, '')}")

@@ -8,11 +8,21 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from .settings import list_settings, read_settings
 
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
 
 __all__ = ["register"]
+
+#: Options of both training commands and their keys.
+OPTIONS = {
+    "preprocessed": "data.preprocessed",
+    "splits": "data.splits",
+    "output": "output",
+    "epochs": "training.epochs",
+    "device": "training.device",
+}
 
 
 def register(sub: Any) -> None:
@@ -229,60 +239,16 @@ def _run_evaluate(args: argparse.Namespace) -> None:
     _write_json(args, result)
 
 
-def _settings(args: argparse.Namespace, kind: type) -> Any:
-    import yaml
-
-    from ..config import apply_overrides, from_mapping, load_yaml
-
-    overrides: dict[str, Any] = {}
-    for text in args.set:
-        key, sign, value = text.partition("=")
-        if not sign:
-            raise ConfigError(f"--set {text}: write KEY=VALUE")
-        overrides[key.strip()] = yaml.safe_load(value)
-    for name, key in (
-        ("preprocessed", "data.preprocessed"),
-        ("splits", "data.splits"),
-        ("stage1", "stage1"),
-        ("output", "output"),
-        ("epochs", "training.epochs"),
-        ("device", "training.device"),
-    ):
-        if getattr(args, name, None) is not None:
-            overrides[key] = getattr(args, name)
-    config = load_yaml(kind, args.config, overrides) if args.config else from_mapping(kind, apply_overrides({}, overrides), "command line")
-    if not config.data.preprocessed:
-        raise ConfigError("data.preprocessed is empty: say where the structures are, with --preprocessed DIR")
-    return config
-
-
-def _list_settings(kind: type) -> None:
-    import dataclasses
-
-    from ..config import field_docs
-
-    default, docs = kind(), field_docs(kind)
-    for field in dataclasses.fields(kind):
-        value = getattr(default, field.name)
-        if dataclasses.is_dataclass(value):
-            inner = field_docs(type(value))
-            print(f"\n{field.name}:")
-            for sub in dataclasses.fields(value):
-                print(f"  {sub.name}: {getattr(value, sub.name)!r}\n      {inner.get(sub.name, '')}")
-        else:
-            print(f"\n{field.name}: {value!r}\n      {docs.get(field.name, '')}")
-
-
 def _run_train(args: argparse.Namespace) -> None:
     from ..config import TrainConfig
 
     if args.list:
-        return _list_settings(TrainConfig)
+        return list_settings(TrainConfig)
     from ..algebra.wigner import parse_generation
     from ..stage1 import load_stage1
     from ..training.stage2 import train_gformer
 
-    config = _settings(args, TrainConfig)
+    config = read_settings(args, TrainConfig, {**OPTIONS, "stage1": "stage1"})
     if not config.stage1:
         raise ConfigError("stage1 is empty: say which DeepH-E3 model folder, with --stage1 MODEL_DIR")
     generation = parse_generation(args.e3nn_generation) if args.e3nn_generation else None
@@ -298,10 +264,10 @@ def _run_train_stage1(args: argparse.Namespace) -> None:
     from ..config import TrainStage1Config
 
     if args.list:
-        return _list_settings(TrainStage1Config)
+        return list_settings(TrainStage1Config)
     from ..training.stage1 import train_stage1
 
-    config = _settings(args, TrainStage1Config)
+    config = read_settings(args, TrainStage1Config, OPTIONS)
     record = train_stage1(config, resume=args.resume == "", continue_from=args.resume or None, every=args.every)
     print(f"best validation MAE {record['best_val_mae_meV']:.4f} meV; DeepH-E3 model folder: {pathlib.Path(config.output) / 'model'}")
     _write_json(args, record)

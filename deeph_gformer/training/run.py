@@ -30,8 +30,11 @@ __all__ = ["fit", "open_run", "loaders", "memory_hint"]
 LAST, BEST = "last", "best"
 
 
-def open_run(output: str | os.PathLike[str], config: Any, resume: bool) -> pathlib.Path:
+def open_run(output: str | os.PathLike[str], config: Any, resume: bool, write: bool = True) -> pathlib.Path:
     """Make the run folder and write its configuration, or check that an old one is of the same configuration.
+
+    Args:
+        output: the folder. config: of this run. resume: go on with the run that is there. write: False only checks, nothing is made.
 
     Raises:
         ConfigError: the folder holds another run, or there is nothing to resume.
@@ -58,8 +61,9 @@ def open_run(output: str | os.PathLike[str], config: Any, resume: bool) -> pathl
             )
     elif path.exists():
         raise ConfigError(f"{folder}: holds a run already; --resume continues it, or choose another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, mine)
+    if write:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, mine)
     return folder
 
 

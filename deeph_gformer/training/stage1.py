@@ -268,6 +268,7 @@ def train_stage1(
         raise ConfigError("choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR starts from another model")
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
+    open_run(config.output, config, resume, write=False)
     splits = split_folders(config.data, settings.seed)
     basis = basis_of([*splits["train"], *splits["val"]])
     net, arguments, targets, old = _start(config, basis, continue_from, generation if first is None else first.generation)
@@ -278,10 +279,10 @@ def train_stage1(
         )
     if first is not None and old is None:  # starts where the first network is, as the GFormer does
         torch.nn.init.zeros_(net.lin_edge.weight)
-    folder = open_run(config.output, config, resume)
-    write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     dtype = net.lin_edge.weight.dtype
     samples = {name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge) for name in ("train", "val")}
+    folder = open_run(config.output, config, resume)
+    write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     cache = FeatureCache(first, config.data.cache, folder / "cache", features=False)
     triplets = {id(s): t for part in samples.values() for s, t in zip(part, triplets_of(part))}
 

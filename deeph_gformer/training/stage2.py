@@ -96,9 +96,8 @@ def train_gformer(
     settings = config.training
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
+    open_run(config.output, config, resume, write=False)
     splits = split_folders(config.data, settings.seed)
-    folder = open_run(config.output, config, resume)
-    write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     if stage1 is None:
         cascade = features = False
         out = output or Output.of_data([*splits["train"], *splits["val"]])
@@ -106,6 +105,8 @@ def train_gformer(
         out, features = Output.of(stage1), features and bool(stage1.node_irreps)
     samples = {name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge) for name in ("train", "val")}
     everything = [*samples["train"], *samples["val"]]
+    folder = open_run(config.output, config, resume)
+    write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     needs = (
         f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})"
         if stage1 is not None

@@ -15,7 +15,6 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.cli import main
-from deeph_gformer.commands.ablation import nest
 from deeph_gformer.config import GFormerConfig, TrainingConfig, from_mapping, load_yaml
 from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.errors import ConfigError, DataError, ModelError
@@ -364,11 +363,6 @@ def test_command_line(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytes
     assert main(["ablate", str(tmp_path / "a.yaml"), "--set", "stage1.trainig.epochs=1"]) == 2
     assert "did you mean 'training'" in capsys.readouterr().err
     assert main(["ablate", "--settings", "e3"]) == 2
-    made: dict[str, Any] = {"a": None}
-    nest(made, "a.b.c", 1)
-    assert made == {"a": {"b": {"c": 1}}}
-    with pytest.raises(ConfigError, match="not a section"):
-        nest(made, "a.b.c.d", 1)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

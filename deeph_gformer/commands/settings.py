@@ -1,0 +1,62 @@
+"""Settings of the training commands: a YAML file, ``--set KEY=VALUE``, and the options that are short for a key."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ..config import apply_overrides, field_docs, from_mapping, load_yaml
+from ..errors import ConfigError
+
+__all__ = ["pair", "read_settings", "list_settings"]
+
+T = TypeVar("T")
+
+
+def pair(option: str, text: str, form: str) -> tuple[str, str]:
+    """Split ``KEY=VALUE``.
+
+    Raises:
+        ConfigError: no equals sign; ``form`` says how it is written.
+    """
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"{option} {text}: write {form}")
+    return key.strip(), value
+
+
+def read_settings(args: argparse.Namespace, kind: type[T], options: Mapping[str, str], more: Mapping[str, Any] | None = None) -> T:
+    """The configuration that the command line asks for.
+
+    Args:
+        args: has ``config`` (YAML file or None) and ``set``. kind: the dataclass. options: ``{option: dotted key}``; those that are None are left out.
+        more: further dotted keys.
+
+    Raises:
+        ConfigError: see :func:`deeph_gformer.config.load_yaml`; or no data are named.
+    """
+    import yaml
+
+    overrides: dict[str, Any] = {}
+    for text in args.set:
+        key, value = pair("--set", text, "KEY=VALUE")
+        overrides[key] = yaml.safe_load(value)
+    overrides.update({key: getattr(args, name) for name, key in options.items() if getattr(args, name, None) is not None})
+    overrides.update(more or {})
+    config = load_yaml(kind, args.config, overrides) if args.config else from_mapping(kind, apply_overrides({}, overrides), "command line")
+    if not config.data.preprocessed:  # type: ignore[attr-defined]
+        raise ConfigError("data.preprocessed is empty: say where the structures are, with --preprocessed DIR")
+    return config
+
+
+def list_settings(kind: type, prefix: str = "") -> None:
+    """Print every key with its default and meaning."""
+    default, docs = kind(), field_docs(kind)
+    for field in dataclasses.fields(kind):
+        value = getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            list_settings(type(value), f"{prefix}{field.name}.")
+        else:
+            print(f"{prefix}{field.name}: {value!r}\n      {docs.get(field.name, '')}")
