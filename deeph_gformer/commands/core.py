@@ -62,10 +62,22 @@ def _register_refine(sub: Any) -> None:
         "refine",
         help="predict Hamiltonians: DeepH-E3's inference step, refined",
         description="Walks DIR for structure folders, predicts with "
-        "stage 1 and GFormer, and writes hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are reported.",
+        "stage 1 and GFormer, and writes hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are reported. "
+        "Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' shares them among processes (docs/scaling.md).",
     )
     parser.add_argument(
-        "--preprocessed", required=True, type=pathlib.Path, metavar="DIR", help="folder with structure folders (legacy or DeepH-dock)"
+        "--preprocessed",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder with structure folders (legacy or DeepH-dock); or, with --overlap and --output, structure files (POSCAR, .cif, ...)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=pathlib.Path,
+        metavar="SOURCE",
+        help="edges and S of structures without overlaps.h5, which is then written: a table (.npz), basis files, a folder with overlaps "
+        "(default: the table in the bundle)",
     )
     _model_options(parser)
     parser.add_argument("--stage1-only", action="store_true", help="run stage 1 alone")
@@ -83,6 +95,13 @@ def _register_refine(sub: Any) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
     group.add_argument("--skip-existing", action="store_true", help="leave structures alone that have a prediction")
+    parser.add_argument("--max-memory", metavar="SIZE", help="memory of one process, e.g. 8GB (default: nine tenths of what is free)")
+    parser.add_argument(
+        "--spill",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder on a fast disk for edge features that do not fit into memory (removed at the end)",
+    )
     _json_option(parser)
     parser.set_defaults(run=_run_refine)
 
@@ -199,11 +218,16 @@ def _write_json(args: argparse.Namespace, table: dict[str, Any]) -> None:
 def _run_refine(args: argparse.Namespace) -> None:
     from ..evaluation.guard import guard_lines
     from ..evaluation.tables import refine_table
+    from ..inference.memory import parse_size
     from ..inference.refine import refine
+    from ..inference.shard import rank_device, start_ranks
 
+    memory = None if args.max_memory is None else parse_size(args.max_memory)
+    first = start_ranks().rank == 0
+    args.device = rank_device(args.device)
     model = _load(args, args.stage1_only)
-    print(model)
-    existing = "overwrite" if args.overwrite else "skip" if args.skip_existing else "error"
+    if first:
+        print(model)
     result = refine(
         args.preprocessed,
         model,
@@ -212,12 +236,16 @@ def _run_refine(args: argparse.Namespace) -> None:
         hermitian=not args.no_hermitian,
         frames=args.frames,
         form=args.format,
-        existing=existing,
+        existing="overwrite" if args.overwrite else "skip" if args.skip_existing else "error",
         progress=sys.stderr.isatty(),
         guard=args.guard,
+        overlap=args.overlap,
+        memory=memory,
+        spill=args.spill,
     )
-    print("\n".join([refine_table(result), *guard_lines(result)]))
-    _write_json(args, result)
+    if first:
+        print("\n".join([refine_table(result), *guard_lines(result)]))
+        _write_json(args, result)
 
 
 def _run_evaluate(args: argparse.Namespace) -> None:

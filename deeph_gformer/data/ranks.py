@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ConfigError, DataError, GFormerError
+from ..errors import ConfigError, DataError
 
 __all__ = ["Ranks", "split_atoms"]
 
@@ -91,19 +91,6 @@ class Ranks:
         out: list[Any] = [None] * self.size
         self._call(torch.distributed.all_gather_object, out, value)
         return out
-
-    def agree(self, error: GFormerError | None) -> None:
-        """Raise on every rank what any of them met, so that none waits for ever.
-
-        Args:
-            error: of this rank, or None.
-
-        Raises:
-            GFormerError: that of the first rank that has one.
-        """
-        for found in self.objects(error):
-            if found is not None:
-                raise found
 
     def to_first(self, value: Tensor, rows: int) -> Tensor | None:
         """Join the rows of all ranks (edges, in their order) on rank 0.

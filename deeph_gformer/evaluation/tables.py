@@ -34,14 +34,12 @@ def refine_table(result: dict[str, Any]) -> str:
             _number(r.get("refined_mae_meV")),
             _number(r["mean_correction_meV"]),
             f"{r['seconds']:.2f}",
+            f"{r['peak_memory_bytes'] / 1e9:.2f}" if "peak_memory_bytes" in r else "-",
         ]
         for r in records
     ]
-    lines = (
-        [text_table(["structure", "atoms", "edges", "stage 1 MAE/meV", "refined MAE/meV", "mean |ΔH|/meV", "seconds"], rows)]
-        if rows
-        else []
-    )
+    header = ["structure", "atoms", "edges", "stage 1 MAE/meV", "refined MAE/meV", "mean |ΔH|/meV", "seconds", "peak GB"]
+    lines = [text_table(header, rows)] if rows else []
     for r in records:
         if r["hamiltonian_only_edges"]:
             lines.append(
@@ -58,6 +56,12 @@ def refine_table(result: dict[str, Any]) -> str:
             f"MAE_all against DFT: stage 1 {e['stage1']['mae_all_meV']:.4f} meV, refined {e['refined']['mae_all_meV']:.4f} meV, ratio {e['ratio_mae_all']:.3f}; "
             f"{e['better_structures']} of {e['structures']} structures better than stage 1"
         )
+    steps: dict[str, float] = {}
+    for r in records:
+        for step, seconds in r.get("step_seconds", {}).items():
+            steps[step] = steps.get(step, 0.0) + seconds
+    if steps:
+        lines.append("time: " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in steps.items()))
     lines.append(f"{total['structures']} structures, {total['edges']:,} edges, {total['seconds']:.1f} s")
     return "\n".join(lines)
 

@@ -120,7 +120,9 @@ def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, f
         both = own if second is None else own + second if model.stage1 is None or model.bundle.cascade else second  # type: ignore[union-attr]
         products = [model.to_product(own)] + ([model.to_product(both)] if second is not None else [])
         if not made:
-            made = [torch.empty(mine.edges, *p.shape[1:], dtype=p.dtype) for p in products]
+            made = [
+                work.room.empty(mine.edges, p[0].numel(), p.new_empty(0, device="cpu")).view(mine.edges, *p.shape[1:]) for p in products
+            ]
         place = rows.cpu()
         for whole, part in zip(made, products):
             whole[place] = part.cpu()

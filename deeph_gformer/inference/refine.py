@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from .. import __version__
 from .. import fields as names
 from ..bands.fermi import electrons_by_composition
 from ..data.edges import EdgeMode
-from ..errors import ConfigError, DataError
+from ..data.ranks import Ranks
+from ..errors import ConfigError, DataError, GFormerError
 from ..evaluation.guard import Guard
 from ..evaluation.metrics import StructureErrors, structure_errors, summarise
 from ..io import dock, legacy
 from ..io.files import read_json, write_json
-from ..io.folder import Format, find_structures, folder_format, matrix_path, read_matrix, write_matrix
-from ..pipeline import HamiltonianModel, Prediction
+from ..io.folder import Format, folder_format, matrix_path, read_matrix, write_matrix
+from ..overlap import OverlapProvider
+from ..pipeline import HamiltonianModel, Prediction, identify
+from .chunked import predict_chunked
+from .memory import free_memory, plan_work
+from .shard import agree, local_processes, same_input, same_structure, start_ranks
+from .source import find_sources, open_overlap, read_source, source_name
+from .steps import Progress, Steps, reset_peak
 
-__all__ = ["refine", "refine_folder", "output_folder"]
+__all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineOptions:
+    """How to refine a structure; see :func:`refine` for what they mean."""
+
+    edges: EdgeMode = "auto"
+    hermitian: bool = True
+    frames: int = 1
+    form: str = "same"
+    guard: bool = False
+    overlap: OverlapProvider | None = None
+    memory: int | None = None
+    spill: str | os.PathLike[str] | None = None
+    progress: bool = False
+
+    def format(self, source: pathlib.Path) -> Format:
+        """The format that is written."""
+        own = folder_format(source) if source.is_dir() else None
+        return own or "legacy" if self.form == "same" else self.form  # type: ignore[return-value]
 
 
 def output_folder(folder: pathlib.Path, output: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Where the prediction of ``folder`` goes: ``<output>/<structure name>``, or the folder itself."""
-    return folder if output is None else pathlib.Path(output) / folder.resolve().name
+    """Where the prediction of ``folder`` (or a structure file) goes: ``<output>/<structure name>``, or the folder itself.
+
+    Raises:
+        ConfigError: a file without ``output``.
+    """
+    if output is None and folder.is_file():
+        raise ConfigError(f"{folder}: is a file; say where predictions go with --output DIR")
+    return folder if output is None else pathlib.Path(output) / source_name(folder)
 
 
 def write_prediction(
@@ -61,38 +96,76 @@ def write_prediction(
     write_json(path, info)
 
 
+def _passes(model: HamiltonianModel) -> int:
+    """How often every edge is met, for the progress bar."""
+    stage1 = 0 if model.stage1 is None else 3 * len(model.stage1.edge_irreps) if model.stage1.stream_bytes(True) else 1
+    gformer = 0 if model.bundle is None else len(model.bundle.model.groups) + (model.bundle.model.invariant is not None)
+    return stage1 + gformer + 1
+
+
+def _predict(
+    model: HamiltonianModel, folder: pathlib.Path, target: pathlib.Path, options: RefineOptions, ranks: Ranks, steps: Steps
+) -> Prediction | None:
+    """Read, plan and run; None on all ranks but the first."""
+    error: GFormerError | None = None
+    found = None
+    try:
+        form = options.format(folder)
+        found = read_source(folder, model, options.edges, options.overlap, target, form, steps, write=ranks.rank == 0)
+    except GFormerError as raised:
+        error = raised
+    agree(ranks, error)
+    structure, graph, choice = found  # type: ignore[misc]
+    bar, work = None, None
+    try:
+        same_structure(ranks, structure, graph)
+        bar = Progress(structure.name, graph.edges // ranks.size * _passes(model), options.progress and ranks.rank == 0)
+        limit = options.memory
+        if limit is None and local_processes() > 1:
+            limit = int(0.9 * free_memory(model.device) / local_processes())
+        work = plan_work(model, graph, limit=limit, spill=options.spill, ranks=ranks, tick=bar.tick)
+    except GFormerError as raised:
+        error = raised
+    agree(ranks, error)
+    try:
+        return predict_chunked(model, structure, graph, choice, work, steps, options.hermitian, options.frames)  # type: ignore[arg-type]
+    finally:
+        bar.close()  # type: ignore[union-attr]
+
+
 def refine_folder(
     model: HamiltonianModel,
     folder: pathlib.Path,
     output: str | os.PathLike[str] | None = None,
-    *,
-    edges: EdgeMode = "auto",
-    hermitian: bool = True,
-    frames: int = 1,
-    form: str = "same",
-    guard: bool = False,
-) -> tuple[dict[str, Any], StructureErrors | None]:
+    options: RefineOptions | None = None,
+    ranks: Ranks | None = None,
+) -> tuple[dict[str, Any], StructureErrors | None] | None:
     """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
 
     Args:
-        guard: write stage 1's Hamiltonian where the correction is out of range (see :mod:`deeph_gformer.evaluation.guard`).
+        model: both stages. folder: a structure folder; or a structure file, with ``options.overlap``. output: see :func:`output_folder`.
+        options: how. ranks: processes that share the structure.
 
     Returns:
-        A record of plain values (units in the key names), and the errors against DFT.
+        A record of plain values (units in the key names), and the errors against DFT; None on all ranks but the first.
     """
-    start = time.perf_counter()
-    watch = Guard(model) if guard or Guard.table(model.bundle) is not None else None
+    options, ranks, start, steps = options or RefineOptions(), ranks or Ranks(), time.perf_counter(), Steps()
+    reset_peak()
+    target, form = output_folder(folder, output), options.format(folder)
+    watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     with watch.watching() if watch is not None else contextlib.nullcontext():
-        prediction = model.predict(folder, edges, hermitian, frames)
+        prediction = _predict(model, folder, target, options, ranks, steps)
+    if prediction is None:
+        return None
     verdict = watch.judge(prediction.correction) if watch is not None else None
-    guarded = bool(guard and verdict is not None and verdict.out_of_range)
+    guarded = bool(options.guard and verdict is not None and verdict.out_of_range)
     if guarded:
         prediction = prediction._replace(hamiltonian=prediction.stage1)
-    own = folder_format(folder) or "legacy"
-    target = output_folder(folder, output)
-    write_prediction(target, prediction, model, own if form == "same" else form, output is not None, guarded)  # type: ignore[arg-type]
+    steps.enter("file")
+    write_prediction(target, prediction, model, form, output is not None, guarded)
+    steps.enter("")
     record: dict[str, Any] = {
-        "name": folder.resolve().name,
+        "name": source_name(folder),
         "folder": str(folder),
         "output": str(target),
         "atoms": len(prediction.structure),
@@ -100,12 +173,13 @@ def refine_folder(
         "edges_from": prediction.edges.source,
         "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
         "mean_correction_meV": prediction.correction * 1e3,
-        "spin_from": "model" if not (folder / names.INFO_FILE).is_file() else names.INFO_FILE,
+        "spin_from": "model" if folder.is_file() or not (folder / names.INFO_FILE).is_file() else names.INFO_FILE,
+        "processes": ranks.size,
     }
     if verdict is not None:
         record.update(correction_z=verdict.correction_z, features_z=verdict.features_z, guarded=guarded, guard_warning=verdict.warning)
     errors = None
-    if matrix_path(folder, "hamiltonian").is_file():
+    if folder.is_dir() and matrix_path(folder, "hamiltonian").is_file():
         truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
         errors = structure_errors(
             record["name"], truth, prediction.stage1, prediction.hamiltonian, model.targets, prediction.graph.node_type.numpy()
@@ -116,7 +190,7 @@ def refine_folder(
             stage1_max_meV=errors.stage1_max_meV,
             refined_max_meV=errors.refined_max_meV,
         )
-    record["seconds"] = time.perf_counter() - start
+    record.update(steps.table(), seconds=time.perf_counter() - start)
     return record, errors
 
 
@@ -132,40 +206,46 @@ def refine(
     existing: str = "error",
     progress: bool = False,
     guard: bool = False,
+    overlap: str | os.PathLike[str] | OverlapProvider | None = None,
+    memory: int | None = None,
+    spill: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Refine every structure at or below a folder: the drop-in replacement for DeepH-E3's inference step.
 
+    Under ``torchrun`` the processes share each structure, or, where there are at least as many structures as processes, take them in turns.
+
     Args:
-        preprocessed: walked for structure folders, as DeepH-E3 does. model: see :func:`deeph_gformer.load`.
+        preprocessed: walked for structure folders, as DeepH-E3 does; or a structure file (POSCAR, CIF, ...), which needs ``output``.
+        model: see :func:`deeph_gformer.load`.
         output: ``<output>/<structure name>/hamiltonians_pred.h5``; None writes beside the input.
         edges: see :func:`deeph_gformer.data.edges.select_edges`. hermitian: write ½(H + H†). frames: rotated frames to average.
         form: ``legacy``, ``dock`` or ``same``. existing: ``error``, ``overwrite`` or ``skip`` where a prediction is there already.
         progress: a progress bar on standard error. guard: keep stage 1 for structures whose correction is out of range.
+        overlap: edges and S of structures without overlaps.h5, which is then written (see :func:`deeph_gformer.overlap.load`); default: the bundle's table.
+        memory: bytes that a process may take; None: nine tenths of what is free. spill: folder for edge features that do not fit.
 
     Returns:
-        ``{"structures": [record, ...], "total": {...}, "skipped": [names]}``; plain values, units in key names.
+        ``{"structures": [record, ...], "total": {...}, "skipped": [names]}``; plain values, units in key names. Under ``torchrun`` complete on the
+        first process only.
 
     Raises:
         DataError: no structure is found, a prediction exists already (``existing="error"``), or a structure is damaged (those before it are written).
-        ModelError: a structure does not fit the model.
+        ModelError: a structure does not fit the model. ConfigError: memory is too small; the message names the minimum.
     """
     if existing not in ("error", "overwrite", "skip") or form not in ("legacy", "dock", "same"):
         raise ConfigError(f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and legacy, dock or same")
-    folders = find_structures(preprocessed, ("overlap", "hamiltonian"))
-    done: list[str] = []
-    todo: list[pathlib.Path] = []
-    for folder in folders:
-        kind: Any = (folder_format(folder) or "legacy") if form == "same" else form
-        path = matrix_path(output_folder(folder, output), "prediction", kind)
-        if path.exists() and existing == "error":
-            raise DataError(f"{path}: is there already; choose --overwrite or --skip-existing")
-        (done if path.exists() and existing == "skip" else todo).append(folder)  # type: ignore[arg-type]
-    records, errors = [], []
-    for folder in _bar(todo, progress):
-        record, error = refine_folder(model, folder, output, edges=edges, hermitian=hermitian, frames=frames, form=form, guard=guard)
-        records.append(record)
-        if error is not None:
-            errors.append(error)
+    ranks = start_ranks()
+    folders, provider = find_sources(preprocessed, model, open_overlap(overlap))
+    options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress)
+    done, todo = _share_out(folders, output, options, existing)
+    first = "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""
+    same_input(ranks, "refine", {"structures": [(source_name(f), f in todo) for f in folders], "stage 1": first})
+    if ranks.size > 1 and len(todo) >= ranks.size and _fits(model, todo, options, ranks):
+        results = _each_its_own(model, todo, output, options, ranks)
+    else:
+        results = [r for folder in _bar(todo, progress and ranks.rank == 0) if (r := refine_folder(model, folder, output, options, ranks))]
+    agree(ranks, None)
+    records, errors = [record for record, _ in results], [error for _, error in results if error is not None]
     total: dict[str, Any] = {
         "structures": len(records),
         "seconds": sum(r["seconds"] for r in records),
@@ -173,12 +253,61 @@ def refine(
     }
     if errors:
         total["errors"] = summarise(errors, model.targets)
-    return {"structures": records, "total": total, "skipped": [pathlib.Path(f).resolve().name for f in done]}
+    return {"structures": records, "total": total, "skipped": [source_name(f) for f in done]}
 
 
-def _bar(folders: list[pathlib.Path], progress: bool) -> Any:
-    if not progress:
-        return folders
+def _share_out(
+    folders: list[pathlib.Path], output: str | os.PathLike[str] | None, options: RefineOptions, existing: str
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Structures that have a prediction already (and may keep it), and those to do."""
+    done, todo = [], []
+    for folder in folders:
+        path = matrix_path(output_folder(folder, output), "prediction", options.format(folder))
+        if path.exists() and existing == "error":
+            raise DataError(f"{path}: is there already; choose --overwrite or --skip-existing")
+        (done if path.exists() and existing == "skip" else todo).append(folder)
+    return done, todo
+
+
+def _fits(model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOptions, ranks: Ranks) -> bool:
+    """Whether the largest structure fits into one process (by the size of its files where there are edges, else it is tried)."""
+    fits = True
+    largest = max(todo, key=lambda f: sum(p.stat().st_size for p in f.iterdir() if p.is_file()) if f.is_dir() else f.stat().st_size)
+    limit = options.memory if options.memory is not None else int(0.9 * free_memory(model.device) / local_processes())
+    try:
+        steps = Steps()
+        _, graph, _ = read_source(largest, model, options.edges, options.overlap, largest.parent, "legacy", steps, write=False)
+        plan_work(model, graph, limit=limit, spill=options.spill)
+    except ConfigError:
+        fits = False
+    except GFormerError:
+        fits = True  # told when its turn comes
+    return all(ranks.objects(fits))
+
+
+def _each_its_own(
+    model: HamiltonianModel, todo: list[pathlib.Path], output: str | os.PathLike[str] | None, options: RefineOptions, ranks: Ranks
+) -> list[tuple[dict[str, Any], StructureErrors | None]]:
+    """Structures in turns; every process gets all results."""
+    mine, error = [], None
+    memory = options.memory if options.memory is not None else int(0.9 * free_memory(model.device) / local_processes())
+    own = dataclasses.replace(options, memory=memory, progress=False)
+    try:
+        for folder in _bar(todo[ranks.rank :: ranks.size], options.progress and ranks.rank == 0):
+            made = refine_folder(model, folder, output, own)
+            if made is not None:
+                mine.append(made)
+    except GFormerError as raised:
+        error = raised
+    agree(ranks, error)
+    by_name = {record["name"]: (record, errors) for part in ranks.objects(mine) for record, errors in part}
+    return [by_name[source_name(folder)] for folder in todo]
+
+
+def _bar(folders: list[pathlib.Path], progress: bool) -> Iterator[pathlib.Path]:
+    if not progress or len(folders) < 2:
+        yield from folders
+        return
     from tqdm import tqdm
 
-    return tqdm(folders, desc="refine", unit="structure", dynamic_ncols=True, leave=False)
+    yield from tqdm(folders, desc="refine", unit="structure", dynamic_ncols=True, leave=False)

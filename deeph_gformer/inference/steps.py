@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-__all__ = ["Steps", "Progress", "resident_bytes", "peak_bytes"]
+__all__ = ["Steps", "Progress", "resident_bytes", "peak_bytes", "reset_peak"]
 
 
 def _status(field: str) -> int | None:
@@ -32,6 +32,14 @@ def peak_bytes() -> int:
     if found is not None:
         return found
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak() -> None:
+    """Start the measurement of the peak anew, where the system can."""
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
 
 
 class Steps:

@@ -1,0 +1,136 @@
+"""How much memory a structure takes, and what to do so that it fits."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from collections.abc import Callable
+
+import torch
+
+from ..data.graph import Graph
+from ..data.ranks import Ranks
+from ..data.room import EdgeRoom
+from ..data.stream import Work
+from ..errors import ConfigError
+from ..pipeline import HamiltonianModel
+from .steps import resident_bytes
+
+__all__ = ["parse_size", "show_size", "free_memory", "plan_work"]
+
+_UNITS = {"": 1, "B": 1, **{u + e: b**n for n, u in enumerate("KMGT", 1) for e, b in (("", 1000), ("B", 1000), ("IB", 1024))}}
+#: Edges per chunk: what fits into a processor's cache; on a GPU what keeps it busy.
+CHUNK = {"cpu": 1024}
+GPU_CHUNK = 65536
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``8GB``, ``500 MB``, ``7.5GiB`` or a plain number.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([A-Za-z]*)\s*", text)
+    if not found or found[2].upper() not in _UNITS or float(found[1]) <= 0:
+        raise ConfigError(f"--max-memory {text}: not a size; write e.g. 8GB, 500MB or 7.5GiB")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def show_size(size: float) -> str:
+    """E.g. ``7.25 GB``."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(pathlib.Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could still be taken on a device; within a container no more than its limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = []
+    try:
+        for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                found.append(int(line.split()[1]) * 1024)
+    except OSError:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
+    if limit is not None and used is not None:
+        found.append(max(0, limit - used))
+    return min(found)
+
+
+class _Need:
+    """Bytes of one structure on this process."""
+
+    def __init__(self, model: HamiltonianModel, graph: Graph, ranks: Ranks, keep_pairs: bool) -> None:
+        item = 4 if model.dtype == torch.float32 else 8
+        gformer = None if model.bundle is None else model.bundle.model
+        width = 0 if gformer is None else gformer.config.width
+        groups = 0 if gformer is None else max(1, len(gformer.node_irreps))
+        spins = 4 * 2 if model.targets.basis.spinful else 1
+        vector = model.targets.width * spins * item
+        stage1, irreps = 0, 0
+        if model.stage1 is not None:
+            irreps = sum(i.dim for i in model.stage1.edge_irreps) if gformer is not None and gformer.node_irreps else 0
+            widest = max((i.dim for i in (*model.stage1.edge_irreps, *model.stage1.node_irreps)), default=100)
+            stage1 = model.stage1.stream_bytes(keep_pairs) or (irreps + 40 * widest) * item
+        else:
+            widest = width
+        features = stage1 + groups * width * item + 3 * item
+        end = stage1 + width * item + 2 * vector
+        edges = graph.edges if ranks.rank == 0 and ranks.size > 1 else -(-graph.edges // ranks.size)
+        self.edges = graph.edges / ranks.size * max(features, end)
+        self.blocks = 2 * vector * edges  # the matrices that are returned
+        self.all = max(self.edges, 1.5 * self.blocks)
+        self.node = graph.nodes * (10 * widest + 12 * width) * item
+        self.chunk = (20 * widest + 16 * width) * item + 6 * vector
+
+
+def plan_work(
+    model: HamiltonianModel,
+    graph: Graph,
+    *,
+    limit: int | None = None,
+    spill: str | os.PathLike[str] | None = None,
+    ranks: Ranks | None = None,
+    tick: Callable[[str, int], None] = lambda step, edges: None,
+) -> Work:
+    """Choose chunk size, what is kept and where, for one structure.
+
+    Args:
+        model, graph: what is to run. limit: bytes that this process may take altogether; None: nine tenths of what is free now.
+        spill: folder for features that do not fit; None: memory only. ranks: processes that share the structure. tick: see :class:`Work`.
+
+    Raises:
+        ConfigError: it does not fit; the message names the minimum.
+    """
+    ranks = ranks or Ranks()
+    device = model.device
+    used = resident_bytes() if device.type == "cpu" else int(torch.cuda.memory_allocated(device))
+    left = free_memory(device) * 0.9 if limit is None else min(limit - used, free_memory(device))
+    most = int(torch.bincount(graph.edge_index[0]).max())
+    usual = max(CHUNK.get(device.type, GPU_CHUNK), most)
+    for keep_pairs in (True, False):
+        need = _Need(model, graph, ranks, keep_pairs)
+        chunk = int(min(usual, (left - need.all - need.node) // need.chunk))
+        if chunk >= most:
+            return Work(chunk, keep_pairs, EdgeRoom(), ranks, tick)
+    least = need.node + need.blocks + most * need.chunk
+    if spill is not None and device.type == "cpu":
+        chunk = int(min(usual, (left - need.node - need.blocks) // need.chunk))
+        if chunk >= most:
+            return Work(chunk, False, EdgeRoom(spill, int(max(0, left - need.node - need.blocks - chunk * need.chunk))), ranks, tick)
+    whole = show_size(used + need.all + need.node + most * need.chunk)
+    have = show_size(used + left) + (" free" if limit is None else "")
+    files = f"at least {show_size(used + least)} with edge features in files (--spill DIR)" if device.type == "cpu" else "fewer on the CPU"
+    raise ConfigError(
+        f"{graph.edges:,} edges (at most {most} on one atom) do not fit into {have}: {whole} are needed, {files}; "
+        "raise --max-memory, or share the work with torchrun"
+    )

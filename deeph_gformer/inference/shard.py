@@ -1,0 +1,109 @@
+"""``torchrun --nproc-per-node N -m deeph_gformer refine ...``: processes that share structures, or take one each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.graph import Graph
+from ..data.ranks import Ranks
+from ..errors import ConfigError, DataError, GFormerError
+from ..io.structure import Structure
+
+__all__ = ["start_ranks", "rank_device", "same_input", "same_structure", "agree", "local_processes"]
+
+
+def _environment() -> tuple[int, int]:
+    try:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise ConfigError("RANK and WORLD_SIZE must be integers; they are set by torchrun") from None
+
+
+def rank_device(name: str) -> str:
+    """The device of this process: with several processes and GPUs, each has its own."""
+    if _environment()[1] > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+    return name
+
+
+def local_processes() -> int:
+    """How many processes share this machine's memory."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if _environment()[1] > 1 else 1
+
+
+def start_ranks() -> Ranks:
+    """Join the processes that torchrun started; without it there is one.
+
+    A process that is told to stop (torchrun does so when another one dies) removes its temporary files first.
+    """
+    rank, size = _environment()
+    if size == 1:
+        return Ranks()
+    if not torch.distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    return Ranks(rank, size)
+
+
+def same_input(ranks: Ranks, what: str, values: Mapping[str, Any]) -> None:
+    """Every process must have read the same.
+
+    Args:
+        ranks: the processes. what: for the message. values: arrays and plain values by name.
+
+    Raises:
+        DataError: names the first difference.
+    """
+    if ranks.size == 1:
+        return
+    digests = {}
+    for name, value in values.items():
+        data = np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+        digests[name] = hashlib.sha256(data).hexdigest()
+    for rank, other in enumerate(ranks.objects(digests)):
+        different = [name for name in digests if other.get(name) != digests[name]]
+        if different:
+            raise DataError(
+                f"{what}: processes {ranks.rank} and {rank} read different {different[0]}; all must see the same files (one shared folder, nobody writing to it)"
+            )
+
+
+def same_structure(ranks: Ranks, structure: Structure, graph: Graph) -> None:
+    """:func:`same_input` for one structure and its edges."""
+    same_input(
+        ranks,
+        f"structure '{structure.name}'",
+        {
+            "lattices": structure.lattice,
+            "positions": structure.positions,
+            "elements": structure.numbers,
+            "edges": graph.edge_key.numpy(),
+        },
+    )
+
+
+def agree(ranks: Ranks, error: GFormerError | None) -> None:
+    """Stop everywhere when one process met an error: it is raised on rank 0, the others end with exit code 2.
+
+    Raises:
+        GFormerError: the error of the first process that has one.
+    """
+    if ranks.size == 1:
+        if error is not None:
+            raise error
+        return
+    found = next((e for e in ranks.objects(error) if e is not None), None)
+    if found is not None:
+        if ranks.rank == 0:
+            raise found
+        raise SystemExit(2)
