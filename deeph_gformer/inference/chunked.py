@@ -72,8 +72,10 @@ def _sums(
         steps.enter("GFormer")
         gformer.encode(stream.nodes if stream is not None and reads else ())
     for final in stream.final(reads) if stream is not None else _bare(mine, work.chunk):
-        steps.enter("GFormer")
-        second = None if gformer is None else gformer.head(final)
+        second = None
+        if gformer is not None:
+            steps.enter("GFormer")
+            second = gformer.head(final)
         steps.enter("stage 1")
         yield final.rows, None if stream is None else final.direct_sum(), second
         steps.enter("stage 1")

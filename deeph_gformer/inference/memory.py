@@ -39,7 +39,8 @@ def parse_size(text: str) -> int:
 
 def show_size(size: float) -> str:
     """E.g. ``7.25 GB``."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    scale, unit = next(((s, u) for s, u in ((1e9, "GB"), (1e6, "MB")) if size >= s), (1e3, "kB"))
+    return f"{size / scale:.3g} {unit}"
 
 
 def _number(path: str) -> int | None:
@@ -128,7 +129,7 @@ def plan_work(
         if chunk >= most:
             return Work(chunk, False, EdgeRoom(spill, int(max(0, left - need.node - need.blocks - chunk * need.chunk))), ranks, tick)
     whole = show_size(used + need.all + need.node + most * need.chunk)
-    have = show_size(used + left) + (" free" if limit is None else "")
+    have = show_size(max(0, used + left)) + (" free" if limit is None else "")
     files = f"at least {show_size(used + least)} with edge features in files (--spill DIR)" if device.type == "cpu" else "fewer on the CPU"
     raise ConfigError(
         f"{graph.edges:,} edges (at most {most} on one atom) do not fit into {have}: {whole} are needed, {files}; "

@@ -173,7 +173,7 @@ def refine_folder(
         "edges_from": prediction.edges.source,
         "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
         "mean_correction_meV": prediction.correction * 1e3,
-        "spin_from": "model" if folder.is_file() or not (folder / names.INFO_FILE).is_file() else names.INFO_FILE,
+        "spin_from": "model" if folder.is_dir() and not (folder / names.INFO_FILE).is_file() else names.INFO_FILE,
         "processes": ranks.size,
     }
     if verdict is not None:

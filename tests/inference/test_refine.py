@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import h5py
 import numpy as np
@@ -12,11 +12,12 @@ import pytest
 
 import deeph_gformer
 from deeph_gformer.cli import main
-from deeph_gformer.errors import DataError
-from deeph_gformer.io import dock, read_matrix
+from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.io import BlockMatrix, Structure, dock, read_matrix
 from deeph_gformer.io.folder import folder_format, write_matrix
+from deeph_gformer.overlap import OverlapProvider, edge_keys
 
-from ..conftest import random_structure
+from ..conftest import SHELLS, random_structure
 from ..test_pipeline import make_bundle
 
 Folder = Callable[..., pathlib.Path]
@@ -175,3 +176,54 @@ def test_bad_input(
 
     assert re.search(words, said), said
     assert sorted(p.name for p in folder.iterdir()) == before and not (tmp_path / "out").exists()
+
+
+class MadeUp(OverlapProvider):
+    """Edges by distance, S = the numbers of the random crystal on them."""
+
+    orbital_types = SHELLS
+    cutoffs = {(16, 16): 4.2, (16, 42): 4.2, (42, 42): 4.2}
+
+    def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> np.ndarray:
+        return edge_keys(structure, self.cutoffs, pbc)
+
+    def overlap(self, structure: Structure, keys: np.ndarray | None = None) -> BlockMatrix:
+        shapes = structure.orbital_counts[keys[:, 3:]]
+        return BlockMatrix(keys, shapes, np.arange(float(shapes.prod(axis=1).sum())))
+
+
+def test_bare_structures(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    """Edges and S from elsewhere: the prediction is that on the folder's own edges, and S is written beside it."""
+    own = make_folder("x", hamiltonian=False)
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    truth = model.predict(own).hamiltonian
+    bare = make_folder("x", hamiltonian=False, overlap=False, root=tmp_path / "bare")
+    with pytest.raises(DataError, match="none has"):
+        deeph_gformer.refine(tmp_path / "bare", model, tmp_path / "no")
+    deeph_gformer.refine(tmp_path / "bare", model, tmp_path / "out", overlap=own)
+    made, s = (read_matrix(tmp_path / "out" / "x", kind) for kind in ("prediction", "overlap"))
+    assert np.array_equal(made.keys, truth.keys) and np.abs(made.values - truth.values).max() < 1e-13
+    assert np.array_equal(s.values, read_matrix(own, "overlap").values) and not (bare / "overlaps.h5").exists()
+
+
+def test_structure_files(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    """A POSCAR, or a folder of them, is refined like the structure folder it came from; atoms in the file's order."""
+    from ase import Atoms
+
+    structure = random_structure(atoms=2)[0]
+    truth = deeph_gformer.load(stage1=tiny_stage1).predict(make_folder("x", atoms=2, hamiltonian=False)).hamiltonian
+    files = tmp_path / "files"
+    files.mkdir()
+    atoms = Atoms(structure.numbers, positions=structure.positions, cell=structure.lattice, pbc=True)
+    atoms.write(files / "x.vasp", format="vasp", direct=False)
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    with pytest.raises(DataError, match="--overlap"):
+        deeph_gformer.refine(files / "x.vasp", model, tmp_path / "no")
+    with pytest.raises(ConfigError, match="--output"):
+        deeph_gformer.refine(files / "x.vasp", model, overlap=MadeUp())
+    for source, name in ((files, "a"), (files / "x.vasp", "b")):
+        result = deeph_gformer.refine(source, model, tmp_path / name, overlap=MadeUp())
+        assert result["structures"][0]["edges_from"] == "overlap table" and result["structures"][0]["name"] == "x"
+        made = read_matrix(tmp_path / name / "x", "prediction")
+        assert np.array_equal(made.keys, truth.keys) and np.abs(made.values - truth.values).max() < 1e-7  # digits of the file
+        assert len(read_matrix(tmp_path / name / "x", "overlap")) == len(truth)

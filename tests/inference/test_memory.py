@@ -1,0 +1,97 @@
+"""Memory limits: what is chosen, what is refused, and that a limited run gives the same file."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import deeph_gformer
+from deeph_gformer.cli import main
+from deeph_gformer.errors import ConfigError
+from deeph_gformer.inference import memory
+from deeph_gformer.inference.memory import free_memory, parse_size, plan_work, show_size
+from deeph_gformer.inference.steps import Steps
+from deeph_gformer.io import read_matrix
+
+from ..test_pipeline import make_bundle
+
+Folder = Callable[..., pathlib.Path]
+
+
+def test_sizes() -> None:
+    assert [parse_size(t) for t in ("8GB", "500 mb", "1.5GiB", "2048")] == [8 * 10**9, 5 * 10**8, 3 * 2**29, 2048]
+    assert show_size(7.25e9) == "7.25 GB" and show_size(5e6) == "5 MB" and show_size(300) == "0.3 kB"
+    for text in ("eight", "8 bananas", "-1GB", "0GB"):
+        with pytest.raises(ConfigError, match="not a size"):
+            parse_size(text)
+    assert free_memory(torch.device("cpu")) > 10**6
+
+
+def test_plan(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less and less memory: first rotated atoms are made anew, then features go to files, then it is refused."""
+    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
+    graph = model.read(make_folder())[1]
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
+    free = plan_work(model, graph)
+    assert free.keep_pairs and free.room.folder is None and free.chunk == 1024
+    limits = np.geomspace(1e8, 1e5, 200).astype(int).tolist()
+    kinds: list[str] = []
+    for limit in limits:
+        try:
+            plan = plan_work(model, graph, limit=limit, spill=tmp_path / "spill")
+            kinds.append("files" if plan.room.folder else "all" if plan.keep_pairs else "less")
+            assert plan.chunk >= 11
+        except ConfigError as refused:
+            kinds.append("refused")
+            assert re.search(
+                r"\(at most 11 on one atom\).* are needed, at least .* with edge features in files \(--spill DIR\)", str(refused)
+            )
+    assert list(dict.fromkeys(kinds)) == ["all", "less", "files", "refused"]
+    assert kinds == sorted(kinds, key=["all", "less", "files", "refused"].index)
+
+
+def test_command_line_with_little_memory(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_folder("s0")
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
+    start = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(tiny_stage1), "--stage1-only"]
+    assert main([*start, "--output", str(tmp_path / "no"), "--max-memory", "10kB"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1 and "--max-memory" in said and "--spill DIR" in said and not (tmp_path / "no").exists()
+    limited = [
+        *start,
+        "--output",
+        str(tmp_path / "a"),
+        "--max-memory",
+        "300kB",
+        "--spill",
+        str(tmp_path / "files"),
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
+    assert main(limited) == 0 and main([*start, "--output", str(tmp_path / "b")]) == 0
+    out = capsys.readouterr().out
+    assert "peak GB" in out and re.search(r"time: edges .* stage 1 .* blocks .* file", out)
+    record = json.loads((tmp_path / "r.json").read_text())["structures"][0]
+    assert set(record["step_seconds"]) == {"edges", "stage 1", "blocks", "file"} and record["peak_memory_bytes"] > 10**7
+    assert not list((tmp_path / "files").iterdir())
+    a, b = (read_matrix(tmp_path / name / "s0", "prediction").values for name in "ab")
+    assert np.abs(a - b).max() < 1e-13
+
+
+def test_steps_add_up() -> None:
+    steps = Steps()
+    for name in ("a", "b", "a", ""):
+        steps.enter(name)
+    assert list(steps.seconds) == ["a", "b"] and all(v >= 0 for v in steps.seconds.values())

@@ -1,0 +1,142 @@
+"""Several processes on one structure, or on several: the numbers of one process; what fails ends everywhere."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import deeph_gformer
+from deeph_gformer.data.ranks import Ranks, split_atoms
+from deeph_gformer.errors import ConfigError, GFormerError
+from deeph_gformer.inference.shard import same_input
+from deeph_gformer.io import read_matrix
+
+from ..conftest import ROOT, write_tiny_stage1
+from ..test_pipeline import make_bundle
+
+Folder = Callable[..., pathlib.Path]
+
+
+def _child(rank: int, size: int, port: int, work: Callable[[int], Any], results: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    try:
+        results.put((rank, work(rank)))
+    except GFormerError as error:
+        results.put((rank, error))
+    except SystemExit as error:
+        results.put((rank, error.code))
+
+
+def in_ranks(size: int, work: Callable[[int], Any]) -> list[Any]:
+    """``work(rank)`` in forked processes that find each other as under torchrun; results or errors in order of rank."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    children = [context.Process(target=_child, args=(rank, size, port, work, results)) for rank in range(size)]
+    for child in children:
+        child.start()
+    found = dict(results.get(timeout=60) for _ in children)
+    for child in children:
+        child.join()
+    return [found[rank] for rank in range(size)]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("arch", ["equivariant", "paper"])
+def test_ranks_change_nothing(make_folder: Folder, tmp_path: pathlib.Path, size: int, arch: str) -> None:
+    stage1 = write_tiny_stage1(tmp_path / "s", spinful=size == 4)
+    model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", arch, trained=True), stage1=stage1)
+    folder = make_folder(atoms=5, spinful=size == 4)
+    deeph_gformer.refine(tmp_path / "data", model, tmp_path / "one")
+    if arch == "paper" and size == 4:  # any other stage 1: each process runs all of it
+        model.stage1.stream = lambda graph, work: None  # type: ignore[method-assign, union-attr]
+    found = in_ranks(size, lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "many")["structures"])
+    assert [len(r) for r in found] == [1] + [0] * (size - 1) and found[0][0]["processes"] == size
+    a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("one", "many"))
+    assert np.array_equal(a.keys, b.keys) and np.abs(a.values - b.values).max() < 1e-12 * np.abs(a.values).max()
+
+
+def test_structures_in_turns_and_resume(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+    """More structures than processes: one each; those that are done stay."""
+    for n in range(3):
+        make_folder(f"s{n}", seed=n)
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    found = in_ranks(2, lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o"))
+    assert all([r["name"] for r in table["structures"]] == ["s0", "s1", "s2"] for table in found)
+    assert {r["processes"] for r in found[0]["structures"]} == {1}
+    path = tmp_path / "o" / "s1" / "hamiltonians_pred.h5"
+    path.unlink()
+    before = (tmp_path / "o" / "s0" / "hamiltonians_pred.h5").stat().st_mtime_ns
+    again = in_ranks(2, lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o", existing="skip"))
+    assert again[0]["skipped"] == ["s0", "s2"] and again[0]["structures"][0]["processes"] == 2 and path.is_file()
+    assert (tmp_path / "o" / "s0" / "hamiltonians_pred.h5").stat().st_mtime_ns == before
+
+
+def test_different_files_are_an_error(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+    """Each process has its own copy of the data, and in one an atom moved."""
+    for rank in range(2):
+        make_folder("s", root=tmp_path / str(rank))
+    path = tmp_path / "1" / "s" / "site_positions.dat"
+    table = np.loadtxt(path)
+    table[0, 0] += 1e-4
+    np.savetxt(path, table, fmt="%.17g")
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    first, second = in_ranks(2, lambda rank: deeph_gformer.refine(tmp_path / str(rank), model, tmp_path / "o"))
+    assert "read different positions; all must see the same files" in str(first) and second == 2 and not (tmp_path / "o").exists()
+
+
+def test_an_error_on_one_process_ends_all(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+    for rank in range(2):
+        make_folder("s", root=tmp_path / str(rank))
+    (tmp_path / "1" / "s" / "overlaps.h5").write_bytes(b"no")
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    first, second = in_ranks(2, lambda rank: deeph_gformer.refine(tmp_path / str(rank), model, tmp_path / "o"))
+    assert "damaged" in str(first) and second == 2 and not (tmp_path / "o").exists()
+
+
+def test_a_process_that_dies_is_one_line(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+    """torchrun stops the others; what is left says what happened, and no file is half-written."""
+    make_folder("s")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import os, sys, torch\nfrom deeph_gformer.stage1.embedded.inference import Run\nfrom deeph_gformer.cli import main\n"
+        "torch.set_num_threads(1)\nbefore = Run.update_edges\n"
+        "def dies(self, *args):\n    if os.environ['RANK'] == '1':\n        os._exit(9)\n    before(self, *args)\n"
+        "Run.update_edges = dies\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "127.0.0.1:0", str(script), "refine", "--preprocessed", str(tmp_path / "data")]
+    command += ["--stage1", str(tiny_stage1), "--stage1-only", "--output", str(tmp_path / "o")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert not (tmp_path / "o").exists() or not any(p.is_file() for p in (tmp_path / "o").rglob("*"))
+
+
+def test_split_atoms() -> None:
+    assert split_atoms(np.array([10, 10, 10, 10]), 2) == (0, 2, 4)
+    assert split_atoms(np.array([100, 1, 1]), 3) == (0, 1, 2, 3)
+    assert split_atoms(np.array([1, 1, 100]), 3) == (0, 1, 2, 3)
+    with pytest.raises(ConfigError, match="4 processes for 3 atoms"):
+        split_atoms(np.array([1, 1, 1]), 4)
+
+
+def test_one_process_sends_nothing() -> None:
+    ranks = Ranks()
+    value = torch.ones(3)
+    assert ranks.gather_rows(value) is value and ranks.sum(value) is value and ranks.objects(1) == [1]
+    same_input(ranks, "x", {"y": 1})
