@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,8 @@ from ..io.files import read_json
 __all__ = ["KPath", "automatic_path", "seekpath_path", "read_path_file", "path_from_segments", "periodic_directions", "find_path"]
 
 _GAMMA = {"GAMMA", "G", "Γ", "\\GAMMA", "$\\GAMMA$"}
-_LOOSE_EPS = 0.05
+#: A distorted cell counts as its ideal lattice within this share of its longest repeated vector.
+_LOOSE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,15 +106,23 @@ def _distribute(lengths: Sequence[float], npoints: int) -> list[int]:
     return [max(2, int(round(npoints * length / total)) + 1) if total > 0 else 2 for length in lengths]
 
 
-def _special_points(
-    structure: Structure, periodic: tuple[bool, bool, bool], eps: float | None
-) -> tuple[dict[str, NDArray[np.float64]], str, str]:
-    """Special points (fractional, of this very cell), the default path and the lattice's name, from ASE's Bravais lattice detection."""
+class _Lattice(NamedTuple):
+    """What ASE says of a cell within one tolerance: special points (fractional, of this very cell), default path, name of the lattice."""
+
+    special: dict[str, NDArray[np.float64]]
+    path: str
+    name: str
+    tolerance: float
+
+
+def _lattices(structure: Structure, periodic: tuple[bool, bool, bool], eps: float | None) -> list[_Lattice]:
+    """The Bravais lattice that the cell is exactly and, where that has low symmetry, those that it is nearly; the loosest first."""
     from ase.cell import Cell
 
     cell = Cell(structure.lattice)
-    found: list[tuple[Any, str]] = []
-    for tolerance in (eps,) if eps is not None else (2e-4, _LOOSE_EPS):
+    loose = _LOOSE * max(length for length, repeats in zip(cell.lengths(), periodic) if repeats)
+    found: list[_Lattice] = []
+    for tolerance in (eps,) if eps is not None else (2e-4, loose):
         try:
             path = cell.bandpath(npoints=0, eps=tolerance, pbc=periodic)
         except Exception as error:  # ASE raises several kinds on odd cells; a tighter tolerance may still do
@@ -123,20 +132,10 @@ def _special_points(
                 f"structure '{structure.name}': ASE cannot identify the Bravais lattice ({error}); give --path-file or --kpoints instead"
             ) from None
         name = path.cell.get_bravais_lattice(eps=tolerance, pbc=periodic).name if hasattr(path.cell, "get_bravais_lattice") else "lattice"
-        found.append((path, name))
+        found.append(_Lattice({k: np.asarray(v, dtype=float) for k, v in path.special_points.items()}, path.path, name, tolerance))
         if name not in ("TRI", "OBL", "MCL", "MCLC", "CRECT", "RECT"):
             break
-    path, name = found[0]
-    note = ""
-    if len(found) == 2 and found[1][1] != found[0][1]:
-        path, name = found[1]
-        note = f" (within {_LOOSE_EPS:g}; exactly it is {found[0][1]})"
-    dimension = sum(periodic)
-    return (
-        {k: np.asarray(v, dtype=float) for k, v in path.special_points.items()},
-        path.path,
-        f"ASE, {name} lattice{note}, periodic in {dimension}D",
-    )
+    return found[::-1] if len(found) == 2 and found[1].name != found[0].name else found[:1]
 
 
 def automatic_path(
@@ -148,7 +147,7 @@ def automatic_path(
         structure: the crystal. periodic: along which lattice vectors; others get no k (slab: in-plane path only).
         path: names of special points, ``GMKG``; a comma jumps: ``GMK,AL``. None: the lattice's standard path.
         npoints: points over the whole path, shared out by length.
-        eps: tolerance of the lattice detection; default: exact, else loose for distorted cells (and said so in ``source``).
+        eps: tolerance of the lattice detection; default: exact, else 2 % of the longest vector for distorted cells (and said so in ``source``).
 
     Raises:
         ConfigError: a name in ``path`` is no special point of this lattice.
@@ -157,9 +156,14 @@ def automatic_path(
 
     if not any(periodic):
         return KPath(np.zeros((1, 3)), np.zeros(1), ((0, 1),), ((0, "Γ"),), "molecule: Γ only")
-    special, default, source = _special_points(structure, periodic, eps)
-    wanted = default if path is None else path.replace("Γ", "G").replace("Gamma", "G").replace("-", "").replace("|", ",").replace(" ", "")
-    pieces = parse_path_string(wanted)
+    lattices = _lattices(structure, periodic, eps)
+    wanted = path and path.replace("Γ", "G").replace("Gamma", "G").replace("-", "").replace("|", ",").replace(" ", "")
+    asked = {name for piece in parse_path_string(wanted) for name in piece} if wanted else set()
+    chosen = next((lattice for lattice in lattices if asked <= set(lattice.special)), lattices[0])
+    special, default = chosen.special, chosen.path
+    note = f" (within {chosen.tolerance:.2f} Å; exactly it is {lattices[-1].name})" if chosen is not lattices[-1] else ""
+    source = f"ASE, {chosen.name} lattice{note}, periodic in {sum(periodic)}D"
+    pieces = parse_path_string(wanted or default)
     unknown = [name for piece in pieces for name in piece if name not in special]
     if unknown:
         raise ConfigError(

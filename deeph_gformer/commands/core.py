@@ -244,7 +244,7 @@ def _run_refine(args: argparse.Namespace) -> None:
         spill=args.spill,
     )
     if first:
-        print("\n".join([refine_table(result), *guard_lines(result)]))
+        print("\n".join([refine_table(result, model.bundle is None or model.stage1 is None), *guard_lines(result)]))
         _write_json(args, result)
 
 

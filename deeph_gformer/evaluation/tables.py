@@ -22,23 +22,22 @@ def _number(value: Any, form: str = ".4f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def refine_table(result: dict[str, Any]) -> str:
-    """Summary of :func:`deeph_gformer.refine`."""
+def refine_table(result: dict[str, Any], alone: bool = False) -> str:
+    """Summary of :func:`deeph_gformer.refine`; ``alone``: one stage ran, so there is nothing to compare with it."""
     records = result["structures"]
-    rows = [
-        [
-            r["name"],
-            str(r["atoms"]),
-            str(r["edges"]),
-            _number(r.get("stage1_mae_meV")),
-            _number(r.get("refined_mae_meV")),
-            _number(r["mean_correction_meV"]),
-            f"{r['seconds']:.2f}",
-            f"{r['peak_memory_bytes'] / 1e9:.2f}" if "peak_memory_bytes" in r else "-",
-        ]
-        for r in records
+    columns: list[tuple[str, Any]] = [
+        ("structure", lambda r: r["name"]),
+        ("atoms", lambda r: str(r["atoms"])),
+        ("edges", lambda r: str(r["edges"])),
+        ("stage 1 MAE/meV", lambda r: _number(r.get("stage1_mae_meV"))),
+        ("refined MAE/meV", lambda r: _number(r.get("refined_mae_meV"))),
+        ("mean |ΔH|/meV", lambda r: _number(r["mean_correction_meV"])),
+        ("seconds", lambda r: f"{r['seconds']:.2f}"),
+        ("peak GB", lambda r: f"{r['peak_memory_bytes'] / 1e9:.2f}" if "peak_memory_bytes" in r else "-"),
     ]
-    header = ["structure", "atoms", "edges", "stage 1 MAE/meV", "refined MAE/meV", "mean |ΔH|/meV", "seconds", "peak GB"]
+    if alone:
+        columns[3:6] = [("MAE/meV", columns[4][1])]
+    header, rows = [name for name, _ in columns], [[show(r) for _, show in columns] for r in records]
     lines = [text_table(header, rows)] if rows else []
     for r in records:
         if r["hamiltonian_only_edges"]:
@@ -53,7 +52,9 @@ def refine_table(result: dict[str, Any]) -> str:
     if "errors" in total:
         e = total["errors"]
         lines.append(
-            f"MAE_all against DFT: stage 1 {e['stage1']['mae_all_meV']:.4f} meV, refined {e['refined']['mae_all_meV']:.4f} meV, ratio {e['ratio_mae_all']:.3f}; "
+            f"MAE_all against DFT: {e['refined']['mae_all_meV']:.4f} meV"
+            if alone
+            else f"MAE_all against DFT: stage 1 {e['stage1']['mae_all_meV']:.4f} meV, refined {e['refined']['mae_all_meV']:.4f} meV, ratio {e['ratio_mae_all']:.3f}; "
             f"{e['better_structures']} of {e['structures']} structures better than stage 1"
         )
     steps: dict[str, float] = {}

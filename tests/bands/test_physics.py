@@ -53,6 +53,9 @@ def test_distorted_cell_keeps_the_hexagonal_path_and_says_so() -> None:
     )
     path = automatic_path(strained, (True, True, False))
     assert [t[1] for t in path.ticks] == ["Γ", "M", "K", "Γ"] and "exactly it is OBL" in path.source
+    assert automatic_path(strained, (True, True, False), "GYC").source == "ASE, OBL lattice, periodic in 2D"  # its own points are there too
+    large = dataclasses.replace(strained, lattice=strained.lattice * [[3], [3], [1]])  # the same strain in a supercell
+    assert [t[1] for t in automatic_path(large, (True, True, False)).ticks] == ["Γ", "M", "K", "Γ"]
 
 
 def test_path_for_another_lattice_is_named() -> None:
