@@ -76,7 +76,7 @@ class Work:
     """What a pass over a structure works with.
 
     Attributes:
-        chunk: edges per chunk. keep_pairs: whether atoms turned into edge frames stay in memory between two uses. room: for edge-wise arrays.
+        chunk: edges per chunk. keep_pairs: whether distance bases and atoms turned into edge frames stay in memory between two uses. room: for edge-wise arrays.
         ranks: processes that share the structure. tick: called with (name of the step, edges done) for the progress bar.
     """
 

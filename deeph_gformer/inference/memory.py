@@ -23,6 +23,8 @@ _UNITS = {"": 1, "B": 1, **{u + e: b**n for n, u in enumerate("KMGT", 1) for e, 
 #: Edges per chunk: what fits into a processor's cache; on a GPU what keeps it busy.
 CHUNK = {"cpu": 1024}
 GPU_CHUNK = 65536
+#: Bytes that libraries take while they work.
+RESERVE = 64 * 2**20
 
 
 def parse_size(text: str) -> int:
@@ -114,12 +116,12 @@ def plan_work(
     """
     ranks = ranks or Ranks()
     device = model.device
-    used = resident_bytes() if device.type == "cpu" else int(torch.cuda.memory_allocated(device))
+    needs = [_Need(model, graph, ranks, keep_pairs) for keep_pairs in (True, False)]  # folds the parameters, so before memory is looked at
+    used = RESERVE + resident_bytes() if device.type == "cpu" else int(torch.cuda.memory_allocated(device))
     left = free_memory(device) * 0.9 if limit is None else min(limit - used, free_memory(device))
     most = int(torch.bincount(graph.edge_index[0]).max())
     usual = max(CHUNK.get(device.type, GPU_CHUNK), most)
-    for keep_pairs in (True, False):
-        need = _Need(model, graph, ranks, keep_pairs)
+    for keep_pairs, need in zip((True, False), needs):
         chunk = int(min(usual, (left - need.all - need.node) // need.chunk))
         if chunk >= most:
             return Work(chunk, keep_pairs, EdgeRoom(), ranks, tick)

@@ -120,10 +120,16 @@ def _predict(
     try:
         same_structure(ranks, structure, graph)
         bar = Progress(structure.name, graph.edges // ranks.size * _passes(model), options.progress and ranks.rank == 0)
+
+        def tick(step: str, edges: int) -> None:
+            bar.tick(step, edges)
+            if options.spill is not None:
+                steps.sample()
+
         limit = options.memory
         if limit is None and local_processes() > 1:
             limit = int(0.9 * free_memory(model.device) / local_processes())
-        work = plan_work(model, graph, limit=limit, spill=options.spill, ranks=ranks, tick=bar.tick)
+        work = plan_work(model, graph, limit=limit, spill=options.spill, ranks=ranks, tick=tick)
     except GFormerError as raised:
         error = raised
     agree(ranks, error)

@@ -46,11 +46,12 @@ class Steps:
     """A clock with one hand per step; a step's time is that between its :meth:`enter` and the next one.
 
     Attributes:
-        seconds: per step, in order of appearance.
+        seconds: per step, in order of appearance. private: largest memory seen by :meth:`sample`, mapped files not counted.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.private = 0
         self._step, self._since = "", time.perf_counter()
 
     def enter(self, step: str) -> None:
@@ -60,10 +61,19 @@ class Steps:
             self.seconds[self._step] = self.seconds.get(self._step, 0.0) + now - self._since
         self._step, self._since = step, now
 
+    def sample(self) -> None:
+        """Look at the memory now."""
+        self.private = max(self.private, resident_bytes())
+
     def table(self) -> dict[str, Any]:
-        """Seconds per step, and the peak memory so far in bytes; plain values."""
+        """Seconds per step, and the peak memory so far in bytes; plain values.
+
+        Pages of spilled files count as resident although the system can take them back at any time, so without them the peak is what was sampled.
+        """
         self.enter(self._step)
-        return {"step_seconds": dict(self.seconds), "peak_memory_bytes": peak_bytes()}
+        if self.private:
+            self.sample()
+        return {"step_seconds": dict(self.seconds), "peak_memory_bytes": self.private or peak_bytes()}
 
 
 class Progress:

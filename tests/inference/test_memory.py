@@ -37,7 +37,7 @@ def test_plan(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.
     """Less and less memory: first rotated atoms are made anew, then features go to files, then it is refused."""
     model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
     graph = model.read(make_folder())[1]
-    monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(memory, "resident_bytes", lambda: -memory.RESERVE)
     free = plan_work(model, graph)
     assert free.keep_pairs and free.room.folder is None and free.chunk == 1024
     limits = np.geomspace(1e8, 1e5, 200).astype(int).tolist()
@@ -64,7 +64,7 @@ def test_command_line_with_little_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_folder("s0")
-    monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(memory, "resident_bytes", lambda: -memory.RESERVE)
     start = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(tiny_stage1), "--stage1-only"]
     assert main([*start, "--output", str(tmp_path / "no"), "--max-memory", "10kB"]) == 2
     said = capsys.readouterr().err.strip()

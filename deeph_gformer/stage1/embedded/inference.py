@@ -2,7 +2,7 @@
 
 Per block: messages of all edges summed over atoms (chunk by chunk), node update; then new edge features before their norm (chunk by chunk) with the sums
 that ``e3LayerNorm`` takes over the whole structure; then norm and skip connection. What stays per edge: its features before and after an update, its Wigner-D
-blocks and, unless memory is short, the rotated features of its two atoms; everything else lives as long as a chunk. With several ranks each has the edges of
+blocks and, unless memory is short, its distance basis and the rotated features of its two atoms; everything else lives as long as a chunk. With several ranks each has the edges of
 its own atoms; sums over atoms are gathered once per update and the norm's sums are added up.
 """
 
@@ -153,6 +153,11 @@ class Run:
             self.edge[0][0][a:b] = gaussians(p.length[a:b], 6.0, plan.edge_init.width(0, 0))
         self.old: Local = [[], []]
         self.layouts = [plan.edge_init, plan.edge_init]
+        self._basis: Tensor | None = None
+        if work.keep_pairs:
+            self._basis = self.room.empty(self.edges, net.config.num_basis, self.like)
+            for a, b, _ in self.spans:
+                self._basis[a:b] = gaussians(p.length[a:b], net.config.r_max, net.config.num_basis)
         self._pair: Local | None = [[], []]
         self._rows: dict[tuple[int, int], Tensor] = {}
 
@@ -165,6 +170,9 @@ class Run:
             yield group
             if group + 1 < len(self.plan.node_plans):
                 self.release(self.old)
+        if self._basis is not None:
+            self.room.release(self._basis)
+            self._basis = None
 
     def release(self, local: Local | None) -> None:
         """Give room back."""
@@ -198,7 +206,7 @@ class Run:
             parts[loops],
             p.source[a:b],
             p.destination[a:b],
-            gaussians(p.length[a:b], config.r_max, config.num_basis),
+            gaussians(p.length[a:b], config.r_max, config.num_basis) if self._basis is None else self._basis[a:b],
             None if p.radial is None else p.radial[a:b],
         )
 

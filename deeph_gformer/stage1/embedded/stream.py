@@ -19,12 +19,12 @@ __all__ = ["EmbeddedStream", "bytes_per_edge"]
 
 
 def bytes_per_edge(net: DeepHE3Net, keep_pairs: bool) -> int:
-    """What the engine keeps of an edge at most: features before and after an update, rotated atoms, frames, bookkeeping."""
+    """What the engine keeps of an edge at most: features before and after an update, rotated atoms and distance basis, frames, bookkeeping."""
     plan = net.inference_plan()
     layouts = [plan.edge_init, *(edge_plan.layout for _, edge_plan in plan.edge_plans)]
     numbers = [a.numbers() + b.numbers() for a, b in zip(layouts, layouts[1:])]
     if keep_pairs:
-        numbers = [n + conv.pair.numbers() for n, (conv, _) in zip(numbers, plan.edge_plans)]
+        numbers = [n + conv.pair.numbers() + net.config.num_basis for n, (conv, _) in zip(numbers, plan.edge_plans)]
     frames = sum((2 * l + 1) ** 2 for l in range(net.lmax + 1))
     return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 4 * 8
 
