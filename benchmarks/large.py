@@ -12,6 +12,8 @@ direct sum) on the same graph, each in a process of its own: best time of the pa
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -39,9 +41,21 @@ def build(pairs: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
     layer.write(folder / "graphene.vasp", format="vasp")
     made = [folder / f"twist_{p.replace(',', '_')}.vasp" for p in pairs]
     for pair, path in zip(pairs, made):
-        code = command(
-            ["build", "twist", "--cell", str(folder / "graphene.vasp"), "--mn", pair, "--distance", str(DISTANCE), "--output", str(path)]
-        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = command(
+                [
+                    "build",
+                    "twist",
+                    "--cell",
+                    str(folder / "graphene.vasp"),
+                    "--mn",
+                    pair,
+                    "--distance",
+                    str(DISTANCE),
+                    "--output",
+                    str(path),
+                ]
+            )
         if code:
             raise SystemExit(code)
     return made

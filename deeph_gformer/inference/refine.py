@@ -32,6 +32,10 @@ from .steps import Progress, Steps, reset_peak
 __all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
 
 
+#: Edges from which on a structure gets a progress bar of its own.
+LARGE = 20_000
+
+
 @dataclasses.dataclass(frozen=True)
 class RefineOptions:
     """How to refine a structure; see :func:`refine` for what they mean."""
@@ -119,7 +123,9 @@ def _predict(
     bar, work = None, None
     try:
         same_structure(ranks, structure, graph)
-        bar = Progress(structure.name, graph.edges // ranks.size * _passes(model), options.progress and ranks.rank == 0)
+        bar = Progress(
+            structure.name, graph.edges // ranks.size * _passes(model), options.progress and ranks.rank == 0 and graph.edges >= LARGE
+        )
 
         def tick(step: str, edges: int) -> None:
             bar.tick(step, edges)
