@@ -13,7 +13,7 @@ from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
-from ..config import DataConfig, TrainConfig, to_mapping
+from ..config import DataConfig, GFormerConfig, TrainConfig, to_mapping
 from ..data.dataset import Sample, basis_of, hermitian_product, load_samples, make_splits, read_splits, transpose_index
 from ..errors import GFormerError
 from ..evaluation.guard import guard_statistics
@@ -118,14 +118,7 @@ def train_gformer(
     )
     cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features)
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
-    irreps = (stage1.node_irreps, stage1.edge_irreps) if features and stage1 is not None else ((), ())
-    model = GFormer(config.model, len(out.targets.basis.elements), out.targets.irreps(out.parity), *irreps, out.cutoff)
-    entries = [cache.get(s) for s in samples["train"]]
-    residuals = [to_product.inverse(s.label) - (e[1] if cascade else 0) for s, e in zip(samples["train"], entries)]
-    model.fit_scales([e[0] for e in entries if e[0] is not None], residuals, [s.graph.self_loop for s in samples["train"]])
-    model = model.to(out.dtype)
-    unit = float(np.sqrt(np.mean([masked_loss(to_product(r), s.mask, "mse", 1.0).item() for r, s in zip(residuals, samples["train"])])))
-    del entries, residuals
+    model, unit = _new_model(config.model, out, stage1 if features else None, cascade, samples["train"], cache, to_product)
     triplets = {id(s): t for s, t in zip(everything, triplets_of(everything))}
 
     def join(chosen: list[Sample]) -> Any:
@@ -137,7 +130,7 @@ def train_gformer(
         to_product,
         settings,
         settings.epochs * len(train),
-        max(unit, 1e-9),
+        unit,
         cascade=cascade,
         first=stage1 if cascade and not getattr(stage1, "equivariant", True) else None,
     )
@@ -146,18 +139,7 @@ def train_gformer(
     before = f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""
     print(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}", flush=True)
     result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
-    record = {
-        "data": str(pathlib.Path(config.data.preprocessed).name),
-        "structures": {n: len(f) for n, f in splits.items()},
-        "elements_edges": sum(s.graph.edges for s in samples["train"]),
-        "stage1_val_mae_meV": reference,
-        "parameters": parameters,
-        "config": {k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1")},
-        "deeph_gformer": __version__,
-        **result,
-        **(extra or {}),
-    }
-    record["config"]["data"].update(preprocessed=pathlib.Path(config.data.preprocessed).name, splits=pathlib.Path(config.data.splits).name)
+    record = {**_record(config, splits, samples["train"], reference, parameters), **result, **(extra or {})}
     used = stage1 if features or cascade else None
     bundle = Bundle(
         model.eval().requires_grad_(False),
@@ -178,6 +160,42 @@ def train_gformer(
     fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
     save_bundle(folder / "bundle", bundle)
     return both, record
+
+
+def _new_model(
+    config: GFormerConfig,
+    out: Output,
+    stage1: Stage1Provider | None,
+    cascade: bool,
+    samples: Sequence[Sample],
+    cache: FeatureCache,
+    to_product: DirectSumToProduct,
+) -> tuple[GFormer, float]:
+    """An untrained GFormer whose scales fit the training set, and the unit of its loss: the rms of what it has to learn, eV."""
+    irreps = ((), ()) if stage1 is None else (stage1.node_irreps, stage1.edge_irreps)
+    model = GFormer(config, len(out.targets.basis.elements), out.targets.irreps(out.parity), *irreps, out.cutoff)
+    entries = [cache.get(s) for s in samples]
+    residuals = [to_product.inverse(s.label) - (e[1] if cascade else 0) for s, e in zip(samples, entries)]
+    model.fit_scales([e[0] for e in entries if e[0] is not None], residuals, [s.graph.self_loop for s in samples])
+    squares = [masked_loss(to_product(r), s.mask, "mse", 1.0).item() for r, s in zip(residuals, samples)]
+    return model.to(out.dtype), max(float(np.sqrt(np.mean(squares))), 1e-9)
+
+
+def _record(
+    config: TrainConfig, splits: dict[str, list[pathlib.Path]], train: Sequence[Sample], reference: float | None, parameters: int
+) -> dict[str, Any]:
+    """What a bundle remembers of its training; names of folders, no paths."""
+    settings = {k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1")}
+    settings["data"].update(preprocessed=pathlib.Path(config.data.preprocessed).name, splits=pathlib.Path(config.data.splits).name)
+    return {
+        "data": pathlib.Path(config.data.preprocessed).name,
+        "structures": {n: len(f) for n, f in splits.items()},
+        "training_edges": sum(s.graph.edges for s in train),
+        "stage1_val_mae_meV": reference,
+        "parameters": parameters,
+        "config": settings,
+        "deeph_gformer": __version__,
+    }
 
 
 def fit_overlap_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:

@@ -194,14 +194,8 @@ def _convolution(
     return z * factors, irreps
 
 
-def reference_forward(
-    config: NetConfig, generation: Generation, state: State, graph: Graph
-) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What :meth:`DeepHE3Net.forward` gives with ``features=True``.
-
-    Args:
-        config: network. generation: of e3nn. state: official parameters. graph: vectors in the parameters' dtype.
-    """
+def _edge_harmonics(config: NetConfig, graph: Graph) -> tuple[Tensor, Irreps]:
+    """Y_l of the edges, times Bessel functions of the distance where the network has them: (E, dim) and its irreps."""
     harmonics = Irreps(config.irreps_sh)
     length, loops = graph.edge_length, graph.self_loop
     table = spherical_harmonics(graph.edge_vector, harmonics.lmax)
@@ -214,6 +208,19 @@ def reference_forward(
     y = torch.cat(each, dim=1)
     if config.no_parity:
         harmonics = Irreps([(mul, (ir.l, 1)) for mul, ir in harmonics])
+    return y, harmonics
+
+
+def reference_forward(
+    config: NetConfig, generation: Generation, state: State, graph: Graph
+) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What :meth:`DeepHE3Net.forward` gives with ``features=True``.
+
+    Args:
+        config: network. generation: of e3nn. state: official parameters. graph: vectors in the parameters' dtype.
+    """
+    y, harmonics = _edge_harmonics(config, graph)
+    length = graph.edge_length
     i, j = graph.edge_index
     types = config.num_species
     node_irreps, edge_irreps = Irreps(config.irreps_embed_node), Irreps(config.irreps_edge_init)
@@ -234,6 +241,7 @@ def reference_forward(
         messages: Callable[[Tensor], Tensor],
         gather: bool,
     ) -> tuple[Tensor, Irreps]:
+        """One node (``gather``) or edge update; ``messages`` joins what the convolution reads."""
         pre = linear(x, irreps_x, irreps_x, state[f"{name}.lin_pre.weight"], state[f"{name}.lin_pre.bias"], generation)
         z, out = _convolution(
             state,
