@@ -62,7 +62,9 @@ class GFormerConfig:
     groups: int = 3
     """P, encoder groups; with stage-1 features as many as stage 1 has."""
     gated_channels: int = 64
-    """Gated channels per irrep of the equivariant head."""
+    """Gated channels per irrep (and per |m|) of the equivariant head."""
+    mixing: bool = True
+    """Equivariant head: also mix channels of different l in the frame of each edge; False: gates only."""
 
 
 @dataclasses.dataclass(frozen=True)

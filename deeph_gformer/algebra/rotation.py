@@ -11,7 +11,16 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-__all__ = ["edge_frames", "wigner_blocks", "to_e3nn_axes", "random_rotation", "spin_rotation", "spherical_harmonics", "rotate_irreps"]
+__all__ = [
+    "edge_frames",
+    "direction_frames",
+    "wigner_blocks",
+    "to_e3nn_axes",
+    "random_rotation",
+    "spin_rotation",
+    "spherical_harmonics",
+    "rotate_irreps",
+]
 
 _AXES = [1, 2, 0]
 
@@ -83,17 +92,29 @@ def edge_frames(vectors: Tensor, lmax: int) -> list[Tensor]:
     Returns:
         lmax + 1 tensors (E, 2 l + 1, 2 l + 1) in the vectors' dtype; D^l(α, β, 0) computed in float64.
     """
-    x, y, z = vectors.double()[:, _AXES].unbind(-1)
+    return _frames(vectors[:, _AXES], lmax)
+
+
+def direction_frames(directions: Tensor, lmax: int) -> list[Tensor] | None:
+    """:func:`edge_frames` of vectors in e3nn's order (y, z, x); None where all of them are the polar axis already."""
+    if not bool(directions[:, [0, 2]].any()) and bool((directions[:, 1] >= 0).all()):
+        return None
+    return _frames(directions, lmax)
+
+
+@torch.no_grad()
+def _frames(directions: Tensor, lmax: int) -> list[Tensor]:
+    x, y, z = directions.double().unbind(-1)
     alpha = torch.atan2(x, z)
     beta = torch.atan2(torch.hypot(x, z), y)
     out = []
     for l in range(lmax + 1):
-        k = torch.arange(l + 1, dtype=torch.float64, device=vectors.device)
+        k = torch.arange(l + 1, dtype=torch.float64, device=directions.device)
         waves = torch.cat([torch.cos(beta[:, None] * k), torch.sin(beta[:, None] * k[1:])], dim=1)
-        tilt = (waves @ _tilt_table(l).to(vectors.device)).reshape(-1, 2 * l + 1, 2 * l + 1)
-        m = torch.arange(l, -l - 1, -1, dtype=torch.float64, device=vectors.device)
+        tilt = (waves @ _tilt_table(l).to(directions.device)).reshape(-1, 2 * l + 1, 2 * l + 1)
+        m = torch.arange(l, -l - 1, -1, dtype=torch.float64, device=directions.device)
         turned = torch.cos(alpha[:, None] * m)[..., None] * tilt + torch.sin(alpha[:, None] * m)[..., None] * tilt.flip(1)
-        out.append(turned.to(vectors.dtype))
+        out.append(turned.to(directions.dtype))
     return out
 
 

@@ -4,7 +4,7 @@ r"""``arch: equivariant`` (ours): invariants drive the Transformer, its output g
 
 x collects, per irrep, stage 1's own prediction (saturated, in units of the residual), its edge features, those of both atoms, and the
 harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
-invariants only: scalars, norms, and projections on the edge axis.
+invariants only: scalars, norms, and projections on the edge axis. Gates alone keep every irrep to itself; :mod:`.local` adds mixing across l.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..algebra.layout import Features, Key, Layout
 from .layers import fully_connected
+from .local import LocalMixing
 
 __all__ = ["norms", "saturated", "node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
 
@@ -72,11 +73,20 @@ def invariant_widths(node: Irreps, edge: Irreps) -> tuple[int, int]:
 class GatedHead(nn.Module):
     """The direct-sum correction from gated irreps (formula above)."""
 
-    def __init__(self, edge_irreps: Sequence[Irreps], node_irreps: Irreps, irreps_out: Irreps, width: int, hidden: int, lmax: int) -> None:
+    def __init__(
+        self,
+        edge_irreps: Sequence[Irreps],
+        node_irreps: Irreps,
+        irreps_out: Irreps,
+        width: int,
+        hidden: int,
+        lmax: int,
+        mixing: bool = True,
+    ) -> None:
         """
         Args:
             edge_irreps: of the direct sum and the encoder groups that are read. node_irreps: of the last group. irreps_out: direct sum.
-            width: d of e^(P). hidden: gated channels per irrep. lmax: of the edge harmonics.
+            width: d of e^(P). hidden: gated channels per irrep. lmax: of the edge harmonics. mixing: also mix across l (:mod:`.local`).
         """
         super().__init__()
         self.layout_out = Layout(irreps_out)
@@ -93,6 +103,7 @@ class GatedHead(nn.Module):
         self.gates = fully_connected(width, hidden * len(self.keys), width)
         nn.init.zeros_(self.gates[-1].weight)
         nn.init.zeros_(self.gates[-1].bias)
+        self.mixing = LocalMixing(available, self.layout_out.channels, width, hidden) if mixing and lmax > 0 else None
         scalars = self.layout_out.channels.get((0, 1), 0)
         self.scalars = fully_connected(width, scalars, width) if scalars else None
         if self.scalars is not None:
@@ -106,15 +117,26 @@ class GatedHead(nn.Module):
     def features(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
         """:meth:`forward` before it is laid out flat; in the frames that irreps and harmonics are given in."""
         gates = self.gates(edge).split(self.hidden, dim=1)
+        joined: Features = {}
+        for key in {key: None for part in irreps for key in part} | dict.fromkeys((l, (-1) ** l) for l in range(len(harmonics))):
+            parts = [part[key] for part in irreps if key in part]
+            if key[1] == (-1) ** key[0] and key[0] < len(harmonics):
+                parts.append(harmonics[key[0]][:, :, None])
+            joined[key] = torch.cat(parts, dim=2)
         out: Features = {}
         for number, key in enumerate(self.keys):
-            l, p = key
-            parts = [part[key] for part in irreps if key in part]
-            if p == (-1) ** l and l < len(harmonics):
-                parts.append(harmonics[l][:, :, None])
-            out[key] = ((torch.cat(parts, dim=2) @ self.first[number]) * gates[number][:, None]) @ self.second[number]
+            out[key] = ((joined[key] @ self.first[number]) * gates[number][:, None]) @ self.second[number]
         if self.scalars is not None:
             out[0, 1] = out[0, 1] + self.scalars(edge)[:, None]
+        if self.mixing is not None:
+            regular = torch.nonzero(harmonics[1].square().sum(dim=1) > 1).reshape(-1)  # |Y_1|² is 3, and 0 for an atom with itself
+            mixed = self.mixing(edge[regular], {k: v[regular] for k, v in joined.items()}, harmonics[1][regular])
+            for key, value in mixed.items():
+                out[key] = (
+                    out[key].index_add(0, regular, value)
+                    if key in out
+                    else edge.new_zeros(len(edge), *value.shape[1:]).index_add(0, regular, value)
+                )
         for key, channels in self.layout_out.channels.items():
             if key not in out:
                 out[key] = edge.new_zeros(len(edge), 2 * key[0] + 1, channels)

@@ -123,7 +123,13 @@ class GFormer(nn.Module):
         if self.equivariant:
             self.sh_lmax = max(ir.l for irreps in (*self.node_irreps, *self.edge_irreps, self.irreps_out) for _, ir in irreps)
             self.head: nn.Module = GatedHead(
-                (self.irreps_out, *self.edge_irreps[-2:]), self.node_irreps[-1], self.irreps_out, width, config.gated_channels, self.sh_lmax
+                (self.irreps_out, *self.edge_irreps[-2:]),
+                self.node_irreps[-1],
+                self.irreps_out,
+                width,
+                config.gated_channels,
+                self.sh_lmax,
+                config.mixing,
             )
         else:
             self.head = fully_connected(width, self.irreps_out.dim, width)
