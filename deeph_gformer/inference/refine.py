@@ -251,7 +251,7 @@ def refine(
     options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress)
     done, todo = _share_out(folders, output, options, existing)
     first = "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""
-    same_input(ranks, "refine", {"structures": [(source_name(f), f in todo) for f in folders], "stage 1": first})
+    same_input(ranks, "refine", {"structures": [source_name(f) for f in todo], "stage 1": first})
     if ranks.size > 1 and len(todo) >= ranks.size and _fits(model, todo, options, ranks):
         results = _each_its_own(model, todo, output, options, ranks)
     else:

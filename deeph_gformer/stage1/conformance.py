@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ..algebra.blocks import BlockAssembly, rotate_blocks
+from ..algebra.layout import Layout
 from ..algebra.orbitals import Basis
-from ..algebra.rotation import random_rotation, rotate_irreps
+from ..algebra.rotation import random_rotation, rotate_irreps, spherical_harmonics
 from ..data.graph import Graph, batch_graphs, rotate_graph
+from ..data.stream import Work, project
 from ..errors import GFormerError, ModelError
 from ..io.blocks import BlockMatrix
 from .provider import Stage1Output, Stage1Provider
@@ -133,6 +135,33 @@ def _batch_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output, rotati
     return max(_gap(t[-len(o) :], o) for t, o in pairs)
 
 
+def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> float:
+    """What the provider hands out in chunks is its output as a whole; projections on the edges are those of irreps in global axes."""
+    stream = provider.stream(graph, Work(2 * graph.nodes))
+    if stream is None:
+        return 0.0
+    edge, direct_sum, gaps = [torch.full_like(e, math.nan) for e in out.edge], torch.full_like(out.direct_sum, math.nan), []
+    lmax = max(ir.l for irreps in (*provider.node_irreps, *provider.edge_irreps) for _, ir in irreps)
+    harmonics = list(spherical_harmonics(graph.edge_vector, lmax).split([2 * l + 1 for l in range(lmax + 1)], dim=1))
+    for chunk in stream.groups(True):
+        edge[chunk.group][chunk.rows] = chunk.flat()
+        of_nodes, of_edges = Layout(provider.node_irreps[chunk.group]), Layout(provider.edge_irreps[chunk.group])
+        own = [y[chunk.rows] for y in harmonics]
+        for found, layout, value in (
+            (chunk.axis_edge, of_edges, out.edge[chunk.group][chunk.rows]),
+            (chunk.axis_i, of_nodes, out.node[chunk.group][graph.edge_index[0, chunk.rows]]),
+            (chunk.axis_j, of_nodes, out.node[chunk.group][graph.edge_index[1, chunk.rows]]),
+        ):
+            scale = max(1.0, float(value.abs().max()))
+            wanted = project(layout.split(value), own)
+            gaps += [float((found[key] - w).abs().max()) / scale for key, w in wanted.items()]
+    for final in stream.final(True):
+        direct_sum[final.rows] = final.direct_sum()
+    streamed = Stage1Output(tuple(stream.nodes), tuple(edge), direct_sum)
+    stream.close()
+    return max([_outputs_gap(streamed, out), *gaps])
+
+
 def check_provider(
     provider: Stage1Provider, graph: Graph | None = None, rotations: int = 3, seed: int = 0, strict: bool = True
 ) -> list[Finding]:
@@ -178,6 +207,7 @@ def check_provider(
 
     repeated("determinism", lambda: _outputs_gap(provider(graph), out), exact)
     repeated("same output without features", lambda: _gap(provider(graph, features=False).direct_sum, out.direct_sum), exact)
+    repeated("the same in chunks", lambda: _stream_gap(provider, graph, out), limit)
     attempt("no gradients", lambda: _gradients(provider, graph))
     generator = torch.Generator().manual_seed(seed)
     for number in range(rotations):
