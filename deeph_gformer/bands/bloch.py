@@ -220,7 +220,7 @@ class BlochProblem:
         return _BlochSum(self.h, counts, self.spin, False), _BlochSum(self.s, counts, self.spin, self.spin == 2)
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_sums", "_elimination_tree")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_sums", "_elimination_plan")}
 
     def sparse_at(self, k: ArrayLike) -> tuple[sp.csr_matrix, sp.csr_matrix]:
         """H(k) and S(k) in CSR form.

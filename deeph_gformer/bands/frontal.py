@@ -1,257 +1,271 @@
 """A multifrontal block LDL† factorisation of Hermitian matrices in an atomic-orbital basis, with the inertia for free.
 
 Why our own: SuperLU knows neither Hermitian symmetry nor a good ordering for such matrices, and MUMPS (where it is installed) factorises
-complex Hermitian matrices as general ones, without their inertia. Atoms are ordered by nested dissection of the atom graph with their positions
-(A. George, SIAM J. Numer. Anal. 10, 345 (1973)); the fronts (I. S. Duff, J. K. Reid, ACM TOMS 9, 302 (1983)) are dense and large, so that all work is
-LAPACK's Bunch-Kaufman and BLAS-3. Pivoting stays inside a chunk of a front; the caller checks residuals. The negative eigenvalues of the pivots are counted:
-by Sylvester's law of inertia their number is that of the eigenvalues of H c = E S c below sigma, for A = H - sigma S.
+complex Hermitian matrices as general ones, without their inertia. The order is that of :mod:`~.dissection`; the fronts (I. S. Duff, J. K. Reid,
+ACM TOMS 9, 302 (1983)) are dense and large, so that nearly all work is matrix products. Within a front the pivot columns are halved recursively, which
+makes the products square; a front's upper triangle holds X = A11^-1 A12 while its lower one holds A21, so nothing is copied.
+
+Pivots are the eigenvalues of the diagonal block of a chunk of rows. An eigenvector whose eigenvalue is small against its coupling to the other rows (a
+state of this piece of the crystal that happens to lie at sigma) is not eliminated but handed on as a variable of its own, to the parent front: delayed
+pivoting, which keeps the growth of numbers, and so the rounding errors, small. The negative pivots are counted: by Sylvester's law of inertia their number
+is that of the eigenvalues of H c = E S c below sigma, for A = H - sigma S.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["dissect", "FrontalFactor", "Separator"]
+from .dissection import Front, Plan
 
-_LEAF_ATOMS = 24
-_PANEL = 512
-_CHUNK = 512
-"""Pivot rows eliminated together: Bunch-Kaufman within, BLAS-3 between. LAPACK's sytrf on whole fronts would be the slowest part."""
+__all__ = ["FrontalFactor"]
+
+_CHUNK = 128
+"""Pivot rows eliminated together."""
+_TILE = 1024, 512
+"""Rows and columns of one matrix product; its result stays in cache until it is subtracted."""
+_GROWTH = 10.0
+"""An eigenvector is delayed where its coupling to other rows is larger than this many times its eigenvalue."""
+_DOUBTFUL = 32
+"""Eigenvectors of a chunk, the smallest eigenvalues first, that are examined."""
+
+Matrix = NDArray[np.number]
 
 
 @dataclasses.dataclass(frozen=True)
-class Separator:
-    """A node of the elimination tree: its own atoms are eliminated after those of its children."""
+class _Chunk:
+    """Rows start to stop of a front.
 
-    atoms: NDArray[np.int64]
-    children: tuple[Separator, ...]
-
-
-def _split(atoms: NDArray[np.int64], points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Halves along the longest axis of the points."""
-    spread = points[atoms] - points[atoms].mean(axis=0)
-    axis = np.linalg.svd(spread, full_matrices=False)[2][0]
-    order = np.argsort(spread @ axis, kind="stable")
-    half = len(atoms) // 2
-    return atoms[order[:half]], atoms[order[half:]]
-
-
-def dissect(graph: sp.csr_matrix, points: NDArray[np.float64], atoms: NDArray[np.int64] | None = None) -> Separator:
-    """Nested dissection: halves of the atoms along their longest extent, with the smaller of the two boundary layers as separator.
-
-    Args:
-        graph: (N, N), non-zero where two atoms couple (any cell). points: (N, d), positions on which distance means coupling; for a periodic cell
-            points on circles (see :func:`periodic_points`). atoms: which to order; default all.
-
-    Returns:
-        The root of the elimination tree.
+    Attributes:
+        inverse: (c, c), of the diagonal block on the span of the accepted eigenvectors. delayed: (c, r), the other eigenvectors; they are rows
+            ``first`` to first + r of the front.
     """
-    atoms = np.arange(len(points)) if atoms is None else atoms
-    if len(atoms) <= _LEAF_ATOMS:
-        return Separator(atoms, ())
-    left, right = _split(atoms, points)
-    side = np.zeros(graph.shape[0], dtype=np.int8)
-    side[left], side[right] = 1, 2
 
-    def boundary(part: NDArray[np.int64], other: int) -> NDArray[np.bool_]:
-        rows = graph[part]
-        touches = np.zeros(len(part), dtype=bool)
-        hit = side[rows.indices] == other
-        touches[np.repeat(np.arange(len(part)), np.diff(rows.indptr))[hit]] = True
-        return touches
-
-    on_left, on_right = boundary(left, 2), boundary(right, 1)
-    if on_left.sum() <= on_right.sum():
-        separator, left = left[on_left], left[~on_left]
-    else:
-        separator, right = right[on_right], right[~on_right]
-    children = tuple(dissect(graph, points, part) for part in (left, right) if len(part))
-    if not len(children) or len(separator) > 0.8 * len(atoms):
-        return Separator(atoms, ())
-    return Separator(separator, children)
+    start: int
+    stop: int
+    inverse: Matrix
+    delayed: Matrix
+    first: int
 
 
-def periodic_points(positions: NDArray[np.float64], lattice: NDArray[np.float64], periodic: tuple[bool, bool, bool]) -> NDArray[np.float64]:
-    """Positions with each periodic direction wound on a circle of the cell's length, so that a plane cuts the torus into two real halves.
+class _Elimination:
+    """Elimination within one front: (t, t) with spare rows at the end, lower triangle given. The buffer serves one front after the other."""
 
-    Args:
-        positions: (N, 3), Å. lattice: (3, 3), rows.
+    def __init__(self, f: Matrix, total: int, buffer: Matrix) -> None:
+        self.f, self.total, self._buffer = f, total, buffer
+        self.chunks: list[_Chunk] = []
+        self.negative = 0
 
-    Returns:
-        (N, 3 to 6), Å.
-    """
-    fractional = positions @ np.linalg.inv(lattice)
-    columns = []
-    for axis in range(3):
-        length = float(np.linalg.norm(lattice[axis]))
-        if periodic[axis]:
-            angle = 2 * np.pi * fractional[:, axis]
-            columns += [length / (2 * np.pi) * np.cos(angle), length / (2 * np.pi) * np.sin(angle)]
-        else:
-            columns.append(length * fractional[:, axis])
-    return np.stack(columns, axis=1)
+    def subtract(self, pivots: slice, columns: slice) -> None:
+        """f[j:, j] -= A21 X for the columns j, lower triangle only: A21 = f[:, pivots], X = f[pivots, columns]."""
+        f, total = self.f, self.total
+        for start in range(columns.start, columns.stop, _TILE[1]):
+            stop = min(start + _TILE[1], columns.stop)
+            right = f[pivots, start:stop]
+            for row in range(start, total, _TILE[0]):
+                end = min(row + _TILE[0], total)
+                product = self._buffer[: (end - row) * (stop - start)].reshape(end - row, stop - start)
+                np.matmul(f[row:end, pivots], right, out=product)
+                f[row:end, start:stop] -= product
 
+    def eliminate(self, start: int, stop: int) -> None:
+        """Eliminate rows start to stop, halving them until they are a chunk."""
+        count = -(-(stop - start) // _CHUNK)
+        if count > 1:
+            middle = start + count // 2 * _CHUNK
+            self.eliminate(start, middle)
+            self.subtract(slice(start, middle), slice(middle, stop))
+            self.eliminate(middle, stop)
+        elif count == 1:
+            self._eliminate_chunk(start, stop)
 
-def _negative_pivots(factor: NDArray[np.number], pivots: NDArray[np.int32]) -> int:
-    """Negative eigenvalues of D of LAPACK's lower Bunch-Kaufman factor (1x1 and 2x2 blocks; a 2x2 block has one of each sign)."""
-    single = pivots > 0
-    return int((factor.diagonal().real[single] < 0).sum()) + int((~single).sum()) // 2
-
-
-class _Pivot:
-    """Bunch-Kaufman factor of one pivot block, solved with BLAS-3."""
-
-    def __init__(self, block: NDArray[np.number]) -> None:
-        n = len(block)
-        complex_ = np.iscomplexobj(block)
-        trf, lwork, conv = scipy.linalg.get_lapack_funcs(
-            ("hetrf" if complex_ else "sytrf", ("hetrf" if complex_ else "sytrf") + "_lwork", "syconv"), (block,)
-        )
-        work = int(np.real(lwork(n, lower=1)[0]))
-        factor, pivots, info = trf(block, lower=1, lwork=max(work, 1), overwrite_a=1)
-        if info > 0:
-            factor[info - 1, info - 1] = np.finfo(float).eps * max(1.0, float(np.abs(factor).max()))
-        self.negative = _negative_pivots(factor, pivots)
-        factor, off, info = conv(factor, pivots, lower=1, way=0, overwrite_a=1)
-        self.factor, self.off = factor, off
-        self.diagonal = factor.diagonal().real.copy()
-        order = np.arange(n)
-        i = 0
-        while i < n:  # the row interchanges of sytrs2, as one permutation
-            if pivots[i] > 0:
-                j = pivots[i] - 1
-                order[[i, j]] = order[[j, i]]
-                i += 1
-            else:
-                j = -pivots[i] - 1
-                order[[i + 1, j]] = order[[j, i + 1]]
-                i += 2
-        self.order = order
-        self.double = np.flatnonzero(pivots < 0)[::2]
-
-    def solve(self, b: NDArray[np.number]) -> NDArray[np.number]:
-        """A^-1 b for b (n, m)."""
-        trsm = scipy.linalg.get_blas_funcs("trsm", (self.factor, b))
-        x = np.asfortranarray(b[self.order])
-        x = trsm(1.0, self.factor, x, side=0, lower=1, trans_a=0, diag=1, overwrite_b=1)
-        first = self.double
-        single = np.ones(len(x), dtype=bool)
-        single[first] = single[first + 1] = False
-        top, bottom = x[first].copy(), x[first + 1].copy()
-        x[single] /= self.diagonal[single, None]
-        if len(first):
-            c = self.off[first][:, None]  # element (i + 1, i) of D
-            a, d = self.diagonal[first][:, None], self.diagonal[first + 1][:, None]
-            det = a * d - (c * np.conj(c)).real
-            x[first] = (d * top - np.conj(c) * bottom) / det
-            x[first + 1] = (a * bottom - c * top) / det
-        x = trsm(1.0, self.factor, x, side=0, lower=1, trans_a=2 if np.iscomplexobj(self.factor) else 1, diag=1, overwrite_b=1)
-        result = np.empty_like(x)
-        result[self.order] = x
-        return result
+    def _eliminate_chunk(self, start: int, stop: int) -> None:
+        f, old = self.f, self.total
+        block = np.tril(f[start:stop, start:stop]).astype(np.result_type(f.dtype, np.float64))
+        block += np.tril(block, -1).conj().T
+        values, vectors = np.linalg.eigh(block)
+        below = f[stop:old, start:stop]
+        delay = np.zeros(len(values), dtype=bool)
+        if stop < old:
+            doubtful = np.argsort(np.abs(values))[:_DOUBTFUL]
+            coupling = np.linalg.norm(below @ vectors[:, doubtful].astype(f.dtype), axis=0)
+            doubtful = doubtful[coupling > _GROWTH * np.abs(values[doubtful])]
+            delay[doubtful[: len(f) - old]] = True
+        floor = np.finfo(f.dtype).eps * max(float(np.abs(values).max()), 1e-10)
+        kept = np.where(np.abs(values) < floor, floor, values)[~delay]
+        good, bad = vectors[:, ~delay], vectors[:, delay].astype(f.dtype)
+        inverse = ((good / kept) @ good.conj().T).astype(f.dtype)
+        self.negative += int((kept < 0).sum())
+        self.chunks.append(_Chunk(start, stop, inverse, bad, old))
+        if stop < old:
+            np.matmul(inverse, below.conj().T, out=f[start:stop, stop:old])
+        if bad.shape[1]:
+            self.total = old + bad.shape[1]
+            f[: self.total, old : self.total] = 0
+            f[old : self.total] = 0
+            f[old : self.total, stop:old] = (below @ bad).conj().T
+            f[np.arange(old, self.total), np.arange(old, self.total)] = values[delay]
 
 
-def _subtract_hermitian(c: NDArray[np.number], a: NDArray[np.number], x: NDArray[np.number]) -> None:
-    """c -= a x in place, where the product (m, m) is Hermitian: panel by panel below the diagonal, then mirrored; half the work of a full product."""
-    m = len(c)
-    for start in range(0, m, _PANEL):
-        stop = min(start + _PANEL, m)
-        c[start:, start:stop] -= a[start:] @ x[:, start:stop]
-        corner = np.tril(c[start:stop, start:stop], -1)
-        c[start:stop, start:stop] = corner + corner.conj().T + np.diag(c[start:stop, start:stop].diagonal().real)
-        c[start:stop, stop:] = c[stop:, start:stop].conj().T
+def _runs(places: NDArray[np.int64], longest: int) -> list[tuple[int, int, int]]:
+    """Consecutive numbers in a rising list: (first index, last index + 1, first number)."""
+    breaks = np.flatnonzero(np.diff(places) != 1) + 1
+    result = []
+    for first, last in zip(np.concatenate([[0], breaks]), np.concatenate([breaks, [len(places)]])):
+        result += [(i, min(i + longest, int(last)), int(places[i])) for i in range(int(first), int(last), longest)]
+    return result
 
 
-class _Front:
-    """One factorised chunk: pivot rows, the rows left after it, A11's factor and X = A11^-1 A12."""
+def _extend_add(f: Matrix, places: NDArray[np.int64], schur: Matrix) -> None:
+    """f[places, places] += schur, lower triangles; places rise, mostly in long runs."""
+    runs = _runs(places, 512)
+    for i, (first, last, row) in enumerate(runs):
+        for start, stop, column in runs[: i + 1]:
+            f[row : row + last - first, column : column + stop - start] += schur[first:last, start:stop]
 
-    def __init__(self, rows: NDArray[np.int64], boundary: NDArray[np.int64], pivot: _Pivot, x: NDArray[np.number]) -> None:
-        self.rows, self.boundary, self.pivot, self.x = rows, boundary, pivot, x
+
+class _Stack:
+    """Matrices that wait for the parent front, in memory that is used again and again: fresh memory is slower than the copy."""
+
+    def __init__(self, size: int, dtype: DTypeLike) -> None:
+        self._memory, self._used = np.empty(size, dtype=dtype), 0
+
+    def put(self, matrix: Matrix) -> Matrix:
+        if self._used + matrix.size > len(self._memory):
+            return matrix.copy()
+        kept = self._memory[self._used : self._used + matrix.size].reshape(matrix.shape)
+        self._used += matrix.size
+        kept[...] = matrix
+        return kept
+
+    def take(self, matrices: Iterable[Matrix]) -> None:
+        """Give the memory of the latest matrices back."""
+        self._used -= sum(matrix.size for matrix in matrices if matrix.base is self._memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """An eliminated front: its rows (t,), first those eliminated, then the boundary, then delayed ones; upper (p, t) with X; chunks."""
+
+    rows: NDArray[np.int64]
+    upper: Matrix
+    chunks: tuple[_Chunk, ...]
 
 
 class FrontalFactor:
-    """A = L D L† of a Hermitian (real symmetric) CSR matrix along an elimination tree of atoms.
+    """A = L D L† of a Hermitian (real symmetric) CSR matrix along a plan of fronts.
 
     Attributes:
-        negative: number of negative eigenvalues of A (Sylvester). entries: stored numbers.
+        negative: number of negative eigenvalues of A (Sylvester). entries: stored numbers. delayed: how many pivots were handed on.
+        dtype: in which it was factorised.
     """
 
-    def __init__(self, matrix: sp.csr_matrix, tree: Separator, offsets: NDArray[np.int64]) -> None:
+    def __init__(self, matrix: sp.csr_matrix, plan: Plan, dtype: DTypeLike | None = None) -> None:
         """Factorise.
 
         Args:
-            matrix: (n, n) Hermitian. tree: of :func:`dissect`. offsets: (N + 1,), first row of each atom.
+            matrix: (n, n) Hermitian, its pattern within the plan's. plan: of :func:`~.dissection.make_plan`. dtype: default the matrix's;
+                float32 or complex64 halves time and memory.
         """
-        self.n = matrix.shape[0]
-        self.negative, self.entries = 0, 0
-        self._fronts: list[_Front] = []
-        self._offsets = offsets
-        self._matrix = matrix
-        self._position = np.full(self.n, -1, dtype=np.int64)  # scratch: row -> place in the front at work
-        self._done = np.zeros(self.n, dtype=bool)
-        self.dtype = matrix.dtype
-        self._eliminate(tree)
-        del self._matrix, self._position, self._done
+        self.n, self._plan = matrix.shape[0], plan
+        self.dtype = np.dtype(matrix.dtype if dtype is None else dtype)
+        self.negative = self.entries = self.delayed = 0
+        self._fronts: list[_Done] = []
+        position = np.full(self.n, -1, dtype=np.int64)  # scratch: row -> place in the front at work
+        self._memory: Matrix = np.empty((plan.largest + 512) ** 2, dtype=self.dtype)
+        self._stack = _Stack(int(1.1 * plan.stack), self.dtype)
+        buffer: Matrix = np.empty(_TILE[0] * _TILE[1], dtype=self.dtype)
+        waiting: dict[int, tuple[NDArray[np.int64], Matrix]] = {}
+        for number, front in enumerate(plan.fronts):
+            waiting[number] = self._eliminate(matrix, front, position, buffer, [waiting.pop(child) for child in front.children])
+        del self._memory, self._stack
 
-    def _rows(self, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
-        atoms = np.sort(atoms)
-        lengths = self._offsets[atoms + 1] - self._offsets[atoms]
-        return np.repeat(self._offsets[atoms] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+    def _assemble(
+        self, matrix: sp.csr_matrix, front: Front, position: NDArray[np.int64], updates: list[tuple[NDArray[np.int64], Matrix]]
+    ) -> tuple[Matrix, NDArray[np.int64], int]:
+        """The front's matrix with room for delayed rows, its rows, and how many of them are to be eliminated: delayed ones of the children first."""
+        late = [rows[rows >= self.n] for rows, _ in updates]
+        ahead = sum(len(part) for part in late)
+        rows = np.concatenate([*late, front.rows, front.boundary])
+        p, total = ahead + len(front.rows), len(rows)
+        position[rows[ahead:]] = np.arange(ahead, total)
+        size = total + p // 4 + 8
+        if size * size > len(self._memory):
+            self._memory = np.empty(size * size, dtype=self.dtype)
+        f = self._memory[: size * size].reshape(size, size)
+        f[:total] = 0
+        part = matrix[front.rows]
+        place = position[part.indices]
+        line = np.repeat(np.arange(ahead, p), np.diff(part.indptr))
+        lower = place >= line
+        f[place[lower], line[lower]] = part.data[lower].conj()
+        del part, place, line, lower
+        first = 0
+        for child_rows, schur in updates:
+            usual = int((child_rows < self.n).sum())
+            places, last = position[child_rows[:usual]], first + len(child_rows) - usual
+            _extend_add(f, places, schur[:usual, :usual])
+            f[first:last, first:last] += schur[usual:, usual:]
+            f[places, first:last] = schur[usual:, :usual].conj().T
+            first = last
+        self._stack.take(schur for _, schur in updates)
+        position[rows[ahead:]] = -1
+        return f, rows, p
 
-    def _eliminate(self, node: Separator) -> tuple[NDArray[np.int64], NDArray[np.number]]:
-        """Eliminate a subtree; returns its boundary rows and their Schur complement."""
-        updates = [self._eliminate(child) for child in node.children]
-        rows = self._rows(node.atoms)
-        part = self._matrix[rows]
-        columns = [part.indices[~self._done[part.indices]]] + [boundary for boundary, _ in updates]
-        self._done[rows] = True
-        boundary = np.unique(np.concatenate(columns))
-        boundary = boundary[~self._done[boundary]]
-        p, total = len(rows), len(rows) + len(boundary)
-        front = np.concatenate([rows, boundary])
-        self._position[front] = np.arange(total)
-        f = np.zeros((total, total), dtype=self.dtype, order="F")
-        place = self._position[part.indices]
-        line = np.repeat(np.arange(p), np.diff(part.indptr))
-        inside = place >= 0
-        f[line[inside], place[inside]] = part.data[inside]
-        outside = place >= p
-        f[place[outside], line[outside]] = part.data[outside].conj()
-        while updates:
-            child_rows, schur = updates.pop()
-            where = self._position[child_rows]
-            for start in range(0, len(where), _PANEL):  # by columns, as Fortran order likes it
-                f[where[:, None], where[None, start : start + _PANEL]] += schur[:, start : start + _PANEL]
-            del schur
-        self._position[front] = -1
-        for start in range(0, p, _CHUNK):
-            stop = min(start + _CHUNK, p)
-            pivot = _Pivot(np.array(f[start:stop, start:stop], order="F"))
-            x = pivot.solve(f[stop:, start:stop].conj().T)
-            if stop < total:
-                _subtract_hermitian(f[stop:, stop:], f[stop:, start:stop], x)
-            self.negative += pivot.negative
-            self.entries += (stop - start) * (total - start)
-            self._fronts.append(_Front(front[start:stop], front[stop:], pivot, x))
-        return boundary, np.array(f[p:, p:], order="F")
+    def _eliminate(
+        self,
+        matrix: sp.csr_matrix,
+        front: Front,
+        position: NDArray[np.int64],
+        buffer: Matrix,
+        updates: list[tuple[NDArray[np.int64], Matrix]],
+    ) -> tuple[NDArray[np.int64], Matrix]:
+        """Assemble and eliminate one front; returns the rows that it leaves to its parent and their matrix, lower triangle."""
+        f, rows, p = self._assemble(matrix, front, position, updates)
+        work = _Elimination(f, len(rows), buffer)
+        work.eliminate(0, p)
+        while not len(front.boundary) and p < work.total:  # a root has nobody to hand pivots on to
+            start, p = p, work.total
+            work.subtract(slice(0, start), slice(start, p))
+            work.eliminate(start, p)
+        work.subtract(slice(0, p), slice(p, work.total))
+        new = work.total - len(rows)
+        rows = np.concatenate([rows, self.n + self.delayed + np.arange(new)])
+        self.delayed += new
+        self.negative += work.negative
+        self._fronts.append(_Done(rows, f[:p, : work.total].copy(), tuple(work.chunks)))
+        self.entries += p * work.total
+        return rows[p:], self._stack.put(f[p : work.total, p : work.total])
 
-    def solve(self, b: NDArray[np.number]) -> NDArray[np.number]:
-        """A^-1 b for b (n,) or (n, m)."""
-        flat = b.ndim == 1
-        y = np.array(b.reshape(self.n, -1), dtype=np.result_type(self.dtype, b.dtype), order="C")
-        gemm = scipy.linalg.get_blas_funcs("gemm", (y,))
-        adjoint = 2 if np.iscomplexobj(y) else 1
+    def solve(self, b: Matrix) -> Matrix:
+        """A^-1 b for b (n,) or (n, m); computed in the factor's precision, returned in b's."""
+        if np.iscomplexobj(b) and self.dtype.kind != "c":
+            return np.asarray(self.solve(b.real) + 1j * self.solve(b.imag))
+        y = np.zeros((self.n + self.delayed, 1 if b.ndim == 1 else b.shape[1]), dtype=self.dtype)
+        y[: self.n] = b.reshape(self.n, -1)
         for front in self._fronts:
-            if len(front.boundary):
-                y[front.boundary] -= gemm(1.0, front.x, y[front.rows], trans_a=adjoint)
-        for front in reversed(self._fronts):
-            z = front.pivot.solve(y[front.rows])
-            if len(front.boundary):
-                z -= front.x @ y[front.boundary]
+            z, x, p = y[front.rows], front.upper, len(front.upper)
+            for chunk in front.chunks:
+                head = z[chunk.start : chunk.stop]
+                if chunk.delayed.shape[1]:
+                    z[chunk.first : chunk.first + chunk.delayed.shape[1]] = chunk.delayed.conj().T @ head
+                if chunk.stop < p:
+                    z[chunk.stop : p] -= x[chunk.start : chunk.stop, chunk.stop : p].conj().T @ head
+            if p < len(z):
+                z[p:] -= x[:, p:].conj().T @ z[:p]
             y[front.rows] = z
-        return y[:, 0] if flat else y
+        for front in reversed(self._fronts):
+            z, x, p = y[front.rows], front.upper, len(front.upper)
+            above = x[:, p:] @ z[p:]
+            for chunk in reversed(front.chunks):
+                span = slice(chunk.start, chunk.stop)
+                head = chunk.inverse @ z[span] - above[span] - x[span, chunk.stop : p] @ z[chunk.stop : p]
+                if chunk.delayed.shape[1]:
+                    head += chunk.delayed @ z[chunk.first : chunk.first + chunk.delayed.shape[1]]
+                z[span] = head
+            y[front.rows[:p]] = z[:p]
+        return y[: self.n].reshape(b.shape).astype(np.result_type(self.dtype, b.dtype), copy=False)

@@ -8,8 +8,10 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from deeph_gformer import bands
-from deeph_gformer.bands import BlochProblem, sparse
-from deeph_gformer.bands.frontal import FrontalFactor, _Pivot, dissect, periodic_points
+from deeph_gformer.bands import BlochProblem, engines, frontal, sparse
+from deeph_gformer.bands.dissection import dissect, minimum_cover
+from deeph_gformer.bands.engines import count_below, elimination_plan, factorize, refines
+from deeph_gformer.bands.frontal import FrontalFactor
 from deeph_gformer.errors import ConfigError, MissingDependencyError
 from deeph_gformer.io import BlockMatrix
 
@@ -35,46 +37,122 @@ def ribbon(cells: int = 150, spin: int = 1, seed: int = 3) -> BlochProblem:
     return BlochProblem(crystal, blocks(h), blocks(s), label="ribbon", source="ribbon")
 
 
-@pytest.mark.parametrize("kind", [float, complex])
-@pytest.mark.parametrize("n", [1, 2, 7, 80])
-def test_pivot_block_solves_and_counts(n: int, kind: type) -> None:
-    rng = np.random.default_rng(n)
-    a = rng.standard_normal((n, n)) + (1j * rng.standard_normal((n, n)) if kind is complex else 0)
-    a = a + a.conj().T
-    b = rng.standard_normal((n, 3)).astype(a.dtype)
-    pivot = _Pivot(np.array(a, order="F"))
-    assert np.abs(a @ pivot.solve(b) - b).max() < 1e-10
-    assert pivot.negative == int((np.linalg.eigvalsh(a) < 0).sum())
-
-
 @pytest.mark.parametrize("k", [(0.0, 0.0, 0.0), (0.2, -0.1, 0.0)])
 def test_frontal_factor_solves_and_counts(k: tuple[float, ...]) -> None:
     problem = ribbon()
-    tree, offsets = sparse._tree(problem)
-    assert tree.children and tree.children[0].children  # really dissected
+    plan = elimination_plan(problem)
+    assert len(plan.fronts) > 3  # really dissected
     h, s = problem.sparse_at(k)
     energies = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
     for sigma in (-2.0, 0.1, 3.0):
         matrix = (h - sigma * s).tocsr()
-        factor = FrontalFactor(matrix, tree, offsets)
+        factor = FrontalFactor(matrix, plan)
         b = np.random.default_rng(0).standard_normal((h.shape[0], 2))
-        assert np.abs(matrix @ factor.solve(b) - b).max() < 1e-8
+        assert np.abs(matrix @ factor.solve(b) - b).max() < 1e-10
+        assert np.abs(matrix @ factor.solve(b[:, 0]) - b[:, 0]).max() < 1e-10
         assert factor.negative == int((energies < sigma).sum()) == sparse.states_below(problem, np.array(k), sigma)
         assert factor.entries < 0.8 * h.shape[0] ** 2
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_pivots_too_small_are_delayed(dtype: type) -> None:
+    """Every pivot block singular (zero diagonal blocks of a bipartite lattice): only what is handed on to other rows can be eliminated."""
+    problem = ribbon(144)
+    h, _ = problem.sparse_at((0.1, 0.2, 0) if np.issubdtype(dtype, np.complexfloating) else (0, 0, 0))
+    sublattice = np.repeat(np.indices((12, 12)).sum(axis=0).ravel() % 2, 4)
+    rows, columns = h.nonzero()
+    matrix = h.multiply(sp.csr_matrix((sublattice[rows] != sublattice[columns], (rows, columns)), shape=h.shape)).tocsr()
+    eigenvalues = np.linalg.eigvalsh(matrix.toarray())
+    matrix = (matrix + 1e-9 * sp.identity(len(eigenvalues))).tocsr()
+    factor = FrontalFactor(matrix, elimination_plan(problem), dtype)
+    assert factor.delayed > 20 and factor.dtype == dtype
+    assert factor.negative == int((eigenvalues + 1e-9 < 0).sum())
+    b = np.random.default_rng(0).standard_normal((len(eigenvalues), 3)).astype(matrix.dtype)
+    wrong = np.abs(matrix @ factor.solve(b) - b).max()
+    assert wrong < (1e-2 if np.finfo(dtype).eps > 1e-10 else 1e-9)
+
+
+def test_growth_without_delayed_pivots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threshold matters: without it the same factorisation loses digits."""
+    problem = ribbon(144)
+    h, s = problem.sparse_at((0, 0, 0))
+    b = np.random.default_rng(0).standard_normal((h.shape[0], 3))
+    wrong = []
+    for growth in (10.0, np.inf):
+        monkeypatch.setattr(frontal, "_GROWTH", growth)
+        monkeypatch.setattr(frontal, "_CHUNK", 8)
+        matrix = engines.shifted(h, s, 0.05)
+        wrong.append(np.abs(matrix @ FrontalFactor(matrix, elimination_plan(problem)).solve(b) - b).max())
+    assert wrong[0] < 0.2 * wrong[1]
+
+
 def test_dissection_separates() -> None:
-    problem = ribbon(400)
+    problem = ribbon(900)
     n = len(problem.structure)
     graph = sp.coo_matrix((np.ones(len(problem.h)), (problem.h.keys[:, 3], problem.h.keys[:, 4])), shape=(n, n)).tocsr()
-    root = dissect(graph, periodic_points(problem.structure.positions, problem.structure.lattice, problem.periodic))
+    root = dissect(graph, problem.structure.positions, problem.structure.lattice, problem.periodic)
 
     def below(node) -> np.ndarray:
         return np.concatenate([node.atoms] + [below(c) for c in node.children])
 
     left, right = (below(c) for c in root.children)
     assert sorted(below(root).tolist()) == list(range(n)) and graph[left][:, right].nnz == 0
-    assert len(root.atoms) < 0.4 * n
+    assert len(root.atoms) == 60  # two closed lines of a 30 x 30 torus: nothing less parts it
+    assert max(len(left), len(right)) < 0.6 * n
+    plan = elimination_plan(problem)
+    assert sorted(plan.order.tolist()) == list(range(problem.size)) and sum(len(f.rows) for f in plan.fronts) == problem.size
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_minimum_cover_against_all_covers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pattern = rng.random((6, 5)) < 0.3
+    rows, columns = minimum_cover(sp.csr_matrix(pattern.astype(np.int8)))
+    assert not pattern[~rows][:, ~columns].any()
+    sizes = [
+        bin(chosen).count("1") + pattern[~np.array([chosen >> i & 1 for i in range(6)], dtype=bool)].any(axis=0).sum()
+        for chosen in range(64)
+    ]
+    assert rows.sum() + columns.sum() == min(sizes)
+
+
+@pytest.mark.parametrize("k", [(0.0, 0.0, 0.0), (0.1, 0.3, 0.0)])
+def test_single_precision_gives_double_energies(k: tuple[float, ...]) -> None:
+    problem = ribbon(225)
+    every = scipy.linalg.eigh(*problem.at(k), eigvals_only=True)
+    h, s = problem.sparse_at(k)
+    found, name = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, precision="single")
+    assert "single precision, polished" in name and found.complete is True
+    assert np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+    assert np.abs(h @ found.vectors - (s @ found.vectors) * found.energies).max() < 1e-3
+    assert (
+        found.vectors.dtype == h.dtype and np.abs(found.vectors.conj().T @ (s @ found.vectors) - np.eye(len(found.energies))).max() < 1e-10
+    )
+
+
+def test_single_precision_is_given_up_where_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = ribbon(100)
+    h, s = problem.sparse_at((0, 0, 0))
+    every = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
+    factor, _ = factorize(h, s, 0.05, problem, single=True)
+    matrix = engines.shifted(h, s, 0.05)
+    assert refines(factor, matrix)
+    exact = factor.solve
+    monkeypatch.setattr(FrontalFactor, "solve", lambda self, b: exact(b) * (1.6 if self.dtype == np.float32 else np.nan))
+    assert not refines(factor, matrix)
+    monkeypatch.undo()
+    real = engines.factorize
+
+    def poor(h, s, sigma, problem, engine="auto", single=False):
+        """Single precision that is off by much more than rounding: factor and count of another energy."""
+        return real(h, s, sigma + (0.7 if single else 0.0), problem, engine, single)
+
+    monkeypatch.setattr(engines, "factorize", poor)
+    monkeypatch.setattr(sparse, "factorize", poor)
+    assert count_below(h, s, 0.05, problem, precision="single")[0] == int((every < 0.05).sum())
+    found, name = sparse.solve_sparse(h, s, 0.05, 12, problem=problem, precision="single")
+    assert "single" not in name and found.complete is True
+    assert np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
 
 
 @pytest.mark.parametrize("engine", ["frontal", "superlu", "mumps"])
@@ -170,7 +248,7 @@ def test_wrong_wishes() -> None:
     with pytest.raises(ConfigError, match="--solver dense"):
         sparse.solve_sparse(h, s, 0.0, problem.size - 3, problem=problem)
     with pytest.raises(ConfigError, match="engine 'magic' is unknown"):
-        sparse.factorize(h, s, 0.0, problem, "magic")
+        factorize(h, s, 0.0, problem, "magic")
     with pytest.raises(ConfigError, match="--fermi VALUE"):
         bands.band_structure(problem, solver="sparse")
     with pytest.raises(ConfigError, match="needs the dense solver"):
@@ -181,4 +259,4 @@ def test_missing_mumps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "mumps", None)
     problem = ribbon(36)
     with pytest.raises(MissingDependencyError, match="python-mumps"):
-        sparse.factorize(*problem.sparse_at((0, 0, 0)), 0.0, problem, "mumps")
+        factorize(*problem.sparse_at((0, 0, 0)), 0.0, problem, "mumps")
