@@ -247,7 +247,7 @@ def refine(
     if existing not in ("error", "overwrite", "skip") or form not in ("legacy", "dock", "same"):
         raise ConfigError(f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and legacy, dock or same")
     ranks = start_ranks()
-    folders, provider = find_sources(preprocessed, model, open_overlap(overlap))
+    folders, provider = find_sources(preprocessed, model, open_overlap(overlap), output)
     options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress)
     done, todo = _share_out(folders, output, options, existing)
     first = "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""

@@ -50,12 +50,13 @@ def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
 
 
 def find_sources(
-    root: str | os.PathLike[str], model: HamiltonianModel, overlap: OverlapProvider | None
+    root: str | os.PathLike[str], model: HamiltonianModel, overlap: OverlapProvider | None, output: str | os.PathLike[str] | None = None
 ) -> tuple[list[pathlib.Path], OverlapProvider | None]:
     """Structures at or below ``root``, or the structure file ``root`` itself.
 
     Args:
         root: folder or file. model: its bundle may hold a table. overlap: where edges and S of bare structures come from.
+        output: folder of the predictions, which is not searched.
 
     Returns:
         The sources, and ``overlap`` or the bundle's table where that is needed.
@@ -71,13 +72,13 @@ def find_sources(
         return [root], provider
     if overlap is None:
         try:
-            return find_structures(root, ("overlap", "hamiltonian")), None
+            return find_structures(root, ("overlap", "hamiltonian"), output), None
         except DataError:
             overlap = bundle_overlap(model)
             if overlap is None:
                 raise
     try:
-        return find_structures(root), overlap
+        return find_structures(root, skip=output), overlap
     except DataError:
         files = (
             sorted(p for p in root.iterdir() if p.is_file() and (p.suffix.lower() in ENDINGS or p.name.startswith("POSCAR")))

@@ -98,12 +98,15 @@ def write_matrix(
     return path
 
 
-def find_structures(root: str | os.PathLike[str], kinds: tuple[Kind, ...] = ()) -> list[pathlib.Path]:
+def find_structures(
+    root: str | os.PathLike[str], kinds: tuple[Kind, ...] = (), skip: str | os.PathLike[str] | None = None
+) -> list[pathlib.Path]:
     """Every structure folder at or below ``root`` (as DeepH-E3 walks), sorted.
 
     Args:
         root: where to look.
         kinds: keep folders that have at least one of these matrices; empty keeps all.
+        skip: a folder below ``root`` that is left out (where output goes).
 
     Raises:
         DataError: ``root`` is no folder, holds no structure, or two structures have the same name (the outputs would collide).
@@ -115,6 +118,9 @@ def find_structures(root: str | os.PathLike[str], kinds: tuple[Kind, ...] = ()) 
     for path, below, _ in os.walk(root, followlinks=True):
         below.sort()
         folder = pathlib.Path(path)
+        if skip is not None and folder != root and folder.resolve() == pathlib.Path(skip).resolve():
+            below.clear()
+            continue
         form = folder_format(folder)
         if form is None:
             continue
