@@ -13,6 +13,8 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from .product import RowParts
+
 __all__ = ["polish", "shift_invert_lanczos"]
 
 _TOLERANCE = 1e-11
@@ -22,7 +24,7 @@ _SAFETY = 10.0
 """Residuals enter Kato's bound in the norm of S^-1; this stands for the difference."""
 
 
-def _orthonormal(w: NDArray[np.number], s: sp.csr_matrix) -> tuple[NDArray[np.number], NDArray[np.number], NDArray[np.number]]:
+def _orthonormal(w: NDArray[np.number], s: RowParts) -> tuple[NDArray[np.number], NDArray[np.number], NDArray[np.number]]:
     """Columns of w made orthonormal in S, dependent ones dropped: (q, S q, r) with w = q r."""
     total, sw = np.eye(w.shape[1], dtype=w.dtype), s @ w
     for _ in range(2):
@@ -53,11 +55,11 @@ def shift_invert_lanczos(
     Returns:
         theta (count,), ordered by decreasing size; x (n, count), orthonormal in S; how many of them converged.
     """
-    n = s.shape[0]
+    n, metric = s.shape[0], RowParts(s)
     width = int(np.clip(count // 3, 6, 24))
     width = max(1, min(width, n // 4))
     limit = min(n - width, 6 * count + 4 * width)
-    q, sq, _ = _orthonormal(np.random.default_rng(seed).standard_normal((n, width)).astype(dtype), s)
+    q, sq, _ = _orthonormal(np.random.default_rng(seed).standard_normal((n, width)).astype(dtype), metric)
     basis, s_basis = np.zeros((n, limit + 2 * width), dtype=dtype, order="F"), np.zeros((n, limit + 2 * width), dtype=dtype, order="F")
     t = np.zeros((limit + 2 * width, limit + 2 * width), dtype=dtype)
     size = 0
@@ -75,7 +77,7 @@ def shift_invert_lanczos(
         t[:size, last:size] = projection
         t[last:size, :size] = projection.conj().T
         t[last:size, last:size] = (projection[last:] + projection[last:].conj().T) / 2
-        q, sq, r = _orthonormal(w, s)
+        q, sq, r = _orthonormal(w, metric)
         theta, y = scipy.linalg.eigh(t[:size, :size])
         order = np.argsort(-np.abs(theta))
         theta, y = theta[order], y[:, order]
@@ -116,9 +118,10 @@ def polish(
     Returns:
         energies (c,), ascending, eV; vectors (n, c), orthonormal in S; whether the accuracy was reached.
     """
+    metric, hamiltonian = RowParts(s), RowParts(h)
     for step in range(max_steps + 1):
-        vectors, sx, _ = _orthonormal(vectors, s)
-        hx = h @ vectors
+        vectors, sx, _ = _orthonormal(vectors, metric)
+        hx = hamiltonian @ vectors
         reduced = vectors.conj().T @ hx
         energies, rotation = scipy.linalg.eigh((reduced + reduced.conj().T) / 2)
         vectors = vectors @ rotation

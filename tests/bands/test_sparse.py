@@ -12,6 +12,7 @@ from deeph_gformer.bands import BlochProblem, engines, frontal, sparse
 from deeph_gformer.bands.dissection import dissect, minimum_cover
 from deeph_gformer.bands.engines import count_below, elimination_plan, factorize, refines
 from deeph_gformer.bands.frontal import FrontalFactor
+from deeph_gformer.bands.product import RowParts, thread_count
 from deeph_gformer.errors import ConfigError, MissingDependencyError
 from deeph_gformer.io import BlockMatrix
 
@@ -101,6 +102,17 @@ def test_dissection_separates() -> None:
     assert max(len(left), len(right)) < 0.6 * n
     plan = elimination_plan(problem)
     assert sorted(plan.order.tolist()) == list(range(problem.size)) and sum(len(f.rows) for f in plan.fronts) == problem.size
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_product_on_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = sp.random(40, 30, 0.2, format="csr", random_state=np.random.default_rng(2))
+    matrix.data[:] += 1
+    x = np.random.default_rng(3).standard_normal((30, 4)) + 1j
+    assert RowParts(matrix, threads) @ x == pytest.approx(matrix.toarray() @ x)
+    assert RowParts(matrix, threads) @ x[:, 0] == pytest.approx(matrix.toarray() @ x[:, 0])
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    assert thread_count() == threads
 
 
 @pytest.mark.parametrize("seed", range(6))
