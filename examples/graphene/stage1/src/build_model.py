@@ -1,5 +1,4 @@
 from deephe3_1 import Net
-
 net = Net(
     num_species=1,
     irreps_embed_node='32x0e',
