@@ -30,6 +30,8 @@ _TILE = 1024, 512
 """Rows and columns of one matrix product; its result stays in cache until it is subtracted."""
 _GROWTH = 10.0
 """An eigenvector is delayed where its coupling to other rows is larger than this many times its eigenvalue."""
+_RUN = 512
+"""Longest run of rows that is added to a parent front at once; of a waiting triangle so much beyond its diagonal is kept."""
 _DOUBTFUL = 32
 """Eigenvectors of a chunk, the smallest eigenvalues first, that are examined."""
 
@@ -122,14 +124,14 @@ def _runs(places: NDArray[np.int64], longest: int) -> list[tuple[int, int, int]]
 
 def _extend_add(f: Matrix, places: NDArray[np.int64], schur: Matrix) -> None:
     """f[places, places] += schur, lower triangles; places rise, mostly in long runs."""
-    runs = _runs(places, 512)
+    runs = _runs(places, _RUN)
     for i, (first, last, row) in enumerate(runs):
         for start, stop, column in runs[: i + 1]:
             f[row : row + last - first, column : column + stop - start] += schur[first:last, start:stop]
 
 
 class _Stack:
-    """Matrices that wait for the parent front, in memory that is used again and again: fresh memory is slower than the copy."""
+    """Lower triangles that wait for the parent front, in memory that is used again and again: fresh memory is slower than the copy."""
 
     def __init__(self, size: int, dtype: DTypeLike) -> None:
         self._memory, self._used = np.empty(size, dtype=dtype), 0
@@ -139,7 +141,9 @@ class _Stack:
             return matrix.copy()
         kept = self._memory[self._used : self._used + matrix.size].reshape(matrix.shape)
         self._used += matrix.size
-        kept[...] = matrix
+        for start in range(0, len(matrix), _RUN):
+            stop = start + _RUN
+            kept[start:stop, : stop + _RUN] = matrix[start:stop, : stop + _RUN]
         return kept
 
     def take(self, matrices: Iterable[Matrix]) -> None:
@@ -175,7 +179,7 @@ class FrontalFactor:
         self.dtype = np.dtype(matrix.dtype if dtype is None else dtype)
         self.negative = self.entries = self.delayed = 0
         self._fronts: list[_Done] = []
-        position = np.full(self.n, -1, dtype=np.int64)  # scratch: row -> place in the front at work
+        position = np.full(self.n, -1, dtype=np.int32)  # scratch: row -> place in the front at work
         self._memory: Matrix = np.empty((plan.largest + 512) ** 2, dtype=self.dtype)
         self._stack = _Stack(int(1.1 * plan.stack), self.dtype)
         buffer: Matrix = np.empty(_TILE[0] * _TILE[1], dtype=self.dtype)
@@ -185,7 +189,7 @@ class FrontalFactor:
         del self._memory, self._stack
 
     def _assemble(
-        self, matrix: sp.csr_matrix, front: Front, position: NDArray[np.int64], updates: list[tuple[NDArray[np.int64], Matrix]]
+        self, matrix: sp.csr_matrix, front: Front, position: NDArray[np.int32], updates: list[tuple[NDArray[np.int64], Matrix]]
     ) -> tuple[Matrix, NDArray[np.int64], int]:
         """The front's matrix with room for delayed rows, its rows, and how many of them are to be eliminated: delayed ones of the children first."""
         late = [rows[rows >= self.n] for rows, _ in updates]
@@ -200,10 +204,13 @@ class FrontalFactor:
         f[:total] = 0
         part = matrix[front.rows]
         place = position[part.indices]
-        line = np.repeat(np.arange(ahead, p), np.diff(part.indptr))
+        line = np.repeat(np.arange(ahead, p, dtype=np.int32), np.diff(part.indptr))
         lower = place >= line
-        f[place[lower], line[lower]] = part.data[lower].conj()
-        del part, place, line, lower
+        spot = place[lower].astype(np.int64)
+        spot *= size
+        spot += line[lower]
+        f.reshape(-1)[spot] = part.data[lower].conj()
+        del part, place, line, lower, spot
         first = 0
         for child_rows, schur in updates:
             usual = int((child_rows < self.n).sum())
@@ -220,7 +227,7 @@ class FrontalFactor:
         self,
         matrix: sp.csr_matrix,
         front: Front,
-        position: NDArray[np.int64],
+        position: NDArray[np.int32],
         buffer: Matrix,
         updates: list[tuple[NDArray[np.int64], Matrix]],
     ) -> tuple[NDArray[np.int64], Matrix]:
