@@ -45,7 +45,7 @@ def register(sub: Any) -> None:
         help="sparse factorisation (default: the fastest that is installed)",
     )
     group.add_argument(
-        "--no-check", action="store_true", help="sparse: do not count eigenvalues to prove the window complete (a third of the time)"
+        "--no-check", action="store_true", help="sparse: do not count eigenvalues to prove the window complete (about half the time)"
     )
     group.add_argument("--device", metavar="cuda", help="dense eigenvalues on a GPU, through torch")
     group = parser.add_argument_group("output")
