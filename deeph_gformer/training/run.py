@@ -171,8 +171,11 @@ def fit(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
-    keep = ModelCheckpoint(folder / "checkpoints", BEST, monitor="val_mae_meV", save_top_k=1, save_last=True, enable_version_counter=False)
-    hooks: list[Callback] = [keep, EpochLine(every, reference), *callbacks]
+    files = folder / "checkpoints"
+    keep = ModelCheckpoint(files, BEST, monitor="val_mae_meV", save_top_k=1, enable_version_counter=False)
+    # every epoch, better or not: save_last of the one above writes only when there is a new best
+    last_state = ModelCheckpoint(files, LAST, save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
+    hooks: list[Callback] = [keep, last_state, EpochLine(every, reference), *callbacks]
     if settings.early_stopping:
         hooks.append(EarlyStopping("val_mae_meV", patience=settings.early_stopping))
     if settings.schedule == "plateau":
@@ -197,7 +200,7 @@ def fit(
         precision="bf16-mixed" if settings.precision == "bf16-mixed" else None,
         use_distributed_sampler=settings.devices > 1,
     )
-    last = folder / "checkpoints" / f"{LAST}.ckpt"
+    last = files / f"{LAST}.ckpt"
     if resume and not last.is_file():
         raise ConfigError(f"{last}: not there, so there is nothing to resume; start without --resume into another output")
     start = time.perf_counter()
@@ -205,7 +208,7 @@ def fit(
         trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    best = folder / "checkpoints" / f"{BEST}.ckpt"
+    best = files / f"{BEST}.ckpt"
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     task.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
     return {"epochs": trainer.current_epoch, "best_val_mae_meV": float(keep.best_model_score), "seconds": time.perf_counter() - start}

@@ -68,6 +68,15 @@ def test_resumed_run_equals_an_unbroken_one(make_folder: Folder, tiny_stage1: pa
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
 
+def test_last_checkpoint_is_of_the_last_epoch_even_where_nothing_gets_better(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    root = dataset(make_folder)
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=3, schedule="constant", learning_rate=1.0, warmup_steps=0)
+    best, last = (torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last"))
+    assert last == 2 and best < 2
+
+
 def test_run_folders_are_not_mixed(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
     root = dataset(make_folder)
     stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
