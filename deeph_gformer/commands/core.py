@@ -245,6 +245,8 @@ def _run_refine(args: argparse.Namespace) -> None:
     )
     if first:
         print("\n".join([refine_table(result, model.bundle is None or model.stage1 is None), *guard_lines(result)]))
+        if model.bundle is not None and model.bundle.gauge == "standard" and "errors" in result["total"]:
+            print("trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it")
         _write_json(args, result)
 
 

@@ -75,6 +75,7 @@ def evaluate(
         "total": summarise(errors, model.targets),
         "edges": edges,
         "frames": frames,
+        "gauge": model.bundle.gauge if model.bundle else "raw",
         "blocks": [
             {"target": names[c], "stage1_mae_meV": float(blocks[0, c]), "refined_mae_meV": float(blocks[1, c])} for c in range(len(names))
         ],
