@@ -171,6 +171,7 @@ class _Dissection:
         return separator[np.lexsort((along, group))]
 
     def run(self, atoms: Index, periodic: tuple[int, ...]) -> Separator:
+        """The dissection of some atoms, which still repeat along the ``periodic`` directions."""
         if len(atoms) <= _LEAF_ATOMS:
             return Separator(atoms, ())
         rows = self.graph[atoms]

@@ -137,6 +137,7 @@ class _Stack:
         self._memory, self._used = np.empty(size, dtype=dtype), 0
 
     def put(self, matrix: Matrix) -> Matrix:
+        """A copy of ``matrix`` in this memory, or beside it when it is full."""
         if self._used + matrix.size > len(self._memory):
             return matrix.copy()
         kept = self._memory[self._used : self._used + matrix.size].reshape(matrix.shape)

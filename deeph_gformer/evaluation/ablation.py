@@ -180,6 +180,7 @@ class _Ablation:
         generation = ">=0.5" if first is None else first.generation
 
         def train(output: str, resume: bool) -> dict[str, Any]:
+            """One training of this setting."""
             one = TrainStage1Config(self.data(), model, dataclasses.replace(config.stage1.training, seed=seed), dtype, output)
             return train_stage1(one, resume=resume, generation=generation, every=self.every, first=first if kind == "e3+e3" else None)
 

@@ -98,6 +98,7 @@ def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, L
     """
 
     def parts(atoms: ase.Atoms) -> list[ase.Atoms]:
+        """The layers of a cell, from below, parted where heights step by more than the gap."""
         height = atoms.cell[2, 2]
         z = atoms.positions[:, 2] % height if height > 0 else atoms.positions[:, 2]
         order = np.argsort(z)
