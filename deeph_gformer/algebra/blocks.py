@@ -12,6 +12,7 @@ The direct product is in the legacy orbital order, as on disk.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,19 @@ def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> 
     return full.reshape(4 * d, 4 * d)
 
 
+class _Reordered(torch.autograd.Function):
+    """Columns (last dimension) in another order; the gradient comes back by the inverse order, not by a scatter into zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return value.index_select(-1, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return gradient.index_select(-1, ctx.saved_tensors[0]), None, None
+
+
 class DirectSumToProduct(nn.Module):
     """DStoDP of Eq. 7 for all channels of a model, and its inverse."""
 
@@ -76,20 +90,20 @@ class DirectSumToProduct(nn.Module):
         self.pairs = sorted(set(targets.degrees))
         starts = np.concatenate([[0], np.cumsum([spins * (2 * a + 1) * (2 * b + 1) for a, b in targets.degrees])])
         self.width_sum, self.width_product = int(starts[-1]), targets.width
+        self.sizes: list[int] = []  # elements of all channels of a pair of degrees, one spin pair
+        sums, products = [], []
         for number, (l1, l2) in enumerate(self.pairs):
             d = (2 * l1 + 1) * (2 * l2 + 1)
             channels = [c for c, pair in enumerate(targets.degrees) if pair == (l1, l2)]
             transform = block_transform(l1, l2, self.spinful, generation)
             self.register_buffer(f"forward_{number}", transform.T.contiguous().to(kind), persistent=False)
             self.register_buffer(f"inverse_{number}", torch.linalg.inv(transform).T.contiguous().to(kind), persistent=False)
-            self.register_buffer(
-                f"sum_{number}", torch.as_tensor(starts[channels][:, None] + np.arange(spins * d)).reshape(-1), persistent=False
-            )
-            self.register_buffer(
-                f"product_{number}",
-                torch.as_tensor(np.array(targets.slices)[channels][:, None] + np.arange(d)).reshape(-1),
-                persistent=False,
-            )
+            self.sizes.append(len(channels) * d)
+            sums.append((starts[channels][:, None] + np.arange(spins * d)).reshape(-1))
+            products.append((np.array(targets.slices)[channels][:, None] + np.arange(d)).reshape(-1))
+        for name, index in (("sum", np.concatenate(sums)), ("product", np.concatenate(products))):
+            self.register_buffer(f"{name}_order", torch.as_tensor(index), persistent=False)  # channels of equal degrees side by side
+            self.register_buffer(f"{name}_place", torch.as_tensor(np.argsort(index)), persistent=False)
 
     def forward(self, direct_sum: Tensor) -> Tensor:
         """Direct sum to direct product.
@@ -104,25 +118,26 @@ class DirectSumToProduct(nn.Module):
         if self.spinful:
             h = torch.complex(h[:, : self.width_sum].contiguous(), h[:, self.width_sum :].contiguous())
         spins = 4 if self.spinful else 1
-        out = h.new_empty(len(h), spins, self.width_product)
-        for number, (l1, l2) in enumerate(self.pairs):
+        h = _Reordered.apply(h, self.sum_order, self.sum_place)
+        blocks = []
+        for number, (part, (l1, l2)) in enumerate(zip(h.split([spins * size for size in self.sizes], dim=1), self.pairs)):
             d = (2 * l1 + 1) * (2 * l2 + 1)
-            block = h[:, self.get_buffer(f"sum_{number}")].reshape(len(h), -1, spins * d) @ self.get_buffer(f"forward_{number}")
-            block = block.reshape(len(h), -1, spins, d).transpose(1, 2).reshape(len(h), spins, -1)
-            out[:, :, self.get_buffer(f"product_{number}")] = block
+            block = part.reshape(-1, spins * d) @ self.get_buffer(f"forward_{number}")
+            blocks.append(block.reshape(len(h), -1, spins, d).transpose(1, 2).reshape(len(h), spins, -1))
+        out = _Reordered.apply(torch.cat(blocks, dim=2), self.product_place, self.product_order)
         return out if self.spinful else out[:, 0]
 
     def inverse(self, direct_product: Tensor) -> Tensor:
         """Direct product to direct sum: the exact inverse of :meth:`forward`; shapes exchanged."""
         h = direct_product if self.spinful else direct_product[:, None]
         spins = h.shape[1]
-        out = h.new_empty(len(h), self.width_sum)
-        for number, (l1, l2) in enumerate(self.pairs):
+        h = _Reordered.apply(h, self.product_order, self.product_place)
+        blocks = []
+        for number, (part, (l1, l2)) in enumerate(zip(h.split(self.sizes, dim=2), self.pairs)):
             d = (2 * l1 + 1) * (2 * l2 + 1)
-            block = (
-                h[:, :, self.get_buffer(f"product_{number}")].reshape(len(h), spins, -1, d).transpose(1, 2).reshape(len(h), -1, spins * d)
-            )
-            out[:, self.get_buffer(f"sum_{number}")] = (block @ self.get_buffer(f"inverse_{number}")).reshape(len(h), -1)
+            block = part.reshape(len(h), spins, -1, d).transpose(1, 2).reshape(-1, spins * d)
+            blocks.append((block @ self.get_buffer(f"inverse_{number}")).reshape(len(h), -1))
+        out = _Reordered.apply(torch.cat(blocks, dim=1), self.sum_place, self.sum_order)
         return torch.cat([out.real, out.imag], dim=1) if self.spinful else out
 
 

@@ -26,10 +26,12 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
     Args:
         error, mask: same shape. kind: ``mse``, ``mae`` or ``huber`` (quadratic below one unit). unit: eV.
     """
-    size = torch.where(mask, error.abs(), error.abs().new_zeros(())) / unit
-    if kind == "mse":
-        value = size * size
-    elif kind == "mae":
+    if not mask.all():
+        error = torch.where(mask, error, error.new_zeros(()))
+    if kind == "mse":  # without |.|, whose gradient is dear for complex numbers
+        return (torch.view_as_real(error) if error.is_complex() else error).square().sum() / unit**2 / mask.sum().clamp(min=1)
+    size = error.abs() / unit
+    if kind == "mae":
         value = size
     else:
         value = nn.functional.huber_loss(size, torch.zeros_like(size), reduction="none")
