@@ -65,6 +65,8 @@ class GFormerConfig:
     """Gated channels per irrep (and per |m|) of the equivariant head."""
     mixing: bool = True
     """Equivariant head: also mix channels of different l in the frame of each edge; False: gates only."""
+    messages: int = 16
+    """Equivariant head: channels per irrep that an atom gathers from its edges first (needs ``mixing``); 0: none."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,7 @@ class FinalChunk(NamedTuple):
     Attributes:
         rows: (n,) int64, which edges of the graph. own: the direct sum, eV. edges: irreps of the last (up to two) encoder groups.
         node_i, node_j: the last node irreps of both atoms. harmonics: Y_l, per l (n, 2 l + 1).
+        frames: per l (n, 2 l + 1, 2 l + 1), turns global axes into the frames that all of these are in; None: they are in global axes.
         flat: turns direct-sum features in these frames into e3nn's flat layout and global axes, (n, D).
         direct_sum: function without arguments: ``flat(own)``.
     """
@@ -55,6 +56,7 @@ class FinalChunk(NamedTuple):
     node_i: Features
     node_j: Features
     harmonics: Sequence[Tensor]
+    frames: Sequence[Tensor] | None
     flat: Callable[[Features], Tensor]
     direct_sum: Callable[[], Tensor]
 

@@ -11,11 +11,12 @@ import numpy as np
 from ..data.dataset import gauge_shift, read_splits, spin_double, subtract_overlap
 from ..data.edges import EdgeMode
 from ..errors import ConfigError
-from ..io.blocks import BlockMatrix
+from ..io.blocks import BlockMatrix, match_keys
 from ..io.folder import find_structures, matrix_path, read_matrix
 from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
-from .metrics import StructureErrors, block_errors, structure_errors, summarise
+from .metrics import block_errors, structure_errors, summarise
+from .places import PlaceErrors
 
 __all__ = ["evaluate"]
 
@@ -39,8 +40,9 @@ def evaluate(
         plots: folder for figures and their data.
 
     Returns:
-        ``{"structures": [...], "total": {...}, "blocks": [...], "equivariance": {...}}``, units in key names. ``gauge_free_*`` are the errors
-        after removing μS with μ = <ΔH,S>/<S,S> of each structure, where ``overlaps.h5`` is there.
+        ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance": {...}}``, units in key names. ``gauge_free_*``
+        are the errors after removing μS with μ = <ΔH,S>/<S,S> of each structure, where ``overlaps.h5`` is there; ``places`` (see :mod:`.places`)
+        are such errors for a model in the gauge H - μS.
 
     Raises:
         ConfigError: the split is empty. DataError, ModelError: see the readers.
@@ -48,7 +50,8 @@ def evaluate(
     folders = read_splits(splits, preprocessed)[split] if splits else find_structures(preprocessed, ("hamiltonian",))
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
-    records, errors, predictions = [], [], []
+    records, errors, predictions, places = [], [], [], PlaceErrors()
+    gauge = model.bundle.gauge if model.bundle else "raw"
     spinful = model.targets.basis.spinful
     for folder in folders:
         prediction = model.predict(folder, edges, frames=frames)
@@ -63,8 +66,13 @@ def evaluate(
             "refined_mae_meV": error.refined_meV,
             "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan"),
         }
-        if matrix_path(folder, "overlap").is_file():
-            record.update(_gauge_free(folder, prediction, truth, model, types))
+        pair = [prediction.stage1, prediction.hamiltonian]
+        free = _gauge_free(folder, prediction, truth, model) if matrix_path(folder, "overlap").is_file() else None
+        if free is not None:
+            without = structure_errors("", truth, *free, model.targets, types)
+            record.update(gauge_free_stage1_mae_meV=without.stage1_meV, gauge_free_refined_mae_meV=without.refined_meV)
+            pair = list(free) if gauge == "standard" else pair
+        places.add(prediction.structure, truth, pair)
         records.append(record)
         errors.append(error)
         predictions.append((prediction, truth))
@@ -75,7 +83,8 @@ def evaluate(
         "total": summarise(errors, model.targets),
         "edges": edges,
         "frames": frames,
-        "gauge": model.bundle.gauge if model.bundle else "raw",
+        "gauge": gauge,
+        "places": places.table(),
         "blocks": [
             {"target": names[c], "stage1_mae_meV": float(blocks[0, c]), "refined_mae_meV": float(blocks[1, c])} for c in range(len(names))
         ],
@@ -95,18 +104,16 @@ def evaluate(
 
 
 def _gauge_free(
-    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, model: HamiltonianModel, types: np.ndarray
-) -> dict[str, float]:
-    """Errors after removing μS of each difference, meV."""
-    from ..io.blocks import match_keys
-
+    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, model: HamiltonianModel
+) -> tuple[BlockMatrix, BlockMatrix] | None:
+    """Stage 1 and refined with the μ of DFT instead of their own; None where S does not cover the blocks."""
     structure, spinful = prediction.structure, model.targets.basis.spinful
     overlap = read_matrix(folder, "overlap", structure)
     doubled = spin_double(overlap) if spinful else overlap
-    common = match_keys(overlap.keys, truth.keys)
-    if (common < 0).any() or (match_keys(overlap.keys, prediction.hamiltonian.keys) < 0).any():
-        return {}
+    if any((match_keys(overlap.keys, other.keys) < 0).any() for other in (truth, prediction.hamiltonian)):
+        return None
     shift = gauge_shift(truth, overlap, spinful)
-    moved = [subtract_overlap(h, doubled, gauge_shift(h, overlap, spinful) - shift) for h in (prediction.stage1, prediction.hamiltonian)]
-    error: StructureErrors = structure_errors("", truth, moved[0], moved[1], model.targets, types)
-    return {"gauge_free_stage1_mae_meV": error.stage1_meV, "gauge_free_refined_mae_meV": error.refined_meV}
+    first, both = (
+        subtract_overlap(h, doubled, gauge_shift(h, overlap, spinful) - shift) for h in (prediction.stage1, prediction.hamiltonian)
+    )
+    return first, both

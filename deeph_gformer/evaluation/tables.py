@@ -92,8 +92,24 @@ def evaluation_table(result: dict[str, Any]) -> str:
         e = result["equivariance"]
         body.append(["equivariance error", f"{e['stage1_error_meV']:.2e}", f"{e['refined_error_meV']:.2e}", "-"])
     lines.append(text_table(["metric / meV", "stage 1", "refined", "ratio"], body))
+    lines += ["", _place_table(result["places"]), ""]
     lines.append(
         f"challenging structure: {total['challenging_structure']}; challenging block: {total['challenging_block']}; "
         f"{sum(b < a for a, b in pairs)} of {total['structures']} structures better than stage 1"
     )
     return "\n".join(lines)
+
+
+def _place_table(places: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        [
+            p["place"],
+            f"{100 * p['share_of_elements']:.1f} %",
+            f"{p['mean_abs_hamiltonian_meV']:.1f}",
+            f"{p['stage1_mae_meV']:.4f}",
+            f"{p['refined_mae_meV']:.4f}",
+            f"{p['refined_mae_meV'] / p['stage1_mae_meV']:.3f}" if p["stage1_mae_meV"] else "-",
+        ]
+        for p in places
+    ]
+    return text_table(["MAE by place / meV", "elements", "mean |H|", "stage 1", "refined", "ratio"], rows)

@@ -28,7 +28,7 @@ from .model import GFormer
 __all__ = ["Bundle", "Stage1Identity", "fingerprint", "save_bundle", "load_bundle", "BUNDLE_FILE", "WEIGHTS_FILE"]
 
 BUNDLE_FILE, WEIGHTS_FILE = "bundle.json", "gformer.safetensors"
-FORMAT = 1
+FORMAT = 2  # 2: the configuration knows ``messages``
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +145,8 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
             f"{path}: bundle format {table['format']} is newer than this deeph-gformer {__version__} reads ({FORMAT}); update it"
         )
     try:
+        if table["format"] == 1:
+            table["model"]["messages"] = 0
         config = from_mapping(GFormerConfig, table["model"], str(path))
         basis = Basis(
             tuple(table["basis"]["elements"]), tuple(tuple(s) for s in table["basis"]["orbital_types"]), table["basis"]["spinful"]

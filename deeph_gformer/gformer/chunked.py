@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..algebra.layout import Features, Key, Layout
+from ..algebra.layout import Features, Key, Layout, rotate
 from ..algebra.rotation import spherical_harmonics
 from ..data.graph import Graph
 from ..data.stream import EdgeChunk, FinalChunk, Work
@@ -81,7 +81,7 @@ class _Scale:
 
 
 class ChunkedGFormer:
-    """One pass over one structure: :meth:`take` what stage 1 gives, :meth:`encode`, then :meth:`head`."""
+    """One pass over one structure: :meth:`take` what stage 1 gives, :meth:`encode`, where it :attr:`sends` also :meth:`send` and :meth:`gather`, then :meth:`head`."""
 
     def __init__(self, model: GFormer, graph: Graph, work: Work) -> None:
         """
@@ -99,6 +99,7 @@ class ChunkedGFormer:
         self.node_scale, self.edge_scale = [[_Scale(s) for s in scales] for scales in (model.node_scale, model.edge_scale)]
         self.read: list[Tensor | None] = [None] * len(model.groups)
         self.parts: tuple[Tensor, Tensor] | None = None
+        self.received: Features | None = None
         if model.equivariant:
             self.layout = Layout(model.irreps_out)
             self.unit = [{k: v[0, 0] for k, v in self.layout.split(s[None]).items()} for s in (model.out_scale, model.onsite_scale)]
@@ -227,18 +228,60 @@ class ChunkedGFormer:
         return self.work.ranks.gather_rows(out @ second.weight.T + count * second.bias)
 
     # --- Eq. 7 -------------------------------------------------------------------------------------------------------
+    def _final(self, chunk: FinalChunk) -> tuple[Tensor, list[Features]]:
+        """e^(P) and the irreps of some edges that the equivariant head reads."""
+        edges = [scale(part) for scale, part in zip(self.edge_scale[-len(chunk.edges) :], chunk.edges)]
+        last = self.node_scale[-1]
+        return self._update(len(self.model.groups) - 1, chunk.rows), [self._own(chunk), *edges, last(chunk.node_i), last(chunk.node_j)]
+
+    @property
+    def sends(self) -> bool:
+        """Whether :meth:`send` has to see every edge, and then :meth:`gather` be called, before :meth:`head`."""
+        return self.model.equivariant and self.model.head.messages is not None
+
+    @torch.no_grad()
+    def send(self, chunk: FinalChunk) -> None:
+        """Add what some edges give to their atoms."""
+        if self.received is None:
+            self.received = self.model.head.messages.empty(self.graph.nodes, self.like)
+        rows, sent = self.model.head.send(*self._final(chunk), chunk.harmonics)
+        sent = _turned(sent, chunk.frames, rows, to_local=False)
+        for key, value in sent.items():
+            self.received[key].index_add_(0, self.graph.edge_index[0, chunk.rows[rows]], value)
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """After the last :meth:`send`: u of all atoms, from all ranks."""
+        source, ranks = self.graph.edge_index[0], self.work.ranks
+        degree = torch.bincount(source, minlength=self.graph.nodes).to(self.like.dtype)[:, None]
+        received = {}
+        for key, value in self.received.items():
+            mine = value.flatten(1) * degree.clamp(min=1).rsqrt()
+            received[key] = ranks.gather_rows(mine).reshape(value.shape)
+        self.received, self.sizes = received, self.model.head.messages.sizes(received)
+
     @torch.no_grad()
     def head(self, chunk: FinalChunk) -> Tensor:
         """The correction of some edges, (n, D), eV, e3nn's flat layout in global axes."""
         model = self.model
-        edge = self._update(len(model.groups) - 1, chunk.rows)
         loops = self.loops[chunk.rows]
         if not isinstance(model.head, GatedHead):
+            edge = self._update(len(model.groups) - 1, chunk.rows)
             return model.head(edge) * torch.where(loops[:, None], model.onsite_scale, model.out_scale)  # type: ignore[no-any-return]
-        edges = [scale(part) for scale, part in zip(self.edge_scale[-len(chunk.edges) :], chunk.edges)]
-        last = self.node_scale[-1]
-        made = model.head.features(edge, [self._own(chunk), *edges, last(chunk.node_i), last(chunk.node_j)], chunk.harmonics)
+        edge, irreps = self._final(chunk)
+        if self.sends:
+            for index, size in zip(self.graph.edge_index[:, chunk.rows], self.sizes):
+                edge = edge + size[index]
+                irreps.append(_turned({k: v[index] for k, v in self.received.items()}, chunk.frames, None, to_local=True))
+        made = model.head(edge, irreps, chunk.harmonics)
         return chunk.flat({k: v * torch.where(loops[:, None, None], self.unit[1][k], self.unit[0][k]) for k, v in made.items()})
+
+
+def _turned(features: Features, frames: Sequence[Tensor] | None, rows: Tensor | None, to_local: bool) -> Features:
+    """Features between global axes and a chunk's frames; ``rows``: of which of its edges they are."""
+    if frames is None:
+        return features
+    return rotate(features, [(d if rows is None else d[rows]).transpose(1, 2) for d in frames], to_local)
 
 
 class _Attention:

@@ -15,9 +15,11 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from ..algebra.layout import Features, Key, Layout
+from ..algebra.layout import Features, Key, Layout, merge
+from ..errors import ModelError
 from .layers import fully_connected
 from .local import LocalMixing
+from .messages import Messages
 
 __all__ = ["norms", "saturated", "node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
 
@@ -70,6 +72,16 @@ def invariant_widths(node: Irreps, edge: Irreps) -> tuple[int, int]:
     return node.num_irreps, edge.num_irreps + natural(edge) + 2 * natural(node)
 
 
+def _regular(harmonics: Sequence[Tensor]) -> Tensor:
+    r"""Which edges join two atoms: \|Y_1\|² is 3, and 0 for an atom with itself."""
+    return torch.nonzero(harmonics[1].square().sum(dim=1) > 1).reshape(-1)
+
+
+def _join(irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
+    """Channels of all irreps, and the harmonics as one more channel."""
+    return merge(*irreps, {(l, (-1) ** l): value[:, :, None] for l, value in enumerate(harmonics)})
+
+
 class GatedHead(nn.Module):
     """The direct-sum correction from gated irreps (formula above)."""
 
@@ -82,11 +94,13 @@ class GatedHead(nn.Module):
         hidden: int,
         lmax: int,
         mixing: bool = True,
+        messages: int = 0,
     ) -> None:
         """
         Args:
             edge_irreps: of the direct sum and the encoder groups that are read. node_irreps: of the last group. irreps_out: direct sum.
             width: d of e^(P). hidden: gated channels per irrep. lmax: of the edge harmonics. mixing: also mix across l (:mod:`.local`).
+            messages: channels per irrep that atoms gather from their edges first (:mod:`.messages`); 0, or no mixing: none.
         """
         super().__init__()
         self.layout_out = Layout(irreps_out)
@@ -96,6 +110,11 @@ class GatedHead(nn.Module):
                 available[key] = available.get(key, 0) + channels
         for l in range(lmax + 1):
             available[l, (-1) ** l] = available.get((l, (-1) ** l), 0) + 1
+        mixing = mixing and lmax > 0
+        self.messages = Messages(available, list(self.layout_out.channels), messages, width, hidden) if mixing and messages else None
+        if self.messages is not None:  # of atom i and atom j
+            for key, channels in self.messages.channels.items():
+                available[key] = available.get(key, 0) + 2 * channels
         self.keys = [key for key in self.layout_out.channels if key in available]
         self.hidden = hidden
         self.first = nn.ParameterList([nn.Parameter(torch.randn(available[k], hidden) / available[k] ** 0.5) for k in self.keys])
@@ -103,34 +122,48 @@ class GatedHead(nn.Module):
         self.gates = fully_connected(width, hidden * len(self.keys), width)
         nn.init.zeros_(self.gates[-1].weight)
         nn.init.zeros_(self.gates[-1].bias)
-        self.mixing = LocalMixing(available, self.layout_out.channels, width, hidden) if mixing and lmax > 0 else None
+        self.mixing = LocalMixing(available, self.layout_out.channels, width, hidden) if mixing else None
         scalars = self.layout_out.channels.get((0, 1), 0)
         self.scalars = fully_connected(width, scalars, width) if scalars else None
         if self.scalars is not None:
             nn.init.zeros_(self.scalars[-1].weight)
             nn.init.zeros_(self.scalars[-1].bias)
 
-    def forward(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Tensor:
-        """e^(P) (E, d), irreps of every edge (direct sum, edge groups, atom i, atom j), Y_l -> (E, D) in e3nn's flat layout."""
-        return self.layout_out.flat(self.features(edge, irreps, harmonics))
+    def send(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> tuple[Tensor, Features]:
+        """What edges give to their atoms i; arguments as :meth:`forward`.
 
-    def features(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
-        """:meth:`forward` before it is laid out flat; in the frames that irreps and harmonics are given in."""
+        Returns:
+            (n,) which of the edges (those that join two atoms), and their messages in the frames that irreps and harmonics are given in.
+        """
+        if self.messages is None:
+            raise ModelError("this GFormer sends no messages (model.messages is 0)")
+        regular, joined = _regular(harmonics), _join(irreps, harmonics)
+        return regular, self.messages.send(
+            edge.index_select(0, regular), {k: v.index_select(0, regular) for k, v in joined.items()}, harmonics[1][regular]
+        )
+
+    def forward(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
+        """The correction of some edges.
+
+        Args:
+            edge: e^(P), (E, d). irreps: of every edge: direct sum, edge groups, atom i, atom j and, with messages, u of atom i and of atom j.
+            harmonics: Y_l. All in the same frame, which may be another one for every edge.
+
+        Returns:
+            The direct sum in units of the residual, in these frames.
+        """
         gates = self.gates(edge).split(self.hidden, dim=1)
-        joined: Features = {}
-        for key in {key: None for part in irreps for key in part} | dict.fromkeys((l, (-1) ** l) for l in range(len(harmonics))):
-            parts = [part[key] for part in irreps if key in part]
-            if key[1] == (-1) ** key[0] and key[0] < len(harmonics):
-                parts.append(harmonics[key[0]][:, :, None])
-            joined[key] = torch.cat(parts, dim=2)
+        joined = _join(irreps, harmonics)
         out: Features = {}
         for number, key in enumerate(self.keys):
             out[key] = ((joined[key] @ self.first[number]) * gates[number][:, None]) @ self.second[number]
         if self.scalars is not None:
             out[0, 1] = out[0, 1] + self.scalars(edge)[:, None]
         if self.mixing is not None:
-            regular = torch.nonzero(harmonics[1].square().sum(dim=1) > 1).reshape(-1)  # |Y_1|² is 3, and 0 for an atom with itself
-            mixed = self.mixing(edge[regular], {k: v[regular] for k, v in joined.items()}, harmonics[1][regular])
+            regular = _regular(harmonics)
+            mixed = self.mixing(
+                edge.index_select(0, regular), {k: v.index_select(0, regular) for k, v in joined.items()}, harmonics[1][regular]
+            )
             for key, value in mixed.items():
                 out[key] = (
                     out[key].index_add(0, regular, value)

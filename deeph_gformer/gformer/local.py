@@ -30,10 +30,11 @@ def _natural(key: Key) -> bool:
 class LocalMixing(nn.Module):
     """The formula above, for all edges but those of an atom with itself."""
 
-    def __init__(self, available: Mapping[Key, int], wanted: Mapping[Key, int], width: int, hidden: int) -> None:
+    def __init__(self, available: Mapping[Key, int], wanted: Mapping[Key, int], width: int, hidden: int, start: float = 0.0) -> None:
         """
         Args:
             available, wanted: channels per irrep (l, parity) of input and output. width: d of e^(P). hidden: gated channels per \\|m\\|.
+            start: what all gates are before training.
         """
         super().__init__()
         self.hidden = hidden
@@ -53,7 +54,7 @@ class LocalMixing(nn.Module):
         self.second = nn.ParameterList([nn.Parameter(torch.randn(hidden, b) / hidden**0.5) for _, b in sizes])
         self.gates = fully_connected(width, hidden * len(self.maps), width)
         nn.init.zeros_(self.gates[-1].weight)
-        nn.init.zeros_(self.gates[-1].bias)
+        nn.init.constant_(self.gates[-1].bias, start)
 
     def forward(self, edge: Tensor, features: Features, direction: Tensor) -> Features:
         """Mixed irreps of some edges.

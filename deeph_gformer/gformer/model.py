@@ -14,8 +14,8 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from ..algebra.layout import Layout
-from ..algebra.rotation import spherical_harmonics
+from ..algebra.layout import Features, Layout, rotate
+from ..algebra.rotation import edge_frames, spherical_harmonics
 from ..config import GFormerConfig
 from ..data.graph import Graph
 from ..errors import ModelError
@@ -130,6 +130,7 @@ class GFormer(nn.Module):
                 config.gated_channels,
                 self.sh_lmax,
                 config.mixing,
+                config.messages,
             )
         else:
             self.head = fully_connected(width, self.irreps_out.dim, width)
@@ -204,9 +205,22 @@ class GFormer(nn.Module):
         for group, node1, edge1 in zip(self.groups, split_nodes, split_edges):
             edge_in = torch.cat([edge_invariants(edge1, node1, harmonics, graph.edge_index), own_norms], dim=1)
             node, edge = group(node, edge, node_invariants(node1), edge_in, invariant, graph.edge_index)
+        # from here on in the frame of each edge, where mixing across l needs no further rotation
+        frames = edge_frames(graph.edge_vector, self.sh_lmax)
+        harmonics = [torch.einsum("emn,em->en", d, y) for d, y in zip(frames, harmonics)]
         last = split_nodes[-1]
-        irreps = [own, *split_edges[-2:], {k: v[source] for k, v in last.items()}, {k: v[target] for k, v in last.items()}]
-        return self._units(self.head(edge, irreps, harmonics), graph)
+        irreps = [own, *split_edges[-2:], _rows(last, source), _rows(last, target)]
+        irreps = [rotate(part, frames, to_local=True) for part in irreps]
+        head: GatedHead = self.head
+        if head.messages is not None:
+            rows, sent = head.send(edge, irreps, harmonics)
+            sent = rotate(sent, [d[rows] for d in frames], to_local=False)
+            weight = torch.bincount(source, minlength=graph.nodes).to(edge.dtype).rsqrt()[:, None, None]
+            received = {k: v.index_add(0, source[rows], sent[k]) * weight for k, v in head.messages.empty(graph.nodes, edge).items()}
+            of_i, of_j = head.messages.sizes(received)
+            edge = edge + of_i[source] + of_j[target]
+            irreps += [rotate(_rows(received, index), frames, to_local=True) for index in (source, target)]
+        return self._units(Layout(self.irreps_out).flat(rotate(head(edge, irreps, harmonics), frames, to_local=False)), graph)
 
     def _units(self, value: Tensor, graph: Graph) -> Tensor:
         """From units of the residual's spread to eV."""
@@ -215,3 +229,8 @@ class GFormer(nn.Module):
     def _unit(self, graph: Graph) -> Tensor:
         """(E, D), eV: the residual's spread, on-site and between atoms."""
         return torch.where(graph.self_loop[:, None], self.onsite_scale, self.out_scale)
+
+
+def _rows(features: Features, index: Tensor) -> Features:
+    """Atoms' features at one end of every edge."""
+    return {key: value.index_select(0, index) for key, value in features.items()}

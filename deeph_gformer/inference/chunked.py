@@ -46,7 +46,7 @@ def _bare(graph: Graph, chunk: int) -> Iterator[FinalChunk]:
     """Chunks of a GFormer that stands alone: nothing but their rows."""
     for start in range(0, graph.edges, chunk):
         rows = torch.arange(start, min(start + chunk, graph.edges), device=graph.edge_index.device)
-        yield FinalChunk(rows, {}, (), {}, {}, (), lambda made: torch.zeros(0), lambda: torch.zeros(0))
+        yield FinalChunk(rows, {}, (), {}, {}, (), None, lambda made: torch.zeros(0), lambda: torch.zeros(0))
 
 
 def _sums(
@@ -71,6 +71,10 @@ def _sums(
                 gformer.take_own(final)
         steps.enter("GFormer")
         gformer.encode(stream.nodes if stream is not None and reads else ())
+        if gformer.sends and stream is not None:
+            for final in stream.final(True):
+                gformer.send(final)
+            gformer.gather()
     for final in stream.final(reads) if stream is not None else _bare(mine, work.chunk):
         second = None
         if gformer is not None:

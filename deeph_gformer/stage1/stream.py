@@ -73,7 +73,7 @@ class WholeStream(IrrepStream):
             edges = [layout.split(value[rows]) for layout, value in zip(layouts, out.edge[-2:])] if features else []
             i, j = ({k: v[index] for k, v in atoms.items()} for index in self.graph.edge_index[:, rows])
             harmonics = self._harmonics(rows) if features else []
-            yield FinalChunk(rows, self._own.split(flat), edges, i, j, harmonics, self._own.flat, lambda flat=flat: flat)
+            yield FinalChunk(rows, self._own.split(flat), edges, i, j, harmonics, None, self._own.flat, lambda flat=flat: flat)
 
     def close(self) -> None:
         """See :class:`IrrepStream`."""

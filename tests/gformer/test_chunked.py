@@ -44,7 +44,9 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
             back = value if frames is None else {k: torch.einsum("enm,enc->emc", frames[k[0]], v) for k, v in value.items()}
             return Layout(irreps).flat(back)
 
-        return FinalChunk(rows, split(irreps, f.direct_sum[rows], frames), edges, *ends, harmonics, flat, lambda: f.direct_sum[rows])
+        return FinalChunk(
+            rows, split(irreps, f.direct_sum[rows], frames), edges, *ends, harmonics, frames, flat, lambda: f.direct_sum[rows]
+        )
 
     pieces = torch.randperm(g.edges).split(size)
     for p in range(len(NODE)):
@@ -56,6 +58,10 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
     for rows in pieces:
         chunked.take_own(final(rows))
     chunked.encode(f.node)
+    if chunked.sends:
+        for rows in pieces:
+            chunked.send(final(rows))
+        chunked.gather()
     out = torch.empty(g.edges, irreps.dim)
     for rows in pieces:
         out[rows] = chunked.head(final(rows))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
 import torch
 from e3nn.o3 import Irreps
 
+from deeph_gformer.algebra.layout import Layout
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.algebra.rotation import random_rotation, wigner_blocks
 from deeph_gformer.config import GFormerConfig
@@ -255,13 +257,41 @@ def test_bundle_round_trip(tmp_path: pathlib.Path) -> None:
     assert not any(p.requires_grad for p in again.model.parameters())
 
 
+def test_format_1_has_no_messages(tmp_path: pathlib.Path) -> None:
+    """Bundles from before ``messages`` say nothing of them, and have no weights for them."""
+    made = model("equivariant", messages=0)
+    shake(made)
+    old = dataclasses.replace(make_bundle(tmp_path), model=made.eval())
+    b.save_bundle(tmp_path, old)
+    table = json.loads((tmp_path / b.BUNDLE_FILE).read_text())
+    del table["model"]["messages"]
+    table["format"] = 1
+    (tmp_path / b.BUNDLE_FILE).write_text(json.dumps(table))
+    g = graph()
+    f = features(g)
+    again = b.load_bundle(tmp_path).model
+    assert again.head.messages is None and torch.equal(again(g, f), made(g, f))
+
+
+def test_an_atoms_own_block_learns_from_its_neighbours() -> None:
+    """With features that are zero on self-loops, only messages can give l > 0 there."""
+    g = graph()
+    f = features(g)
+    blind = Irrep1(tuple(v * 0 for v in f.node), tuple(v * ~g.self_loop[:, None] for v in f.edge), f.direct_sum * ~g.self_loop[:, None])
+    for messages, wanted in ((0, False), (4, True)):
+        made = model("equivariant", messages=messages)
+        shake(made)
+        turned = Layout(TARGETS.irreps()).split(made(g, blind)[g.self_loop])
+        assert all(bool(v.abs().max() > 1e-6) is wanted for (l, _), v in turned.items() if l > 0)
+
+
 def test_bad_bundles(tmp_path: pathlib.Path) -> None:
     b.save_bundle(tmp_path, make_bundle(tmp_path))
     table, weights = (tmp_path / b.BUNDLE_FILE).read_text(), (tmp_path / b.WEIGHTS_FILE).read_bytes()
     with pytest.raises(ModelError, match="a GFormer bundle holds"):
         b.load_bundle(tmp_path / "none")
     for text, words in (
-        (table.replace('"format": 1', '"format": 9'), "newer than"),
+        (table.replace('"format": 2', '"format": 9'), "newer than"),
         (table.replace('"width"', '"widht"'), "did you mean 'width'"),
         (table.replace('"width": 16', '"width": 8'), "does not fit"),
         (table.replace('"weights": "', '"weights": "0'), "fingerprint differs"),

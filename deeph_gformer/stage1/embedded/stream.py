@@ -93,7 +93,7 @@ class EmbeddedStream(IrrepStream):
                     ends[side] = {key: part.chunk(2, dim=2)[side] for key, part in both.items()}
                     ends[side].update({key: part[index][:, None] for key, part in scalars.items()})
                 harmonics = self._harmonics(b - a, loops)
-            yield FinalChunk(run.p.order[a:b], own, edges, ends[0], ends[1], harmonics, flat, lambda own=own, flat=flat: flat(own))
+            yield FinalChunk(run.p.order[a:b], own, edges, ends[0], ends[1], harmonics, frames, flat, lambda own=own, flat=flat: flat(own))
 
     def _harmonics(self, rows: int, loops: bool) -> list[Tensor]:
         """Y_l in edge frames: sqrt(2l + 1) at m = 0; zero on self-loops where l > 0."""
