@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, format_key, sort_keys
+from .contiguous import contiguous_datasets
 from .files import atomic_hdf5, atomic_path, read_json, write_json, write_text
 from .structure import Structure
 
@@ -161,48 +162,70 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
     path = pathlib.Path(path)
     factor = 2 if spinful else 1
     with _open(path) as handle:
-        names = list(handle)
+        table = contiguous_datasets(handle, path)
+        names = list(handle) if table is None else table.names
         keys = _parse_keys(names, path, len(structure))
         order = sort_keys(keys)
         keys = keys[order]
         shapes = structure.orbital_counts[keys[:, 3:]] * factor
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-        try:
-            first = h5py.h5d.open(handle.id, names[order[0]].encode()).dtype if names else np.dtype(np.float64)
-        except (KeyError, ValueError, OSError, TypeError) as error:
-            raise DataError(f"{path}: block {names[order[0]]} cannot be read ({str(error).splitlines()[0]})") from None
-        dtype = first if first.kind in "fc" and first.itemsize >= 4 else np.dtype(np.float64)
-        values = np.empty(offsets[-1], dtype=dtype)
-        every = h5py.h5s.ALL
-        for e, (place, shape) in enumerate(zip(order.tolist(), map(tuple, shapes.tolist()))):
-            name = names[place]
-            try:
-                dataset = h5py.h5d.open(handle.id, name.encode())
-                if dataset.shape != shape:
-                    raise DataError(
-                        f"{path}: block {name} has shape {dataset.shape}; the orbitals of its atoms ask for {shape}"
-                        + (" (spin-doubled)" if spinful else "")
-                        + (
-                            ". It fits a spin-doubled matrix: is isspinful wrong in info.json?"
-                            if dataset.shape == (2 * shape[0], 2 * shape[1]) and not spinful
-                            else ""
-                        )
-                    )
-                if e == 0 or dataset.dtype != dtype:
-                    if dataset.dtype.kind not in "fciu":
-                        raise DataError(f"{path}: block {name} holds no numbers ({dataset.dtype})")
-                    if dataset.dtype.kind == "c" and dtype.kind != "c":
-                        dtype = np.result_type(dtype, dataset.dtype)
-                        values = values.astype(dtype)
-                dataset.read(every, every, values[offsets[e] : offsets[e + 1]].reshape(shape))
-            except (KeyError, ValueError, OSError, TypeError) as error:
-                raise DataError(f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})") from None
+        if table is None:
+            values = _read_each(handle, path, [names[n] for n in order], shapes, offsets, spinful)
+        else:
+            wrong = np.flatnonzero((table.shapes[order] != shapes).any(axis=1))
+            if len(wrong):
+                place, wanted = order[wrong[0]], shapes[wrong[0]]
+                _wrong_shape(path, names[place], tuple(table.shapes[place].tolist()), tuple(wanted.tolist()), spinful)
+            values = np.empty(offsets[-1], dtype=table.dtype)
+            for start, stop, place in zip(offsets[:-1].tolist(), offsets[1:].tolist(), order.tolist()):
+                values[start:stop] = table.block(place)
     matrix = BlockMatrix(keys, shapes, values)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         e = int(np.searchsorted(offsets, bad[0], side="right")) - 1
         raise DataError(f"{path}: block {format_key(keys[e])} contains NaN or infinite values ({len(bad)} in the file)")
     return matrix
+
+
+def _wrong_shape(path: pathlib.Path, name: str, found: tuple[int, ...], wanted: tuple[int, int], spinful: bool) -> None:
+    hint = (
+        ". It fits a spin-doubled matrix: is isspinful wrong in info.json?"
+        if found == (2 * wanted[0], 2 * wanted[1]) and not spinful
+        else ""
+    )
+    raise DataError(
+        f"{path}: block {name} has shape {found}; the orbitals of its atoms ask for {wanted}"
+        + (" (spin-doubled)" if spinful else "")
+        + hint
+    )
+
+
+def _read_each(
+    handle: h5py.File, path: pathlib.Path, names: list[str], shapes: NDArray[np.int64], offsets: NDArray[np.int64], spinful: bool
+) -> NDArray[np.number]:
+    """Values of datasets that are stored in any way, one after the other, flat."""
+    dtype, every, usual = np.dtype(np.float64), h5py.h5s.ALL, None
+    values = np.empty(offsets[-1], dtype=dtype)
+    for e, (name, shape) in enumerate(zip(names, map(tuple, shapes.tolist()))):
+        try:
+            dataset = h5py.h5d.open(handle.id, name.encode())
+            if dataset.shape != shape:
+                _wrong_shape(path, name, dataset.shape, shape, spinful)
+            kind = dataset.get_type()
+            if usual is None or not kind.equal(usual):
+                found = dataset.dtype
+                if found.kind not in "fciu":
+                    raise DataError(f"{path}: block {name} holds no numbers ({found})")
+                if usual is None and found.kind in "fc" and found.itemsize >= 4:
+                    dtype, values = found, np.empty(offsets[-1], dtype=found)
+                elif found.kind == "c" and dtype.kind != "c":
+                    dtype = np.result_type(dtype, found)
+                    values = values.astype(dtype)
+                usual = usual or kind
+            dataset.read(every, every, values[offsets[e] : offsets[e + 1]].reshape(shape))
+        except (KeyError, ValueError, OSError, TypeError) as error:
+            raise DataError(f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})") from None
+    return values
 
 
 def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
