@@ -237,8 +237,8 @@ def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
     """
     with atomic_hdf5(path, matrix.values.nbytes + 700 * len(matrix)) as handle:
         kind = h5py.h5t.py_create(matrix.values.dtype, logical=True)
-        every = h5py.h5s.ALL
         spaces = {tuple(shape): h5py.h5s.create_simple(tuple(shape)) for shape in np.unique(matrix.shapes, axis=0).tolist()}
         for key, block in matrix:
-            dataset = h5py.h5d.create(handle.id, format_key(key).encode(), kind, spaces[block.shape])
-            dataset.write(every, every, np.ascontiguousarray(block))
+            space = spaces[block.shape]
+            dataset = h5py.h5d.create(handle.id, format_key(key).encode(), kind, space)
+            dataset.write(space, space, np.ascontiguousarray(block), kind)  # both spaces and the type named: nothing is looked up
