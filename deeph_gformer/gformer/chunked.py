@@ -244,10 +244,9 @@ class ChunkedGFormer:
         """Add what some edges give to their atoms."""
         if self.received is None:
             self.received = self.model.head.messages.empty(self.graph.nodes, self.like)
-        rows, sent = self.model.head.send(*self._final(chunk), chunk.harmonics)
-        sent = _turned(sent, chunk.frames, rows, to_local=False)
+        sent = _turned(self.model.head.send(*self._final(chunk), chunk.harmonics), chunk.frames, to_local=False)
         for key, value in sent.items():
-            self.received[key].index_add_(0, self.graph.edge_index[0, chunk.rows[rows]], value)
+            self.received[key].index_add_(0, self.graph.edge_index[0, chunk.rows], value)
 
     @torch.no_grad()
     def gather(self) -> None:
@@ -272,16 +271,14 @@ class ChunkedGFormer:
         if self.sends:
             for index, size in zip(self.graph.edge_index[:, chunk.rows], self.sizes):
                 edge = edge + size[index]
-                irreps.append(_turned({k: v[index] for k, v in self.received.items()}, chunk.frames, None, to_local=True))
+                irreps.append(_turned({k: v[index] for k, v in self.received.items()}, chunk.frames, to_local=True))
         made = model.head(edge, irreps, chunk.harmonics)
         return chunk.flat({k: v * torch.where(loops[:, None, None], self.unit[1][k], self.unit[0][k]) for k, v in made.items()})
 
 
-def _turned(features: Features, frames: Sequence[Tensor] | None, rows: Tensor | None, to_local: bool) -> Features:
-    """Features between global axes and a chunk's frames; ``rows``: of which of its edges they are."""
-    if frames is None:
-        return features
-    return rotate(features, [(d if rows is None else d[rows]).transpose(1, 2) for d in frames], to_local)
+def _turned(features: Features, frames: Sequence[Tensor] | None, to_local: bool) -> Features:
+    """Features between global axes and a chunk's frames."""
+    return features if frames is None else rotate(features, [d.transpose(1, 2) for d in frames], to_local)
 
 
 class _Attention:

@@ -72,11 +72,6 @@ def invariant_widths(node: Irreps, edge: Irreps) -> tuple[int, int]:
     return node.num_irreps, edge.num_irreps + natural(edge) + 2 * natural(node)
 
 
-def _regular(harmonics: Sequence[Tensor]) -> Tensor:
-    r"""Which edges join two atoms: \|Y_1\|² is 3, and 0 for an atom with itself."""
-    return torch.nonzero(harmonics[1].square().sum(dim=1) > 1).reshape(-1)
-
-
 def _join(irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
     """Channels of all irreps, and the harmonics as one more channel."""
     return merge(*irreps, {(l, (-1) ** l): value[:, :, None] for l, value in enumerate(harmonics)})
@@ -129,18 +124,11 @@ class GatedHead(nn.Module):
             nn.init.zeros_(self.scalars[-1].weight)
             nn.init.zeros_(self.scalars[-1].bias)
 
-    def send(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> tuple[Tensor, Features]:
-        """What edges give to their atoms i; arguments as :meth:`forward`.
-
-        Returns:
-            (n,) which of the edges (those that join two atoms), and their messages in the frames that irreps and harmonics are given in.
-        """
+    def send(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
+        """What edges give to their atoms i (zero on an atom with itself); arguments and frames as those of :meth:`forward`."""
         if self.messages is None:
             raise ModelError("this GFormer sends no messages (model.messages is 0)")
-        regular, joined = _regular(harmonics), _join(irreps, harmonics)
-        return regular, self.messages.send(
-            edge.index_select(0, regular), {k: v.index_select(0, regular) for k, v in joined.items()}, harmonics[1][regular]
-        )
+        return self.messages.mixing(edge, _join(irreps, harmonics), harmonics[1])  # type: ignore[no-any-return]
 
     def forward(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
         """The correction of some edges.
@@ -160,16 +148,8 @@ class GatedHead(nn.Module):
         if self.scalars is not None:
             out[0, 1] = out[0, 1] + self.scalars(edge)[:, None]
         if self.mixing is not None:
-            regular = _regular(harmonics)
-            mixed = self.mixing(
-                edge.index_select(0, regular), {k: v.index_select(0, regular) for k, v in joined.items()}, harmonics[1][regular]
-            )
-            for key, value in mixed.items():
-                out[key] = (
-                    out[key].index_add(0, regular, value)
-                    if key in out
-                    else edge.new_zeros(len(edge), *value.shape[1:]).index_add(0, regular, value)
-                )
+            for key, value in self.mixing(edge, joined, harmonics[1]).items():
+                out[key] = out[key] + value if key in out else value
         for key, channels in self.layout_out.channels.items():
             if key not in out:
                 out[key] = edge.new_zeros(len(edge), 2 * key[0] + 1, channels)

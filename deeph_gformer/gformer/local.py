@@ -28,7 +28,7 @@ def _natural(key: Key) -> bool:
 
 
 class LocalMixing(nn.Module):
-    """The formula above, for all edges but those of an atom with itself."""
+    """The formula above; zero for an atom with itself, which has no axis."""
 
     def __init__(self, available: Mapping[Key, int], wanted: Mapping[Key, int], width: int, hidden: int, start: float = 0.0) -> None:
         """
@@ -66,13 +66,14 @@ class LocalMixing(nn.Module):
         Returns:
             (E, 2 l + 1, C) per wanted key, in the same axes.
         """
+        joins = direction.square().sum(dim=1, keepdim=True) > 0
         frames = direction_frames(direction, max(l for l, _ in (*self.inputs, *self.outputs)))
         local = {}
         for key in self.inputs:
             value = features[key]
             local[key] = value if frames is None else frames[key[0]].transpose(1, 2) @ value
         made: dict[Key, list[Tensor | None]] = {k: [None] * (2 * k[0] + 1) for k in self.outputs}
-        gates = self.gates(edge).split(self.hidden, dim=1)
+        gates = (self.gates(edge) * joins).split(self.hidden, dim=1)
         for (m, inputs, outputs), first, second, gate in zip(self.maps, self.first, self.second, gates):
             x = torch.cat([_components(local[k], k, m) for k in inputs], dim=2)  # (E, 1 or 2, C)
             value = ((x @ first) * gate[:, None]) @ second

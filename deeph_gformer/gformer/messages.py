@@ -20,7 +20,7 @@ __all__ = ["Messages"]
 
 
 class Messages(nn.Module):
-    """The formula above, and what the invariants of the edges learn from |u|."""
+    """``mixing`` makes an edge's message; the rest is the way from u to the edges."""
 
     def __init__(self, available: Mapping[Key, int], keys: Sequence[Key], channels: int, width: int, hidden: int) -> None:
         """
@@ -31,10 +31,6 @@ class Messages(nn.Module):
         self.channels: dict[Key, int] = dict.fromkeys(keys, channels)
         self.mixing = LocalMixing(available, self.channels, width, hidden, start=1.0)
         self.of_i, self.of_j = (nn.Linear(channels * len(keys), width, bias=False) for _ in range(2))
-
-    def send(self, edge: Tensor, features: Features, direction: Tensor) -> Features:
-        """Messages of some edges that join two atoms; arguments and result as those of :meth:`LocalMixing.forward`."""
-        return self.mixing(edge, features, direction)  # type: ignore[no-any-return]
 
     def empty(self, atoms: int, like: Tensor) -> Features:
         """u of atoms without neighbours, (N, 2 l + 1, C) per key."""

@@ -213,10 +213,9 @@ class GFormer(nn.Module):
         irreps = [rotate(part, frames, to_local=True) for part in irreps]
         head: GatedHead = self.head
         if head.messages is not None:
-            rows, sent = head.send(edge, irreps, harmonics)
-            sent = rotate(sent, [d[rows] for d in frames], to_local=False)
+            sent = rotate(head.send(edge, irreps, harmonics), frames, to_local=False)
             weight = torch.bincount(source, minlength=graph.nodes).to(edge.dtype).rsqrt()[:, None, None]
-            received = {k: v.index_add(0, source[rows], sent[k]) * weight for k, v in head.messages.empty(graph.nodes, edge).items()}
+            received = {k: v.index_add(0, source, sent[k]) * weight for k, v in head.messages.empty(graph.nodes, edge).items()}
             of_i, of_j = head.messages.sizes(received)
             edge = edge + of_i[source] + of_j[target]
             irreps += [rotate(_rows(received, index), frames, to_local=True) for index in (source, target)]

@@ -92,8 +92,10 @@ class _Need:
         self.edges = graph.edges / ranks.size * max(features, end)
         self.blocks = 2 * vector * edges  # the matrices that are returned
         self.all = max(self.edges, 1.5 * self.blocks)
-        self.node = graph.nodes * (10 * widest + 12 * width) * item
-        self.chunk = (20 * widest + 16 * width) * item + 6 * vector
+        messages = getattr(gformer.head, "messages", None) if gformer is not None else None
+        sent = 0 if messages is None else sum((2 * l + 1) * channels for (l, _), channels in messages.channels.items())
+        self.node = graph.nodes * (10 * widest + 12 * width + 3 * sent) * item
+        self.chunk = (20 * widest + 16 * width + 8 * sent) * item + 6 * vector
 
 
 def plan_work(
