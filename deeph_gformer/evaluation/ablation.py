@@ -276,13 +276,16 @@ class _Ablation:
             sets[TEST] = (self.config.data.preprocessed, {"splits": self.folder / SPLIT_FILE})
         sets.update({name: (str(folder), {}) for name, folder in self.config.tests.items()})
         for name, (folder, options) in sets.items():
-            stamp = {"preprocessed": folder, "rotations": self.config.rotations, "structures": len(self.tests.get(name, ()))}
+            stamp = {
+                "preprocessed": folder,
+                "rotations": self.config.rotations,
+                "structures": len(self.tests.get(name, ())),
+                "gauge": self.config.data.gauge,
+            }
             if known.get(name, {}).get("of") != stamp:
                 print(f"{run_name(kind, seed, self.config)}: evaluating {name}", flush=True)
-                known[name] = {
-                    "of": stamp,
-                    "result": evaluate(model, folder, edges=self.config.data.edges, rotations=self.config.rotations, **options),
-                }
+                options.update(edges=self.config.data.edges, rotations=self.config.rotations, gauge=self.config.data.gauge)
+                known[name] = {"of": stamp, "result": evaluate(model, folder, **options)}
                 write_json(path, known)
         return {"setting": kind, "seed": seed, **info, "tests": {name: known[name]["result"] for name in sets}}
 

@@ -168,8 +168,12 @@ def write_tables(
     sizes = {n: len(reference["tests"][n]["structures"]) for n in names}
     label = SETTINGS[reference["setting"]].label
     notes = [f"cha.s and cha.b: the structure and the block worst for {label}; training/s: of all stages that were trained here"]
-    if config.data.gauge == "standard":
-        notes.append("trained in the gauge H - μS: compare the column without μS")
+    for n in names:
+        if config.data.gauge == "standard":
+            of = reference["tests"][n]["errors"]
+            notes.append(
+                f"{n}: trained in the gauge H - μS; all errors are " + ("without μS" if of != "raw" else "raw, as overlaps.h5 is missing")
+            )
     text = _text(rows, names, sizes, notes)
     table = {
         "deeph_gformer": __version__,

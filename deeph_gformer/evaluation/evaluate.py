@@ -30,6 +30,7 @@ def evaluate(
     edges: EdgeMode = "auto",
     frames: int = 1,
     rotations: int = 1,
+    gauge: str | None = None,
     plots: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Compare stage 1 and both stages with DFT.
@@ -37,12 +38,12 @@ def evaluate(
     Args:
         model: see :func:`deeph_gformer.load`. preprocessed: folder with structures that have ``hamiltonians.h5``.
         splits: split file; only ``split`` is evaluated. edges, frames: as for refine. rotations: for the equivariance error; 0: none.
-        plots: folder for figures and their data.
+        gauge: ``standard``: errors without μS, μ = <ΔH,S>/<S,S> of each structure, where every structure has ``overlaps.h5``; ``raw``: as they are;
+            None: as the GFormer was trained. plots: folder for figures and their data.
 
     Returns:
-        ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance": {...}}``, units in key names. ``gauge_free_*``
-        are the errors after removing μS with μ = <ΔH,S>/<S,S> of each structure, where ``overlaps.h5`` is there; ``places`` (see :mod:`.places`)
-        are such errors for a model in the gauge H - μS.
+        ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance": {...}}``, units in key names. ``errors`` says
+        which errors these are, ``raw`` or ``without μS``; ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see :mod:`.places`.
 
     Raises:
         ConfigError: the split is empty. DataError, ModelError: see the readers.
@@ -50,32 +51,33 @@ def evaluate(
     folders = read_splits(splits, preprocessed)[split] if splits else find_structures(preprocessed, ("hamiltonian",))
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
+    gauge = gauge or (model.bundle.gauge if model.bundle else "raw")
+    have_s = [matrix_path(folder, "overlap").is_file() for folder in folders]
+    without = gauge == "standard" and all(have_s)
     records, errors, predictions, places = [], [], [], PlaceErrors()
-    gauge = model.bundle.gauge if model.bundle else "raw"
     spinful = model.targets.basis.spinful
-    for folder in folders:
+    for folder, has_s in zip(folders, have_s):
         prediction = model.predict(folder, edges, frames=frames)
         truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
-        types = prediction.graph.node_type.numpy()
-        error = structure_errors(folder.resolve().name, truth, prediction.stage1, prediction.hamiltonian, model.targets, types)
+        name, types = folder.resolve().name, prediction.graph.node_type.numpy()
+        kinds = {"raw": prediction, **({"gauge_free": _gauge_free(folder, prediction, truth, spinful)} if has_s else {})}
+        both = {k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types) for k, p in kinds.items()}
+        chosen = "gauge_free" if without else "raw"
+        error = both[chosen]
         record: dict[str, Any] = {
-            "name": error.name,
+            "name": name,
             "atoms": len(prediction.structure),
             "edges": len(prediction.edges.keys),
             "stage1_mae_meV": error.stage1_meV,
             "refined_mae_meV": error.refined_meV,
             "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan"),
         }
-        pair = [prediction.stage1, prediction.hamiltonian]
-        free = _gauge_free(folder, prediction, truth, model) if matrix_path(folder, "overlap").is_file() else None
-        if free is not None:
-            without = structure_errors("", truth, *free, model.targets, types)
-            record.update(gauge_free_stage1_mae_meV=without.stage1_meV, gauge_free_refined_mae_meV=without.refined_meV)
-            pair = list(free) if gauge == "standard" else pair
-        places.add(prediction.structure, truth, pair)
+        for kind, value in both.items():
+            record.update({f"{kind}_stage1_mae_meV": value.stage1_meV, f"{kind}_refined_mae_meV": value.refined_meV})
         records.append(record)
         errors.append(error)
-        predictions.append((prediction, truth))
+        predictions.append((kinds[chosen], truth))
+        places.add(prediction.structure, truth, (kinds[chosen].stage1, kinds[chosen].hamiltonian))
     blocks = block_errors(errors)
     names = model.targets.to_json()
     result: dict[str, Any] = {
@@ -84,12 +86,13 @@ def evaluate(
         "edges": edges,
         "frames": frames,
         "gauge": gauge,
+        "errors": "without μS" if without else "raw",
         "places": places.table(),
         "blocks": [
             {"target": names[c], "stage1_mae_meV": float(blocks[0, c]), "refined_mae_meV": float(blocks[1, c])} for c in range(len(names))
         ],
     }
-    for key in ("gauge_free_stage1_mae_meV", "gauge_free_refined_mae_meV"):
+    for key in (f"{kind}_{stage}_mae_meV" for kind in ("raw", "gauge_free") for stage in ("stage1", "refined")):
         if all(key in r for r in records):
             result["total"][key] = float(np.mean([r[key] for r in records]))
     if rotations:
@@ -103,17 +106,14 @@ def evaluate(
     return result
 
 
-def _gauge_free(
-    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, model: HamiltonianModel
-) -> tuple[BlockMatrix, BlockMatrix] | None:
-    """Stage 1 and refined with the μ of DFT instead of their own; None where S does not cover the blocks."""
-    structure, spinful = prediction.structure, model.targets.basis.spinful
-    overlap = read_matrix(folder, "overlap", structure)
+def _gauge_free(folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, spinful: bool) -> Prediction:
+    """The prediction with the μ of DFT instead of its own; blocks of S that H lacks are left out."""
+    overlap = read_matrix(folder, "overlap", prediction.structure)
+    there = [match_keys(overlap.keys, other.keys) >= 0 for other in (truth, prediction.hamiltonian)]
+    overlap = overlap.select(np.flatnonzero(there[0] & there[1]))
     doubled = spin_double(overlap) if spinful else overlap
-    if any((match_keys(overlap.keys, other.keys) < 0).any() for other in (truth, prediction.hamiltonian)):
-        return None
     shift = gauge_shift(truth, overlap, spinful)
     first, both = (
         subtract_overlap(h, doubled, gauge_shift(h, overlap, spinful) - shift) for h in (prediction.stage1, prediction.hamiltonian)
     )
-    return first, both
+    return prediction._replace(stage1=first, hamiltonian=both)

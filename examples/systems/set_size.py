@@ -19,10 +19,7 @@ import matplotlib.pyplot as plt
 
 def errors(path: pathlib.Path) -> tuple[float, float]:
     """MAE_all of stage 1 and refined, meV."""
-    result = json.loads(path.read_text())
-    total = result["total"]
-    if result["gauge"] == "standard":
-        return total["gauge_free_stage1_mae_meV"], total["gauge_free_refined_mae_meV"]
+    total = json.loads(path.read_text())["total"]
     return total["stage1"]["mae_all_meV"], total["refined"]["mae_all_meV"]
 
 

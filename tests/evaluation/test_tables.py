@@ -9,16 +9,36 @@ import pytest
 from deeph_gformer.evaluation.tables import evaluation_table
 
 
-@pytest.mark.parametrize("gauge,shown,better", [("raw", ("80.0000", "79.0000"), "2 of 2"), ("standard", ("5.0000", "6.0000"), "1 of 2")])
-def test_errors_are_shown_in_the_gauge_of_the_training(gauge: str, shown: tuple[str, str], better: str) -> None:
-    errors = {"mae_all_meV": 1.0, "mae_challenging_structure_meV": 1.0, "mae_challenging_block_meV": 1.0, "mae_elements_meV": 1.0}
+@pytest.mark.parametrize(
+    ("gauge", "errors", "said", "other"),
+    [
+        ("raw", "raw", "", "without μS"),
+        ("standard", "without μS", "all errors are without μS", "with μS"),
+        ("standard", "raw", "overlaps.h5 is missing", "without μS"),
+    ],
+)
+def test_the_table_says_which_errors_these_are(gauge: str, errors: str, said: str, other: str) -> None:
+    means = {"mae_all_meV": 1.0, "mae_challenging_structure_meV": 1.0, "mae_challenging_block_meV": 1.0, "mae_elements_meV": 1.0}
     records: list[dict[str, Any]] = [
-        {"stage1_mae_meV": 80.0, "refined_mae_meV": 79.0, "gauge_free_stage1_mae_meV": 5.0, "gauge_free_refined_mae_meV": 6.0},
-        {"stage1_mae_meV": 70.0, "refined_mae_meV": 69.0, "gauge_free_stage1_mae_meV": 5.0, "gauge_free_refined_mae_meV": 3.0},
+        {"stage1_mae_meV": 5.0, "refined_mae_meV": 6.0},
+        {"stage1_mae_meV": 5.0, "refined_mae_meV": 3.0},
     ]
-    total = {"stage1": errors, "refined": errors, "structures": 2, "challenging_structure": "0", "challenging_block": {}}
-    total.update(gauge_free_stage1_mae_meV=5.0, gauge_free_refined_mae_meV=4.5)
+    total: dict[str, Any] = {"stage1": means, "refined": means, "structures": 2, "challenging_structure": "0", "challenging_block": {}}
+    for kind, value in (("raw", 7.0), ("gauge_free", 8.0)):
+        total.update({f"{kind}_stage1_mae_meV": value, f"{kind}_refined_mae_meV": value / 2})
+    place = {"place": "on-site", "share_of_elements": 0.25, "mean_abs_hamiltonian_meV": 10.0, "stage1_mae_meV": 4.0, "refined_mae_meV": 1.0}
     text = evaluation_table(
-        {"gauge": gauge, "structures": [{"name": str(n), "atoms": 3, **r} for n, r in enumerate(records)], "total": total}
+        {
+            "gauge": gauge,
+            "errors": errors,
+            "structures": [{"name": str(n), "atoms": 3, **r} for n, r in enumerate(records)],
+            "total": total,
+            "places": [place],
+        }
     )
-    assert text.splitlines()[2].split()[2:4] == list(shown) and f"{better} structures better" in text
+    lines = text.splitlines()
+    assert lines[2].split()[2:4] == ["5.0000", "6.0000"] and "1 of 2 structures better" in text and said in text
+    assert next(line for line in lines if line.startswith(f"MAE_all^H {other} ")).split()[3] == (
+        "7.0000" if other == "with μS" else "8.0000"
+    )
+    assert next(line for line in lines if line.startswith("on-site")).split()[1:] == ["25.0", "%", "10.0", "4.0000", "1.0000", "0.250"]
