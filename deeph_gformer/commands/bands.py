@@ -115,7 +115,8 @@ def _run_bands(args: argparse.Namespace) -> int:
     found: list[tuple[str, Bands, Style]] = []
     level: FermiLevel | None = None
     for problem, style in problems:
-        level = fermi_of(args, problem, level, required=args.fermi != "auto")
+        if not found or level is not None:  # all relative to their own Fermi level, or all absolute
+            level = fermi_of(args, problem, level, required=args.fermi != "auto", others=[other for other, _ in problems])
         bands = band_structure(
             problem,
             path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,9 +117,14 @@ def load_problem(
 
 
 def fermi_of(
-    args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | None = None, spectrum: Any = None, required: bool = True
+    args: argparse.Namespace,
+    problem: BlochProblem,
+    known: FermiLevel | None = None,
+    spectrum: Any = None,
+    required: bool = True,
+    others: Sequence[BlochProblem] = (),
 ) -> FermiLevel | None:
-    """The Fermi level that the options ask for; ``known`` lends its number of electrons."""
+    """The Fermi level that the options ask for; ``known`` lends its number of electrons, and so does the info.json of ``others`` of equal composition."""
     from ..bands import FermiLevel, fermi_level
     from ..bands.bandstructure import DENSE_LIMIT
     from ..bands.fermi import electron_number, parse_valence
@@ -143,6 +149,12 @@ def fermi_of(
         electrons, source = known.electrons, known.electrons_source
     if electrons is None and valence is None and args.bundle is not None:
         electrons, source = electrons_of_bundle(args.bundle, problem.structure), f"as in the training set of {args.bundle}"
+    if electrons is None and valence is None and electron_number(problem.structure) is None:
+        for other in others:
+            number = electron_number(other.structure)
+            if number is not None and sorted(other.structure.numbers) == sorted(problem.structure.numbers):
+                electrons, source = number[0], f"{number[1]} of {other.label}"
+                break
     try:
         if problem.size > DENSE_LIMIT and spectrum is None:
             from ..bands.sparse import fermi_level_by_inertia

@@ -20,15 +20,24 @@ from .tables import text_table
 
 __all__ = ["write_tables", "metrics_of"]
 
-#: Key, heading, LaTeX heading, number format.
-COLUMNS = (
-    ("mae_all_meV", "MAE_all^H", r"MAE$_{all}^H$", ".4f"),
-    ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
-    ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"),
-    ("gauge_free_mae_all_meV", "MAE_all^H without μS", r"MAE$_{all}^H$, $\mu S$ removed", ".4f"),
-    ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"),
-    ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"),
-)
+Column = tuple[str, str, str, str]  # key, heading, LaTeX heading, number format
+
+
+def columns(gauge: str) -> list[Column]:
+    """Columns of the tables; beside errors in the gauge of the training stand those of the other kind."""
+    other: Column = (
+        ("raw_mae_all_meV", "MAE_all^H with μS", r"MAE$_{all}^H$ with $\mu S$", ".4f")
+        if gauge == "standard"
+        else ("gauge_free_mae_all_meV", "MAE_all^H without μS", r"MAE$_{all}^H$, $\mu S$ removed", ".4f")
+    )
+    return [
+        ("mae_all_meV", "MAE_all^H", r"MAE$_{all}^H$", ".4f"),
+        ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
+        ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"),
+        other,
+        ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"),
+        ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"),
+    ]
 
 
 def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, float | None]:
@@ -47,6 +56,7 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
         "mae_all_meV": total["refined"]["mae_all_meV"],
         "mae_challenging_structure_meV": own["refined_mae_meV"],
         "mae_challenging_block_meV": result["blocks"][int(np.nanargmax(blocks))]["refined_mae_meV"],
+        "raw_mae_all_meV": total.get("raw_refined_mae_meV"),
         "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"),
         "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
         "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)),
@@ -82,9 +92,9 @@ def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[
     return list(rows.values())
 
 
-def _cells(row: dict[str, Any], name: str) -> list[str]:
+def _cells(row: dict[str, Any], name: str, shown: Sequence[Column]) -> list[str]:
     metrics = row["tests"][name]
-    cells = ["-" if metrics[key] is None else format(metrics[key], form) for key, _, _, form in COLUMNS]
+    cells = ["-" if metrics[key] is None else format(metrics[key], form) for key, _, _, form in shown]
     if "mae_all_spread_meV" in metrics:
         cells[0] += f" ± {metrics['mae_all_spread_meV']:.4f}"
     return cells
@@ -94,12 +104,12 @@ def _time(row: dict[str, Any]) -> str:
     return f"{row['training_seconds']:.0f}" if row["training_seconds"] else "-"
 
 
-def _latex(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
-    head = " & ".join(["Method", *(c[2] for _ in names for c in COLUMNS), "parameters", "training/s"])
-    groups = " & ".join(["", *(rf"\multicolumn{{{len(COLUMNS)}}}{{c}}{{{n.replace('_', ' ')}}}" for n in names), "", ""])
-    lines = [r"\begin{tabular}{l" + "r" * (len(COLUMNS) * len(names) + 2) + "}", r"\hline", groups + r" \\", head + r" \\", r"\hline"]
+def _latex(rows: list[dict[str, Any]], names: Sequence[str], shown: Sequence[Column]) -> str:
+    head = " & ".join(["Method", *(c[2] for _ in names for c in shown), "parameters", "training/s"])
+    groups = " & ".join(["", *(rf"\multicolumn{{{len(shown)}}}{{c}}{{{n.replace('_', ' ')}}}" for n in names), "", ""])
+    lines = [r"\begin{tabular}{l" + "r" * (len(shown) * len(names) + 2) + "}", r"\hline", groups + r" \\", head + r" \\", r"\hline"]
     for row in rows:
-        cells = [c.replace("±", r"$\pm$") for n in names for c in _cells(row, n)]
+        cells = [c.replace("±", r"$\pm$") for n in names for c in _cells(row, n, shown)]
         lines.append(" & ".join([SETTINGS[row["setting"]].latex, *cells, f"{row['parameters']:,}", _time(row)]) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
 
@@ -126,27 +136,27 @@ def _csv(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _markdown(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int]) -> str:
+def _markdown(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int], shown: Sequence[Column]) -> str:
     parts = []
     for n in names:
-        head = ["method", *(c[1] for c in COLUMNS), "parameters", "training / s"]
+        head = ["method", *(c[1] for c in shown), "parameters", "training / s"]
         lines = [
             f"### {n} ({sizes[n]} structures; errors in meV)\n",
             "| " + " | ".join(head) + " |",
             "|---" + "|--:" * (len(head) - 1) + "|",
         ]
-        lines += ["| " + " | ".join([row["label"], *_cells(row, n), f"{row['parameters']:,}", _time(row)]) + " |" for row in rows]
+        lines += ["| " + " | ".join([row["label"], *_cells(row, n, shown), f"{row['parameters']:,}", _time(row)]) + " |" for row in rows]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _text(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int], notes: Sequence[str]) -> str:
+def _text(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int], notes: Sequence[str], shown: Sequence[Column]) -> str:
     parts = []
     for n in names:
-        body = [[row["label"], *_cells(row, n), f"{row['parameters']:,}", _time(row)] for row in rows]
+        body = [[row["label"], *_cells(row, n, shown), f"{row['parameters']:,}", _time(row)] for row in rows]
         parts.append(
             f"{n}: {sizes[n]} structures, errors in meV\n"
-            + text_table(["method", *(c[1] for c in COLUMNS), "parameters", "training/s"], body)
+            + text_table(["method", *(c[1] for c in shown), "parameters", "training/s"], body)
         )
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
@@ -174,7 +184,8 @@ def write_tables(
             notes.append(
                 f"{n}: trained in the gauge H - μS; all errors are " + ("without μS" if of != "raw" else "raw, as overlaps.h5 is missing")
             )
-    text = _text(rows, names, sizes, notes)
+    shown = columns(config.data.gauge)
+    text = _text(rows, names, sizes, notes, shown)
     table = {
         "deeph_gformer": __version__,
         "reference": reference["setting"],
@@ -186,7 +197,12 @@ def write_tables(
         "results": list(results),
     }
     write_json(folder / "table.json", _finite(table))
-    files = {"table.txt": text, "table.md": _markdown(rows, names, sizes), "table.tex": _latex(rows, names), "table.csv": _csv(rows, names)}
+    files = {
+        "table.txt": text,
+        "table.md": _markdown(rows, names, sizes, shown),
+        "table.tex": _latex(rows, names, shown),
+        "table.csv": _csv(rows, names),
+    }
     for name, content in files.items():
         write_text(folder / name, content)
     print("\n" + text + f"\ntables: {folder}/table.{{txt,md,tex,csv,json}}", flush=True)

@@ -155,6 +155,42 @@ def test_unknown_electrons_give_absolute_energies_with_a_note(folder: pathlib.Pa
     assert main(["fermi", str(folder)]) == 2
 
 
+def test_a_prediction_that_knows_its_electrons_lends_them(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``refine`` writes ``occupation``; DFT, which has no Fermi level here, and stage 1 are counted with it and all zeros agree."""
+    refined = tmp_path / "refined"
+    refined.mkdir()
+    for file in folder.iterdir():
+        if file.name != "hamiltonians.h5":
+            (refined / file.name).write_bytes(file.read_bytes())
+    info = json.loads((folder / "info.json").read_text())
+    del info["fermi_level"]
+    (folder / "info.json").write_text(json.dumps(info))
+    (refined / "info.json").write_text(json.dumps({**info, "occupation": 2}))
+    words = [
+        "bands",
+        str(folder),
+        "--stage1",
+        str(folder),
+        "--refined",
+        str(refined),
+        "--mesh",
+        "6x6x1",
+        "--npoints",
+        "20",
+        "--json",
+        "all.json",
+        "-o",
+        "x.png",
+    ]
+    assert main(words) == 0
+    assert "occupation in info.json of refined" in capsys.readouterr().out
+    data = json.loads(pathlib.Path("all.json").read_text())
+    assert [b["fermi_eV"] for b in data["bands"]] == pytest.approx([0.0, 0.05, 0.05], abs=1e-9)
+    assert all(e["shift_meV"] == pytest.approx(0.0, abs=1e-6) for e in data["errors"].values())
+
+
 def test_no_hamiltonian(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "hamiltonians.h5").unlink()
     (folder / "hamiltonians_pred.h5").unlink()
