@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -149,12 +150,13 @@ def fermi_of(
         electrons, source = known.electrons, known.electrons_source
     if electrons is None and valence is None and args.bundle is not None:
         electrons, source = electrons_of_bundle(args.bundle, problem.structure), f"as in the training set of {args.bundle}"
+    lent = None
     if electrons is None and valence is None and electron_number(problem.structure) is None:
-        for other in others:
-            number = electron_number(other.structure)
-            if number is not None and sorted(other.structure.numbers) == sorted(problem.structure.numbers):
-                electrons, source = number[0], f"{number[1]} of {other.label}"
-                break
+        numbers = ((electron_number(other.structure), other) for other in others)
+        same = sorted(problem.structure.numbers)
+        lent = next(((n[0], f"{n[1]} of {other.label}") for n, other in numbers if n and sorted(other.structure.numbers) == same), None)
+        if lent and (problem.predicted or problem.size > DENSE_LIMIT or info_fermi_eV(problem.structure) is None):
+            (electrons, source), lent = lent, None  # DFT's own count goes first where there is one
     try:
         if problem.size > DENSE_LIMIT and spectrum is None:
             from ..bands.sparse import fermi_level_by_inertia
@@ -179,6 +181,8 @@ def fermi_of(
             processes=args.processes,
         )
     except GFormerError as error:
+        if lent:
+            return fermi_of(args, problem, FermiLevel(math.nan, "", *lent), spectrum, required)
         if required or args.electrons is not None or valence is not None:
             raise
         say(f"no Fermi level, energies are absolute: {error}")
