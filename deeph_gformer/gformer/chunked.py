@@ -20,9 +20,9 @@ from ..data.stream import EdgeChunk, FinalChunk, Work
 from ..errors import ConfigError
 from .attention import NeighbourAttention
 from .block import EncoderGroup
-from .gated import GatedHead, node_invariants, norms, saturated
+from .gated import GatedHead, node_invariants, saturated
 from .invariants import find_triplets
-from .layers import gaussian_basis
+from .layers import gaussian_basis, norms
 from .model import FeatureScale, GFormer
 
 __all__ = ["ChunkedGFormer", "atom_spans"]

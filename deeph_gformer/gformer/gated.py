@@ -4,7 +4,8 @@ r"""``arch: equivariant`` (ours): invariants drive the Transformer, its output g
 
 x collects, per irrep, stage 1's own prediction (saturated, in units of the residual), its edge features, those of both atoms, and the
 harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
-invariants only: scalars, norms, and projections on the edge axis. Gates alone keep every irrep to itself; :mod:`.local` adds mixing across l.
+invariants only: scalars, norms, and projections on the edge axis. Gates alone keep every irrep to itself; :mod:`.local` adds mixing across l,
+:mod:`.messages` irreps that atoms gather from their edges first.
 """
 
 from __future__ import annotations
@@ -17,22 +18,11 @@ from torch import Tensor, nn
 
 from ..algebra.layout import Features, Key, Layout, merge
 from ..errors import ModelError
-from .layers import fully_connected
+from .layers import fully_connected, norms
 from .local import LocalMixing
 from .messages import Messages
 
-__all__ = ["norms", "saturated", "node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
-
-
-def norms(features: Features) -> list[Tensor]:
-    """Per key (rows, channels): 0e as it is, |0o|, and the rms over m of l > 0."""
-    out = []
-    for (l, p), value in features.items():
-        if l == 0:
-            out.append(value[:, 0] if p == 1 else value[:, 0].abs())
-        else:
-            out.append((value.square().mean(dim=1) + 1e-6).sqrt())
-    return out
+__all__ = ["saturated", "node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
 
 
 def saturated(features: Features) -> Features:

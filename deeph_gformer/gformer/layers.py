@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fully_connected", "gaussian_basis", "PairLinear"]
+from ..algebra.layout import Features
+
+__all__ = ["fully_connected", "gaussian_basis", "norms", "PairLinear"]
 
 
 def fully_connected(width_in: int, width_out: int, hidden: int | None = None) -> nn.Sequential:
@@ -25,6 +27,17 @@ def gaussian_basis(length: Tensor, stop: float, count: int) -> Tensor:
     """
     centres = torch.linspace(0.0, stop, count, dtype=length.dtype, device=length.device)
     return torch.exp(-0.5 * ((length[:, None] - centres) / (centres[1] - centres[0])) ** 2)
+
+
+def norms(features: Features) -> list[Tensor]:
+    """Per key (rows, channels): 0e as it is, |0o|, and the rms over m of l > 0."""
+    out = []
+    for (l, p), value in features.items():
+        if l == 0:
+            out.append(value[:, 0] if p == 1 else value[:, 0].abs())
+        else:
+            out.append((value.square().mean(dim=1) + 1e-6).sqrt())
+    return out
 
 
 class PairLinear(nn.Module):

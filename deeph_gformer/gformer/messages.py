@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..algebra.layout import Features, Key
+from .layers import norms
 from .local import LocalMixing
 
 __all__ = ["Messages"]
@@ -38,7 +39,5 @@ class Messages(nn.Module):
 
     def sizes(self, received: Features) -> tuple[Tensor, Tensor]:
         """What |u| adds to e^(P) of an atom's edges, as atom i and as atom j, (N, d) each."""
-        from .gated import norms
-
         size = torch.cat(norms(received), dim=1)
         return self.of_i(size), self.of_j(size)

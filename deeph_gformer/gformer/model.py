@@ -21,9 +21,9 @@ from ..data.graph import Graph
 from ..errors import ModelError
 from .block import EncoderGroup
 from .embedding import Embedding
-from .gated import GatedHead, edge_invariants, invariant_widths, node_invariants, norms, saturated
+from .gated import GatedHead, edge_invariants, invariant_widths, node_invariants, saturated
 from .invariants import InvariantFeature, Triplets, find_triplets
-from .layers import fully_connected
+from .layers import fully_connected, norms
 
 __all__ = ["GFormer", "FeatureScale", "Irrep1"]
 
