@@ -15,7 +15,7 @@ from ..io.blocks import BlockMatrix, match_keys
 from ..io.folder import find_structures, matrix_path, read_matrix
 from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
-from .metrics import block_errors, structure_errors, summarise
+from .metrics import StructureErrors, block_errors, structure_errors, summarise
 from .places import PlaceErrors
 
 __all__ = ["evaluate"]
@@ -64,17 +64,7 @@ def evaluate(
         both = {k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types) for k, p in kinds.items()}
         chosen = "gauge_free" if without else "raw"
         error = both[chosen]
-        record: dict[str, Any] = {
-            "name": name,
-            "atoms": len(prediction.structure),
-            "edges": len(prediction.edges.keys),
-            "stage1_mae_meV": error.stage1_meV,
-            "refined_mae_meV": error.refined_meV,
-            "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan"),
-        }
-        for kind, value in both.items():
-            record.update({f"{kind}_stage1_mae_meV": value.stage1_meV, f"{kind}_refined_mae_meV": value.refined_meV})
-        records.append(record)
+        records.append(_record(prediction, error, both))
         errors.append(error)
         predictions.append((kinds[chosen], truth))
         places.add(prediction.structure, truth, (kinds[chosen].stage1, kinds[chosen].hamiltonian))
@@ -104,6 +94,21 @@ def evaluate(
 
         result["plots"] = [str(p) for p in write_plots(pathlib.Path(plots), model, errors, predictions)]
     return result
+
+
+def _record(prediction: Prediction, error: StructureErrors, kinds: dict[str, StructureErrors]) -> dict[str, Any]:
+    """What the result says of one structure; ``error`` is the one of ``kinds`` that counts."""
+    record: dict[str, Any] = {
+        "name": error.name,
+        "atoms": len(prediction.structure),
+        "edges": len(prediction.edges.keys),
+        "stage1_mae_meV": error.stage1_meV,
+        "refined_mae_meV": error.refined_meV,
+        "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan"),
+    }
+    for kind, value in kinds.items():
+        record.update({f"{kind}_stage1_mae_meV": value.stage1_meV, f"{kind}_refined_mae_meV": value.refined_meV})
+    return record
 
 
 def _gauge_free(folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, spinful: bool) -> Prediction:
