@@ -169,7 +169,7 @@ def _compare_eigenvalues(args: argparse.Namespace, reference: BlochProblem, prob
     found, level = [], None
     for one in (reference, problem):
         spectrum = mesh_spectrum(one, args.mesh, s_threshold=args.s_threshold, processes=args.processes, progress=progress)
-        level = fermi_of(args, one, level, spectrum)
+        level = fermi_of(args, one, level, spectrum, others=(reference, problem))
         print(f"{one.label}: Fermi level {level.energy_eV:.4f} eV, {level.source}")
         found.append(mesh_bands(spectrum, level, one.label))
     error = compare_bands(found[0], found[1], args.window)

@@ -214,7 +214,7 @@ class GFormer(nn.Module):
         head: GatedHead = self.head
         if head.messages is not None:
             sent = rotate(head.send(edge, irreps, harmonics), frames, to_local=False)
-            weight = torch.bincount(source, minlength=graph.nodes).to(edge.dtype).rsqrt()[:, None, None]
+            weight = torch.bincount(source, minlength=graph.nodes).clamp(min=1).to(edge.dtype).rsqrt()[:, None, None]
             received = {k: v.index_add(0, source, sent[k]) * weight for k, v in head.messages.empty(graph.nodes, edge).items()}
             of_i, of_j = head.messages.sizes(received)
             edge = edge + of_i[source] + of_j[target]
