@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
@@ -42,53 +43,86 @@ def identity_overlap(structure: Structure) -> BlockMatrix:
     return BlockMatrix.from_blocks(keys, [np.eye(n) for n in structure.orbital_counts])
 
 
+def _unique_cells(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct rows of (E, 3), and the (E,) number of each row among them; by integer codes, faster than sorting rows."""
+    low = cells.min(axis=0)
+    span = cells.max(axis=0) - low + 1
+    code = ((cells[:, 0] - low[0]) * span[1] + cells[:, 1] - low[1]) * span[2] + cells[:, 2] - low[2]
+    _, index, inverse = np.unique(code, return_index=True, return_inverse=True)
+    return cells[index], inverse.reshape(-1)
+
+
+def _bloch_sums(matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], spin: int, doubled: bool) -> list[_BlochSum]:
+    """The sums of matrices with the same keys and shapes, their pattern worked out once.
+
+    Args:
+        matrices: H(R), S(R). counts: (N,), orbitals of each atom, spinless. spin: factor of the result. doubled: expand spinless matrices to kron(I2, M).
+    """
+    matrix, sizes, copies = matrices[0], counts * spin, (spin if doubled else 1)
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    keys = matrix.keys
+    cells, cell = _unique_cells(keys[:, :3])
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(axis=1)  # canonical order: blocks of one atom pair follow each other
+    start = np.flatnonzero(new)
+    pair = np.cumsum(new) - 1  # (E,) atom pair of each block
+    images = np.diff(np.concatenate([start, [len(keys)]]))  # (P,) blocks of each pair
+    image = np.arange(len(keys)) - start[pair]  # (E,) number of a block among those of its pair
+    i, j = keys[new, 3], keys[new, 4]  # (P,)
+    columns = matrix.shapes[new, 1]
+    length = np.bincount(i, weights=columns, minlength=len(counts)).astype(np.int64)
+    before = np.cumsum(columns) - columns  # (P,) columns of earlier pairs, then of earlier pairs of the same atom i
+    before -= np.concatenate([[0], np.cumsum(length)])[i]
+    indptr = np.concatenate([[0], np.cumsum(np.repeat(length, sizes))]).astype(np.int64)
+    kind = np.int32 if indptr[-1] < 2**31 and len(matrix.values) * copies < 2**31 else np.int64
+    indices, terms = np.zeros(indptr[-1], dtype=kind), np.ones(indptr[-1] + 1, dtype=kind)
+    terms[0] = 0  # terms: where the terms of each number start
+    parts = []
+    for groups in zip(*(m.groups() for m in matrices)):
+        block, (rows, cols) = groups[0][0], groups[0][1].shape[1:]
+        p = pair[block]
+        for c in range(copies):
+            line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)  # (E', rows)
+            place = ((indptr[line] + before[p][:, None])[:, :, None] + np.arange(cols)).astype(kind)
+            indices[place] = (first[j[p]] + c * counts[j[p]])[:, None, None].astype(kind) + np.arange(cols, dtype=kind)
+            if len(start) < len(keys):
+                terms[1:][place] = images[p][:, None, None]
+            parts.append((block, place, [array for _, array in groups]))
+    np.cumsum(terms, out=terms)
+    numbers = [np.empty(terms[-1], dtype=np.result_type(m.values.dtype, np.float64)) for m in matrices]
+    of_cell = np.empty(terms[-1], dtype=np.int32)
+    for block, place, arrays in parts:
+        if len(start) < len(keys):
+            place = terms[place] + image[block][:, None, None].astype(kind)
+        of_cell[place] = cell[block].astype(np.int32)[:, None, None]
+        for target, array in zip(numbers, arrays):
+            target[place] = array
+    shape = (len(indices), len(cells))
+    return [_BlochSum(int(first[-1]), cells, indptr.astype(kind), indices, sp.csr_matrix((n, of_cell, terms), shape=shape)) for n in numbers]
+
+
+@dataclasses.dataclass(frozen=True)
 class _BlochSum:
-    """The sparsity pattern of sum_R w(R) M(R), worked out once, and the sum itself for any weights.
+    """sum_R w(R) M(R) for any weights.
 
     Every stored number of the result is a sum over cells R, so all of them together are one sparse matrix (numbers x cells) times the weights.
 
     Attributes:
-        cells: (C, 3), the cells R that occur.
+        n: rows of the result. cells: (C, 3), the cells R that occur. indptr, indices: pattern of the result. terms: (numbers, C).
     """
 
-    def __init__(self, matrix: BlockMatrix, counts: NDArray[np.int64], spin: int, doubled: bool) -> None:
-        """Args: ``matrix``; orbitals of each atom, spinless; spin factor of the result; whether to expand a spinless matrix to kron(I2, M)."""
-        sizes = counts * spin
-        self.n = int(sizes.sum())
-        first = np.concatenate([[0], np.cumsum(sizes)])
-        keys, copies = matrix.keys, (spin if doubled else 1)
-        self.cells, cell = np.unique(keys[:, :3], axis=0, return_inverse=True)
-        new = np.ones(len(keys), dtype=bool)
-        new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(axis=1)  # canonical order: blocks of one atom pair follow each other
-        pair = np.cumsum(new) - 1  # (E,) atom pair of each block
-        i, j = keys[new, 3], keys[new, 4]  # (P,)
-        columns = matrix.shapes[new, 1]
-        length = np.bincount(i, weights=columns, minlength=len(counts)).astype(np.int64)
-        before = np.cumsum(columns) - columns  # (P,) columns of earlier pairs, then of earlier pairs of the same atom i
-        before -= np.concatenate([[0], np.cumsum(length)])[i]
-        indptr = np.concatenate([[0], np.cumsum(np.repeat(length, sizes))]).astype(np.int64)
-        kind = np.int32 if indptr[-1] < 2**31 and len(matrix.values) * copies < 2**31 else np.int64
-        self.indptr, self.indices = indptr.astype(kind), np.zeros(indptr[-1], dtype=kind)
-        places, cells, values = [], [], []
-        for block, array in matrix.groups():
-            rows, cols = array.shape[1:]
-            p = pair[block]
-            for c in range(copies):
-                line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)  # (E', rows)
-                place = (indptr[line][:, :, None] + before[p][:, None, None] + np.arange(cols)).astype(kind)
-                self.indices[place] = (first[j[p]] + c * counts[j[p]])[:, None, None] + np.arange(cols)
-                places.append(place.ravel())
-                cells.append(np.repeat(cell.reshape(-1)[block].astype(np.int32), rows * cols))
-                values.append(array.ravel().astype(np.result_type(array.dtype, np.float64)))
-        shape = (len(self.indices), len(self.cells))
-        self._terms = sp.coo_matrix((np.concatenate(values), (np.concatenate(places), np.concatenate(cells))), shape=shape).tocsr()
+    n: int
+    cells: NDArray[np.int64]
+    indptr: NDArray[np.integer]
+    indices: NDArray[np.integer]
+    terms: sp.csr_matrix
 
     def csr(self, weights: NDArray[np.number]) -> sp.csr_matrix:
         """(n, n) CSR of sum_R weights(R) M(R); weights (C,), of :attr:`cells`."""
-        if np.iscomplexobj(weights) and not np.iscomplexobj(self._terms.data):
-            data = np.ascontiguousarray(self._terms @ np.stack([weights.real, weights.imag], axis=1)).view(np.complex128)[:, 0]
+        if np.iscomplexobj(weights) and not np.iscomplexobj(self.terms.data):
+            data = np.ascontiguousarray(self.terms @ np.stack([weights.real, weights.imag], axis=1)).view(np.complex128)[:, 0]
         else:
-            data = self._terms @ weights
+            data = self.terms @ weights
         result = sp.csr_matrix((data, self.indices, self.indptr), shape=(self.n, self.n))
         result.has_sorted_indices = True
         return result
@@ -216,8 +250,11 @@ class BlochProblem:
 
     @functools.cached_property
     def _sums(self) -> tuple[_BlochSum, _BlochSum]:
-        counts = self.structure.orbital_counts
-        return _BlochSum(self.h, counts, self.spin, False), _BlochSum(self.s, counts, self.spin, self.spin == 2)
+        h, s, counts = self.h, self.s, self.structure.orbital_counts
+        if self.spin == 1 and np.array_equal(h.keys, s.keys):
+            both = _bloch_sums((h, s), counts, 1, False)
+            return both[0], both[1]
+        return _bloch_sums((h,), counts, self.spin, False)[0], _bloch_sums((s,), counts, self.spin, self.spin == 2)[0]
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_sums", "_elimination_plan")}

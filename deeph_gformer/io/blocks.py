@@ -110,6 +110,11 @@ class BlockMatrix:
         return np.concatenate([[0], np.cumsum(self.shapes[:, 0] * self.shapes[:, 1])]).astype(np.int64)
 
     @functools.cached_property
+    def uniform(self) -> bool:
+        """Whether all blocks have one shape, so that ``values`` is one array (E, rows, columns)."""
+        return len(self) > 0 and bool(self.shapes[0].all() and (self.shapes == self.shapes[0]).all())
+
+    @functools.cached_property
     def partner(self) -> NDArray[np.int64]:
         """(E,), index of the block (-R, j, i) of each (R, i, j), -1 where there is none."""
         return match_keys(reverse_keys(self.keys), self.keys)
@@ -119,7 +124,10 @@ class BlockMatrix:
         return self.values[self.offsets[e] : self.offsets[e + 1]].reshape(self.shapes[e])
 
     def groups(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.number]]]:
-        """Blocks of equal shape together: (indices (n,), array (n, rows, columns)); lets numpy work without a loop over blocks."""
+        """Blocks of equal shape together: (indices (n,), array (n, rows, columns), not to be written to); no loop over blocks in Python."""
+        if self.uniform:
+            yield np.arange(len(self)), self.values.reshape(-1, *self.shapes[0])
+            return
         kinds, which = np.unique(self.shapes, axis=0, return_inverse=True)
         which = which.reshape(-1)
         for kind, (rows, columns) in enumerate(kinds):
@@ -131,6 +139,9 @@ class BlockMatrix:
         """The same keys with the values of ``groups`` (as :meth:`groups` yields them)."""
         values = np.zeros(len(self.values), dtype=dtype or self.values.dtype)
         for index, array in groups:
+            if self.uniform:
+                values.reshape(-1, *self.shapes[0])[index] = array
+                continue
             place = self.offsets[index][:, None] + np.arange(array.shape[1] * array.shape[2])
             values[place] = array.reshape(len(index), -1)
         return dataclasses.replace(self, values=values)
@@ -143,6 +154,10 @@ class BlockMatrix:
         """The blocks of ``index`` (n,), put into canonical order."""
         index = np.asarray(index, dtype=np.int64)
         index = index[sort_keys(self.keys[index])]
+        if len(index) == len(self) and (index == np.arange(len(self))).all():
+            return self
+        if self.uniform:
+            return BlockMatrix(self.keys[index], self.shapes[index], self.values.reshape(len(self), -1)[index].reshape(-1))
         lengths = self.offsets[index + 1] - self.offsets[index]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         place = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + np.repeat(self.offsets[index], lengths)

@@ -189,6 +189,9 @@ def _reorder(matrix: BlockMatrix, structure: Structure, spinful: bool, inverse: 
     for code in np.unique(pair):
         row, column = orders[code // len(kinds)], orders[code % len(kinds)]
         flat = (row[:, None] * len(column) + column[None, :]).reshape(-1)
+        if len(kinds) == 1:
+            np.take(matrix.values.reshape(-1, len(flat)), flat, axis=1, out=values.reshape(-1, len(flat)), mode="clip")
+            continue
         start = matrix.offsets[np.flatnonzero(pair == code)][:, None]
         values[start + np.arange(len(flat))] = matrix.values[start + flat]
     return BlockMatrix(matrix.keys, matrix.shapes, values)
