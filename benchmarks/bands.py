@@ -113,6 +113,8 @@ def watch(times: dict[str, list[float]], counts: dict[str, int]) -> None:
         (sparse, "shift_invert_lanczos", "lanczos"),
         (sparse, "polish", "polish"),
         (sparse, "count_below", "count"),
+        (sparse, "chance_of_missing", "random check"),
+        (sparse, "contraction", "refinement test"),
     ):
         real = getattr(module, name)
 
@@ -149,7 +151,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         times,
         "sparse",
         lambda: sparse.solve_sparse(
-            h, s, sigma, options.states, problem=problem, check=not options.no_check, precision=options.precision, engine=options.engine
+            h, s, sigma, options.states, problem=problem, check=options.check, precision=options.precision, engine=options.engine
         ),
     )
     facts |= {"solver": name, "complete": solution.complete, "failure": solution.failure, "first_band": solution.first}
@@ -231,7 +233,7 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=50)
     parser.add_argument("--precision", default="auto", choices=("auto", "single", "double"))
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--no-check", action="store_true", help="do not count eigenvalues")
+    parser.add_argument("--check", default="auto", choices=("auto", "count", "random", "none"), help="how to show that no state was missed")
     parser.add_argument(
         "--dense", type=int, default=DENSE_ORBITALS, metavar="N", help="compare with dense LAPACK and sisl up to N orbitals"
     )

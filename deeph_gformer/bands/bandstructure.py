@@ -16,7 +16,7 @@ from .fermi import FermiLevel
 from .kpath import KPath, find_path
 from .projection import mulliken_weights, parse_projections, spin_expectation
 from .result import Bands
-from .solve import ILL_CONDITIONED, Solution, map_kpoints, solve_dense, solve_torch
+from .solve import ILL_CONDITIONED, Check, Solution, map_kpoints, solve_dense, solve_torch
 
 __all__ = ["band_structure", "choose_solver", "DENSE_LIMIT"]
 
@@ -38,7 +38,7 @@ class _Task:
     s_threshold: float | None
     device: str | None
     engine: str
-    check: bool
+    check: Check
 
 
 @dataclasses.dataclass
@@ -107,7 +107,7 @@ def band_structure(
     processes: int = 1,
     device: str | None = None,
     engine: str = "auto",
-    check: bool = True,
+    check: Check = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Bands:
     """Bands along a path.
@@ -120,7 +120,8 @@ def band_structure(
         fermi: the Fermi level; a plain number is taken as given. Needed for the sparse solver, ``window`` and ``nbands``.
         projections: fat bands, e.g. "Mo-d,S-p". spin: also <sigma> (spin-orbit coupling only).
         s_threshold: project out the null space of an ill-conditioned S (dense). processes: k-points in parallel. device: torch device for dense eigenvalues.
-        engine: sparse factorisation, see :mod:`~.sparse`. check: count eigenvalues by Sylvester's law, so that a window is known to be complete.
+        engine: sparse factorisation, see :mod:`~.sparse`. check: how the sparse solver shows that it
+            missed no state: 'count' (Sylvester's law, two more factorisations), 'random' (cheap, leaves a chance of 1e-9), 'none', or by size.
         progress: called with (done, all).
 
     Raises:

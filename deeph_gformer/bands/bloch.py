@@ -98,7 +98,9 @@ def _bloch_sums(matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], sp
         for target, array in zip(numbers, arrays):
             target[place] = array
     shape = (len(indices), len(cells))
-    return [_BlochSum(int(first[-1]), cells, indptr.astype(kind), indices, sp.csr_matrix((n, of_cell, terms), shape=shape)) for n in numbers]
+    return [
+        _BlochSum(int(first[-1]), cells, indptr.astype(kind), indices, sp.csr_matrix((n, of_cell, terms), shape=shape)) for n in numbers
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -154,7 +154,7 @@ def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[
     if one.first_band is None or two.first_band is None:
         name = one.label if one.first_band is None else two.label
         raise ConfigError(
-            f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands cannot be told apart; run without --no-check"
+            f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands cannot be told apart; run with --check auto"
         )
     low = max(one.first_band, two.first_band)
     high = min(one.first_band + one.energies_eV.shape[1], two.first_band + two.energies_eV.shape[1])

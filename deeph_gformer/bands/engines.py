@@ -15,12 +15,12 @@ from .bloch import BlochProblem
 from .dissection import Plan, dissect, make_plan
 from .frontal import FrontalFactor
 
-__all__ = ["Factor", "Precision", "factorize", "elimination_plan", "count_below"]
+__all__ = ["Factor", "Precision", "contraction", "factorize", "elimination_plan", "count_below"]
 
 Precision = Literal["auto", "double", "single"]
 SINGLE_FROM = 4000
 """Rows from which single precision is tried first; below, nothing is gained."""
-_CONTRACTION = 0.1
+CONTRACTION = 0.1
 """Largest accepted factor by which one step of refinement must shrink a residual."""
 
 
@@ -131,18 +131,23 @@ def prefers_single(h: sp.csr_matrix, engine: str, precision: Precision) -> bool:
     return engine in ("auto", "frontal") and (precision == "single" or (precision == "auto" and h.shape[0] >= SINGLE_FROM))
 
 
-def refines(factor: Factor, matrix: sp.csr_matrix, steps: int = 3, columns: int = 4) -> bool:
-    """Whether iterative refinement with an approximate factor converges, tried on random right-hand sides.
-
-    Then the factor's inertia is that of the matrix A: the factor is exact for some A + E, refinement multiplies residuals by E (A + E)^-1, and where all
-    eigenvalues of that are smaller than 1, A + t E is singular for no t from 0 to 1, so no eigenvalue changes sign on the way.
-    """
+def contraction(factor: Factor, matrix: sp.csr_matrix, steps: int = 3, columns: int = 4) -> float:
+    """By how much a step of iterative refinement with an approximate factor shrinks a residual, tried on random right-hand sides; inf for NaN."""
     residual = np.random.default_rng(1).standard_normal((matrix.shape[0], columns)).astype(matrix.dtype)
     for _ in range(steps):
         new = residual - matrix @ factor.solve(residual)
         ratio = np.linalg.norm(new, axis=0) / np.linalg.norm(residual, axis=0)
         residual = new / np.linalg.norm(new, axis=0)
-    return bool(np.isfinite(ratio).all() and ratio.max() < _CONTRACTION)
+    return float(ratio.max()) if np.isfinite(ratio).all() else np.inf
+
+
+def refines(factor: Factor, matrix: sp.csr_matrix) -> bool:
+    """Whether iterative refinement with an approximate factor converges (:func:`contraction`).
+
+    Then the factor's inertia is that of the matrix A: the factor is exact for some A + E, refinement multiplies residuals by E (A + E)^-1, and where all
+    eigenvalues of that are smaller than 1, A + t E is singular for no t from 0 to 1, so no eigenvalue changes sign on the way.
+    """
+    return contraction(factor, matrix) < CONTRACTION
 
 
 def count_below(

@@ -6,6 +6,7 @@ one; blocks make it matrix-matrix work and catch degenerate levels together. (K.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from .product import RowParts
 
-__all__ = ["polish", "shift_invert_lanczos"]
+__all__ = ["chance_of_missing", "polish", "shift_invert_lanczos"]
 
 _TOLERANCE = 1e-11
 """Accepted norm of (OP - theta) x relative to theta; the eigenvalue's own error is its square."""
@@ -136,3 +137,77 @@ def polish(
             break
         vectors = vectors - solve(residual)
     return energies, vectors, good
+
+
+def chance_of_missing(
+    solve: Callable[[NDArray[np.number]], NDArray[np.number]],
+    s: sp.csr_matrix,
+    found: NDArray[np.number],
+    reach: float,
+    *,
+    accuracy: float = 0.0,
+    target: float = 1e-9,
+    width: int = 6,
+    max_steps: int = 60,
+    seed: int = 1,
+) -> tuple[float, bool]:
+    """Upper bound on the probability that a state within ``reach`` of sigma is not among those found: block Lanczos from random vectors without them.
+
+    Let theta be the largest |1 / (E - sigma)| of a missing state, v that state, theta >= t = 1 / reach, and mu < t the largest |Ritz value| after k steps
+    from w. A Chebyshev polynomial in the Rayleigh quotient (as in Y. Saad, SIAM J. Numer. Anal. 17, 687 (1980)) then gives
+    |v† S w| <= |w| ((t + mu) / (t - mu))^(1/2) / T_(k-1)(1 + 2 (t - mu) / (t + mu)), with |w|² = w† S w. For w = (H - sigma S)^-1 g and normally distributed g,
+    v† S w is normally distributed with a variance of at least t² / |S|, so such a small value has a known small probability. The columns of a block are
+    independent: the bound is that of the worst of them to the power of their number.
+
+    Args:
+        solve: applies (H - sigma S)^-1 to (n, b). s: (n, n) positive definite. found: (n, M) states, orthonormal in S. reach: eV.
+        accuracy: relative error of ``solve``, by which t is lowered. target: stop where the bound is below. width: columns. max_steps: blocks.
+
+    Returns:
+        The bound, and whether a state was met that is not among those found.
+    """
+    n, metric = s.shape[0], RowParts(s)
+    limit = (1 - accuracy) / reach
+    s_norm = float(np.abs(s).sum(axis=1).max())
+    s_found = metric @ found
+    rng, width = np.random.default_rng(seed), max(1, min(width, (n - found.shape[1]) // 4))
+
+    def without_found(x: NDArray[np.number]) -> NDArray[np.number]:
+        for _ in range(2):
+            x = x - found @ (s_found.conj().T @ x)
+        return x
+
+    start = rng.standard_normal((n, width))
+    if np.iscomplexobj(found):
+        start = start + 1j * rng.standard_normal((n, width))
+    w = without_found(solve(start.astype(found.dtype)))
+    length = float(np.sqrt(np.einsum("ij,ij->j", w.conj(), metric @ w).real).max())
+    q, sq, _ = _orthonormal(w, metric)
+    basis, s_basis, projections = [q], [sq], []
+    for step in range(1, max_steps + 1):
+        w = without_found(solve(sq))
+        rows = [np.zeros((b.shape[1], q.shape[1]), dtype=w.dtype) for b in basis]
+        for _ in range(2):
+            for row, b, sb in zip(rows, basis, s_basis):
+                part = sb.conj().T @ w
+                w = w - b @ part
+                row += part
+        projections.append(np.concatenate(rows))
+        size = len(projections[-1])
+        t, place = np.zeros((size, size), dtype=w.dtype), 0
+        for column in projections:  # upper triangle of blocks; the rest by symmetry
+            t[: len(column), place : place + column.shape[1]] = column
+            t[place : place + column.shape[1], : len(column)] = column.conj().T
+            place += column.shape[1]
+        mu = float(np.abs(np.linalg.eigvalsh((t + t.conj().T) / 2)).max())
+        if not mu < limit:
+            return 1.0, bool(mu > (1 + accuracy) / reach)
+        bend = (step - 1) * math.acosh(1 + 2 * (limit - mu) / (limit + mu))
+        small = math.sqrt((limit + mu) / (limit - mu)) / math.cosh(min(bend, 700.0))
+        chance = min(1.0, math.sqrt(2 / math.pi) * small * length * math.sqrt(s_norm) / limit) ** width
+        q, sq, _ = _orthonormal(w, metric)
+        if chance <= target or not q.shape[1]:
+            break
+        basis.append(q)
+        s_basis.append(sq)
+    return chance, False

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError, MissingDependencyError
 from .bloch import BlochProblem
 
-__all__ = ["Solution", "solve_dense", "solve_torch", "map_kpoints", "ILL_CONDITIONED"]
+__all__ = ["Check", "Solution", "solve_dense", "solve_torch", "map_kpoints", "ILL_CONDITIONED"]
 
 ILL_CONDITIONED = 1e-5
 """Eigenvalues of S(k) below this are reported: they amplify errors of H by their inverse."""
+Check = Literal["auto", "count", "random", "none"]
+"""How the sparse solver shows that it missed no state: two counts (Sylvester's law), a search from random vectors, or, 'auto', one of them by size."""
 T = TypeVar("T")
 
 

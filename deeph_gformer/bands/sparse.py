@@ -1,12 +1,16 @@
-"""Eigenvalues around an energy by shift-invert Lanczos with a real sparse factorisation, and a count that proves them complete.
+"""Eigenvalues around an energy by shift-invert Lanczos with a real sparse factorisation, and proofs that they are complete.
 
 Sylvester's law of inertia: H - sigma S = L D L† has as many negative pivots as there are eigenvalues of H c = E S c below sigma (S positive definite).
-Two counts at energies between found states say how many must lie between; a Lanczos run that missed one is caught.
+Two counts at energies between found states say how many must lie between; a Lanczos run that missed one is caught. They cost two more factorisations. For
+large matrices a second Lanczos run from random vectors, with the found states projected out, is much cheaper: what it does not meet is not there, but for a
+probability that it knows (:func:`~.lanczos.chance_of_missing`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from typing import get_args
 
 import numpy as np
 import scipy.linalg
@@ -15,13 +19,18 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .bloch import BlochProblem
-from .engines import Factor, Precision, count_below, factorize, prefers_single, refines, shifted
+from .engines import CONTRACTION, Factor, Precision, contraction, count_below, factorize, prefers_single, shifted
 from .fermi import FermiLevel
-from .lanczos import polish, shift_invert_lanczos
+from .lanczos import chance_of_missing, polish, shift_invert_lanczos
 from .loading import info_fermi_eV
-from .solve import Solution
+from .solve import Check, Solution
 
 __all__ = ["solve_sparse", "states_below", "fermi_level_by_inertia"]
+
+COUNT_LIMIT = 20000
+"""Rows up to which 'auto' counts eigenvalues; above, the two factorisations would take longer than all the rest."""
+CHANCE = 1e-9
+"""Accepted probability of having missed a state, where random vectors look for one."""
 
 RESIDUAL_EV = 1e-6
 """Largest accepted |H c - E S c| of a converged state."""
@@ -76,23 +85,37 @@ def _cut(energies: NDArray[np.float64], sigma: float, nbands: int) -> tuple[int,
     return low, high, float(padded[low + 1] + padded[low]) / 2, float(padded[high + 1] + padded[high]) / 2
 
 
+@dataclasses.dataclass
+class _Near:
+    """States nearest sigma: ``below`` of all states are below sigma (None where unknown); ``accuracy``: relative error of the factor's solutions."""
+
+    energies: NDArray[np.float64]
+    vectors: NDArray[np.number]
+    failure: str
+    below: int | None
+    engine: str
+    factor: Factor | None
+    accuracy: float = 0.0
+
+
 def _states_near(
     h: sp.csr_matrix, s: sp.csr_matrix, sigma: float, count: int, problem: BlochProblem, engine: str, precision: Precision
-) -> tuple[NDArray[np.float64], NDArray[np.number], str, int | None, str]:
-    """``count`` states nearest sigma: (energies, vectors, failure, states below sigma, engine). Single precision first where it pays and works."""
+) -> _Near:
+    """``count`` states nearest sigma. Single precision first where it pays and works."""
     if prefers_single(h, engine, precision):
         factor, name = factorize(h, s, sigma, problem, engine, single=True)
         kind, good = np.result_type(h.dtype, s.dtype), 0
-        if refines(factor, shifted(h, s, sigma)):
+        shrinks = contraction(factor, shifted(h, s, sigma))
+        if shrinks < CONTRACTION:
             _, vectors, good = shift_invert_lanczos(factor.solve, s, count, kind, tolerance=_ROUGH)
         if good == count:
             energies, vectors, converged = polish(factor.solve, h, s, vectors, sigma, 2 * _SPARE - 2, _ACCURACY_EV)
             if converged and len(energies) == count:
-                return energies, vectors, "", factor.negative, name + ", polished in double"
+                return _Near(energies, vectors, "", factor.negative, name + ", polished in double", factor, shrinks)
         del factor
     factor, name = factorize(h, s, sigma, problem, engine)
     energies, vectors, failure = _lanczos(h, s, count, factor)
-    return energies, vectors, failure, factor.negative, name
+    return _Near(energies, vectors, failure, factor.negative, name, factor)
 
 
 def solve_sparse(
@@ -104,42 +127,58 @@ def solve_sparse(
     problem: BlochProblem,
     window: tuple[float, float] | None = None,
     engine: str = "auto",
-    check: bool = True,
+    check: Check = "auto",
     precision: Precision = "auto",
     where: str = "",
 ) -> tuple[Solution, str]:
     """States around ``sigma``, or all in ``window``, of one k-point.
 
     Args:
-        h, s: H(k), S(k), Hermitian CSR. sigma: eV. nbands: how many (without a window). window: (low, high) eV, absolute.
-        problem: gives atoms and positions for the elimination order. engine: see :func:`~.engines.factorize`. check: count eigenvalues (two more factorisations).
+        h, s: H(k), S(k), Hermitian CSR. sigma: eV. nbands: how many (without a window). window: (low, high) eV, absolute; its states are counted first.
+        problem: gives atoms and positions for the elimination order. engine: see :func:`~.engines.factorize`.
+        check: whether and how to show that no state was missed.
         precision: of the factorisation; 'auto' tries single for large matrices, and double where that does not converge.
 
     Returns:
-        The solution (``complete`` None where not counted) and a sentence naming the engine.
+        The solution (``complete`` None where not checked) and a sentence naming the engine and the check.
 
     Raises:
-        ConfigError: too many states for a sparse solver. What :func:`~.engines.factorize` raises.
+        ConfigError: too many states for a sparse solver, unknown check. What :func:`~.engines.factorize` raises.
     """
     n = h.shape[0]
+    if check not in get_args(Check):
+        raise ConfigError(f"check '{check}' is unknown; there are {', '.join(get_args(Check))}")
     if window is not None:
         return _solve_window(h, s, window, problem, engine, precision, where)
     if nbands + 2 * _SPARE >= n - 1:
         raise ConfigError(
             f"{where}: {nbands} of {n} bands asked from the sparse solver, which finds a few around the Fermi level; use --solver dense"
         )
-    energies, vectors, failure, below, name = _states_near(h, s, sigma, nbands + 2 * _SPARE, problem, engine, precision)
-    if failure or len(energies) < nbands:
-        return Solution(np.zeros(0), None, None, False, failure=failure or "too few states found"), name
-    low, high, bottom, top = _cut(energies, sigma, nbands)
-    kept, kept_vectors = energies[low:high], vectors[:, low:high]
-    if not check:
-        first = None if below is None else below - int((kept < sigma).sum())
-        return Solution(kept, kept_vectors, first, None), name + ", completeness not checked"
+    near = _states_near(h, s, sigma, nbands + 2 * _SPARE, problem, engine, precision)
+    if near.failure or len(near.energies) < nbands:
+        return Solution(np.zeros(0), None, None, False, failure=near.failure or "too few states found"), near.engine
+    low, high, bottom, top = _cut(near.energies, sigma, nbands)
+    kept, kept_vectors = near.energies[low:high], near.vectors[:, low:high]
+    first = None if near.below is None else near.below - int((kept < sigma).sum())
+    if check == "none":
+        return Solution(kept, kept_vectors, first, None), near.engine + ", completeness not checked"
+    if check == "random" or (check == "auto" and n > COUNT_LIMIT):
+        assert near.factor is not None
+        reach = max(abs(bottom - sigma), abs(top - sigma))
+        chance, met = chance_of_missing(near.factor.solve, s, near.vectors, reach, accuracy=near.accuracy, target=CHANCE)
+        if chance <= CHANCE:
+            return Solution(kept, kept_vectors, first, True), f"{near.engine}, complete but for a chance of {chance:.0e}"
+        if met:
+            return Solution(kept, kept_vectors, first, False), near.engine + ", random vectors met a state that was missed"
+        if check == "random":
+            return Solution(
+                kept, kept_vectors, first, None
+            ), f"{near.engine}, completeness not shown (chance of a missed state: {chance:.0e})"
+    near.factor = None  # gives its memory back
     counts = [count_below(h, s, energy, problem, engine, precision)[0] for energy in (bottom, top)]
     if counts[0] is None or counts[1] is None:
-        return Solution(kept, kept_vectors, None, None), name + ", which cannot count eigenvalues here"
-    return Solution(kept, kept_vectors, counts[0], counts[1] - counts[0] == high - low), name + ", eigenvalues counted"
+        return Solution(kept, kept_vectors, None, None), near.engine + ", which cannot count eigenvalues here"
+    return Solution(kept, kept_vectors, counts[0], counts[1] - counts[0] == high - low), near.engine + ", eigenvalues counted"
 
 
 def _solve_window(
@@ -167,11 +206,12 @@ def _solve_window(
             f"{where}: {wanted} states lie in the window of {window[1] - window[0]:g} eV, too many for the sparse solver; narrow --window or use --solver dense"
         )
     sigma = (window[0] + window[1]) / 2
-    energies, vectors, failure, _, name = _states_near(h, s, sigma, wanted + 2 * _SPARE, problem, engine, precision)
-    if failure:
-        return Solution(np.zeros(0), None, None, False, failure=failure), name
-    inside = (energies > window[0]) & (energies <= window[1])
-    return Solution(energies[inside], vectors[:, inside], ends[0], int(inside.sum()) == wanted), name + ", eigenvalues counted"
+    near = _states_near(h, s, sigma, wanted + 2 * _SPARE, problem, engine, precision)
+    if near.failure:
+        return Solution(np.zeros(0), None, None, False, failure=near.failure), near.engine
+    inside = (near.energies > window[0]) & (near.energies <= window[1])
+    complete = int(inside.sum()) == wanted
+    return Solution(near.energies[inside], near.vectors[:, inside], ends[0], complete), near.engine + ", eigenvalues counted"
 
 
 def fermi_level_by_inertia(
@@ -218,7 +258,7 @@ def fermi_level_by_inertia(
     for number in (8, 40, 200):
         if number + 2 * _SPARE >= problem.size - 1 or (len(lower) and len(upper)):
             break
-        found, _ = solve_sparse(h, s, here, number, problem=problem, engine=engine, check=False)
+        found, _ = solve_sparse(h, s, here, number, problem=problem, engine=engine, check="none")
         lower, upper = found.energies[found.energies <= here], found.energies[found.energies > here]
     level = float(lower[-1] + upper[0]) / 2 if len(lower) and len(upper) else here
     return FermiLevel(

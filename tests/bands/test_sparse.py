@@ -12,6 +12,7 @@ from deeph_gformer.bands import BlochProblem, engines, frontal, sparse
 from deeph_gformer.bands.dissection import dissect, minimum_cover
 from deeph_gformer.bands.engines import count_below, elimination_plan, factorize, refines
 from deeph_gformer.bands.frontal import FrontalFactor
+from deeph_gformer.bands.lanczos import chance_of_missing
 from deeph_gformer.bands.product import RowParts, thread_count
 from deeph_gformer.errors import ConfigError, MissingDependencyError
 from deeph_gformer.io import BlockMatrix
@@ -211,8 +212,44 @@ def test_a_missed_state_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         return theta[keep], x[:, keep], good
 
     monkeypatch.setattr(sparse, "shift_invert_lanczos", forgetful)
-    found, _ = sparse.solve_sparse(h, s, 0.0, 12, problem=problem)
-    assert found.complete is False
+    for check in ("count", "random"):
+        found, _ = sparse.solve_sparse(h, s, 0.0, 12, problem=problem, check=check)
+        assert found.complete is False
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("k", [(0.0, 0.0, 0.0), (0.1, 0.3, 0.0)])
+def test_random_check_shows_completeness_and_knows_the_band_numbers(k: tuple[float, ...], precision: str) -> None:
+    problem = ribbon(225)
+    h, s = problem.sparse_at(k)
+    every = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
+    found, name = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, check="random", precision=precision)
+    assert found.complete is True and "but for a chance of" in name
+    assert np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+
+
+def test_chance_of_missing_is_a_bound() -> None:
+    """Runs too short to see the state that is missing: how often it hides must not exceed the bounds that are given."""
+    n = 400
+    rng = np.random.default_rng(4)
+    energies = np.sort(rng.uniform(-1, 1, n))
+    u = 0.3 * rng.standard_normal((n, n)) / np.sqrt(n) + np.eye(n)  # states c with c† S c = 1
+    inverse = np.linalg.inv(u)
+    s = sp.csr_matrix(inverse.T @ inverse)
+    near = np.argsort(np.abs(energies))[:60]
+    found, reach = u[:, np.delete(near, 29)], abs(energies[near[30]])
+
+    def solve(b: np.ndarray) -> np.ndarray:
+        return u @ ((u.T @ b) / energies[:, None])
+
+    for steps, least in ((3, 30), (4, 10)):
+        runs = [chance_of_missing(solve, s, found, reach, width=1, max_steps=steps, target=0.0, seed=i) for i in range(300)]
+        hidden = np.array([chance for chance, met in runs if not met])
+        assert len(hidden) >= least  # else this shows nothing
+        assert all((hidden < level).sum() <= 300 * level for level in (0.01, 0.03, 0.1, 0.3))
+    chance, met = chance_of_missing(solve, s, u[:, near], reach)
+    assert chance < 1e-9 and not met
+    assert chance_of_missing(solve, s, found, reach)[1]
 
 
 def test_incomplete_and_unconverged_points_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +268,7 @@ def test_incomplete_and_unconverged_points_are_not_joined(monkeypatch: pytest.Mo
     assert any("1 of " in note and "did not converge and are not drawn" in note for note in found.notes)
     bad = int(np.flatnonzero(~found.complete)[0])
     assert np.isnan(found.energies_eV[bad]).all() and all(bad not in run for _, run in found.lines())
-    unchecked = bands.band_structure(problem, "GX", 4, "sparse", nbands=10, fermi=0.0, check=False)
+    unchecked = bands.band_structure(problem, "GX", 4, "sparse", nbands=10, fermi=0.0, check="none")
     assert not unchecked.drawable.any() and any("not checked" in n for n in unchecked.notes)
 
 
