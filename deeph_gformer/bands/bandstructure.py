@@ -197,6 +197,8 @@ def _assemble(problem: BlochProblem, path: KPath, points: list[_Point], level: F
         )
     if unchecked:
         notes.append(f"{unchecked} of {len(path)} k-points were not checked for completeness: drawn as dots, never joined")
+    if not counted and not unchecked:
+        notes.append("the engine cannot count eigenvalues here, so the bands have no numbers: drawn as dots, never joined")
     overlaps = [s.smallest_overlap for s in solutions if s.smallest_overlap is not None]
     removed = max((s.removed for s in solutions), default=0)
     if removed:

@@ -82,7 +82,8 @@ def factorize(
 
     Args:
         h, s: (n, n) Hermitian CSR. sigma: shift, eV. problem: gives the atoms for the elimination order.
-        engine: 'frontal' (our multifrontal LDL†, knows the inertia), 'mumps' (python-mumps), 'superlu' (SciPy); 'auto' is 'frontal'.
+        engine: 'frontal' (our multifrontal LDL†, knows the inertia), 'mumps' (python-mumps), 'slepc' (MUMPS through PETSc, over MPI ranks),
+            'superlu' (SciPy); 'auto' is 'frontal'.
         single: in single precision (frontal only).
 
     Returns:
@@ -97,8 +98,12 @@ def factorize(
         return FrontalFactor(matrix, elimination_plan(problem), dtype), f"multifrontal LDL†{' in single precision' if single else ''}"
     if engine == "mumps":
         return _factorize_mumps(matrix), "MUMPS"
+    if engine == "slepc":
+        from .slepc import PetscFactor
+
+        return PetscFactor.of(matrix), "MUMPS through PETSc"
     if engine != "superlu":
-        raise ConfigError(f"sparse engine '{engine}' is unknown; there are auto, frontal, mumps and superlu")
+        raise ConfigError(f"sparse engine '{engine}' is unknown; there are auto, frontal, mumps, slepc and superlu")
     order = elimination_plan(problem).order
     permuted = matrix[order][:, order].tocsc()
     try:

@@ -102,6 +102,11 @@ def _states_near(
     h: sp.csr_matrix, s: sp.csr_matrix, sigma: float, count: int, problem: BlochProblem, engine: str, precision: Precision
 ) -> _Near:
     """``count`` states nearest sigma. Single precision first where it pays and works."""
+    if engine == "slepc":
+        from .slepc import nearest_states
+
+        energies, vectors, failure, shared = nearest_states(h, s, sigma, count)
+        return _Near(energies, vectors, failure, shared.negative, "SLEPc with MUMPS", shared)
     if prefers_single(h, engine, precision):
         factor, name = factorize(h, s, sigma, problem, engine, single=True)
         kind, good = np.result_type(h.dtype, s.dtype), 0
@@ -162,7 +167,7 @@ def solve_sparse(
     first = None if near.below is None else near.below - int((kept < sigma).sum())
     if check == "none":
         return Solution(kept, kept_vectors, first, None), near.engine + ", completeness not checked"
-    if check == "random" or (check == "auto" and n > COUNT_LIMIT):
+    if check == "random" or (check == "auto" and (n > COUNT_LIMIT or near.below is None)):
         assert near.factor is not None
         reach = max(abs(bottom - sigma), abs(top - sigma))
         chance, met = chance_of_missing(near.factor.solve, s, near.vectors, reach, accuracy=near.accuracy, target=CHANCE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +42,9 @@ def register(sub: Any) -> None:
     group.add_argument("--nbands", type=int, metavar="N", help="only N bands around the Fermi level (sparse: default 50)")
     group.add_argument(
         "--engine",
-        choices=("auto", "mumps", "superlu", "frontal"),
+        choices=("auto", "frontal", "mumps", "slepc", "superlu"),
         default="auto",
-        help="sparse factorisation (default: the fastest that is installed)",
+        help="sparse factorisation (default: frontal); slepc runs over MPI ranks: mpirun -n 4 python -m deeph_gformer bands DIR --engine slepc",
     )
     group.add_argument(
         "--check",
@@ -101,14 +103,10 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
     return result
 
 
-def _run_bands(args: argparse.Namespace) -> int:
-    from ..bands import band_structure, compare_bands, plot_comparison, plot_fat, plot_spin, read_path_file
-    from ..bands.files import write_bands
-    from ..errors import ConfigError
-    from ..io.files import write_json
+def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style]], BlochProblem]:
+    """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, and the first Hamiltonian."""
+    from ..bands import band_structure, read_path_file
 
-    if args.path and args.path_file:
-        raise ConfigError("--path and --path-file both say which path; give one of them")
     problems = _wanted(args)
     reference = problems[0][0]
     path: Any = args.path
@@ -144,6 +142,27 @@ def _run_bands(args: argparse.Namespace) -> int:
         found.append((problem.label, bands, style))
         print(f"{problem.label}: {bands.solver}; Fermi level " + (f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"))
     print(f"path {' '.join(t[1] for t in path.ticks)} ({path.source}), {len(path)} k-points")
+    return found, reference
+
+
+def _run_bands(args: argparse.Namespace) -> int:
+    from ..bands import compare_bands, plot_comparison, plot_fat, plot_spin
+    from ..bands.files import write_bands
+    from ..errors import ConfigError
+    from ..io.files import write_json
+
+    if args.path and args.path_file:
+        raise ConfigError("--path and --path-file both say which path; give one of them")
+    if args.engine == "slepc":
+        from ..bands.slepc import mpi_rank
+
+        if args.processes > 1:
+            raise ConfigError("--engine slepc solves a k-point over MPI ranks (mpirun -n N); leave --processes away")
+        if mpi_rank() > 0:  # the same work, for the sake of the first rank, which alone speaks and writes
+            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                _solve_bands(args)
+            return 0
+    found, reference = _solve_bands(args)
     window = (args.window[0], args.window[1])
     half = max(abs(window[0]), abs(window[1]))
     errors = {label: compare_bands(found[0][1], bands, half) for label, bands, _ in found[1:]}
