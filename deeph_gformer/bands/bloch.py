@@ -121,7 +121,9 @@ class _BlochSum:
 
     def csr(self, weights: NDArray[np.number]) -> sp.csr_matrix:
         """(n, n) CSR of sum_R weights(R) M(R); weights (C,), of :attr:`cells`."""
-        if np.iscomplexobj(weights) and not np.iscomplexobj(self.terms.data):
+        if self.terms.nnz == len(self.indices):  # one cell for each number, as in every large structure
+            data = self.terms.data * weights[self.terms.indices]
+        elif np.iscomplexobj(weights) and not np.iscomplexobj(self.terms.data):
             data = np.ascontiguousarray(self.terms @ np.stack([weights.real, weights.imag], axis=1)).view(np.complex128)[:, 0]
         else:
             data = self.terms @ weights
