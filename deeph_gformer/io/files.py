@@ -76,14 +76,13 @@ def atomic_hdf5(target: str | os.PathLike[str], expected_bytes: int) -> Iterator
             with h5py.File(path, "w") as handle:
                 yield handle
             return
-        with h5py.File(target.name, "w", driver="core", backing_store=False) as handle:
+        # memory grows by block_size: at once, as growing copies all of it
+        with h5py.File(target.name, "w", driver="core", backing_store=False, block_size=max(2**16, expected_bytes)) as handle:
             yield handle
             handle.flush()
             image = handle.id.get_file_image()
         with open(path, "wb") as out:
             out.write(image)
-            out.flush()
-            os.fsync(out.fileno())
 
 
 def _umask() -> int:

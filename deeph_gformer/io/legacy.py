@@ -236,9 +236,11 @@ def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
         matrix: the blocks; stored in their own floating type.
     """
     with atomic_hdf5(path, matrix.values.nbytes + 700 * len(matrix)) as handle:
-        kind = h5py.h5t.py_create(matrix.values.dtype, logical=True)
-        spaces = {tuple(shape): h5py.h5s.create_simple(tuple(shape)) for shape in np.unique(matrix.shapes, axis=0).tolist()}
-        for key, block in matrix:
-            space = spaces[block.shape]
-            dataset = h5py.h5d.create(handle.id, format_key(key).encode(), kind, space)
-            dataset.write(space, space, np.ascontiguousarray(block), kind)  # both spaces and the type named: nothing is looked up
+        kind, parent, create = h5py.h5t.py_create(matrix.values.dtype, logical=True), handle.id, h5py.h5d.create
+        spaces = {shape: h5py.h5s.create_simple(shape) for shape in map(tuple, np.unique(matrix.shapes, axis=0).tolist())}
+        values, offsets, shapes = np.ascontiguousarray(matrix.values), matrix.offsets.tolist(), map(tuple, matrix.shapes.tolist())
+        for (x, y, z, i, j), shape, start, stop in zip(matrix.keys.tolist(), shapes, offsets, offsets[1:]):
+            space = spaces[shape]
+            dataset = create(parent, b"[%d, %d, %d, %d, %d]" % (x, y, z, i + 1, j + 1), kind, space)
+            # both spaces and the type named: nothing is looked up; the memory has as many numbers as the space, its shape does not matter
+            dataset.write(space, space, values[start:stop], kind)
