@@ -75,6 +75,19 @@ def _set_direct(ksp: Any, petsc: Any) -> None:
         petsc.Options()[f"{ksp.getOptionsPrefix() or ''}mat_mumps_icntl_{number}"] = 1
 
 
+class _Gather:
+    """Distributed vectors, whole on every rank."""
+
+    def __init__(self, vector: Any, petsc: Any) -> None:
+        """Args: a vector of the kind that will be gathered."""
+        self._scatter, self._whole = petsc.Scatter.toAll(vector)
+
+    def __call__(self, vector: Any) -> NDArray[np.number]:
+        """(n,), a copy."""
+        self._scatter.scatter(vector, self._whole)
+        return np.array(self._whole.getArray())
+
+
 class PetscFactor:
     """A factorised matrix, distributed over ranks; vectors are whole on every rank.
 
@@ -86,6 +99,7 @@ class PetscFactor:
         """Args: a set-up ``KSP`` with a direct solver."""
         self._ksp, (petsc, _) = ksp, _libraries()
         self._x, self._b = ksp.getOperators()[0].createVecs()
+        self._gather = _Gather(self._x, petsc)
         real = not np.issubdtype(petsc.ScalarType, np.complexfloating)
         self.negative: int | None = int(ksp.getPC().getFactorMatrix().getInertia()[0]) if real else None
 
@@ -114,21 +128,11 @@ class PetscFactor:
         result = np.empty(columns.shape, dtype=np.result_type(b.dtype, np.float64))
         start, stop = self._b.getOwnershipRange()
         for number in range(columns.shape[1]):
-            if np.iscomplexobj(columns) and not np.iscomplexobj(self._b.getArray()):
-                raise ConfigError("--engine slepc: complex vectors and a PETSc built for real numbers")
             self._b.getArray()[:] = columns[start:stop, number]
             self._ksp.solve(self._b, self._x)
-            whole = _gathered(self._x)
+            whole = self._gather(self._x)
             result[:, number] = whole if np.iscomplexobj(result) else whole.real
         return result.reshape(b.shape)
-
-
-def _gathered(vector: Any) -> NDArray[np.number]:
-    """(n,), a distributed vector whole on every rank."""
-    petsc, _ = _libraries()
-    scatter, whole = petsc.Scatter.toAll(vector)
-    scatter.scatter(vector, whole)
-    return np.array(whole.getArray())
 
 
 def nearest_states(
@@ -171,9 +175,10 @@ def nearest_states(
     real = not np.iscomplexobj(h.data) and not np.iscomplexobj(s.data)
     energies, vectors = np.zeros(good), np.zeros((h.shape[0], good), dtype=np.float64 if real else np.complex128)
     state, imaginary = a.createVecs()
+    gather = _Gather(state, petsc)
     for number in range(good):
         energies[number] = eps.getEigenpair(number, state, imaginary).real
-        whole = _gathered(state)
+        whole = gather(state)
         if real and np.iscomplexobj(whole):  # a complex build leaves a phase
             whole = (whole * np.exp(-1j * np.angle(whole[np.argmax(np.abs(whole))]))).real
         vectors[:, number] = whole
