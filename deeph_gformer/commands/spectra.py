@@ -122,17 +122,27 @@ def _run_gap(args: argparse.Namespace) -> int:
 
 def _run_compare(args: argparse.Namespace) -> int:
     from ..bands import compare, error_modes
+    from ..bands.loading import same_structure
+    from ..errors import DataError
     from ..io.files import write_json
+    from ..io.folder import matrix_path
 
     other = args.other or args.reference
     reference = load_problem(args, args.reference, "hamiltonian")
     kind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
-    problem = load_problem(args, other, kind, "prediction", args.reference)
+    if kind == "hamiltonian" and other.resolve() == args.reference.resolve():
+        raise DataError(f"{matrix_path(other, 'prediction')}: file not found; name the folder with the prediction: compare DIR OTHER")
+    problem = load_problem(args, other, kind, "prediction" if kind == "prediction" else "other", args.reference)
+    if not same_structure(reference.structure, problem.structure):
+        raise DataError(
+            f"{other}: holds another structure than {args.reference} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
+            "only two Hamiltonians of the same atoms in the same order can be compared"
+        )
     error = compare(reference.h, problem.h, reference.s)
     print(
         f"{error.blocks} blocks compared"
         + (f", {error.only_in_first} only in DFT" if error.only_in_first else "")
-        + (f", {error.only_in_second} only in the prediction" if error.only_in_second else "")
+        + (f", {error.only_in_second} only in the {problem.label}" if error.only_in_second else "")
         + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV"
     )
     print(f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from deeph_gformer.cli import main
 from deeph_gformer.io import BlockMatrix, Structure
 from deeph_gformer.io.folder import write_matrix
-from deeph_gformer.io.legacy import write_structure
+from deeph_gformer.io.legacy import read_structure, write_structure
 
 
 @pytest.fixture
@@ -120,6 +121,22 @@ def test_compare_takes_out_the_gauge(folder: pathlib.Path, capsys: pytest.Captur
         -0.081, abs=1e-9
     )
     assert "mu = <dH,S>/<S,S> = 50.0000 meV" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", [[], ["honeycomb"], ["moved"]])
+def test_compare_needs_a_prediction_of_the_same_structure(
+    folder: pathlib.Path, other: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, "moved")
+    unity = BlockMatrix.from_blocks(np.array([(0, 0, 0, 0, 0), (0, 0, 0, 1, 1)]), [np.eye(1)] * 2)
+    write_matrix("moved", "overlap", unity, read_structure("moved"))
+    (folder / "hamiltonians_pred.h5").unlink()
+    assert main(["compare", str(folder), *other]) == (0 if "moved" in other else 2)
+    positions = np.loadtxt("moved/site_positions.dat")
+    np.savetxt("moved/site_positions.dat", positions + np.array([0.0, 0.01]))
+    assert main(["compare", str(folder), *other]) == 2
+    words = "moved: holds another structure" if "moved" in other else "hamiltonians_pred.h5: file not found"
+    assert words in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
