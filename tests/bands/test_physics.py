@@ -123,6 +123,29 @@ def test_electron_number_from_each_source() -> None:
         bands.fermi_level(graphene(), 4.0, "2x2x1")
 
 
+@pytest.mark.parametrize(
+    ("level", "hop", "message"),
+    [
+        (-0.45, 0.6, "next even number, which fills 1 separate bands"),  # 1.83 electrons below
+        (-0.45, 0.6j, None),  # without time reversal
+        (-0.8, 0.6, None),  # 1.41 electrons
+        (-0.3, 1.0, None),  # 1.81 electrons, but the bands touch
+    ],
+)
+def test_a_count_that_is_nearly_whole(level: float, hop: complex, message: str | None) -> None:
+    """States of the SSH chain below E: the share of k where |v + w exp(ik)| > -E, 1 - arccos((v² + w² - E²) / 2vw) / π."""
+    model = ssh(1.0, hop)
+    crystal = dataclasses.replace(model.structure, info={"fermi_level": level})
+    problem = BlochProblem(crystal, model.h)
+    counted = 2 - 2 / np.pi * np.arccos((1 + abs(hop) ** 2 - level**2) / (2 * abs(hop)))
+    if message:
+        found = bands.fermi_level(problem, mesh="200x1x1", width_eV=1e-3, count_at_info=True)
+        assert found.electrons == 2 and message in found.source and f"{counted:.1f}" in found.source
+        return
+    with pytest.raises(ConfigError, match=f"the nearest is {round(counted)}: give --electrons.*--valence.*--bundle.*--mesh"):
+        bands.fermi_level(problem, mesh="200x1x1", width_eV=1e-3, count_at_info=True)
+
+
 def test_electrons_of_other_compositions() -> None:
     known = [{"composition": {"Mo": 4, "S": 8}, "electrons": 104.0}]
     three = structure(np.eye(3) * 9, np.arange(9).reshape(3, 3), ((0,),) * 3)
