@@ -130,7 +130,7 @@ def fermi_of(
     from ..bands.bandstructure import DENSE_LIMIT
     from ..bands.fermi import electron_number, parse_valence
     from ..bands.loading import info_fermi_eV
-    from ..errors import ConfigError, GFormerError
+    from ..errors import ConfigError, DataError, GFormerError
 
     if args.fermi == "info":
         stated = info_fermi_eV(problem.structure)
@@ -183,7 +183,7 @@ def fermi_of(
     except GFormerError as error:
         if lent:
             return fermi_of(args, problem, FermiLevel(math.nan, "", *lent), spectrum, required)
-        if required or args.electrons is not None or valence is not None:
+        if required or isinstance(error, DataError) or args.electrons is not None or valence is not None:
             raise
         say(f"no Fermi level, energies are absolute: {error}")
         return None
