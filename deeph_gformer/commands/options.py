@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..io import Structure
 
 __all__ = [
+    "Number",
     "one_folder",
     "hamiltonian_options",
     "fermi_options",
@@ -23,8 +24,45 @@ __all__ = [
     "load_problem",
     "fermi_of",
     "single_problem",
+    "window_of",
     "electrons_of_bundle",
 ]
+
+
+class Number:
+    """argparse type: a finite number, ``above`` one and of at ``least`` another."""
+
+    def __init__(self, kind: type[float] = float, above: float = -math.inf, least: float = -math.inf) -> None:
+        self.kind, self.above, self.least = kind, above, least
+
+    def __call__(self, text: str) -> float:
+        """The number.
+
+        Raises:
+            ArgumentTypeError: it is none, or not allowed.
+        """
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and value > self.above and value >= self.least:
+            return value
+        bound = f" above {self.above:g}" if self.above > -math.inf else f" of at least {self.least:g}" if self.least > -math.inf else ""
+        raise argparse.ArgumentTypeError(f"'{text}': {'an integer' if self.kind is int else 'a finite number'}{bound} is needed")
+
+
+def window_of(args: argparse.Namespace) -> tuple[float, float]:
+    """``--window LOW HIGH``, eV.
+
+    Raises:
+        ConfigError: the first energy is not below the second.
+    """
+    from ..errors import ConfigError
+
+    low, high = args.window
+    if not low < high:
+        raise ConfigError(f"--window {low:g} {high:g}: the first energy must be below the second")
+    return (low, high)
 
 
 def one_folder(parser: argparse.ArgumentParser) -> None:

@@ -269,6 +269,11 @@ def test_band_error_is_fermi_aligned_and_windowed() -> None:
     error = bands.compare_bands(one, two, 9.0)
     assert error.max_meV == pytest.approx(8.1, abs=1e-6) and abs(error.shift_meV) < 1e-9
     assert bands.compare_bands(one, two, 3.0).max_meV < 3.01
+    low = bands.compare_bands(one, two, (-9.0, 3.0))  # of the two mirrored bands, the upper one is cut at 3 eV
+    assert low.max_meV == pytest.approx(8.1, abs=1e-6) and error.states / 2 < low.states < error.states and low.shift_meV < -1
+    for window in ((3.0, -3.0), (1.0, 1.0), -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="two finite energies"):
+            bands.compare_bands(one, two, window)
     with pytest.raises(ConfigError, match="different k-paths"):
         bands.compare_bands(one, bands.band_structure(a, "GM", 40, fermi=0.0))
 

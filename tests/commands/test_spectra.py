@@ -43,6 +43,12 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     return target
 
 
+def write_unity(folder: pathlib.Path) -> None:
+    """The overlap of the orthogonal basis, as a file."""
+    unity = BlockMatrix.from_blocks(np.array([(0, 0, 0, 0, 0), (0, 0, 0, 1, 1)]), [np.eye(1)] * 2)
+    write_matrix(folder, "overlap", unity, read_structure(folder))
+
+
 def test_bands_shows_both_and_writes_everything(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = [word for name in ("b.png", "b.svg", "b.Band", "b.h5", "b.ase.json") for word in ("-o", name)]
     assert main(["bands", str(folder), "--mesh", "6x6x1", "--npoints", "30", "--json", "all.json", *outputs]) == 0
@@ -90,6 +96,17 @@ def test_bands_with_roles_and_path_file(folder: pathlib.Path, tmp_path: pathlib.
     assert out.count("Fermi level") == 3 and "refined" in out and "path Γ K (K_PATH)" in out
 
 
+def test_bands_of_another_structure_get_no_error(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder, "wider")
+    np.savetxt("wider/lat.dat", 1.01 * np.loadtxt("wider/lat.dat"))
+    write_unity(pathlib.Path("wider"))
+    words = ["bands", str(folder), "wider", "--mesh", "3x3x1", "--npoints", "10", "--window", "-9", "2", "--json", "all.json"]
+    assert main(words) == 0
+    data, streams = json.loads(pathlib.Path("all.json").read_text()), capsys.readouterr()
+    assert len(data["bands"]) == 4 and list(data["errors"]) == ["honeycomb stage 1"] and data["window_eV"] == [-9, 2]
+    assert "of another structure than" in streams.err and "band error (meV), -9 to 2 eV" in streams.out
+
+
 def test_fermi_says_where_it_comes_from(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fermi", str(folder), "--valence", "C=1", "--mesh", "6x6x1", "--json", "f.json"]) == 0
     data = json.loads(pathlib.Path("f.json").read_text())
@@ -128,8 +145,7 @@ def test_compare_needs_a_prediction_of_the_same_structure(
     folder: pathlib.Path, other: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(folder, "moved")
-    unity = BlockMatrix.from_blocks(np.array([(0, 0, 0, 0, 0), (0, 0, 0, 1, 1)]), [np.eye(1)] * 2)
-    write_matrix("moved", "overlap", unity, read_structure("moved"))
+    write_unity(pathlib.Path("moved"))
     (folder / "hamiltonians_pred.h5").unlink()
     assert main(["compare", str(folder), *other]) == (0 if "moved" in other else 2)
     positions = np.loadtxt("moved/site_positions.dat")
@@ -147,6 +163,9 @@ def test_compare_needs_a_prediction_of_the_same_structure(
         (["bands", "honeycomb", "--path", "GM", "--path-file", "x"], "give one of them"),
         (["bands", "honeycomb", "--nbands", "9"], "9 bands asked"),
         (["bands", "honeycomb", "--fermi", "high"], "auto, info, or an energy"),
+        (["bands", "honeycomb", "--window", "3", "-3"], "--window 3 -3: the first energy must be below"),
+        (["bands", "honeycomb", "--window", "1", "1"], "--window 1 1: the first energy must be below"),
+        (["bands", "honeycomb", "--window", "500", "501", "--mesh", "3x3x1"], "no band of .*honeycomb.* lies in --window 500 501"),
         (["bands", "honeycomb", "-o", "x.gif"], "no band format ends like this"),
         (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
         (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
