@@ -76,13 +76,17 @@ def parse_valence(text: str) -> dict[str, float]:
     Raises:
         ConfigError: not of that form.
     """
+    from ase.data import atomic_numbers
+
     result: dict[str, float] = {}
     for item in text.split(","):
         name, _, value = item.partition("=")
         try:
-            result[name.strip()] = float(value)
+            result[name.strip()] = number = float(value)
         except ValueError:
-            raise ConfigError(f"valence '{item}': write element=electrons, e.g. C=4 or Mo=14,S=6") from None
+            number = math.nan
+        if name.strip() not in atomic_numbers or not 0 <= number < math.inf:
+            raise ConfigError(f"valence '{item}': write element=electrons, e.g. C=4 or Mo=14,S=6")
     return result
 
 
@@ -192,8 +196,8 @@ def find_level(
     """
     if method not in ("gaussian", "fermi", "tetrahedron"):
         raise ConfigError(f"smearing '{method}' is unknown; there are gaussian, fermi and tetrahedron")
-    if method != "tetrahedron" and not width_eV > 0:
-        raise ConfigError(f"smearing width {width_eV} eV: it must be positive")
+    if method != "tetrahedron" and not 0 < width_eV < math.inf:
+        raise ConfigError(f"smearing width {width_eV} eV: it must be positive and finite")
     energies = spectrum.energies
     capacity = spectrum.electrons_per_band * int(np.isfinite(energies).sum(axis=1).min())
     if not 0 < electrons < capacity:

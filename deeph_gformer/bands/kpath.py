@@ -102,6 +102,8 @@ def periodic_directions(structure: Structure, vacuum: float = 8.0) -> tuple[bool
 
 
 def _distribute(lengths: Sequence[float], npoints: int) -> list[int]:
+    if npoints < 1:
+        raise ConfigError(f"{npoints} k-points asked for the path; at least 1 is needed")
     total = sum(lengths)
     return [max(2, int(round(npoints * length / total)) + 1) if total > 0 else 2 for length in lengths]
 

@@ -87,6 +87,8 @@ def solve_dense(
         ConfigError: ``index`` is outside the bands there are. DataError: S is not positive definite and no threshold was given.
     """
     n = len(h)
+    if s_threshold is not None and not 0 < s_threshold < np.inf:
+        raise ConfigError(f"S threshold {s_threshold}: it must be positive and finite, e.g. 1e-4")
     if index is not None and not (0 <= index[0] <= index[1] < n):
         raise ConfigError(f"bands {index[0] + 1} to {index[1] + 1} asked, but {where or 'the problem'} has {n} bands")
     definite, rcond = _overlap_condition(s)
@@ -101,6 +103,10 @@ def solve_dense(
         value, basis = scipy.linalg.eigh(s)
         keep = value > s_threshold
         removed = int(n - keep.sum())
+        if removed == n:
+            raise ConfigError(
+                f"{where}: S threshold {s_threshold:g} is above all eigenvalues of S(k), the largest is {value[-1]:.3g}; take e.g. 1e-4"
+            )
         basis = basis[:, keep] / np.sqrt(value[keep])
         kwargs["subset_by_index"] = None if index is None else [index[0], min(index[1], int(keep.sum()) - 1)]
         arguments: tuple[NDArray[np.number], ...] = (basis.conj().T @ h @ basis,)

@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from .options import Number, fermi_of, fermi_options, hamiltonian_options, kinds_of, load_problem, progress, say, window_of
+from .options import Number, fermi_of, fermi_options, filled, hamiltonian_options, kinds_of, load_problem, progress, say, window_of
 
 if TYPE_CHECKING:
     from ..bands import Bands, BlochProblem, FermiLevel
@@ -31,12 +31,14 @@ def register(sub: Any) -> None:
     hamiltonian_options(parser)
     fermi_options(parser)
     group = parser.add_argument_group("path")
-    group.add_argument("--path", metavar="GMKG", help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)")
+    group.add_argument(
+        "--path", type=filled, metavar="GMKG", help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)"
+    )
     group.add_argument("--path-file", type=pathlib.Path, metavar="FILE", help="DeepH-dock's K_PATH or DeepH-pack's band_config.json")
     group.add_argument(
         "--path-from", choices=("auto", "ase", "seekpath"), default="auto", help="who chooses the standard path (default: ASE)"
     )
-    group.add_argument("--npoints", type=int, default=120, metavar="N", help="k-points over the whole path (default: 120)")
+    group.add_argument("--npoints", type=Number(int, least=1), default=120, metavar="N", help="k-points over the whole path (default: 120)")
     group = parser.add_argument_group("solver")
     group.add_argument("--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size")
     group.add_argument("--nbands", type=int, metavar="N", help="only N bands around the Fermi level (sparse: default 50)")
@@ -63,7 +65,9 @@ def register(sub: Any) -> None:
         metavar=("LOW", "HIGH"),
         help="energies shown and compared, eV relative to E_F (default: -3 3)",
     )
-    group.add_argument("--fat", metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash")
+    group.add_argument(
+        "--fat", type=filled, metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash"
+    )
     group.add_argument("--spin", choices=("x", "y", "z"), help="colour bands by a spin expectation value (spin-orbit coupling)")
     group.add_argument(
         "-o",

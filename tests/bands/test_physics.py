@@ -332,6 +332,23 @@ def test_parallel_processes_give_the_same() -> None:
     assert map_kpoints(_lowest, random_problem(), points, 2) == pytest.approx(map_kpoints(_lowest, random_problem(), points, 1), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: bands.band_structure(p, "GX", 0), "0 k-points"),
+        (lambda p: bands.band_structure(p, "GX", 10, fermi=float("nan")), "Fermi level nan eV: a finite number"),
+        (lambda p: bands.band_structure(p, "GX", 10, s_threshold=float("nan")), "S threshold nan"),
+        (lambda p: bands.band_structure(p, "GX", 10, s_threshold=1e9), "above all eigenvalues of S.*largest is 1.4"),
+        (lambda p: bands.density_of_states(p, "3x1x1", window=(0.0, float("nan"))), "two finite energies"),
+        (lambda p: bands.density_of_states(p, "3x1x1", width_eV=float("inf")), "positive and finite"),
+        (lambda p: bands.fermi_level(p, 1.0, "3x1x1", width_eV=float("inf")), "positive and finite"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(call, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call(chain(overlap=0.2))
+
+
 def test_window_keeps_the_right_bands_and_their_numbers() -> None:
     problem = random_problem()
     every = bands.band_structure(problem, "GX", 8, fermi=0.0)

@@ -173,6 +173,15 @@ def test_compare_needs_a_prediction_of_the_same_structure(
         (["dos", "honeycomb", "--mesh", "4x4"], "three positive integers"),
         (["gap", "honeycomb", "--electrons", "3"], "half filled"),
         (["fermi", "honeycomb", "--electrons", "9"], "2 bands hold"),
+        (["fermi", "honeycomb", "--fermi", "nan"], "--fermi nan: auto, info, or an energy"),
+        (["bands", "honeycomb", "--fermi", "-inf"], "--fermi -inf: auto, info, or an energy"),
+        (["dos", "honeycomb", "--window", "1", "1"], "the first energy must be below"),
+        (["fermi", "honeycomb", "--s-threshold", "1e9"], "above all eigenvalues of S"),
+        (["fermi", "honeycomb", "--valence", "C=-3"], "valence 'C=-3': write element=electrons"),
+        (["fermi", "honeycomb", "--valence", "Cc=3"], "valence 'Cc=3': write element=electrons"),
+        (["fermi", "honeycomb", "--valence", "C=1", "--electrons", "2"], "give one of them"),
+        (["dos", "honeycomb", "--fermi", "info", "--electrons", "2"], "--fermi info needs no electrons"),
+        (["bands", "honeycomb", "--fermi", "0.1", "--valence", "C=1"], "--fermi 0.1 needs no electrons"),
     ],
 )
 def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +190,50 @@ def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], mes
     assert main(words) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(f"deeph-gformer {words[0]}: error: ") and re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bands --window nan 1",
+        "bands --window -1 inf",
+        "bands --window -inf 1",
+        "bands --npoints 0",
+        "bands --npoints 1.5",
+        "bands --fat=",
+        "bands --path=",
+        "bands --s-threshold -1",
+        "bands --s-threshold nan",
+        "dos --window 0 nan",
+        "dos --dos-width inf",
+        "fermi --electrons nan",
+        "fermi --electrons -1e0",
+        "fermi --valence=",
+        "fermi --width 0",
+        "gap --electrons nan",
+        "gap --fermi info",
+        "compare --window inf",
+        "compare --ghost-margin nan",
+        "compare --ghost-margin -1",
+        "compare --modes -1",
+    ],
+)
+def test_options_that_are_no_such_number_are_refused(folder: pathlib.Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    verb, option, *values = words.split()
+    with pytest.raises(SystemExit, match="2"):
+        main([verb, str(folder), option, *values])
+    assert option.split("=")[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_negative_numbers_with_an_exponent_are_values(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bands", str(folder), "--fermi", "-1e-1", "--window", "-1e1", "3", "--npoints", "5", "-o", "x.json"]
+    assert main(words) == 0
+    assert "Fermi level -0.1000 eV" in capsys.readouterr().out
+
+
+def test_electrons_of_an_element_that_is_not_there_are_said(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fermi", str(folder), "--valence", "C=1,Mo=14", "--mesh", "3x3x1"]) == 0
+    assert "--valence gives electrons of Mo, which 'honeycomb' does not have" in capsys.readouterr().err
 
 
 def test_unknown_electrons_give_absolute_energies_with_a_note(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
