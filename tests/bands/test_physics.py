@@ -76,6 +76,12 @@ def test_jumps_and_deeph_path_files(tmp_path) -> None:
     (tmp_path / "bad").write_text("5 0 0 0 0.5 0 GAMMA M\n")
     with pytest.raises(DataError, match="bad: '5 0 0 0 0.5 0 GAMMA M' is no path segment"):
         read_path_file(tmp_path / "bad", crystal)
+    (tmp_path / "bad").write_text("46 nan 0 0 0.5 0 0 GAMMA M\n")
+    with pytest.raises(DataError, match="no path segment .a coordinate is NaN"):
+        read_path_file(tmp_path / "bad", crystal)
+    (tmp_path / "bad").write_text("1000000000 0 0 0 0.5 0 0 GAMMA M\n")
+    with pytest.raises(ConfigError, match="bad: 1000000000 k-points"):
+        read_path_file(tmp_path / "bad", crystal)
 
 
 def test_seekpath_agrees_with_ase_for_a_bulk_hexagonal_cell() -> None:
@@ -336,6 +342,8 @@ def test_parallel_processes_give_the_same() -> None:
     ("call", "message"),
     [
         (lambda p: bands.band_structure(p, "GX", 0), "0 k-points"),
+        (lambda p: bands.band_structure(p, "GX", 10**9), "1000000001 k-points on the path; at most"),
+        (lambda p: mesh_spectrum(p, "1000000x1000000x1"), "k mesh 1000000x1000000x1: 1000000000000 k-points; at most"),
         (lambda p: bands.band_structure(p, "GX", 10, fermi=float("nan")), "Fermi level nan eV: a finite number"),
         (lambda p: bands.band_structure(p, "GX", 10, s_threshold=float("nan")), "S threshold nan"),
         (lambda p: bands.band_structure(p, "GX", 10, s_threshold=1e9), "above all eigenvalues of S.*largest is 1.4"),
