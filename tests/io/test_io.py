@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deeph_gformer.errors import DataError
-from deeph_gformer.io import BlockMatrix, dock, find_structures, read_folder, read_matrix
+from deeph_gformer.io import BlockMatrix, dock, find_structures, legacy, read_folder, read_matrix
 from deeph_gformer.io.blocks import format_key, match_keys, reverse_keys, sort_keys
 from deeph_gformer.io.files import atomic_path, read_json, write_json
 from deeph_gformer.io.folder import write_matrix
@@ -190,6 +190,23 @@ def test_damaged_hdf5(make_folder: Folder, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(DataError, match="hamiltonians.h5.*damaged"):
         read_matrix(folder, "hamiltonian")
+
+
+@pytest.mark.parametrize("form", ["legacy", "dock"])
+def test_random_bytes_in_hdf5_never_escape_as_another_error(tmp_path: pathlib.Path, form: str) -> None:
+    structure, h, _ = random_structure(spinful=False)
+    path = write_matrix(tmp_path, "hamiltonian", h, structure, form)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    module = legacy if form == "legacy" else dock
+    for place in range(96, len(whole) - 64, len(whole) // 60):
+        path.write_bytes(whole[:place] + rng.bytes(64) + whole[place + 64 :])
+        for read in (module.read_blocks, module.read_keys):
+            try:
+                read(path, structure)
+            except DataError as error:
+                assert path.name in str(error)
+                refused += 1
+    assert refused > 10
 
 
 def test_asymmetric_edges(make_folder: Folder) -> None:
