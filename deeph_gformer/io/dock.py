@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import h5py
 import numpy as np
@@ -51,6 +52,8 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
 
     folder = pathlib.Path(folder)
     info = read_json(folder / fields.INFO_FILE)
+    if not isinstance(info, dict):
+        raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
     try:
         atoms = read(folder / fields.DOCK_STRUCTURE_FILE, format="vasp")
     except FileNotFoundError:
@@ -58,14 +61,25 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
     except Exception as error:
         raise DataError(f"{folder / fields.DOCK_STRUCTURE_FILE}: not a POSCAR ({str(error) or type(error).__name__})") from None
     orbitals = info.get("elements_orbital_map", {})
-    missing = sorted({chemical_symbols[z] for z in atoms.numbers} - set(orbitals))
+    symbols = [chemical_symbols[z] for z in atoms.numbers]
+    missing = sorted(set(symbols) - set(orbitals)) if isinstance(orbitals, dict) else []
     if missing:
         raise DataError(f"{folder / fields.INFO_FILE}: elements_orbital_map lacks {', '.join(missing)}")
-    shells = tuple(tuple(int(l) for l in orbitals[chemical_symbols[z]]) for z in atoms.numbers)
+    if not isinstance(orbitals, dict) or not all(_are_shells(orbitals[symbol]) for symbol in symbols):
+        raise DataError(
+            f'{folder / fields.INFO_FILE}: elements_orbital_map must give the l of each shell, 0 to 3, of every element, e.g. {{"C": [0, 0, 1, 1, 2]}}'
+        )
+    shells = tuple(tuple(orbitals[symbol]) for symbol in symbols)
     spinful = info.get("spinful")
+    if spinful is not None and not isinstance(spinful, bool):
+        raise DataError(f"{folder / fields.INFO_FILE}: spinful is {spinful!r}; it must be true or false")
     return Structure(
         np.asarray(atoms.cell[:]), atoms.positions.copy(), atoms.numbers.astype(np.int64), shells, spinful, info, folder.resolve().name
     )
+
+
+def _are_shells(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(l) is int and l in LEGACY_TO_E3NN for l in value)
 
 
 def write_structure(folder: str | os.PathLike[str], structure: Structure) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import warnings
 from typing import Any
 
 import h5py
@@ -25,7 +26,9 @@ _KEY = re.compile(r"\[\s*-?\d+\s*(?:,\s*-?\d+\s*){4}\]")
 
 def _table(path: pathlib.Path) -> NDArray[np.float64]:
     try:
-        return np.loadtxt(path, ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty file: its shape is refused
+            return np.loadtxt(path, ndmin=2)
     except FileNotFoundError:
         raise DataError(f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}") from None
     except (ValueError, UnicodeDecodeError) as error:

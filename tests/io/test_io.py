@@ -163,12 +163,33 @@ def test_spin_doubled_file_without_spin(make_folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ([], "holds no JSON object"),
+        ({"elements_orbital_map": 3}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"C": 3}}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"C": ["a"]}}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"C": [0, 4]}}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"H": [0]}}, "lacks C"),
+        ({"elements_orbital_map": {"C": [0, 1]}, "spinful": "yes"}, "spinful is 'yes'"),
+    ],
+)
+def test_bad_dock_info_is_named(tmp_path: pathlib.Path, info: object, words: str) -> None:
+    (tmp_path / "POSCAR").write_text("carbon\n1.0\n3 0 0\n0 3 0\n0 0 3\nC\n1\nDirect\n0 0 0\n")
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match=f"info.json: .*{words}"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
     ("name", "text", "words"),
     [
         ("orbital_types.dat", "0 1\n0 4\n0 1\n0 1\n", "l = 0 to 3 only"),
         ("orbital_types.dat", "0 x\n", "integers"),
         ("element.dat", "16\n42\n", "do not belong together"),
         ("lat.dat", "1 0 0\n0 1 0\n", r"instead of \(3, 3\)"),
+        ("lat.dat", "", r"instead of \(3, 3\)"),
         ("lat.dat", "1 0 0\n0 1 0\n1 1 0\n", "span no volume"),
         ("site_positions.dat", "1 2\n3 four\n", "table of numbers"),
         ("info.json", "{", "not valid JSON"),
