@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key
 from ..io.folder import Kind, matrix_path
@@ -115,8 +115,11 @@ def load(
         tolerance: largest accepted |H - H†|, eV; default 1e-3 for DFT, 0.5 for a prediction (networks are not exactly Hermitian).
 
     Raises:
+        ConfigError: unknown ``kind``.
         DataError: a file is missing, damaged, not Hermitian, or H and S do not belong together; the message says what to do.
     """
+    if kind not in ("hamiltonian", "prediction"):
+        raise ConfigError(f"kind '{kind}' is unknown; there are hamiltonian and prediction")
     folder = pathlib.Path(folder)
     structure = read_folder(folder)
     path = matrix_path(folder, kind)
