@@ -185,8 +185,7 @@ def _solve(
     first = None if near.below is None else near.below - int((kept < sigma).sum())
     if check == "none":
         return Solution(kept, kept_vectors, first, None), near.engine + ", completeness not checked"
-    if check == "random" or (check == "auto" and (n > COUNT_LIMIT or near.below is None)):
-        assert near.factor is not None
+    if near.factor is not None and (check == "random" or (check == "auto" and (n > COUNT_LIMIT or near.below is None))):
         reach = max(abs(bottom - sigma), abs(top - sigma))
         chance, met = chance_of_missing(near.factor.solve, s, near.vectors, reach, accuracy=near.accuracy, target=CHANCE)
         if chance <= CHANCE:

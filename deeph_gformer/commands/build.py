@@ -212,13 +212,13 @@ def run_supercell(args: argparse.Namespace) -> int:
         raise ConfigError("give either --size or --matrix")
     _require_new([pathlib.Path(args.output)], args.overwrite)
     atoms = _read_atoms(args.cell)
-    matrix = np.diag(args.size) if args.size else np.reshape(args.matrix, (3, 3))
+    matrix = np.diag(np.array(args.size, dtype=float)) if args.size else np.array(args.matrix, dtype=float).reshape(3, 3)
     if round(float(np.linalg.det(matrix))) <= 0 or (args.size and min(args.size) < 1):
         raise ConfigError("the repeats span no volume, or turn the cell inside out; the determinant must be positive")
     if abs(np.linalg.det(atoms.cell[:])) < 1e-6:
         raise DataError(f"{args.cell}: has no full cell to repeat")
     _require_size(len(atoms) * round(float(np.linalg.det(matrix))), args.max_atoms)
-    big = make_supercell(atoms, matrix)
+    big = make_supercell(atoms, matrix.astype(int))
     _write_atoms(pathlib.Path(args.output), big[np.argsort(big.numbers, kind="stable")])
     print(f"{args.output}: {len(big)} atoms")
     return 0

@@ -51,6 +51,7 @@ def test_supercell(tmp_path: pathlib.Path) -> None:
         (["--size", "0,1,1"], "positive"),
         ([], "either"),
         (["--size", "100000,100000,1"], "20000000000 atoms, more than"),
+        (["--size", f"{10**20},1,1"], "atoms, more than"),
     ):
         with pytest.raises(ConfigError, match=match):
             run("build", "supercell", "--cell", cell, *words, "-o", tmp_path / "x.cif")
