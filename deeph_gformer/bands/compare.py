@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[
     return a, b
 
 
-def compare_bands(reference: Bands, other: Bands, window_eV: float | tuple[float, float] = 3.0) -> BandError:
+def compare_bands(reference: Bands, other: Bands, window_eV: float | Sequence[float] = 3.0) -> BandError:
     """Errors of ``other``, band by band, over the reference's states in a window around its Fermi level.
 
     Args:
@@ -172,7 +173,7 @@ def compare_bands(reference: Bands, other: Bands, window_eV: float | tuple[float
     Raises:
         ConfigError: the k-paths differ, bands cannot be identified, the window is none, or no state lies in it.
     """
-    low, high = window_eV if isinstance(window_eV, tuple) else (-window_eV, window_eV)
+    low, high = window_eV if isinstance(window_eV, Sequence) else (-window_eV, window_eV)
     if not -np.inf < low < high < np.inf:
         raise ConfigError(f"window {low:g} to {high:g} eV: two finite energies are needed, the first below the second")
     a, b = _common_bands(reference, other)

@@ -118,7 +118,7 @@ def plot_comparison(
     path: str | os.PathLike[str] | None = None,
     *,
     window_eV: tuple[float, float] = (-3.0, 3.0),
-    error_window_eV: float | tuple[float, float] | None = None,
+    error_window_eV: float | Sequence[float] | None = None,
     compared: Sequence[bool] | None = None,
     title: str | None = None,
     ax: Axes | None = None,

@@ -208,10 +208,12 @@ def fermi_of(
     from ..bands import FermiLevel, fermi_level
     from ..bands.bandstructure import DENSE_LIMIT
     from ..bands.fermi import electron_number
+    from ..bands.kmesh import parse_mesh
     from ..bands.loading import info_fermi_eV
     from ..errors import ConfigError, DataError, GFormerError
 
     valence = valence_of(args, problem)
+    parse_mesh(args.mesh, problem)  # a mesh that is none is an error, an unknown number of electrons need not be
     if args.fermi == "info":
         stated = info_fermi_eV(problem.structure)
         if stated is None:

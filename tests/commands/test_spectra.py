@@ -170,6 +170,7 @@ def test_compare_needs_a_prediction_of_the_same_structure(
         (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
         (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
         (["dos", "honeycomb", "--fat", "Mo-d"], "selects no orbital"),
+        (["bands", "honeycomb", "--mesh", "1000000x1000000x1"], "1000000000000 k-points; at most"),
         (["dos", "honeycomb", "--mesh", "4x4"], "three positive integers"),
         (["gap", "honeycomb", "--electrons", "3"], "half filled"),
         (["fermi", "honeycomb", "--electrons", "9"], "2 bands hold"),
