@@ -55,6 +55,7 @@ def build(pairs: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
                     str(DISTANCE),
                     "--output",
                     str(path),
+                    "--overwrite",
                 ]
             )
         if code:

@@ -129,6 +129,8 @@ def band_structure(
         DataError: S is not positive definite.
     """
     level = FermiLevel(float(fermi), "given") if isinstance(fermi, (int, float)) else fermi
+    if level is not None and not np.isfinite(level.energy_eV):
+        raise ConfigError(f"Fermi level {level.energy_eV} eV: a finite number is needed")
     chosen, sentence = choose_solver(problem, solver)
     if nbands is not None and not 0 < nbands <= problem.size:
         raise ConfigError(f"{nbands} bands asked; {problem.source} has {problem.size} orbitals, so 1 to {problem.size} bands")

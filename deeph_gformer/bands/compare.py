@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class BandError:
     """Eigenvalue errors of one band structure against another, both relative to their own Fermi level.
 
     Attributes:
-        mae_meV, rmse_meV, max_meV: over the states of the reference within ``window_eV`` of its Fermi level. states: how many.
+        mae_meV, rmse_meV, max_meV: over the states of the reference in ``window_eV`` (low, high) around its Fermi level. states: how many.
         shift_meV: mean signed error; spread_meV: RMSE after removing it (what no shift of the Fermi level can mend).
     """
 
@@ -139,7 +140,7 @@ class BandError:
     shift_meV: float
     spread_meV: float
     states: int
-    window_eV: float
+    window_eV: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
@@ -163,18 +164,24 @@ def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[
     return a, b
 
 
-def compare_bands(reference: Bands, other: Bands, window_eV: float = 3.0) -> BandError:
-    """Errors of ``other``, band by band, within ``window_eV`` of the reference's Fermi level.
+def compare_bands(reference: Bands, other: Bands, window_eV: float | Sequence[float] = 3.0) -> BandError:
+    """Errors of ``other``, band by band, over the reference's states in a window around its Fermi level.
+
+    Args:
+        window_eV: (low, high) relative to the Fermi level; one number x is (-x, x).
 
     Raises:
-        ConfigError: the k-paths differ, bands cannot be identified, or no state lies in the window.
+        ConfigError: the k-paths differ, bands cannot be identified, the window is none, or no state lies in it.
     """
+    low, high = window_eV if isinstance(window_eV, Sequence) else (-window_eV, window_eV)
+    if not -np.inf < low < high < np.inf:
+        raise ConfigError(f"window {low:g} to {high:g} eV: two finite energies are needed, the first below the second")
     a, b = _common_bands(reference, other)
     with np.errstate(invalid="ignore"):
-        inside = (np.abs(a) <= window_eV) & np.isfinite(a) & np.isfinite(b)
+        inside = (a >= low) & (a <= high) & np.isfinite(a) & np.isfinite(b)
     if not inside.any():
         raise ConfigError(
-            f"no common state of '{reference.label}' and '{other.label}' lies within {window_eV:g} eV of the Fermi level; is it right?"
+            f"no common state of '{reference.label}' and '{other.label}' lies {low:g} to {high:g} eV around the Fermi level; is it right?"
         )
     error = (b - a)[inside] * 1e3
     return BandError(
@@ -184,7 +191,7 @@ def compare_bands(reference: Bands, other: Bands, window_eV: float = 3.0) -> Ban
         float(error.mean()),
         float(error.std()),
         int(inside.sum()),
-        float(window_eV),
+        (float(low), float(high)),
     )
 
 

@@ -147,8 +147,10 @@ def density_of_states(
     """
     if method not in ("gaussian", "fermi", "tetrahedron"):
         raise ConfigError(f"DOS method '{method}' is unknown; there are gaussian, fermi and tetrahedron")
-    if method != "tetrahedron" and not width_eV > 0:
-        raise ConfigError(f"DOS width {width_eV} eV: it must be positive")
+    if method != "tetrahedron" and not 0 < width_eV < np.inf:
+        raise ConfigError(f"DOS width {width_eV} eV: it must be positive and finite")
+    if window is not None and not -np.inf < window[0] < window[1] < np.inf:
+        raise ConfigError(f"DOS window {window}: two finite energies are needed, the first below the second")
     spectrum = spectrum or mesh_spectrum(problem, mesh, projections=projections, s_threshold=s_threshold, processes=processes)
     if method == "tetrahedron" and max(spectrum.mesh) == 1:
         raise ConfigError("the tetrahedron method needs more than one k-point; use a denser --mesh or --method gaussian")
@@ -159,8 +161,8 @@ def density_of_states(
     low, high = (finite.min() - 6 * width_eV, finite.max() + 6 * width_eV) if window is None else (window[0] + zero, window[1] + zero)
     if points is None:
         points = int(np.clip((high - low) / (0.01 if method == "tetrahedron" else width_eV / 4) + 1, 201, 20001))
-    if not low < high or points < 2:
-        raise ConfigError(f"DOS window {window} with {points} points: low must be below high, and at least 2 points are needed")
+    if points < 2:
+        raise ConfigError(f"DOS with {points} points: at least 2 are needed")
     grid = np.linspace(low, high, points)
     make = (
         (lambda w: _tetrahedra(spectrum, grid, w))

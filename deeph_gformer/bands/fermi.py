@@ -16,7 +16,7 @@ from scipy.special import erf, expit
 from ..errors import ConfigError
 from ..io import Structure
 from .bloch import BlochProblem
-from .kmesh import MeshSpectrum, mesh_spectrum
+from .kmesh import MeshSpectrum, has_time_reversal, mesh_spectrum
 from .loading import info_fermi_eV
 
 __all__ = [
@@ -32,6 +32,9 @@ __all__ = [
 
 Smearing = Literal["gaussian", "fermi", "tetrahedron"]
 DEFAULT_WIDTH_EV = 0.02
+_WHOLE, _NEARLY_WHOLE = 0.05, 0.3
+"""How far a count at the DFT's Fermi level may be from a whole number: of any spectrum, and of one whose filled bands are separate."""
+_APART_EV = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +76,17 @@ def parse_valence(text: str) -> dict[str, float]:
     Raises:
         ConfigError: not of that form.
     """
+    from ase.data import atomic_numbers
+
     result: dict[str, float] = {}
     for item in text.split(","):
         name, _, value = item.partition("=")
         try:
-            result[name.strip()] = float(value)
+            result[name.strip()] = number = float(value)
         except ValueError:
-            raise ConfigError(f"valence '{item}': write element=electrons, e.g. C=4 or Mo=14,S=6") from None
+            number = math.nan
+        if name.strip() not in atomic_numbers or not 0 <= number < math.inf:
+            raise ConfigError(f"valence '{item}': write element=electrons, e.g. C=4 or Mo=14,S=6")
     return result
 
 
@@ -189,8 +196,8 @@ def find_level(
     """
     if method not in ("gaussian", "fermi", "tetrahedron"):
         raise ConfigError(f"smearing '{method}' is unknown; there are gaussian, fermi and tetrahedron")
-    if method != "tetrahedron" and not width_eV > 0:
-        raise ConfigError(f"smearing width {width_eV} eV: it must be positive")
+    if method != "tetrahedron" and not 0 < width_eV < math.inf:
+        raise ConfigError(f"smearing width {width_eV} eV: it must be positive and finite")
     energies = spectrum.energies
     capacity = spectrum.electrons_per_band * int(np.isfinite(energies).sum(axis=1).min())
     if not 0 < electrons < capacity:
@@ -210,6 +217,29 @@ def find_level(
         xtol=1e-9,
     )
     return float(level), False
+
+
+def _counted(problem: BlochProblem, spectrum: MeshSpectrum, counted: float) -> tuple[float, str]:
+    """The whole number of electrons behind a count at the DFT's Fermi level, and how it was found.
+
+    The Fermi level of a semimetal, found by the DFT on its own coarser mesh, cuts band edges on this one, and the count is off by tenths of an electron.
+    With time reversal the next even number is still unambiguous; where it fills bands that are apart at every k-point of the mesh, it is taken.
+
+    Raises:
+        ConfigError: no whole number is near enough.
+    """
+    number, source = round(counted), "counted below info.json's Fermi level of the DFT"
+    if abs(counted - number) <= _WHOLE:
+        return float(number), f"{source} ({counted:.3f})"
+    bands, rest = divmod(number, spectrum.electrons_per_band)
+    if abs(counted - number) <= _NEARLY_WHOLE and number % 2 == 0 and not rest and 0 < bands < problem.size and has_time_reversal(problem):
+        if (spectrum.energies[:, bands] - spectrum.energies[:, bands - 1]).min() > _APART_EV:
+            return float(number), f"{source}: {counted:.3f} on this mesh; the next even number, which fills {bands} separate bands"
+    raise ConfigError(
+        f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} electrons, no whole number (a metal on another mesh than the "
+        f"DFT's, or another zero of energy); the nearest is {number}: give --electrons {number} if that is right, else --valence C=4,..., --bundle DIR, "
+        "or count on a denser --mesh"
+    )
 
 
 def fermi_level(
@@ -233,7 +263,7 @@ def fermi_level(
         mesh: e.g. "12x12x1"; default 0.12 1/Å apart. smearing, width_eV: 'gaussian', 'fermi' (of that width) or 'tetrahedron'.
         valence: electrons per element.
         count_at_info: where no electron number is known, count the electrons below info.json's Fermi level (of the DFT that made this
-            very H) and, when they are a whole number, use that number.
+            very H) and, when they are a whole number, or nearly one that fills separate bands, use that number.
         spectrum: the solved mesh, where there is one.
 
     Raises:
@@ -248,14 +278,7 @@ def fermi_level(
         )
     spectrum = spectrum or mesh_spectrum(problem, mesh, s_threshold=s_threshold, processes=processes)
     if known is None:
-        counted = electrons_at(spectrum, float(stated or 0.0), smearing, width_eV)
-        if abs(counted - round(counted)) > 0.05:
-            raise ConfigError(
-                f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} electrons, no whole number "
-                f"(another zero of energy, or the "
-                "mesh is too coarse); give --electrons N"
-            )
-        known = float(round(counted)), f"counted below info.json's Fermi level of the DFT ({counted:.3f})"
+        known = _counted(problem, spectrum, electrons_at(spectrum, float(stated or 0.0), smearing, width_eV))
     number, source = known[0], electrons_source or known[1]
     level, insulating = find_level(spectrum, number, smearing, width_eV)
     how = "tetrahedra" if smearing == "tetrahedron" else f"{smearing} smearing {width_eV:g} eV"

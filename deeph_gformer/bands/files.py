@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..io.files import atomic_path, write_json, write_text
+from ..io.files import atomic_hdf5, write_json, write_text
 from .result import Bands
 
 __all__ = ["write_bands", "write_openmx_band", "write_dock_band"]
@@ -91,7 +91,7 @@ def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
         "is_metal": crossing,
     }
     symbols = [[("GAMMA" if name == "Γ" else name) for name in (first, last)] for _, _, first, last in pieces]
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as handle:
+    with atomic_hdf5(path, 2 * energies.nbytes + 128 * len(bands.kpoints) + 2**16) as handle:
         for name, value in content.items():
             handle.create_dataset(name, data=value)
         handle.create_dataset("hsk_symbol_list", data=symbols, dtype=h5py.string_dtype())

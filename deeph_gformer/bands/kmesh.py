@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .bloch import BlochProblem
+from .kpath import MOST_KPOINTS
 from .projection import mulliken_weights, parse_projections
 from .solve import map_kpoints, solve_dense
 
@@ -24,7 +26,7 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
     """``12x12x1``, ``12,12,1`` or three numbers; None is :func:`default_mesh`.
 
     Raises:
-        ConfigError: not three positive integers.
+        ConfigError: not three positive integers, or more k-points than anyone can compute.
     """
     if text is None:
         return default_mesh(problem)
@@ -34,6 +36,10 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
         numbers = []
     if len(numbers) != 3 or min(numbers) < 1:
         raise ConfigError(f"k mesh '{text}': three positive integers are needed, e.g. 12x12x1")
+    if math.prod(numbers) > MOST_KPOINTS:
+        raise ConfigError(
+            f"k mesh {'x'.join(map(str, numbers))}: {math.prod(numbers)} k-points; at most {MOST_KPOINTS} are computed, take fewer"
+        )
     return (numbers[0], numbers[1], numbers[2])
 
 

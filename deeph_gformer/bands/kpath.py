@@ -20,6 +20,8 @@ __all__ = ["KPath", "automatic_path", "seekpath_path", "read_path_file", "path_f
 _GAMMA = {"GAMMA", "G", "Γ", "\\GAMMA", "$\\GAMMA$"}
 #: A distorted cell counts as its ideal lattice within this share of its longest repeated vector.
 _LOOSE = 0.02
+MOST_KPOINTS = 2_000_000
+"""Largest path or mesh; more would fill the memory before the first is solved, and is a slip of the keyboard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +72,12 @@ def path_from_segments(
         lattice: (3, 3), rows, Å. ends: (start, end) of each segment, fractional. names: their labels. counts: points of each segment, >= 2.
 
     Raises:
-        ConfigError: a segment has fewer than two points.
+        ConfigError: a segment has fewer than two points, or all together have more than anyone can compute.
     """
     reciprocal = 2 * np.pi * np.linalg.inv(lattice).T
     points, distances, segments, labels, travelled = [], [], [], [], 0.0
+    if sum(counts) > MOST_KPOINTS:
+        raise ConfigError(f"{source}: {sum(counts)} k-points on the path; at most {MOST_KPOINTS} are computed, take fewer")
     for (start, end), (first, last), count in zip(ends, names, counts):
         if count < 2:
             raise ConfigError(f"{source}: segment {first}-{last} has {count} point(s); each needs at least 2, its two ends")
@@ -102,6 +106,8 @@ def periodic_directions(structure: Structure, vacuum: float = 8.0) -> tuple[bool
 
 
 def _distribute(lengths: Sequence[float], npoints: int) -> list[int]:
+    if npoints < 1:
+        raise ConfigError(f"{npoints} k-points asked for the path; at least 1 is needed")
     total = sum(lengths)
     return [max(2, int(round(npoints * length / total)) + 1) if total > 0 else 2 for length in lengths]
 
@@ -222,6 +228,8 @@ def _segment_line(line: str, where: str) -> tuple[int, tuple[NDArray[np.float64]
         first, last = words[7:9]
         if len(numbers) != 6 or len(words) != 9:
             raise ValueError("nine entries are needed")
+        if not np.isfinite(numbers).all():
+            raise ValueError("a coordinate is NaN or infinite")
     except (ValueError, IndexError) as error:
         raise DataError(
             f"{where}: '{line.strip()}' is no path segment ({error}); it reads 'points kx ky kz kx ky kz start end', e.g. '46 0 0 0 0.5 0 0 Γ M'"

@@ -16,22 +16,36 @@ from numpy.typing import NDArray
 
 from .product import RowParts
 
-__all__ = ["chance_of_missing", "polish", "shift_invert_lanczos"]
+__all__ = ["NotDefiniteError", "chance_of_missing", "polish", "shift_invert_lanczos"]
 
 _TOLERANCE = 1e-11
 """Accepted norm of (OP - theta) x relative to theta; the eigenvalue's own error is its square."""
+
+_NEGATIVE = 1e-4
+"""Of the eigenvalues of w† S w relative to the largest: rounding, in single precision too, stays above minus this."""
 
 _SAFETY = 10.0
 """Residuals enter Kato's bound in the norm of S^-1; this stands for the difference."""
 
 
+class NotDefiniteError(ValueError):
+    """S is not positive definite; says how it was seen."""
+
+
 def _orthonormal(w: NDArray[np.number], s: RowParts) -> tuple[NDArray[np.number], NDArray[np.number], NDArray[np.number]]:
-    """Columns of w made orthonormal in S, dependent ones dropped: (q, S q, r) with w = q r."""
+    """Columns of w made orthonormal in S, dependent ones dropped: (q, S q, r) with w = q r.
+
+    Raises:
+        NotDefiniteError: w† S w has an eigenvalue below zero by more than rounding.
+    """
     total, sw = np.eye(w.shape[1], dtype=w.dtype), s @ w
     for _ in range(2):
         gram = w.conj().T @ sw
         value, vector = np.linalg.eigh((gram + gram.conj().T) / 2)
-        keep = value > max(float(value.max()), 0.0) * 1e-14
+        largest = float(np.abs(value).max(initial=0.0))
+        if value.min(initial=0.0) < -_NEGATIVE * largest:
+            raise NotDefiniteError(f"a vector has the norm w† S w = {value.min():.3g}")
+        keep = value > largest * 1e-14
         root = np.sqrt(value[keep])
         w, sw = w @ (vector[:, keep] / root), sw @ (vector[:, keep] / root)
         total = (root[:, None] * vector[:, keep].conj().T) @ total

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key
 from ..io.folder import Kind, matrix_path
 from .bloch import BlochProblem
 
-__all__ = ["load", "hermitian_defect", "symmetrized", "DFT_TOLERANCE_EV", "PREDICTION_TOLERANCE_EV", "info_fermi_eV"]
+__all__ = ["load", "hermitian_defect", "symmetrized", "DFT_TOLERANCE_EV", "PREDICTION_TOLERANCE_EV", "info_fermi_eV", "same_structure"]
 
 DFT_TOLERANCE_EV = 1e-3
 PREDICTION_TOLERANCE_EV = 0.5
@@ -115,8 +115,11 @@ def load(
         tolerance: largest accepted |H - H†|, eV; default 1e-3 for DFT, 0.5 for a prediction (networks are not exactly Hermitian).
 
     Raises:
+        ConfigError: unknown ``kind``.
         DataError: a file is missing, damaged, not Hermitian, or H and S do not belong together; the message says what to do.
     """
+    if kind not in ("hamiltonian", "prediction"):
+        raise ConfigError(f"kind '{kind}' is unknown; there are hamiltonian and prediction")
     folder = pathlib.Path(folder)
     structure = read_folder(folder)
     path = matrix_path(folder, kind)
@@ -129,8 +132,11 @@ def load(
         tolerance = DFT_TOLERANCE_EV if kind == "hamiltonian" else PREDICTION_TOLERANCE_EV
     h = symmetrized(h, str(path), tolerance, " eV", notes, hermitize)
     s_folder = pathlib.Path(overlap_folder) if overlap_folder is not None else folder
-    if overlap_folder is not None:
-        _same_structure(structure, read_folder(s_folder), folder, s_folder)
+    if overlap_folder is not None and not same_structure(structure, read_folder(s_folder)):
+        raise DataError(
+            f"{s_folder}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
+            "S must belong to the same atoms in the same order"
+        )
     s = _read_s(s_folder, structure, path)
     if s is None:
         notes.append("orthogonal basis (info.json): S is the identity")
@@ -147,16 +153,12 @@ def load(
     )
 
 
-def _same_structure(one: Structure, two: Structure, folder: pathlib.Path, other: pathlib.Path) -> None:
-    same = (
+def same_structure(one: Structure, two: Structure) -> bool:
+    """Whether two structures have the same atoms in the same order, the same orbitals, and lattice and positions within 1e-3 Å."""
+    return bool(
         len(one) == len(two)
         and (one.numbers == two.numbers).all()
         and one.orbital_types == two.orbital_types
         and np.abs(one.lattice - two.lattice).max() < 1e-3
         and np.abs(one.positions - two.positions).max() < 1e-3
     )
-    if not same:
-        raise DataError(
-            f"{other}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
-            "S must belong to the same atoms in the same order"
-        )

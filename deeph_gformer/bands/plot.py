@@ -118,7 +118,8 @@ def plot_comparison(
     path: str | os.PathLike[str] | None = None,
     *,
     window_eV: tuple[float, float] = (-3.0, 3.0),
-    error_window_eV: float | None = None,
+    error_window_eV: float | Sequence[float] | None = None,
+    compared: Sequence[bool] | None = None,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -127,7 +128,8 @@ def plot_comparison(
     Args:
         entries: (label, bands, style): 'line' for DFT, 'dashed' for stage 1, 'dots' for refined. The first is the reference.
         path: .png, .svg or .pdf. window_eV: energies shown, relative to E_F.
-        error_window_eV: half-width of the window of the band error in the legend; default: the larger side of ``window_eV``.
+        error_window_eV: of the band error in the legend, see :func:`~.compare.compare_bands`; default: ``window_eV``.
+        compared: which entries get a band error, those of the first one's structure (default: all).
         title: default none. ax: draw there instead of into a new figure.
 
     Raises:
@@ -139,27 +141,27 @@ def plot_comparison(
     if ax is None:
         figure, ax = _figure(4.6, 4.4)
     reference = entries[0][1]
-    half = error_window_eV or max(abs(window_eV[0]), abs(window_eV[1]))
+    errors: list[BandError] = []
     used = {"line": 0, "dashed": 0, "dots": 0}
     for number, (label, bands, style) in enumerate(entries):
         if style not in used:
             raise ConfigError(f"style '{style}' is unknown; there are line, dashed and dots")
         colour = _COLOURS[style][used[style] % len(_COLOURS[style])]
         used[style] += 1
-        if number:
-            error: BandError = compare_bands(reference, bands, half)
-            label = f"{label}: MAE {error.mae_meV:.3g} meV"
+        if number and (compared is None or compared[number]):
+            errors.append(compare_bands(reference, bands, window_eV if error_window_eV is None else error_window_eV))
+            label = f"{label}: MAE {errors[-1].mae_meV:.3g} meV"
         _draw(ax, bands, style, colour, label, window_eV, len(entries) == 1)
     _frame(ax, reference, window_eV, title)
     if len(entries) > 1:
-        note = f"$|E - E_\\mathrm{{F}}| \\leq {half:g}$ eV"
+        note = "band error over ${:g} \\leq E - E_\\mathrm{{F}} \\leq {:g}$ eV".format(*errors[0].window_eV) if errors else None
         ax.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.07),
             ncols=min(3, len(entries)),
             frameon=False,
             fontsize="small",
-            title=f"band error within {note}",
+            title=note,
             title_fontsize="x-small",
             handlelength=1.8,
             columnspacing=1.2,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError, MissingDependencyError
 from .bloch import BlochProblem
 
-__all__ = ["Check", "Solution", "solve_dense", "solve_torch", "map_kpoints", "ILL_CONDITIONED"]
+__all__ = ["Check", "Solution", "not_definite", "solve_dense", "solve_torch", "map_kpoints", "ILL_CONDITIONED"]
 
 ILL_CONDITIONED = 1e-5
 """Eigenvalues of S(k) below this are reported: they amplify errors of H by their inverse."""
@@ -56,6 +56,14 @@ def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
     return True, float(rcond)
 
 
+def not_definite(where: str, finding: str) -> str:
+    """The message for an S(k) that is no overlap. ``where``: file and k-point; ``finding``: how it was seen."""
+    return (
+        f"{where}: S(k) is not positive definite, {finding}; the overlap file is damaged, belongs to another structure "
+        "or the basis is linearly dependent: check S, or project the null space out with the dense solver and --s-threshold 1e-4"
+    )
+
+
 def solve_dense(
     h: NDArray[np.number],
     s: NDArray[np.number],
@@ -79,6 +87,8 @@ def solve_dense(
         ConfigError: ``index`` is outside the bands there are. DataError: S is not positive definite and no threshold was given.
     """
     n = len(h)
+    if s_threshold is not None and not 0 < s_threshold < np.inf:
+        raise ConfigError(f"S threshold {s_threshold}: it must be positive and finite, e.g. 1e-4")
     if index is not None and not (0 <= index[0] <= index[1] < n):
         raise ConfigError(f"bands {index[0] + 1} to {index[1] + 1} asked, but {where or 'the problem'} has {n} bands")
     definite, rcond = _overlap_condition(s)
@@ -87,15 +97,16 @@ def solve_dense(
         lowest = scipy.linalg.eigh(s, eigvals_only=True, subset_by_index=[0, 0])
         smallest = float(lowest[0])
         if smallest <= 0 and s_threshold is None:
-            raise DataError(
-                f"{where}: S(k) is not positive definite, its smallest eigenvalue is {smallest:.3g}; the overlap file is damaged, belongs to another structure "
-                "or the basis is linearly dependent: check S, or project the null space out with --s-threshold 1e-4"
-            )
+            raise DataError(not_definite(where, f"its smallest eigenvalue is {smallest:.3g}"))
     kwargs: dict[str, Any] = {"eigvals_only": not vectors, "check_finite": False}
     if s_threshold is not None and smallest is not None and smallest < s_threshold:
         value, basis = scipy.linalg.eigh(s)
         keep = value > s_threshold
         removed = int(n - keep.sum())
+        if removed == n:
+            raise ConfigError(
+                f"{where}: S threshold {s_threshold:g} is above all eigenvalues of S(k), the largest is {value[-1]:.3g}; take e.g. 1e-4"
+            )
         basis = basis[:, keep] / np.sqrt(value[keep])
         kwargs["subset_by_index"] = None if index is None else [index[0], min(index[1], int(keep.sum()) - 1)]
         arguments: tuple[NDArray[np.number], ...] = (basis.conj().T @ h @ basis,)

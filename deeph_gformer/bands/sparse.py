@@ -17,13 +17,13 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .bloch import BlochProblem
 from .engines import CONTRACTION, Factor, Precision, contraction, count_below, factorize, prefers_single, shifted
 from .fermi import FermiLevel
-from .lanczos import chance_of_missing, polish, shift_invert_lanczos
+from .lanczos import NotDefiniteError, chance_of_missing, polish, shift_invert_lanczos
 from .loading import info_fermi_eV
-from .solve import Check, Solution
+from .solve import Check, Solution, not_definite
 
 __all__ = ["solve_sparse", "states_below", "fermi_level_by_inertia"]
 
@@ -148,8 +148,26 @@ def solve_sparse(
         The solution (``complete`` None where not checked) and a sentence naming the engine and the check.
 
     Raises:
-        ConfigError: too many states for a sparse solver, unknown check. What :func:`~.engines.factorize` raises.
+        ConfigError: too many states for a sparse solver, unknown check. DataError: S is not positive definite. What :func:`~.engines.factorize` raises.
     """
+    try:
+        return _solve(h, s, sigma, nbands, problem, window, engine, check, precision, where)
+    except NotDefiniteError as error:
+        raise DataError(not_definite(where, str(error))) from None
+
+
+def _solve(
+    h: sp.csr_matrix,
+    s: sp.csr_matrix,
+    sigma: float,
+    nbands: int,
+    problem: BlochProblem,
+    window: tuple[float, float] | None,
+    engine: str,
+    check: Check,
+    precision: Precision,
+    where: str,
+) -> tuple[Solution, str]:
     n = h.shape[0]
     if check not in get_args(Check):
         raise ConfigError(f"check '{check}' is unknown; there are {', '.join(get_args(Check))}")
@@ -167,8 +185,7 @@ def solve_sparse(
     first = None if near.below is None else near.below - int((kept < sigma).sum())
     if check == "none":
         return Solution(kept, kept_vectors, first, None), near.engine + ", completeness not checked"
-    if check == "random" or (check == "auto" and (n > COUNT_LIMIT or near.below is None)):
-        assert near.factor is not None
+    if near.factor is not None and (check == "random" or (check == "auto" and (n > COUNT_LIMIT or near.below is None))):
         reach = max(abs(bottom - sigma), abs(top - sigma))
         chance, met = chance_of_missing(near.factor.solve, s, near.vectors, reach, accuracy=near.accuracy, target=CHANCE)
         if chance <= CHANCE:

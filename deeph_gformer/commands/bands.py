@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from .options import fermi_of, fermi_options, hamiltonian_options, kinds_of, load_problem, progress, say
+from .options import Number, fermi_of, fermi_options, filled, hamiltonian_options, kinds_of, load_problem, progress, say, window_of
 
 if TYPE_CHECKING:
     from ..bands import Bands, BlochProblem, FermiLevel
@@ -31,12 +31,14 @@ def register(sub: Any) -> None:
     hamiltonian_options(parser)
     fermi_options(parser)
     group = parser.add_argument_group("path")
-    group.add_argument("--path", metavar="GMKG", help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)")
+    group.add_argument(
+        "--path", type=filled, metavar="GMKG", help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)"
+    )
     group.add_argument("--path-file", type=pathlib.Path, metavar="FILE", help="DeepH-dock's K_PATH or DeepH-pack's band_config.json")
     group.add_argument(
         "--path-from", choices=("auto", "ase", "seekpath"), default="auto", help="who chooses the standard path (default: ASE)"
     )
-    group.add_argument("--npoints", type=int, default=120, metavar="N", help="k-points over the whole path (default: 120)")
+    group.add_argument("--npoints", type=Number(int, least=1), default=120, metavar="N", help="k-points over the whole path (default: 120)")
     group = parser.add_argument_group("solver")
     group.add_argument("--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size")
     group.add_argument("--nbands", type=int, metavar="N", help="only N bands around the Fermi level (sparse: default 50)")
@@ -58,12 +60,14 @@ def register(sub: Any) -> None:
     group.add_argument(
         "--window",
         nargs=2,
-        type=float,
+        type=Number(),
         default=(-3.0, 3.0),
         metavar=("LOW", "HIGH"),
         help="energies shown and compared, eV relative to E_F (default: -3 3)",
     )
-    group.add_argument("--fat", metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash")
+    group.add_argument(
+        "--fat", type=filled, metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash"
+    )
     group.add_argument("--spin", choices=("x", "y", "z"), help="colour bands by a spin expectation value (spin-orbit coupling)")
     group.add_argument(
         "-o",
@@ -103,9 +107,10 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
     return result
 
 
-def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style]], BlochProblem]:
-    """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, and the first Hamiltonian."""
+def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style]], BlochProblem, list[bool]]:
+    """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, the first Hamiltonian, and which are of its structure."""
     from ..bands import band_structure, read_path_file
+    from ..bands.loading import same_structure
 
     problems = _wanted(args)
     reference = problems[0][0]
@@ -142,7 +147,23 @@ def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style
         found.append((problem.label, bands, style))
         print(f"{problem.label}: {bands.solver}; Fermi level " + (f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"))
     print(f"path {' '.join(t[1] for t in path.ticks)} ({path.source}), {len(path)} k-points")
-    return found, reference
+    same = [same_structure(reference.structure, problem.structure) for problem, _ in problems]
+    for (problem, _), alike in zip(problems, same):
+        if not alike:
+            say(f"{problem.label}: {problem.source} is of another structure than {reference.source}, no band error")
+    return found, reference, same
+
+
+def _require_states(bands: Bands, window: tuple[float, float]) -> None:
+    from ..errors import ConfigError
+
+    levels = bands.aligned_eV
+    if ((levels >= window[0]) & (levels <= window[1])).any():
+        return
+    message = f"no band of {bands.source} lies in --window {window[0]:g} {window[1]:g}"
+    if bands.fermi_eV is not None:
+        raise ConfigError(f"{message}, relative to the Fermi level {bands.fermi_eV:.4f} eV; is it right?")
+    say(f"{message}, an absolute one because the Fermi level is unknown: the figure is empty")
 
 
 def _run_bands(args: argparse.Namespace) -> int:
@@ -151,6 +172,7 @@ def _run_bands(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..io.files import write_json
 
+    window = window_of(args)
     if args.path and args.path_file:
         raise ConfigError("--path and --path-file both say which path; give one of them")
     if args.engine == "slepc":
@@ -162,12 +184,12 @@ def _run_bands(args: argparse.Namespace) -> int:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
                 _solve_bands(args)
             return 0
-    found, reference = _solve_bands(args)
-    window = (args.window[0], args.window[1])
-    half = max(abs(window[0]), abs(window[1]))
-    errors = {label: compare_bands(found[0][1], bands, half) for label, bands, _ in found[1:]}
+    found, reference, same = _solve_bands(args)
+    _require_states(found[0][1], window)
+    errors = {label: compare_bands(found[0][1], bands, window) for (label, bands, _), alike in zip(found[1:], same[1:]) if alike}
     if errors:
-        print(f"{'band error (meV), within ' + format(half, 'g') + ' eV':<34}{'MAE':>9}{'RMSE':>9}{'max':>9}{'shift':>9}{'states':>9}")
+        where = f"within {window[1]:g} eV" if window[0] == -window[1] else f"{window[0]:g} to {window[1]:g} eV"
+        print(f"{'band error (meV), ' + where:<34}{'MAE':>9}{'RMSE':>9}{'max':>9}{'shift':>9}{'states':>9}")
         for label, error in errors.items():
             print(f"{label:<34}{error.mae_meV:9.3f}{error.rmse_meV:9.3f}{error.max_meV:9.3f}{error.shift_meV:9.3f}{error.states:9d}")
     for output in args.output or [pathlib.Path(f"{reference.structure.name}_bands.png")]:
@@ -178,14 +200,14 @@ def _run_bands(args: argparse.Namespace) -> int:
         elif args.fat:
             plot_fat(found[0][1], output, window_eV=window, title=args.title)
         else:
-            plot_comparison(found, output, window_eV=window, title=args.title)
+            plot_comparison(found, output, window_eV=window, compared=same, title=args.title)
         print(f"written: {output}")
     if args.json:
         write_json(
             args.json,
             {
                 "structure": reference.structure.name,
-                "window_eV": half,
+                "window_eV": window,
                 "bands": [bands.to_dict() for _, bands, _ in found],
                 "errors": {label: error.to_dict() for label, error in errors.items()},
             },

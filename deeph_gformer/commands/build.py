@@ -7,6 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError
+from .options import Number
 from .overlap import json_option, output_option, write_figures
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ..overlap.twist import Twist
 
 __all__ = ["register"]
+
+LISTED_ATOMS, BUILT_ATOMS = 500, 2_000_000
+"""Largest cells of the list and of what is built, where ``--max-atoms`` does not say it."""
 
 
 def register(sub: argparse._SubParsersAction) -> None:
@@ -27,6 +31,8 @@ def register(sub: argparse._SubParsersAction) -> None:
     cell.add_argument(
         "--matrix", type=_integers(9), metavar="M11,M12,...", help="instead of --size: 9 integers, rows = new vectors in the old ones"
     )
+    _max_atoms_option(cell, f"largest cell built (default {BUILT_ATOMS})")
+    _overwrite_option(cell)
     output_option(cell, "structure file to write; its name says the format (POSCAR, .cif, .xyz, ...)")
     cell.set_defaults(run=run_supercell)
 
@@ -44,18 +50,32 @@ def _register_twist(sub: argparse._SubParsersAction) -> None:
     )
     twist.add_argument("--pq", nargs="+", type=_integers(2), metavar="P,Q", help="of the top layer, one for each --mn (default N,M)")
     twist.add_argument(
-        "--distance", type=float, metavar="ÅNGSTRÖM", help="between the facing atoms of the layers (default: as in the bilayer cell)"
+        "--distance",
+        type=Number(above=0),
+        metavar="ÅNGSTRÖM",
+        help="between the facing atoms of the layers (default: as in the bilayer cell)",
     )
-    twist.add_argument("--vacuum", type=float, default=20.0, metavar="ÅNGSTRÖM", help="between periodic images of the bilayer (default 20)")
+    twist.add_argument(
+        "--vacuum", type=Number(above=0), default=20.0, metavar="ÅNGSTRÖM", help="between periodic images of the bilayer (default 20)"
+    )
     twist.add_argument(
         "--shift", type=_floats, default=(0.0, 0.0), metavar="U,V", help="of the top layer before it is turned, in its lattice vectors"
     )
-    twist.add_argument("--max-atoms", type=int, default=500, help="for the list (default 500)")
-    twist.add_argument("--max-strain", type=float, default=0.005, help="largest relative strain of the top layer (default 0.005)")
+    _max_atoms_option(twist, f"largest cell of the list (default {LISTED_ATOMS}), or built (default {BUILT_ATOMS})")
+    twist.add_argument("--max-strain", type=Number(least=0), default=0.005, help="largest relative strain of the top layer (default 0.005)")
     twist.add_argument("--list", action="store_true", help="print the table and build nothing")
     twist.add_argument("--output", "-o", metavar="PATH", help="structure file, or for several cells a folder that gets twist_M_N.vasp")
+    _overwrite_option(twist)
     json_option(twist)
     twist.set_defaults(run=run_twist)
+
+
+def _max_atoms_option(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--max-atoms", type=Number(int, least=1), metavar="N", help=text)
+
+
+def _overwrite_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
 
 class _integers:
@@ -76,8 +96,8 @@ class _integers:
 
 def _floats(text: str) -> tuple[float, float]:
     try:
-        u, v = (float(part) for part in text.split(","))
-    except ValueError:
+        u, v = (Number()(part) for part in text.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"'{text}': two numbers with a comma are needed") from None
     return u, v
 
@@ -93,17 +113,35 @@ def _read_atoms(path: str) -> ase.Atoms:
         raise DataError(f"{path}: not a structure that ASE reads ({str(error) or type(error).__name__})") from None
 
 
-def _write_atoms(path: pathlib.Path, atoms: ase.Atoms) -> None:
-    from ase.io import write
+def _format_of(path: pathlib.Path) -> str:
+    """ASE's name of the format that a file name stands for; empty where it stands for none."""
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
-
-    from ..io.files import atomic_path
 
     try:
         form = filetype(str(path), read=False)
     except UnknownFileTypeError:
-        form = ""
-    if form not in ioformats:
+        return ""
+    return form if form in ioformats else ""
+
+
+def _require_new(paths: list[pathlib.Path], overwrite: bool) -> None:
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise DataError(f"{there[0]}: is there already; add --overwrite to replace it, or name another one with --output")
+
+
+def _require_size(atoms: int, limit: int | None) -> None:
+    if atoms > (limit or BUILT_ATOMS):
+        raise ConfigError(f"{atoms} atoms, more than {limit or BUILT_ATOMS}; if that is meant, allow it with --max-atoms {atoms}")
+
+
+def _write_atoms(path: pathlib.Path, atoms: ase.Atoms) -> None:
+    from ase.io import write
+
+    from ..io.files import atomic_path
+
+    form = _format_of(path)
+    if not form:
         raise ConfigError(f"{path}: ASE knows no format by this name; use e.g. POSCAR, .vasp, .cif, .xyz")
     with atomic_path(path) as temporary:
         try:
@@ -124,13 +162,15 @@ def run_twist(args: argparse.Namespace) -> int:
     """List or build twisted bilayers."""
     from ..overlap.twist import list_twists, read_layers, twist_bilayer, twist_of
 
+    if args.pq and not args.mn:
+        raise ConfigError("--pq goes with --mn, the vectors of the bottom layer; give both")
     bottom, top, found = read_layers(_read_atoms(args.cell), _read_atoms(args.top) if args.top else None)
     if args.mn:
         if args.pq and len(args.pq) != len(args.mn):
             raise ConfigError(f"--pq has {len(args.pq)} entries, --mn {len(args.mn)}; give one for each")
         twists = [twist_of(bottom, top, mn, pq) for mn, pq in zip(args.mn, args.pq or [None] * len(args.mn))]
     else:
-        twists = list_twists(bottom, top, args.max_atoms, args.max_strain)
+        twists = list_twists(bottom, top, args.max_atoms or LISTED_ATOMS, args.max_strain)
     print(_twist_table(twists))
     write_figures(
         args.json, {"twists": [{"mn": t.bottom, "pq": t.top, "angle_deg": t.angle, "strain": t.strain, "atoms": t.atoms} for t in twists]}
@@ -150,9 +190,14 @@ def run_twist(args: argparse.Namespace) -> int:
     if args.output is None:
         raise ConfigError("name the file (or, for several cells, the folder) to write with --output")
     target = pathlib.Path(args.output)
+    if len(twists) > 1 and not target.is_dir() and (target.exists() or (target.suffix and _format_of(target))):
+        raise ConfigError(f"{target}: is the name of a file; for {len(twists)} cells --output names a folder")
+    paths = [target if len(twists) == 1 and not target.is_dir() else target / f"twist_{t.bottom[0]}_{t.bottom[1]}.vasp" for t in twists]
+    _require_new(paths, args.overwrite)
     for twist in twists:
+        _require_size(twist.atoms, args.max_atoms)
+    for twist, path in zip(twists, paths):
         atoms = twist_bilayer(bottom, top, twist, distance, args.vacuum, args.shift)
-        path = target if len(twists) == 1 and not target.is_dir() else target / f"twist_{twist.bottom[0]}_{twist.bottom[1]}.vasp"
         _write_atoms(path, atoms)
         print(f"{path}: {len(atoms)} atoms, {twist.angle:.4f} degrees")
     return 0
@@ -165,13 +210,15 @@ def run_supercell(args: argparse.Namespace) -> int:
 
     if (args.size is None) == (args.matrix is None):
         raise ConfigError("give either --size or --matrix")
+    _require_new([pathlib.Path(args.output)], args.overwrite)
     atoms = _read_atoms(args.cell)
-    matrix = np.diag(args.size) if args.size else np.reshape(args.matrix, (3, 3))
+    matrix = np.diag(np.array(args.size, dtype=float)) if args.size else np.array(args.matrix, dtype=float).reshape(3, 3)
     if round(float(np.linalg.det(matrix))) <= 0 or (args.size and min(args.size) < 1):
         raise ConfigError("the repeats span no volume, or turn the cell inside out; the determinant must be positive")
     if abs(np.linalg.det(atoms.cell[:])) < 1e-6:
         raise DataError(f"{args.cell}: has no full cell to repeat")
-    big = make_supercell(atoms, matrix)
+    _require_size(len(atoms) * round(float(np.linalg.det(matrix))), args.max_atoms)
+    big = make_supercell(atoms, matrix.astype(int))
     _write_atoms(pathlib.Path(args.output), big[np.argsort(big.numbers, kind="stable")])
     print(f"{args.output}: {len(big)} atoms")
     return 0

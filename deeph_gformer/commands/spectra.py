@@ -6,7 +6,21 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from .options import fermi_of, fermi_options, hamiltonian_options, kinds_of, load_problem, one_folder, progress, say, single_problem
+from .options import (
+    Number,
+    fermi_of,
+    fermi_options,
+    filled,
+    hamiltonian_options,
+    kinds_of,
+    load_problem,
+    one_folder,
+    progress,
+    say,
+    single_problem,
+    valence_of,
+    window_of,
+)
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
@@ -23,16 +37,16 @@ def register(sub: Any) -> None:
     parser = sub.add_parser("dos", help="density of states, total and projected")
     one_folder(parser)
     parser.add_argument("--method", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="broadening (default: gaussian)")
-    parser.add_argument("--dos-width", type=float, default=0.05, metavar="EV", help="its width (default: 0.05 eV)")
+    parser.add_argument("--dos-width", type=Number(above=0), default=0.05, metavar="EV", help="its width (default: 0.05 eV)")
     parser.add_argument(
-        "--window", nargs=2, type=float, default=(-6.0, 6.0), metavar=("LOW", "HIGH"), help="eV relative to E_F (default: -6 6)"
+        "--window", nargs=2, type=Number(), default=(-6.0, 6.0), metavar=("LOW", "HIGH"), help="eV relative to E_F (default: -6 6)"
     )
-    parser.add_argument("--fat", metavar="Mo-d,S-p", help="Mulliken projections")
+    parser.add_argument("--fat", type=filled, metavar="Mo-d,S-p", help="Mulliken projections")
     parser.add_argument("-o", "--output", type=pathlib.Path, metavar="FILE", help="figure: .png, .svg, .pdf (default: NAME_dos.png)")
     parser.set_defaults(run=_run_dos)
 
     parser = sub.add_parser("gap", help="band gap and band edges")
-    one_folder(parser)
+    one_folder(parser, level=False)
     parser.add_argument("--no-refine", action="store_true", help="edges on the mesh only, not between its points")
     parser.set_defaults(run=_run_gap)
 
@@ -46,10 +60,18 @@ def register(sub: Any) -> None:
     hamiltonian_options(parser)
     fermi_options(parser)
     parser.add_argument("--eigenvalues", action="store_true", help="also compare eigenvalues on the k mesh, and look for ghost bands")
-    parser.add_argument("--window", type=float, default=3.0, metavar="EV", help="half-width around E_F for eigenvalues (default: 3)")
-    parser.add_argument("--ghost-margin", type=float, default=0.1, metavar="EV", help="how deep in a DFT gap a ghost lies (default: 0.1)")
     parser.add_argument(
-        "--modes", type=int, default=0, metavar="N", help="also the N worst S-weighted error modes at Γ, and the blocks that cause them"
+        "--window", type=Number(above=0), default=3.0, metavar="EV", help="half-width around E_F for eigenvalues (default: 3)"
+    )
+    parser.add_argument(
+        "--ghost-margin", type=Number(least=0), default=0.1, metavar="EV", help="how deep in a DFT gap a ghost lies (default: 0.1)"
+    )
+    parser.add_argument(
+        "--modes",
+        type=Number(int, least=0),
+        default=0,
+        metavar="N",
+        help="also the N worst S-weighted error modes at Γ, and the blocks that cause them",
     )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable")
     parser.set_defaults(run=_run_compare)
@@ -70,6 +92,7 @@ def _run_dos(args: argparse.Namespace) -> int:
     from ..bands import density_of_states, mesh_spectrum, plot_dos
     from ..io.files import write_json
 
+    window = window_of(args)
     problem = single_problem(args)
     spectrum = mesh_spectrum(
         problem, args.mesh, projections=args.fat, s_threshold=args.s_threshold, processes=args.processes, progress=progress
@@ -77,7 +100,6 @@ def _run_dos(args: argparse.Namespace) -> int:
     for note in spectrum.notes:
         say(note)
     level = fermi_of(args, problem, spectrum=spectrum, required=args.fermi != "auto")
-    window = (args.window[0], args.window[1])
     dos = density_of_states(
         problem, method=args.method, width_eV=args.dos_width, window=window, projections=args.fat, fermi=level, spectrum=spectrum
     )
@@ -92,16 +114,16 @@ def _run_dos(args: argparse.Namespace) -> int:
 
 def _run_gap(args: argparse.Namespace) -> int:
     from ..bands import band_gap, mesh_spectrum
-    from ..bands.fermi import electron_number, parse_valence
+    from ..bands.fermi import electron_number
     from ..io.files import write_json
 
     problem = single_problem(args)
     spectrum = mesh_spectrum(problem, args.mesh, s_threshold=args.s_threshold, processes=args.processes, progress=progress)
     for note in spectrum.notes:
         say(note)
-    number = electron_number(problem.structure, args.electrons, parse_valence(args.valence) if args.valence else None)
+    number = electron_number(problem.structure, args.electrons, valence_of(args, problem))
     if number is None:
-        level = fermi_of(argparse.Namespace(**{**vars(args), "fermi": "auto"}), problem, spectrum=spectrum)
+        level = fermi_of(args, problem, spectrum=spectrum)
         number = float(level.electrons), level.electrons_source
     gap = band_gap(problem, number[0], spectrum=spectrum, refine=not args.no_refine, s_threshold=args.s_threshold)
     print(f"{number[0]:g} electrons: {number[1]}")
@@ -122,17 +144,27 @@ def _run_gap(args: argparse.Namespace) -> int:
 
 def _run_compare(args: argparse.Namespace) -> int:
     from ..bands import compare, error_modes
+    from ..bands.loading import same_structure
+    from ..errors import DataError
     from ..io.files import write_json
+    from ..io.folder import matrix_path
 
     other = args.other or args.reference
     reference = load_problem(args, args.reference, "hamiltonian")
     kind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
-    problem = load_problem(args, other, kind, "prediction", args.reference)
+    if kind == "hamiltonian" and other.resolve() == args.reference.resolve():
+        raise DataError(f"{matrix_path(other, 'prediction')}: file not found; name the folder with the prediction: compare DIR OTHER")
+    problem = load_problem(args, other, kind, "prediction" if kind == "prediction" else "other", args.reference)
+    if not same_structure(reference.structure, problem.structure):
+        raise DataError(
+            f"{other}: holds another structure than {args.reference} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
+            "only two Hamiltonians of the same atoms in the same order can be compared"
+        )
     error = compare(reference.h, problem.h, reference.s)
     print(
         f"{error.blocks} blocks compared"
         + (f", {error.only_in_first} only in DFT" if error.only_in_first else "")
-        + (f", {error.only_in_second} only in the prediction" if error.only_in_second else "")
+        + (f", {error.only_in_second} only in the {problem.label}" if error.only_in_second else "")
         + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV"
     )
     print(f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}")

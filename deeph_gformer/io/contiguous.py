@@ -51,16 +51,19 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
         None where one of them is stored in another way than the first, or in a way that this function does not know.
     """
     links: list[tuple[bytes, int, int]] = []
-    handle.id.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
-    if not links or handle.userblock_size or any(kind != h5py.h5l.TYPE_HARD for _, kind, _ in links):
-        return None
     try:
+        handle.id.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
+        if not links or handle.userblock_size or any(kind != h5py.h5l.TYPE_HARD for _, kind, _ in links):
+            return None
         dtype = h5py.h5d.open(handle.id, links[0][0]).dtype
-    except (KeyError, ValueError, OSError, TypeError):  # no dataset, or a damaged one
+        names = [name.decode() for name, _, _ in links]
+    except (KeyError, ValueError, OSError, TypeError, RuntimeError):  # no dataset, or a damaged one
         return None
     if dtype.kind not in "fc" or dtype.itemsize < 4 or not dtype.isnative or struct.pack("=H", 1) != struct.pack("<H", 1):
         return None
     data = np.memmap(path, np.uint8, "r")
+    if any(address >= len(data) for _, _, address in links):
+        return None
     addresses = np.array([address for _, _, address in links], dtype=np.int64)
     places = _places(data, int(addresses[0]))
     if places is None:
@@ -81,7 +84,7 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
     shapes, (starts, sizes) = numbers(dimensions, 2), numbers(layout + 2, 2).T
     if (shapes.prod(axis=1) * dtype.itemsize != sizes).any() or (starts <= 0).any() or (starts + sizes > len(data)).any():
         return None
-    return Contiguous([name.decode() for name, _, _ in links], shapes, starts, dtype, data)
+    return Contiguous(names, shapes, starts, dtype, data)
 
 
 def _places(data: NDArray[np.uint8], address: int) -> tuple[int, int, int] | None:

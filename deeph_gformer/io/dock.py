@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 import h5py
 import numpy as np
@@ -51,6 +52,8 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
 
     folder = pathlib.Path(folder)
     info = read_json(folder / fields.INFO_FILE)
+    if not isinstance(info, dict):
+        raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
     try:
         atoms = read(folder / fields.DOCK_STRUCTURE_FILE, format="vasp")
     except FileNotFoundError:
@@ -58,14 +61,25 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
     except Exception as error:
         raise DataError(f"{folder / fields.DOCK_STRUCTURE_FILE}: not a POSCAR ({str(error) or type(error).__name__})") from None
     orbitals = info.get("elements_orbital_map", {})
-    missing = sorted({chemical_symbols[z] for z in atoms.numbers} - set(orbitals))
+    symbols = [chemical_symbols[z] for z in atoms.numbers]
+    missing = sorted(set(symbols) - set(orbitals)) if isinstance(orbitals, dict) else []
     if missing:
         raise DataError(f"{folder / fields.INFO_FILE}: elements_orbital_map lacks {', '.join(missing)}")
-    shells = tuple(tuple(int(l) for l in orbitals[chemical_symbols[z]]) for z in atoms.numbers)
+    if not isinstance(orbitals, dict) or not all(_are_shells(orbitals[symbol]) for symbol in symbols):
+        raise DataError(
+            f'{folder / fields.INFO_FILE}: elements_orbital_map must give the l of each shell, 0 to 3, of every element, e.g. {{"C": [0, 0, 1, 1, 2]}}'
+        )
+    shells = tuple(tuple(orbitals[symbol]) for symbol in symbols)
     spinful = info.get("spinful")
+    if spinful is not None and not isinstance(spinful, bool):
+        raise DataError(f"{folder / fields.INFO_FILE}: spinful is {spinful!r}; it must be true or false")
     return Structure(
         np.asarray(atoms.cell[:]), atoms.positions.copy(), atoms.numbers.astype(np.int64), shells, spinful, info, folder.resolve().name
     )
+
+
+def _are_shells(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(l) is int and l in LEGACY_TO_E3NN for l in value)
 
 
 def write_structure(folder: str | os.PathLike[str], structure: Structure) -> None:
@@ -108,6 +122,24 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     write_json(folder / fields.INFO_FILE, info)
 
 
+def _tables(path: pathlib.Path, *wanted: tuple[str, int]) -> list[NDArray[np.number]]:
+    """Datasets of a matrix file, each given as (name, columns): (n, columns) int64; (n,) for one column; (n,) numbers as stored for none.
+
+    Raises:
+        DataError: the file is missing, damaged, or lacks one of them.
+    """
+    try:
+        with h5py.File(path, "r") as handle:
+            found = [(np.asarray(handle[name][()]), columns) for name, columns in wanted]
+            return [table.reshape(-1) if not n else table.astype(np.int64).reshape((-1, n) if n > 1 else -1) for table, n in found]
+    except FileNotFoundError:
+        raise DataError(f"{path}: file not found") from None
+    except KeyError as error:
+        raise DataError(f"{path}: not a DeepH-dock matrix, a dataset is missing ({error})") from None
+    except (OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
+        raise DataError(f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})") from None
+
+
 def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.int64]:
     """The block keys of a DeepH-dock matrix, without its values: (E, 5) int64, 0-based, canonical order.
 
@@ -115,15 +147,7 @@ def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.
         DataError: the file is missing or damaged, or names an atom that does not exist.
     """
     path = pathlib.Path(path)
-    try:
-        with h5py.File(path, "r") as handle:
-            pairs = np.asarray(handle[fields.DOCK_PAIRS][()], dtype=np.int64).reshape(-1, 5)
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except (KeyError, ValueError) as error:
-        raise DataError(f"{path}: not a DeepH-dock matrix ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})") from None
+    (pairs,) = _tables(path, (fields.DOCK_PAIRS, 5))
     if len(pairs) and (pairs[:, 3:].min() < 0 or pairs[:, 3:].max() >= len(structure)):
         raise DataError(f"{path}: {fields.DOCK_PAIRS} names an atom outside 0..{len(structure) - 1}")
     return pairs[sort_keys(pairs)]
@@ -140,18 +164,9 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
         DataError: damaged file, missing dataset, wrong shapes, NaN; the message names file and block.
     """
     path = pathlib.Path(path)
-    try:
-        with h5py.File(path, "r") as handle:
-            pairs, shapes, bounds, values = (
-                handle[name][()] for name in (fields.DOCK_PAIRS, fields.DOCK_SHAPES, fields.DOCK_BOUNDARIES, fields.DOCK_ENTRIES)
-            )
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except KeyError as error:
-        raise DataError(f"{path}: not a DeepH-dock matrix, a dataset is missing ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})") from None
-    pairs, shapes = np.asarray(pairs, dtype=np.int64).reshape(-1, 5), np.asarray(shapes, dtype=np.int64).reshape(-1, 2)
+    pairs, shapes, bounds, values = _tables(
+        path, (fields.DOCK_PAIRS, 5), (fields.DOCK_SHAPES, 2), (fields.DOCK_BOUNDARIES, 1), (fields.DOCK_ENTRIES, 0)
+    )
     if len(pairs) and (pairs[:, 3:].min() < 0 or pairs[:, 3:].max() >= len(structure)):
         raise DataError(f"{path}: {fields.DOCK_PAIRS} names an atom outside 0..{len(structure) - 1}")
     expected = structure.orbital_counts[pairs[:, 3:]] * (2 if spinful else 1)
@@ -160,7 +175,7 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
     wrong = np.flatnonzero((shapes != expected).any(axis=1))
     if len(wrong):
         raise DataError(
-            f"{path}: block {format_key(pairs[wrong[0]])} has shape {tuple(shapes[wrong[0]])}; the orbitals of its atoms ask for {tuple(expected[wrong[0]])}"
+            f"{path}: block {format_key(pairs[wrong[0]])} has shape {tuple(shapes[wrong[0]].tolist())}; the orbitals of its atoms ask for {tuple(expected[wrong[0]].tolist())}"
         )
     if (np.diff(bounds) != shapes.prod(axis=1)).any() or bounds[0] != 0 or bounds[-1] != len(values):
         raise DataError(f"{path}: {fields.DOCK_BOUNDARIES} does not fit {fields.DOCK_SHAPES} and {fields.DOCK_ENTRIES}")

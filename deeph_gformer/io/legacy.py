@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import warnings
 from typing import Any
 
 import h5py
@@ -25,7 +26,9 @@ _KEY = re.compile(r"\[\s*-?\d+\s*(?:,\s*-?\d+\s*){4}\]")
 
 def _table(path: pathlib.Path) -> NDArray[np.float64]:
     try:
-        return np.loadtxt(path, ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty file: its shape is refused
+            return np.loadtxt(path, ndmin=2)
     except FileNotFoundError:
         raise DataError(f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -114,6 +117,13 @@ def _open(path: pathlib.Path) -> h5py.File:
         raise DataError(f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})") from None
 
 
+def _names(handle: h5py.File, path: pathlib.Path) -> list[str]:
+    try:
+        return [name if isinstance(name, str) else name.decode("utf-8", "replace") for name in handle]
+    except (KeyError, ValueError, OSError, RuntimeError) as error:
+        raise DataError(f"{path}: damaged, its datasets cannot be listed ({str(error).splitlines()[0]})") from None
+
+
 def _parse_keys(names: list[str], path: pathlib.Path, atoms: int) -> NDArray[np.int64]:
     for name in names:
         if not _KEY.fullmatch(name):
@@ -141,7 +151,7 @@ def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.
     """
     path = pathlib.Path(path)
     with _open(path) as handle:
-        keys = _parse_keys(list(handle), path, len(structure))
+        keys = _parse_keys(_names(handle, path), path, len(structure))
     return keys[sort_keys(keys)]
 
 
@@ -163,7 +173,7 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
     factor = 2 if spinful else 1
     with _open(path) as handle:
         table = contiguous_datasets(handle, path)
-        names = list(handle) if table is None else table.names
+        names = _names(handle, path) if table is None else table.names
         keys = _parse_keys(names, path, len(structure))
         order = sort_keys(keys)
         keys = keys[order]
@@ -223,7 +233,7 @@ def _read_each(
                     values = values.astype(dtype)
                 usual = usual or kind
             dataset.read(every, every, values[offsets[e] : offsets[e + 1]].reshape(shape))
-        except (KeyError, ValueError, OSError, TypeError) as error:
+        except (KeyError, ValueError, OSError, TypeError, RuntimeError) as error:
             raise DataError(f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})") from None
     return values
 

@@ -157,7 +157,14 @@ def list_twists(bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: flo
 
     Args:
         max_atoms: largest cell. max_strain: largest |strain| of the top layer.
+
+    Raises:
+        ConfigError: no positive number of atoms, or a negative strain.
     """
+    if max_atoms < 1 or not 0 <= max_strain < math.inf:
+        raise ConfigError(
+            f"twist: at most {max_atoms} atoms and a strain of {max_strain}; at least 1 atom and a strain of 0 or more are needed"
+        )
     reach = int(math.sqrt(max_atoms / min(len(bottom.atoms), len(top.atoms)))) + 1
     # (0, n) is (n, 0) turned
     vectors = [
@@ -195,12 +202,14 @@ def twist_bilayer(
         Atoms grouped by element, tags 0 (bottom) and 1 (top); periodic in the plane and, through the vacuum, along z.
 
     Raises:
-        ConfigError: distance or vacuum not positive.
+        ConfigError: distance or vacuum not positive, or a shift that is no number.
     """
     from ase.build import make_supercell
 
-    if not (distance > 0 and vacuum > 0):
-        raise ConfigError(f"twist: distance {distance} and vacuum {vacuum} Å must be positive")
+    if not (0 < distance < math.inf and 0 < vacuum < math.inf):
+        raise ConfigError(f"twist: distance {distance} and vacuum {vacuum} Å must be positive and finite")
+    if not np.isfinite(shift).all():
+        raise ConfigError(f"twist: shift {shift}; two finite numbers are needed")
     height = bottom.thickness + distance + top.thickness + vacuum
     length = bottom.length(*twist.bottom)
     angle = math.radians(60 if bottom.kind == "hexagonal" else 90)

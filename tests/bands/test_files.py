@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import resource
+import signal
 
 import h5py
 import numpy as np
@@ -89,6 +91,11 @@ def test_non_hermitian_hamiltonian(tmp_path: pathlib.Path) -> None:
         bands.load(folder)
 
 
+def test_unknown_kind_of_hamiltonian(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigError, match="kind 'predict' is unknown; there are hamiltonian and prediction"):
+        bands.load(write_folder(tmp_path / "a", graphene()), "predict")
+
+
 def test_missing_hamiltonian_points_to_the_other(tmp_path: pathlib.Path) -> None:
     folder = write_folder(tmp_path / "x", graphene())
     with pytest.raises(DataError, match="hamiltonians_pred.h5: file not found; the folder has hamiltonians.h5"):
@@ -133,6 +140,19 @@ def test_dock_band_file(tmp_path: pathlib.Path, result: bands.Bands) -> None:
         ][()] + 1
         steps = np.linalg.norm(np.diff(handle["kpoints_frac_list"][:3] @ handle["rlv"][()], axis=0), axis=1) / (2 * np.pi)
         assert np.diff(handle["kpoints_distance_list"][:3]) == pytest.approx(steps, rel=1e-9)
+
+
+def test_dock_band_file_on_a_full_disk(tmp_path: pathlib.Path, result: bands.Bands) -> None:
+    """The file-size limit of the process stands for a full disk."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(DataError, match="band.h5: could not be written"):
+            write_bands(tmp_path / "band.h5", result)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ase_and_pymatgen(tmp_path: pathlib.Path) -> None:

@@ -76,6 +76,12 @@ def test_jumps_and_deeph_path_files(tmp_path) -> None:
     (tmp_path / "bad").write_text("5 0 0 0 0.5 0 GAMMA M\n")
     with pytest.raises(DataError, match="bad: '5 0 0 0 0.5 0 GAMMA M' is no path segment"):
         read_path_file(tmp_path / "bad", crystal)
+    (tmp_path / "bad").write_text("46 nan 0 0 0.5 0 0 GAMMA M\n")
+    with pytest.raises(DataError, match="no path segment .a coordinate is NaN"):
+        read_path_file(tmp_path / "bad", crystal)
+    (tmp_path / "bad").write_text("1000000000 0 0 0 0.5 0 0 GAMMA M\n")
+    with pytest.raises(ConfigError, match="bad: 1000000000 k-points"):
+        read_path_file(tmp_path / "bad", crystal)
 
 
 def test_seekpath_agrees_with_ase_for_a_bulk_hexagonal_cell() -> None:
@@ -121,6 +127,29 @@ def test_electron_number_from_each_source() -> None:
         bands.fermi_level(graphene())
     with pytest.raises(ConfigError, match="2 bands hold"):
         bands.fermi_level(graphene(), 4.0, "2x2x1")
+
+
+@pytest.mark.parametrize(
+    ("level", "hop", "message"),
+    [
+        (-0.45, 0.6, "next even number, which fills 1 separate bands"),  # 1.83 electrons below
+        (-0.45, 0.6j, None),  # without time reversal
+        (-0.8, 0.6, None),  # 1.41 electrons
+        (-0.3, 1.0, None),  # 1.81 electrons, but the bands touch
+    ],
+)
+def test_a_count_that_is_nearly_whole(level: float, hop: complex, message: str | None) -> None:
+    """States of the SSH chain below E: the share of k where |v + w exp(ik)| > -E, 1 - arccos((v² + w² - E²) / 2vw) / π."""
+    model = ssh(1.0, hop)
+    crystal = dataclasses.replace(model.structure, info={"fermi_level": level})
+    problem = BlochProblem(crystal, model.h)
+    counted = 2 - 2 / np.pi * np.arccos((1 + abs(hop) ** 2 - level**2) / (2 * abs(hop)))
+    if message:
+        found = bands.fermi_level(problem, mesh="200x1x1", width_eV=1e-3, count_at_info=True)
+        assert found.electrons == 2 and message in found.source and f"{counted:.1f}" in found.source
+        return
+    with pytest.raises(ConfigError, match=f"the nearest is {round(counted)}: give --electrons.*--valence.*--bundle.*--mesh"):
+        bands.fermi_level(problem, mesh="200x1x1", width_eV=1e-3, count_at_info=True)
 
 
 def test_electrons_of_other_compositions() -> None:
@@ -246,6 +275,11 @@ def test_band_error_is_fermi_aligned_and_windowed() -> None:
     error = bands.compare_bands(one, two, 9.0)
     assert error.max_meV == pytest.approx(8.1, abs=1e-6) and abs(error.shift_meV) < 1e-9
     assert bands.compare_bands(one, two, 3.0).max_meV < 3.01
+    low = bands.compare_bands(one, two, (-9.0, 3.0))  # of the two mirrored bands, the upper one is cut at 3 eV
+    assert low.max_meV == pytest.approx(8.1, abs=1e-6) and error.states / 2 < low.states < error.states and low.shift_meV < -1
+    for window in ((3.0, -3.0), (1.0, 1.0), -1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="two finite energies"):
+            bands.compare_bands(one, two, window)
     with pytest.raises(ConfigError, match="different k-paths"):
         bands.compare_bands(one, bands.band_structure(a, "GM", 40, fermi=0.0))
 
@@ -302,6 +336,25 @@ def _lowest(problem: BlochProblem, k: np.ndarray) -> float:
 def test_parallel_processes_give_the_same() -> None:
     points = np.array([[0.1, 0.2, 0.0], [0.3, 0.0, 0.1], [0.1, 0.2, 0.0]])
     assert map_kpoints(_lowest, random_problem(), points, 2) == pytest.approx(map_kpoints(_lowest, random_problem(), points, 1), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: bands.band_structure(p, "GX", 0), "0 k-points"),
+        (lambda p: bands.band_structure(p, "GX", 10**9), "1000000001 k-points on the path; at most"),
+        (lambda p: mesh_spectrum(p, "1000000x1000000x1"), "k mesh 1000000x1000000x1: 1000000000000 k-points; at most"),
+        (lambda p: bands.band_structure(p, "GX", 10, fermi=float("nan")), "Fermi level nan eV: a finite number"),
+        (lambda p: bands.band_structure(p, "GX", 10, s_threshold=float("nan")), "S threshold nan"),
+        (lambda p: bands.band_structure(p, "GX", 10, s_threshold=1e9), "above all eigenvalues of S.*largest is 1.4"),
+        (lambda p: bands.density_of_states(p, "3x1x1", window=(0.0, float("nan"))), "two finite energies"),
+        (lambda p: bands.density_of_states(p, "3x1x1", width_eV=float("inf")), "positive and finite"),
+        (lambda p: bands.fermi_level(p, 1.0, "3x1x1", width_eV=float("inf")), "positive and finite"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(call, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call(chain(overlap=0.2))
 
 
 def test_window_keeps_the_right_bands_and_their_numbers() -> None:

@@ -14,7 +14,7 @@ from deeph_gformer.bands.engines import count_below, elimination_plan, factorize
 from deeph_gformer.bands.frontal import FrontalFactor
 from deeph_gformer.bands.lanczos import chance_of_missing
 from deeph_gformer.bands.product import RowParts, thread_count
-from deeph_gformer.errors import ConfigError, MissingDependencyError
+from deeph_gformer.errors import ConfigError, DataError, MissingDependencyError
 from deeph_gformer.io import BlockMatrix
 
 from .conftest import blocks, structure
@@ -302,6 +302,18 @@ def test_wrong_wishes() -> None:
         bands.band_structure(problem, solver="sparse")
     with pytest.raises(ConfigError, match="needs the dense solver"):
         bands.band_structure(problem, solver="sparse", fermi=0.0, s_threshold=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["frontal", "superlu"])
+@pytest.mark.parametrize("window", [None, (-0.5, 0.5)])
+def test_overlap_that_is_not_positive_definite(engine: str, window: tuple[float, float] | None) -> None:
+    problem = ribbon()
+    values = problem.s.values.copy()
+    onsite = (problem.s.keys[:, 3] == problem.s.keys[:, 4]) & ~problem.s.keys[:, :3].any(axis=1)
+    values[problem.s.offsets[:-1][onsite][::3]] -= 1.5
+    bad = BlochProblem(problem.structure, problem.h, BlockMatrix(problem.s.keys, problem.s.shapes, values), source="file")
+    with pytest.raises(DataError, match=r"file, k = .*: S\(k\) is not positive definite"):
+        bands.band_structure(bad, "GX", 2, "sparse", fermi=0.0, nbands=20, engine=engine, window=window)
 
 
 def test_missing_mumps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

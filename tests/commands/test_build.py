@@ -11,7 +11,7 @@ from ase.build import graphene
 from ase.io import read
 
 from deeph_gformer.commands import build as area
-from deeph_gformer.errors import ConfigError
+from deeph_gformer.errors import ConfigError, DataError, GFormerError
 
 
 def run(*words: object) -> int:
@@ -47,6 +47,46 @@ def test_supercell(tmp_path: pathlib.Path) -> None:
     assert len(read(tmp_path / "s.cif")) == 12
     assert run("build", "supercell", "--cell", cell, "--matrix", "1,1,0,-1,2,0,0,0,1", "-o", tmp_path / "POSCAR_3") == 0
     assert len(read(tmp_path / "POSCAR_3", format="vasp")) == 6
-    for words, match in ((["--size", "0,1,1"], "positive"), ([], "either")):
+    for words, match in (
+        (["--size", "0,1,1"], "positive"),
+        ([], "either"),
+        (["--size", "100000,100000,1"], "20000000000 atoms, more than"),
+        (["--size", f"{10**20},1,1"], "atoms, more than"),
+    ):
         with pytest.raises(ConfigError, match=match):
             run("build", "supercell", "--cell", cell, *words, "-o", tmp_path / "x.cif")
+    words = ["build", "supercell", "--cell", cell, "--size", "2,2,1", "-o", tmp_path / "s.cif"]
+    with pytest.raises(DataError, match="s.cif: is there already; add --overwrite"):
+        run(*words)
+    assert run(*words, "--overwrite", "--max-atoms", 8) == 0 and len(read(tmp_path / "s.cif")) == 8
+    with pytest.raises(ConfigError, match="8 atoms, more than 7"):
+        run(*words, "--overwrite", "--max-atoms", 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--mn 1,2 -o there.vasp", "there.vasp: is there already; add --overwrite"),
+        ("--mn 1,2 2,3 -o there.vasp", "there.vasp: is the name of a file; for 2 cells"),
+        ("--mn 1,2 2,3 -o new.vasp", "new.vasp: is the name of a file; for 2 cells"),
+        ("--mn 3000,3001 -o t.vasp", "108036004 atoms, more than 2000000.*--max-atoms 108036004"),
+        ("--mn 1,2 --max-atoms 27 -o t.vasp", "28 atoms, more than 27"),
+        ("--pq 1,2", "--pq goes with --mn"),
+    ],
+)
+def test_twists_that_are_not_built(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    graphene(a=2.46, vacuum=8).write("POSCAR")
+    pathlib.Path("there.vasp").write_text("old")
+    with pytest.raises(GFormerError, match=message):
+        run("build", "twist", "--cell", "POSCAR", "--distance", 3.35, *words.split())
+    assert pathlib.Path("there.vasp").read_text() == "old" and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "words", ["--shift nan,0", "--shift inf,0", "--distance inf", "--distance 0", "--vacuum nan", "--max-atoms -1", "--max-strain -1"]
+)
+def test_numbers_of_a_twist_must_be_some(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("build", "twist", "--cell", "POSCAR", "--mn", "1,2", *words.split())
+    assert f"argument {words.split()[0]}: " in capsys.readouterr().err

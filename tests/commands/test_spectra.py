@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from deeph_gformer.cli import main
 from deeph_gformer.io import BlockMatrix, Structure
 from deeph_gformer.io.folder import write_matrix
-from deeph_gformer.io.legacy import write_structure
+from deeph_gformer.io.legacy import read_structure, write_structure
 
 
 @pytest.fixture
@@ -40,6 +41,12 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     write_matrix(target, "hamiltonian", matrix(-2.7, 0.0), crystal)
     write_matrix(target, "prediction", matrix(-2.727, 0.05), crystal)
     return target
+
+
+def write_unity(folder: pathlib.Path) -> None:
+    """The overlap of the orthogonal basis, as a file."""
+    unity = BlockMatrix.from_blocks(np.array([(0, 0, 0, 0, 0), (0, 0, 0, 1, 1)]), [np.eye(1)] * 2)
+    write_matrix(folder, "overlap", unity, read_structure(folder))
 
 
 def test_bands_shows_both_and_writes_everything(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +96,17 @@ def test_bands_with_roles_and_path_file(folder: pathlib.Path, tmp_path: pathlib.
     assert out.count("Fermi level") == 3 and "refined" in out and "path Γ K (K_PATH)" in out
 
 
+def test_bands_of_another_structure_get_no_error(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder, "wider")
+    np.savetxt("wider/lat.dat", 1.01 * np.loadtxt("wider/lat.dat"))
+    write_unity(pathlib.Path("wider"))
+    words = ["bands", str(folder), "wider", "--mesh", "3x3x1", "--npoints", "10", "--window", "-9", "2", "--json", "all.json"]
+    assert main(words) == 0
+    data, streams = json.loads(pathlib.Path("all.json").read_text()), capsys.readouterr()
+    assert len(data["bands"]) == 4 and list(data["errors"]) == ["honeycomb stage 1"] and data["window_eV"] == [-9, 2]
+    assert "of another structure than" in streams.err and "band error (meV), -9 to 2 eV" in streams.out
+
+
 def test_fermi_says_where_it_comes_from(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fermi", str(folder), "--valence", "C=1", "--mesh", "6x6x1", "--json", "f.json"]) == 0
     data = json.loads(pathlib.Path("f.json").read_text())
@@ -122,6 +140,21 @@ def test_compare_takes_out_the_gauge(folder: pathlib.Path, capsys: pytest.Captur
     assert "mu = <dH,S>/<S,S> = 50.0000 meV" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("other", [[], ["honeycomb"], ["moved"]])
+def test_compare_needs_a_prediction_of_the_same_structure(
+    folder: pathlib.Path, other: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, "moved")
+    write_unity(pathlib.Path("moved"))
+    (folder / "hamiltonians_pred.h5").unlink()
+    assert main(["compare", str(folder), *other]) == (0 if "moved" in other else 2)
+    positions = np.loadtxt("moved/site_positions.dat")
+    np.savetxt("moved/site_positions.dat", positions + np.array([0.0, 0.01]))
+    assert main(["compare", str(folder), *other]) == 2
+    words = "moved: holds another structure" if "moved" in other else "hamiltonians_pred.h5: file not found"
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -130,13 +163,26 @@ def test_compare_takes_out_the_gauge(folder: pathlib.Path, capsys: pytest.Captur
         (["bands", "honeycomb", "--path", "GM", "--path-file", "x"], "give one of them"),
         (["bands", "honeycomb", "--nbands", "9"], "9 bands asked"),
         (["bands", "honeycomb", "--fermi", "high"], "auto, info, or an energy"),
+        (["bands", "honeycomb", "--window", "3", "-3"], "--window 3 -3: the first energy must be below"),
+        (["bands", "honeycomb", "--window", "1", "1"], "--window 1 1: the first energy must be below"),
+        (["bands", "honeycomb", "--window", "500", "501", "--mesh", "3x3x1"], "no band of .*honeycomb.* lies in --window 500 501"),
         (["bands", "honeycomb", "-o", "x.gif"], "no band format ends like this"),
         (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
         (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
         (["dos", "honeycomb", "--fat", "Mo-d"], "selects no orbital"),
+        (["bands", "honeycomb", "--mesh", "1000000x1000000x1"], "1000000000000 k-points; at most"),
         (["dos", "honeycomb", "--mesh", "4x4"], "three positive integers"),
         (["gap", "honeycomb", "--electrons", "3"], "half filled"),
         (["fermi", "honeycomb", "--electrons", "9"], "2 bands hold"),
+        (["fermi", "honeycomb", "--fermi", "nan"], "--fermi nan: auto, info, or an energy"),
+        (["bands", "honeycomb", "--fermi", "-inf"], "--fermi -inf: auto, info, or an energy"),
+        (["dos", "honeycomb", "--window", "1", "1"], "the first energy must be below"),
+        (["fermi", "honeycomb", "--s-threshold", "1e9"], "above all eigenvalues of S"),
+        (["fermi", "honeycomb", "--valence", "C=-3"], "valence 'C=-3': write element=electrons"),
+        (["fermi", "honeycomb", "--valence", "Cc=3"], "valence 'Cc=3': write element=electrons"),
+        (["fermi", "honeycomb", "--valence", "C=1", "--electrons", "2"], "give one of them"),
+        (["dos", "honeycomb", "--fermi", "info", "--electrons", "2"], "--fermi info needs no electrons"),
+        (["bands", "honeycomb", "--fermi", "0.1", "--valence", "C=1"], "--fermi 0.1 needs no electrons"),
     ],
 )
 def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,6 +191,50 @@ def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], mes
     assert main(words) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith(f"deeph-gformer {words[0]}: error: ") and re.search(message, line)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "bands --window nan 1",
+        "bands --window -1 inf",
+        "bands --window -inf 1",
+        "bands --npoints 0",
+        "bands --npoints 1.5",
+        "bands --fat=",
+        "bands --path=",
+        "bands --s-threshold -1",
+        "bands --s-threshold nan",
+        "dos --window 0 nan",
+        "dos --dos-width inf",
+        "fermi --electrons nan",
+        "fermi --electrons -1e0",
+        "fermi --valence=",
+        "fermi --width 0",
+        "gap --electrons nan",
+        "gap --fermi info",
+        "compare --window inf",
+        "compare --ghost-margin nan",
+        "compare --ghost-margin -1",
+        "compare --modes -1",
+    ],
+)
+def test_options_that_are_no_such_number_are_refused(folder: pathlib.Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    verb, option, *values = words.split()
+    with pytest.raises(SystemExit, match="2"):
+        main([verb, str(folder), option, *values])
+    assert option.split("=")[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_negative_numbers_with_an_exponent_are_values(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["bands", str(folder), "--fermi", "-1e-1", "--window", "-1e1", "3", "--npoints", "5", "-o", "x.json"]
+    assert main(words) == 0
+    assert "Fermi level -0.1000 eV" in capsys.readouterr().out
+
+
+def test_electrons_of_an_element_that_is_not_there_are_said(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fermi", str(folder), "--valence", "C=1,Mo=14", "--mesh", "3x3x1"]) == 0
+    assert "--valence gives electrons of Mo, which 'honeycomb' does not have" in capsys.readouterr().err
 
 
 def test_unknown_electrons_give_absolute_energies_with_a_note(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from deeph_gformer.errors import DataError
-from deeph_gformer.io import BlockMatrix, dock, find_structures, read_folder, read_matrix
+from deeph_gformer.io import BlockMatrix, dock, find_structures, legacy, read_folder, read_matrix
 from deeph_gformer.io.blocks import format_key, match_keys, reverse_keys, sort_keys
 from deeph_gformer.io.files import atomic_path, read_json, write_json
 from deeph_gformer.io.folder import write_matrix
@@ -163,12 +163,33 @@ def test_spin_doubled_file_without_spin(make_folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ([], "holds no JSON object"),
+        ({"elements_orbital_map": 3}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"C": 3}}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"C": ["a"]}}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"C": [0, 4]}}, "must give the l of each shell"),
+        ({"elements_orbital_map": {"H": [0]}}, "lacks C"),
+        ({"elements_orbital_map": {"C": [0, 1]}, "spinful": "yes"}, "spinful is 'yes'"),
+    ],
+)
+def test_bad_dock_info_is_named(tmp_path: pathlib.Path, info: object, words: str) -> None:
+    (tmp_path / "POSCAR").write_text("carbon\n1.0\n3 0 0\n0 3 0\n0 0 3\nC\n1\nDirect\n0 0 0\n")
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match=f"info.json: .*{words}"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
     ("name", "text", "words"),
     [
         ("orbital_types.dat", "0 1\n0 4\n0 1\n0 1\n", "l = 0 to 3 only"),
         ("orbital_types.dat", "0 x\n", "integers"),
         ("element.dat", "16\n42\n", "do not belong together"),
         ("lat.dat", "1 0 0\n0 1 0\n", r"instead of \(3, 3\)"),
+        ("lat.dat", "", r"instead of \(3, 3\)"),
         ("lat.dat", "1 0 0\n0 1 0\n1 1 0\n", "span no volume"),
         ("site_positions.dat", "1 2\n3 four\n", "table of numbers"),
         ("info.json", "{", "not valid JSON"),
@@ -190,6 +211,23 @@ def test_damaged_hdf5(make_folder: Folder, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(DataError, match="hamiltonians.h5.*damaged"):
         read_matrix(folder, "hamiltonian")
+
+
+@pytest.mark.parametrize("form", ["legacy", "dock"])
+def test_random_bytes_in_hdf5_never_escape_as_another_error(tmp_path: pathlib.Path, form: str) -> None:
+    structure, h, _ = random_structure(spinful=False)
+    path = write_matrix(tmp_path, "hamiltonian", h, structure, form)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    module = legacy if form == "legacy" else dock
+    for place in range(96, len(whole) - 64, len(whole) // 60):
+        path.write_bytes(whole[:place] + rng.bytes(64) + whole[place + 64 :])
+        for read in (module.read_blocks, module.read_keys):
+            try:
+                read(path, structure)
+            except DataError as error:
+                assert path.name in str(error)
+                refused += 1
+    assert refused > 10
 
 
 def test_asymmetric_edges(make_folder: Folder) -> None:

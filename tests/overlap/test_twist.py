@@ -116,5 +116,12 @@ def test_what_cannot_be_built_is_named(sheet: ase.Atoms) -> None:
         twist_of(bottom, top, (-1, 2))
     with pytest.raises(ConfigError, match="must be positive"):
         twist_bilayer(bottom, top, twist_of(bottom, top, (1, 2)), -3.0)
+    with pytest.raises(ConfigError, match="positive and finite"):
+        twist_bilayer(bottom, top, twist_of(bottom, top, (1, 2)), 3.0, math.inf)
+    with pytest.raises(ConfigError, match="two finite numbers"):
+        twist_bilayer(bottom, top, twist_of(bottom, top, (1, 2)), 3.0, shift=(math.nan, 0.0))
+    for limits in ((0, 0.1), (-1, 0.1), (100, -1.0), (100, math.nan)):
+        with pytest.raises(ConfigError, match="at least 1 atom"):
+            list_twists(bottom, top, *limits)
     with pytest.raises(DataError, match="left-handed"):
         read_layers(make_supercell(sheet, [[0, 1, 0], [1, 0, 0], [0, 0, 1]]))
