@@ -20,6 +20,7 @@ from .kmesh import MeshSpectrum, has_time_reversal, mesh_spectrum
 from .loading import info_fermi_eV
 
 __all__ = [
+    "whole_electrons",
     "FermiLevel",
     "Smearing",
     "fermi_level",
@@ -28,6 +29,7 @@ __all__ = [
     "electrons_by_composition",
     "occupations",
     "parse_valence",
+    "whole_electrons",
 ]
 
 Smearing = Literal["gaussian", "fermi", "tetrahedron"]
@@ -219,7 +221,7 @@ def find_level(
     return float(level), False
 
 
-def _counted(problem: BlochProblem, spectrum: MeshSpectrum, counted: float) -> tuple[float, str]:
+def whole_electrons(problem: BlochProblem, spectrum: MeshSpectrum, counted: float) -> tuple[float, str]:
     """The whole number of electrons behind a count at the DFT's Fermi level, and how it was found.
 
     The Fermi level of a semimetal, found by the DFT on its own coarser mesh, cuts band edges on this one, and the count is off by tenths of an electron.
@@ -278,7 +280,7 @@ def fermi_level(
         )
     spectrum = spectrum or mesh_spectrum(problem, mesh, s_threshold=s_threshold, processes=processes)
     if known is None:
-        known = _counted(problem, spectrum, electrons_at(spectrum, float(stated or 0.0), smearing, width_eV))
+        known = whole_electrons(problem, spectrum, electrons_at(spectrum, float(stated or 0.0), smearing, width_eV))
     number, source = known[0], electrons_source or known[1]
     level, insulating = find_level(spectrum, number, smearing, width_eV)
     how = "tetrahedra" if smearing == "tetrahedron" else f"{smearing} smearing {width_eV:g} eV"

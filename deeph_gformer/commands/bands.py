@@ -88,6 +88,7 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
     first = args.folders[0]
     styles: dict[str, Style] = {"hamiltonian": "line", "prediction": "dashed"}
     explicit = args.stage1 is not None or args.refined is not None
+    names = {folder.resolve().name for folder in args.folders}
     result: list[tuple[BlochProblem, Style]] = []
     for folder in args.folders:
         kinds = kinds_of(folder)
@@ -96,7 +97,8 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
                 continue
             label = {"hamiltonian": "DFT", "prediction": "stage 1" if "hamiltonian" in kinds else "prediction"}[kind]
             if len(args.folders) > 1:
-                label = f"{folder.resolve().name} {label}" if len(kinds) > 1 else folder.resolve().name
+                name = folder.resolve().name if len(names) == len(args.folders) else "/".join(folder.resolve().parts[-2:])
+                label = f"{name} {label}" if len(kinds) > 1 else name
             problem = load_problem(args, folder, kind, label, first if folder != first else None)
             style = styles[kind] if len(args.folders) == 1 or not result else "dashed" if len(result) == 1 else "dots"
             result.append((problem, style))

@@ -10,7 +10,7 @@ from typing import Any
 from ase.data import chemical_symbols
 
 from ..bands import load, mesh_spectrum
-from ..bands.fermi import electrons_at
+from ..bands.fermi import electrons_at, whole_electrons
 from ..bands.loading import info_fermi_eV
 from ..errors import GFormerError
 from ..io.folder import matrix_path, read_folder
@@ -45,10 +45,10 @@ def count_electrons(folders: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
             problem = load(folder, "hamiltonian")
             if problem.size > MOST_ORBITALS:
                 continue
-            number = electrons_at(mesh_spectrum(problem), level)
-        except GFormerError:  # a Hamiltonian that has no bands says nothing about electrons
+            spectrum = mesh_spectrum(problem)
+            number, _ = whole_electrons(problem, spectrum, electrons_at(spectrum, level))
+        except GFormerError:  # no bands, or no whole number: nothing is known about its electrons
             continue
-        if abs(number - round(number)) < 0.05:
-            result.append({"composition": counts, "electrons": float(round(number))})
-            tried[key] = 2
+        result.append({"composition": counts, "electrons": number})
+        tried[key] = 2
     return result
