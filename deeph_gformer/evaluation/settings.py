@@ -12,7 +12,7 @@ from e3nn.o3 import Irreps
 
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
-from ..config import DataConfig, GFormerConfig, Stage1Config, TrainingConfig
+from ..config import DataConfig, GFormerConfig, Stage1Config, TrainingConfig, within
 from ..errors import ConfigError
 from ..gformer.model import GFormer
 from ..stage1.embedded.network import DeepHE3Net
@@ -123,11 +123,11 @@ class AblationConfig:
         "e3+gformer",
     )
     """Which rows: these eight, or ``e3-big``, a DeepH-E3 with as many parameters as both stages together."""
-    seeds: tuple[int, ...] = (42,)
+    seeds: tuple[int, ...] = within((42,), "[0, 4294967295]")
     """The first is the seed of the splits, of stage 1 and of every network (instead of ``training.seed``); each further one repeats all but ``e3``."""
     paper_where_needed: bool = True
     """``gformer``, ``gformer+gformer`` and ``-cov`` need ``arch: paper``; true switches them to it, false makes that an error."""
-    rotations: int = 1
+    rotations: int = within(1, "[0, inf)")
     """Random rotations per test structure for the equivariance error; 0: none."""
     output: str = "runs/ablation"
     """Where runs and tables go."""

@@ -265,6 +265,10 @@ def no_such_setting(values: dict[str, Any], make_folder: Folder, tmp_path: pathl
     values["settings"] = ["e4"]
 
 
+def below_zero(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    values["rotations"] = -1
+
+
 def forbidden(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
     values.update(settings=["e3+gformer-cov"], paper_where_needed=False)
 
@@ -282,6 +286,7 @@ def foreign_folder(values: dict[str, Any], make_folder: Folder, tmp_path: pathli
         (reserved, "name of the test split"),
         (unknown, "did you mean 'epochs'"),
         (no_such_setting, "choose one of e3, e3"),
+        (below_zero, r"rotations is -1; allowed is \[0, inf\)"),
         (forbidden, "needs model.arch: paper"),
         (foreign_folder, "no run of an ablation"),
     ],
