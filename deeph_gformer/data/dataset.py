@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from ..algebra.blocks import BlockAssembly
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..errors import ConfigError, DataError
 from ..io.blocks import BlockMatrix, match_keys
+from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
 from ..io.structure import Structure
 from .edges import EdgeMode, select_edges
@@ -221,15 +221,10 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
             as ``{"train": {"range": [0, 25]}}``. root: where the folders are.
 
     Raises:
-        ConfigError: unknown keys or names, a structure in two splits, or an empty training set.
+        ConfigError: unknown keys or names, a structure in two splits, or an empty training set. DataError: no readable JSON file.
     """
     path = pathlib.Path(path)
-    try:
-        table: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: split file not found") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from None
+    table: Any = read_json(path)
     if not isinstance(table, dict) or not {"train", "val"} <= set(table) or set(table) - {"train", "val", "test"}:
         raise ConfigError(f"{path}: a split file holds lists under 'train', 'val' and 'test'")
     folders = find_structures(root, ("hamiltonian",))
@@ -238,8 +233,15 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
     owner: dict[pathlib.Path, str] = {}
     for split, names in table.items():
         if isinstance(names, dict) and set(names) == {"range"}:
-            first, last = names["range"]
-            names = [folder.resolve().name for folder in folders[first : last + 1]]
+            ends = names["range"]
+            if not isinstance(ends, list) or [type(n) for n in ends] != [int, int] or not 0 <= ends[0] <= ends[1] < len(folders):
+                raise ConfigError(
+                    f"{path}: 'range' of split '{split}' is {ends}; [first, last] with 0 <= first <= last <= {len(folders) - 1} is needed "
+                    f"({len(folders)} structures with hamiltonians.h5 under {root})"
+                )
+            names = [folder.resolve().name for folder in folders[ends[0] : ends[1] + 1]]
+        if not isinstance(names, list):
+            raise ConfigError(f"{path}: split '{split}' is {names!r}; a list of folder names or {{\"range\": [first, last]}} is needed")
         for name in names:
             if str(name) not in by_name:
                 raise ConfigError(f"{path}: '{name}' of split '{split}' is no structure with hamiltonians.h5 under {root}")

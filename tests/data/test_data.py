@@ -144,10 +144,23 @@ def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
         ({"train": [], "val": ["s1"]}, "train split is empty"),
         ({"trian": ["s0"]}, "lists under"),
         ({"train": ["s0"], "vali": []}, "lists under"),
+        *(({"train": train, "val": ["s1"]}, "split 'train' is .*; a list") for train in (3, None, "s0", {"range": [0, 1], "step": 2})),
+        *(
+            ({"train": {"range": ends}, "val": ["s1"]}, "'range' of split 'train' is .*0 <= first <= last <= 4")
+            for ends in ([0], ["a", 0], 2, [2, 1], [-1, 0], [0, 5], [0, True])
+        ),
     ):
         path.write_text(json.dumps(table))
         with pytest.raises(ConfigError, match=words):
             d.read_splits(path, root)
+
+
+def test_split_file_that_is_none(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    make_folder("a")
+    (tmp_path / "binary").write_bytes(b"\x89HDF\xff\xfe")
+    for path, words in ((tmp_path, "cannot be read"), (tmp_path / "binary", "not valid JSON"), (tmp_path / "none", "file not found")):
+        with pytest.raises(DataError, match=f"{path.name}: {words}"):
+            d.read_splits(path, tmp_path / "data")
 
 
 def test_leak_is_found_by_content(make_folder: Folder, tmp_path: pathlib.Path) -> None:
