@@ -9,39 +9,61 @@ import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig, to_mapping
 from ..errors import ConfigError
 from ..io.files import read_json, write_json
 from ..pipeline import resolve_device
-from .batches import Batch, EpochSampler
+from .batches import Batch, EpochSampler, RankSampler
 from .module import HamiltonianTask
 
-__all__ = ["fit", "open_run", "loaders", "memory_hint"]
+__all__ = ["fit", "check_run", "write_run", "first_rank", "say", "loaders", "memory_hint"]
 
 LAST, BEST = "last", "best"
+CONFIG_FILE, SPLIT_FILE = "config.json", "splits.json"
 
 
-def open_run(output: str | os.PathLike[str], config: Any, resume: bool, write: bool = True) -> pathlib.Path:
-    """Make the run folder and write its configuration, or check that an old one is of the same configuration.
+def first_rank() -> bool:
+    """Whether this process writes and prints: in data-parallel training, started by torchrun or by Lightning, only the first one does."""
+    return rank_zero_only.rank == 0
+
+
+def say(text: str) -> None:
+    """Print one line, on the first rank only."""
+    if first_rank():
+        print(text, flush=True)
+
+
+def check_run(output: str | os.PathLike[str], config: Any, resume: bool) -> pathlib.Path:
+    """Check that a run may use its folder: there is none yet, or it is resumed with the same configuration. Nothing is made.
 
     Args:
-        output: the folder. config: of this run. resume: go on with the run that is there. write: False only checks, nothing is made.
+        output: the folder. config: of this run. resume: go on with the run that is there.
+
+    Returns:
+        The folder.
 
     Raises:
-        ConfigError: the folder holds another run, or there is nothing to resume.
+        ConfigError: the folder holds another run, there is nothing to resume, or torchrun started another number of processes.
     """
     folder = pathlib.Path(output)
-    path = folder / "config.json"
-    mine = json.loads(json.dumps(to_mapping(config)))
+    devices = config.training.devices
+    started = int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else devices
+    if started != devices:
+        raise ConfigError(f"torchrun started {started} processes, but training.devices is {devices}; set training.devices={started}")
+    if not first_rank():  # the first one speaks for all, and has perhaps written already
+        return folder
+    path = folder / CONFIG_FILE
+    mine = _plain(config)
     if resume:
         if not path.is_file():
             raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
@@ -61,20 +83,35 @@ def open_run(output: str | os.PathLike[str], config: Any, resume: bool, write: b
             )
     elif path.exists():
         raise ConfigError(f"{folder}: holds a run already; --resume continues it, or choose another --output")
-    if write:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, mine)
     return folder
+
+
+def write_run(folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]) -> None:
+    """Write what a run is of, on the first rank: its configuration and the names of its structures.
+
+    Args:
+        folder: of the run. config: of the run. splits: folders of each split.
+    """
+    if first_rank():
+        write_json(folder / SPLIT_FILE, {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
+        write_json(folder / CONFIG_FILE, _plain(config))
+
+
+def _plain(config: Any) -> Any:
+    """The configuration as JSON gives it back."""
+    return json.loads(json.dumps(to_mapping(config)))
 
 
 def loaders(
     train: Sequence[Any], val: Sequence[Any], join: Callable[[list[Any]], Batch], settings: TrainingConfig
 ) -> tuple[DataLoader, DataLoader]:
-    """Shuffled training batches (reproducible per epoch) and one-structure validation batches."""
+    """Shuffled training batches (reproducible per epoch) and one-structure validation batches; in data-parallel training those of this rank."""
+    rank, ranks = (rank_zero_only.rank, settings.devices) if settings.devices > 1 else (0, 1)
+    shuffled = EpochSampler(len(train), settings.seed, rank, ranks)
     return (
-        DataLoader(train, batch_size=settings.batch_size, sampler=EpochSampler(len(train), settings.seed), collate_fn=join),  # type: ignore[arg-type]
-        DataLoader(val, batch_size=1, collate_fn=join),
-    )  # type: ignore[arg-type]
+        DataLoader(train, batch_size=settings.batch_size, sampler=shuffled, collate_fn=join),  # type: ignore[arg-type]
+        DataLoader(val, batch_size=1, sampler=RankSampler(len(val), rank, ranks), collate_fn=join),  # type: ignore[arg-type]
+    )
 
 
 class EpochLine(Callback):
@@ -190,6 +227,7 @@ def fit(
         max_epochs=settings.epochs,
         accelerator=device.type if device.type != "cuda" else "gpu",
         devices=settings.devices,
+        strategy="ddp_find_unused_parameters_true" if settings.devices > 1 else "auto",  # DeepH-E3 has some (node outputs)
         logger=[TensorBoardLogger(folder, "logs", "tensorboard"), CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100)],
         callbacks=hooks,
         gradient_clip_val=settings.gradient_clip or None,
@@ -198,7 +236,7 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=10**9,
         precision="bf16-mixed" if settings.precision == "bf16-mixed" else None,
-        use_distributed_sampler=settings.devices > 1,
+        use_distributed_sampler=False,  # our samplers know their rank
     )
     last = files / f"{LAST}.ckpt"
     if resume and not last.is_file():

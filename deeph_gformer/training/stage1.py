@@ -27,7 +27,7 @@ from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, triplets_of
 from .module import Stage1Task
-from .run import fit, loaders, open_run
+from .run import check_run, first_rank, fit, loaders, say, write_run
 from .stage2 import split_folders
 
 __all__ = ["train_stage1", "net_config", "train_ini"]
@@ -268,7 +268,7 @@ def train_stage1(
         raise ConfigError("choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR starts from another model")
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    open_run(config.output, config, resume, write=False)
+    folder = check_run(config.output, config, resume)
     splits = split_folders(config.data, settings.seed)
     basis = basis_of([*splits["train"], *splits["val"]])
     net, arguments, targets, old = _start(config, basis, continue_from, generation if first is None else first.generation)
@@ -281,8 +281,6 @@ def train_stage1(
         torch.nn.init.zeros_(net.lin_edge.weight)
     dtype = net.lin_edge.weight.dtype
     samples = {name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge) for name in ("train", "val")}
-    folder = open_run(config.output, config, resume)
-    write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     cache = FeatureCache(first, config.data.cache, folder / "cache", features=False)
     triplets = {id(s): t for part in samples.values() for s, t in zip(part, triplets_of(part))}
 
@@ -294,11 +292,11 @@ def train_stage1(
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     parameters = sum(p.numel() for p in net.parameters())
-    print(
+    say(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in samples['train']):,} training edges; "
-        f"network {arguments.irreps_mid_node}, {parameters:,} parameters",
-        flush=True,
+        f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
+    write_run(folder, config, splits)
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
     result = fit(
         task,
@@ -311,5 +309,6 @@ def train_stage1(
         callbacks=[SaveModelFolder(folder / "model", arguments, targets, ini)],
     )
     record = {"structures": {n: len(f) for n, f in splits.items()}, "parameters": parameters, "e3nn_generation": net.generation, **result}
-    write_json(folder / "record.json", record)
+    if first_rank():
+        write_json(folder / "record.json", record)
     return record

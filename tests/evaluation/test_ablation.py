@@ -269,6 +269,10 @@ def below_zero(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Pa
     values["rotations"] = -1
 
 
+def several_processes(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    values["stage1"]["training"]["devices"] = 2
+
+
 def forbidden(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
     values.update(settings=["e3+gformer-cov"], paper_where_needed=False)
 
@@ -287,6 +291,7 @@ def foreign_folder(values: dict[str, Any], make_folder: Folder, tmp_path: pathli
         (unknown, "did you mean 'epochs'"),
         (no_such_setting, "choose one of e3, e3"),
         (below_zero, r"rotations is -1; allowed is \[0, inf\)"),
+        (several_processes, "trains in one process"),
         (forbidden, "needs model.arch: paper"),
         (foreign_folder, "no run of an ablation"),
     ],

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -12,19 +15,21 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, TrainStage1Config, from_mapping
 from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.data.graph import rotate_graph
 from deeph_gformer.errors import ConfigError
+from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
-from deeph_gformer.training.batches import EpochSampler, FeatureCache, collate, rotate_batch, triplets_of
+from deeph_gformer.training.batches import EpochSampler, FeatureCache, RankSampler, collate, rotate_batch, triplets_of
 from deeph_gformer.training.module import masked_loss
 from deeph_gformer.training.run import memory_hint
 from deeph_gformer.training.stage1 import net_config, train_stage1
 from deeph_gformer.training.stage2 import train_gformer
 
-from ..conftest import golden, write_tiny_stage1
+from ..conftest import ROOT, golden, write_tiny_stage1
 
 Folder = Callable[..., pathlib.Path]
 
@@ -88,6 +93,53 @@ def test_run_folders_are_not_mixed(make_folder: Folder, tiny_stage1: pathlib.Pat
         stage2(root, tiny_stage1, tmp_path / "empty", resume=True)
 
 
+def command(verb: str, root: pathlib.Path, output: pathlib.Path, *more: str) -> list[str]:
+    """Arguments of a training of two epochs on the made-up structures."""
+    values = {"epochs": 2, "threads": 1, "device": "cpu", "warmup_steps": 1, "learning_rate": 5e-3}
+    network = (
+        {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4}
+        if verb == "train"
+        else {"irreps_embed": "4x0e", "irreps_mid": "4x0e+3x1o+2x2e+1x3o", "num_blocks": 2, "cutoff_radius": 5.0}
+    )
+    pairs = [f"training.{k}={v}" for k, v in values.items()] + [f"model.{k}={v}" for k, v in network.items()]
+    chosen = ["--preprocessed", str(root), "--splits", str(root.parent / "splits.json"), "--output", str(output)]
+    return [verb, *chosen, *more, *(word for pair in pairs for word in ("--set", pair))]
+
+
+@pytest.mark.parametrize(
+    ("verb", "launcher"), [("train", []), ("train", ["torch.distributed.run", "--nproc-per-node", "2", "-m"]), ("train-stage1", [])]
+)
+def test_two_ranks_equal_one_process_with_their_batch(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, verb: str, launcher: list[str]
+) -> None:
+    """Two structures of equally many edges, one on each rank: the mean gradient is that of a batch of both."""
+    root = dataset(make_folder)
+    edges = {n: read_matrix(root / n, "hamiltonian").keys.shape[0] for n in ("s0", "s1", "s2")}
+    assert len(set(edges.values())) == 1
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"]}))
+    more = ["--stage1", str(tiny_stage1)] if verb == "train" else ["--set", "dtype=float64"]
+    assert main(command(verb, root, tmp_path / "one", *more, "--set", "training.batch_size=2")) == 0
+    words = command(verb, root, tmp_path / "two", *more, "--set", "training.devices=2")
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    environment.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-m", *launcher, "deeph_gformer", *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch     1") == done.stdout.count("best validation MAE") == 1
+    states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("one", "two")]
+    assert states[0]["global_step"] == states[1]["global_step"] == 2
+    weights = [s["state_dict"] for s in states]
+    assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-6, atol=1e-8) for k in weights[0])
+
+
+def test_torchrun_with_another_number_of_processes(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="set training.devices=2"):
+        stage2(dataset(make_folder), tiny_stage1, tmp_path / "run")
+
+
 @pytest.mark.parametrize("spinful", [False, True])
 def test_rotated_batch_equals_recomputing(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
     """Turning cached irreps and labels by Wigner-D is running stage 1 on the turned crystal."""
@@ -133,6 +185,15 @@ def test_sampler_depends_on_seed_and_epoch_only() -> None:
     assert list(b) == first and sorted(first) == list(range(9))
 
 
+@pytest.mark.parametrize(("count", "ranks"), [(5, 2), (4, 4), (1, 3), (6, 1)])
+def test_ranks_share_the_structures(count: int, ranks: int) -> None:
+    """Training: equally many each, all are there. Validation: each once, or all on every rank where they are too few."""
+    mine = [list(EpochSampler(count, 7, rank, ranks)) for rank in range(ranks)]
+    assert {len(m) for m in mine} == {-(-count // ranks)} and {n for m in mine for n in m} == set(range(count))
+    validated = [n for rank in range(ranks) for n in RankSampler(count, rank, ranks)]
+    assert sorted(validated) == sorted([*range(count)] * (1 if count >= ranks else ranks))
+
+
 def test_losses_by_hand() -> None:
     error = torch.tensor([[3.0, -4.0, 100.0]]) * 1e-3
     mask = torch.tensor([[True, True, False]])
@@ -152,8 +213,6 @@ def test_stage_1_trains_and_its_folder_predicts_the_same(make_folder: Folder, tm
     record = train_stage1(from_mapping(TrainStage1Config, values))
     model = deeph_gformer.load(stage1=tmp_path / "run" / "model")
     names = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
-    from deeph_gformer.io import read_matrix
-
     made = model.predict(tmp_path / "data" / names[0], edges="hamiltonians", hermitian=False).hamiltonian
     error = np.abs(made.values - read_matrix(tmp_path / "data" / names[0], "hamiltonian").values).mean() * 1e3
     assert error == pytest.approx(record["best_val_mae_meV"], rel=1e-9)
