@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
+import math
 import os
 import pathlib
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,20 +19,21 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig, to_mapping
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..io.files import read_json, write_json
 from ..pipeline import resolve_device
-from .batches import Batch, EpochSampler, RankSampler
+from .batches import Batch, EpochSampler, RankSampler, write_tensors
 from .module import HamiltonianTask
 
-__all__ = ["fit", "check_run", "write_run", "first_rank", "say", "loaders", "memory_hint"]
+__all__ = ["fit", "check_run", "recorded", "first_rank", "say", "loaders", "memory_hint"]
 
 LAST, BEST = "last", "best"
-CONFIG_FILE, SPLIT_FILE = "config.json", "splits.json"
+CONFIG_FILE, SPLIT_FILE, CHECKPOINTS = "config.json", "splits.json", "checkpoints"
 
 
 def first_rank() -> bool:
@@ -43,19 +47,24 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def check_run(output: str | os.PathLike[str], config: Any, resume: bool) -> pathlib.Path:
-    """Check that a run may use its folder: there is none yet, or it is resumed with the same configuration. Nothing is made.
+def check_run(config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool) -> pathlib.Path:
+    """Check that a run may use its folder: there is none yet, or it is resumed with the same configuration and splits. Nothing is made.
 
     Args:
-        output: the folder. config: of this run. resume: go on with the run that is there.
+        config: of this run; ``output`` is the folder. splits: folders of each split. resume: go on with the run that is there.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: the folder holds another run, there is nothing to resume, or torchrun started another number of processes.
+        ConfigError: the folder cannot be written or holds another run, there is nothing to resume, or torchrun started another number of processes.
+        DataError: a damaged checkpoint.
     """
-    folder = pathlib.Path(output)
+    folder = pathlib.Path(config.output)
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "cannot be written" if there.is_dir() else "is a file"
+        raise ConfigError(f"--output {folder}: {there} {reason}; choose another folder")
     devices = config.training.devices
     started = int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else devices
     if started != devices:
@@ -81,20 +90,43 @@ def check_run(output: str | os.PathLike[str], config: Any, resume: bool) -> path
             raise ConfigError(
                 f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output"
             )
+        known, names = read_json(folder / SPLIT_FILE), _names(splits)
+        for name in names:
+            if known.get(name) != names[name]:
+                other = ", ".join(sorted({*names[name]} ^ {*known.get(name, ())})[:6]) or "the order"
+                raise ConfigError(
+                    f"{folder}: is a run of other splits ({name}: {other} differ); resume with those of {folder / SPLIT_FILE}, or choose another output"
+                )
+        for file in (folder / CHECKPOINTS / f"{name}.ckpt" for name in (LAST, BEST)):
+            read_checkpoint(file)
     elif path.exists():
         raise ConfigError(f"{folder}: holds a run already; --resume continues it, or choose another --output")
     return folder
 
 
-def write_run(folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]) -> None:
+@contextlib.contextmanager
+def recorded(folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]) -> Iterator[None]:
     """Write what a run is of, on the first rank: its configuration and the names of its structures.
+
+    Both are taken back when the run ends before its first checkpoint, so that the corrected command may use the folder.
 
     Args:
         folder: of the run. config: of the run. splits: folders of each split.
     """
     if first_rank():
-        write_json(folder / SPLIT_FILE, {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
+        write_json(folder / SPLIT_FILE, _names(splits))
         write_json(folder / CONFIG_FILE, _plain(config))
+    try:
+        yield
+    except BaseException:
+        if first_rank() and not (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
+            for file in (CONFIG_FILE, SPLIT_FILE):
+                (folder / file).unlink(missing_ok=True)
+        raise
+
+
+def _names(splits: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, list[str]]:
+    return {name: [folder.resolve().name for folder in folders] for name, folders in splits.items()}
 
 
 def _plain(config: Any) -> Any:
@@ -112,6 +144,32 @@ def loaders(
         DataLoader(train, batch_size=settings.batch_size, sampler=shuffled, collate_fn=join),  # type: ignore[arg-type]
         DataLoader(val, batch_size=1, sampler=RankSampler(len(val), rank, ranks), collate_fn=join),  # type: ignore[arg-type]
     )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that a reader never meets half of."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """See :func:`write_tensors`."""
+        write_tensors(pathlib.Path(path), checkpoint)
+
+
+def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
+    """Content of a checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: it is not there. DataError: it is damaged.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: not there, so there is nothing to resume; start without --resume into another output")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        other = path.with_name(f"{LAST if path.stem == BEST else BEST}.ckpt")
+        raise DataError(
+            f"{path}: damaged ({(str(error).splitlines() or ['it ends early'])[0][:120]}); copy {other.name} over it to go on from there, "
+            "or choose another output"
+        ) from None
 
 
 class EpochLine(Callback):
@@ -144,6 +202,26 @@ class EpochLine(Callback):
             )
 
 
+class FiniteStop(Callback):
+    """Ends a run whose numbers are no longer finite, before anything of it is kept."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Check the loss."""
+        self._check(trainer, "training loss", float(outputs["loss"]))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the error."""
+        self._check(trainer, "validation MAE in meV", float(trainer.callback_metrics["val_mae_meV"]))
+
+    @staticmethod
+    def _check(trainer: pl.Trainer, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"training diverged: the {what} is {value} in epoch {trainer.current_epoch}; lower training.learning_rate, set training.gradient_clip "
+                "or raise training.warmup_steps, and choose another output"
+            )
+
+
 class PlateauStop(Callback):
     """Ends a ``plateau`` run when the learning rate has reached its floor."""
 
@@ -171,6 +249,7 @@ def memory_hint() -> Iterator[None]:
             not isinstance(error, (MemoryError, torch.OutOfMemoryError))
             and "out of memory" not in text
             and "can't allocate memory" not in text
+            and "bad_alloc" not in text
         ):
             raise
         raise ConfigError(
@@ -201,18 +280,18 @@ def fit(
         ``{"epochs", "best_val_mae_meV", "seconds"}``.
 
     Raises:
-        ConfigError: nothing to resume, an unknown device, or out of memory (says what to lower).
+        ConfigError: an unknown device, or training diverged. DataError: a full disk, or a damaged checkpoint.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
-    files = folder / "checkpoints"
+    files = folder / CHECKPOINTS
     keep = ModelCheckpoint(files, BEST, monitor="val_mae_meV", save_top_k=1, enable_version_counter=False)
     # every epoch, better or not: save_last of the one above writes only when there is a new best
     last_state = ModelCheckpoint(files, LAST, save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
-    hooks: list[Callback] = [keep, last_state, EpochLine(every, reference), *callbacks]
+    hooks: list[Callback] = [FiniteStop(), keep, last_state, EpochLine(every, reference), *callbacks]
     if settings.early_stopping:
         hooks.append(EarlyStopping("val_mae_meV", patience=settings.early_stopping))
     if settings.schedule == "plateau":
@@ -236,17 +315,22 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=10**9,
         precision="bf16-mixed" if settings.precision == "bf16-mixed" else None,
+        plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,  # our samplers know their rank
     )
     last = files / f"{LAST}.ckpt"
-    if resume and not last.is_file():
-        raise ConfigError(f"{last}: not there, so there is nothing to resume; start without --resume into another output")
     start = time.perf_counter()
-    with memory_hint():
+    try:
         trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
+    except OSError as error:  # of a log
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise DataError(
+            f"{folder}: could not be written ({error.strerror}); free some space and start again, with --resume where there is a checkpoint"
+        ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = files / f"{BEST}.ckpt"
-    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_checkpoint(best)["state_dict"]
     task.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
     return {"epochs": trainer.current_epoch, "best_val_mae_meV": float(keep.best_model_score), "seconds": time.perf_counter() - start}

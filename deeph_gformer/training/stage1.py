@@ -27,7 +27,7 @@ from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, triplets_of
 from .module import Stage1Task
-from .run import check_run, first_rank, fit, loaders, say, write_run
+from .run import check_run, first_rank, fit, loaders, memory_hint, recorded, say
 from .stage2 import split_folders
 
 __all__ = ["train_stage1", "net_config", "train_ini"]
@@ -241,6 +241,7 @@ def _start(
     return net, arguments, targets, None
 
 
+@memory_hint()
 def train_stage1(
     config: TrainStage1Config,
     *,
@@ -261,15 +262,15 @@ def train_stage1(
         A record of plain values.
 
     Raises:
-        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run.
+        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run, and without memory (says what to lower).
     """
     settings = config.training
     if continue_from and resume:
         raise ConfigError("choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR starts from another model")
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    folder = check_run(config.output, config, resume)
     splits = split_folders(config.data, settings.seed)
+    folder = check_run(config, splits, resume)
     basis = basis_of([*splits["train"], *splits["val"]])
     net, arguments, targets, old = _start(config, basis, continue_from, generation if first is None else first.generation)
     if first is not None and (first.targets != targets or first.parity != (not arguments.no_parity)):
@@ -296,18 +297,10 @@ def train_stage1(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in samples['train']):,} training edges; "
         f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
-    write_run(folder, config, splits)
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
-    result = fit(
-        task,
-        train,
-        val,
-        folder,
-        settings,
-        resume=resume,
-        every=every,
-        callbacks=[SaveModelFolder(folder / "model", arguments, targets, ini)],
-    )
+    save = SaveModelFolder(folder / "model", arguments, targets, ini)
+    with recorded(folder, config, splits):
+        result = fit(task, train, val, folder, settings, resume=resume, every=every, callbacks=[save])
     record = {"structures": {n: len(f) for n, f in splits.items()}, "parameters": parameters, "e3nn_generation": net.generation, **result}
     if first_rank():
         write_json(folder / "record.json", record)

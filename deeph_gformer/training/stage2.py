@@ -27,7 +27,7 @@ from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, feature_bytes, triplets_of
 from .electrons import count_electrons
 from .module import Stage2Task, masked_loss
-from .run import check_run, first_rank, fit, loaders, say, write_run
+from .run import check_run, first_rank, fit, loaders, memory_hint, recorded, say
 
 __all__ = ["train_gformer", "split_folders", "Output"]
 
@@ -67,6 +67,7 @@ class Output(NamedTuple):
         return cls(make_target_blocks(basis_of(folders)), ">=0.5", True, dtype, cutoff)
 
 
+@memory_hint()
 def train_gformer(
     config: TrainConfig,
     stage1: Stage1Provider | None,
@@ -90,13 +91,13 @@ def train_gformer(
         The trained model, and a record of plain values. In data-parallel training only the first rank writes the bundle.
 
     Raises:
-        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run.
+        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run, and without memory (says what to lower).
     """
     settings = config.training
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    folder = check_run(config.output, config, resume)
     splits = split_folders(config.data, settings.seed)
+    folder = check_run(config, splits, resume)
     if stage1 is None:
         cascade = features = False
         out = output or Output.of_data([*splits["train"], *splits["val"]])
@@ -134,8 +135,8 @@ def train_gformer(
     parameters = sum(p.numel() for p in model.parameters())
     before = f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""
     say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}")
-    write_run(folder, config, splits)
-    result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
+    with recorded(folder, config, splits):
+        result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
     record = {**_record(config, splits, samples["train"], reference, parameters), **result, **(extra or {})}
     used = stage1 if features or cascade else None
     bundle = Bundle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, TrainStage1Config, from_mapping
 from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.data.graph import rotate_graph
-from deeph_gformer.errors import ConfigError
+from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
@@ -93,6 +94,99 @@ def test_run_folders_are_not_mixed(make_folder: Folder, tiny_stage1: pathlib.Pat
         stage2(root, tiny_stage1, tmp_path / "empty", resume=True)
 
 
+@pytest.mark.parametrize("swap", [("train", "val"), ("val", "test")])
+def test_resumed_run_has_its_splits(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, swap: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset(make_folder)
+    splits = {"train": ["s0"], "val": ["s1"], "test": ["s2"]}
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(splits))
+    words = command("train", root, tmp_path / "run", "--stage1", str(tiny_stage1), "--epochs", "1")
+    assert main(words) == 0
+    path.write_text(json.dumps({**splits, swap[0]: splits[swap[1]], swap[1]: splits[swap[0]]}))
+    words = command("train", root, tmp_path / "run", "--stage1", str(tiny_stage1), "--epochs", "2", "--resume")
+    assert main(words) == 2 and f"other splits ({swap[0]}: " in capsys.readouterr().err
+    path.write_text(json.dumps(splits))
+    assert main(words) == 0
+
+
+def test_refused_run_leaves_its_folder_free(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    root = dataset(make_folder)
+    for change in ({"device": "abacus"}, {"learning_rate": 1e30, "warmup_steps": 0}):
+        with pytest.raises(ConfigError):
+            stage2(root, tiny_stage1, tmp_path / "run", epochs=1, **change)
+        assert not (tmp_path / "run" / "config.json").exists()
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_diverged_training_stops_and_keeps_nothing(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, stage: int
+) -> None:
+    root = dataset(make_folder)
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"]}))
+    more = ["--stage1", str(tiny_stage1)] if stage == 2 else []
+    words = command("train" if stage == 2 else "train-stage1", root, tmp_path / "run", *more)
+    assert main([*words, "--set", "training.learning_rate=1e30"]) == 2
+    assert not any((tmp_path / "run" / name).exists() for name in ("bundle", "model", "checkpoints"))
+
+
+def test_output_that_cannot_be_written(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = dataset(make_folder)
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match="file is a file; choose another folder"):
+            stage2(root, tiny_stage1, output)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match="cannot be written; choose another folder"):
+        stage2(root, tiny_stage1, tmp_path / "new" / "run")
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+@pytest.mark.parametrize("keep", [0, 100, -100])
+def test_truncated_checkpoint_is_named(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, name: str, keep: int
+) -> None:
+    root = dataset(make_folder)
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+    path = tmp_path / "run" / "checkpoints" / f"{name}.ckpt"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=f"{name}.ckpt: damaged"):
+        stage2(root, tiny_stage1, tmp_path / "run", epochs=2, resume=True)
+
+
+def test_full_disk_is_named(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the checkpoint is written: the run can start again in the same folder."""
+    root, write = dataset(make_folder), pathlib.Path.write_bytes
+
+    def full(self: pathlib.Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(DataError, match=r"\.ckpt: could not be written \(No space left on device\)"):
+        stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+    assert not any((tmp_path / "run").rglob("*.ckpt*"))
+    monkeypatch.setattr(pathlib.Path, "write_bytes", write)
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+
+
+@pytest.mark.parametrize("part", ["GFormer", "FeatureCache", "load_samples"])
+def test_lack_of_memory_before_the_first_epoch(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def none_left(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"deeph_gformer.training.stage2.{part}", none_left)
+    with pytest.raises(ConfigError, match="out of memory: lower"):
+        stage2(dataset(make_folder), tiny_stage1, tmp_path / "run")
+
+
 def command(verb: str, root: pathlib.Path, output: pathlib.Path, *more: str) -> list[str]:
     """Arguments of a training of two epochs on the made-up structures."""
     values = {"epochs": 2, "threads": 1, "device": "cpu", "warmup_steps": 1, "learning_rate": 5e-3}
@@ -103,7 +197,7 @@ def command(verb: str, root: pathlib.Path, output: pathlib.Path, *more: str) -> 
     )
     pairs = [f"training.{k}={v}" for k, v in values.items()] + [f"model.{k}={v}" for k, v in network.items()]
     chosen = ["--preprocessed", str(root), "--splits", str(root.parent / "splits.json"), "--output", str(output)]
-    return [verb, *chosen, *more, *(word for pair in pairs for word in ("--set", pair))]
+    return [verb, *chosen, *(word for pair in pairs for word in ("--set", pair)), *more]
 
 
 @pytest.mark.parametrize(
