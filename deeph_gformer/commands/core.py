@@ -276,7 +276,7 @@ def _run_train(args: argparse.Namespace) -> None:
         return list_settings(TrainConfig)
     from ..algebra.wigner import parse_generation
     from ..stage1 import load_stage1
-    from ..training.run import first_rank, say
+    from ..training.run import say
     from ..training.stage2 import train_gformer
 
     config = read_settings(args, TrainConfig, {**OPTIONS, "stage1": "stage1"})
@@ -288,6 +288,15 @@ def _run_train(args: argparse.Namespace) -> None:
     say(
         f"best validation MAE {record['best_val_mae_meV']:.4f} meV (stage 1: {record['stage1_val_mae_meV']:.4f} meV); bundle: {pathlib.Path(config.output) / 'bundle'}"
     )
+    _trained(args, record)
+
+
+def _trained(args: argparse.Namespace, record: dict[str, Any]) -> None:
+    """What both training commands do at their end."""
+    from ..training.run import first_rank, note
+
+    if not record["structures"]["test"]:
+        note("the test split is empty: keep structures that no training saw for 'deeph-gformer evaluate'")
     if first_rank():
         _write_json(args, record)
 
@@ -297,14 +306,13 @@ def _run_train_stage1(args: argparse.Namespace) -> None:
 
     if args.list:
         return list_settings(TrainStage1Config)
-    from ..training.run import first_rank, say
+    from ..training.run import say
     from ..training.stage1 import train_stage1
 
     config = read_settings(args, TrainStage1Config, OPTIONS)
     record = train_stage1(config, resume=args.resume == "", continue_from=args.resume or None, every=args.every)
     say(f"best validation MAE {record['best_val_mae_meV']:.4f} meV; DeepH-E3 model folder: {pathlib.Path(config.output) / 'model'}")
-    if first_rank():
-        _write_json(args, record)
+    _trained(args, record)
 
 
 def _run_info(args: argparse.Namespace) -> None:

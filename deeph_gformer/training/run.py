@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import pickle
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from ..pipeline import resolve_device
 from .batches import Batch, EpochSampler, RankSampler, write_tensors
 from .module import HamiltonianTask
 
-__all__ = ["fit", "check_run", "recorded", "first_rank", "say", "loaders", "memory_hint"]
+__all__ = ["fit", "check_run", "recorded", "first_rank", "say", "note", "loaders", "memory_hint"]
 
 LAST, BEST = "last", "best"
 CONFIG_FILE, SPLIT_FILE, CHECKPOINTS = "config.json", "splits.json", "checkpoints"
@@ -45,6 +46,12 @@ def say(text: str) -> None:
     """Print one line, on the first rank only."""
     if first_rank():
         print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """A note on standard error, on the first rank only."""
+    if first_rank():
+        print(f"note: {text}", file=sys.stderr)
 
 
 def check_run(config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool) -> pathlib.Path:

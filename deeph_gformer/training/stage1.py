@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pathlib
@@ -30,7 +31,7 @@ from .module import Stage1Task
 from .run import check_run, first_rank, fit, loaders, memory_hint, recorded, say
 from .stage2 import split_folders
 
-__all__ = ["train_stage1", "net_config", "train_ini"]
+__all__ = ["train_stage1", "net_config", "stage1_config", "train_ini"]
 
 #: Unit of the loss, eV: keeps gradients in a comfortable range (Adam does not mind, clipping does).
 UNIT = 0.03
@@ -85,6 +86,19 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         config.cutoff_radius,
         no_parity=config.ignore_parity,
         use_sbf=bool(config.spherical_basis_irreps),
+    )
+
+
+def stage1_config(net: NetConfig) -> Stage1Config:
+    """The settings of a network: what :func:`net_config` makes it of (which blocks it predicts aside)."""
+    return Stage1Config(
+        irreps_embed=net.irreps_embed_node,
+        irreps_mid=net.irreps_mid_node,
+        num_blocks=net.num_block,
+        cutoff_radius=net.r_max,
+        spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax,
+        spherical_basis_irreps=net.irreps_sh if net.use_sbf else "",
+        ignore_parity=net.no_parity,
     )
 
 
@@ -221,6 +235,27 @@ def save_stage1(
     write_model_folder(folder, config, targets, checkpoint, ini)
 
 
+def contradictions(config: Stage1Config, old: ModelFolder) -> list[str]:
+    """Settings that are not left at their default and are not those of a model folder."""
+    theirs, default = stage1_config(old.config), Stage1Config()
+    found = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value == getattr(default, field.name):
+            continue
+        if field.name in ("target_blocks_type", "selected_element_pairs", "target_blocks"):
+            kind = config.target_blocks_type
+            same = (
+                make_target_blocks(old.targets.basis, kind, config.selected_element_pairs or None, config.target_blocks or None)
+                == old.targets
+            )
+        else:
+            same = net_config(dataclasses.replace(theirs, **{field.name: value}), old.targets) == net_config(theirs, old.targets)
+        if not same:
+            found.append(field.name)
+    return found
+
+
 def _start(
     config: TrainStage1Config, basis: Basis, continue_from: str | None, generation: Generation
 ) -> tuple[DeepHE3Net, NetConfig, TargetBlocks, ModelFolder | None]:
@@ -229,6 +264,12 @@ def _start(
         old = read_model_folder(continue_from)
         if old.targets.basis != basis:
             raise ModelError(f"{continue_from}: elements, shells or spin differ from those of the data: {old.targets.basis} and {basis}")
+        wrong = contradictions(config.model, old)
+        if wrong:
+            raise ConfigError(
+                f"{continue_from}: is another network than model.{', model.'.join(wrong)} say; leave these out to go on with the folder's network, or "
+                "train a new one without --resume MODEL_DIR"
+            )
         return load_network(old, old.require_generation()).to(dtype), old.config, old.targets, old
     m = config.model
     targets = make_target_blocks(basis, m.target_blocks_type, m.selected_element_pairs or None, m.target_blocks or None)

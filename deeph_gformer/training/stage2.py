@@ -27,7 +27,7 @@ from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, feature_bytes, triplets_of
 from .electrons import count_electrons
 from .module import Stage2Task, masked_loss
-from .run import check_run, first_rank, fit, loaders, memory_hint, recorded, say
+from .run import check_run, first_rank, fit, loaders, memory_hint, note, recorded, say
 
 __all__ = ["train_gformer", "split_folders", "Output"]
 
@@ -103,6 +103,10 @@ def train_gformer(
         out = output or Output.of_data([*splits["train"], *splits["val"]])
     else:
         out, features = Output.of(stage1), features and bool(stage1.node_irreps)
+        if features and config.model.groups not in (GFormerConfig.groups, len(stage1.node_irreps)):
+            note(
+                f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 features has as many as stage 1, {len(stage1.node_irreps)}"
+            )
     samples = {name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge) for name in ("train", "val")}
     everything = [*samples["train"], *samples["val"]]
     needs = (

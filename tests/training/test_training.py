@@ -325,6 +325,42 @@ def test_irreps_are_those_deeph_e3_derives() -> None:
         assert made == folder.config
 
 
+@pytest.mark.parametrize(
+    ("stated", "wrong"),
+    [
+        ({"num_blocks": 2, "irreps_mid": "4x0e + 3x1o+2x2e+1x3o", "cutoff_radius": 5.0, "target_blocks_type": "all"}, []),
+        ({"num_blocks": 4}, ["num_blocks"]),
+        ({"irreps_mid": "8x0e+3x1o+2x2e+1x3o", "cutoff_radius": 6.0}, ["irreps_mid", "cutoff_radius"]),
+        ({"ignore_parity": True}, ["ignore_parity"]),
+        ({"target_blocks_type": "diag"}, ["target_blocks_type"]),
+    ],
+)
+def test_settings_that_contradict_the_network_to_go_on_with(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, stated: dict, wrong: list[str]
+) -> None:
+    config = from_mapping(
+        TrainStage1Config, {**settings(dataset(make_folder), tmp_path / "run", epochs=1), "model": stated, "dtype": "float64"}
+    )
+    if not wrong:
+        assert train_stage1(config, continue_from=str(tiny_stage1))["epochs"] == 1
+        return
+    with pytest.raises(ConfigError, match=f"another network than model.{', model.'.join(wrong)} say"):
+        train_stage1(config, continue_from=str(tiny_stage1))
+
+
+def test_notes_on_what_is_not_used(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset(make_folder)
+    path = tmp_path / "splits.json"
+    for test, groups in ((["s2"], 2), ([], 5)):
+        path.write_text(json.dumps({"train": ["s0"], "val": ["s1"], "test": test}))
+        output = tmp_path / f"run{groups}"
+        assert main(command("train", root, output, "--stage1", str(tiny_stage1), "--epochs", "1", "--set", f"model.groups={groups}")) == 0
+        said = capsys.readouterr().err
+        assert ("test split is empty" in said) == (not test) and ("model.groups = 5 is not used" in said) == (groups == 5)
+
+
 def test_impossible_irreps_are_named() -> None:
     targets = make_target_blocks(Basis((42,), ((0, 1, 2),), False))
     for irreps, words in (("4x0e+2x9", "do not parse"), ("4x0e", None)):
