@@ -141,9 +141,9 @@ def test_second_networks_start_where_the_first_is(make_folder: Folder, tmp_path:
     values = settings(make_folder, tmp_path, settings=["e3", "e3+e3", "e3+gformer", "e3+gformer-cov"], rotations=0)
     values["stage1"] = {
         "folder": str(write_tiny_stage1(tmp_path / "stage1")),
-        "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12},
+        "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12, "min_learning_rate": 0},
     }
-    values["training"].update(epochs=1, learning_rate=1e-12)
+    values["training"].update(epochs=1, learning_rate=1e-12, min_learning_rate=0)
     errors = [row["tests"]["twisted"]["mae_all_meV"] for row in run(values)["rows"]]
     assert errors == pytest.approx([errors[0]] * 4, rel=1e-6) and errors[0] > 1
 
