@@ -26,9 +26,15 @@ __all__ = [
     "load_yaml",
     "to_mapping",
     "field_docs",
+    "within",
 ]
 
 T = TypeVar("T")
+
+
+def within(default: Any, interval: str) -> Any:
+    """A field with a default and an interval of allowed numbers (of each item where it is a tuple), e.g. ``[0, 1)``; NaN is in none."""
+    return dataclasses.field(default=default, metadata={"within": interval})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,35 +43,35 @@ class GFormerConfig:
 
     arch: Literal["paper", "equivariant"] = "equivariant"
     """``paper``: Eq. 2-7 as printed, on irreps in global axes. ``equivariant``: the same Transformer on invariants, gating stage 1's irreps."""
-    width: int = 128
+    width: int = within(128, "[1, inf)")
     """d, width of node and edge features; a multiple of ``heads``."""
-    heads: int = 8
+    heads: int = within(8, "[1, inf)")
     """H, attention heads."""
-    alpha: float = 1.0
+    alpha: float = within(1.0, "(-inf, inf)")
     """Weight of stage 1's node irreps in Eq. 2."""
-    beta: float = 1.0
+    beta: float = within(1.0, "(-inf, inf)")
     """Weight of the invariant node feature in Eq. 2."""
-    lam: float = 1.0
+    lam: float = within(1.0, "(-inf, inf)")
     """Weight λ of stage 1's edge irreps in Eq. 2."""
     attention: bool = True
     """False: the plain mean over the neighbours (setting "-att")."""
     residual: bool = True
     """Edge update reads ẽ and is added to it; False: Eq. 6 as printed."""
-    embed: int = 32
+    embed: int = within(32, "[1, inf)")
     """Width of the element and pair embeddings z_i, z_ij."""
-    gaussians: int = 64
+    gaussians: int = within(64, "[2, inf)")
     """Gaussians of the distance, d_ij."""
-    lmax: int = 4
+    lmax: int = within(4, "[0, 11]")
     """Spherical harmonics of the initial edge features (``arch: paper``)."""
-    cosine_repeat: int = 16
+    cosine_repeat: int = within(16, "[1, inf)")
     """Copies of the cosine in Eq. 3, which weigh it up."""
-    groups: int = 3
+    groups: int = within(3, "[1, inf)")
     """P, encoder groups; with stage-1 features as many as stage 1 has."""
-    gated_channels: int = 64
+    gated_channels: int = within(64, "[1, inf)")
     """Gated channels per irrep (and per |m|) of the equivariant head."""
     mixing: bool = True
     """Equivariant head: also mix channels of different l in the frame of each edge; False: gates only."""
-    messages: int = 16
+    messages: int = within(16, "[0, inf)")
     """Equivariant head: channels per irrep that an atom gathers from its edges first (needs ``mixing``); 0: none."""
 
 
@@ -77,11 +83,11 @@ class Stage1Config:
     """Initial node and edge features, 0e only."""
     irreps_mid: str = "64x0e+32x1o+16x2e+8x3o+8x4e"
     """Node and edge features of the encoder groups."""
-    num_blocks: int = 3
+    num_blocks: int = within(3, "[1, inf)")
     """P, encoder groups."""
-    cutoff_radius: float = 7.2
+    cutoff_radius: float = within(7.2, "(0, inf)")
     """Radius of the Gaussian distance basis, Å (edges come from the data)."""
-    spherical_harmonics_lmax: int = 4
+    spherical_harmonics_lmax: int = within(4, "[0, 11]")
     """Largest l of the edge harmonics."""
     spherical_basis_irreps: str = ""
     """Spherical Bessel basis instead of plain harmonics, e.g. ``3x0e+3x1o+3x2e``."""
@@ -99,27 +105,27 @@ class Stage1Config:
 class TrainingConfig:
     """How to train, for both stages."""
 
-    epochs: int = 500
+    epochs: int = within(500, "[1, inf)")
     """Passes over the training set."""
-    batch_size: int = 1
+    batch_size: int = within(1, "[1, inf)")
     """Structures a step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = within(1e-3, "(0, inf)")
     """Peak learning rate of Adam."""
-    min_learning_rate: float = 1e-6
+    min_learning_rate: float = within(1e-6, "[0, inf)")
     """Where the schedule ends; with ``plateau`` training stops below it."""
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     """``cosine`` over all epochs; ``plateau``: halved when validation stalls."""
-    plateau_patience: int = 30
+    plateau_patience: int = within(30, "[0, inf)")
     """Epochs without progress before ``plateau`` halves the rate."""
-    warmup_steps: int = 100
+    warmup_steps: int = within(100, "[0, inf)")
     """Linear warm-up of the learning rate."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = within((0.9, 0.999), "[0, 1)")
     """Adam's averages."""
-    weight_decay: float = 0.0
+    weight_decay: float = within(0.0, "[0, inf)")
     """Decoupled weight decay (AdamW)."""
-    gradient_clip: float = 10.0
+    gradient_clip: float = within(10.0, "[0, inf)")
     """Largest gradient norm; 0: no clipping."""
-    ema: float = 0.0
+    ema: float = within(0.0, "[0, 1)")
     """Decay of the running average of the weights that is validated and kept; 0: off."""
     loss: Literal["mse", "mae", "huber"] = "mse"
     """Masked loss on H in the direct-product state (``mse``: the paper)."""
@@ -127,15 +133,15 @@ class TrainingConfig:
     """Loss of ½(H + H†), what inference writes, instead of the raw output."""
     rotate: bool = False
     """Random rotation of every structure in every epoch (features and labels by Wigner-D)."""
-    early_stopping: int = 0
+    early_stopping: int = within(0, "[0, inf)")
     """Stop after so many epochs without a better validation MAE; 0: never."""
-    seed: int = 42
+    seed: int = within(42, "[0, 4294967295]")
     """Of everything random."""
-    threads: int = 0
+    threads: int = within(0, "[0, inf)")
     """CPU threads; 0: torch's choice."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
-    devices: int = 1
+    devices: int = within(1, "[1, inf)")
     """Processes of data-parallel training (one GPU or one torchrun rank each)."""
     precision: Literal["model", "bf16-mixed", "tf32"] = "model"
     """``model``: stage 1's dtype throughout; the others pay on GPUs."""
@@ -149,9 +155,9 @@ class DataConfig:
     """Folder with structure folders (``hamiltonians.h5`` each)."""
     splits: str = ""
     """JSON file ``{"train": [names], "val": [names], "test": [names]}``; empty: random by the ratios below and the seed."""
-    train_ratio: float = 0.7
+    train_ratio: float = within(0.7, "(0, 1)")
     """Share of training structures."""
-    val_ratio: float = 0.15
+    val_ratio: float = within(0.15, "(0, 1)")
     """Share of validation structures; the rest is tested."""
     edges: Literal["auto", "overlaps", "hamiltonians", "union"] = "hamiltonians"
     """Which blocks are edges of the graph; labels need those of H."""
@@ -213,7 +219,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _convert(value, next(k for k in inside if k is not type(None)), where)
     if dataclasses.is_dataclass(kind):
-        return from_mapping(kind, value, where)
+        return _from_mapping(kind, value, where)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
@@ -235,8 +241,41 @@ def from_mapping(kind: type[T], values: Mapping[str, Any] | None, where: str = "
         kind: the dataclass. values: e.g. of a YAML file. where: named in errors.
 
     Raises:
-        ConfigError: an unknown key (with what was probably meant), or a value of the wrong type or out of the choices.
+        ConfigError: an unknown key (with what was probably meant), or a value of the wrong type, out of the choices or out of its interval.
     """
+    made = _from_mapping(kind, values, where)
+    _check_intervals(made, where)
+    return made
+
+
+def _check_intervals(config: Any, where: str, prefix: str = "") -> None:
+    """Every number lies in its interval (see :func:`within`), and those that belong together agree; goes into the sections."""
+    for field in dataclasses.fields(config):
+        value, key = getattr(config, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            _check_intervals(value, where, f"{key}.")
+        elif "within" in field.metadata:
+            interval = field.metadata["within"]
+            low, high = map(float, interval[1:-1].split(","))
+            for number in value if isinstance(value, tuple) else (value,):
+                above = low < number or (low == number and interval[0] == "[")
+                below = number < high or (number == high and interval[-1] == "]")
+                if not (above and below):
+                    raise ConfigError(f"{where}: {key} is {_shown(value)}; allowed is {interval}")
+    if isinstance(config, TrainingConfig) and config.min_learning_rate > config.learning_rate:
+        raise ConfigError(
+            f"{where}: {prefix}min_learning_rate is {config.min_learning_rate}; allowed is [0, {prefix}learning_rate = {config.learning_rate}]"
+        )
+    if isinstance(config, DataConfig) and config.train_ratio + config.val_ratio > 1 + 1e-9:
+        raise ConfigError(f"{where}: {prefix}train_ratio + val_ratio is {config.train_ratio + config.val_ratio:g}; allowed is (0, 1]")
+
+
+def _shown(value: Any) -> str:
+    return str(list(value) if isinstance(value, tuple) else value)
+
+
+def _from_mapping(kind: type[T], values: Mapping[str, Any] | None, where: str) -> T:
+    """:func:`from_mapping` without the intervals."""
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
@@ -261,7 +300,7 @@ def from_mapping(kind: type[T], values: Mapping[str, Any] | None, where: str = "
 
 def _merge(default: Any, values: Mapping[str, Any], where: str) -> Any:
     kind = type(default)
-    given = from_mapping(kind, values, where)
+    given = _from_mapping(kind, values, where)
     return dataclasses.replace(default, **{name: getattr(given, name) for name in values})
 
 
@@ -277,8 +316,21 @@ def load_yaml(kind: type[T], path: str | pathlib.Path, overrides: Mapping[str, A
     import yaml
 
     path = pathlib.Path(path)
+
+    class Loader(yaml.SafeLoader):
+        """The safe loader, which would take the last of two equal keys without a word."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """Refuse a key that is there already."""
+            seen = set()
+            for key, _ in node.value:
+                if key.value in seen:
+                    raise ConfigError(f"{path}: line {key.start_mark.line + 1}: key '{key.value}' is given twice; leave one")
+                seen.add(key.value if isinstance(key.value, str) else id(key))
+            return super().construct_mapping(node, deep)
+
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: file not found") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -48,6 +48,60 @@ def test_mistakes_are_named(values: dict, words: str) -> None:
         c.from_mapping(c.TrainConfig, values)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "interval"),
+    [
+        *((f"model.{k}", v, "[1, inf)") for k, v in (("width", 0), ("width", -8), ("gated_channels", 0), ("groups", 0), ("embed", 0))),
+        ("model.gaussians", 1, "[2, inf)"),
+        ("model.messages", -1, "[0, inf)"),
+        ("model.lmax", -1, "[0, 11]"),
+        ("model.alpha", float("nan"), "(-inf, inf)"),
+        *((f"training.{k}", v, "[1, inf)") for k, v in (("epochs", 0), ("epochs", -1), ("batch_size", 0), ("devices", 0))),
+        *((f"training.{k}", -1, "[0, inf)") for k in ("weight_decay", "gradient_clip", "warmup_steps", "early_stopping", "threads")),
+        *(("training.learning_rate", v, "(0, inf)") for v in (-1, float("nan"), float("inf"), 0.0)),
+        ("training.min_learning_rate", 0.1, "[0, training.learning_rate = 0.001]"),
+        ("training.betas", [2, 3], "[0, 1)"),
+        ("training.betas", [0.9, 1.0], "[0, 1)"),
+        ("training.ema", 1.5, "[0, 1)"),
+        ("training.ema", -1, "[0, 1)"),
+        ("training.seed", -1, "[0, 4294967295]"),
+        *((f"data.{k}", v, "(0, 1)") for k, v in (("train_ratio", float("nan")), ("train_ratio", 0), ("val_ratio", -0.5))),
+        ("data.val_ratio", 0.5, "(0, 1]"),
+    ],
+)
+def test_numbers_out_of_their_interval(key: str, value: object, interval: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        c.from_mapping(c.TrainConfig, c.apply_overrides({}, {key: value}))
+    section, name = key.split(".")
+    assert f"{section}." in str(caught.value) and name in str(caught.value) and str(caught.value).endswith(f"allowed is {interval}")
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_blocks", 0), ("num_blocks", -1), ("cutoff_radius", 0), ("cutoff_radius", -1)])
+def test_stage_1_numbers_out_of_their_interval(key: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.{key} is {value}.*; allowed is"):
+        c.from_mapping(c.TrainStage1Config, {"model": {key: value}})
+
+
+def test_numbers_at_the_end_of_their_interval() -> None:
+    values = {
+        "model": {"width": 1, "heads": 1, "messages": 0},
+        "training": {"epochs": 1, "ema": 0, "betas": [0, 0.5], "min_learning_rate": 1e-3},
+    }
+    made = c.from_mapping(c.TrainConfig, values)
+    assert (made.model.messages, made.training.betas, made.training.min_learning_rate) == (0, (0.0, 0.5), made.training.learning_rate)
+    section = c.from_mapping(c.TrainStage1Config, {"training": {"min_learning_rate": 1.5e-3}})  # below this section's own learning rate
+    assert section.training.min_learning_rate == 1.5e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("stage1: a\nstage1: b\n", "line 2: key 'stage1'"), ("model:\n  width: 8\n  width: 9\n", "line 3: key 'width'")]
+)
+def test_key_given_twice(tmp_path: pathlib.Path, text: str, words: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"{words} is given twice"):
+        c.load_yaml(c.TrainConfig, tmp_path / "a.yaml")
+
+
 def test_files(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="not found"):
         c.load_yaml(c.TrainConfig, tmp_path / "none.yaml")

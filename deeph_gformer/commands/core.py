@@ -276,6 +276,7 @@ def _run_train(args: argparse.Namespace) -> None:
         return list_settings(TrainConfig)
     from ..algebra.wigner import parse_generation
     from ..stage1 import load_stage1
+    from ..training.run import say
     from ..training.stage2 import train_gformer
 
     config = read_settings(args, TrainConfig, {**OPTIONS, "stage1": "stage1"})
@@ -284,10 +285,20 @@ def _run_train(args: argparse.Namespace) -> None:
     generation = parse_generation(args.e3nn_generation) if args.e3nn_generation else None
     stage1 = load_stage1(config.stage1, args.backend, args.deephe3_root, generation, fill_missing=args.fill_missing)
     _, record = train_gformer(config, stage1, resume=args.resume, every=args.every)
-    print(
+    say(
         f"best validation MAE {record['best_val_mae_meV']:.4f} meV (stage 1: {record['stage1_val_mae_meV']:.4f} meV); bundle: {pathlib.Path(config.output) / 'bundle'}"
     )
-    _write_json(args, record)
+    _trained(args, record)
+
+
+def _trained(args: argparse.Namespace, record: dict[str, Any]) -> None:
+    """What both training commands do at their end."""
+    from ..training.run import first_rank, note
+
+    if not record["structures"]["test"]:
+        note("the test split is empty: keep structures that no training saw for 'deeph-gformer evaluate'")
+    if first_rank():
+        _write_json(args, record)
 
 
 def _run_train_stage1(args: argparse.Namespace) -> None:
@@ -295,12 +306,13 @@ def _run_train_stage1(args: argparse.Namespace) -> None:
 
     if args.list:
         return list_settings(TrainStage1Config)
+    from ..training.run import say
     from ..training.stage1 import train_stage1
 
     config = read_settings(args, TrainStage1Config, OPTIONS)
     record = train_stage1(config, resume=args.resume == "", continue_from=args.resume or None, every=args.every)
-    print(f"best validation MAE {record['best_val_mae_meV']:.4f} meV; DeepH-E3 model folder: {pathlib.Path(config.output) / 'model'}")
-    _write_json(args, record)
+    say(f"best validation MAE {record['best_val_mae_meV']:.4f} meV; DeepH-E3 model folder: {pathlib.Path(config.output) / 'model'}")
+    _trained(args, record)
 
 
 def _run_info(args: argparse.Namespace) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..algebra.blocks import BlockAssembly
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..errors import ConfigError, DataError
 from ..io.blocks import BlockMatrix, match_keys
+from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
 from ..io.structure import Structure
 from .edges import EdgeMode, select_edges
@@ -31,6 +32,7 @@ __all__ = [
     "read_splits",
     "make_splits",
     "check_splits",
+    "equal_structures",
     "gauge_shift",
     "transpose_index",
     "hermitian_product",
@@ -221,15 +223,10 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
             as ``{"train": {"range": [0, 25]}}``. root: where the folders are.
 
     Raises:
-        ConfigError: unknown keys or names, a structure in two splits, or an empty training set.
+        ConfigError: unknown keys or names, a structure in two splits, or an empty training set. DataError: no readable JSON file.
     """
     path = pathlib.Path(path)
-    try:
-        table: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: split file not found") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not valid JSON ({error})") from None
+    table: Any = read_json(path)
     if not isinstance(table, dict) or not {"train", "val"} <= set(table) or set(table) - {"train", "val", "test"}:
         raise ConfigError(f"{path}: a split file holds lists under 'train', 'val' and 'test'")
     folders = find_structures(root, ("hamiltonian",))
@@ -238,8 +235,15 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
     owner: dict[pathlib.Path, str] = {}
     for split, names in table.items():
         if isinstance(names, dict) and set(names) == {"range"}:
-            first, last = names["range"]
-            names = [folder.resolve().name for folder in folders[first : last + 1]]
+            ends = names["range"]
+            if not isinstance(ends, list) or [type(n) for n in ends] != [int, int] or not 0 <= ends[0] <= ends[1] < len(folders):
+                raise ConfigError(
+                    f"{path}: 'range' of split '{split}' is {ends}; [first, last] with 0 <= first <= last <= {len(folders) - 1} is needed "
+                    f"({len(folders)} structures with hamiltonians.h5 under {root})"
+                )
+            names = [folder.resolve().name for folder in folders[ends[0] : ends[1] + 1]]
+        if not isinstance(names, list):
+            raise ConfigError(f"{path}: split '{split}' is {names!r}; a list of folder names or {{\"range\": [first, last]}} is needed")
         for name in names:
             if str(name) not in by_name:
                 raise ConfigError(f"{path}: '{name}' of split '{split}' is no structure with hamiltonians.h5 under {root}")
@@ -262,7 +266,9 @@ def make_splits(root: str | os.PathLike[str], train: float, val: float, seed: in
 
 
 def check_splits(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str, list[pathlib.Path]]:
-    """The splits as they are, when they have training and validation structures and share none (by content).
+    """The splits as they are, when they have training and validation structures and share none (see :func:`equal_structures`).
+
+    A structure that is twice in one split is noted on standard error.
 
     Raises:
         ConfigError: an empty split, or a structure in two of them; ``where`` names the source of the splits.
@@ -270,17 +276,66 @@ def check_splits(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str,
     for name in ("train", "val"):
         if not splits[name]:
             raise ConfigError(f"{where}: the {name} split is empty; at least one structure is needed")
-    contents: dict[bytes, tuple[str, pathlib.Path]] = {}
-    for split, folders in splits.items():
-        for folder in folders:
-            structure = read_folder(folder)
-            content = b"".join(
-                np.ascontiguousarray(np.round(a, 6) + 0.0).tobytes() for a in (structure.lattice, structure.positions, structure.numbers)
+    where_from = [(split, folder) for split, folders in splits.items() for folder in folders]
+    repeated = []
+    for a, b in equal_structures([read_folder(folder) for _, folder in where_from]):
+        (first, one), (second, other) = sorted((where_from[a], where_from[b]), key=lambda w: where_from.index(w))
+        if first != second:
+            raise ConfigError(
+                f"{where}: the same structure is in two splits: {one} ({first}) and {other} ({second}); errors on such a split say nothing"
             )
-            if content in contents and contents[content][0] != split:
-                raise ConfigError(
-                    f"{where}: the same structure is in two splits: {contents[content][1]} ({contents[content][0]}) and {folder} ({split}); "
-                    "errors on such a split say nothing"
-                )
-            contents[content] = (split, folder)
+        repeated.append(f"{one} and {other} ({first})")
+    if repeated:
+        print(f"note: {where}: the same structure is there twice, and counts twice: {'; '.join(repeated[:3])}", file=sys.stderr)
     return splits
+
+
+#: Å; structures whose distances agree this well are the same one.
+SAME_DISTANCE = 1e-4
+
+
+def equal_structures(structures: Sequence[Structure]) -> list[tuple[int, int]]:
+    """Pairs of structures that are the same crystal: shifted, turned or in another order of atoms, within :data:`SAME_DISTANCE`.
+
+    Compared are elements, the lengths and angles of the lattice vectors, and the distances of each atom to its nearest neighbours.
+
+    Returns:
+        Indices into ``structures``; of n equal ones n - 1 pairs or more.
+    """
+    alike: dict[bytes, list[int]] = {}
+    for n, structure in enumerate(structures):
+        alike.setdefault(np.sort(structure.numbers).tobytes(), []).append(n)
+    pairs = []
+    for members in alike.values():
+        if len(members) == 1:
+            continue
+        values = np.stack([_distances(structures[n]) for n in members])
+        order = np.argsort(values.mean(axis=1))  # equal ones are close in the mean, so few are compared in full
+        for place, a in enumerate(order):
+            for b in order[place + 1 :]:
+                if values[b].mean() - values[a].mean() > SAME_DISTANCE:
+                    break
+                if np.abs(values[b] - values[a]).max() < SAME_DISTANCE:
+                    pairs.append((members[a], members[b]))
+    return pairs
+
+
+def _distances(structure: Structure, nearest: int = 16) -> NDArray[np.float64]:
+    """Numbers that tell a crystal whatever its place, axes and order of atoms, and are continuous in it.
+
+    Returns:
+        (6 + N nearest,), Å: lengths of the lattice vectors and of their differences; of each atom the distances to its nearest neighbours
+        (27 cells), each column sorted within an element.
+    """
+    lattice = structure.lattice
+    edges = np.linalg.norm(np.concatenate([lattice, lattice - np.roll(lattice, 1, axis=0)]), axis=1)
+    cells = (np.indices((3, 3, 3)).reshape(3, -1).T - 1) @ lattice
+    fraction = structure.positions @ np.linalg.inv(lattice)
+    rows = np.empty((len(structure), nearest))
+    for n, own in enumerate(fraction):
+        away = fraction - own
+        away -= np.round(away)
+        length = np.linalg.norm((away @ lattice)[:, None] + cells, axis=2).ravel()
+        rows[n] = np.sort(np.partition(length, nearest)[:nearest])
+    elements = [np.sort(rows[structure.numbers == z], axis=0).ravel() for z in np.unique(structure.numbers)]
+    return np.concatenate([edges, *elements])

@@ -85,6 +85,8 @@ class _Ablation:
         config = self.config
         if not config.settings or not config.seeds:
             raise ConfigError("settings and seeds need at least one entry each")
+        if max(config.training.devices, config.stage1.training.devices) > 1:
+            raise ConfigError("ablate trains in one process; set training.devices and stage1.training.devices to 1")
         if TEST in config.tests:
             raise ConfigError(f"tests.{TEST}: is the name of the test split; choose another, e.g. twisted")
         for kind in config.settings:
@@ -196,6 +198,7 @@ class _Ablation:
         training = dataclasses.replace(config.training, seed=seed, rotate=config.training.rotate or setting.rotate)
 
         def train(output: str, resume: bool) -> dict[str, Any]:
+            """One training of this setting."""
             if model.arch != config.model.arch:
                 print(f"{kind} uses arch: {model.arch}, it has no stage-1 irreps to gate", flush=True)
             one = TrainConfig(self.data(), model, training, config.stage1.folder if setting.stage1 else "", output)

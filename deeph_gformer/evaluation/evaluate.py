@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,15 @@ def evaluate(
         which errors these are, ``raw`` or ``without μS``; ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see :mod:`.places`.
 
     Raises:
-        ConfigError: the split is empty. DataError, ModelError: see the readers.
+        ConfigError: the split is empty, or an option is out of range or needs another one. DataError, ModelError: see the readers.
     """
+    if rotations < 0:
+        raise ConfigError(f"--rotations {rotations}: 0 (none) or more are needed")
+    if split != "test" and splits is None:
+        raise ConfigError(f"--split {split}: needs a split file, --splits FILE; without one every structure is evaluated")
+    if frames > 1 and (model.bundle is None or model.bundle.model.equivariant):
+        what = "stage 1 alone" if model.bundle is None else "arch: equivariant"
+        print(f"note: --frames {frames} changes nothing: {what} is the same in every frame", file=sys.stderr)
     folders = read_splits(splits, preprocessed)[split] if splits else find_structures(preprocessed, ("hamiltonian",))
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")

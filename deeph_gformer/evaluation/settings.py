@@ -12,13 +12,13 @@ from e3nn.o3 import Irreps
 
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
-from ..config import DataConfig, GFormerConfig, Stage1Config, TrainingConfig
+from ..config import DataConfig, GFormerConfig, Stage1Config, TrainingConfig, within
 from ..errors import ConfigError
 from ..gformer.model import GFormer
 from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
-from ..training.stage1 import net_config
+from ..training.stage1 import net_config, stage1_config
 
 __all__ = [
     "AblationConfig",
@@ -123,11 +123,11 @@ class AblationConfig:
         "e3+gformer",
     )
     """Which rows: these eight, or ``e3-big``, a DeepH-E3 with as many parameters as both stages together."""
-    seeds: tuple[int, ...] = (42,)
+    seeds: tuple[int, ...] = within((42,), "[0, 4294967295]")
     """The first is the seed of the splits, of stage 1 and of every network (instead of ``training.seed``); each further one repeats all but ``e3``."""
     paper_where_needed: bool = True
     """``gformer``, ``gformer+gformer`` and ``-cov`` need ``arch: paper``; true switches them to it, false makes that an error."""
-    rotations: int = 1
+    rotations: int = within(1, "[0, inf)")
     """Random rotations per test structure for the equivariance error; 0: none."""
     output: str = "runs/ablation"
     """Where runs and tables go."""
@@ -159,16 +159,7 @@ def network_config(config: AblationConfig, stage1: Stage1Provider | None) -> Sta
     """The DeepH-E3 network of ``e3+e3``: that of the model folder where one is given, otherwise the configured one."""
     if not config.stage1.folder or not isinstance(stage1, EmbeddedStage1):
         return config.stage1.model
-    net = stage1.folder.config
-    return Stage1Config(
-        irreps_embed=net.irreps_embed_node,
-        irreps_mid=net.irreps_mid_node,
-        num_blocks=net.num_block,
-        cutoff_radius=net.r_max,
-        spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax,
-        spherical_basis_irreps=net.irreps_sh if net.use_sbf else "",
-        ignore_parity=net.no_parity,
-    )
+    return stage1_config(stage1.folder.config)
 
 
 def stage1_parameters(stage1: Stage1Provider) -> int:

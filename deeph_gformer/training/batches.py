@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +18,11 @@ from ..data.dataset import Sample
 from ..data.graph import Graph, batch_graphs, rotate_graph
 from ..gformer.invariants import Triplets, find_triplets
 from ..gformer.model import Irrep1
+from ..io.files import atomic_path
 from ..pipeline import rotate_flat
 from ..stage1.provider import Stage1Provider
 
-__all__ = ["Batch", "EpochSampler", "FeatureCache", "collate", "rotate_batch", "feature_bytes"]
+__all__ = ["Batch", "EpochSampler", "RankSampler", "FeatureCache", "collate", "rotate_batch", "feature_bytes", "write_tensors"]
 
 
 class Batch(NamedTuple):
@@ -55,20 +57,49 @@ class Batch(NamedTuple):
 
 
 class EpochSampler(Sampler[int]):
-    """A permutation that depends on seed and epoch only, so a resumed run sees what an unbroken one sees."""
+    """A permutation that depends on seed and epoch only, so a resumed run sees what an unbroken one sees.
 
-    def __init__(self, count: int, seed: int) -> None:
-        self.count, self.seed, self.epoch = count, seed, 0
+    Several ranks share it: each takes every ranks-th structure, and all take equally many (the first ones are repeated where they do not divide).
+    """
+
+    def __init__(self, count: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.count, self.seed, self.rank, self.ranks, self.epoch = count, seed, rank, ranks, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.count).tolist())
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return iter(np.resize(order, len(self) * self.ranks)[self.rank :: self.ranks].tolist())
 
     def __len__(self) -> int:
-        return self.count
+        return -(-self.count // self.ranks)
+
+
+class RankSampler(Sampler[int]):
+    """In order, every structure on one rank: their mean over all ranks is that of one process. Fewer structures than ranks: each rank takes all."""
+
+    def __init__(self, count: int, rank: int = 0, ranks: int = 1) -> None:
+        self.mine = range(count)[rank::ranks] if count >= ranks else range(count)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.mine)
+
+    def __len__(self) -> int:
+        return len(self.mine)
+
+
+def write_tensors(path: pathlib.Path, value: Any) -> None:
+    """``torch.save`` in one step; a full disk is an ``OSError`` only where Python writes.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def feature_bytes(samples: Sequence[Sample], stage1: Stage1Provider) -> int:
@@ -108,9 +139,8 @@ class FeatureCache:
         if self.mode == "ram":
             self._kept[key] = entry
         elif path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             irreps = entry[0] or Irrep1((), ())
-            torch.save((list(irreps.node), list(irreps.edge), entry[1]), path)
+            write_tensors(path, (list(irreps.node), list(irreps.edge), entry[1]))
         return entry
 
 

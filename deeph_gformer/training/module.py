@@ -64,7 +64,9 @@ class HamiltonianTask(pl.LightningModule):
         error = self._error(batch)
         loss = masked_loss(error, batch.mask, self.settings.loss, self.unit)
         mae = masked_loss(error.detach(), batch.mask, "mae", 1e-3)
-        self.log_dict({"train_loss": loss.detach(), "train_mae_meV": mae}, on_step=False, on_epoch=True, batch_size=len(batch.edges))
+        self.log_dict(
+            {"train_loss": loss.detach(), "train_mae_meV": mae}, on_step=False, on_epoch=True, batch_size=len(batch.edges), sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: Batch, number: int) -> None:

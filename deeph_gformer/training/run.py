@@ -3,45 +3,83 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
+import math
 import os
 import pathlib
+import pickle
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig, to_mapping
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..io.files import read_json, write_json
 from ..pipeline import resolve_device
-from .batches import Batch, EpochSampler
+from .batches import Batch, EpochSampler, RankSampler, write_tensors
 from .module import HamiltonianTask
 
-__all__ = ["fit", "open_run", "loaders", "memory_hint"]
+__all__ = ["fit", "check_run", "recorded", "first_rank", "say", "note", "loaders", "memory_hint"]
 
 LAST, BEST = "last", "best"
+CONFIG_FILE, SPLIT_FILE, CHECKPOINTS = "config.json", "splits.json", "checkpoints"
 
 
-def open_run(output: str | os.PathLike[str], config: Any, resume: bool, write: bool = True) -> pathlib.Path:
-    """Make the run folder and write its configuration, or check that an old one is of the same configuration.
+def first_rank() -> bool:
+    """Whether this process writes and prints: in data-parallel training, started by torchrun or by Lightning, only the first one does."""
+    return rank_zero_only.rank == 0
+
+
+def say(text: str) -> None:
+    """Print one line, on the first rank only."""
+    if first_rank():
+        print(text, flush=True)
+
+
+def note(text: str) -> None:
+    """A note on standard error, on the first rank only."""
+    if first_rank():
+        print(f"note: {text}", file=sys.stderr)
+
+
+def check_run(config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool) -> pathlib.Path:
+    """Check that a run may use its folder: there is none yet, or it is resumed with the same configuration and splits. Nothing is made.
 
     Args:
-        output: the folder. config: of this run. resume: go on with the run that is there. write: False only checks, nothing is made.
+        config: of this run; ``output`` is the folder. splits: folders of each split. resume: go on with the run that is there.
+
+    Returns:
+        The folder.
 
     Raises:
-        ConfigError: the folder holds another run, or there is nothing to resume.
+        ConfigError: the folder cannot be written or holds another run, there is nothing to resume, or torchrun started another number of processes.
+        DataError: a damaged checkpoint.
     """
-    folder = pathlib.Path(output)
-    path = folder / "config.json"
-    mine = json.loads(json.dumps(to_mapping(config)))
+    folder = pathlib.Path(config.output)
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "cannot be written" if there.is_dir() else "is a file"
+        raise ConfigError(f"--output {folder}: {there} {reason}; choose another folder")
+    devices = config.training.devices
+    started = int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else devices
+    if started != devices:
+        raise ConfigError(f"torchrun started {started} processes, but training.devices is {devices}; set training.devices={started}")
+    if not first_rank():  # the first one speaks for all, and has perhaps written already
+        return folder
+    path = folder / CONFIG_FILE
+    mine = _plain(config)
     if resume:
         if not path.is_file():
             raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
@@ -59,22 +97,86 @@ def open_run(output: str | os.PathLike[str], config: Any, resume: bool, write: b
             raise ConfigError(
                 f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output"
             )
+        known, names = read_json(folder / SPLIT_FILE), _names(splits)
+        for name in names:
+            if known.get(name) != names[name]:
+                other = ", ".join(sorted({*names[name]} ^ {*known.get(name, ())})[:6]) or "the order"
+                raise ConfigError(
+                    f"{folder}: is a run of other splits ({name}: {other} differ); resume with those of {folder / SPLIT_FILE}, or choose another output"
+                )
+        for file in (folder / CHECKPOINTS / f"{name}.ckpt" for name in (LAST, BEST)):
+            read_checkpoint(file)
     elif path.exists():
         raise ConfigError(f"{folder}: holds a run already; --resume continues it, or choose another --output")
-    if write:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, mine)
     return folder
+
+
+@contextlib.contextmanager
+def recorded(folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]) -> Iterator[None]:
+    """Write what a run is of, on the first rank: its configuration and the names of its structures.
+
+    Both are taken back when the run ends before its first checkpoint, so that the corrected command may use the folder.
+
+    Args:
+        folder: of the run. config: of the run. splits: folders of each split.
+    """
+    if first_rank():
+        write_json(folder / SPLIT_FILE, _names(splits))
+        write_json(folder / CONFIG_FILE, _plain(config))
+    try:
+        yield
+    except BaseException:
+        if first_rank() and not (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
+            for file in (CONFIG_FILE, SPLIT_FILE):
+                (folder / file).unlink(missing_ok=True)
+        raise
+
+
+def _names(splits: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, list[str]]:
+    return {name: [folder.resolve().name for folder in folders] for name, folders in splits.items()}
+
+
+def _plain(config: Any) -> Any:
+    """The configuration as JSON gives it back."""
+    return json.loads(json.dumps(to_mapping(config)))
 
 
 def loaders(
     train: Sequence[Any], val: Sequence[Any], join: Callable[[list[Any]], Batch], settings: TrainingConfig
 ) -> tuple[DataLoader, DataLoader]:
-    """Shuffled training batches (reproducible per epoch) and one-structure validation batches."""
+    """Shuffled training batches (reproducible per epoch) and one-structure validation batches; in data-parallel training those of this rank."""
+    rank, ranks = (rank_zero_only.rank, settings.devices) if settings.devices > 1 else (0, 1)
+    shuffled = EpochSampler(len(train), settings.seed, rank, ranks)
     return (
-        DataLoader(train, batch_size=settings.batch_size, sampler=EpochSampler(len(train), settings.seed), collate_fn=join),  # type: ignore[arg-type]
-        DataLoader(val, batch_size=1, collate_fn=join),
-    )  # type: ignore[arg-type]
+        DataLoader(train, batch_size=settings.batch_size, sampler=shuffled, collate_fn=join),  # type: ignore[arg-type]
+        DataLoader(val, batch_size=1, sampler=RankSampler(len(val), rank, ranks), collate_fn=join),  # type: ignore[arg-type]
+    )
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that a reader never meets half of."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """See :func:`write_tensors`."""
+        write_tensors(pathlib.Path(path), checkpoint)
+
+
+def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
+    """Content of a checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: it is not there. DataError: it is damaged.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: not there, so there is nothing to resume; start without --resume into another output")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        other = path.with_name(f"{LAST if path.stem == BEST else BEST}.ckpt")
+        raise DataError(
+            f"{path}: damaged ({(str(error).splitlines() or ['it ends early'])[0][:120]}); copy {other.name} over it to go on from there, "
+            "or choose another output"
+        ) from None
 
 
 class EpochLine(Callback):
@@ -107,6 +209,26 @@ class EpochLine(Callback):
             )
 
 
+class FiniteStop(Callback):
+    """Ends a run whose numbers are no longer finite, before anything of it is kept."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Check the loss."""
+        self._check(trainer, "training loss", float(outputs["loss"]))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the error."""
+        self._check(trainer, "validation MAE in meV", float(trainer.callback_metrics["val_mae_meV"]))
+
+    @staticmethod
+    def _check(trainer: pl.Trainer, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"training diverged: the {what} is {value} in epoch {trainer.current_epoch}; lower training.learning_rate, set training.gradient_clip "
+                "or raise training.warmup_steps, and choose another output"
+            )
+
+
 class PlateauStop(Callback):
     """Ends a ``plateau`` run when the learning rate has reached its floor."""
 
@@ -134,6 +256,7 @@ def memory_hint() -> Iterator[None]:
             not isinstance(error, (MemoryError, torch.OutOfMemoryError))
             and "out of memory" not in text
             and "can't allocate memory" not in text
+            and "bad_alloc" not in text
         ):
             raise
         raise ConfigError(
@@ -164,18 +287,18 @@ def fit(
         ``{"epochs", "best_val_mae_meV", "seconds"}``.
 
     Raises:
-        ConfigError: nothing to resume, an unknown device, or out of memory (says what to lower).
+        ConfigError: an unknown device, or training diverged. DataError: a full disk, or a damaged checkpoint.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
-    files = folder / "checkpoints"
+    files = folder / CHECKPOINTS
     keep = ModelCheckpoint(files, BEST, monitor="val_mae_meV", save_top_k=1, enable_version_counter=False)
     # every epoch, better or not: save_last of the one above writes only when there is a new best
     last_state = ModelCheckpoint(files, LAST, save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
-    hooks: list[Callback] = [keep, last_state, EpochLine(every, reference), *callbacks]
+    hooks: list[Callback] = [FiniteStop(), keep, last_state, EpochLine(every, reference), *callbacks]
     if settings.early_stopping:
         hooks.append(EarlyStopping("val_mae_meV", patience=settings.early_stopping))
     if settings.schedule == "plateau":
@@ -190,6 +313,7 @@ def fit(
         max_epochs=settings.epochs,
         accelerator=device.type if device.type != "cuda" else "gpu",
         devices=settings.devices,
+        strategy="ddp_find_unused_parameters_true" if settings.devices > 1 else "auto",  # DeepH-E3 has some (node outputs)
         logger=[TensorBoardLogger(folder, "logs", "tensorboard"), CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100)],
         callbacks=hooks,
         gradient_clip_val=settings.gradient_clip or None,
@@ -198,17 +322,22 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=10**9,
         precision="bf16-mixed" if settings.precision == "bf16-mixed" else None,
-        use_distributed_sampler=settings.devices > 1,
+        plugins=[WholeCheckpoints()],
+        use_distributed_sampler=False,  # our samplers know their rank
     )
     last = files / f"{LAST}.ckpt"
-    if resume and not last.is_file():
-        raise ConfigError(f"{last}: not there, so there is nothing to resume; start without --resume into another output")
     start = time.perf_counter()
-    with memory_hint():
+    try:
         trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
+    except OSError as error:  # of a log
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        raise DataError(
+            f"{folder}: could not be written ({error.strerror}); free some space and start again, with --resume where there is a checkpoint"
+        ) from error
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = files / f"{BEST}.ckpt"
-    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_checkpoint(best)["state_dict"]
     task.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
     return {"epochs": trainer.current_epoch, "best_val_mae_meV": float(keep.best_model_score), "seconds": time.perf_counter() - start}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pathlib
@@ -27,10 +28,10 @@ from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, triplets_of
 from .module import Stage1Task
-from .run import fit, loaders, open_run
+from .run import check_run, first_rank, fit, loaders, memory_hint, recorded, say
 from .stage2 import split_folders
 
-__all__ = ["train_stage1", "net_config", "train_ini"]
+__all__ = ["train_stage1", "net_config", "stage1_config", "train_ini"]
 
 #: Unit of the loss, eV: keeps gradients in a comfortable range (Adam does not mind, clipping does).
 UNIT = 0.03
@@ -85,6 +86,19 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         config.cutoff_radius,
         no_parity=config.ignore_parity,
         use_sbf=bool(config.spherical_basis_irreps),
+    )
+
+
+def stage1_config(net: NetConfig) -> Stage1Config:
+    """The settings of a network: what :func:`net_config` makes it of (which blocks it predicts aside)."""
+    return Stage1Config(
+        irreps_embed=net.irreps_embed_node,
+        irreps_mid=net.irreps_mid_node,
+        num_blocks=net.num_block,
+        cutoff_radius=net.r_max,
+        spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax,
+        spherical_basis_irreps=net.irreps_sh if net.use_sbf else "",
+        ignore_parity=net.no_parity,
     )
 
 
@@ -221,6 +235,27 @@ def save_stage1(
     write_model_folder(folder, config, targets, checkpoint, ini)
 
 
+def contradictions(config: Stage1Config, old: ModelFolder) -> list[str]:
+    """Settings that are not left at their default and are not those of a model folder."""
+    theirs, default = stage1_config(old.config), Stage1Config()
+    found = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value == getattr(default, field.name):
+            continue
+        if field.name in ("target_blocks_type", "selected_element_pairs", "target_blocks"):
+            kind = config.target_blocks_type
+            same = (
+                make_target_blocks(old.targets.basis, kind, config.selected_element_pairs or None, config.target_blocks or None)
+                == old.targets
+            )
+        else:
+            same = net_config(dataclasses.replace(theirs, **{field.name: value}), old.targets) == net_config(theirs, old.targets)
+        if not same:
+            found.append(field.name)
+    return found
+
+
 def _start(
     config: TrainStage1Config, basis: Basis, continue_from: str | None, generation: Generation
 ) -> tuple[DeepHE3Net, NetConfig, TargetBlocks, ModelFolder | None]:
@@ -229,6 +264,12 @@ def _start(
         old = read_model_folder(continue_from)
         if old.targets.basis != basis:
             raise ModelError(f"{continue_from}: elements, shells or spin differ from those of the data: {old.targets.basis} and {basis}")
+        wrong = contradictions(config.model, old)
+        if wrong:
+            raise ConfigError(
+                f"{continue_from}: is another network than model.{', model.'.join(wrong)} say; leave these out to go on with the folder's network, or "
+                "train a new one without --resume MODEL_DIR"
+            )
         return load_network(old, old.require_generation()).to(dtype), old.config, old.targets, old
     m = config.model
     targets = make_target_blocks(basis, m.target_blocks_type, m.selected_element_pairs or None, m.target_blocks or None)
@@ -241,6 +282,7 @@ def _start(
     return net, arguments, targets, None
 
 
+@memory_hint()
 def train_stage1(
     config: TrainStage1Config,
     *,
@@ -261,15 +303,15 @@ def train_stage1(
         A record of plain values.
 
     Raises:
-        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run.
+        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run, and without memory (says what to lower).
     """
     settings = config.training
     if continue_from and resume:
         raise ConfigError("choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR starts from another model")
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    open_run(config.output, config, resume, write=False)
     splits = split_folders(config.data, settings.seed)
+    folder = check_run(config, splits, resume)
     basis = basis_of([*splits["train"], *splits["val"]])
     net, arguments, targets, old = _start(config, basis, continue_from, generation if first is None else first.generation)
     if first is not None and (first.targets != targets or first.parity != (not arguments.no_parity)):
@@ -281,8 +323,6 @@ def train_stage1(
         torch.nn.init.zeros_(net.lin_edge.weight)
     dtype = net.lin_edge.weight.dtype
     samples = {name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge) for name in ("train", "val")}
-    folder = open_run(config.output, config, resume)
-    write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     cache = FeatureCache(first, config.data.cache, folder / "cache", features=False)
     triplets = {id(s): t for part in samples.values() for s, t in zip(part, triplets_of(part))}
 
@@ -294,22 +334,15 @@ def train_stage1(
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     parameters = sum(p.numel() for p in net.parameters())
-    print(
+    say(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in samples['train']):,} training edges; "
-        f"network {arguments.irreps_mid_node}, {parameters:,} parameters",
-        flush=True,
+        f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
-    result = fit(
-        task,
-        train,
-        val,
-        folder,
-        settings,
-        resume=resume,
-        every=every,
-        callbacks=[SaveModelFolder(folder / "model", arguments, targets, ini)],
-    )
+    save = SaveModelFolder(folder / "model", arguments, targets, ini)
+    with recorded(folder, config, splits):
+        result = fit(task, train, val, folder, settings, resume=resume, every=every, callbacks=[save])
     record = {"structures": {n: len(f) for n, f in splits.items()}, "parameters": parameters, "e3nn_generation": net.generation, **result}
-    write_json(folder / "record.json", record)
+    if first_rank():
+        write_json(folder / "record.json", record)
     return record

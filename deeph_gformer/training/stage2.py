@@ -20,7 +20,6 @@ from ..evaluation.guard import guard_statistics
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
-from ..io.files import write_json
 from ..io.folder import matrix_path
 from ..overlap import fit_table, save_table
 from ..pipeline import HamiltonianModel, identify, resolve_device
@@ -28,7 +27,7 @@ from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, feature_bytes, triplets_of
 from .electrons import count_electrons
 from .module import Stage2Task, masked_loss
-from .run import fit, loaders, open_run
+from .run import check_run, first_rank, fit, loaders, memory_hint, note, recorded, say
 
 __all__ = ["train_gformer", "split_folders", "Output"]
 
@@ -68,6 +67,7 @@ class Output(NamedTuple):
         return cls(make_target_blocks(basis_of(folders)), ">=0.5", True, dtype, cutoff)
 
 
+@memory_hint()
 def train_gformer(
     config: TrainConfig,
     stage1: Stage1Provider | None,
@@ -88,33 +88,34 @@ def train_gformer(
         output: what a GFormer without stage 1 predicts; None: every block of the data.
 
     Returns:
-        The trained model, and a record of plain values.
+        The trained model, and a record of plain values. In data-parallel training only the first rank writes the bundle.
 
     Raises:
-        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run.
+        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run, and without memory (says what to lower).
     """
     settings = config.training
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    open_run(config.output, config, resume, write=False)
     splits = split_folders(config.data, settings.seed)
+    folder = check_run(config, splits, resume)
     if stage1 is None:
         cascade = features = False
         out = output or Output.of_data([*splits["train"], *splits["val"]])
     else:
         out, features = Output.of(stage1), features and bool(stage1.node_irreps)
+        if features and config.model.groups not in (GFormerConfig.groups, len(stage1.node_irreps)):
+            note(
+                f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 features has as many as stage 1, {len(stage1.node_irreps)}"
+            )
     samples = {name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge) for name in ("train", "val")}
     everything = [*samples["train"], *samples["val"]]
-    folder = open_run(config.output, config, resume)
-    write_json(folder / "splits.json", {name: [f.resolve().name for f in folders] for name, folders in splits.items()})
     needs = (
         f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})"
         if stage1 is not None
         else "no stage 1"
     )
-    print(
-        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}",
-        flush=True,
+    say(
+        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}"
     )
     cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features)
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
@@ -137,8 +138,9 @@ def train_gformer(
     reference = stage1_error(samples["val"], cache, to_product, settings.hermitian) if cache.stage1 is not None else None
     parameters = sum(p.numel() for p in model.parameters())
     before = f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""
-    print(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}", flush=True)
-    result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
+    say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}")
+    with recorded(folder, config, splits):
+        result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
     record = {**_record(config, splits, samples["train"], reference, parameters), **result, **(extra or {})}
     used = stage1 if features or cascade else None
     bundle = Bundle(
@@ -155,6 +157,8 @@ def train_gformer(
         folder / "bundle",
     )
     both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
+    if not first_rank():
+        return both, record
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
     record["electrons"] = count_electrons(splits["train"])
     fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)

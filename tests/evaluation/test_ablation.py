@@ -141,9 +141,9 @@ def test_second_networks_start_where_the_first_is(make_folder: Folder, tmp_path:
     values = settings(make_folder, tmp_path, settings=["e3", "e3+e3", "e3+gformer", "e3+gformer-cov"], rotations=0)
     values["stage1"] = {
         "folder": str(write_tiny_stage1(tmp_path / "stage1")),
-        "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12},
+        "training": {**values["stage1"]["training"], "epochs": 1, "learning_rate": 1e-12, "min_learning_rate": 0},
     }
-    values["training"].update(epochs=1, learning_rate=1e-12)
+    values["training"].update(epochs=1, learning_rate=1e-12, min_learning_rate=0)
     errors = [row["tests"]["twisted"]["mae_all_meV"] for row in run(values)["rows"]]
     assert errors == pytest.approx([errors[0]] * 4, rel=1e-6) and errors[0] > 1
 
@@ -265,6 +265,14 @@ def no_such_setting(values: dict[str, Any], make_folder: Folder, tmp_path: pathl
     values["settings"] = ["e4"]
 
 
+def below_zero(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    values["rotations"] = -1
+
+
+def several_processes(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    values["stage1"]["training"]["devices"] = 2
+
+
 def forbidden(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
     values.update(settings=["e3+gformer-cov"], paper_where_needed=False)
 
@@ -282,6 +290,8 @@ def foreign_folder(values: dict[str, Any], make_folder: Folder, tmp_path: pathli
         (reserved, "name of the test split"),
         (unknown, "did you mean 'epochs'"),
         (no_such_setting, "choose one of e3, e3"),
+        (below_zero, r"rotations is -1; allowed is \[0, inf\)"),
+        (several_processes, "trains in one process"),
         (forbidden, "needs model.arch: paper"),
         (foreign_folder, "no run of an ablation"),
     ],

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -12,19 +16,21 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, TrainStage1Config, from_mapping
 from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.data.graph import rotate_graph
-from deeph_gformer.errors import ConfigError
+from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
-from deeph_gformer.training.batches import EpochSampler, FeatureCache, collate, rotate_batch, triplets_of
+from deeph_gformer.training.batches import EpochSampler, FeatureCache, RankSampler, collate, rotate_batch, triplets_of
 from deeph_gformer.training.module import masked_loss
 from deeph_gformer.training.run import memory_hint
 from deeph_gformer.training.stage1 import net_config, train_stage1
 from deeph_gformer.training.stage2 import train_gformer
 
-from ..conftest import golden, write_tiny_stage1
+from ..conftest import ROOT, golden, write_tiny_stage1
 
 Folder = Callable[..., pathlib.Path]
 
@@ -88,6 +94,146 @@ def test_run_folders_are_not_mixed(make_folder: Folder, tiny_stage1: pathlib.Pat
         stage2(root, tiny_stage1, tmp_path / "empty", resume=True)
 
 
+@pytest.mark.parametrize("swap", [("train", "val"), ("val", "test")])
+def test_resumed_run_has_its_splits(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, swap: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset(make_folder)
+    splits = {"train": ["s0"], "val": ["s1"], "test": ["s2"]}
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(splits))
+    words = command("train", root, tmp_path / "run", "--stage1", str(tiny_stage1), "--epochs", "1")
+    assert main(words) == 0
+    path.write_text(json.dumps({**splits, swap[0]: splits[swap[1]], swap[1]: splits[swap[0]]}))
+    words = command("train", root, tmp_path / "run", "--stage1", str(tiny_stage1), "--epochs", "2", "--resume")
+    assert main(words) == 2 and f"other splits ({swap[0]}: " in capsys.readouterr().err
+    path.write_text(json.dumps(splits))
+    assert main(words) == 0
+
+
+def test_refused_run_leaves_its_folder_free(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    root = dataset(make_folder)
+    for change in ({"device": "abacus"}, {"learning_rate": 1e30, "warmup_steps": 0}):
+        with pytest.raises(ConfigError):
+            stage2(root, tiny_stage1, tmp_path / "run", epochs=1, **change)
+        assert not (tmp_path / "run" / "config.json").exists()
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_diverged_training_stops_and_keeps_nothing(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, stage: int
+) -> None:
+    root = dataset(make_folder)
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"]}))
+    more = ["--stage1", str(tiny_stage1)] if stage == 2 else []
+    words = command("train" if stage == 2 else "train-stage1", root, tmp_path / "run", *more)
+    assert main([*words, "--set", "training.learning_rate=1e30"]) == 2
+    assert not any((tmp_path / "run" / name).exists() for name in ("bundle", "model", "checkpoints"))
+
+
+def test_output_that_cannot_be_written(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = dataset(make_folder)
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(ConfigError, match="file is a file; choose another folder"):
+            stage2(root, tiny_stage1, output)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match="cannot be written; choose another folder"):
+        stage2(root, tiny_stage1, tmp_path / "new" / "run")
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+@pytest.mark.parametrize("keep", [0, 100, -100])
+def test_truncated_checkpoint_is_named(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, name: str, keep: int
+) -> None:
+    root = dataset(make_folder)
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+    path = tmp_path / "run" / "checkpoints" / f"{name}.ckpt"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=f"{name}.ckpt: damaged"):
+        stage2(root, tiny_stage1, tmp_path / "run", epochs=2, resume=True)
+
+
+def test_full_disk_is_named(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the checkpoint is written: the run can start again in the same folder."""
+    root, write = dataset(make_folder), pathlib.Path.write_bytes
+
+    def full(self: pathlib.Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(DataError, match=r"\.ckpt: could not be written \(No space left on device\)"):
+        stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+    assert not any((tmp_path / "run").rglob("*.ckpt*"))
+    monkeypatch.setattr(pathlib.Path, "write_bytes", write)
+    stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+
+
+@pytest.mark.parametrize("part", ["GFormer", "FeatureCache", "load_samples"])
+def test_lack_of_memory_before_the_first_epoch(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def none_left(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"deeph_gformer.training.stage2.{part}", none_left)
+    with pytest.raises(ConfigError, match="out of memory: lower"):
+        stage2(dataset(make_folder), tiny_stage1, tmp_path / "run")
+
+
+def command(verb: str, root: pathlib.Path, output: pathlib.Path, *more: str) -> list[str]:
+    """Arguments of a training of two epochs on the made-up structures."""
+    values = {"epochs": 2, "threads": 1, "device": "cpu", "warmup_steps": 1, "learning_rate": 5e-3}
+    network = (
+        {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4}
+        if verb == "train"
+        else {"irreps_embed": "4x0e", "irreps_mid": "4x0e+3x1o+2x2e+1x3o", "num_blocks": 2, "cutoff_radius": 5.0}
+    )
+    pairs = [f"training.{k}={v}" for k, v in values.items()] + [f"model.{k}={v}" for k, v in network.items()]
+    chosen = ["--preprocessed", str(root), "--splits", str(root.parent / "splits.json"), "--output", str(output)]
+    return [verb, *chosen, *(word for pair in pairs for word in ("--set", pair)), *more]
+
+
+@pytest.mark.parametrize(
+    ("verb", "launcher"), [("train", []), ("train", ["torch.distributed.run", "--nproc-per-node", "2", "-m"]), ("train-stage1", [])]
+)
+def test_two_ranks_equal_one_process_with_their_batch(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, verb: str, launcher: list[str]
+) -> None:
+    """Two structures of equally many edges, one on each rank: the mean gradient is that of a batch of both."""
+    root = dataset(make_folder)
+    edges = {n: read_matrix(root / n, "hamiltonian").keys.shape[0] for n in ("s0", "s1", "s2")}
+    assert len(set(edges.values())) == 1
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"]}))
+    more = ["--stage1", str(tiny_stage1)] if verb == "train" else ["--set", "dtype=float64"]
+    assert main(command(verb, root, tmp_path / "one", *more, "--set", "training.batch_size=2")) == 0
+    words = command(verb, root, tmp_path / "two", *more, "--set", "training.devices=2")
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    environment.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-m", *launcher, "deeph_gformer", *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch     1") == done.stdout.count("best validation MAE") == 1
+    states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("one", "two")]
+    assert states[0]["global_step"] == states[1]["global_step"] == 2
+    weights = [s["state_dict"] for s in states]
+    assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-6, atol=1e-8) for k in weights[0])
+
+
+def test_torchrun_with_another_number_of_processes(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="set training.devices=2"):
+        stage2(dataset(make_folder), tiny_stage1, tmp_path / "run")
+
+
 @pytest.mark.parametrize("spinful", [False, True])
 def test_rotated_batch_equals_recomputing(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
     """Turning cached irreps and labels by Wigner-D is running stage 1 on the turned crystal."""
@@ -133,6 +279,15 @@ def test_sampler_depends_on_seed_and_epoch_only() -> None:
     assert list(b) == first and sorted(first) == list(range(9))
 
 
+@pytest.mark.parametrize(("count", "ranks"), [(5, 2), (4, 4), (1, 3), (6, 1)])
+def test_ranks_share_the_structures(count: int, ranks: int) -> None:
+    """Training: equally many each, all are there. Validation: each once, or all on every rank where they are too few."""
+    mine = [list(EpochSampler(count, 7, rank, ranks)) for rank in range(ranks)]
+    assert {len(m) for m in mine} == {-(-count // ranks)} and {n for m in mine for n in m} == set(range(count))
+    validated = [n for rank in range(ranks) for n in RankSampler(count, rank, ranks)]
+    assert sorted(validated) == sorted([*range(count)] * (1 if count >= ranks else ranks))
+
+
 def test_losses_by_hand() -> None:
     error = torch.tensor([[3.0, -4.0, 100.0]]) * 1e-3
     mask = torch.tensor([[True, True, False]])
@@ -152,8 +307,6 @@ def test_stage_1_trains_and_its_folder_predicts_the_same(make_folder: Folder, tm
     record = train_stage1(from_mapping(TrainStage1Config, values))
     model = deeph_gformer.load(stage1=tmp_path / "run" / "model")
     names = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
-    from deeph_gformer.io import read_matrix
-
     made = model.predict(tmp_path / "data" / names[0], edges="hamiltonians", hermitian=False).hamiltonian
     error = np.abs(made.values - read_matrix(tmp_path / "data" / names[0], "hamiltonian").values).mean() * 1e3
     assert error == pytest.approx(record["best_val_mae_meV"], rel=1e-9)
@@ -170,6 +323,42 @@ def test_irreps_are_those_deeph_e3_derives() -> None:
             folder.targets,
         )
         assert made == folder.config
+
+
+@pytest.mark.parametrize(
+    ("stated", "wrong"),
+    [
+        ({"num_blocks": 2, "irreps_mid": "4x0e + 3x1o+2x2e+1x3o", "cutoff_radius": 5.0, "target_blocks_type": "all"}, []),
+        ({"num_blocks": 4}, ["num_blocks"]),
+        ({"irreps_mid": "8x0e+3x1o+2x2e+1x3o", "cutoff_radius": 6.0}, ["irreps_mid", "cutoff_radius"]),
+        ({"ignore_parity": True}, ["ignore_parity"]),
+        ({"target_blocks_type": "diag"}, ["target_blocks_type"]),
+    ],
+)
+def test_settings_that_contradict_the_network_to_go_on_with(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, stated: dict, wrong: list[str]
+) -> None:
+    config = from_mapping(
+        TrainStage1Config, {**settings(dataset(make_folder), tmp_path / "run", epochs=1), "model": stated, "dtype": "float64"}
+    )
+    if not wrong:
+        assert train_stage1(config, continue_from=str(tiny_stage1))["epochs"] == 1
+        return
+    with pytest.raises(ConfigError, match=f"another network than model.{', model.'.join(wrong)} say"):
+        train_stage1(config, continue_from=str(tiny_stage1))
+
+
+def test_notes_on_what_is_not_used(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset(make_folder)
+    path = tmp_path / "splits.json"
+    for test, groups in ((["s2"], 2), ([], 5)):
+        path.write_text(json.dumps({"train": ["s0"], "val": ["s1"], "test": test}))
+        output = tmp_path / f"run{groups}"
+        assert main(command("train", root, output, "--stage1", str(tiny_stage1), "--epochs", "1", "--set", f"model.groups={groups}")) == 0
+        said = capsys.readouterr().err
+        assert ("test split is empty" in said) == (not test) and ("model.groups = 5 is not used" in said) == (groups == 5)
 
 
 def test_impossible_irreps_are_named() -> None:
