@@ -23,25 +23,13 @@ from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, dock, legacy, read_folder, read_matrix
 from ..io.blocks import sort_keys
 from ..io.files import read_json, write_json
-from ..io.folder import Format, Kind, folder_format, matrix_path, write_matrix
+from ..io.folder import Format, Kind, folder_format, matrix_path, replaced_folder, write_matrix
 
 __all__ = ["Target", "convert", "convert_folder", "write_problem", "element_order", "permute_structure", "permute_matrix", "TARGETS"]
 
 Target = Literal["legacy", "dock", "wannier90", "sisl", "npz", "poscar"]
 TARGETS: tuple[str, ...] = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
 _KINDS: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
-_STRUCTURE_FILES = (
-    *fields.LEGACY_FILES,
-    fields.RECIPROCAL_FILE,
-    fields.INFO_FILE,
-    fields.HAMILTONIAN_FILE,
-    fields.OVERLAP_FILE,
-    fields.PREDICTION_FILE,
-    fields.DOCK_STRUCTURE_FILE,
-    fields.DOCK_HAMILTONIAN_FILE,
-    fields.DOCK_OVERLAP_FILE,
-    fields.DOCK_PREDICTION_FILE,
-)
 _ORDER = "atom_order"
 _OURS = "deeph_gformer"
 
@@ -110,11 +98,8 @@ def _legacy_info(structure: Structure) -> dict[str, Any]:
 def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:
     if target.resolve() == source.resolve():
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
-    if target.is_dir() and any(target.iterdir()):
-        if not overwrite:
-            raise DataError(f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder")
-        for name in _STRUCTURE_FILES:
-            (target / name).unlink(missing_ok=True)
+    if not overwrite and target.is_dir() and any(target.iterdir()):
+        raise DataError(f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder")
 
 
 def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tuple[list[str], list[str]]:
@@ -198,7 +183,8 @@ def convert_folder(
         read_folder(source)
     if to in ("legacy", "dock"):
         _check_target(target, source, overwrite)
-        files, notes = _to_folder(source, target, to)  # type: ignore[arg-type]
+        with replaced_folder(target) as scratch:
+            files, notes = _to_folder(source, scratch, to)  # type: ignore[arg-type]
         return {"source": str(source), "target": str(target), "to": to, "files": files, "notes": notes}
     if target.exists() and not overwrite and not (to == "wannier90" and target.is_dir() and not any(target.iterdir())):
         raise DataError(f"{target}: is there already; add --overwrite to replace it, or name another one")
@@ -253,15 +239,11 @@ def _from_file(source: pathlib.Path, target: pathlib.Path, to: str, overwrite: b
 
     if to not in ("legacy", "dock"):
         raise ConfigError(f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}")
-    problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, options.get("fdf"))
     _check_target(target, source, overwrite)
-    return {
-        "source": str(source),
-        "target": str(target),
-        "to": to,
-        "files": write_problem(target, problem, to),
-        "notes": list(problem.notes),
-    }
+    problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, options.get("fdf"))
+    with replaced_folder(target) as scratch:
+        files = write_problem(scratch, problem, to)  # type: ignore[arg-type]
+    return {"source": str(source), "target": str(target), "to": to, "files": files, "notes": list(problem.notes)}
 
 
 def write_problem(target: str | os.PathLike[str], problem: BlochProblem, form: Format = "legacy") -> list[str]:
