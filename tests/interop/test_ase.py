@@ -19,7 +19,7 @@ from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.interop import ase_io
 from deeph_gformer.interop.ase import HamiltonianCalculator
-from deeph_gformer.io import read_folder, read_matrix
+from deeph_gformer.io import Structure, read_folder, read_matrix
 from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.training.stage2 import train_gformer
 
@@ -220,3 +220,39 @@ def test_the_bundle_brings_overlaps_and_electrons(carbon, dft, tmp_path: pathlib
     s = calc.get_overlap()
     np.testing.assert_allclose(s.select(match_keys(truth.keys, s.keys)).values, truth.values, atol=1e-5)
     assert calc.get_fermi().electrons == 72.0
+
+
+# --- shells and frames that do not fit ------------------------------------------------------------------------------
+def _pair() -> Atoms:
+    """Mo and S, with shells as a folder's reader stores them."""
+    shells = ((0, 1, 2), (0, 1))
+    return ase_io.to_atoms(Structure(np.eye(3) * 9, np.array([[0.0, 0, 0], [2.4, 0, 0]]), np.array([42, 16]), shells, False, {}, "pair"))
+
+
+def test_shells_follow_their_element() -> None:
+    atoms = _pair()
+    assert ase_io.from_atoms(atoms[[1, 0]]).orbital_types == ((0, 1), (0, 1, 2))
+    atoms.symbols[1] = "Se"
+    with pytest.raises(DataError, match="element Se has no orbitals"):
+        ase_io.from_atoms(atoms)
+    old = Atoms("MoS2", cell=[9, 9, 9], positions=np.eye(3), info={"orbital_types": [[0, 1, 2], [0, 1], [0, 1]]})
+    assert ase_io.from_atoms(old).orbital_types == ((0, 1, 2), (0, 1), (0, 1))
+    with pytest.raises(DataError, match=r"atom 3 \(S\): its shells are \[0, 1\], those of S before it \[0, 1, 2\]"):
+        ase_io.from_atoms(old[[1, 0, 2]])
+
+
+@pytest.mark.parametrize("wrong", [{"Mo": "spd"}, {"Mo": 3}, {"Mo": [9]}, [[0], "s"], 3, "spd"])
+def test_wrong_shells_are_named(wrong: object) -> None:
+    with pytest.raises(DataError, match="shells .* are no list of l|orbital_types = "):
+        ase_io.from_atoms(_pair(), wrong)  # type: ignore[arg-type]
+
+
+def test_frames_appear_together_or_not_at_all(tmp_path: pathlib.Path, carbon_overlap) -> None:
+    good = graphene(a=2.46, vacuum=8.0)
+    for bad, words in ((Atoms("C2", positions=good.positions), "no full cell"), (Atoms(cell=good.cell), "holds no atoms")):
+        with pytest.raises(DataError, match=words):
+            ase_io.write_deeph(tmp_path / "many", [good, bad], {"C": [0, 0, 1, 1, 2]})
+        assert not list(tmp_path.rglob("*.dat"))
+    ase_io.write_deeph(tmp_path / "one", good, overlap=carbon_overlap)
+    ase_io.write_deeph(tmp_path / "one", good, {"C": [0, 0, 1, 1, 2]}, overwrite=True)
+    assert not (tmp_path / "one" / "overlaps.h5").exists() and len(read_folder(tmp_path / "one")) == 2
