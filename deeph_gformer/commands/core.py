@@ -244,6 +244,14 @@ def _run_refine(args: argparse.Namespace) -> None:
         spill=args.spill,
     )
     if first:
+        for folder in result["without_edges"]:
+            print(
+                f"warning: {folder} is skipped: neither S nor H is there, and the model has no table that makes S (see --overlap)",
+                file=sys.stderr,
+            )
+        for record in result["structures"]:
+            for text in record["warnings"]:
+                print(f"warning: {record['name']}: {text}", file=sys.stderr)
         print("\n".join([refine_table(result, model.bundle is None or model.stage1 is None), *guard_lines(result)]))
         if model.bundle is not None and model.bundle.gauge == "standard" and "errors" in result["total"]:
             print("trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it")

@@ -35,6 +35,7 @@ from ..bands import (
 )
 from ..bands.fermi import electron_number, electrons_by_composition
 from ..errors import ConfigError
+from ..inference.source import require_seen
 from ..io import BlockMatrix
 from ..overlap import OverlapProvider, structure_from_atoms
 from .ase_io import from_atoms, read_deeph, to_atoms, write_deeph
@@ -95,7 +96,8 @@ class HamiltonianCalculator(Calculator):
             model: a GFormer bundle, or a loaded model; None runs stage 1 alone. stage1: a DeepH-E3 model folder.
             overlap: what ``--overlap`` takes (see :func:`deeph_gformer.overlap.load`): table, basis files, folder; or a provider. Default: the
                 table in the bundle.
-            frames: rotated frames to average. hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always). extrapolate: for a table.
+            frames: rotated frames to average. hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always). extrapolate: allow distances that the table does
+                not know, and pbc and distances that the training set does not have.
             kpts: Γ-centred mesh ("6x6x1", (6, 6, 1), {"size": ...}), default 0.12 1/Å apart; or a ``BandPath`` or (K, 3) array
                 (the Fermi level stays that of the mesh before).
             electrons, valence, fermi: per cell; per element, e.g. {"C": 4}; or the Fermi level itself, eV. Default: electrons as
@@ -114,7 +116,7 @@ class HamiltonianCalculator(Calculator):
         self.overlap = overlap if isinstance(overlap, OverlapProvider) else load_overlap(overlap, extrapolate)
         basis = self.model.targets.basis
         self._shells = dict(zip(basis.elements, basis.orbital_types))
-        self._frames, self._hermitian = frames, hermitian
+        self._frames, self._hermitian, self._extrapolate = frames, hermitian, extrapolate
         self._attached: Atoms | None = None
         self._problem: BlochProblem | None = None
         self._raw: BlockMatrix | None = None
@@ -181,7 +183,8 @@ class HamiltonianCalculator(Calculator):
         """Compute H and S of ``atoms`` now (normally done on demand).
 
         Raises:
-            DataError: no full cell, or S of this geometry cannot be known. ModelError: elements that the model does not know.
+            DataError: no atoms, no full cell, S of this geometry cannot be known, or the training set has no such pbc or distance.
+            ModelError: elements that the model does not know.
         """
         atoms = self._current(atoms)
         super().calculate(atoms, list(properties), list(system_changes))
@@ -203,6 +206,8 @@ class HamiltonianCalculator(Calculator):
         x, y, z = (bool(v) for v in atoms.pbc)
         marks = [time.perf_counter()]
         keys = self.overlap.edges(structure, (x, y, z))
+        if not self._extrapolate:
+            require_seen(self.model, structure, keys, (x, y, z))
         marks.append(time.perf_counter())
         s = self.overlap.overlap(structure, keys)
         marks.append(time.perf_counter())

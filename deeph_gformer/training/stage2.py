@@ -157,6 +157,7 @@ def train_gformer(
     both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
     record["electrons"] = count_electrons(splits["train"])
+    record["periodicity"] = sorted({int((s.graph.edge_key[:, :3] != 0).any(dim=0).sum()) for s in samples["train"]})
     fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
     save_bundle(folder / "bundle", bundle)
     return both, record

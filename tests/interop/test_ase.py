@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from ase import Atoms
-from ase.build import graphene, molecule
+from ase.build import graphene, molecule, mx2
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.dft.dos import DOS
 from ase.spectrum.band_structure import BandStructure, get_band_structure
@@ -23,7 +23,8 @@ from deeph_gformer.io import Structure, read_folder, read_matrix
 from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.training.stage2 import train_gformer
 
-from .conftest import golden
+from ..conftest import ROOT
+from .conftest import golden, orbital_file
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,7 @@ def test_the_bundle_brings_overlaps_and_electrons(carbon, dft, tmp_path: pathlib
     truth = read_matrix(folders[0].parent / known, "overlap", structure)
     s = calc.get_overlap()
     np.testing.assert_allclose(s.select(match_keys(truth.keys, s.keys)).values, truth.values, atol=1e-5)
-    assert calc.get_fermi().electrons == 72.0
+    assert calc.get_fermi().electrons == 72.0 and calc.model.bundle.training["periodicity"] == [2]
 
 
 # --- shells and frames that do not fit ------------------------------------------------------------------------------
@@ -256,3 +257,23 @@ def test_frames_appear_together_or_not_at_all(tmp_path: pathlib.Path, carbon_ove
     ase_io.write_deeph(tmp_path / "one", good, overlap=carbon_overlap)
     ase_io.write_deeph(tmp_path / "one", good, {"C": [0, 0, 1, 1, 2]}, overwrite=True)
     assert not (tmp_path / "one" / "overlaps.h5").exists() and len(read_folder(tmp_path / "one")) == 2
+
+
+def test_structures_that_the_model_never_saw() -> None:
+    folder = ROOT / "examples" / "systems" / "models" / "mos2"
+    atoms = mx2("MoS2", a=3.18, thickness=3.13, vacuum=10.0)
+    atoms.pbc = True
+    calc = HamiltonianCalculator(folder / "gformer", folder / "stage1")
+    assert len(calc.get_hamiltonian(atoms)) > 3
+    for pbc, crossed in ((False, 0), ((True, False, False), 1)):
+        atoms.pbc = pbc
+        with pytest.raises(DataError, match=f"pbc = .*cross {crossed} of the 3 lattice vectors"):
+            calc.get_hamiltonian(atoms)
+        assert len(HamiltonianCalculator(calc.model, extrapolate=True).get_hamiltonian(atoms)) >= 3
+    basis = [orbital_file("Mo"), orbital_file("S")]
+    atoms.pbc = (True, True, False)
+    atoms.positions[1, 2] -= 0.9
+    with pytest.raises(DataError, match=r"atoms 1 \(Mo\) and 2 \(S\) of 'MoS2'.*closer than any Mo-S pair of the training set"):
+        HamiltonianCalculator(calc.model, overlap=basis).get_hamiltonian(atoms)
+    with pytest.raises(DataError, match="holds no atoms"):
+        calc.get_hamiltonian(Atoms(cell=[9, 9, 9]))
