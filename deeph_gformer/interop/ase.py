@@ -254,7 +254,9 @@ class HamiltonianCalculator(Calculator):
         if cell is None:
             return matrix
         structure = self.get_problem().structure
-        wanted = np.asarray(cell, dtype=np.int64)
+        wanted = np.asarray(cell)
+        if wanted.shape != (3,) or wanted.dtype.kind not in "iuf" or (wanted != np.round(wanted)).any():
+            raise ConfigError(f"R = {cell}: write three integers, e.g. (1, 0, 0)")
         index = np.flatnonzero((matrix.keys[:, :3] == wanted).all(axis=1))
         size = int(structure.orbital_counts.sum()) * spin
         return (
@@ -279,7 +281,9 @@ class HamiltonianCalculator(Calculator):
             kpts = self._mesh
             if isinstance(kpts, Mapping):
                 if "size" not in kpts or set(kpts) - {"size", "gamma"} or kpts.get("gamma") is False:
-                    raise ConfigError(f"kpts = {dict(kpts)}: meshes are Γ-centred; write {{'size': (6, 6, 1)}} or '6x6x1'")
+                    raise ConfigError(
+                        f"kpts = {dict(kpts)}: only Γ-centred meshes by size, {{'size': (6, 6, 1)}} or '6x6x1'; for a path call band_structure('GMKG')"
+                    )
                 kpts = kpts["size"]
             self._spectrum = mesh_spectrum(problem, kpts, s_threshold=self.parameters["s_threshold"])
         return self._spectrum

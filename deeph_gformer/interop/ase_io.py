@@ -137,14 +137,17 @@ def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1)
         filename: folder. index: which of them.
 
     Raises:
-        DataError: no structure folder there, or a damaged one.
+        DataError: no structure folder there, not so many, or a damaged one.
     """
+    from ..errors import DataError
     from ..io import find_structures, read_folder
     from ..io.folder import folder_format
 
     root = pathlib.Path(filename)
     root = root.parent if root.is_file() else root
     folders = [root] if folder_format(root) else find_structures(root)
+    if isinstance(index, int) and not -len(folders) <= index < len(folders):
+        raise DataError(f"{root}: structure number {index} is asked for; there are {len(folders)}, counted from 0")
     for folder in folders[index] if isinstance(index, slice) else [folders[-1 if index is None else index]]:
         structure = read_folder(folder)
         yield to_atoms(structure, _periodic(folder, structure))

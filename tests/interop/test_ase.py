@@ -277,3 +277,34 @@ def test_structures_that_the_model_never_saw() -> None:
         HamiltonianCalculator(calc.model, overlap=basis).get_hamiltonian(atoms)
     with pytest.raises(DataError, match="holds no atoms"):
         calc.get_hamiltonian(Atoms(cell=[9, 9, 9]))
+
+
+@pytest.mark.parametrize("k", [(0, 0), "G", (0, np.nan, 0), 0.5])
+def test_k_points_are_three_numbers(sheet: Atoms, k: object) -> None:
+    with pytest.raises(ConfigError, match="k = .*three finite fractional numbers"):
+        sheet.calc.get_hamiltonian(k=k)
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (0.5, 0, 0), "G"])
+def test_lattice_vectors_are_three_integers(sheet: Atoms, cell: object) -> None:
+    with pytest.raises(ConfigError, match="R = .*three integers"):
+        sheet.calc.get_overlap(R=cell)
+
+
+def test_wrong_options_of_the_calculator(sheet: Atoms, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigError, match="option foo is unknown; of the model there are device"):
+        HamiltonianCalculator(tmp_path, foo=1)
+    for options, words in (
+        ({"kpts": 6}, "k mesh '6': three positive integers"),
+        ({"kpts": np.int64(6)}, "k mesh '6': three positive integers"),
+        ({"kpts": {"path": "GMK", "npoints": 10}}, "band_structure"),
+        ({"kpts": {"density": 3.5}}, "'size': "),
+        ({"valence": "C=4"}, "valence = 'C=4': write electrons per element"),
+        ({"valence": 4}, "valence = 4: write electrons per element"),
+    ):
+        calc = HamiltonianCalculator(sheet.calc.model, overlap=sheet.calc.overlap, **{"kpts": (2, 2, 1), **options})
+        with pytest.raises(ConfigError, match=words):
+            calc.get_fermi(sheet.copy()) if "valence" in options else calc.get_spectrum(sheet.copy())
+    ase_io.write_deeph(tmp_path / "one", sheet, {"C": [0, 0, 1, 1, 2]})
+    with pytest.raises(DataError, match="structure number 7 is asked for; there are 1"):
+        list(ase_io.read_deeph(tmp_path / "one", 7))
