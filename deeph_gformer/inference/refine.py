@@ -20,12 +20,12 @@ from ..evaluation.guard import Guard
 from ..evaluation.metrics import StructureErrors, structure_errors, summarise
 from ..io import dock, legacy
 from ..io.files import read_json, write_json
-from ..io.folder import Format, folder_format, matrix_path, read_matrix, write_matrix
+from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers, write_matrix
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction, identify
 from .chunked import predict_chunked
-from .memory import free_memory, plan_work
-from .shard import agree, local_processes, same_input, same_structure, start_ranks
+from .memory import check_spill, free_memory, plan_work
+from .shard import agree, agreed, local_processes, same_input, same_structure, start_ranks
 from .source import find_sources, open_overlap, read_source, source_name, too_close
 from .steps import Progress, Steps, reset_peak
 
@@ -143,6 +143,7 @@ def _predict(
     try:
         return predict_chunked(model, structure, graph, choice, work, steps, options.hermitian, options.frames)  # type: ignore[arg-type]
     finally:
+        steps.spilled = work.room.spilled  # type: ignore[union-attr]
         bar.close()  # type: ignore[union-attr]
 
 
@@ -165,6 +166,8 @@ def refine_folder(
     options, ranks, start, steps = options or RefineOptions(), ranks or Ranks(), time.perf_counter(), Steps()
     reset_peak()
     target, form = output_folder(folder, output), options.format(folder)
+    if ranks.rank == 0:
+        remove_leftovers(target)
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     with watch.watching() if watch is not None else contextlib.nullcontext():
         prediction = _predict(model, folder, target, options, ranks, steps)
@@ -250,15 +253,18 @@ def refine(
     Raises:
         DataError: no structure is found, a prediction exists already (``existing="error"``), an output folder holds another structure, or a
             structure is damaged (those before it are written).
-        ModelError: a structure does not fit the model. ConfigError: memory is too small; the message names the minimum.
+        ModelError: a structure does not fit the model. ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be used.
     """
     if existing not in ("error", "overwrite", "skip") or form not in ("legacy", "dock", "same"):
         raise ConfigError(f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and legacy, dock or same")
     ranks = start_ranks()
-    provider = open_overlap(overlap)
-    folders, without = find_sources(preprocessed, model, provider, edges, output)
-    options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress, existing == "overwrite")
-    done, todo = _share_out(folders, output, options, existing)
+    with agreed(ranks):
+        provider = open_overlap(overlap)
+        folders, without = find_sources(preprocessed, model, provider, edges, output)
+        options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress, existing == "overwrite")
+        done, todo = _share_out(folders, output, options, existing)
+        if spill is not None:
+            check_spill(spill)
     first = "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""
     same_input(ranks, "refine", {"structures": [source_name(f) for f in todo], "stage 1": first})
     if ranks.size > 1 and len(todo) >= ranks.size and _fits(model, todo, options, ranks):

@@ -31,6 +31,7 @@ __all__ = [
     "split_structures",
     "holds_another",
     "is_free",
+    "remove_leftovers",
     "replaced_folder",
 ]
 
@@ -108,6 +109,13 @@ def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
     if there.orbital_types != structure.orbital_types or not np.array_equal(there.numbers, structure.numbers):
         return True
     return max(np.abs(there.positions - structure.positions).max(), np.abs(there.lattice - structure.lattice).max()) > 1e-3
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove temporary files of structures and matrices that a killed process left in the folder."""
+    for name in STRUCTURE_FILES:
+        for path in pathlib.Path(folder).glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

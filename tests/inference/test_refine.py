@@ -260,7 +260,9 @@ def test_a_folder_of_another_structure_is_left_alone(mos2, make_folder: Folder, 
     made = tmp_path / "new" / "sheet"
     deeph_gformer.refine(tmp_path / "sheet.xyz", mos2, tmp_path / "new")
     (made / "hamiltonians_pred.h5").unlink()  # as after a run that was stopped
+    (made / ".site_positions.dat.ab_12.tmp").touch()
     deeph_gformer.refine(tmp_path / "sheet.xyz", mos2, tmp_path / "new", existing="skip")
+    assert not list(made.glob(".*"))
     (made / "hamiltonians_pred.h5").unlink()
     structure = deeph_gformer.io.read_folder(made)
     own = read_matrix(made, "overlap", structure)
