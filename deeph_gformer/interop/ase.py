@@ -116,7 +116,8 @@ class HamiltonianCalculator(Calculator):
         self.overlap = overlap if isinstance(overlap, OverlapProvider) else load_overlap(overlap, extrapolate)
         basis = self.model.targets.basis
         self._shells = dict(zip(basis.elements, basis.orbital_types))
-        self._frames, self._hermitian, self._extrapolate = frames, hermitian, extrapolate
+        self._frames, self._hermitian = frames, hermitian
+        self._extrapolate = extrapolate or bool(getattr(self.overlap, "extrapolate", False))
         self._attached: Atoms | None = None
         self._problem: BlochProblem | None = None
         self._raw: BlockMatrix | None = None

@@ -15,6 +15,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.dft.dos import DOS
 from ase.spectrum.band_structure import BandStructure, get_band_structure
 
+from deeph_gformer import overlap
 from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.interop import ase_io
@@ -270,6 +271,8 @@ def test_structures_that_the_model_never_saw() -> None:
         with pytest.raises(DataError, match=f"pbc = .*cross {crossed} of the 3 lattice vectors"):
             calc.get_hamiltonian(atoms)
         assert len(HamiltonianCalculator(calc.model, extrapolate=True).get_hamiltonian(atoms)) >= 3
+        wide = overlap.load(folder / "gformer", extrapolate=True)  # a table that may go further lets the calculator do so
+        assert len(HamiltonianCalculator(calc.model, overlap=wide).get_hamiltonian(atoms)) >= 3
     basis = [orbital_file("Mo"), orbital_file("S")]
     atoms.pbc = (True, True, False)
     atoms.positions[1, 2] -= 0.9
