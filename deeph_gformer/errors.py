@@ -26,3 +26,7 @@ class MissingDependencyError(GFormerError):
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the library '{library}', which is not installed: pip install 'deeph-gformer[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[GFormerError], tuple[str]]:
+        """Sent to another process as the message alone."""
+        return GFormerError, (str(self),)

@@ -334,5 +334,5 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         raise ConfigError(f"device '{name}' is unknown; choose cpu, cuda, cuda:0 ... or auto") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{name}': torch {torch.__version__} sees no GPU here; use --device cpu")
+        raise ConfigError(f"device '{name}': torch {torch.__version__} sees no GPU here; choose cpu")
     return device

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
 from ..io.blocks import format_key, match_keys
 
@@ -28,8 +28,17 @@ def bloch_phases(cells: NDArray[np.int64], k: ArrayLike) -> NDArray[np.number]:
 
     Returns:
         (E,), float64 or complex128.
+
+    Raises:
+        ConfigError: k is something else.
     """
-    turns = np.asarray(cells, dtype=float) @ np.asarray(k, dtype=float)
+    try:
+        point = np.asarray(k, dtype=float)
+    except (TypeError, ValueError):
+        point = np.empty(0)
+    if point.shape != (3,) or not np.isfinite(point).all():
+        raise ConfigError(f"k = {k}: write three finite fractional numbers, e.g. (0.5, 0, 0)")
+    turns = np.asarray(cells, dtype=float) @ point
     if np.abs(2 * turns - np.round(2 * turns)).max(initial=0.0) < 1e-12:
         return np.where(np.round(2 * turns).astype(np.int64) % 2 == 0, 1.0, -1.0)
     return np.exp(2j * np.pi * turns)

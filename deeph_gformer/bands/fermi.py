@@ -101,10 +101,12 @@ def electron_number(
         (electrons, source), None where nothing says it.
 
     Raises:
-        ConfigError: the valence lacks an element of the structure.
+        ConfigError: the valence lacks an element of the structure, or is no mapping.
     """
     if electrons is not None:
         return float(electrons), "given"
+    if valence is not None and not isinstance(valence, Mapping):
+        raise ConfigError(f"valence = {valence!r}: write electrons per element as a dict, e.g. {{'C': 4}}")
     if valence:
         from ase.data import chemical_symbols
 

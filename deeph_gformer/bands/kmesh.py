@@ -32,7 +32,7 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
         return default_mesh(problem)
     try:
         numbers = [int(v) for v in (re.split(r"[x,\s]+", text.strip()) if isinstance(text, str) else text)]
-    except ValueError:
+    except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 3 or min(numbers) < 1:
         raise ConfigError(f"k mesh '{text}': three positive integers are needed, e.g. 12x12x1")

@@ -218,14 +218,16 @@ def _write_json(args: argparse.Namespace, table: dict[str, Any]) -> None:
 def _run_refine(args: argparse.Namespace) -> None:
     from ..evaluation.guard import guard_lines
     from ..evaluation.tables import refine_table
-    from ..inference.memory import parse_size
+    from ..inference.memory import parse_size, show_size
     from ..inference.refine import refine
-    from ..inference.shard import rank_device, start_ranks
+    from ..inference.shard import agreed, rank_device, start_ranks
 
-    memory = None if args.max_memory is None else parse_size(args.max_memory)
-    first = start_ranks().rank == 0
-    args.device = rank_device(args.device)
-    model = _load(args, args.stage1_only)
+    ranks = start_ranks()
+    first = ranks.rank == 0
+    with agreed(ranks):
+        memory = None if args.max_memory is None else parse_size(args.max_memory)
+        args.device = rank_device(args.device)
+        model = _load(args, args.stage1_only)
     if first:
         print(model)
     result = refine(
@@ -244,6 +246,16 @@ def _run_refine(args: argparse.Namespace) -> None:
         spill=args.spill,
     )
     if first:
+        for folder in result["without_edges"]:
+            print(
+                f"warning: {folder} is skipped: neither S nor H is there, and the model has no table that makes S (see --overlap)",
+                file=sys.stderr,
+            )
+        for record in result["structures"]:
+            for text in record["warnings"]:
+                print(f"warning: {record['name']}: {text}", file=sys.stderr)
+            if record["spilled_bytes"]:
+                print(f"{record['name']}: {show_size(record['spilled_bytes'])} of edge features were in files (--spill)")
         print("\n".join([refine_table(result, model.bundle is None or model.stage1 is None), *guard_lines(result)]))
         if model.bundle is not None and model.bundle.gauge == "standard" and "errors" in result["total"]:
             print("trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it")

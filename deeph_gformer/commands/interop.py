@@ -6,6 +6,8 @@ import argparse
 import pathlib
 from typing import Any
 
+from ..errors import ConfigError
+
 __all__ = ["register"]
 
 _TO = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
@@ -89,7 +91,9 @@ def run_eval(args: argparse.Namespace) -> int:
     from ..io.files import write_json
 
     if args.n is not None:
-        torch.set_num_threads(max(1, args.n))
+        if args.n < 1:
+            raise ConfigError(f"-n {args.n}: at least 1 thread is needed")
+        torch.set_num_threads(args.n)
     result = evaluate_ini(
         args.ini,
         args.model,
@@ -115,9 +119,7 @@ def run_convert(args: argparse.Namespace) -> int:
     from ..interop.convert import convert
     from ..io.files import write_json
 
-    options: dict[str, Any] = {"kind": args.kind, "overlap_folder": args.overlap, "mesh": args.mesh}
-    if args.source.is_file():
-        options = {"fdf": args.fdf}
+    options = {"kind": args.kind, "overlap_folder": args.overlap, "mesh": args.mesh, "fdf": args.fdf}
     records = convert(args.source, args.target, args.to, overwrite=args.overwrite, say=_say, **options)
     if args.json:
         write_json(args.json, {"structures": records})

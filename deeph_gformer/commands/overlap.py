@@ -60,7 +60,9 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
     )
     predict.add_argument("--extrapolate", action="store_true", help="allow distances that the table does not know")
     predict.add_argument("--pbc", metavar="T,T,F", help="which lattice vectors repeat (default: as a file says; all for a folder)")
-    predict.add_argument("--overwrite", action="store_true", help="replace overlap files that are there")
+    predict.add_argument(
+        "--overwrite", action="store_true", help="replace overlap files, or other structures with their matrices, that are there"
+    )
     json_option(predict)
     predict.set_defaults(run=run_predict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ from ..errors import ConfigError
 from ..pipeline import HamiltonianModel
 from .steps import resident_bytes
 
-__all__ = ["parse_size", "show_size", "free_memory", "plan_work"]
+__all__ = ["parse_size", "show_size", "free_memory", "plan_work", "check_spill"]
 
 _UNITS = {"": 1, "B": 1, **{u + e: b**n for n, u in enumerate("KMGT", 1) for e, b in (("", 1000), ("B", 1000), ("IB", 1024))}}
 #: Edges per chunk: what fits into a processor's cache; on a GPU what keeps it busy.
@@ -25,6 +26,8 @@ CHUNK = {"cpu": 1024}
 GPU_CHUNK = 65536
 #: Bytes that libraries take while they work.
 RESERVE = 64 * 2**20
+#: What a process takes before it starts differs from run to run by up to this part of it; a minimum that is named must do the next time.
+SPREAD = 0.25
 
 
 def parse_size(text: str) -> int:
@@ -43,6 +46,19 @@ def show_size(size: float) -> str:
     """E.g. ``7.25 GB``."""
     scale, unit = next(((s, u) for s, u in ((1e9, "GB"), (1e6, "MB")) if size >= s), (1e3, "kB"))
     return f"{size / scale:.3g} {unit}"
+
+
+def check_spill(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that no file can be made in, before hours of work.
+
+    Raises:
+        ConfigError: names the reason.
+    """
+    EdgeRoom(folder)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"--spill {folder}: no file can be made in it ({error.strerror}); name a folder on a disk with space") from None
 
 
 def _number(path: str) -> int | None:
@@ -132,9 +148,10 @@ def plan_work(
         chunk = int(min(usual, (left - need.node - need.blocks) // need.chunk))
         if chunk >= most:
             return Work(chunk, False, EdgeRoom(spill, int(max(0, left - need.node - need.blocks - chunk * need.chunk))), ranks, tick)
-    whole = show_size(used + need.all + need.node + most * need.chunk)
+    base = (1 + SPREAD) * used
+    whole = show_size(base + need.all + need.node + most * need.chunk)
     have = show_size(max(0, used + left)) + (" free" if limit is None else "")
-    files = f"at least {show_size(used + least)} with edge features in files (--spill DIR)" if device.type == "cpu" else "fewer on the CPU"
+    files = f"at least {show_size(base + least)} with edge features in files (--spill DIR)" if device.type == "cpu" else "fewer on the CPU"
     raise ConfigError(
         f"{graph.edges:,} edges (at most {most} on one atom) do not fit into {have}: {whole} are needed, {files}; "
         "raise --max-memory, or share the work with torchrun"

@@ -20,13 +20,13 @@ from ..evaluation.guard import Guard
 from ..evaluation.metrics import StructureErrors, structure_errors, summarise
 from ..io import dock, legacy
 from ..io.files import read_json, write_json
-from ..io.folder import Format, folder_format, matrix_path, read_matrix, write_matrix
+from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers, write_matrix
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction, identify
 from .chunked import predict_chunked
-from .memory import free_memory, plan_work
-from .shard import agree, local_processes, same_input, same_structure, start_ranks
-from .source import find_sources, open_overlap, read_source, source_name
+from .memory import check_spill, free_memory, plan_work
+from .shard import agree, agreed, local_processes, same_input, same_structure, start_ranks
+from .source import find_sources, open_overlap, read_source, source_name, too_close
 from .steps import Progress, Steps, reset_peak
 
 __all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
@@ -49,6 +49,7 @@ class RefineOptions:
     memory: int | None = None
     spill: str | os.PathLike[str] | None = None
     progress: bool = False
+    overwrite: bool = False
 
     def format(self, source: pathlib.Path) -> Format:
         """The format that is written."""
@@ -115,7 +116,7 @@ def _predict(
     found = None
     try:
         form = options.format(folder)
-        found = read_source(folder, model, options.edges, options.overlap, target, form, steps, write=ranks.rank == 0)
+        found = read_source(folder, model, options.edges, options.overlap, target, form, steps, ranks.rank == 0, options.overwrite)
     except GFormerError as raised:
         error = raised
     agree(ranks, error)
@@ -142,6 +143,7 @@ def _predict(
     try:
         return predict_chunked(model, structure, graph, choice, work, steps, options.hermitian, options.frames)  # type: ignore[arg-type]
     finally:
+        steps.spilled = work.room.spilled  # type: ignore[union-attr]
         bar.close()  # type: ignore[union-attr]
 
 
@@ -164,6 +166,8 @@ def refine_folder(
     options, ranks, start, steps = options or RefineOptions(), ranks or Ranks(), time.perf_counter(), Steps()
     reset_peak()
     target, form = output_folder(folder, output), options.format(folder)
+    if ranks.rank == 0:
+        remove_leftovers(target)
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     with watch.watching() if watch is not None else contextlib.nullcontext():
         prediction = _predict(model, folder, target, options, ranks, steps)
@@ -190,9 +194,15 @@ def refine_folder(
     }
     if verdict is not None:
         record.update(correction_z=verdict.correction_z, features_z=verdict.features_z, guarded=guarded, guard_warning=verdict.warning)
-    errors = None
+    close = too_close(model, prediction.structure, prediction.edges.keys)
+    record["warnings"] = [close] if close else []
+    errors, truth = None, None
     if folder.is_dir() and matrix_path(folder, "hamiltonian").is_file():
-        truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
+        try:
+            truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
+        except DataError as error:
+            record["warnings"].append(f"no errors against DFT: {error}")
+    if truth is not None:
         errors = structure_errors(
             record["name"], truth, prediction.stage1, prediction.hamiltonian, model.targets, prediction.graph.node_type.numpy()
         )
@@ -237,19 +247,24 @@ def refine(
         memory: bytes that a process may take; None: nine tenths of what is free. spill: folder for edge features that do not fit.
 
     Returns:
-        ``{"structures": [record, ...], "total": {...}, "skipped": [names]}``; plain values, units in key names. Under ``torchrun`` complete on the
-        first process only.
+        ``{"structures": [record, ...], "total": {...}, "skipped": [names], "without_edges": [folders]}``; plain values, units in key names.
+        Under ``torchrun`` complete on the first process only. ``warnings`` of a record are sentences for people.
 
     Raises:
-        DataError: no structure is found, a prediction exists already (``existing="error"``), or a structure is damaged (those before it are written).
-        ModelError: a structure does not fit the model. ConfigError: memory is too small; the message names the minimum.
+        DataError: no structure is found, a prediction exists already (``existing="error"``), an output folder holds another structure, or a
+            structure is damaged (those before it are written).
+        ModelError: a structure does not fit the model. ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be used.
     """
     if existing not in ("error", "overwrite", "skip") or form not in ("legacy", "dock", "same"):
         raise ConfigError(f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and legacy, dock or same")
     ranks = start_ranks()
-    folders, provider = find_sources(preprocessed, model, open_overlap(overlap), output)
-    options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress)
-    done, todo = _share_out(folders, output, options, existing)
+    with agreed(ranks):
+        provider = open_overlap(overlap)
+        folders, without = find_sources(preprocessed, model, provider, edges, output)
+        options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress, existing == "overwrite")
+        done, todo = _share_out(folders, output, options, existing)
+        if spill is not None:
+            check_spill(spill)
     first = "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""
     same_input(ranks, "refine", {"structures": [source_name(f) for f in todo], "stage 1": first})
     if ranks.size > 1 and len(todo) >= ranks.size and _fits(model, todo, options, ranks):
@@ -265,7 +280,7 @@ def refine(
     }
     if errors:
         total["errors"] = summarise(errors, model.targets)
-    return {"structures": records, "total": total, "skipped": [source_name(f) for f in done]}
+    return {"structures": records, "total": total, "skipped": [source_name(f) for f in done], "without_edges": [str(f) for f in without]}
 
 
 def _share_out(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
 from ..io.structure import Structure
 
-__all__ = ["start_ranks", "rank_device", "same_input", "same_structure", "agree", "local_processes"]
+__all__ = ["start_ranks", "rank_device", "same_input", "same_structure", "agree", "agreed", "local_processes"]
 
 
 def _environment() -> tuple[int, int]:
@@ -42,7 +43,7 @@ def local_processes() -> int:
 def start_ranks() -> Ranks:
     """Join the processes that torchrun started; without it there is one.
 
-    A process that is told to stop (torchrun does so when another one dies) removes its temporary files first.
+    A process that is told to stop (torchrun does so when another one dies) removes its temporary files first, and one of them says what happened.
     """
     rank, size = _environment()
     if size == 1:
@@ -51,7 +52,19 @@ def start_ranks() -> Ranks:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        first = Ranks(rank, size).objects(os.getpid())[0]
+
+        def stop(number: int, frame: object) -> None:
+            if rank == 0 or (rank == 1 and not os.path.exists(f"/proc/{first}")):
+                print(
+                    "deeph-gformer: stopped, another process ended or the run was cancelled (memory?); finished structures are whole, go on "
+                    "with --skip-existing",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            sys.exit(128 + number)
+
+        signal.signal(signal.SIGTERM, stop)
     return Ranks(rank, size)
 
 
@@ -107,3 +120,14 @@ def agree(ranks: Ranks, error: GFormerError | None) -> None:
         if ranks.rank == 0:
             raise found
         raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def agreed(ranks: Ranks) -> Iterator[None]:
+    """What every process does for itself; an error in the block is told once, see :func:`agree`."""
+    error: GFormerError | None = None
+    try:
+        yield
+    except GFormerError as raised:
+        error = raised
+    agree(ranks, error)

@@ -5,22 +5,25 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .. import fields as names
 from ..data.edges import EdgeChoice, EdgeMode
 from ..data.graph import Graph, build_graph
 from ..errors import DataError
-from ..io.folder import Format, find_structures, matrix_path, write_matrix
+from ..io.folder import Format, find_structures, folder_format, holds_another, matrix_path, read_matrix, split_structures, write_matrix
 from ..io.structure import Structure
-from ..overlap import OverlapProvider
+from ..overlap import OverlapProvider, load_table
 from ..overlap import load as load_overlap
 from ..overlap.predict import read_any
 from ..pipeline import HamiltonianModel
 from .steps import Steps
 
-__all__ = ["find_sources", "open_overlap", "read_source", "source_name"]
+__all__ = ["find_sources", "open_overlap", "read_source", "require_seen", "source_name", "too_close"]
 
 #: Endings of structure files that are taken from a folder without structure folders.
 ENDINGS = (".vasp", ".cif", ".xyz", ".extxyz", ".poscar")
@@ -49,36 +52,76 @@ def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
     return provider if getattr(provider, "table", None) is None or provider.table.report.get("two_centre", True) else None  # type: ignore[attr-defined]
 
 
+def too_close(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64]) -> str:
+    """A sentence on two atoms that are closer than any pair of their elements in the training set; empty where there are none."""
+    path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
+    return load_table(path).too_close(structure, keys) if path is not None and path.is_file() else ""
+
+
+def require_seen(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]) -> None:
+    """Refuse a structure without DFT files that is unlike every training structure.
+
+    Args:
+        model: its bundle remembers the training set (a stage 1 alone does not). structure, keys: with its edges. pbc: for the message.
+
+    Raises:
+        DataError: blocks cross another number of lattice vectors than in training, or two atoms are too close.
+    """
+    seen = model.bundle.training.get("periodicity") if model.bundle else None
+    crossed = int((keys[:, :3] != 0).any(axis=0).sum())
+    if seen and crossed not in seen:
+        flags = ", ".join(str(bool(p)) for p in pbc)
+        raise DataError(
+            f"'{structure.name}': with pbc = ({flags}) its blocks cross {crossed} of the 3 lattice vectors, those of the model's training "
+            f"structures {' or '.join(map(str, seen))}. Set pbc to True along each vector that repeats and False along the others (in the "
+            "file, or atoms.pbc = ...), with vacuum where nothing repeats"
+        )
+    close = too_close(model, structure, keys)
+    if close:
+        raise DataError(f"{close}; H of such a structure would mean nothing")
+
+
 def find_sources(
-    root: str | os.PathLike[str], model: HamiltonianModel, overlap: OverlapProvider | None, output: str | os.PathLike[str] | None = None
-) -> tuple[list[pathlib.Path], OverlapProvider | None]:
+    root: str | os.PathLike[str],
+    model: HamiltonianModel,
+    overlap: OverlapProvider | None,
+    edges: EdgeMode = "auto",
+    output: str | os.PathLike[str] | None = None,
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Structures at or below ``root``, or the structure file ``root`` itself.
 
     Args:
         root: folder or file. model: its bundle may hold a table. overlap: where edges and S of bare structures come from.
-        output: folder of the predictions, which is not searched.
+        edges: see :func:`select_edges`. output: folder of the predictions, which is not searched.
 
     Returns:
-        The sources, and ``overlap`` or the bundle's table where that is needed.
+        The sources, and folders that are left out because they have no edges (those of earlier predictions not counted).
 
     Raises:
         DataError: there is no structure, or none with edges and no table.
     """
     root = pathlib.Path(root)
+    table = overlap or bundle_overlap(model)
     if root.is_file():
-        provider = overlap or bundle_overlap(model)
-        if provider is None:
+        if table is None:
             raise DataError(f"{root}: a structure file has no edges; say where overlaps come from with --overlap (a table or basis files)")
-        return [root], provider
+        return [root], []
     if overlap is None:
         try:
-            return find_structures(root, ("overlap", "hamiltonian"), output), None
+            folders, bare = split_structures(root, ("overlap", "hamiltonian"), output)
         except DataError:
-            overlap = bundle_overlap(model)
-            if overlap is None:
+            if table is None:
                 raise
+        else:
+            bare = [folder for folder in bare if not matrix_path(folder, "prediction").is_file()]
+            taken = {source_name(folder): folder for folder in folders}
+            if table is not None and edges in ("auto", "overlaps"):
+                for folder in bare:
+                    taken.setdefault(source_name(folder), folder)
+            chosen = sorted(taken.values())
+            return chosen, [folder for folder in bare if folder not in chosen]
     try:
-        return find_structures(root, skip=output), overlap
+        return find_structures(root, skip=output), []
     except DataError:
         files = (
             sorted(p for p in root.iterdir() if p.is_file() and (p.suffix.lower() in ENDINGS or p.name.startswith("POSCAR")))
@@ -87,7 +130,7 @@ def find_sources(
         )
         if not files:
             raise
-        return files, overlap
+        return files, []
 
 
 def read_source(
@@ -99,28 +142,49 @@ def read_source(
     form: Format,
     steps: Steps,
     write: bool = True,
+    overwrite: bool = False,
 ) -> tuple[Structure, Graph, EdgeChoice]:
     """One structure as the model wants it; without overlaps of its own they are made, and written into ``target``.
 
     Args:
-        source: from :func:`find_sources`. edges: see :func:`select_edges`. overlap: for bare structures. target, form: where the prediction goes.
-        steps: clock. write: False where another process writes the overlaps.
+        source: from :func:`find_sources`. edges: see :func:`select_edges`.
+        overlap: for bare structures; None: the bundle's table, for those with neither S nor H.
+        target, form: where the prediction goes. steps: clock. write: False where another process writes. overwrite: replace other overlaps.
 
     Raises:
-        DataError, ModelError: see :meth:`HamiltonianModel.read` and :meth:`OverlapProvider.overlap`.
+        DataError: ``target`` holds another structure or other overlaps; DataError, ModelError: see :meth:`HamiltonianModel.read`,
+            :func:`require_seen` and :meth:`OverlapProvider.overlap`.
     """
     steps.enter("edges")
+    if overlap is None and (source.is_file() or not any(matrix_path(source, kind).is_file() for kind in ("overlap", "hamiltonian"))):  # type: ignore[arg-type]
+        overlap = bundle_overlap(model)
     bare = overlap is not None and (source.is_file() or (edges in ("auto", "overlaps") and not matrix_path(source, "overlap").is_file()))
     if not bare or overlap is None:
-        return model.read(source, edges)
+        structure, graph, choice = model.read(source, edges)
+        if write:
+            _check_target(target, structure)
+        return structure, graph, choice
     structure, pbc = _bare_structure(source, model, overlap)
     keys = overlap.edges(structure, pbc)
+    require_seen(model, structure, keys, pbc)
     graph = build_graph(structure, keys, model.targets.basis, torch.float64)
     if write:
+        _check_target(target, structure)
         steps.enter("overlap")
         matrix = overlap.overlap(structure, keys)
-        write_matrix(target, "overlap", matrix, structure, form)
+        path = matrix_path(target, "overlap", form)
+        if overwrite or folder_format(target) is None or not path.exists():
+            write_matrix(target, "overlap", matrix, structure, form)
+        else:
+            there = read_matrix(target, "overlap", structure)
+            if not np.array_equal(there.keys, matrix.keys) or np.abs(there.values - matrix.values).max() > 1e-6:
+                raise DataError(f"{path}: is there already, with other overlaps; choose --overwrite, or another --output")
     return structure, graph, EdgeChoice(graph.edge_key.numpy(), "overlap table")
+
+
+def _check_target(target: pathlib.Path, structure: Structure) -> None:
+    if holds_another(target, structure):
+        raise DataError(f"{target}: holds another structure than '{structure.name}'; choose another --output, or remove that folder")
 
 
 def _bare_structure(source: pathlib.Path, model: HamiltonianModel, overlap: OverlapProvider) -> tuple[Structure, tuple[bool, bool, bool]]:

@@ -47,13 +47,13 @@ class Steps:
 
     Attributes:
         seconds: per step, in order of appearance. processor: the same in processor time, which other work on the machine does not lengthen.
-        private: largest memory seen by :meth:`sample`, mapped files not counted.
+        private: largest memory seen by :meth:`sample`, mapped files not counted. spilled: bytes of edge features that were in files.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.processor: dict[str, float] = {}
-        self.private = 0
+        self.private = self.spilled = 0
         self._step, self._since = "", (time.perf_counter(), time.process_time())
 
     def enter(self, step: str) -> None:
@@ -69,7 +69,7 @@ class Steps:
         self.private = max(self.private, resident_bytes())
 
     def table(self) -> dict[str, Any]:
-        """Seconds per step, and the peak memory so far in bytes; plain values.
+        """Seconds per step, the peak memory so far and what was in files, in bytes; plain values.
 
         Pages of spilled files count as resident although the system can take them back at any time, so without them the peak is what was sampled.
         """
@@ -77,7 +77,7 @@ class Steps:
         if self.private:
             self.sample()
         times = {"step_seconds": dict(self.seconds), "step_processor_seconds": dict(self.processor)}
-        return {**times, "peak_memory_bytes": self.private or peak_bytes()}
+        return {**times, "peak_memory_bytes": self.private or peak_bytes(), "spilled_bytes": self.spilled}
 
 
 class Progress:

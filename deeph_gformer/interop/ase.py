@@ -35,6 +35,7 @@ from ..bands import (
 )
 from ..bands.fermi import electron_number, electrons_by_composition
 from ..errors import ConfigError
+from ..inference.source import require_seen
 from ..io import BlockMatrix
 from ..overlap import OverlapProvider, structure_from_atoms
 from .ase_io import from_atoms, read_deeph, to_atoms, write_deeph
@@ -95,7 +96,8 @@ class HamiltonianCalculator(Calculator):
             model: a GFormer bundle, or a loaded model; None runs stage 1 alone. stage1: a DeepH-E3 model folder.
             overlap: what ``--overlap`` takes (see :func:`deeph_gformer.overlap.load`): table, basis files, folder; or a provider. Default: the
                 table in the bundle.
-            frames: rotated frames to average. hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always). extrapolate: for a table.
+            frames: rotated frames to average. hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always). extrapolate: allow distances that the table does
+                not know, and pbc and distances that the training set does not have.
             kpts: Γ-centred mesh ("6x6x1", (6, 6, 1), {"size": ...}), default 0.12 1/Å apart; or a ``BandPath`` or (K, 3) array
                 (the Fermi level stays that of the mesh before).
             electrons, valence, fermi: per cell; per element, e.g. {"C": 4}; or the Fermi level itself, eV. Default: electrons as
@@ -115,6 +117,7 @@ class HamiltonianCalculator(Calculator):
         basis = self.model.targets.basis
         self._shells = dict(zip(basis.elements, basis.orbital_types))
         self._frames, self._hermitian = frames, hermitian
+        self._extrapolate = extrapolate or bool(getattr(self.overlap, "extrapolate", False))
         self._attached: Atoms | None = None
         self._problem: BlochProblem | None = None
         self._raw: BlockMatrix | None = None
@@ -181,7 +184,8 @@ class HamiltonianCalculator(Calculator):
         """Compute H and S of ``atoms`` now (normally done on demand).
 
         Raises:
-            DataError: no full cell, or S of this geometry cannot be known. ModelError: elements that the model does not know.
+            DataError: no atoms, no full cell, S of this geometry cannot be known, or the training set has no such pbc or distance.
+            ModelError: elements that the model does not know.
         """
         atoms = self._current(atoms)
         super().calculate(atoms, list(properties), list(system_changes))
@@ -203,6 +207,8 @@ class HamiltonianCalculator(Calculator):
         x, y, z = (bool(v) for v in atoms.pbc)
         marks = [time.perf_counter()]
         keys = self.overlap.edges(structure, (x, y, z))
+        if not self._extrapolate:
+            require_seen(self.model, structure, keys, (x, y, z))
         marks.append(time.perf_counter())
         s = self.overlap.overlap(structure, keys)
         marks.append(time.perf_counter())
@@ -249,7 +255,9 @@ class HamiltonianCalculator(Calculator):
         if cell is None:
             return matrix
         structure = self.get_problem().structure
-        wanted = np.asarray(cell, dtype=np.int64)
+        wanted = np.asarray(cell)
+        if wanted.shape != (3,) or wanted.dtype.kind not in "iuf" or (wanted != np.round(wanted)).any():
+            raise ConfigError(f"R = {cell}: write three integers, e.g. (1, 0, 0)")
         index = np.flatnonzero((matrix.keys[:, :3] == wanted).all(axis=1))
         size = int(structure.orbital_counts.sum()) * spin
         return (
@@ -274,7 +282,9 @@ class HamiltonianCalculator(Calculator):
             kpts = self._mesh
             if isinstance(kpts, Mapping):
                 if "size" not in kpts or set(kpts) - {"size", "gamma"} or kpts.get("gamma") is False:
-                    raise ConfigError(f"kpts = {dict(kpts)}: meshes are Γ-centred; write {{'size': (6, 6, 1)}} or '6x6x1'")
+                    raise ConfigError(
+                        f"kpts = {dict(kpts)}: only Γ-centred meshes by size, {{'size': (6, 6, 1)}} or '6x6x1'; for a path call band_structure('GMKG')"
+                    )
                 kpts = kpts["size"]
             self._spectrum = mesh_spectrum(problem, kpts, s_threshold=self.parameters["s_threshold"])
         return self._spectrum

@@ -6,6 +6,7 @@ where there is no matrix file, along those without 8 Å of vacuum.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,20 @@ def _periodic(folder: pathlib.Path, structure: Structure) -> tuple[bool, bool, b
     return periodic_directions(structure)
 
 
+def _by_element(symbols: Sequence[str], shells: Sequence[Sequence[int]], name: str) -> dict[str, list[int]]:
+    """Shells of each element from shells of each atom: unlike a list per atom they stay right when ASE reorders atoms."""
+    from ..errors import DataError
+
+    table: dict[str, list[int]] = {}
+    for atom, (symbol, mine) in enumerate(zip(symbols, shells), 1):
+        if table.setdefault(symbol, list(mine)) != list(mine):
+            raise DataError(
+                f"'{name}', atom {atom} ({symbol}): its shells are {list(mine)}, those of {symbol} before it {table[symbol]}; were atoms "
+                f"reordered or changed? Set atoms.info['orbital_types'] = {{'{symbol}': ...}} for each element, or pass orbital_types"
+            )
+    return table
+
+
 def to_atoms(structure: Structure, pbc: Sequence[bool] | bool = True) -> Atoms:
     """``Atoms`` with the same positions, not wrapped; shells and ``info.json`` go to ``atoms.info``.
 
@@ -51,13 +66,18 @@ def to_atoms(structure: Structure, pbc: Sequence[bool] | bool = True) -> Atoms:
         structure: from a folder. pbc: which lattice vectors repeat.
 
     Returns:
-        ``atoms.info["orbital_types"]`` holds l of each atom's shells, ``["isspinful"]`` the spin, ``["deeph"]`` the rest, ``["name"]`` the name.
+        ``atoms.info["orbital_types"]`` holds l of each element's shells, ``["isspinful"]`` the spin, ``["deeph"]`` the rest, ``["name"]`` the
+        name.
+
+    Raises:
+        DataError: two atoms of one element have different shells, which ASE cannot keep apart.
     """
     from ase import Atoms
+    from ase.data import chemical_symbols
 
     info: dict[str, Any] = {
         "name": structure.name,
-        "orbital_types": [list(s) for s in structure.orbital_types],
+        "orbital_types": _by_element([chemical_symbols[z] for z in structure.numbers], structure.orbital_types, structure.name),
         "isspinful": structure.spinful,
     }
     if structure.info:
@@ -79,7 +99,7 @@ def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool 
 
     from ..errors import DataError
     from ..io import Structure
-    from ..overlap import structure_from_atoms
+    from ..overlap import check_shells, structure_from_atoms
 
     name = str(name or atoms.info.get("name") or atoms.get_chemical_formula())
     shells: Any = orbital_types if orbital_types is not None else atoms.info.get("orbital_types")
@@ -88,17 +108,18 @@ def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool 
             f"'{name}': a DeepH folder needs the shells of each element; pass orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis "
             "has them"
         )
-    if isinstance(shells, Mapping):
-        table = {
-            chemical_symbols.index(symbol): tuple(int(l) for l in value) for symbol, value in shells.items() if symbol in chemical_symbols
-        }
-        per_atom = structure_from_atoms(atoms, table, name).orbital_types
-    else:
-        if len(shells) != len(atoms):
+    if not isinstance(shells, Mapping):
+        if not isinstance(shells, (Sequence, np.ndarray)) or isinstance(shells, str) or len(shells) != len(atoms):
             raise DataError(
-                f"'{name}': {len(shells)} lists of shells for {len(atoms)} atoms; give one per atom, or one per element as a dict"
+                f"'{name}': orbital_types = {shells!r}; give one list of shells per atom ({len(atoms)}), or a dict with one per element"
             )
-        per_atom = tuple(tuple(int(l) for l in value) for value in shells)
+        shells = [check_shells(value, f"'{name}', atom {n}") for n, value in enumerate(shells, 1)]
+        if orbital_types is None:
+            _by_element(atoms.get_chemical_symbols(), shells, name)
+        per_atom = tuple(shells)
+    else:
+        table = {chemical_symbols.index(s): check_shells(value, f"'{name}', {s}") for s, value in shells.items() if s in chemical_symbols}
+        per_atom = structure_from_atoms(atoms, table, name).orbital_types
     plain = structure_from_atoms(atoms, {int(z): () for z in atoms.numbers}, name)
     spin = atoms.info.get("isspinful") if spinful is None else spinful
     info = {
@@ -116,14 +137,17 @@ def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1)
         filename: folder. index: which of them.
 
     Raises:
-        DataError: no structure folder there, or a damaged one.
+        DataError: no structure folder there, not so many, or a damaged one.
     """
+    from ..errors import DataError
     from ..io import find_structures, read_folder
     from ..io.folder import folder_format
 
     root = pathlib.Path(filename)
     root = root.parent if root.is_file() else root
     folders = [root] if folder_format(root) else find_structures(root)
+    if isinstance(index, int) and not -len(folders) <= index < len(folders):
+        raise DataError(f"{root}: structure number {index} is asked for; there are {len(folders)}, counted from 0")
     for folder in folders[index] if isinstance(index, slice) else [folders[-1 if index is None else index]]:
         structure = read_folder(folder)
         yield to_atoms(structure, _periodic(folder, structure))
@@ -143,7 +167,7 @@ def write_deeph(
     Args:
         filename: folder. images: one ``Atoms`` or many. orbital_types, spinful: see :func:`from_atoms`.
         form: ``legacy`` or ``dock`` (atoms must be grouped by element). overlap: also write S from this source (see :func:`deeph_gformer.overlap.load`).
-        overwrite: replace structures that are there.
+        overwrite: replace structures that are there, with all their matrices.
 
     Returns:
         the folders.
@@ -155,7 +179,7 @@ def write_deeph(
 
     from ..errors import ConfigError, DataError
     from ..io import dock, legacy
-    from ..io.folder import folder_format, write_matrix
+    from ..io.folder import is_free, replaced_folder, write_matrix
     from ..overlap import OverlapProvider, load
 
     if form not in ("legacy", "dock"):
@@ -165,21 +189,19 @@ def write_deeph(
     root, digits = pathlib.Path(filename), max(4, len(str(len(frames) - 1)))
     folders = [root] if len(frames) == 1 else [root / f"{number:0{digits}d}" for number in range(len(frames))]
     for folder in folders:
-        if folder_format(folder) is not None and not overwrite:
+        if not is_free(folder) and not overwrite:
             raise DataError(f"{folder}: holds a structure already; pass overwrite=True or choose another folder")
-    for folder, atoms in zip(folders, frames):
-        shells = orbital_types
-        if shells is None and provider is not None and "orbital_types" not in atoms.info:
-            from ase.data import chemical_symbols
+    with contextlib.ExitStack() as stack:  # all frames appear, or none
+        for folder, atoms in zip(folders, frames):
+            shells = orbital_types
+            if shells is None and provider is not None and "orbital_types" not in atoms.info:
+                from ase.data import chemical_symbols
 
-            shells = {chemical_symbols[z]: s for z, s in provider.orbital_types.items()}
-        structure = from_atoms(atoms, shells, spinful, folder.name)
-        matrix = (
-            None
-            if provider is None
-            else provider.overlap(structure, provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist())))
-        )
-        (legacy if form == "legacy" else dock).write_structure(folder, structure)
-        if matrix is not None:
-            write_matrix(folder, "overlap", matrix, structure, form)  # type: ignore[arg-type]
+                shells = {chemical_symbols[z]: s for z, s in provider.orbital_types.items()}
+            structure = from_atoms(atoms, shells, spinful, folder.name)
+            scratch = stack.enter_context(replaced_folder(folder))
+            (legacy if form == "legacy" else dock).write_structure(scratch, structure)
+            if provider is not None:
+                keys = provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist()))
+                write_matrix(scratch, "overlap", provider.overlap(structure, keys), structure, form)  # type: ignore[arg-type]
     return folders

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -23,25 +23,13 @@ from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, dock, legacy, read_folder, read_matrix
 from ..io.blocks import sort_keys
 from ..io.files import read_json, write_json
-from ..io.folder import Format, Kind, folder_format, matrix_path, write_matrix
+from ..io.folder import Format, Kind, folder_format, matrix_path, replaced_folder, write_matrix
 
 __all__ = ["Target", "convert", "convert_folder", "write_problem", "element_order", "permute_structure", "permute_matrix", "TARGETS"]
 
 Target = Literal["legacy", "dock", "wannier90", "sisl", "npz", "poscar"]
 TARGETS: tuple[str, ...] = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
 _KINDS: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
-_STRUCTURE_FILES = (
-    *fields.LEGACY_FILES,
-    fields.RECIPROCAL_FILE,
-    fields.INFO_FILE,
-    fields.HAMILTONIAN_FILE,
-    fields.OVERLAP_FILE,
-    fields.PREDICTION_FILE,
-    fields.DOCK_STRUCTURE_FILE,
-    fields.DOCK_HAMILTONIAN_FILE,
-    fields.DOCK_OVERLAP_FILE,
-    fields.DOCK_PREDICTION_FILE,
-)
 _ORDER = "atom_order"
 _OURS = "deeph_gformer"
 
@@ -110,11 +98,8 @@ def _legacy_info(structure: Structure) -> dict[str, Any]:
 def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:
     if target.resolve() == source.resolve():
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
-    if target.is_dir() and any(target.iterdir()):
-        if not overwrite:
-            raise DataError(f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder")
-        for name in _STRUCTURE_FILES:
-            (target / name).unlink(missing_ok=True)
+    if not overwrite and target.is_dir() and any(target.iterdir()):
+        raise DataError(f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder")
 
 
 def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tuple[list[str], list[str]]:
@@ -188,18 +173,24 @@ def convert_folder(
         ``{"source", "target", "to", "files", "notes"}``.
 
     Raises:
-        DataError: the source is no structure folder or is damaged, or the target is there. ConfigError: unknown format.
+        DataError: the source is no structure folder or is damaged, or the target is there. ConfigError: unknown format, or an option that has no effect on it.
         MissingDependencyError: sisl is not installed.
     """
     if to not in TARGETS:
         raise ConfigError(f"--to {to}: there are {', '.join(TARGETS)}")
     source, target = pathlib.Path(source), pathlib.Path(target)
+    _refuse_unused(to, {"--kind": kind, "--overlap": overlap_folder, "--mesh": mesh})
     if folder_format(source) is None:
         read_folder(source)
     if to in ("legacy", "dock"):
         _check_target(target, source, overwrite)
-        files, notes = _to_folder(source, target, to)  # type: ignore[arg-type]
+        with replaced_folder(target) as scratch:
+            files, notes = _to_folder(source, scratch, to)  # type: ignore[arg-type]
         return {"source": str(source), "target": str(target), "to": to, "files": files, "notes": notes}
+    if target.exists() and target.is_dir() != (to == "wannier90"):
+        raise DataError(
+            f"{target}: is a {'folder' if target.is_dir() else 'file'}; --to {to} writes a {'folder' if to == 'wannier90' else 'file'}"
+        )
     if target.exists() and not overwrite and not (to == "wannier90" and target.is_dir() and not any(target.iterdir())):
         raise DataError(f"{target}: is there already; add --overwrite to replace it, or name another one")
     if to == "poscar":
@@ -228,6 +219,13 @@ def convert_folder(
     return {"source": str(source), "target": str(target), "to": to, "kind": kind, "files": files, "notes": notes}
 
 
+def _refuse_unused(to: str, options: Mapping[str, Any]) -> None:
+    useful = {"legacy": (), "dock": (), "poscar": (), "wannier90": tuple(options)}.get(to, ("--kind", "--overlap"))
+    unused = [name for name, value in options.items() if value is not None and name not in useful]
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: has no effect on {to}; leave it out")
+
+
 def _poscar(source: pathlib.Path, target: pathlib.Path) -> dict[str, Any]:
     structure = read_folder(source)
     order = element_order(structure)
@@ -251,17 +249,20 @@ def _from_file(source: pathlib.Path, target: pathlib.Path, to: str, overwrite: b
     from .sisl import from_siesta
     from .sparse import read_npz
 
+    fdf = options.pop("fdf", None)
+    named = {"kind": "--kind", "overlap_folder": "--overlap", "mesh": "--mesh"}
+    unused = [named.get(key, key) for key, value in options.items() if value is not None] + ["--fdf"] * (
+        fdf is not None and source.suffix == ".npz"
+    )
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: has no effect on {source}, which is a file; leave it out")
     if to not in ("legacy", "dock"):
         raise ConfigError(f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}")
-    problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, options.get("fdf"))
     _check_target(target, source, overwrite)
-    return {
-        "source": str(source),
-        "target": str(target),
-        "to": to,
-        "files": write_problem(target, problem, to),
-        "notes": list(problem.notes),
-    }
+    problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, fdf)
+    with replaced_folder(target) as scratch:
+        files = write_problem(scratch, problem, to)  # type: ignore[arg-type]
+    return {"source": str(source), "target": str(target), "to": to, "files": files, "notes": list(problem.notes)}
 
 
 def write_problem(target: str | os.PathLike[str], problem: BlochProblem, form: Format = "legacy") -> list[str]:
@@ -294,7 +295,8 @@ def convert(
     Args:
         source: a structure folder, a folder of them, a SIESTA matrix file (.HSX, .TSHS, .nc) or our .npz. target: see :func:`convert_folder`.
         to: default: the other one of ``legacy`` and ``dock``.
-        overwrite: replace what is there. say: called with a line per note. options: of :func:`convert_folder`.
+        overwrite: replace what is there. say: called with a line per note. options: of :func:`convert_folder`, and ``fdf`` of
+            :func:`deeph_gformer.interop.sisl.from_siesta`.
 
     Returns:
         a record per structure, see :func:`convert_folder`.
@@ -306,6 +308,8 @@ def convert(
         record = _from_file(source, target, to or "legacy", overwrite, options)
         say(f"{source} -> {target} ({record['to']})")
         return [record]
+    if options.pop("fdf", None) is not None:
+        raise ConfigError(f"--fdf: has no effect on {source}, which is a folder; it belongs to SIESTA's matrix files")
     single = folder_format(source) is not None
     folders = [source] if single else find_structures(source)
     suffix = {"npz": ".npz", "sisl": ".TSHS", "poscar": ".vasp"}

@@ -20,12 +20,12 @@ from torch import Tensor
 from .. import fields
 from ..data.dataset import Sample, load_sample
 from ..data.edges import EdgeChoice
-from ..errors import DataError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from ..inference.refine import output_folder, write_prediction
 from ..io.files import atomic_path, read_json, write_json, write_text
-from ..io.folder import find_structures, folder_format, read_folder
+from ..io.folder import Kind, folder_format, matrix_path, read_folder, split_structures
 from ..io.structure import Structure
-from ..pipeline import HamiltonianModel, Prediction, load
+from ..pipeline import HamiltonianModel, Prediction, load, resolve_device
 from ..stage1.bundle import find_models
 from .deephe3_ini import EvalIni, read_eval_ini
 
@@ -141,15 +141,25 @@ def evaluate_ini(
         stage1_options: ``backend``, ``deephe3_root``, ``generation``.
 
     Returns:
-        ``{"structures": [record, ...], "notes": [...], "test_result": path or None, "output_dir": path}``.
+        ``{"structures": [record, ...], "skipped": [names], "notes": [...], "test_result": path or None, "output_dir": path}``.
 
     Raises:
-        ConfigError: the ini, see :func:`read_eval_ini`. DataError, ModelError: folders or models that cannot be used (structures before are written).
+        ConfigError: the ini, see :func:`read_eval_ini`, or ``frames``. DataError, ModelError: folders or models that cannot be used (structures before are written).
     """
     ini = read_eval_ini(path)
     for note in ini.notes:
         say(note)
-    folders = find_structures(ini.processed_data_dir, ("overlap",) if ini.inference else ("hamiltonian",))
+    if frames < 1 or (frames > 1 and bundle is None):
+        raise ConfigError(f"--frames {frames}: at least 1 is needed, and more than 1 only with a GFormer (--model BUNDLE)")
+    try:
+        resolve_device(ini.device)
+    except ConfigError as error:
+        raise ConfigError(f"{ini.device_place}: {error}") from None
+    kind: Kind = "overlap" if ini.inference else "hamiltonian"
+    folders, without = split_structures(ini.processed_data_dir, (kind,))
+    if without:
+        missing = " or ".join(sorted({matrix_path(folder, kind).name for folder in without}))
+        say(f"{len(without)} skipped: {', '.join(folder.resolve().name for folder in without)} (no {missing})")
     model = load(bundle, ini.trained_model_dir, device=ini.device, dtype=ini.dtype, fill_missing=fill_missing, **stage1_options)
     hermitian = bundle is not None if hermitian is None else hermitian
     if ini.inference:
@@ -163,6 +173,7 @@ def evaluate_ini(
         records = _test(ini, model, folders, hermitian, frames, say)
     return {
         "structures": records,
+        "skipped": [folder.resolve().name for folder in without],
         "notes": list(ini.notes),
         "output_dir": str(ini.output_dir),
         "test_result": None if ini.inference else str(ini.output_dir / TEST_RESULT_FILE),

@@ -45,7 +45,7 @@ class EvalIni:
     """What an evaluation ini asks for.
 
     Attributes:
-        path: the file. device: torch device. dtype: ``float32`` or ``float64`` (the ini says float or double).
+        path: the file. device: torch device; device_place: file and line, for messages. dtype: ``float32`` or ``float64`` (the ini says float or double).
         trained_model_dir, output_dir, processed_data_dir: as given; relative paths count from the working directory, as in DeepH-E3.
         inference: edges from ``overlaps.h5`` (True) or ``hamiltonians.h5`` (False, with a test result). test_only: write no predictions.
         notes: sentences about keys that have no effect here.
@@ -60,6 +60,7 @@ class EvalIni:
     inference: bool
     test_only: bool
     notes: tuple[str, ...] = ()
+    device_place: str = ""
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:
@@ -89,11 +90,13 @@ class _Reader:
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             raise ConfigError(f"{path}: file not found; this is DeepH-E3's evaluation ini, with the sections [basic] and [data]") from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read as text ({error})") from None
+        if "\0" in text:
+            raise ConfigError(f"{path}: holds NUL bytes, so it is no text file; this is DeepH-E3's evaluation ini")
         self.places = _lines(text)
         self.parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
         try:
@@ -122,7 +125,18 @@ class _Reader:
     def text(self, section: str, key: str) -> str:
         """A value or its default."""
         default = _KEYS[section][key]
-        value = self.parser.get(section, key, fallback=default or "").strip()
+        try:
+            value = self.parser.get(section, key, fallback=default or "").strip()
+        except configparser.InterpolationError:
+            raise ConfigError(
+                f"{self.where(section, key)}: {_SPELLING.get(key, key)} holds a %, which in DeepH-E3's ini stands for %(name)s, another key of "
+                "its section; write %% for a plain %"
+            ) from None
+        if "\n" in value:
+            raise ConfigError(
+                f"{self.where(section, key)}: {_SPELLING.get(key, key)} goes on in the next line, because that is indented; start each key at "
+                "the beginning of its line"
+            )
         if not value and default is None:
             state = "is empty" if (section, key) in self.places else f"is missing in [{section}]"
             raise ConfigError(f"{self.where(section, key)}: {_SPELLING.get(key, key)} {state}; it must name a folder")
@@ -160,7 +174,7 @@ def _refuse_graphs(reader: _Reader) -> list[str]:
             "DeepH-pack's deeph-preprocess or with DeepH-dock, then set processed_data_dir and leave DFT_data_dir empty"
         )
     cached = sorted(pathlib.Path(save).glob("HGraph-*.pkl")) if save and not save.endswith(".pkl") else []
-    processed = (reader.parser.get("data", "processed_data_dir", fallback="") or "").strip()
+    processed = (reader.parser.get("data", "processed_data_dir", fallback="", raw=True) or "").strip()
     if (cached or save.endswith(".pkl")) and not processed:
         raise ConfigError(
             f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a cached graph, a pickle that runs code when it "
@@ -199,4 +213,5 @@ def read_eval_ini(path: str | os.PathLike[str]) -> EvalIni:
         inference,
         test_only,
         tuple(notes),
+        reader.where("basic", "device"),
     )

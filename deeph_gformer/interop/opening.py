@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["open_model", "bundle_table"]
 
+#: Of :func:`deeph_gformer.load`.
+_OPTIONS = ("device", "dtype", "backend", "deephe3_root", "generation", "fill_missing")
+
 
 def open_model(
     model: HamiltonianModel | str | os.PathLike[str] | None, stage1: str | os.PathLike[str] | None, options: Mapping[str, Any]
@@ -23,7 +26,7 @@ def open_model(
     """The model itself, or what :func:`deeph_gformer.load` makes of a bundle and a stage 1.
 
     Raises:
-        ConfigError: a loaded model with a stage 1 or options besides.
+        ConfigError: a loaded model with a stage 1 or options besides, or an unknown option.
     """
     from ..pipeline import HamiltonianModel, load
 
@@ -31,6 +34,9 @@ def open_model(
         if stage1 is not None or options:
             raise ConfigError("HamiltonianCalculator: a loaded model is given, so stage1 and its options have no effect; leave them out")
         return model
+    unknown = sorted(set(options) - set(_OPTIONS))
+    if unknown:
+        raise ConfigError(f"HamiltonianCalculator: option {', '.join(unknown)} is unknown; of the model there are {', '.join(_OPTIONS)}")
     return load(model, stage1, **options)
 
 

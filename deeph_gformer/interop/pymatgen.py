@@ -17,6 +17,7 @@ import numpy as np
 from ..bands import Bands, Dos
 from ..errors import ConfigError, DataError, MissingDependencyError
 from ..io import Structure
+from ..overlap import check_shells
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure as PymatgenStructure
@@ -67,8 +68,12 @@ def from_pymatgen(
         spinful, name: default: what ``properties`` say, else unknown and the formula.
 
     Raises:
-        DataError: a site is disordered, or its shells are unknown.
+        DataError: a site is disordered, or its shells are unknown. ConfigError: another class of object.
     """
+    if not isinstance(source, _core("from_pymatgen").Structure):
+        raise ConfigError(
+            f"from_pymatgen: a pymatgen Structure with a lattice is needed, not {type(source).__module__.split('.')[0]}'s {type(source).__name__}"
+        )
     name = str(name or source.properties.get("name") or source.formula.replace(" ", ""))
     if not source.is_ordered:
         raise DataError(
@@ -84,7 +89,7 @@ def from_pymatgen(
                 f"'{name}', site {number + 1} ({symbol}): its shells are unknown (known: {known}); pass "
                 f"orbital_types={{'{symbol}': [0, 0, 1, 1, 2]}} as the model has them"
             )
-        shells.append(tuple(int(l) for l in own))
+        shells.append(check_shells(own, f"'{name}', site {number + 1} ({symbol})"))
     spin = source.properties.get("isspinful") if spinful is None else spinful
     numbers = np.array([site.specie.Z for site in source], dtype=np.int64)
     return Structure(
@@ -113,7 +118,7 @@ def write(
     form: str = "legacy",
     overwrite: bool = False,
 ) -> None:
-    """Write a structure folder.
+    """Write a structure folder; with ``overwrite`` the matrices of a structure that is there are removed, too.
 
     Raises:
         DataError: the folder holds a structure already, or see :func:`from_pymatgen`. ConfigError: unknown ``form``.
@@ -121,13 +126,16 @@ def write(
     import pathlib
 
     from ..io import dock, legacy
-    from ..io.folder import folder_format
+    from ..io.folder import is_free, replaced_folder
 
     if form not in ("legacy", "dock"):
         raise ConfigError(f"form '{form}' is unknown; there are legacy and dock")
-    if folder_format(folder) is not None and not overwrite:
+    if not is_free(folder) and not overwrite:
         raise DataError(f"{folder}: holds a structure already; pass overwrite=True or choose another folder")
-    (legacy if form == "legacy" else dock).write_structure(folder, from_pymatgen(source, orbital_types, spinful, pathlib.Path(folder).name))
+    with replaced_folder(folder) as scratch:
+        (legacy if form == "legacy" else dock).write_structure(
+            scratch, from_pymatgen(source, orbital_types, spinful, pathlib.Path(folder).name)
+        )
 
 
 def symmetry_line(bands: Bands) -> BandStructureSymmLine:
@@ -172,5 +180,14 @@ def as_dict(structure: Structure) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> Structure:
-    """The inverse of :func:`as_dict`; also reads any ordered ``Structure`` dictionary whose sites have ``orbital_types``."""
-    return from_pymatgen(_core("from_dict").Structure.from_dict(dict(data)))
+    """The inverse of :func:`as_dict`; also reads any ordered ``Structure`` dictionary whose sites have ``orbital_types``.
+
+    Raises:
+        ConfigError: it is none. DataError: see :func:`from_pymatgen`.
+    """
+    core = _core("from_dict")
+    try:
+        source = core.Structure.from_dict(dict(data))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"from_dict: no dictionary of a pymatgen Structure ({type(error).__name__}: {error})") from None
+    return from_pymatgen(source)

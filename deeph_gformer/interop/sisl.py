@@ -6,6 +6,7 @@ and sign on the way. Both sum exp(+2 pi i k.R) in sisl's default gauge ("lattice
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 from types import ModuleType
@@ -16,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ..bands import BlochProblem
-from ..errors import DataError, MissingDependencyError
+from ..errors import ConfigError, DataError, MissingDependencyError
 from ..io import BlockMatrix, Structure
 from ..io.blocks import match_keys, sort_keys
 from ..io.dock import LEGACY_TO_E3NN
@@ -109,9 +110,13 @@ def to_sisl(problem: BlochProblem) -> Any:
     Orbitals carry l, m and zeta; their principal number is l + 1 and their range half the longest edge, because a folder knows neither.
 
     Raises:
-        MissingDependencyError: sisl is not installed.
+        MissingDependencyError: sisl is not installed. ConfigError: it is no problem.
     """
     sisl = _sisl("to_sisl")
+    if not isinstance(problem, BlochProblem):
+        raise ConfigError(
+            f"to_sisl: a BlochProblem is needed, not {type(problem).__name__}; make one with deeph_gformer.bands.load(folder)"
+        )
     structure, spin = problem.structure, problem.spin
     geometry = _geometry(sisl, problem)
     counts = structure.orbital_counts
@@ -182,9 +187,10 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
         the problem, blocks in the legacy orbital order; shells sorted by l.
 
     Raises:
-        DataError: another kind of basis, or incomplete shells. MissingDependencyError: sisl is not installed.
+        DataError: another kind of basis, or incomplete shells. ConfigError: it is no Hamiltonian. MissingDependencyError: sisl is not installed.
     """
-    _sisl("from_sisl")
+    if not isinstance(hamiltonian, _sisl("from_sisl").Hamiltonian):
+        raise ConfigError(f"from_sisl: a sisl.Hamiltonian is needed, not {type(hamiltonian).__name__}")
     geometry = hamiltonian.geometry
     if shift_eV:
         hamiltonian = hamiltonian.copy()
@@ -240,19 +246,19 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
         (files, notes).
 
     Raises:
-        DataError: the name ends otherwise.
+        DataError: the name ends otherwise, or netCDF4 is not installed.
     """
     path = pathlib.Path(path)
     if path.suffix not in (".TSHS", ".nc"):
         raise DataError(f"{path}: sisl's Hamiltonian files end in .TSHS or .nc (the latter needs netCDF4)")
+    if path.suffix == ".nc" and importlib.util.find_spec("netCDF4") is None:
+        raise DataError(f"{path}: .nc files need the library netCDF4, which is not installed: pip install netCDF4, or write a .TSHS file")
     hamiltonian = to_sisl(problem)
     with atomic_path(path) as temporary:
         inside = temporary.with_name(temporary.name + path.suffix)
         try:
             hamiltonian.write(str(inside))
             os.replace(inside, temporary)
-        except ImportError:
-            raise MissingDependencyError("netCDF4", "sisl", f"{path.suffix} files") from None
         finally:
             inside.unlink(missing_ok=True)
     note = f"a {path.suffix} file keeps no l and m of the orbitals: to come back, read it with the geometry of to_sisl (from_siesta(path, geometry))"
@@ -272,6 +278,8 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
     sisl, path = _sisl("reading SIESTA output"), pathlib.Path(path)
     if path.suffix not in (".HSX", ".TSHS", ".nc") or not path.is_file():
         raise DataError(f"{path}: no SIESTA matrix file; give the .HSX, .TSHS or .nc of a run")
+    if isinstance(fdf, (str, os.PathLike)) and not pathlib.Path(fdf).is_file():
+        raise DataError(f"{fdf}: file not found; it is to be the input (.fdf) of the run that wrote {path.name}")
     inputs = sorted(path.parent.glob("*.fdf"))
     if fdf is None and len(inputs) == 1:
         fdf = inputs[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -42,9 +43,12 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         os.replace(temporary, target)
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
-        raise DataError(
-            f"{target}: could not be written ({reason}); nothing was left behind. Free some space or choose another folder"
-        ) from error
+        hint = (
+            "free some space or choose another folder"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            else "choose another folder"
+        )
+        raise DataError(f"{target}: could not be written ({reason}), no part of this file was left behind; {hint}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

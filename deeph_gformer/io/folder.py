@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import Literal
+
+import numpy as np
 
 from .. import fields
 from ..errors import DataError
@@ -12,7 +18,22 @@ from . import dock, legacy
 from .blocks import BlockMatrix
 from .structure import Structure
 
-__all__ = ["Format", "Kind", "folder_format", "read_folder", "read_matrix", "matrix_path", "write_matrix", "find_structures"]
+__all__ = [
+    "Format",
+    "Kind",
+    "folder_format",
+    "read_folder",
+    "read_matrix",
+    "matrix_path",
+    "write_matrix",
+    "find_structures",
+    "require_folder",
+    "split_structures",
+    "holds_another",
+    "is_free",
+    "remove_leftovers",
+    "replaced_folder",
+]
 
 Format = Literal["legacy", "dock"]
 Kind = Literal["hamiltonian", "overlap", "prediction"]
@@ -25,6 +46,8 @@ _FILES: dict[tuple[str, str], str] = {
     ("dock", "overlap"): fields.DOCK_OVERLAP_FILE,
     ("dock", "prediction"): fields.DOCK_PREDICTION_FILE,
 }
+#: All that belongs to a structure, in both formats.
+STRUCTURE_FILES = (*fields.LEGACY_FILES, fields.RECIPROCAL_FILE, fields.INFO_FILE, fields.DOCK_STRUCTURE_FILE, *_FILES.values())
 
 
 def folder_format(folder: str | os.PathLike[str]) -> Format | None:
@@ -37,11 +60,22 @@ def folder_format(folder: str | os.PathLike[str]) -> Format | None:
     return None
 
 
+def require_folder(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a folder.
+
+    Raises:
+        DataError: it is not there, or is a file.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: is a file; give the folder" if path.exists() else f"{path}: no such folder")
+    return path
+
+
 def _require_format(folder: pathlib.Path) -> Format:
     form = folder_format(folder)
     if form is None:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder")
+        require_folder(folder)
         missing = [name for name in fields.LEGACY_FILES if not (folder / name).is_file()]
         raise DataError(
             f"{folder}: no structure folder, {', '.join(missing)} missing (legacy format; DeepH-dock's needs {fields.DOCK_STRUCTURE_FILE} and {fields.INFO_FILE})"
@@ -57,6 +91,62 @@ def read_folder(folder: str | os.PathLike[str]) -> Structure:
     """
     folder = pathlib.Path(folder)
     return legacy.read_structure(folder) if _require_format(folder) == "legacy" else dock.read_structure(folder)
+
+
+def is_free(folder: str | os.PathLike[str]) -> bool:
+    """Whether the folder, where it exists, has no file of a structure of either format."""
+    return not any((pathlib.Path(folder) / name).exists() for name in STRUCTURE_FILES)
+
+
+def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
+    """Whether the folder holds a structure that is not this one: other atoms or shells, or moved by more than 1e-3 Å."""
+    if folder_format(folder) is None:
+        return False
+    try:
+        there = read_folder(folder)
+    except DataError:
+        return True
+    if there.orbital_types != structure.orbital_types or not np.array_equal(there.numbers, structure.numbers):
+        return True
+    return max(np.abs(there.positions - structure.positions).max(), np.abs(there.lattice - structure.lattice).max()) > 1e-3
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove temporary files of structures and matrices that a killed process left in the folder."""
+    for name in STRUCTURE_FILES:
+        for path in pathlib.Path(folder).glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yield a temporary folder; when the block ends well its files replace the structure and all matrices that are in ``folder``.
+
+    Other files stay. When the block fails ``folder`` is as it was.
+
+    Raises:
+        DataError: a file has the folder's name, or the folder cannot be made.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file, and a folder is to be written; name another one")
+    scratch: pathlib.Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        yield scratch
+        folder.mkdir(exist_ok=True)
+        for name in STRUCTURE_FILES:
+            (folder / name).unlink(missing_ok=True)
+        for path in scratch.iterdir():
+            os.replace(path, folder / path.name)
+    except DataError as error:
+        raise DataError(str(error).replace(str(scratch), str(folder))) from error
+    except OSError as error:
+        raise DataError(f"{folder}: could not be written ({error.strerror or error}); choose another folder") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def matrix_path(folder: str | os.PathLike[str], kind: Kind, form: Format | None = None) -> pathlib.Path:
@@ -101,19 +191,27 @@ def write_matrix(
 def find_structures(
     root: str | os.PathLike[str], kinds: tuple[Kind, ...] = (), skip: str | os.PathLike[str] | None = None
 ) -> list[pathlib.Path]:
+    """The first list of :func:`split_structures`."""
+    return split_structures(root, kinds, skip)[0]
+
+
+def split_structures(
+    root: str | os.PathLike[str], kinds: tuple[Kind, ...] = (), skip: str | os.PathLike[str] | None = None
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Every structure folder at or below ``root`` (as DeepH-E3 walks), sorted.
 
     Args:
         root: where to look.
-        kinds: keep folders that have at least one of these matrices; empty keeps all.
+        kinds: folders that have at least one of these matrices are wanted; empty wants all.
         skip: a folder below ``root`` that is left out (where output goes).
+
+    Returns:
+        the wanted folders (one at least), and those that have none of the matrices.
 
     Raises:
         DataError: ``root`` is no folder, holds no structure, or two structures have the same name (the outputs would collide).
     """
-    root = pathlib.Path(root)
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
+    root = require_folder(root)
     folders, bare = [], []
     for path, below, _ in os.walk(root, followlinks=True):
         below.sort()
@@ -143,4 +241,4 @@ def find_structures(
                 f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, output folders are named after them"
             )
         seen[name] = folder
-    return folders
+    return folders, bare

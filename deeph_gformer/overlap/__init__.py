@@ -3,7 +3,7 @@
 from .basis import read_basis_file, two_centre
 from .fit import fit_table
 from .neighbours import edge_keys, find_edges
-from .provider import BasisOverlap, FolderOverlap, OverlapProvider, TableOverlap, load, structure_from_atoms
+from .provider import BasisOverlap, FolderOverlap, OverlapProvider, TableOverlap, check_shells, load, structure_from_atoms
 from .table import load_table, save_table
 from .twocentre import PairTable, TwoCentre
 
@@ -14,6 +14,7 @@ __all__ = [
     "PairTable",
     "TableOverlap",
     "TwoCentre",
+    "check_shells",
     "edge_keys",
     "find_edges",
     "fit_table",

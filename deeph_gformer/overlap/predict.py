@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..io import Structure, dock, legacy, read_folder
-from ..io.folder import Format, folder_format, matrix_path, write_matrix
+from ..io.folder import Format, folder_format, holds_another, matrix_path, replaced_folder, write_matrix
 from .provider import OverlapProvider, structure_from_atoms
 
 __all__ = ["Predicted", "predict_overlap", "read_any"]
@@ -42,23 +43,30 @@ def read_any(
         the structure, which vectors repeat, and the folder's format (None for a file).
 
     Raises:
-        DataError: it is neither, or has no cell, or an element is unknown.
+        DataError: it is neither, or holds several structures, no cell, no atoms, or an unknown element.
     """
     path = pathlib.Path(source)
     if path.is_dir():
         structure, form = read_folder(path), folder_format(path)
         repeats: NDArray[np.bool_] = np.array([True] * 3)
     else:
+        from ase import Atoms
         from ase.io import read
 
         try:
-            atoms = read(path)
+            frames = read(path, index=":")
         except FileNotFoundError:
             raise DataError(f"{path}: no such file or folder") from None
         except Exception as error:
             raise DataError(
                 f"{path}: neither a structure folder nor a file that ASE reads ({str(error) or type(error).__name__})"
             ) from None
+        if len(frames) > 1:
+            raise DataError(
+                f"{path}: holds {len(frames)} structures; make a folder of each first, in Python: ase.io.write('DIR', ase.io.read("
+                f"'{path.name}', ':'), format='deeph', orbital_types={{'C': [0, 0, 1, 1, 2]}}) with the shells of your elements, and give DIR"
+            )
+        atoms = frames[0] if frames else Atoms()
         structure, form, repeats = structure_from_atoms(atoms, provider.orbital_types, path.stem), None, np.asarray(atoms.pbc)
     x, y, z = (bool(p) for p in (repeats if pbc is None else pbc))
     return structure, (x, y, z), form
@@ -79,10 +87,10 @@ def predict_overlap(
         provider: where S comes from.
         output: folder to write to; default for a folder: the folder itself. Where it is another folder the structure is written there, too.
         form: 'legacy' or 'dock'; default: that of the source, legacy for a file.
-        pbc: see :func:`read_any`. overwrite: replace an overlap file that is there.
+        pbc: see :func:`read_any`. overwrite: replace an overlap file, or another structure with its matrices, that is there.
 
     Raises:
-        DataError: see :meth:`OverlapProvider.overlap`, or the file is there already. ConfigError: no output folder for a file.
+        DataError: see :meth:`OverlapProvider.overlap`, or the file or another structure is there already. ConfigError: no output folder for a file.
     """
     start = time.perf_counter()
     structure, repeats, found = read_any(source, provider, pbc)
@@ -96,6 +104,9 @@ def predict_overlap(
     target = matrix_path(folder, "overlap", form)
     if target.exists() and not overwrite:
         raise DataError(f"{target}: is there already; add --overwrite to replace it, or name another folder with --output")
+    foreign = not in_place and (holds_another(folder, structure) or folder_format(folder) not in (None, form))
+    if foreign and not overwrite:
+        raise DataError(f"{folder}: holds another structure; add --overwrite to replace it with all its matrices, or name another folder")
     seconds = {"read": time.perf_counter() - start}
     start = time.perf_counter()
     keys = provider.edges(structure, repeats)
@@ -104,8 +115,9 @@ def predict_overlap(
     matrix = provider.overlap(structure, keys)
     seconds["overlap"] = time.perf_counter() - start
     start = time.perf_counter()
-    if not in_place:
-        (legacy if form == "legacy" else dock).write_structure(folder, structure)
-    write_matrix(folder, "overlap", matrix, structure, form)
+    with replaced_folder(folder) if foreign else contextlib.nullcontext(folder) as place:
+        if folder_format(place) is None:
+            (legacy if form == "legacy" else dock).write_structure(place, structure)
+        write_matrix(place, "overlap", matrix, structure, form)
     seconds["write"] = time.perf_counter() - start
     return Predicted(target, structure, len(matrix), seconds)

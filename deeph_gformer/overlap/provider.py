@@ -15,7 +15,7 @@ from .. import fields
 from ..errors import DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key, match_keys
-from ..io.folder import folder_format
+from ..io.folder import folder_format, require_folder
 from .basis import read_basis_file, two_centre
 from .neighbours import edge_keys, symbol
 from .table import load_table
@@ -24,7 +24,7 @@ from .twocentre import Shells, TwoCentre
 if TYPE_CHECKING:
     import ase
 
-__all__ = ["BasisOverlap", "FolderOverlap", "OverlapProvider", "TableOverlap", "load", "structure_from_atoms"]
+__all__ = ["BasisOverlap", "FolderOverlap", "OverlapProvider", "TableOverlap", "check_shells", "load", "structure_from_atoms"]
 
 _BASIS = (".orb", ".ion.xml")
 
@@ -116,9 +116,7 @@ class FolderOverlap(OverlapProvider):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = pathlib.Path(folder)
-        if not self.folder.is_dir():
-            raise DataError(f"{self.folder}: no such folder")
+        self.folder = require_folder(folder)
         self._last: tuple[pathlib.Path, Structure, BlockMatrix] | None = None
 
     def _read(self, folder: pathlib.Path) -> tuple[pathlib.Path, Structure, BlockMatrix]:
@@ -214,6 +212,18 @@ def load(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extr
     )
 
 
+def check_shells(shells: object, where: str) -> Shells:
+    """l of one atom's shells, whatever sequence they come in.
+
+    Raises:
+        DataError: they are no list of integers from 0 to 3.
+    """
+    if isinstance(shells, (Sequence, np.ndarray)) and not isinstance(shells, (str, bytes)):
+        if all(isinstance(l, (int, np.integer)) and 0 <= l <= 3 for l in shells):
+            return tuple(int(l) for l in shells)
+    raise DataError(f"{where}: shells {shells!r} are no list of l from 0 (s) to 3 (f); write e.g. [0, 0, 1, 1, 2]")
+
+
 def structure_from_atoms(atoms: ase.Atoms, orbital_types: Mapping[int, Shells], name: str = "", spinful: bool | None = None) -> Structure:
     """A structure with shells, atoms in their order.
 
@@ -222,8 +232,10 @@ def structure_from_atoms(atoms: ase.Atoms, orbital_types: Mapping[int, Shells], 
         orbital_types: l of each shell, by atomic number. name: of the structure. spinful: whether H is spin-doubled.
 
     Raises:
-        DataError: no full cell, or an element without shells (named with what is known).
+        DataError: no atoms, no full cell, or an element without shells (named with what is known).
     """
+    if not len(atoms):
+        raise DataError(f"'{name}': holds no atoms; a Hamiltonian needs one at least")
     cell = np.asarray(atoms.cell[:], dtype=float)
     if abs(np.linalg.det(cell)) < 1e-6:
         raise DataError(

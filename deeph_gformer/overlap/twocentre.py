@@ -206,6 +206,32 @@ class TwoCentre:
             size = blocks.shape[1] * blocks.shape[2]
             matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(len(blocks), size)
 
+    def too_close(self, structure: Structure, keys: NDArray[np.int64]) -> str:
+        """A sentence on the two atoms that are closest to each other below the shortest distance known for their elements.
+
+        Args:
+            structure, keys: (E, 5) edges, on-site ones included or not.
+
+        Returns:
+            The sentence, empty where all distances are longer. Pairs of elements that the table does not have are left out.
+        """
+        distance = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+        numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)
+        itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+        shortest = np.zeros(len(keys))
+        for (a, b), table in self.pairs.items():
+            shortest[(numbers == (a, b)).all(axis=1)] = table.valid[0, 0] - 1e-9
+        bad = np.flatnonzero((distance < shortest) & ~itself)
+        if not len(bad):
+            return ""
+        e = bad[np.argmin(distance[bad])]
+        i, j = keys[e, 3:].tolist()
+        names = symbol(structure.numbers[i]), symbol(structure.numbers[j])
+        return (
+            f"atoms {i + 1} ({names[0]}) and {j + 1} ({names[1]}) of '{structure.name}', block {format_key(keys[e])}, are {distance[e]:.4f} Å "
+            f"apart, closer than any {'-'.join(names)} pair of the training set ({shortest[e]:.3f} Å)"
+        )
+
     def _require_known(
         self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_], extrapolate: bool
     ) -> None:

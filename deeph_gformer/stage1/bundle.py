@@ -143,7 +143,9 @@ def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
     """
     root = pathlib.Path(root)
     if not root.is_dir():
-        raise ModelError(f"{root}: no such folder (a DeepH-E3 model folder holds {fields.MODEL_CHECKPOINT} and {fields.MODEL_SOURCE}/)")
+        raise ModelError(
+            f"{root}: {'is a file' if root.exists() else 'no such folder'} (a DeepH-E3 model folder holds {fields.MODEL_CHECKPOINT} and {fields.MODEL_SOURCE}/)"
+        )
     found = []
     for path, below, files in os.walk(root):
         below.sort()

@@ -161,6 +161,7 @@ def train_gformer(
         return both, record
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
     record["electrons"] = count_electrons(splits["train"])
+    record["periodicity"] = sorted({int((s.graph.edge_key[:, :3] != 0).any(dim=0).sum()) for s in samples["train"]})
     fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
     save_bundle(folder / "bundle", bundle)
     return both, record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
@@ -41,6 +42,35 @@ def test_convert(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> 
     assert (tmp_path / "again" / "hamiltonians.h5").is_file()
     with pytest.raises(GFormerError, match="--overwrite"):
         _run("convert", str(source), str(tmp_path / "dock"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{folder}", "{out}", "--to", "dock", "--kind", "prediction", "--mesh", "3x3x1"], "--kind, --mesh: has no effect on dock"),
+        (["{folder}", "{out}", "--to", "npz", "--mesh", "3x3x1"], "--mesh: has no effect on npz"),
+        (["{folder}", "{out}", "--fdf", "nope.fdf"], "--fdf: has no effect on .*, which is a folder"),
+        (["{file}.npz", "{out}", "--kind", "prediction", "--fdf", "a.fdf"], "--kind, --fdf: has no effect on .*, which is a file"),
+        (["{folder}", "{file}", "--to", "dock"], "file: is a file, and a folder is to be written"),
+        (["{folder}", "{file}", "--to", "wannier90", "--overwrite"], "file: is a file; --to wannier90 writes a folder"),
+        (["{folder}", "{folder}", "--to", "npz", "--overwrite"], "is a folder; --to npz writes a file"),
+    ],
+)
+def test_convert_names_what_has_no_meaning(
+    words: list[str], message: str, tmp_path: pathlib.Path, make_folder: Callable[..., pathlib.Path]
+) -> None:
+    folder, file = make_folder("x"), tmp_path / "file"
+    for path in (file, tmp_path / "file.npz"):
+        path.write_text("mine")
+    with pytest.raises(GFormerError, match=message):
+        _run("convert", *(word.format(folder=folder, file=file, out=tmp_path / "out") for word in words))
+    assert not (tmp_path / "out").exists() and file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("threads", [0, -3])
+def test_eval_needs_a_thread(threads: int, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(GFormerError, match=f"-n {threads}: at least 1 thread"):
+        _run("eval", str(tmp_path / "eval.ini"), "-n", str(threads))
 
 
 def test_eval_reports_the_line(tmp_path: pathlib.Path) -> None:

@@ -106,3 +106,18 @@ def test_wrong_words_to_fit(tmp_path: pathlib.Path, training: pathlib.Path) -> N
     assert not (tmp_path / "c.npz").exists()
     assert run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", "--cutoff", "C-C=4.5") == 0
     assert load(tmp_path / "c.npz").cutoffs == {(6, 6): 4.5}
+
+
+def test_another_structure_is_not_replaced_by_accident(tmp_path: pathlib.Path, training: pathlib.Path, orbitals: TableOverlap) -> None:
+    table, target = save_table(tmp_path / "c.npz", orbitals.table), training / "0000"
+    graphene(a=2.46, vacuum=8).write(tmp_path / "g.vasp")
+    (target / "overlaps.h5").rename(target / "hamiltonians.h5")
+    before = {p.name: p.read_bytes() for p in target.iterdir()}
+    words = ("overlap", "predict", "--overlap", table, "--input", tmp_path / "g.vasp", "-o", target)
+    with pytest.raises(DataError, match="0000: holds another structure; add --overwrite"):
+        run(*words)
+    assert {p.name: p.read_bytes() for p in target.iterdir()} == before
+    assert run(*words, "--overwrite") == 0
+    assert len(read_folder(target)) == 2 and not (target / "hamiltonians.h5").exists() and (target / "overlaps.h5").exists()
+    (target / "overlaps.h5").unlink()
+    assert run(*words) == 0  # the same structure: S is added

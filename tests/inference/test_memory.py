@@ -56,6 +56,34 @@ def test_plan(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.
     assert kinds == sorted(kinds, key=["all", "less", "files", "refused"].index)
 
 
+def test_the_minimum_that_is_named_is_enough(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a process that takes a fifth more before it starts."""
+    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
+    graph = model.read(make_folder())[1]
+    for resident, spill, pattern in ((400e6, None, "([0-9.]+ [GM]B) are needed"), (300e6, tmp_path / "s", "at least ([0-9.]+ [GM]B) with")):
+        monkeypatch.setattr(memory, "resident_bytes", lambda size=resident: int(size))
+        with pytest.raises(ConfigError) as refused:
+            plan_work(model, graph, limit=int(resident), spill=spill)
+        named = re.search(pattern, str(refused.value))
+        monkeypatch.setattr(memory, "resident_bytes", lambda size=resident: int(1.2 * size))
+        assert named and plan_work(model, graph, limit=parse_size(named[1]), spill=spill).chunk >= 11
+
+
+def test_a_spill_folder_that_cannot_be_used(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told at the start, although nothing had to go into files."""
+    make_folder("s0")
+    (tmp_path / "file").touch()
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    for spill in (tmp_path / "file", pathlib.Path("/proc")):
+        with pytest.raises(ConfigError, match=f"--spill {spill}: "):
+            deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o", spill=spill)
+    assert not (tmp_path / "o").exists()
+
+
 def test_command_line_with_little_memory(
     make_folder: Folder,
     tmp_path: pathlib.Path,
@@ -85,6 +113,7 @@ def test_command_line_with_little_memory(
     assert "peak GB" in out and re.search(r"time: edges .* stage 1 .* blocks .* file", out)
     record = json.loads((tmp_path / "r.json").read_text())["structures"][0]
     assert set(record["step_seconds"]) == {"edges", "stage 1", "blocks", "file"} and record["peak_memory_bytes"] > 10**7
+    assert record["spilled_bytes"] > 0 and "of edge features were in files (--spill)" in out
     assert not list((tmp_path / "files").iterdir())
     a, b = (read_matrix(tmp_path / name / "s0", "prediction").values for name in "ab")
     assert np.abs(a - b).max() < 1e-13

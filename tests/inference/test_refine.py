@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
 
+import ase.io
 import h5py
 import numpy as np
 import pytest
+from ase.build import mx2
 
 import deeph_gformer
 from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError, DataError
-from deeph_gformer.io import BlockMatrix, Structure, dock, read_matrix
+from deeph_gformer.io import BlockMatrix, Structure, dock, legacy, read_matrix
 from deeph_gformer.io.folder import folder_format, write_matrix
-from deeph_gformer.overlap import OverlapProvider, edge_keys
+from deeph_gformer.overlap import OverlapProvider, edge_keys, structure_from_atoms
 
-from ..conftest import SHELLS, random_structure
+from ..conftest import ROOT, SHELLS, random_structure
 from ..test_pipeline import make_bundle
 
 Folder = Callable[..., pathlib.Path]
@@ -229,3 +232,107 @@ def test_structure_files(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_pat
         made = read_matrix(tmp_path / name / "x", "prediction")
         assert np.array_equal(made.keys, truth.keys) and np.abs(made.values - truth.values).max() < 1e-7  # digits of the file
         assert len(read_matrix(tmp_path / name / "x", "overlap")) == len(truth)
+
+
+# --- the shipped MoS2 model and what it has never seen ------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def mos2() -> deeph_gformer.pipeline.HamiltonianModel:
+    folder = ROOT / "examples" / "systems" / "models" / "mos2"
+    return deeph_gformer.load(folder / "gformer", folder / "stage1")
+
+
+def sheet(path: pathlib.Path, pbc: object = True, lift: float = 0.0) -> pathlib.Path:
+    """A MoS2 sheet as a file; ``lift`` moves the upper S down, Å."""
+    atoms = mx2("MoS2", a=3.18, thickness=3.13, vacuum=10.0)
+    atoms.pbc = pbc
+    atoms.positions[1, 2] -= lift
+    atoms.write(path, format="extxyz")
+    return path
+
+
+def test_a_folder_of_another_structure_is_left_alone(mos2, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    other = make_folder("sheet", root=tmp_path / "out")
+    before = {p.name: p.read_bytes() for p in other.iterdir()}
+    for existing in ("error", "overwrite"):
+        with pytest.raises(DataError, match="out/sheet: holds another structure than 'sheet'"):
+            deeph_gformer.refine(sheet(tmp_path / "sheet.xyz"), mos2, tmp_path / "out", existing=existing)
+    assert {p.name: p.read_bytes() for p in other.iterdir()} == before
+    made = tmp_path / "new" / "sheet"
+    deeph_gformer.refine(tmp_path / "sheet.xyz", mos2, tmp_path / "new")
+    (made / "hamiltonians_pred.h5").unlink()  # as after a run that was stopped
+    (made / ".site_positions.dat.ab_12.tmp").touch()
+    deeph_gformer.refine(tmp_path / "sheet.xyz", mos2, tmp_path / "new", existing="skip")
+    assert not list(made.glob(".*"))
+    (made / "hamiltonians_pred.h5").unlink()
+    structure = deeph_gformer.io.read_folder(made)
+    own = read_matrix(made, "overlap", structure)
+    write_matrix(made, "overlap", BlockMatrix(own.keys, own.shapes, own.values * 1.01), structure)
+    with pytest.raises(DataError, match="overlaps.h5: is there already, with other overlaps"):
+        deeph_gformer.refine(tmp_path / "sheet.xyz", mos2, tmp_path / "new")
+    deeph_gformer.refine(tmp_path / "sheet.xyz", mos2, tmp_path / "new", existing="overwrite")
+    assert np.abs(read_matrix(made, "overlap", structure).values - own.values).max() == 0
+
+
+@pytest.mark.parametrize("pbc", [False, (True, False, False)])
+def test_pbc_that_the_model_never_saw(mos2, tmp_path: pathlib.Path, pbc: object) -> None:
+    crossed = int(np.sum(pbc))
+    with pytest.raises(DataError, match=f"pbc = .*cross {crossed} of the 3 lattice vectors, those of the model's training structures 2"):
+        deeph_gformer.refine(sheet(tmp_path / "x.xyz", pbc), mos2, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
+    """Refused, whatever S comes from; where the user has S of the structure it is a warning."""
+
+    class Zero(MadeUp):
+        orbital_types = dict(zip(mos2.targets.basis.elements, mos2.targets.basis.orbital_types))
+
+        def overlap(self, structure: Structure, keys: np.ndarray | None = None) -> BlockMatrix:
+            made = super().overlap(structure, keys)
+            return dataclasses.replace(made, values=np.zeros_like(made.values))
+
+    near = sheet(tmp_path / "x.xyz", lift=0.9)
+    for overlap in (None, Zero()):
+        with pytest.raises(DataError, match=r"\(Mo\) and 2 \(S\) of 'x', .*are 1.9527 Å apart, closer than any Mo-S pair"):
+            deeph_gformer.refine(near, mos2, tmp_path / "out", overlap=overlap)
+    structure = structure_from_atoms(ase.io.read(near), Zero.orbital_types, "x", False)
+    legacy.write_structure(tmp_path / "in" / "x", structure)
+    write_matrix(tmp_path / "in" / "x", "overlap", Zero().overlap(structure, Zero().edges(structure)), structure)
+    record = deeph_gformer.refine(tmp_path / "in", mos2, tmp_path / "out")["structures"][0]
+    assert len(record["warnings"]) == 1 and "closer than any Mo-S pair of the training set (2.138 Å)" in record["warnings"][0]
+
+
+def test_a_trajectory_and_an_empty_file_are_refused(mos2, tmp_path: pathlib.Path) -> None:
+    frame = ase.io.read(sheet(tmp_path / "one.xyz"))
+    ase.io.write(tmp_path / "two.xyz", [frame, frame], format="extxyz")
+    ase.io.write(tmp_path / "none.xyz", frame[:0], format="extxyz")
+    for name, words in (("two", "two.xyz: holds 2 structures; make a folder of each"), ("none", "'none': holds no atoms")):
+        with pytest.raises(DataError, match=words):
+            deeph_gformer.refine(tmp_path / f"{name}.xyz", mos2, tmp_path / "out")
+
+
+def test_folders_without_edges_take_the_table_or_are_listed(mos2, tmp_path: pathlib.Path) -> None:
+    table = deeph_gformer.overlap.load(mos2.bundle.path)
+    for name in ("a", "b", "c"):
+        structure = structure_from_atoms(ase.io.read(sheet(tmp_path / f"{name}.xyz")), table.orbital_types, name, False)
+        legacy.write_structure(tmp_path / "in" / name, structure)
+    write_matrix(tmp_path / "in" / "a", "overlap", table.overlap(structure, table.edges(structure)), structure)
+    write_matrix(tmp_path / "in" / "c", "prediction", table.overlap(structure, table.edges(structure)), structure)  # an earlier output
+    result = deeph_gformer.refine(tmp_path / "in", mos2, tmp_path / "out")
+    assert [(r["name"], r["edges_from"]) for r in result["structures"]] == [("a", "overlaps.h5"), ("b", "overlap table")]
+    one, two = (read_matrix(tmp_path / "out" / name, "prediction").values for name in ("a", "b"))
+    assert np.array_equal(one, two) and result["without_edges"] == []
+    alone = deeph_gformer.load(stage1=ROOT / "examples" / "systems" / "models" / "mos2" / "stage1")
+    result = deeph_gformer.refine(tmp_path / "in", alone, tmp_path / "alone")
+    assert [r["name"] for r in result["structures"]] == ["a"] and result["without_edges"] == [str(tmp_path / "in" / "b")]
+
+
+def test_a_damaged_reference_is_a_warning(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for name in ("s0", "s1"):
+        make_folder(name)
+    with h5py.File(tmp_path / "data" / "s0" / "hamiltonians.h5", "r+") as handle:
+        handle[next(iter(handle))][0, 0] = np.nan
+    result = deeph_gformer.refine(tmp_path / "data", deeph_gformer.load(stage1=tiny_stage1), tmp_path / "out")
+    first, second = result["structures"]
+    assert "hamiltonians.h5: block" in first["warnings"][0] and "refined_mae_meV" not in first
+    assert second["warnings"] == [] and second["refined_mae_meV"] > 0

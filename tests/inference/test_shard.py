@@ -16,8 +16,8 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.data.ranks import Ranks, split_atoms
-from deeph_gformer.errors import ConfigError, GFormerError
-from deeph_gformer.inference.shard import same_input
+from deeph_gformer.errors import ConfigError, GFormerError, MissingDependencyError
+from deeph_gformer.inference.shard import agreed, same_input, start_ranks
 from deeph_gformer.io import read_matrix
 
 from ..conftest import ROOT, write_tiny_stage1
@@ -108,6 +108,30 @@ def test_an_error_on_one_process_ends_all(make_folder: Folder, tmp_path: pathlib
     assert "damaged" in str(first) and second == 2 and not (tmp_path / "o").exists()
 
 
+def torchrun(script: pathlib.Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
+    command += ["--rdzv-endpoint", "127.0.0.1:0", str(script), *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_bad_input_is_told_once(tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text("import sys\nfrom deeph_gformer.cli import main\nsys.exit(main(sys.argv[1:]))\n")
+    done = torchrun(script, "refine", "--preprocessed", tmp_path / "nothing", "--stage1", tiny_stage1, "--stage1-only")
+    assert done.returncode != 0 and done.stderr.count("nothing: no such folder") == 1
+
+
+def test_errors_travel_between_processes() -> None:
+    def work(rank: int) -> None:
+        with agreed(start_ranks()):
+            if rank == 1:
+                raise MissingDependencyError("seekpath", "bands", "a path")
+
+    first, second = in_ranks(2, work)
+    assert "a path needs the library 'seekpath'" in str(first) and second == 2
+
+
 def test_a_process_that_dies_is_one_line(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
     """torchrun stops the others; what is left says what happened, and no file is half-written."""
     make_folder("s")
@@ -118,12 +142,10 @@ def test_a_process_that_dies_is_one_line(make_folder: Folder, tmp_path: pathlib.
         "def dies(self, *args):\n    if os.environ['RANK'] == '1':\n        os._exit(9)\n    before(self, *args)\n"
         "Run.update_edges = dies\nsys.exit(main(sys.argv[1:]))\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "127.0.0.1:0", str(script), "refine", "--preprocessed", str(tmp_path / "data")]
-    command += ["--stage1", str(tiny_stage1), "--stage1-only", "--output", str(tmp_path / "o")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    words = ["refine", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--stage1-only", "--output", tmp_path / "o"]
+    done = torchrun(script, *words)
     assert done.returncode != 0
+    assert "another process ended" in done.stderr and "--skip-existing" in done.stderr
     assert not (tmp_path / "o").exists() or not any(p.is_file() for p in (tmp_path / "o").rglob("*"))
 
 

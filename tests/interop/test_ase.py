@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 import scipy.linalg
 from ase import Atoms
-from ase.build import graphene, molecule
+from ase.build import graphene, molecule, mx2
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.dft.dos import DOS
 from ase.spectrum.band_structure import BandStructure, get_band_structure
 
+from deeph_gformer import overlap
 from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.interop import ase_io
 from deeph_gformer.interop.ase import HamiltonianCalculator
-from deeph_gformer.io import read_folder, read_matrix
+from deeph_gformer.io import Structure, read_folder, read_matrix
 from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.training.stage2 import train_gformer
 
-from .conftest import golden
+from ..conftest import ROOT
+from .conftest import golden, orbital_file
 
 
 @pytest.fixture(scope="module")
@@ -219,4 +221,93 @@ def test_the_bundle_brings_overlaps_and_electrons(carbon, dft, tmp_path: pathlib
     truth = read_matrix(folders[0].parent / known, "overlap", structure)
     s = calc.get_overlap()
     np.testing.assert_allclose(s.select(match_keys(truth.keys, s.keys)).values, truth.values, atol=1e-5)
-    assert calc.get_fermi().electrons == 72.0
+    assert calc.get_fermi().electrons == 72.0 and calc.model.bundle.training["periodicity"] == [2]
+
+
+# --- shells and frames that do not fit ------------------------------------------------------------------------------
+def _pair() -> Atoms:
+    """Mo and S, with shells as a folder's reader stores them."""
+    shells = ((0, 1, 2), (0, 1))
+    return ase_io.to_atoms(Structure(np.eye(3) * 9, np.array([[0.0, 0, 0], [2.4, 0, 0]]), np.array([42, 16]), shells, False, {}, "pair"))
+
+
+def test_shells_follow_their_element() -> None:
+    atoms = _pair()
+    assert ase_io.from_atoms(atoms[[1, 0]]).orbital_types == ((0, 1), (0, 1, 2))
+    atoms.symbols[1] = "Se"
+    with pytest.raises(DataError, match="element Se has no orbitals"):
+        ase_io.from_atoms(atoms)
+    old = Atoms("MoS2", cell=[9, 9, 9], positions=np.eye(3), info={"orbital_types": [[0, 1, 2], [0, 1], [0, 1]]})
+    assert ase_io.from_atoms(old).orbital_types == ((0, 1, 2), (0, 1), (0, 1))
+    with pytest.raises(DataError, match=r"atom 3 \(S\): its shells are \[0, 1\], those of S before it \[0, 1, 2\]"):
+        ase_io.from_atoms(old[[1, 0, 2]])
+
+
+@pytest.mark.parametrize("wrong", [{"Mo": "spd"}, {"Mo": 3}, {"Mo": [9]}, [[0], "s"], 3, "spd"])
+def test_wrong_shells_are_named(wrong: object) -> None:
+    with pytest.raises(DataError, match="shells .* are no list of l|orbital_types = "):
+        ase_io.from_atoms(_pair(), wrong)  # type: ignore[arg-type]
+
+
+def test_frames_appear_together_or_not_at_all(tmp_path: pathlib.Path, carbon_overlap) -> None:
+    good = graphene(a=2.46, vacuum=8.0)
+    for bad, words in ((Atoms("C2", positions=good.positions), "no full cell"), (Atoms(cell=good.cell), "holds no atoms")):
+        with pytest.raises(DataError, match=words):
+            ase_io.write_deeph(tmp_path / "many", [good, bad], {"C": [0, 0, 1, 1, 2]})
+        assert not list(tmp_path.rglob("*.dat"))
+    ase_io.write_deeph(tmp_path / "one", good, overlap=carbon_overlap)
+    ase_io.write_deeph(tmp_path / "one", good, {"C": [0, 0, 1, 1, 2]}, overwrite=True)
+    assert not (tmp_path / "one" / "overlaps.h5").exists() and len(read_folder(tmp_path / "one")) == 2
+
+
+def test_structures_that_the_model_never_saw() -> None:
+    folder = ROOT / "examples" / "systems" / "models" / "mos2"
+    atoms = mx2("MoS2", a=3.18, thickness=3.13, vacuum=10.0)
+    atoms.pbc = True
+    calc = HamiltonianCalculator(folder / "gformer", folder / "stage1")
+    assert len(calc.get_hamiltonian(atoms)) > 3
+    for pbc, crossed in ((False, 0), ((True, False, False), 1)):
+        atoms.pbc = pbc
+        with pytest.raises(DataError, match=f"pbc = .*cross {crossed} of the 3 lattice vectors"):
+            calc.get_hamiltonian(atoms)
+        assert len(HamiltonianCalculator(calc.model, extrapolate=True).get_hamiltonian(atoms)) >= 3
+        wide = overlap.load(folder / "gformer", extrapolate=True)  # a table that may go further lets the calculator do so
+        assert len(HamiltonianCalculator(calc.model, overlap=wide).get_hamiltonian(atoms)) >= 3
+    basis = [orbital_file("Mo"), orbital_file("S")]
+    atoms.pbc = (True, True, False)
+    atoms.positions[1, 2] -= 0.9
+    with pytest.raises(DataError, match=r"atoms 1 \(Mo\) and 2 \(S\) of 'MoS2'.*closer than any Mo-S pair of the training set"):
+        HamiltonianCalculator(calc.model, overlap=basis).get_hamiltonian(atoms)
+    with pytest.raises(DataError, match="holds no atoms"):
+        calc.get_hamiltonian(Atoms(cell=[9, 9, 9]))
+
+
+@pytest.mark.parametrize("k", [(0, 0), "G", (0, np.nan, 0), 0.5])
+def test_k_points_are_three_numbers(sheet: Atoms, k: object) -> None:
+    with pytest.raises(ConfigError, match="k = .*three finite fractional numbers"):
+        sheet.calc.get_hamiltonian(k=k)
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (0.5, 0, 0), "G"])
+def test_lattice_vectors_are_three_integers(sheet: Atoms, cell: object) -> None:
+    with pytest.raises(ConfigError, match="R = .*three integers"):
+        sheet.calc.get_overlap(R=cell)
+
+
+def test_wrong_options_of_the_calculator(sheet: Atoms, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigError, match="option foo is unknown; of the model there are device"):
+        HamiltonianCalculator(tmp_path, foo=1)
+    for options, words in (
+        ({"kpts": 6}, "k mesh '6': three positive integers"),
+        ({"kpts": np.int64(6)}, "k mesh '6': three positive integers"),
+        ({"kpts": {"path": "GMK", "npoints": 10}}, "band_structure"),
+        ({"kpts": {"density": 3.5}}, "'size': "),
+        ({"valence": "C=4"}, "valence = 'C=4': write electrons per element"),
+        ({"valence": 4}, "valence = 4: write electrons per element"),
+    ):
+        calc = HamiltonianCalculator(sheet.calc.model, overlap=sheet.calc.overlap, **{"kpts": (2, 2, 1), **options})
+        with pytest.raises(ConfigError, match=words):
+            calc.get_fermi(sheet.copy()) if "valence" in options else calc.get_spectrum(sheet.copy())
+    ase_io.write_deeph(tmp_path / "one", sheet, {"C": [0, 0, 1, 1, 2]})
+    with pytest.raises(DataError, match="structure number 7 is asked for; there are 1"):
+        list(ase_io.read_deeph(tmp_path / "one", 7))

@@ -118,3 +118,16 @@ def test_refusals(mixed: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "full" / "info.json").write_text(json.dumps(info))
     with pytest.raises(DataError, match="atom_order is no permutation of the 3 atoms"):
         convert_folder(tmp_path / "full", tmp_path / "y", "legacy")
+
+
+def test_overwrite_keeps_the_target_until_all_is_read(mixed: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    target = tmp_path / "old"
+    convert_folder(mixed, target, "dock")
+    before = {p.name: p.read_bytes() for p in target.iterdir()}
+    (mixed / "hamiltonians.h5").write_bytes(b"cut short")
+    with pytest.raises(DataError, match="hamiltonians.h5: not a readable HDF5 file"):
+        convert_folder(mixed, target, "dock", overwrite=True)
+    assert {p.name: p.read_bytes() for p in target.iterdir()} == before
+    (mixed / "hamiltonians.h5").unlink()
+    convert_folder(mixed, target, "legacy", overwrite=True)
+    assert not (target / "POSCAR").exists() and not (target / "hamiltonian.h5").exists() and (target / "overlaps.h5").exists()

@@ -138,6 +138,11 @@ def test_test_only_writes_no_prediction(tested: pathlib.Path) -> None:
         (("get_overlap = True", "device = cpu"), ["line 19", "belongs into [basic]"]),
         (("target = hamiltonian", "target = density_matrix"), ["line 7", "only hamiltonian"]),
         (("device = cpu ", "device cpu "), ["not an ini file"]),
+        (("output_dir = O", "output_dir = 100%"), ["line 6", "output_dir holds a %", "%%"]),
+        (("output_dir = O", "output_dir = %(nowhere)s/x"), ["line 6", "output_dir holds a %"]),
+        (("processed_data_dir = P", "processed_data_dir = %"), ["line 15", "processed_data_dir holds a %"]),
+        (("test_only = False", "  test_only = False"), ["line 8", "inference goes on in the next line"]),
+        (("processed_data_dir = P", "processed_data_dir = P\0"), ["NUL bytes"]),
     ],
 )
 def test_bad_ini_is_named_with_its_line(change: tuple[str, str], words: list[str], tmp_path: pathlib.Path) -> None:
@@ -146,7 +151,7 @@ def test_bad_ini_is_named_with_its_line(change: tuple[str, str], words: list[str
     (tmp_path / "eval.ini").write_text(text.replace(*change))
     with pytest.raises(ConfigError) as error:
         read_eval_ini(tmp_path / "eval.ini")
-    assert "eval.ini" in str(error.value)
+    assert "eval.ini" in str(error.value) and "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
 
@@ -156,6 +161,7 @@ def test_defaults_and_cached_graph_note(tmp_path: pathlib.Path) -> None:
     (tmp_path / "eval.ini").write_text(
         f"[basic]\ntrained_model_dir=m\noutput_dir=o\n[data]\nprocessed_data_dir=p\nsave_graph_dir={tmp_path}\n"
     )
+    (tmp_path / "eval.ini").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "eval.ini").read_bytes())  # a mark that Windows editors leave
     ini = read_eval_ini(tmp_path / "eval.ini")
     assert (ini.device, ini.dtype, ini.inference, ini.test_only) == ("cpu", "float32", True, False)
     assert "not read" in ini.notes[0]
@@ -259,3 +265,21 @@ def test_several_models_are_merged(tmp_path: pathlib.Path, make_folder: Callable
         np.testing.assert_allclose(block, blocks["a"][key] + blocks["b"][key], atol=1e-12)
     with pytest.raises(ModelError, match="not predicted"):
         evaluate_ini(_ini(tmp_path / "c.ini", tmp_path / "c", tmp_path, processed=str(source.parent), model=str(tmp_path / "models" / "a")))
+
+
+def test_options_and_folders_that_have_no_effect_are_named(
+    tmp_path: pathlib.Path, make_folder: Callable[..., pathlib.Path], tiny_stage1: pathlib.Path
+) -> None:
+    make_folder("whole", hamiltonian=False)
+    make_folder("bare", hamiltonian=False, overlap=False)
+    ini = _ini(tmp_path / "e.ini", tmp_path / "out", tmp_path, model=str(tiny_stage1), processed=str(tmp_path / "data"))
+    said: list[str] = []
+    result = evaluate_ini(ini, say=said.append)
+    assert result["skipped"] == ["bare"] and [r["name"] for r in result["structures"]] == ["whole"]
+    assert "1 skipped: bare (no overlaps.h5)" in said
+    for frames in (0, 3):
+        with pytest.raises(ConfigError, match=f"--frames {frames}: .*--model BUNDLE"):
+            evaluate_ini(ini, frames=frames)
+    ini.write_text(ini.read_text().replace("device = cpu", "device = tpu9"))
+    with pytest.raises(ConfigError, match="e.ini, line 3: device 'tpu9' is unknown; choose cpu"):
+        evaluate_ini(ini)

@@ -41,6 +41,9 @@ def test_structure_round_trip(problem, tmp_path: pathlib.Path) -> None:
     assert again.numbers.tolist() == structure.numbers.tolist() and again.info["fermi_level"] == structure.info["fermi_level"]
     with pytest.raises(DataError, match="overwrite=True"):
         interop.write(tmp_path / "f", there)
+    (tmp_path / "f" / "hamiltonians.h5").write_bytes(b"of another structure")
+    interop.write(tmp_path / "f", there, overwrite=True)
+    assert not (tmp_path / "f" / "hamiltonians.h5").exists() and read_folder(tmp_path / "f").numbers.tolist() == again.numbers.tolist()
 
 
 def test_unknown_shells_and_disorder() -> None:
@@ -50,6 +53,18 @@ def test_unknown_shells_and_disorder() -> None:
     assert interop.from_pymatgen(plain, {"C": [0, 1], "H": [0]}).orbital_types == ((0, 1), (0,))
     with pytest.raises(DataError, match="partly occupied"):
         interop.from_pymatgen(core.Structure(np.eye(3) * 3, [{"C": 0.5, "Si": 0.5}], [[0, 0, 0]]), {"C": [0]})
+
+
+def test_other_objects_are_refused() -> None:
+    plain = core.Structure(np.eye(3) * 3, ["C"], [[0, 0, 0]])
+    for wrong, words in ((core.Molecule(["C"], [[0, 0, 0]]), "not pymatgen's Molecule"), (None, "not builtins's NoneType")):
+        with pytest.raises(ConfigError, match=words):
+            interop.from_pymatgen(wrong)
+    with pytest.raises(ConfigError, match="no dictionary of a pymatgen Structure"):
+        interop.from_dict({"a": 1})
+    for shells in ("spd", 3, [9], [0.5]):
+        with pytest.raises(DataError, match="site 1 .C.: shells .* are no list of l"):
+            interop.from_pymatgen(plain, {"C": shells})
 
 
 def test_bands_and_dos(problem) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
-from deeph_gformer.errors import DataError
+from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.interop.sisl import from_siesta, from_sisl, shell_signs, to_sisl, write_sisl
 from deeph_gformer.interop.sparse import read_npz, real_space, write_npz
 from deeph_gformer.io.dock import LEGACY_TO_E3NN
@@ -125,6 +126,21 @@ def test_foreign_basis_is_refused() -> None:
     half[0, 0] = 1.0
     with pytest.raises(DataError, match="full shells"):
         from_sisl(half)
+
+
+def test_other_objects_and_missing_files_are_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry = sisl.geom.graphene()
+    for wrong in (geometry, None, sisl.DensityMatrix(geometry)):
+        with pytest.raises(ConfigError, match=f"a sisl.Hamiltonian is needed, not {type(wrong).__name__}"):
+            from_sisl(wrong)
+    with pytest.raises(ConfigError, match="a BlochProblem is needed, not str"):
+        to_sisl("folder")  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "netCDF4", None)
+    with pytest.raises(DataError, match="a.nc: .nc files need the library netCDF4"):
+        write_sisl(tmp_path / "a.nc", None)  # type: ignore[arg-type]
+    (tmp_path / "b.HSX").write_bytes(b"cut")
+    with pytest.raises(DataError, match="nope.fdf: file not found"):
+        from_siesta(tmp_path / "b.HSX", tmp_path / "nope.fdf")
 
 
 def test_collinear_spin_becomes_spin_doubled() -> None:

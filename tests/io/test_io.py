@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ from deeph_gformer.errors import DataError
 from deeph_gformer.io import BlockMatrix, dock, find_structures, legacy, read_folder, read_matrix
 from deeph_gformer.io.blocks import format_key, match_keys, reverse_keys, sort_keys
 from deeph_gformer.io.files import atomic_path, read_json, write_json
-from deeph_gformer.io.folder import write_matrix
+from deeph_gformer.io.folder import holds_another, is_free, replaced_folder, split_structures, write_matrix
 
 from ..conftest import ROOT, golden, random_structure
 
@@ -280,5 +281,35 @@ def test_full_disk(tmp_path: pathlib.Path) -> None:
         [sys.executable, "-c", _WRITE.format(root=str(ROOT), target=str(target))], cwd=ROOT, capture_output=True, text=True
     )
     assert run.returncode == 2, run.stderr
-    assert "could not be written" in run.stdout
+    assert "could not be written" in run.stdout and "no part of this file was left behind; free some space" in run.stdout
     assert target.read_text() == "old" and os.listdir(tmp_path) == [target.name]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    folder = make_folder("x")
+    (folder / "notes.txt").write_text("mine")
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(DataError, match="x: atoms are not grouped"), replaced_folder(folder) as scratch:
+        dock.write_structure(scratch, read_folder(folder))
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == ["x"]
+    with replaced_folder(folder) as scratch:
+        (scratch / "POSCAR").write_text("new")
+    assert sorted(p.name for p in folder.iterdir()) == ["POSCAR", "notes.txt"] and not is_free(folder)
+    with pytest.raises(DataError, match="notes.txt: is a file"), replaced_folder(folder / "notes.txt"):
+        pass
+    with pytest.raises(DataError, match="notes.txt: is a file; give the folder"):
+        read_folder(folder / "notes.txt")
+
+
+def test_another_structure(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    structure = read_folder(make_folder("x"))
+    moved = dataclasses.replace(structure, positions=structure.positions + [0.0, 0.0, 0.01])
+    other = dataclasses.replace(structure, numbers=structure.numbers[::-1].copy())
+    found = [holds_another(tmp_path / "data" / "x", s) for s in (structure, moved, other)]
+    assert found == [False, True, True] and not holds_another(tmp_path, structure)
+
+
+def test_folders_without_matrices_are_told_apart(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    whole, bare = make_folder("a"), make_folder("b", hamiltonian=False, overlap=False)
+    assert split_structures(tmp_path / "data", ("overlap", "hamiltonian")) == ([whole], [bare])
