@@ -20,7 +20,6 @@ from .kmesh import MeshSpectrum, has_time_reversal, mesh_spectrum
 from .loading import info_fermi_eV
 
 __all__ = [
-    "whole_electrons",
     "FermiLevel",
     "Smearing",
     "fermi_level",
