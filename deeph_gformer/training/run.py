@@ -312,7 +312,7 @@ def fit(
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=device.type if device.type != "cuda" else "gpu",
-        devices=settings.devices,
+        devices=[device.index] if settings.devices == 1 and device.index is not None else settings.devices,
         strategy="ddp_find_unused_parameters_true" if settings.devices > 1 else "auto",  # DeepH-E3 has some (node outputs)
         logger=[TensorBoardLogger(folder, "logs", "tensorboard"), CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100)],
         callbacks=hooks,
