@@ -207,6 +207,9 @@ def draw(rows: list[dict[str, Any]], path: str) -> dict[str, float]:
     if dense:
         axes.loglog(*zip(*dense), "x", color="grey", label="dense LAPACK")
     axes.set(xlabel="atoms", ylabel="seconds, or GB", title="One k-point, 50 states, bilayer graphene")
+    marks = sorted({row["atoms"] for row in rows if not row["failure"]})
+    axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
+    axes.set_xticks([], minor=True)
     axes.grid(which="both", alpha=0.3)
     axes.legend()
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
