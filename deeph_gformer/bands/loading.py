@@ -14,7 +14,7 @@ from ..io.blocks import format_key
 from ..io.folder import Kind, matrix_path
 from .bloch import BlochProblem
 
-__all__ = ["load", "hermitian_defect", "symmetrized", "DFT_TOLERANCE_EV", "PREDICTION_TOLERANCE_EV", "info_fermi_eV", "same_structure"]
+__all__ = ["load", "hermitian_defect", "symmetrized", "DFT_TOLERANCE_EV", "PREDICTION_TOLERANCE_EV", "info_fermi_eV"]
 
 DFT_TOLERANCE_EV = 1e-3
 PREDICTION_TOLERANCE_EV = 0.5
@@ -132,7 +132,7 @@ def load(
         tolerance = DFT_TOLERANCE_EV if kind == "hamiltonian" else PREDICTION_TOLERANCE_EV
     h = symmetrized(h, str(path), tolerance, " eV", notes, hermitize)
     s_folder = pathlib.Path(overlap_folder) if overlap_folder is not None else folder
-    if overlap_folder is not None and not same_structure(structure, read_folder(s_folder)):
+    if overlap_folder is not None and not structure.same_as(read_folder(s_folder)):
         raise DataError(
             f"{s_folder}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
             "S must belong to the same atoms in the same order"
@@ -150,15 +150,4 @@ def load(
         source=str(path),
         predicted=kind == "prediction",
         notes=tuple(notes),
-    )
-
-
-def same_structure(one: Structure, two: Structure) -> bool:
-    """Whether two structures have the same atoms in the same order, the same orbitals, and lattice and positions within 1e-3 Å."""
-    return bool(
-        len(one) == len(two)
-        and (one.numbers == two.numbers).all()
-        and one.orbital_types == two.orbital_types
-        and np.abs(one.lattice - two.lattice).max() < 1e-3
-        and np.abs(one.positions - two.positions).max() < 1e-3
     )

@@ -112,7 +112,6 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
 def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style]], BlochProblem, list[bool]]:
     """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, the first Hamiltonian, and which are of its structure."""
     from ..bands import band_structure, read_path_file
-    from ..bands.loading import same_structure
 
     problems = _wanted(args)
     reference = problems[0][0]
@@ -149,7 +148,7 @@ def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style
         found.append((problem.label, bands, style))
         print(f"{problem.label}: {bands.solver}; Fermi level " + (f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"))
     print(f"path {' '.join(t[1] for t in path.ticks)} ({path.source}), {len(path)} k-points")
-    same = [same_structure(reference.structure, problem.structure) for problem, _ in problems]
+    same = [reference.structure.same_as(problem.structure) for problem, _ in problems]
     for (problem, _), alike in zip(problems, same):
         if not alike:
             say(f"{problem.label}: {problem.source} is of another structure than {reference.source}, no band error")

@@ -144,7 +144,6 @@ def _run_gap(args: argparse.Namespace) -> int:
 
 def _run_compare(args: argparse.Namespace) -> int:
     from ..bands import compare, error_modes
-    from ..bands.loading import same_structure
     from ..errors import DataError
     from ..io.files import write_json
     from ..io.folder import matrix_path
@@ -155,7 +154,7 @@ def _run_compare(args: argparse.Namespace) -> int:
     if kind == "hamiltonian" and other.resolve() == args.reference.resolve():
         raise DataError(f"{matrix_path(other, 'prediction')}: file not found; name the folder with the prediction: compare DIR OTHER")
     problem = load_problem(args, other, kind, "prediction" if kind == "prediction" else "other", args.reference)
-    if not same_structure(reference.structure, problem.structure):
+    if not reference.structure.same_as(problem.structure):
         raise DataError(
             f"{other}: holds another structure than {args.reference} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
             "only two Hamiltonians of the same atoms in the same order can be compared"

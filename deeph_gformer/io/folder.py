@@ -10,8 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
-
 from .. import fields
 from ..errors import DataError
 from . import dock, legacy
@@ -106,9 +104,7 @@ def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
         there = read_folder(folder)
     except DataError:
         return True
-    if there.orbital_types != structure.orbital_types or not np.array_equal(there.numbers, structure.numbers):
-        return True
-    return max(np.abs(there.positions - structure.positions).max(), np.abs(there.lattice - structure.lattice).max()) > 1e-3
+    return not there.same_as(structure)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

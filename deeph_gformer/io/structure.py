@@ -59,6 +59,15 @@ class Structure:
         """(N,), number of spinless orbitals of each atom."""
         return np.array([sum(2 * l + 1 for l in shells) for shells in self.orbital_types], dtype=np.int64)
 
+    def same_as(self, other: Structure, tolerance: float = 1e-3) -> bool:
+        """Whether both have the same atoms in the same order, the same orbitals, and lattice and positions within ``tolerance`` (Å)."""
+        return (
+            self.orbital_types == other.orbital_types
+            and np.array_equal(self.numbers, other.numbers)
+            and bool(np.abs(self.lattice - other.lattice).max() <= tolerance)
+            and bool(np.abs(self.positions - other.positions).max() <= tolerance)
+        )
+
     @property
     def formula(self) -> str:
         """Elements and counts, in the order of their atomic numbers, e.g. ``C18``."""
