@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from ..data.graph import Graph, build_graph
 from ..errors import DataError
 from ..io.folder import Format, find_structures, folder_format, holds_another, matrix_path, read_matrix, split_structures, write_matrix
 from ..io.structure import Structure
-from ..overlap import OverlapProvider, load_table
+from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
 from ..overlap import load as load_overlap
 from ..overlap.predict import read_any
 from ..pipeline import HamiltonianModel
@@ -43,19 +44,28 @@ def open_overlap(overlap: str | os.PathLike[str] | OverlapProvider | None) -> Ov
     return overlap if overlap is None or isinstance(overlap, OverlapProvider) else load_overlap(overlap)
 
 
+@functools.lru_cache(maxsize=4)
+def _read_table(path: pathlib.Path, changed: int) -> TwoCentre:
+    """A table, read once for all structures as long as its file does not change (``changed``: time stamp in ns)."""
+    return load_table(path)
+
+
+def _training_table(model: HamiltonianModel) -> TwoCentre | None:
+    """The overlap table of the training set, None where the bundle has none."""
+    path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
+    return _read_table(path, path.stat().st_mtime_ns) if path is not None and path.is_file() else None
+
+
 def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
     """The table in the model's bundle, None where there is none or S is not two-centre there."""
-    path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
-    if path is None or not path.is_file():
-        return None
-    provider = load_overlap(path)
-    return provider if getattr(provider, "table", None) is None or provider.table.report.get("two_centre", True) else None  # type: ignore[attr-defined]
+    table = _training_table(model)
+    return TableOverlap(table) if table is not None and table.report.get("two_centre", True) else None
 
 
 def too_close(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64]) -> str:
     """A sentence on two atoms that are closer than any pair of their elements in the training set; empty where there are none."""
-    path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
-    return load_table(path).too_close(structure, keys) if path is not None and path.is_file() else ""
+    table = _training_table(model)
+    return "" if table is None else table.too_close(structure, keys)
 
 
 def require_seen(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]) -> None:
