@@ -168,6 +168,7 @@ def _solve(
     precision: Precision,
     where: str,
 ) -> tuple[Solution, str]:
+    """:func:`solve_sparse` without the message for an S that is not positive definite."""
     n = h.shape[0]
     if check not in get_args(Check):
         raise ConfigError(f"check '{check}' is unknown; there are {', '.join(get_args(Check))}")

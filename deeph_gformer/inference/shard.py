@@ -55,6 +55,7 @@ def start_ranks() -> Ranks:
         first = Ranks(rank, size).objects(os.getpid())[0]
 
         def stop(number: int, frame: object) -> None:
+            """Say so once, by the first process or, where that is the dead one, by the second; leave through the ``finally`` blocks."""
             if rank == 0 or (rank == 1 and not os.path.exists(f"/proc/{first}")):
                 print(
                     "deeph-gformer: stopped, another process ended or the run was cancelled (memory?); finished structures are whole, go on "

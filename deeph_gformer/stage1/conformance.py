@@ -184,6 +184,7 @@ def check_provider(
     findings: list[Finding] = []
 
     def attempt(name: str, check: Callable[[], Finding | list[Finding]]) -> None:
+        """Note what a check finds; whatever it raises that is no message for the user is a finding of its own."""
         try:
             found = check()
             findings.extend(found if isinstance(found, list) else [found])
