@@ -52,12 +52,13 @@ def golden(name: str) -> pathlib.Path:
 
 
 def random_structure(
-    seed: int = 0, atoms: int = 4, spinful: bool = False, name: str = "made"
+    seed: int = 0, atoms: int = 4, spinful: bool = False, name: str = "made", grouped: bool = False
 ) -> tuple[Structure, BlockMatrix, BlockMatrix]:
-    """A made-up MoS2-like crystal with Hermitian H and symmetric positive S; H decays with distance."""
+    """A made-up MoS2-like crystal with Hermitian H and symmetric positive S; H decays with distance; grouped: by element, as DeepH-dock wants it."""
     rng = np.random.default_rng(seed)
     lattice = np.array([[4.1, 0.3, 0.0], [-0.2, 4.4, 0.1], [0.1, -0.3, 5.0]])
     numbers = np.array([16, 42] * atoms)[:atoms]
+    numbers = np.sort(numbers) if grouped else numbers
     places = np.array([[x, y, z] for x in (0.0, 0.5) for y in (0.0, 0.5) for z in (0.0, 0.5)])[:atoms]
     positions = (places + rng.normal(0, 0.04, (atoms, 3))) @ lattice
     structure = Structure(
@@ -93,8 +94,9 @@ def make_folder(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
         hamiltonian: bool = True,
         overlap: bool = True,
         root: pathlib.Path | None = None,
+        grouped: bool = False,
     ) -> pathlib.Path:
-        structure, h, s = random_structure(seed, atoms, spinful, name)
+        structure, h, s = random_structure(seed, atoms, spinful, name, grouped)
         folder = (root or tmp_path / "data") / name
         legacy.write_structure(folder, structure)
         if hamiltonian:

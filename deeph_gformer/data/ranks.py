@@ -57,6 +57,12 @@ class Ranks:
         """First atom of this process, and the one after its last."""
         return self.bounds[self.rank], self.bounds[self.rank + 1]
 
+    def rows(self, keys: NDArray[np.int64], rank: int | None = None) -> tuple[int, int]:
+        """First edge of a rank (default: this one), and the one after its last. Args: keys: (E, 5), in canonical order, so sorted by i."""
+        rank = self.rank if rank is None else rank
+        first, last = np.searchsorted(keys[:, 3], self.bounds[rank : rank + 2])
+        return int(first), int(last)
+
     def gather_rows(self, value: Tensor) -> Tensor:
         """Fill the rows of other ranks' atoms; in place.
 
@@ -91,6 +97,22 @@ class Ranks:
         out: list[Any] = [None] * self.size
         self._call(torch.distributed.all_gather_object, out, value)
         return out
+
+    def exchange(self, parts: list[Tensor]) -> list[Tensor]:
+        """Every rank sends one tensor to each other one.
+
+        Args:
+            parts: (n_r, ...) for rank r, in host memory; rank r sends as many rows back.
+
+        Returns:
+            What each rank sent, shapes as in ``parts``.
+        """
+        sizes = [len(part) for part in parts]
+        sent = torch.cat(parts)
+        real = torch.view_as_real(sent) if sent.is_complex() else sent
+        got = torch.empty_like(real)
+        self._call(torch.distributed.all_to_all_single, got, real, sizes, sizes)
+        return list((torch.view_as_complex(got) if sent.is_complex() else got).split(sizes))
 
     def to_first(self, value: Tensor, rows: int) -> Tensor | None:
         """Join the rows of all ranks (edges, in their order) on rank 0.

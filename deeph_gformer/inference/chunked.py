@@ -6,7 +6,7 @@ The numbers are those of :meth:`HamiltonianModel.predict` to rounding; ``docs/sc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.edges import EdgeChoice
 from ..data.graph import Graph, rotate_graph
+from ..data.ranks import Ranks
 from ..data.stream import FinalChunk, IrrepStream, Work
 from ..errors import ModelError
 from ..gformer.chunked import ChunkedGFormer
@@ -24,6 +25,7 @@ from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, rotate_flat
 from ..stage1.provider import Stage1Output
 from ..stage1.stream import open_stream
+from .shard import agreed
 from .steps import Steps
 
 __all__ = ["predict_chunked", "own_edges"]
@@ -115,8 +117,8 @@ def _framed(
         yield rows, None if first is None else first[rows], None if total is None else total[rows]
 
 
-def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, frames: int) -> tuple[Tensor, Tensor] | None:
-    """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K), as they leave the network; on rank 0 only."""
+def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, frames: int) -> tuple[Tensor, Tensor]:
+    """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this rank's edges, as they leave the network."""
     mine = own_edges(graph, work)
     made: list[Tensor] = []
     for rows, own, second in _framed(model, graph, mine, work, steps, frames):
@@ -133,28 +135,42 @@ def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, f
         for whole, part in zip(made, products):
             whole[place] = part.cpu()
     steps.enter("blocks")
-    joined = [work.ranks.to_first(p, graph.edges) for p in made]
-    if joined[0] is None:
-        return None
-    return joined[0], joined[-1]  # type: ignore[return-value]
+    return made[0], made[-1]
 
 
-def hermitian_in_place(vector: Tensor, partner: Tensor, index: Tensor, chunk: int = BLOCK_CHUNK) -> None:
+def hermitian_in_place(
+    vector: Tensor, partner: Tensor, index: Tensor, ranks: Ranks | None = None, bounds: Sequence[int] = (), chunk: int = BLOCK_CHUNK
+) -> None:
     """:func:`deeph_gformer.data.dataset.hermitian_product`, in place and by pairs of edges.
 
     Args:
-        vector: (E, K) or (E, 4, K), contiguous. partner: (E,), edge (-R, j, i) of each edge. index: see :func:`deeph_gformer.data.dataset.transpose_index`.
+        vector: (E, K) or (E, 4, K), contiguous, this rank's edges. partner: (E,), edge (-R, j, i) of each edge, counted over all ranks.
+        index: see :func:`deeph_gformer.data.dataset.transpose_index`. ranks, bounds: processes, and size + 1 edge numbers that part them.
     """
     flat = vector.view(len(vector), -1)
     clamped, known = index.clamp(min=0), bool((index >= 0).all())
-    rows = torch.nonzero(torch.arange(len(partner)) <= partner).reshape(-1)
-    for part in rows.split(chunk):
+
+    def average(target: Tensor, x: Tensor, y: Tensor) -> None:
+        turned = y[:, clamped]
+        mean = (x + (turned.conj() if turned.is_complex() else turned)) / 2
+        flat[target] = mean if known else torch.where(index >= 0, mean, x)
+
+    first = 0
+    if ranks is not None and ranks.size > 1:
+        first = bounds[ranks.rank]
+        owner = torch.bucketize(partner, torch.tensor(bounds), right=True) - 1
+        theirs = [torch.nonzero(owner == rank).reshape(-1) if rank != ranks.rank else partner[:0] for rank in range(ranks.size)]
+        # each sends in the order of the partners, which is the order in which they are wanted there
+        got = ranks.exchange([flat[rows[torch.argsort(partner[rows])]] for rows in theirs])
+        for rows, values in zip(theirs, got):
+            for part, value in zip(rows.split(chunk), values.split(chunk)):
+                average(part, flat[part], value)
+        partner = torch.where(owner == ranks.rank, partner - first, -1)
+    for part in torch.nonzero(torch.arange(len(partner)) <= partner).reshape(-1).split(chunk):
         other = partner[part]
         a, b = flat[part], flat[other]
-        for target, x, y in ((part, a, b), (other, b, a)):
-            turned = y[:, clamped]
-            mean = (x + (turned.conj() if turned.is_complex() else turned)) / 2
-            flat[target] = mean if known else torch.where(index >= 0, mean, x)
+        average(part, a, b)
+        average(other, b, a)
 
 
 def _check_finite(product: Tensor, name: str) -> None:
@@ -194,7 +210,7 @@ def predict_chunked(
     steps: Steps | None = None,
     hermitian: bool = True,
     frames: int = 1,
-) -> Prediction | None:
+) -> Prediction:
     """Predict the Hamiltonian of one structure, edges in chunks.
 
     Args:
@@ -203,31 +219,33 @@ def predict_chunked(
         hermitian, frames: see :meth:`HamiltonianModel.predict`.
 
     Returns:
-        The prediction on rank 0, None on the others.
+        The prediction; with several ranks ``hamiltonian`` and ``stage1`` hold the blocks of this rank's atoms.
 
     Raises:
         ModelError: the prediction is not finite, or blocks are missing. ConfigError: the chunk is smaller than the edges of one atom.
     """
     steps = steps or Steps()
     steps.enter("stage 1")
+    keys, bounds = choice.keys, [0, len(choice.keys)]
     if work.ranks.size > 1:
-        degree = np.bincount(choice.keys[:, 3], minlength=graph.nodes)
-        work = dataclasses.replace(work, ranks=work.ranks.over(degree))
-    products = _products(model, graph.to(model.device, model.dtype), work, steps, frames)
-    if products is None:
-        return None
-    first, both = products
+        ranks = work.ranks.over(np.bincount(keys[:, 3], minlength=graph.nodes))
+        work = dataclasses.replace(work, ranks=ranks)
+        bounds = [0, *(ranks.rows(keys, rank)[1] for rank in range(ranks.size))]
+    own = keys[bounds[work.ranks.rank] : bounds[work.ranks.rank + 1]]
+    first, both = _products(model, graph.to(model.device, model.dtype), work, steps, frames)
     if hermitian:
-        partner = torch.from_numpy(match_keys(reverse_keys(choice.keys), choice.keys))
+        partner = torch.from_numpy(match_keys(reverse_keys(own), keys))
         index = model._transpose.cpu()
         for product in (first,) if first is both else (first, both):
-            hermitian_in_place(product, partner, index)
-    _check_finite(both, structure.name)
-    parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK))
-    size = 0.0 if first is both else sum(float((b - f).abs().double().sum()) for b, f in parts) / both.numel()
-    types = graph.node_type.numpy()
-    alone = first is both
-    refined = _matrix(model, both, types, choice.keys)
-    del products, both
-    stage1 = refined if alone else _matrix(model, first, types, choice.keys)
+            hermitian_in_place(product, partner, index, work.ranks, bounds)
+    types, alone = graph.node_type.numpy(), first is both
+    with agreed(work.ranks):
+        _check_finite(both, structure.name)
+        parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK))
+        total = 0.0 if alone else sum(float((b - f).abs().double().sum()) for b, f in parts)
+        width = both[:1].numel()
+        refined = _matrix(model, both, types, own)
+        del both
+        stage1 = refined if alone else _matrix(model, first, types, own)
+    size = sum(work.ranks.objects(total)) / (len(keys) * width)
     return Prediction(structure, graph, refined, stage1, choice, size)

@@ -104,10 +104,10 @@ class _Need:
             widest = width
         features = stage1 + groups * width * item + 3 * item
         end = stage1 + width * item + 2 * vector
-        edges = graph.edges if ranks.rank == 0 and ranks.size > 1 else -(-graph.edges // ranks.size)
+        edges = -(-graph.edges // ranks.size)
         self.edges = graph.edges / ranks.size * max(features, end)
         self.blocks = 2 * vector * edges  # the matrices that are returned
-        self.all = max(self.edges, 1.5 * self.blocks)
+        self.all = max(self.edges, (1.5 if ranks.size == 1 else 2.0) * self.blocks)  # partner edges of other processes, sent and received
         messages = getattr(gformer.head, "messages", None) if gformer is not None else None
         sent = 0 if messages is None else sum((2 * l + 1) * channels for (l, _), channels in messages.channels.items())
         self.node = graph.nodes * (10 * widest + 12 * width + 3 * sent) * item

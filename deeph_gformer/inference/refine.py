@@ -10,21 +10,21 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .. import __version__
+import torch
+
 from .. import fields as names
-from ..bands.fermi import electrons_by_composition
 from ..data.edges import EdgeMode
 from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
 from ..evaluation.guard import Guard
 from ..evaluation.metrics import StructureErrors, structure_errors, summarise
-from ..io import dock, legacy
-from ..io.files import read_json, write_json
-from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers, write_matrix
+from ..io import BlockMatrix
+from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction, identify
 from .chunked import predict_chunked
 from .memory import check_spill, free_memory, plan_work
+from .output import make_overlap, output_folder, write_prediction
 from .shard import agree, agreed, local_processes, same_input, same_structure, start_ranks
 from .source import find_sources, open_overlap, read_source, source_name, too_close
 from .steps import Progress, Steps, reset_peak
@@ -57,50 +57,6 @@ class RefineOptions:
         return own or "legacy" if self.form == "same" else self.form  # type: ignore[return-value]
 
 
-def output_folder(folder: pathlib.Path, output: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Where the prediction of ``folder`` (or a structure file) goes: ``<output>/<structure name>``, or the folder itself.
-
-    Raises:
-        ConfigError: a file without ``output``.
-    """
-    if output is None and folder.is_file():
-        raise ConfigError(f"{folder}: is a file; say where predictions go with --output DIR")
-    return folder if output is None else pathlib.Path(output) / source_name(folder)
-
-
-def write_prediction(
-    target: pathlib.Path, prediction: Prediction, model: HamiltonianModel, form: Format, complete: bool, guarded: bool = False
-) -> None:
-    """Write one prediction; the Hamiltonian first, then ``info.json``, which is updated and not replaced.
-
-    Args:
-        target: the output folder. form: format to write. complete: also write the structure's own files (for an output folder of its own).
-        guarded: stage 1 was kept; recorded in ``info.json``.
-    """
-    structure, spinful = prediction.structure, model.targets.basis.spinful
-    if complete and folder_format(target) is None:
-        writer = legacy if form == "legacy" else dock
-        writer.write_structure(target, structure)
-    write_matrix(target, "prediction", prediction.hamiltonian, structure, form, spinful)
-    path = target / names.INFO_FILE
-    info = read_json(path) if path.is_file() else {}
-    info.update({"isspinful": spinful} if form == "legacy" else {"spinful": spinful})
-    bundle = model.bundle
-    electrons = electrons_by_composition(structure, bundle.training.get("electrons", ())) if bundle else None
-    if electrons is not None:
-        info.setdefault("occupation", electrons)
-    info["deeph_gformer"] = {
-        "version": __version__,
-        "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,
-        "e3nn_generation": model.stage1.generation if model.stage1 else None,
-        "gformer": bundle.path.resolve().name if bundle and bundle.path else None,
-        "gauge": bundle.gauge if bundle else "raw",
-        "edges": prediction.edges.source,
-        **({"guarded": True} if guarded else {}),
-    }
-    write_json(path, info)
-
-
 def _passes(model: HamiltonianModel) -> int:
     """How often every edge is met, for the progress bar."""
     stage1 = 0 if model.stage1 is None else 3 * len(model.stage1.edge_irreps) if model.stage1.stream_bytes(True) else 1
@@ -110,20 +66,18 @@ def _passes(model: HamiltonianModel) -> int:
 
 def _predict(
     model: HamiltonianModel, folder: pathlib.Path, target: pathlib.Path, options: RefineOptions, ranks: Ranks, steps: Steps
-) -> Prediction | None:
-    """Read, plan and run; None on all ranks but the first."""
-    error: GFormerError | None = None
-    found = None
-    try:
-        form = options.format(folder)
-        found = read_source(folder, model, options.edges, options.overlap, target, form, steps, ranks.rank == 0, options.overwrite)
-    except GFormerError as raised:
-        error = raised
-    agree(ranks, error)
-    structure, graph, choice = found  # type: ignore[misc]
+) -> Prediction:
+    """Read, plan and run."""
     bar, work = None, None
-    try:
+    with agreed(ranks):
+        structure, graph, choice, overlap = read_source(
+            folder, model, options.edges, options.overlap, target if ranks.rank == 0 else None, steps
+        )
+    with agreed(ranks):
         same_structure(ranks, structure, graph)
+    if overlap is not None:
+        make_overlap(overlap, structure, choice.keys, target, options.format(folder), steps, ranks, options.overwrite)
+    with agreed(ranks):
         bar = Progress(
             structure.name, graph.edges // ranks.size * _passes(model), options.progress and ranks.rank == 0 and graph.edges >= LARGE
         )
@@ -137,9 +91,6 @@ def _predict(
         if limit is None and local_processes() > 1:
             limit = int(0.9 * free_memory(model.device) / local_processes())
         work = plan_work(model, graph, limit=limit, spill=options.spill, ranks=ranks, tick=tick)
-    except GFormerError as raised:
-        error = raised
-    agree(ranks, error)
     try:
         return predict_chunked(model, structure, graph, choice, work, steps, options.hermitian, options.frames)  # type: ignore[arg-type]
     finally:
@@ -171,15 +122,17 @@ def refine_folder(
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     with watch.watching() if watch is not None else contextlib.nullcontext():
         prediction = _predict(model, folder, target, options, ranks, steps)
-    if prediction is None:
-        return None
     verdict = watch.judge(prediction.correction) if watch is not None else None
-    guarded = bool(options.guard and verdict is not None and verdict.out_of_range)
+    guarded = ranks.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
     if guarded:
         prediction = prediction._replace(hamiltonian=prediction.stage1)
     steps.enter("file")
-    write_prediction(target, prediction, model, form, output is not None, guarded)
+    write_prediction(target, prediction, model, form, output is not None, guarded, ranks)
     steps.enter("")
+    has_truth = ranks.objects(folder.is_dir() and matrix_path(folder, "hamiltonian").is_file())[0]
+    whole = _joined(prediction, ranks) if has_truth else None
+    if ranks.rank:
+        return None
     record: dict[str, Any] = {
         "name": source_name(folder),
         "folder": str(folder),
@@ -197,15 +150,13 @@ def refine_folder(
     close = too_close(model, prediction.structure, prediction.edges.keys)
     record["warnings"] = [close] if close else []
     errors, truth = None, None
-    if folder.is_dir() and matrix_path(folder, "hamiltonian").is_file():
+    if has_truth:
         try:
             truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
         except DataError as error:
             record["warnings"].append(f"no errors against DFT: {error}")
-    if truth is not None:
-        errors = structure_errors(
-            record["name"], truth, prediction.stage1, prediction.hamiltonian, model.targets, prediction.graph.node_type.numpy()
-        )
+    if truth is not None and whole is not None:
+        errors = structure_errors(record["name"], truth, *whole, model.targets, prediction.graph.node_type.numpy())
         record.update(
             stage1_mae_meV=errors.stage1_meV,
             refined_mae_meV=errors.refined_meV,
@@ -214,6 +165,20 @@ def refine_folder(
         )
     record.update(steps.table(), seconds=time.perf_counter() - start)
     return record, errors
+
+
+def _joined(prediction: Prediction, ranks: Ranks) -> tuple[BlockMatrix, BlockMatrix] | None:
+    """Stage 1's and the refined Hamiltonian of all edges; None on all ranks but the first."""
+    if ranks.size == 1:
+        return prediction.stage1, prediction.hamiltonian
+    keys, counts = prediction.edges.keys, prediction.structure.orbital_counts
+    shapes = counts[keys[:, 3:]] * (2 if prediction.structure.spinful else 1)
+    parts = [
+        ranks.to_first(torch.from_numpy(m.values), int(shapes.prod(axis=1).sum())) for m in (prediction.stage1, prediction.hamiltonian)
+    ]
+    if parts[0] is None or parts[1] is None:
+        return None
+    return BlockMatrix(keys, shapes, parts[0].numpy()), BlockMatrix(keys, shapes, parts[1].numpy())
 
 
 def refine(
@@ -303,7 +268,7 @@ def _fits(model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOpti
     limit = options.memory if options.memory is not None else int(0.9 * free_memory(model.device) / local_processes())
     try:
         steps = Steps()
-        _, graph, _ = read_source(largest, model, options.edges, options.overlap, largest.parent, "legacy", steps, write=False)
+        graph = read_source(largest, model, options.edges, options.overlap, None, steps)[1]
         plan_work(model, graph, limit=limit, spill=options.spill)
     except ConfigError:
         fits = False

@@ -16,7 +16,7 @@ from .. import fields as names
 from ..data.edges import EdgeChoice, EdgeMode
 from ..data.graph import Graph, build_graph
 from ..errors import DataError
-from ..io.folder import Format, find_structures, folder_format, holds_another, matrix_path, read_matrix, split_structures, write_matrix
+from ..io.folder import find_structures, holds_another, matrix_path, split_structures
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
 from ..overlap import load as load_overlap
@@ -148,22 +148,21 @@ def read_source(
     model: HamiltonianModel,
     edges: EdgeMode,
     overlap: OverlapProvider | None,
-    target: pathlib.Path,
-    form: Format,
+    target: pathlib.Path | None,
     steps: Steps,
-    write: bool = True,
-    overwrite: bool = False,
-) -> tuple[Structure, Graph, EdgeChoice]:
-    """One structure as the model wants it; without overlaps of its own they are made, and written into ``target``.
+) -> tuple[Structure, Graph, EdgeChoice, OverlapProvider | None]:
+    """One structure as the model wants it.
 
     Args:
         source: from :func:`find_sources`. edges: see :func:`select_edges`.
         overlap: for bare structures; None: the bundle's table, for those with neither S nor H.
-        target, form: where the prediction goes. steps: clock. write: False where another process writes. overwrite: replace other overlaps.
+        target: where the prediction goes, None where another process writes. steps: clock.
+
+    Returns:
+        The structure, its graph and edges, and what makes its overlaps, where it has none of its own (see :func:`make_overlap`).
 
     Raises:
-        DataError: ``target`` holds another structure or other overlaps; DataError, ModelError: see :meth:`HamiltonianModel.read`,
-            :func:`require_seen` and :meth:`OverlapProvider.overlap`.
+        DataError: ``target`` holds another structure; DataError, ModelError: see :meth:`HamiltonianModel.read` and :func:`require_seen`.
     """
     steps.enter("edges")
     if overlap is None and (source.is_file() or not any(matrix_path(source, kind).is_file() for kind in ("overlap", "hamiltonian"))):  # type: ignore[arg-type]
@@ -171,29 +170,18 @@ def read_source(
     bare = overlap is not None and (source.is_file() or (edges in ("auto", "overlaps") and not matrix_path(source, "overlap").is_file()))
     if not bare or overlap is None:
         structure, graph, choice = model.read(source, edges)
-        if write:
-            _check_target(target, structure)
-        return structure, graph, choice
+        _check_target(target, structure)
+        return structure, graph, choice, None
     structure, pbc = _bare_structure(source, model, overlap)
     keys = overlap.edges(structure, pbc)
     require_seen(model, structure, keys, pbc)
     graph = build_graph(structure, keys, model.targets.basis, torch.float64)
-    if write:
-        _check_target(target, structure)
-        steps.enter("overlap")
-        matrix = overlap.overlap(structure, keys)
-        path = matrix_path(target, "overlap", form)
-        if overwrite or folder_format(target) is None or not path.exists():
-            write_matrix(target, "overlap", matrix, structure, form)
-        else:
-            there = read_matrix(target, "overlap", structure)
-            if not np.array_equal(there.keys, matrix.keys) or np.abs(there.values - matrix.values).max() > 1e-6:
-                raise DataError(f"{path}: is there already, with other overlaps; choose --overwrite, or another --output")
-    return structure, graph, EdgeChoice(graph.edge_key.numpy(), "overlap table")
+    _check_target(target, structure)
+    return structure, graph, EdgeChoice(graph.edge_key.numpy(), "overlap table"), overlap
 
 
-def _check_target(target: pathlib.Path, structure: Structure) -> None:
-    if holds_another(target, structure):
+def _check_target(target: pathlib.Path | None, structure: Structure) -> None:
+    if target is not None and holds_another(target, structure):
         raise DataError(f"{target}: holds another structure than '{structure.name}'; choose another --output, or remove that folder")
 
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Contiguous", "contiguous_datasets"]
+__all__ = ["Contiguous", "contiguous_datasets", "header_places"]
 
 _DATASPACE, _LAYOUT, _CONTINUATION = 0x0001, 0x0008, 0x0010
 _PREFIX, _MESSAGE = 16, 8  # bytes of an object header and of a message header
@@ -65,7 +65,7 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
     if any(address >= len(data) for _, _, address in links):
         return None
     addresses = np.array([address for _, _, address in links], dtype=np.int64)
-    places = _places(data, int(addresses[0]))
+    places = header_places(data, int(addresses[0]))
     if places is None:
         return None
     dimensions, layout, length = places
@@ -87,7 +87,7 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
     return Contiguous(names, shapes, starts, dtype, data)
 
 
-def _places(data: NDArray[np.uint8], address: int) -> tuple[int, int, int] | None:
+def header_places(data: NDArray[np.uint8], address: int) -> tuple[int, int, int] | None:
     """In an object header: where a matrix's dimensions and its contiguous layout stand, and its length up to there."""
     head = data[address : address + _PREFIX].tobytes()
     if len(head) < _PREFIX or head[0] != 1:

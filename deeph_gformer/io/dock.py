@@ -13,10 +13,21 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, format_key, sort_keys
-from .files import atomic_hdf5, atomic_path, read_json, write_json
+from .files import atomic_path, claim_space, read_json, write_json
 from .structure import Structure
+from .symbol_table import write_values
 
-__all__ = ["read_structure", "write_structure", "read_keys", "read_blocks", "write_blocks", "shell_permutation", "LEGACY_TO_E3NN"]
+__all__ = [
+    "read_structure",
+    "write_structure",
+    "read_keys",
+    "read_blocks",
+    "reserve",
+    "write_blocks",
+    "reorder",
+    "shell_permutation",
+    "LEGACY_TO_E3NN",
+]
 
 #: e3nn[...] = legacy[LEGACY_TO_E3NN[l]]: OpenMX's order inside a shell to m = -l..l; DeepH-dock stores the latter.
 LEGACY_TO_E3NN: dict[int, tuple[int, ...]] = {0: (0,), 1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}
@@ -183,19 +194,42 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
     if not np.isfinite(matrix.values).all():
         e = int(np.searchsorted(matrix.offsets, np.flatnonzero(~np.isfinite(matrix.values))[0], side="right")) - 1
         raise DataError(f"{path}: block {format_key(matrix.keys[e])} contains NaN or infinite values")
-    return _reorder(matrix, structure, spinful, inverse=True)
+    return reorder(matrix, structure, spinful, inverse=True)
+
+
+def reserve(path: str | os.PathLike[str], keys: NDArray[np.int64], shapes: NDArray[np.int64], dtype: np.dtype) -> int:
+    """Write all of a file but the values. Arguments, return value and errors: see :func:`deeph_gformer.io.legacy.reserve`."""
+    bounds = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    claim_space(
+        path, _size(len(keys), int(bounds[-1]) * np.dtype(dtype).itemsize)
+    )  # HDF5 itself cannot close a file on a full disk cleanly
+    with h5py.File(path, "w") as handle:
+        handle[fields.DOCK_PAIRS], handle[fields.DOCK_SHAPES], handle[fields.DOCK_BOUNDARIES] = keys, shapes, bounds
+        early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple((int(bounds[-1]),))
+        entries = h5py.h5d.create(handle.id, fields.DOCK_ENTRIES.encode(), h5py.h5t.py_create(dtype, logical=True), space, dcpl=early)
+        return int(entries.get_offset() or 0)
 
 
 def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix, structure: Structure, spinful: bool = False) -> None:
-    """Write H or S (given in the legacy orbital order) as DeepH-dock stores it, in one step."""
-    matrix = _reorder(matrix, structure, spinful, inverse=False)
-    with atomic_hdf5(path, matrix.values.nbytes + 64 * len(matrix) + 4096) as handle:
-        handle[fields.DOCK_PAIRS], handle[fields.DOCK_SHAPES] = matrix.keys, matrix.shapes
-        handle[fields.DOCK_BOUNDARIES], handle[fields.DOCK_ENTRIES] = matrix.offsets, matrix.values
+    """Write H or S (given in the legacy orbital order) as DeepH-dock stores it, in one step.
+
+    Raises:
+        DataError: not enough space, or the file cannot be written.
+    """
+    matrix = reorder(matrix, structure, spinful)
+    with atomic_path(path, _size(len(matrix), matrix.values.nbytes)) as temporary:
+        write_values(temporary, reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype), matrix.values)
 
 
-def _reorder(matrix: BlockMatrix, structure: Structure, spinful: bool, inverse: bool) -> BlockMatrix:
-    """Permute the orbitals inside each shell, one pass per pair of atom kinds."""
+def _size(blocks: int, values: int) -> int:
+    return values + 64 * blocks + 8192
+
+
+def reorder(matrix: BlockMatrix, structure: Structure, spinful: bool, inverse: bool = False) -> BlockMatrix:
+    """Permute the orbitals inside each shell from the legacy order to m = -l..l (``inverse``: back), one pass per pair of atom kinds."""
     kinds = {shells: n for n, shells in enumerate(dict.fromkeys(structure.orbital_types))}
     orders = [shell_permutation(shells, spinful, inverse) for shells in kinds]
     kind = np.array([kinds[shells] for shells in structure.orbital_types], dtype=np.int64)

@@ -16,31 +16,18 @@ import h5py
 
 from ..errors import DataError
 
-__all__ = ["atomic_path", "atomic_hdf5", "write_text", "write_json", "read_json"]
+__all__ = ["atomic_path", "atomic_hdf5", "claim_space", "write_errors", "write_text", "write_json", "read_json"]
 
 
 @contextlib.contextmanager
-def atomic_path(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yield a temporary path beside ``target`` that is renamed to it when the block ends well, and removed when not.
-
-    Args:
-        target: the file to create or replace; its folder is created.
+def write_errors(target: str | os.PathLike[str]) -> Iterator[None]:
+    """What the operating system says while ``target`` is written, as one sentence.
 
     Raises:
-        DataError: the folder cannot be written, or the disk is full (the old file, if any, is untouched).
+        DataError: in place of an OSError.
     """
-    target = pathlib.Path(target)
-    temporary: pathlib.Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-        os.close(descriptor)
-        temporary = pathlib.Path(name)
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
+        yield
     except OSError as error:
         reason = error.strerror or str(error).splitlines()[0]
         hint = (
@@ -49,18 +36,59 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             else "choose another folder"
         )
         raise DataError(f"{target}: could not be written ({reason}), no part of this file was left behind; {hint}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
-#: Up to this size an HDF5 file is built in memory: HDF5 cannot close a file on a full disk cleanly (it may even crash the process).
-IN_MEMORY_BYTES = 2**30
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str], expected_bytes: int = 0) -> Iterator[pathlib.Path]:
+    """Yield a temporary path beside ``target`` that is renamed to it when the block ends well, and removed when not.
+
+    Args:
+        target: the file to create or replace; its folder is created. expected_bytes: about how large it gets; checked against the free space.
+
+    Raises:
+        DataError: the folder cannot be written, or the disk is full (the old file, if any, is untouched).
+    """
+    target = pathlib.Path(target)
+    existing = next(p for p in (target.parent, *target.absolute().parents) if p.is_dir())
+    free = shutil.disk_usage(existing).free if expected_bytes else 0
+    if expected_bytes > free:
+        raise DataError(
+            f"{target}: needs about {expected_bytes / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free; free some space or choose another folder"
+        )
+    temporary: pathlib.Path | None = None
+    with write_errors(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+            os.close(descriptor)
+            temporary = pathlib.Path(name)
+            yield temporary
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
+
+def claim_space(path: str | os.PathLike[str], size: int) -> None:
+    """Make an existing file so large, on the disk, too: a full disk is noticed before anything is written.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with open(path, "r+b") as handle:
+        if hasattr(os, "posix_fallocate") and size:
+            os.posix_fallocate(handle.fileno(), 0, size)
+        handle.truncate(size)
 
 
 @contextlib.contextmanager
 def atomic_hdf5(target: str | os.PathLike[str], expected_bytes: int) -> Iterator[h5py.File]:
-    """Yield an HDF5 file to fill; it appears under ``target`` in one step when the block ends well.
+    """Yield a small HDF5 file to fill; it appears under ``target`` in one step when the block ends well.
+
+    It is built in memory: HDF5 cannot close a file on a full disk cleanly (it may even crash the process).
 
     Args:
         target: the file to create or replace. expected_bytes: about how large it gets; checked against the free space.
@@ -69,17 +97,7 @@ def atomic_hdf5(target: str | os.PathLike[str], expected_bytes: int) -> Iterator
         DataError: not enough space, or the file cannot be written.
     """
     target = pathlib.Path(target)
-    existing = next(p for p in (target.parent, *target.absolute().parents) if p.is_dir())
-    free = shutil.disk_usage(existing).free
-    if expected_bytes > free:
-        raise DataError(
-            f"{target}: needs about {expected_bytes / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free; free some space or choose another folder"
-        )
-    with atomic_path(target) as path:
-        if expected_bytes > IN_MEMORY_BYTES:
-            with h5py.File(path, "w") as handle:
-                yield handle
-            return
+    with atomic_path(target, expected_bytes) as path:
         # memory grows by block_size: at once, as growing copies all of it
         with h5py.File(target.name, "w", driver="core", backing_store=False, block_size=max(2**16, expected_bytes)) as handle:
             yield handle

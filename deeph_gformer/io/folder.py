@@ -10,11 +10,15 @@ import tempfile
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .. import fields
 from ..errors import DataError
 from . import dock, legacy
 from .blocks import BlockMatrix
 from .structure import Structure
+from .symbol_table import write_values
 
 __all__ = [
     "Format",
@@ -24,6 +28,8 @@ __all__ = [
     "read_matrix",
     "matrix_path",
     "write_matrix",
+    "reserve_matrix",
+    "write_part",
     "find_structures",
     "require_folder",
     "split_structures",
@@ -182,6 +188,34 @@ def write_matrix(
     else:
         dock.write_blocks(path, matrix, structure, spinful and kind != "overlap")
     return path
+
+
+def reserve_matrix(
+    path: pathlib.Path, form: Format, keys: NDArray[np.int64], structure: Structure, dtype: np.dtype, doubled: bool
+) -> tuple[int, NDArray[np.int64]]:
+    """Write all of a matrix file but the values, which several processes may then write with :func:`write_part`.
+
+    Args:
+        path: an existing (temporary) file. form: of the file. keys: (E, 5), canonical order. doubled: whether blocks are spin-doubled.
+
+    Returns:
+        First byte of the values, and (E + 1,) number of values before each block.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    shapes = structure.orbital_counts[keys[:, 3:]] * (2 if doubled else 1)
+    start = (legacy if form == "legacy" else dock).reserve(path, keys, shapes, dtype)
+    return start, np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+
+
+def write_part(path: pathlib.Path, form: Format, start: int, part: BlockMatrix, structure: Structure, doubled: bool) -> None:
+    """Write the values of consecutive blocks; ``start``: first byte of the first one. Other arguments: see :func:`reserve_matrix`.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    write_values(path, start, (part if form == "legacy" else dock.reorder(part, structure, doubled)).values)
 
 
 def find_structures(

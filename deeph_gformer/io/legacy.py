@@ -16,10 +16,11 @@ from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, format_key, sort_keys
 from .contiguous import contiguous_datasets
-from .files import atomic_hdf5, atomic_path, read_json, write_json, write_text
+from .files import atomic_path, read_json, write_json, write_text
 from .structure import Structure
+from .symbol_table import matrices_size, write_matrices, write_values
 
-__all__ = ["read_structure", "write_structure", "read_blocks", "write_blocks", "read_keys"]
+__all__ = ["read_structure", "write_structure", "read_blocks", "write_blocks", "read_keys", "reserve"]
 
 _KEY = re.compile(r"\[\s*-?\d+\s*(?:,\s*-?\d+\s*){4}\]")
 
@@ -238,19 +239,31 @@ def _read_each(
     return values
 
 
+def reserve(path: str | os.PathLike[str], keys: NDArray[np.int64], shapes: NDArray[np.int64], dtype: np.dtype) -> int:
+    """Write all of a file but the values.
+
+    Args:
+        path: an existing file, which is replaced. keys: (E, 5), 0-based. shapes: (E, 2). dtype: of all blocks.
+
+    Returns:
+        First byte of the values; they stand in the order of ``keys``, without gaps.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    names = [b"[%d, %d, %d, %d, %d]" % (x, y, z, i + 1, j + 1) for x, y, z, i, j in keys.tolist()]
+    return write_matrices(path, names, shapes, dtype)
+
+
 def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
     """Write H or S as one dataset per block, in one step (temporary file, then renamed).
 
     Args:
         path: the file to create or replace.
         matrix: the blocks; stored in their own floating type.
+
+    Raises:
+        DataError: not enough space, or the file cannot be written.
     """
-    with atomic_hdf5(path, matrix.values.nbytes + 700 * len(matrix)) as handle:
-        kind, parent, create = h5py.h5t.py_create(matrix.values.dtype, logical=True), handle.id, h5py.h5d.create
-        spaces = {shape: h5py.h5s.create_simple(shape) for shape in map(tuple, np.unique(matrix.shapes, axis=0).tolist())}
-        values, offsets, shapes = np.ascontiguousarray(matrix.values), matrix.offsets.tolist(), map(tuple, matrix.shapes.tolist())
-        for (x, y, z, i, j), shape, start, stop in zip(matrix.keys.tolist(), shapes, offsets, offsets[1:]):
-            space = spaces[shape]
-            dataset = create(parent, b"[%d, %d, %d, %d, %d]" % (x, y, z, i + 1, j + 1), kind, space)
-            # both spaces and the type named: nothing is looked up; the memory has as many numbers as the space, its shape does not matter
-            dataset.write(space, space, values[start:stop], kind)
+    with atomic_path(path, matrices_size(len(matrix), matrix.values.nbytes)) as temporary:
+        write_values(temporary, reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype), matrix.values)

@@ -158,7 +158,9 @@ class TwoCentre:
         )
         partner = match_keys(reverse_keys(keys), keys)
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
-        forward = (first < second) | ((first == second) & ((partner < 0) | (np.arange(len(keys)) <= partner)))
+        # of two partners one is computed, and which one does not depend on what other keys there are; ahead: the sign of the first R that is not zero
+        ahead = np.sign(keys[:, :3]) @ (9, 3, 1)
+        forward = (first < second) | ((first == second) & ((keys[:, 3] < keys[:, 4]) | ((keys[:, 3] == keys[:, 4]) & (ahead <= 0))))
         for z in np.unique(structure.numbers).tolist():
             self._fill(matrix, np.flatnonzero(itself & (first == z)), np.asarray(self.onsite[z], float)[None])
         for (a, b), table in self.pairs.items():

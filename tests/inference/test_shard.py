@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pathlib
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +20,12 @@ import deeph_gformer
 from deeph_gformer.data.ranks import Ranks, split_atoms
 from deeph_gformer.errors import ConfigError, GFormerError, MissingDependencyError
 from deeph_gformer.inference.shard import agreed, same_input, start_ranks
-from deeph_gformer.io import read_matrix
+from deeph_gformer.io import BlockMatrix, read_matrix
+from deeph_gformer.io.folder import matrix_path, write_matrix
+from deeph_gformer.overlap import TableOverlap, two_centre
 
-from ..conftest import ROOT, write_tiny_stage1
+from ..conftest import ROOT, random_structure, write_tiny_stage1
+from ..overlap.test_basis import gaussian_basis
 from ..test_pipeline import make_bundle
 
 Folder = Callable[..., pathlib.Path]
@@ -60,14 +65,64 @@ def in_ranks(size: int, work: Callable[[int], Any]) -> list[Any]:
 def test_ranks_change_nothing(make_folder: Folder, tmp_path: pathlib.Path, size: int, arch: str) -> None:
     stage1 = write_tiny_stage1(tmp_path / "s", spinful=size == 4)
     model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", arch, trained=True), stage1=stage1)
-    folder = make_folder(atoms=5, spinful=size == 4)
-    deeph_gformer.refine(tmp_path / "data", model, tmp_path / "one")
+    folder = make_folder(atoms=5, spinful=size == 4, grouped=True)
+    form = "legacy" if arch == "paper" else "dock"
+    one = deeph_gformer.refine(tmp_path / "data", model, tmp_path / "one", form=form)["structures"][0]
     if arch == "paper" and size == 4:  # any other stage 1: each process runs all of it
         model.stage1.stream = lambda graph, work: None  # type: ignore[method-assign, union-attr]
-    found = in_ranks(size, lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "many")["structures"])
+    found = in_ranks(size, lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "many", form=form)["structures"])
     assert [len(r) for r in found] == [1] + [0] * (size - 1) and found[0][0]["processes"] == size
+    for name in ("mean_correction_meV", "stage1_mae_meV", "refined_mae_meV", "refined_max_meV"):
+        assert found[0][0][name] == pytest.approx(one[name], rel=1e-12)
     a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("one", "many"))
     assert np.array_equal(a.keys, b.keys) and np.abs(a.values - b.values).max() < 1e-12 * np.abs(a.values).max()
+    assert np.array_equal(b.values, b.hermitian().values)
+
+
+@pytest.mark.parametrize("form", ["legacy", "dock"])
+def test_overlaps_are_made_by_all(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str) -> None:
+    """Each process computes the overlaps of its atoms; what is there already is kept where it is the same, and refused where it is not."""
+    structure = random_structure(atoms=5, name="x", grouped=True)[0]
+    shells = {16: ((0, 0.9), (1, 1.0)), 42: ((0, 0.7), (1, 0.8), (2, 0.9))}  # (l, exponent in 1/bohr²)
+    table = TableOverlap(two_centre([gaussian_basis(z, s, 4.0) for z, s in shells.items()]))
+    make_folder("x", atoms=5, hamiltonian=False, overlap=False, grouped=True)
+    model = deeph_gformer.load(stage1=tiny_stage1)
+
+    def run(rank: int, existing: str = "error") -> Any:
+        return deeph_gformer.refine(tmp_path / "data", model, tmp_path / "many", overlap=table, form=form, existing=existing)
+
+    in_ranks(3, run)
+    out = tmp_path / "many" / "x"
+    made = read_matrix(out, "overlap")
+    assert np.array_equal(made.keys, table.edges(structure)) and np.abs(made.values - table.overlap(structure).values).max() < 1e-15
+    deeph_gformer.refine(tmp_path / "data", model, tmp_path / "one", overlap=table, form=form)
+    a, b = (read_matrix(tmp_path / name / "x", "prediction") for name in ("one", "many"))
+    assert np.abs(a.values - b.values).max() < 1e-12 * np.abs(a.values).max()
+    matrix_path(out, "prediction").unlink()
+    stamp = matrix_path(out, "overlap").stat().st_mtime_ns
+    in_ranks(3, run)
+    assert matrix_path(out, "overlap").stat().st_mtime_ns == stamp and matrix_path(out, "prediction").is_file()
+    matrix_path(out, "prediction").unlink()
+    write_matrix(out, "overlap", BlockMatrix(made.keys, made.shapes, made.values + 1e-3), structure, form)  # type: ignore[arg-type]
+    first, *others = in_ranks(3, run)
+    assert "is there already, with other overlaps" in str(first) and others == [2, 2]
+
+
+@pytest.mark.parametrize("form", ["legacy", "dock"])
+def test_a_process_that_cannot_write(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str) -> None:
+    """The file-size limit of one process stands for its full disk: nothing is left, and it is told once."""
+    make_folder("x", atoms=5, grouped=True)
+    model = deeph_gformer.load(stage1=tiny_stage1)
+
+    def run(rank: int) -> Any:
+        if rank == 1:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        return deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o", form=form)
+
+    first, second = in_ranks(2, run)
+    assert "could not be written (File too large), no part of this file was left behind" in str(first) and second == 2
+    assert not any(".tmp" in p.name or "pred" in p.name for p in (tmp_path / "o").rglob("*"))
 
 
 def test_structures_in_turns_and_resume(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:

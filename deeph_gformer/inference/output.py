@@ -1,0 +1,160 @@
+"""What ``refine`` writes: ``hamiltonians_pred.h5``, ``info.json`` and, where it made them, overlaps.
+
+Several processes write one file together, each the values of its own edges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from .. import fields as names
+from ..bands.fermi import electrons_by_composition
+from ..data.ranks import Ranks
+from ..errors import ConfigError, DataError
+from ..io import BlockMatrix, Structure, dock, legacy
+from ..io.files import atomic_path, read_json, write_errors, write_json
+from ..io.folder import Format, Kind, folder_format, matrix_path, read_matrix, reserve_matrix, write_matrix, write_part
+from ..overlap import OverlapProvider
+from ..pipeline import HamiltonianModel, Prediction
+from .shard import agreed
+from .source import source_name
+from .steps import Steps
+
+__all__ = ["make_overlap", "output_folder", "write_prediction", "write_shared"]
+
+
+def output_folder(folder: pathlib.Path, output: str | os.PathLike[str] | None) -> pathlib.Path:
+    """Where the prediction of ``folder`` (or a structure file) goes: ``<output>/<structure name>``, or the folder itself.
+
+    Raises:
+        ConfigError: a file without ``output``.
+    """
+    if output is None and folder.is_file():
+        raise ConfigError(f"{folder}: is a file; say where predictions go with --output DIR")
+    return folder if output is None else pathlib.Path(output) / source_name(folder)
+
+
+def write_shared(
+    ranks: Ranks,
+    folder: pathlib.Path,
+    kind: Kind,
+    part: BlockMatrix,
+    keys: NDArray[np.int64],
+    structure: Structure,
+    form: Format = "legacy",
+    spinful: bool = False,
+) -> None:
+    """:func:`deeph_gformer.io.folder.write_matrix` by all processes: the first one makes the file, each writes its blocks, then the file gets its name.
+
+    Args:
+        ranks: the processes, which must see the same file system. part: consecutive blocks; those of rank 0, 1, ... are all blocks in order.
+        keys: (E, 5), of all blocks, in canonical order. folder, kind, structure, form, spinful: as for ``write_matrix``.
+
+    Raises:
+        DataError: on rank 0, where any process cannot write; no part of the file is left.
+    """
+    path, doubled = matrix_path(folder, kind, form), spinful and kind != "overlap"
+    if ranks.size == 1:
+        write_matrix(folder, kind, part, structure, form, spinful)
+        return
+    counts = np.cumsum([0, *ranks.objects(len(part))])
+    with contextlib.ExitStack() as stack:
+        place = None
+        with agreed(ranks), write_errors(path):
+            if ranks.rank == 0:
+                expected = len(keys) * (part.values.nbytes // max(1, len(part)) + 300)
+                temporary = stack.enter_context(atomic_path(path, expected))
+                start, offsets = reserve_matrix(temporary, form, keys, structure, part.values.dtype, doubled)
+                place = temporary, (start + offsets[counts[:-1]] * part.values.itemsize).tolist()
+        temporary, starts = ranks.objects(place)[0]
+        with agreed(ranks), write_errors(path):
+            write_part(temporary, form, starts[ranks.rank], part, structure, doubled)
+        with agreed(ranks):
+            stack.close()
+
+
+def make_overlap(
+    overlap: OverlapProvider,
+    structure: Structure,
+    keys: NDArray[np.int64],
+    target: pathlib.Path,
+    form: Format,
+    steps: Steps,
+    ranks: Ranks,
+    overwrite: bool = False,
+) -> None:
+    """Make S of a structure, each process the blocks of its own atoms, and write it beside the prediction to come.
+
+    Args:
+        overlap, structure, keys: see :func:`read_source`; (E, 5) in canonical order. target, form: where it is written. steps: clock.
+        ranks: processes that share the structure. overwrite: replace other overlaps.
+
+    Raises:
+        DataError: ``target`` has other overlaps; see also :meth:`OverlapProvider.overlap`.
+    """
+    steps.enter("overlap")
+    with agreed(ranks):
+        own = slice(*ranks.over(np.bincount(keys[:, 3], minlength=len(structure))).rows(keys)) if ranks.size > 1 else slice(None)
+        matrix = overlap.overlap(structure, keys[own])
+        path = matrix_path(target, "overlap", form)
+        there = not overwrite and folder_format(target) is not None and path.exists()
+    if not ranks.objects(there)[0]:
+        write_shared(ranks, target, "overlap", matrix, keys, structure, form)
+        return
+    with agreed(ranks):
+        found = read_matrix(target, "overlap", structure)
+        same = np.array_equal(found.keys, keys)
+        if not same or np.abs(found.select(np.arange(len(keys))[own]).values - matrix.values).max() > 1e-6:
+            raise DataError(f"{path}: is there already, with other overlaps; choose --overwrite, or another --output")
+
+
+def write_prediction(
+    target: pathlib.Path,
+    prediction: Prediction,
+    model: HamiltonianModel,
+    form: Format,
+    complete: bool,
+    guarded: bool = False,
+    ranks: Ranks | None = None,
+) -> None:
+    """Write one prediction; the Hamiltonian first, then ``info.json``, which is updated and not replaced.
+
+    Args:
+        target: the output folder. form: format to write. complete: also write the structure's own files (for an output folder of its own).
+        guarded: stage 1 was kept; recorded in ``info.json``. ranks: processes that have a part of the prediction each.
+    """
+    ranks = ranks or Ranks()
+    structure, spinful = prediction.structure, model.targets.basis.spinful
+    with agreed(ranks):
+        if ranks.rank == 0 and complete and folder_format(target) is None:
+            (legacy if form == "legacy" else dock).write_structure(target, structure)
+    write_shared(ranks, target, "prediction", prediction.hamiltonian, prediction.edges.keys, structure, form, spinful)
+    with agreed(ranks):
+        if ranks.rank == 0:
+            _write_info(target, prediction, model, form, guarded)
+
+
+def _write_info(target: pathlib.Path, prediction: Prediction, model: HamiltonianModel, form: Format, guarded: bool) -> None:
+    path = target / names.INFO_FILE
+    info = read_json(path) if path.is_file() else {}
+    spinful, bundle = model.targets.basis.spinful, model.bundle
+    info.update({"isspinful": spinful} if form == "legacy" else {"spinful": spinful})
+    electrons = electrons_by_composition(prediction.structure, bundle.training.get("electrons", ())) if bundle else None
+    if electrons is not None:
+        info.setdefault("occupation", electrons)
+    info["deeph_gformer"] = {
+        "version": __version__,
+        "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,
+        "e3nn_generation": model.stage1.generation if model.stage1 else None,
+        "gformer": bundle.path.resolve().name if bundle and bundle.path else None,
+        "gauge": bundle.gauge if bundle else "raw",
+        "edges": prediction.edges.source,
+        **({"guarded": True} if guarded else {}),
+    }
+    write_json(path, info)
