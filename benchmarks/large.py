@@ -66,7 +66,10 @@ def build(pairs: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
 def refined(args: argparse.Namespace, cell: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
     """The record of ``refine`` on one cell."""
     record = folder / f"{cell.stem}.json"
-    command = [sys.executable, "-m", "deeph_gformer", "refine", "--preprocessed", str(cell), "--overlap", str(args.overlap)]
+    command = [sys.executable, "-m"]
+    if args.processes > 1:
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(args.processes), "-m"]
+    command += ["deeph_gformer", "refine", "--preprocessed", str(cell), "--overlap", str(args.overlap)]
     command += [
         "--stage1",
         str(args.stage1),
@@ -124,7 +127,7 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
                 f"{row['atoms']:>7}{row['edges']:>10}{row['seconds']:>9.1f}{processor:>10.1f}{row['peak_memory_bytes'] / 1e9:>9.2f}{above:>9.2f}  {steps}",
                 flush=True,
             )
-    result: dict[str, Any] = {"idle_bytes": idle, "threads": args.threads, "rows": rows}
+    result: dict[str, Any] = {"idle_bytes": idle, "threads": args.threads, "processes": args.processes, "rows": rows}
     large = [r for r in rows if r["atoms"] >= args.fit_from]
     if len(large) > 1:
         atoms = np.array([r["atoms"] for r in large], dtype=float)
@@ -257,6 +260,9 @@ def main() -> None:
     parser.add_argument("--overlap", required=True, type=pathlib.Path, help="table, see 'deeph-gformer overlap fit'")
     parser.add_argument("--mn", help=f"cells (scaling: '{CELLS}'; official: '5,6')")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--processes", type=int, default=1, help="scaling: processes that share each cell, by torchrun; the steps are those of the first"
+    )
     parser.add_argument(
         "--fit-from", type=int, default=300, help="smallest cell of the fit, atoms (default 300: smaller ones are start-up time)"
     )

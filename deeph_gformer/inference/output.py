@@ -74,6 +74,10 @@ def write_shared(
                 place = temporary, (start + offsets[counts[:-1]] * part.values.itemsize).tolist()
         temporary, starts = ranks.objects(place)[0]
         with agreed(ranks), write_errors(path):
+            if not temporary.is_file():
+                raise DataError(
+                    f"{path}: process {ranks.rank} does not see the file that the first process began; --output must be one folder, shared by all machines"
+                )
             write_part(temporary, form, starts[ranks.rank], part, structure, doubled)
         with agreed(ranks):
             stack.close()

@@ -141,6 +141,24 @@ def test_structures_in_turns_and_resume(make_folder: Folder, tmp_path: pathlib.P
     assert (tmp_path / "o" / "s0" / "hamiltonians_pred.h5").stat().st_mtime_ns == before
 
 
+def test_outputs_that_are_not_shared(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that does not see temporary files stands for one on a machine with a disk of its own."""
+    make_folder("x")
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    sees = pathlib.Path.is_file
+
+    def run(rank: int) -> Any:
+        if rank == 1:
+            monkeypatch.setattr(pathlib.Path, "is_file", lambda path: ".tmp" not in path.name and sees(path))
+        return deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o")
+
+    first, second = in_ranks(2, run)
+    assert "process 1 does not see the file" in str(first) and "shared by all machines" in str(first) and second == 2
+    assert not any("pred" in p.name for p in (tmp_path / "o").rglob("*"))
+
+
 def test_different_files_are_an_error(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
     """Each process has its own copy of the data, and in one an atom moved."""
     for rank in range(2):
