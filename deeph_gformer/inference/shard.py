@@ -29,10 +29,19 @@ def _environment() -> tuple[int, int]:
 
 
 def rank_device(name: str) -> str:
-    """The device of this process: with several processes and GPUs, each has its own."""
-    if _environment()[1] > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-    return name
+    """The device of this process: with several processes and GPUs, each has its own.
+
+    Raises:
+        ConfigError: fewer GPUs than processes on this machine; NCCL wants one each.
+    """
+    if _environment()[1] == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    processes, devices = local_processes(), torch.cuda.device_count()
+    if processes > devices:
+        raise ConfigError(
+            f"{processes} processes share {devices} GPU(s): start one per GPU (--nproc-per-node {devices}), or give --device cpu"
+        )
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
 
 
 def local_processes() -> int:

@@ -19,7 +19,7 @@ import torch
 import deeph_gformer
 from deeph_gformer.data.ranks import Ranks, split_atoms
 from deeph_gformer.errors import ConfigError, GFormerError, MissingDependencyError
-from deeph_gformer.inference.shard import agreed, same_input, start_ranks
+from deeph_gformer.inference.shard import agreed, rank_device, same_input, start_ranks
 from deeph_gformer.io import BlockMatrix, read_matrix
 from deeph_gformer.io.folder import matrix_path, write_matrix
 from deeph_gformer.overlap import TableOverlap, two_centre
@@ -235,3 +235,17 @@ def test_one_process_sends_nothing() -> None:
     value = torch.ones(3)
     assert ranks.gather_rows(value) is value and ranks.sum(value) is value and ranks.objects(1) == [1]
     same_input(ranks, "x", {"y": 1})
+
+
+def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which device a process of torchrun takes, on a machine that says it has two GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert rank_device("auto") == "auto"
+    for name, value in (("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "3"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert [rank_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert rank_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="4 processes share 2 GPU.*--nproc-per-node 2"):
+        rank_device("auto")
