@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .contiguous import header_places
 from .files import claim_space
 
@@ -38,9 +39,6 @@ def _header(dtype: np.dtype) -> tuple[NDArray[np.uint8], int, int]:
         handle.flush()
         image = np.frombuffer(handle.id.get_file_image(), np.uint8)
         address = int(h5py.h5o.get_info(handle["block"].id).addr)
-    places = header_places(image, address)
-    if places is None:
-        raise RuntimeError(f"HDF5 {h5py.version.hdf5_version} writes object headers of another form than version 1")
     messages, size, place = [], 0, address + 16
     for _ in range(struct.unpack("<H", image[address + 2 : address + 4].tobytes())[0]):
         kind, length = struct.unpack("<HH", image[place : place + 4].tobytes())
@@ -50,9 +48,10 @@ def _header(dtype: np.dtype) -> tuple[NDArray[np.uint8], int, int]:
         place += 8 + length
     head = struct.pack("<BBHIIxxxx", 1, 0, len(messages), 1, size)
     header = np.concatenate([np.frombuffer(head, np.uint8), *messages])
-    again = header_places(header, 0)
-    assert again is not None  # the same messages in the same order
-    return header, again[0], again[1] + 2
+    places = header_places(header, 0)
+    if image[address] != 1 or places is None:
+        raise DataError(f"HDF5 {h5py.version.hdf5_version} does not write object headers of version 1 when asked to; use another h5py")
+    return header, places[0], places[1] + 2
 
 
 def _tree(last: NDArray[np.int64], nodes: NDArray[np.int64], start: int) -> tuple[bytes, int]:
