@@ -62,10 +62,14 @@ def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
     return TableOverlap(table) if table is not None and table.report.get("two_centre", True) else None
 
 
-def too_close(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64]) -> str:
+#: Atoms closer than this part of the shortest distance of the training set are refused; others below that distance are warned of.
+CLOSEST = 0.95
+
+
+def too_close(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0) -> str:
     """A sentence on two atoms that are closer than any pair of their elements in the training set; empty where there are none."""
     table = _training_table(model)
-    return "" if table is None else table.too_close(structure, keys)
+    return "" if table is None else table.too_close(structure, keys, part)
 
 
 def require_seen(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]) -> None:
@@ -75,7 +79,7 @@ def require_seen(model: HamiltonianModel, structure: Structure, keys: NDArray[np
         model: its bundle remembers the training set (a stage 1 alone does not). structure, keys: with its edges. pbc: for the message.
 
     Raises:
-        DataError: blocks cross another number of lattice vectors than in training, or two atoms are too close.
+        DataError: blocks cross another number of lattice vectors than in training, or two atoms are much too close.
     """
     seen = model.bundle.training.get("periodicity") if model.bundle else None
     crossed = int((keys[:, :3] != 0).any(axis=0).sum())
@@ -86,7 +90,7 @@ def require_seen(model: HamiltonianModel, structure: Structure, keys: NDArray[np
             f"structures {' or '.join(map(str, seen))}. Set pbc to True along each vector that repeats and False along the others (in the "
             "file, or atoms.pbc = ...), with vacuum where nothing repeats"
         )
-    close = too_close(model, structure, keys)
+    close = too_close(model, structure, keys, CLOSEST)
     if close:
         raise DataError(f"{close}; H of such a structure would mean nothing")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from ..bands import (
 )
 from ..bands.fermi import electron_number, electrons_by_composition
 from ..errors import ConfigError
-from ..inference.source import require_seen
+from ..inference.source import require_seen, too_close
 from ..io import BlockMatrix
 from ..overlap import OverlapProvider, structure_from_atoms
 from .ase_io import from_atoms, read_deeph, to_atoms, write_deeph
@@ -209,6 +210,8 @@ class HamiltonianCalculator(Calculator):
         keys = self.overlap.edges(structure, (x, y, z))
         if not self._extrapolate:
             require_seen(self.model, structure, keys, (x, y, z))
+            if close := too_close(self.model, structure, keys):
+                warnings.warn(close, stacklevel=2)
         marks.append(time.perf_counter())
         s = self.overlap.overlap(structure, keys)
         marks.append(time.perf_counter())

@@ -208,11 +208,11 @@ class TwoCentre:
             size = blocks.shape[1] * blocks.shape[2]
             matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(len(blocks), size)
 
-    def too_close(self, structure: Structure, keys: NDArray[np.int64]) -> str:
+    def too_close(self, structure: Structure, keys: NDArray[np.int64], part: float = 1.0) -> str:
         """A sentence on the two atoms that are closest to each other below the shortest distance known for their elements.
 
         Args:
-            structure, keys: (E, 5) edges, on-site ones included or not.
+            structure, keys: (E, 5) edges, on-site ones included or not. part: below this part of that distance.
 
         Returns:
             The sentence, empty where all distances are longer. Pairs of elements that the table does not have are left out.
@@ -223,7 +223,7 @@ class TwoCentre:
         shortest = np.zeros(len(keys))
         for (a, b), table in self.pairs.items():
             shortest[(numbers == (a, b)).all(axis=1)] = table.valid[0, 0] - 1e-9
-        bad = np.flatnonzero((distance < shortest) & ~itself)
+        bad = np.flatnonzero((distance < part * shortest) & ~itself)
         if not len(bad):
             return ""
         e = bad[np.argmin(distance[bad])]

@@ -295,6 +295,9 @@ def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
     for overlap in (None, Zero()):
         with pytest.raises(DataError, match=r"\(Mo\) and 2 \(S\) of 'x', .*are 1.9527 Å apart, closer than any Mo-S pair"):
             deeph_gformer.refine(near, mos2, tmp_path / "out", overlap=overlap)
+    nearly = sheet(tmp_path / "y.xyz", lift=0.355)  # 2.775 Å between S, 0.97 of the shortest distance of training
+    record = deeph_gformer.refine(nearly, mos2, tmp_path / "out", overlap=Zero())["structures"][0]
+    assert len(record["warnings"]) == 1 and "closer than any S-S pair of the training set (2.861 Å)" in record["warnings"][0]
     structure = structure_from_atoms(ase.io.read(near), Zero.orbital_types, "x", False)
     legacy.write_structure(tmp_path / "in" / "x", structure)
     write_matrix(tmp_path / "in" / "x", "overlap", Zero().overlap(structure, Zero().edges(structure)), structure)
