@@ -29,7 +29,6 @@ from .data.graph import Graph, build_graph, rotate_graph
 from .errors import ConfigError, DataError, ModelError
 from .gformer.bundle import BUNDLE_FILE, Bundle, Stage1Identity, fingerprint, load_bundle, require_irreps
 from .gformer.model import GFormer, Irrep1
-from .gformer.onsite import OnsiteScale
 from .io.blocks import BlockMatrix, match_keys, reverse_keys
 from .io.folder import read_folder
 from .io.structure import Structure
@@ -157,7 +156,6 @@ class HamiltonianModel:
 
     Attributes:
         stage1: frozen DeepH-E3, None only for a GFormer that stands alone. bundle: stage 2, None for stage 1 alone. device: where both run.
-        onsite: takes a structure-wide factor out of the on-site blocks; None: the bundle has no record of it (see :mod:`.gformer.onsite`).
         observe: called with every graph and stage 1's output on it, e.g. by the guard; None: nobody looks.
     """
 
@@ -182,8 +180,6 @@ class HamiltonianModel:
         self.to_product = DirectSumToProduct(self.targets, source.generation, self.dtype).to(self.device)
         self.blocks = BlockAssembly(self.targets)
         self._transpose = transpose_index(self.targets).to(self.device)
-        record = self.bundle.training.get("onsite") if self.bundle is not None else None
-        self.onsite = OnsiteScale(record, self.targets, self.bundle.parity, self.to_product) if self.bundle is not None and record else None
 
     def _check_pair(self, bundle: Bundle) -> None:
         if bundle.stage1 is None:
@@ -214,9 +210,9 @@ class HamiltonianModel:
         if gformer is None:
             return first.direct_sum, first.direct_sum
         second = correction(gformer, graph, first, frames)
-        own = torch.zeros_like(second) if first is None else first.direct_sum
-        both = own + second if first is not None and self.bundle.cascade else second
-        return own, both if self.onsite is None else self.onsite.corrected(both, graph)
+        if first is None:
+            return torch.zeros_like(second), second
+        return first.direct_sum, first.direct_sum + second if self.bundle.cascade else second
 
     @torch.no_grad()
     def direct_products(self, graph: Graph, frames: int = 1, hermitian: bool = True) -> tuple[Tensor, Tensor]:

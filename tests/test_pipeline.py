@@ -43,12 +43,7 @@ def make_bundle(
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(torch.randn_like(p) * 0.1)
-    bundle = Bundle(model, provider.targets, identify(provider), provider.generation, dtype=provider.dtype)
-    if trained:  # an on-site scale with something to do
-        scalars = sum(mul for mul, ir in provider.targets.irreps() if (ir.l, ir.p) == (0, 1))
-        levels = {str(z): torch.randn(scalars, dtype=torch.float64).tolist() for z in provider.targets.basis.elements}
-        bundle.training["onsite"] = {"scalars_eV": levels, "spread": 1e-3, "limit": 0.1}
-    save_bundle(folder, bundle)
+    save_bundle(folder, Bundle(model, provider.targets, identify(provider), provider.generation, dtype=provider.dtype))
     return folder
 
 

@@ -121,16 +121,11 @@ def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, f
     """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this rank's edges, as they leave the network."""
     mine = own_edges(graph, work)
     made: list[Tensor] = []
-    onsite, loops, types = model.onsite, mine.self_loop, mine.node_type[mine.edge_index[0]]
-    sums = torch.zeros(2, dtype=torch.float64, device=loops.device)
     for rows, own, second in _framed(model, graph, mine, work, steps, frames):
         steps.enter("blocks")
         if own is None:
             own = torch.zeros_like(second)  # type: ignore[arg-type]
         both = own if second is None else own + second if model.stage1 is None or model.bundle.cascade else second  # type: ignore[union-attr]
-        if onsite is not None:
-            chosen = loops[rows]
-            sums += onsite.sums(both[chosen], types[rows][chosen])
         products = [model.to_product(own)] + ([model.to_product(both)] if second is not None else [])
         if not made:
             made = [
@@ -140,9 +135,6 @@ def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, f
         for whole, part in zip(made, products):
             whole[place] = part.cpu()
     steps.enter("blocks")
-    if onsite is not None:
-        change = onsite.change(types[loops], onsite.factor(work.ranks.sum(sums)))
-        made[-1][loops.cpu()] += model.to_product(change.to(model.dtype)).cpu()
     return made[0], made[-1]
 
 

@@ -20,7 +20,6 @@ from ..evaluation.guard import guard_statistics
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
-from ..gformer.onsite import OnsiteScale
 from ..io.folder import matrix_path
 from ..overlap import fit_table, save_table
 from ..pipeline import HamiltonianModel, identify, resolve_device
@@ -157,12 +156,9 @@ def train_gformer(
         record,
         folder / "bundle",
     )
-    device = resolve_device(settings.device if settings.devices == 1 else "cpu")
-    both = HamiltonianModel(used, bundle, device)
+    both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
     if not first_rank():
         return both, record
-    record["onsite"] = measure_onsite(both, samples["train"], samples["val"])
-    both = HamiltonianModel(used, bundle, device)
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
     record["electrons"] = count_electrons(splits["train"])
     record["periodicity"] = sorted({int((s.graph.edge_key[:, :3] != 0).any(dim=0).sum()) for s in samples["train"]})
@@ -205,26 +201,6 @@ def _record(
         "config": settings,
         "deeph_gformer": __version__,
     }
-
-
-def measure_onsite(model: HamiltonianModel, train: Sequence[Sample], val: Sequence[Sample]) -> dict[str, Any]:
-    """What the bundle records for :class:`OnsiteScale`; says what it does to the validation set."""
-    graphs = [sample.graph.to(model.device, model.dtype) for sample in val]
-    predicted = [model.direct_sums(graph)[1] for graph in graphs]
-    record = OnsiteScale.measure(model.targets, model.bundle.parity, model.to_product, train, list(zip(graphs, predicted)))  # type: ignore[union-attr]
-    if record:
-        scale = OnsiteScale(record, model.targets, model.bundle.parity, model.to_product)  # type: ignore[union-attr]
-        transpose = transpose_index(model.targets).to(model.device)
-        errors = []
-        for sample, graph, direct_sum in zip(val, graphs, predicted):
-            for h in (direct_sum, scale.corrected(direct_sum, graph)):
-                product = hermitian_product(model.to_product(h), sample.partner.to(model.device), transpose)
-                errors.append(masked_loss(product - sample.label.to(model.device), sample.mask.to(model.device), "mae", 1e-3).item())
-        say(
-            f"on-site scale: off by up to {record['validation']:.2%} on validation, {record['spread']:.3%} in DFT's own blocks; without it "
-            f"{np.mean(errors[0::2]):.4f} -> {np.mean(errors[1::2]):.4f} meV"
-        )
-    return record
 
 
 def fit_overlap_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:

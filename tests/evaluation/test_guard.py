@@ -35,9 +35,7 @@ def guarded_model(stage1: pathlib.Path, folder: pathlib.Path, structures: list[p
     """A GFormer with random weights whose statistics are those of these structures."""
     model = deeph_gformer.load(make_bundle(stage1, folder, trained=True), stage1=stage1)
     graphs = [model.read(f)[1] for f in structures]
-    bundle = dataclasses.replace(
-        model.bundle, training={**model.bundle.training, "guard": guard_statistics(model, graphs[:split], graphs[split:])}
-    )
+    bundle = dataclasses.replace(model.bundle, training={"guard": guard_statistics(model, graphs[:split], graphs[split:])})
     save_bundle(folder, bundle)
     return deeph_gformer.load(folder, stage1=stage1)
 
@@ -115,7 +113,7 @@ def test_strange_structure_is_told_and_guarded(
         **table,
         "correction": {**table["correction"], "mean_meV": odd["mean_correction_meV"] / 100, "spread_meV": odd["mean_correction_meV"] / 700},
     }
-    save_bundle(tmp_path / "b", dataclasses.replace(model.bundle, training={**model.bundle.training, "guard": small}))
+    save_bundle(tmp_path / "b", dataclasses.replace(model.bundle, training={"guard": small}))
     common = ["refine", "--preprocessed", str(strange.parent), "--stage1", str(tiny_stage1), "--model", str(tmp_path / "b")]
     assert main([*common, "--output", str(tmp_path / "free"), "--json", str(tmp_path / "free.json")]) == 0
     assert "warning: the correction" in capsys.readouterr().out
@@ -161,7 +159,7 @@ def test_untrained_correction_of_zero(make_folder: Folder, tiny_stage1: pathlib.
     model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
     graph = model.read(make_folder())[1]
     table = guard_statistics(model, [graph], [graph])
-    guard = Guard(HamiltonianModel(model.stage1, dataclasses.replace(model.bundle, training={**model.bundle.training, "guard": table})))
+    guard = Guard(HamiltonianModel(model.stage1, dataclasses.replace(model.bundle, training={"guard": table})))
     assert guard.judge(0.0).correction_z == 0.0 and guard.judge(1e-6).out_of_range
 
 
