@@ -38,9 +38,7 @@ def own_edges(graph: Graph, work: Work) -> Graph:
     """The edges of this rank's atoms, with all atoms; the graph itself where there is one rank."""
     if work.ranks.size == 1:
         return graph
-    first, last = work.ranks.atoms
-    source = graph.edge_index[0]
-    rows = slice(int((source < first).sum()), int((source < last).sum()))
+    rows = slice(*work.ranks.rows(graph.edge_key.cpu().numpy()))
     return graph._replace(edge_index=graph.edge_index[:, rows], edge_vector=graph.edge_vector[rows], edge_key=graph.edge_key[rows])
 
 
