@@ -1,0 +1,215 @@
+"""Everything that runs on a GPU gives the CPU's numbers: on a real one where there is one, else on one that the CPU plays (:mod:`.simulated_gpu`)."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import deeph_gformer
+from deeph_gformer.algebra.blocks import DirectSumToProduct
+from deeph_gformer.bands.solve import solve_dense, solve_torch
+from deeph_gformer.cli import main
+from deeph_gformer.config import GFormerConfig, TrainingConfig
+from deeph_gformer.data.dataset import load_samples
+from deeph_gformer.data.stream import Work
+from deeph_gformer.evaluation.guard import guard_statistics
+from deeph_gformer.gformer.bundle import Bundle, load_bundle
+from deeph_gformer.gformer.model import GFormer
+from deeph_gformer.inference.chunked import predict_chunked
+from deeph_gformer.io import read_matrix
+from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel
+from deeph_gformer.stage1 import load_stage1
+from deeph_gformer.stage1.bundle import read_model_folder
+from deeph_gformer.stage1.embedded.checkpoint import load_network
+from deeph_gformer.training.batches import Batch, FeatureCache, collate, triplets_of
+from deeph_gformer.training.module import Stage1Task, Stage2Task, masked_loss
+
+from .conftest import write_tiny_stage1
+from .inference.test_shard import in_ranks
+from .simulated_gpu import simulated_gpu
+from .test_pipeline import make_bundle
+
+Folder = Callable[..., pathlib.Path]
+REAL = torch.cuda.is_available()
+only_simulated = pytest.mark.skipif(REAL, reason="this machine has a GPU")
+
+
+def gpu() -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if REAL else simulated_gpu()
+
+
+@pytest.fixture
+def on_gpu() -> Iterator[None]:
+    with gpu():
+        yield
+
+
+def close(a: Any, b: Any) -> bool:
+    """Equal to rounding, in float64."""
+    a, b = (x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in (a, b))
+    return bool(np.abs(a - b).max() <= 1e-11 * np.abs(b).max())
+
+
+@only_simulated
+def test_the_simulation_refuses_what_cuda_refuses(on_gpu: None) -> None:
+    there, here = torch.arange(3.0, device="cuda"), torch.arange(3.0)
+    index = torch.tensor([0, 2])
+    assert str(there.device) == "cuda:0" and str((there * 2 + 1).device) == "cuda:0" and there.cpu().device.type == "cpu"
+    for wrong in (
+        lambda: there + here,
+        lambda: here.add_(there),
+        lambda: torch.cat([there, here]),
+        lambda: here[index.to("cuda")],
+        lambda: there.index_select(0, index),
+        lambda: there.index_add_(0, index, here[:2]),
+        lambda: torch.nn.Linear(3, 2)(there),
+        lambda: torch.nn.Linear(3, 2).to("cuda")(here),
+    ):
+        with pytest.raises(RuntimeError, match="two devices"):
+            wrong()
+    for wrong in (there.numpy, lambda: np.asarray(there)):
+        with pytest.raises((RuntimeError, TypeError)):
+            wrong()
+    with pytest.raises(NotImplementedError, match="no CUDA kernel"):
+        torch.histogram(there, 3)
+    # what CUDA does
+    there[index] = 7.0
+    here[:] = there
+    assert here.tolist() == there.tolist() == [7.0, 1.0, 7.0] and (there[index] * torch.tensor(2.0)).tolist() == [14.0, 14.0]
+
+
+@pytest.mark.parametrize("arch", ["equivariant", "paper"])
+@pytest.mark.parametrize("spinful", [False, True])
+def test_refine(make_folder: Folder, tmp_path: pathlib.Path, arch: str, spinful: bool) -> None:
+    """The command, its files and its errors against DFT."""
+    stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
+    bundle = make_bundle(stage1, tmp_path / "b", arch, trained=True)
+    folder = make_folder(atoms=5, spinful=spinful)
+    command = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(stage1), "--model", str(bundle)]
+    assert main([*command, "--device", "cpu", "--output", str(tmp_path / "cpu")]) == 0
+    with gpu():
+        assert main([*command, "--device", "cuda", "--output", str(tmp_path / "gpu")]) == 0
+    a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("cpu", "gpu"))
+    assert np.array_equal(a.keys, b.keys) and close(b.values, a.values)
+
+
+def alone(stage1: pathlib.Path) -> Bundle:
+    """A GFormer that reads nothing of a stage 1 and predicts all of H."""
+    targets = load_stage1(stage1).targets
+    torch.manual_seed(2)
+    config = GFormerConfig(arch="paper", width=16, heads=4, embed=4, gaussians=8)
+    return Bundle(GFormer(config, 2, targets.irreps()).double(), targets, None, ">=0.5", cascade=False, dtype=torch.float64, features=False)
+
+
+MODELS: dict[str, Callable[[pathlib.Path, pathlib.Path, str], HamiltonianModel]] = {
+    "stage 1": lambda stage1, work, device: deeph_gformer.load(stage1=stage1, device=device),
+    "both": lambda stage1, work, device: deeph_gformer.load(make_bundle(stage1, work, trained=True), stage1=stage1, device=device),
+    "both, paper": lambda stage1, work, device: deeph_gformer.load(
+        make_bundle(stage1, work, "paper", trained=True), stage1=stage1, device=device
+    ),
+    "GFormer alone": lambda stage1, work, device: HamiltonianModel(None, alone(stage1), torch.device(device)),
+    "GFormer as stage 1": lambda stage1, work, device: HamiltonianModel(GFormerStage1(alone(stage1)), None, torch.device(device)),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_predict(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, kind: str) -> None:
+    """At once and in chunks; over rotated frames where the model is not equivariant."""
+    folder, frames = make_folder(atoms=5), 2 if "paper" in kind else 1
+    expected = MODELS[kind](tiny_stage1, tmp_path / "b", "cpu").predict(folder, frames=frames).hamiltonian.values
+    with gpu():
+        model = MODELS[kind](tiny_stage1, tmp_path / "b", "cuda")
+        assert model.device.type == "cuda" and close(model.predict(folder, frames=frames).hamiltonian.values, expected)
+        structure, graph, choice = model.read(folder)
+        made = predict_chunked(model, structure, graph, choice, Work(chunk=24), frames=frames)
+        assert close(made.hamiltonian.values, expected)
+
+
+@pytest.mark.skipif(REAL and torch.cuda.device_count() < 2, reason="two GPUs are needed")
+@pytest.mark.parametrize("spinful", [False, True])
+def test_processes_share_a_structure(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+    """Collectives carry GPU tensors that NCCL takes, and host tensors."""
+    stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
+    bundle = make_bundle(stage1, tmp_path / "b", trained=True)
+    folder = make_folder(atoms=5, spinful=spinful)
+    command = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(stage1), "--model", str(bundle)]
+    assert main([*command, "--device", "cpu", "--output", str(tmp_path / "one")]) == 0
+
+    def run(rank: int) -> int:
+        with gpu():
+            return main([*command, "--device", "cuda", "--output", str(tmp_path / "two")])
+
+    assert in_ranks(2, run) == [0, 0]
+    a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("one", "two"))
+    assert np.array_equal(a.keys, b.keys) and close(b.values, a.values)
+
+
+def batch_of(root: pathlib.Path, stage1: pathlib.Path) -> Batch:
+    """Two structures with stage 1's features."""
+    provider = load_stage1(stage1)
+    samples = load_samples(sorted(root.iterdir()), provider.targets, "overlaps", provider.dtype, "raw")
+    cache = FeatureCache(provider, "ram")
+    return collate(samples, [cache.get(s) for s in samples], triplets_of(samples))
+
+
+@pytest.mark.parametrize("arch", ["equivariant", "paper"])
+@pytest.mark.parametrize("spinful", [False, True])
+def test_training_losses(make_folder: Folder, tmp_path: pathlib.Path, arch: str, spinful: bool) -> None:
+    """Both stages' losses of a batch, rotated for the paper's architecture."""
+    stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
+    for seed in range(2):
+        make_folder(f"m{seed}", seed=seed, spinful=spinful)
+    batch, provider = batch_of(tmp_path / "data", stage1), load_stage1(stage1)
+    settings = TrainingConfig(rotate=arch == "paper")
+
+    def losses(device: str) -> list[torch.Tensor]:
+        to_product = DirectSumToProduct(provider.targets, provider.generation, provider.dtype)
+        network = load_network(read_model_folder(stage1), provider.generation)
+        bundle = load_bundle(make_bundle(stage1, tmp_path / "b", arch, trained=True))
+        tasks = [
+            Stage1Task(network, to_product, settings, 1, 1.0),
+            Stage2Task(bundle.model, DirectSumToProduct(provider.targets, provider.generation, provider.dtype), settings, 1, 1.0),
+        ]
+        here = batch.to(device)
+        out = []
+        for task in tasks:
+            task = task.to(device).train()
+            error = task._error(here)
+            out += [masked_loss(error, here.mask, kind, 1.0) for kind in ("mse", "mae", "huber")]
+        return out
+
+    expected = [x.item() for x in losses("cpu")]
+    with gpu():
+        found = losses("cuda")
+        assert {x.device.type for x in found} == {"cuda"}
+        assert np.allclose([x.item() for x in found], expected, rtol=1e-11, atol=0)
+
+
+def test_guard_statistics(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+    bundle = make_bundle(tiny_stage1, tmp_path / "b", trained=True)
+    folders = [make_folder(f"m{seed}", seed=seed) for seed in range(2)]
+
+    def statistics(device: str) -> dict[str, Any]:
+        model = deeph_gformer.load(bundle, stage1=tiny_stage1, device=device)
+        graphs = [model.read(f)[1] for f in folders]
+        return guard_statistics(model, graphs, graphs)
+
+    expected = statistics("cpu")
+    with gpu():
+        found = statistics("cuda")
+    assert found["correction"] == pytest.approx(expected["correction"], rel=1e-11)
+    assert np.allclose(found["features"]["norm_mean"], expected["features"]["norm_mean"], atol=2e-7)
+
+
+def test_dense_bands() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 6, 6)) + 1j * rng.normal(size=(2, 6, 6))
+    h, s = a + a.conj().T, b @ b.conj().T + np.eye(6)
+    with gpu():
+        assert np.allclose(solve_torch(h, s, "cuda").energies, solve_dense(h, s).energies, atol=1e-12)
