@@ -8,11 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .errors import GFormerError
+from .errors import GFormerError, lacks_memory
 
 __all__ = ["main", "build_parser"]
 
 _AREAS = ("core", "ablation", "interop", "overlap", "build", "bands", "spectra")
+
+
+#: What to do where memory does not suffice.
+ADVICE = {
+    "refine": "give less to --max-memory than there is, --spill DIR for what does not fit, --device cpu where a GPU is too small, or share the work "
+    "with torchrun",
+    "bands": "use the sparse solver (--solver sparse, --window) and fewer --processes",
+}
+OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,3 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        reason = (str(error).splitlines() or ["no more to be had"])[0][:160]
+        print(f"deeph-gformer {args.verb}: error: out of memory ({reason}); {ADVICE.get(args.verb, OTHER_ADVICE)}", file=sys.stderr)
+        return 2

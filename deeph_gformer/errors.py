@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GFormerError", "DataError", "ModelError", "ConfigError", "MissingDependencyError"]
+__all__ = ["GFormerError", "DataError", "ModelError", "ConfigError", "MissingDependencyError", "lacks_memory"]
 
 
 class GFormerError(Exception):
@@ -30,3 +30,11 @@ class MissingDependencyError(GFormerError):
     def __reduce__(self) -> tuple[type[GFormerError], tuple[str]]:
         """Sent to another process as the message alone."""
         return GFormerError, (str(self),)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory, of the machine or of a GPU, is what was missing: Python's, NumPy's and torch's ways to say so."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text for words in ("out of memory", "can't allocate memory", "bad_alloc"))
+    )

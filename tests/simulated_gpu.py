@@ -180,11 +180,18 @@ def simulated_gpu(free: int = 80 * 10**9) -> Iterator[None]:
         assert backend == "cpu:gloo,cuda:nccl"
         join("gloo", **options)
 
-    values = {"is_available": True, "device_count": 8, "mem_get_info": (free, free), "memory_allocated": 0, "current_device": 0}
+    values = {
+        "is_available": True,
+        "device_count": 8,
+        "mem_get_info": (free, free),
+        "memory_allocated": 0,
+        "max_memory_allocated": 0,
+        "current_device": 0,
+    }
     with contextlib.ExitStack() as stack:
         for name, value in values.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
-        for name in ("_lazy_init", "set_device", "synchronize"):
+        for name in ("_lazy_init", "set_device", "synchronize", "reset_peak_memory_stats"):
             stack.enter_context(mock.patch.object(torch.cuda, name))
         stack.enter_context(mock.patch.object(torch.distributed, "init_process_group", gloo))
         stack.enter_context(_Dispatch())

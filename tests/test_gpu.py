@@ -15,20 +15,24 @@ import deeph_gformer
 from deeph_gformer.algebra.blocks import DirectSumToProduct
 from deeph_gformer.bands.solve import solve_dense, solve_torch
 from deeph_gformer.cli import main
-from deeph_gformer.config import GFormerConfig, TrainingConfig
+from deeph_gformer.config import GFormerConfig, TrainConfig, TrainingConfig, from_mapping
 from deeph_gformer.data.dataset import load_samples
 from deeph_gformer.data.stream import Work
+from deeph_gformer.errors import ConfigError
 from deeph_gformer.evaluation.guard import guard_statistics
 from deeph_gformer.gformer.bundle import Bundle, load_bundle
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.inference.chunked import predict_chunked
+from deeph_gformer.inference.memory import GPU_CHUNK, fair_share, free_memory, plan_work
 from deeph_gformer.io import read_matrix
-from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel
+from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel, resolve_device
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import load_network
 from deeph_gformer.training.batches import Batch, FeatureCache, collate, triplets_of
 from deeph_gformer.training.module import Stage1Task, Stage2Task, masked_loss
+from deeph_gformer.training.run import own_device
+from deeph_gformer.training.stage2 import train_gformer
 
 from .conftest import write_tiny_stage1
 from .inference.test_shard import in_ranks
@@ -189,6 +193,79 @@ def test_training_losses(make_folder: Folder, tmp_path: pathlib.Path, arch: str,
         found = losses("cuda")
         assert {x.device.type for x in found} == {"cuda"}
         assert np.allclose([x.item() for x in found], expected, rtol=1e-11, atol=0)
+
+
+@only_simulated
+@pytest.mark.parametrize("arch", ["equivariant", "paper"])
+def test_train_around_the_optimizer(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch, arch: str
+) -> None:
+    """All of ``train`` but the epochs, which a simulated GPU has no backward pass for: its bundle is the CPU's."""
+    folders = [make_folder(f"m{seed}", seed=seed) for seed in range(4)]
+
+    def epochs(task: Stage2Task, train: Any, val: Any, *others: Any, **options: Any) -> dict[str, Any]:
+        device = own_device(task.settings)
+        task.to(device)
+        for batch in (*train, *val):
+            loss = masked_loss(task._error(batch.to(device)), batch.mask.to(device), "mae", 1.0)
+            assert loss.device.type == device.type and torch.isfinite(loss.cpu())
+        task.to("cpu")
+        return {"epochs": 0, "best_val_mae_meV": 0.0, "seconds": 0.0}
+
+    monkeypatch.setattr("deeph_gformer.training.stage2.fit", epochs)
+
+    def run(device: str) -> HamiltonianModel:
+        settings = {
+            "data": {
+                "preprocessed": str(tmp_path / "data"),
+                "train_ratio": 0.5,
+                "val_ratio": 0.25,
+                "cache": "ram" if device == "cpu" else "disk",
+            },
+            "model": {"arch": arch, "width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4},
+            "training": {"device": device},
+            "output": str(tmp_path / device),
+            "stage1": str(tiny_stage1),
+        }
+        return train_gformer(from_mapping(TrainConfig, settings), load_stage1(tiny_stage1))[0]
+
+    expected = run("cpu").predict(folders[0]).hamiltonian.values
+    with gpu():
+        made = run("cuda")
+        assert made.device.type == "cuda" and close(made.predict(folders[0]).hamiltonian.values, expected)
+    bundles = [load_bundle(tmp_path / name / "bundle") for name in ("cpu", "cuda")]
+    assert bundles[0].stage1 == bundles[1].stage1
+    assert bundles[0].training["guard"]["correction"] == pytest.approx(bundles[1].training["guard"]["correction"], rel=1e-9)
+    states = [b.model.state_dict() for b in bundles]
+    assert all(torch.allclose(states[0][k], states[1][k], rtol=1e-12) for k in states[0])
+
+
+@only_simulated
+def test_memory_of_a_gpu(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own memory bounds features and chunks, main memory the blocks; processes do not share it."""
+    bundle, folder = make_bundle(tiny_stage1, tmp_path / "b"), make_folder(atoms=5)
+    with simulated_gpu(free=8 * 10**10):
+        model = deeph_gformer.load(bundle, stage1=tiny_stage1, device="cuda")
+        graph = model.read(folder)[1]
+        assert plan_work(model, graph).chunk == GPU_CHUNK
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+        assert fair_share(model.device, None) is None and fair_share(model.device, 7) == 7
+        assert fair_share(torch.device("cpu"), None) <= free_memory(torch.device("cpu")) / 4 * 1.1
+        with pytest.raises(ConfigError, match="are needed, fewer on the CPU"):
+            plan_work(model, graph, limit=10**5)
+        monkeypatch.setattr("deeph_gformer.inference.memory.free_memory", lambda device: 10**9 if device.type == "cuda" else 10**4)
+        with pytest.raises(ConfigError, match="of main memory for their blocks, 2.5 kB are free"):
+            plan_work(model, graph)
+
+
+@only_simulated
+def test_names_of_devices(on_gpu: None) -> None:
+    assert [str(resolve_device(name)) for name in ("auto", "cuda", "cuda:7", "cpu")] == ["cuda:0", "cuda:0", "cuda:7", "cpu"]
+    with pytest.raises(ConfigError, match="'cuda:8': this machine has 8 GPU"):
+        resolve_device("cuda:8")
+    with pytest.raises(ConfigError, match="cpu and cuda are supported"):
+        resolve_device("meta")
 
 
 def test_guard_statistics(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:

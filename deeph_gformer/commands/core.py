@@ -95,7 +95,9 @@ def _register_refine(sub: Any) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
     group.add_argument("--skip-existing", action="store_true", help="leave structures alone that have a prediction")
-    parser.add_argument("--max-memory", metavar="SIZE", help="memory of one process, e.g. 8GB (default: nine tenths of what is free)")
+    parser.add_argument(
+        "--max-memory", metavar="SIZE", help="memory of one process, on a GPU of the GPU, e.g. 8GB (default: nine tenths of what is free)"
+    )
     parser.add_argument(
         "--spill",
         type=pathlib.Path,
@@ -220,7 +222,7 @@ def _run_refine(args: argparse.Namespace) -> None:
     from ..evaluation.tables import refine_table
     from ..inference.memory import parse_size, show_size
     from ..inference.refine import refine
-    from ..inference.shard import agreed, rank_device, start_ranks
+    from ..inference.shard import agreed, end_ranks, rank_device, start_ranks
 
     ranks = start_ranks()
     first = ranks.rank == 0
@@ -260,6 +262,7 @@ def _run_refine(args: argparse.Namespace) -> None:
         if model.bundle is not None and model.bundle.gauge == "standard" and "errors" in result["total"]:
             print("trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it")
         _write_json(args, result)
+    end_ranks()
 
 
 def _run_evaluate(args: argparse.Namespace) -> None:

@@ -16,9 +16,10 @@ from ..data.room import EdgeRoom
 from ..data.stream import Work
 from ..errors import ConfigError
 from ..pipeline import HamiltonianModel
+from .shard import local_processes
 from .steps import resident_bytes
 
-__all__ = ["parse_size", "show_size", "free_memory", "plan_work", "check_spill"]
+__all__ = ["parse_size", "show_size", "free_memory", "fair_share", "plan_work", "check_spill"]
 
 _UNITS = {"": 1, "B": 1, **{u + e: b**n for n, u in enumerate("KMGT", 1) for e, b in (("", 1000), ("B", 1000), ("IB", 1024))}}
 #: Edges per chunk: what fits into a processor's cache; on a GPU what keeps it busy.
@@ -85,8 +86,17 @@ def free_memory(device: torch.device) -> int:
     return min(found)
 
 
+def fair_share(device: torch.device, limit: int | None) -> int | None:
+    """Bytes that this process may take: ``limit``, else its part of what is free where processes share the machine's memory.
+
+    None: all there is, for one process, and for a GPU, which no other process of the run uses.
+    """
+    processes = local_processes()
+    return limit if limit is not None or processes == 1 or device.type == "cuda" else int(0.9 * free_memory(device) / processes)
+
+
 class _Need:
-    """Bytes of one structure on this process."""
+    """Bytes of one structure on this process; on a GPU ``host`` counts what main memory holds, the products, and everything else what the GPU does."""
 
     def __init__(self, model: HamiltonianModel, graph: Graph, ranks: Ranks, keep_pairs: bool) -> None:
         item = 4 if model.dtype == torch.float32 else 8
@@ -103,11 +113,12 @@ class _Need:
         else:
             widest = width
         features = stage1 + groups * width * item + 3 * item
-        end = stage1 + width * item + 2 * vector
-        edges = -(-graph.edges // ranks.size)
+        edges, on_cpu = -(-graph.edges // ranks.size), model.device.type == "cpu"
+        end = stage1 + width * item + (2 * vector if on_cpu else 0)
         self.edges = graph.edges / ranks.size * max(features, end)
-        self.blocks = 2 * vector * edges  # the matrices that are returned
-        self.all = max(self.edges, (1.5 if ranks.size == 1 else 2.0) * self.blocks)  # partner edges of other processes, sent and received
+        self.host = (1.5 if ranks.size == 1 else 2.0) * 2 * vector * edges  # partner edges of other processes, sent and received
+        self.blocks = 2 * vector * edges if on_cpu else 0  # the matrices that are returned
+        self.all = max(self.edges, self.host) if on_cpu else self.edges
         messages = getattr(gformer.head, "messages", None) if gformer is not None else None
         sent = 0 if messages is None else sum((2 * l + 1) * channels for (l, _), channels in messages.channels.items())
         self.node = graph.nodes * (10 * widest + 12 * width + 3 * sent) * item
@@ -126,7 +137,7 @@ def plan_work(
     """Choose chunk size, what is kept and where, for one structure.
 
     Args:
-        model, graph: what is to run. limit: bytes that this process may take altogether; None: nine tenths of what is free now.
+        model, graph: what is to run. limit: bytes that this process may take altogether (on a GPU: of its memory); None: nine tenths of what is free now.
         spill: folder for features that do not fit; None: memory only. ranks: processes that share the structure. tick: see :class:`Work`.
 
     Raises:
@@ -137,6 +148,13 @@ def plan_work(
     needs = [_Need(model, graph, ranks, keep_pairs) for keep_pairs in (True, False)]  # folds the parameters, so before memory is looked at
     used = RESERVE + resident_bytes() if device.type == "cpu" else int(torch.cuda.memory_allocated(device))
     left = free_memory(device) * 0.9 if limit is None else min(limit - used, free_memory(device))
+    if device.type != "cpu":
+        main = free_memory(torch.device("cpu")) / local_processes()
+        if needs[0].host > main:
+            raise ConfigError(
+                f"{graph.edges:,} edges need {show_size(needs[0].host)} of main memory for their blocks, {show_size(main)} are free; share the "
+                "work with torchrun on more machines"
+            )
     most = int(torch.bincount(graph.edge_index[0]).max())
     usual = max(CHUNK.get(device.type, GPU_CHUNK), most)
     for keep_pairs, need in zip((True, False), needs):

@@ -23,9 +23,9 @@ from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction, identify
 from .chunked import predict_chunked
-from .memory import check_spill, free_memory, plan_work
+from .memory import check_spill, fair_share, plan_work
 from .output import make_overlap, output_folder, write_prediction
-from .shard import agree, agreed, local_processes, same_input, same_structure, start_ranks
+from .shard import agree, agreed, same_input, same_structure, start_ranks
 from .source import find_sources, open_overlap, read_source, source_name, too_close
 from .steps import Progress, Steps, reset_peak
 
@@ -87,10 +87,7 @@ def _predict(
             if options.spill is not None:
                 steps.sample()
 
-        limit = options.memory
-        if limit is None and local_processes() > 1:
-            limit = int(0.9 * free_memory(model.device) / local_processes())
-        work = plan_work(model, graph, limit=limit, spill=options.spill, ranks=ranks, tick=tick)
+        work = plan_work(model, graph, limit=fair_share(model.device, options.memory), spill=options.spill, ranks=ranks, tick=tick)
     try:
         return predict_chunked(model, structure, graph, choice, work, steps, options.hermitian, options.frames)  # type: ignore[arg-type]
     finally:
@@ -114,8 +111,8 @@ def refine_folder(
     Returns:
         A record of plain values (units in the key names), and the errors against DFT; None on all ranks but the first.
     """
-    options, ranks, start, steps = options or RefineOptions(), ranks or Ranks(), time.perf_counter(), Steps()
-    reset_peak()
+    options, ranks, start, steps = options or RefineOptions(), ranks or Ranks(), time.perf_counter(), Steps(model.device)
+    reset_peak(model.device)
     target, form = output_folder(folder, output), options.format(folder)
     if ranks.rank == 0:
         remove_leftovers(target)
@@ -209,7 +206,7 @@ def refine(
         form: ``legacy``, ``dock`` or ``same``. existing: ``error``, ``overwrite`` or ``skip`` where a prediction is there already.
         progress: a progress bar on standard error. guard: keep stage 1 for structures whose correction is out of range.
         overlap: edges and S of structures without overlaps.h5, which is then written (see :func:`deeph_gformer.overlap.load`); default: the bundle's table.
-        memory: bytes that a process may take; None: nine tenths of what is free. spill: folder for edge features that do not fit.
+        memory: bytes that a process may take (on a GPU: of its memory); None: nine tenths of what is free. spill: folder for edge features that do not fit.
 
     Returns:
         ``{"structures": [record, ...], "total": {...}, "skipped": [names], "without_edges": [folders]}``; plain values, units in key names.
@@ -265,11 +262,9 @@ def _fits(model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOpti
     """Whether the largest structure fits into one process (by the size of its files where there are edges, else it is tried)."""
     fits = True
     largest = max(todo, key=lambda f: sum(p.stat().st_size for p in f.iterdir() if p.is_file()) if f.is_dir() else f.stat().st_size)
-    limit = options.memory if options.memory is not None else int(0.9 * free_memory(model.device) / local_processes())
     try:
-        steps = Steps()
-        graph = read_source(largest, model, options.edges, options.overlap, None, steps)[1]
-        plan_work(model, graph, limit=limit, spill=options.spill)
+        graph = read_source(largest, model, options.edges, options.overlap, None, Steps())[1]
+        plan_work(model, graph, limit=fair_share(model.device, options.memory), spill=options.spill)
     except ConfigError:
         fits = False
     except GFormerError:
@@ -282,8 +277,7 @@ def _each_its_own(
 ) -> list[tuple[dict[str, Any], StructureErrors | None]]:
     """Structures in turns; every process gets all results."""
     mine, error = [], None
-    memory = options.memory if options.memory is not None else int(0.9 * free_memory(model.device) / local_processes())
-    own = dataclasses.replace(options, memory=memory, progress=False)
+    own = dataclasses.replace(options, memory=fair_share(model.device, options.memory), progress=False)
     try:
         for folder in _bar(todo[ranks.rank :: ranks.size], options.progress and ranks.rank == 0):
             made = refine_folder(model, folder, output, own)

@@ -18,7 +18,7 @@ from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
 from ..io.structure import Structure
 
-__all__ = ["start_ranks", "rank_device", "same_input", "same_structure", "agree", "agreed", "local_processes"]
+__all__ = ["start_ranks", "end_ranks", "rank_device", "same_input", "same_structure", "agree", "agreed", "local_processes"]
 
 
 def _environment() -> tuple[int, int]:
@@ -76,6 +76,12 @@ def start_ranks() -> Ranks:
 
         signal.signal(signal.SIGTERM, stop)
     return Ranks(rank, size)
+
+
+def end_ranks() -> None:
+    """Leave the processes that :func:`start_ranks` joined; without it NCCL complains at the end."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def same_input(ranks: Ranks, what: str, values: Mapping[str, Any]) -> None:

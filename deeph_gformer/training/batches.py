@@ -112,12 +112,21 @@ def feature_bytes(samples: Sequence[Sample], stage1: Stage1Provider) -> int:
 class FeatureCache:
     """Stage 1 of every sample, run once: kept in memory, in files, or not at all."""
 
-    def __init__(self, stage1: Stage1Provider | None, mode: str, folder: pathlib.Path | None = None, features: bool = True) -> None:
+    def __init__(
+        self,
+        stage1: Stage1Provider | None,
+        mode: str,
+        folder: pathlib.Path | None = None,
+        features: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """
         Args:
             stage1: None gives empty entries. mode: ``ram``, ``disk`` or ``off``. folder: for ``disk``. features: whether irreps are kept.
+            device: where stage 1 runs; it is moved there.
         """
-        self.stage1, self.mode, self.folder, self.features = stage1, mode, folder, features
+        self.stage1, self.mode, self.folder, self.features = stage1 and stage1.to(device), mode, folder, features
+        self.device = torch.device(device)
         self._kept: dict[str, tuple[Irrep1 | None, Tensor | None]] = {}
 
     def get(self, sample: Sample) -> tuple[Irrep1 | None, Tensor | None]:
@@ -131,7 +140,7 @@ class FeatureCache:
         if path is not None and path.is_file():
             node, edge, direct_sum = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return Irrep1(tuple(node), tuple(edge)) if self.features else None, direct_sum
-        out = self.stage1(sample.graph, features=self.features)
+        out = self.stage1(sample.graph.to(self.device), features=self.features)
         entry = (
             Irrep1(tuple(t.cpu() for t in out.node), tuple(t.cpu() for t in out.edge)) if self.features else None,
             out.direct_sum.cpu(),

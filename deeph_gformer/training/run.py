@@ -25,13 +25,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig, to_mapping
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, lacks_memory
 from ..io.files import read_json, write_json
 from ..pipeline import resolve_device
 from .batches import Batch, EpochSampler, RankSampler, write_tensors
 from .module import HamiltonianTask
 
-__all__ = ["fit", "check_run", "recorded", "first_rank", "say", "note", "loaders", "memory_hint"]
+__all__ = ["fit", "check_run", "recorded", "first_rank", "say", "note", "loaders", "memory_hint", "own_device"]
 
 LAST, BEST = "last", "best"
 CONFIG_FILE, SPLIT_FILE, CHECKPOINTS = "config.json", "splits.json", "checkpoints"
@@ -40,6 +40,17 @@ CONFIG_FILE, SPLIT_FILE, CHECKPOINTS = "config.json", "splits.json", "checkpoint
 def first_rank() -> bool:
     """Whether this process writes and prints: in data-parallel training, started by torchrun or by Lightning, only the first one does."""
     return rank_zero_only.rank == 0
+
+
+def own_device(settings: TrainingConfig) -> torch.device:
+    """The device of this process; where several train together on GPUs each has its own.
+
+    Raises:
+        ConfigError: the device does not exist here.
+    """
+    device = resolve_device(settings.device)
+    several = device.type == "cuda" and settings.devices > 1
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if several else device
 
 
 def say(text: str) -> None:
@@ -250,14 +261,8 @@ def memory_hint() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if (
-            not isinstance(error, (MemoryError, torch.OutOfMemoryError))
-            and "out of memory" not in text
-            and "can't allocate memory" not in text
-            and "bad_alloc" not in text
-        ):
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
             raise
         raise ConfigError(
             "out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache "

@@ -28,7 +28,7 @@ from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, triplets_of
 from .module import Stage1Task
-from .run import check_run, first_rank, fit, loaders, memory_hint, recorded, say
+from .run import check_run, first_rank, fit, loaders, memory_hint, own_device, recorded, say
 from .stage2 import split_folders
 
 __all__ = ["train_stage1", "net_config", "stage1_config", "train_ini"]
@@ -323,7 +323,7 @@ def train_stage1(
         torch.nn.init.zeros_(net.lin_edge.weight)
     dtype = net.lin_edge.weight.dtype
     samples = {name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge) for name in ("train", "val")}
-    cache = FeatureCache(first, config.data.cache, folder / "cache", features=False)
+    cache = FeatureCache(first, config.data.cache, folder / "cache", features=False, device=own_device(settings))
     triplets = {id(s): t for part in samples.values() for s, t in zip(part, triplets_of(part))}
 
     def join(chosen: list[Sample]) -> Any:

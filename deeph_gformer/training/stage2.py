@@ -22,12 +22,12 @@ from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
 from ..io.folder import matrix_path
 from ..overlap import fit_table, save_table
-from ..pipeline import HamiltonianModel, identify, resolve_device
+from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, collate, feature_bytes, triplets_of
 from .electrons import count_electrons
 from .module import Stage2Task, masked_loss
-from .run import check_run, first_rank, fit, loaders, memory_hint, note, recorded, say
+from .run import check_run, first_rank, fit, loaders, memory_hint, note, own_device, recorded, say
 
 __all__ = ["train_gformer", "split_folders", "Output"]
 
@@ -117,7 +117,7 @@ def train_gformer(
     say(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}"
     )
-    cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features)
+    cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features, own_device(settings))
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     model, unit = _new_model(config.model, out, stage1 if features else None, cascade, samples["train"], cache, to_product)
     triplets = {id(s): t for s, t in zip(everything, triplets_of(everything))}
@@ -156,7 +156,7 @@ def train_gformer(
         record,
         folder / "bundle",
     )
-    both = HamiltonianModel(used, bundle, resolve_device(settings.device if settings.devices == 1 else "cpu"))
+    both = HamiltonianModel(used, bundle, own_device(settings))
     if not first_rank():
         return both, record
     record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
