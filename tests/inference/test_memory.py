@@ -39,7 +39,7 @@ def test_plan(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.
     graph = model.read(make_folder())[1]
     monkeypatch.setattr(memory, "resident_bytes", lambda: -memory.RESERVE)
     free = plan_work(model, graph)
-    assert free.keep_pairs and free.room.folder is None and free.chunk == 1024
+    assert free.keep_pairs and free.room.folder is None and free.chunk == 2048
     limits = np.geomspace(1e8, 1e5, 200).astype(int).tolist()
     kinds: list[str] = []
     for limit in limits:
