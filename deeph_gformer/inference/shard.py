@@ -65,6 +65,8 @@ def start_ranks() -> Ranks:
 
         def stop(number: int, frame: object) -> None:
             """Say so once, by the first process or, where that is the dead one, by the second; leave through the ``finally`` blocks."""
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, signal.SIG_IGN)  # the keyboard's is followed by torchrun's
             if rank == 0 or (rank == 1 and not os.path.exists(f"/proc/{first}")):
                 print(
                     "deeph-gformer: stopped, another process ended or the run was cancelled (memory?); finished structures are whole, go on "
@@ -75,6 +77,7 @@ def start_ranks() -> Ranks:
             sys.exit(128 + number)
 
         signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
     return Ranks(rank, size)
 
 
