@@ -178,6 +178,8 @@ class TrainConfig:
     """DeepH-E3 model folder."""
     output: str = "runs/gformer"
     """Where logs, checkpoints and the bundle go."""
+    cascade: bool = True
+    """Predict the correction to stage 1; false: all of H from stage 1's irreps, for a stage 1 that overfits (the paper's -cas)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,7 +96,9 @@ def _register_refine(sub: Any) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
     group.add_argument("--skip-existing", action="store_true", help="leave structures alone that have a prediction")
     parser.add_argument(
-        "--max-memory", metavar="SIZE", help="memory of one process, on a GPU of the GPU, e.g. 8GB (default: nine tenths of what is free)"
+        "--max-memory",
+        metavar="SIZE",
+        help="what one process may take, e.g. 8GB (of the GPU's memory where it runs on one; default: nine tenths of what is free)",
     )
     parser.add_argument(
         "--spill",

@@ -201,12 +201,11 @@ class _Ablation:
             """One training of this setting."""
             if model.arch != config.model.arch:
                 print(f"{kind} uses arch: {model.arch}, it has no stage-1 irreps to gate", flush=True)
-            one = TrainConfig(self.data(), model, training, config.stage1.folder if setting.stage1 else "", output)
+            one = TrainConfig(self.data(), model, training, config.stage1.folder if setting.stage1 else "", output, setting.cascade)
             return train_gformer(
                 one,
                 first,
                 resume=resume,
-                cascade=setting.cascade,
                 features=setting.features,
                 every=self.every,
                 extra={"setting": kind},

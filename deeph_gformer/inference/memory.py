@@ -22,8 +22,8 @@ from .steps import resident_bytes
 __all__ = ["parse_size", "show_size", "free_memory", "fair_share", "plan_work", "check_spill"]
 
 _UNITS = {"": 1, "B": 1, **{u + e: b**n for n, u in enumerate("KMGT", 1) for e, b in (("", 1000), ("B", 1000), ("IB", 1024))}}
-#: Edges per chunk: on a CPU for each thread what its cache likes, and no more than this in all; on a GPU what keeps it busy.
-THREAD_CHUNK, CPU_CHUNK, GPU_CHUNK = 2048, 16384, 65536
+#: Edges per chunk: what fits into a processor's cache, and the most for several threads, which want twice as many each; on a GPU what keeps it busy.
+CPU_CHUNK, MOST_CPU_CHUNK, GPU_CHUNK = 1024, 16384, 65536
 #: Bytes that libraries take while they work.
 RESERVE = 64 * 2**20
 #: What a process takes before it starts differs from run to run by up to this part of it; a minimum that is named must do the next time.
@@ -94,6 +94,12 @@ def fair_share(device: torch.device, limit: int | None) -> int | None:
     return limit if limit is not None or processes == 1 or device.type == "cuda" else int(0.9 * free_memory(device) / processes)
 
 
+def usual_chunk(device: torch.device) -> int:
+    """Edges per chunk where memory does not matter."""
+    threads = torch.get_num_threads()
+    return GPU_CHUNK if device.type == "cuda" else CPU_CHUNK if threads == 1 else min(MOST_CPU_CHUNK, 2 * CPU_CHUNK * threads)
+
+
 class _Need:
     """Bytes of one structure on this process; on a GPU ``host`` counts what main memory holds, the products, and everything else what the GPU does."""
 
@@ -155,7 +161,7 @@ def plan_work(
                 "work with torchrun on more machines"
             )
     most = int(torch.bincount(graph.edge_index[0]).max())
-    usual = max(GPU_CHUNK if device.type == "cuda" else min(CPU_CHUNK, THREAD_CHUNK * torch.get_num_threads()), most)
+    usual = max(usual_chunk(device), most)
     for keep_pairs, need in zip((True, False), needs):
         chunk = int(min(usual, (left - need.all - need.node) // need.chunk))
         if chunk >= most:

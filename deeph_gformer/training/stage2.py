@@ -73,7 +73,6 @@ def train_gformer(
     stage1: Stage1Provider | None,
     *,
     resume: bool = False,
-    cascade: bool = True,
     features: bool = True,
     every: int = 1,
     extra: dict[str, Any] | None = None,
@@ -83,7 +82,7 @@ def train_gformer(
 
     Args:
         config: everything. stage1: frozen; None trains a GFormer that stands alone and predicts all of H.
-        resume: go on with the run in ``config.output``. cascade: learn the correction, not all of H.
+        resume: go on with the run in ``config.output``.
         features: let stage 2 read stage 1's irreps. every: epochs between printed lines. extra: recorded in the bundle.
         output: what a GFormer without stage 1 predicts; None: every block of the data.
 
@@ -98,8 +97,9 @@ def train_gformer(
     np.random.seed(settings.seed)
     splits = split_folders(config.data, settings.seed)
     folder = check_run(config, splits, resume)
+    cascade = config.cascade and stage1 is not None
     if stage1 is None:
-        cascade = features = False
+        features = False
         out = output or Output.of_data([*splits["train"], *splits["val"]])
     else:
         out, features = Output.of(stage1), features and bool(stage1.node_irreps)
@@ -135,9 +135,11 @@ def train_gformer(
         cascade=cascade,
         first=stage1 if cascade and not getattr(stage1, "equivariant", True) else None,
     )
-    reference = stage1_error(samples["val"], cache, to_product, settings.hermitian) if cache.stage1 is not None else None
+    reference, before = None, ""
+    if cache.stage1 is not None:
+        fitted, reference = (stage1_error(samples[name], cache, to_product, settings.hermitian) for name in ("train", "val"))
+        before = f"; stage 1 on validation {reference:.4f} meV, on the training structures {fitted:.4f} meV"
     parameters = sum(p.numel() for p in model.parameters())
-    before = f"; stage 1 on validation {reference:.4f} meV" if reference is not None else ""
     say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}")
     with recorded(folder, config, splits):
         result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)

@@ -15,7 +15,7 @@ import deeph_gformer
 from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError
 from deeph_gformer.inference import memory
-from deeph_gformer.inference.memory import free_memory, parse_size, plan_work, show_size
+from deeph_gformer.inference.memory import free_memory, parse_size, plan_work, show_size, usual_chunk
 from deeph_gformer.inference.steps import Steps
 from deeph_gformer.io import read_matrix
 
@@ -39,7 +39,7 @@ def test_plan(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.
     graph = model.read(make_folder())[1]
     monkeypatch.setattr(memory, "resident_bytes", lambda: -memory.RESERVE)
     free = plan_work(model, graph)
-    assert free.keep_pairs and free.room.folder is None and free.chunk == 2048
+    assert free.keep_pairs and free.room.folder is None and free.chunk == 1024
     limits = np.geomspace(1e8, 1e5, 200).astype(int).tolist()
     kinds: list[str] = []
     for limit in limits:
@@ -54,6 +54,14 @@ def test_plan(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.
             )
     assert list(dict.fromkeys(kinds)) == ["all", "less", "files", "refused"]
     assert kinds == sorted(kinds, key=["all", "less", "files", "refused"].index)
+
+
+def test_threads_want_larger_chunks() -> None:
+    found = []
+    for threads in (1, 2, 16):
+        torch.set_num_threads(threads)
+        found.append(usual_chunk(torch.device("cpu")))
+    assert found == [1024, 4096, 16384]
 
 
 def test_the_minimum_that_is_named_is_enough(
