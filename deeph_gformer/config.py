@@ -179,7 +179,7 @@ class TrainConfig:
     output: str = "runs/gformer"
     """Where logs, checkpoints and the bundle go."""
     cascade: bool = True
-    """Predict the correction to stage 1; false: all of H from stage 1's irreps, for a stage 1 that overfits (the paper's -cas)."""
+    """Predict the correction to stage 1; false: all of H from stage 1's irreps, which wants several times as many epochs (the paper's -cas)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import ase.io
 import h5py
 import numpy as np
 import pytest
+import torch
 from ase.build import mx2
 
 import deeph_gformer
@@ -339,3 +340,28 @@ def test_a_damaged_reference_is_a_warning(make_folder: Folder, tiny_stage1: path
     first, second = result["structures"]
     assert "hamiltonians.h5: block" in first["warnings"][0] and "refined_mae_meV" not in first
     assert second["warnings"] == [] and second["refined_mae_meV"] > 0
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])
+def test_lack_of_memory_is_one_line(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    def none_left(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("deeph_gformer.inference.refine.predict_chunked", none_left)
+    folder = make_folder()
+    assert (
+        main(
+            ["refine", "--preprocessed", str(folder.parent), "--stage1", str(tiny_stage1), "--stage1-only", "--output", str(tmp_path / "o")]
+        )
+        == 2
+    )
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "refine: error: out of memory (" in said and "--max-memory" in said
+    assert not any(p.is_file() for p in (tmp_path / "o").rglob("*"))

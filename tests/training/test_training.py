@@ -21,6 +21,7 @@ from deeph_gformer.config import TrainConfig, TrainStage1Config, from_mapping
 from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.data.graph import rotate_graph
 from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.evaluation.evaluate import evaluate
 from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
@@ -62,6 +63,23 @@ def test_stage_2_learns_and_its_bundle_predicts_the_same(make_folder: Folder, ti
     assert np.array_equal(again.predict(root / "s0").hamiltonian.values, model.predict(root / "s0").hamiltonian.values)
     lines = (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text()
     assert "val_mae_meV" in lines and any((tmp_path / "run" / "logs" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("cascade", [True, False])
+def test_the_bundle_has_the_error_that_training_saw(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, cascade: bool
+) -> None:
+    """The correction added to stage 1, or all of H."""
+    root = dataset(make_folder)
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"], "test": []}))
+    words = ["--stage1", str(tiny_stage1), "--set", f"cascade={str(cascade).lower()}"]
+    assert main([*command("train", root, tmp_path / "run", *words), "--json", str(tmp_path / "r.json")]) == 0
+    model = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
+    assert model.bundle is not None and model.bundle.cascade == cascade
+    result = evaluate(model, root, splits=splits, split="val", edges="hamiltonians", rotations=0)
+    seen = json.loads((tmp_path / "r.json").read_text())["best_val_mae_meV"]
+    assert result["total"]["refined"]["mae_elements_meV"] == pytest.approx(seen, rel=1e-6)
 
 
 def test_resumed_run_equals_an_unbroken_one(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
