@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..io.files import atomic_path
 from ..pipeline import rotate_flat
 from ..stage1.provider import Stage1Provider
 
-__all__ = ["Batch", "EpochSampler", "RankSampler", "FeatureCache", "collate", "rotate_batch", "feature_bytes", "write_tensors"]
+__all__ = ["Batch", "EpochSampler", "RankSampler", "FeatureCache", "collate", "joiner", "rotate_batch", "feature_bytes", "write_tensors"]
 
 
 class Batch(NamedTuple):
@@ -182,6 +182,12 @@ def collate(samples: Sequence[Sample], entries: Sequence[tuple[Irrep1 | None, Te
         joined,
         tuple(sizes),
     )
+
+
+def joiner(samples: Sequence[Sample], cache: FeatureCache) -> Callable[[list[Sample]], Batch]:
+    """What makes batches of these samples: :func:`collate` with their triplets, found once, and what stage 1 gives."""
+    triplets = {id(s): t for s, t in zip(samples, triplets_of(samples))}
+    return lambda chosen: collate(chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen])
 
 
 def rotate_batch(

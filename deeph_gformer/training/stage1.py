@@ -19,14 +19,14 @@ from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
 from ..config import Stage1Config, TrainStage1Config
-from ..data.dataset import Sample, basis_of, load_samples
+from ..data.dataset import basis_of, load_samples
 from ..errors import ConfigError, ModelError
 from ..io.files import write_json
 from ..stage1.bundle import ModelFolder, NetConfig, read_model_folder, write_model_folder
 from ..stage1.embedded.checkpoint import export_optimizer, import_optimizer, load_network, official_state
 from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
-from .batches import FeatureCache, collate, triplets_of
+from .batches import FeatureCache, joiner
 from .module import Stage1Task
 from .run import check_run, first_rank, fit, loaders, memory_hint, own_device, recorded, say
 from .stage2 import split_folders
@@ -324,11 +324,7 @@ def train_stage1(
     dtype = net.lin_edge.weight.dtype
     samples = {name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge) for name in ("train", "val")}
     cache = FeatureCache(first, config.data.cache, folder / "cache", features=False, device=own_device(settings))
-    triplets = {id(s): t for part in samples.values() for s, t in zip(part, triplets_of(part))}
-
-    def join(chosen: list[Sample]) -> Any:
-        return collate(chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen])
-
+    join = joiner([*samples["train"], *samples["val"]], cache)
     train, val = loaders(samples["train"], samples["val"], join, settings)
     task = Stage1Task(net, DirectSumToProduct(targets, net.generation, dtype), settings, settings.epochs * len(train), UNIT)
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):

@@ -24,7 +24,7 @@ from ..io.folder import matrix_path
 from ..overlap import fit_table, save_table
 from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
-from .batches import FeatureCache, collate, feature_bytes, triplets_of
+from .batches import FeatureCache, feature_bytes, joiner
 from .electrons import count_electrons
 from .module import Stage2Task, masked_loss
 from .run import check_run, first_rank, fit, loaders, memory_hint, note, own_device, recorded, say
@@ -120,12 +120,7 @@ def train_gformer(
     cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features, own_device(settings))
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     model, unit = _new_model(config.model, out, stage1 if features else None, cascade, samples["train"], cache, to_product)
-    triplets = {id(s): t for s, t in zip(everything, triplets_of(everything))}
-
-    def join(chosen: list[Sample]) -> Any:
-        return collate(chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen])
-
-    train, val = loaders(samples["train"], samples["val"], join, settings)
+    train, val = loaders(samples["train"], samples["val"], joiner(everything, cache), settings)
     task = Stage2Task(
         model,
         to_product,
