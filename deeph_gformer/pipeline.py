@@ -333,11 +333,12 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"device '{name}' is unknown; choose cpu, cuda, cuda:0 ... or auto") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{name}': torch {torch.__version__} sees no GPU here; choose cpu")
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise ConfigError(f"device '{name}': this machine has {count} GPU(s), numbered from 0; choose one of them, or auto")
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device '{name}': cpu and cuda are supported")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device '{name}': torch {torch.__version__} sees no GPU here; choose cpu")
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ConfigError(f"device '{name}': this machine has {count} GPU(s), numbered from 0; choose one of them, or auto")
     return device

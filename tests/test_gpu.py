@@ -35,7 +35,7 @@ from deeph_gformer.training.run import own_device
 from deeph_gformer.training.stage2 import train_gformer
 
 from .conftest import write_tiny_stage1
-from .inference.test_shard import in_ranks
+from .inference.test_shard import torchrun
 from .simulated_gpu import simulated_gpu
 from .test_pipeline import make_bundle
 
@@ -145,11 +145,10 @@ def test_processes_share_a_structure(make_folder: Folder, tmp_path: pathlib.Path
     command = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(stage1), "--model", str(bundle)]
     assert main([*command, "--device", "cpu", "--output", str(tmp_path / "one")]) == 0
 
-    def run(rank: int) -> int:
-        with gpu():
-            return main([*command, "--device", "cuda", "--output", str(tmp_path / "two")])
-
-    assert in_ranks(2, run) == [0, 0]
+    script = tmp_path / "run.py"  # not forked: CUDA that runs already cannot be shared
+    script.write_text("import sys\nfrom tests.test_gpu import gpu, main\nwith gpu():\n    code = main(sys.argv[1:])\nsys.exit(code)\n")
+    done = torchrun(script, *command, "--device", "cuda", "--output", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
     a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("one", "two"))
     assert np.array_equal(a.keys, b.keys) and close(b.values, a.values)
 

@@ -22,7 +22,7 @@ from .rotation import ORDER, block_rotation, bond_rotation
 __all__ = ["PairTable", "Shells", "TwoCentre", "bond_functions", "swap_sign"]
 
 Shells = tuple[int, ...]
-_CHUNK = 2_000
+_CHUNK = 2_000  # blocks at a time, what fits into a processor's cache
 
 
 @functools.cache
