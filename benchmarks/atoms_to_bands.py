@@ -25,7 +25,9 @@ from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.io.files import write_json
 
 
-def measure(folder: pathlib.Path, calc: HamiltonianCalculator, window: float, npoints: int) -> dict[str, Any]:
+def measure(
+    folder: pathlib.Path, calc: HamiltonianCalculator, window: float, npoints: int
+) -> dict[str, Any]:
     """One structure: differences of edges, S, H and bands from DFT, and the time of every step."""
     structure = read_folder(folder)
     known = to_atoms(structure)
@@ -42,13 +44,20 @@ def measure(folder: pathlib.Path, calc: HamiltonianCalculator, window: float, np
     level = calc.get_fermi()
     reference_level = bands.fermi_level(dft, level.electrons, count_at_info=False)
     reference = bands.band_structure(dft, None, npoints, fermi=reference_level)
-    error = bands.compare_bands(reference, bands.band_structure(problem, reference.path, fermi=level), window)
+    error = bands.compare_bands(
+        reference, bands.band_structure(problem, reference.path, fermi=level), window
+    )
     return {
         "structure": folder.name,
         "atoms": len(atoms),
         "edges": len(problem.s.keys),
         "dft_edges_missing": int((place < 0).sum()),
-        "s_max_error": float(np.abs(problem.s.select(place[place >= 0]).values - dft.s.select(np.flatnonzero(place >= 0)).values).max()),
+        "s_max_error": float(
+            np.abs(
+                problem.s.select(place[place >= 0]).values
+                - dft.s.select(np.flatnonzero(place >= 0)).values
+            ).max()
+        ),
         "h_mae_meV": float(np.abs(dh).mean() * 1e3),
         "electrons": level.electrons,
         "band_mae_meV": error.mae_meV,
@@ -59,20 +68,50 @@ def measure(folder: pathlib.Path, calc: HamiltonianCalculator, window: float, np
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="From an Atoms object alone to bands, against DFT.")
-    parser.add_argument("folders", nargs="+", type=pathlib.Path, metavar="DFT_FOLDER", help="structure folders with H and S of DFT")
-    parser.add_argument("--stage1", required=True, metavar="MODEL_DIR", help="DeepH-E3 model folder")
+    parser = argparse.ArgumentParser(
+        description="From an Atoms object alone to bands, against DFT."
+    )
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=pathlib.Path,
+        metavar="DFT_FOLDER",
+        help="structure folders with H and S of DFT",
+    )
+    parser.add_argument(
+        "--stage1", required=True, metavar="MODEL_DIR", help="DeepH-E3 model folder"
+    )
     parser.add_argument("--model", metavar="BUNDLE", help="GFormer bundle (default: stage 1 alone)")
-    parser.add_argument("--overlap", metavar="SOURCE", help="table, basis files or folder (default: the table in the bundle)")
-    parser.add_argument("--extrapolate", action="store_true", help="allow distances that the table does not know")
-    parser.add_argument("--valence", metavar="C=4", help="electrons per element (default: as counted in the bundle's training set)")
-    parser.add_argument("--window", type=float, default=3.0, metavar="EV", help="states within this of the Fermi level (default: 3)")
-    parser.add_argument("--npoints", type=int, default=40, metavar="N", help="k-points of the path (default: 40)")
+    parser.add_argument(
+        "--overlap",
+        metavar="SOURCE",
+        help="table, basis files or folder (default: the table in the bundle)",
+    )
+    parser.add_argument(
+        "--extrapolate", action="store_true", help="allow distances that the table does not know"
+    )
+    parser.add_argument(
+        "--valence",
+        metavar="C=4",
+        help="electrons per element (default: as counted in the bundle's training set)",
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=3.0,
+        metavar="EV",
+        help="states within this of the Fermi level (default: 3)",
+    )
+    parser.add_argument(
+        "--npoints", type=int, default=40, metavar="N", help="k-points of the path (default: 40)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     args = parser.parse_args()
     try:
         valence = parse_valence(args.valence) if args.valence else None
-        calc = HamiltonianCalculator(args.model, args.stage1, args.overlap, extrapolate=args.extrapolate, valence=valence)
+        calc = HamiltonianCalculator(
+            args.model, args.stage1, args.overlap, extrapolate=args.extrapolate, valence=valence
+        )
         rows = [measure(folder, calc, args.window, args.npoints) for folder in args.folders]
     except GFormerError as error:
         sys.exit(f"error: {error}")

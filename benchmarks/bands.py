@@ -42,7 +42,11 @@ def timed(times: dict[str, list[float]], name: str, work: Callable[[], Any]) -> 
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     before = times.get(name, [0.0, 0.0, 0])
-    times[name] = [before[0] + time.perf_counter() - wall, before[1] + time.process_time() - cpu, before[2] + 1]
+    times[name] = [
+        before[0] + time.perf_counter() - wall,
+        before[1] + time.process_time() - cpu,
+        before[2] + 1,
+    ]
     return result
 
 
@@ -70,14 +74,25 @@ def supercell(folder: str, atoms: int) -> tuple[BlochProblem, float]:
     disordered = []
     for e, key in enumerate(h_keys.tolist()):
         block, partner = h_blocks[e % len(h_blocks)], place.get(tuple(key))
-        disordered.append(block if partner is None else block + (shift[key[3]] + shift[key[4]]) / 2 * s_blocks[partner])
+        disordered.append(
+            block
+            if partner is None
+            else block + (shift[key[3]] + shift[key[4]]) / 2 * s_blocks[partner]
+        )
     lattice = small.structure.lattice * sizes[:, None]
-    positions = (small.structure.positions[None] + (cells @ small.structure.lattice)[:, None]).reshape(-1, 3)
-    numbers, shells = np.tile(small.structure.numbers, len(cells)), small.structure.orbital_types * len(cells)
+    positions = (
+        small.structure.positions[None] + (cells @ small.structure.lattice)[:, None]
+    ).reshape(-1, 3)
+    numbers, shells = (
+        np.tile(small.structure.numbers, len(cells)),
+        small.structure.orbital_types * len(cells),
+    )
     structure = Structure(lattice, positions, numbers, shells, name=f"{n} x {n}")
     h = BlockMatrix.from_blocks(h_keys, disordered)
     s = BlockMatrix.from_blocks(s_keys, [s_blocks[e % len(s_blocks)] for e in range(len(s_keys))])
-    return BlochProblem(structure, h, s, source=f"{folder}, {n} x {n}"), info_fermi_eV(small.structure) or 0.0
+    return BlochProblem(structure, h, s, source=f"{folder}, {n} x {n}"), info_fermi_eV(
+        small.structure
+    ) or 0.0
 
 
 def twisted(folders: list[str], atoms: int) -> tuple[BlochProblem, float]:
@@ -93,17 +108,31 @@ def twisted(folders: list[str], atoms: int) -> tuple[BlochProblem, float]:
     table = provider.TableOverlap(fit.fit_table(folders))
     a = 2.46
     layer = ase.Atoms(
-        "C2", scaled_positions=[[0, 0, 0.5], [2 / 3, 1 / 3, 0.5]], cell=[[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, 15]], pbc=True
+        "C2",
+        scaled_positions=[[0, 0, 0.5], [2 / 3, 1 / 3, 0.5]],
+        cell=[[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, 15]],
+        pbc=True,
     )
     bottom, top, _ = twist.read_layers(layer, layer.copy())
     reach = range(1, 2 + math.isqrt(atoms))
-    number, _, m, n = min((c, m - n, m, n) for m in reach for n in range(1, m) if (c := 4 * (m * m + m * n + n * n)) >= atoms)
+    number, _, m, n = min(
+        (c, m - n, m, n)
+        for m in reach
+        for n in range(1, m)
+        if (c := 4 * (m * m + m * n + n * n)) >= atoms
+    )
     cell = twist.twist_bilayer(bottom, top, twist.twist_of(bottom, top, (m, n)), 3.4)
-    structure = provider.structure_from_atoms(cell, table.orbital_types, f"twisted bilayer ({m}, {n})")
+    structure = provider.structure_from_atoms(
+        cell, table.orbital_types, f"twisted bilayer ({m}, {n})"
+    )
     s = table.overlap(structure, table.edges(structure, (True, True, False)))
     weights = np.concatenate([[STAND_IN[l]] * (2 * l + 1) for l in structure.orbital_types[0]])
-    h = s.with_groups((index, np.outer(weights, weights) * blocks**2) for index, blocks in s.groups())
-    return BlochProblem(structure, h, s, source=f"twisted bilayer ({m}, {n}), {number} atoms, stand-in H"), 1.548
+    h = s.with_groups(
+        (index, np.outer(weights, weights) * blocks**2) for index, blocks in s.groups()
+    )
+    return BlochProblem(
+        structure, h, s, source=f"twisted bilayer ({m}, {n}), {number} atoms, stand-in H"
+    ), 1.548
 
 
 def watch(times: dict[str, list[float]], counts: dict[str, int]) -> None:
@@ -138,7 +167,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     elif options.twisted:
         problem, sigma = timed(times, "build", lambda: twisted(options.twisted, options.one))
     else:
-        problem = timed(times, "build", lambda: bands.load(options.folder[options.one], options.kind))
+        problem = timed(
+            times, "build", lambda: bands.load(options.folder[options.one], options.kind)
+        )
         sigma = info_fermi_eV(problem.structure) or 0.0
     sigma = sigma if options.sigma is None else options.sigma
     h, s = timed(times, "pattern and first H(k)", lambda: problem.sparse_at(options.k))
@@ -146,15 +177,31 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     plan = timed(times, "plan", lambda: engines.elimination_plan(problem))
     watch(times, facts)
     real = not np.iscomplexobj(h.data)
-    facts |= {"Tflop": plan.multiply_adds / 1e12 * (1 if real else 4), "largest_front": plan.largest, "real": real}
+    facts |= {
+        "Tflop": plan.multiply_adds / 1e12 * (1 if real else 4),
+        "largest_front": plan.largest,
+        "real": real,
+    }
     solution, name = timed(
         times,
         "sparse",
         lambda: sparse.solve_sparse(
-            h, s, sigma, options.states, problem=problem, check=options.check, precision=options.precision, engine=options.engine
+            h,
+            s,
+            sigma,
+            options.states,
+            problem=problem,
+            check=options.check,
+            precision=options.precision,
+            engine=options.engine,
         ),
     )
-    facts |= {"solver": name, "complete": solution.complete, "failure": solution.failure, "first_band": solution.first}
+    facts |= {
+        "solver": name,
+        "complete": solution.complete,
+        "failure": solution.failure,
+        "first_band": solution.first,
+    }
     if len(solution.energies):
         facts |= {"states": len(solution.energies), "span_eV": float(np.ptp(solution.energies))}
         residual = h @ solution.vectors - (s @ solution.vectors) * solution.energies
@@ -162,16 +209,29 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     facts["peak_GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if problem.size <= options.dense and len(solution.energies) and solution.first is not None:
         compare(problem, options.k, solution.energies, solution.first, times, facts)
-    shape = {"atoms": len(problem.structure), "orbitals": problem.size, "nonzeros": h.nnz, "source": problem.source, "sigma_eV": sigma}
+    shape = {
+        "atoms": len(problem.structure),
+        "orbitals": problem.size,
+        "nonzeros": h.nnz,
+        "source": problem.source,
+        "sigma_eV": sigma,
+    }
     return shape | facts | {"seconds_wall_cpu_calls": times}
 
 
 def compare(
-    problem: BlochProblem, k: list[float], energies: np.ndarray, first: int, times: dict[str, list[float]], facts: dict[str, Any]
+    problem: BlochProblem,
+    k: list[float],
+    energies: np.ndarray,
+    first: int,
+    times: dict[str, list[float]],
+    facts: dict[str, Any],
 ) -> None:
     """Dense LAPACK and sisl for the same matrices."""
     every = timed(times, "dense", lambda: scipy.linalg.eigh(*problem.at(k), eigvals_only=True))
-    facts["largest_difference_to_dense_eV"] = float(np.abs(every[first : first + len(energies)] - energies).max())
+    facts["largest_difference_to_dense_eV"] = float(
+        np.abs(every[first : first + len(energies)] - energies).max()
+    )
     try:
         from deeph_gformer.interop.sisl import to_sisl
 
@@ -194,19 +254,31 @@ def draw(rows: list[dict[str, Any]], path: str) -> dict[str, float]:
     series = {
         "all, shown complete": [row["seconds_wall_cpu_calls"]["sparse"][0] for row in large],
         "one factorisation": [
-            row["seconds_wall_cpu_calls"]["factorise"][0] / row["seconds_wall_cpu_calls"]["factorise"][2] for row in large
+            row["seconds_wall_cpu_calls"]["factorise"][0]
+            / row["seconds_wall_cpu_calls"]["factorise"][2]
+            for row in large
         ],
         "peak memory (GB)": [row["peak_GB"] for row in large],
     }
     figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
     exponents = {}
     for (name, values), marker in zip(series.items(), "os^"):
-        exponents[name] = float(np.polyfit(np.log(atoms), np.log(values), 1)[0]) if len(large) > 1 else float("nan")
+        exponents[name] = (
+            float(np.polyfit(np.log(atoms), np.log(values), 1)[0])
+            if len(large) > 1
+            else float("nan")
+        )
         axes.loglog(atoms, values, marker + "-", label=f"{name}: N^{exponents[name]:.2f}")
-    dense = [(row["atoms"], row["seconds_wall_cpu_calls"]["dense"][0]) for row in rows if "dense" in row["seconds_wall_cpu_calls"]]
+    dense = [
+        (row["atoms"], row["seconds_wall_cpu_calls"]["dense"][0])
+        for row in rows
+        if "dense" in row["seconds_wall_cpu_calls"]
+    ]
     if dense:
         axes.loglog(*zip(*dense), "x", color="grey", label="dense LAPACK")
-    axes.set(xlabel="atoms", ylabel="seconds, or GB", title="One k-point, 50 states, bilayer graphene")
+    axes.set(
+        xlabel="atoms", ylabel="seconds, or GB", title="One k-point, 50 states, bilayer graphene"
+    )
     marks = sorted({row["atoms"] for row in rows if not row["failure"]})
     axes.set_xticks(marks, [f"{mark:,}" for mark in marks])
     axes.set_xticks([], minor=True)
@@ -218,27 +290,57 @@ def draw(rows: list[dict[str, Any]], path: str) -> dict[str, float]:
 
 
 def show(row: dict[str, Any]) -> str:
-    times = ", ".join(f"{name} {wall:.1f}/{cpu:.1f}" for name, (wall, cpu, _) in row["seconds_wall_cpu_calls"].items())
+    times = ", ".join(
+        f"{name} {wall:.1f}/{cpu:.1f}"
+        for name, (wall, cpu, _) in row["seconds_wall_cpu_calls"].items()
+    )
     rest = {key: value for key, value in row.items() if key != "seconds_wall_cpu_calls"}
     return json.dumps(rest) + f"\n  wall/processor seconds: {times}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--cell", metavar="DIR", help="bilayer with DFT's H and S, to be repeated")
-    source.add_argument("--twisted", nargs="+", metavar="DIR", help="structures to fit the overlap table to")
+    source.add_argument(
+        "--twisted", nargs="+", metavar="DIR", help="structures to fit the overlap table to"
+    )
     source.add_argument("--folder", nargs="+", metavar="DIR", help="structures with H and S")
-    parser.add_argument("--kind", default="hamiltonian", choices=("hamiltonian", "prediction"), help="with --folder: which H")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="ATOMS", help="at least so many atoms each")
+    parser.add_argument(
+        "--kind",
+        default="hamiltonian",
+        choices=("hamiltonian", "prediction"),
+        help="with --folder: which H",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=SIZES,
+        metavar="ATOMS",
+        help="at least so many atoms each",
+    )
     parser.add_argument("--k", type=float, nargs=3, default=[0.0, 0.0, 0.0])
-    parser.add_argument("--sigma", type=float, metavar="EV", help="default: the Fermi level that info.json states")
+    parser.add_argument(
+        "--sigma", type=float, metavar="EV", help="default: the Fermi level that info.json states"
+    )
     parser.add_argument("--states", type=int, default=50)
     parser.add_argument("--precision", default="auto", choices=("auto", "single", "double"))
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--check", default="auto", choices=("auto", "count", "random", "none"), help="how to show that no state was missed")
     parser.add_argument(
-        "--dense", type=int, default=DENSE_ORBITALS, metavar="N", help="compare with dense LAPACK and sisl up to N orbitals"
+        "--check",
+        default="auto",
+        choices=("auto", "count", "random", "none"),
+        help="how to show that no state was missed",
+    )
+    parser.add_argument(
+        "--dense",
+        type=int,
+        default=DENSE_ORBITALS,
+        metavar="N",
+        help="compare with dense LAPACK and sisl up to N orbitals",
     )
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--figure", metavar="FILE")

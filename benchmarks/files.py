@@ -54,11 +54,18 @@ def main() -> None:
                     handle[name] = block
 
         rows = {
-            "read": (best(plain_read), best(lambda: read_blocks(path, structure, bool(structure.spinful)))),
+            "read": (
+                best(plain_read),
+                best(lambda: read_blocks(path, structure, bool(structure.spinful))),
+            ),
             "write": (best(plain_write), best(lambda: write_blocks(target, matrix))),
         }
     table = {
-        name: {"h5py_us_per_block": a / len(matrix) * 1e6, "ours_us_per_block": b / len(matrix) * 1e6, "ratio": a / b}
+        name: {
+            "h5py_us_per_block": a / len(matrix) * 1e6,
+            "ours_us_per_block": b / len(matrix) * 1e6,
+            "ratio": a / b,
+        }
         for name, (a, b) in rows.items()
     }
     print(f"{len(matrix)} blocks, {matrix.values.nbytes / 1e6:.1f} MB")
@@ -67,7 +74,9 @@ def main() -> None:
             f"{name:5s}  h5py loop {row['h5py_us_per_block']:7.1f} µs   ours {row['ours_us_per_block']:6.1f} µs a block   {row['ratio']:.1f} x"
         )
     if args.json:
-        args.json.write_text(json.dumps({"blocks": len(matrix), "bytes": matrix.values.nbytes, **table}, indent=1))
+        args.json.write_text(
+            json.dumps({"blocks": len(matrix), "bytes": matrix.values.nbytes, **table}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -68,8 +68,21 @@ def refined(args: argparse.Namespace, cell: pathlib.Path, folder: pathlib.Path) 
     record = folder / f"{cell.stem}.json"
     command = [sys.executable, "-m"]
     if args.processes > 1:
-        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(args.processes), "-m"]
-    command += ["deeph_gformer", "refine", "--preprocessed", str(cell), "--overlap", str(args.overlap)]
+        command += [
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(args.processes),
+            "-m",
+        ]
+    command += [
+        "deeph_gformer",
+        "refine",
+        "--preprocessed",
+        str(cell),
+        "--overlap",
+        str(args.overlap),
+    ]
     command += [
         "--stage1",
         str(args.stage1),
@@ -84,7 +97,12 @@ def refined(args: argparse.Namespace, cell: pathlib.Path, folder: pathlib.Path) 
     command += ["--device", "cpu"] + (["--max-memory", args.max_memory] if args.max_memory else [])
     command += ["--spill", str(args.spill)] if args.spill else []
     start = time.perf_counter()
-    subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(args.threads)}, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": str(args.threads)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     found: dict[str, Any] = json.loads(record.read_text())["structures"][0]
     found["process_seconds"] = time.perf_counter() - start
     if not args.keep:
@@ -92,7 +110,16 @@ def refined(args: argparse.Namespace, cell: pathlib.Path, folder: pathlib.Path) 
             path.unlink()
     return {
         k: found[k]
-        for k in ("name", "atoms", "edges", "seconds", "process_seconds", "step_seconds", "step_processor_seconds", "peak_memory_bytes")
+        for k in (
+            "name",
+            "atoms",
+            "edges",
+            "seconds",
+            "process_seconds",
+            "step_seconds",
+            "step_processor_seconds",
+            "peak_memory_bytes",
+        )
     }
 
 
@@ -102,7 +129,11 @@ def idle_bytes() -> int:
         "import torch, deeph_gformer.pipeline, deeph_gformer.inference.refine, ase.io; from deeph_gformer.inference.steps import peak_bytes; "
         "print(peak_bytes())"
     )
-    return int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    return int(
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout
+    )
 
 
 def slope(atoms: np.ndarray, values: np.ndarray) -> float:
@@ -116,7 +147,9 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
     idle = idle_bytes()
     with tempfile.TemporaryDirectory(dir=args.work) as made:
         folder = pathlib.Path(made)
-        print(f"{'atoms':>7}{'edges':>10}{'seconds':>9}{'processor':>10}{'peak GB':>9}{'kB/edge':>9}  processor time per step / s")
+        print(
+            f"{'atoms':>7}{'edges':>10}{'seconds':>9}{'processor':>10}{'peak GB':>9}{'kB/edge':>9}  processor time per step / s"
+        )
         for cell in build(args.mn.split(), folder):
             row = refined(args, cell, folder)
             rows.append(row)
@@ -127,14 +160,25 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
                 f"{row['atoms']:>7}{row['edges']:>10}{row['seconds']:>9.1f}{processor:>10.1f}{row['peak_memory_bytes'] / 1e9:>9.2f}{above:>9.2f}  {steps}",
                 flush=True,
             )
-    result: dict[str, Any] = {"idle_bytes": idle, "threads": args.threads, "processes": args.processes, "rows": rows}
+    result: dict[str, Any] = {
+        "idle_bytes": idle,
+        "threads": args.threads,
+        "processes": args.processes,
+        "rows": rows,
+    }
     large = [r for r in rows if r["atoms"] >= args.fit_from]
     if len(large) > 1:
         atoms = np.array([r["atoms"] for r in large], dtype=float)
         result["time_exponent"] = slope(atoms, np.array([r["seconds"] for r in large]))
-        result["processor_exponent"] = slope(atoms, np.array([sum(r["step_processor_seconds"].values()) for r in large]))
-        result["memory_exponent"] = slope(atoms, np.array([r["peak_memory_bytes"] - idle for r in large], dtype=float))
-        found = ", ".join(f"{k} {result[f'{k}_exponent']:.3f}" for k in ("time", "processor", "memory"))
+        result["processor_exponent"] = slope(
+            atoms, np.array([sum(r["step_processor_seconds"].values()) for r in large])
+        )
+        result["memory_exponent"] = slope(
+            atoms, np.array([r["peak_memory_bytes"] - idle for r in large], dtype=float)
+        )
+        found = ", ".join(
+            f"{k} {result[f'{k}_exponent']:.3f}" for k in ("time", "processor", "memory")
+        )
         print(f"exponents from {args.fit_from} atoms on: {found}")
     if args.plot:
         plot(result, args.plot)
@@ -151,9 +195,13 @@ def plot(result: dict[str, Any], path: pathlib.Path) -> None:
     rows = result["rows"]
     atoms = [r["atoms"] for r in rows]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    left.loglog(atoms, [sum(r["step_processor_seconds"].values()) for r in rows], "ko-", label="all")
+    left.loglog(
+        atoms, [sum(r["step_processor_seconds"].values()) for r in rows], "ko-", label="all"
+    )
     for step in rows[-1]["step_seconds"]:
-        left.loglog(atoms, [r["step_processor_seconds"].get(step, np.nan) for r in rows], ".-", label=step)
+        left.loglog(
+            atoms, [r["step_processor_seconds"].get(step, np.nan) for r in rows], ".-", label=step
+        )
     right.loglog(atoms, [r["peak_memory_bytes"] / 1e9 for r in rows], "ko-", label="peak")
     right.axhline(result["idle_bytes"] / 1e9, ls="--", c="grey", label="idle process")
     for axes, label in ((left, "processor time / s"), (right, "memory / GB")):
@@ -182,13 +230,17 @@ def worker(kind: str, cell: str, args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     official = kind == "official"
-    options = {"backend": "official", "deephe3_root": os.environ["DEEPHE3_ROOT"]} if official else {}
+    options = (
+        {"backend": "official", "deephe3_root": os.environ["DEEPHE3_ROOT"]} if official else {}
+    )
     model = load(None if official else args.model, args.stage1, **options)
     table = load_overlap(args.overlap)
 
     def read(path: str | pathlib.Path) -> tuple[Any, Any, Any]:
         structure, pbc, _ = read_any(path, table)
-        graph = build_graph(structure, table.edges(structure, pbc), model.targets.basis, torch.float64)
+        graph = build_graph(
+            structure, table.edges(structure, pbc), model.targets.basis, torch.float64
+        )
         return structure, graph, EdgeChoice(graph.edge_key.numpy(), "table")
 
     def once(source: tuple[Any, Any, Any]) -> Any:
@@ -231,13 +283,30 @@ def official(args: argparse.Namespace) -> dict[str, Any]:
                     "--model",
                     str(args.model),
                 ]
-                command += ["--overlap", str(args.overlap), "--threads", str(args.threads), "--seconds", str(args.seconds)]
-                done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(args.threads)}, capture_output=True, text=True)
+                command += [
+                    "--overlap",
+                    str(args.overlap),
+                    "--threads",
+                    str(args.threads),
+                    "--seconds",
+                    str(args.seconds),
+                ]
+                done = subprocess.run(
+                    command,
+                    env={**os.environ, "OMP_NUM_THREADS": str(args.threads)},
+                    capture_output=True,
+                    text=True,
+                )
                 if done.returncode:
-                    raise SystemExit(f"{kind} {cell.stem}: failed, {done.stderr.strip().splitlines()[-1:]}")
+                    raise SystemExit(
+                        f"{kind} {cell.stem}: failed, {done.stderr.strip().splitlines()[-1:]}"
+                    )
                 found = json.loads(done.stdout.strip().splitlines()[-1])
                 row["edges"] = found["edges"]
-                row[kind] = {"edges_per_s": found["edges"] / found["seconds"], "peak_bytes_per_edge": found["peak"] / found["edges"]}
+                row[kind] = {
+                    "edges_per_s": found["edges"] / found["seconds"],
+                    "peak_bytes_per_edge": found["peak"] / found["edges"],
+                }
             a, b = row["official"], row["refine"]
             row["speedup"] = b["edges_per_s"] / a["edges_per_s"]
             row["memory_ratio"] = b["peak_bytes_per_edge"] / a["peak_bytes_per_edge"]
@@ -253,24 +322,38 @@ def official(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("scaling", "official"))
     parser.add_argument("--stage1", required=True, type=pathlib.Path)
     parser.add_argument("--model", required=True, type=pathlib.Path)
-    parser.add_argument("--overlap", required=True, type=pathlib.Path, help="table, see 'deeph-gformer overlap fit'")
+    parser.add_argument(
+        "--overlap", required=True, type=pathlib.Path, help="table, see 'deeph-gformer overlap fit'"
+    )
     parser.add_argument("--mn", help=f"cells (scaling: '{CELLS}'; official: '5,6')")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--processes", type=int, default=1, help="scaling: processes that share each cell, by torchrun; the steps are those of the first"
+        "--processes",
+        type=int,
+        default=1,
+        help="scaling: processes that share each cell, by torchrun; the steps are those of the first",
     )
     parser.add_argument(
-        "--fit-from", type=int, default=300, help="smallest cell of the fit, atoms (default 300: smaller ones are start-up time)"
+        "--fit-from",
+        type=int,
+        default=300,
+        help="smallest cell of the fit, atoms (default 300: smaller ones are start-up time)",
     )
     parser.add_argument("--max-memory", help="of refine")
     parser.add_argument("--spill", type=pathlib.Path, help="of refine")
     parser.add_argument("--work", type=pathlib.Path, help="folder for temporary files")
-    parser.add_argument("--keep", action="store_true", help="leave predictions until the end of the run")
-    parser.add_argument("--seconds", type=float, default=5.0, help="official: time spent on each measurement")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave predictions until the end of the run"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="official: time spent on each measurement"
+    )
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--plot", type=pathlib.Path)
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)

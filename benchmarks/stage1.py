@@ -34,7 +34,9 @@ from deeph_gformer.stage1.embedded.network import DeepHE3Net
 MID = "64x0e+32x1o+16x2e+8x3o+8x4e"
 CARBON = Basis((6,), ((0, 0, 1, 1, 2),), False)
 BI2TE3 = Basis((83, 52), ((0, 0, 0, 1, 1, 2, 2), (0, 0, 0, 1, 1, 2, 2)), True)
-NETS: dict[str, tuple[Basis, str, str, int]] = {  # basis, middle irreps, irreps added to the last node features, lmax of the harmonics
+NETS: dict[
+    str, tuple[Basis, str, str, int]
+] = {  # basis, middle irreps, irreps added to the last node features, lmax of the harmonics
     "default": (CARBON, MID, "", 4),
     "lmax5": (CARBON, MID + "+4x5o", "", 5),
     "lmax6": (CARBON, MID + "+4x5o+4x6e", "", 6),
@@ -58,7 +60,20 @@ def network(name: str) -> tuple[NetConfig, TargetBlocks]:
     out = targets.irreps()
     harmonics = "+".join(f"1x{l}{'eo'[l % 2]}" for l in range(lmax + 1))
     post = str(out.sort().irreps.simplify())
-    return NetConfig(len(basis.elements), "64x0e", "64x0e", harmonics, mid, mid + added, "1x0e", mid, post, str(out), 3, 7.4), targets
+    return NetConfig(
+        len(basis.elements),
+        "64x0e",
+        "64x0e",
+        harmonics,
+        mid,
+        mid + added,
+        "1x0e",
+        mid,
+        post,
+        str(out),
+        3,
+        7.4,
+    ), targets
 
 
 def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
@@ -78,15 +93,31 @@ def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
     best: tuple[Structure, np.ndarray] | None = None
     for n in range(1, 60):
         lattice = cell * np.array([[n], [n], [1]])
-        fractional = [(z, (x + i) / n, (y + j) / n, h / height) for i in range(n) for j in range(n) for z, x, y, h in sites]
+        fractional = [
+            (z, (x + i) / n, (y + j) / n, h / height)
+            for i in range(n)
+            for j in range(n)
+            for z, x, y, h in sites
+        ]
         numbers = np.array([f[0] for f in fractional])
-        positions = np.array([f[1:] for f in fractional]) @ lattice + np.random.RandomState(0).randn(len(fractional), 3) * 0.03
-        i, j, cells = primitive_neighbor_list("ijS", [True] * 3, lattice, positions, 7.0, self_interaction=False)
+        positions = (
+            np.array([f[1:] for f in fractional]) @ lattice
+            + np.random.RandomState(0).randn(len(fractional), 3) * 0.03
+        )
+        i, j, cells = primitive_neighbor_list(
+            "ijS", [True] * 3, lattice, positions, 7.0, self_interaction=False
+        )
         own = np.arange(len(numbers))
-        keys = np.concatenate([np.c_[cells, i, j], np.c_[np.zeros((len(own), 3), dtype=int), own, own]]).astype(np.int64)
+        keys = np.concatenate(
+            [np.c_[cells, i, j], np.c_[np.zeros((len(own), 3), dtype=int), own, own]]
+        ).astype(np.int64)
         types = tuple(basis.orbital_types[basis.elements.index(z)] for z in numbers.tolist())
         made = Structure(
-            name=f"{chemical_symbols[numbers[0]]}{len(numbers)}", lattice=lattice, positions=positions, numbers=numbers, orbital_types=types
+            name=f"{chemical_symbols[numbers[0]]}{len(numbers)}",
+            lattice=lattice,
+            positions=positions,
+            numbers=numbers,
+            orbital_types=types,
         )
         if best is None or abs(len(keys) - edges) < abs(len(best[1]) - edges):
             best = made, keys
@@ -160,13 +191,34 @@ def worker(backend: str, name: str, edges: int, mode: str, seconds: float, outpu
     print(json.dumps({"edges": graph.edges, "seconds": min(times), "peak": peak}))
 
 
-def measure(backend: str, name: str, edges: int, mode: str, seconds: float, threads: int, output: pathlib.Path) -> dict[str, Any] | None:
+def measure(
+    backend: str,
+    name: str,
+    edges: int,
+    mode: str,
+    seconds: float,
+    threads: int,
+    output: pathlib.Path,
+) -> dict[str, Any] | None:
     """Run :func:`worker` in its own process; None where it dies (memory)."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--worker", backend, name, str(edges), mode, str(seconds), str(output)]
+    command = [
+        sys.executable,
+        __file__,
+        "--worker",
+        backend,
+        name,
+        str(edges),
+        mode,
+        str(seconds),
+        str(output),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        print(f"{backend} {name} {edges} {mode}: failed ({done.returncode}) {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        print(
+            f"{backend} {name} {edges} {mode}: failed ({done.returncode}) {done.stderr.strip().splitlines()[-1:]}",
+            file=sys.stderr,
+        )
         return None
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
@@ -175,13 +227,28 @@ def measure(backend: str, name: str, edges: int, mode: str, seconds: float, thre
 def compare(name: str, edges: int, mode: str, seconds: float, threads: int) -> dict[str, Any]:
     """One row of the table."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = {backend: pathlib.Path(folder) / f"{backend}.pt" for backend in ("official", "embedded")}
-        found = {backend: measure(backend, name, edges, mode, seconds, threads, path) for backend, path in paths.items()}
-        row: dict[str, Any] = {"net": name, "edges": next((f["edges"] for f in found.values() if f), edges), "mode": mode}
+        paths = {
+            backend: pathlib.Path(folder) / f"{backend}.pt" for backend in ("official", "embedded")
+        }
+        found = {
+            backend: measure(backend, name, edges, mode, seconds, threads, path)
+            for backend, path in paths.items()
+        }
+        row: dict[str, Any] = {
+            "net": name,
+            "edges": next((f["edges"] for f in found.values() if f), edges),
+            "mode": mode,
+        }
         for backend, result in found.items():
             row[f"{backend}_edges_per_s"] = result["edges"] / result["seconds"] if result else None
-            row[f"{backend}_peak_bytes_per_edge"] = result["peak"] / result["edges"] if result else None
-        row["ratio"] = row["embedded_edges_per_s"] / row["official_edges_per_s"] if all(found.values()) else None
+            row[f"{backend}_peak_bytes_per_edge"] = (
+                result["peak"] / result["edges"] if result else None
+            )
+        row["ratio"] = (
+            row["embedded_edges_per_s"] / row["official_edges_per_s"]
+            if all(found.values())
+            else None
+        )
         row["relative_difference"] = None
         if all(found.values()):
             a, b = (torch.load(path) for path in paths.values())
@@ -191,12 +258,22 @@ def compare(name: str, edges: int, mode: str, seconds: float, threads: int) -> d
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nets", default="default,lmax5,lmax6,bi2te3_soc", help="comma-separated: " + ", ".join(NETS))
-    parser.add_argument(
-        "--edges", default="1000,20000", help="about how many edges, comma-separated (nets other than default: the first only)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--modes", default="inference,training", help="inference, training (forward and backward)")
+    parser.add_argument(
+        "--nets",
+        default="default,lmax5,lmax6,bi2te3_soc",
+        help="comma-separated: " + ", ".join(NETS),
+    )
+    parser.add_argument(
+        "--edges",
+        default="1000,20000",
+        help="about how many edges, comma-separated (nets other than default: the first only)",
+    )
+    parser.add_argument(
+        "--modes", default="inference,training", help="inference, training (forward and backward)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="time spent on each measurement")
     parser.add_argument("--json", help="write the rows to this file")
@@ -220,13 +297,20 @@ def main() -> None:
             for mode in args.modes.split(","):
                 row = compare(name, edges, mode, args.seconds, args.threads)
                 rows.append(row)
-                a, b, ratio, c, d, gap = (float("nan") if row[k] is None else row[k] for k in FIGURES)
+                a, b, ratio, c, d, gap = (
+                    float("nan") if row[k] is None else row[k] for k in FIGURES
+                )
                 print(
                     f"{name:<12}{row['edges']:>7} {mode:<11}{a:>10.0f}{b:>10.0f}{ratio:>8.1f}{c / 1e3:>11.1f}{d / 1e3:>10.1f}{gap:>12.1e}",
                     flush=True,
                 )
     if args.json:
-        record = {"torch": torch.__version__, "threads": args.threads, "machine": platform.processor() or platform.machine(), "rows": rows}
+        record = {
+            "torch": torch.__version__,
+            "threads": args.threads,
+            "machine": platform.processor() or platform.machine(),
+            "rows": rows,
+        }
         pathlib.Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

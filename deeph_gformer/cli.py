@@ -27,7 +27,8 @@ OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every sub-command."""
     parser = argparse.ArgumentParser(
-        prog="deeph-gformer", description="Refine DeepH-E3 Hamiltonians with a non-linear 3D graph Transformer."
+        prog="deeph-gformer",
+        description="Refine DeepH-E3 Hamiltonians with a non-linear 3D graph Transformer.",
     )
     parser.add_argument("--version", action="version", version=f"deeph-gformer {__version__}")
     sub = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -45,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"deeph-gformer {args.verb}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"deeph-gformer {args.verb}: interrupted; finished files are whole, the one in work was discarded", file=sys.stderr)
+        print(
+            f"deeph-gformer {args.verb}: interrupted; finished files are whole, the one in work was discarded",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         return 0
@@ -53,5 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not lacks_memory(error):
             raise
         reason = (str(error).splitlines() or ["no more to be had"])[0][:160]
-        print(f"deeph-gformer {args.verb}: error: out of memory ({reason}); {ADVICE.get(args.verb, OTHER_ADVICE)}", file=sys.stderr)
+        print(
+            f"deeph-gformer {args.verb}: error: out of memory ({reason}); {ADVICE.get(args.verb, OTHER_ADVICE)}",
+            file=sys.stderr,
+        )
         return 2

@@ -188,7 +188,9 @@ class TrainStage1Config:
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: Stage1Config = dataclasses.field(default_factory=Stage1Config)
-    training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(learning_rate=2e-3, hermitian=False))
+    training: TrainingConfig = dataclasses.field(
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, hermitian=False)
+    )
     dtype: Literal["float32", "float64"] = "float32"
     """Of the parameters and the saved model folder."""
     output: str = "runs/stage1"
@@ -201,7 +203,9 @@ def field_docs(kind: type) -> dict[str, str]:
     return {
         a.target.id: b.value.value
         for a, b in zip(body, body[1:])
-        if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr) and isinstance(b.value, ast.Constant)
+        if isinstance(a, ast.AnnAssign)
+        and isinstance(b, ast.Expr)
+        and isinstance(b.value, ast.Constant)
     }
 
 
@@ -219,7 +223,11 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
             raise ConfigError(f"{where} needs {len(items)} values, it has {len(value)}")
         return tuple(_convert(v, k, f"{where}[{n}]") for n, (v, k) in enumerate(zip(value, items)))
     if origin in (typing.Union, types.UnionType):
-        return None if value is None else _convert(value, next(k for k in inside if k is not type(None)), where)
+        return (
+            None
+            if value is None
+            else _convert(value, next(k for k in inside if k is not type(None)), where)
+        )
     if dataclasses.is_dataclass(kind):
         return _from_mapping(kind, value, where)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -236,7 +244,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     raise ConfigError(f"{where} is {value!r}; {getattr(kind, '__name__', kind)} is needed")
 
 
-def from_mapping(kind: type[T], values: Mapping[str, Any] | None, where: str = "configuration") -> T:
+def from_mapping(
+    kind: type[T], values: Mapping[str, Any] | None, where: str = "configuration"
+) -> T:
     """A configuration from plain values, strictly.
 
     Args:
@@ -269,7 +279,9 @@ def _check_intervals(config: Any, where: str, prefix: str = "") -> None:
             f"{where}: {prefix}min_learning_rate is {config.min_learning_rate}; allowed is [0, {prefix}learning_rate = {config.learning_rate}]"
         )
     if isinstance(config, DataConfig) and config.train_ratio + config.val_ratio > 1 + 1e-9:
-        raise ConfigError(f"{where}: {prefix}train_ratio + val_ratio is {config.train_ratio + config.val_ratio:g}; allowed is (0, 1]")
+        raise ConfigError(
+            f"{where}: {prefix}train_ratio + val_ratio is {config.train_ratio + config.val_ratio:g}; allowed is (0, 1]"
+        )
 
 
 def _shown(value: Any) -> str:
@@ -281,14 +293,21 @@ def _from_mapping(kind: type[T], values: Mapping[str, Any] | None, where: str) -
     if values is None:
         values = {}
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: a mapping of keys to values is needed, not {type(values).__name__}")
+        raise ConfigError(
+            f"{where}: a mapping of keys to values is needed, not {type(values).__name__}"
+        )
     hints = typing.get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
             close = difflib.get_close_matches(str(key), names, 1)
             raise ConfigError(
-                f"{where}: unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(names)}")
+                f"{where}: unknown key '{key}'"
+                + (
+                    f", did you mean '{close[0]}'?"
+                    if close
+                    else f"; known keys: {', '.join(names)}"
+                )
             )
     default = kind()
     converted = {}
@@ -306,7 +325,9 @@ def _merge(default: Any, values: Mapping[str, Any], where: str) -> Any:
     return dataclasses.replace(default, **{name: getattr(given, name) for name in values})
 
 
-def load_yaml(kind: type[T], path: str | pathlib.Path, overrides: Mapping[str, Any] | None = None) -> T:
+def load_yaml(
+    kind: type[T], path: str | pathlib.Path, overrides: Mapping[str, Any] | None = None
+) -> T:
     """Read a YAML file into a configuration.
 
     Args:
@@ -327,7 +348,9 @@ def load_yaml(kind: type[T], path: str | pathlib.Path, overrides: Mapping[str, A
             seen = set()
             for key, _ in node.value:
                 if key.value in seen:
-                    raise ConfigError(f"{path}: line {key.start_mark.line + 1}: key '{key.value}' is given twice; leave one")
+                    raise ConfigError(
+                        f"{path}: line {key.start_mark.line + 1}: key '{key.value}' is given twice; leave one"
+                    )
                 seen.add(key.value if isinstance(key.value, str) else id(key))
             return super().construct_mapping(node, deep)
 
@@ -357,7 +380,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
                 place[section] = {}
             place = place[section]
             if not isinstance(place, dict):
-                raise ConfigError(f"'{'.'.join(sections[: depth + 1])}' is a value, not a section: '{dotted}' cannot be set")
+                raise ConfigError(
+                    f"'{'.'.join(sections[: depth + 1])}' is a value, not a section: '{dotted}' cannot be set"
+                )
         place[name] = value
     return out
 

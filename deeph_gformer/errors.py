@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["GFormerError", "DataError", "ModelError", "ConfigError", "MissingDependencyError", "lacks_memory"]
+__all__ = [
+    "GFormerError",
+    "DataError",
+    "ModelError",
+    "ConfigError",
+    "MissingDependencyError",
+    "lacks_memory",
+]
 
 
 class GFormerError(Exception):
@@ -25,7 +32,9 @@ class MissingDependencyError(GFormerError):
     """An optional library is needed; the message names it and the extra that brings it."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the library '{library}', which is not installed: pip install 'deeph-gformer[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the library '{library}', which is not installed: pip install 'deeph-gformer[{extra}]'"
+        )
 
     def __reduce__(self) -> tuple[type[GFormerError], tuple[str]]:
         """Sent to another process as the message alone."""
@@ -36,5 +45,6 @@ def lacks_memory(error: BaseException) -> bool:
     """Whether memory, of the machine or of a GPU, is what was missing: Python's, NumPy's and torch's ways to say so."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in text for words in ("out of memory", "can't allocate memory", "bad_alloc"))
+        isinstance(error, RuntimeError)
+        and any(words in text for words in ("out of memory", "can't allocate memory", "bad_alloc"))
     )

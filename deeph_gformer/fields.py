@@ -15,7 +15,9 @@ POSITIONS_FILE: Final = "site_positions.dat"  # (3, N), columns = atoms, Cartesi
 ELEMENTS_FILE: Final = "element.dat"  # (N,), atomic numbers
 ORBITAL_TYPES_FILE: Final = "orbital_types.dat"  # a line per atom: l of each shell
 INFO_FILE: Final = "info.json"  # isspinful, fermi_level | eV, nsites, norbits, isorthogonal
-HAMILTONIAN_FILE: Final = "hamiltonians.h5"  # dataset "[Rx, Ry, Rz, i, j]", i and j 1-based -> block | eV
+HAMILTONIAN_FILE: Final = (
+    "hamiltonians.h5"  # dataset "[Rx, Ry, Rz, i, j]", i and j 1-based -> block | eV
+)
 OVERLAP_FILE: Final = "overlaps.h5"  # the same keys, never spin-doubled | 1
 PREDICTION_FILE: Final = "hamiltonians_pred.h5"  # the same keys | eV
 LEGACY_FILES: Final = (ELEMENTS_FILE, LATTICE_FILE, ORBITAL_TYPES_FILE, POSITIONS_FILE)

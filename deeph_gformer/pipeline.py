@@ -27,7 +27,14 @@ from .data.dataset import hermitian_product, transpose_index
 from .data.edges import EdgeChoice, EdgeMode, select_edges
 from .data.graph import Graph, build_graph, rotate_graph
 from .errors import ConfigError, DataError, ModelError
-from .gformer.bundle import BUNDLE_FILE, Bundle, Stage1Identity, fingerprint, load_bundle, require_irreps
+from .gformer.bundle import (
+    BUNDLE_FILE,
+    Bundle,
+    Stage1Identity,
+    fingerprint,
+    load_bundle,
+    require_irreps,
+)
 from .gformer.model import GFormer, Irrep1
 from .io.blocks import BlockMatrix, match_keys, reverse_keys
 from .io.folder import read_folder
@@ -38,7 +45,15 @@ from .stage1.provider import Stage1Output, Stage1Provider
 #: Parameters of a DeepH-E3 checkpoint, in contrast to its buffers.
 _PARAMETER = re.compile(r"(weight|bias|weights[12]\.\d+)$")
 
-__all__ = ["HamiltonianModel", "GFormerStage1", "Prediction", "load", "correction", "rotate_flat", "identify"]
+__all__ = [
+    "HamiltonianModel",
+    "GFormerStage1",
+    "Prediction",
+    "load",
+    "correction",
+    "rotate_flat",
+    "identify",
+]
 
 
 class Prediction(NamedTuple):
@@ -61,10 +76,17 @@ class Prediction(NamedTuple):
 def rotate_flat(value: Tensor, irreps: Any, blocks: list[Tensor]) -> Tensor:
     """Turn flat irreps (rows, dim) by the D^l of one proper rotation."""
     layout = Layout(irreps)
-    return layout.flat({key: torch.einsum("mn,rnc->rmc", blocks[key[0]].to(part), part) for key, part in layout.split(value).items()})
+    return layout.flat(
+        {
+            key: torch.einsum("mn,rnc->rmc", blocks[key[0]].to(part), part)
+            for key, part in layout.split(value).items()
+        }
+    )
 
 
-def correction(gformer: GFormer, graph: Graph, stage1: Stage1Output | None, frames: int = 1, seed: int = 0) -> Tensor:
+def correction(
+    gformer: GFormer, graph: Graph, stage1: Stage1Output | None, frames: int = 1, seed: int = 0
+) -> Tensor:
     """The direct-sum output of stage 2, averaged over rotated frames.
 
     Args:
@@ -75,11 +97,19 @@ def correction(gformer: GFormer, graph: Graph, stage1: Stage1Output | None, fram
     Returns:
         (E, D), eV.
     """
-    features = Irrep1(stage1.node, stage1.edge, stage1.direct_sum) if gformer.node_irreps and stage1 is not None else None
+    features = (
+        Irrep1(stage1.node, stage1.edge, stage1.direct_sum)
+        if gformer.node_irreps and stage1 is not None
+        else None
+    )
     if frames <= 1 or gformer.equivariant:
         return gformer(graph, features)
     generator = torch.Generator().manual_seed(seed)
-    lmax = max(ir.l for irreps in (*gformer.node_irreps, *gformer.edge_irreps, gformer.irreps_out) for _, ir in irreps)
+    lmax = max(
+        ir.l
+        for irreps in (*gformer.node_irreps, *gformer.edge_irreps, gformer.irreps_out)
+        for _, ir in irreps
+    )
     total = gformer(graph, features)
     for _ in range(frames - 1):
         rotation = random_rotation(generator)
@@ -87,10 +117,18 @@ def correction(gformer: GFormer, graph: Graph, stage1: Stage1Output | None, fram
         turned = None
         if features is not None:
             turned = Irrep1(
-                tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, gformer.node_irreps)),
-                tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, gformer.edge_irreps)),
+                tuple(
+                    rotate_flat(v, i, blocks) for v, i in zip(features.node, gformer.node_irreps)
+                ),
+                tuple(
+                    rotate_flat(v, i, blocks) for v, i in zip(features.edge, gformer.edge_irreps)
+                ),
             )
-        total = total + rotate_flat(gformer(rotate_graph(graph, rotation), turned), gformer.irreps_out, [b.T for b in blocks])
+        total = total + rotate_flat(
+            gformer(rotate_graph(graph, rotation), turned),
+            gformer.irreps_out,
+            [b.T for b in blocks],
+        )
     return total / frames
 
 
@@ -100,7 +138,13 @@ def identify(stage1: Stage1Provider) -> Stage1Identity:
     for number, model in enumerate(getattr(stage1, "models", (stage1,))):
         folder = getattr(model, "folder", None)
         state = folder.state_dict if folder is not None else dict(model.state_dict())
-        tensors.update({f"{number}.{name}": value for name, value in state.items() if _PARAMETER.search(name) and value.numel()})
+        tensors.update(
+            {
+                f"{number}.{name}": value
+                for name, value in state.items()
+                if _PARAMETER.search(name) and value.numel()
+            }
+        )
     return Stage1Identity(
         fingerprint(tensors),
         pathlib.Path(stage1.name).name,
@@ -125,7 +169,9 @@ class GFormerStage1(Stage1Provider):
             ModelError: the bundle needs a stage 1 itself.
         """
         if bundle.stage1 is not None:
-            raise ModelError(f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot be a stage 1 itself")
+            raise ModelError(
+                f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot be a stage 1 itself"
+            )
         self.bundle, self.targets, self.generation, self.dtype, self.parity = (
             bundle,
             bundle.targets,
@@ -133,12 +179,19 @@ class GFormerStage1(Stage1Provider):
             bundle.dtype,
             bundle.parity,
         )
-        self.cutoff, self.node_irreps, self.edge_irreps, self.name = bundle.model.cutoff, (), (), str(bundle.path or "GFormer")
+        self.cutoff, self.node_irreps, self.edge_irreps, self.name = (
+            bundle.model.cutoff,
+            (),
+            (),
+            str(bundle.path or "GFormer"),
+        )
 
     @torch.no_grad()
     def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
         """See :meth:`Stage1Provider.forward`; there are no irreps."""
-        return Stage1Output((), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype)))
+        return Stage1Output(
+            (), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype))
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """The parameters, for the fingerprint."""
@@ -177,7 +230,9 @@ class HamiltonianModel:
         self.dtype: torch.dtype = source.dtype
         from .algebra.blocks import DirectSumToProduct
 
-        self.to_product = DirectSumToProduct(self.targets, source.generation, self.dtype).to(self.device)
+        self.to_product = DirectSumToProduct(self.targets, source.generation, self.dtype).to(
+            self.device
+        )
         self.blocks = BlockAssembly(self.targets)
         self._transpose = transpose_index(self.targets).to(self.device)
 
@@ -185,10 +240,14 @@ class HamiltonianModel:
         if bundle.stage1 is None:
             return
         if self.stage1 is None:
-            raise ModelError(f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say where it is with --stage1")
+            raise ModelError(
+                f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say where it is with --stage1"
+            )
         require_irreps(bundle, self.stage1.node_irreps, self.stage1.edge_irreps, self.stage1.name)
         if bundle.targets != self.stage1.targets:
-            raise ModelError(f"{bundle.path}: elements, shells or target blocks differ from those of stage 1 {self.stage1.name}")
+            raise ModelError(
+                f"{bundle.path}: elements, shells or target blocks differ from those of stage 1 {self.stage1.name}"
+            )
         if identify(self.stage1).fingerprint != bundle.stage1.fingerprint:
             raise ModelError(
                 f"{self.stage1.name}: is not the stage 1 that {bundle.path} was trained on ('{bundle.stage1.name}'): its parameters differ. "
@@ -204,7 +263,11 @@ class HamiltonianModel:
     def direct_sums(self, graph: Graph, frames: int = 1) -> tuple[Tensor, Tensor]:
         """Direct-sum H of stage 1 and of both stages, (E, D) each, eV: Fig. 1 without the last arrow."""
         gformer = None if self.bundle is None else self.bundle.model
-        first = None if self.stage1 is None else self.stage1(graph, features=gformer is not None and bool(gformer.node_irreps))
+        first = (
+            None
+            if self.stage1 is None
+            else self.stage1(graph, features=gformer is not None and bool(gformer.node_irreps))
+        )
         if first is not None and self.observe is not None:
             self.observe(graph, first)
         if gformer is None:
@@ -215,19 +278,25 @@ class HamiltonianModel:
         return first.direct_sum, first.direct_sum + second if self.bundle.cascade else second
 
     @torch.no_grad()
-    def direct_products(self, graph: Graph, frames: int = 1, hermitian: bool = True) -> tuple[Tensor, Tensor]:
+    def direct_products(
+        self, graph: Graph, frames: int = 1, hermitian: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Direct-product H of stage 1 and of both stages, (E, K) or (E, 4, K), eV, legacy orbital order; ½(H + H†) unless told not to."""
         graph = graph.to(self.device, self.dtype)
         products = [self.to_product(h) for h in self.direct_sums(graph, frames)]
         if hermitian:
             keys = graph.edge_key.cpu().numpy()
             if graph.structures > 1:
-                raise ConfigError("Hermitian output is made structure by structure; pass one graph at a time")
+                raise ConfigError(
+                    "Hermitian output is made structure by structure; pass one graph at a time"
+                )
             partner = torch.from_numpy(match_keys(reverse_keys(keys), keys)).to(self.device)
             products = [hermitian_product(h, partner, self._transpose) for h in products]
         return products[0], products[1]
 
-    def read(self, folder: str | os.PathLike[str], edges: EdgeMode = "auto") -> tuple[Structure, Graph, EdgeChoice]:
+    def read(
+        self, folder: str | os.PathLike[str], edges: EdgeMode = "auto"
+    ) -> tuple[Structure, Graph, EdgeChoice]:
         """The graph of a structure folder as this model wants it.
 
         Raises:
@@ -268,7 +337,9 @@ class HamiltonianModel:
         """
         if isinstance(source, Structure):
             if keys is None:
-                raise ConfigError("a Structure alone has no edges; pass keys, or a folder with overlaps.h5")
+                raise ConfigError(
+                    "a Structure alone has no edges; pass keys, or a folder with overlaps.h5"
+                )
             structure = dataclasses.replace(source, spinful=self.targets.basis.spinful)
             graph = build_graph(structure, keys, self.targets.basis, torch.float64)
             choice = EdgeChoice(graph.edge_key.numpy(), "given keys")
@@ -281,12 +352,19 @@ class HamiltonianModel:
             )
         types = graph.node_type.numpy()
         fill = getattr(self.stage1, "fill_missing", None)
-        matrices = [self.blocks.to_matrix(h.cpu().numpy(), types, choice.keys, np.nan if fill is None else fill) for h in (first, both)]
+        matrices = [
+            self.blocks.to_matrix(
+                h.cpu().numpy(), types, choice.keys, np.nan if fill is None else fill
+            )
+            for h in (first, both)
+        ]
         if not np.isfinite(matrices[1].values).all():
             raise ModelError(
                 f"the model does not predict every block; missing: {'; '.join(self.targets.missing()[:4])}. Give the folder of all models, or --fill-missing 0"
             )
-        return Prediction(structure, graph, matrices[1], matrices[0], choice, float((both - first).abs().mean()))
+        return Prediction(
+            structure, graph, matrices[1], matrices[0], choice, float((both - first).abs().mean())
+        )
 
 
 def load(
@@ -316,7 +394,9 @@ def load(
     if stage1 is not None:
         is_bundle = (pathlib.Path(stage1) / BUNDLE_FILE).is_file()
         provider = (
-            GFormerStage1(load_bundle(stage1)) if is_bundle else load_stage1(stage1, dtype=kinds[dtype], device=where, **stage1_options)
+            GFormerStage1(load_bundle(stage1))
+            if is_bundle
+            else load_stage1(stage1, dtype=kinds[dtype], device=where, **stage1_options)
         )
     return HamiltonianModel(provider, None if model is None else load_bundle(model), where)
 
@@ -332,13 +412,19 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device '{name}' is unknown; choose cpu, cuda, cuda:0 ... or auto") from None
+        raise ConfigError(
+            f"device '{name}' is unknown; choose cpu, cuda, cuda:0 ... or auto"
+        ) from None
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device '{name}': cpu and cuda are supported")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError(f"device '{name}': torch {torch.__version__} sees no GPU here; choose cpu")
+            raise ConfigError(
+                f"device '{name}': torch {torch.__version__} sees no GPU here; choose cpu"
+            )
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
-            raise ConfigError(f"device '{name}': this machine has {count} GPU(s), numbered from 0; choose one of them, or auto")
+            raise ConfigError(
+                f"device '{name}': this machine has {count} GPU(s), numbered from 0; choose one of them, or auto"
+            )
     return device

@@ -35,7 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if "official" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="needs the official DeepH-E3: set DEEPHE3_ROOT to a clone"))
+            item.add_marker(
+                pytest.mark.skip(reason="needs the official DeepH-E3: set DEEPHE3_ROOT to a clone")
+            )
 
 
 @pytest.fixture(autouse=True)
@@ -59,10 +61,18 @@ def random_structure(
     lattice = np.array([[4.1, 0.3, 0.0], [-0.2, 4.4, 0.1], [0.1, -0.3, 5.0]])
     numbers = np.array([16, 42] * atoms)[:atoms]
     numbers = np.sort(numbers) if grouped else numbers
-    places = np.array([[x, y, z] for x in (0.0, 0.5) for y in (0.0, 0.5) for z in (0.0, 0.5)])[:atoms]
+    places = np.array([[x, y, z] for x in (0.0, 0.5) for y in (0.0, 0.5) for z in (0.0, 0.5)])[
+        :atoms
+    ]
     positions = (places + rng.normal(0, 0.04, (atoms, 3))) @ lattice
     structure = Structure(
-        lattice, positions, numbers, tuple(SHELLS[z] for z in numbers.tolist()), spinful, {"isspinful": spinful, "fermi_level": 0.5}, name
+        lattice,
+        positions,
+        numbers,
+        tuple(SHELLS[z] for z in numbers.tolist()),
+        spinful,
+        {"isspinful": spinful, "fermi_level": 0.5},
+        name,
     )
     keys = edge_keys(structure, {(16, 16): 4.2, (16, 42): 4.2, (42, 42): 4.2})
     length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
@@ -72,7 +82,9 @@ def random_structure(
         values = rng.normal(size=int(shapes.prod(axis=1).sum())).astype(kind)
         if kind is complex:
             values = values + 1j * rng.normal(size=len(values))
-        made = BlockMatrix(keys, shapes, values * scale * np.repeat(np.exp(-length), shapes.prod(axis=1)))
+        made = BlockMatrix(
+            keys, shapes, values * scale * np.repeat(np.exp(-length), shapes.prod(axis=1))
+        )
         return made.hermitian()
 
     overlap = matrix(1, float, 0.05)
@@ -121,7 +133,13 @@ def write_tiny_stage1(
     """A DeepH-E3 model folder with random weights for the made-up structures."""
     basis = Basis(elements, tuple(SHELLS[z] for z in elements), spinful)
     targets = make_target_blocks(basis)
-    settings = Stage1Config(irreps_embed="4x0e", irreps_mid=irreps, num_blocks=blocks, cutoff_radius=5.0, spherical_harmonics_lmax=4)
+    settings = Stage1Config(
+        irreps_embed="4x0e",
+        irreps_mid=irreps,
+        num_blocks=blocks,
+        cutoff_radius=5.0,
+        spherical_harmonics_lmax=4,
+    )
     config = net_config(settings, targets)
     torch.manual_seed(seed)
     torch.set_default_dtype(dtype)
@@ -129,9 +147,21 @@ def write_tiny_stage1(
         net = DeepHE3Net(config, ">=0.5")
     finally:
         torch.set_default_dtype(torch.float32)
-    checkpoint = {"epoch": 0, "val_loss": 1.0, "state_dict": official_state(net), "optimizer_state_dict": {}, "scheduler_state_dict": {}}
+    checkpoint = {
+        "epoch": 0,
+        "val_loss": 1.0,
+        "state_dict": official_state(net),
+        "optimizer_state_dict": {},
+        "scheduler_state_dict": {},
+    }
     name = "float64" if dtype == torch.float64 else "float32"
-    write_model_folder(folder, config, targets, checkpoint, train_ini(TrainStage1Config(model=settings, dtype=name)))
+    write_model_folder(
+        folder,
+        config,
+        targets,
+        checkpoint,
+        train_ini(TrainStage1Config(model=settings, dtype=name)),
+    )
     return folder
 
 
@@ -141,13 +171,28 @@ def tiny_stage1(tmp_path: pathlib.Path) -> pathlib.Path:
     return write_tiny_stage1(tmp_path / "stage1")
 
 
-__all__ = ["golden", "random_structure", "write_tiny_stage1", "write_json", "EXAMPLES", "ROOT", "SHARED"]
+__all__ = [
+    "golden",
+    "random_structure",
+    "write_tiny_stage1",
+    "write_json",
+    "EXAMPLES",
+    "ROOT",
+    "SHARED",
+]
 
 
 def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
     """One structure of a packed set as a legacy folder; integers are zigzag-coded multiples of STEP, one of each block and its mirror is stored."""
     folder.mkdir(parents=True)
-    for name in ("element.dat", "lat.dat", "rlat.dat", "orbital_types.dat", "site_positions.dat", "info.json"):
+    for name in (
+        "element.dat",
+        "lat.dat",
+        "rlat.dat",
+        "orbital_types.dat",
+        "site_positions.dat",
+        "info.json",
+    ):
         if name in group.attrs:
             (folder / name).write_text(group.attrs[name])
     for name, step in STEP.items():
@@ -158,7 +203,9 @@ def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
             flat = flat[0] + 1j * flat[1]
         start = 0
         with h5py.File(folder / name, "w") as out:
-            for key, (rows, columns) in zip(packed["keys"][()].tolist(), packed["shapes"][()].tolist()):
+            for key, (rows, columns) in zip(
+                packed["keys"][()].tolist(), packed["shapes"][()].tolist()
+            ):
                 block = flat[start : start + rows * columns].reshape(rows, columns)
                 start += rows * columns
                 mirror = [-key[0], -key[1], -key[2], key[4], key[3]]
@@ -168,18 +215,26 @@ def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def dft(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[pathlib.Path, dict[str, NDArray[np.float64]]]]:
+def dft(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str], tuple[pathlib.Path, dict[str, NDArray[np.float64]]]]:
     """``dft(set, id)`` -> (legacy folder, {'k', 'energy_eV'} of the DFT code); skips where the shared data are not there."""
     root, done = tmp_path_factory.mktemp("dft"), {}
 
-    def get(name: str, identity: str = "0000") -> tuple[pathlib.Path, dict[str, NDArray[np.float64]]]:
+    def get(
+        name: str, identity: str = "0000"
+    ) -> tuple[pathlib.Path, dict[str, NDArray[np.float64]]]:
         path = SHARED / "data" / f"{name}.h5"
         if not path.is_file():
             pytest.skip(f"shared data not found beside the project: {path.name}")
         if (name, identity) not in done:
             with h5py.File(path) as handle:
                 _unpack(handle[identity], root / name / identity)
-                bands = {k: v[()] for k, v in handle[identity]["bands"].items()} if "bands" in handle[identity] else {}
+                bands = (
+                    {k: v[()] for k, v in handle[identity]["bands"].items()}
+                    if "bands" in handle[identity]
+                    else {}
+                )
             done[name, identity] = root / name / identity, bands
         return done[name, identity]
 

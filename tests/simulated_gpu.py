@@ -40,7 +40,17 @@ STRICT = {"aten::cat", "aten::stack"}
 #: Views that the CPU resolves above the level at which operations arrive here; made at once.
 PHYSICAL = {"aten::_conj": torch.conj_physical, "aten::_neg_view": torch.neg}
 #: dtypes of NCCL.
-NCCL = {torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool}
+NCCL = {
+    torch.uint8,
+    torch.int8,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.bool,
+}
 
 
 class GpuTensor(torch.Tensor):
@@ -52,7 +62,12 @@ class GpuTensor(torch.Tensor):
     def __new__(cls, host: torch.Tensor) -> GpuTensor:
         """Args: host: the values."""
         made = torch.Tensor._make_wrapper_subclass(
-            cls, host.shape, strides=host.stride(), storage_offset=host.storage_offset(), dtype=host.dtype, device="cuda:0"
+            cls,
+            host.shape,
+            strides=host.stride(),
+            storage_offset=host.storage_offset(),
+            dtype=host.dtype,
+            device="cuda:0",
         )
         made.host = host
         return made
@@ -68,10 +83,16 @@ class GpuTensor(torch.Tensor):
 @functools.cache
 def _without_kernel() -> frozenset[str]:
     """Names of operations that torch has for the CPU and not for CUDA."""
-    text = (pathlib.Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml").read_text()
+    text = (
+        pathlib.Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+    ).read_text()
     found = set()
     for entry in re.split(r"^- func: ", text, flags=re.M)[1:]:
-        if "structured_delegate" not in entry and re.search(r"^  dispatch:", entry, flags=re.M) and not re.search("CUDA|Composite", entry):
+        if (
+            "structured_delegate" not in entry
+            and re.search(r"^  dispatch:", entry, flags=re.M)
+            and not re.search("CUDA|Composite", entry)
+        ):
             found.add("aten::" + entry.split("(")[0])
     return frozenset(found)
 
@@ -90,7 +111,11 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
         _check_devices(full, name, args, tensors, gpu)
         if full in _without_kernel():
             raise NotImplementedError(f"{full} has no CUDA kernel")
-    on_gpu = torch.device(target).type == "cuda" if target is not None else bool(gpu) and name != "aten::_local_scalar_dense"
+    on_gpu = (
+        torch.device(target).type == "cuda"
+        if target is not None
+        else bool(gpu) and name != "aten::_local_scalar_dense"
+    )
     if name in PHYSICAL and gpu:
         return GpuTensor(PHYSICAL[name](args[0].host))
     known = {id(x.host): x for x in gpu}  # in-place operations return what they were given
@@ -114,14 +139,18 @@ def _host(x: Any) -> Any:
     return x.host if isinstance(x, GpuTensor) else x
 
 
-def _check_devices(full: str, name: str, args: Any, tensors: list[torch.Tensor], gpu: list[GpuTensor]) -> None:
+def _check_devices(
+    full: str, name: str, args: Any, tensors: list[torch.Tensor], gpu: list[GpuTensor]
+) -> None:
     if len(gpu) == len(tensors):
         return
     if full in INDEXED and isinstance(args[0], GpuTensor):
         free = {id(x) for x in tree_leaves(args[INDEXED[full]])}
         tensors = [x for x in tensors if id(x) not in free]
     if any(not isinstance(x, GpuTensor) and (x.dim() > 0 or name in STRICT) for x in tensors):
-        raise RuntimeError(f"{full}: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!")
+        raise RuntimeError(
+            f"{full}: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+        )
 
 
 def _check_collective(full: str, tensors: list[torch.Tensor], gpu: list[GpuTensor]) -> None:
@@ -131,7 +160,9 @@ def _check_collective(full: str, tensors: list[torch.Tensor], gpu: list[GpuTenso
         raise RuntimeError(f"{full}: tensors of two devices")
     for x in gpu:
         if x.dtype not in NCCL or not x.is_contiguous():
-            raise RuntimeError(f"{full}: NCCL takes contiguous tensors of real numbers, not {x.dtype}, strides {x.stride()}")
+            raise RuntimeError(
+                f"{full}: NCCL takes contiguous tensors of real numbers, not {x.dtype}, strides {x.stride()}"
+            )
 
 
 class _Dispatch(TorchDispatchMode):
@@ -146,7 +177,12 @@ class _Names(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def full(x: Any) -> Any:
-            if isinstance(x, str) and x == "cuda" or isinstance(x, torch.device) and x == torch.device("cuda"):
+            if (
+                isinstance(x, str)
+                and x == "cuda"
+                or isinstance(x, torch.device)
+                and x == torch.device("cuda")
+            ):
                 return torch.device("cuda", 0)
             return x
 
@@ -160,7 +196,9 @@ def _set_device_guard() -> None:
     library = pathlib.Path(torch.__file__).parent / "lib" / "libc10.so"
     if not library.is_file():
         pytest.skip("a GPU is simulated on Linux only")
-    guards = (ctypes.c_void_p * 21).in_dll(ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE")
+    guards = (ctypes.c_void_p * 21).in_dll(
+        ctypes.CDLL(str(library)), "_ZN3c104impl26device_guard_impl_registryE"
+    )
     cuda, meta = 1, 14  # c10::DeviceType
     assert guards[meta], "torch numbers its devices in another way"
     guards[cuda] = guards[meta]
@@ -172,7 +210,9 @@ def simulated_gpu(free: int = 80 * 10**9) -> Iterator[None]:
     _set_device_guard()
     lift = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)
-    torch.__future__.set_overwrite_module_params_on_conversion(True)  # a new Parameter; the type of an old one cannot change
+    torch.__future__.set_overwrite_module_params_on_conversion(
+        True
+    )  # a new Parameter; the type of an old one cannot change
     join = torch.distributed.init_process_group
 
     def gloo(backend: str, **options: Any) -> None:

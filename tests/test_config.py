@@ -13,9 +13,17 @@ from deeph_gformer.errors import ConfigError
 
 def test_values_and_defaults(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("model: {width: 64}\ntraining:\n  learning_rate: 1e-3\n  betas: [0.8, 0.9]\nstage1: here\n")
+    path.write_text(
+        "model: {width: 64}\ntraining:\n  learning_rate: 1e-3\n  betas: [0.8, 0.9]\nstage1: here\n"
+    )
     made = c.load_yaml(c.TrainConfig, path, {"training.epochs": 7})
-    assert (made.model.width, made.training.learning_rate, made.training.betas, made.training.epochs, made.stage1) == (
+    assert (
+        made.model.width,
+        made.training.learning_rate,
+        made.training.betas,
+        made.training.epochs,
+        made.stage1,
+    ) == (
         64,
         1e-3,
         (0.8, 0.9),
@@ -27,7 +35,11 @@ def test_values_and_defaults(tmp_path: pathlib.Path) -> None:
 
 def test_section_keeps_its_own_defaults() -> None:
     made = c.from_mapping(c.TrainStage1Config, {"training": {"epochs": 3}})
-    assert made.training.learning_rate == c.TrainStage1Config().training.learning_rate != c.TrainingConfig().learning_rate
+    assert (
+        made.training.learning_rate
+        == c.TrainStage1Config().training.learning_rate
+        != c.TrainingConfig().learning_rate
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,13 +63,28 @@ def test_mistakes_are_named(values: dict, words: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "interval"),
     [
-        *((f"model.{k}", v, "[1, inf)") for k, v in (("width", 0), ("width", -8), ("gated_channels", 0), ("groups", 0), ("embed", 0))),
+        *(
+            (f"model.{k}", v, "[1, inf)")
+            for k, v in (
+                ("width", 0),
+                ("width", -8),
+                ("gated_channels", 0),
+                ("groups", 0),
+                ("embed", 0),
+            )
+        ),
         ("model.gaussians", 1, "[2, inf)"),
         ("model.messages", -1, "[0, inf)"),
         ("model.lmax", -1, "[0, 11]"),
         ("model.alpha", float("nan"), "(-inf, inf)"),
-        *((f"training.{k}", v, "[1, inf)") for k, v in (("epochs", 0), ("epochs", -1), ("batch_size", 0), ("devices", 0))),
-        *((f"training.{k}", -1, "[0, inf)") for k in ("weight_decay", "gradient_clip", "warmup_steps", "early_stopping", "threads")),
+        *(
+            (f"training.{k}", v, "[1, inf)")
+            for k, v in (("epochs", 0), ("epochs", -1), ("batch_size", 0), ("devices", 0))
+        ),
+        *(
+            (f"training.{k}", -1, "[0, inf)")
+            for k in ("weight_decay", "gradient_clip", "warmup_steps", "early_stopping", "threads")
+        ),
         *(("training.learning_rate", v, "(0, inf)") for v in (-1, float("nan"), float("inf"), 0.0)),
         ("training.min_learning_rate", 0.1, "[0, training.learning_rate = 0.001]"),
         ("training.betas", [2, 3], "[0, 1)"),
@@ -65,7 +92,10 @@ def test_mistakes_are_named(values: dict, words: str) -> None:
         ("training.ema", 1.5, "[0, 1)"),
         ("training.ema", -1, "[0, 1)"),
         ("training.seed", -1, "[0, 4294967295]"),
-        *((f"data.{k}", v, "(0, 1)") for k, v in (("train_ratio", float("nan")), ("train_ratio", 0), ("val_ratio", -0.5))),
+        *(
+            (f"data.{k}", v, "(0, 1)")
+            for k, v in (("train_ratio", float("nan")), ("train_ratio", 0), ("val_ratio", -0.5))
+        ),
         ("data.val_ratio", 0.5, "(0, 1]"),
     ],
 )
@@ -73,10 +103,17 @@ def test_numbers_out_of_their_interval(key: str, value: object, interval: str) -
     with pytest.raises(ConfigError) as caught:
         c.from_mapping(c.TrainConfig, c.apply_overrides({}, {key: value}))
     section, name = key.split(".")
-    assert f"{section}." in str(caught.value) and name in str(caught.value) and str(caught.value).endswith(f"allowed is {interval}")
+    assert (
+        f"{section}." in str(caught.value)
+        and name in str(caught.value)
+        and str(caught.value).endswith(f"allowed is {interval}")
+    )
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_blocks", 0), ("num_blocks", -1), ("cutoff_radius", 0), ("cutoff_radius", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("num_blocks", 0), ("num_blocks", -1), ("cutoff_radius", 0), ("cutoff_radius", -1)],
+)
 def test_stage_1_numbers_out_of_their_interval(key: str, value: int) -> None:
     with pytest.raises(ConfigError, match=rf"model\.{key} is {value}.*; allowed is"):
         c.from_mapping(c.TrainStage1Config, {"model": {key: value}})
@@ -88,13 +125,23 @@ def test_numbers_at_the_end_of_their_interval() -> None:
         "training": {"epochs": 1, "ema": 0, "betas": [0, 0.5], "min_learning_rate": 1e-3},
     }
     made = c.from_mapping(c.TrainConfig, values)
-    assert (made.model.messages, made.training.betas, made.training.min_learning_rate) == (0, (0.0, 0.5), made.training.learning_rate)
-    section = c.from_mapping(c.TrainStage1Config, {"training": {"min_learning_rate": 1.5e-3}})  # below this section's own learning rate
+    assert (made.model.messages, made.training.betas, made.training.min_learning_rate) == (
+        0,
+        (0.0, 0.5),
+        made.training.learning_rate,
+    )
+    section = c.from_mapping(
+        c.TrainStage1Config, {"training": {"min_learning_rate": 1.5e-3}}
+    )  # below this section's own learning rate
     assert section.training.min_learning_rate == 1.5e-3
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("stage1: a\nstage1: b\n", "line 2: key 'stage1'"), ("model:\n  width: 8\n  width: 9\n", "line 3: key 'width'")]
+    ("text", "words"),
+    [
+        ("stage1: a\nstage1: b\n", "line 2: key 'stage1'"),
+        ("model:\n  width: 8\n  width: 9\n", "line 3: key 'width'"),
+    ],
 )
 def test_key_given_twice(tmp_path: pathlib.Path, text: str, words: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
@@ -125,7 +172,10 @@ def test_mapping_round_trip() -> None:
 
 def test_overrides_reach_any_depth() -> None:
     given = {"a": None, "b": {"c": {"d": 1}}}
-    assert c.apply_overrides(given, {"a.b.c": 1, "b.c.d": 2}) == {"a": {"b": {"c": 1}}, "b": {"c": {"d": 2}}}
+    assert c.apply_overrides(given, {"a.b.c": 1, "b.c.d": 2}) == {
+        "a": {"b": {"c": 1}},
+        "b": {"c": {"d": 2}},
+    }
     assert given == {"a": None, "b": {"c": {"d": 1}}}
     with pytest.raises(ConfigError, match="'b.c.d' is a value, not a section"):
         c.apply_overrides(given, {"b.c.d.e": 1})

@@ -64,7 +64,11 @@ def close(a: Any, b: Any) -> bool:
 def test_the_simulation_refuses_what_cuda_refuses(on_gpu: None) -> None:
     there, here = torch.arange(3.0, device="cuda"), torch.arange(3.0)
     index = torch.tensor([0, 2])
-    assert str(there.device) == "cuda:0" and str((there * 2 + 1).device) == "cuda:0" and there.cpu().device.type == "cpu"
+    assert (
+        str(there.device) == "cuda:0"
+        and str((there * 2 + 1).device) == "cuda:0"
+        and there.cpu().device.type == "cpu"
+    )
     for wrong in (
         lambda: there + here,
         lambda: here.add_(there),
@@ -85,7 +89,9 @@ def test_the_simulation_refuses_what_cuda_refuses(on_gpu: None) -> None:
     # what CUDA does
     there[index] = 7.0
     here[:] = there
-    assert here.tolist() == there.tolist() == [7.0, 1.0, 7.0] and (there[index] * torch.tensor(2.0)).tolist() == [14.0, 14.0]
+    assert here.tolist() == there.tolist() == [7.0, 1.0, 7.0] and (
+        there[index] * torch.tensor(2.0)
+    ).tolist() == [14.0, 14.0]
 
 
 @pytest.mark.parametrize("arch", ["equivariant", "paper"])
@@ -95,7 +101,15 @@ def test_refine(make_folder: Folder, tmp_path: pathlib.Path, arch: str, spinful:
     stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
     bundle = make_bundle(stage1, tmp_path / "b", arch, trained=True)
     folder = make_folder(atoms=5, spinful=spinful)
-    command = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(stage1), "--model", str(bundle)]
+    command = [
+        "refine",
+        "--preprocessed",
+        str(tmp_path / "data"),
+        "--stage1",
+        str(stage1),
+        "--model",
+        str(bundle),
+    ]
     assert main([*command, "--device", "cpu", "--output", str(tmp_path / "cpu")]) == 0
     with gpu():
         assert main([*command, "--device", "cuda", "--output", str(tmp_path / "gpu")]) == 0
@@ -108,28 +122,50 @@ def alone(stage1: pathlib.Path) -> Bundle:
     targets = load_stage1(stage1).targets
     torch.manual_seed(2)
     config = GFormerConfig(arch="paper", width=16, heads=4, embed=4, gaussians=8)
-    return Bundle(GFormer(config, 2, targets.irreps()).double(), targets, None, ">=0.5", cascade=False, dtype=torch.float64, features=False)
+    return Bundle(
+        GFormer(config, 2, targets.irreps()).double(),
+        targets,
+        None,
+        ">=0.5",
+        cascade=False,
+        dtype=torch.float64,
+        features=False,
+    )
 
 
 MODELS: dict[str, Callable[[pathlib.Path, pathlib.Path, str], HamiltonianModel]] = {
     "stage 1": lambda stage1, work, device: deeph_gformer.load(stage1=stage1, device=device),
-    "both": lambda stage1, work, device: deeph_gformer.load(make_bundle(stage1, work, trained=True), stage1=stage1, device=device),
+    "both": lambda stage1, work, device: deeph_gformer.load(
+        make_bundle(stage1, work, trained=True), stage1=stage1, device=device
+    ),
     "both, paper": lambda stage1, work, device: deeph_gformer.load(
         make_bundle(stage1, work, "paper", trained=True), stage1=stage1, device=device
     ),
-    "GFormer alone": lambda stage1, work, device: HamiltonianModel(None, alone(stage1), torch.device(device)),
-    "GFormer as stage 1": lambda stage1, work, device: HamiltonianModel(GFormerStage1(alone(stage1)), None, torch.device(device)),
+    "GFormer alone": lambda stage1, work, device: HamiltonianModel(
+        None, alone(stage1), torch.device(device)
+    ),
+    "GFormer as stage 1": lambda stage1, work, device: HamiltonianModel(
+        GFormerStage1(alone(stage1)), None, torch.device(device)
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_predict(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, kind: str) -> None:
+def test_predict(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, kind: str
+) -> None:
     """At once and in chunks; over rotated frames where the model is not equivariant."""
     folder, frames = make_folder(atoms=5), 2 if "paper" in kind else 1
-    expected = MODELS[kind](tiny_stage1, tmp_path / "b", "cpu").predict(folder, frames=frames).hamiltonian.values
+    expected = (
+        MODELS[kind](tiny_stage1, tmp_path / "b", "cpu")
+        .predict(folder, frames=frames)
+        .hamiltonian.values
+    )
     with gpu():
         model = MODELS[kind](tiny_stage1, tmp_path / "b", "cuda")
-        assert model.device.type == "cuda" and close(model.predict(folder, frames=frames).hamiltonian.values, expected)
+        assert model.device.type == "cuda" and close(
+            model.predict(folder, frames=frames).hamiltonian.values, expected
+        )
         structure, graph, choice = model.read(folder)
         made = predict_chunked(model, structure, graph, choice, Work(chunk=24), frames=frames)
         assert close(made.hamiltonian.values, expected)
@@ -137,16 +173,28 @@ def test_predict(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathl
 
 @pytest.mark.skipif(REAL and torch.cuda.device_count() < 2, reason="two GPUs are needed")
 @pytest.mark.parametrize("spinful", [False, True])
-def test_processes_share_a_structure(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+def test_processes_share_a_structure(
+    make_folder: Folder, tmp_path: pathlib.Path, spinful: bool
+) -> None:
     """Collectives carry GPU tensors that NCCL takes, and host tensors."""
     stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
     bundle = make_bundle(stage1, tmp_path / "b", trained=True)
     folder = make_folder(atoms=5, spinful=spinful)
-    command = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(stage1), "--model", str(bundle)]
+    command = [
+        "refine",
+        "--preprocessed",
+        str(tmp_path / "data"),
+        "--stage1",
+        str(stage1),
+        "--model",
+        str(bundle),
+    ]
     assert main([*command, "--device", "cpu", "--output", str(tmp_path / "one")]) == 0
 
     script = tmp_path / "run.py"  # not forked: CUDA that runs already cannot be shared
-    script.write_text("import sys\nfrom tests.test_gpu import gpu, main\nwith gpu():\n    code = main(sys.argv[1:])\nsys.exit(code)\n")
+    script.write_text(
+        "import sys\nfrom tests.test_gpu import gpu, main\nwith gpu():\n    code = main(sys.argv[1:])\nsys.exit(code)\n"
+    )
     done = torchrun(script, *command, "--device", "cuda", "--output", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("one", "two"))
@@ -156,14 +204,18 @@ def test_processes_share_a_structure(make_folder: Folder, tmp_path: pathlib.Path
 def batch_of(root: pathlib.Path, stage1: pathlib.Path) -> Batch:
     """Two structures with stage 1's features."""
     provider = load_stage1(stage1)
-    samples = load_samples(sorted(root.iterdir()), provider.targets, "overlaps", provider.dtype, "raw")
+    samples = load_samples(
+        sorted(root.iterdir()), provider.targets, "overlaps", provider.dtype, "raw"
+    )
     cache = FeatureCache(provider, "ram")
     return collate(samples, [cache.get(s) for s in samples], triplets_of(samples))
 
 
 @pytest.mark.parametrize("arch", ["equivariant", "paper"])
 @pytest.mark.parametrize("spinful", [False, True])
-def test_training_losses(make_folder: Folder, tmp_path: pathlib.Path, arch: str, spinful: bool) -> None:
+def test_training_losses(
+    make_folder: Folder, tmp_path: pathlib.Path, arch: str, spinful: bool
+) -> None:
     """Both stages' losses of a batch, rotated for the paper's architecture."""
     stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
     for seed in range(2):
@@ -177,7 +229,13 @@ def test_training_losses(make_folder: Folder, tmp_path: pathlib.Path, arch: str,
         bundle = load_bundle(make_bundle(stage1, tmp_path / "b", arch, trained=True))
         tasks = [
             Stage1Task(network, to_product, settings, 1, 1.0),
-            Stage2Task(bundle.model, DirectSumToProduct(provider.targets, provider.generation, provider.dtype), settings, 1, 1.0),
+            Stage2Task(
+                bundle.model,
+                DirectSumToProduct(provider.targets, provider.generation, provider.dtype),
+                settings,
+                1,
+                1.0,
+            ),
         ]
         here = batch.to(device)
         out = []
@@ -197,12 +255,18 @@ def test_training_losses(make_folder: Folder, tmp_path: pathlib.Path, arch: str,
 @only_simulated
 @pytest.mark.parametrize("arch", ["equivariant", "paper"])
 def test_train_around_the_optimizer(
-    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch, arch: str
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arch: str,
 ) -> None:
     """All of ``train`` but the epochs, which a simulated GPU has no backward pass for: its bundle is the CPU's."""
     folders = [make_folder(f"m{seed}", seed=seed) for seed in range(4)]
 
-    def epochs(task: Stage2Task, train: Any, val: Any, *others: Any, **options: Any) -> dict[str, Any]:
+    def epochs(
+        task: Stage2Task, train: Any, val: Any, *others: Any, **options: Any
+    ) -> dict[str, Any]:
         device = own_device(task.settings)
         task.to(device)
         for batch in (*train, *val):
@@ -221,7 +285,14 @@ def test_train_around_the_optimizer(
                 "val_ratio": 0.25,
                 "cache": "ram" if device == "cpu" else "disk",
             },
-            "model": {"arch": arch, "width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4},
+            "model": {
+                "arch": arch,
+                "width": 16,
+                "heads": 4,
+                "embed": 4,
+                "gaussians": 8,
+                "gated_channels": 4,
+            },
             "training": {"device": device},
             "output": str(tmp_path / device),
             "stage1": str(tiny_stage1),
@@ -231,16 +302,25 @@ def test_train_around_the_optimizer(
     expected = run("cpu").predict(folders[0]).hamiltonian.values
     with gpu():
         made = run("cuda")
-        assert made.device.type == "cuda" and close(made.predict(folders[0]).hamiltonian.values, expected)
+        assert made.device.type == "cuda" and close(
+            made.predict(folders[0]).hamiltonian.values, expected
+        )
     bundles = [load_bundle(tmp_path / name / "bundle") for name in ("cpu", "cuda")]
     assert bundles[0].stage1 == bundles[1].stage1
-    assert bundles[0].training["guard"]["correction"] == pytest.approx(bundles[1].training["guard"]["correction"], rel=1e-9)
+    assert bundles[0].training["guard"]["correction"] == pytest.approx(
+        bundles[1].training["guard"]["correction"], rel=1e-9
+    )
     states = [b.model.state_dict() for b in bundles]
     assert all(torch.allclose(states[0][k], states[1][k], rtol=1e-12) for k in states[0])
 
 
 @only_simulated
-def test_memory_of_a_gpu(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_gpu(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its own memory bounds features and chunks, main memory the blocks; processes do not share it."""
     bundle, folder = make_bundle(tiny_stage1, tmp_path / "b"), make_folder(atoms=5)
     with simulated_gpu(free=8 * 10**10):
@@ -253,21 +333,31 @@ def test_memory_of_a_gpu(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage
         assert fair_share(torch.device("cpu"), None) <= free_memory(torch.device("cpu")) / 4 * 1.1
         with pytest.raises(ConfigError, match="are needed, fewer on the CPU"):
             plan_work(model, graph, limit=10**5)
-        monkeypatch.setattr("deeph_gformer.inference.memory.free_memory", lambda device: 10**9 if device.type == "cuda" else 10**4)
+        monkeypatch.setattr(
+            "deeph_gformer.inference.memory.free_memory",
+            lambda device: 10**9 if device.type == "cuda" else 10**4,
+        )
         with pytest.raises(ConfigError, match="of main memory for their blocks, 2.5 kB are free"):
             plan_work(model, graph)
 
 
 @only_simulated
 def test_names_of_devices(on_gpu: None) -> None:
-    assert [str(resolve_device(name)) for name in ("auto", "cuda", "cuda:7", "cpu")] == ["cuda:0", "cuda:0", "cuda:7", "cpu"]
+    assert [str(resolve_device(name)) for name in ("auto", "cuda", "cuda:7", "cpu")] == [
+        "cuda:0",
+        "cuda:0",
+        "cuda:7",
+        "cpu",
+    ]
     with pytest.raises(ConfigError, match="'cuda:8': this machine has 8 GPU"):
         resolve_device("cuda:8")
     with pytest.raises(ConfigError, match="cpu and cuda are supported"):
         resolve_device("meta")
 
 
-def test_guard_statistics(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+def test_guard_statistics(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
     bundle = make_bundle(tiny_stage1, tmp_path / "b", trained=True)
     folders = [make_folder(f"m{seed}", seed=seed) for seed in range(2)]
 
@@ -288,4 +378,6 @@ def test_dense_bands() -> None:
     a, b = rng.normal(size=(2, 6, 6)) + 1j * rng.normal(size=(2, 6, 6))
     h, s = a + a.conj().T, b @ b.conj().T + np.eye(6)
     with gpu():
-        assert np.allclose(solve_torch(h, s, "cuda").energies, solve_dense(h, s).energies, atol=1e-12)
+        assert np.allclose(
+            solve_torch(h, s, "cuda").energies, solve_dense(h, s).energies, atol=1e-12
+        )

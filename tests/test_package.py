@@ -32,7 +32,11 @@ LEVEL = {
     "commands": 8,
     "cli": 9,
 }
-FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem not in ("__init__", "__main__"))
+FILES = sorted(
+    p
+    for p in PACKAGE.rglob("*.py")
+    if p.parent != PACKAGE or p.stem not in ("__init__", "__main__")
+)
 
 
 def area(path: pathlib.Path) -> str:
@@ -45,7 +49,10 @@ def imported_areas(path: pathlib.Path) -> set[str]:
     found = set()
     tree = ast.parse(path.read_text())
     typing_only = {
-        id(n) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) for n in ast.walk(node)
+        id(n)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for n in ast.walk(node)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and id(node) not in typing_only:
@@ -59,9 +66,12 @@ def imported_areas(path: pathlib.Path) -> set[str]:
 def test_imports_point_downwards(path: pathlib.Path) -> None:
     own = area(path)
     for other in imported_areas(path) - {own}:
-        assert LEVEL[other] < LEVEL[own] or {own, other} <= {"inference", "evaluation", "interop", "training"}, (
-            f"{path.name} ({own}) imports {other}"
-        )
+        assert LEVEL[other] < LEVEL[own] or {own, other} <= {
+            "inference",
+            "evaluation",
+            "interop",
+            "training",
+        }, f"{path.name} ({own}) imports {other}"
 
 
 def test_stages_do_not_know_each_other() -> None:
@@ -76,15 +86,25 @@ def test_no_assert_no_pickle(path: pathlib.Path) -> None:
         assert not isinstance(node, ast.Assert), f"{path}:{node.lineno}"
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "pickle.load", "pickle.loads"), f"{path}:{node.lineno} {called}"
+            assert called not in ("eval", "exec", "pickle.load", "pickle.loads"), (
+                f"{path}:{node.lineno} {called}"
+            )
             if called == "torch.load":
-                assert any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in node.keywords), (
-                    f"{path}:{node.lineno}"
-                )
+                assert any(
+                    k.arg == "weights_only" and getattr(k.value, "value", None) is True
+                    for k in node.keywords
+                ), f"{path}:{node.lineno}"
 
 
 @pytest.mark.parametrize(
-    "module", ["deeph_gformer", "deeph_gformer.io", "deeph_gformer.bands", "deeph_gformer.overlap", "deeph_gformer.cli"]
+    "module",
+    [
+        "deeph_gformer",
+        "deeph_gformer.io",
+        "deeph_gformer.bands",
+        "deeph_gformer.overlap",
+        "deeph_gformer.cli",
+    ],
 )
 def test_light_parts_do_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -26,13 +26,19 @@ Folder = Callable[..., pathlib.Path]
 
 
 def make_bundle(
-    stage1: pathlib.Path, folder: pathlib.Path, arch: str = "equivariant", trained: bool = False, **options: object
+    stage1: pathlib.Path,
+    folder: pathlib.Path,
+    arch: str = "equivariant",
+    trained: bool = False,
+    **options: object,
 ) -> pathlib.Path:
     """A bundle for this stage 1; untrained, or with random weights everywhere."""
     provider = load_stage1(stage1)
     torch.manual_seed(1)
     model = GFormer(
-        GFormerConfig(arch=arch, width=16, heads=4, embed=4, gaussians=8, gated_channels=4, **options),
+        GFormerConfig(
+            arch=arch, width=16, heads=4, embed=4, gaussians=8, gated_channels=4, **options
+        ),
         len(provider.targets.basis.elements),
         provider.targets.irreps(),
         provider.node_irreps,
@@ -43,18 +49,31 @@ def make_bundle(
         with torch.no_grad():
             for p in model.parameters():
                 p.copy_(torch.randn_like(p) * 0.1)
-    save_bundle(folder, Bundle(model, provider.targets, identify(provider), provider.generation, dtype=provider.dtype))
+    save_bundle(
+        folder,
+        Bundle(
+            model, provider.targets, identify(provider), provider.generation, dtype=provider.dtype
+        ),
+    )
     return folder
 
 
-@pytest.mark.parametrize("name", ["graphene_small_f64", "graphene_e3nn044_f64", "graphene_e3nn06_f64", "bismuthene_soc_f64"])
+@pytest.mark.parametrize(
+    "name",
+    ["graphene_small_f64", "graphene_e3nn044_f64", "graphene_e3nn06_f64", "bismuthene_soc_f64"],
+)
 def test_golden_predictions(name: str) -> None:
     """Made by the official code on its own stack: 1e-10 relative in float64."""
     base = golden(name)
     model = deeph_gformer.load(stage1=base / "model")
     for folder in find_structures(base / "structures"):
         made = model.predict(folder, edges="overlaps", hermitian=False).hamiltonian
-        truth = read_matrix(base / "predictions" / folder.name, "prediction", read_folder(folder), model.targets.basis.spinful)
+        truth = read_matrix(
+            base / "predictions" / folder.name,
+            "prediction",
+            read_folder(folder),
+            model.targets.basis.spinful,
+        )
         assert np.array_equal(made.keys, truth.keys)
         assert np.abs(made.values - truth.values).max() < 1e-10 * np.abs(truth.values).max()
 
@@ -76,11 +95,15 @@ def test_untrained_gformer_returns_stage_1_exactly(
     model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", arch), stage1=tiny_stage1)
     made = model.predict(make_folder())
     alone = deeph_gformer.load(stage1=tiny_stage1).predict(make_folder())
-    assert np.array_equal(made.hamiltonian.values, alone.hamiltonian.values) and made.correction == 0.0
+    assert (
+        np.array_equal(made.hamiltonian.values, alone.hamiltonian.values) and made.correction == 0.0
+    )
     assert np.abs(made.hamiltonian.values).max() > 0.01
 
 
-def test_output_is_hermitian_and_the_raw_one_is_not(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
+def test_output_is_hermitian_and_the_raw_one_is_not(
+    make_folder: Folder, tiny_stage1: pathlib.Path
+) -> None:
     model = deeph_gformer.load(stage1=tiny_stage1)
     h = model.predict(make_folder()).hamiltonian
     raw = model.predict(make_folder(), hermitian=False).hamiltonian
@@ -90,7 +113,9 @@ def test_output_is_hermitian_and_the_raw_one_is_not(make_folder: Folder, tiny_st
 
 
 @pytest.mark.parametrize("spinful", [False, True])
-def test_refined_hamiltonian_turns_with_the_crystal(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+def test_refined_hamiltonian_turns_with_the_crystal(
+    make_folder: Folder, tmp_path: pathlib.Path, spinful: bool
+) -> None:
     """Direct sum under a random rotation, both stages, equivariant arch with random weights."""
     stage1 = write_tiny_stage1(tmp_path / "s1", spinful=spinful)
     model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", trained=True), stage1=stage1)
@@ -98,14 +123,20 @@ def test_refined_hamiltonian_turns_with_the_crystal(make_folder: Folder, tmp_pat
     rotation = random_rotation(torch.Generator().manual_seed(0))
     irreps = model.targets.irreps()
     blocks = wigner_blocks(rotation, max(ir.l for _, ir in irreps))
-    for still, moved in zip(model.direct_sums(graph), model.direct_sums(rotate_graph(graph, rotation))):
+    for still, moved in zip(
+        model.direct_sums(graph), model.direct_sums(rotate_graph(graph, rotation))
+    ):
         assert (rotate_flat(still, irreps, blocks) - moved).abs().max() < 1e-10 * still.abs().max()
     first, both = model.direct_sums(graph)
     assert (first - both).abs().max() > 1e-3
 
 
-def test_frames_reduce_the_equivariance_error(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", "paper", trained=True), stage1=tiny_stage1)
+def test_frames_reduce_the_equivariance_error(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    model = deeph_gformer.load(
+        make_bundle(tiny_stage1, tmp_path / "b", "paper", trained=True), stage1=tiny_stage1
+    )
     _, graph, _ = model.read(make_folder())
     out = model.stage1(graph)
     gformer = model.bundle.model
@@ -114,7 +145,10 @@ def test_frames_reduce_the_equivariance_error(make_folder: Folder, tiny_stage1: 
     turned = model.stage1(rotate_graph(graph, rotation))
     errors = []
     for frames in (1, 16):
-        still, moved = correction(gformer, graph, out, frames), correction(gformer, rotate_graph(graph, rotation), turned, frames, seed=1)
+        still, moved = (
+            correction(gformer, graph, out, frames),
+            correction(gformer, rotate_graph(graph, rotation), turned, frames, seed=1),
+        )
         errors.append(float((rotate_flat(still, gformer.irreps_out, blocks) - moved).abs().mean()))
     assert errors[1] < 0.6 * errors[0]
 
@@ -124,12 +158,16 @@ def test_another_stage_1_is_refused(tiny_stage1: pathlib.Path, tmp_path: pathlib
     with pytest.raises(ModelError, match="its parameters differ"):
         deeph_gformer.load(bundle, stage1=write_tiny_stage1(tmp_path / "other", seed=7))
     with pytest.raises(ModelError, match="node irreps"):
-        deeph_gformer.load(bundle, stage1=write_tiny_stage1(tmp_path / "wider", irreps="6x0e+3x1o+2x2e+1x3o"))
+        deeph_gformer.load(
+            bundle, stage1=write_tiny_stage1(tmp_path / "wider", irreps="6x0e+3x1o+2x2e+1x3o")
+        )
     with pytest.raises(ModelError, match="needs it; say where it is with --stage1"):
         deeph_gformer.load(bundle)
     with pytest.raises(ConfigError, match="neither a stage 1 nor"):
         deeph_gformer.load()
-    assert isinstance(deeph_gformer.load(bundle, stage1=tiny_stage1, dtype="float32"), HamiltonianModel)
+    assert isinstance(
+        deeph_gformer.load(bundle, stage1=tiny_stage1, dtype="float32"), HamiltonianModel
+    )
 
 
 def test_spin_of_the_folder_and_the_model(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
@@ -145,14 +183,21 @@ def test_predict_from_structure_and_keys(make_folder: Folder, tiny_stage1: pathl
     model = deeph_gformer.load(stage1=tiny_stage1)
     folder = make_folder()
     structure, keys = read_folder(folder), read_matrix(folder, "overlap").keys
-    assert np.array_equal(model.predict(structure, keys=keys).hamiltonian.values, model.predict(folder).hamiltonian.values)
+    assert np.array_equal(
+        model.predict(structure, keys=keys).hamiltonian.values,
+        model.predict(folder).hamiltonian.values,
+    )
     with pytest.raises(ConfigError, match="has no edges"):
         model.predict(structure)
 
 
 def test_objects_print_themselves(tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
     text = repr(deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1))
-    assert "EmbeddedStage1" in text and "GFormer arch equivariant" in text and "e3nn generation >=0.5" in text
+    assert (
+        "EmbeddedStage1" in text
+        and "GFormer arch equivariant" in text
+        and "e3nn generation >=0.5" in text
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])

@@ -20,15 +20,22 @@ TWISTED = {"bilayer_graphene": "bilayer_graphene_21.8deg", "bismuthene": "bismut
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_unseen_structure_is_better_than_stage_1(name: str, dft: Callable[[str, str], tuple[pathlib.Path, Any]]) -> None:
+def test_every_unseen_structure_is_better_than_stage_1(
+    name: str, dft: Callable[[str, str], tuple[pathlib.Path, Any]]
+) -> None:
     folder = SYSTEMS / "models" / name
     model = deeph_gformer.load(folder / "gformer", stage1=folder / "stage1")
-    unseen = [(name, number) for number in json.loads((SYSTEMS / "splits" / f"{name}.json").read_text())["test"]]
+    unseen = [
+        (name, number)
+        for number in json.loads((SYSTEMS / "splits" / f"{name}.json").read_text())["test"]
+    ]
     for system, number in [*unseen, *([(TWISTED[name], "0000")] if name in TWISTED else [])]:
         result = evaluate(model, dft(system, number)[0])
         assert result["errors"] == "without μS"
         record = result["structures"][0]
-        assert record["refined_mae_meV"] < (0.75 if system == name else 0.9) * record["stage1_mae_meV"], (system, number)
+        assert (
+            record["refined_mae_meV"] < (0.75 if system == name else 0.9) * record["stage1_mae_meV"]
+        ), (system, number)
         assert result["equivariance"]["refined_error_meV"] < 0.05 * record["refined_mae_meV"]
         between = [p for p in result["places"] if p["place"] == "between layers"]
         assert all(p["refined_mae_meV"] < p["stage1_mae_meV"] for p in between)
@@ -36,7 +43,9 @@ def test_every_unseen_structure_is_better_than_stage_1(name: str, dft: Callable[
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_were_trained_on_the_training_split_alone(name: str) -> None:
-    training = json.loads((SYSTEMS / "models" / name / "gformer" / "bundle.json").read_text())["training"]
+    training = json.loads((SYSTEMS / "models" / name / "gformer" / "bundle.json").read_text())[
+        "training"
+    ]
     split = json.loads((SYSTEMS / "splits" / f"{name}.json").read_text())
     assert training["structures"] == {part: len(split[part]) for part in ("train", "val", "test")}
     assert not set(split["test"]) & {*split["train"], *split["val"]}

@@ -26,10 +26,21 @@ from .orbitals import Basis, TargetBlocks
 from .rotation import spin_rotation, wigner_blocks
 from .wigner import Generation, wigner_3j
 
-__all__ = ["DirectSumToProduct", "BlockAssembly", "block_transform", "orbital_rotation", "rotate_blocks"]
+__all__ = [
+    "DirectSumToProduct",
+    "BlockAssembly",
+    "block_transform",
+    "orbital_rotation",
+    "rotate_blocks",
+]
 
 #: (4, 4): rows uu, ud, du, dd; columns singlet, then triplet in e3nn's order y, z, x (Pauli matrices / sqrt 2).
-SPIN_BASIS = torch.tensor([[1, 0, 1, 0], [0, -1j, 0, 1], [0, 1j, 0, 1], [1, 0, -1, 0]], dtype=torch.complex128) / 2**0.5
+SPIN_BASIS = (
+    torch.tensor(
+        [[1, 0, 1, 0], [0, -1j, 0, 1], [0, 1j, 0, 1], [1, 0, -1, 0]], dtype=torch.complex128
+    )
+    / 2**0.5
+)
 
 
 @functools.lru_cache(maxsize=512)
@@ -45,7 +56,9 @@ def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> 
     rows, columns = list(LEGACY_TO_E3NN[l1]), list(LEGACY_TO_E3NN[l2])
     back1, back2 = np.argsort(rows), np.argsort(columns)
     degrees = range(abs(l1 - l2), l1 + l2 + 1)
-    coupling = torch.cat([wigner_3j(l1, l2, l, generation) for l in degrees], dim=-1)  # (2l1+1, 2l2+1, d)
+    coupling = torch.cat(
+        [wigner_3j(l1, l2, l, generation) for l in degrees], dim=-1
+    )  # (2l1+1, 2l2+1, d)
     coupling = coupling[torch.as_tensor(back1)][:, torch.as_tensor(back2)]
     d = coupling.shape[-1]
     if not spinful:
@@ -55,10 +68,14 @@ def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> 
     row, column = 0, d
     for l in degrees:
         for k in range(abs(l - 1), l + 2):
-            inner[row : row + 2 * l + 1, 1:, column : column + 2 * k + 1] = wigner_3j(l, 1, k, generation)
+            inner[row : row + 2 * l + 1, 1:, column : column + 2 * k + 1] = wigner_3j(
+                l, 1, k, generation
+            )
             column += 2 * k + 1
         row += 2 * l + 1
-    full = torch.einsum("mnx,klm,jn->jklx", inner.to(torch.complex128), coupling.to(torch.complex128), SPIN_BASIS)
+    full = torch.einsum(
+        "mnx,klm,jn->jklx", inner.to(torch.complex128), coupling.to(torch.complex128), SPIN_BASIS
+    )
     return full.reshape(4 * d, 4 * d)
 
 
@@ -78,7 +95,9 @@ class _Reordered(torch.autograd.Function):
 class DirectSumToProduct(nn.Module):
     """DStoDP of Eq. 7 for all channels of a model, and its inverse."""
 
-    def __init__(self, targets: TargetBlocks, generation: Generation, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, targets: TargetBlocks, generation: Generation, dtype: torch.dtype = torch.float32
+    ) -> None:
         """
         Args:
             targets: the channels. generation: whose Wigner symbols. dtype: real type of the direct-sum vector.
@@ -86,9 +105,15 @@ class DirectSumToProduct(nn.Module):
         super().__init__()
         self.targets, self.generation, self.spinful = targets, generation, targets.basis.spinful
         spins = 4 if self.spinful else 1
-        kind = dtype if not self.spinful else (torch.complex64 if dtype == torch.float32 else torch.complex128)
+        kind = (
+            dtype
+            if not self.spinful
+            else (torch.complex64 if dtype == torch.float32 else torch.complex128)
+        )
         self.pairs = sorted(set(targets.degrees))
-        starts = np.concatenate([[0], np.cumsum([spins * (2 * a + 1) * (2 * b + 1) for a, b in targets.degrees])])
+        starts = np.concatenate(
+            [[0], np.cumsum([spins * (2 * a + 1) * (2 * b + 1) for a, b in targets.degrees])]
+        )
         self.width_sum, self.width_product = int(starts[-1]), targets.width
         self.sizes: list[int] = []  # elements of all channels of a pair of degrees, one spin pair
         sums, products = [], []
@@ -96,14 +121,26 @@ class DirectSumToProduct(nn.Module):
             d = (2 * l1 + 1) * (2 * l2 + 1)
             channels = [c for c, pair in enumerate(targets.degrees) if pair == (l1, l2)]
             transform = block_transform(l1, l2, self.spinful, generation)
-            self.register_buffer(f"forward_{number}", transform.T.contiguous().to(kind), persistent=False)
-            self.register_buffer(f"inverse_{number}", torch.linalg.inv(transform).T.contiguous().to(kind), persistent=False)
+            self.register_buffer(
+                f"forward_{number}", transform.T.contiguous().to(kind), persistent=False
+            )
+            self.register_buffer(
+                f"inverse_{number}",
+                torch.linalg.inv(transform).T.contiguous().to(kind),
+                persistent=False,
+            )
             self.sizes.append(len(channels) * d)
             sums.append((starts[channels][:, None] + np.arange(spins * d)).reshape(-1))
-            products.append((np.array(targets.slices)[channels][:, None] + np.arange(d)).reshape(-1))
+            products.append(
+                (np.array(targets.slices)[channels][:, None] + np.arange(d)).reshape(-1)
+            )
         for name, index in (("sum", np.concatenate(sums)), ("product", np.concatenate(products))):
-            self.register_buffer(f"{name}_order", torch.as_tensor(index), persistent=False)  # channels of equal degrees side by side
-            self.register_buffer(f"{name}_place", torch.as_tensor(np.argsort(index)), persistent=False)
+            self.register_buffer(
+                f"{name}_order", torch.as_tensor(index), persistent=False
+            )  # channels of equal degrees side by side
+            self.register_buffer(
+                f"{name}_place", torch.as_tensor(np.argsort(index)), persistent=False
+            )
 
     def forward(self, direct_sum: Tensor) -> Tensor:
         """Direct sum to direct product.
@@ -116,14 +153,20 @@ class DirectSumToProduct(nn.Module):
         """
         h = direct_sum
         if self.spinful:
-            h = torch.complex(h[:, : self.width_sum].contiguous(), h[:, self.width_sum :].contiguous())
+            h = torch.complex(
+                h[:, : self.width_sum].contiguous(), h[:, self.width_sum :].contiguous()
+            )
         spins = 4 if self.spinful else 1
         h = _Reordered.apply(h, self.sum_order, self.sum_place)
         blocks = []
-        for number, (part, (l1, l2)) in enumerate(zip(h.split([spins * size for size in self.sizes], dim=1), self.pairs)):
+        for number, (part, (l1, l2)) in enumerate(
+            zip(h.split([spins * size for size in self.sizes], dim=1), self.pairs)
+        ):
             d = (2 * l1 + 1) * (2 * l2 + 1)
             block = part.reshape(-1, spins * d) @ self.get_buffer(f"forward_{number}")
-            blocks.append(block.reshape(len(h), -1, spins, d).transpose(1, 2).reshape(len(h), spins, -1))
+            blocks.append(
+                block.reshape(len(h), -1, spins, d).transpose(1, 2).reshape(len(h), spins, -1)
+            )
         out = _Reordered.apply(torch.cat(blocks, dim=2), self.product_place, self.product_order)
         return out if self.spinful else out[:, 0]
 
@@ -146,7 +189,11 @@ class BlockAssembly:
 
     def __init__(self, targets: TargetBlocks) -> None:
         self.targets, self.basis = targets, targets.basis
-        self._source = {(i, j): self._pair_source(i, j) for i in range(len(self.basis.elements)) for j in range(len(self.basis.elements))}
+        self._source = {
+            (i, j): self._pair_source(i, j)
+            for i in range(len(self.basis.elements))
+            for j in range(len(self.basis.elements))
+        }
 
     def _pair_source(self, i: int, j: int) -> NDArray[np.int64]:
         """For each element of the block of an (i, j) pair, where it stands in the (spin pair, K) vector; -1 = not predicted."""
@@ -162,24 +209,43 @@ class BlockAssembly:
                 raise ModelError(
                     f"shells {a}, {b} of elements {self.basis.elements[i]}, {self.basis.elements[j]} are predicted by two output channels"
                 )
-            source[r : r + 2 * la + 1, c : c + 2 * lb + 1] = start + np.arange((2 * la + 1) * (2 * lb + 1)).reshape(2 * la + 1, 2 * lb + 1)
+            source[r : r + 2 * la + 1, c : c + 2 * lb + 1] = start + np.arange(
+                (2 * la + 1) * (2 * lb + 1)
+            ).reshape(2 * la + 1, 2 * lb + 1)
         if not self.basis.spinful:
             return source
         width = self.targets.width
-        spin = [[np.where(source >= 0, source + (2 * s + t) * width, -1) for t in (0, 1)] for s in (0, 1)]
+        spin = [
+            [np.where(source >= 0, source + (2 * s + t) * width, -1) for t in (0, 1)]
+            for s in (0, 1)
+        ]
         return np.block(spin)
 
     def shapes(self, node_type: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """(E, 2), shape of each block, spin doubling included."""
-        counts = np.array([self.basis.counts(n) for n in range(len(self.basis.elements))]) * (2 if self.basis.spinful else 1)
+        counts = np.array([self.basis.counts(n) for n in range(len(self.basis.elements))]) * (
+            2 if self.basis.spinful else 1
+        )
         return counts[node_type[keys[:, 3:]]]
 
-    def _groups(self, node_type: NDArray[np.int64], keys: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def _groups(
+        self, node_type: NDArray[np.int64], keys: NDArray[np.int64]
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         pair = node_type[keys[:, 3]] * len(self.basis.elements) + node_type[keys[:, 4]]
-        return [(np.flatnonzero(pair == code), self._source[divmod(int(code), len(self.basis.elements))]) for code in np.unique(pair)]
+        return [
+            (
+                np.flatnonzero(pair == code),
+                self._source[divmod(int(code), len(self.basis.elements))],
+            )
+            for code in np.unique(pair)
+        ]
 
     def to_matrix(
-        self, direct_product: NDArray[np.number], node_type: NDArray[np.int64], keys: NDArray[np.int64], missing: float = np.nan
+        self,
+        direct_product: NDArray[np.number],
+        node_type: NDArray[np.int64],
+        keys: NDArray[np.int64],
+        missing: float = np.nan,
     ) -> BlockMatrix:
         """Vectors to blocks.
 
@@ -196,11 +262,17 @@ class BlockAssembly:
         values = np.empty(offsets[-1], dtype=flat.dtype)
         for index, source in self._groups(node_type, keys):
             place = source.reshape(-1)
-            block = np.where(place >= 0, flat[index][:, place], flat.dtype.type(missing)) if (place < 0).any() else flat[index][:, place]
+            block = (
+                np.where(place >= 0, flat[index][:, place], flat.dtype.type(missing))
+                if (place < 0).any()
+                else flat[index][:, place]
+            )
             values[offsets[index][:, None] + np.arange(len(place))] = block
         return BlockMatrix(keys, shapes, values)
 
-    def from_matrix(self, matrix: BlockMatrix, node_type: NDArray[np.int64]) -> tuple[NDArray[np.number], NDArray[np.bool_]]:
+    def from_matrix(
+        self, matrix: BlockMatrix, node_type: NDArray[np.int64]
+    ) -> tuple[NDArray[np.number], NDArray[np.bool_]]:
         """Blocks to vectors.
 
         Returns:
@@ -214,7 +286,11 @@ class BlockAssembly:
             have = np.flatnonzero(place >= 0)
             flat[index[:, None], place[have]] = matrix.values[matrix.offsets[index][:, None] + have]
             mask[index[:, None], place[have]] = True
-        shape = (len(matrix), spins, self.targets.width) if self.basis.spinful else (len(matrix), self.targets.width)
+        shape = (
+            (len(matrix), spins, self.targets.width)
+            if self.basis.spinful
+            else (len(matrix), self.targets.width)
+        )
         return flat.reshape(shape), mask.reshape(shape)
 
 
@@ -234,11 +310,15 @@ def orbital_rotation(basis: Basis, element: int, rotation: Tensor) -> NDArray[np
     for shell, l in enumerate(basis.orbital_types[element]):
         back = np.argsort(LEGACY_TO_E3NN[l])
         start = basis.offset(element, shell)
-        total[start : start + 2 * l + 1, start : start + 2 * l + 1] = turns[l].numpy()[np.ix_(back, back)] * ((-1) ** l if improper else 1)
+        total[start : start + 2 * l + 1, start : start + 2 * l + 1] = turns[l].numpy()[
+            np.ix_(back, back)
+        ] * ((-1) ** l if improper else 1)
     return np.kron(spin_rotation(proper).numpy(), total) if basis.spinful else total
 
 
-def rotate_blocks(matrix: BlockMatrix, basis: Basis, node_type: NDArray[np.int64], rotation: Tensor) -> BlockMatrix:
+def rotate_blocks(
+    matrix: BlockMatrix, basis: Basis, node_type: NDArray[np.int64], rotation: Tensor
+) -> BlockMatrix:
     """H(R) of the turned structure, exactly: every block becomes U_i H U_j†.
 
     Args:
@@ -246,7 +326,12 @@ def rotate_blocks(matrix: BlockMatrix, basis: Basis, node_type: NDArray[np.int64
     """
     turns = [orbital_rotation(basis, n, rotation) for n in range(len(basis.elements))]
     kinds = node_type[matrix.keys[:, 3:]]
-    values = np.empty(len(matrix.values), dtype=np.result_type(matrix.values, turns[0].dtype) if basis.spinful else matrix.values.dtype)
+    values = np.empty(
+        len(matrix.values),
+        dtype=np.result_type(matrix.values, turns[0].dtype)
+        if basis.spinful
+        else matrix.values.dtype,
+    )
     for i, j in np.unique(kinds, axis=0):
         index = np.flatnonzero((kinds == (i, j)).all(axis=1))
         place = matrix.offsets[index][:, None] + np.arange(turns[i].shape[0] * turns[j].shape[0])

@@ -51,13 +51,21 @@ class Layout:
         start = 0
         for key, _, mul in self.slots:
             dim = 2 * key[0] + 1
-            parts[key].append(flat[:, start : start + mul * dim].reshape(len(flat), mul, dim).transpose(1, 2))
+            parts[key].append(
+                flat[:, start : start + mul * dim].reshape(len(flat), mul, dim).transpose(1, 2)
+            )
             start += mul * dim
-        return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in parts.items()}
+        return {
+            key: torch.cat(value, dim=2) if len(value) > 1 else value[0]
+            for key, value in parts.items()
+        }
 
     def flat(self, features: Features) -> Tensor:
         """Features to e3nn's flat layout (rows, dim)."""
-        parts = [features[key][:, :, start : start + mul].transpose(1, 2).flatten(1) for key, start, mul in self.slots]
+        parts = [
+            features[key][:, :, start : start + mul].transpose(1, 2).flatten(1)
+            for key, start, mul in self.slots
+        ]
         return torch.cat(parts, dim=1)
 
 
@@ -67,7 +75,9 @@ def merge(*parts: Features) -> Features:
     for part in parts:
         for key, value in part.items():
             out.setdefault(key, []).append(value)
-    return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in out.items()}
+    return {
+        key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in out.items()
+    }
 
 
 def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Features:

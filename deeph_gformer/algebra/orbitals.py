@@ -64,7 +64,9 @@ class TargetBlocks:
     blocks: tuple[dict[tuple[int, int], tuple[int, int]], ...]
 
     @classmethod
-    def from_json(cls, basis: Basis, targets: Sequence[dict[str, Sequence[int]]], where: str) -> TargetBlocks:
+    def from_json(
+        cls, basis: Basis, targets: Sequence[dict[str, Sequence[int]]], where: str
+    ) -> TargetBlocks:
         """From DeepH-E3's ``target_blocks.json``: ``[{"42 16": [3, 4], ...}, ...]``, atomic numbers and shell indices.
 
         Raises:
@@ -95,14 +97,20 @@ class TargetBlocks:
     def to_json(self) -> list[dict[str, list[int]]]:
         """The inverse of :meth:`from_json`."""
         z = self.basis.elements
-        return [{f"{z[i]} {z[j]}": list(shells) for (i, j), shells in channel.items()} for channel in self.blocks]
+        return [
+            {f"{z[i]} {z[j]}": list(shells) for (i, j), shells in channel.items()}
+            for channel in self.blocks
+        ]
 
     @functools.cached_property
     def degrees(self) -> tuple[tuple[int, int], ...]:
         """(l1, l2) of each channel."""
         out = []
         for number, channel in enumerate(self.blocks):
-            pairs = {(self.basis.orbital_types[i][a], self.basis.orbital_types[j][b]) for (i, j), (a, b) in channel.items()}
+            pairs = {
+                (self.basis.orbital_types[i][a], self.basis.orbital_types[j][b])
+                for (i, j), (a, b) in channel.items()
+            }
             if len(pairs) != 1:
                 raise ModelError(
                     f"target block {number} mixes shells of different l: {sorted(pairs)}; one output channel has one pair of l"
@@ -125,7 +133,10 @@ class TargetBlocks:
 
     def irreps(self, parity: bool = True) -> Irreps:
         """Irreps of the direct-sum vector (D components); with spin-orbit the real parts, then the imaginary parts."""
-        out = sum((block_irreps(l1, l2, self.basis.spinful, parity) for l1, l2 in self.degrees), Irreps([]))
+        out = sum(
+            (block_irreps(l1, l2, self.basis.spinful, parity) for l1, l2 in self.degrees),
+            Irreps([]),
+        )
         return out + out if self.basis.spinful else out
 
     def missing(self) -> list[str]:
@@ -172,8 +183,14 @@ def make_target_blocks(
                 for b, l2 in enumerate(shells_j):
                     alike = (l1, a - shells_i.index(l1), l2, b - shells_j.index(l2))
                     channels.setdefault(alike, {})[i, j] = (a, b)
-    keep = {"all": lambda k: True, "diag": lambda k: k[:2] == k[2:], "off-diag": lambda k: k[:2] != k[2:]}[kind]
+    keep = {
+        "all": lambda k: True,
+        "diag": lambda k: k[:2] == k[2:],
+        "off-diag": lambda k: k[:2] != k[2:],
+    }[kind]
     blocks = tuple(channel for alike, channel in channels.items() if keep(alike))
     if not blocks:
-        raise ConfigError(f"target_blocks_type = {kind} with element pairs {element_pairs} leaves nothing to predict")
+        raise ConfigError(
+            f"target_blocks_type = {kind} with element pairs {element_pairs} leaves nothing to predict"
+        )
     return TargetBlocks(basis, blocks)

@@ -47,14 +47,18 @@ def wigner_blocks(rotation: Tensor, lmax: int) -> list[Tensor]:
     Returns:
         lmax + 1 matrices (2 l + 1, 2 l + 1), in the rotation's dtype; computed in float64.
     """
-    return [_fit_wigner(l, to_e3nn_axes(rotation.double().cpu()).T).to(rotation) for l in range(lmax + 1)]
+    return [
+        _fit_wigner(l, to_e3nn_axes(rotation.double().cpu()).T).to(rotation)
+        for l in range(lmax + 1)
+    ]
 
 
 @functools.lru_cache(maxsize=32)
 def _sample(l: int) -> tuple[Tensor, Tensor]:
     """Points on the sphere (e3nn's axes) and the pseudo-inverse of Y_l at them."""
     points = torch.nn.functional.normalize(
-        torch.randn(4 * l + 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(l)), dim=-1
+        torch.randn(4 * l + 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(l)),
+        dim=-1,
     )
     return points, torch.linalg.pinv(o3.spherical_harmonics(l, points, normalize=False))
 
@@ -76,11 +80,18 @@ def _fit_wigner(l: int, turn: Tensor) -> Tensor:
 def _tilt_table(l: int) -> Tensor:
     """(2l+1, (2l+1)^2): coefficients of D^l(0, β, 0) in cos kβ (k = 0..l), sin kβ (k = 1..l)."""
     beta = torch.arange(2 * l + 1, dtype=torch.float64) * (2 * torch.pi / (2 * l + 1)) + 0.3
-    one, zero, c, s = torch.ones_like(beta), torch.zeros_like(beta), torch.cos(beta), torch.sin(beta)
+    one, zero, c, s = (
+        torch.ones_like(beta),
+        torch.zeros_like(beta),
+        torch.cos(beta),
+        torch.sin(beta),
+    )
     about_x = torch.stack([one, zero, zero, zero, c, -s, zero, s, c], dim=-1).reshape(-1, 3, 3)
     k = torch.arange(l + 1, dtype=torch.float64)
     waves = torch.cat([torch.cos(beta[:, None] * k), torch.sin(beta[:, None] * k[1:])], dim=1)
-    return torch.linalg.solve(waves, _fit_wigner(l, about_x.transpose(-1, -2)).reshape(2 * l + 1, -1))
+    return torch.linalg.solve(
+        waves, _fit_wigner(l, about_x.transpose(-1, -2)).reshape(2 * l + 1, -1)
+    )
 
 
 def edge_frames(vectors: Tensor, lmax: int) -> list[Tensor]:
@@ -113,7 +124,9 @@ def _frames(directions: Tensor, lmax: int) -> list[Tensor]:
         waves = torch.cat([torch.cos(beta[:, None] * k), torch.sin(beta[:, None] * k[1:])], dim=1)
         tilt = (waves @ _tilt_table(l).to(directions.device)).reshape(-1, 2 * l + 1, 2 * l + 1)
         m = torch.arange(l, -l - 1, -1, dtype=torch.float64, device=directions.device)
-        turned = torch.cos(alpha[:, None] * m)[..., None] * tilt + torch.sin(alpha[:, None] * m)[..., None] * tilt.flip(1)
+        turned = torch.cos(alpha[:, None] * m)[..., None] * tilt + torch.sin(alpha[:, None] * m)[
+            ..., None
+        ] * tilt.flip(1)
         out.append(turned.to(directions.dtype))
     return out
 
@@ -127,13 +140,18 @@ def spherical_harmonics(vectors: Tensor, lmax: int) -> Tensor:
     Returns:
         (E, (lmax + 1)^2).
     """
-    return o3.spherical_harmonics(list(range(lmax + 1)), vectors[:, _AXES], normalize=True, normalization="component")
+    return o3.spherical_harmonics(
+        list(range(lmax + 1)), vectors[:, _AXES], normalize=True, normalization="component"
+    )
 
 
 def spin_rotation(rotation: Tensor) -> Tensor:
     """D^{1/2}(R) of one proper Cartesian rotation in the basis (up, down) along z; (2, 2) complex128, defined up to a sign."""
     angles = o3.matrix_to_angles(to_e3nn_axes(rotation.double()))
-    about_z = [torch.diag(torch.exp(torch.tensor([-0.5j, 0.5j], dtype=torch.complex128) * a)) for a in angles]
+    about_z = [
+        torch.diag(torch.exp(torch.tensor([-0.5j, 0.5j], dtype=torch.complex128) * a))
+        for a in angles
+    ]
     to_y = torch.tensor([[1, 1], [1j, -1j]], dtype=torch.complex128) / 2**0.5
     return about_z[0] @ to_y @ about_z[1] @ to_y.conj().T @ about_z[2]
 

@@ -24,7 +24,15 @@ from e3nn import o3
 
 from ..errors import ConfigError, ModelError
 
-__all__ = ["Generation", "GENERATIONS", "FLIPPED", "wigner_3j", "path_weights", "detect_generation", "parse_generation"]
+__all__ = [
+    "Generation",
+    "GENERATIONS",
+    "FLIPPED",
+    "wigner_3j",
+    "path_weights",
+    "detect_generation",
+    "parse_generation",
+]
 
 Generation = Literal["0.3", "0.4", ">=0.5"]
 GENERATIONS: tuple[Generation, ...] = get_args(Generation)
@@ -51,7 +59,9 @@ def parse_generation(text: str) -> Generation:
         return text  # type: ignore[return-value]
     if text in ("0.5", "0.6"):
         return ">=0.5"
-    raise ConfigError(f"e3nn generation '{text}' is unknown; choose 0.3 (e3nn 0.3.x), 0.4 (0.4.x) or '>=0.5'")
+    raise ConfigError(
+        f"e3nn generation '{text}' is unknown; choose 0.3 (e3nn 0.3.x), 0.4 (0.4.x) or '>=0.5'"
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -60,7 +70,9 @@ def _symbol(l1: int, l2: int, l3: int, old_sign: bool) -> torch.Tensor:
     return -symbol if old_sign and tuple(sorted((l1, l2, l3))) in FLIPPED else symbol
 
 
-def wigner_3j(l1: int, l2: int, l3: int, generation: Generation, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def wigner_3j(
+    l1: int, l2: int, l3: int, generation: Generation, dtype: torch.dtype = torch.float64
+) -> torch.Tensor:
     r"""Real Wigner-3j symbol, Frobenius norm 1, in the sign convention of a generation.
 
     Args:
@@ -70,7 +82,9 @@ def wigner_3j(l1: int, l2: int, l3: int, generation: Generation, dtype: torch.dt
         (2 l1 + 1, 2 l2 + 1, 2 l3 + 1); a fresh tensor.
     """
     if max(l1, l2, l3) > 11:
-        raise ModelError(f"Wigner-3j symbols are provided up to l = 11, asked for ({l1}, {l2}, {l3})")
+        raise ModelError(
+            f"Wigner-3j symbols are provided up to l = 11, asked for ({l1}, {l2}, {l3})"
+        )
     return _symbol(l1, l2, l3, generation != ">=0.5").to(dtype, copy=True)
 
 
@@ -89,7 +103,9 @@ def path_weights(fan_in: Sequence[int], generation: Generation) -> list[float]:
     return [1 / math.sqrt(sum(fan_in)) for _ in fan_in]
 
 
-def detect_generation(state_dict: Mapping[str, torch.Tensor], where: str = "checkpoint") -> Generation | None:
+def detect_generation(
+    state_dict: Mapping[str, torch.Tensor], where: str = "checkpoint"
+) -> Generation | None:
     """The e3nn generation of a DeepH-E3 checkpoint, from its own ``_w3j_l1_l2_l3`` buffers (prefix, norm and sign).
 
     Args:
@@ -110,11 +126,15 @@ def detect_generation(state_dict: Mapping[str, torch.Tensor], where: str = "chec
         try:
             l1, l2, l3 = (int(v) for v in name.rsplit(_BUFFER, 1)[1].split("_"))
         except ValueError:
-            raise ModelError(f"{where}: buffer '{name}' is no Wigner-3j symbol that e3nn ever stored") from None
+            raise ModelError(
+                f"{where}: buffer '{name}' is no Wigner-3j symbol that e3nn ever stored"
+            ) from None
         value = buffer.to(torch.float64)
         today = _symbol(l1, l2, l3, False)
         if value.shape != today.shape:
-            raise ModelError(f"{where}: buffer '{name}' has shape {tuple(value.shape)} instead of {tuple(today.shape)}")
+            raise ModelError(
+                f"{where}: buffer '{name}' has shape {tuple(value.shape)} instead of {tuple(today.shape)}"
+            )
         tolerance = 1e-5
         flips = tuple(sorted((l1, l2, l3))) in FLIPPED
         scale = math.sqrt(2 * l3 + 1)
@@ -136,7 +156,8 @@ def detect_generation(state_dict: Mapping[str, torch.Tensor], where: str = "chec
             )
     if len(votes) > 1:
         raise ModelError(
-            f"{where}: Wigner-3j buffers of different e3nn generations are mixed: " + ", ".join(f"{g} ({n})" for g, n in votes.items())
+            f"{where}: Wigner-3j buffers of different e3nn generations are mixed: "
+            + ", ".join(f"{g} ({n})" for g, n in votes.items())
         )
     if votes and not (undecided and "0.3" in votes):
         return next(iter(votes))

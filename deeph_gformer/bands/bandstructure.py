@@ -58,7 +58,15 @@ def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> 
 
         h, s = problem.sparse_at(k)
         solution, engine = solve_sparse(
-            h, s, task.center, task.nbands, window=task.window, engine=task.engine, check=task.check, problem=problem, where=where
+            h,
+            s,
+            task.center,
+            task.nbands,
+            window=task.window,
+            engine=task.engine,
+            check=task.check,
+            problem=problem,
+            where=where,
         )
     else:
         h, s = problem.at(k)
@@ -88,7 +96,10 @@ def choose_solver(problem: BlochProblem, solver: Solver = "auto") -> tuple[str, 
         return solver, f"{solver} solver (asked for), {n} orbitals"
     if n <= DENSE_LIMIT:
         return "dense", f"dense LAPACK, {n} orbitals (all bands)"
-    return "sparse", f"sparse shift-invert around the Fermi level, {n} orbitals (dense would need {n * n * 16 * 3 / 1e9:.0f} GB)"
+    return (
+        "sparse",
+        f"sparse shift-invert around the Fermi level, {n} orbitals (dense would need {n * n * 16 * 3 / 1e9:.0f} GB)",
+    )
 
 
 def band_structure(
@@ -133,7 +144,9 @@ def band_structure(
         raise ConfigError(f"Fermi level {level.energy_eV} eV: a finite number is needed")
     chosen, sentence = choose_solver(problem, solver)
     if nbands is not None and not 0 < nbands <= problem.size:
-        raise ConfigError(f"{nbands} bands asked; {problem.source} has {problem.size} orbitals, so 1 to {problem.size} bands")
+        raise ConfigError(
+            f"{nbands} bands asked; {problem.source} has {problem.size} orbitals, so 1 to {problem.size} bands"
+        )
     if level is None and (chosen == "sparse" or window is not None or nbands is not None):
         raise ConfigError(
             f"{sentence}: bands around the Fermi level are asked and it is unknown; give --electrons N, --fermi info or --fermi VALUE"
@@ -142,8 +155,12 @@ def band_structure(
         raise ConfigError(f"window {window}: the first energy must be below the second")
     if chosen == "sparse" and s_threshold is not None:
         raise ConfigError("--s-threshold needs the dense solver: the projection is a dense matrix")
-    if device is not None and (chosen == "sparse" or projections or spin or s_threshold is not None):
-        raise ConfigError("--device computes dense eigenvalues only; leave --fat, --spin, --s-threshold and the sparse solver away")
+    if device is not None and (
+        chosen == "sparse" or projections or spin or s_threshold is not None
+    ):
+        raise ConfigError(
+            "--device computes dense eigenvalues only; leave --fat, --spin, --s-threshold and the sparse solver away"
+        )
     kpath = find_path(problem.structure, problem.periodic, path, npoints, path_engine)
     center = level.energy_eV if level else 0.0
     absolute = None if window is None else (window[0] + center, window[1] + center)
@@ -159,14 +176,24 @@ def band_structure(
         engine,
         check,
     )
-    points = map_kpoints(functools.partial(_solve_point, task=task), problem, kpath.kpoints, processes, progress)
+    points = map_kpoints(
+        functools.partial(_solve_point, task=task), problem, kpath.kpoints, processes, progress
+    )
     if points[0].engine:
         sentence += f", {points[0].engine}"
-    bands = _assemble(problem, kpath, points, level, sentence + (f", on {device}" if device else ""))
+    bands = _assemble(
+        problem, kpath, points, level, sentence + (f", on {device}" if device else "")
+    )
     return _trim(bands, center, absolute, nbands if chosen == "dense" else None)
 
 
-def _assemble(problem: BlochProblem, path: KPath, points: list[_Point], level: FermiLevel | None, sentence: str) -> Bands:
+def _assemble(
+    problem: BlochProblem,
+    path: KPath,
+    points: list[_Point],
+    level: FermiLevel | None,
+    sentence: str,
+) -> Bands:
     notes = list(problem.notes)
     solutions = [p.solution for p in points]
     counted = all(s.first is not None for s in solutions if not s.failure)
@@ -198,9 +225,13 @@ def _assemble(problem: BlochProblem, path: KPath, points: list[_Point], level: F
             f"{incomplete} of {len(path)} k-points are incomplete (the eigenvalue count finds states that the solver missed): drawn as dots, never joined"
         )
     if unchecked:
-        notes.append(f"{unchecked} of {len(path)} k-points were not checked for completeness: drawn as dots, never joined")
+        notes.append(
+            f"{unchecked} of {len(path)} k-points were not checked for completeness: drawn as dots, never joined"
+        )
     if not counted and not unchecked:
-        notes.append("the engine cannot count eigenvalues here, so the bands have no numbers: drawn as dots, never joined")
+        notes.append(
+            "the engine cannot count eigenvalues here, so the bands have no numbers: drawn as dots, never joined"
+        )
     overlaps = [s.smallest_overlap for s in solutions if s.smallest_overlap is not None]
     removed = max((s.removed for s in solutions), default=0)
     if removed:
@@ -230,7 +261,9 @@ def _assemble(problem: BlochProblem, path: KPath, points: list[_Point], level: F
     )
 
 
-def _trim(bands: Bands, center: float, window: tuple[float, float] | None, nbands: int | None) -> Bands:
+def _trim(
+    bands: Bands, center: float, window: tuple[float, float] | None, nbands: int | None
+) -> Bands:
     """Keep the bands that enter the window, or the ``nbands`` nearest the Fermi level."""
     if window is None and nbands is None:
         return bands

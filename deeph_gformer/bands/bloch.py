@@ -56,12 +56,16 @@ def _unique_cells(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[
     """Distinct rows of (E, 3), and the (E,) number of each row among them; by integer codes, faster than sorting rows."""
     low = cells.min(axis=0)
     span = cells.max(axis=0) - low + 1
-    code = ((cells[:, 0] - low[0]) * span[1] + cells[:, 1] - low[1]) * span[2] + cells[:, 2] - low[2]
+    code = (
+        ((cells[:, 0] - low[0]) * span[1] + cells[:, 1] - low[1]) * span[2] + cells[:, 2] - low[2]
+    )
     _, index, inverse = np.unique(code, return_index=True, return_inverse=True)
     return cells[index], inverse.reshape(-1)
 
 
-def _bloch_sums(matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], spin: int, doubled: bool) -> list[_BlochSum]:
+def _bloch_sums(
+    matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], spin: int, doubled: bool
+) -> list[_BlochSum]:
     """The sums of matrices with the same keys and shapes, their pattern worked out once.
 
     Args:
@@ -72,7 +76,9 @@ def _bloch_sums(matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], sp
     keys = matrix.keys
     cells, cell = _unique_cells(keys[:, :3])
     new = np.ones(len(keys), dtype=bool)
-    new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(axis=1)  # canonical order: blocks of one atom pair follow each other
+    new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(
+        axis=1
+    )  # canonical order: blocks of one atom pair follow each other
     start = np.flatnonzero(new)
     pair = np.cumsum(new) - 1  # (E,) atom pair of each block
     images = np.diff(np.concatenate([start, [len(keys)]]))  # (P,) blocks of each pair
@@ -80,7 +86,9 @@ def _bloch_sums(matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], sp
     i, j = keys[new, 3], keys[new, 4]  # (P,)
     columns = matrix.shapes[new, 1]
     length = np.bincount(i, weights=columns, minlength=len(counts)).astype(np.int64)
-    before = np.cumsum(columns) - columns  # (P,) columns of earlier pairs, then of earlier pairs of the same atom i
+    before = (
+        np.cumsum(columns) - columns
+    )  # (P,) columns of earlier pairs, then of earlier pairs of the same atom i
     before -= np.concatenate([[0], np.cumsum(length)])[i]
     indptr = np.concatenate([[0], np.cumsum(np.repeat(length, sizes))]).astype(np.int64)
     kind = np.int32 if indptr[-1] < 2**31 and len(matrix.values) * copies < 2**31 else np.int64
@@ -93,12 +101,16 @@ def _bloch_sums(matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], sp
         for c in range(copies):
             line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)  # (E', rows)
             place = ((indptr[line] + before[p][:, None])[:, :, None] + np.arange(cols)).astype(kind)
-            indices[place] = (first[j[p]] + c * counts[j[p]])[:, None, None].astype(kind) + np.arange(cols, dtype=kind)
+            indices[place] = (first[j[p]] + c * counts[j[p]])[:, None, None].astype(
+                kind
+            ) + np.arange(cols, dtype=kind)
             if len(start) < len(keys):
                 terms[1:][place] = images[p][:, None, None]
             parts.append((block, place, [array for _, array in groups]))
     np.cumsum(terms, out=terms)
-    numbers = [np.empty(terms[-1], dtype=np.result_type(m.values.dtype, np.float64)) for m in matrices]
+    numbers = [
+        np.empty(terms[-1], dtype=np.result_type(m.values.dtype, np.float64)) for m in matrices
+    ]
     of_cell = np.empty(terms[-1], dtype=np.int32)
     for block, place, arrays in parts:
         if len(start) < len(keys):
@@ -108,7 +120,14 @@ def _bloch_sums(matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], sp
             target[place] = array
     shape = (len(indices), len(cells))
     return [
-        _BlochSum(int(first[-1]), cells, indptr.astype(kind), indices, sp.csr_matrix((n, of_cell, terms), shape=shape)) for n in numbers
+        _BlochSum(
+            int(first[-1]),
+            cells,
+            indptr.astype(kind),
+            indices,
+            sp.csr_matrix((n, of_cell, terms), shape=shape),
+        )
+        for n in numbers
     ]
 
 
@@ -130,10 +149,14 @@ class _BlochSum:
 
     def csr(self, weights: NDArray[np.number]) -> sp.csr_matrix:
         """(n, n) CSR of sum_R weights(R) M(R); weights (C,), of :attr:`cells`."""
-        if self.terms.nnz == len(self.indices):  # one cell for each number, as in every large structure
+        if self.terms.nnz == len(
+            self.indices
+        ):  # one cell for each number, as in every large structure
             data = self.terms.data * weights[self.terms.indices]
         elif np.iscomplexobj(weights) and not np.iscomplexobj(self.terms.data):
-            data = np.ascontiguousarray(self.terms @ np.stack([weights.real, weights.imag], axis=1)).view(np.complex128)[:, 0]
+            data = np.ascontiguousarray(
+                self.terms @ np.stack([weights.real, weights.imag], axis=1)
+            ).view(np.complex128)[:, 0]
         else:
             data = self.terms @ weights
         result = sp.csr_matrix((data, self.indices, self.indptr), shape=(self.n, self.n))
@@ -214,13 +237,17 @@ class BlochProblem:
             )
         orthogonal = not self.s.keys[:, :3].any() and len(self.s) == len(self.structure)
         if len(self.missing_in_s) and not orthogonal:
-            largest = max(float(np.abs(self.h.block(int(e))).max(initial=0.0)) for e in self.missing_in_s)
+            largest = max(
+                float(np.abs(self.h.block(int(e))).max(initial=0.0)) for e in self.missing_in_s
+            )
             self.notes.append(
                 f"{len(self.missing_in_s)} of {len(self.h)} blocks are in H and not in S (first {format_key(self.h.keys[self.missing_in_s[0]])}, "
                 f"max |H| {largest * 1e3:.3g} meV): their overlap is taken as zero"
             )
         if len(self.missing_in_h):
-            largest = max(float(np.abs(self.s.block(int(e))).max(initial=0.0)) for e in self.missing_in_h)
+            largest = max(
+                float(np.abs(self.s.block(int(e))).max(initial=0.0)) for e in self.missing_in_h
+            )
             self.notes.append(
                 f"{len(self.missing_in_h)} of {len(self.s)} blocks are in S and not in H (first {format_key(self.s.keys[self.missing_in_h[0]])}, "
                 f"max |S| {largest:.3g}): their H is taken as zero; is the Hamiltonian's cutoff shorter than the overlap's?"
@@ -258,7 +285,9 @@ class BlochProblem:
     @functools.cached_property
     def spin_order(self) -> NDArray[np.int64]:
         """(n,), index that puts the rows of H(k) into the global order, all spin-up orbitals first."""
-        down = np.concatenate([np.repeat(np.arange(self.spin), n) for n in self.structure.orbital_counts])
+        down = np.concatenate(
+            [np.repeat(np.arange(self.spin), n) for n in self.structure.orbital_counts]
+        )
         return np.argsort(down, kind="stable")
 
     @functools.cached_property
@@ -267,10 +296,16 @@ class BlochProblem:
         if self.spin == 1 and np.array_equal(h.keys, s.keys):
             both = _bloch_sums((h, s), counts, 1, False)
             return both[0], both[1]
-        return _bloch_sums((h,), counts, self.spin, False)[0], _bloch_sums((s,), counts, self.spin, self.spin == 2)[0]
+        return _bloch_sums((h,), counts, self.spin, False)[0], _bloch_sums(
+            (s,), counts, self.spin, self.spin == 2
+        )[0]
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_sums", "_elimination_plan")}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_sums", "_elimination_plan")
+        }
 
     def sparse_at(self, k: ArrayLike) -> tuple[sp.csr_matrix, sp.csr_matrix]:
         """H(k) and S(k) in CSR form.

@@ -57,7 +57,10 @@ class HamiltonianError:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
-        return {**dataclasses.asdict(self), "worst": [{"block": name, "mae_meV": value} for name, value in self.worst]}
+        return {
+            **dataclasses.asdict(self),
+            "worst": [{"block": name, "mae_meV": value} for name, value in self.worst],
+        }
 
 
 def _spin_doubled(s: BlockMatrix, shapes: NDArray[np.int64]) -> BlockMatrix:
@@ -102,12 +105,18 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
     overlap = _spin_doubled(s.select(in_s[have]), a.shapes[have])
     overlap_values = np.zeros(len(difference))
     lengths = a.offsets[have + 1] - a.offsets[have]
-    target = np.repeat(a.offsets[have] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+    target = np.repeat(a.offsets[have] - np.cumsum(lengths) + lengths, lengths) + np.arange(
+        int(lengths.sum())
+    )
     overlap_values[target] = overlap.values
     norm = float(overlap_values @ overlap_values)
     mu = float((difference.real @ overlap_values) / norm) if norm > 0 else 0.0
     rest = difference - mu * overlap_values
-    means = np.add.reduceat(np.abs(rest), a.offsets[:-1]) / np.maximum(a.offsets[1:] - a.offsets[:-1], 1) * 1e3
+    means = (
+        np.add.reduceat(np.abs(rest), a.offsets[:-1])
+        / np.maximum(a.offsets[1:] - a.offsets[:-1], 1)
+        * 1e3
+    )
     order = np.argsort(-means)[:worst]
 
     def figures(x: NDArray[np.number]) -> tuple[float, float, float]:
@@ -164,7 +173,9 @@ def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[
     return a, b
 
 
-def compare_bands(reference: Bands, other: Bands, window_eV: float | Sequence[float] = 3.0) -> BandError:
+def compare_bands(
+    reference: Bands, other: Bands, window_eV: float | Sequence[float] = 3.0
+) -> BandError:
     """Errors of ``other``, band by band, over the reference's states in a window around its Fermi level.
 
     Args:
@@ -175,7 +186,9 @@ def compare_bands(reference: Bands, other: Bands, window_eV: float | Sequence[fl
     """
     low, high = window_eV if isinstance(window_eV, Sequence) else (-window_eV, window_eV)
     if not -np.inf < low < high < np.inf:
-        raise ConfigError(f"window {low:g} to {high:g} eV: two finite energies are needed, the first below the second")
+        raise ConfigError(
+            f"window {low:g} to {high:g} eV: two finite energies are needed, the first below the second"
+        )
     a, b = _common_bands(reference, other)
     with np.errstate(invalid="ignore"):
         inside = (a >= low) & (a <= high) & np.isfinite(a) & np.isfinite(b)
@@ -211,7 +224,9 @@ class Ghost:
     gap_eV: tuple[float, float]
 
 
-def find_ghosts(reference: Bands, other: Bands, margin_eV: float = 0.1, window_eV: float = 10.0) -> list[Ghost]:
+def find_ghosts(
+    reference: Bands, other: Bands, margin_eV: float = 0.1, window_eV: float = 10.0
+) -> list[Ghost]:
     """States of ``other`` that lie in a gap of ``reference`` (over the whole path) by more than ``margin_eV`` from its edges.
 
     Args:
@@ -222,20 +237,37 @@ def find_ghosts(reference: Bands, other: Bands, margin_eV: float = 0.1, window_e
     """
     _common_bands(reference, other)
     if not bool(np.all(reference.complete)):
-        raise ConfigError(f"bands '{reference.label}' are incomplete; ghost bands can only be told from a complete reference")
+        raise ConfigError(
+            f"bands '{reference.label}' are incomplete; ghost bands can only be told from a complete reference"
+        )
     levels = reference.aligned_eV
     edges: list[tuple[float, float]] = []
     if reference.first_band == 0:
         edges.append((-np.inf, float(np.nanmin(levels))))
-    tops, bottoms = np.maximum.accumulate(np.nanmax(levels, axis=0))[:-1], np.nanmin(levels, axis=0)[1:]
+    tops, bottoms = (
+        np.maximum.accumulate(np.nanmax(levels, axis=0))[:-1],
+        np.nanmin(levels, axis=0)[1:],
+    )
     edges += [(float(t), float(b)) for t, b in zip(tops, bottoms) if b - t > 2 * margin_eV]
     energies, ghosts = other.aligned_eV, []
     for low, high in edges:
         with np.errstate(invalid="ignore"):
-            found = np.argwhere((energies > low + margin_eV) & (energies < high - margin_eV) & (np.abs(energies) < window_eV))
+            found = np.argwhere(
+                (energies > low + margin_eV)
+                & (energies < high - margin_eV)
+                & (np.abs(energies) < window_eV)
+            )
         for row, column in found:
             k = tuple(float(v) for v in other.kpoints[row])
-            ghosts.append(Ghost(int(row), k, int(column) + (other.first_band or 0), float(energies[row, column]), (low, high)))  # type: ignore[arg-type]
+            ghosts.append(
+                Ghost(
+                    int(row),
+                    k,
+                    int(column) + (other.first_band or 0),
+                    float(energies[row, column]),
+                    (low, high),
+                )
+            )  # type: ignore[arg-type]
     return ghosts
 
 
@@ -267,11 +299,18 @@ def blame_blocks(
     share = np.add.reduceat(np.add.reduceat(share, offsets, axis=0), offsets, axis=1)
     share = np.triu(share + share.T) - np.diag(np.diag(share))
     order = np.argsort(-np.abs(share), axis=None)[:count]
-    return tuple((int(i) + 1, int(j) + 1, float(share[i, j])) for i, j in zip(*np.unravel_index(order, share.shape)))
+    return tuple(
+        (int(i) + 1, int(j) + 1, float(share[i, j]))
+        for i, j in zip(*np.unravel_index(order, share.shape))
+    )
 
 
 def error_modes(
-    reference: BlochProblem, other: BlochProblem, k: ArrayLike = (0.0, 0.0, 0.0), count: int = 3, mu_eV: float | None = None
+    reference: BlochProblem,
+    other: BlochProblem,
+    k: ArrayLike = (0.0, 0.0, 0.0),
+    count: int = 3,
+    mu_eV: float | None = None,
 ) -> list[ErrorMode]:
     """The worst S-weighted error modes at one k-point and the blocks that cause them.
 
@@ -300,7 +339,10 @@ def error_modes(
             f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; error modes need a positive definite overlap"
         ) from None
     order = np.argsort(-np.abs(values))[:count]
-    return [ErrorMode(float(values[n]), blame_blocks(reference, difference, vectors[:, n])) for n in order]
+    return [
+        ErrorMode(float(values[n]), blame_blocks(reference, difference, vectors[:, n]))
+        for n in order
+    ]
 
 
 def mesh_bands(spectrum: MeshSpectrum, fermi: FermiLevel | None, label: str) -> Bands:
@@ -308,7 +350,11 @@ def mesh_bands(spectrum: MeshSpectrum, fermi: FermiLevel | None, label: str) -> 
     index = spectrum.full.reshape(-1)
     kpoints = spectrum.kpoints[index]
     path = KPath(
-        kpoints, np.zeros(len(index)), tuple((i, i + 1) for i in range(len(index))), (), f"{'x'.join(map(str, spectrum.mesh))} mesh"
+        kpoints,
+        np.zeros(len(index)),
+        tuple((i, i + 1) for i in range(len(index))),
+        (),
+        f"{'x'.join(map(str, spectrum.mesh))} mesh",
     )
     energies = np.where(np.isfinite(spectrum.energies[index]), spectrum.energies[index], np.nan)
     return Bands(

@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ConfigError
 from .bloch import BlochProblem, bloch_phases
 
-__all__ = ["velocities", "effective_masses", "band_curvature", "EffectiveMass", "HBAR2_OVER_ME", "EV_ANGSTROM_TO_M_PER_S"]
+__all__ = [
+    "velocities",
+    "effective_masses",
+    "band_curvature",
+    "EffectiveMass",
+    "HBAR2_OVER_ME",
+    "EV_ANGSTROM_TO_M_PER_S",
+]
 
 HBAR2_OVER_ME = 7.619964231070681
 """hbar^2 / m_e in eV Å^2 (CODATA 2018)."""
@@ -34,7 +41,12 @@ def _states(problem: BlochProblem, k: ArrayLike) -> tuple[NDArray[np.float64], N
     return scipy.linalg.eigh(h, s)
 
 
-def velocities(problem: BlochProblem, k: ArrayLike, bands: Sequence[int] | None = None, degeneracy_eV: float = 1e-4) -> NDArray[np.float64]:
+def velocities(
+    problem: BlochProblem,
+    k: ArrayLike,
+    bands: Sequence[int] | None = None,
+    degeneracy_eV: float = 1e-4,
+) -> NDArray[np.float64]:
     """dE/dk of each band along Cartesian x, y, z.
 
     Within a degenerate group the derivatives along each axis are the eigenvalues of V for that axis, ascending; so their assignment
@@ -65,12 +77,18 @@ def velocities(problem: BlochProblem, k: ArrayLike, bands: Sequence[int] | None 
 def _checked(problem: BlochProblem, bands: Sequence[int] | None) -> NDArray[np.int64]:
     chosen = np.arange(problem.size) if bands is None else np.asarray(bands, dtype=np.int64)
     if len(chosen) and (chosen.min() < 0 or chosen.max() >= problem.size):
-        raise ConfigError(f"bands {chosen.min()} to {chosen.max()} asked; {problem.source} has bands 0 to {problem.size - 1}")
+        raise ConfigError(
+            f"bands {chosen.min()} to {chosen.max()} asked; {problem.source} has bands 0 to {problem.size - 1}"
+        )
     return chosen
 
 
 def band_curvature(
-    problem: BlochProblem, k: ArrayLike, direction: ArrayLike, bands: Sequence[int] | None = None, degeneracy_eV: float = 1e-4
+    problem: BlochProblem,
+    k: ArrayLike,
+    direction: ArrayLike,
+    bands: Sequence[int] | None = None,
+    degeneracy_eV: float = 1e-4,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """First and second derivative of E along a Cartesian direction.
 
@@ -106,7 +124,9 @@ def band_curvature(
         a, one = a @ rotation, one @ rotation
         others = np.setdiff1d(np.arange(problem.size), group)
         coupling = c[:, others].conj().T @ one  # (m, g)
-        w = a.conj().T @ (d2h @ a - e * (d2s @ a)) + 2 * coupling.conj().T @ (coupling / (e - energies[others])[:, None])
+        w = a.conj().T @ (d2h @ a - e * (d2s @ a)) + 2 * coupling.conj().T @ (
+            coupling / (e - energies[others])[:, None]
+        )
         s_one = a.conj().T @ (ds @ a)
         w = w - slopes[:, None] * s_one - s_one * slopes[None, :]
         slope[group] = slopes
@@ -132,7 +152,9 @@ class EffectiveMass:
     axes: NDArray[np.float64]
 
 
-def effective_masses(problem: BlochProblem, k: ArrayLike, bands: Sequence[int], degeneracy_eV: float = 1e-4) -> list[EffectiveMass]:
+def effective_masses(
+    problem: BlochProblem, k: ArrayLike, bands: Sequence[int], degeneracy_eV: float = 1e-4
+) -> list[EffectiveMass]:
     """Effective-mass tensors at an extremum.
 
     The tensor is put together from curvatures along the axes and their diagonals; in a spin-degenerate pair both bands have the same one.
@@ -148,16 +170,22 @@ def effective_masses(problem: BlochProblem, k: ArrayLike, bands: Sequence[int], 
     energies, _ = _states(problem, k)
     axes = np.eye(3)
     along = {
-        (i, j): band_curvature(problem, k, axes[i] + (axes[j] if j != i else 0.0), None, degeneracy_eV)[1]
+        (i, j): band_curvature(
+            problem, k, axes[i] + (axes[j] if j != i else 0.0), None, degeneracy_eV
+        )[1]
         for i in range(3)
         for j in range(i, 3)
     }
     tensor = np.zeros((problem.size, 3, 3))
     for (i, j), value in along.items():
-        tensor[:, i, j] = tensor[:, j, i] = value if i == j else value - 0.5 * (along[i, i] + along[j, j])
+        tensor[:, i, j] = tensor[:, j, i] = (
+            value if i == j else value - 0.5 * (along[i, i] + along[j, j])
+        )
     tensor /= HBAR2_OVER_ME
     for group in _groups(energies, degeneracy_eV):
-        if len(group) > 1 and np.abs(tensor[group] - tensor[group[:1]]).max() > 1e-3 * max(1.0, float(np.abs(tensor[group]).max())):
+        if len(group) > 1 and np.abs(tensor[group] - tensor[group[:1]]).max() > 1e-3 * max(
+            1.0, float(np.abs(tensor[group]).max())
+        ):
             tensor[group] = np.nan
     in_plane = (
         np.linalg.svd(problem.structure.lattice[list(problem.periodic)])[2][: sum(problem.periodic)]
@@ -167,9 +195,25 @@ def effective_masses(problem: BlochProblem, k: ArrayLike, bands: Sequence[int], 
     result = []
     for band in chosen:
         if np.isnan(tensor[band]).any() or not len(in_plane):
-            result.append(EffectiveMass(int(band), float(energies[band]), tensor[band], np.full(len(in_plane), np.nan), in_plane))
+            result.append(
+                EffectiveMass(
+                    int(band),
+                    float(energies[band]),
+                    tensor[band],
+                    np.full(len(in_plane), np.nan),
+                    in_plane,
+                )
+            )
             continue
         inverse, rotation = np.linalg.eigh(in_plane @ tensor[band] @ in_plane.T)
         with np.errstate(divide="ignore"):
-            result.append(EffectiveMass(int(band), float(energies[band]), tensor[band], 1.0 / inverse, rotation.T @ in_plane))
+            result.append(
+                EffectiveMass(
+                    int(band),
+                    float(energies[band]),
+                    tensor[band],
+                    1.0 / inverse,
+                    rotation.T @ in_plane,
+                )
+            )
     return result

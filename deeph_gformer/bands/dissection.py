@@ -56,7 +56,9 @@ def minimum_cover(crossing: sp.csr_matrix) -> tuple[NDArray[np.bool_], NDArray[n
     Returns:
         (l,) rows and (r,) columns of the cover.
     """
-    match = maximum_bipartite_matching(crossing, perm_type="column")  # (l,) the column of each row, -1 where there is none
+    match = maximum_bipartite_matching(
+        crossing, perm_type="column"
+    )  # (l,) the column of each row, -1 where there is none
     partner = np.full(crossing.shape[1], -1, dtype=np.int64)
     partner[match[match >= 0]] = np.flatnonzero(match >= 0)
     rows, columns = match < 0, np.zeros(crossing.shape[1], dtype=bool)
@@ -77,9 +79,13 @@ def _dense_cost(p: float, m: float) -> float:
 
 
 class _Dissection:
-    def __init__(self, graph: sp.csr_matrix, positions: NDArray[np.float64], lattice: NDArray[np.float64]) -> None:
+    def __init__(
+        self, graph: sp.csr_matrix, positions: NDArray[np.float64], lattice: NDArray[np.float64]
+    ) -> None:
         self.graph, self.lattice = graph, lattice
-        self.positions = np.array(positions, dtype=np.float64)  # moved by lattice vectors where the part is unwound
+        self.positions = np.array(
+            positions, dtype=np.float64
+        )  # moved by lattice vectors where the part is unwound
         self.side = np.zeros(len(positions), dtype=np.int8)
 
     def _cuts(self, atoms: Index, periodic: tuple[int, ...]) -> Iterator[_Cut]:
@@ -93,7 +99,12 @@ class _Dissection:
                     turned = np.roll(order, -start)
                     left = np.zeros(n, dtype=bool)
                     left[turned[: n // 2]] = True
-                    yield _Cut(left, axis, dual, (float(fraction[turned[0]]), float(fraction[turned[n // 2]])))
+                    yield _Cut(
+                        left,
+                        axis,
+                        dual,
+                        (float(fraction[turned[0]]), float(fraction[turned[n // 2]])),
+                    )
             return
         _, extent, axes = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
         if extent[-1] < 0.3 * extent[1]:  # a sheet: directions in its plane
@@ -106,7 +117,9 @@ class _Dissection:
                 left[order[: int(share * n)]] = True
                 yield _Cut(left)
 
-    def _separate(self, atoms: Index, pairs: tuple[Index, Index], left: NDArray[np.bool_]) -> list[tuple[Index, Index, Index]]:
+    def _separate(
+        self, atoms: Index, pairs: tuple[Index, Index], left: NDArray[np.bool_]
+    ) -> list[tuple[Index, Index, Index]]:
         """Separators of one cut: the smallest, and the two one-sided boundaries; each as (separator, left, right)."""
         side = self.side
         side[atoms] = np.where(left, 1, 2)
@@ -115,7 +128,9 @@ class _Dissection:
         rights, j = np.unique(pairs[1][crossing], return_inverse=True)
         found = [lefts, rights]
         if len(lefts):
-            matrix = sp.csr_matrix((np.ones(len(i), dtype=np.int8), (i, j)), shape=(len(lefts), len(rights)))
+            matrix = sp.csr_matrix(
+                (np.ones(len(i), dtype=np.int8), (i, j)), shape=(len(lefts), len(rights))
+            )
             rows, columns = minimum_cover(matrix)
             found.insert(0, np.concatenate([lefts[rows], rights[columns]]))
         result = []
@@ -141,7 +156,9 @@ class _Dissection:
             total += min(_dense_cost(len(part), m), _DESCENT * float(m) ** 3)
         return total
 
-    def _boundary_only(self, pairs: tuple[Index, Index], left: NDArray[np.bool_], atoms: Index) -> int:
+    def _boundary_only(
+        self, pairs: tuple[Index, Index], left: NDArray[np.bool_], atoms: Index
+    ) -> int:
         """Size of the smaller one-sided boundary: a cheap measure that ranks cuts."""
         self.side[atoms] = np.where(left, 1, 2)
         crossing = (self.side[pairs[0]] == 1) & (self.side[pairs[1]] == 2)
@@ -155,7 +172,9 @@ class _Dissection:
             return
         for part, start in zip(parts, cut.starts):
             fraction = self.positions[part] @ cut.dual
-            self.positions[part] += ((fraction - start + 0.25) % 1.0 - fraction)[:, None] * self.lattice[cut.axis]
+            self.positions[part] += ((fraction - start + 0.25) % 1.0 - fraction)[
+                :, None
+            ] * self.lattice[cut.axis]
 
     def _sorted(self, separator: Index, cut: _Cut) -> Index:
         """Separator atoms along its length, so that the boundary of a neighbouring part is a few runs of them."""
@@ -164,7 +183,9 @@ class _Dissection:
         x = self.positions[separator]
         group = np.zeros(len(separator))
         if cut.dual is not None:
-            away = (x @ cut.dual - cut.starts[0] + 0.25) % 1.0  # about 0.25 at one of the two cuts, 0.75 at the other
+            away = (
+                x @ cut.dual - cut.starts[0] + 0.25
+            ) % 1.0  # about 0.25 at one of the two cuts, 0.75 at the other
             group = (away > 0.5).astype(float)
             x = x - (x @ cut.dual)[:, None] * self.lattice[cut.axis]
         along = (x - x.mean(axis=0)) @ np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][0]
@@ -182,7 +203,12 @@ class _Dissection:
         boundary = len(np.unique(pairs[1][~within]))
         pairs = pairs[0][within], pairs[1][within]
         cuts = list(self._cuts(atoms, periodic))
-        cuts = [cuts[k] for k in np.argsort([self._boundary_only(pairs, cut.left, atoms) for cut in cuts], kind="stable")[:_TRIED]]
+        cuts = [
+            cuts[k]
+            for k in np.argsort(
+                [self._boundary_only(pairs, cut.left, atoms) for cut in cuts], kind="stable"
+            )[:_TRIED]
+        ]
         best = _dense_cost(len(atoms), boundary)
         chosen: tuple[_Cut, Index, Index, Index] | None = None
         for cut in cuts:
@@ -197,7 +223,9 @@ class _Dissection:
         separator = self._sorted(separator, cut)
         self._unwind(cut, (left, right))
         periodic = tuple(axis for axis in periodic if axis != cut.axis)
-        return Separator(separator, tuple(self.run(part, periodic) for part in (left, right) if len(part)))
+        return Separator(
+            separator, tuple(self.run(part, periodic) for part in (left, right) if len(part))
+        )
 
 
 def dissect(
@@ -265,7 +293,9 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
 
     def rows_of(atoms: Index) -> Index:
         lengths = offsets[atoms + 1] - offsets[atoms]
-        return np.repeat(offsets[atoms] - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+        return np.repeat(offsets[atoms] - np.cumsum(lengths) + lengths, lengths) + np.arange(
+            int(lengths.sum())
+        )
 
     visit(tree)
     sequence = np.concatenate([node.atoms for node, _ in nodes])
@@ -276,11 +306,19 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
     largest = waiting = stack = 0
     for node, children in nodes:
         done += len(node.atoms)
-        near = np.unique(np.concatenate([rank[graph[node.atoms].indices]] + [boundaries[child] for child in children]))
+        near = np.unique(
+            np.concatenate(
+                [rank[graph[node.atoms].indices]] + [boundaries[child] for child in children]
+            )
+        )
         boundaries.append(near[near >= done])
         front = Front(rows_of(node.atoms), rows_of(sequence[boundaries[-1]]), children)
         p, m = len(front.rows), len(front.boundary)
-        cost, entries, largest = cost + _dense_cost(p, m), entries + p * (p + m), max(largest, p + m)
+        cost, entries, largest = (
+            cost + _dense_cost(p, m),
+            entries + p * (p + m),
+            max(largest, p + m),
+        )
         waiting += m * m - sum(len(fronts[child].boundary) ** 2 for child in children)
         stack = max(stack, waiting)
         fronts.append(front)

@@ -64,7 +64,11 @@ class Dos:
         """``ase.spectrum.dosdata.GridDOSData``, energies relative to the Fermi level where there is one."""
         from ase.spectrum.dosdata import GridDOSData
 
-        return GridDOSData(self.energies_eV - (self.fermi.energy_eV if self.fermi else 0.0), self.total, info={"label": self.label})
+        return GridDOSData(
+            self.energies_eV - (self.fermi.energy_eV if self.fermi else 0.0),
+            self.total,
+            info={"label": self.label},
+        )
 
     def to_pymatgen(self) -> Any:
         """``pymatgen.electronic_structure.dos.Dos``.
@@ -78,7 +82,9 @@ class Dos:
         except ImportError:
             raise MissingDependencyError("pymatgen", "pymatgen", "Dos.to_pymatgen") from None
         if self.fermi is None:
-            raise ConfigError("pymatgen's Dos needs a Fermi level; give the number of electrons or fermi=")
+            raise ConfigError(
+                "pymatgen's Dos needs a Fermi level; give the number of electrons or fermi="
+            )
         return PymatgenDos(self.fermi.energy_eV, self.energies_eV, {Spin.up: self.total})
 
     def plot(self, path: str | os.PathLike[str] | None = None, ax: Axes | None = None) -> Axes:
@@ -89,7 +95,11 @@ class Dos:
 
 
 def _broadened(
-    spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDArray[np.float64] | None, method: Smearing, width: float
+    spectrum: MeshSpectrum,
+    grid: NDArray[np.float64],
+    weights: NDArray[np.float64] | None,
+    method: Smearing,
+    width: float,
 ) -> NDArray[np.float64]:
     result = np.zeros(len(grid))
     for number, (level, share) in enumerate(zip(spectrum.energies, spectrum.weights)):
@@ -100,23 +110,38 @@ def _broadened(
             if method == "gaussian"
             else 0.25 / np.cosh(np.clip(x / 2, -300, 300)) ** 2
         )
-        result += share * kernel @ (np.ones(near.sum()) if weights is None else weights[number, near]) / width
+        result += (
+            share
+            * kernel
+            @ (np.ones(near.sum()) if weights is None else weights[number, near])
+            / width
+        )
     return result
 
 
-def _tetrahedra(spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _tetrahedra(
+    spectrum: MeshSpectrum, grid: NDArray[np.float64], weights: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
     from ase.dft.dos import linear_tetrahedron_integration
 
     axes = [a for a in range(3) if spectrum.mesh[a] > 1]
     inside = (
-        (spectrum.energies.max(axis=0) > grid[0]) & (spectrum.energies.min(axis=0) < grid[-1]) & np.isfinite(spectrum.energies).all(axis=0)
+        (spectrum.energies.max(axis=0) > grid[0])
+        & (spectrum.energies.min(axis=0) < grid[-1])
+        & np.isfinite(spectrum.energies).all(axis=0)
     )
     shape = tuple(spectrum.mesh[a] for a in axes)
     values = spectrum.energies[:, inside][spectrum.full.reshape(-1)].reshape(*spectrum.mesh, -1)
-    share = np.ones_like(values) if weights is None else weights[:, inside][spectrum.full.reshape(-1)].reshape(values.shape)
+    share = (
+        np.ones_like(values)
+        if weights is None
+        else weights[:, inside][spectrum.full.reshape(-1)].reshape(values.shape)
+    )
     full = (1,) * (3 - len(shape)) + shape
     cell = spectrum.lattice[[a for a in range(3) if a not in axes] + axes]
-    return linear_tetrahedron_integration(cell, values.reshape(*full, -1), grid, weights=share.reshape(*full, -1))
+    return linear_tetrahedron_integration(
+        cell, values.reshape(*full, -1), grid, weights=share.reshape(*full, -1)
+    )
 
 
 def density_of_states(
@@ -146,21 +171,39 @@ def density_of_states(
         ConfigError: unknown method, a width or window that is none, a spectrum that lacks the projections.
     """
     if method not in ("gaussian", "fermi", "tetrahedron"):
-        raise ConfigError(f"DOS method '{method}' is unknown; there are gaussian, fermi and tetrahedron")
+        raise ConfigError(
+            f"DOS method '{method}' is unknown; there are gaussian, fermi and tetrahedron"
+        )
     if method != "tetrahedron" and not 0 < width_eV < np.inf:
         raise ConfigError(f"DOS width {width_eV} eV: it must be positive and finite")
     if window is not None and not -np.inf < window[0] < window[1] < np.inf:
-        raise ConfigError(f"DOS window {window}: two finite energies are needed, the first below the second")
-    spectrum = spectrum or mesh_spectrum(problem, mesh, projections=projections, s_threshold=s_threshold, processes=processes)
+        raise ConfigError(
+            f"DOS window {window}: two finite energies are needed, the first below the second"
+        )
+    spectrum = spectrum or mesh_spectrum(
+        problem, mesh, projections=projections, s_threshold=s_threshold, processes=processes
+    )
     if method == "tetrahedron" and max(spectrum.mesh) == 1:
-        raise ConfigError("the tetrahedron method needs more than one k-point; use a denser --mesh or --method gaussian")
+        raise ConfigError(
+            "the tetrahedron method needs more than one k-point; use a denser --mesh or --method gaussian"
+        )
     if projections and not spectrum.projections:
-        raise ConfigError("the given mesh spectrum was solved without projections; solve it with the same projections=")
+        raise ConfigError(
+            "the given mesh spectrum was solved without projections; solve it with the same projections="
+        )
     finite = spectrum.energies[np.isfinite(spectrum.energies)]
     zero = fermi.energy_eV if fermi else 0.0
-    low, high = (finite.min() - 6 * width_eV, finite.max() + 6 * width_eV) if window is None else (window[0] + zero, window[1] + zero)
+    low, high = (
+        (finite.min() - 6 * width_eV, finite.max() + 6 * width_eV)
+        if window is None
+        else (window[0] + zero, window[1] + zero)
+    )
     if points is None:
-        points = int(np.clip((high - low) / (0.01 if method == "tetrahedron" else width_eV / 4) + 1, 201, 20001))
+        points = int(
+            np.clip(
+                (high - low) / (0.01 if method == "tetrahedron" else width_eV / 4) + 1, 201, 20001
+            )
+        )
     if points < 2:
         raise ConfigError(f"DOS with {points} points: at least 2 are needed")
     grid = np.linspace(low, high, points)

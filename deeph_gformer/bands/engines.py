@@ -61,22 +61,39 @@ def elimination_plan(problem: BlochProblem) -> Plan:
     if plan is None:
         count = len(problem.structure)
         keys = np.concatenate([problem.h.keys, problem.s.keys])
-        graph = sp.coo_matrix((np.ones(len(keys), dtype=np.int8), (keys[:, 3], keys[:, 4])), shape=(count, count)).tocsr()
-        tree = dissect(graph, problem.structure.positions, problem.structure.lattice, problem.periodic)
-        plan = make_plan(tree, graph, np.concatenate([[0], np.cumsum(problem.structure.orbital_counts * problem.spin)]))
+        graph = sp.coo_matrix(
+            (np.ones(len(keys), dtype=np.int8), (keys[:, 3], keys[:, 4])), shape=(count, count)
+        ).tocsr()
+        tree = dissect(
+            graph, problem.structure.positions, problem.structure.lattice, problem.periodic
+        )
+        plan = make_plan(
+            tree,
+            graph,
+            np.concatenate([[0], np.cumsum(problem.structure.orbital_counts * problem.spin)]),
+        )
         problem.__dict__["_elimination_plan"] = plan
     return plan
 
 
 def shifted(h: sp.csr_matrix, s: sp.csr_matrix, sigma: float) -> sp.csr_matrix:
     """H - sigma S in CSR form; h, s: (n, n). sigma: eV."""
-    if h.nnz == s.nnz and np.array_equal(h.indptr, s.indptr) and np.array_equal(h.indices, s.indices):
+    if (
+        h.nnz == s.nnz
+        and np.array_equal(h.indptr, s.indptr)
+        and np.array_equal(h.indices, s.indices)
+    ):
         return sp.csr_matrix((h.data - sigma * s.data, h.indices, h.indptr), shape=h.shape)
     return (h - sigma * s).tocsr()
 
 
 def factorize(
-    h: sp.csr_matrix, s: sp.csr_matrix, sigma: float, problem: BlochProblem, engine: str = "auto", single: bool = False
+    h: sp.csr_matrix,
+    s: sp.csr_matrix,
+    sigma: float,
+    problem: BlochProblem,
+    engine: str = "auto",
+    single: bool = False,
 ) -> tuple[Factor, str]:
     """Factorise H - sigma S.
 
@@ -95,7 +112,9 @@ def factorize(
     matrix = shifted(h, s, sigma)
     if engine in ("auto", "frontal"):
         dtype = {"f": np.float32, "c": np.complex64}[matrix.dtype.kind] if single else matrix.dtype
-        return FrontalFactor(matrix, elimination_plan(problem), dtype), f"multifrontal LDL†{' in single precision' if single else ''}"
+        return FrontalFactor(
+            matrix, elimination_plan(problem), dtype
+        ), f"multifrontal LDL†{' in single precision' if single else ''}"
     if engine == "mumps":
         return _factorize_mumps(matrix), "MUMPS"
     if engine == "slepc":
@@ -103,11 +122,15 @@ def factorize(
 
         return PetscFactor.of(matrix), "MUMPS through PETSc"
     if engine != "superlu":
-        raise ConfigError(f"sparse engine '{engine}' is unknown; there are auto, frontal, mumps, slepc and superlu")
+        raise ConfigError(
+            f"sparse engine '{engine}' is unknown; there are auto, frontal, mumps, slepc and superlu"
+        )
     order = elimination_plan(problem).order
     permuted = matrix[order][:, order].tocsc()
     try:
-        lu = spla.splu(permuted, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        lu = spla.splu(
+            permuted, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
     except RuntimeError as error:
         raise DataError(
             f"{problem.source}: H - sigma S is singular at {sigma:.6f} eV ({error}); choose another Fermi level or the dense solver"
@@ -133,12 +156,16 @@ def _factorize_mumps(matrix: sp.csr_matrix) -> Factor:
 
 def prefers_single(h: sp.csr_matrix, engine: str, precision: Precision) -> bool:
     """Whether single precision is tried first."""
-    return engine in ("auto", "frontal") and (precision == "single" or (precision == "auto" and h.shape[0] >= SINGLE_FROM))
+    return engine in ("auto", "frontal") and (
+        precision == "single" or (precision == "auto" and h.shape[0] >= SINGLE_FROM)
+    )
 
 
 def contraction(factor: Factor, matrix: sp.csr_matrix, steps: int = 3, columns: int = 4) -> float:
     """By how much a step of iterative refinement with an approximate factor shrinks a residual, tried on random right-hand sides; inf for NaN."""
-    residual = np.random.default_rng(1).standard_normal((matrix.shape[0], columns)).astype(matrix.dtype)
+    residual = (
+        np.random.default_rng(1).standard_normal((matrix.shape[0], columns)).astype(matrix.dtype)
+    )
     for _ in range(steps):
         new = residual - matrix @ factor.solve(residual)
         ratio = np.linalg.norm(new, axis=0) / np.linalg.norm(residual, axis=0)
@@ -156,7 +183,12 @@ def refines(factor: Factor, matrix: sp.csr_matrix) -> bool:
 
 
 def count_below(
-    h: sp.csr_matrix, s: sp.csr_matrix, energy: float, problem: BlochProblem, engine: str = "auto", precision: Precision = "auto"
+    h: sp.csr_matrix,
+    s: sp.csr_matrix,
+    energy: float,
+    problem: BlochProblem,
+    engine: str = "auto",
+    precision: Precision = "auto",
 ) -> tuple[int | None, str]:
     """Number of eigenvalues of H c = E S c below ``energy`` (eV), None where the engine cannot count, and the engine.
 

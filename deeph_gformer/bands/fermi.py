@@ -105,7 +105,9 @@ def electron_number(
     if electrons is not None:
         return float(electrons), "given"
     if valence is not None and not isinstance(valence, Mapping):
-        raise ConfigError(f"valence = {valence!r}: write electrons per element as a dict, e.g. {{'C': 4}}")
+        raise ConfigError(
+            f"valence = {valence!r}: write electrons per element as a dict, e.g. {{'C': 4}}"
+        )
     if valence:
         from ase.data import chemical_symbols
 
@@ -115,7 +117,9 @@ def electron_number(
             raise ConfigError(
                 f"valence electrons are given for {', '.join(sorted(valence))}, but structure '{structure.name}' also has {', '.join(missing)}"
             )
-        return float(sum(valence[s] for s in symbols)), "valence electrons per element (" + ", ".join(
+        return float(
+            sum(valence[s] for s in symbols)
+        ), "valence electrons per element (" + ", ".join(
             f"{s} {valence[s]:g}" for s in sorted(set(symbols))
         ) + ")"
     value = structure.info.get("occupation")
@@ -124,7 +128,9 @@ def electron_number(
     return None
 
 
-def occupations(energies: NDArray[np.float64], mu: float, method: Smearing, width_eV: float) -> NDArray[np.float64]:
+def occupations(
+    energies: NDArray[np.float64], mu: float, method: Smearing, width_eV: float
+) -> NDArray[np.float64]:
     """Occupation between 0 and 1 of each level: complementary error function ('gaussian') or Fermi-Dirac ('fermi')."""
     x = (mu - energies) / width_eV
     return 0.5 * (1.0 + erf(x)) if method == "gaussian" else expit(x)
@@ -171,26 +177,44 @@ def simplex_fraction(corners: NDArray[np.float64], mu: float) -> NDArray[np.floa
     last = 1.0 - high**d / math.prod(gap(d, i) for i in range(d))
     if d == 3:
         x = mu - e[1]
-        middle = (gap(1, 0) ** 2 + 3 * gap(1, 0) * x + 3 * x**2 - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3) / (
-            gap(2, 0) * gap(3, 0)
-        )
+        middle = (
+            gap(1, 0) ** 2
+            + 3 * gap(1, 0) * x
+            + 3 * x**2
+            - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3
+        ) / (gap(2, 0) * gap(3, 0))
         result = np.where(mu < e[1], first, np.where(mu < e[2], middle, last))
     else:
         result = np.where(mu < e[1], first, last)
     return np.where(mu <= e[0], 0.0, np.where(mu >= e[d], 1.0, result))
 
 
-def electrons_at(spectrum: MeshSpectrum, mu: float, method: Smearing = "gaussian", width_eV: float = DEFAULT_WIDTH_EV) -> float:
+def electrons_at(
+    spectrum: MeshSpectrum,
+    mu: float,
+    method: Smearing = "gaussian",
+    width_eV: float = DEFAULT_WIDTH_EV,
+) -> float:
     """Electrons per cell with the Fermi level at ``mu`` (eV)."""
     if method == "tetrahedron":
-        corners = np.sort(spectrum.energies[_simplices(spectrum.full)], axis=1)  # (number, d + 1, B)
-        fraction = simplex_fraction(np.moveaxis(np.where(np.isfinite(corners), corners, 1e6), 1, 0), mu)
+        corners = np.sort(
+            spectrum.energies[_simplices(spectrum.full)], axis=1
+        )  # (number, d + 1, B)
+        fraction = simplex_fraction(
+            np.moveaxis(np.where(np.isfinite(corners), corners, 1e6), 1, 0), mu
+        )
         return float(spectrum.electrons_per_band * fraction.sum(axis=1).mean())
-    return float(spectrum.electrons_per_band * (spectrum.weights @ occupations(spectrum.energies, mu, method, width_eV)).sum())
+    return float(
+        spectrum.electrons_per_band
+        * (spectrum.weights @ occupations(spectrum.energies, mu, method, width_eV)).sum()
+    )
 
 
 def find_level(
-    spectrum: MeshSpectrum, electrons: float, method: Smearing = "gaussian", width_eV: float = DEFAULT_WIDTH_EV
+    spectrum: MeshSpectrum,
+    electrons: float,
+    method: Smearing = "gaussian",
+    width_eV: float = DEFAULT_WIDTH_EV,
 ) -> tuple[float, bool]:
     """The chemical potential that holds ``electrons``, and whether it lies in a gap (then it is set to the middle of it).
 
@@ -198,7 +222,9 @@ def find_level(
         ConfigError: the bands cannot hold that many electrons, the method is unknown or the width is not positive.
     """
     if method not in ("gaussian", "fermi", "tetrahedron"):
-        raise ConfigError(f"smearing '{method}' is unknown; there are gaussian, fermi and tetrahedron")
+        raise ConfigError(
+            f"smearing '{method}' is unknown; there are gaussian, fermi and tetrahedron"
+        )
     if method != "tetrahedron" and not 0 < width_eV < math.inf:
         raise ConfigError(f"smearing width {width_eV} eV: it must be positive and finite")
     energies = spectrum.energies
@@ -222,7 +248,9 @@ def find_level(
     return float(level), False
 
 
-def whole_electrons(problem: BlochProblem, spectrum: MeshSpectrum, counted: float) -> tuple[float, str]:
+def whole_electrons(
+    problem: BlochProblem, spectrum: MeshSpectrum, counted: float
+) -> tuple[float, str]:
     """The whole number of electrons behind a count at the DFT's Fermi level, and how it was found.
 
     The Fermi level of a semimetal, found by the DFT on its own coarser mesh, cuts band edges on this one, and the count is off by tenths of an electron.
@@ -235,9 +263,18 @@ def whole_electrons(problem: BlochProblem, spectrum: MeshSpectrum, counted: floa
     if abs(counted - number) <= _WHOLE:
         return float(number), f"{source} ({counted:.3f})"
     bands, rest = divmod(number, spectrum.electrons_per_band)
-    if abs(counted - number) <= _NEARLY_WHOLE and number % 2 == 0 and not rest and 0 < bands < problem.size and has_time_reversal(problem):
+    if (
+        abs(counted - number) <= _NEARLY_WHOLE
+        and number % 2 == 0
+        and not rest
+        and 0 < bands < problem.size
+        and has_time_reversal(problem)
+    ):
         if (spectrum.energies[:, bands] - spectrum.energies[:, bands - 1]).min() > _APART_EV:
-            return float(number), f"{source}: {counted:.3f} on this mesh; the next even number, which fills {bands} separate bands"
+            return (
+                float(number),
+                f"{source}: {counted:.3f} on this mesh; the next even number, which fills {bands} separate bands",
+            )
     raise ConfigError(
         f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} electrons, no whole number (a metal on another mesh than the "
         f"DFT's, or another zero of energy); the nearest is {number}: give --electrons {number} if that is right, else --valence C=4,..., --bundle DIR, "
@@ -279,19 +316,35 @@ def fermi_level(
             f"{problem.source}: the number of electrons is unknown (no 'occupation' in info.json); give --electrons N or --valence C=4,..., "
             "or take info.json's Fermi level with --fermi info"
         )
-    spectrum = spectrum or mesh_spectrum(problem, mesh, s_threshold=s_threshold, processes=processes)
+    spectrum = spectrum or mesh_spectrum(
+        problem, mesh, s_threshold=s_threshold, processes=processes
+    )
     if known is None:
-        known = whole_electrons(problem, spectrum, electrons_at(spectrum, float(stated or 0.0), smearing, width_eV))
+        known = whole_electrons(
+            problem, spectrum, electrons_at(spectrum, float(stated or 0.0), smearing, width_eV)
+        )
     number, source = known[0], electrons_source or known[1]
     level, insulating = find_level(spectrum, number, smearing, width_eV)
     how = "tetrahedra" if smearing == "tetrahedron" else f"{smearing} smearing {width_eV:g} eV"
-    text = f"counting {number:g} electrons ({source}) on a {'x'.join(map(str, spectrum.mesh))} mesh, " + (
-        "middle of the gap on this mesh" if insulating else how
+    text = (
+        f"counting {number:g} electrons ({source}) on a {'x'.join(map(str, spectrum.mesh))} mesh, "
+        + ("middle of the gap on this mesh" if insulating else how)
     )
-    return FermiLevel(level, text, number, source, spectrum.mesh, smearing, None if smearing == "tetrahedron" else width_eV, insulating)
+    return FermiLevel(
+        level,
+        text,
+        number,
+        source,
+        spectrum.mesh,
+        smearing,
+        None if smearing == "tetrahedron" else width_eV,
+        insulating,
+    )
 
 
-def electrons_by_composition(structure: Structure, known: Sequence[Mapping[str, Any]]) -> float | None:
+def electrons_by_composition(
+    structure: Structure, known: Sequence[Mapping[str, Any]]
+) -> float | None:
     """Electrons per cell of a structure from those of others: each atom brings its own, so a sum of compositions brings the sum.
 
     Args:
@@ -302,10 +355,13 @@ def electrons_by_composition(structure: Structure, known: Sequence[Mapping[str, 
     """
     from ase.data import atomic_numbers
 
-    kinds = sorted({int(z) for z in structure.numbers} | {atomic_numbers[s] for row in known for s in row["composition"]})
-    table = np.array([[row["composition"].get(s, 0) for row in known] for s in _symbols(kinds)], dtype=float).reshape(
-        len(kinds), len(known)
+    kinds = sorted(
+        {int(z) for z in structure.numbers}
+        | {atomic_numbers[s] for row in known for s in row["composition"]}
     )
+    table = np.array(
+        [[row["composition"].get(s, 0) for row in known] for s in _symbols(kinds)], dtype=float
+    ).reshape(len(kinds), len(known))
     wanted = np.array([(structure.numbers == z).sum() for z in kinds], dtype=float)
     share = np.linalg.lstsq(table, wanted, rcond=None)[0]
     if np.abs(table @ share - wanted).max() > 1e-6:

@@ -26,17 +26,24 @@ def _known(bands: Bands, what: str) -> NDArray[np.float64]:
         ConfigError: there is none, or no Fermi level.
     """
     if bands.fermi_eV is None:
-        raise ConfigError(f"{what} holds a Fermi level; give --electrons N, --fermi info or --fermi VALUE")
+        raise ConfigError(
+            f"{what} holds a Fermi level; give --electrons N, --fermi info or --fermi VALUE"
+        )
     known = np.isfinite(bands.energies_eV).all(axis=0)
     if not known.any():
-        raise ConfigError(f"{what}: no band of '{bands.label}' is known at every k-point; write .json instead")
+        raise ConfigError(
+            f"{what}: no band of '{bands.label}' is known at every k-point; write .json instead"
+        )
     return bands.energies_eV[:, known]
 
 
 def _segments(bands: Bands) -> list[tuple[int, int, str, str]]:
     """(start, stop, first label, last label) of each segment; the labels of OpenMX's file are plain words."""
     names = dict(bands.labels)
-    return [(start, stop, names.get(start, "?"), names.get(stop - 1, "?")) for start, stop in bands.path.segments]
+    return [
+        (start, stop, names.get(start, "?"), names.get(stop - 1, "?"))
+        for start, stop in bands.path.segments
+    ]
 
 
 def write_openmx_band(path: str | os.PathLike[str], bands: Bands) -> None:
@@ -53,7 +60,9 @@ def write_openmx_band(path: str | os.PathLike[str], bands: Bands) -> None:
         str(len(bands.path.segments)),
     ]
     for start, stop, first, last in _segments(bands):
-        ends = " ".join(f"{v:.12f}" for v in np.concatenate([bands.kpoints[start], bands.kpoints[stop - 1]]))
+        ends = " ".join(
+            f"{v:.12f}" for v in np.concatenate([bands.kpoints[start], bands.kpoints[stop - 1]])
+        )
         lines.append(f"{stop - start} {ends} {first} {last}")
     for k, row in zip(bands.kpoints, energies):
         lines.append(f"{energies.shape[1]} " + " ".join(f"{v:.12f}" for v in k))
@@ -71,7 +80,11 @@ def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
     pieces = _segments(bands)
     top, bottom = energies.max(axis=0), energies.min(axis=0)
     crossing = bool(((bottom <= 0) & (top >= 0)).any())
-    gap = 0.0 if crossing or not (top < 0).any() or not (bottom > 0).any() else float(bottom[bottom > 0].min() - top[top < 0].max())
+    gap = (
+        0.0
+        if crossing or not (top < 0).any() or not (bottom > 0).any()
+        else float(bottom[bottom > 0].min() - top[top < 0].max())
+    )
     ends = [bands.distances[s] for s, *_ in pieces] + [bands.distances[-1]]
     content = {
         "rlv": 2 * np.pi * np.linalg.inv(bands.lattice).T,
@@ -81,7 +94,9 @@ def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
         "fermi_energy_eV": 0.0,
         "k_path_quantity": len(pieces),
         "k_path_density_list": [stop - start for start, stop, *_ in pieces],
-        "hsk_vector_list": np.array([[bands.kpoints[start], bands.kpoints[stop - 1]] for start, stop, *_ in pieces]),
+        "hsk_vector_list": np.array(
+            [[bands.kpoints[start], bands.kpoints[stop - 1]] for start, stop, *_ in pieces]
+        ),
         "kpoints_quantity": len(bands.kpoints),
         "kpoints_frac_list": bands.kpoints,
         "kpoints_distance_list": bands.distances / (2 * np.pi),
@@ -90,7 +105,10 @@ def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
         "band_gap": gap,
         "is_metal": crossing,
     }
-    symbols = [[("GAMMA" if name == "Γ" else name) for name in (first, last)] for _, _, first, last in pieces]
+    symbols = [
+        [("GAMMA" if name == "Γ" else name) for name in (first, last)]
+        for _, _, first, last in pieces
+    ]
     with atomic_hdf5(path, 2 * energies.nbytes + 128 * len(bands.kpoints) + 2**16) as handle:
         for name, value in content.items():
             handle.create_dataset(name, data=value)

@@ -70,7 +70,9 @@ class _Elimination:
             right = f[pivots, start:stop]
             for row in range(start, total, _TILE[0]):
                 end = min(row + _TILE[0], total)
-                product = self._buffer[: (end - row) * (stop - start)].reshape(end - row, stop - start)
+                product = self._buffer[: (end - row) * (stop - start)].reshape(
+                    end - row, stop - start
+                )
                 np.matmul(f[row:end, pivots], right, out=product)
                 f[row:end, start:stop] -= product
 
@@ -118,7 +120,10 @@ def _runs(places: NDArray[np.int64], longest: int) -> list[tuple[int, int, int]]
     breaks = np.flatnonzero(np.diff(places) != 1) + 1
     result = []
     for first, last in zip(np.concatenate([[0], breaks]), np.concatenate([breaks, [len(places)]])):
-        result += [(i, min(i + longest, int(last)), int(places[i])) for i in range(int(first), int(last), longest)]
+        result += [
+            (i, min(i + longest, int(last)), int(places[i]))
+            for i in range(int(first), int(last), longest)
+        ]
     return result
 
 
@@ -127,7 +132,9 @@ def _extend_add(f: Matrix, places: NDArray[np.int64], schur: Matrix) -> None:
     runs = _runs(places, _RUN)
     for i, (first, last, row) in enumerate(runs):
         for start, stop, column in runs[: i + 1]:
-            f[row : row + last - first, column : column + stop - start] += schur[first:last, start:stop]
+            f[row : row + last - first, column : column + stop - start] += schur[
+                first:last, start:stop
+            ]
 
 
 class _Stack:
@@ -186,11 +193,17 @@ class FrontalFactor:
         buffer: Matrix = np.empty(_TILE[0] * _TILE[1], dtype=self.dtype)
         waiting: dict[int, tuple[NDArray[np.int64], Matrix]] = {}
         for number, front in enumerate(plan.fronts):
-            waiting[number] = self._eliminate(matrix, front, position, buffer, [waiting.pop(child) for child in front.children])
+            waiting[number] = self._eliminate(
+                matrix, front, position, buffer, [waiting.pop(child) for child in front.children]
+            )
         del self._memory, self._stack
 
     def _assemble(
-        self, matrix: sp.csr_matrix, front: Front, position: NDArray[np.int32], updates: list[tuple[NDArray[np.int64], Matrix]]
+        self,
+        matrix: sp.csr_matrix,
+        front: Front,
+        position: NDArray[np.int32],
+        updates: list[tuple[NDArray[np.int64], Matrix]],
     ) -> tuple[Matrix, NDArray[np.int64], int]:
         """The front's matrix with room for delayed rows, its rows, and how many of them are to be eliminated: delayed ones of the children first."""
         late = [rows[rows >= self.n] for rows, _ in updates]
@@ -260,7 +273,9 @@ class FrontalFactor:
             for chunk in front.chunks:
                 head = z[chunk.start : chunk.stop]
                 if chunk.delayed.shape[1]:
-                    z[chunk.first : chunk.first + chunk.delayed.shape[1]] = chunk.delayed.conj().T @ head
+                    z[chunk.first : chunk.first + chunk.delayed.shape[1]] = (
+                        chunk.delayed.conj().T @ head
+                    )
                 if chunk.stop < p:
                     z[chunk.stop : p] -= x[chunk.start : chunk.stop, chunk.stop : p].conj().T @ head
             if p < len(z):
@@ -271,7 +286,11 @@ class FrontalFactor:
             above = x[:, p:] @ z[p:]
             for chunk in reversed(front.chunks):
                 span = slice(chunk.start, chunk.stop)
-                head = chunk.inverse @ z[span] - above[span] - x[span, chunk.stop : p] @ z[chunk.stop : p]
+                head = (
+                    chunk.inverse @ z[span]
+                    - above[span]
+                    - x[span, chunk.stop : p] @ z[chunk.stop : p]
+                )
                 if chunk.delayed.shape[1]:
                     head += chunk.delayed @ z[chunk.first : chunk.first + chunk.delayed.shape[1]]
                 z[span] = head

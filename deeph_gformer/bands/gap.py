@@ -46,7 +46,13 @@ class BandGap:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
-        return {**{k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}, "metallic": self.metallic}
+        return {
+            **{
+                k: list(v) if isinstance(v, tuple) else v
+                for k, v in dataclasses.asdict(self).items()
+            },
+            "metallic": self.metallic,
+        }
 
     def __str__(self) -> str:
         place = lambda k: "(" + ", ".join(f"{v:.4f}" for v in k) + ")"  # noqa: E731
@@ -63,15 +69,32 @@ class BandGap:
         )
 
 
-def _edges(problem: BlochProblem, k: NDArray[np.float64], bands: int, s_threshold: float | None) -> tuple[float, float]:
+def _edges(
+    problem: BlochProblem, k: NDArray[np.float64], bands: int, s_threshold: float | None
+) -> tuple[float, float]:
     h, s = problem.at(k)
     index = None if s_threshold is not None else (bands - 1, bands)
-    energies = solve_dense(h, s, index=index, s_threshold=s_threshold, where=f"{problem.source}, k = {np.round(k, 5).tolist()}").energies
-    return (float(energies[0]), float(energies[1])) if index else (float(energies[bands - 1]), float(energies[bands]))
+    energies = solve_dense(
+        h,
+        s,
+        index=index,
+        s_threshold=s_threshold,
+        where=f"{problem.source}, k = {np.round(k, 5).tolist()}",
+    ).energies
+    return (
+        (float(energies[0]), float(energies[1]))
+        if index
+        else (float(energies[bands - 1]), float(energies[bands]))
+    )
 
 
 def _refine(
-    problem: BlochProblem, start: NDArray[np.float64], mesh: Sequence[int], sign: tuple[int, int], bands: int, s_threshold: float | None
+    problem: BlochProblem,
+    start: NDArray[np.float64],
+    mesh: Sequence[int],
+    sign: tuple[int, int],
+    bands: int,
+    s_threshold: float | None,
 ) -> tuple[NDArray[np.float64], float]:
     """Minimise sign . (valence, conduction) around a mesh point; Nelder-Mead, within one mesh cell."""
     from scipy.optimize import minimize
@@ -132,17 +155,36 @@ def band_gap(
         raise ConfigError(
             f"{electrons:g} electrons fill {bands} bands; the Hamiltonian has {problem.size}, and a gap needs a filled and an empty one"
         )
-    spectrum = spectrum or mesh_spectrum(problem, mesh, s_threshold=s_threshold, processes=processes)
+    spectrum = spectrum or mesh_spectrum(
+        problem, mesh, s_threshold=s_threshold, processes=processes
+    )
     valence, conduction = spectrum.energies[:, bands - 1], spectrum.energies[:, bands]
-    places = [spectrum.kpoints[int(i)].copy() for i in (np.argmax(valence), np.argmin(conduction), np.argmin(conduction - valence))]
+    places = [
+        spectrum.kpoints[int(i)].copy()
+        for i in (np.argmax(valence), np.argmin(conduction), np.argmin(conduction - valence))
+    ]
     values = [float(valence.max()), float(conduction.min()), float((conduction - valence).min())]
     if refine:
         for number, sign in enumerate(((-1, 0), (0, 1), (-1, 1))):
-            places[number], value = _refine(problem, places[number], spectrum.mesh, sign, bands, s_threshold)
+            places[number], value = _refine(
+                problem, places[number], spectrum.mesh, sign, bands, s_threshold
+            )
             values[number] = -value if number == 0 else value
     top, bottom, vertical = values
     same = bool(vertical - (bottom - top) < 1e-5)
     if same:
         places[0] = places[1] = places[2]
     point = [tuple(float(v) for v in np.round(p, 6) + 0.0) for p in places]
-    return BandGap(bottom - top, vertical, top, bottom, point[0], point[1], point[2], same, bands, spectrum.mesh, refine)
+    return BandGap(
+        bottom - top,
+        vertical,
+        top,
+        bottom,
+        point[0],
+        point[1],
+        point[2],
+        same,
+        bands,
+        spectrum.mesh,
+        refine,
+    )

@@ -31,7 +31,9 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
     if text is None:
         return default_mesh(problem)
     try:
-        numbers = [int(v) for v in (re.split(r"[x,\s]+", text.strip()) if isinstance(text, str) else text)]
+        numbers = [
+            int(v) for v in (re.split(r"[x,\s]+", text.strip()) if isinstance(text, str) else text)
+        ]
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 3 or min(numbers) < 1:
@@ -46,7 +48,10 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
 def default_mesh(problem: BlochProblem, spacing: float = 0.12) -> tuple[int, int, int]:
     """Mesh points no further apart than ``spacing`` 1/Å (2π included); 1 along directions without periodicity."""
     lengths = np.linalg.norm(problem.structure.reciprocal, axis=1)
-    counts = [max(1, int(np.ceil(length / spacing))) if periodic else 1 for length, periodic in zip(lengths, problem.periodic)]
+    counts = [
+        max(1, int(np.ceil(length / spacing))) if periodic else 1
+        for length, periodic in zip(lengths, problem.periodic)
+    ]
     return (counts[0], counts[1], counts[2])
 
 
@@ -91,8 +96,12 @@ class MeshSpectrum:
     lattice: NDArray[np.float64]
 
 
-def _mesh_points(mesh: tuple[int, int, int], time_reversal: bool) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    grid = np.stack(np.meshgrid(*[np.arange(n) for n in mesh], indexing="ij"), axis=-1).reshape(-1, 3)
+def _mesh_points(
+    mesh: tuple[int, int, int], time_reversal: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in mesh], indexing="ij"), axis=-1).reshape(
+        -1, 3
+    )
     number = np.arange(len(grid)).reshape(mesh)
     partner = number[tuple(((-grid) % np.array(mesh)).T)] if time_reversal else number.reshape(-1)
     chosen, full = np.unique(np.minimum(np.arange(len(grid)), partner), return_inverse=True)
@@ -102,10 +111,19 @@ def _mesh_points(mesh: tuple[int, int, int], time_reversal: bool) -> tuple[NDArr
 
 
 def _solve_point(
-    problem: BlochProblem, k: NDArray[np.float64], s_threshold: float | None, masks: dict[str, NDArray[np.bool_]]
+    problem: BlochProblem,
+    k: NDArray[np.float64],
+    s_threshold: float | None,
+    masks: dict[str, NDArray[np.bool_]],
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], float | None, int]:
     h, s = problem.at(k)
-    found = solve_dense(h, s, vectors=bool(masks), s_threshold=s_threshold, where=f"{problem.source}, k = {np.round(k, 5).tolist()}")
+    found = solve_dense(
+        h,
+        s,
+        vectors=bool(masks),
+        s_threshold=s_threshold,
+        where=f"{problem.source}, k = {np.round(k, 5).tolist()}",
+    )
     if found.failure:
         raise ConfigError(f"{problem.source}, k = {np.round(k, 5).tolist()}: {found.failure}")
     energies = np.full(problem.size, np.inf)
@@ -139,14 +157,24 @@ def mesh_spectrum(
     numbers = parse_mesh(mesh, problem)
     masks = parse_projections(problem, projections) if projections else {}
     points, weights, full = _mesh_points(numbers, has_time_reversal(problem))
-    solved = map_kpoints(functools.partial(_solve_point, s_threshold=s_threshold, masks=masks), problem, points, processes, progress)
+    solved = map_kpoints(
+        functools.partial(_solve_point, s_threshold=s_threshold, masks=masks),
+        problem,
+        points,
+        processes,
+        progress,
+    )
     notes = []
     overlaps = [s[2] for s in solved if s[2] is not None]
     if overlaps and s_threshold is None:
-        notes.append(f"S(k) is ill-conditioned, smallest eigenvalue {min(overlaps):.2g}: consider --s-threshold")
+        notes.append(
+            f"S(k) is ill-conditioned, smallest eigenvalue {min(overlaps):.2g}: consider --s-threshold"
+        )
     removed = max(s[3] for s in solved)
     if removed:
-        notes.append(f"up to {removed} of {problem.size} states a k-point projected out (eigenvalues of S(k) below {s_threshold:g})")
+        notes.append(
+            f"up to {removed} of {problem.size} states a k-point projected out (eigenvalues of S(k) below {s_threshold:g})"
+        )
     return MeshSpectrum(
         numbers,
         points,

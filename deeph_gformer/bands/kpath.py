@@ -15,7 +15,15 @@ from ..errors import ConfigError, DataError, MissingDependencyError
 from ..io import Structure
 from ..io.files import read_json
 
-__all__ = ["KPath", "automatic_path", "seekpath_path", "read_path_file", "path_from_segments", "periodic_directions", "find_path"]
+__all__ = [
+    "KPath",
+    "automatic_path",
+    "seekpath_path",
+    "read_path_file",
+    "path_from_segments",
+    "periodic_directions",
+    "find_path",
+]
 
 _GAMMA = {"GAMMA", "G", "Γ", "\\GAMMA", "$\\GAMMA$"}
 #: A distorted cell counts as its ideal lattice within this share of its longest repeated vector.
@@ -77,10 +85,14 @@ def path_from_segments(
     reciprocal = 2 * np.pi * np.linalg.inv(lattice).T
     points, distances, segments, labels, travelled = [], [], [], [], 0.0
     if sum(counts) > MOST_KPOINTS:
-        raise ConfigError(f"{source}: {sum(counts)} k-points on the path; at most {MOST_KPOINTS} are computed, take fewer")
+        raise ConfigError(
+            f"{source}: {sum(counts)} k-points on the path; at most {MOST_KPOINTS} are computed, take fewer"
+        )
     for (start, end), (first, last), count in zip(ends, names, counts):
         if count < 2:
-            raise ConfigError(f"{source}: segment {first}-{last} has {count} point(s); each needs at least 2, its two ends")
+            raise ConfigError(
+                f"{source}: segment {first}-{last} has {count} point(s); each needs at least 2, its two ends"
+            )
         start, end = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
         t = np.linspace(0.0, 1.0, count)
         offset = segments[-1][1] if segments else 0
@@ -90,7 +102,9 @@ def path_from_segments(
         points.append(start + t[:, None] * (end - start))
         distances.append(travelled + t * length)
         travelled += length
-    return KPath(np.concatenate(points), np.concatenate(distances), tuple(segments), tuple(labels), source)
+    return KPath(
+        np.concatenate(points), np.concatenate(distances), tuple(segments), tuple(labels), source
+    )
 
 
 def periodic_directions(structure: Structure, vacuum: float = 8.0) -> tuple[bool, bool, bool]:
@@ -109,7 +123,9 @@ def _distribute(lengths: Sequence[float], npoints: int) -> list[int]:
     if npoints < 1:
         raise ConfigError(f"{npoints} k-points asked for the path; at least 1 is needed")
     total = sum(lengths)
-    return [max(2, int(round(npoints * length / total)) + 1) if total > 0 else 2 for length in lengths]
+    return [
+        max(2, int(round(npoints * length / total)) + 1) if total > 0 else 2 for length in lengths
+    ]
 
 
 class _Lattice(NamedTuple):
@@ -121,7 +137,9 @@ class _Lattice(NamedTuple):
     tolerance: float
 
 
-def _lattices(structure: Structure, periodic: tuple[bool, bool, bool], eps: float | None) -> list[_Lattice]:
+def _lattices(
+    structure: Structure, periodic: tuple[bool, bool, bool], eps: float | None
+) -> list[_Lattice]:
     """The Bravais lattice that the cell is exactly and, where that has low symmetry, those that it is nearly; the loosest first."""
     from ase.cell import Cell
 
@@ -131,21 +149,38 @@ def _lattices(structure: Structure, periodic: tuple[bool, bool, bool], eps: floa
     for tolerance in (eps,) if eps is not None else (2e-4, loose):
         try:
             path = cell.bandpath(npoints=0, eps=tolerance, pbc=periodic)
-        except Exception as error:  # ASE raises several kinds on odd cells; a tighter tolerance may still do
+        except (
+            Exception
+        ) as error:  # ASE raises several kinds on odd cells; a tighter tolerance may still do
             if found:
                 break
             raise ConfigError(
                 f"structure '{structure.name}': ASE cannot identify the Bravais lattice ({error}); give --path-file or --kpoints instead"
             ) from None
-        name = path.cell.get_bravais_lattice(eps=tolerance, pbc=periodic).name if hasattr(path.cell, "get_bravais_lattice") else "lattice"
-        found.append(_Lattice({k: np.asarray(v, dtype=float) for k, v in path.special_points.items()}, path.path, name, tolerance))
+        name = (
+            path.cell.get_bravais_lattice(eps=tolerance, pbc=periodic).name
+            if hasattr(path.cell, "get_bravais_lattice")
+            else "lattice"
+        )
+        found.append(
+            _Lattice(
+                {k: np.asarray(v, dtype=float) for k, v in path.special_points.items()},
+                path.path,
+                name,
+                tolerance,
+            )
+        )
         if name not in ("TRI", "OBL", "MCL", "MCLC", "CRECT", "RECT"):
             break
     return found[::-1] if len(found) == 2 and found[1].name != found[0].name else found[:1]
 
 
 def automatic_path(
-    structure: Structure, periodic: tuple[bool, bool, bool], path: str | None = None, npoints: int = 120, eps: float | None = None
+    structure: Structure,
+    periodic: tuple[bool, bool, bool],
+    path: str | None = None,
+    npoints: int = 120,
+    eps: float | None = None,
 ) -> KPath:
     """The path of the Bravais lattice, or ``path`` in its special points.
 
@@ -163,11 +198,17 @@ def automatic_path(
     if not any(periodic):
         return KPath(np.zeros((1, 3)), np.zeros(1), ((0, 1),), ((0, "Γ"),), "molecule: Γ only")
     lattices = _lattices(structure, periodic, eps)
-    wanted = path and path.replace("Γ", "G").replace("Gamma", "G").replace("-", "").replace("|", ",").replace(" ", "")
+    wanted = path and path.replace("Γ", "G").replace("Gamma", "G").replace("-", "").replace(
+        "|", ","
+    ).replace(" ", "")
     asked = {name for piece in parse_path_string(wanted) for name in piece} if wanted else set()
     chosen = next((lattice for lattice in lattices if asked <= set(lattice.special)), lattices[0])
     special, default = chosen.special, chosen.path
-    note = f" (within {chosen.tolerance:.2f} Å; exactly it is {lattices[-1].name})" if chosen is not lattices[-1] else ""
+    note = (
+        f" (within {chosen.tolerance:.2f} Å; exactly it is {lattices[-1].name})"
+        if chosen is not lattices[-1]
+        else ""
+    )
     source = f"ASE, {chosen.name} lattice{note}, periodic in {sum(periodic)}D"
     pieces = parse_path_string(wanted or default)
     unknown = [name for piece in pieces for name in piece if name not in special]
@@ -182,14 +223,18 @@ def automatic_path(
     ends = [(special[a], special[b]) for a, b in names]
     reciprocal = structure.reciprocal
     counts = _distribute([float(np.linalg.norm((b - a) @ reciprocal)) for a, b in ends], npoints)
-    return path_from_segments(structure.lattice, ends, [(_pretty(a), _pretty(b)) for a, b in names], counts, source)
+    return path_from_segments(
+        structure.lattice, ends, [(_pretty(a), _pretty(b)) for a, b in names], counts, source
+    )
 
 
 def _pretty(name: str) -> str:
     return "Γ" if name.upper() in _GAMMA else name
 
 
-def seekpath_path(structure: Structure, npoints: int = 120, with_time_reversal: bool = True) -> KPath:
+def seekpath_path(
+    structure: Structure, npoints: int = 120, with_time_reversal: bool = True
+) -> KPath:
     """The HPKOT path of seekpath, for a three-dimensional crystal, in the cell as it is.
 
     Raises:
@@ -206,21 +251,32 @@ def seekpath_path(structure: Structure, npoints: int = 120, with_time_reversal: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            result = seekpath.get_path_orig_cell((structure.lattice, scaled, structure.numbers), with_time_reversal=with_time_reversal)
+            result = seekpath.get_path_orig_cell(
+                (structure.lattice, scaled, structure.numbers),
+                with_time_reversal=with_time_reversal,
+            )
         except Exception as error:
-            raise ConfigError(f"structure '{structure.name}': seekpath found no path ({error}); use --path-from ase") from None
+            raise ConfigError(
+                f"structure '{structure.name}': seekpath found no path ({error}); use --path-from ase"
+            ) from None
     if result["is_supercell"]:
         raise ConfigError(
             f"structure '{structure.name}' is a supercell of the primitive cell, for which seekpath defines no path; use --path-from ase"
         )
     points = {k: np.asarray(v, dtype=float) for k, v in result["point_coords"].items()}
     ends = [(points[a], points[b]) for a, b in result["path"]]
-    counts = _distribute([float(np.linalg.norm((b - a) @ structure.reciprocal)) for a, b in ends], npoints)
+    counts = _distribute(
+        [float(np.linalg.norm((b - a) @ structure.reciprocal)) for a, b in ends], npoints
+    )
     names = [(_pretty(a), _pretty(b)) for a, b in result["path"]]
-    return path_from_segments(structure.lattice, ends, names, counts, f"seekpath, {result['bravais_lattice_extended']}")
+    return path_from_segments(
+        structure.lattice, ends, names, counts, f"seekpath, {result['bravais_lattice_extended']}"
+    )
 
 
-def _segment_line(line: str, where: str) -> tuple[int, tuple[NDArray[np.float64], NDArray[np.float64]], tuple[str, str]]:
+def _segment_line(
+    line: str, where: str
+) -> tuple[int, tuple[NDArray[np.float64], NDArray[np.float64]], tuple[str, str]]:
     words = line.split()
     try:
         count = int(words[0])
@@ -237,7 +293,9 @@ def _segment_line(line: str, where: str) -> tuple[int, tuple[NDArray[np.float64]
     return count, (numbers[:3], numbers[3:]), (_pretty(first), _pretty(last))
 
 
-def read_path_file(path: str | os.PathLike[str], structure: Structure) -> tuple[KPath, dict[str, Any]]:
+def read_path_file(
+    path: str | os.PathLike[str], structure: Structure
+) -> tuple[KPath, dict[str, Any]]:
     """Read DeepH-dock's ``K_PATH`` (a segment a line) or DeepH-pack's ``band_config.json`` (``k_data``: the same lines).
 
     Returns:
@@ -252,11 +310,17 @@ def read_path_file(path: str | os.PathLike[str], structure: Structure) -> tuple[
         settings = read_json(path)
         lines = settings.get("k_data") if isinstance(settings, dict) else None
         if not isinstance(lines, list) or not lines:
-            raise DataError(f"{path}: no 'k_data' list; DeepH's band_config.json has one, e.g. [\"46 0 0 0 0.5 0 0 Γ M\"]")
+            raise DataError(
+                f"{path}: no 'k_data' list; DeepH's band_config.json has one, e.g. [\"46 0 0 0 0.5 0 0 Γ M\"]"
+            )
         settings = {k: v for k, v in settings.items() if k != "k_data"}
     else:
         try:
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.lstrip().startswith("#")]
+            lines = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if line.strip() and not line.lstrip().startswith("#")
+            ]
         except FileNotFoundError:
             raise DataError(f"{path}: file not found") from None
         except (OSError, UnicodeDecodeError) as error:
@@ -265,7 +329,11 @@ def read_path_file(path: str | os.PathLike[str], structure: Structure) -> tuple[
             raise DataError(f"{path}: holds no path segment")
     parsed = [_segment_line(str(line), str(path)) for line in lines]
     return path_from_segments(
-        structure.lattice, [p[1] for p in parsed], [p[2] for p in parsed], [p[0] for p in parsed], path.name
+        structure.lattice,
+        [p[1] for p in parsed],
+        [p[2] for p in parsed],
+        [p[0] for p in parsed],
+        path.name,
     ), settings
 
 
@@ -288,7 +356,9 @@ def find_path(
         return path
     if engine == "seekpath":
         if path is not None:
-            raise ConfigError("--path names points of ASE's lattice, it cannot be combined with --path-from seekpath")
+            raise ConfigError(
+                "--path names points of ASE's lattice, it cannot be combined with --path-from seekpath"
+            )
         if not all(periodic):
             raise ConfigError(
                 f"structure '{structure.name}' is periodic in {sum(periodic)} directions; seekpath knows three-dimensional crystals only, use --path-from ase"

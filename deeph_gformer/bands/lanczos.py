@@ -32,7 +32,9 @@ class NotDefiniteError(ValueError):
     """S is not positive definite; says how it was seen."""
 
 
-def _orthonormal(w: NDArray[np.number], s: RowParts) -> tuple[NDArray[np.number], NDArray[np.number], NDArray[np.number]]:
+def _orthonormal(
+    w: NDArray[np.number], s: RowParts
+) -> tuple[NDArray[np.number], NDArray[np.number], NDArray[np.number]]:
     """Columns of w made orthonormal in S, dependent ones dropped: (q, S q, r) with w = q r.
 
     Raises:
@@ -74,8 +76,13 @@ def shift_invert_lanczos(
     width = int(np.clip(count // 3, 6, 24))
     width = max(1, min(width, n // 4))
     limit = min(n - width, 6 * count + 4 * width)
-    q, sq, _ = _orthonormal(np.random.default_rng(seed).standard_normal((n, width)).astype(dtype), metric)
-    basis, s_basis = np.zeros((n, limit + 2 * width), dtype=dtype, order="F"), np.zeros((n, limit + 2 * width), dtype=dtype, order="F")
+    q, sq, _ = _orthonormal(
+        np.random.default_rng(seed).standard_normal((n, width)).astype(dtype), metric
+    )
+    basis, s_basis = (
+        np.zeros((n, limit + 2 * width), dtype=dtype, order="F"),
+        np.zeros((n, limit + 2 * width), dtype=dtype, order="F"),
+    )
     t = np.zeros((limit + 2 * width, limit + 2 * width), dtype=dtype)
     size = 0
     theta, y, good = np.zeros(0), np.zeros((0, 0), dtype=dtype), 0
@@ -103,7 +110,10 @@ def shift_invert_lanczos(
             break
         if size + q.shape[1] > limit:
             keep = min(count + width, size - b)
-            basis[:, :keep], s_basis[:, :keep] = basis[:, :size] @ y[:, :keep], s_basis[:, :size] @ y[:, :keep]
+            basis[:, :keep], s_basis[:, :keep] = (
+                basis[:, :size] @ y[:, :keep],
+                s_basis[:, :size] @ y[:, :keep],
+            )
             t[:] = 0
             t[np.arange(keep), np.arange(keep)] = theta[:keep]
             size = keep
@@ -218,7 +228,9 @@ def chance_of_missing(
             return 1.0, bool(mu > (1 + accuracy) / reach)
         bend = (step - 1) * math.acosh(1 + 2 * (limit - mu) / (limit + mu))
         small = math.sqrt((limit + mu) / (limit - mu)) / math.cosh(min(bend, 700.0))
-        chance = min(1.0, math.sqrt(2 / math.pi) * small * length * math.sqrt(s_norm) / limit) ** width
+        chance = (
+            min(1.0, math.sqrt(2 / math.pi) * small * length * math.sqrt(s_norm) / limit) ** width
+        )
         q, sq, _ = _orthonormal(w, metric)
         if chance <= target or not q.shape[1]:
             break

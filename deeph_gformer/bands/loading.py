@@ -14,7 +14,14 @@ from ..io.blocks import format_key
 from ..io.folder import Kind, matrix_path
 from .bloch import BlochProblem
 
-__all__ = ["load", "hermitian_defect", "symmetrized", "DFT_TOLERANCE_EV", "PREDICTION_TOLERANCE_EV", "info_fermi_eV"]
+__all__ = [
+    "load",
+    "hermitian_defect",
+    "symmetrized",
+    "DFT_TOLERANCE_EV",
+    "PREDICTION_TOLERANCE_EV",
+    "info_fermi_eV",
+]
 
 DFT_TOLERANCE_EV = 1e-3
 PREDICTION_TOLERANCE_EV = 0.5
@@ -38,10 +45,19 @@ def hermitian_defect(matrix: BlockMatrix) -> tuple[float, int]:
     """
     difference = np.abs(matrix.values - matrix.conjugate_transpose().values)
     place = int(np.argmax(difference)) if len(difference) else 0
-    return float(difference[place]) if len(difference) else 0.0, int(np.searchsorted(matrix.offsets, place, side="right")) - 1
+    return float(difference[place]) if len(difference) else 0.0, int(
+        np.searchsorted(matrix.offsets, place, side="right")
+    ) - 1
 
 
-def symmetrized(matrix: BlockMatrix, source: str, tolerance: float, unit: str, notes: list[str], project: bool = False) -> BlockMatrix:
+def symmetrized(
+    matrix: BlockMatrix,
+    source: str,
+    tolerance: float,
+    unit: str,
+    notes: list[str],
+    project: bool = False,
+) -> BlockMatrix:
     """½(M + M†), said in ``notes`` where it changes anything that matters.
 
     Args:
@@ -60,7 +76,9 @@ def symmetrized(matrix: BlockMatrix, source: str, tolerance: float, unit: str, n
             "is the file damaged or the conjugation wrong? --hermitize projects it on ½(M + M†)"
         )
     if defect > 1e-5:
-        notes.append(f"{pathlib.Path(source).name} is not exactly Hermitian (max |M - M†| {defect:.3g}{unit}): projected on ½(M + M†)")
+        notes.append(
+            f"{pathlib.Path(source).name} is not exactly Hermitian (max |M - M†| {defect:.3g}{unit}): projected on ½(M + M†)"
+        )
     return matrix.hermitian()
 
 
@@ -71,16 +89,23 @@ def _read_h(folder: pathlib.Path, kind: Kind, structure: Structure) -> BlockMatr
         if structure.spinful is not None:
             raise
         try:
-            return read_matrix(folder, kind, structure, spinful=True)  # info.json is silent: spin-doubled shapes tell
+            return read_matrix(
+                folder, kind, structure, spinful=True
+            )  # info.json is silent: spin-doubled shapes tell
         except DataError:
             pass
         raise
 
 
-def _read_s(folder: pathlib.Path, structure: Structure, hamiltonian: pathlib.Path) -> BlockMatrix | None:
+def _read_s(
+    folder: pathlib.Path, structure: Structure, hamiltonian: pathlib.Path
+) -> BlockMatrix | None:
     path = matrix_path(folder, "overlap")
     if not path.is_file():
-        if structure.info.get("isorthogonal") is True or structure.info.get("orthogonal_basis") is True:
+        if (
+            structure.info.get("isorthogonal") is True
+            or structure.info.get("orthogonal_basis") is True
+        ):
             return None
         raise DataError(
             f"{hamiltonian}: no overlap beside it ({path} not found), and info.json does not say that the basis is orthogonal (isorthogonal: true); "
@@ -125,7 +150,10 @@ def load(
     path = matrix_path(folder, kind)
     if not path.is_file():
         other = matrix_path(folder, "prediction" if kind == "hamiltonian" else "hamiltonian")
-        raise DataError(f"{path}: file not found" + (f"; the folder has {other.name}, ask for that one" if other.is_file() else ""))
+        raise DataError(
+            f"{path}: file not found"
+            + (f"; the folder has {other.name}, ask for that one" if other.is_file() else "")
+        )
     notes: list[str] = []
     h = _read_h(folder, kind, structure)
     if tolerance is None:

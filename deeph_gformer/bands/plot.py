@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["plot_comparison", "plot_fat", "plot_spin", "plot_dos", "Style"]
 
 Style = Literal["line", "dashed", "dots"]
-_COLOURS = {"line": ["#1a1a1a", "#7a7a7a"], "dashed": ["#d55e00", "#e69f00"], "dots": ["#0072b2", "#009e73", "#cc79a7"]}
+_COLOURS = {
+    "line": ["#1a1a1a", "#7a7a7a"],
+    "dashed": ["#d55e00", "#e69f00"],
+    "dots": ["#0072b2", "#009e73", "#cc79a7"],
+}
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -58,12 +62,24 @@ def _frame(ax: Axes, bands: Bands, window: tuple[float, float], title: str | Non
     if bands.distances[-1] > bands.distances[0]:
         ax.set_xlim(bands.distances[0], bands.distances[-1])
     ax.set_ylim(*window)
-    ax.set_ylabel("$E - E_\\mathrm{F}$ (eV)" if bands.fermi_eV is not None else "$E$ (eV), no Fermi level known")
+    ax.set_ylabel(
+        "$E - E_\\mathrm{F}$ (eV)"
+        if bands.fermi_eV is not None
+        else "$E$ (eV), no Fermi level known"
+    )
     if title:
         ax.set_title(title, fontsize="medium")
 
 
-def _draw(ax: Axes, bands: Bands, style: Style, colour: str, label: str, window: tuple[float, float], single: bool) -> None:
+def _draw(
+    ax: Axes,
+    bands: Bands,
+    style: Style,
+    colour: str,
+    label: str,
+    window: tuple[float, float],
+    single: bool,
+) -> None:
     """One Hamiltonian; only points that are complete are joined, the others are dots."""
     energies, first = bands.aligned_eV, True
     margin = 0.05 * (window[1] - window[0])
@@ -92,7 +108,13 @@ def _draw(ax: Axes, bands: Bands, style: Style, colour: str, label: str, window:
     }[style]
     for _, run in bands.lines():
         if len(run) > 1:
-            drawn = ax.plot(bands.distances[run], energies[run], color=colour, zorder=1 if style == "line" else 2, **look)
+            drawn = ax.plot(
+                bands.distances[run],
+                energies[run],
+                color=colour,
+                zorder=1 if style == "line" else 2,
+                **look,
+            )
             if first and drawn:
                 drawn[0].set_label(label)
                 first = False
@@ -149,12 +171,22 @@ def plot_comparison(
         colour = _COLOURS[style][used[style] % len(_COLOURS[style])]
         used[style] += 1
         if number and (compared is None or compared[number]):
-            errors.append(compare_bands(reference, bands, window_eV if error_window_eV is None else error_window_eV))
+            errors.append(
+                compare_bands(
+                    reference, bands, window_eV if error_window_eV is None else error_window_eV
+                )
+            )
             label = f"{label}: MAE {errors[-1].mae_meV:.3g} meV"
         _draw(ax, bands, style, colour, label, window_eV, len(entries) == 1)
     _frame(ax, reference, window_eV, title)
     if len(entries) > 1:
-        note = "band error over ${:g} \\leq E - E_\\mathrm{{F}} \\leq {:g}$ eV".format(*errors[0].window_eV) if errors else None
+        note = (
+            "band error over ${:g} \\leq E - E_\\mathrm{{F}} \\leq {:g}$ eV".format(
+                *errors[0].window_eV
+            )
+            if errors
+            else None
+        )
         ax.legend(
             loc="upper center",
             bbox_to_anchor=(0.5, -0.07),
@@ -185,7 +217,9 @@ def plot_fat(
         ConfigError: the bands were computed without projections.
     """
     if not bands.projections:
-        raise ConfigError(f"bands '{bands.label}' have no projections; compute them with --fat Mo-d,S-p")
+        raise ConfigError(
+            f"bands '{bands.label}' have no projections; compute them with --fat Mo-d,S-p"
+        )
     figure = None
     if ax is None:
         figure, ax = _figure(4.6, 4.4)
@@ -237,7 +271,9 @@ def plot_spin(
         ConfigError: the bands were computed without spin.
     """
     if bands.spin is None:
-        raise ConfigError(f"bands '{bands.label}' have no spin expectation values; compute them with --spin (spin-orbit coupling only)")
+        raise ConfigError(
+            f"bands '{bands.label}' have no spin expectation values; compute them with --spin (spin-orbit coupling only)"
+        )
     figure = None
     if ax is None:
         figure, ax = _figure(5.2, 4.4)
@@ -247,7 +283,17 @@ def plot_spin(
     with np.errstate(invalid="ignore"):
         shown = (energies > window_eV[0]) & (energies < window_eV[1])
     value = bands.spin[:, :, "xyz".index(axis)]
-    points = ax.scatter(x[shown], energies[shown], s=5, c=value[shown], cmap="coolwarm", vmin=-1, vmax=1, linewidths=0, zorder=3)
+    points = ax.scatter(
+        x[shown],
+        energies[shown],
+        s=5,
+        c=value[shown],
+        cmap="coolwarm",
+        vmin=-1,
+        vmax=1,
+        linewidths=0,
+        zorder=3,
+    )
     _frame(ax, bands, window_eV, title)
     ax.figure.colorbar(points, ax=ax, label=f"$\\langle\\sigma_{axis}\\rangle$", pad=0.02)
     if figure is not None:
@@ -256,7 +302,10 @@ def plot_spin(
 
 
 def plot_dos(
-    doses: Sequence[Dos], path: str | os.PathLike[str] | None = None, ax: Axes | None = None, window_eV: tuple[float, float] | None = None
+    doses: Sequence[Dos],
+    path: str | os.PathLike[str] | None = None,
+    ax: Axes | None = None,
+    window_eV: tuple[float, float] | None = None,
 ) -> Axes:
     """Densities of states over each other; projections of the first are filled."""
     figure = None
@@ -265,8 +314,17 @@ def plot_dos(
     colours = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
     zero = doses[0].fermi.energy_eV if doses[0].fermi else 0.0
     for number, (name, value) in enumerate(doses[0].projected.items()):
-        ax.fill_between(doses[0].energies_eV - zero, value, color=colours[number % len(colours)], alpha=0.35, linewidth=0, label=name)
-        ax.plot(doses[0].energies_eV - zero, value, color=colours[number % len(colours)], linewidth=0.8)
+        ax.fill_between(
+            doses[0].energies_eV - zero,
+            value,
+            color=colours[number % len(colours)],
+            alpha=0.35,
+            linewidth=0,
+            label=name,
+        )
+        ax.plot(
+            doses[0].energies_eV - zero, value, color=colours[number % len(colours)], linewidth=0.8
+        )
     looks = [("-", "#1a1a1a"), ((0, (4, 2)), "#d55e00"), ((0, (1, 1)), "#0072b2")]
     for number, dos in enumerate(doses):
         style, colour = looks[number % len(looks)]

@@ -38,7 +38,10 @@ class RowParts:
             start, stop = matrix.indptr[first], matrix.indptr[last]
             indptr = matrix.indptr[first : last + 1] - start
             self._parts.append(
-                sp.csr_matrix((matrix.data[start:stop], matrix.indices[start:stop], indptr), shape=(last - first, self.shape[1]))
+                sp.csr_matrix(
+                    (matrix.data[start:stop], matrix.indices[start:stop], indptr),
+                    shape=(last - first, self.shape[1]),
+                )
             )
 
     def __matmul__(self, x: NDArray[np.number]) -> NDArray[np.number]:

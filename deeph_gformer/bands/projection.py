@@ -17,7 +17,9 @@ _LETTERS = "spdfghi"
 _ITEM = re.compile(r"^(?:(?P<element>[A-Z][a-z]?)|(?P<atom>\d+))?(?:-?(?P<shell>[spdfghi]))?$")
 
 
-def parse_projections(problem: BlochProblem, text: str | Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+def parse_projections(
+    problem: BlochProblem, text: str | Sequence[str]
+) -> dict[str, NDArray[np.bool_]]:
     """``Mo-d,S-p`` -> which orbitals each name selects.
 
     Args:
@@ -32,7 +34,12 @@ def parse_projections(problem: BlochProblem, text: str | Sequence[str]) -> dict[
     from ase.data import chemical_symbols
 
     structure = problem.structure
-    shell = np.concatenate([np.tile(np.repeat(shells, [2 * l + 1 for l in shells]), problem.spin) for shells in structure.orbital_types])
+    shell = np.concatenate(
+        [
+            np.tile(np.repeat(shells, [2 * l + 1 for l in shells]), problem.spin)
+            for shells in structure.orbital_types
+        ]
+    )
     atom = problem.atom_of_orbital
     symbol = np.array([chemical_symbols[z] for z in structure.numbers])[atom]
     masks: dict[str, NDArray[np.bool_]] = {}
@@ -74,7 +81,9 @@ def mulliken_weights(
     return {name: gross[mask].sum(axis=0) for name, mask in masks.items()}
 
 
-def spin_expectation(problem: BlochProblem, vectors: NDArray[np.number], s: NDArray[np.number]) -> NDArray[np.float64]:
+def spin_expectation(
+    problem: BlochProblem, vectors: NDArray[np.number], s: NDArray[np.number]
+) -> NDArray[np.float64]:
     """<sigma_x>, <sigma_y>, <sigma_z> of each state, between -1 and 1 (twice the spin in units of hbar).
 
     Args:
@@ -87,11 +96,16 @@ def spin_expectation(problem: BlochProblem, vectors: NDArray[np.number], s: NDAr
         ConfigError: the Hamiltonian has no spin.
     """
     if not problem.spinful:
-        raise ConfigError(f"{problem.source}: no spin in this Hamiltonian (info.json: isspinful), so no spin expectation values")
+        raise ConfigError(
+            f"{problem.source}: no spin in this Hamiltonian (info.json: isspinful), so no spin expectation values"
+        )
     order = problem.spin_order
     c, sc = vectors[order], np.asarray(s @ vectors)[order]
     half = problem.size // 2
     up, down, s_up, s_down = c[:half], c[half:], sc[:half], sc[half:]
     cross = np.einsum("ib,ib->b", up.conj(), s_down)  # <up|S|down>
-    z = np.einsum("ib,ib->b", up.conj(), s_up).real - np.einsum("ib,ib->b", down.conj(), s_down).real
+    z = (
+        np.einsum("ib,ib->b", up.conj(), s_up).real
+        - np.einsum("ib,ib->b", down.conj(), s_down).real
+    )
     return np.stack([2 * cross.real, 2 * cross.imag, z], axis=1)

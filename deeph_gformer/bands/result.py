@@ -57,7 +57,9 @@ class Bands:
 
     def __post_init__(self) -> None:
         if self.energies_eV.ndim != 2 or len(self.energies_eV) != len(self.path):
-            raise DataError(f"bands '{self.label}': energies {self.energies_eV.shape} do not fit {len(self.path)} k-points")
+            raise DataError(
+                f"bands '{self.label}': energies {self.energies_eV.shape} do not fit {len(self.path)} k-points"
+            )
         if self.complete is None:
             self.complete = np.ones(len(self.path), dtype=bool)
         if self.drawable is None:
@@ -95,11 +97,18 @@ class Bands:
                 if len(run):
                     yield slice(start, stop), run
 
-    def plot(self, path: str | os.PathLike[str] | None = None, window_eV: tuple[float, float] = (-5.0, 5.0), **options: Any) -> Axes:
+    def plot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        window_eV: tuple[float, float] = (-5.0, 5.0),
+        **options: Any,
+    ) -> Axes:
         """Draw the bands relative to the Fermi level; see :func:`deeph_gformer.bands.plot.plot_comparison`."""
         from .plot import plot_comparison
 
-        return plot_comparison([(self.label or "bands", self, "line")], path, window_eV=window_eV, **options)
+        return plot_comparison(
+            [(self.label or "bands", self, "line")], path, window_eV=window_eV, **options
+        )
 
     def to_ase(self) -> Any:
         """``ase.spectrum.band_structure.BandStructure`` (reference = Fermi level); bands that are not known everywhere are left out."""
@@ -117,7 +126,9 @@ class Bands:
                 pieces[-1] += last
             else:
                 pieces.append(first + last)
-        path = BandPath(Cell(self.lattice), kpts=self.kpoints, special_points=names, path=",".join(pieces))
+        path = BandPath(
+            Cell(self.lattice), kpts=self.kpoints, special_points=names, path=",".join(pieces)
+        )
         known = np.isfinite(self.energies_eV).all(axis=0)
         return BandStructure(path, self.energies_eV[None, :, known], reference=self.fermi_eV or 0.0)
 
@@ -134,16 +145,26 @@ class Bands:
         except ImportError:
             raise MissingDependencyError("pymatgen", "pymatgen", "Bands.to_pymatgen") from None
         if self.fermi_eV is None:
-            raise ConfigError("pymatgen's band structure needs a Fermi level; give the number of electrons or fermi=")
-        names = {("\\Gamma" if name == "Γ" else name): self.kpoints[index] for index, name in self.labels}
+            raise ConfigError(
+                "pymatgen's band structure needs a Fermi level; give the number of electrons or fermi="
+            )
+        names = {
+            ("\\Gamma" if name == "Γ" else name): self.kpoints[index] for index, name in self.labels
+        }
         known = np.isfinite(self.energies_eV).all(axis=0)
         return BandStructureSymmLine(
-            list(self.kpoints), {Spin.up: self.energies_eV[:, known].T}, Lattice(self.lattice).reciprocal_lattice, self.fermi_eV, names
+            list(self.kpoints),
+            {Spin.up: self.energies_eV[:, known].T},
+            Lattice(self.lattice).reciprocal_lattice,
+            self.fermi_eV,
+            names,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON; units in the key names, unknown energies null."""
-        energies = [[None if not np.isfinite(v) else float(v) for v in row] for row in self.energies_eV]
+        energies = [
+            [None if not np.isfinite(v) else float(v) for v in row] for row in self.energies_eV
+        ]
         return {
             "kind": _KIND,
             "label": self.label,
@@ -208,4 +229,6 @@ class Bands:
                 None if data["spin_expectation"] is None else np.array(data["spin_expectation"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: damaged band file ({type(error).__name__}: {error})") from None
+            raise DataError(
+                f"{path}: damaged band file ({type(error).__name__}: {error})"
+            ) from None

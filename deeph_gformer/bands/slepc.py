@@ -56,7 +56,11 @@ def _distributed(matrix: sp.csr_matrix, petsc: Any) -> Any:
     bounds = np.arange(size + 1) * n // size
     rows = matrix[bounds[rank] : bounds[rank + 1]]
     local = int(rows.shape[0])
-    csr = (rows.indptr.astype(petsc.IntType), rows.indices.astype(petsc.IntType), rows.data.astype(petsc.ScalarType))
+    csr = (
+        rows.indptr.astype(petsc.IntType),
+        rows.indices.astype(petsc.IntType),
+        rows.data.astype(petsc.ScalarType),
+    )
     result = petsc.Mat().createAIJ(size=((local, n), (local, n)), csr=csr, comm=comm)
     result.setOption(petsc.Mat.Option.HERMITIAN, True)
     if not np.iscomplexobj(matrix.data):
@@ -101,7 +105,9 @@ class PetscFactor:
         self._x, self._b = ksp.getOperators()[0].createVecs()
         self._gather = _Gather(self._x, petsc)
         real = not np.issubdtype(petsc.ScalarType, np.complexfloating)
-        self.negative: int | None = int(ksp.getPC().getFactorMatrix().getInertia()[0]) if real else None
+        self.negative: int | None = (
+            int(ksp.getPC().getFactorMatrix().getInertia()[0]) if real else None
+        )
 
     @classmethod
     def of(cls, matrix: sp.csr_matrix) -> PetscFactor:
@@ -119,7 +125,9 @@ class PetscFactor:
         try:
             ksp.setUp()
         except petsc.Error as error:
-            raise DataError(f"MUMPS could not factorise H - sigma S ({error}); more ranks or machines give it more memory") from None
+            raise DataError(
+                f"MUMPS could not factorise H - sigma S ({error}); more ranks or machines give it more memory"
+            ) from None
         return cls(ksp)
 
     def solve(self, b: NDArray[np.number]) -> NDArray[np.number]:
@@ -167,13 +175,23 @@ def nearest_states(
     try:
         eps.solve()
     except petsc.Error as error:
-        raise DataError(f"SLEPc could not solve at {sigma:.6f} eV ({error}); more ranks or machines give MUMPS more memory") from None
+        raise DataError(
+            f"SLEPc could not solve at {sigma:.6f} eV ({error}); more ranks or machines give MUMPS more memory"
+        ) from None
     good = eps.getConverged()
     factor = PetscFactor(spectral.getKSP())
     if good < count:
-        return np.zeros(0), np.zeros((h.shape[0], 0)), f"SLEPc: only {good} of {count} states converged", factor
+        return (
+            np.zeros(0),
+            np.zeros((h.shape[0], 0)),
+            f"SLEPc: only {good} of {count} states converged",
+            factor,
+        )
     real = not np.iscomplexobj(h.data) and not np.iscomplexobj(s.data)
-    energies, vectors = np.zeros(good), np.zeros((h.shape[0], good), dtype=np.float64 if real else np.complex128)
+    energies, vectors = (
+        np.zeros(good),
+        np.zeros((h.shape[0], good), dtype=np.float64 if real else np.complex128),
+    )
     state, imaginary = a.createVecs()
     gather = _Gather(state, petsc)
     for number in range(good):

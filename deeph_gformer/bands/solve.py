@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError, MissingDependencyError
 from .bloch import BlochProblem
 
-__all__ = ["Check", "Solution", "not_definite", "solve_dense", "solve_torch", "map_kpoints", "ILL_CONDITIONED"]
+__all__ = [
+    "Check",
+    "Solution",
+    "not_definite",
+    "solve_dense",
+    "solve_torch",
+    "map_kpoints",
+    "ILL_CONDITIONED",
+]
 
 ILL_CONDITIONED = 1e-5
 """Eigenvalues of S(k) below this are reported: they amplify errors of H by their inverse."""
@@ -90,7 +98,9 @@ def solve_dense(
     if s_threshold is not None and not 0 < s_threshold < np.inf:
         raise ConfigError(f"S threshold {s_threshold}: it must be positive and finite, e.g. 1e-4")
     if index is not None and not (0 <= index[0] <= index[1] < n):
-        raise ConfigError(f"bands {index[0] + 1} to {index[1] + 1} asked, but {where or 'the problem'} has {n} bands")
+        raise ConfigError(
+            f"bands {index[0] + 1} to {index[1] + 1} asked, but {where or 'the problem'} has {n} bands"
+        )
     definite, rcond = _overlap_condition(s)
     smallest, removed = None, 0
     if not definite or rcond < ILL_CONDITIONED * 0.1 or s_threshold is not None:
@@ -108,7 +118,9 @@ def solve_dense(
                 f"{where}: S threshold {s_threshold:g} is above all eigenvalues of S(k), the largest is {value[-1]:.3g}; take e.g. 1e-4"
             )
         basis = basis[:, keep] / np.sqrt(value[keep])
-        kwargs["subset_by_index"] = None if index is None else [index[0], min(index[1], int(keep.sum()) - 1)]
+        kwargs["subset_by_index"] = (
+            None if index is None else [index[0], min(index[1], int(keep.sum()) - 1)]
+        )
         arguments: tuple[NDArray[np.number], ...] = (basis.conj().T @ h @ basis,)
     else:
         basis = None
@@ -120,14 +132,18 @@ def solve_dense(
     try:
         result = scipy.linalg.eigh(*arguments, **{k: v for k, v in kwargs.items() if v is not None})
     except scipy.linalg.LinAlgError as error:
-        return Solution(np.zeros(0), None, None, False, smallest, removed, f"LAPACK did not converge ({error})")
+        return Solution(
+            np.zeros(0), None, None, False, smallest, removed, f"LAPACK did not converge ({error})"
+        )
     energies, coefficients = (result[0], result[1]) if vectors else (result, None)
     if basis is not None and coefficients is not None:
         coefficients = basis @ coefficients
     return Solution(energies, coefficients, first, True, smallest, removed)
 
 
-def solve_torch(h: NDArray[np.number], s: NDArray[np.number], device: str, where: str = "") -> Solution:
+def solve_torch(
+    h: NDArray[np.number], s: NDArray[np.number], device: str, where: str = ""
+) -> Solution:
     """All eigenvalues on a GPU through torch: Cholesky reduction, then ``eigvalsh``.
 
     Raises:
@@ -148,7 +164,9 @@ def solve_torch(h: NDArray[np.number], s: NDArray[np.number], device: str, where
         raise DataError(
             f"{where}: S(k) is not positive definite; run without --device and with --s-threshold 1e-4 to project its null space out"
         )
-    reduced = torch.linalg.solve_triangular(factor, h_t.to(s_t.dtype) if not h_t.is_complex() else h_t, upper=False)
+    reduced = torch.linalg.solve_triangular(
+        factor, h_t.to(s_t.dtype) if not h_t.is_complex() else h_t, upper=False
+    )
     reduced = torch.linalg.solve_triangular(factor, reduced.mH, upper=False)
     return Solution(torch.linalg.eigvalsh((reduced + reduced.mH) / 2).cpu().numpy())
 
@@ -156,7 +174,9 @@ def solve_torch(h: NDArray[np.number], s: NDArray[np.number], device: str, where
 _WORKER: dict[str, Any] = {}
 
 
-def _start_worker(function: Callable[[BlochProblem, NDArray[np.float64]], Any], problem: BlochProblem) -> None:
+def _start_worker(
+    function: Callable[[BlochProblem, NDArray[np.float64]], Any], problem: BlochProblem
+) -> None:
     _WORKER.update(function=function, problem=problem)
 
 
@@ -199,7 +219,9 @@ def map_kpoints(
     """
     if processes < 1:
         raise ConfigError(f"{processes} processes asked; at least 1 is needed")
-    _, index, inverse = np.unique(np.round(kpoints, 12), axis=0, return_index=True, return_inverse=True)
+    _, index, inverse = np.unique(
+        np.round(kpoints, 12), axis=0, return_index=True, return_inverse=True
+    )
     unique = kpoints[index]
     results: list[T] = []
 

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from .bloch import BlochProblem
-from .engines import CONTRACTION, Factor, Precision, contraction, count_below, factorize, prefers_single, shifted
+from .engines import (
+    CONTRACTION,
+    Factor,
+    Precision,
+    contraction,
+    count_below,
+    factorize,
+    prefers_single,
+    shifted,
+)
 from .fermi import FermiLevel
 from .lanczos import NotDefiniteError, chance_of_missing, polish, shift_invert_lanczos
 from .loading import info_fermi_eV
@@ -40,7 +49,9 @@ _ROUGH = 1e-5
 _SPARE = 6
 
 
-def states_below(problem: BlochProblem, k: NDArray[np.float64], energy: float, engine: str = "auto") -> int:
+def states_below(
+    problem: BlochProblem, k: NDArray[np.float64], energy: float, engine: str = "auto"
+) -> int:
     """Number of eigenvalues below ``energy`` (eV) at one k-point.
 
     Raises:
@@ -52,9 +63,13 @@ def states_below(problem: BlochProblem, k: NDArray[np.float64], energy: float, e
     return negative
 
 
-def _lanczos(h: sp.csr_matrix, s: sp.csr_matrix, count: int, factor: Factor) -> tuple[NDArray[np.float64], NDArray[np.number], str]:
+def _lanczos(
+    h: sp.csr_matrix, s: sp.csr_matrix, count: int, factor: Factor
+) -> tuple[NDArray[np.float64], NDArray[np.number], str]:
     """``count`` states nearest the factor's shift: block Lanczos, then Rayleigh-Ritz with H and the residuals; (energies, vectors, failure)."""
-    _, vectors, good = shift_invert_lanczos(factor.solve, s, count, np.result_type(h.dtype, s.dtype))
+    _, vectors, good = shift_invert_lanczos(
+        factor.solve, s, count, np.result_type(h.dtype, s.dtype)
+    )
     failure = "" if good == count else f"Lanczos: only {good} of {count} states converged"
     reduced = vectors.conj().T @ (h @ vectors)
     energies, rotation = scipy.linalg.eigh((reduced + reduced.conj().T) / 2)
@@ -82,7 +97,12 @@ def _cut(energies: NDArray[np.float64], sigma: float, nbands: int) -> tuple[int,
         low -= 1
     while high < len(energies) and padded[high + 1] - padded[high] < 1e-5:
         high += 1
-    return low, high, float(padded[low + 1] + padded[low]) / 2, float(padded[high + 1] + padded[high]) / 2
+    return (
+        low,
+        high,
+        float(padded[low + 1] + padded[low]) / 2,
+        float(padded[high + 1] + padded[high]) / 2,
+    )
 
 
 @dataclasses.dataclass
@@ -99,7 +119,13 @@ class _Near:
 
 
 def _states_near(
-    h: sp.csr_matrix, s: sp.csr_matrix, sigma: float, count: int, problem: BlochProblem, engine: str, precision: Precision
+    h: sp.csr_matrix,
+    s: sp.csr_matrix,
+    sigma: float,
+    count: int,
+    problem: BlochProblem,
+    engine: str,
+    precision: Precision,
 ) -> _Near:
     """``count`` states nearest sigma. Single precision first where it pays and works."""
     if engine == "slepc":
@@ -114,9 +140,19 @@ def _states_near(
         if shrinks < CONTRACTION:
             _, vectors, good = shift_invert_lanczos(factor.solve, s, count, kind, tolerance=_ROUGH)
         if good == count:
-            energies, vectors, converged = polish(factor.solve, h, s, vectors, sigma, 2 * _SPARE - 2, _ACCURACY_EV)
+            energies, vectors, converged = polish(
+                factor.solve, h, s, vectors, sigma, 2 * _SPARE - 2, _ACCURACY_EV
+            )
             if converged and len(energies) == count:
-                return _Near(energies, vectors, "", factor.negative, name + ", polished in double", factor, shrinks)
+                return _Near(
+                    energies,
+                    vectors,
+                    "",
+                    factor.negative,
+                    name + ", polished in double",
+                    factor,
+                    shrinks,
+                )
         del factor
     factor, name = factorize(h, s, sigma, problem, engine)
     energies, vectors, failure = _lanczos(h, s, count, factor)
@@ -180,19 +216,29 @@ def _solve(
         )
     near = _states_near(h, s, sigma, nbands + 2 * _SPARE, problem, engine, precision)
     if near.failure or len(near.energies) < nbands:
-        return Solution(np.zeros(0), None, None, False, failure=near.failure or "too few states found"), near.engine
+        return Solution(
+            np.zeros(0), None, None, False, failure=near.failure or "too few states found"
+        ), near.engine
     low, high, bottom, top = _cut(near.energies, sigma, nbands)
     kept, kept_vectors = near.energies[low:high], near.vectors[:, low:high]
     first = None if near.below is None else near.below - int((kept < sigma).sum())
     if check == "none":
         return Solution(kept, kept_vectors, first, None), near.engine + ", completeness not checked"
-    if near.factor is not None and (check == "random" or (check == "auto" and (n > COUNT_LIMIT or near.below is None))):
+    if near.factor is not None and (
+        check == "random" or (check == "auto" and (n > COUNT_LIMIT or near.below is None))
+    ):
         reach = max(abs(bottom - sigma), abs(top - sigma))
-        chance, met = chance_of_missing(near.factor.solve, s, near.vectors, reach, accuracy=near.accuracy, target=CHANCE)
+        chance, met = chance_of_missing(
+            near.factor.solve, s, near.vectors, reach, accuracy=near.accuracy, target=CHANCE
+        )
         if chance <= CHANCE:
-            return Solution(kept, kept_vectors, first, True), f"{near.engine}, complete but for a chance of {chance:.0e}"
+            return Solution(
+                kept, kept_vectors, first, True
+            ), f"{near.engine}, complete but for a chance of {chance:.0e}"
         if met:
-            return Solution(kept, kept_vectors, first, False), near.engine + ", random vectors met a state that was missed"
+            return Solution(
+                kept, kept_vectors, first, False
+            ), near.engine + ", random vectors met a state that was missed"
         if check == "random":
             return Solution(
                 kept, kept_vectors, first, None
@@ -200,8 +246,12 @@ def _solve(
     near.factor = None  # gives its memory back
     counts = [count_below(h, s, energy, problem, engine, precision)[0] for energy in (bottom, top)]
     if counts[0] is None or counts[1] is None:
-        return Solution(kept, kept_vectors, None, None), near.engine + ", which cannot count eigenvalues here"
-    return Solution(kept, kept_vectors, counts[0], counts[1] - counts[0] == high - low), near.engine + ", eigenvalues counted"
+        return Solution(
+            kept, kept_vectors, None, None
+        ), near.engine + ", which cannot count eigenvalues here"
+    return Solution(
+        kept, kept_vectors, counts[0], counts[1] - counts[0] == high - low
+    ), near.engine + ", eigenvalues counted"
 
 
 def _solve_window(
@@ -220,7 +270,9 @@ def _solve_window(
         negative, name = count_below(h, s, energy, problem, engine, precision)
         ends.append(negative)
     if ends[0] is None or ends[1] is None:
-        raise ConfigError(f"{where}: {name} cannot count the states of a window; use --engine frontal, or --nbands")
+        raise ConfigError(
+            f"{where}: {name} cannot count the states of a window; use --engine frontal, or --nbands"
+        )
     wanted = ends[1] - ends[0]
     if wanted == 0:
         return Solution(np.zeros(0), None, ends[0], True), name + ", eigenvalues counted"
@@ -234,11 +286,18 @@ def _solve_window(
         return Solution(np.zeros(0), None, None, False, failure=near.failure), near.engine
     inside = (near.energies > window[0]) & (near.energies <= window[1])
     complete = int(inside.sum()) == wanted
-    return Solution(near.energies[inside], near.vectors[:, inside], ends[0], complete), near.engine + ", eigenvalues counted"
+    return Solution(
+        near.energies[inside], near.vectors[:, inside], ends[0], complete
+    ), near.engine + ", eigenvalues counted"
 
 
 def fermi_level_by_inertia(
-    problem: BlochProblem, electrons: float, start_eV: float | None = None, *, electrons_source: str = "given", engine: str = "auto"
+    problem: BlochProblem,
+    electrons: float,
+    start_eV: float | None = None,
+    *,
+    electrons_source: str = "given",
+    engine: str = "auto",
 ) -> FermiLevel:
     """The Fermi level of a large cell, at Γ: bisection on the number of states below an energy, then the middle between the frontier states.
 

@@ -20,19 +20,41 @@ def register(sub: Any) -> None:
         "text, Markdown, LaTeX, CSV and JSON. The same command goes on where it stopped; finished settings are not run again.",
     )
     parser.add_argument(
-        "config", nargs="?", type=pathlib.Path, metavar="CONFIG.yaml", help="settings, see --list and examples/deeph_benchmarks"
+        "config",
+        nargs="?",
+        type=pathlib.Path,
+        metavar="CONFIG.yaml",
+        help="settings, see --list and examples/deeph_benchmarks",
     )
-    parser.add_argument("--preprocessed", metavar="DIR", help="folder with structure folders (data.preprocessed)")
+    parser.add_argument(
+        "--preprocessed", metavar="DIR", help="folder with structure folders (data.preprocessed)"
+    )
     parser.add_argument("--splits", metavar="FILE", help="split file (data.splits)")
-    parser.add_argument("--stage1", metavar="MODEL_DIR", help="trained DeepH-E3 model folder (stage1.folder)")
-    parser.add_argument("--test", action="append", default=[], metavar="NAME=DIR", help="a further test set (tests.NAME); repeatable")
+    parser.add_argument(
+        "--stage1", metavar="MODEL_DIR", help="trained DeepH-E3 model folder (stage1.folder)"
+    )
+    parser.add_argument(
+        "--test",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a further test set (tests.NAME); repeatable",
+    )
     parser.add_argument("--settings", metavar="A,B,...", help="which rows, e.g. e3,e3+gformer")
     parser.add_argument("--output", metavar="DIR", help="where runs and tables go (output)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. --set stage1.training.epochs=100; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting, e.g. --set stage1.training.epochs=100; repeatable",
     )
-    parser.add_argument("--every", type=int, default=10, metavar="N", help="print every N-th epoch (default: 10)")
-    parser.add_argument("--list", action="store_true", help="print every setting with its default and meaning")
+    parser.add_argument(
+        "--every", type=int, default=10, metavar="N", help="print every N-th epoch (default: 10)"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print every setting with its default and meaning"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -45,7 +67,12 @@ def _run(args: argparse.Namespace) -> None:
     more: dict[str, Any] = {f"tests.{name}": folder for name, folder in tests.items()}
     if args.settings is not None:
         more["settings"] = [s.strip() for s in args.settings.split(",") if s.strip()]
-    options = {"preprocessed": "data.preprocessed", "splits": "data.splits", "stage1": "stage1.folder", "output": "output"}
+    options = {
+        "preprocessed": "data.preprocessed",
+        "splits": "data.splits",
+        "stage1": "stage1.folder",
+        "output": "output",
+    }
     config = read_settings(args, AblationConfig, options, more)
     from ..evaluation.ablation import ablate
 

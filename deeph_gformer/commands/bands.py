@@ -8,7 +8,18 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from .options import Number, fermi_of, fermi_options, filled, hamiltonian_options, kinds_of, load_problem, progress, say, window_of
+from .options import (
+    Number,
+    fermi_of,
+    fermi_options,
+    filled,
+    hamiltonian_options,
+    kinds_of,
+    load_problem,
+    progress,
+    say,
+    window_of,
+)
 
 if TYPE_CHECKING:
     from ..bands import Bands, BlochProblem, FermiLevel
@@ -25,23 +36,63 @@ def register(sub: Any) -> None:
         description="Bands along a path. A folder with a DFT Hamiltonian and a prediction shows both; --stage1 and --refined add predictions "
         "of the same structure. DFT is drawn as lines, stage 1 dashed, refined as dots, each relative to its own Fermi level.",
     )
-    parser.add_argument("folders", nargs="+", metavar="DIR", type=pathlib.Path, help="structure folder(s), legacy or DeepH-dock")
-    parser.add_argument("--stage1", type=pathlib.Path, metavar="DIR", help="folder with DeepH-E3's prediction of the first structure")
-    parser.add_argument("--refined", type=pathlib.Path, metavar="DIR", help="folder with the refined prediction of the first structure")
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        metavar="DIR",
+        type=pathlib.Path,
+        help="structure folder(s), legacy or DeepH-dock",
+    )
+    parser.add_argument(
+        "--stage1",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder with DeepH-E3's prediction of the first structure",
+    )
+    parser.add_argument(
+        "--refined",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder with the refined prediction of the first structure",
+    )
     hamiltonian_options(parser)
     fermi_options(parser)
     group = parser.add_argument_group("path")
     group.add_argument(
-        "--path", type=filled, metavar="GMKG", help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)"
+        "--path",
+        type=filled,
+        metavar="GMKG",
+        help="special points; a comma jumps: GMK,AL (default: the lattice's standard path)",
     )
-    group.add_argument("--path-file", type=pathlib.Path, metavar="FILE", help="DeepH-dock's K_PATH or DeepH-pack's band_config.json")
     group.add_argument(
-        "--path-from", choices=("auto", "ase", "seekpath"), default="auto", help="who chooses the standard path (default: ASE)"
+        "--path-file",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="DeepH-dock's K_PATH or DeepH-pack's band_config.json",
     )
-    group.add_argument("--npoints", type=Number(int, least=1), default=120, metavar="N", help="k-points over the whole path (default: 120)")
+    group.add_argument(
+        "--path-from",
+        choices=("auto", "ase", "seekpath"),
+        default="auto",
+        help="who chooses the standard path (default: ASE)",
+    )
+    group.add_argument(
+        "--npoints",
+        type=Number(int, least=1),
+        default=120,
+        metavar="N",
+        help="k-points over the whole path (default: 120)",
+    )
     group = parser.add_argument_group("solver")
-    group.add_argument("--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size")
-    group.add_argument("--nbands", type=int, metavar="N", help="only N bands around the Fermi level (sparse: default 50)")
+    group.add_argument(
+        "--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size"
+    )
+    group.add_argument(
+        "--nbands",
+        type=int,
+        metavar="N",
+        help="only N bands around the Fermi level (sparse: default 50)",
+    )
     group.add_argument(
         "--engine",
         choices=("auto", "frontal", "mumps", "slepc", "superlu"),
@@ -66,9 +117,16 @@ def register(sub: Any) -> None:
         help="energies shown and compared, eV relative to E_F (default: -3 3)",
     )
     group.add_argument(
-        "--fat", type=filled, metavar="Mo-d,S-p", help="Mulliken projections: element, atom number or shell, or two of them with a dash"
+        "--fat",
+        type=filled,
+        metavar="Mo-d,S-p",
+        help="Mulliken projections: element, atom number or shell, or two of them with a dash",
     )
-    group.add_argument("--spin", choices=("x", "y", "z"), help="colour bands by a spin expectation value (spin-orbit coupling)")
+    group.add_argument(
+        "--spin",
+        choices=("x", "y", "z"),
+        help="colour bands by a spin expectation value (spin-orbit coupling)",
+    )
     group.add_argument(
         "-o",
         "--output",
@@ -79,7 +137,9 @@ def register(sub: Any) -> None:
         "data files hold the first Hamiltonian (default: NAME_bands.png)",
     )
     group.add_argument("--title", help="title of the figure")
-    group.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable")
+    group.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable"
+    )
     parser.set_defaults(run=_run_bands)
 
 
@@ -95,12 +155,25 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
         for kind in kinds:
             if kind == "prediction" and explicit and "hamiltonian" in kinds:
                 continue
-            label = {"hamiltonian": "DFT", "prediction": "stage 1" if "hamiltonian" in kinds else "prediction"}[kind]
+            label = {
+                "hamiltonian": "DFT",
+                "prediction": "stage 1" if "hamiltonian" in kinds else "prediction",
+            }[kind]
             if len(args.folders) > 1:
-                name = folder.resolve().name if len(names) == len(args.folders) else "/".join(folder.resolve().parts[-2:])
+                name = (
+                    folder.resolve().name
+                    if len(names) == len(args.folders)
+                    else "/".join(folder.resolve().parts[-2:])
+                )
                 label = f"{name} {label}" if len(kinds) > 1 else name
             problem = load_problem(args, folder, kind, label, first if folder != first else None)
-            style = styles[kind] if len(args.folders) == 1 or not result else "dashed" if len(result) == 1 else "dots"
+            style = (
+                styles[kind]
+                if len(args.folders) == 1 or not result
+                else "dashed"
+                if len(result) == 1
+                else "dots"
+            )
             result.append((problem, style))
     if args.stage1 is not None:
         result.append((load_problem(args, args.stage1, "prediction", "stage 1", first), "dashed"))
@@ -109,7 +182,9 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
     return result
 
 
-def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style]], BlochProblem, list[bool]]:
+def _solve_bands(
+    args: argparse.Namespace,
+) -> tuple[list[tuple[str, Bands, Style]], BlochProblem, list[bool]]:
     """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, the first Hamiltonian, and which are of its structure."""
     from ..bands import band_structure, read_path_file
 
@@ -118,13 +193,23 @@ def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style
     path: Any = args.path
     if args.path_file:
         path, settings = read_path_file(args.path_file, reference.structure)
-        if args.nbands is None and isinstance(settings.get("num_band"), int) and args.solver == "sparse":
+        if (
+            args.nbands is None
+            and isinstance(settings.get("num_band"), int)
+            and args.solver == "sparse"
+        ):
             args.nbands = settings["num_band"]
     found: list[tuple[str, Bands, Style]] = []
     level: FermiLevel | None = None
     for problem, style in problems:
         if not found or level is not None:  # all relative to their own Fermi level, or all absolute
-            level = fermi_of(args, problem, level, required=args.fermi != "auto", others=[other for other, _ in problems])
+            level = fermi_of(
+                args,
+                problem,
+                level,
+                required=args.fermi != "auto",
+                others=[other for other, _ in problems],
+            )
         bands = band_structure(
             problem,
             path,
@@ -146,12 +231,17 @@ def _solve_bands(args: argparse.Namespace) -> tuple[list[tuple[str, Bands, Style
             say(f"{problem.label}: {note}")
         path = bands.path
         found.append((problem.label, bands, style))
-        print(f"{problem.label}: {bands.solver}; Fermi level " + (f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"))
+        print(
+            f"{problem.label}: {bands.solver}; Fermi level "
+            + (f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown")
+        )
     print(f"path {' '.join(t[1] for t in path.ticks)} ({path.source}), {len(path)} k-points")
     same = [reference.structure.same_as(problem.structure) for problem, _ in problems]
     for (problem, _), alike in zip(problems, same):
         if not alike:
-            say(f"{problem.label}: {problem.source} is of another structure than {reference.source}, no band error")
+            say(
+                f"{problem.label}: {problem.source} is of another structure than {reference.source}, no band error"
+            )
     return found, reference, same
 
 
@@ -163,7 +253,9 @@ def _require_states(bands: Bands, window: tuple[float, float]) -> None:
         return
     message = f"no band of {bands.source} lies in --window {window[0]:g} {window[1]:g}"
     if bands.fermi_eV is not None:
-        raise ConfigError(f"{message}, relative to the Fermi level {bands.fermi_eV:.4f} eV; is it right?")
+        raise ConfigError(
+            f"{message}, relative to the Fermi level {bands.fermi_eV:.4f} eV; is it right?"
+        )
     say(f"{message}, an absolute one because the Fermi level is unknown: the figure is empty")
 
 
@@ -180,19 +272,39 @@ def _run_bands(args: argparse.Namespace) -> int:
         from ..bands.slepc import mpi_rank
 
         if args.processes > 1:
-            raise ConfigError("--engine slepc solves a k-point over MPI ranks (mpirun -n N); leave --processes away")
-        if mpi_rank() > 0:  # the same work, for the sake of the first rank, which alone speaks and writes
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            raise ConfigError(
+                "--engine slepc solves a k-point over MPI ranks (mpirun -n N); leave --processes away"
+            )
+        if (
+            mpi_rank() > 0
+        ):  # the same work, for the sake of the first rank, which alone speaks and writes
+            with (
+                open(os.devnull, "w") as nowhere,
+                contextlib.redirect_stdout(nowhere),
+                contextlib.redirect_stderr(nowhere),
+            ):
                 _solve_bands(args)
             return 0
     found, reference, same = _solve_bands(args)
     _require_states(found[0][1], window)
-    errors = {label: compare_bands(found[0][1], bands, window) for (label, bands, _), alike in zip(found[1:], same[1:]) if alike}
+    errors = {
+        label: compare_bands(found[0][1], bands, window)
+        for (label, bands, _), alike in zip(found[1:], same[1:])
+        if alike
+    }
     if errors:
-        where = f"within {window[1]:g} eV" if window[0] == -window[1] else f"{window[0]:g} to {window[1]:g} eV"
-        print(f"{'band error (meV), ' + where:<34}{'MAE':>9}{'RMSE':>9}{'max':>9}{'shift':>9}{'states':>9}")
+        where = (
+            f"within {window[1]:g} eV"
+            if window[0] == -window[1]
+            else f"{window[0]:g} to {window[1]:g} eV"
+        )
+        print(
+            f"{'band error (meV), ' + where:<34}{'MAE':>9}{'RMSE':>9}{'max':>9}{'shift':>9}{'states':>9}"
+        )
         for label, error in errors.items():
-            print(f"{label:<34}{error.mae_meV:9.3f}{error.rmse_meV:9.3f}{error.max_meV:9.3f}{error.shift_meV:9.3f}{error.states:9d}")
+            print(
+                f"{label:<34}{error.mae_meV:9.3f}{error.rmse_meV:9.3f}{error.max_meV:9.3f}{error.shift_meV:9.3f}{error.states:9d}"
+            )
     for output in args.output or [pathlib.Path(f"{reference.structure.name}_bands.png")]:
         if output.suffix.lower() not in (".png", ".svg", ".pdf"):
             write_bands(output, found[0][1])

@@ -23,23 +23,44 @@ LISTED_ATOMS, BUILT_ATOMS = 500, 2_000_000
 
 def register(sub: argparse._SubParsersAction) -> None:
     """Add ``build`` to the parser."""
-    build = sub.add_parser("build", help="twisted bilayers and supercells").add_subparsers(dest="action", metavar="ACTION", required=True)
+    build = sub.add_parser("build", help="twisted bilayers and supercells").add_subparsers(
+        dest="action", metavar="ACTION", required=True
+    )
     _register_twist(build)
     cell = build.add_parser("supercell", help="repeat a cell")
-    cell.add_argument("--cell", required=True, metavar="FILE", help="any structure file that ASE reads")
-    cell.add_argument("--size", type=_integers(3), metavar="A,B,C", help="repeats along the lattice vectors, e.g. 3,3,1")
     cell.add_argument(
-        "--matrix", type=_integers(9), metavar="M11,M12,...", help="instead of --size: 9 integers, rows = new vectors in the old ones"
+        "--cell", required=True, metavar="FILE", help="any structure file that ASE reads"
+    )
+    cell.add_argument(
+        "--size",
+        type=_integers(3),
+        metavar="A,B,C",
+        help="repeats along the lattice vectors, e.g. 3,3,1",
+    )
+    cell.add_argument(
+        "--matrix",
+        type=_integers(9),
+        metavar="M11,M12,...",
+        help="instead of --size: 9 integers, rows = new vectors in the old ones",
     )
     _max_atoms_option(cell, f"largest cell built (default {BUILT_ATOMS})")
     _overwrite_option(cell)
-    output_option(cell, "structure file to write; its name says the format (POSCAR, .cif, .xyz, ...)")
+    output_option(
+        cell, "structure file to write; its name says the format (POSCAR, .cif, .xyz, ...)"
+    )
     cell.set_defaults(run=run_supercell)
 
 
 def _register_twist(sub: argparse._SubParsersAction) -> None:
-    twist = sub.add_parser("twist", help="commensurate twisted bilayers of hexagonal or square layers")
-    twist.add_argument("--cell", required=True, metavar="FILE", help="one layer, or a bilayer, in its primitive cell (POSCAR, .cif, ...)")
+    twist = sub.add_parser(
+        "twist", help="commensurate twisted bilayers of hexagonal or square layers"
+    )
+    twist.add_argument(
+        "--cell",
+        required=True,
+        metavar="FILE",
+        help="one layer, or a bilayer, in its primitive cell (POSCAR, .cif, ...)",
+    )
     twist.add_argument("--top", metavar="FILE", help="the top layer, where it is another one")
     twist.add_argument(
         "--mn",
@@ -48,7 +69,13 @@ def _register_twist(sub: argparse._SubParsersAction) -> None:
         metavar="M,N",
         help="superlattice vectors of the bottom layer; without it cells are listed only",
     )
-    twist.add_argument("--pq", nargs="+", type=_integers(2), metavar="P,Q", help="of the top layer, one for each --mn (default N,M)")
+    twist.add_argument(
+        "--pq",
+        nargs="+",
+        type=_integers(2),
+        metavar="P,Q",
+        help="of the top layer, one for each --mn (default N,M)",
+    )
     twist.add_argument(
         "--distance",
         type=Number(above=0),
@@ -56,15 +83,36 @@ def _register_twist(sub: argparse._SubParsersAction) -> None:
         help="between the facing atoms of the layers (default: as in the bilayer cell)",
     )
     twist.add_argument(
-        "--vacuum", type=Number(above=0), default=20.0, metavar="ÅNGSTRÖM", help="between periodic images of the bilayer (default 20)"
+        "--vacuum",
+        type=Number(above=0),
+        default=20.0,
+        metavar="ÅNGSTRÖM",
+        help="between periodic images of the bilayer (default 20)",
     )
     twist.add_argument(
-        "--shift", type=_floats, default=(0.0, 0.0), metavar="U,V", help="of the top layer before it is turned, in its lattice vectors"
+        "--shift",
+        type=_floats,
+        default=(0.0, 0.0),
+        metavar="U,V",
+        help="of the top layer before it is turned, in its lattice vectors",
     )
-    _max_atoms_option(twist, f"largest cell of the list (default {LISTED_ATOMS}), or built (default {BUILT_ATOMS})")
-    twist.add_argument("--max-strain", type=Number(least=0), default=0.005, help="largest relative strain of the top layer (default 0.005)")
+    _max_atoms_option(
+        twist,
+        f"largest cell of the list (default {LISTED_ATOMS}), or built (default {BUILT_ATOMS})",
+    )
+    twist.add_argument(
+        "--max-strain",
+        type=Number(least=0),
+        default=0.005,
+        help="largest relative strain of the top layer (default 0.005)",
+    )
     twist.add_argument("--list", action="store_true", help="print the table and build nothing")
-    twist.add_argument("--output", "-o", metavar="PATH", help="structure file, or for several cells a folder that gets twist_M_N.vasp")
+    twist.add_argument(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="structure file, or for several cells a folder that gets twist_M_N.vasp",
+    )
     _overwrite_option(twist)
     json_option(twist)
     twist.set_defaults(run=run_twist)
@@ -90,7 +138,9 @@ class _integers:
         except ValueError:
             values = ()
         if len(values) != self.count:
-            raise argparse.ArgumentTypeError(f"'{text}': {self.count} integers with commas are needed")
+            raise argparse.ArgumentTypeError(
+                f"'{text}': {self.count} integers with commas are needed"
+            )
         return values
 
 
@@ -110,7 +160,9 @@ def _read_atoms(path: str) -> ase.Atoms:
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
     except Exception as error:
-        raise DataError(f"{path}: not a structure that ASE reads ({str(error) or type(error).__name__})") from None
+        raise DataError(
+            f"{path}: not a structure that ASE reads ({str(error) or type(error).__name__})"
+        ) from None
 
 
 def _format_of(path: pathlib.Path) -> str:
@@ -127,12 +179,16 @@ def _format_of(path: pathlib.Path) -> str:
 def _require_new(paths: list[pathlib.Path], overwrite: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
-        raise DataError(f"{there[0]}: is there already; add --overwrite to replace it, or name another one with --output")
+        raise DataError(
+            f"{there[0]}: is there already; add --overwrite to replace it, or name another one with --output"
+        )
 
 
 def _require_size(atoms: int, limit: int | None) -> None:
     if atoms > (limit or BUILT_ATOMS):
-        raise ConfigError(f"{atoms} atoms, more than {limit or BUILT_ATOMS}; if that is meant, allow it with --max-atoms {atoms}")
+        raise ConfigError(
+            f"{atoms} atoms, more than {limit or BUILT_ATOMS}; if that is meant, allow it with --max-atoms {atoms}"
+        )
 
 
 def _write_atoms(path: pathlib.Path, atoms: ase.Atoms) -> None:
@@ -142,10 +198,17 @@ def _write_atoms(path: pathlib.Path, atoms: ase.Atoms) -> None:
 
     form = _format_of(path)
     if not form:
-        raise ConfigError(f"{path}: ASE knows no format by this name; use e.g. POSCAR, .vasp, .cif, .xyz")
+        raise ConfigError(
+            f"{path}: ASE knows no format by this name; use e.g. POSCAR, .vasp, .cif, .xyz"
+        )
     with atomic_path(path) as temporary:
         try:
-            write(temporary, atoms, format=form, **({"direct": True, "vasp5": True} if form == "vasp" else {}))
+            write(
+                temporary,
+                atoms,
+                format=form,
+                **({"direct": True, "vasp5": True} if form == "vasp" else {}),
+            )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path}: ASE cannot write this as '{form}' ({error})") from None
 
@@ -154,7 +217,9 @@ def _twist_table(twists: list[Twist]) -> str:
     lines = [f"{'m,n':>8} {'p,q':>8} {'angle/deg':>10} {'strain/%':>9} {'atoms':>7}"]
     for t in twists:
         names = ["{},{}".format(*vector) for vector in (t.bottom, t.top)]
-        lines.append(f"{names[0]:>8} {names[1]:>8} {t.angle:10.4f} {100 * t.strain:9.4f} {t.atoms:7d}")
+        lines.append(
+            f"{names[0]:>8} {names[1]:>8} {t.angle:10.4f} {100 * t.strain:9.4f} {t.atoms:7d}"
+        )
     return "\n".join(lines)
 
 
@@ -164,16 +229,35 @@ def run_twist(args: argparse.Namespace) -> int:
 
     if args.pq and not args.mn:
         raise ConfigError("--pq goes with --mn, the vectors of the bottom layer; give both")
-    bottom, top, found = read_layers(_read_atoms(args.cell), _read_atoms(args.top) if args.top else None)
+    bottom, top, found = read_layers(
+        _read_atoms(args.cell), _read_atoms(args.top) if args.top else None
+    )
     if args.mn:
         if args.pq and len(args.pq) != len(args.mn):
-            raise ConfigError(f"--pq has {len(args.pq)} entries, --mn {len(args.mn)}; give one for each")
-        twists = [twist_of(bottom, top, mn, pq) for mn, pq in zip(args.mn, args.pq or [None] * len(args.mn))]
+            raise ConfigError(
+                f"--pq has {len(args.pq)} entries, --mn {len(args.mn)}; give one for each"
+            )
+        twists = [
+            twist_of(bottom, top, mn, pq)
+            for mn, pq in zip(args.mn, args.pq or [None] * len(args.mn))
+        ]
     else:
         twists = list_twists(bottom, top, args.max_atoms or LISTED_ATOMS, args.max_strain)
     print(_twist_table(twists))
     write_figures(
-        args.json, {"twists": [{"mn": t.bottom, "pq": t.top, "angle_deg": t.angle, "strain": t.strain, "atoms": t.atoms} for t in twists]}
+        args.json,
+        {
+            "twists": [
+                {
+                    "mn": t.bottom,
+                    "pq": t.top,
+                    "angle_deg": t.angle,
+                    "strain": t.strain,
+                    "atoms": t.atoms,
+                }
+                for t in twists
+            ]
+        },
     )
     if args.list or not args.mn:
         return 0
@@ -186,13 +270,28 @@ def run_twist(args: argparse.Namespace) -> int:
         )
     distance = args.distance or found
     if distance is None:
-        raise ConfigError("the cell holds one layer: name the distance between the layers with --distance (Å)")
+        raise ConfigError(
+            "the cell holds one layer: name the distance between the layers with --distance (Å)"
+        )
     if args.output is None:
-        raise ConfigError("name the file (or, for several cells, the folder) to write with --output")
+        raise ConfigError(
+            "name the file (or, for several cells, the folder) to write with --output"
+        )
     target = pathlib.Path(args.output)
-    if len(twists) > 1 and not target.is_dir() and (target.exists() or (target.suffix and _format_of(target))):
-        raise ConfigError(f"{target}: is the name of a file; for {len(twists)} cells --output names a folder")
-    paths = [target if len(twists) == 1 and not target.is_dir() else target / f"twist_{t.bottom[0]}_{t.bottom[1]}.vasp" for t in twists]
+    if (
+        len(twists) > 1
+        and not target.is_dir()
+        and (target.exists() or (target.suffix and _format_of(target)))
+    ):
+        raise ConfigError(
+            f"{target}: is the name of a file; for {len(twists)} cells --output names a folder"
+        )
+    paths = [
+        target
+        if len(twists) == 1 and not target.is_dir()
+        else target / f"twist_{t.bottom[0]}_{t.bottom[1]}.vasp"
+        for t in twists
+    ]
     _require_new(paths, args.overwrite)
     for twist in twists:
         _require_size(twist.atoms, args.max_atoms)
@@ -212,9 +311,15 @@ def run_supercell(args: argparse.Namespace) -> int:
         raise ConfigError("give either --size or --matrix")
     _require_new([pathlib.Path(args.output)], args.overwrite)
     atoms = _read_atoms(args.cell)
-    matrix = np.diag(np.array(args.size, dtype=float)) if args.size else np.array(args.matrix, dtype=float).reshape(3, 3)
+    matrix = (
+        np.diag(np.array(args.size, dtype=float))
+        if args.size
+        else np.array(args.matrix, dtype=float).reshape(3, 3)
+    )
     if round(float(np.linalg.det(matrix))) <= 0 or (args.size and min(args.size) < 1):
-        raise ConfigError("the repeats span no volume, or turn the cell inside out; the determinant must be positive")
+        raise ConfigError(
+            "the repeats span no volume, or turn the cell inside out; the determinant must be positive"
+        )
     if abs(np.linalg.det(atoms.cell[:])) < 1e-6:
         raise DataError(f"{args.cell}: has no full cell to repeat")
     _require_size(len(atoms) * round(float(np.linalg.det(matrix))), args.max_atoms)

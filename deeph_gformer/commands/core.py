@@ -35,13 +35,33 @@ def register(sub: Any) -> None:
         description="MAE_all, MAE_cha.s and MAE_cha.b (Tables 2-4 of the "
         "paper) of every structure with hamiltonians.h5, in meV; nothing is written but --json.",
     )
-    parser.add_argument("--preprocessed", required=True, type=pathlib.Path, metavar="DIR", help="folder with structure folders")
+    parser.add_argument(
+        "--preprocessed",
+        required=True,
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder with structure folders",
+    )
     _model_options(parser)
-    parser.add_argument("--splits", type=pathlib.Path, metavar="FILE", help="split file; only its test structures are evaluated")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="which split of --splits (default: test)")
+    parser.add_argument(
+        "--splits",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="split file; only its test structures are evaluated",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="test",
+        help="which split of --splits (default: test)",
+    )
     _prediction_options(parser)
     parser.add_argument(
-        "--rotations", type=int, default=1, metavar="N", help="random rotations for the equivariance error (default: 1; 0: none)"
+        "--rotations",
+        type=int,
+        default=1,
+        metavar="N",
+        help="random rotations for the equivariance error (default: 1; 0: none)",
     )
     parser.add_argument(
         "--plots",
@@ -51,7 +71,9 @@ def register(sub: Any) -> None:
     )
     _json_option(parser)
     parser.set_defaults(run=_run_evaluate)
-    parser = sub.add_parser("info", help="what a structure folder, a DeepH-E3 model folder or a GFormer bundle is")
+    parser = sub.add_parser(
+        "info", help="what a structure folder, a DeepH-E3 model folder or a GFormer bundle is"
+    )
     parser.add_argument("path", type=pathlib.Path, metavar="PATH", help="the folder")
     _json_option(parser)
     parser.set_defaults(run=_run_info)
@@ -82,19 +104,33 @@ def _register_refine(sub: Any) -> None:
     _model_options(parser)
     parser.add_argument("--stage1-only", action="store_true", help="run stage 1 alone")
     parser.add_argument(
-        "--output", type=pathlib.Path, metavar="DIR", help="write DIR/NAME/hamiltonians_pred.h5 (default: beside the input)"
+        "--output",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write DIR/NAME/hamiltonians_pred.h5 (default: beside the input)",
     )
     _prediction_options(parser)
     parser.add_argument(
-        "--guard", action="store_true", help="keep stage 1 for structures whose correction is out of the range that validation saw"
+        "--guard",
+        action="store_true",
+        help="keep stage 1 for structures whose correction is out of the range that validation saw",
     )
-    parser.add_argument("--no-hermitian", action="store_true", help="write the raw output instead of (H + H†)/2")
     parser.add_argument(
-        "--format", choices=("same", "legacy", "dock"), default="same", help="format of the output (default: that of the input)"
+        "--no-hermitian", action="store_true", help="write the raw output instead of (H + H†)/2"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("same", "legacy", "dock"),
+        default="same",
+        help="format of the output (default: that of the input)",
     )
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--overwrite", action="store_true", help="replace predictions that are there")
-    group.add_argument("--skip-existing", action="store_true", help="leave structures alone that have a prediction")
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace predictions that are there"
+    )
+    group.add_argument(
+        "--skip-existing", action="store_true", help="leave structures alone that have a prediction"
+    )
     parser.add_argument(
         "--max-memory",
         metavar="SIZE",
@@ -121,13 +157,27 @@ def _register_train(sub: Any) -> None:
             description=f"{what[0].upper()}{what[1:]}. Settings come from a YAML file, from --set, or both; "
             f"'deeph-gformer {verb} --list' prints every key with its meaning.",
         )
-        parser.add_argument("config", nargs="?", type=pathlib.Path, metavar="CONFIG.yaml", help="settings (default: all defaults)")
-        parser.add_argument("--preprocessed", metavar="DIR", help="folder with structure folders (data.preprocessed)")
+        parser.add_argument(
+            "config",
+            nargs="?",
+            type=pathlib.Path,
+            metavar="CONFIG.yaml",
+            help="settings (default: all defaults)",
+        )
+        parser.add_argument(
+            "--preprocessed",
+            metavar="DIR",
+            help="folder with structure folders (data.preprocessed)",
+        )
         parser.add_argument("--splits", metavar="FILE", help="split file (data.splits)")
         if verb == "train":
-            parser.add_argument("--stage1", metavar="MODEL_DIR", help="DeepH-E3 model folder (stage1)")
+            parser.add_argument(
+                "--stage1", metavar="MODEL_DIR", help="DeepH-E3 model folder (stage1)"
+            )
             _backend_options(parser)
-            parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+            parser.add_argument(
+                "--resume", action="store_true", help="go on with the run in the output folder"
+            )
         else:
             parser.add_argument(
                 "--resume",
@@ -138,7 +188,9 @@ def _register_train(sub: Any) -> None:
             )
         parser.add_argument("--output", metavar="DIR", help="folder of the run (output)")
         parser.add_argument("--epochs", type=int, metavar="N", help="training.epochs")
-        parser.add_argument("--device", metavar="NAME", help="training.device: auto, cpu, cuda, ...")
+        parser.add_argument(
+            "--device", metavar="NAME", help="training.device: auto, cpu, cuda, ..."
+        )
         parser.add_argument(
             "--set",
             action="append",
@@ -146,8 +198,12 @@ def _register_train(sub: Any) -> None:
             metavar="KEY=VALUE",
             help="any setting, e.g. --set training.learning_rate=1e-3; repeatable",
         )
-        parser.add_argument("--every", type=int, default=1, metavar="N", help="print every N-th epoch (default: 1)")
-        parser.add_argument("--list", action="store_true", help="print every setting with its default and meaning")
+        parser.add_argument(
+            "--every", type=int, default=1, metavar="N", help="print every N-th epoch (default: 1)"
+        )
+        parser.add_argument(
+            "--list", action="store_true", help="print every setting with its default and meaning"
+        )
         _json_option(parser)
         parser.set_defaults(run=_run_train if verb == "train" else _run_train_stage1)
 
@@ -160,17 +216,36 @@ def _backend_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="auto, embedded (our engine), official (your clone of DeepH-E3) or a registered one",
     )
-    group.add_argument("--deephe3-root", type=pathlib.Path, metavar="DIR", help="clone of DeepH-E3; runs it instead of the embedded engine")
-    group.add_argument("--e3nn-generation", metavar="GEN", help="0.3, 0.4 or '>=0.5', where a checkpoint cannot tell")
     group.add_argument(
-        "--fill-missing", type=float, metavar="EV", help="value of blocks that no model predicts (default: an error that lists them)"
+        "--deephe3-root",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="clone of DeepH-E3; runs it instead of the embedded engine",
+    )
+    group.add_argument(
+        "--e3nn-generation",
+        metavar="GEN",
+        help="0.3, 0.4 or '>=0.5', where a checkpoint cannot tell",
+    )
+    group.add_argument(
+        "--fill-missing",
+        type=float,
+        metavar="EV",
+        help="value of blocks that no model predicts (default: an error that lists them)",
     )
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stage1", type=pathlib.Path, metavar="MODEL_DIR", help="DeepH-E3 model folder (or a folder of several)")
+    parser.add_argument(
+        "--stage1",
+        type=pathlib.Path,
+        metavar="MODEL_DIR",
+        help="DeepH-E3 model folder (or a folder of several)",
+    )
     parser.add_argument("--model", type=pathlib.Path, metavar="BUNDLE", help="GFormer bundle")
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="auto (default), cpu, cuda, cuda:1, ..."
+    )
     parser.add_argument("--dtype", choices=("float32", "float64"), help="default: that of stage 1")
     _backend_options(parser)
 
@@ -182,11 +257,19 @@ def _prediction_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="blocks that become edges (default auto: overlaps.h5, or its union with hamiltonians.h5 where both are there)",
     )
-    parser.add_argument("--frames", type=int, default=1, metavar="K", help="average K rotated frames (arch: paper; default: 1)")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=1,
+        metavar="K",
+        help="average K rotated frames (arch: paper; default: 1)",
+    )
 
 
 def _json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="also write the figures as JSON"
+    )
 
 
 def _load(args: argparse.Namespace, stage1_only: bool = False) -> HamiltonianModel:
@@ -196,7 +279,9 @@ def _load(args: argparse.Namespace, stage1_only: bool = False) -> HamiltonianMod
     if args.frames < 1:
         raise ConfigError(f"--frames {args.frames}: at least 1 is needed")
     if args.stage1 is None and args.model is None:
-        raise ConfigError("say which model: --stage1 MODEL_DIR (DeepH-E3) and --model BUNDLE (GFormer)")
+        raise ConfigError(
+            "say which model: --stage1 MODEL_DIR (DeepH-E3) and --model BUNDLE (GFormer)"
+        )
     if args.model is None and not stage1_only:
         raise ConfigError("--model BUNDLE is missing; --stage1-only runs stage 1 alone")
     generation = parse_generation(args.e3nn_generation) if args.e3nn_generation else None
@@ -259,10 +344,25 @@ def _run_refine(args: argparse.Namespace) -> None:
             for text in record["warnings"]:
                 print(f"warning: {record['name']}: {text}", file=sys.stderr)
             if record["spilled_bytes"]:
-                print(f"{record['name']}: {show_size(record['spilled_bytes'])} of edge features were in files (--spill)")
-        print("\n".join([refine_table(result, model.bundle is None or model.stage1 is None), *guard_lines(result)]))
-        if model.bundle is not None and model.bundle.gauge == "standard" and "errors" in result["total"]:
-            print("trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it")
+                print(
+                    f"{record['name']}: {show_size(record['spilled_bytes'])} of edge features were in files (--spill)"
+                )
+        print(
+            "\n".join(
+                [
+                    refine_table(result, model.bundle is None or model.stage1 is None),
+                    *guard_lines(result),
+                ]
+            )
+        )
+        if (
+            model.bundle is not None
+            and model.bundle.gauge == "standard"
+            and "errors" in result["total"]
+        ):
+            print(
+                "trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it"
+            )
         _write_json(args, result)
     end_ranks()
 
@@ -298,9 +398,13 @@ def _run_train(args: argparse.Namespace) -> None:
 
     config = read_settings(args, TrainConfig, {**OPTIONS, "stage1": "stage1"})
     if not config.stage1:
-        raise ConfigError("stage1 is empty: say which DeepH-E3 model folder, with --stage1 MODEL_DIR")
+        raise ConfigError(
+            "stage1 is empty: say which DeepH-E3 model folder, with --stage1 MODEL_DIR"
+        )
     generation = parse_generation(args.e3nn_generation) if args.e3nn_generation else None
-    stage1 = load_stage1(config.stage1, args.backend, args.deephe3_root, generation, fill_missing=args.fill_missing)
+    stage1 = load_stage1(
+        config.stage1, args.backend, args.deephe3_root, generation, fill_missing=args.fill_missing
+    )
     _, record = train_gformer(config, stage1, resume=args.resume, every=args.every)
     say(
         f"best validation MAE {record['best_val_mae_meV']:.4f} meV (stage 1: {record['stage1_val_mae_meV']:.4f} meV); bundle: {pathlib.Path(config.output) / 'bundle'}"
@@ -313,7 +417,9 @@ def _trained(args: argparse.Namespace, record: dict[str, Any]) -> None:
     from ..training.run import first_rank, note
 
     if not record["structures"]["test"]:
-        note("the test split is empty: keep structures that no training saw for 'deeph-gformer evaluate'")
+        note(
+            "the test split is empty: keep structures that no training saw for 'deeph-gformer evaluate'"
+        )
     if first_rank():
         _write_json(args, record)
 
@@ -327,8 +433,12 @@ def _run_train_stage1(args: argparse.Namespace) -> None:
     from ..training.stage1 import train_stage1
 
     config = read_settings(args, TrainStage1Config, OPTIONS)
-    record = train_stage1(config, resume=args.resume == "", continue_from=args.resume or None, every=args.every)
-    say(f"best validation MAE {record['best_val_mae_meV']:.4f} meV; DeepH-E3 model folder: {pathlib.Path(config.output) / 'model'}")
+    record = train_stage1(
+        config, resume=args.resume == "", continue_from=args.resume or None, every=args.every
+    )
+    say(
+        f"best validation MAE {record['best_val_mae_meV']:.4f} meV; DeepH-E3 model folder: {pathlib.Path(config.output) / 'model'}"
+    )
     _trained(args, record)
 
 

@@ -21,7 +21,12 @@ def register(sub: Any) -> None:
         description="Does what deephe3-eval.py does with this ini: the same files in the same places. With --model the Hamiltonians "
         "are refined.",
     )
-    parser.add_argument("ini", type=pathlib.Path, metavar="INI", help="DeepH-E3's evaluation ini ([basic] and [data])")
+    parser.add_argument(
+        "ini",
+        type=pathlib.Path,
+        metavar="INI",
+        help="DeepH-E3's evaluation ini ([basic] and [data])",
+    )
     parser.add_argument(
         "--model",
         type=pathlib.Path,
@@ -29,21 +34,43 @@ def register(sub: Any) -> None:
         help="GFormer bundle on top of the models in trained_model_dir (default: stage 1 alone)",
     )
     parser.add_argument("-n", type=int, metavar="THREADS", help="maximum number of threads")
-    parser.add_argument("--debug", action="store_true", help="fill matrix elements that no model predicts with 0 instead of stopping")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="fill matrix elements that no model predicts with 0 instead of stopping",
+    )
     parser.add_argument(
         "--hermitian",
         action=argparse.BooleanOptionalAction,
         help="write ½(H + H†) (default: with --model; DeepH-E3 itself writes the raw output)",
     )
-    parser.add_argument("--frames", type=int, default=1, metavar="K", help="rotated frames to average (with --model; default: 1)")
     parser.add_argument(
-        "--backend", default="auto", metavar="NAME", help="stage-1 engine: auto, embedded, official or a third party's (default: auto)"
+        "--frames",
+        type=int,
+        default=1,
+        metavar="K",
+        help="rotated frames to average (with --model; default: 1)",
     )
-    parser.add_argument("--deephe3-root", type=pathlib.Path, metavar="DIR", help="clone of DeepH-E3, for the official backend")
     parser.add_argument(
-        "--e3nn-generation", choices=("0.3", "0.4", ">=0.5"), help="where a checkpoint cannot tell which e3nn it was trained with"
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="stage-1 engine: auto, embedded, official or a third party's (default: auto)",
     )
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="record of everything, machine-readable")
+    parser.add_argument(
+        "--deephe3-root",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="clone of DeepH-E3, for the official backend",
+    )
+    parser.add_argument(
+        "--e3nn-generation",
+        choices=("0.3", "0.4", ">=0.5"),
+        help="where a checkpoint cannot tell which e3nn it was trained with",
+    )
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="record of everything, machine-readable"
+    )
     parser.set_defaults(run=run_eval)
 
     parser = sub.add_parser(
@@ -67,19 +94,33 @@ def register(sub: Any) -> None:
     )
     parser.add_argument("--to", choices=_TO, help="default: the other one of legacy and dock")
     parser.add_argument(
-        "--kind", choices=("hamiltonian", "prediction"), help="which H goes to wannier90, sisl or npz (default: DFT's, else the prediction)"
+        "--kind",
+        choices=("hamiltonian", "prediction"),
+        help="which H goes to wannier90, sisl or npz (default: DFT's, else the prediction)",
     )
     parser.add_argument(
-        "--overlap", type=pathlib.Path, metavar="DIR", help="folder with S, where it is not beside H (wannier90, sisl, npz)"
+        "--overlap",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder with S, where it is not beside H (wannier90, sisl, npz)",
     )
     parser.add_argument(
-        "--mesh", metavar="9x9x1", help="k mesh of the Löwdin orthogonalisation (wannier90; default: four times the range of H, plus one)"
+        "--mesh",
+        metavar="9x9x1",
+        help="k mesh of the Löwdin orthogonalisation (wannier90; default: four times the range of H, plus one)",
     )
     parser.add_argument(
-        "--fdf", type=pathlib.Path, metavar="FILE", help="SIESTA's input, which gives the basis (default: the only .fdf beside the matrix)"
+        "--fdf",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="SIESTA's input, which gives the basis (default: the only .fdf beside the matrix)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a structure that is there")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="record of everything, machine-readable")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a structure that is there"
+    )
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="record of everything, machine-readable"
+    )
     parser.set_defaults(run=run_convert)
 
 
@@ -119,8 +160,15 @@ def run_convert(args: argparse.Namespace) -> int:
     from ..interop.convert import convert
     from ..io.files import write_json
 
-    options = {"kind": args.kind, "overlap_folder": args.overlap, "mesh": args.mesh, "fdf": args.fdf}
-    records = convert(args.source, args.target, args.to, overwrite=args.overwrite, say=_say, **options)
+    options = {
+        "kind": args.kind,
+        "overlap_folder": args.overlap,
+        "mesh": args.mesh,
+        "fdf": args.fdf,
+    }
+    records = convert(
+        args.source, args.target, args.to, overwrite=args.overwrite, say=_say, **options
+    )
     if args.json:
         write_json(args.json, {"structures": records})
     return 0

@@ -35,7 +35,9 @@ __all__ = [
 class Number:
     """argparse type: a finite number, ``above`` one and of at ``least`` another."""
 
-    def __init__(self, kind: type[float] = float, above: float = -math.inf, least: float = -math.inf) -> None:
+    def __init__(
+        self, kind: type[float] = float, above: float = -math.inf, least: float = -math.inf
+    ) -> None:
         self.kind, self.above, self.least = kind, above, least
 
     def __call__(self, text: str) -> float:
@@ -50,8 +52,16 @@ class Number:
             value = math.nan
         if math.isfinite(value) and value > self.above and value >= self.least:
             return value
-        bound = f" above {self.above:g}" if self.above > -math.inf else f" of at least {self.least:g}" if self.least > -math.inf else ""
-        raise argparse.ArgumentTypeError(f"'{text}': {'an integer' if self.kind is int else 'a finite number'}{bound} is needed")
+        bound = (
+            f" above {self.above:g}"
+            if self.above > -math.inf
+            else f" of at least {self.least:g}"
+            if self.least > -math.inf
+            else ""
+        )
+        raise argparse.ArgumentTypeError(
+            f"'{text}': {'an integer' if self.kind is int else 'a finite number'}{bound} is needed"
+        )
 
 
 def window_of(args: argparse.Namespace) -> tuple[float, float]:
@@ -81,21 +91,32 @@ def filled(text: str) -> str:
 
 def one_folder(parser: argparse.ArgumentParser, level: bool = True) -> None:
     """Add DIR, which of its Hamiltonians, and the shared options; without ``level`` not that of the Fermi level's value."""
-    parser.add_argument("folder", type=pathlib.Path, metavar="DIR", help="structure folder, legacy or DeepH-dock")
     parser.add_argument(
-        "--prediction", action="store_true", help="use the predicted Hamiltonian (default: the DFT one, where there is one)"
+        "folder", type=pathlib.Path, metavar="DIR", help="structure folder, legacy or DeepH-dock"
+    )
+    parser.add_argument(
+        "--prediction",
+        action="store_true",
+        help="use the predicted Hamiltonian (default: the DFT one, where there is one)",
     )
     hamiltonian_options(parser)
     fermi_options(parser, level)
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="the result, machine-readable")
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="the result, machine-readable"
+    )
 
 
 def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
     """Add the options about H, S and the eigenvalue problem; negative numbers with an exponent are values from now on, not options."""
-    parser._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE)
+    parser._negative_number_matcher = re.compile(
+        r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE
+    )
     group = parser.add_argument_group("Hamiltonian")
     group.add_argument(
-        "--overlap", type=pathlib.Path, metavar="DIR", help="folder with the overlap (default: beside H, else the first folder's)"
+        "--overlap",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="folder with the overlap (default: beside H, else the first folder's)",
     )
     group.add_argument(
         "--s-threshold",
@@ -103,8 +124,18 @@ def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; e.g. 1e-4)",
     )
-    group.add_argument("--hermitize", action="store_true", help="accept a Hamiltonian far from Hermitian, as ½(H + H†)")
-    group.add_argument("--processes", type=int, default=1, metavar="N", help="k-points in N parallel processes (default: 1)")
+    group.add_argument(
+        "--hermitize",
+        action="store_true",
+        help="accept a Hamiltonian far from Hermitian, as ½(H + H†)",
+    )
+    group.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="k-points in N parallel processes (default: 1)",
+    )
 
 
 def fermi_options(parser: argparse.ArgumentParser, level: bool = True) -> None:
@@ -124,13 +155,34 @@ def fermi_options(parser: argparse.ArgumentParser, level: bool = True) -> None:
         metavar="N",
         help="electrons per cell (default: occupation in info.json, else as in --bundle, else counted below the DFT's Fermi level)",
     )
-    group.add_argument("--bundle", type=pathlib.Path, metavar="BUNDLE", help="GFormer bundle whose training set tells the electrons")
-    group.add_argument("--valence", type=filled, metavar="C=4,Mo=14", help="electrons per element, instead of --electrons")
-    group.add_argument("--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)")
     group.add_argument(
-        "--smearing", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="of the occupations (default: gaussian)"
+        "--bundle",
+        type=pathlib.Path,
+        metavar="BUNDLE",
+        help="GFormer bundle whose training set tells the electrons",
     )
-    group.add_argument("--width", type=Number(above=0), default=0.02, metavar="EV", help="of the smearing (default: 0.02 eV)")
+    group.add_argument(
+        "--valence",
+        type=filled,
+        metavar="C=4,Mo=14",
+        help="electrons per element, instead of --electrons",
+    )
+    group.add_argument(
+        "--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)"
+    )
+    group.add_argument(
+        "--smearing",
+        choices=("gaussian", "fermi", "tetrahedron"),
+        default="gaussian",
+        help="of the occupations (default: gaussian)",
+    )
+    group.add_argument(
+        "--width",
+        type=Number(above=0),
+        default=0.02,
+        metavar="EV",
+        help="of the smearing (default: 0.02 eV)",
+    )
 
 
 def say(text: str) -> None:
@@ -141,7 +193,12 @@ def say(text: str) -> None:
 def progress(done: int, count: int) -> None:
     """Count k-points on a terminal."""
     if sys.stderr.isatty():
-        print(f"\r  k-point {done}/{count}", end="\n" if done == count else "", file=sys.stderr, flush=True)
+        print(
+            f"\r  k-point {done}/{count}",
+            end="\n" if done == count else "",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def kinds_of(folder: pathlib.Path) -> list[Any]:
@@ -151,13 +208,19 @@ def kinds_of(folder: pathlib.Path) -> list[Any]:
 
     kinds = [kind for kind in ("hamiltonian", "prediction") if matrix_path(folder, kind).is_file()]
     if not kinds:
-        names = " nor ".join(matrix_path(folder, kind).name for kind in ("hamiltonian", "prediction"))
+        names = " nor ".join(
+            matrix_path(folder, kind).name for kind in ("hamiltonian", "prediction")
+        )
         raise DataError(f"{folder}: a structure without a Hamiltonian, neither {names} is there")
     return kinds
 
 
 def load_problem(
-    args: argparse.Namespace, folder: pathlib.Path, kind: Any, label: str | None = None, fallback: pathlib.Path | None = None
+    args: argparse.Namespace,
+    folder: pathlib.Path,
+    kind: Any,
+    label: str | None = None,
+    fallback: pathlib.Path | None = None,
 ) -> BlochProblem:
     """Read H and S; S from --overlap, beside H, or from ``fallback``."""
     from ..bands import load
@@ -184,15 +247,23 @@ def valence_of(args: argparse.Namespace, problem: BlochProblem) -> dict[str, flo
     from ..errors import ConfigError
 
     if args.electrons is not None and args.valence is not None:
-        raise ConfigError("--electrons and --valence both say how many electrons there are; give one of them")
-    if args.fermi not in ("auto", "count") and (args.electrons is not None or args.valence is not None):
-        raise ConfigError(f"--fermi {args.fermi} needs no electrons; leave --electrons and --valence away, or --fermi to count them")
+        raise ConfigError(
+            "--electrons and --valence both say how many electrons there are; give one of them"
+        )
+    if args.fermi not in ("auto", "count") and (
+        args.electrons is not None or args.valence is not None
+    ):
+        raise ConfigError(
+            f"--fermi {args.fermi} needs no electrons; leave --electrons and --valence away, or --fermi to count them"
+        )
     if args.valence is None:
         return None
     valence = parse_valence(args.valence)
     extra = sorted(set(valence) - {chemical_symbols[z] for z in problem.structure.numbers})
     if extra:
-        say(f"{problem.label}: --valence gives electrons of {', '.join(extra)}, which '{problem.structure.name}' does not have")
+        say(
+            f"{problem.label}: --valence gives electrons of {', '.join(extra)}, which '{problem.structure.name}' does not have"
+        )
     return valence
 
 
@@ -213,7 +284,9 @@ def fermi_of(
     from ..errors import ConfigError, DataError, GFormerError
 
     valence = valence_of(args, problem)
-    parse_mesh(args.mesh, problem)  # a mesh that is none is an error, an unknown number of electrons need not be
+    parse_mesh(
+        args.mesh, problem
+    )  # a mesh that is none is an error, an unknown number of electrons need not be
     if args.fermi == "info":
         stated = info_fermi_eV(problem.structure)
         if stated is None:
@@ -230,13 +303,27 @@ def fermi_of(
     if electrons is None and valence is None and known is not None and known.electrons is not None:
         electrons, source = known.electrons, known.electrons_source
     if electrons is None and valence is None and args.bundle is not None:
-        electrons, source = electrons_of_bundle(args.bundle, problem.structure), f"as in the training set of {args.bundle}"
+        electrons, source = (
+            electrons_of_bundle(args.bundle, problem.structure),
+            f"as in the training set of {args.bundle}",
+        )
     lent = None
     if electrons is None and valence is None and electron_number(problem.structure) is None:
         numbers = ((electron_number(other.structure), other) for other in others)
         same = sorted(problem.structure.numbers)
-        lent = next(((n[0], f"{n[1]} of {other.label}") for n, other in numbers if n and sorted(other.structure.numbers) == same), None)
-        if lent and (problem.predicted or problem.size > DENSE_LIMIT or info_fermi_eV(problem.structure) is None):
+        lent = next(
+            (
+                (n[0], f"{n[1]} of {other.label}")
+                for n, other in numbers
+                if n and sorted(other.structure.numbers) == same
+            ),
+            None,
+        )
+        if lent and (
+            problem.predicted
+            or problem.size > DENSE_LIMIT
+            or info_fermi_eV(problem.structure) is None
+        ):
             (electrons, source), lent = lent, None  # DFT's own count goes first where there is one
     try:
         if problem.size > DENSE_LIMIT and spectrum is None:
@@ -264,7 +351,12 @@ def fermi_of(
     except GFormerError as error:
         if lent:
             return fermi_of(args, problem, FermiLevel(math.nan, "", *lent), spectrum, required)
-        if required or isinstance(error, DataError) or args.electrons is not None or valence is not None:
+        if (
+            required
+            or isinstance(error, DataError)
+            or args.electrons is not None
+            or valence is not None
+        ):
             raise
         say(f"no Fermi level, energies are absolute: {error}")
         return None
@@ -294,6 +386,11 @@ def electrons_of_bundle(bundle: pathlib.Path, structure: Structure) -> float:
     rows = table.get("training", {}).get("electrons", []) if isinstance(table, dict) else []
     number = electrons_by_composition(structure, rows) if rows else None
     if number is None:
-        known = ", ".join("".join(f"{s}{n}" for s, n in row["composition"].items()) for row in rows) or "none"
-        raise ConfigError(f"{path}: electrons of {structure.formula} are unknown (counted in training: {known}); give --electrons N")
+        known = (
+            ", ".join("".join(f"{s}{n}" for s, n in row["composition"].items()) for row in rows)
+            or "none"
+        )
+        raise ConfigError(
+            f"{path}: electrons of {structure.formula} are unknown (counted in training: {known}); give --electrons N"
+        )
     return number

@@ -14,24 +14,42 @@ __all__ = ["register", "output_option", "json_option", "write_figures"]
 
 def register(sub: argparse._SubParsersAction) -> None:
     """Add ``overlap`` to the parser."""
-    overlap = sub.add_parser("overlap", help="overlaps of new structures without a DFT run").add_subparsers(
-        dest="action", metavar="ACTION", required=True
-    )
+    overlap = sub.add_parser(
+        "overlap", help="overlaps of new structures without a DFT run"
+    ).add_subparsers(dest="action", metavar="ACTION", required=True)
     _register_fit(overlap)
     _register_predict(overlap)
     info = overlap.add_parser("info", help="what a table, basis files or overlaps.h5 know")
-    info.add_argument("overlap", nargs="+", metavar="SOURCE", help="table (.npz), basis files (.orb, .ion.xml), overlaps.h5 or its folder")
+    info.add_argument(
+        "overlap",
+        nargs="+",
+        metavar="SOURCE",
+        help="table (.npz), basis files (.orb, .ion.xml), overlaps.h5 or its folder",
+    )
     json_option(info)
     info.set_defaults(run=run_info)
 
 
 def _register_fit(sub: argparse._SubParsersAction) -> None:
     fit = sub.add_parser("fit", help="fit radial tables to the overlaps of training structures")
-    fit.add_argument("--preprocessed", required=True, metavar="DIR", help="structure folders with overlaps, at or below DIR")
     fit.add_argument(
-        "--structures", nargs="+", metavar="NAME", help="only these folders; FIRST:LAST takes a range of names in sorted order"
+        "--preprocessed",
+        required=True,
+        metavar="DIR",
+        help="structure folders with overlaps, at or below DIR",
     )
-    fit.add_argument("--tolerance", type=float, default=1e-5, help="a distance counts as known where S is known this well (default 1e-5)")
+    fit.add_argument(
+        "--structures",
+        nargs="+",
+        metavar="NAME",
+        help="only these folders; FIRST:LAST takes a range of names in sorted order",
+    )
+    fit.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        help="a distance counts as known where S is known this well (default 1e-5)",
+    )
     fit.add_argument(
         "--cutoff",
         action="append",
@@ -47,21 +65,43 @@ def _register_fit(sub: argparse._SubParsersAction) -> None:
 def _register_predict(sub: argparse._SubParsersAction) -> None:
     predict = sub.add_parser("predict", help="write overlaps of structures")
     predict.add_argument(
-        "--overlap", nargs="+", required=True, metavar="SOURCE", help="table (.npz), basis files (.orb, .ion.xml), a folder of them"
+        "--overlap",
+        nargs="+",
+        required=True,
+        metavar="SOURCE",
+        help="table (.npz), basis files (.orb, .ion.xml), a folder of them",
     )
     predict.add_argument(
-        "--input", nargs="+", required=True, metavar="PATH", help="structure folders (or a folder of them), or files that ASE reads"
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="structure folders (or a folder of them), or files that ASE reads",
     )
     predict.add_argument(
-        "--output", "-o", metavar="DIR", help="where to write; of several structures a folder each (default: into the structure folder)"
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="where to write; of several structures a folder each (default: into the structure folder)",
     )
     predict.add_argument(
-        "--format", choices=("legacy", "dock", "same"), default="same", help="of folders written (default: as the source; legacy for files)"
+        "--format",
+        choices=("legacy", "dock", "same"),
+        default="same",
+        help="of folders written (default: as the source; legacy for files)",
     )
-    predict.add_argument("--extrapolate", action="store_true", help="allow distances that the table does not know")
-    predict.add_argument("--pbc", metavar="T,T,F", help="which lattice vectors repeat (default: as a file says; all for a folder)")
     predict.add_argument(
-        "--overwrite", action="store_true", help="replace overlap files, or other structures with their matrices, that are there"
+        "--extrapolate", action="store_true", help="allow distances that the table does not know"
+    )
+    predict.add_argument(
+        "--pbc",
+        metavar="T,T,F",
+        help="which lattice vectors repeat (default: as a file says; all for a folder)",
+    )
+    predict.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace overlap files, or other structures with their matrices, that are there",
     )
     json_option(predict)
     predict.set_defaults(run=run_predict)
@@ -96,7 +136,9 @@ def _cutoffs(entries: list[str]) -> dict[tuple[int, int], float]:
             a, b = sorted(known[s] for s in pair.split("-"))
             result[a, b] = float(radius)
         except (KeyError, ValueError):
-            raise ConfigError(f"--cutoff {entry}: write two elements and a radius in Å, e.g. C-C=6.35") from None
+            raise ConfigError(
+                f"--cutoff {entry}: write two elements and a radius in Å, e.g. C-C=6.35"
+            ) from None
         if not result[a, b] > 0:
             raise ConfigError(f"--cutoff {entry}: the radius must be positive")
     return result
@@ -109,7 +151,11 @@ def _chosen(folders: list[pathlib.Path], names: list[str] | None) -> list[pathli
     chosen: dict[str, pathlib.Path] = {}
     for name in names:
         first, _, last = name.partition(":")
-        part = {n: f for n, f in by_name.items() if first <= n <= last} if last else {n: f for n, f in by_name.items() if n == name}
+        part = (
+            {n: f for n, f in by_name.items() if first <= n <= last}
+            if last
+            else {n: f for n, f in by_name.items() if n == name}
+        )
         if not part:
             raise DataError(
                 f"--structures {name}: no such structure; there are {', '.join(list(by_name)[:8])}{' ...' if len(by_name) > 8 else ''}"
@@ -149,7 +195,10 @@ def run_info(args: argparse.Namespace) -> int:
             {
                 "kind": "folder",
                 "elements": {symbol(z): list(s) for z, s in provider.orbital_types.items()},
-                "pairs": [{"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": c} for (a, b), c in provider.cutoffs.items()],
+                "pairs": [
+                    {"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": c}
+                    for (a, b), c in provider.cutoffs.items()
+                ],
             },
         )
     return 0
@@ -161,7 +210,9 @@ def _sources(inputs: list[str]) -> list[pathlib.Path]:
 
     result: list[pathlib.Path] = []
     for entry in map(pathlib.Path, inputs):
-        result += find_structures(entry) if entry.is_dir() and folder_format(entry) is None else [entry]
+        result += (
+            find_structures(entry) if entry.is_dir() and folder_format(entry) is None else [entry]
+        )
     return result
 
 
@@ -183,11 +234,19 @@ def run_predict(args: argparse.Namespace) -> int:
     sources = _sources(args.input)
     names = [s.name if s.is_dir() else s.stem for s in sources]
     if len(sources) > 1 and len(set(names)) != len(names):
-        raise ConfigError("--input: two structures have one name; their output folders would be the same")
+        raise ConfigError(
+            "--input: two structures have one name; their output folders would be the same"
+        )
     form = None if args.format == "same" else args.format
     rows = []
     for source, name in zip(sources, names):
-        output = None if args.output is None else pathlib.Path(args.output) / name if len(sources) > 1 else pathlib.Path(args.output)
+        output = (
+            None
+            if args.output is None
+            else pathlib.Path(args.output) / name
+            if len(sources) > 1
+            else pathlib.Path(args.output)
+        )
         done = predict_overlap(source, provider, output, form, pbc, args.overwrite)
         seconds = ", ".join(f"{step} {value:.2f} s" for step, value in done.seconds.items())
         print(f"{done.file}: {len(done.structure)} atoms, {done.edges} blocks ({seconds})")

@@ -27,7 +27,12 @@ def pair(option: str, text: str, form: str) -> tuple[str, str]:
     return key.strip(), value
 
 
-def read_settings(args: argparse.Namespace, kind: type[T], options: Mapping[str, str], more: Mapping[str, Any] | None = None) -> T:
+def read_settings(
+    args: argparse.Namespace,
+    kind: type[T],
+    options: Mapping[str, str],
+    more: Mapping[str, Any] | None = None,
+) -> T:
     """The configuration that the command line asks for.
 
     Args:
@@ -43,11 +48,23 @@ def read_settings(args: argparse.Namespace, kind: type[T], options: Mapping[str,
     for text in args.set:
         key, value = pair("--set", text, "KEY=VALUE")
         overrides[key] = yaml.safe_load(value)
-    overrides.update({key: getattr(args, name) for name, key in options.items() if getattr(args, name, None) is not None})
+    overrides.update(
+        {
+            key: getattr(args, name)
+            for name, key in options.items()
+            if getattr(args, name, None) is not None
+        }
+    )
     overrides.update(more or {})
-    config = load_yaml(kind, args.config, overrides) if args.config else from_mapping(kind, apply_overrides({}, overrides), "command line")
+    config = (
+        load_yaml(kind, args.config, overrides)
+        if args.config
+        else from_mapping(kind, apply_overrides({}, overrides), "command line")
+    )
     if not config.data.preprocessed:  # type: ignore[attr-defined]
-        raise ConfigError("data.preprocessed is empty: say where the structures are, with --preprocessed DIR")
+        raise ConfigError(
+            "data.preprocessed is empty: say where the structures are, with --preprocessed DIR"
+        )
     return config
 
 

@@ -36,18 +36,42 @@ def register(sub: Any) -> None:
 
     parser = sub.add_parser("dos", help="density of states, total and projected")
     one_folder(parser)
-    parser.add_argument("--method", choices=("gaussian", "fermi", "tetrahedron"), default="gaussian", help="broadening (default: gaussian)")
-    parser.add_argument("--dos-width", type=Number(above=0), default=0.05, metavar="EV", help="its width (default: 0.05 eV)")
     parser.add_argument(
-        "--window", nargs=2, type=Number(), default=(-6.0, 6.0), metavar=("LOW", "HIGH"), help="eV relative to E_F (default: -6 6)"
+        "--method",
+        choices=("gaussian", "fermi", "tetrahedron"),
+        default="gaussian",
+        help="broadening (default: gaussian)",
+    )
+    parser.add_argument(
+        "--dos-width",
+        type=Number(above=0),
+        default=0.05,
+        metavar="EV",
+        help="its width (default: 0.05 eV)",
+    )
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=Number(),
+        default=(-6.0, 6.0),
+        metavar=("LOW", "HIGH"),
+        help="eV relative to E_F (default: -6 6)",
     )
     parser.add_argument("--fat", type=filled, metavar="Mo-d,S-p", help="Mulliken projections")
-    parser.add_argument("-o", "--output", type=pathlib.Path, metavar="FILE", help="figure: .png, .svg, .pdf (default: NAME_dos.png)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="figure: .png, .svg, .pdf (default: NAME_dos.png)",
+    )
     parser.set_defaults(run=_run_dos)
 
     parser = sub.add_parser("gap", help="band gap and band edges")
     one_folder(parser, level=False)
-    parser.add_argument("--no-refine", action="store_true", help="edges on the mesh only, not between its points")
+    parser.add_argument(
+        "--no-refine", action="store_true", help="edges on the mesh only, not between its points"
+    )
     parser.set_defaults(run=_run_gap)
 
     parser = sub.add_parser(
@@ -55,16 +79,36 @@ def register(sub: Any) -> None:
         help="errors of a Hamiltonian with the gauge mu S removed, of its eigenvalues, and ghost bands",
         description="Compare a prediction with its DFT Hamiltonian (both in one folder, or the second folder's prediction).",
     )
-    parser.add_argument("reference", type=pathlib.Path, metavar="DIR", help="folder with the DFT Hamiltonian")
-    parser.add_argument("other", type=pathlib.Path, nargs="?", metavar="OTHER", help="folder with the prediction (default: DIR)")
-    hamiltonian_options(parser)
-    fermi_options(parser)
-    parser.add_argument("--eigenvalues", action="store_true", help="also compare eigenvalues on the k mesh, and look for ghost bands")
     parser.add_argument(
-        "--window", type=Number(above=0), default=3.0, metavar="EV", help="half-width around E_F for eigenvalues (default: 3)"
+        "reference", type=pathlib.Path, metavar="DIR", help="folder with the DFT Hamiltonian"
     )
     parser.add_argument(
-        "--ghost-margin", type=Number(least=0), default=0.1, metavar="EV", help="how deep in a DFT gap a ghost lies (default: 0.1)"
+        "other",
+        type=pathlib.Path,
+        nargs="?",
+        metavar="OTHER",
+        help="folder with the prediction (default: DIR)",
+    )
+    hamiltonian_options(parser)
+    fermi_options(parser)
+    parser.add_argument(
+        "--eigenvalues",
+        action="store_true",
+        help="also compare eigenvalues on the k mesh, and look for ghost bands",
+    )
+    parser.add_argument(
+        "--window",
+        type=Number(above=0),
+        default=3.0,
+        metavar="EV",
+        help="half-width around E_F for eigenvalues (default: 3)",
+    )
+    parser.add_argument(
+        "--ghost-margin",
+        type=Number(least=0),
+        default=0.1,
+        metavar="EV",
+        help="how deep in a DFT gap a ghost lies (default: 0.1)",
     )
     parser.add_argument(
         "--modes",
@@ -73,7 +117,9 @@ def register(sub: Any) -> None:
         metavar="N",
         help="also the N worst S-weighted error modes at Γ, and the blocks that cause them",
     )
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable")
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="everything, machine-readable"
+    )
     parser.set_defaults(run=_run_compare)
 
 
@@ -84,7 +130,10 @@ def _run_fermi(args: argparse.Namespace) -> int:
     level = fermi_of(args, problem)
     print(f"Fermi level {level.energy_eV:.6f} eV: {level.source}")
     if args.json:
-        write_json(args.json, {"structure": problem.structure.name, "hamiltonian": problem.source, **level.to_dict()})
+        write_json(
+            args.json,
+            {"structure": problem.structure.name, "hamiltonian": problem.source, **level.to_dict()},
+        )
     return 0
 
 
@@ -95,20 +144,38 @@ def _run_dos(args: argparse.Namespace) -> int:
     window = window_of(args)
     problem = single_problem(args)
     spectrum = mesh_spectrum(
-        problem, args.mesh, projections=args.fat, s_threshold=args.s_threshold, processes=args.processes, progress=progress
+        problem,
+        args.mesh,
+        projections=args.fat,
+        s_threshold=args.s_threshold,
+        processes=args.processes,
+        progress=progress,
     )
     for note in spectrum.notes:
         say(note)
     level = fermi_of(args, problem, spectrum=spectrum, required=args.fermi != "auto")
     dos = density_of_states(
-        problem, method=args.method, width_eV=args.dos_width, window=window, projections=args.fat, fermi=level, spectrum=spectrum
+        problem,
+        method=args.method,
+        width_eV=args.dos_width,
+        window=window,
+        projections=args.fat,
+        fermi=level,
+        spectrum=spectrum,
     )
-    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}" if level else "Fermi level unknown, energies are absolute")
+    print(
+        f"Fermi level {level.energy_eV:.4f} eV: {level.source}"
+        if level
+        else "Fermi level unknown, energies are absolute"
+    )
     output = args.output or pathlib.Path(f"{problem.structure.name}_dos.png")
     plot_dos([dos], output)
     print(f"written: {output} ({args.method}, {'x'.join(map(str, spectrum.mesh))} mesh)")
     if args.json:
-        write_json(args.json, {"structure": problem.structure.name, "hamiltonian": problem.source, **dos.to_dict()})
+        write_json(
+            args.json,
+            {"structure": problem.structure.name, "hamiltonian": problem.source, **dos.to_dict()},
+        )
     return 0
 
 
@@ -118,14 +185,26 @@ def _run_gap(args: argparse.Namespace) -> int:
     from ..io.files import write_json
 
     problem = single_problem(args)
-    spectrum = mesh_spectrum(problem, args.mesh, s_threshold=args.s_threshold, processes=args.processes, progress=progress)
+    spectrum = mesh_spectrum(
+        problem,
+        args.mesh,
+        s_threshold=args.s_threshold,
+        processes=args.processes,
+        progress=progress,
+    )
     for note in spectrum.notes:
         say(note)
     number = electron_number(problem.structure, args.electrons, valence_of(args, problem))
     if number is None:
         level = fermi_of(args, problem, spectrum=spectrum)
         number = float(level.electrons), level.electrons_source
-    gap = band_gap(problem, number[0], spectrum=spectrum, refine=not args.no_refine, s_threshold=args.s_threshold)
+    gap = band_gap(
+        problem,
+        number[0],
+        spectrum=spectrum,
+        refine=not args.no_refine,
+        s_threshold=args.s_threshold,
+    )
     print(f"{number[0]:g} electrons: {number[1]}")
     print(gap)
     if args.json:
@@ -152,8 +231,12 @@ def _run_compare(args: argparse.Namespace) -> int:
     reference = load_problem(args, args.reference, "hamiltonian")
     kind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
     if kind == "hamiltonian" and other.resolve() == args.reference.resolve():
-        raise DataError(f"{matrix_path(other, 'prediction')}: file not found; name the folder with the prediction: compare DIR OTHER")
-    problem = load_problem(args, other, kind, "prediction" if kind == "prediction" else "other", args.reference)
+        raise DataError(
+            f"{matrix_path(other, 'prediction')}: file not found; name the folder with the prediction: compare DIR OTHER"
+        )
+    problem = load_problem(
+        args, other, kind, "prediction" if kind == "prediction" else "other", args.reference
+    )
     if not reference.structure.same_as(problem.structure):
         raise DataError(
             f"{other}: holds another structure than {args.reference} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
@@ -167,9 +250,14 @@ def _run_compare(args: argparse.Namespace) -> int:
         + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV"
     )
     print(f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}")
-    print(f"{'raw':<24}{error.raw_mae_meV:10.4f}{error.raw_rmse_meV:10.4f}{error.raw_max_meV:10.4f}")
+    print(
+        f"{'raw':<24}{error.raw_mae_meV:10.4f}{error.raw_rmse_meV:10.4f}{error.raw_max_meV:10.4f}"
+    )
     print(f"{'without mu S':<24}{error.mae_meV:10.4f}{error.rmse_meV:10.4f}{error.max_meV:10.4f}")
-    print("worst blocks (mean, meV): " + ", ".join(f"{name} {value:.3f}" for name, value in error.worst))
+    print(
+        "worst blocks (mean, meV): "
+        + ", ".join(f"{name} {value:.3f}" for name, value in error.worst)
+    )
     result: dict[str, Any] = {
         "structure": reference.structure.name,
         "reference": reference.source,
@@ -186,20 +274,32 @@ def _run_compare(args: argparse.Namespace) -> int:
                 + ", ".join(f"{i}-{j} {v * 1e3:.2f}" for i, j, v in mode.blocks)
             )
         result["error_modes"] = [
-            {"energy_eV": m.energy_eV, "atom_pairs": [{"i": i, "j": j, "share_eV": v} for i, j, v in m.blocks]} for m in modes
+            {
+                "energy_eV": m.energy_eV,
+                "atom_pairs": [{"i": i, "j": j, "share_eV": v} for i, j, v in m.blocks],
+            }
+            for m in modes
         ]
     if args.json:
         write_json(args.json, result)
     return 0
 
 
-def _compare_eigenvalues(args: argparse.Namespace, reference: BlochProblem, problem: BlochProblem) -> dict[str, Any]:
+def _compare_eigenvalues(
+    args: argparse.Namespace, reference: BlochProblem, problem: BlochProblem
+) -> dict[str, Any]:
     from ..bands import compare_bands, find_ghosts, mesh_spectrum
     from ..bands.compare import mesh_bands
 
     found, level = [], None
     for one in (reference, problem):
-        spectrum = mesh_spectrum(one, args.mesh, s_threshold=args.s_threshold, processes=args.processes, progress=progress)
+        spectrum = mesh_spectrum(
+            one,
+            args.mesh,
+            s_threshold=args.s_threshold,
+            processes=args.processes,
+            progress=progress,
+        )
         level = fermi_of(args, one, level, spectrum, others=(reference, problem))
         print(f"{one.label}: Fermi level {level.energy_eV:.4f} eV, {level.source}")
         found.append(mesh_bands(spectrum, level, one.label))

@@ -80,10 +80,14 @@ def spin_double(overlap: BlockMatrix) -> BlockMatrix:
 
     def double(array: NDArray[np.number]) -> NDArray[np.number]:
         zero = np.zeros_like(array)
-        return np.concatenate([np.concatenate([array, zero], axis=2), np.concatenate([zero, array], axis=2)], axis=1)
+        return np.concatenate(
+            [np.concatenate([array, zero], axis=2), np.concatenate([zero, array], axis=2)], axis=1
+        )
 
     shapes = overlap.shapes * 2
-    blank = BlockMatrix(overlap.keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), dtype=overlap.values.dtype))
+    blank = BlockMatrix(
+        overlap.keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), dtype=overlap.values.dtype)
+    )
     return blank.with_groups((index, double(array)) for index, array in overlap.groups())
 
 
@@ -95,7 +99,11 @@ def transpose_index(targets: TargetBlocks) -> Tensor:
         -1 where the transposed element is not predicted.
     """
     width = targets.width
-    channel_of = {(pair, shells): c for c, channel in enumerate(targets.blocks) for pair, shells in channel.items()}
+    channel_of = {
+        (pair, shells): c
+        for c, channel in enumerate(targets.blocks)
+        for pair, shells in channel.items()
+    }
     index = np.full(width, -1, dtype=np.int64)
     for c, channel in enumerate(targets.blocks):
         (i, j), (a, b) = next(iter(channel.items()))
@@ -103,9 +111,13 @@ def transpose_index(targets: TargetBlocks) -> Tensor:
         if other is None:
             continue
         l1, l2 = targets.degrees[c]
-        if targets.degrees[other] != (l2, l1) or any(channel_of.get(((q, p), (t, s))) != other for (p, q), (s, t) in channel.items()):
+        if targets.degrees[other] != (l2, l1) or any(
+            channel_of.get(((q, p), (t, s))) != other for (p, q), (s, t) in channel.items()
+        ):
             continue
-        theirs = targets.slices[other] + np.arange((2 * l1 + 1) * (2 * l2 + 1)).reshape(2 * l2 + 1, 2 * l1 + 1)
+        theirs = targets.slices[other] + np.arange((2 * l1 + 1) * (2 * l2 + 1)).reshape(
+            2 * l2 + 1, 2 * l1 + 1
+        )
         index[targets.slices[c] : targets.slices[c + 1]] = theirs.T.reshape(-1)
     if targets.basis.spinful:
         spins = [0, 2, 1, 3]  # uu, ud, du, dd transposed
@@ -149,12 +161,20 @@ def basis_of(folders: Sequence[pathlib.Path]) -> Basis:
             raise DataError(f"{folder}: info.json with isspinful is needed for training")
         spin = spin or (structure.spinful, folder)
         if spin[0] != structure.spinful:
-            raise DataError(f"{folder}: isspinful is {structure.spinful}, but {spin[0]} in {spin[1]}; one set needs one kind of spin")
+            raise DataError(
+                f"{folder}: isspinful is {structure.spinful}, but {spin[0]} in {spin[1]}; one set needs one kind of spin"
+            )
     elements = tuple(sorted(shells))
     return Basis(elements, tuple(shells[z][0] for z in elements), bool(spin and spin[0]))
 
 
-def load_sample(folder: str | os.PathLike[str], targets: TargetBlocks, edges: EdgeMode, dtype: torch.dtype, gauge: str = "raw") -> Sample:
+def load_sample(
+    folder: str | os.PathLike[str],
+    targets: TargetBlocks,
+    edges: EdgeMode,
+    dtype: torch.dtype,
+    gauge: str = "raw",
+) -> Sample:
     """Read one structure with its Hamiltonian.
 
     Args:
@@ -174,19 +194,34 @@ def load_sample(folder: str | os.PathLike[str], targets: TargetBlocks, edges: Ed
     if gauge == "standard":
         overlap = read_matrix(folder, "overlap", structure)
         shift = gauge_shift(hamiltonian, overlap, spinful)
-        hamiltonian = subtract_overlap(hamiltonian, spin_double(overlap) if spinful else overlap, shift)
+        hamiltonian = subtract_overlap(
+            hamiltonian, spin_double(overlap) if spinful else overlap, shift
+        )
     choice = select_edges(folder, structure, edges)
     graph = build_graph(structure, choice.keys, targets.basis, dtype)
     where = match_keys(choice.keys, hamiltonian.keys)
     have = np.flatnonzero(where >= 0)
     kind = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
     kind = np.result_type(kind, np.complex64) if spinful else np.dtype(kind)
-    found, mask = BlockAssembly(targets).from_matrix(hamiltonian.select(where[have]), graph.node_type.numpy())
+    found, mask = BlockAssembly(targets).from_matrix(
+        hamiltonian.select(where[have]), graph.node_type.numpy()
+    )
     label = np.zeros((len(choice.keys), *found.shape[1:]), dtype=kind)
     known = np.zeros(label.shape, dtype=bool)
     label[have], known[have] = found, mask
-    partner = match_keys(np.concatenate([-choice.keys[:, :3], choice.keys[:, 4:5], choice.keys[:, 3:4]], axis=1), choice.keys)
-    return Sample(folder.resolve().name, folder, graph, torch.from_numpy(label), torch.from_numpy(known), torch.from_numpy(partner), shift)
+    partner = match_keys(
+        np.concatenate([-choice.keys[:, :3], choice.keys[:, 4:5], choice.keys[:, 3:4]], axis=1),
+        choice.keys,
+    )
+    return Sample(
+        folder.resolve().name,
+        folder,
+        graph,
+        torch.from_numpy(label),
+        torch.from_numpy(known),
+        torch.from_numpy(partner),
+        shift,
+    )
 
 
 def subtract_overlap(hamiltonian: BlockMatrix, overlap: BlockMatrix, shift: float) -> BlockMatrix:
@@ -209,13 +244,19 @@ def _check_spin(structure: Structure, basis: Basis, folder: pathlib.Path) -> Non
 
 
 def load_samples(
-    folders: Sequence[pathlib.Path], targets: TargetBlocks, edges: EdgeMode, dtype: torch.dtype, gauge: str = "raw"
+    folders: Sequence[pathlib.Path],
+    targets: TargetBlocks,
+    edges: EdgeMode,
+    dtype: torch.dtype,
+    gauge: str = "raw",
 ) -> list[Sample]:
     """Every folder with :func:`load_sample`."""
     return [load_sample(folder, targets, edges, dtype, gauge) for folder in folders]
 
 
-def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> dict[str, list[pathlib.Path]]:
+def read_splits(
+    path: str | os.PathLike[str], root: str | os.PathLike[str]
+) -> dict[str, list[pathlib.Path]]:
     """Folders of train, val and test from a split file.
 
     Args:
@@ -227,7 +268,11 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
     """
     path = pathlib.Path(path)
     table: Any = read_json(path)
-    if not isinstance(table, dict) or not {"train", "val"} <= set(table) or set(table) - {"train", "val", "test"}:
+    if (
+        not isinstance(table, dict)
+        or not {"train", "val"} <= set(table)
+        or set(table) - {"train", "val", "test"}
+    ):
         raise ConfigError(f"{path}: a split file holds lists under 'train', 'val' and 'test'")
     folders = find_structures(root, ("hamiltonian",))
     by_name = {folder.resolve().name: folder for folder in folders}
@@ -236,36 +281,56 @@ def read_splits(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> d
     for split, names in table.items():
         if isinstance(names, dict) and set(names) == {"range"}:
             ends = names["range"]
-            if not isinstance(ends, list) or [type(n) for n in ends] != [int, int] or not 0 <= ends[0] <= ends[1] < len(folders):
+            if (
+                not isinstance(ends, list)
+                or [type(n) for n in ends] != [int, int]
+                or not 0 <= ends[0] <= ends[1] < len(folders)
+            ):
                 raise ConfigError(
                     f"{path}: 'range' of split '{split}' is {ends}; [first, last] with 0 <= first <= last <= {len(folders) - 1} is needed "
                     f"({len(folders)} structures with hamiltonians.h5 under {root})"
                 )
             names = [folder.resolve().name for folder in folders[ends[0] : ends[1] + 1]]
         if not isinstance(names, list):
-            raise ConfigError(f"{path}: split '{split}' is {names!r}; a list of folder names or {{\"range\": [first, last]}} is needed")
+            raise ConfigError(
+                f"{path}: split '{split}' is {names!r}; a list of folder names or {{\"range\": [first, last]}} is needed"
+            )
         for name in names:
             if str(name) not in by_name:
-                raise ConfigError(f"{path}: '{name}' of split '{split}' is no structure with hamiltonians.h5 under {root}")
+                raise ConfigError(
+                    f"{path}: '{name}' of split '{split}' is no structure with hamiltonians.h5 under {root}"
+                )
             folder = by_name[str(name)]
             if folder in owner:
-                raise ConfigError(f"{path}: structure '{name}' is in '{owner[folder]}' and in '{split}'")
+                raise ConfigError(
+                    f"{path}: structure '{name}' is in '{owner[folder]}' and in '{split}'"
+                )
             owner[folder] = split
             out[split].append(folder)
     return check_splits(out, str(path))
 
 
-def make_splits(root: str | os.PathLike[str], train: float, val: float, seed: int) -> dict[str, list[pathlib.Path]]:
+def make_splits(
+    root: str | os.PathLike[str], train: float, val: float, seed: int
+) -> dict[str, list[pathlib.Path]]:
     """Random splits of all structures with ``hamiltonians.h5`` under ``root``; the same seed gives the same splits."""
     folders = find_structures(root, ("hamiltonian",))
     order = np.random.default_rng(seed).permutation(len(folders))
     a = max(1, round(train * len(folders)))
     b = max(1, round(val * len(folders)))
     parts = np.split(order, [a, a + b])
-    return check_splits({name: [folders[n] for n in sorted(part)] for name, part in zip(("train", "val", "test"), parts)}, str(root))
+    return check_splits(
+        {
+            name: [folders[n] for n in sorted(part)]
+            for name, part in zip(("train", "val", "test"), parts)
+        },
+        str(root),
+    )
 
 
-def check_splits(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str, list[pathlib.Path]]:
+def check_splits(
+    splits: dict[str, list[pathlib.Path]], where: str
+) -> dict[str, list[pathlib.Path]]:
     """The splits as they are, when they have training and validation structures and share none (see :func:`equal_structures`).
 
     A structure that is twice in one split is noted on standard error.
@@ -275,18 +340,25 @@ def check_splits(splits: dict[str, list[pathlib.Path]], where: str) -> dict[str,
     """
     for name in ("train", "val"):
         if not splits[name]:
-            raise ConfigError(f"{where}: the {name} split is empty; at least one structure is needed")
+            raise ConfigError(
+                f"{where}: the {name} split is empty; at least one structure is needed"
+            )
     where_from = [(split, folder) for split, folders in splits.items() for folder in folders]
     repeated = []
     for a, b in equal_structures([read_folder(folder) for _, folder in where_from]):
-        (first, one), (second, other) = sorted((where_from[a], where_from[b]), key=lambda w: where_from.index(w))
+        (first, one), (second, other) = sorted(
+            (where_from[a], where_from[b]), key=lambda w: where_from.index(w)
+        )
         if first != second:
             raise ConfigError(
                 f"{where}: the same structure is in two splits: {one} ({first}) and {other} ({second}); errors on such a split say nothing"
             )
         repeated.append(f"{one} and {other} ({first})")
     if repeated:
-        print(f"note: {where}: the same structure is there twice, and counts twice: {'; '.join(repeated[:3])}", file=sys.stderr)
+        print(
+            f"note: {where}: the same structure is there twice, and counts twice: {'; '.join(repeated[:3])}",
+            file=sys.stderr,
+        )
     return splits
 
 
@@ -310,7 +382,9 @@ def equal_structures(structures: Sequence[Structure]) -> list[tuple[int, int]]:
         if len(members) == 1:
             continue
         values = np.stack([_distances(structures[n]) for n in members])
-        order = np.argsort(values.mean(axis=1))  # equal ones are close in the mean, so few are compared in full
+        order = np.argsort(
+            values.mean(axis=1)
+        )  # equal ones are close in the mean, so few are compared in full
         for place, a in enumerate(order):
             for b in order[place + 1 :]:
                 if values[b].mean() - values[a].mean() > SAME_DISTANCE:
@@ -337,5 +411,7 @@ def _distances(structure: Structure, nearest: int = 16) -> NDArray[np.float64]:
         away -= np.round(away)
         length = np.linalg.norm((away @ lattice)[:, None] + cells, axis=2).ravel()
         rows[n] = np.sort(np.partition(length, nearest)[:nearest])
-    elements = [np.sort(rows[structure.numbers == z], axis=0).ravel() for z in np.unique(structure.numbers)]
+    elements = [
+        np.sort(rows[structure.numbers == z], axis=0).ravel() for z in np.unique(structure.numbers)
+    ]
     return np.concatenate([edges, *elements])

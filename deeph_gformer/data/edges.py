@@ -43,11 +43,15 @@ def _keys(path: pathlib.Path, structure: Structure, form: str | None) -> NDArray
         keys = dock.read_keys(path, structure)
     lonely = match_keys(reverse_keys(keys), keys) < 0
     if lonely.any():
-        BlockMatrix(keys, np.zeros((len(keys), 2), dtype=np.int64), np.zeros(0)).require_symmetric(str(path))
+        BlockMatrix(keys, np.zeros((len(keys), 2), dtype=np.int64), np.zeros(0)).require_symmetric(
+            str(path)
+        )
     return keys
 
 
-def select_edges(folder: str | os.PathLike[str], structure: Structure, mode: EdgeMode = "auto") -> EdgeChoice:
+def select_edges(
+    folder: str | os.PathLike[str], structure: Structure, mode: EdgeMode = "auto"
+) -> EdgeChoice:
     """Choose the edges of one folder.
 
     Args:
@@ -59,12 +63,22 @@ def select_edges(folder: str | os.PathLike[str], structure: Structure, mode: Edg
     """
     folder = pathlib.Path(folder)
     form = folder_format(folder)
-    paths = {"overlaps": matrix_path(folder, "overlap"), "hamiltonians": matrix_path(folder, "hamiltonian")}
+    paths = {
+        "overlaps": matrix_path(folder, "overlap"),
+        "hamiltonians": matrix_path(folder, "hamiltonian"),
+    }
     there = [name for name, path in paths.items() if path.is_file()]
-    wanted = {"auto": there, "union": list(paths), "overlaps": ["overlaps"], "hamiltonians": ["hamiltonians"]}[mode]
+    wanted = {
+        "auto": there,
+        "union": list(paths),
+        "overlaps": ["overlaps"],
+        "hamiltonians": ["hamiltonians"],
+    }[mode]
     for name in wanted:
         if name not in there:
-            raise DataError(f"{paths[name]}: file not found, and edges were asked for from it (--edges {mode})")
+            raise DataError(
+                f"{paths[name]}: file not found, and edges were asked for from it (--edges {mode})"
+            )
     if not wanted:
         raise DataError(
             f"{folder}: neither {paths['overlaps'].name} nor {paths['hamiltonians'].name} is there, so there are no edges; "
@@ -76,4 +90,8 @@ def select_edges(folder: str | os.PathLike[str], structure: Structure, mode: Edg
         return EdgeChoice(keys, paths[name].name)
     extra = match_keys(sets["hamiltonians"], sets["overlaps"]) < 0
     keys = np.concatenate([sets["overlaps"], sets["hamiltonians"][extra]])
-    return EdgeChoice(keys[sort_keys(keys)], f"{paths['overlaps'].name} and {paths['hamiltonians'].name}", int(extra.sum()))
+    return EdgeChoice(
+        keys[sort_keys(keys)],
+        f"{paths['overlaps'].name} and {paths['hamiltonians'].name}",
+        int(extra.sum()),
+    )

@@ -58,7 +58,9 @@ class Graph(NamedTuple):
         key = self.edge_key
         return (key[:, :3] == 0).all(dim=1) & (key[:, 3] == key[:, 4])
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Graph:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Graph:
         """The same graph on another device, its vectors in another floating type."""
         moved = [t.to(device) if isinstance(t, Tensor) else t for t in self]
         graph = Graph(*moved)
@@ -92,7 +94,9 @@ def node_types(structure: Structure, basis: Basis) -> NDArray[np.int64]:
     return np.array([index[z] for z in structure.numbers.tolist()], dtype=np.int64)
 
 
-def build_graph(structure: Structure, keys: NDArray[np.int64], basis: Basis, dtype: torch.dtype = torch.float64) -> Graph:
+def build_graph(
+    structure: Structure, keys: NDArray[np.int64], basis: Basis, dtype: torch.dtype = torch.float64
+) -> Graph:
     """The graph whose edges are ``keys``.
 
     Args:
@@ -114,7 +118,9 @@ def build_graph(structure: Structure, keys: NDArray[np.int64], basis: Basis, dty
         )
     near = np.flatnonzero(~onsite & (np.linalg.norm(vectors, axis=1) < 1e-3))
     if len(near):
-        raise DataError(f"structure '{structure.name}': block {format_key(keys[near[0]])} joins two atoms at the same place")
+        raise DataError(
+            f"structure '{structure.name}': block {format_key(keys[near[0]])} joins two atoms at the same place"
+        )
     return Graph(
         torch.from_numpy(types),
         torch.from_numpy(keys[:, 3:].T.copy()),

@@ -30,7 +30,9 @@ def split_atoms(degree: NDArray[np.int64], parts: int) -> tuple[int, ...]:
     if len(degree) < parts:
         raise ConfigError(f"{parts} processes for {len(degree)} atoms; start at most one per atom")
     total = np.concatenate([[0], np.cumsum(degree)])
-    marks = np.rint(np.interp(total[-1] * np.arange(parts + 1) / parts, total, np.arange(len(total)))).astype(np.int64)
+    marks = np.rint(
+        np.interp(total[-1] * np.arange(parts + 1) / parts, total, np.arange(len(total)))
+    ).astype(np.int64)
     for part in range(1, parts):
         marks[part] = min(max(marks[part], marks[part - 1] + 1), len(degree) - (parts - part))
     return tuple(marks.tolist())

@@ -25,18 +25,27 @@ class EdgeRoom:
         folder: where files go; None: there are none. limit: bytes of memory that may be used before files are (None: no limit). spilled: bytes in files so far.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str] | None = None, limit: int | None = None
+    ) -> None:
         """
         Raises:
             ConfigError: the folder cannot be used.
         """
-        self.folder, self.limit, self.spilled, self._used = None if folder is None else pathlib.Path(folder), limit, 0, 0
+        self.folder, self.limit, self.spilled, self._used = (
+            None if folder is None else pathlib.Path(folder),
+            limit,
+            0,
+            0,
+        )
         self._taken: dict[int, int] = {}
         if self.folder is not None:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ConfigError(f"--spill {self.folder}: cannot be used ({error.strerror}); name a folder on a disk with space") from None
+                raise ConfigError(
+                    f"--spill {self.folder}: cannot be used ({error.strerror}); name a folder on a disk with space"
+                ) from None
 
     def empty(self, rows: int, columns: int, like: Tensor) -> Tensor:
         """(rows, columns), not filled; type and device of ``like`` (files: CPU only).
@@ -45,7 +54,13 @@ class EdgeRoom:
             DataError: the disk is full.
         """
         size = rows * columns * like.element_size()
-        if self.folder is None or self.limit is None or self._used + size <= self.limit or like.device.type != "cpu" or not size:
+        if (
+            self.folder is None
+            or self.limit is None
+            or self._used + size <= self.limit
+            or like.device.type != "cpu"
+            or not size
+        ):
             out = like.new_empty(rows, columns)
             self._taken[out.data_ptr()] = size
             self._used += size

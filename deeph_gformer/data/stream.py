@@ -70,7 +70,11 @@ def project(features: Features, harmonics: Sequence[Tensor]) -> dict[Key, Tensor
     Returns:
         Per key (n, C).
     """
-    return {(l, p): (harmonics[l][:, None] @ value).squeeze(1) for (l, p), value in features.items() if l > 0 and p == (-1) ** l}
+    return {
+        (l, p): (harmonics[l][:, None] @ value).squeeze(1)
+        for (l, p), value in features.items()
+        if l > 0 and p == (-1) ** l
+    }
 
 
 @dataclasses.dataclass

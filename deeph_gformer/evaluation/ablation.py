@@ -64,7 +64,11 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         return []
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
-        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{prefix}.{k}" if prefix else str(k))]
+        return [
+            d
+            for k in keys
+            for d in differences(old.get(k), new.get(k), f"{prefix}.{k}" if prefix else str(k))
+        ]
     return [] if old == new else [prefix]
 
 
@@ -86,25 +90,38 @@ class _Ablation:
         if not config.settings or not config.seeds:
             raise ConfigError("settings and seeds need at least one entry each")
         if max(config.training.devices, config.stage1.training.devices) > 1:
-            raise ConfigError("ablate trains in one process; set training.devices and stage1.training.devices to 1")
+            raise ConfigError(
+                "ablate trains in one process; set training.devices and stage1.training.devices to 1"
+            )
         if TEST in config.tests:
-            raise ConfigError(f"tests.{TEST}: is the name of the test split; choose another, e.g. twisted")
+            raise ConfigError(
+                f"tests.{TEST}: is the name of the test split; choose another, e.g. twisted"
+            )
         for kind in config.settings:
             model_config(kind, config, 1)
         splits = split_folders(config.data, config.seeds[0])
-        self.tests = {name: find_structures(str(folder), ("hamiltonian",)) for name, folder in config.tests.items()}
+        self.tests = {
+            name: find_structures(str(folder), ("hamiltonian",))
+            for name, folder in config.tests.items()
+        }
         if not splits["test"] and not self.tests:
             where = config.data.splits or config.data.preprocessed
-            raise ConfigError(f"{where}: the test split is empty and no further tests are given, so there is nothing to compare")
+            raise ConfigError(
+                f"{where}: the test split is empty and no further tests are given, so there is nothing to compare"
+            )
         for name, folders in self.tests.items():  # test sets may overlap each other, not the splits
             check_splits({**splits, name: folders}, str(config.tests[name]))
-        self.basis = basis_of([f for part in (*splits.values(), *self.tests.values()) for f in part])
+        self.basis = basis_of(
+            [f for part in (*splits.values(), *self.tests.values()) for f in part]
+        )
         mine = json.loads(json.dumps(to_mapping(config)))
         path = self.folder / CONFIG_FILE
         names = {name: [f.resolve().name for f in part] for name, part in splits.items()}
         if path.is_file():
             old = read_json(path)
-            differ = differences(old, mine) + (["seeds[0]"] if old["seeds"][:1] != mine["seeds"][:1] else [])
+            differ = differences(old, mine) + (
+                ["seeds[0]"] if old["seeds"][:1] != mine["seeds"][:1] else []
+            )
             if differ:
                 listed = ", ".join(differ[:8])
                 raise ConfigError(
@@ -134,18 +151,26 @@ class _Ablation:
         folder = self.folder / name
         path = folder / "finished.json"
         if not path.is_file():
-            attempts = read_json(folder / "attempts.json") if (folder / "attempts.json").is_file() else []
+            attempts = (
+                read_json(folder / "attempts.json") if (folder / "attempts.json").is_file() else []
+            )
             last = folder / "checkpoints" / "last.ckpt"
             resume = last.is_file() and (folder / "config.json").is_file()
             if resume and attempts:  # the time up to the checkpoint counts
-                attempts[-1]["seconds"] = max(0.0, last.stat().st_mtime - attempts[-1]["start_unix_s"])
+                attempts[-1]["seconds"] = max(
+                    0.0, last.stat().st_mtime - attempts[-1]["start_unix_s"]
+                )
             elif attempts:  # stopped before the first checkpoint
                 shutil.rmtree(folder)
                 attempts = []
             elif folder.exists():
-                raise ConfigError(f"{folder}: is there already and is no run of an ablation; choose another output")
+                raise ConfigError(
+                    f"{folder}: is there already and is no run of an ablation; choose another output"
+                )
             print(f"\n== {name}: {'resumed' if resume else 'training'} ==", flush=True)
-            write_json(folder / "attempts.json", [*attempts, {"start_unix_s": time.time(), "seconds": 0.0}])
+            write_json(
+                folder / "attempts.json", [*attempts, {"start_unix_s": time.time(), "seconds": 0.0}]
+            )
             record = train(str(folder), resume)
             write_json(
                 path,
@@ -163,7 +188,11 @@ class _Ablation:
         """DeepH-E3: the given folder, or one that is trained now."""
         if self._stage1 is None:
             config = self.config.stage1
-            where = pathlib.Path(config.folder) if config.folder else self.network("e3", self.config.seeds[0])
+            where = (
+                pathlib.Path(config.folder)
+                if config.folder
+                else self.network("e3", self.config.seeds[0])
+            )
             self._stage1 = load_stage1(where, device=self.device)
         return self._stage1
 
@@ -177,14 +206,31 @@ class _Ablation:
         if kind == "e3-big" and first is not None:
             goal = both_parameters(config, first)
             model, count = scaled_network(model, first.targets, first.generation, goal)
-            print(f"e3-big: irreps_mid {model.irreps_mid}, {count:,} parameters (both stages: {goal:,})", flush=True)
-        dtype: Any = config.stage1.dtype if first is None else str(first.dtype).removeprefix("torch.")
+            print(
+                f"e3-big: irreps_mid {model.irreps_mid}, {count:,} parameters (both stages: {goal:,})",
+                flush=True,
+            )
+        dtype: Any = (
+            config.stage1.dtype if first is None else str(first.dtype).removeprefix("torch.")
+        )
         generation = ">=0.5" if first is None else first.generation
 
         def train(output: str, resume: bool) -> dict[str, Any]:
             """One training of this setting."""
-            one = TrainStage1Config(self.data(), model, dataclasses.replace(config.stage1.training, seed=seed), dtype, output)
-            return train_stage1(one, resume=resume, generation=generation, every=self.every, first=first if kind == "e3+e3" else None)
+            one = TrainStage1Config(
+                self.data(),
+                model,
+                dataclasses.replace(config.stage1.training, seed=seed),
+                dtype,
+                output,
+            )
+            return train_stage1(
+                one,
+                resume=resume,
+                generation=generation,
+                every=self.every,
+                first=first if kind == "e3+e3" else None,
+            )
 
         return self.run(run_name(kind, seed, config), train) / "model"
 
@@ -194,14 +240,29 @@ class _Ablation:
         first: Stage1Provider | None = self.stage1() if setting.stage1 else None
         if kind == "gformer+gformer":
             first = GFormerStage1(load_bundle(self.gformer("gformer", seed)))
-        model = model_config(kind, config, len(first.node_irreps) if setting.stage1 and first is not None else self._groups())
-        training = dataclasses.replace(config.training, seed=seed, rotate=config.training.rotate or setting.rotate)
+        model = model_config(
+            kind,
+            config,
+            len(first.node_irreps) if setting.stage1 and first is not None else self._groups(),
+        )
+        training = dataclasses.replace(
+            config.training, seed=seed, rotate=config.training.rotate or setting.rotate
+        )
 
         def train(output: str, resume: bool) -> dict[str, Any]:
             """One training of this setting."""
             if model.arch != config.model.arch:
-                print(f"{kind} uses arch: {model.arch}, it has no stage-1 irreps to gate", flush=True)
-            one = TrainConfig(self.data(), model, training, config.stage1.folder if setting.stage1 else "", output, setting.cascade)
+                print(
+                    f"{kind} uses arch: {model.arch}, it has no stage-1 irreps to gate", flush=True
+                )
+            one = TrainConfig(
+                self.data(),
+                model,
+                training,
+                config.stage1.folder if setting.stage1 else "",
+                output,
+                setting.cascade,
+            )
             return train_gformer(
                 one,
                 first,
@@ -216,7 +277,11 @@ class _Ablation:
 
     def _groups(self) -> int:
         """P of stage 1, whether or not it is there."""
-        return len(self.stage1().node_irreps) if self.config.stage1.folder else self.config.stage1.model.num_blocks
+        return (
+            len(self.stage1().node_irreps)
+            if self.config.stage1.folder
+            else self.config.stage1.model.num_blocks
+        )
 
     def _alone(self) -> Output:
         """What a GFormer without stage 1 predicts: the same as with it."""
@@ -245,14 +310,19 @@ class _Ablation:
             if kind != "e3":
                 provider = load_stage1(self.network(kind, seed), device=self.device)
                 provider = CascadedStage1(first, provider) if kind == "e3+e3" else provider
-            model, parameters = HamiltonianModel(provider, None, self.device), stage1_parameters(provider)
+            model, parameters = (
+                HamiltonianModel(provider, None, self.device),
+                stage1_parameters(provider),
+            )
         else:
             bundle = load_bundle(self.gformer(kind, seed))
             lower: Stage1Provider | None = self.stage1() if SETTINGS[kind].stage1 else None
             if kind == "gformer+gformer":
                 lower = GFormerStage1(load_bundle(self.gformer("gformer", seed)))
             model = HamiltonianModel(lower, bundle, self.device)
-            parameters = sum(p.numel() for p in bundle.model.parameters()) + (stage1_parameters(lower) if lower is not None else 0)
+            parameters = sum(p.numel() for p in bundle.model.parameters()) + (
+                stage1_parameters(lower) if lower is not None else 0
+            )
         below = "e3" if SETTINGS[kind].stage1 and kind not in ("e3", "e3-big") else None
         if kind == "gformer+gformer":
             below = run_name("gformer", seed, self.config)
@@ -286,10 +356,19 @@ class _Ablation:
             }
             if known.get(name, {}).get("of") != stamp:
                 print(f"{run_name(kind, seed, self.config)}: evaluating {name}", flush=True)
-                options.update(edges=self.config.data.edges, rotations=self.config.rotations, gauge=self.config.data.gauge)
+                options.update(
+                    edges=self.config.data.edges,
+                    rotations=self.config.rotations,
+                    gauge=self.config.data.gauge,
+                )
                 known[name] = {"of": stamp, "result": evaluate(model, folder, **options)}
                 write_json(path, known)
-        return {"setting": kind, "seed": seed, **info, "tests": {name: known[name]["result"] for name in sets}}
+        return {
+            "setting": kind,
+            "seed": seed,
+            **info,
+            "tests": {name: known[name]["result"] for name in sets},
+        }
 
 
 def ablate(config: AblationConfig, *, every: int = 10) -> dict[str, Any]:
@@ -314,11 +393,17 @@ def ablate(config: AblationConfig, *, every: int = 10) -> dict[str, Any]:
             reference = work.evaluate("e3", config.seeds[0])
         for kind in config.settings:
             for seed in config.seeds if kind != "e3" else config.seeds[:1]:
-                results.append(reference if kind == "e3" and reference is not None else work.evaluate(kind, seed))
+                results.append(
+                    reference
+                    if kind == "e3" and reference is not None
+                    else work.evaluate(kind, seed)
+                )
     return write_tables(work.folder, results, reference or results[0], work.basis, config)
 
 
 def is_finished(output: str | pathlib.Path, run: str) -> bool:
     """Whether a run of an ablation has been trained to its end."""
     folder = pathlib.Path(output) / run
-    return (folder / "finished.json").is_file() and ((folder / "bundle" / BUNDLE_FILE).is_file() or (folder / "model").is_dir())
+    return (folder / "finished.json").is_file() and (
+        (folder / "bundle" / BUNDLE_FILE).is_file() or (folder / "model").is_dir()
+    )

@@ -28,7 +28,12 @@ def columns(gauge: str) -> list[Column]:
     other: Column = (
         ("raw_mae_all_meV", "MAE_all^H with μS", r"MAE$_{all}^H$ with $\mu S$", ".4f")
         if gauge == "standard"
-        else ("gauge_free_mae_all_meV", "MAE_all^H without μS", r"MAE$_{all}^H$, $\mu S$ removed", ".4f")
+        else (
+            "gauge_free_mae_all_meV",
+            "MAE_all^H without μS",
+            r"MAE$_{all}^H$, $\mu S$ removed",
+            ".4f",
+        )
     )
     return [
         ("mae_all_meV", "MAE_all^H", r"MAE$_{all}^H$", ".4f"),
@@ -49,7 +54,10 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
     """
     base = [s["refined_mae_meV"] for s in reference["structures"]]
     worst = reference["structures"][int(np.argmax(base))]["name"]
-    blocks = [math.nan if b["refined_mae_meV"] is None else b["refined_mae_meV"] for b in reference["blocks"]]
+    blocks = [
+        math.nan if b["refined_mae_meV"] is None else b["refined_mae_meV"]
+        for b in reference["blocks"]
+    ]
     total = result["total"]
     own = next(s for s in result["structures"] if s["name"] == worst)
     return {
@@ -61,7 +69,9 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
         "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
         "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)),
         "mae_elements_meV": total["refined"]["mae_elements_meV"],
-        "better_than_e3_structures": sum(s["refined_mae_meV"] < b for s, b in zip(result["structures"], base)),
+        "better_than_e3_structures": sum(
+            s["refined_mae_meV"] < b for s, b in zip(result["structures"], base)
+        ),
         "structures": len(base),
     }
 
@@ -84,9 +94,14 @@ def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[
         }
         for name in own[0]["tests"]:
             per_seed = [metrics_of(r["tests"][name], reference["tests"][name]) for r in own]
-            mean = {k: None if per_seed[0][k] is None else float(np.mean([m[k] for m in per_seed])) for k in per_seed[0]}
+            mean = {
+                k: None if per_seed[0][k] is None else float(np.mean([m[k] for m in per_seed]))
+                for k in per_seed[0]
+            }
             if len(per_seed) > 1:
-                mean["mae_all_spread_meV"] = float(np.std([m["mae_all_meV"] for m in per_seed], ddof=1))
+                mean["mae_all_spread_meV"] = float(
+                    np.std([m["mae_all_meV"] for m in per_seed], ddof=1)
+                )
             row["tests"][name] = mean
         rows[kind] = row
     return list(rows.values())
@@ -94,7 +109,9 @@ def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[
 
 def _cells(row: dict[str, Any], name: str, shown: Sequence[Column]) -> list[str]:
     metrics = row["tests"][name]
-    cells = ["-" if metrics[key] is None else format(metrics[key], form) for key, _, _, form in shown]
+    cells = [
+        "-" if metrics[key] is None else format(metrics[key], form) for key, _, _, form in shown
+    ]
     if "mae_all_spread_meV" in metrics:
         cells[0] += f" ± {metrics['mae_all_spread_meV']:.4f}"
     return cells
@@ -106,11 +123,29 @@ def _time(row: dict[str, Any]) -> str:
 
 def _latex(rows: list[dict[str, Any]], names: Sequence[str], shown: Sequence[Column]) -> str:
     head = " & ".join(["Method", *(c[2] for _ in names for c in shown), "parameters", "training/s"])
-    groups = " & ".join(["", *(rf"\multicolumn{{{len(shown)}}}{{c}}{{{n.replace('_', ' ')}}}" for n in names), "", ""])
-    lines = [r"\begin{tabular}{l" + "r" * (len(shown) * len(names) + 2) + "}", r"\hline", groups + r" \\", head + r" \\", r"\hline"]
+    groups = " & ".join(
+        [
+            "",
+            *(rf"\multicolumn{{{len(shown)}}}{{c}}{{{n.replace('_', ' ')}}}" for n in names),
+            "",
+            "",
+        ]
+    )
+    lines = [
+        r"\begin{tabular}{l" + "r" * (len(shown) * len(names) + 2) + "}",
+        r"\hline",
+        groups + r" \\",
+        head + r" \\",
+        r"\hline",
+    ]
     for row in rows:
         cells = [c.replace("±", r"$\pm$") for n in names for c in _cells(row, n, shown)]
-        lines.append(" & ".join([SETTINGS[row["setting"]].latex, *cells, f"{row['parameters']:,}", _time(row)]) + r" \\")
+        lines.append(
+            " & ".join(
+                [SETTINGS[row["setting"]].latex, *cells, f"{row['parameters']:,}", _time(row)]
+            )
+            + r" \\"
+        )
     return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
 
 
@@ -118,7 +153,18 @@ def _csv(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     text = io.StringIO()
     keys = list(dict.fromkeys(k for row in rows for n in names for k in row["tests"][n]))
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["setting", "test_set", *keys, "parameters", "training_seconds", "own_training_seconds", "epochs", "seeds"])
+    writer.writerow(
+        [
+            "setting",
+            "test_set",
+            *keys,
+            "parameters",
+            "training_seconds",
+            "own_training_seconds",
+            "epochs",
+            "seeds",
+        ]
+    )
     for row in rows:
         for n in names:
             writer.writerow(
@@ -136,7 +182,9 @@ def _csv(rows: list[dict[str, Any]], names: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _markdown(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int], shown: Sequence[Column]) -> str:
+def _markdown(
+    rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int], shown: Sequence[Column]
+) -> str:
     parts = []
     for n in names:
         head = ["method", *(c[1] for c in shown), "parameters", "training / s"]
@@ -145,15 +193,31 @@ def _markdown(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str,
             "| " + " | ".join(head) + " |",
             "|---" + "|--:" * (len(head) - 1) + "|",
         ]
-        lines += ["| " + " | ".join([row["label"], *_cells(row, n, shown), f"{row['parameters']:,}", _time(row)]) + " |" for row in rows]
+        lines += [
+            "| "
+            + " | ".join(
+                [row["label"], *_cells(row, n, shown), f"{row['parameters']:,}", _time(row)]
+            )
+            + " |"
+            for row in rows
+        ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _text(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int], notes: Sequence[str], shown: Sequence[Column]) -> str:
+def _text(
+    rows: list[dict[str, Any]],
+    names: Sequence[str],
+    sizes: dict[str, int],
+    notes: Sequence[str],
+    shown: Sequence[Column],
+) -> str:
     parts = []
     for n in names:
-        body = [[row["label"], *_cells(row, n, shown), f"{row['parameters']:,}", _time(row)] for row in rows]
+        body = [
+            [row["label"], *_cells(row, n, shown), f"{row['parameters']:,}", _time(row)]
+            for row in rows
+        ]
         parts.append(
             f"{n}: {sizes[n]} structures, errors in meV\n"
             + text_table(["method", *(c[1] for c in shown), "parameters", "training/s"], body)
@@ -162,7 +226,11 @@ def _text(rows: list[dict[str, Any]], names: Sequence[str], sizes: dict[str, int
 
 
 def write_tables(
-    folder: pathlib.Path, results: Sequence[dict[str, Any]], reference: dict[str, Any], basis: Basis, config: AblationConfig
+    folder: pathlib.Path,
+    results: Sequence[dict[str, Any]],
+    reference: dict[str, Any],
+    basis: Basis,
+    config: AblationConfig,
 ) -> dict[str, Any]:
     """Write ``table.txt``, ``.md``, ``.tex``, ``.csv`` and ``.json``, and print the first.
 
@@ -177,12 +245,15 @@ def write_tables(
     names = list(reference["tests"])
     sizes = {n: len(reference["tests"][n]["structures"]) for n in names}
     label = SETTINGS[reference["setting"]].label
-    notes = [f"cha.s and cha.b: the structure and the block worst for {label}; training/s: of all stages that were trained here"]
+    notes = [
+        f"cha.s and cha.b: the structure and the block worst for {label}; training/s: of all stages that were trained here"
+    ]
     for n in names:
         if config.data.gauge == "standard":
             of = reference["tests"][n]["errors"]
             notes.append(
-                f"{n}: trained in the gauge H - μS; all errors are " + ("without μS" if of != "raw" else "raw, as overlaps.h5 is missing")
+                f"{n}: trained in the gauge H - μS; all errors are "
+                + ("without μS" if of != "raw" else "raw, as overlaps.h5 is missing")
             )
     shown = columns(config.data.gauge)
     text = _text(rows, names, sizes, notes, shown)

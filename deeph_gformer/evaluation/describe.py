@@ -35,7 +35,9 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
         table = _structure(path)
     else:
         table = _collection(path)
-    return table, "\n".join(f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in table.items())
+    return table, "\n".join(
+        f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in table.items()
+    )
 
 
 def _plain(value: Any) -> str:
@@ -57,7 +59,9 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
 
     structure = read_folder(path)
     shells = {s: str(list(o)) for s, o in zip(_symbols(structure.numbers), structure.orbital_types)}
-    files = {kind: matrix_path(path, kind).is_file() for kind in ("hamiltonian", "overlap", "prediction")}  # type: ignore[arg-type]
+    files = {
+        kind: matrix_path(path, kind).is_file() for kind in ("hamiltonian", "overlap", "prediction")
+    }  # type: ignore[arg-type]
     table: dict[str, Any] = {
         "kind": "structure folder",
         "format": folder_format(path),
@@ -76,7 +80,9 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
             table["edges"]["only_in_hamiltonian"] = choice.hamiltonian_only
         import numpy as np
 
-        table["longest_edge_angstrom"] = float(np.linalg.norm(structure.edge_vectors(choice.keys), axis=1).max())
+        table["longest_edge_angstrom"] = float(
+            np.linalg.norm(structure.edge_vectors(choice.keys), axis=1).max()
+        )
     if "fermi_level" in structure.info:
         table["fermi_level_eV"] = structure.info["fermi_level"]
     return table
@@ -97,8 +103,13 @@ def _model(path: pathlib.Path) -> dict[str, Any]:
         "harmonics": folder.config.irreps_sh,
         "distance_basis_angstrom": folder.config.r_max,
         "dtype": str(folder.dtype).removeprefix("torch."),
-        "parameters": sum(v.numel() for n, v in folder.state_dict.items() if n.split(".")[-1] in ("weight", "bias") or ".weights" in n),
-        "e3nn_generation": folder.generation or "cannot be told from the checkpoint (say it with --e3nn-generation)",
+        "parameters": sum(
+            v.numel()
+            for n, v in folder.state_dict.items()
+            if n.split(".")[-1] in ("weight", "bias") or ".weights" in n
+        ),
+        "e3nn_generation": folder.generation
+        or "cannot be told from the checkpoint (say it with --e3nn-generation)",
         "epoch": folder.epoch,
         "validation_loss_eV2": folder.val_loss,
     }
@@ -118,11 +129,22 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
         "gauge": bundle.gauge,
         "dtype": str(bundle.dtype).removeprefix("torch."),
         "e3nn_generation": bundle.generation,
-        "stage1": f"{bundle.stage1.name} (fingerprint {bundle.stage1.fingerprint})" if bundle.stage1 else "none",
+        "stage1": f"{bundle.stage1.name} (fingerprint {bundle.stage1.fingerprint})"
+        if bundle.stage1
+        else "none",
     }
-    for key in ("data", "structures", "epochs", "stage1_val_mae_meV", "best_val_mae_meV", "deeph_gformer"):
+    for key in (
+        "data",
+        "structures",
+        "epochs",
+        "stage1_val_mae_meV",
+        "best_val_mae_meV",
+        "deeph_gformer",
+    ):
         if key in training:
-            table[f"training_{key}" if key in ("data", "structures", "epochs") else key] = training[key]
+            table[f"training_{key}" if key in ("data", "structures", "epochs") else key] = training[
+                key
+            ]
     return table
 
 

@@ -12,7 +12,9 @@ from ..pipeline import HamiltonianModel, rotate_flat
 __all__ = ["equivariance_error"]
 
 
-def equivariance_error(model: HamiltonianModel, graph: Graph, rotations: int, seed: int = 0, frames: int = 1) -> tuple[float, float]:
+def equivariance_error(
+    model: HamiltonianModel, graph: Graph, rotations: int, seed: int = 0, frames: int = 1
+) -> tuple[float, float]:
     """Equivariance error of stage 1 and of both stages.
 
     The structure is turned, predicted, and the direct sum turned back by Wigner-D, which is H(x) -> D H(x) D† with its spin part.
@@ -24,7 +26,9 @@ def equivariance_error(model: HamiltonianModel, graph: Graph, rotations: int, se
         (stage 1, both stages), mean over rotations and elements of the direct-product difference, meV.
     """
     graph = graph.to(model.device, torch.float64)
-    irreps = model.targets.irreps(getattr(model.stage1, "parity", True) if model.stage1 is not None else model.bundle.parity)
+    irreps = model.targets.irreps(
+        getattr(model.stage1, "parity", True) if model.stage1 is not None else model.bundle.parity
+    )
     lmax = max(ir.l for _, ir in irreps)
     generator = torch.Generator().manual_seed(seed)
     still = model.direct_sums(graph.to(dtype=model.dtype), frames)
@@ -34,6 +38,8 @@ def equivariance_error(model: HamiltonianModel, graph: Graph, rotations: int, se
         back = [b.T.to(model.device) for b in wigner_blocks(rotation, lmax)]
         moved = model.direct_sums(rotate_graph(graph, rotation).to(dtype=model.dtype), frames)
         for n in (0, 1):
-            difference: Tensor = model.to_product(rotate_flat(moved[n], irreps, back)) - model.to_product(still[n])
+            difference: Tensor = model.to_product(
+                rotate_flat(moved[n], irreps, back)
+            ) - model.to_product(still[n])
             total[n] += float(difference.abs().mean()) * 1e3 / rotations
     return total[0], total[1]

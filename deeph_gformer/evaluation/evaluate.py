@@ -52,11 +52,20 @@ def evaluate(
     if rotations < 0:
         raise ConfigError(f"--rotations {rotations}: 0 (none) or more are needed")
     if split != "test" and splits is None:
-        raise ConfigError(f"--split {split}: needs a split file, --splits FILE; without one every structure is evaluated")
+        raise ConfigError(
+            f"--split {split}: needs a split file, --splits FILE; without one every structure is evaluated"
+        )
     if frames > 1 and (model.bundle is None or model.bundle.model.equivariant):
         what = "stage 1 alone" if model.bundle is None else "arch: equivariant"
-        print(f"note: --frames {frames} changes nothing: {what} is the same in every frame", file=sys.stderr)
-    folders = read_splits(splits, preprocessed)[split] if splits else find_structures(preprocessed, ("hamiltonian",))
+        print(
+            f"note: --frames {frames} changes nothing: {what} is the same in every frame",
+            file=sys.stderr,
+        )
+    folders = (
+        read_splits(splits, preprocessed)[split]
+        if splits
+        else find_structures(preprocessed, ("hamiltonian",))
+    )
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
     gauge = gauge or (model.bundle.gauge if model.bundle else "raw")
@@ -68,8 +77,14 @@ def evaluate(
         prediction = model.predict(folder, edges, frames=frames)
         truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
         name, types = folder.resolve().name, prediction.graph.node_type.numpy()
-        kinds = {"raw": prediction, **({"gauge_free": _gauge_free(folder, prediction, truth, spinful)} if has_s else {})}
-        both = {k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types) for k, p in kinds.items()}
+        kinds = {
+            "raw": prediction,
+            **({"gauge_free": _gauge_free(folder, prediction, truth, spinful)} if has_s else {}),
+        }
+        both = {
+            k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types)
+            for k, p in kinds.items()
+        }
         chosen = "gauge_free" if without else "raw"
         error = both[chosen]
         records.append(_record(prediction, error, both))
@@ -87,24 +102,44 @@ def evaluate(
         "errors": "without μS" if without else "raw",
         "places": places.table(),
         "blocks": [
-            {"target": names[c], "stage1_mae_meV": float(blocks[0, c]), "refined_mae_meV": float(blocks[1, c])} for c in range(len(names))
+            {
+                "target": names[c],
+                "stage1_mae_meV": float(blocks[0, c]),
+                "refined_mae_meV": float(blocks[1, c]),
+            }
+            for c in range(len(names))
         ],
     }
-    for key in (f"{kind}_{stage}_mae_meV" for kind in ("raw", "gauge_free") for stage in ("stage1", "refined")):
+    for key in (
+        f"{kind}_{stage}_mae_meV"
+        for kind in ("raw", "gauge_free")
+        for stage in ("stage1", "refined")
+    ):
         if all(key in r for r in records):
             result["total"][key] = float(np.mean([r[key] for r in records]))
     if rotations:
-        pairs = [equivariance_error(model, p.graph, rotations, seed=n, frames=frames) for n, (p, _) in enumerate(predictions)]
+        pairs = [
+            equivariance_error(model, p.graph, rotations, seed=n, frames=frames)
+            for n, (p, _) in enumerate(predictions)
+        ]
         first, both = np.mean(pairs, axis=0)
-        result["equivariance"] = {"rotations_per_structure": rotations, "stage1_error_meV": float(first), "refined_error_meV": float(both)}
+        result["equivariance"] = {
+            "rotations_per_structure": rotations,
+            "stage1_error_meV": float(first),
+            "refined_error_meV": float(both),
+        }
     if plots is not None:
         from .plots import write_plots
 
-        result["plots"] = [str(p) for p in write_plots(pathlib.Path(plots), model, errors, predictions)]
+        result["plots"] = [
+            str(p) for p in write_plots(pathlib.Path(plots), model, errors, predictions)
+        ]
     return result
 
 
-def _record(prediction: Prediction, error: StructureErrors, kinds: dict[str, StructureErrors]) -> dict[str, Any]:
+def _record(
+    prediction: Prediction, error: StructureErrors, kinds: dict[str, StructureErrors]
+) -> dict[str, Any]:
     """What the result says of one structure; ``error`` is the one of ``kinds`` that counts."""
     record: dict[str, Any] = {
         "name": error.name,
@@ -115,11 +150,18 @@ def _record(prediction: Prediction, error: StructureErrors, kinds: dict[str, Str
         "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan"),
     }
     for kind, value in kinds.items():
-        record.update({f"{kind}_stage1_mae_meV": value.stage1_meV, f"{kind}_refined_mae_meV": value.refined_meV})
+        record.update(
+            {
+                f"{kind}_stage1_mae_meV": value.stage1_meV,
+                f"{kind}_refined_mae_meV": value.refined_meV,
+            }
+        )
     return record
 
 
-def _gauge_free(folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, spinful: bool) -> Prediction:
+def _gauge_free(
+    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, spinful: bool
+) -> Prediction:
     """The prediction with the μ of DFT instead of its own; blocks of S that H lacks are left out."""
     overlap = read_matrix(folder, "overlap", prediction.structure)
     there = [match_keys(overlap.keys, other.keys) >= 0 for other in (truth, prediction.hamiltonian)]
@@ -127,6 +169,7 @@ def _gauge_free(folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix
     doubled = spin_double(overlap) if spinful else overlap
     shift = gauge_shift(truth, overlap, spinful)
     first, both = (
-        subtract_overlap(h, doubled, gauge_shift(h, overlap, spinful) - shift) for h in (prediction.stage1, prediction.hamiltonian)
+        subtract_overlap(h, doubled, gauge_shift(h, overlap, spinful) - shift)
+        for h in (prediction.stage1, prediction.hamiltonian)
     )
     return prediction._replace(stage1=first, hamiltonian=both)

@@ -44,28 +44,55 @@ def feature_norms(out: Stage1Output, stage1: Stage1Provider) -> NDArray[np.float
     irreps = stage1.node_irreps[-1]
     scale = FeatureScale(irreps)
     value = out.node[-1].detach().double().cpu()
-    size = torch.zeros(len(value), len(scale.mean), dtype=torch.float64).index_add(1, scale.index, value.square())
+    size = torch.zeros(len(value), len(scale.mean), dtype=torch.float64).index_add(
+        1, scale.index, value.square()
+    )
     size = (size / torch.bincount(scale.index, minlength=len(scale.mean))).sqrt()
-    first = torch.cat([torch.zeros(1, dtype=torch.int64), torch.nonzero(scale.index[1:] != scale.index[:-1]).reshape(-1) + 1])
+    first = torch.cat(
+        [
+            torch.zeros(1, dtype=torch.int64),
+            torch.nonzero(scale.index[1:] != scale.index[:-1]).reshape(-1) + 1,
+        ]
+    )
     return torch.where(scale.scalar, value[:, first], size).numpy()
 
 
-def _distance(norms: NDArray[np.float64], kinds: NDArray[np.int64], mean: NDArray[np.float64], spread: NDArray[np.float64]) -> float:
+def _distance(
+    norms: NDArray[np.float64],
+    kinds: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    spread: NDArray[np.float64],
+) -> float:
     """Largest distance of an atom from the training atoms of its element, in standard deviations per channel."""
     return float(np.sqrt((((norms - mean[kinds]) / spread[kinds]) ** 2).mean(axis=1)).max())
 
 
 def _pick(graphs: Sequence[Graph]) -> list[Graph]:
-    return [graphs[n] for n in np.unique(np.linspace(0, len(graphs) - 1, min(MOST, len(graphs))).round().astype(int))] if graphs else []
+    return (
+        [
+            graphs[n]
+            for n in np.unique(
+                np.linspace(0, len(graphs) - 1, min(MOST, len(graphs))).round().astype(int)
+            )
+        ]
+        if graphs
+        else []
+    )
 
 
 def _reference(val: Sequence[float], both: Sequence[float], unit: str) -> dict[str, float]:
     mean = float(np.mean(val if len(val) else both))
     spread = math.sqrt(float(np.mean((np.asarray(both) - mean) ** 2)))
-    return {f"mean{unit}": mean, f"spread{unit}": max(spread, FLOOR * mean), f"largest{unit}": float(np.max(both))}
+    return {
+        f"mean{unit}": mean,
+        f"spread{unit}": max(spread, FLOOR * mean),
+        f"largest{unit}": float(np.max(both)),
+    }
 
 
-def guard_statistics(model: HamiltonianModel, train: Sequence[Graph], val: Sequence[Graph]) -> dict[str, Any]:
+def guard_statistics(
+    model: HamiltonianModel, train: Sequence[Graph], val: Sequence[Graph]
+) -> dict[str, Any]:
     """What the bundle records, see the module's text.
 
     Args:
@@ -183,7 +210,11 @@ class Guard:
         """
         table = self._table["correction"]
         excess = correction * 1e3 - table["mean_meV"]
-        z = excess / table["spread_meV"] if table["spread_meV"] > 0 else (math.inf if excess > 0 else 0.0)
+        z = (
+            excess / table["spread_meV"]
+            if table["spread_meV"] > 0
+            else (math.inf if excess > 0 else 0.0)
+        )
         out = z > LIMIT
         warning = None
         if out:
@@ -201,6 +232,10 @@ class Guard:
 
 def guard_lines(result: dict[str, Any]) -> list[str]:
     """What the terminal says about the records of :func:`deeph_gformer.refine`: one line a warning, and where stage 1 was kept."""
-    lines = [f"{r['name']}: warning: {r['guard_warning']}" for r in result["structures"] if r.get("guard_warning")]
+    lines = [
+        f"{r['name']}: warning: {r['guard_warning']}"
+        for r in result["structures"]
+        if r.get("guard_warning")
+    ]
     kept = [r["name"] for r in result["structures"] if r.get("guarded")]
     return lines + ([f"--guard kept stage 1 for {', '.join(kept)}"] if kept else [])

@@ -38,7 +38,12 @@ class StructureErrors:
 
 
 def structure_errors(
-    name: str, truth: BlockMatrix, stage1: BlockMatrix, refined: BlockMatrix, targets: TargetBlocks, node_type: NDArray[np.int64]
+    name: str,
+    truth: BlockMatrix,
+    stage1: BlockMatrix,
+    refined: BlockMatrix,
+    targets: TargetBlocks,
+    node_type: NDArray[np.int64],
 ) -> StructureErrors:
     """Compare two predictions (same edges) with DFT.
 
@@ -48,14 +53,19 @@ def structure_errors(
     where = match_keys(refined.keys, truth.keys)
     have = np.flatnonzero(where >= 0)
     if not len(have):
-        raise DataError(f"structure '{name}': prediction and hamiltonians.h5 have no block in common")
+        raise DataError(
+            f"structure '{name}': prediction and hamiltonians.h5 have no block in common"
+        )
     assembly = BlockAssembly(targets)
     label, mask = assembly.from_matrix(truth.select(where[have]), node_type)
     flat_mask = mask.reshape(-1, targets.width)
     sums, means, maxima = [], [], []
     for matrix in (stage1, refined):
         vector, _ = assembly.from_matrix(matrix.select(have), node_type)
-        error = np.abs(vector.astype(np.complex128 if np.iscomplexobj(vector) else np.float64) - label) * 1e3
+        error = (
+            np.abs(vector.astype(np.complex128 if np.iscomplexobj(vector) else np.float64) - label)
+            * 1e3
+        )
         flat = np.where(mask, error, 0.0).reshape(-1, targets.width)
         per_component = flat.sum(axis=0)
         sums.append([per_component[a:b].sum() for a, b in zip(targets.slices, targets.slices[1:])])
@@ -63,7 +73,9 @@ def structure_errors(
         maxima.append(float(flat.max()))
     per_count = flat_mask.sum(axis=0)
     count = np.array([per_count[a:b].sum() for a, b in zip(targets.slices, targets.slices[1:])])
-    return StructureErrors(name, means[0], means[1], int(flat_mask.sum()), maxima[0], maxima[1], np.array(sums), count)
+    return StructureErrors(
+        name, means[0], means[1], int(flat_mask.sum()), maxima[0], maxima[1], np.array(sums), count
+    )
 
 
 def block_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
@@ -83,7 +95,10 @@ def summarise(errors: Sequence[StructureErrors], targets: TargetBlocks) -> dict[
     blocks = block_errors(errors)
     channel = int(np.nanargmax(blocks[0]))
     elements = np.array([e.elements for e in errors], dtype=float)
-    first, both = np.array([e.stage1_meV for e in errors]), np.array([e.refined_meV for e in errors])
+    first, both = (
+        np.array([e.stage1_meV for e in errors]),
+        np.array([e.refined_meV for e in errors]),
+    )
     out: dict[str, Any] = {"structures": len(errors)}
     for name, values, block in (("stage1", first, blocks[0]), ("refined", both, blocks[1])):
         out[name] = {

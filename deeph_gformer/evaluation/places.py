@@ -20,7 +20,9 @@ PLACES = ("on-site", "within a layer", "between layers")
 BOND_FACTOR = 1.2
 
 
-def layers(structure: Structure, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[np.float64]]]:
+def layers(
+    structure: Structure, keys: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[np.float64]]]:
     """Layers, chains or molecules: what bonds hold together.
 
     Args:
@@ -31,7 +33,10 @@ def layers(structure: Structure, keys: NDArray[np.int64]) -> tuple[NDArray[np.in
         in; per layer an orthonormal basis (n, 3) of the directions, in fractional coordinates, that the layer itself is periodic in.
     """
     radii = covalent_radii[structure.numbers]
-    bonds = keys[np.linalg.norm(structure.edge_vectors(keys), axis=1) < BOND_FACTOR * (radii[keys[:, 3]] + radii[keys[:, 4]])]
+    bonds = keys[
+        np.linalg.norm(structure.edge_vectors(keys), axis=1)
+        < BOND_FACTOR * (radii[keys[:, 3]] + radii[keys[:, 4]])
+    ]
     bonds = bonds[np.argsort(bonds[:, 3], kind="stable")]
     starts = np.searchsorted(bonds[:, 3], np.arange(len(structure) + 1))
     layer, cell = np.full(len(structure), -1), np.zeros((len(structure), 3), dtype=np.int64)
@@ -58,7 +63,9 @@ def edge_places(structure: Structure, keys: NDArray[np.int64]) -> NDArray[np.int
     """(E,), index into :data:`PLACES` of each edge. A material that is bonded in three directions is one layer."""
     layer, cell, periods = layers(structure, keys)
     i, j = keys[:, 3], keys[:, 4]
-    shift = keys[:, :3] + cell[i] - cell[j]  # between the images of a layer that its atoms belong to
+    shift = (
+        keys[:, :3] + cell[i] - cell[j]
+    )  # between the images of a layer that its atoms belong to
     within = layer[i] == layer[j]
     for number, basis in enumerate(periods):
         mine = np.flatnonzero(within & (layer[i] == number))
@@ -74,7 +81,9 @@ class PlaceErrors:
     def __init__(self) -> None:
         self.sums, self.counts = np.zeros((3, len(PLACES))), np.zeros(len(PLACES))
 
-    def add(self, structure: Structure, truth: BlockMatrix, predictions: Sequence[BlockMatrix]) -> None:
+    def add(
+        self, structure: Structure, truth: BlockMatrix, predictions: Sequence[BlockMatrix]
+    ) -> None:
         """Count one structure; ``predictions`` are stage 1 and refined, over the blocks that ``truth`` has too, in its shapes."""
         where = match_keys(predictions[0].keys, truth.keys)
         have = np.flatnonzero(where >= 0)
@@ -82,8 +91,12 @@ class PlaceErrors:
         label = truth.select(where[have])
         size = np.diff(label.offsets)
         self.counts += np.bincount(place, size, minlength=len(PLACES))
-        for row, values in enumerate([label.values, *(p.select(have).values - label.values for p in predictions)]):
-            self.sums[row] += np.bincount(np.repeat(place, size), np.abs(values), minlength=len(PLACES))
+        for row, values in enumerate(
+            [label.values, *(p.select(have).values - label.values for p in predictions)]
+        ):
+            self.sums[row] += np.bincount(
+                np.repeat(place, size), np.abs(values), minlength=len(PLACES)
+            )
 
     def table(self) -> list[dict[str, Any]]:
         """Per place that occurs: share of the elements, mean |H| of DFT and MAE of stage 1 and refined, meV."""

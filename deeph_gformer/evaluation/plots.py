@@ -18,7 +18,9 @@ __all__ = ["write_plots", "orbital_pair_map"]
 _STAGE1, _REFINED = "#c0504d", "#1f77b4"
 
 
-def orbital_pair_map(model: HamiltonianModel, errors: Sequence[StructureErrors], pair: tuple[int, int]) -> np.ndarray:
+def orbital_pair_map(
+    model: HamiltonianModel, errors: Sequence[StructureErrors], pair: tuple[int, int]
+) -> np.ndarray:
     """MAE_block^H of one pair of elements over its shells: (2, shells of i, shells of j), meV; NaN where nothing is predicted."""
     blocks, targets = block_errors(errors), model.targets
     shells = targets.basis.orbital_types
@@ -29,20 +31,34 @@ def orbital_pair_map(model: HamiltonianModel, errors: Sequence[StructureErrors],
     return out
 
 
-def _common(prediction: Prediction, truth: BlockMatrix) -> tuple[BlockMatrix, BlockMatrix, BlockMatrix]:
+def _common(
+    prediction: Prediction, truth: BlockMatrix
+) -> tuple[BlockMatrix, BlockMatrix, BlockMatrix]:
     where = match_keys(prediction.hamiltonian.keys, truth.keys)
     have = np.flatnonzero(where >= 0)
-    return truth.select(where[have]), prediction.stage1.select(have), prediction.hamiltonian.select(have)
+    return (
+        truth.select(where[have]),
+        prediction.stage1.select(have),
+        prediction.hamiltonian.select(have),
+    )
 
 
 def write_plots(
-    folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[StructureErrors], predictions: Sequence[tuple[Prediction, BlockMatrix]]
+    folder: pathlib.Path,
+    model: HamiltonianModel,
+    errors: Sequence[StructureErrors],
+    predictions: Sequence[tuple[Prediction, BlockMatrix]],
 ) -> list[pathlib.Path]:
     """Draw everything into ``folder``; returns the files."""
     import matplotlib
 
     matplotlib.use("Agg")
-    return [*_heat_maps(folder, model, errors), *_distance(folder, predictions), *_parity(folder, predictions), *_bars(folder, errors)]
+    return [
+        *_heat_maps(folder, model, errors),
+        *_distance(folder, predictions),
+        *_parity(folder, predictions),
+        *_bars(folder, errors),
+    ]
 
 
 def _save(figure: Any, path: pathlib.Path, data: dict[str, Any]) -> list[pathlib.Path]:
@@ -64,7 +80,9 @@ def _shell_labels(shells: Sequence[int]) -> list[str]:
     return labels
 
 
-def _heat_maps(folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[StructureErrors]) -> list[pathlib.Path]:
+def _heat_maps(
+    folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[StructureErrors]
+) -> list[pathlib.Path]:
     import matplotlib.pyplot as plt
     from ase.data import chemical_symbols
 
@@ -82,7 +100,13 @@ def _heat_maps(folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[S
                 for (a, b), value in np.ndenumerate(values[n]):
                     if np.isfinite(value):
                         axis.text(
-                            b, a, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value < 0.6 * top else "black"
+                            b,
+                            a,
+                            f"{value:.2f}",
+                            ha="center",
+                            va="center",
+                            fontsize=7,
+                            color="white" if value < 0.6 * top else "black",
                         )
                 axis.set_xticks(range(values.shape[2]), _shell_labels(basis.orbital_types[j]))
                 axis.set_yticks(range(values.shape[1]), _shell_labels(basis.orbital_types[i]))
@@ -102,7 +126,9 @@ def _heat_maps(folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[S
     return made
 
 
-def _distance(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]]) -> list[pathlib.Path]:
+def _distance(
+    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]]
+) -> list[pathlib.Path]:
     import matplotlib.pyplot as plt
 
     length, sums = [], ([], [], [])
@@ -110,7 +136,14 @@ def _distance(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, Bloc
         label, first, both = _common(prediction, truth)
         length.append(np.linalg.norm(prediction.structure.edge_vectors(label.keys), axis=1))
         counts = np.diff(label.offsets)
-        for target, matrix in zip(sums, (np.abs(first.values - label.values), np.abs(both.values - label.values), np.abs(label.values))):
+        for target, matrix in zip(
+            sums,
+            (
+                np.abs(first.values - label.values),
+                np.abs(both.values - label.values),
+                np.abs(label.values),
+            ),
+        ):
             target.append(np.add.reduceat(matrix, label.offsets[:-1]) / counts * 1e3)
     r, values = np.concatenate(length), [np.concatenate(s) for s in sums]
     edges = np.linspace(0, r.max() + 1e-6, 25)
@@ -137,14 +170,32 @@ def _distance(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, Bloc
     )
 
 
-def _parity(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]]) -> list[pathlib.Path]:
+def _parity(
+    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]]
+) -> list[pathlib.Path]:
     import matplotlib.pyplot as plt
 
-    label, first, both = (np.concatenate([np.real(part[n].values) for part in (_common(p, t) for p, t in predictions)]) for n in range(3))
+    label, first, both = (
+        np.concatenate(
+            [np.real(part[n].values) for part in (_common(p, t) for p, t in predictions)]
+        )
+        for n in range(3)
+    )
     pick = np.random.default_rng(0).permutation(len(label))[:20000]
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.8), constrained_layout=True, sharey=True)
-    for axis, values, title, colour in ((axes[0], first, "stage 1", _STAGE1), (axes[1], both, "refined", _REFINED)):
-        axis.plot(label[pick], (values - label)[pick] * 1e3, ".", ms=2, alpha=0.4, color=colour, rasterized=True)
+    for axis, values, title, colour in (
+        (axes[0], first, "stage 1", _STAGE1),
+        (axes[1], both, "refined", _REFINED),
+    ):
+        axis.plot(
+            label[pick],
+            (values - label)[pick] * 1e3,
+            ".",
+            ms=2,
+            alpha=0.4,
+            color=colour,
+            rasterized=True,
+        )
         axis.axhline(0, color="0.5", lw=0.8)
         axis.set_title(f"{title}: rms {np.sqrt(np.mean((values - label) ** 2)) * 1e3:.2f} meV")
         axis.set_xlabel("H (DFT) / eV")
@@ -152,7 +203,11 @@ def _parity(folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockM
     return _save(
         figure,
         folder / "parity.png",
-        {"dft_eV": label[pick].tolist(), "stage1_eV": first[pick].tolist(), "refined_eV": both[pick].tolist()},
+        {
+            "dft_eV": label[pick].tolist(),
+            "stage1_eV": first[pick].tolist(),
+            "refined_eV": both[pick].tolist(),
+        },
     )
 
 
@@ -160,7 +215,9 @@ def _bars(folder: pathlib.Path, errors: Sequence[StructureErrors]) -> list[pathl
     import matplotlib.pyplot as plt
 
     place = np.arange(len(errors))
-    figure, axis = plt.subplots(figsize=(max(4.0, 0.5 * len(errors) + 2), 3.6), constrained_layout=True)
+    figure, axis = plt.subplots(
+        figsize=(max(4.0, 0.5 * len(errors) + 2), 3.6), constrained_layout=True
+    )
     axis.bar(place - 0.2, [e.stage1_meV for e in errors], 0.4, color=_STAGE1, label="stage 1")
     axis.bar(place + 0.2, [e.refined_meV for e in errors], 0.4, color=_REFINED, label="refined")
     axis.set_xticks(place, [e.name for e in errors], rotation=90 if len(errors) > 8 else 0)

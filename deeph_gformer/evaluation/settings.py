@@ -32,7 +32,17 @@ __all__ = [
     "stage1_parameters",
 ]
 
-Kind = Literal["e3", "e3+e3", "gformer", "gformer+gformer", "e3+gformer-cas", "e3+gformer-cov", "e3+gformer-att", "e3+gformer", "e3-big"]
+Kind = Literal[
+    "e3",
+    "e3+e3",
+    "gformer",
+    "gformer+gformer",
+    "e3+gformer-cas",
+    "e3+gformer-cov",
+    "e3+gformer-att",
+    "e3+gformer",
+    "e3-big",
+]
 
 
 class Setting(NamedTuple):
@@ -59,7 +69,16 @@ _S1, _G = r"$S1_{\mathrm{DeepHE3}}$", r"S2_{\mathrm{GFormer}}"
 SETTINGS: dict[str, Setting] = {
     "e3": Setting("DeepHE3", r"\textit{DeepHE3}", ""),
     "e3+e3": Setting("S1_DeepHE3 + S2_DeepHE3", _S1 + r" + $S2_{\mathrm{DeepHE3}}$", "e3"),
-    "gformer": Setting("GFormer", r"\textit{GFormer}", "gformer", stage1=False, cascade=False, features=False, rotate=True, paper=True),
+    "gformer": Setting(
+        "GFormer",
+        r"\textit{GFormer}",
+        "gformer",
+        stage1=False,
+        cascade=False,
+        features=False,
+        rotate=True,
+        paper=True,
+    ),
     "gformer+gformer": Setting(
         "S1_GFormer + S2_GFormer",
         r"$S1_{\mathrm{GFormer}}$ + $" + _G + "$",
@@ -69,7 +88,9 @@ SETTINGS: dict[str, Setting] = {
         rotate=True,
         paper=True,
     ),
-    "e3+gformer-cas": Setting("S1_DeepHE3 + S2_GFormer -cas", _S1 + " + $" + _G + r"^{-cas}$", "gformer", cascade=False),
+    "e3+gformer-cas": Setting(
+        "S1_DeepHE3 + S2_GFormer -cas", _S1 + " + $" + _G + r"^{-cas}$", "gformer", cascade=False
+    ),
     "e3+gformer-cov": Setting(
         "S1_DeepHE3 + S2_GFormer -cov",
         _S1 + " + $" + _G + r"^{-cov}$",
@@ -78,9 +99,18 @@ SETTINGS: dict[str, Setting] = {
         paper=True,
         changes={"alpha": 0.0, "beta": 0.0, "lam": 0.0},
     ),
-    "e3+gformer-att": Setting("S1_DeepHE3 + S2_GFormer -att", _S1 + " + $" + _G + r"^{-att}$", "gformer", changes={"attention": False}),
-    "e3+gformer": Setting("S1_DeepHE3 + S2_GFormer (ours)", _S1 + " + $" + _G + "$ (ours)", "gformer"),
-    "e3-big": Setting("DeepHE3, as many parameters", r"\textit{DeepHE3}, as many parameters", "e3", cascade=False),
+    "e3+gformer-att": Setting(
+        "S1_DeepHE3 + S2_GFormer -att",
+        _S1 + " + $" + _G + r"^{-att}$",
+        "gformer",
+        changes={"attention": False},
+    ),
+    "e3+gformer": Setting(
+        "S1_DeepHE3 + S2_GFormer (ours)", _S1 + " + $" + _G + "$ (ours)", "gformer"
+    ),
+    "e3-big": Setting(
+        "DeepHE3, as many parameters", r"\textit{DeepHE3}, as many parameters", "e3", cascade=False
+    ),
 }
 
 
@@ -92,7 +122,9 @@ class AblationStage1:
     """A trained DeepH-E3 model folder; empty: one is trained."""
     model: Stage1Config = dataclasses.field(default_factory=Stage1Config)
     """The network to train; with ``folder`` that folder's network counts."""
-    training: TrainingConfig = dataclasses.field(default_factory=lambda: TrainingConfig(learning_rate=2e-3, hermitian=False))
+    training: TrainingConfig = dataclasses.field(
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, hermitian=False)
+    )
     """Training of every DeepH-E3 network."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the parameters; with ``folder`` that folder's."""
@@ -168,7 +200,11 @@ def stage1_parameters(stage1: Stage1Provider) -> int:
     for model in getattr(stage1, "models", (stage1,)):
         folder = getattr(model, "folder", None)
         if folder is not None:
-            total += sum(v.numel() for n, v in folder.state_dict.items() if n.split(".")[-1] in ("weight", "bias") or ".weights" in n)
+            total += sum(
+                v.numel()
+                for n, v in folder.state_dict.items()
+                if n.split(".")[-1] in ("weight", "bias") or ".weights" in n
+            )
         elif hasattr(model, "bundle"):
             total += sum(p.numel() for p in model.bundle.model.parameters())
         elif getattr(model, "models", None):
@@ -180,7 +216,9 @@ def _count(config: Stage1Config, targets: TargetBlocks, generation: Generation) 
     return sum(p.numel() for p in DeepHE3Net(net_config(config, targets), generation).parameters())
 
 
-def scaled_network(config: Stage1Config, targets: TargetBlocks, generation: Generation, goal: int) -> tuple[Stage1Config, int]:
+def scaled_network(
+    config: Stage1Config, targets: TargetBlocks, generation: Generation, goal: int
+) -> tuple[Stage1Config, int]:
     """The network with every multiplicity of ``irreps_mid`` multiplied by one factor so that it has about ``goal`` parameters.
 
     Returns:
@@ -188,7 +226,9 @@ def scaled_network(config: Stage1Config, targets: TargetBlocks, generation: Gene
     """
 
     def scaled(factor: float) -> Stage1Config:
-        irreps = Irreps([(max(1, round(mul * factor)), ir) for mul, ir in Irreps(config.irreps_mid)])
+        irreps = Irreps(
+            [(max(1, round(mul * factor)), ir) for mul, ir in Irreps(config.irreps_mid)]
+        )
         return dataclasses.replace(config, irreps_mid=str(irreps))
 
     low, high, found = 1.0, 2.0, []

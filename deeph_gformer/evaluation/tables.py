@@ -13,7 +13,10 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(str(row[c])) for row in [header, *rows]) for c in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join(str(v).ljust(w) if c == 0 else str(v).rjust(w) for c, (v, w) in enumerate(zip(row, widths)))
+        return "  ".join(
+            str(v).ljust(w) if c == 0 else str(v).rjust(w)
+            for c, (v, w) in enumerate(zip(row, widths))
+        )
 
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
 
@@ -33,11 +36,17 @@ def refine_table(result: dict[str, Any], alone: bool = False) -> str:
         ("refined MAE/meV", lambda r: _number(r.get("refined_mae_meV"))),
         ("mean |ΔH|/meV", lambda r: _number(r["mean_correction_meV"])),
         ("seconds", lambda r: f"{r['seconds']:.2f}"),
-        ("peak GB", lambda r: f"{r['peak_memory_bytes'] / 1e9:.2f}" if "peak_memory_bytes" in r else "-"),
+        (
+            "peak GB",
+            lambda r: f"{r['peak_memory_bytes'] / 1e9:.2f}" if "peak_memory_bytes" in r else "-",
+        ),
     ]
     if alone:
         columns[3:6] = [("MAE/meV", columns[4][1])]
-    header, rows = [name for name, _ in columns], [[show(r) for _, show in columns] for r in records]
+    header, rows = (
+        [name for name, _ in columns],
+        [[show(r) for _, show in columns] for r in records],
+    )
     lines = [text_table(header, rows)] if rows else []
     for r in records:
         if r["hamiltonian_only_edges"]:
@@ -62,8 +71,12 @@ def refine_table(result: dict[str, Any], alone: bool = False) -> str:
         for step, seconds in r.get("step_seconds", {}).items():
             steps[step] = steps.get(step, 0.0) + seconds
     if steps:
-        lines.append("time: " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in steps.items()))
-    lines.append(f"{total['structures']} structures, {total['edges']:,} edges, {total['seconds']:.1f} s")
+        lines.append(
+            "time: " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in steps.items())
+        )
+    lines.append(
+        f"{total['structures']} structures, {total['edges']:,} edges, {total['seconds']:.1f} s"
+    )
     return "\n".join(lines)
 
 
@@ -72,16 +85,28 @@ def evaluation_table(result: dict[str, Any]) -> str:
     records, total = result["structures"], result["total"]
     free = result["errors"] == "without μS"  # the model cannot know μ
     pairs = [(r["stage1_mae_meV"], r["refined_mae_meV"]) for r in records]
-    rows = [[r["name"], str(r["atoms"]), f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"] for r, (a, b) in zip(records, pairs)]
-    lines = [text_table(["structure", "atoms", "stage 1 MAE/meV", "refined MAE/meV", "ratio"], rows)]
+    rows = [
+        [r["name"], str(r["atoms"]), f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"]
+        for r, (a, b) in zip(records, pairs)
+    ]
+    lines = [
+        text_table(["structure", "atoms", "stage 1 MAE/meV", "refined MAE/meV", "ratio"], rows)
+    ]
     if free:
         lines.append("trained in the gauge H - μS: all errors are without μS")
     elif result["gauge"] == "standard":
-        lines.append("trained in the gauge H - μS, but overlaps.h5 is missing: errors include μS, which the model cannot know")
+        lines.append(
+            "trained in the gauge H - μS, but overlaps.h5 is missing: errors include μS, which the model cannot know"
+        )
     lines.append("")
     first, both = total["stage1"], total["refined"]
     body = [
-        [label, f"{first[key]:.4f}", f"{both[key]:.4f}", f"{both[key] / first[key]:.3f}" if first[key] else "-"]
+        [
+            label,
+            f"{first[key]:.4f}",
+            f"{both[key]:.4f}",
+            f"{both[key] / first[key]:.3f}" if first[key] else "-",
+        ]
         for label, key in (
             ("MAE_all^H", "mae_all_meV"),
             ("MAE_cha.s^H", "mae_challenging_structure_meV"),
@@ -95,7 +120,14 @@ def evaluation_table(result: dict[str, Any]) -> str:
         body.append([label, f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"])
     if "equivariance" in result:
         e = result["equivariance"]
-        body.append(["equivariance error", f"{e['stage1_error_meV']:.2e}", f"{e['refined_error_meV']:.2e}", "-"])
+        body.append(
+            [
+                "equivariance error",
+                f"{e['stage1_error_meV']:.2e}",
+                f"{e['refined_error_meV']:.2e}",
+                "-",
+            ]
+        )
     lines.append(text_table(["metric / meV", "stage 1", "refined", "ratio"], body))
     lines += ["", _place_table(result["places"]), ""]
     lines.append(
@@ -117,4 +149,6 @@ def _place_table(places: Sequence[dict[str, Any]]) -> str:
         ]
         for p in places
     ]
-    return text_table(["MAE by place / meV", "elements", "mean |H|", "stage 1", "refined", "ratio"], rows)
+    return text_table(
+        ["MAE by place / meV", "elements", "mean |H|", "stage 1", "refined", "ratio"], rows
+    )

@@ -23,7 +23,16 @@ class EncoderGroup(nn.Module):
     """
 
     def __init__(
-        self, width: int, heads: int, node_in: int, edge_in: int, alpha: float, beta: float, lam: float, attention: bool, residual: bool
+        self,
+        width: int,
+        heads: int,
+        node_in: int,
+        edge_in: int,
+        alpha: float,
+        beta: float,
+        lam: float,
+        attention: bool,
+        residual: bool,
     ) -> None:
         """
         Args:
@@ -35,7 +44,10 @@ class EncoderGroup(nn.Module):
         self.from_node = nn.Linear(node_in, width) if node_in and alpha else None
         self.from_edge = nn.Linear(edge_in, width) if edge_in and lam else None
         self.attention = NeighbourAttention(width, heads, attention)
-        self.edge_node_i, self.edge_node_j = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.edge_node_i, self.edge_node_j = (
+            nn.Linear(width, width, bias=False),
+            nn.Linear(width, width, bias=False),
+        )
         self.edge_old = nn.Linear(width, width)
         for linear in (self.edge_node_i, self.edge_node_j, self.edge_old):
             nn.init.uniform_(linear.weight, -((3 * width) ** -0.5), (3 * width) ** -0.5)
@@ -62,6 +74,10 @@ class EncoderGroup(nn.Module):
         new = self.attention(node_in, edge_in, node, edge_index)  # Eq. 4-5
         source, target = edge_index
         old = edge_in if self.residual else edge
-        update = self.edge_old(self.edge_norm(old)) + self.edge_node_i(new)[source] + self.edge_node_j(new)[target]
+        update = (
+            self.edge_old(self.edge_norm(old))
+            + self.edge_node_i(new)[source]
+            + self.edge_node_j(new)[target]
+        )
         update = self.edge_out(update)  # Eq. 6
         return new, old + update if self.residual else update

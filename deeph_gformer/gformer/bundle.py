@@ -25,7 +25,15 @@ from ..errors import ConfigError, DataError, ModelError
 from ..io.files import atomic_path, read_json, write_json
 from .model import GFormer
 
-__all__ = ["Bundle", "Stage1Identity", "fingerprint", "save_bundle", "load_bundle", "BUNDLE_FILE", "WEIGHTS_FILE"]
+__all__ = [
+    "Bundle",
+    "Stage1Identity",
+    "fingerprint",
+    "save_bundle",
+    "load_bundle",
+    "BUNDLE_FILE",
+    "WEIGHTS_FILE",
+]
 
 BUNDLE_FILE, WEIGHTS_FILE = "bundle.json", "gformer.safetensors"
 FORMAT = 2  # 2: the configuration knows ``messages``
@@ -97,7 +105,13 @@ def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
     folder = pathlib.Path(folder)
     basis = bundle.targets.basis
     with atomic_path(folder / WEIGHTS_FILE) as path:
-        save_file({name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()}, path)
+        save_file(
+            {
+                name: value.detach().cpu().contiguous()
+                for name, value in bundle.model.state_dict().items()
+            },
+            path,
+        )
     write_json(
         folder / BUNDLE_FILE,
         {
@@ -112,7 +126,11 @@ def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
             "gauge": bundle.gauge,
             "dtype": str(bundle.dtype).removeprefix("torch."),
             "e3nn_generation": bundle.generation,
-            "basis": {"elements": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types], "spinful": basis.spinful},
+            "basis": {
+                "elements": list(basis.elements),
+                "orbital_types": [list(s) for s in basis.orbital_types],
+                "spinful": basis.spinful,
+            },
             "target_blocks": bundle.targets.to_json(),
             "stage1": dataclasses.asdict(bundle.stage1) if bundle.stage1 else None,
             "weights": fingerprint(bundle.model.state_dict()),
@@ -137,7 +155,9 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     try:
         table = read_json(path)
     except DataError as error:
-        raise ModelError(f"{error}; a GFormer bundle holds {BUNDLE_FILE} and {WEIGHTS_FILE}") from None
+        raise ModelError(
+            f"{error}; a GFormer bundle holds {BUNDLE_FILE} and {WEIGHTS_FILE}"
+        ) from None
     if not isinstance(table, dict) or "format" not in table:
         raise ModelError(f"{path}: no GFormer bundle")
     if table["format"] > FORMAT:
@@ -149,12 +169,20 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
             table["model"]["messages"] = 0
         config = from_mapping(GFormerConfig, table["model"], str(path))
         basis = Basis(
-            tuple(table["basis"]["elements"]), tuple(tuple(s) for s in table["basis"]["orbital_types"]), table["basis"]["spinful"]
+            tuple(table["basis"]["elements"]),
+            tuple(tuple(s) for s in table["basis"]["orbital_types"]),
+            table["basis"]["spinful"],
         )
         targets = TargetBlocks.from_json(basis, table["target_blocks"], str(path))
         raw = table["stage1"]
         stage1 = (
-            Stage1Identity(raw["fingerprint"], raw["name"], raw["generation"], tuple(raw["node_irreps"]), tuple(raw["edge_irreps"]))
+            Stage1Identity(
+                raw["fingerprint"],
+                raw["name"],
+                raw["generation"],
+                tuple(raw["node_irreps"]),
+                tuple(raw["edge_irreps"]),
+            )
             if raw
             else None
         )
@@ -180,11 +208,15 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{folder / WEIGHTS_FILE}: damaged ({error})") from None
     except RuntimeError as error:
-        raise ModelError(f"{folder}: {WEIGHTS_FILE} does not fit {BUNDLE_FILE} ({str(error).splitlines()[-1].strip()})") from None
+        raise ModelError(
+            f"{folder}: {WEIGHTS_FILE} does not fit {BUNDLE_FILE} ({str(error).splitlines()[-1].strip()})"
+        ) from None
     if any(v.is_floating_point() and not torch.isfinite(v).all() for v in weights.values()):
         raise ModelError(f"{folder / WEIGHTS_FILE}: contains NaN or infinite values")
     if fingerprint(model.state_dict()) != table.get("weights"):
-        raise ModelError(f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' fingerprint differs)")
+        raise ModelError(
+            f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' fingerprint differs)"
+        )
     return Bundle(
         model.eval().requires_grad_(False),
         targets,
@@ -200,7 +232,9 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     )
 
 
-def require_irreps(bundle: Bundle, node: tuple[Irreps, ...], edge: tuple[Irreps, ...], name: str) -> None:
+def require_irreps(
+    bundle: Bundle, node: tuple[Irreps, ...], edge: tuple[Irreps, ...], name: str
+) -> None:
     """Refuse a stage 1 whose irreps are not those the bundle was trained with.
 
     Raises:
@@ -208,7 +242,10 @@ def require_irreps(bundle: Bundle, node: tuple[Irreps, ...], edge: tuple[Irreps,
     """
     if bundle.stage1 is None:
         return
-    for what, mine, theirs in (("node", bundle.stage1.node_irreps, node), ("edge", bundle.stage1.edge_irreps, edge)):
+    for what, mine, theirs in (
+        ("node", bundle.stage1.node_irreps, node),
+        ("edge", bundle.stage1.edge_irreps, edge),
+    ):
         if tuple(map(Irreps, mine)) != tuple(theirs):
             raise ModelError(
                 f"{bundle.path}: was trained on a stage 1 with {what} irreps {list(mine)}, {name} has {list(map(str, theirs))}"

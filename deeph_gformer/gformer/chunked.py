@@ -68,16 +68,30 @@ class _Scale:
 
     def __init__(self, scale: FeatureScale) -> None:
         index = Layout(scale.irreps).multiplicity_index()
-        self.factor = {key: scale.factor[place.to(scale.factor.device)] for key, place in index.items()}
-        self.mean = {key: scale.mean[place.to(scale.mean.device)] for key, place in index.items() if key == (0, 1)}
+        self.factor = {
+            key: scale.factor[place.to(scale.factor.device)] for key, place in index.items()
+        }
+        self.mean = {
+            key: scale.mean[place.to(scale.mean.device)]
+            for key, place in index.items()
+            if key == (0, 1)
+        }
 
     def __call__(self, features: Features) -> Features:
-        centred = {key: features[key] - self.mean[key] if key in self.mean else features[key] for key in self.factor if key in features}
+        centred = {
+            key: features[key] - self.mean[key] if key in self.mean else features[key]
+            for key in self.factor
+            if key in features
+        }
         return {key: value * self.factor[key] for key, value in centred.items()}
 
     def axis(self, values: dict[Key, Tensor]) -> list[Tensor]:
         """Projections on the edge axis as :func:`.gated.edge_invariants` has them."""
-        return [values[key] * (factor / (2 * key[0] + 1)) for key, factor in self.factor.items() if key in values]
+        return [
+            values[key] * (factor / (2 * key[0] + 1))
+            for key, factor in self.factor.items()
+            if key in values
+        ]
 
 
 class ChunkedGFormer:
@@ -93,16 +107,25 @@ class ChunkedGFormer:
         """
         self.model, self.graph, self.work = model, graph, work
         first, last = work.ranks.atoms if work.ranks.size > 1 else (0, graph.nodes)
-        self.spans = atom_spans(torch.bincount(graph.edge_index[0], minlength=graph.nodes)[first:last], first, work.chunk)
+        self.spans = atom_spans(
+            torch.bincount(graph.edge_index[0], minlength=graph.nodes)[first:last],
+            first,
+            work.chunk,
+        )
         self.like = model.out_scale
         self.loops = graph.self_loop
-        self.node_scale, self.edge_scale = [[_Scale(s) for s in scales] for scales in (model.node_scale, model.edge_scale)]
+        self.node_scale, self.edge_scale = [
+            [_Scale(s) for s in scales] for scales in (model.node_scale, model.edge_scale)
+        ]
         self.read: list[Tensor | None] = [None] * len(model.groups)
         self.parts: tuple[Tensor, Tensor] | None = None
         self.received: Features | None = None
         if model.equivariant:
             self.layout = Layout(model.irreps_out)
-            self.unit = [{k: v[0, 0] for k, v in self.layout.split(s[None]).items()} for s in (model.out_scale, model.onsite_scale)]
+            self.unit = [
+                {k: v[0, 0] for k, v in self.layout.split(s[None]).items()}
+                for s in (model.out_scale, model.onsite_scale)
+            ]
 
     # --- what stage 1 gives ------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -113,20 +136,29 @@ class ChunkedGFormer:
             return
         room = self.read[chunk.group]
         if room is None:
-            room = self.read[chunk.group] = self.work.room.empty(self.graph.edges, self.model.config.width, self.like)
+            room = self.read[chunk.group] = self.work.room.empty(
+                self.graph.edges, self.model.config.width, self.like
+            )
         if self.model.equivariant:
             edge_scale, node_scale = self.edge_scale[chunk.group], self.node_scale[chunk.group]
             parts = norms(edge_scale(chunk.edge)) + edge_scale.axis(chunk.axis_edge)
-            value = torch.cat(parts + node_scale.axis(chunk.axis_i) + node_scale.axis(chunk.axis_j), dim=1)
+            value = torch.cat(
+                parts + node_scale.axis(chunk.axis_i) + node_scale.axis(chunk.axis_j), dim=1
+            )
         else:
             value = self.model.edge_scale[chunk.group](chunk.flat())
-        made = nn.functional.linear(value, group.from_edge.weight[:, : value.shape[1]], group.from_edge.bias)
+        made = nn.functional.linear(
+            value, group.from_edge.weight[:, : value.shape[1]], group.from_edge.bias
+        )
         room[chunk.rows] = made.mul_(group.lam)
 
     def _own(self, chunk: FinalChunk) -> Features:
         """Stage 1's prediction in units of the residual, saturated."""
         loops = self.loops[chunk.rows]
-        unit = {k: torch.where(loops[:, None, None], self.unit[1][k], self.unit[0][k]) for k in self.layout.channels}
+        unit = {
+            k: torch.where(loops[:, None, None], self.unit[1][k], self.unit[0][k])
+            for k in self.layout.channels
+        }
         return saturated({k: chunk.own[k] / v for k, v in unit.items()})
 
     @torch.no_grad()
@@ -152,24 +184,38 @@ class ChunkedGFormer:
         z = model.embedding.element(self.graph.node_type)
         node = model.embedding.node(z)  # (N, d)
         invariant = self._invariant() if model.invariant is not None else None
-        state = self.read[0] if self.read[0] is not None else room.empty(self.graph.edges, model.config.width, self.like)
+        state = (
+            self.read[0]
+            if self.read[0] is not None
+            else room.empty(self.graph.edges, model.config.width, self.like)
+        )
         for p, group in enumerate(model.groups):
             node_in = node
             if group.from_node is not None:
                 value = model.node_scale[p](nodes[p])
-                value = node_invariants(Layout(model.node_irreps[p]).split(value)) if model.equivariant else value
+                value = (
+                    node_invariants(Layout(model.node_irreps[p]).split(value))
+                    if model.equivariant
+                    else value
+                )
                 node_in = node_in + group.alpha * group.from_node(value)
             if invariant is not None and group.beta:
                 node_in = node_in + group.beta * invariant
             attention = _Attention(group.attention, node_in)
             mixed = torch.zeros_like(node)
             for span in self.spans:
-                edge = self._initial(span) if p == 0 else self._update(p - 1, slice(span.start, span.stop))
+                edge = (
+                    self._initial(span)
+                    if p == 0
+                    else self._update(p - 1, slice(span.start, span.stop))
+                )
                 read = self.read[p]
                 tilde = edge if read is None else edge + read[span.start : span.stop]
                 state[span.start : span.stop] = tilde if group.residual else edge
                 source = self.graph.edge_index[0, span.start : span.stop] - span.first
-                mixed[span.first : span.last] = attention(tilde, source, self.graph.edge_index[1, span.start : span.stop], span)
+                mixed[span.first : span.last] = attention(
+                    tilde, source, self.graph.edge_index[1, span.start : span.stop], span
+                )
                 self.work.tick("GFormer", span.stop - span.start)
             if p and self.read[p] is not None:
                 room.release(self.read[p])
@@ -188,7 +234,9 @@ class ChunkedGFormer:
         kind = graph.node_type[source] * embedding.elements + graph.node_type[target]
         parts = [self._distances(span)]
         if embedding.lmax >= 0:
-            parts.append(spherical_harmonics(graph.edge_vector[span.start : span.stop], embedding.lmax))
+            parts.append(
+                spherical_harmonics(graph.edge_vector[span.start : span.stop], embedding.lmax)
+            )
         return torch.addmm(table[kind], torch.cat(parts, dim=1), weight[:, width:].T)
 
     def _distances(self, span: Span) -> Tensor:
@@ -216,23 +264,42 @@ class ChunkedGFormer:
         count = self.like.new_zeros(graph.nodes, 1)
         for span in self.spans:
             rows = slice(span.start, span.stop)
-            part = graph._replace(edge_index=graph.edge_index[:, rows], edge_vector=graph.edge_vector[rows], edge_key=graph.edge_key[rows])
+            part = graph._replace(
+                edge_index=graph.edge_index[:, rows],
+                edge_vector=graph.edge_vector[rows],
+                edge_key=graph.edge_key[rows],
+            )
             j, k, cosine = find_triplets(part)
             source, kind = part.edge_index[0], graph.node_type[part.edge_index[1]]
             distances = self._distances(span)
-            hidden = by_i[graph.node_type[source[j]]] + (by_j[kind] + distances @ dj.T)[j] + (by_k[kind] + distances @ dk.T)[k]
-            hidden = nn.functional.silu(hidden.addmm_(cosine[:, None], c.sum(dim=1)[None]), inplace=True)
+            hidden = (
+                by_i[graph.node_type[source[j]]]
+                + (by_j[kind] + distances @ dj.T)[j]
+                + (by_k[kind] + distances @ dk.T)[k]
+            )
+            hidden = nn.functional.silu(
+                hidden.addmm_(cosine[:, None], c.sum(dim=1)[None]), inplace=True
+            )
             out[span.first : span.last].index_add_(0, source[j] - span.first, hidden)
-            count[span.first : span.last].index_add_(0, source[j] - span.first, torch.ones_like(cosine)[:, None])
+            count[span.first : span.last].index_add_(
+                0, source[j] - span.first, torch.ones_like(cosine)[:, None]
+            )
             self.work.tick("GFormer", span.stop - span.start)
         return self.work.ranks.gather_rows(out @ second.weight.T + count * second.bias)
 
     # --- Eq. 7 -------------------------------------------------------------------------------------------------------
     def _final(self, chunk: FinalChunk) -> tuple[Tensor, list[Features]]:
         """e^(P) and the irreps of some edges that the equivariant head reads."""
-        edges = [scale(part) for scale, part in zip(self.edge_scale[-len(chunk.edges) :], chunk.edges)]
+        edges = [
+            scale(part) for scale, part in zip(self.edge_scale[-len(chunk.edges) :], chunk.edges)
+        ]
         last = self.node_scale[-1]
-        return self._update(len(self.model.groups) - 1, chunk.rows), [self._own(chunk), *edges, last(chunk.node_i), last(chunk.node_j)]
+        return self._update(len(self.model.groups) - 1, chunk.rows), [
+            self._own(chunk),
+            *edges,
+            last(chunk.node_i),
+            last(chunk.node_j),
+        ]
 
     @property
     def sends(self) -> bool:
@@ -244,7 +311,9 @@ class ChunkedGFormer:
         """Add what some edges give to their atoms."""
         if self.received is None:
             self.received = self.model.head.messages.empty(self.graph.nodes, self.like)
-        sent = _turned(self.model.head.send(*self._final(chunk), chunk.harmonics), chunk.frames, to_local=False)
+        sent = _turned(
+            self.model.head.send(*self._final(chunk), chunk.harmonics), chunk.frames, to_local=False
+        )
         for key, value in sent.items():
             self.received[key].index_add_(0, self.graph.edge_index[0, chunk.rows], value)
 
@@ -266,19 +335,34 @@ class ChunkedGFormer:
         loops = self.loops[chunk.rows]
         if not isinstance(model.head, GatedHead):
             edge = self._update(len(model.groups) - 1, chunk.rows)
-            return model.head(edge) * torch.where(loops[:, None], model.onsite_scale, model.out_scale)  # type: ignore[no-any-return]
+            return model.head(edge) * torch.where(
+                loops[:, None], model.onsite_scale, model.out_scale
+            )  # type: ignore[no-any-return]
         edge, irreps = self._final(chunk)
         if self.sends:
             for index, size in zip(self.graph.edge_index[:, chunk.rows], self.sizes):
                 edge = edge + size[index]
-                irreps.append(_turned({k: v[index] for k, v in self.received.items()}, chunk.frames, to_local=True))
+                irreps.append(
+                    _turned(
+                        {k: v[index] for k, v in self.received.items()}, chunk.frames, to_local=True
+                    )
+                )
         made = model.head(edge, irreps, chunk.harmonics)
-        return chunk.flat({k: v * torch.where(loops[:, None, None], self.unit[1][k], self.unit[0][k]) for k, v in made.items()})
+        return chunk.flat(
+            {
+                k: v * torch.where(loops[:, None, None], self.unit[1][k], self.unit[0][k])
+                for k, v in made.items()
+            }
+        )
 
 
 def _turned(features: Features, frames: Sequence[Tensor] | None, to_local: bool) -> Features:
     """Features between global axes and a chunk's frames."""
-    return features if frames is None else rotate(features, [d.transpose(1, 2) for d in frames], to_local)
+    return (
+        features
+        if frames is None
+        else rotate(features, [d.transpose(1, 2) for d in frames], to_local)
+    )
 
 
 class _Attention:
@@ -307,4 +391,6 @@ class _Attention:
             weight = weight / total[source]
         else:
             weight = (1 / degree.to(v.dtype))[source][:, None].expand(-1, heads)
-        return v.new_zeros(atoms, v.shape[1] * v.shape[2]).index_add_(0, source, (weight[..., None] * v).flatten(1))
+        return v.new_zeros(atoms, v.shape[1] * v.shape[2]).index_add_(
+            0, source, (weight[..., None] * v).flatten(1)
+        )

@@ -18,7 +18,9 @@ class Embedding(nn.Module):
     Gives n^(0) = W z_i and e^(0) = W cat(z_ij, d_ij, Y_lm). Without harmonics (``lmax < 0``) both are invariant.
     """
 
-    def __init__(self, elements: int, width: int, embed: int, gaussians: int, cutoff: float, lmax: int) -> None:
+    def __init__(
+        self, elements: int, width: int, embed: int, gaussians: int, cutoff: float, lmax: int
+    ) -> None:
         """
         Args:
             elements: number of elements. width: d. embed: width of z_i and z_ij. gaussians: of the distance.
@@ -37,7 +39,10 @@ class Embedding(nn.Module):
 
     def forward(self, graph: Graph, distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Element embeddings z_i (N, embed), n^(0) (N, d) and e^(0) (E, d)."""
-        kind = graph.node_type[graph.edge_index[0]] * self.elements + graph.node_type[graph.edge_index[1]]
+        kind = (
+            graph.node_type[graph.edge_index[0]] * self.elements
+            + graph.node_type[graph.edge_index[1]]
+        )
         parts = [self.pair(kind), distances]
         if self.lmax >= 0:
             parts.append(spherical_harmonics(graph.edge_vector, self.lmax))

@@ -27,12 +27,19 @@ __all__ = ["saturated", "node_invariants", "edge_invariants", "invariant_widths"
 
 def saturated(features: Features) -> Features:
     """x / sqrt(1 + |x|²/(2l+1)): small irreps as they are, large ones by their direction; an equivariant map."""
-    return {key: value / (1 + value.square().mean(dim=1, keepdim=True)).sqrt() for key, value in features.items()}
+    return {
+        key: value / (1 + value.square().mean(dim=1, keepdim=True)).sqrt()
+        for key, value in features.items()
+    }
 
 
 def _on_axis(features: Features, harmonics: Sequence[Tensor]) -> list[Tensor]:
     """Y_l · x of every natural-parity channel with l > 0: an invariant (those of unnatural parity would be pseudoscalars)."""
-    return [torch.einsum("emc,em->ec", value, harmonics[l]) / (2 * l + 1) for (l, p), value in features.items() if l > 0 and p == (-1) ** l]
+    return [
+        torch.einsum("emc,em->ec", value, harmonics[l]) / (2 * l + 1)
+        for (l, p), value in features.items()
+        if l > 0 and p == (-1) ** l
+    ]
 
 
 def node_invariants(features: Features) -> Tensor:
@@ -40,7 +47,9 @@ def node_invariants(features: Features) -> Tensor:
     return torch.cat(norms(features), dim=1)
 
 
-def edge_invariants(edge: Features, node: Features, harmonics: Sequence[Tensor], edge_index: Tensor) -> Tensor:
+def edge_invariants(
+    edge: Features, node: Features, harmonics: Sequence[Tensor], edge_index: Tensor
+) -> Tensor:
     """Scalars, norms and axis projections of an edge's irreps, axis projections of both atoms' irreps, (E, a).
 
     Args:
@@ -96,31 +105,51 @@ class GatedHead(nn.Module):
         for l in range(lmax + 1):
             available[l, (-1) ** l] = available.get((l, (-1) ** l), 0) + 1
         mixing = mixing and lmax > 0
-        self.messages = Messages(available, list(self.layout_out.channels), messages, width, hidden) if mixing and messages else None
+        self.messages = (
+            Messages(available, list(self.layout_out.channels), messages, width, hidden)
+            if mixing and messages
+            else None
+        )
         if self.messages is not None:  # of atom i and atom j
             for key, channels in self.messages.channels.items():
                 available[key] = available.get(key, 0) + 2 * channels
         self.keys = [key for key in self.layout_out.channels if key in available]
         self.hidden = hidden
-        self.first = nn.ParameterList([nn.Parameter(torch.randn(available[k], hidden) / available[k] ** 0.5) for k in self.keys])
-        self.second = nn.ParameterList([nn.Parameter(torch.randn(hidden, self.layout_out.channels[k]) / hidden**0.5) for k in self.keys])
+        self.first = nn.ParameterList(
+            [
+                nn.Parameter(torch.randn(available[k], hidden) / available[k] ** 0.5)
+                for k in self.keys
+            ]
+        )
+        self.second = nn.ParameterList(
+            [
+                nn.Parameter(torch.randn(hidden, self.layout_out.channels[k]) / hidden**0.5)
+                for k in self.keys
+            ]
+        )
         self.gates = fully_connected(width, hidden * len(self.keys), width)
         nn.init.zeros_(self.gates[-1].weight)
         nn.init.zeros_(self.gates[-1].bias)
-        self.mixing = LocalMixing(available, self.layout_out.channels, width, hidden) if mixing else None
+        self.mixing = (
+            LocalMixing(available, self.layout_out.channels, width, hidden) if mixing else None
+        )
         scalars = self.layout_out.channels.get((0, 1), 0)
         self.scalars = fully_connected(width, scalars, width) if scalars else None
         if self.scalars is not None:
             nn.init.zeros_(self.scalars[-1].weight)
             nn.init.zeros_(self.scalars[-1].bias)
 
-    def send(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
+    def send(
+        self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]
+    ) -> Features:
         """What edges give to their atoms i (zero on an atom with itself); arguments and frames as those of :meth:`forward`."""
         if self.messages is None:
             raise ModelError("this GFormer sends no messages (model.messages is 0)")
         return self.messages.mixing(edge, _join(irreps, harmonics), harmonics[1])  # type: ignore[no-any-return]
 
-    def forward(self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]) -> Features:
+    def forward(
+        self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]
+    ) -> Features:
         """The correction of some edges.
 
         Args:
@@ -134,7 +163,9 @@ class GatedHead(nn.Module):
         joined = _join(irreps, harmonics)
         out: Features = {}
         for number, key in enumerate(self.keys):
-            out[key] = ((joined[key] @ self.first[number]) * gates[number][:, None]) @ self.second[number]
+            out[key] = ((joined[key] @ self.first[number]) * gates[number][:, None]) @ self.second[
+                number
+            ]
         if self.scalars is not None:
             out[0, 1] = out[0, 1] + self.scalars(edge)[:, None]
         if self.mixing is not None:

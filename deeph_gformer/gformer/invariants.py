@@ -41,7 +41,9 @@ def find_triplets(graph: Graph) -> Triplets:
     length, source = graph.edge_length.double(), graph.edge_index[0]
     element = graph.node_type[graph.edge_index[1]]
     keep = torch.nonzero(~graph.self_loop).reshape(-1)
-    order = keep[torch.argsort(element[keep], stable=True)]  # edges come sorted by key; every sort here is stable
+    order = keep[
+        torch.argsort(element[keep], stable=True)
+    ]  # edges come sorted by key; every sort here is stable
     order = order[torch.argsort(torch.round(length[order] / DISTANCE_STEP), stable=True)]
     order = order[torch.argsort(source[order], stable=True)]
     same = source[order[:-1]] == source[order[1:]]
@@ -69,5 +71,7 @@ class InvariantFeature(nn.Module):
         j, k = triplets.edge_j, triplets.edge_k
         i = source[j]
         c = triplets.cosine[:, None].expand(-1, self.repeat)  # (T, repeat)
-        terms = self.fc(torch.cat([z[i], z[target[j]], z[target[k]], distances[j], distances[k], c], dim=-1))  # (T, d)
+        terms = self.fc(
+            torch.cat([z[i], z[target[j]], z[target[k]], distances[j], distances[k], c], dim=-1)
+        )  # (T, d)
         return terms.new_zeros(len(z), terms.shape[1]).index_add(0, i, terms)  # (N, d)

@@ -30,7 +30,14 @@ def _natural(key: Key) -> bool:
 class LocalMixing(nn.Module):
     """The formula above; zero for an atom with itself, which has no axis."""
 
-    def __init__(self, available: Mapping[Key, int], wanted: Mapping[Key, int], width: int, hidden: int, start: float = 0.0) -> None:
+    def __init__(
+        self,
+        available: Mapping[Key, int],
+        wanted: Mapping[Key, int],
+        width: int,
+        hidden: int,
+        start: float = 0.0,
+    ) -> None:
         """
         Args:
             available, wanted: channels per irrep (l, parity) of input and output. width: d of e^(P). hidden: gated channels per \\|m\\|.
@@ -44,14 +51,24 @@ class LocalMixing(nn.Module):
         # maps of m = 0, 1, ..., and, where both sides have unnatural irreps, of their m = 0
         self.maps: list[tuple[int, list[Key], list[Key]]] = []
         for m in range(self.top + 1):
-            kept = [[k for k in keys if k[0] >= m and (m > 0 or _natural(k))] for keys in (self.inputs, self.outputs)]
+            kept = [
+                [k for k in keys if k[0] >= m and (m > 0 or _natural(k))]
+                for keys in (self.inputs, self.outputs)
+            ]
             self.maps.append((m, kept[0], kept[1]))
         odd = [[k for k in keys if not _natural(k)] for keys in (self.inputs, self.outputs)]
         self.maps.append((0, odd[0], odd[1]))
         self.maps = [entry for entry in self.maps if entry[1] and entry[2]]
-        sizes = [(sum(available[k] for k in first), sum(wanted[k] for k in second)) for _, first, second in self.maps]
-        self.first = nn.ParameterList([nn.Parameter(torch.randn(a, hidden) / a**0.5) for a, _ in sizes])
-        self.second = nn.ParameterList([nn.Parameter(torch.randn(hidden, b) / hidden**0.5) for _, b in sizes])
+        sizes = [
+            (sum(available[k] for k in first), sum(wanted[k] for k in second))
+            for _, first, second in self.maps
+        ]
+        self.first = nn.ParameterList(
+            [nn.Parameter(torch.randn(a, hidden) / a**0.5) for a, _ in sizes]
+        )
+        self.second = nn.ParameterList(
+            [nn.Parameter(torch.randn(hidden, b) / hidden**0.5) for _, b in sizes]
+        )
         self.gates = fully_connected(width, hidden * len(self.maps), width)
         nn.init.zeros_(self.gates[-1].weight)
         nn.init.constant_(self.gates[-1].bias, start)
@@ -74,7 +91,9 @@ class LocalMixing(nn.Module):
             local[key] = value if frames is None else frames[key[0]].transpose(1, 2) @ value
         made: dict[Key, list[Tensor | None]] = {k: [None] * (2 * k[0] + 1) for k in self.outputs}
         gates = (self.gates(edge) * joins).split(self.hidden, dim=1)
-        for (m, inputs, outputs), first, second, gate in zip(self.maps, self.first, self.second, gates):
+        for (m, inputs, outputs), first, second, gate in zip(
+            self.maps, self.first, self.second, gates
+        ):
             x = torch.cat([_components(local[k], k, m) for k in inputs], dim=2)  # (E, 1 or 2, C)
             value = ((x @ first) * gate[:, None]) @ second
             for key, part in zip(outputs, value.split([self.channels[k] for k in outputs], dim=2)):

@@ -23,7 +23,14 @@ __all__ = ["Messages"]
 class Messages(nn.Module):
     """``mixing`` makes an edge's message; the rest is the way from u to the edges."""
 
-    def __init__(self, available: Mapping[Key, int], keys: Sequence[Key], channels: int, width: int, hidden: int) -> None:
+    def __init__(
+        self,
+        available: Mapping[Key, int],
+        keys: Sequence[Key],
+        channels: int,
+        width: int,
+        hidden: int,
+    ) -> None:
         """
         Args:
             available: channels per irrep of the edges. keys: irreps of u. channels: of u per irrep. width: d of e^(P). hidden: gated channels per \\|m\\|.
@@ -31,11 +38,16 @@ class Messages(nn.Module):
         super().__init__()
         self.channels: dict[Key, int] = dict.fromkeys(keys, channels)
         self.mixing = LocalMixing(available, self.channels, width, hidden, start=1.0)
-        self.of_i, self.of_j = (nn.Linear(channels * len(keys), width, bias=False) for _ in range(2))
+        self.of_i, self.of_j = (
+            nn.Linear(channels * len(keys), width, bias=False) for _ in range(2)
+        )
 
     def empty(self, atoms: int, like: Tensor) -> Features:
         """u of atoms without neighbours, (N, 2 l + 1, C) per key."""
-        return {key: like.new_zeros(atoms, 2 * key[0] + 1, channels) for key, channels in self.channels.items()}
+        return {
+            key: like.new_zeros(atoms, 2 * key[0] + 1, channels)
+            for key, channels in self.channels.items()
+        }
 
     def sizes(self, received: Features) -> tuple[Tensor, Tensor]:
         """What |u| adds to e^(P) of an atom's edges, as atom i and as atom j, (N, d) each."""

@@ -64,12 +64,25 @@ class FeatureScale(nn.Module):
 
         def average(values: list[Tensor]) -> Tensor:
             total = torch.stack(values).sum(0) / rows
-            return torch.zeros(len(self.mean), dtype=torch.float64).index_add(0, self.index.cpu(), total) / count.cpu()
+            return (
+                torch.zeros(len(self.mean), dtype=torch.float64).index_add(
+                    0, self.index.cpu(), total
+                )
+                / count.cpu()
+            )
 
-        mean = torch.where(self.scalar.cpu(), average([s.double().sum(0).cpu() for s in samples]), torch.zeros(()).double())
-        square = average([(s.double().cpu() - mean[self.index.cpu()]).square().sum(0) for s in samples])
+        mean = torch.where(
+            self.scalar.cpu(),
+            average([s.double().sum(0).cpu() for s in samples]),
+            torch.zeros(()).double(),
+        )
+        square = average(
+            [(s.double().cpu() - mean[self.index.cpu()]).square().sum(0) for s in samples]
+        )
         self.mean.copy_(mean)
-        self.factor.copy_(torch.where(square > 1e-12, square.clamp(min=1e-12).rsqrt(), torch.ones(()).double()))
+        self.factor.copy_(
+            torch.where(square > 1e-12, square.clamp(min=1e-12).rsqrt(), torch.ones(()).double())
+        )
 
     def forward(self, value: Tensor) -> Tensor:
         """(rows, dim) -> (rows, dim)."""
@@ -99,29 +112,59 @@ class GFormer(nn.Module):
         """
         super().__init__()
         self.config, self.irreps_out, self.cutoff = config, Irreps(irreps_out), cutoff
-        self.node_irreps, self.edge_irreps = tuple(map(Irreps, node_irreps)), tuple(map(Irreps, edge_irreps))
+        self.node_irreps, self.edge_irreps = (
+            tuple(map(Irreps, node_irreps)),
+            tuple(map(Irreps, edge_irreps)),
+        )
         self.equivariant = config.arch == "equivariant"
         if self.equivariant and not self.node_irreps:
-            raise ModelError("arch: equivariant gates stage 1's irreps and needs them; use arch: paper without stage-1 features")
+            raise ModelError(
+                "arch: equivariant gates stage 1's irreps and needs them; use arch: paper without stage-1 features"
+            )
         groups = len(self.node_irreps) or config.groups
         width = config.width
-        self.embedding = Embedding(elements, width, config.embed, config.gaussians, cutoff, -1 if self.equivariant else config.lmax)
-        self.invariant = InvariantFeature(width, config.embed, config.gaussians, config.cosine_repeat) if config.beta else None
+        self.embedding = Embedding(
+            elements,
+            width,
+            config.embed,
+            config.gaussians,
+            cutoff,
+            -1 if self.equivariant else config.lmax,
+        )
+        self.invariant = (
+            InvariantFeature(width, config.embed, config.gaussians, config.cosine_repeat)
+            if config.beta
+            else None
+        )
         self.node_scale = nn.ModuleList([FeatureScale(i) for i in self.node_irreps])
         self.edge_scale = nn.ModuleList([FeatureScale(i) for i in self.edge_irreps])
         self.groups = nn.ModuleList()
         for p in range(groups):
-            node_in, edge_in = (self.node_irreps[p].dim, self.edge_irreps[p].dim) if self.node_irreps else (0, 0)
+            node_in, edge_in = (
+                (self.node_irreps[p].dim, self.edge_irreps[p].dim) if self.node_irreps else (0, 0)
+            )
             if self.equivariant:
                 node_in, edge_in = invariant_widths(self.node_irreps[p], self.edge_irreps[p])
                 edge_in += self.irreps_out.num_irreps
             self.groups.append(
                 EncoderGroup(
-                    width, config.heads, node_in, edge_in, config.alpha, config.beta, config.lam, config.attention, config.residual
+                    width,
+                    config.heads,
+                    node_in,
+                    edge_in,
+                    config.alpha,
+                    config.beta,
+                    config.lam,
+                    config.attention,
+                    config.residual,
                 )
             )
         if self.equivariant:
-            self.sh_lmax = max(ir.l for irreps in (*self.node_irreps, *self.edge_irreps, self.irreps_out) for _, ir in irreps)
+            self.sh_lmax = max(
+                ir.l
+                for irreps in (*self.node_irreps, *self.edge_irreps, self.irreps_out)
+                for _, ir in irreps
+            )
             self.head: nn.Module = GatedHead(
                 (self.irreps_out, *self.edge_irreps[-2:]),
                 self.node_irreps[-1],
@@ -139,7 +182,9 @@ class GFormer(nn.Module):
         self.register_buffer("out_scale", torch.ones(self.irreps_out.dim))
         self.register_buffer("onsite_scale", torch.ones(self.irreps_out.dim))
 
-    def fit_scales(self, features: Sequence[Irrep1], targets: Sequence[Tensor], onsite: Sequence[Tensor]) -> None:
+    def fit_scales(
+        self, features: Sequence[Irrep1], targets: Sequence[Tensor], onsite: Sequence[Tensor]
+    ) -> None:
         """Set the units of inputs and output from the training set.
 
         Args:
@@ -156,13 +201,17 @@ class GFormer(nn.Module):
             spread.fit(chosen)
             spread.mean.zero_()
             index = spread.index
-            rms = torch.stack([c.double().cpu().square().sum(0) for c in chosen]).sum(0) / max(1, sum(len(c) for c in chosen))
-            channel = torch.zeros(len(spread.mean), dtype=torch.float64).index_add(0, index, rms) / torch.bincount(
-                index, minlength=len(spread.mean)
-            ).clamp(min=1)
+            rms = torch.stack([c.double().cpu().square().sum(0) for c in chosen]).sum(0) / max(
+                1, sum(len(c) for c in chosen)
+            )
+            channel = torch.zeros(len(spread.mean), dtype=torch.float64).index_add(
+                0, index, rms
+            ) / torch.bincount(index, minlength=len(spread.mean)).clamp(min=1)
             buffer.copy_(channel.sqrt().clamp(min=1e-9)[index])
 
-    def forward(self, graph: Graph, features: Irrep1 | None = None, triplets: Triplets | None = None) -> Tensor:
+    def forward(
+        self, graph: Graph, features: Irrep1 | None = None, triplets: Triplets | None = None
+    ) -> Tensor:
         """The correction Δh (Eq. 2-7, before DStoDP).
 
         Args:
@@ -175,13 +224,25 @@ class GFormer(nn.Module):
         z, node, edge = self.embedding(graph, distances)
         invariant = None
         if self.invariant is not None:
-            invariant = self.invariant(z, distances, graph, find_triplets(graph) if triplets is None else triplets)
-        nodes = [scale(value) for scale, value in zip(self.node_scale, features.node)] if features else [None] * len(self.groups)
-        edges = [scale(value) for scale, value in zip(self.edge_scale, features.edge)] if features else [None] * len(self.groups)
+            invariant = self.invariant(
+                z, distances, graph, find_triplets(graph) if triplets is None else triplets
+            )
+        nodes = (
+            [scale(value) for scale, value in zip(self.node_scale, features.node)]
+            if features
+            else [None] * len(self.groups)
+        )
+        edges = (
+            [scale(value) for scale, value in zip(self.edge_scale, features.edge)]
+            if features
+            else [None] * len(self.groups)
+        )
         if self.equivariant:
             if features is None or features.direct_sum is None:
                 raise ModelError("arch: equivariant needs stage 1's irreps and its direct sum")
-            return self._equivariant(graph, node, edge, invariant, nodes, edges, features.direct_sum)
+            return self._equivariant(
+                graph, node, edge, invariant, nodes, edges, features.direct_sum
+            )
         for group, node1, edge1 in zip(self.groups, nodes, edges):
             node, edge = group(node, edge, node1, edge1, invariant, graph.edge_index)
         return self._units(self.head(edge), graph)
@@ -199,12 +260,24 @@ class GFormer(nn.Module):
         source, target = graph.edge_index
         own = saturated(Layout(self.irreps_out).split(direct_sum / self._unit(graph)))
         own_norms = torch.cat(norms(own), dim=1)
-        harmonics = list(spherical_harmonics(graph.edge_vector, self.sh_lmax).split([2 * l + 1 for l in range(self.sh_lmax + 1)], dim=1))
-        split_nodes = [Layout(irreps).split(value) for irreps, value in zip(self.node_irreps, nodes)]
-        split_edges = [Layout(irreps).split(value) for irreps, value in zip(self.edge_irreps, edges)]
+        harmonics = list(
+            spherical_harmonics(graph.edge_vector, self.sh_lmax).split(
+                [2 * l + 1 for l in range(self.sh_lmax + 1)], dim=1
+            )
+        )
+        split_nodes = [
+            Layout(irreps).split(value) for irreps, value in zip(self.node_irreps, nodes)
+        ]
+        split_edges = [
+            Layout(irreps).split(value) for irreps, value in zip(self.edge_irreps, edges)
+        ]
         for group, node1, edge1 in zip(self.groups, split_nodes, split_edges):
-            edge_in = torch.cat([edge_invariants(edge1, node1, harmonics, graph.edge_index), own_norms], dim=1)
-            node, edge = group(node, edge, node_invariants(node1), edge_in, invariant, graph.edge_index)
+            edge_in = torch.cat(
+                [edge_invariants(edge1, node1, harmonics, graph.edge_index), own_norms], dim=1
+            )
+            node, edge = group(
+                node, edge, node_invariants(node1), edge_in, invariant, graph.edge_index
+            )
         # from here on in the frame of each edge, where mixing across l needs no further rotation
         frames = edge_frames(graph.edge_vector, self.sh_lmax)
         harmonics = [torch.einsum("emn,em->en", d, y) for d, y in zip(frames, harmonics)]
@@ -214,12 +287,27 @@ class GFormer(nn.Module):
         head: GatedHead = self.head
         if head.messages is not None:
             sent = rotate(head.send(edge, irreps, harmonics), frames, to_local=False)
-            weight = torch.bincount(source, minlength=graph.nodes).clamp(min=1).to(edge.dtype).rsqrt()[:, None, None]
-            received = {k: v.index_add(0, source, sent[k]) * weight for k, v in head.messages.empty(graph.nodes, edge).items()}
+            weight = (
+                torch.bincount(source, minlength=graph.nodes)
+                .clamp(min=1)
+                .to(edge.dtype)
+                .rsqrt()[:, None, None]
+            )
+            received = {
+                k: v.index_add(0, source, sent[k]) * weight
+                for k, v in head.messages.empty(graph.nodes, edge).items()
+            }
             of_i, of_j = head.messages.sizes(received)
             edge = edge + of_i[source] + of_j[target]
-            irreps += [rotate(_rows(received, index), frames, to_local=True) for index in (source, target)]
-        return self._units(Layout(self.irreps_out).flat(rotate(head(edge, irreps, harmonics), frames, to_local=False)), graph)
+            irreps += [
+                rotate(_rows(received, index), frames, to_local=True) for index in (source, target)
+            ]
+        return self._units(
+            Layout(self.irreps_out).flat(
+                rotate(head(edge, irreps, harmonics), frames, to_local=False)
+            ),
+            graph,
+        )
 
     def _units(self, value: Tensor, graph: Graph) -> Tensor:
         """From units of the residual's spread to eV."""

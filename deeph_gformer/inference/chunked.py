@@ -39,14 +39,20 @@ def own_edges(graph: Graph, work: Work) -> Graph:
     if work.ranks.size == 1:
         return graph
     rows = slice(*work.ranks.rows(graph.edge_key.cpu().numpy()))
-    return graph._replace(edge_index=graph.edge_index[:, rows], edge_vector=graph.edge_vector[rows], edge_key=graph.edge_key[rows])
+    return graph._replace(
+        edge_index=graph.edge_index[:, rows],
+        edge_vector=graph.edge_vector[rows],
+        edge_key=graph.edge_key[rows],
+    )
 
 
 def _bare(graph: Graph, chunk: int) -> Iterator[FinalChunk]:
     """Chunks of a GFormer that stands alone: nothing but their rows."""
     for start in range(0, graph.edges, chunk):
         rows = torch.arange(start, min(start + chunk, graph.edges), device=graph.edge_index.device)
-        yield FinalChunk(rows, {}, (), {}, {}, (), None, lambda made: torch.zeros(0), lambda: torch.zeros(0))
+        yield FinalChunk(
+            rows, {}, (), {}, {}, (), None, lambda made: torch.zeros(0), lambda: torch.zeros(0)
+        )
 
 
 def _sums(
@@ -111,11 +117,15 @@ def _framed(
             if not frame and own is not None:
                 first[rows] = own  # type: ignore[index]
     for start in range(0, mine.edges, work.chunk):
-        rows = torch.arange(start, min(start + work.chunk, mine.edges), device=mine.edge_index.device)
+        rows = torch.arange(
+            start, min(start + work.chunk, mine.edges), device=mine.edge_index.device
+        )
         yield rows, None if first is None else first[rows], None if total is None else total[rows]
 
 
-def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, frames: int) -> tuple[Tensor, Tensor]:
+def _products(
+    model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, frames: int
+) -> tuple[Tensor, Tensor]:
     """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this rank's edges, as they leave the network."""
     mine = own_edges(graph, work)
     made: list[Tensor] = []
@@ -123,11 +133,22 @@ def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, f
         steps.enter("blocks")
         if own is None:
             own = torch.zeros_like(second)  # type: ignore[arg-type]
-        both = own if second is None else own + second if model.stage1 is None or model.bundle.cascade else second  # type: ignore[union-attr]
-        products = [model.to_product(own)] + ([model.to_product(both)] if second is not None else [])
+        both = (
+            own
+            if second is None
+            else own + second
+            if model.stage1 is None or model.bundle.cascade
+            else second
+        )  # type: ignore[union-attr]
+        products = [model.to_product(own)] + (
+            [model.to_product(both)] if second is not None else []
+        )
         if not made:
             made = [
-                work.room.empty(mine.edges, p[0].numel(), p.new_empty(0, device="cpu")).view(mine.edges, *p.shape[1:]) for p in products
+                work.room.empty(mine.edges, p[0].numel(), p.new_empty(0, device="cpu")).view(
+                    mine.edges, *p.shape[1:]
+                )
+                for p in products
             ]
         place = rows.cpu()
         for whole, part in zip(made, products):
@@ -137,7 +158,12 @@ def _products(model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, f
 
 
 def hermitian_in_place(
-    vector: Tensor, partner: Tensor, index: Tensor, ranks: Ranks | None = None, bounds: Sequence[int] = (), chunk: int = BLOCK_CHUNK
+    vector: Tensor,
+    partner: Tensor,
+    index: Tensor,
+    ranks: Ranks | None = None,
+    bounds: Sequence[int] = (),
+    chunk: int = BLOCK_CHUNK,
 ) -> None:
     """:func:`deeph_gformer.data.dataset.hermitian_product`, in place and by pairs of edges.
 
@@ -157,7 +183,10 @@ def hermitian_in_place(
     if ranks is not None and ranks.size > 1:
         first = bounds[ranks.rank]
         owner = torch.bucketize(partner, torch.tensor(bounds), right=True) - 1
-        theirs = [torch.nonzero(owner == rank).reshape(-1) if rank != ranks.rank else partner[:0] for rank in range(ranks.size)]
+        theirs = [
+            torch.nonzero(owner == rank).reshape(-1) if rank != ranks.rank else partner[:0]
+            for rank in range(ranks.size)
+        ]
         # each sends in the order of the partners, which is the order in which they are wanted there
         got = ranks.exchange([flat[rows[torch.argsort(partner[rows])]] for rows in theirs])
         for rows, values in zip(theirs, got):
@@ -179,7 +208,9 @@ def _check_finite(product: Tensor, name: str) -> None:
             )
 
 
-def _matrix(model: HamiltonianModel, product: Tensor, types: NDArray[np.int64], keys: NDArray[np.int64]) -> BlockMatrix:
+def _matrix(
+    model: HamiltonianModel, product: Tensor, types: NDArray[np.int64], keys: NDArray[np.int64]
+) -> BlockMatrix:
     """Vectors to blocks, some edges at a time."""
     fill = getattr(model.stage1, "fill_missing", None)
     shapes = model.blocks.shapes(types, keys)
@@ -188,7 +219,9 @@ def _matrix(model: HamiltonianModel, product: Tensor, types: NDArray[np.int64], 
     values = np.empty(offsets[-1], dtype=vectors.dtype)
     for start in range(0, len(keys), BLOCK_CHUNK):
         stop = min(start + BLOCK_CHUNK, len(keys))
-        part = model.blocks.to_matrix(vectors[start:stop], types, keys[start:stop], np.nan if fill is None else fill)
+        part = model.blocks.to_matrix(
+            vectors[start:stop], types, keys[start:stop], np.nan if fill is None else fill
+        )
         values[offsets[start] : offsets[stop]] = part.values
         if not np.isfinite(part.values).all():
             raise ModelError(

@@ -21,7 +21,15 @@ from .steps import resident_bytes
 
 __all__ = ["parse_size", "show_size", "free_memory", "fair_share", "plan_work", "check_spill"]
 
-_UNITS = {"": 1, "B": 1, **{u + e: b**n for n, u in enumerate("KMGT", 1) for e, b in (("", 1000), ("B", 1000), ("IB", 1024))}}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    **{
+        u + e: b**n
+        for n, u in enumerate("KMGT", 1)
+        for e, b in (("", 1000), ("B", 1000), ("IB", 1024))
+    },
+}
 #: Edges per chunk: what fits into a processor's cache, and the most for several threads, which want twice as many each; on a GPU what keeps it busy.
 CPU_CHUNK, MOST_CPU_CHUNK, GPU_CHUNK = 1024, 16384, 65536
 #: Bytes that libraries take while they work.
@@ -58,7 +66,9 @@ def check_spill(folder: str | os.PathLike[str]) -> None:
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ConfigError(f"--spill {folder}: no file can be made in it ({error.strerror}); name a folder on a disk with space") from None
+        raise ConfigError(
+            f"--spill {folder}: no file can be made in it ({error.strerror}); name a folder on a disk with space"
+        ) from None
 
 
 def _number(path: str) -> int | None:
@@ -91,19 +101,31 @@ def fair_share(device: torch.device, limit: int | None) -> int | None:
     None: all there is, for one process, and for a GPU, which no other process of the run uses.
     """
     processes = local_processes()
-    return limit if limit is not None or processes == 1 or device.type == "cuda" else int(0.9 * free_memory(device) / processes)
+    return (
+        limit
+        if limit is not None or processes == 1 or device.type == "cuda"
+        else int(0.9 * free_memory(device) / processes)
+    )
 
 
 def usual_chunk(device: torch.device) -> int:
     """Edges per chunk where memory does not matter."""
     threads = torch.get_num_threads()
-    return GPU_CHUNK if device.type == "cuda" else CPU_CHUNK if threads == 1 else min(MOST_CPU_CHUNK, 2 * CPU_CHUNK * threads)
+    return (
+        GPU_CHUNK
+        if device.type == "cuda"
+        else CPU_CHUNK
+        if threads == 1
+        else min(MOST_CPU_CHUNK, 2 * CPU_CHUNK * threads)
+    )
 
 
 class _Need:
     """Bytes of one structure on this process; on a GPU ``host`` counts what main memory holds, the products, and everything else what the GPU does."""
 
-    def __init__(self, model: HamiltonianModel, graph: Graph, ranks: Ranks, keep_pairs: bool) -> None:
+    def __init__(
+        self, model: HamiltonianModel, graph: Graph, ranks: Ranks, keep_pairs: bool
+    ) -> None:
         item = 4 if model.dtype == torch.float32 else 8
         gformer = None if model.bundle is None else model.bundle.model
         width = 0 if gformer is None else gformer.config.width
@@ -112,8 +134,14 @@ class _Need:
         vector = model.targets.width * spins * item
         stage1, irreps = 0, 0
         if model.stage1 is not None:
-            irreps = sum(i.dim for i in model.stage1.edge_irreps) if gformer is not None and gformer.node_irreps else 0
-            widest = max((i.dim for i in (*model.stage1.edge_irreps, *model.stage1.node_irreps)), default=100)
+            irreps = (
+                sum(i.dim for i in model.stage1.edge_irreps)
+                if gformer is not None and gformer.node_irreps
+                else 0
+            )
+            widest = max(
+                (i.dim for i in (*model.stage1.edge_irreps, *model.stage1.node_irreps)), default=100
+            )
             stage1 = model.stage1.stream_bytes(keep_pairs) or (irreps + 40 * widest) * item
         else:
             widest = width
@@ -121,11 +149,17 @@ class _Need:
         edges, on_cpu = -(-graph.edges // ranks.size), model.device.type == "cpu"
         end = stage1 + width * item + (2 * vector if on_cpu else 0)
         self.edges = graph.edges / ranks.size * max(features, end)
-        self.host = (1.5 if ranks.size == 1 else 2.0) * 2 * vector * edges  # partner edges of other processes, sent and received
+        self.host = (
+            (1.5 if ranks.size == 1 else 2.0) * 2 * vector * edges
+        )  # partner edges of other processes, sent and received
         self.blocks = 2 * vector * edges if on_cpu else 0  # the matrices that are returned
         self.all = max(self.edges, self.host) if on_cpu else self.edges
         messages = getattr(gformer.head, "messages", None) if gformer is not None else None
-        sent = 0 if messages is None else sum((2 * l + 1) * channels for (l, _), channels in messages.channels.items())
+        sent = (
+            0
+            if messages is None
+            else sum((2 * l + 1) * channels for (l, _), channels in messages.channels.items())
+        )
         self.node = graph.nodes * (10 * widest + 12 * width + 3 * sent) * item
         self.chunk = (20 * widest + 16 * width + 8 * sent) * item + 6 * vector
 
@@ -150,8 +184,14 @@ def plan_work(
     """
     ranks = ranks or Ranks()
     device = model.device
-    needs = [_Need(model, graph, ranks, keep_pairs) for keep_pairs in (True, False)]  # folds the parameters, so before memory is looked at
-    used = RESERVE + resident_bytes() if device.type == "cpu" else int(torch.cuda.memory_allocated(device))
+    needs = [
+        _Need(model, graph, ranks, keep_pairs) for keep_pairs in (True, False)
+    ]  # folds the parameters, so before memory is looked at
+    used = (
+        RESERVE + resident_bytes()
+        if device.type == "cpu"
+        else int(torch.cuda.memory_allocated(device))
+    )
     left = free_memory(device) * 0.9 if limit is None else min(limit - used, free_memory(device))
     if device.type != "cpu":
         main = free_memory(torch.device("cpu")) / local_processes()
@@ -170,11 +210,21 @@ def plan_work(
     if spill is not None and device.type == "cpu":
         chunk = int(min(usual, (left - need.node - need.blocks) // need.chunk))
         if chunk >= most:
-            return Work(chunk, False, EdgeRoom(spill, int(max(0, left - need.node - need.blocks - chunk * need.chunk))), ranks, tick)
+            return Work(
+                chunk,
+                False,
+                EdgeRoom(spill, int(max(0, left - need.node - need.blocks - chunk * need.chunk))),
+                ranks,
+                tick,
+            )
     base = (1 + SPREAD) * used
     whole = show_size(base + need.all + need.node + most * need.chunk)
     have = show_size(max(0, used + left)) + (" free" if limit is None else "")
-    files = f"at least {show_size(base + least)} with edge features in files (--spill DIR)" if device.type == "cpu" else "fewer on the CPU"
+    files = (
+        f"at least {show_size(base + least)} with edge features in files (--spill DIR)"
+        if device.type == "cpu"
+        else "fewer on the CPU"
+    )
     raise ConfigError(
         f"{graph.edges:,} edges (at most {most} on one atom) do not fit into {have}: {whole} are needed, {files}; "
         "raise --max-memory, or share the work with torchrun"

@@ -19,7 +19,16 @@ from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, dock, legacy
 from ..io.files import atomic_path, read_json, write_errors, write_json
-from ..io.folder import Format, Kind, folder_format, matrix_path, read_matrix, reserve_matrix, write_matrix, write_part
+from ..io.folder import (
+    Format,
+    Kind,
+    folder_format,
+    matrix_path,
+    read_matrix,
+    reserve_matrix,
+    write_matrix,
+    write_part,
+)
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
 from .shard import agreed
@@ -70,7 +79,9 @@ def write_shared(
             if ranks.rank == 0:
                 expected = len(keys) * (part.values.nbytes // max(1, len(part)) + 300)
                 temporary = stack.enter_context(atomic_path(path, expected))
-                start, offsets = reserve_matrix(temporary, form, keys, structure, part.values.dtype, doubled)
+                start, offsets = reserve_matrix(
+                    temporary, form, keys, structure, part.values.dtype, doubled
+                )
                 place = temporary, (start + offsets[counts[:-1]] * part.values.itemsize).tolist()
         temporary, starts = ranks.objects(place)[0]
         with agreed(ranks), write_errors(path):
@@ -104,7 +115,11 @@ def make_overlap(
     """
     steps.enter("overlap")
     with agreed(ranks):
-        own = slice(*ranks.over(np.bincount(keys[:, 3], minlength=len(structure))).rows(keys)) if ranks.size > 1 else slice(None)
+        own = (
+            slice(*ranks.over(np.bincount(keys[:, 3], minlength=len(structure))).rows(keys))
+            if ranks.size > 1
+            else slice(None)
+        )
         matrix = overlap.overlap(structure, keys[own])
         path = matrix_path(target, "overlap", form)
         there = not overwrite and folder_format(target) is not None and path.exists()
@@ -114,8 +129,13 @@ def make_overlap(
     with agreed(ranks):
         found = read_matrix(target, "overlap", structure)
         same = np.array_equal(found.keys, keys)
-        if not same or np.abs(found.select(np.arange(len(keys))[own]).values - matrix.values).max() > 1e-6:
-            raise DataError(f"{path}: is there already, with other overlaps; choose --overwrite, or another --output")
+        if (
+            not same
+            or np.abs(found.select(np.arange(len(keys))[own]).values - matrix.values).max() > 1e-6
+        ):
+            raise DataError(
+                f"{path}: is there already, with other overlaps; choose --overwrite, or another --output"
+            )
 
 
 def write_prediction(
@@ -138,18 +158,37 @@ def write_prediction(
     with agreed(ranks):
         if ranks.rank == 0 and complete and folder_format(target) is None:
             (legacy if form == "legacy" else dock).write_structure(target, structure)
-    write_shared(ranks, target, "prediction", prediction.hamiltonian, prediction.edges.keys, structure, form, spinful)
+    write_shared(
+        ranks,
+        target,
+        "prediction",
+        prediction.hamiltonian,
+        prediction.edges.keys,
+        structure,
+        form,
+        spinful,
+    )
     with agreed(ranks):
         if ranks.rank == 0:
             _write_info(target, prediction, model, form, guarded)
 
 
-def _write_info(target: pathlib.Path, prediction: Prediction, model: HamiltonianModel, form: Format, guarded: bool) -> None:
+def _write_info(
+    target: pathlib.Path,
+    prediction: Prediction,
+    model: HamiltonianModel,
+    form: Format,
+    guarded: bool,
+) -> None:
     path = target / names.INFO_FILE
     info = read_json(path) if path.is_file() else {}
     spinful, bundle = model.targets.basis.spinful, model.bundle
     info.update({"isspinful": spinful} if form == "legacy" else {"spinful": spinful})
-    electrons = electrons_by_composition(prediction.structure, bundle.training.get("electrons", ())) if bundle else None
+    electrons = (
+        electrons_by_composition(prediction.structure, bundle.training.get("electrons", ()))
+        if bundle
+        else None
+    )
     if electrons is not None:
         info.setdefault("occupation", electrons)
     info["deeph_gformer"] = {

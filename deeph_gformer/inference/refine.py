@@ -59,27 +59,58 @@ class RefineOptions:
 
 def _passes(model: HamiltonianModel) -> int:
     """How often every edge is met, for the progress bar."""
-    stage1 = 0 if model.stage1 is None else 3 * len(model.stage1.edge_irreps) if model.stage1.stream_bytes(True) else 1
-    gformer = 0 if model.bundle is None else len(model.bundle.model.groups) + (model.bundle.model.invariant is not None)
+    stage1 = (
+        0
+        if model.stage1 is None
+        else 3 * len(model.stage1.edge_irreps)
+        if model.stage1.stream_bytes(True)
+        else 1
+    )
+    gformer = (
+        0
+        if model.bundle is None
+        else len(model.bundle.model.groups) + (model.bundle.model.invariant is not None)
+    )
     return stage1 + gformer + 1
 
 
 def _predict(
-    model: HamiltonianModel, folder: pathlib.Path, target: pathlib.Path, options: RefineOptions, ranks: Ranks, steps: Steps
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    target: pathlib.Path,
+    options: RefineOptions,
+    ranks: Ranks,
+    steps: Steps,
 ) -> Prediction:
     """Read, plan and run."""
     bar, work = None, None
     with agreed(ranks):
         structure, graph, choice, overlap = read_source(
-            folder, model, options.edges, options.overlap, target if ranks.rank == 0 else None, steps
+            folder,
+            model,
+            options.edges,
+            options.overlap,
+            target if ranks.rank == 0 else None,
+            steps,
         )
     with agreed(ranks):
         same_structure(ranks, structure, graph)
     if overlap is not None:
-        make_overlap(overlap, structure, choice.keys, target, options.format(folder), steps, ranks, options.overwrite)
+        make_overlap(
+            overlap,
+            structure,
+            choice.keys,
+            target,
+            options.format(folder),
+            steps,
+            ranks,
+            options.overwrite,
+        )
     with agreed(ranks):
         bar = Progress(
-            structure.name, graph.edges // ranks.size * _passes(model), options.progress and ranks.rank == 0 and graph.edges >= LARGE
+            structure.name,
+            graph.edges // ranks.size * _passes(model),
+            options.progress and ranks.rank == 0 and graph.edges >= LARGE,
         )
 
         def tick(step: str, edges: int) -> None:
@@ -87,9 +118,18 @@ def _predict(
             if options.spill is not None:
                 steps.sample()
 
-        work = plan_work(model, graph, limit=fair_share(model.device, options.memory), spill=options.spill, ranks=ranks, tick=tick)
+        work = plan_work(
+            model,
+            graph,
+            limit=fair_share(model.device, options.memory),
+            spill=options.spill,
+            ranks=ranks,
+            tick=tick,
+        )
     try:
-        return predict_chunked(model, structure, graph, choice, work, steps, options.hermitian, options.frames)  # type: ignore[arg-type]
+        return predict_chunked(
+            model, structure, graph, choice, work, steps, options.hermitian, options.frames
+        )  # type: ignore[arg-type]
     finally:
         steps.spilled = work.room.spilled  # type: ignore[union-attr]
         bar.close()  # type: ignore[union-attr]
@@ -111,7 +151,12 @@ def refine_folder(
     Returns:
         A record of plain values (units in the key names), and the errors against DFT; None on all ranks but the first.
     """
-    options, ranks, start, steps = options or RefineOptions(), ranks or Ranks(), time.perf_counter(), Steps(model.device)
+    options, ranks, start, steps = (
+        options or RefineOptions(),
+        ranks or Ranks(),
+        time.perf_counter(),
+        Steps(model.device),
+    )
     reset_peak(model.device)
     target, form = output_folder(folder, output), options.format(folder)
     if ranks.rank == 0:
@@ -139,21 +184,32 @@ def refine_folder(
         "edges_from": prediction.edges.source,
         "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
         "mean_correction_meV": prediction.correction * 1e3,
-        "spin_from": "model" if folder.is_dir() and not (folder / names.INFO_FILE).is_file() else names.INFO_FILE,
+        "spin_from": "model"
+        if folder.is_dir() and not (folder / names.INFO_FILE).is_file()
+        else names.INFO_FILE,
         "processes": ranks.size,
     }
     if verdict is not None:
-        record.update(correction_z=verdict.correction_z, features_z=verdict.features_z, guarded=guarded, guard_warning=verdict.warning)
+        record.update(
+            correction_z=verdict.correction_z,
+            features_z=verdict.features_z,
+            guarded=guarded,
+            guard_warning=verdict.warning,
+        )
     close = too_close(model, prediction.structure, prediction.edges.keys)
     record["warnings"] = [close] if close else []
     errors, truth = None, None
     if has_truth:
         try:
-            truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
+            truth = read_matrix(
+                folder, "hamiltonian", prediction.structure, model.targets.basis.spinful
+            )
         except DataError as error:
             record["warnings"].append(f"no errors against DFT: {error}")
     if truth is not None and whole is not None:
-        errors = structure_errors(record["name"], truth, *whole, model.targets, prediction.graph.node_type.numpy())
+        errors = structure_errors(
+            record["name"], truth, *whole, model.targets, prediction.graph.node_type.numpy()
+        )
         record.update(
             stage1_mae_meV=errors.stage1_meV,
             refined_mae_meV=errors.refined_meV,
@@ -171,7 +227,8 @@ def _joined(prediction: Prediction, ranks: Ranks) -> tuple[BlockMatrix, BlockMat
     keys, counts = prediction.edges.keys, prediction.structure.orbital_counts
     shapes = counts[keys[:, 3:]] * (2 if prediction.structure.spinful else 1)
     parts = [
-        ranks.to_first(torch.from_numpy(m.values), int(shapes.prod(axis=1).sum())) for m in (prediction.stage1, prediction.hamiltonian)
+        ranks.to_first(torch.from_numpy(m.values), int(shapes.prod(axis=1).sum()))
+        for m in (prediction.stage1, prediction.hamiltonian)
     ]
     if parts[0] is None or parts[1] is None:
         return None
@@ -218,23 +275,45 @@ def refine(
         ModelError: a structure does not fit the model. ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be used.
     """
     if existing not in ("error", "overwrite", "skip") or form not in ("legacy", "dock", "same"):
-        raise ConfigError(f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and legacy, dock or same")
+        raise ConfigError(
+            f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and legacy, dock or same"
+        )
     ranks = start_ranks()
     with agreed(ranks):
         provider = open_overlap(overlap)
         folders, without = find_sources(preprocessed, model, provider, edges, output)
-        options = RefineOptions(edges, hermitian, frames, form, guard, provider, memory, spill, progress, existing == "overwrite")
+        options = RefineOptions(
+            edges,
+            hermitian,
+            frames,
+            form,
+            guard,
+            provider,
+            memory,
+            spill,
+            progress,
+            existing == "overwrite",
+        )
         done, todo = _share_out(folders, output, options, existing)
         if spill is not None:
             check_spill(spill)
-    first = "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""
+    first = (
+        "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""
+    )
     same_input(ranks, "refine", {"structures": [source_name(f) for f in todo], "stage 1": first})
     if ranks.size > 1 and len(todo) >= ranks.size and _fits(model, todo, options, ranks):
         results = _each_its_own(model, todo, output, options, ranks)
     else:
-        results = [r for folder in _bar(todo, progress and ranks.rank == 0) if (r := refine_folder(model, folder, output, options, ranks))]
+        results = [
+            r
+            for folder in _bar(todo, progress and ranks.rank == 0)
+            if (r := refine_folder(model, folder, output, options, ranks))
+        ]
     agree(ranks, None)
-    records, errors = [record for record, _ in results], [error for _, error in results if error is not None]
+    records, errors = (
+        [record for record, _ in results],
+        [error for _, error in results if error is not None],
+    )
     total: dict[str, Any] = {
         "structures": len(records),
         "seconds": sum(r["seconds"] for r in records),
@@ -242,11 +321,19 @@ def refine(
     }
     if errors:
         total["errors"] = summarise(errors, model.targets)
-    return {"structures": records, "total": total, "skipped": [source_name(f) for f in done], "without_edges": [str(f) for f in without]}
+    return {
+        "structures": records,
+        "total": total,
+        "skipped": [source_name(f) for f in done],
+        "without_edges": [str(f) for f in without],
+    }
 
 
 def _share_out(
-    folders: list[pathlib.Path], output: str | os.PathLike[str] | None, options: RefineOptions, existing: str
+    folders: list[pathlib.Path],
+    output: str | os.PathLike[str] | None,
+    options: RefineOptions,
+    existing: str,
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Structures that have a prediction already (and may keep it), and those to do."""
     done, todo = [], []
@@ -258,10 +345,19 @@ def _share_out(
     return done, todo
 
 
-def _fits(model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOptions, ranks: Ranks) -> bool:
+def _fits(
+    model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOptions, ranks: Ranks
+) -> bool:
     """Whether the largest structure fits into one process (by the size of its files where there are edges, else it is tried)."""
     fits = True
-    largest = max(todo, key=lambda f: sum(p.stat().st_size for p in f.iterdir() if p.is_file()) if f.is_dir() else f.stat().st_size)
+    largest = max(
+        todo,
+        key=lambda f: (
+            sum(p.stat().st_size for p in f.iterdir() if p.is_file())
+            if f.is_dir()
+            else f.stat().st_size
+        ),
+    )
     try:
         graph = read_source(largest, model, options.edges, options.overlap, None, Steps())[1]
         plan_work(model, graph, limit=fair_share(model.device, options.memory), spill=options.spill)
@@ -273,11 +369,17 @@ def _fits(model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOpti
 
 
 def _each_its_own(
-    model: HamiltonianModel, todo: list[pathlib.Path], output: str | os.PathLike[str] | None, options: RefineOptions, ranks: Ranks
+    model: HamiltonianModel,
+    todo: list[pathlib.Path],
+    output: str | os.PathLike[str] | None,
+    options: RefineOptions,
+    ranks: Ranks,
 ) -> list[tuple[dict[str, Any], StructureErrors | None]]:
     """Structures in turns; every process gets all results."""
     mine, error = [], None
-    own = dataclasses.replace(options, memory=fair_share(model.device, options.memory), progress=False)
+    own = dataclasses.replace(
+        options, memory=fair_share(model.device, options.memory), progress=False
+    )
     try:
         for folder in _bar(todo[ranks.rank :: ranks.size], options.progress and ranks.rank == 0):
             made = refine_folder(model, folder, output, own)
@@ -286,7 +388,9 @@ def _each_its_own(
     except GFormerError as raised:
         error = raised
     agree(ranks, error)
-    by_name = {record["name"]: (record, errors) for part in ranks.objects(mine) for record, errors in part}
+    by_name = {
+        record["name"]: (record, errors) for part in ranks.objects(mine) for record, errors in part
+    }
     return [by_name[source_name(folder)] for folder in todo]
 
 

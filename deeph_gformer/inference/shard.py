@@ -18,14 +18,25 @@ from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
 from ..io.structure import Structure
 
-__all__ = ["start_ranks", "end_ranks", "rank_device", "same_input", "same_structure", "agree", "agreed", "local_processes"]
+__all__ = [
+    "start_ranks",
+    "end_ranks",
+    "rank_device",
+    "same_input",
+    "same_structure",
+    "agree",
+    "agreed",
+    "local_processes",
+]
 
 
 def _environment() -> tuple[int, int]:
     try:
         return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
-        raise ConfigError("RANK and WORLD_SIZE must be integers; they are set by torchrun") from None
+        raise ConfigError(
+            "RANK and WORLD_SIZE must be integers; they are set by torchrun"
+        ) from None
 
 
 def rank_device(name: str) -> str:
@@ -59,8 +70,12 @@ def start_ranks() -> Ranks:
         return Ranks()
     if not torch.distributed.is_initialized():
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            torch.cuda.set_device(
+                int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+            )
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        )
         first = Ranks(rank, size).objects(os.getpid())[0]
 
         def stop(number: int, frame: object) -> None:
@@ -100,7 +115,11 @@ def same_input(ranks: Ranks, what: str, values: Mapping[str, Any]) -> None:
         return
     digests = {}
     for name, value in values.items():
-        data = np.ascontiguousarray(value).tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+        data = (
+            np.ascontiguousarray(value).tobytes()
+            if isinstance(value, np.ndarray)
+            else repr(value).encode()
+        )
         digests[name] = hashlib.sha256(data).hexdigest()
     for rank, other in enumerate(ranks.objects(digests)):
         different = [name for name in digests if other.get(name) != digests[name]]

@@ -24,7 +24,14 @@ from ..overlap.predict import read_any
 from ..pipeline import HamiltonianModel
 from .steps import Steps
 
-__all__ = ["find_sources", "open_overlap", "read_source", "require_seen", "source_name", "too_close"]
+__all__ = [
+    "find_sources",
+    "open_overlap",
+    "read_source",
+    "require_seen",
+    "source_name",
+    "too_close",
+]
 
 #: Endings of structure files that are taken from a folder without structure folders.
 ENDINGS = (".vasp", ".cif", ".xyz", ".extxyz", ".poscar")
@@ -35,13 +42,19 @@ def source_name(source: pathlib.Path) -> str:
     return source.resolve().stem if source.is_file() else source.resolve().name
 
 
-def open_overlap(overlap: str | os.PathLike[str] | OverlapProvider | None) -> OverlapProvider | None:
+def open_overlap(
+    overlap: str | os.PathLike[str] | OverlapProvider | None,
+) -> OverlapProvider | None:
     """What ``--overlap`` names.
 
     Raises:
         DataError: see :func:`deeph_gformer.overlap.load`.
     """
-    return overlap if overlap is None or isinstance(overlap, OverlapProvider) else load_overlap(overlap)
+    return (
+        overlap
+        if overlap is None or isinstance(overlap, OverlapProvider)
+        else load_overlap(overlap)
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -53,26 +66,34 @@ def _read_table(path: pathlib.Path, changed: int) -> TwoCentre:
 def _training_table(model: HamiltonianModel) -> TwoCentre | None:
     """The overlap table of the training set, None where the bundle has none."""
     path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
-    return _read_table(path, path.stat().st_mtime_ns) if path is not None and path.is_file() else None
+    return (
+        _read_table(path, path.stat().st_mtime_ns) if path is not None and path.is_file() else None
+    )
 
 
 def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
     """The table in the model's bundle, None where there is none or S is not two-centre there."""
     table = _training_table(model)
-    return TableOverlap(table) if table is not None and table.report.get("two_centre", True) else None
+    return (
+        TableOverlap(table) if table is not None and table.report.get("two_centre", True) else None
+    )
 
 
 #: Atoms closer than this part of the shortest distance of the training set are refused; others below that distance are warned of.
 CLOSEST = 0.95
 
 
-def too_close(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0) -> str:
+def too_close(
+    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0
+) -> str:
     """A sentence on two atoms that are closer than any pair of their elements in the training set; empty where there are none."""
     table = _training_table(model)
     return "" if table is None else table.too_close(structure, keys, part)
 
 
-def require_seen(model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]) -> None:
+def require_seen(
+    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]
+) -> None:
     """Refuse a structure without DFT files that is unlike every training structure.
 
     Args:
@@ -118,7 +139,9 @@ def find_sources(
     table = overlap or bundle_overlap(model)
     if root.is_file():
         if table is None:
-            raise DataError(f"{root}: a structure file has no edges; say where overlaps come from with --overlap (a table or basis files)")
+            raise DataError(
+                f"{root}: a structure file has no edges; say where overlaps come from with --overlap (a table or basis files)"
+            )
         return [root], []
     if overlap is None:
         try:
@@ -138,7 +161,11 @@ def find_sources(
         return find_structures(root, skip=output), []
     except DataError:
         files = (
-            sorted(p for p in root.iterdir() if p.is_file() and (p.suffix.lower() in ENDINGS or p.name.startswith("POSCAR")))
+            sorted(
+                p
+                for p in root.iterdir()
+                if p.is_file() and (p.suffix.lower() in ENDINGS or p.name.startswith("POSCAR"))
+            )
             if root.is_dir()
             else []
         )
@@ -169,9 +196,15 @@ def read_source(
         DataError: ``target`` holds another structure; DataError, ModelError: see :meth:`HamiltonianModel.read` and :func:`require_seen`.
     """
     steps.enter("edges")
-    if overlap is None and (source.is_file() or not any(matrix_path(source, kind).is_file() for kind in ("overlap", "hamiltonian"))):  # type: ignore[arg-type]
+    if overlap is None and (
+        source.is_file()
+        or not any(matrix_path(source, kind).is_file() for kind in ("overlap", "hamiltonian"))
+    ):  # type: ignore[arg-type]
         overlap = bundle_overlap(model)
-    bare = overlap is not None and (source.is_file() or (edges in ("auto", "overlaps") and not matrix_path(source, "overlap").is_file()))
+    bare = overlap is not None and (
+        source.is_file()
+        or (edges in ("auto", "overlaps") and not matrix_path(source, "overlap").is_file())
+    )
     if not bare or overlap is None:
         structure, graph, choice = model.read(source, edges)
         _check_target(target, structure)
@@ -186,10 +219,14 @@ def read_source(
 
 def _check_target(target: pathlib.Path | None, structure: Structure) -> None:
     if target is not None and holds_another(target, structure):
-        raise DataError(f"{target}: holds another structure than '{structure.name}'; choose another --output, or remove that folder")
+        raise DataError(
+            f"{target}: holds another structure than '{structure.name}'; choose another --output, or remove that folder"
+        )
 
 
-def _bare_structure(source: pathlib.Path, model: HamiltonianModel, overlap: OverlapProvider) -> tuple[Structure, tuple[bool, bool, bool]]:
+def _bare_structure(
+    source: pathlib.Path, model: HamiltonianModel, overlap: OverlapProvider
+) -> tuple[Structure, tuple[bool, bool, bool]]:
     basis = model.targets.basis
     structure, pbc, _ = read_any(source, overlap)
     if structure.spinful is not None and structure.spinful != basis.spinful:

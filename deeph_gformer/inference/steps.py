@@ -33,7 +33,9 @@ def peak_bytes() -> int:
     found = _status("VmHWM")
     if found is not None:
         return found
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def reset_peak(device: torch.device) -> None:
@@ -85,7 +87,11 @@ class Steps:
         if self.private:
             self.sample()
         times = {"step_seconds": dict(self.seconds), "step_processor_seconds": dict(self.processor)}
-        table = {**times, "peak_memory_bytes": self.private or peak_bytes(), "spilled_bytes": self.spilled}
+        table = {
+            **times,
+            "peak_memory_bytes": self.private or peak_bytes(),
+            "spilled_bytes": self.spilled,
+        }
         if self._gpu is not None:
             table["peak_gpu_memory_bytes"] = int(torch.cuda.max_memory_allocated(self._gpu))
         return table
@@ -103,7 +109,15 @@ class Progress:
         if show:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=name, unit="edge", unit_scale=True, dynamic_ncols=True, leave=False, mininterval=0.5)
+            self._bar = tqdm(
+                total=total,
+                desc=name,
+                unit="edge",
+                unit_scale=True,
+                dynamic_ncols=True,
+                leave=False,
+                mininterval=0.5,
+            )
 
     def tick(self, step: str, edges: int) -> None:
         """So many more are done, in this step."""

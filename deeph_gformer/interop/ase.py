@@ -77,7 +77,11 @@ class HamiltonianCalculator(Calculator):
         self,
         model: HamiltonianModel | str | os.PathLike[str] | None,
         stage1: str | os.PathLike[str] | None = None,
-        overlap: OverlapProvider | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        overlap: OverlapProvider
+        | str
+        | os.PathLike[str]
+        | Sequence[str | os.PathLike[str]]
+        | None = None,
         *,
         frames: int = 1,
         hermitian: bool = True,
@@ -114,7 +118,9 @@ class HamiltonianCalculator(Calculator):
         self.model = open_model(model, stage1, options)
         if overlap is None:
             overlap = bundle_table(self.model)
-        self.overlap = overlap if isinstance(overlap, OverlapProvider) else load_overlap(overlap, extrapolate)
+        self.overlap = (
+            overlap if isinstance(overlap, OverlapProvider) else load_overlap(overlap, extrapolate)
+        )
         basis = self.model.targets.basis
         self._shells = dict(zip(basis.elements, basis.orbital_types))
         self._frames, self._hermitian = frames, hermitian
@@ -151,8 +157,14 @@ class HamiltonianCalculator(Calculator):
         """
         unknown = sorted(set(kwargs) - set(_PARAMETERS))
         if unknown:
-            raise ConfigError(f"HamiltonianCalculator: parameter {', '.join(unknown)} is unknown; there are {', '.join(_PARAMETERS)}")
-        changed = {key: value for key, value in kwargs.items() if key not in self.parameters or self.parameters[key] is not value}
+            raise ConfigError(
+                f"HamiltonianCalculator: parameter {', '.join(unknown)} is unknown; there are {', '.join(_PARAMETERS)}"
+            )
+        changed = {
+            key: value
+            for key, value in kwargs.items()
+            if key not in self.parameters or self.parameters[key] is not value
+        }
         if "kpts" in changed and self._is_mesh(changed["kpts"]):
             self._mesh = changed["kpts"]
         self.parameters.update(changed)
@@ -169,7 +181,9 @@ class HamiltonianCalculator(Calculator):
     def _forget_spectrum(self) -> None:
         self._spectrum, self._level, self._points = None, None, {}
 
-    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
         """There is no energy and there are no forces, whatever is asked.
 
         Raises:
@@ -181,7 +195,12 @@ class HamiltonianCalculator(Calculator):
             f"{name}: a Hamiltonian has no {name}; HamiltonianCalculator gives H, S, bands, Fermi level and density of states"
         )
 
-    def calculate(self, atoms: Atoms | None = None, properties: Sequence[str] = (), system_changes: Sequence[str] = all_changes) -> None:
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = (),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
         """Compute H and S of ``atoms`` now (normally done on demand).
 
         Raises:
@@ -192,7 +211,13 @@ class HamiltonianCalculator(Calculator):
         super().calculate(atoms, list(properties), list(system_changes))
         self._problem = None
         self._forget_spectrum()
-        unknown = sorted({symbol for z, symbol in zip(atoms.numbers.tolist(), atoms.get_chemical_symbols()) if z not in self._shells})
+        unknown = sorted(
+            {
+                symbol
+                for z, symbol in zip(atoms.numbers.tolist(), atoms.get_chemical_symbols())
+                if z not in self._shells
+            }
+        )
         if unknown:
             from ase.data import chemical_symbols
 
@@ -203,7 +228,10 @@ class HamiltonianCalculator(Calculator):
                 f"it was trained on {', '.join(chemical_symbols[z] for z in self._shells)}"
             )
         structure = structure_from_atoms(
-            atoms, self._shells, str(atoms.info.get("name") or atoms.get_chemical_formula()), self.model.targets.basis.spinful
+            atoms,
+            self._shells,
+            str(atoms.info.get("name") or atoms.get_chemical_formula()),
+            self.model.targets.basis.spinful,
         )
         x, y, z = (bool(v) for v in atoms.pbc)
         marks = [time.perf_counter()]
@@ -215,17 +243,29 @@ class HamiltonianCalculator(Calculator):
         marks.append(time.perf_counter())
         s = self.overlap.overlap(structure, keys)
         marks.append(time.perf_counter())
-        prediction = self.model.predict(structure, hermitian=self._hermitian, frames=self._frames, keys=keys)
+        prediction = self.model.predict(
+            structure, hermitian=self._hermitian, frames=self._frames, keys=keys
+        )
         marks.append(time.perf_counter())
         self.seconds = dict(zip(("edges", "overlap", "hamiltonian"), np.diff(marks).tolist()))
         self._raw = prediction.hamiltonian
         h = self._raw if self._hermitian else self._raw.hermitian()
-        self._problem = BlochProblem(structure, h, s, label="prediction", source=structure.name, predicted=True)
+        self._problem = BlochProblem(
+            structure, h, s, label="prediction", source=structure.name, predicted=True
+        )
 
     def _current(self, atoms: Atoms | None) -> Atoms:
-        atoms = atoms if atoms is not None else self._attached if self._attached is not None else self.atoms
+        atoms = (
+            atoms
+            if atoms is not None
+            else self._attached
+            if self._attached is not None
+            else self.atoms
+        )
         if atoms is None:
-            raise ConfigError("HamiltonianCalculator has no atoms yet; set atoms.calc = calc, or pass atoms")
+            raise ConfigError(
+                "HamiltonianCalculator has no atoms yet; set atoms.calc = calc, or pass atoms"
+            )
         return atoms
 
     def get_problem(self, atoms: Atoms | None = None) -> BlochProblem:
@@ -254,12 +294,18 @@ class HamiltonianCalculator(Calculator):
         problem = self.get_problem(atoms)
         return problem.sparse_at(k)[1] if k is not None else self._matrix(problem.s, 1, R)
 
-    def _matrix(self, matrix: BlockMatrix, spin: int, cell: ArrayLike | None) -> BlockMatrix | sp.csr_matrix:
+    def _matrix(
+        self, matrix: BlockMatrix, spin: int, cell: ArrayLike | None
+    ) -> BlockMatrix | sp.csr_matrix:
         if cell is None:
             return matrix
         structure = self.get_problem().structure
         wanted = np.asarray(cell)
-        if wanted.shape != (3,) or wanted.dtype.kind not in "iuf" or (wanted != np.round(wanted)).any():
+        if (
+            wanted.shape != (3,)
+            or wanted.dtype.kind not in "iuf"
+            or (wanted != np.round(wanted)).any()
+        ):
             raise ConfigError(f"R = {cell}: write three integers, e.g. (1, 0, 0)")
         index = np.flatnonzero((matrix.keys[:, :3] == wanted).all(axis=1))
         size = int(structure.orbital_counts.sum()) * spin
@@ -272,11 +318,17 @@ class HamiltonianCalculator(Calculator):
     # --- k-points and eigenvalues ----------------------------------------------------------------------------------
     @staticmethod
     def _is_mesh(kpts: Any) -> bool:
-        return not isinstance(kpts, BandPath) and (kpts is None or isinstance(kpts, (str, Mapping)) or np.ndim(kpts) != 2)
+        return not isinstance(kpts, BandPath) and (
+            kpts is None or isinstance(kpts, (str, Mapping)) or np.ndim(kpts) != 2
+        )
 
     def _explicit(self) -> NDArray[np.float64] | None:
         kpts = self.parameters["kpts"]
-        return None if self._is_mesh(kpts) else np.asarray(kpts.kpts if isinstance(kpts, BandPath) else kpts, dtype=float)
+        return (
+            None
+            if self._is_mesh(kpts)
+            else np.asarray(kpts.kpts if isinstance(kpts, BandPath) else kpts, dtype=float)
+        )
 
     def get_spectrum(self, atoms: Atoms | None = None) -> MeshSpectrum:
         """Eigenvalues on the Γ-centred mesh: that of ``kpts``, or, where ``kpts`` are explicit points, the mesh set before them."""
@@ -284,12 +336,18 @@ class HamiltonianCalculator(Calculator):
         if self._spectrum is None:
             kpts = self._mesh
             if isinstance(kpts, Mapping):
-                if "size" not in kpts or set(kpts) - {"size", "gamma"} or kpts.get("gamma") is False:
+                if (
+                    "size" not in kpts
+                    or set(kpts) - {"size", "gamma"}
+                    or kpts.get("gamma") is False
+                ):
                     raise ConfigError(
                         f"kpts = {dict(kpts)}: only Γ-centred meshes by size, {{'size': (6, 6, 1)}} or '6x6x1'; for a path call band_structure('GMKG')"
                     )
                 kpts = kpts["size"]
-            self._spectrum = mesh_spectrum(problem, kpts, s_threshold=self.parameters["s_threshold"])
+            self._spectrum = mesh_spectrum(
+                problem, kpts, s_threshold=self.parameters["s_threshold"]
+            )
         return self._spectrum
 
     def get_ibz_k_points(self) -> NDArray[np.float64]:
@@ -300,7 +358,11 @@ class HamiltonianCalculator(Calculator):
     def get_k_point_weights(self) -> NDArray[np.float64]:
         """(K,), sum 1."""
         explicit = self._explicit()
-        return self.get_spectrum().weights if explicit is None else np.full(len(explicit), 1.0 / len(explicit))
+        return (
+            self.get_spectrum().weights
+            if explicit is None
+            else np.full(len(explicit), 1.0 / len(explicit))
+        )
 
     def get_bz_k_points(self) -> NDArray[np.float64]:
         """(K, 3): every point of the mesh, in the order of ``ase.dft.kpoints.monkhorst_pack``."""
@@ -340,14 +402,19 @@ class HamiltonianCalculator(Calculator):
         """
         points = self.get_ibz_k_points()
         if spin != 0 or not 0 <= kpt < len(points):
-            raise ConfigError(f"eigenvalues of k-point {kpt}, spin {spin} asked; there are {len(points)} k-points and one spin")
+            raise ConfigError(
+                f"eigenvalues of k-point {kpt}, spin {spin} asked; there are {len(points)} k-points and one spin"
+            )
         problem = self.get_problem()
         if self._explicit() is None:
             return self.get_spectrum().energies[kpt].copy()
         if kpt not in self._points:
             h, s = problem.at(points[kpt])
             self._points[kpt] = solve_dense(
-                h, s, s_threshold=self.parameters["s_threshold"], where=f"{problem.source}, k-point {kpt}"
+                h,
+                s,
+                s_threshold=self.parameters["s_threshold"],
+                where=f"{problem.source}, k-point {kpt}",
             ).energies
         return self._points[kpt].copy()
 
@@ -358,7 +425,11 @@ class HamiltonianCalculator(Calculator):
         found = electron_number(structure, self.parameters["electrons"], self.parameters["valence"])
         if found is not None:
             return found[0]
-        return electrons_by_composition(structure, self.model.bundle.training.get("electrons", ())) if self.model.bundle else None
+        return (
+            electrons_by_composition(structure, self.model.bundle.training.get("electrons", ()))
+            if self.model.bundle
+            else None
+        )
 
     def _need_electrons(self, what: str) -> float:
         found = self._electrons()
@@ -369,7 +440,11 @@ class HamiltonianCalculator(Calculator):
         return found
 
     def _known_level(self) -> FermiLevel | None:
-        return self.get_fermi() if self.parameters["fermi"] is not None or self._electrons() is not None else None
+        return (
+            self.get_fermi()
+            if self.parameters["fermi"] is not None or self._electrons() is not None
+            else None
+        )
 
     def get_fermi(self, atoms: Atoms | None = None) -> FermiLevel:
         """The Fermi level and how it was found.
@@ -411,9 +486,13 @@ class HamiltonianCalculator(Calculator):
     def get_dos(self, **options: Any) -> Dos:
         """Both spins, see :func:`deeph_gformer.bands.density_of_states`; options override the calculator's mesh."""
         spectrum = None if {"mesh", "projections"} & set(options) else self.get_spectrum()
-        return density_of_states(self.get_problem(), spectrum=spectrum, fermi=self._known_level(), **options)
+        return density_of_states(
+            self.get_problem(), spectrum=spectrum, fermi=self._known_level(), **options
+        )
 
-    def band_structure(self, path: str | BandPath | None = None, npoints: int = 120, **options: Any) -> Any:
+    def band_structure(
+        self, path: str | BandPath | None = None, npoints: int = 120, **options: Any
+    ) -> Any:
         """``ase.spectrum.band_structure.BandStructure`` along a path, with the Fermi level (0 where it is unknown) as reference.
 
         Args:
@@ -427,6 +506,11 @@ class HamiltonianCalculator(Calculator):
         if not isinstance(path, BandPath):
             return band_structure(problem, path, npoints, fermi=level, **options).to_ase()
         energies = [
-            solve_dense(*problem.at(k), s_threshold=self.parameters["s_threshold"], where=problem.source).energies for k in path.kpts
+            solve_dense(
+                *problem.at(k), s_threshold=self.parameters["s_threshold"], where=problem.source
+            ).energies
+            for k in path.kpts
         ]
-        return BandStructure(path, np.array(energies)[None], reference=level.energy_eV if level else 0.0)
+        return BandStructure(
+            path, np.array(energies)[None], reference=level.energy_eV if level else 0.0
+        )

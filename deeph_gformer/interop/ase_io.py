@@ -25,7 +25,10 @@ __all__ = ["io_format", "read_deeph", "write_deeph", "to_atoms", "from_atoms"]
 
 #: What the entry point ``deeph`` of ``ase.ioformats`` loads.
 io_format = ExternalIOFormat(
-    desc="DeepH structure folder (legacy or DeepH-dock)", code="+S", module="deeph_gformer.interop.ase_io", glob="site_positions.dat"
+    desc="DeepH structure folder (legacy or DeepH-dock)",
+    code="+S",
+    module="deeph_gformer.interop.ase_io",
+    glob="site_positions.dat",
 )
 
 Shells = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
@@ -45,7 +48,9 @@ def _periodic(folder: pathlib.Path, structure: Structure) -> tuple[bool, bool, b
     return periodic_directions(structure)
 
 
-def _by_element(symbols: Sequence[str], shells: Sequence[Sequence[int]], name: str) -> dict[str, list[int]]:
+def _by_element(
+    symbols: Sequence[str], shells: Sequence[Sequence[int]], name: str
+) -> dict[str, list[int]]:
     """Shells of each element from shells of each atom: unlike a list per atom they stay right when ASE reorders atoms."""
     from ..errors import DataError
 
@@ -77,15 +82,30 @@ def to_atoms(structure: Structure, pbc: Sequence[bool] | bool = True) -> Atoms:
 
     info: dict[str, Any] = {
         "name": structure.name,
-        "orbital_types": _by_element([chemical_symbols[z] for z in structure.numbers], structure.orbital_types, structure.name),
+        "orbital_types": _by_element(
+            [chemical_symbols[z] for z in structure.numbers],
+            structure.orbital_types,
+            structure.name,
+        ),
         "isspinful": structure.spinful,
     }
     if structure.info:
         info["deeph"] = dict(structure.info)
-    return Atoms(numbers=structure.numbers, positions=structure.positions, cell=structure.lattice, pbc=pbc, info=info)
+    return Atoms(
+        numbers=structure.numbers,
+        positions=structure.positions,
+        cell=structure.lattice,
+        pbc=pbc,
+        info=info,
+    )
 
 
-def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool | None = None, name: str | None = None) -> Structure:
+def from_atoms(
+    atoms: Atoms,
+    orbital_types: Shells | None = None,
+    spinful: bool | None = None,
+    name: str | None = None,
+) -> Structure:
     """A structure from ``Atoms``, in their order.
 
     Args:
@@ -109,7 +129,11 @@ def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool 
             "has them"
         )
     if not isinstance(shells, Mapping):
-        if not isinstance(shells, (Sequence, np.ndarray)) or isinstance(shells, str) or len(shells) != len(atoms):
+        if (
+            not isinstance(shells, (Sequence, np.ndarray))
+            or isinstance(shells, str)
+            or len(shells) != len(atoms)
+        ):
             raise DataError(
                 f"'{name}': orbital_types = {shells!r}; give one list of shells per atom ({len(atoms)}), or a dict with one per element"
             )
@@ -118,7 +142,11 @@ def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool 
             _by_element(atoms.get_chemical_symbols(), shells, name)
         per_atom = tuple(shells)
     else:
-        table = {chemical_symbols.index(s): check_shells(value, f"'{name}', {s}") for s, value in shells.items() if s in chemical_symbols}
+        table = {
+            chemical_symbols.index(s): check_shells(value, f"'{name}', {s}")
+            for s, value in shells.items()
+            if s in chemical_symbols
+        }
         per_atom = structure_from_atoms(atoms, table, name).orbital_types
     plain = structure_from_atoms(atoms, {int(z): () for z in atoms.numbers}, name)
     spin = atoms.info.get("isspinful") if spinful is None else spinful
@@ -127,7 +155,15 @@ def from_atoms(atoms: Atoms, orbital_types: Shells | None = None, spinful: bool 
         for k, v in atoms.info.get("deeph", {}).items()
         if k in ("fermi_level", "fermi_energy_eV", "occupation", "isorthogonal", "orthogonal_basis")
     }
-    return Structure(plain.lattice, plain.positions, plain.numbers, per_atom, None if spin is None else bool(spin), info, name)
+    return Structure(
+        plain.lattice,
+        plain.positions,
+        plain.numbers,
+        per_atom,
+        None if spin is None else bool(spin),
+        info,
+        name,
+    )
 
 
 def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1) -> Iterator[Atoms]:
@@ -147,8 +183,12 @@ def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1)
     root = root.parent if root.is_file() else root
     folders = [root] if folder_format(root) else find_structures(root)
     if isinstance(index, int) and not -len(folders) <= index < len(folders):
-        raise DataError(f"{root}: structure number {index} is asked for; there are {len(folders)}, counted from 0")
-    for folder in folders[index] if isinstance(index, slice) else [folders[-1 if index is None else index]]:
+        raise DataError(
+            f"{root}: structure number {index} is asked for; there are {len(folders)}, counted from 0"
+        )
+    for folder in (
+        folders[index] if isinstance(index, slice) else [folders[-1 if index is None else index]]
+    ):
         structure = read_folder(folder)
         yield to_atoms(structure, _periodic(folder, structure))
 
@@ -187,10 +227,16 @@ def write_deeph(
     provider = overlap if overlap is None or isinstance(overlap, OverlapProvider) else load(overlap)
     frames = [images] if isinstance(images, Atoms) else list(images)
     root, digits = pathlib.Path(filename), max(4, len(str(len(frames) - 1)))
-    folders = [root] if len(frames) == 1 else [root / f"{number:0{digits}d}" for number in range(len(frames))]
+    folders = (
+        [root]
+        if len(frames) == 1
+        else [root / f"{number:0{digits}d}" for number in range(len(frames))]
+    )
     for folder in folders:
         if not is_free(folder) and not overwrite:
-            raise DataError(f"{folder}: holds a structure already; pass overwrite=True or choose another folder")
+            raise DataError(
+                f"{folder}: holds a structure already; pass overwrite=True or choose another folder"
+            )
     with contextlib.ExitStack() as stack:  # all frames appear, or none
         for folder, atoms in zip(folders, frames):
             shells = orbital_types

@@ -25,7 +25,16 @@ from ..io.blocks import sort_keys
 from ..io.files import read_json, write_json
 from ..io.folder import Format, Kind, folder_format, matrix_path, replaced_folder, write_matrix
 
-__all__ = ["Target", "convert", "convert_folder", "write_problem", "element_order", "permute_structure", "permute_matrix", "TARGETS"]
+__all__ = [
+    "Target",
+    "convert",
+    "convert_folder",
+    "write_problem",
+    "element_order",
+    "permute_structure",
+    "permute_matrix",
+    "TARGETS",
+]
 
 Target = Literal["legacy", "dock", "wannier90", "sisl", "npz", "poscar"]
 TARGETS: tuple[str, ...] = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
@@ -55,10 +64,16 @@ def permute_matrix(matrix: BlockMatrix, order: NDArray[np.int64]) -> BlockMatrix
     keys = matrix.keys.copy()
     keys[:, 3:] = np.argsort(order)[keys[:, 3:]]
     renamed = dataclasses.replace(matrix, keys=keys)
-    return renamed if (sort_keys(keys) == np.arange(len(keys))).all() else renamed.select(np.arange(len(keys)))
+    return (
+        renamed
+        if (sort_keys(keys) == np.arange(len(keys))).all()
+        else renamed.select(np.arange(len(keys)))
+    )
 
 
-def _stored_order(info: dict[str, Any], count: int, where: pathlib.Path) -> NDArray[np.int64] | None:
+def _stored_order(
+    info: dict[str, Any], count: int, where: pathlib.Path
+) -> NDArray[np.int64] | None:
     ours = info.get(_OURS)
     order = ours.get(_ORDER) if isinstance(ours, dict) else None
     if order is None:
@@ -86,7 +101,15 @@ def _legacy_info(structure: Structure) -> dict[str, Any]:
         key: value
         for key, value in old.items()
         if key
-        not in ("atoms_quantity", "orbits_quantity", "orthogonal_basis", "spinful", "fermi_energy_eV", "elements_orbital_map", "isspinful")
+        not in (
+            "atoms_quantity",
+            "orbits_quantity",
+            "orthogonal_basis",
+            "spinful",
+            "fermi_energy_eV",
+            "elements_orbital_map",
+            "isspinful",
+        )
     }
     if isinstance(info.get(_OURS), dict):
         info[_OURS] = {key: value for key, value in info[_OURS].items() if key != _ORDER}
@@ -99,14 +122,22 @@ def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -
     if target.resolve() == source.resolve():
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
     if not overwrite and target.is_dir() and any(target.iterdir()):
-        raise DataError(f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder")
+        raise DataError(
+            f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder"
+        )
 
 
-def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tuple[list[str], list[str]]:
+def _to_folder(
+    source: pathlib.Path, target: pathlib.Path, form: Format
+) -> tuple[list[str], list[str]]:
     structure, notes, files = read_folder(source), [], []
     if structure.spinful is None:  # no file says so: spin-doubled shapes tell
-        kinds = [kind for kind in ("hamiltonian", "prediction") if matrix_path(source, kind).is_file()]  # type: ignore[arg-type]
-        structure = dataclasses.replace(structure, spinful=_doubled(source, kinds[0], structure) if kinds else None)  # type: ignore[arg-type]
+        kinds = [
+            kind for kind in ("hamiltonian", "prediction") if matrix_path(source, kind).is_file()
+        ]  # type: ignore[arg-type]
+        structure = dataclasses.replace(
+            structure, spinful=_doubled(source, kinds[0], structure) if kinds else None
+        )  # type: ignore[arg-type]
     order: NDArray[np.int64] | None = np.arange(len(structure))
     if form == "dock":
         order = element_order(structure)
@@ -121,15 +152,23 @@ def _to_folder(source: pathlib.Path, target: pathlib.Path, form: Format) -> tupl
         stored = _stored_order(structure.info, len(structure), source)
         if stored is not None:
             order = np.argsort(stored)
-            notes.append(f"atoms put back into the order that {fields.INFO_FILE} remembers ({_OURS}.{_ORDER})")
+            notes.append(
+                f"atoms put back into the order that {fields.INFO_FILE} remembers ({_OURS}.{_ORDER})"
+            )
     moved = permute_structure(structure, order)
     if form == "legacy":
-        moved = dataclasses.replace(moved, info=_legacy_info(moved) if folder_format(source) == "dock" else dict(moved.info))
+        moved = dataclasses.replace(
+            moved, info=_legacy_info(moved) if folder_format(source) == "dock" else dict(moved.info)
+        )
     (legacy if form == "legacy" else dock).write_structure(target, moved)
     if form == "dock":
         info = read_json(target / fields.INFO_FILE)
         renamed = ("nsites", "norbits", "isorthogonal", "isspinful", "fermi_level")
-        extra = {key: value for key, value in structure.info.items() if key not in info and key not in renamed}
+        extra = {
+            key: value
+            for key, value in structure.info.items()
+            if key not in info and key not in renamed
+        }
         ours = dict(extra.pop(_OURS, {}) or {})
         if (order != np.arange(len(order))).any():
             ours[_ORDER] = order.tolist()
@@ -186,13 +225,25 @@ def convert_folder(
         _check_target(target, source, overwrite)
         with replaced_folder(target) as scratch:
             files, notes = _to_folder(source, scratch, to)  # type: ignore[arg-type]
-        return {"source": str(source), "target": str(target), "to": to, "files": files, "notes": notes}
+        return {
+            "source": str(source),
+            "target": str(target),
+            "to": to,
+            "files": files,
+            "notes": notes,
+        }
     if target.exists() and target.is_dir() != (to == "wannier90"):
         raise DataError(
             f"{target}: is a {'folder' if target.is_dir() else 'file'}; --to {to} writes a {'folder' if to == 'wannier90' else 'file'}"
         )
-    if target.exists() and not overwrite and not (to == "wannier90" and target.is_dir() and not any(target.iterdir())):
-        raise DataError(f"{target}: is there already; add --overwrite to replace it, or name another one")
+    if (
+        target.exists()
+        and not overwrite
+        and not (to == "wannier90" and target.is_dir() and not any(target.iterdir()))
+    ):
+        raise DataError(
+            f"{target}: is there already; add --overwrite to replace it, or name another one"
+        )
     if to == "poscar":
         return {"source": str(source), "target": str(target), "to": to, **_poscar(source, target)}
     from ..bands import load
@@ -216,11 +267,20 @@ def convert_folder(
 
         files, more = write_wannier90(target, problem, mesh)
         notes += more
-    return {"source": str(source), "target": str(target), "to": to, "kind": kind, "files": files, "notes": notes}
+    return {
+        "source": str(source),
+        "target": str(target),
+        "to": to,
+        "kind": kind,
+        "files": files,
+        "notes": notes,
+    }
 
 
 def _refuse_unused(to: str, options: Mapping[str, Any]) -> None:
-    useful = {"legacy": (), "dock": (), "poscar": (), "wannier90": tuple(options)}.get(to, ("--kind", "--overlap"))
+    useful = {"legacy": (), "dock": (), "poscar": (), "wannier90": tuple(options)}.get(
+        to, ("--kind", "--overlap")
+    )
     unused = [name for name, value in options.items() if value is not None and name not in useful]
     if unused:
         raise ConfigError(f"{', '.join(unused)}: has no effect on {to}; leave it out")
@@ -233,7 +293,10 @@ def _poscar(source: pathlib.Path, target: pathlib.Path) -> dict[str, Any]:
     notes = (
         []
         if (order == np.arange(len(order))).all()
-        else ["atoms grouped by element; the order differs from that of the folder: " + " ".join(str(n + 1) for n in order.tolist())]
+        else [
+            "atoms grouped by element; the order differs from that of the folder: "
+            + " ".join(str(n + 1) for n in order.tolist())
+        ]
     )
     scratch = target.parent / f".{target.name}.folder"
     try:
@@ -244,41 +307,72 @@ def _poscar(source: pathlib.Path, target: pathlib.Path) -> dict[str, Any]:
     return {"files": [target.name], "notes": notes}
 
 
-def _from_file(source: pathlib.Path, target: pathlib.Path, to: str, overwrite: bool, options: dict[str, Any]) -> dict[str, Any]:
+def _from_file(
+    source: pathlib.Path, target: pathlib.Path, to: str, overwrite: bool, options: dict[str, Any]
+) -> dict[str, Any]:
     """SIESTA's matrices (through sisl) or our own .npz into a folder."""
     from .sisl import from_siesta
     from .sparse import read_npz
 
     fdf = options.pop("fdf", None)
     named = {"kind": "--kind", "overlap_folder": "--overlap", "mesh": "--mesh"}
-    unused = [named.get(key, key) for key, value in options.items() if value is not None] + ["--fdf"] * (
-        fdf is not None and source.suffix == ".npz"
-    )
+    unused = [named.get(key, key) for key, value in options.items() if value is not None] + [
+        "--fdf"
+    ] * (fdf is not None and source.suffix == ".npz")
     if unused:
-        raise ConfigError(f"{', '.join(unused)}: has no effect on {source}, which is a file; leave it out")
+        raise ConfigError(
+            f"{', '.join(unused)}: has no effect on {source}, which is a file; leave it out"
+        )
     if to not in ("legacy", "dock"):
-        raise ConfigError(f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}")
+        raise ConfigError(
+            f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}"
+        )
     _check_target(target, source, overwrite)
     problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, fdf)
     with replaced_folder(target) as scratch:
         files = write_problem(scratch, problem, to)  # type: ignore[arg-type]
-    return {"source": str(source), "target": str(target), "to": to, "files": files, "notes": list(problem.notes)}
+    return {
+        "source": str(source),
+        "target": str(target),
+        "to": to,
+        "files": files,
+        "notes": list(problem.notes),
+    }
 
 
-def write_problem(target: str | os.PathLike[str], problem: BlochProblem, form: Format = "legacy") -> list[str]:
+def write_problem(
+    target: str | os.PathLike[str], problem: BlochProblem, form: Format = "legacy"
+) -> list[str]:
     """Write structure, H and S of a problem as a folder; returns the names of the matrix files.
 
     Args:
         target: folder. problem: e.g. from sisl or GPAW. form: ``legacy`` or ``dock`` (atoms are grouped by element then).
     """
     target = pathlib.Path(target)
-    order = element_order(problem.structure) if form == "dock" else np.arange(len(problem.structure))
-    structure = permute_structure(dataclasses.replace(problem.structure, spinful=problem.spinful), order)
-    info = {"nsites": len(structure), "isorthogonal": False, "norbits": int(structure.orbital_counts.sum()), **structure.info}
+    order = (
+        element_order(problem.structure) if form == "dock" else np.arange(len(problem.structure))
+    )
+    structure = permute_structure(
+        dataclasses.replace(problem.structure, spinful=problem.spinful), order
+    )
+    info = {
+        "nsites": len(structure),
+        "isorthogonal": False,
+        "norbits": int(structure.orbital_counts.sum()),
+        **structure.info,
+    }
     structure = dataclasses.replace(structure, info=info)
     (legacy if form == "legacy" else dock).write_structure(target, structure)
-    pairs: tuple[tuple[Kind, BlockMatrix], ...] = (("hamiltonian", problem.h), ("overlap", problem.s))
-    return [write_matrix(target, kind, permute_matrix(matrix, order), structure, form, problem.spinful).name for kind, matrix in pairs]
+    pairs: tuple[tuple[Kind, BlockMatrix], ...] = (
+        ("hamiltonian", problem.h),
+        ("overlap", problem.s),
+    )
+    return [
+        write_matrix(
+            target, kind, permute_matrix(matrix, order), structure, form, problem.spinful
+        ).name
+        for kind, matrix in pairs
+    ]
 
 
 def convert(
@@ -309,7 +403,9 @@ def convert(
         say(f"{source} -> {target} ({record['to']})")
         return [record]
     if options.pop("fdf", None) is not None:
-        raise ConfigError(f"--fdf: has no effect on {source}, which is a folder; it belongs to SIESTA's matrix files")
+        raise ConfigError(
+            f"--fdf: has no effect on {source}, which is a folder; it belongs to SIESTA's matrix files"
+        )
     single = folder_format(source) is not None
     folders = [source] if single else find_structures(source)
     suffix = {"npz": ".npz", "sisl": ".TSHS", "poscar": ".vasp"}

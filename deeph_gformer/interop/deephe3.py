@@ -34,7 +34,9 @@ __all__ = ["evaluate_ini", "write_test_result", "TEST_RESULT_FILE"]
 TEST_RESULT_FILE = "test_result.h5"
 
 
-def _labelled(model: HamiltonianModel, folder: pathlib.Path, hermitian: bool, frames: int) -> tuple[Prediction, Sample, Tensor]:
+def _labelled(
+    model: HamiltonianModel, folder: pathlib.Path, hermitian: bool, frames: int
+) -> tuple[Prediction, Sample, Tensor]:
     """Prediction on the edges of ``hamiltonians.h5``, the labels, and the direct-product output ((E, K) or (E, 4, K), eV)."""
     sample = load_sample(folder, model.targets, "hamiltonians", model.dtype)
     structure = read_folder(folder)
@@ -46,12 +48,28 @@ def _labelled(model: HamiltonianModel, folder: pathlib.Path, hermitian: bool, fr
         )
     keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
     fill = getattr(model.stage1, "fill_missing", None)
-    matrices = [model.blocks.to_matrix(h.numpy(), types, keys, np.nan if fill is None else fill) for h in (first, both)]
+    matrices = [
+        model.blocks.to_matrix(h.numpy(), types, keys, np.nan if fill is None else fill)
+        for h in (first, both)
+    ]
     choice = EdgeChoice(keys, fields.HAMILTONIAN_FILE)
-    return Prediction(structure, sample.graph, matrices[1], matrices[0], choice, float((both - first).abs().mean())), sample, both
+    return (
+        Prediction(
+            structure,
+            sample.graph,
+            matrices[1],
+            matrices[0],
+            choice,
+            float((both - first).abs().mean()),
+        ),
+        sample,
+        both,
+    )
 
 
-def write_test_result(group: h5py.Group, structure: Structure, sample: Sample, prediction: Tensor) -> None:
+def write_test_result(
+    group: h5py.Group, structure: Structure, sample: Sample, prediction: Tensor
+) -> None:
     """One structure of ``test_result.h5``, with DeepH-E3's dataset names, so that ``deephe3-analyze.py`` reads it.
 
     Args:
@@ -63,20 +81,40 @@ def write_test_result(group: h5py.Group, structure: Structure, sample: Sample, p
     keys = graph.edge_key.numpy().copy()
     keys[:, 3:] += 1
     vectors = graph.edge_vector.numpy().astype(np.float64)
-    group["node_attr"], group["edge_index"], group["edge_key"] = graph.node_type.numpy(), graph.edge_index.numpy(), keys
-    group["edge_attr"] = np.concatenate([np.linalg.norm(vectors, axis=1)[:, None], vectors], axis=1).astype(real)
-    group["label"], group["mask"], group["H_pred"] = sample.label.numpy(), sample.mask.numpy(), prediction.numpy()
+    group["node_attr"], group["edge_index"], group["edge_key"] = (
+        graph.node_type.numpy(),
+        graph.edge_index.numpy(),
+        keys,
+    )
+    group["edge_attr"] = np.concatenate(
+        [np.linalg.norm(vectors, axis=1)[:, None], vectors], axis=1
+    ).astype(real)
+    group["label"], group["mask"], group["H_pred"] = (
+        sample.label.numpy(),
+        sample.mask.numpy(),
+        prediction.numpy(),
+    )
     inner = group.create_group("structure")
-    inner["element"], inner["lat"], inner["sites"] = structure.numbers, structure.lattice.astype(real), structure.positions.astype(real)
+    inner["element"], inner["lat"], inner["sites"] = (
+        structure.numbers,
+        structure.lattice.astype(real),
+        structure.positions.astype(real),
+    )
 
 
 def _write_source(target: pathlib.Path, model: HamiltonianModel, last: pathlib.Path) -> None:
     """``src/`` beside a test result: elements and shells, the channels of all models together, and the last model's ``train.ini``."""
     basis = model.targets.basis
     path = target / "dataset_info.json"
-    info = {"spinful": basis.spinful, "index_to_Z": list(basis.elements), "orbital_types": [list(s) for s in basis.orbital_types]}
+    info = {
+        "spinful": basis.spinful,
+        "index_to_Z": list(basis.elements),
+        "orbital_types": [list(s) for s in basis.orbital_types],
+    }
     if path.is_file() and read_json(path) != info:
-        raise DataError(f"{path}: belongs to a test result of other elements, orbitals or spin; choose another output_dir")
+        raise DataError(
+            f"{path}: belongs to a test result of other elements, orbitals or spin; choose another output_dir"
+        )
     write_json(path, info)
     write_json(target / "target_blocks.json", model.targets.to_json())
     ini = last / fields.MODEL_SOURCE / "train.ini"
@@ -85,7 +123,12 @@ def _write_source(target: pathlib.Path, model: HamiltonianModel, last: pathlib.P
 
 
 def _test(
-    ini: EvalIni, model: HamiltonianModel, folders: list[pathlib.Path], hermitian: bool, frames: int, say: Callable[[str], None]
+    ini: EvalIni,
+    model: HamiltonianModel,
+    folders: list[pathlib.Path],
+    hermitian: bool,
+    frames: int,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """``inference = False``: predictions on the edges of H, ``test_result.h5`` and ``src/``."""
     records = []
@@ -96,16 +139,30 @@ def _test(
         for folder in folders:
             start = time.perf_counter()
             prediction, sample, vector = _labelled(model, folder, hermitian, frames)
-            write_test_result(handle.create_group(sample.name), prediction.structure, sample, vector)
+            write_test_result(
+                handle.create_group(sample.name), prediction.structure, sample, vector
+            )
             error = float((vector - sample.label).abs()[sample.mask].mean()) * 1e3
-            records.append(_finish(ini, model, folder, prediction, start, not ini.test_only) | {"mae_meV": error})
-            say(f"{sample.name}: {len(prediction.edges.keys)} edges, MAE {error:.4f} meV, {records[-1]['seconds']:.2f} s")
-    _write_source(ini.output_dir / fields.MODEL_SOURCE, model, find_models(ini.trained_model_dir)[-1])
+            records.append(
+                _finish(ini, model, folder, prediction, start, not ini.test_only)
+                | {"mae_meV": error}
+            )
+            say(
+                f"{sample.name}: {len(prediction.edges.keys)} edges, MAE {error:.4f} meV, {records[-1]['seconds']:.2f} s"
+            )
+    _write_source(
+        ini.output_dir / fields.MODEL_SOURCE, model, find_models(ini.trained_model_dir)[-1]
+    )
     return records
 
 
 def _finish(
-    ini: EvalIni, model: HamiltonianModel, folder: pathlib.Path, prediction: Prediction, start: float, write: bool
+    ini: EvalIni,
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    prediction: Prediction,
+    start: float,
+    write: bool,
 ) -> dict[str, Any]:
     target = output_folder(folder, ini.output_dir)
     if write:
@@ -150,7 +207,9 @@ def evaluate_ini(
     for note in ini.notes:
         say(note)
     if frames < 1 or (frames > 1 and bundle is None):
-        raise ConfigError(f"--frames {frames}: at least 1 is needed, and more than 1 only with a GFormer (--model BUNDLE)")
+        raise ConfigError(
+            f"--frames {frames}: at least 1 is needed, and more than 1 only with a GFormer (--model BUNDLE)"
+        )
     try:
         resolve_device(ini.device)
     except ConfigError as error:
@@ -159,8 +218,17 @@ def evaluate_ini(
     folders, without = split_structures(ini.processed_data_dir, (kind,))
     if without:
         missing = " or ".join(sorted({matrix_path(folder, kind).name for folder in without}))
-        say(f"{len(without)} skipped: {', '.join(folder.resolve().name for folder in without)} (no {missing})")
-    model = load(bundle, ini.trained_model_dir, device=ini.device, dtype=ini.dtype, fill_missing=fill_missing, **stage1_options)
+        say(
+            f"{len(without)} skipped: {', '.join(folder.resolve().name for folder in without)} (no {missing})"
+        )
+    model = load(
+        bundle,
+        ini.trained_model_dir,
+        device=ini.device,
+        dtype=ini.dtype,
+        fill_missing=fill_missing,
+        **stage1_options,
+    )
     hermitian = bundle is not None if hermitian is None else hermitian
     if ini.inference:
         records = []
@@ -168,7 +236,9 @@ def evaluate_ini(
             start = time.perf_counter()
             prediction = model.predict(folder, "overlaps", hermitian, frames)
             records.append(_finish(ini, model, folder, prediction, start, True))
-            say(f"{records[-1]['name']}: {records[-1]['edges']} edges, {records[-1]['seconds']:.2f} s")
+            say(
+                f"{records[-1]['name']}: {records[-1]['edges']} edges, {records[-1]['seconds']:.2f} s"
+            )
     else:
         records = _test(ini, model, folders, hermitian, frames, say)
     return {

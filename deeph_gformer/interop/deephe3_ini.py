@@ -80,7 +80,9 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
 def _suggest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return (
-        f"; did you mean {_SPELLING.get(close[0], close[0])}?" if close else f"; there are {', '.join(_SPELLING.get(k, k) for k in known)}"
+        f"; did you mean {_SPELLING.get(close[0], close[0])}?"
+        if close
+        else f"; there are {', '.join(_SPELLING.get(k, k) for k in known)}"
     )
 
 
@@ -92,11 +94,15 @@ class _Reader:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
-            raise ConfigError(f"{path}: file not found; this is DeepH-E3's evaluation ini, with the sections [basic] and [data]") from None
+            raise ConfigError(
+                f"{path}: file not found; this is DeepH-E3's evaluation ini, with the sections [basic] and [data]"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read as text ({error})") from None
         if "\0" in text:
-            raise ConfigError(f"{path}: holds NUL bytes, so it is no text file; this is DeepH-E3's evaluation ini")
+            raise ConfigError(
+                f"{path}: holds NUL bytes, so it is no text file; this is DeepH-E3's evaluation ini"
+            )
         self.places = _lines(text)
         self.parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
         try:
@@ -119,8 +125,12 @@ class _Reader:
         for key in self.parser[section]:
             if key not in _KEYS[section]:
                 other = next((s for s in _KEYS if key in _KEYS[s]), None)
-                hint = f"; it belongs into [{other}]" if other else _suggest(key, list(_KEYS[section]))
-                raise ConfigError(f"{self.where(section, key)}: key '{key}' is unknown in [{section}]{hint}")
+                hint = (
+                    f"; it belongs into [{other}]" if other else _suggest(key, list(_KEYS[section]))
+                )
+                raise ConfigError(
+                    f"{self.where(section, key)}: key '{key}' is unknown in [{section}]{hint}"
+                )
 
     def text(self, section: str, key: str) -> str:
         """A value or its default."""
@@ -139,7 +149,9 @@ class _Reader:
             )
         if not value and default is None:
             state = "is empty" if (section, key) in self.places else f"is missing in [{section}]"
-            raise ConfigError(f"{self.where(section, key)}: {_SPELLING.get(key, key)} {state}; it must name a folder")
+            raise ConfigError(
+                f"{self.where(section, key)}: {_SPELLING.get(key, key)} {state}; it must name a folder"
+            )
         return value
 
     def flag(self, section: str, key: str) -> bool:
@@ -153,13 +165,17 @@ class _Reader:
         """One of a few words."""
         value = self.text(section, key) or str(_KEYS[section][key])
         if value not in allowed:
-            raise ConfigError(f"{self.where(section, key)}: {key} = {value}: only {' or '.join(allowed)} is supported")
+            raise ConfigError(
+                f"{self.where(section, key)}: {key} = {value}: only {' or '.join(allowed)} is supported"
+            )
         return value
 
 
 def _refuse_graphs(reader: _Reader) -> list[str]:
     """Refuse cached graphs and DFT preprocessing; notes about keys that have no effect."""
-    graph, dft, save = (reader.text("data", key) for key in ("graph_dir", "dft_data_dir", "save_graph_dir"))
+    graph, dft, save = (
+        reader.text("data", key) for key in ("graph_dir", "dft_data_dir", "save_graph_dir")
+    )
     if graph:
         raise ConfigError(
             f"{reader.where('data', 'graph_dir')}: graph_dir = {graph}: a cached graph is a pickle of PyTorch Geometric objects; it runs "
@@ -173,17 +189,28 @@ def _refuse_graphs(reader: _Reader) -> list[str]:
             "it with "
             "DeepH-pack's deeph-preprocess or with DeepH-dock, then set processed_data_dir and leave DFT_data_dir empty"
         )
-    cached = sorted(pathlib.Path(save).glob("HGraph-*.pkl")) if save and not save.endswith(".pkl") else []
-    processed = (reader.parser.get("data", "processed_data_dir", fallback="", raw=True) or "").strip()
+    cached = (
+        sorted(pathlib.Path(save).glob("HGraph-*.pkl"))
+        if save and not save.endswith(".pkl")
+        else []
+    )
+    processed = (
+        reader.parser.get("data", "processed_data_dir", fallback="", raw=True) or ""
+    ).strip()
     if (cached or save.endswith(".pkl")) and not processed:
         raise ConfigError(
             f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a cached graph, a pickle that runs code when it "
             "is loaded; refused. "
             "Set processed_data_dir to the structure folders it was made from"
         )
-    notes = [f"save_graph_dir holds {path.name}: not read, edges come from processed_data_dir" for path in cached[:1]]
+    notes = [
+        f"save_graph_dir holds {path.name}: not read, edges come from processed_data_dir"
+        for path in cached[:1]
+    ]
     if save and not cached:
-        notes.append("save_graph_dir and dataset_name have no effect: no graph file is needed or written")
+        notes.append(
+            "save_graph_dir and dataset_name have no effect: no graph file is needed or written"
+        )
     return notes
 
 

@@ -63,7 +63,11 @@ def _orbitals(setup: Any) -> tuple[tuple[int, ...], NDArray[np.int64], float]:
     start = np.cumsum([0] + [2 * l + 1 for l in degrees])
     order = sorted(range(len(degrees)), key=lambda n: degrees[n])
     index = [start[n] + m for n in order for m in np.argsort(LEGACY_TO_E3NN[degrees[n]])]
-    return tuple(degrees[n] for n in order), np.array(index, dtype=np.int64), max(float(f.get_cutoff()) for f in functions)
+    return (
+        tuple(degrees[n] for n in order),
+        np.array(index, dtype=np.int64),
+        max(float(f.get_cutoff()) for f in functions),
+    )
 
 
 def _matrices(calc: Any) -> tuple[list[NDArray[np.number]], list[NDArray[np.number]]]:
@@ -74,7 +78,10 @@ def _matrices(calc: Any) -> tuple[list[NDArray[np.number]], list[NDArray[np.numb
         return np.tril(matrix) + np.tril(matrix, -1).T.conj()
 
     wfs = calc.wfs
-    h = [whole(wfs.eigensolver.calculate_hamiltonian_matrix(calc.hamiltonian, wfs, kpt)) * Ha for kpt in wfs.kpt_u]
+    h = [
+        whole(wfs.eigensolver.calculate_hamiltonian_matrix(calc.hamiltonian, wfs, kpt)) * Ha
+        for kpt in wfs.kpt_u
+    ]
     return h, [whole(np.array(kpt.S_MM)) for kpt in wfs.kpt_u]
 
 
@@ -93,7 +100,10 @@ def _mesh_for(keys: NDArray[np.int64], mesh: NDArray[np.int64]) -> NDArray[np.in
 
 
 def _fourier(
-    matrices: list[NDArray[np.number]], points: NDArray[np.float64], weights: NDArray[np.float64], cell: NDArray[np.int64]
+    matrices: list[NDArray[np.number]],
+    points: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    cell: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """X(R) = Σ_k w_k Re[e^{2πi k·R} X(k)]: the real part is the sum with the time-reversed half of the zone."""
     phases = np.exp(2j * np.pi * points @ cell) * weights
@@ -121,16 +131,26 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
     atoms = calc.get_atoms()
     setups = calc.wfs.setups
     kinds = [_orbitals(setup) for setup in setups]
-    cell, positions, numbers = np.asarray(atoms.cell[:], float), atoms.get_positions(), np.asarray(atoms.numbers, np.int64)
+    cell, positions, numbers = (
+        np.asarray(atoms.cell[:], float),
+        atoms.get_positions(),
+        np.asarray(atoms.numbers, np.int64),
+    )
     radius = {int(z): kinds[n][2] * Bohr for n, z in enumerate(numbers)}
     tail = 2 * max(float(f.get_cutoff()) for setup in setups for f in setup.pt_j) * Bohr
     pairs = [(a, b) for a in radius for b in radius if a <= b]
     pbc = tuple(bool(v) for v in atoms.pbc)
-    keys = find_edges(cell, positions, numbers, {(a, b): radius[a] + radius[b] for a, b in pairs}, pbc)
-    reach = find_edges(cell, positions, numbers, {(a, b): radius[a] + radius[b] + tail for a, b in pairs}, pbc)
+    keys = find_edges(
+        cell, positions, numbers, {(a, b): radius[a] + radius[b] for a, b in pairs}, pbc
+    )
+    reach = find_edges(
+        cell, positions, numbers, {(a, b): radius[a] + radius[b] + tail for a, b in pairs}, pbc
+    )
     wrap = np.round(positions @ np.linalg.inv(cell) - calc.spos_ac).astype(np.int64)
 
-    def inside(k: NDArray[np.int64]) -> NDArray[np.int64]:  # cells counted from the positions that GPAW wrapped into the cell
+    def inside(
+        k: NDArray[np.int64],
+    ) -> NDArray[np.int64]:  # cells counted from the positions that GPAW wrapped into the cell
         return np.concatenate([k[:, :3] + wrap[k[:, 4]] - wrap[k[:, 3]], k[:, 3:]], axis=1)
 
     fermi = float(calc.get_fermi_level())
@@ -139,7 +159,11 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
     reduced = len(calc.wfs.kd.symmetry.op_scc) > 1
     shifted = np.abs(np.asarray(calc.wfs.kd.bzk_kc)).sum(axis=1).min() > 1e-9
     if (mesh != own_mesh).any() or reduced or shifted:
-        calc = calc.fixed_density(kpts={"size": tuple(int(n) for n in mesh), "gamma": True}, symmetry={"point_group": False}, txt=None)
+        calc = calc.fixed_density(
+            kpts={"size": tuple(int(n) for n in mesh), "gamma": True},
+            symmetry={"point_group": False},
+            txt=None,
+        )
     wfs = calc.wfs
     h_k, s_k = _matrices(calc)
     first = np.array([wfs.basis_functions.M_a[a] for a in range(len(numbers))])
@@ -148,21 +172,36 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
     h_blocks: list[NDArray[np.float64]] = [np.zeros(0)] * len(keys)
     s_blocks = list(h_blocks)
     for r in np.unique(wanted[:, :3], axis=0):
-        h_r, s_r = (_fourier(m, np.asarray(wfs.kd.ibzk_kc), np.asarray(wfs.kd.weight_k), r) for m in (h_k, s_k))
+        h_r, s_r = (
+            _fourier(m, np.asarray(wfs.kd.ibzk_kc), np.asarray(wfs.kd.weight_k), r)
+            for m in (h_k, s_k)
+        )
         for e in np.flatnonzero((wanted[:, :3] == r).all(axis=1)):
             place = np.ix_(order[keys[e, 3]], order[keys[e, 4]])
             h_blocks[e], s_blocks[e] = h_r[place], s_r[place]
     import gpaw
 
-    details = {"version": gpaw.__version__, "k_mesh": [int(n) for n in mesh], "orbital_cutoff_A": {str(z): r for z, r in radius.items()}}
+    details = {
+        "version": gpaw.__version__,
+        "k_mesh": [int(n) for n in mesh],
+        "orbital_cutoff_A": {str(z): r for z, r in radius.items()},
+    }
     info = {"fermi_level": fermi, "gpaw": details}
-    structure = Structure(cell, positions, numbers, tuple(kind[0] for kind in kinds), False, info, name)
+    structure = Structure(
+        cell, positions, numbers, tuple(kind[0] for kind in kinds), False, info, name
+    )
     return BlochProblem(
-        structure, BlockMatrix.from_blocks(keys, h_blocks), BlockMatrix.from_blocks(keys, s_blocks), label="GPAW", source=name
+        structure,
+        BlockMatrix.from_blocks(keys, h_blocks),
+        BlockMatrix.from_blocks(keys, s_blocks),
+        label="GPAW",
+        source=name,
     )
 
 
-def write_gpaw(folder: str | os.PathLike[str], calc: Any, form: str = "legacy", require_converged: bool = True) -> BlochProblem:
+def write_gpaw(
+    folder: str | os.PathLike[str], calc: Any, form: str = "legacy", require_converged: bool = True
+) -> BlochProblem:
     """Write a converged calculation as a structure folder (see :func:`from_gpaw`); returns the problem.
 
     Raises:

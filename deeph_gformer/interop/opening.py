@@ -21,7 +21,9 @@ _OPTIONS = ("device", "dtype", "backend", "deephe3_root", "generation", "fill_mi
 
 
 def open_model(
-    model: HamiltonianModel | str | os.PathLike[str] | None, stage1: str | os.PathLike[str] | None, options: Mapping[str, Any]
+    model: HamiltonianModel | str | os.PathLike[str] | None,
+    stage1: str | os.PathLike[str] | None,
+    options: Mapping[str, Any],
 ) -> HamiltonianModel:
     """The model itself, or what :func:`deeph_gformer.load` makes of a bundle and a stage 1.
 
@@ -32,11 +34,15 @@ def open_model(
 
     if isinstance(model, HamiltonianModel):
         if stage1 is not None or options:
-            raise ConfigError("HamiltonianCalculator: a loaded model is given, so stage1 and its options have no effect; leave them out")
+            raise ConfigError(
+                "HamiltonianCalculator: a loaded model is given, so stage1 and its options have no effect; leave them out"
+            )
         return model
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
-        raise ConfigError(f"HamiltonianCalculator: option {', '.join(unknown)} is unknown; of the model there are {', '.join(_OPTIONS)}")
+        raise ConfigError(
+            f"HamiltonianCalculator: option {', '.join(unknown)} is unknown; of the model there are {', '.join(_OPTIONS)}"
+        )
     return load(model, stage1, **options)
 
 
@@ -51,5 +57,7 @@ def bundle_table(model: HamiltonianModel) -> pathlib.Path:
     if path is None or not path.is_file():
         raise ConfigError(f"the model has no overlap table, so edges and S are unknown; {hint}")
     if not load_table(path).report.get("two_centre", True):
-        raise ConfigError(f"{path}: the training set's S is not two-centre (PAW?), so this table cannot make S; {hint}")
+        raise ConfigError(
+            f"{path}: the training set's S is not two-centre (PAW?), so this table cannot make S; {hint}"
+        )
     return path

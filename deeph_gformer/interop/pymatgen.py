@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from pymatgen.electronic_structure.bandstructure import BandStructureSymmLine
     from pymatgen.electronic_structure.dos import CompleteDos
 
-__all__ = ["to_pymatgen", "from_pymatgen", "read", "write", "symmetry_line", "complete_dos", "as_dict", "from_dict"]
+__all__ = [
+    "to_pymatgen",
+    "from_pymatgen",
+    "read",
+    "write",
+    "symmetry_line",
+    "complete_dos",
+    "as_dict",
+    "from_dict",
+]
 
 
 def _core(purpose: str) -> ModuleType:
@@ -51,7 +60,11 @@ def to_pymatgen(structure: Structure) -> PymatgenStructure:
         coords_are_cartesian=True,
         to_unit_cell=False,
         site_properties={"orbital_types": [list(s) for s in structure.orbital_types]},
-        properties={"name": structure.name, "isspinful": structure.spinful, "deeph": dict(structure.info)},
+        properties={
+            "name": structure.name,
+            "isspinful": structure.spinful,
+            "deeph": dict(structure.info),
+        },
     )
 
 
@@ -82,7 +95,11 @@ def from_pymatgen(
     symbols = [site.specie.symbol for site in source]
     shells: list[tuple[int, ...]] = []
     for number, (site, symbol) in enumerate(zip(source, symbols)):
-        own = orbital_types.get(symbol) if orbital_types is not None else site.properties.get("orbital_types")
+        own = (
+            orbital_types.get(symbol)
+            if orbital_types is not None
+            else site.properties.get("orbital_types")
+        )
         if own is None:
             known = ", ".join(sorted(orbital_types)) if orbital_types else "none"
             raise DataError(
@@ -131,7 +148,9 @@ def write(
     if form not in ("legacy", "dock"):
         raise ConfigError(f"form '{form}' is unknown; there are legacy and dock")
     if not is_free(folder) and not overwrite:
-        raise DataError(f"{folder}: holds a structure already; pass overwrite=True or choose another folder")
+        raise DataError(
+            f"{folder}: holds a structure already; pass overwrite=True or choose another folder"
+        )
     with replaced_folder(folder) as scratch:
         (legacy if form == "legacy" else dock).write_structure(
             scratch, from_pymatgen(source, orbital_types, spinful, pathlib.Path(folder).name)
@@ -161,16 +180,31 @@ def complete_dos(dos: Dos) -> CompleteDos:
         "s": [Orbital.s],
         "p": [Orbital.px, Orbital.py, Orbital.pz],
         "d": [Orbital.dxy, Orbital.dyz, Orbital.dz2, Orbital.dxz, Orbital.dx2],
-        "f": [Orbital.f_3, Orbital.f_2, Orbital.f_1, Orbital.f0, Orbital.f1, Orbital.f2, Orbital.f3],
+        "f": [
+            Orbital.f_3,
+            Orbital.f_2,
+            Orbital.f_1,
+            Orbital.f0,
+            Orbital.f1,
+            Orbital.f2,
+            Orbital.f3,
+        ],
     }
     table: dict[Any, dict[Any, dict[Any, Any]]] = {site: {} for site in structure}
     for name, values in dos.projected.items():
         element, _, shell = name.partition("-")
         if element not in symbols or shell not in first:
-            raise ConfigError(f"projection '{name}': pymatgen's CompleteDos wants an element and a shell, e.g. --fat {symbols[0]}-p")
+            raise ConfigError(
+                f"projection '{name}': pymatgen's CompleteDos wants an element and a shell, e.g. --fat {symbols[0]}-p"
+            )
         sites = [site for site, symbol in zip(structure, symbols) if symbol == element]
         for site in sites:
-            table[site].update({orbital: {Spin.up: values / (len(sites) * len(first[shell]))} for orbital in first[shell]})
+            table[site].update(
+                {
+                    orbital: {Spin.up: values / (len(sites) * len(first[shell]))}
+                    for orbital in first[shell]
+                }
+            )
     return CompleteDos(structure, total, table)
 
 
@@ -189,5 +223,7 @@ def from_dict(data: Mapping[str, Any]) -> Structure:
     try:
         source = core.Structure.from_dict(dict(data))
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"from_dict: no dictionary of a pymatgen Structure ({type(error).__name__}: {error})") from None
+        raise ConfigError(
+            f"from_dict: no dictionary of a pymatgen Structure ({type(error).__name__}: {error})"
+        ) from None
     return from_pymatgen(source)

@@ -62,7 +62,9 @@ def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
     for z, shells in zip(structure.numbers.tolist(), structure.orbital_types):
         if (z, shells) not in kinds:
             orbitals = [
-                sisl.AtomicOrbital(n=l + 1, l=l, m=m, zeta=shells[: place + 1].count(l), R=radius[z])
+                sisl.AtomicOrbital(
+                    n=l + 1, l=l, m=m, zeta=shells[: place + 1].count(l), R=radius[z]
+                )
                 for place, l in enumerate(shells)
                 for m in range(-l, l + 1)
             ]
@@ -84,23 +86,34 @@ def _sisl_order(matrix: BlockMatrix, structure: Structure, spin: int) -> BlockMa
     for code in np.unique(pair):
         (rows, r_sign), (columns, c_sign) = (table[names[n]] for n in divmod(int(code), len(kind)))
         if spin == 2:
-            rows, columns = np.concatenate([rows, rows + len(rows)]), np.concatenate([columns, columns + len(columns)])
+            rows, columns = (
+                np.concatenate([rows, rows + len(rows)]),
+                np.concatenate([columns, columns + len(columns)]),
+            )
             r_sign, c_sign = np.tile(r_sign, 2), np.tile(c_sign, 2)
         start = matrix.offsets[np.flatnonzero(pair == code)][:, None]
         source = (rows[:, None] * len(columns) + columns).reshape(-1)
-        values[start + np.arange(len(source))] = matrix.values[start + source] * np.outer(r_sign, c_sign).reshape(-1)
+        values[start + np.arange(len(source))] = matrix.values[start + source] * np.outer(
+            r_sign, c_sign
+        ).reshape(-1)
     return BlockMatrix(matrix.keys, matrix.shapes, values)
 
 
-def _on_keys(matrix: BlockMatrix, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> BlockMatrix:
+def _on_keys(
+    matrix: BlockMatrix, keys: NDArray[np.int64], counts: NDArray[np.int64]
+) -> BlockMatrix:
     """The matrix on more keys, zero where it has no block."""
     shapes = counts[keys[:, 3:]]
     where = match_keys(keys, matrix.keys)
-    out = BlockMatrix(keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), dtype=matrix.values.dtype))
+    out = BlockMatrix(
+        keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), dtype=matrix.values.dtype)
+    )
     have = np.flatnonzero(where >= 0)
     size = shapes[have].prod(axis=1)
     inside = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
-    out.values[np.repeat(out.offsets[have], size) + inside] = matrix.values[np.repeat(matrix.offsets[where[have]], size) + inside]
+    out.values[np.repeat(out.offsets[have], size) + inside] = matrix.values[
+        np.repeat(matrix.offsets[where[have]], size) + inside
+    ]
     return out
 
 
@@ -129,10 +142,15 @@ def to_sisl(problem: BlochProblem) -> Any:
     cells = np.array([geometry.lattice.sc_index(c) for c in keys[:, :3]])
     column = column + cells[block] * int(counts.sum())
     shape = (int(counts.sum()), int(counts.sum()) * geometry.n_s)
-    csr = [sp.coo_matrix((values, (row, column)), shape=shape).tocsr() for values in (*parts.values(), s.values)]
+    csr = [
+        sp.coo_matrix((values, (row, column)), shape=shape).tocsr()
+        for values in (*parts.values(), s.values)
+    ]
     dtype = np.complex128 if spin == 2 or np.iscomplexobj(h.values) else np.float64
     kind: dict[str, Any] = {"spin": sisl.Spin("spin-orbit")} if spin == 2 else {}
-    return sisl.Hamiltonian.fromsp(geometry, [m.astype(dtype) for m in csr[:-1]], S=csr[-1].astype(dtype), **kind)
+    return sisl.Hamiltonian.fromsp(
+        geometry, [m.astype(dtype) for m in csr[:-1]], S=csr[-1].astype(dtype), **kind
+    )
 
 
 def _spin_parts(h: BlockMatrix) -> list[NDArray[np.number]]:
@@ -148,7 +166,9 @@ def _spin_parts(h: BlockMatrix) -> list[NDArray[np.number]]:
     return parts
 
 
-def _shells_of(atom: Any, number: int) -> tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.float64]]:
+def _shells_of(
+    atom: Any, number: int
+) -> tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.float64]]:
     """(l of each shell, for each legacy orbital its place among sisl's, its sign) of one ``sisl.Atom``."""
     found: dict[tuple[Any, ...], dict[int, int]] = {}
     for place, orbital in enumerate(atom.orbitals):
@@ -190,7 +210,9 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
         DataError: another kind of basis, or incomplete shells. ConfigError: it is no Hamiltonian. MissingDependencyError: sisl is not installed.
     """
     if not isinstance(hamiltonian, _sisl("from_sisl").Hamiltonian):
-        raise ConfigError(f"from_sisl: a sisl.Hamiltonian is needed, not {type(hamiltonian).__name__}")
+        raise ConfigError(
+            f"from_sisl: a sisl.Hamiltonian is needed, not {type(hamiltonian).__name__}"
+        )
     geometry = hamiltonian.geometry
     if shift_eV:
         hamiltonian = hamiltonian.copy()
@@ -208,34 +230,56 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
     permutation, sign = np.concatenate(order), sp.diags(np.concatenate(signs))
     numbers = np.asarray(geometry.atoms.Z, dtype=np.int64)
     structure = Structure(
-        np.array(geometry.cell, dtype=float), np.array(geometry.xyz, dtype=float), numbers, tuple(shells), spinful, {}, name
+        np.array(geometry.cell, dtype=float),
+        np.array(geometry.xyz, dtype=float),
+        numbers,
+        tuple(shells),
+        spinful,
+        {},
+        name,
     )
     size, cells = geometry.no, np.asarray(geometry.lattice.sc_off, dtype=np.int64)
 
     def split(component: int) -> list[sp.csr_matrix]:
         csr = hamiltonian.tocsr(component)
-        return [sign @ csr[:, n * size : (n + 1) * size][permutation][:, permutation] @ sign for n in range(len(cells))]
+        return [
+            sign @ csr[:, n * size : (n + 1) * size][permutation][:, permutation] @ sign
+            for n in range(len(cells))
+        ]
 
     parts = [split(n) for n in range(4 if spinful else 1)]
-    s = None if hamiltonian.orthogonal else from_real_space(cells, split(hamiltonian.S_idx), structure)
+    s = (
+        None
+        if hamiltonian.orthogonal
+        else from_real_space(cells, split(hamiltonian.S_idx), structure)
+    )
     keep = [n for n in range(len(cells)) if any(part[n].nnz for part in parts)]
     if spinful:
         matrices = [_double([part[n] for part in parts], structure) for n in keep]
     else:
         matrices = [parts[0][n] for n in keep]
-    return BlochProblem(structure, from_real_space(cells[keep], matrices, structure, 2 if spinful else 1), s, source=name)
+    return BlochProblem(
+        structure,
+        from_real_space(cells[keep], matrices, structure, 2 if spinful else 1),
+        s,
+        source=name,
+    )
 
 
 def _double(parts: list[sp.csr_matrix], structure: Structure) -> sp.csr_matrix:
     """[[uu, ud], [du, dd]] atom by atom from whole uu, dd, ud, du."""
     counts = structure.orbital_counts
-    up = np.concatenate([2 * start + np.arange(n) for start, n in zip(np.cumsum(counts) - counts, counts)])
+    up = np.concatenate(
+        [2 * start + np.arange(n) for start, n in zip(np.cumsum(counts) - counts, counts)]
+    )
     down = up + np.repeat(counts, counts)
     size = 2 * len(up)
     total = sp.csr_matrix((size, size), dtype=np.complex128)
     for part, rows, columns in zip(parts, (up, down, up, down), (up, down, down, up)):
         coo = part.tocoo()
-        total = total + sp.csr_matrix((coo.data, (rows[coo.row], columns[coo.col])), shape=(size, size))
+        total = total + sp.csr_matrix(
+            (coo.data, (rows[coo.row], columns[coo.col])), shape=(size, size)
+        )
     return total
 
 
@@ -250,9 +294,13 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
     """
     path = pathlib.Path(path)
     if path.suffix not in (".TSHS", ".nc"):
-        raise DataError(f"{path}: sisl's Hamiltonian files end in .TSHS or .nc (the latter needs netCDF4)")
+        raise DataError(
+            f"{path}: sisl's Hamiltonian files end in .TSHS or .nc (the latter needs netCDF4)"
+        )
     if path.suffix == ".nc" and importlib.util.find_spec("netCDF4") is None:
-        raise DataError(f"{path}: .nc files need the library netCDF4, which is not installed: pip install netCDF4, or write a .TSHS file")
+        raise DataError(
+            f"{path}: .nc files need the library netCDF4, which is not installed: pip install netCDF4, or write a .TSHS file"
+        )
     hamiltonian = to_sisl(problem)
     with atomic_path(path) as temporary:
         inside = temporary.with_name(temporary.name + path.suffix)
@@ -279,7 +327,9 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
     if path.suffix not in (".HSX", ".TSHS", ".nc") or not path.is_file():
         raise DataError(f"{path}: no SIESTA matrix file; give the .HSX, .TSHS or .nc of a run")
     if isinstance(fdf, (str, os.PathLike)) and not pathlib.Path(fdf).is_file():
-        raise DataError(f"{fdf}: file not found; it is to be the input (.fdf) of the run that wrote {path.name}")
+        raise DataError(
+            f"{fdf}: file not found; it is to be the input (.fdf) of the run that wrote {path.name}"
+        )
     inputs = sorted(path.parent.glob("*.fdf"))
     if fdf is None and len(inputs) == 1:
         fdf = inputs[0]
@@ -299,7 +349,9 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
             "give the run's input with fdf=..."
         ) from error
     shifted = path.suffix in (".HSX", ".nc") and fermi is not None and np.isfinite(fermi)
-    problem = from_sisl(hamiltonian, path.stem, float(fermi) if shifted and fermi is not None else 0.0)
+    problem = from_sisl(
+        hamiltonian, path.stem, float(fermi) if shifted and fermi is not None else 0.0
+    )
     if fermi is not None and np.isfinite(fermi):
         problem.structure.info["fermi_level"] = fermi
     return problem

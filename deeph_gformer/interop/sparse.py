@@ -24,7 +24,9 @@ __all__ = ["block_entries", "real_space", "from_real_space", "write_npz", "read_
 _FORMAT = "deeph-gformer csr 1"
 
 
-def block_entries(matrix: BlockMatrix, counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def block_entries(
+    matrix: BlockMatrix, counts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(block, row, column) of each of the matrix's values, in their order.
 
     Args:
@@ -38,10 +40,16 @@ def block_entries(matrix: BlockMatrix, counts: NDArray[np.int64]) -> tuple[NDArr
     block = np.repeat(np.arange(len(matrix), dtype=np.int64), size)
     inside = np.arange(len(matrix.values), dtype=np.int64) - np.repeat(matrix.offsets[:-1], size)
     width = matrix.shapes[block, 1]
-    return block, first[matrix.keys[block, 3]] + inside // width, first[matrix.keys[block, 4]] + inside % width
+    return (
+        block,
+        first[matrix.keys[block, 3]] + inside // width,
+        first[matrix.keys[block, 4]] + inside % width,
+    )
 
 
-def real_space(matrix: BlockMatrix, structure: Structure, spin: int = 1) -> tuple[NDArray[np.int64], list[sp.csr_matrix]]:
+def real_space(
+    matrix: BlockMatrix, structure: Structure, spin: int = 1
+) -> tuple[NDArray[np.int64], list[sp.csr_matrix]]:
     """One CSR matrix per lattice vector.
 
     Args:
@@ -60,11 +68,15 @@ def real_space(matrix: BlockMatrix, structure: Structure, spin: int = 1) -> tupl
     matrices = []
     for start, stop in zip(bounds, bounds[1:]):
         take = order[start:stop]
-        matrices.append(sp.csr_matrix((matrix.values[take], (row[take], column[take])), shape=(size, size)))
+        matrices.append(
+            sp.csr_matrix((matrix.values[take], (row[take], column[take])), shape=(size, size))
+        )
     return cells, matrices
 
 
-def from_real_space(cells: NDArray[np.int64], matrices: list[sp.csr_matrix], structure: Structure, spin: int = 1) -> BlockMatrix:
+def from_real_space(
+    cells: NDArray[np.int64], matrices: list[sp.csr_matrix], structure: Structure, spin: int = 1
+) -> BlockMatrix:
     """The inverse of :func:`real_space`; every atom pair with a stored element becomes a block, and all on-site pairs do.
 
     Args:
@@ -77,7 +89,9 @@ def from_real_space(cells: NDArray[np.int64], matrices: list[sp.csr_matrix], str
     first = np.concatenate([[0], np.cumsum(counts)])
     atom = np.repeat(np.arange(len(counts)), counts)
     if any(m.shape != (first[-1], first[-1]) for m in matrices):
-        raise DataError(f"matrices {matrices[0].shape} do not fit the {first[-1]} orbitals of structure '{structure.name}'")
+        raise DataError(
+            f"matrices {matrices[0].shape} do not fit the {first[-1]} orbitals of structure '{structure.name}'"
+        )
     keys, blocks = [], []
     for cell, matrix in zip(np.asarray(cells, dtype=np.int64), matrices):
         coo = sp.coo_matrix(matrix)
@@ -113,7 +127,11 @@ def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
         cells, matrices = real_space(matrix, structure, spin)
         arrays[f"{name}_cells"] = cells
         for number, csr in enumerate(matrices):
-            arrays |= {f"{name}_{number}_data": csr.data, f"{name}_{number}_indices": csr.indices, f"{name}_{number}_indptr": csr.indptr}
+            arrays |= {
+                f"{name}_{number}_data": csr.data,
+                f"{name}_{number}_indices": csr.indices,
+                f"{name}_{number}_indptr": csr.indptr,
+            }
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
 
@@ -128,20 +146,33 @@ def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
     try:
         with np.load(path, allow_pickle=False) as table:
             if str(table["format"]) != _FORMAT:
-                raise DataError(f"{path}: format '{table['format']}' is unknown; written by a newer version?")
+                raise DataError(
+                    f"{path}: format '{table['format']}' is unknown; written by a newer version?"
+                )
             lengths = table["orbital_types_length"]
             flat = table["orbital_l"].tolist()
             ends = np.cumsum(lengths).tolist()
             shells = tuple(tuple(flat[end - n : end]) for n, end in zip(lengths.tolist(), ends))
             spin = int(table["spin"])
-            structure = Structure(table["lattice"], table["positions"], table["numbers"].astype(np.int64), shells, spin == 2, {}, path.stem)
+            structure = Structure(
+                table["lattice"],
+                table["positions"],
+                table["numbers"].astype(np.int64),
+                shells,
+                spin == 2,
+                {},
+                path.stem,
+            )
             found = {}
             for name, factor in (("H", spin), ("S", 1)):
                 size = int(structure.orbital_counts.sum()) * factor
                 cells = table[f"{name}_cells"]
                 parts = ("data", "indices", "indptr")
                 matrices = [
-                    sp.csr_matrix(tuple(table[f"{name}_{n}_{part}"] for part in parts), shape=(size, size)) for n in range(len(cells))
+                    sp.csr_matrix(
+                        tuple(table[f"{name}_{n}_{part}"] for part in parts), shape=(size, size)
+                    )
+                    for n in range(len(cells))
                 ]
                 found[name] = from_real_space(cells, matrices, structure, factor)
     except FileNotFoundError:

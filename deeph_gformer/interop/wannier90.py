@@ -32,7 +32,12 @@ class Tight:
         cells: (C, 3) lattice vectors. degeneracy: (C,). matrices: (C, n, n) complex, eV, not yet divided by the degeneracy.
     """
 
-    def __init__(self, cells: NDArray[np.int64], degeneracy: NDArray[np.int64], matrices: NDArray[np.complex128]) -> None:
+    def __init__(
+        self,
+        cells: NDArray[np.int64],
+        degeneracy: NDArray[np.int64],
+        matrices: NDArray[np.complex128],
+    ) -> None:
         self.cells, self.degeneracy, self.matrices = cells, degeneracy, matrices
 
     def at(self, k: ArrayLike) -> NDArray[np.complex128]:
@@ -45,7 +50,9 @@ class Tight:
         return np.asarray(np.linalg.eigvalsh(self.at(k)))
 
 
-def wigner_seitz(lattice: NDArray[np.float64], mesh: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def wigner_seitz(
+    lattice: NDArray[np.float64], mesh: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lattice vectors in or on the Wigner-Seitz cell of the supercell that belongs to a k mesh.
 
     Args:
@@ -57,7 +64,10 @@ def wigner_seitz(lattice: NDArray[np.float64], mesh: Sequence[int]) -> tuple[NDA
     size = np.array(mesh, dtype=np.int64)
     span = [range(-n, n + 1) if n > 1 else range(1) for n in mesh]
     cells = np.array(list(itertools.product(*span)), dtype=np.int64)
-    around = np.array(list(itertools.product(*[(-2, -1, 0, 1, 2) if n > 1 else (0,) for n in mesh]))) * size
+    around = (
+        np.array(list(itertools.product(*[(-2, -1, 0, 1, 2) if n > 1 else (0,) for n in mesh])))
+        * size
+    )
     distance = np.linalg.norm((cells[:, None] - around[None]) @ lattice, axis=2)
     own = np.linalg.norm(cells @ lattice, axis=1)
     inside = own <= distance.min(axis=1) + 1e-6
@@ -103,14 +113,24 @@ def _centres(problem: BlochProblem) -> str:
     from ase.data import chemical_symbols
 
     structure = problem.structure
-    rows = [("X", position) for position, n in zip(structure.positions, structure.orbital_counts) for _ in range(n * problem.spin)]
-    rows += [(chemical_symbols[z], position) for z, position in zip(structure.numbers, structure.positions)]
+    rows = [
+        ("X", position)
+        for position, n in zip(structure.positions, structure.orbital_counts)
+        for _ in range(n * problem.spin)
+    ]
+    rows += [
+        (chemical_symbols[z], position)
+        for z, position in zip(structure.numbers, structure.positions)
+    ]
     lines = "".join(f"{name:3s} " + " ".join(f"{x:17.10f}" for x in p) + "\n" for name, p in rows)
     return f"{len(rows)}\nWannier centres = atoms, written by deeph-gformer\n{lines}"
 
 
 def write_wannier90(
-    target: str | os.PathLike[str], problem: BlochProblem, mesh: str | Sequence[int] | None = None, prefix: str = "wannier90"
+    target: str | os.PathLike[str],
+    problem: BlochProblem,
+    mesh: str | Sequence[int] | None = None,
+    prefix: str = "wannier90",
 ) -> tuple[list[str], list[str]]:
     """Write ``<prefix>_hr.dat``, ``<prefix>_centres.xyz`` and a ``<prefix>.win`` with the cell: what ``pythtb.w90(target, prefix)`` and sisl read.
 
@@ -130,24 +150,33 @@ def write_wannier90(
     size, folder = problem.size, pathlib.Path(target)
     name = "x".join(map(str, numbers))
     head = f" deeph-gformer: Loewdin-orthogonalised on a {name} mesh, {problem.structure.name}\n{size:12d}\n{len(model.cells):12d}\n"
-    head += "".join("".join(f"{d:5d}" for d in model.degeneracy[n : n + 15]) + "\n" for n in range(0, len(model.degeneracy), 15))
+    head += "".join(
+        "".join(f"{d:5d}" for d in model.degeneracy[n : n + 15]) + "\n"
+        for n in range(0, len(model.degeneracy), 15)
+    )
     column, row = np.divmod(np.arange(size * size), size)
     lines = [head]
     for cell, matrix in zip(model.cells.tolist(), model.matrices):
         values = matrix[row, column]
         place = "".join(f"{c:5d}" for c in cell)
-        table = zip((row + 1).tolist(), (column + 1).tolist(), values.real.tolist(), values.imag.tolist())
+        table = zip(
+            (row + 1).tolist(), (column + 1).tolist(), values.real.tolist(), values.imag.tolist()
+        )
         lines.append("".join(f"{place}{r:5d}{c:5d}{x:20.12f}{y:20.12f}\n" for r, c, x, y in table))
     write_text(folder / f"{prefix}_hr.dat", "".join(lines))
     write_text(folder / f"{prefix}_centres.xyz", _centres(problem))
-    cell = "".join(" ".join(f"{x:.12f}" for x in vector) + "\n" for vector in problem.structure.lattice)
+    cell = "".join(
+        " ".join(f"{x:.12f}" for x in vector) + "\n" for vector in problem.structure.lattice
+    )
     spin = "spinors = true\n" if problem.spin == 2 else ""
     write_text(
         folder / f"{prefix}.win",
         f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = {' '.join(map(str, numbers))}\n\nbegin "
         f"unit_cell_cart\nAng\n{cell}end unit_cell_cart\n",
     )
-    notes = [f"Löwdin-orthogonalised on a {name} mesh: eigenvalues are exact on its points and interpolated between them"]
+    notes = [
+        f"Löwdin-orthogonalised on a {name} mesh: eigenvalues are exact on its points and interpolated between them"
+    ]
     return [f"{prefix}_hr.dat", f"{prefix}_centres.xyz", f"{prefix}.win"], notes
 
 

@@ -5,4 +5,11 @@ from .files import atomic_path
 from .folder import find_structures, read_folder, read_matrix
 from .structure import Structure
 
-__all__ = ["BlockMatrix", "Structure", "atomic_path", "find_structures", "read_folder", "read_matrix"]
+__all__ = [
+    "BlockMatrix",
+    "Structure",
+    "atomic_path",
+    "find_structures",
+    "read_folder",
+    "read_matrix",
+]

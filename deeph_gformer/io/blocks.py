@@ -85,7 +85,9 @@ class BlockMatrix:
             )
 
     @classmethod
-    def from_blocks(cls, keys: NDArray[np.int64], blocks: Iterable[NDArray[np.number]]) -> BlockMatrix:
+    def from_blocks(
+        cls, keys: NDArray[np.int64], blocks: Iterable[NDArray[np.number]]
+    ) -> BlockMatrix:
         """Build from keys (E, 5) and one 2-d array per key, in any order."""
         keys = np.asarray(keys, dtype=np.int64).reshape(-1, 5)
         blocks = list(blocks)
@@ -107,12 +109,16 @@ class BlockMatrix:
     @functools.cached_property
     def offsets(self) -> NDArray[np.int64]:
         """(E + 1,), start of each block in ``values``."""
-        return np.concatenate([[0], np.cumsum(self.shapes[:, 0] * self.shapes[:, 1])]).astype(np.int64)
+        return np.concatenate([[0], np.cumsum(self.shapes[:, 0] * self.shapes[:, 1])]).astype(
+            np.int64
+        )
 
     @functools.cached_property
     def uniform(self) -> bool:
         """Whether all blocks have one shape, so that ``values`` is one array (E, rows, columns)."""
-        return len(self) > 0 and bool(self.shapes[0].all() and (self.shapes == self.shapes[0]).all())
+        return len(self) > 0 and bool(
+            self.shapes[0].all() and (self.shapes == self.shapes[0]).all()
+        )
 
     @functools.cached_property
     def partner(self) -> NDArray[np.int64]:
@@ -135,7 +141,11 @@ class BlockMatrix:
             place = self.offsets[index][:, None] + np.arange(rows * columns)
             yield index, self.values[place].reshape(-1, rows, columns)
 
-    def with_groups(self, groups: Iterable[tuple[NDArray[np.int64], NDArray[np.number]]], dtype: np.dtype | None = None) -> BlockMatrix:
+    def with_groups(
+        self,
+        groups: Iterable[tuple[NDArray[np.int64], NDArray[np.number]]],
+        dtype: np.dtype | None = None,
+    ) -> BlockMatrix:
         """The same keys with the values of ``groups`` (as :meth:`groups` yields them)."""
         values = np.zeros(len(self.values), dtype=dtype or self.values.dtype)
         for index, array in groups:
@@ -148,7 +158,11 @@ class BlockMatrix:
 
     def astype(self, dtype: np.dtype | type) -> BlockMatrix:
         """The same blocks in another floating type."""
-        return self if self.values.dtype == dtype else dataclasses.replace(self, values=self.values.astype(dtype))
+        return (
+            self
+            if self.values.dtype == dtype
+            else dataclasses.replace(self, values=self.values.astype(dtype))
+        )
 
     def select(self, index: NDArray[np.int64]) -> BlockMatrix:
         """The blocks of ``index`` (n,), put into canonical order."""
@@ -157,10 +171,18 @@ class BlockMatrix:
         if len(index) == len(self) and (index == np.arange(len(self))).all():
             return self
         if self.uniform:
-            return BlockMatrix(self.keys[index], self.shapes[index], self.values.reshape(len(self), -1)[index].reshape(-1))
+            return BlockMatrix(
+                self.keys[index],
+                self.shapes[index],
+                self.values.reshape(len(self), -1)[index].reshape(-1),
+            )
         lengths = self.offsets[index + 1] - self.offsets[index]
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        place = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths) + np.repeat(self.offsets[index], lengths)
+        place = (
+            np.arange(starts[-1])
+            - np.repeat(starts[:-1], lengths)
+            + np.repeat(self.offsets[index], lengths)
+        )
         return BlockMatrix(self.keys[index], self.shapes[index], self.values[place])
 
     def conjugate_transpose(self) -> BlockMatrix:
@@ -177,13 +199,20 @@ class BlockMatrix:
             groups.append((index, array))
         by_shape = {array.shape[1:]: array for _, array in groups}
         return self.with_groups(
-            (index, by_shape[array.shape[2], array.shape[1]][position[self.partner[index]]].swapaxes(1, 2).conj())
+            (
+                index,
+                by_shape[array.shape[2], array.shape[1]][position[self.partner[index]]]
+                .swapaxes(1, 2)
+                .conj(),
+            )
             for index, array in groups
         )
 
     def hermitian(self) -> BlockMatrix:
         """½(H + H†): the projection on Hermitian matrices. H† as in :meth:`conjugate_transpose`."""
-        return dataclasses.replace(self, values=(self.values + self.conjugate_transpose().values) / 2)
+        return dataclasses.replace(
+            self, values=(self.values + self.conjugate_transpose().values) / 2
+        )
 
     def require_symmetric(self, where: str) -> None:
         """Raise unless every (R, i, j) has its (-R, j, i).

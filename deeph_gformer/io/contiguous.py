@@ -52,14 +52,25 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
     """
     links: list[tuple[bytes, int, int]] = []
     try:
-        handle.id.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
-        if not links or handle.userblock_size or any(kind != h5py.h5l.TYPE_HARD for _, kind, _ in links):
+        handle.id.links.iterate(
+            lambda name, info: links.append((name, info.type, info.u)), info=True
+        )
+        if (
+            not links
+            or handle.userblock_size
+            or any(kind != h5py.h5l.TYPE_HARD for _, kind, _ in links)
+        ):
             return None
         dtype = h5py.h5d.open(handle.id, links[0][0]).dtype
         names = [name.decode() for name, _, _ in links]
     except (KeyError, ValueError, OSError, TypeError, RuntimeError):  # no dataset, or a damaged one
         return None
-    if dtype.kind not in "fc" or dtype.itemsize < 4 or not dtype.isnative or struct.pack("=H", 1) != struct.pack("<H", 1):
+    if (
+        dtype.kind not in "fc"
+        or dtype.itemsize < 4
+        or not dtype.isnative
+        or struct.pack("=H", 1) != struct.pack("<H", 1)
+    ):
         return None
     data = np.memmap(path, np.uint8, "r")
     if any(address >= len(data) for _, _, address in links):
@@ -73,7 +84,10 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
         return None
     headers = data[addresses[:, None] + np.arange(length)]
     fixed = np.ones(length, dtype=bool)
-    for place, size in ((dimensions, 32), (layout + 2, 16)):  # two dimensions and their maxima; address and size
+    for place, size in (
+        (dimensions, 32),
+        (layout + 2, 16),
+    ):  # two dimensions and their maxima; address and size
         fixed[place : place + size] = False
     if (headers[:, fixed] != headers[0, fixed]).any():
         return None
@@ -82,7 +96,11 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
         return np.ascontiguousarray(headers[:, place : place + 8 * count]).view("<i8")
 
     shapes, (starts, sizes) = numbers(dimensions, 2), numbers(layout + 2, 2).T
-    if (shapes.prod(axis=1) * dtype.itemsize != sizes).any() or (starts <= 0).any() or (starts + sizes > len(data)).any():
+    if (
+        (shapes.prod(axis=1) * dtype.itemsize != sizes).any()
+        or (starts <= 0).any()
+        or (starts + sizes > len(data)).any()
+    ):
         return None
     return Contiguous(names, shapes, starts, dtype, data)
 
@@ -103,7 +121,9 @@ def header_places(data: NDArray[np.uint8], address: int) -> tuple[int, int, int]
         if kind == _CONTINUATION:
             return None
         if kind == _DATASPACE:
-            if value[:3] != b"\x01\x02\x01" or length < 40:  # version 1, two dimensions, with their maxima
+            if (
+                value[:3] != b"\x01\x02\x01" or length < 40
+            ):  # version 1, two dimensions, with their maxima
                 return None
             dimensions = place + _MESSAGE + 8
         if kind == _LAYOUT:
@@ -111,4 +131,8 @@ def header_places(data: NDArray[np.uint8], address: int) -> tuple[int, int, int]
                 return None
             layout = place + _MESSAGE
         place += _MESSAGE + length
-    return None if dimensions is None or layout is None else (dimensions, layout, max(dimensions + 32, layout + 18))
+    return (
+        None
+        if dimensions is None or layout is None
+        else (dimensions, layout, max(dimensions + 32, layout + 18))
+    )

@@ -16,7 +16,15 @@ import h5py
 
 from ..errors import DataError
 
-__all__ = ["atomic_path", "atomic_hdf5", "claim_space", "write_errors", "write_text", "write_json", "read_json"]
+__all__ = [
+    "atomic_path",
+    "atomic_hdf5",
+    "claim_space",
+    "write_errors",
+    "write_text",
+    "write_json",
+    "read_json",
+]
 
 
 @contextlib.contextmanager
@@ -35,7 +43,9 @@ def write_errors(target: str | os.PathLike[str]) -> Iterator[None]:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             else "choose another folder"
         )
-        raise DataError(f"{target}: could not be written ({reason}), no part of this file was left behind; {hint}") from error
+        raise DataError(
+            f"{target}: could not be written ({reason}), no part of this file was left behind; {hint}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -59,7 +69,9 @@ def atomic_path(target: str | os.PathLike[str], expected_bytes: int = 0) -> Iter
     with write_errors(target):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+            descriptor, name = tempfile.mkstemp(
+                prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+            )
             os.close(descriptor)
             temporary = pathlib.Path(name)
             yield temporary
@@ -99,7 +111,13 @@ def atomic_hdf5(target: str | os.PathLike[str], expected_bytes: int) -> Iterator
     target = pathlib.Path(target)
     with atomic_path(target, expected_bytes) as path:
         # memory grows by block_size: at once, as growing copies all of it
-        with h5py.File(target.name, "w", driver="core", backing_store=False, block_size=max(2**16, expected_bytes)) as handle:
+        with h5py.File(
+            target.name,
+            "w",
+            driver="core",
+            backing_store=False,
+            block_size=max(2**16, expected_bytes),
+        ) as handle:
             yield handle
             handle.flush()
             image = handle.id.get_file_image()

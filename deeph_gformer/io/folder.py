@@ -51,7 +51,13 @@ _FILES: dict[tuple[str, str], str] = {
     ("dock", "prediction"): fields.DOCK_PREDICTION_FILE,
 }
 #: All that belongs to a structure, in both formats.
-STRUCTURE_FILES = (*fields.LEGACY_FILES, fields.RECIPROCAL_FILE, fields.INFO_FILE, fields.DOCK_STRUCTURE_FILE, *_FILES.values())
+STRUCTURE_FILES = (
+    *fields.LEGACY_FILES,
+    fields.RECIPROCAL_FILE,
+    fields.INFO_FILE,
+    fields.DOCK_STRUCTURE_FILE,
+    *_FILES.values(),
+)
 
 
 def folder_format(folder: str | os.PathLike[str]) -> Format | None:
@@ -72,7 +78,9 @@ def require_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     """
     path = pathlib.Path(path)
     if not path.is_dir():
-        raise DataError(f"{path}: is a file; give the folder" if path.exists() else f"{path}: no such folder")
+        raise DataError(
+            f"{path}: is a file; give the folder" if path.exists() else f"{path}: no such folder"
+        )
     return path
 
 
@@ -94,7 +102,11 @@ def read_folder(folder: str | os.PathLike[str]) -> Structure:
         DataError: it is neither, or a file is damaged.
     """
     folder = pathlib.Path(folder)
-    return legacy.read_structure(folder) if _require_format(folder) == "legacy" else dock.read_structure(folder)
+    return (
+        legacy.read_structure(folder)
+        if _require_format(folder) == "legacy"
+        else dock.read_structure(folder)
+    )
 
 
 def is_free(folder: str | os.PathLike[str]) -> bool:
@@ -135,7 +147,9 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     scratch: pathlib.Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        scratch = pathlib.Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
+        )
         yield scratch
         folder.mkdir(exist_ok=True)
         for name in STRUCTURE_FILES:
@@ -145,13 +159,17 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     except DataError as error:
         raise DataError(str(error).replace(str(scratch), str(folder))) from error
     except OSError as error:
-        raise DataError(f"{folder}: could not be written ({error.strerror or error}); choose another folder") from error
+        raise DataError(
+            f"{folder}: could not be written ({error.strerror or error}); choose another folder"
+        ) from error
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def matrix_path(folder: str | os.PathLike[str], kind: Kind, form: Format | None = None) -> pathlib.Path:
+def matrix_path(
+    folder: str | os.PathLike[str], kind: Kind, form: Format | None = None
+) -> pathlib.Path:
     """The file that holds H, S or a prediction in this folder's format (output folders may hold nothing but a prediction)."""
     folder = pathlib.Path(folder)
     if form is None and folder_format(folder) is None:
@@ -159,7 +177,12 @@ def matrix_path(folder: str | os.PathLike[str], kind: Kind, form: Format | None 
     return folder / _FILES[form or _require_format(folder), kind]
 
 
-def read_matrix(folder: str | os.PathLike[str], kind: Kind, structure: Structure | None = None, spinful: bool | None = None) -> BlockMatrix:
+def read_matrix(
+    folder: str | os.PathLike[str],
+    kind: Kind,
+    structure: Structure | None = None,
+    spinful: bool | None = None,
+) -> BlockMatrix:
     """Read H, S or a prediction of a folder; orbitals in the legacy order, whatever the format.
 
     Args:
@@ -173,13 +196,20 @@ def read_matrix(folder: str | os.PathLike[str], kind: Kind, structure: Structure
     structure = structure or read_folder(folder)
     doubled = kind != "overlap" and bool(structure.spinful if spinful is None else spinful)
     path = matrix_path(folder, kind)
-    return (legacy if path.name in (fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE) else dock).read_blocks(
-        path, structure, doubled
-    )
+    return (
+        legacy
+        if path.name in (fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE)
+        else dock
+    ).read_blocks(path, structure, doubled)
 
 
 def write_matrix(
-    folder: str | os.PathLike[str], kind: Kind, matrix: BlockMatrix, structure: Structure, form: Format = "legacy", spinful: bool = False
+    folder: str | os.PathLike[str],
+    kind: Kind,
+    matrix: BlockMatrix,
+    structure: Structure,
+    form: Format = "legacy",
+    spinful: bool = False,
 ) -> pathlib.Path:
     """Write H, S or a prediction (legacy orbital order) into a folder; returns the file's path."""
     path = matrix_path(folder, kind, form)
@@ -191,7 +221,12 @@ def write_matrix(
 
 
 def reserve_matrix(
-    path: pathlib.Path, form: Format, keys: NDArray[np.int64], structure: Structure, dtype: np.dtype, doubled: bool
+    path: pathlib.Path,
+    form: Format,
+    keys: NDArray[np.int64],
+    structure: Structure,
+    dtype: np.dtype,
+    doubled: bool,
 ) -> tuple[int, NDArray[np.int64]]:
     """Write all of a matrix file but the values, which several processes may then write with :func:`write_part`.
 
@@ -209,24 +244,37 @@ def reserve_matrix(
     return start, np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
 
 
-def write_part(path: pathlib.Path, form: Format, start: int, part: BlockMatrix, structure: Structure, doubled: bool) -> None:
+def write_part(
+    path: pathlib.Path,
+    form: Format,
+    start: int,
+    part: BlockMatrix,
+    structure: Structure,
+    doubled: bool,
+) -> None:
     """Write the values of consecutive blocks; ``start``: first byte of the first one. Other arguments: see :func:`reserve_matrix`.
 
     Raises:
         OSError: the disk is full.
     """
-    write_values(path, start, (part if form == "legacy" else dock.reorder(part, structure, doubled)).values)
+    write_values(
+        path, start, (part if form == "legacy" else dock.reorder(part, structure, doubled)).values
+    )
 
 
 def find_structures(
-    root: str | os.PathLike[str], kinds: tuple[Kind, ...] = (), skip: str | os.PathLike[str] | None = None
+    root: str | os.PathLike[str],
+    kinds: tuple[Kind, ...] = (),
+    skip: str | os.PathLike[str] | None = None,
 ) -> list[pathlib.Path]:
     """The first list of :func:`split_structures`."""
     return split_structures(root, kinds, skip)[0]
 
 
 def split_structures(
-    root: str | os.PathLike[str], kinds: tuple[Kind, ...] = (), skip: str | os.PathLike[str] | None = None
+    root: str | os.PathLike[str],
+    kinds: tuple[Kind, ...] = (),
+    skip: str | os.PathLike[str] | None = None,
 ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Every structure folder at or below ``root`` (as DeepH-E3 walks), sorted.
 
@@ -257,11 +305,20 @@ def split_structures(
         else:
             bare.append(folder)
     if not folders:
-        wanted = " or ".join(sorted({_FILES[form, kind] for form in ("legacy", "dock") for kind in kinds})) if kinds else ""
+        wanted = (
+            " or ".join(
+                sorted({_FILES[form, kind] for form in ("legacy", "dock") for kind in kinds})
+            )
+            if kinds
+            else ""
+        )
         if bare:
-            raise DataError(f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}")
+            raise DataError(
+                f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}"
+            )
         raise DataError(
-            f"{root}: no structure folder here or below; one needs {', '.join(fields.LEGACY_FILES)}" + (f" and {wanted}" if wanted else "")
+            f"{root}: no structure folder here or below; one needs {', '.join(fields.LEGACY_FILES)}"
+            + (f" and {wanted}" if wanted else "")
         )
     seen: dict[str, pathlib.Path] = {}
     for folder in folders:

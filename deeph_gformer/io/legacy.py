@@ -20,7 +20,14 @@ from .files import atomic_path, read_json, write_json, write_text
 from .structure import Structure
 from .symbol_table import matrices_size, write_matrices, write_values
 
-__all__ = ["read_structure", "write_structure", "read_blocks", "write_blocks", "read_keys", "reserve"]
+__all__ = [
+    "read_structure",
+    "write_structure",
+    "read_blocks",
+    "write_blocks",
+    "read_keys",
+    "reserve",
+]
 
 _KEY = re.compile(r"\[\s*-?\d+\s*(?:,\s*-?\d+\s*){4}\]")
 
@@ -31,7 +38,9 @@ def _table(path: pathlib.Path) -> NDArray[np.float64]:
             warnings.simplefilter("ignore", UserWarning)  # an empty file: its shape is refused
             return np.loadtxt(path, ndmin=2)
     except FileNotFoundError:
-        raise DataError(f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}") from None
+        raise DataError(
+            f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}"
+        ) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a table of numbers ({error})") from None
     except OSError as error:
@@ -53,9 +62,13 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
         lines = path.read_text().splitlines()
         orbital_types = tuple(tuple(int(l) for l in line.split()) for line in lines if line.strip())
     except FileNotFoundError:
-        raise DataError(f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}") from None
+        raise DataError(
+            f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}"
+        ) from None
     except ValueError as error:
-        raise DataError(f"{path}: each line holds the l of one atom's shells, as integers ({error})") from None
+        raise DataError(
+            f"{path}: each line holds the l of one atom's shells, as integers ({error})"
+        ) from None
     for atom, shells in enumerate(orbital_types):
         if any(l < 0 or l > 3 for l in shells):
             raise DataError(
@@ -66,7 +79,9 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
         raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
     spinful = info.get("isspinful")
     if spinful is not None and not isinstance(spinful, bool):
-        raise DataError(f"{folder / fields.INFO_FILE}: isspinful is {spinful!r}; it must be true or false")
+        raise DataError(
+            f"{folder / fields.INFO_FILE}: isspinful is {spinful!r}; it must be true or false"
+        )
     lattice = _table(folder / fields.LATTICE_FILE)
     positions = _table(folder / fields.POSITIONS_FILE)
     numbers = _table(folder / fields.ELEMENTS_FILE).reshape(-1)
@@ -75,12 +90,20 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
             f"{folder / fields.POSITIONS_FILE}: shape {positions.shape}; three rows (x, y, z) with one column per atom are needed"
         )
     if (numbers != np.round(numbers)).any() or (numbers < 1).any() or (numbers > 118).any():
-        raise DataError(f"{folder / fields.ELEMENTS_FILE}: atomic numbers must be integers from 1 to 118")
+        raise DataError(
+            f"{folder / fields.ELEMENTS_FILE}: atomic numbers must be integers from 1 to 118"
+        )
     if lattice.shape != (3, 3):
         raise DataError(f"{folder / fields.LATTICE_FILE}: shape {lattice.shape} instead of (3, 3)")
     try:
         return Structure(
-            lattice.T.copy(), positions.T.copy(), numbers.astype(np.int64), orbital_types, spinful, info, folder.resolve().name
+            lattice.T.copy(),
+            positions.T.copy(),
+            numbers.astype(np.int64),
+            orbital_types,
+            spinful,
+            info,
+            folder.resolve().name,
         )
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None
@@ -102,7 +125,10 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     ):
         with atomic_path(folder / name) as path:
             np.savetxt(path, table, fmt=pattern)
-    write_text(folder / fields.ORBITAL_TYPES_FILE, "".join(" ".join(map(str, shells)) + "\n" for shells in structure.orbital_types))
+    write_text(
+        folder / fields.ORBITAL_TYPES_FILE,
+        "".join(" ".join(map(str, shells)) + "\n" for shells in structure.orbital_types),
+    )
     info: dict[str, Any] = dict(structure.info)
     if structure.spinful is not None:
         info["isspinful"] = structure.spinful
@@ -115,29 +141,43 @@ def _open(path: pathlib.Path) -> h5py.File:
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
     except OSError as error:
-        raise DataError(f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})") from None
+        raise DataError(
+            f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _names(handle: h5py.File, path: pathlib.Path) -> list[str]:
     try:
-        return [name if isinstance(name, str) else name.decode("utf-8", "replace") for name in handle]
+        return [
+            name if isinstance(name, str) else name.decode("utf-8", "replace") for name in handle
+        ]
     except (KeyError, ValueError, OSError, RuntimeError) as error:
-        raise DataError(f"{path}: damaged, its datasets cannot be listed ({str(error).splitlines()[0]})") from None
+        raise DataError(
+            f"{path}: damaged, its datasets cannot be listed ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _parse_keys(names: list[str], path: pathlib.Path, atoms: int) -> NDArray[np.int64]:
     for name in names:
         if not _KEY.fullmatch(name):
-            raise DataError(f"{path}: dataset '{name}' is no block key; block keys look like '[0, 0, -1, 1, 2]' (Rx, Ry, Rz, i, j)")
-    keys = np.array(" ".join(names).translate(str.maketrans("[],", "   ")).split(), dtype=np.int64).reshape(-1, 5)
+            raise DataError(
+                f"{path}: dataset '{name}' is no block key; block keys look like '[0, 0, -1, 1, 2]' (Rx, Ry, Rz, i, j)"
+            )
+    keys = np.array(
+        " ".join(names).translate(str.maketrans("[],", "   ")).split(), dtype=np.int64
+    ).reshape(-1, 5)
     keys[:, 3:] -= 1
     bad = np.flatnonzero((keys[:, 3:] < 0).any(axis=1) | (keys[:, 3:] >= atoms).any(axis=1))
     if len(bad):
-        raise DataError(f"{path}: block {names[bad[0]]} names an atom outside 1..{atoms}, the atoms of this structure")
+        raise DataError(
+            f"{path}: block {names[bad[0]]} names an atom outside 1..{atoms}, the atoms of this structure"
+        )
     ordered = keys[sort_keys(keys)]
     same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
     if len(same):
-        raise DataError(f"{path}: block {format_key(ordered[same[0]])} is there twice, under two spellings")
+        raise DataError(
+            f"{path}: block {format_key(ordered[same[0]])} is there twice, under two spellings"
+        )
     return keys
 
 
@@ -156,7 +196,9 @@ def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.
     return keys[sort_keys(keys)]
 
 
-def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: bool = False) -> BlockMatrix:
+def read_blocks(
+    path: str | os.PathLike[str], structure: Structure, spinful: bool = False
+) -> BlockMatrix:
     """Read H or S.
 
     Args:
@@ -186,19 +228,31 @@ def read_blocks(path: str | os.PathLike[str], structure: Structure, spinful: boo
             wrong = np.flatnonzero((table.shapes[order] != shapes).any(axis=1))
             if len(wrong):
                 place, wanted = order[wrong[0]], shapes[wrong[0]]
-                _wrong_shape(path, names[place], tuple(table.shapes[place].tolist()), tuple(wanted.tolist()), spinful)
+                _wrong_shape(
+                    path,
+                    names[place],
+                    tuple(table.shapes[place].tolist()),
+                    tuple(wanted.tolist()),
+                    spinful,
+                )
             values = np.empty(offsets[-1], dtype=table.dtype)
-            for start, stop, place in zip(offsets[:-1].tolist(), offsets[1:].tolist(), order.tolist()):
+            for start, stop, place in zip(
+                offsets[:-1].tolist(), offsets[1:].tolist(), order.tolist()
+            ):
                 values[start:stop] = table.block(place)
     matrix = BlockMatrix(keys, shapes, values)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         e = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-        raise DataError(f"{path}: block {format_key(keys[e])} contains NaN or infinite values ({len(bad)} in the file)")
+        raise DataError(
+            f"{path}: block {format_key(keys[e])} contains NaN or infinite values ({len(bad)} in the file)"
+        )
     return matrix
 
 
-def _wrong_shape(path: pathlib.Path, name: str, found: tuple[int, ...], wanted: tuple[int, int], spinful: bool) -> None:
+def _wrong_shape(
+    path: pathlib.Path, name: str, found: tuple[int, ...], wanted: tuple[int, int], spinful: bool
+) -> None:
     hint = (
         ". It fits a spin-doubled matrix: is isspinful wrong in info.json?"
         if found == (2 * wanted[0], 2 * wanted[1]) and not spinful
@@ -212,7 +266,12 @@ def _wrong_shape(path: pathlib.Path, name: str, found: tuple[int, ...], wanted: 
 
 
 def _read_each(
-    handle: h5py.File, path: pathlib.Path, names: list[str], shapes: NDArray[np.int64], offsets: NDArray[np.int64], spinful: bool
+    handle: h5py.File,
+    path: pathlib.Path,
+    names: list[str],
+    shapes: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    spinful: bool,
 ) -> NDArray[np.number]:
     """Values of datasets that are stored in any way, one after the other, flat."""
     dtype, every, usual = np.dtype(np.float64), h5py.h5s.ALL, None
@@ -235,11 +294,18 @@ def _read_each(
                 usual = usual or kind
             dataset.read(every, every, values[offsets[e] : offsets[e + 1]].reshape(shape))
         except (KeyError, ValueError, OSError, TypeError, RuntimeError) as error:
-            raise DataError(f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})") from None
+            raise DataError(
+                f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})"
+            ) from None
     return values
 
 
-def reserve(path: str | os.PathLike[str], keys: NDArray[np.int64], shapes: NDArray[np.int64], dtype: np.dtype) -> int:
+def reserve(
+    path: str | os.PathLike[str],
+    keys: NDArray[np.int64],
+    shapes: NDArray[np.int64],
+    dtype: np.dtype,
+) -> int:
     """Write all of a file but the values.
 
     Args:
@@ -266,4 +332,8 @@ def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
         DataError: not enough space, or the file cannot be written.
     """
     with atomic_path(path, matrices_size(len(matrix), matrix.values.nbytes)) as temporary:
-        write_values(temporary, reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype), matrix.values)
+        write_values(
+            temporary,
+            reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype),
+            matrix.values,
+        )

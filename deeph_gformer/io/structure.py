@@ -38,13 +38,19 @@ class Structure:
 
     def __post_init__(self) -> None:
         count = len(self.numbers)
-        if self.positions.shape != (count, 3) or self.lattice.shape != (3, 3) or len(self.orbital_types) != count:
+        if (
+            self.positions.shape != (count, 3)
+            or self.lattice.shape != (3, 3)
+            or len(self.orbital_types) != count
+        ):
             raise DataError(
                 f"structure '{self.name}': {count} elements, positions {self.positions.shape}, {len(self.orbital_types)} lines of orbital types, "
                 f"lattice {self.lattice.shape}: the files do not belong together"
             )
         if not (np.isfinite(self.lattice).all() and np.isfinite(self.positions).all()):
-            raise DataError(f"structure '{self.name}': lattice or positions contain NaN or infinite values")
+            raise DataError(
+                f"structure '{self.name}': lattice or positions contain NaN or infinite values"
+            )
         if abs(np.linalg.det(self.lattice)) < 1e-6:
             raise DataError(f"structure '{self.name}': the lattice vectors span no volume")
 
@@ -57,7 +63,9 @@ class Structure:
     @functools.cached_property
     def orbital_counts(self) -> NDArray[np.int64]:
         """(N,), number of spinless orbitals of each atom."""
-        return np.array([sum(2 * l + 1 for l in shells) for shells in self.orbital_types], dtype=np.int64)
+        return np.array(
+            [sum(2 * l + 1 for l in shells) for shells in self.orbital_types], dtype=np.int64
+        )
 
     def same_as(self, other: Structure, tolerance: float = 1e-3) -> bool:
         """Whether both have the same atoms in the same order, the same orbitals, and lattice and positions within ``tolerance`` (Å)."""

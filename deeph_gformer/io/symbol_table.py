@@ -26,7 +26,9 @@ _UNDEFINED = 2**64 - 1
 #: Symbol table nodes hold up to 2 _LEAF names, nodes of the B-tree up to 2 _INTERNAL children; both are named in the superblock.
 _LEAF, _INTERNAL = 32, 64
 _SUPERBLOCK, _ROOT, _HEAP = 96, 40, 32
-_ENTRY = np.dtype([("name", "<u8"), ("header", "<u8"), ("cache", "<u4"), ("reserved", "<u4"), ("scratch", "V16")])
+_ENTRY = np.dtype(
+    [("name", "<u8"), ("header", "<u8"), ("cache", "<u4"), ("reserved", "<u4"), ("scratch", "V16")]
+)
 _NODE_BYTES, _TREE_BYTES = 8 + 2 * _LEAF * _ENTRY.itemsize, 24 + (4 * _INTERNAL + 1) * 8
 #: Object headers that are in memory at a time.
 _CHUNK = 2**16
@@ -34,7 +36,9 @@ _CHUNK = 2**16
 
 def _header(dtype: np.dtype) -> tuple[NDArray[np.uint8], int, int]:
     """The object header of a matrix as HDF5 writes it, without padding, and where its dimensions and its layout's address stand."""
-    with h5py.File("matrix", "w", driver="core", backing_store=False, libver=("earliest", "v108")) as handle:
+    with h5py.File(
+        "matrix", "w", driver="core", backing_store=False, libver=("earliest", "v108")
+    ) as handle:
         handle["block"] = np.ones((1, 1), dtype=dtype)
         handle.flush()
         image = np.frombuffer(handle.id.get_file_image(), np.uint8)
@@ -50,7 +54,9 @@ def _header(dtype: np.dtype) -> tuple[NDArray[np.uint8], int, int]:
     header = np.concatenate([np.frombuffer(head, np.uint8), *messages])
     places = header_places(header, 0)
     if image[address] != 1 or places is None:
-        raise DataError(f"HDF5 {h5py.version.hdf5_version} does not write object headers of version 1 when asked to; use another h5py")
+        raise DataError(
+            f"HDF5 {h5py.version.hdf5_version} does not write object headers of version 1 when asked to; use another h5py"
+        )
     return header, places[0], places[1] + 2
 
 
@@ -73,8 +79,12 @@ def _tree(last: NDArray[np.int64], nodes: NDArray[np.int64], start: int) -> tupl
             left = int(addresses[n - 1]) if n else _UNDEFINED
             right = int(addresses[n + 1]) if n + 1 < count else _UNDEFINED
             node = np.zeros(_TREE_BYTES, np.uint8)
-            node[:24] = np.frombuffer(b"TREE" + struct.pack("<BBHQQ", 0, level, len(below), left, right), np.uint8)
-            table = np.empty(2 * len(below) + 1, "<u8")  # names of a child come after the key before it, up to the key after it
+            node[:24] = np.frombuffer(
+                b"TREE" + struct.pack("<BBHQQ", 0, level, len(below), left, right), np.uint8
+            )
+            table = np.empty(
+                2 * len(below) + 1, "<u8"
+            )  # names of a child come after the key before it, up to the key after it
             table[0], table[1::2], table[2::2] = last[part.start - 1] if n else 0, below, keys
             node[24 : 24 + table.nbytes] = table.view(np.uint8)
             out.append(node.tobytes())
@@ -99,7 +109,9 @@ def matrices_size(count: int, values: int) -> int:
     return values + 300 * count + 2**16
 
 
-def write_matrices(path: str | os.PathLike[str], names: Sequence[bytes], shapes: NDArray[np.int64], dtype: np.dtype) -> int:
+def write_matrices(
+    path: str | os.PathLike[str], names: Sequence[bytes], shapes: NDArray[np.int64], dtype: np.dtype
+) -> int:
     """Write everything but the values.
 
     Args:
@@ -134,13 +146,23 @@ def write_matrices(path: str | os.PathLike[str], names: Sequence[bytes], shapes:
     table[:, :8] = np.frombuffer(b"SNOD" + struct.pack("<BBH", 1, 0, 2 * _LEAF), np.uint8)
     table[-1, 6:8] = np.frombuffer(struct.pack("<H", count - (leaves - 1) * 2 * _LEAF), np.uint8)
     table[:, 8:] = entries.view(np.uint8).reshape(leaves, -1)
-    last = entries["name"][np.minimum(np.arange(1, leaves + 1) * 2 * _LEAF, count) - 1].astype(np.int64)
+    last = entries["name"][np.minimum(np.arange(1, leaves + 1) * 2 * _LEAF, count) - 1].astype(
+        np.int64
+    )
     branches, root = _tree(last, nodes + np.arange(leaves) * _NODE_BYTES, tree)
 
-    superblock = b"\x89HDF\r\n\x1a\n" + struct.pack("<8BHHI", 0, 0, 0, 0, 0, 8, 8, 0, _LEAF, _INTERNAL, 0)
-    superblock += struct.pack("<4Q", 0, _UNDEFINED, int(starts[-1]), _UNDEFINED)  # base, free space, end of file, driver
-    superblock += struct.pack("<QQIIQQ", 0, _SUPERBLOCK, 1, 0, root, _SUPERBLOCK + _ROOT)  # the root group
-    group = struct.pack("<BBHIIxxxx", 1, 0, 1, 1, 24) + struct.pack("<HHBxxxQQ", 0x0011, 16, 0, root, _SUPERBLOCK + _ROOT)
+    superblock = b"\x89HDF\r\n\x1a\n" + struct.pack(
+        "<8BHHI", 0, 0, 0, 0, 0, 8, 8, 0, _LEAF, _INTERNAL, 0
+    )
+    superblock += struct.pack(
+        "<4Q", 0, _UNDEFINED, int(starts[-1]), _UNDEFINED
+    )  # base, free space, end of file, driver
+    superblock += struct.pack(
+        "<QQIIQQ", 0, _SUPERBLOCK, 1, 0, root, _SUPERBLOCK + _ROOT
+    )  # the root group
+    group = struct.pack("<BBHIIxxxx", 1, 0, 1, 1, 24) + struct.pack(
+        "<HHBxxxQQ", 0x0011, 16, 0, root, _SUPERBLOCK + _ROOT
+    )
     store = b"HEAP" + struct.pack("<BxxxQQQ", 0, 8 + count * slot, 1, heap)  # 1: nothing is free
     text = np.array(names, dtype=f"S{slot}")[order]
     claim_space(path, int(starts[-1]))
@@ -152,8 +174,12 @@ def write_matrices(path: str | os.PathLike[str], names: Sequence[bytes], shapes:
         for first in range(0, count, _CHUNK):
             part = slice(first, min(first + _CHUNK, count))
             rows = np.tile(header, (part.stop - first, 1))
-            rows[:, dimensions : dimensions + 32] = np.tile(np.asarray(shapes[part], "<i8"), 2).view(np.uint8)  # and the maxima
-            rows[:, layout : layout + 16] = np.stack([starts[:-1][part], sizes[part]], axis=1).astype("<i8").view(np.uint8)
+            rows[:, dimensions : dimensions + 32] = np.tile(
+                np.asarray(shapes[part], "<i8"), 2
+            ).view(np.uint8)  # and the maxima
+            rows[:, layout : layout + 16] = (
+                np.stack([starts[:-1][part], sizes[part]], axis=1).astype("<i8").view(np.uint8)
+            )
             out.write(rows.data)
     return start
 

@@ -3,7 +3,15 @@
 from .basis import read_basis_file, two_centre
 from .fit import fit_table
 from .neighbours import edge_keys, find_edges
-from .provider import BasisOverlap, FolderOverlap, OverlapProvider, TableOverlap, check_shells, load, structure_from_atoms
+from .provider import (
+    BasisOverlap,
+    FolderOverlap,
+    OverlapProvider,
+    TableOverlap,
+    check_shells,
+    load,
+    structure_from_atoms,
+)
 from .table import load_table, save_table
 from .twocentre import PairTable, TwoCentre
 

@@ -14,10 +14,19 @@ __all__ = ["describe", "figures", "verdict"]
 def figures(table: TwoCentre) -> dict[str, Any]:
     """The table's report as plain JSON values; distances in Å (``_A``), S has no unit."""
     pairs = [
-        {"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": pair.cutoff, "valid_A": pair.valid.tolist(), **pair.report}
+        {
+            "pair": f"{symbol(a)}-{symbol(b)}",
+            "cutoff_A": pair.cutoff,
+            "valid_A": pair.valid.tolist(),
+            **pair.report,
+        }
         for (a, b), pair in table.pairs.items()
     ]
-    return {**table.report, "elements": {symbol(z): list(s) for z, s in table.orbital_types.items()}, "pairs": pairs}
+    return {
+        **table.report,
+        "elements": {symbol(z): list(s) for z, s in table.orbital_types.items()},
+        "pairs": pairs,
+    }
 
 
 def verdict(table: TwoCentre) -> str:
@@ -45,16 +54,30 @@ def verdict(table: TwoCentre) -> str:
 
 
 def _ranges(pair: PairTable) -> str:
-    return ", ".join(f"{low:.2f}-{high:.2f}" if high - low > 0.02 else f"{(low + high) / 2:.3f}" for low, high in pair.valid)
+    return ", ".join(
+        f"{low:.2f}-{high:.2f}" if high - low > 0.02 else f"{(low + high) / 2:.3f}"
+        for low, high in pair.valid
+    )
 
 
 def describe(provider: OverlapProvider) -> list[str]:
     """Lines for the terminal."""
-    lines = ["elements: " + "; ".join(f"{symbol(z)} shells {' '.join(map(str, s))}" for z, s in sorted(provider.orbital_types.items()))]
+    lines = [
+        "elements: "
+        + "; ".join(
+            f"{symbol(z)} shells {' '.join(map(str, s))}"
+            for z, s in sorted(provider.orbital_types.items())
+        )
+    ]
     if not isinstance(provider, TableOverlap):
-        return lines + [f"{symbol(a)}-{symbol(b)}: blocks up to {cutoff:.4f} Å" for (a, b), cutoff in provider.cutoffs.items()]
+        return lines + [
+            f"{symbol(a)}-{symbol(b)}: blocks up to {cutoff:.4f} Å"
+            for (a, b), cutoff in provider.cutoffs.items()
+        ]
     for (a, b), pair in provider.table.pairs.items():
-        lines.append(f"{symbol(a)}-{symbol(b)}: edges up to {pair.cutoff:.4f} Å; known at {_ranges(pair)} Å")
+        lines.append(
+            f"{symbol(a)}-{symbol(b)}: edges up to {pair.cutoff:.4f} Å; known at {_ranges(pair)} Å"
+        )
         if "residual_max" in pair.report:
             report = pair.report
             lines.append(

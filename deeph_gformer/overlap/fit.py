@@ -48,7 +48,12 @@ class Samples:
 
 
 def _bond_values(
-    structure: Structure, matrix: BlockMatrix, index: NDArray[np.int64], a: Shells, b: Shells, sample: Samples
+    structure: Structure,
+    matrix: BlockMatrix,
+    index: NDArray[np.int64],
+    a: Shells,
+    b: Shells,
+    sample: Samples,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Distances (n,) and radial values (n, F) of blocks of one shape; what does not fit goes to ``sample.forbidden``."""
     vectors = structure.edge_vectors(matrix.keys[index])
@@ -95,12 +100,21 @@ def collect(
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
         itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
         for z in np.unique(structure.numbers).tolist():
-            onsite.setdefault(z, []).extend(matrix.block(e).astype(float) for e in np.flatnonzero(itself & (first == z)))
+            onsite.setdefault(z, []).extend(
+                matrix.block(e).astype(float) for e in np.flatnonzero(itself & (first == z))
+            )
         for a, b in {(int(x), int(y)) for x, y in zip(first[~itself], second[~itself]) if x <= y}:
             # of (R, i, j) and (-R, j, i) one is enough; of unlike elements it is the one that starts at the lighter
-            half = (first == a) & (second == b) & ~itself & ((a != b) | (np.arange(len(keys)) < matrix.partner))
+            half = (
+                (first == a)
+                & (second == b)
+                & ~itself
+                & ((a != b) | (np.arange(len(keys)) < matrix.partner))
+            )
             sample = samples.setdefault((a, b), Samples())
-            distance, values = _bond_values(structure, matrix, np.flatnonzero(half), shells[a], shells[b], sample)
+            distance, values = _bond_values(
+                structure, matrix, np.flatnonzero(half), shells[a], shells[b], sample
+            )
             if a == b:
                 index, sign = swap_sign(shells[a], shells[a])
                 values = (values + sign * values[:, index]) / 2
@@ -110,9 +124,14 @@ def collect(
     return shells, samples, onsite
 
 
-def _absent(structure: Structure, matrix: BlockMatrix, samples: Mapping[tuple[int, int], Samples]) -> None:
+def _absent(
+    structure: Structure, matrix: BlockMatrix, samples: Mapping[tuple[int, int], Samples]
+) -> None:
     """Note the least distance, per pair of elements, at which this structure has atoms but no block."""
-    reach = {pair: max(float(d.max()) for d in sample.distance) + _REACH for pair, sample in samples.items()}
+    reach = {
+        pair: max(float(d.max()) for d in sample.distance) + _REACH
+        for pair, sample in samples.items()
+    }
     keys = edge_keys(structure, reach)
     keys = keys[match_keys(keys, matrix.keys) < 0]
     distance = np.linalg.norm(structure.edge_vectors(keys), axis=1)
@@ -126,7 +145,9 @@ def _absent(structure: Structure, matrix: BlockMatrix, samples: Mapping[tuple[in
 def _intervals(grid: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(n, 2) ranges of the grid where ``good`` holds."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
-    return np.array([[grid[s], grid[e - 1]] for s, e in zip(edges[::2], edges[1::2])]).reshape(-1, 2)
+    return np.array([[grid[s], grid[e - 1]] for s, e in zip(edges[::2], edges[1::2])]).reshape(
+        -1, 2
+    )
 
 
 def _cutoff(present: float, absent: float, edge: float, tolerance: float) -> float:
@@ -140,7 +161,13 @@ def _cutoff(present: float, absent: float, edge: float, tolerance: float) -> flo
     return absent if edge > tolerance else present + 0.05
 
 
-def _fit_pair(pair: tuple[int, int], sample: Samples, shells: Mapping[int, Shells], tolerance: float, cutoff: float | None) -> PairTable:
+def _fit_pair(
+    pair: tuple[int, int],
+    sample: Samples,
+    shells: Mapping[int, Shells],
+    tolerance: float,
+    cutoff: float | None,
+) -> PairTable:
     distance, values = np.concatenate(sample.distance), np.concatenate(sample.values)
     order = np.argsort(distance)
     distance, values = distance[order], values[order]
@@ -155,7 +182,9 @@ def _fit_pair(pair: tuple[int, int], sample: Samples, shells: Mapping[int, Shell
     cutoff = cutoff or _cutoff(present, absent, edge, tolerance)
     high = max(present, cutoff) + _MARGIN
     part = np.unique(np.linspace(0, len(distance) - 1, min(len(distance), _MOST)).astype(int))
-    ended = edge < _HARD or 0.3 < sample.absent - present < np.inf  # atoms without a block: there S is zero, unless it was cut
+    ended = (
+        edge < _HARD or 0.3 < sample.absent - present < np.inf
+    )  # atoms without a block: there S is zero, unless it was cut
     nothing = np.arange(max(present, absent) + 0.02, high, 0.02) if ended else np.zeros(0)
     fit = fit_radial(
         np.concatenate([distance[part], nothing]),
@@ -166,7 +195,9 @@ def _fit_pair(pair: tuple[int, int], sample: Samples, shells: Mapping[int, Shell
     table = PairTable(fit.knots, fit.coefficients, DEGREE, cutoff, np.zeros((0, 2)))
     residual = table(distance) - values
     noise = float(fit.noise.max())
-    valid = _intervals(fit.grid, (_SURE * fit.deviation < max(tolerance, 3 * noise)) & (fit.grid <= cutoff + 0.011))
+    valid = _intervals(
+        fit.grid, (_SURE * fit.deviation < max(tolerance, 3 * noise)) & (fit.grid <= cutoff + 0.011)
+    )
     if not len(valid):
         raise DataError(
             f"overlap fit: {len(distance)} blocks of {symbol(pair[0])}-{symbol(pair[1])} fix no radial function to {tolerance:g}; "
@@ -190,7 +221,9 @@ def _fit_pair(pair: tuple[int, int], sample: Samples, shells: Mapping[int, Shell
     return dataclasses.replace(table, valid=valid, report=report)
 
 
-def _fit_onsite(blocks: list[NDArray[np.float64]], shells: Shells) -> tuple[NDArray[np.float64], float]:
+def _fit_onsite(
+    blocks: list[NDArray[np.float64]], shells: Shells
+) -> tuple[NDArray[np.float64], float]:
     """The part of the mean on-site block that no rotation changes, and the largest departure of any block from it."""
     mean = np.mean(blocks, axis=0)
     mean = (mean + mean.T) / 2
@@ -225,14 +258,19 @@ def fit_samples(
     if not samples:
         raise DataError("overlap fit: no off-site block in any structure")
     cutoffs = cutoffs or {}
-    pairs = {pair: _fit_pair(pair, sample, shells, tolerance, cutoffs.get(pair)) for pair, sample in sorted(samples.items())}
+    pairs = {
+        pair: _fit_pair(pair, sample, shells, tolerance, cutoffs.get(pair))
+        for pair, sample in sorted(samples.items())
+    }
     own, departure = {}, 0.0
     for z, blocks in onsite.items():
         if not blocks:
             raise DataError(f"overlap fit: no on-site block of {symbol(z)}")
         own[z], worst = _fit_onsite(blocks, shells[z])
         departure = max(departure, worst)
-    worst = max(max(float(p.report["residual_max"]), float(p.report["off_m_max"])) for p in pairs.values())
+    worst = max(
+        max(float(p.report["residual_max"]), float(p.report["off_m_max"])) for p in pairs.values()
+    )
     report = {
         "kind": "fitted",
         "two_centre": worst < TWO_CENTRE_LIMIT and departure < TWO_CENTRE_LIMIT,
@@ -273,7 +311,9 @@ def fit_table(
         structure = read_folder(folders[-1])
         matrix = read_matrix(folders[-1], "overlap", structure)
         report["least_eigenvalue"] = least_eigenvalue(matrix, structure)
-        report["least_eigenvalue_predicted"] = least_eigenvalue(table.blocks(structure, matrix.keys, extrapolate=True), structure)
+        report["least_eigenvalue_predicted"] = least_eigenvalue(
+            table.blocks(structure, matrix.keys, extrapolate=True), structure
+        )
     return dataclasses.replace(table, report=report)
 
 

@@ -25,7 +25,11 @@ def symbol(number: int) -> str:
     """The element's symbol, e.g. ``Bi`` for 83."""
     from ase.data import chemical_symbols
 
-    return chemical_symbols[int(number)] if 0 <= int(number) < len(chemical_symbols) else f"Z={int(number)}"
+    return (
+        chemical_symbols[int(number)]
+        if 0 <= int(number) < len(chemical_symbols)
+        else f"Z={int(number)}"
+    )
 
 
 def pair_cutoff(cutoffs: Cutoffs, a: int, b: int) -> float:
@@ -38,12 +42,14 @@ def pair_cutoff(cutoffs: Cutoffs, a: int, b: int) -> float:
 
 
 def _cutoff_matrix(cutoffs: Cutoffs, kinds: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.array([[pair_cutoff(cutoffs, int(a), int(b)) for b in kinds] for a in kinds], dtype=np.float64).reshape(
-        len(kinds), len(kinds)
-    )
+    return np.array(
+        [[pair_cutoff(cutoffs, int(a), int(b)) for b in kinds] for a in kinds], dtype=np.float64
+    ).reshape(len(kinds), len(kinds))
 
 
-def edge_keys(structure: Structure, cutoffs: Cutoffs, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+def edge_keys(
+    structure: Structure, cutoffs: Cutoffs, pbc: Sequence[bool] = (True, True, True)
+) -> NDArray[np.int64]:
     """Edges of a structure; see :func:`find_edges`."""
     return find_edges(structure.lattice, structure.positions, structure.numbers, cutoffs, pbc)
 
@@ -72,11 +78,19 @@ def find_edges(
     """
     from scipy.spatial import cKDTree
 
-    lattice, positions, numbers = np.asarray(lattice, float), np.asarray(positions, float), np.asarray(numbers, np.int64)
+    lattice, positions, numbers = (
+        np.asarray(lattice, float),
+        np.asarray(positions, float),
+        np.asarray(numbers, np.int64),
+    )
     if lattice.shape != (3, 3) or positions.shape != (len(numbers), 3):
-        raise DataError(f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} elements do not fit together")
+        raise DataError(
+            f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} elements do not fit together"
+        )
     if abs(np.linalg.det(lattice)) < 1e-6:
-        raise DataError("edges: the lattice vectors span no volume; give a cell with three independent vectors (vacuum counts)")
+        raise DataError(
+            "edges: the lattice vectors span no volume; give a cell with three independent vectors (vacuum counts)"
+        )
     if not len(numbers):
         return np.zeros((0, 5), dtype=np.int64)
     kinds, kind = np.unique(numbers, return_inverse=True)
@@ -84,7 +98,9 @@ def find_edges(
     reach = float(limits.max()) + 1e-6
     shift, wrapped = _wrap(lattice, positions, pbc)
     cells, atoms = _images(lattice, wrapped, pbc, reach)
-    near = cKDTree(wrapped @ lattice).sparse_distance_matrix(cKDTree((wrapped[atoms] + cells) @ lattice), reach, output_type="ndarray")
+    near = cKDTree(wrapped @ lattice).sparse_distance_matrix(
+        cKDTree((wrapped[atoms] + cells) @ lattice), reach, output_type="ndarray"
+    )
     i, image = near["i"].astype(np.int64), near["j"].astype(np.int64)
     j = atoms[image]
     keys = np.empty((len(i), 5), dtype=np.int64)
@@ -95,7 +111,9 @@ def find_edges(
     clash = np.flatnonzero((squared < 1e-6) & ~itself)
     if len(clash):
         key = keys[clash[0]]
-        raise DataError(f"atoms {key[3] + 1} and {key[4] + 1} (cell {key[:3].tolist()}) sit on the same place; remove one of them")
+        raise DataError(
+            f"atoms {key[3] + 1} and {key[4] + 1} (cell {key[:3].tolist()}) sit on the same place; remove one of them"
+        )
     keys = keys[itself | (squared < limits[kind[i], kind[j]] ** 2)]
     return keys[sort_keys(keys)]
 
@@ -131,12 +149,18 @@ def _images(
     return cells, atoms
 
 
-def _squared_distance(lattice: NDArray[np.float64], positions: NDArray[np.float64], keys: NDArray[np.int64]) -> NDArray[np.float64]:
+def _squared_distance(
+    lattice: NDArray[np.float64], positions: NDArray[np.float64], keys: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """(E,) |r_j - r_i + R|² in Å², bit for bit the same for (R, i, j) and (-R, j, i): element-wise sums in one fixed order."""
     total = np.zeros(len(keys))
     cell = keys[:, :3].astype(np.float64)
     for axis in range(3):
         part = positions[keys[:, 4], axis] - positions[keys[:, 3], axis]
-        part += cell[:, 0] * lattice[0, axis] + cell[:, 1] * lattice[1, axis] + cell[:, 2] * lattice[2, axis]
+        part += (
+            cell[:, 0] * lattice[0, axis]
+            + cell[:, 1] * lattice[1, axis]
+            + cell[:, 2] * lattice[2, axis]
+        )
         total += part * part
     return total

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..io import Structure, dock, legacy, read_folder
-from ..io.folder import Format, folder_format, holds_another, matrix_path, replaced_folder, write_matrix
+from ..io.folder import (
+    Format,
+    folder_format,
+    holds_another,
+    matrix_path,
+    replaced_folder,
+    write_matrix,
+)
 from .provider import OverlapProvider, structure_from_atoms
 
 __all__ = ["Predicted", "predict_overlap", "read_any"]
@@ -67,7 +74,11 @@ def read_any(
                 f"'{path.name}', ':'), format='deeph', orbital_types={{'C': [0, 0, 1, 1, 2]}}) with the shells of your elements, and give DIR"
             )
         atoms = frames[0] if frames else Atoms()
-        structure, form, repeats = structure_from_atoms(atoms, provider.orbital_types, path.stem), None, np.asarray(atoms.pbc)
+        structure, form, repeats = (
+            structure_from_atoms(atoms, provider.orbital_types, path.stem),
+            None,
+            np.asarray(atoms.pbc),
+        )
     x, y, z = (bool(p) for p in (repeats if pbc is None else pbc))
     return structure, (x, y, z), form
 
@@ -97,16 +108,26 @@ def predict_overlap(
     if output is None and found is None:
         raise ConfigError(f"{source}: is a file; name the folder to write with --output")
     folder = pathlib.Path(source if output is None else output)
-    in_place = output is None or (found is not None and folder.resolve() == pathlib.Path(source).resolve())
+    in_place = output is None or (
+        found is not None and folder.resolve() == pathlib.Path(source).resolve()
+    )
     if in_place and form not in (None, found):
-        raise ConfigError(f"{folder}: is a {found} folder; to write {form} files name another folder with --output")
+        raise ConfigError(
+            f"{folder}: is a {found} folder; to write {form} files name another folder with --output"
+        )
     form = form or found or "legacy"
     target = matrix_path(folder, "overlap", form)
     if target.exists() and not overwrite:
-        raise DataError(f"{target}: is there already; add --overwrite to replace it, or name another folder with --output")
-    foreign = not in_place and (holds_another(folder, structure) or folder_format(folder) not in (None, form))
+        raise DataError(
+            f"{target}: is there already; add --overwrite to replace it, or name another folder with --output"
+        )
+    foreign = not in_place and (
+        holds_another(folder, structure) or folder_format(folder) not in (None, form)
+    )
     if foreign and not overwrite:
-        raise DataError(f"{folder}: holds another structure; add --overwrite to replace it with all its matrices, or name another folder")
+        raise DataError(
+            f"{folder}: holds another structure; add --overwrite to replace it with all its matrices, or name another folder"
+        )
     seconds = {"read": time.perf_counter() - start}
     start = time.perf_counter()
     keys = provider.edges(structure, repeats)

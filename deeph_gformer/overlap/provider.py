@@ -24,7 +24,15 @@ from .twocentre import Shells, TwoCentre
 if TYPE_CHECKING:
     import ase
 
-__all__ = ["BasisOverlap", "FolderOverlap", "OverlapProvider", "TableOverlap", "check_shells", "load", "structure_from_atoms"]
+__all__ = [
+    "BasisOverlap",
+    "FolderOverlap",
+    "OverlapProvider",
+    "TableOverlap",
+    "check_shells",
+    "load",
+    "structure_from_atoms",
+]
 
 _BASIS = (".orb", ".ion.xml")
 
@@ -43,7 +51,9 @@ class OverlapProvider(abc.ABC):
         """Edge cutoff by pair of atomic numbers (the smaller first), Å."""
 
     @abc.abstractmethod
-    def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+    def edges(
+        self, structure: Structure, pbc: Sequence[bool] = (True, True, True)
+    ) -> NDArray[np.int64]:
         """(E, 5) keys Rx Ry Rz i j, 0-based, canonical order, symmetric, on-site ones included."""
 
     @abc.abstractmethod
@@ -75,7 +85,9 @@ class TableOverlap(OverlapProvider):
     def cutoffs(self) -> Mapping[tuple[int, int], float]:
         return self.table.cutoffs
 
-    def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+    def edges(
+        self, structure: Structure, pbc: Sequence[bool] = (True, True, True)
+    ) -> NDArray[np.int64]:
         """See :class:`OverlapProvider`. Pairs of elements that the table has never seen together get the largest cutoff, so that they are noticed.
 
         Raises:
@@ -84,11 +96,17 @@ class TableOverlap(OverlapProvider):
         self.table.check(structure)
         kinds = sorted(set(structure.numbers.tolist()))
         longest = max(self.cutoffs.values(), default=0.0)
-        return edge_keys(structure, {(a, b): self.cutoffs.get((a, b), longest) for a in kinds for b in kinds if a <= b}, pbc)
+        return edge_keys(
+            structure,
+            {(a, b): self.cutoffs.get((a, b), longest) for a in kinds for b in kinds if a <= b},
+            pbc,
+        )
 
     def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
         """See :class:`OverlapProvider` and :meth:`TwoCentre.blocks`."""
-        return self.table.blocks(structure, self.edges(structure) if keys is None else keys, self.extrapolate)
+        return self.table.blocks(
+            structure, self.edges(structure) if keys is None else keys, self.extrapolate
+        )
 
 
 class BasisOverlap(TableOverlap):
@@ -127,15 +145,24 @@ class FolderOverlap(OverlapProvider):
 
     def _one(self) -> tuple[pathlib.Path, Structure, BlockMatrix]:
         if folder_format(self.folder) is None and self._last is None:
-            raise DataError(f"{self.folder}: holds several structures; ask for edges or overlap of one of them first")
+            raise DataError(
+                f"{self.folder}: holds several structures; ask for edges or overlap of one of them first"
+            )
         return self._last or self._read(self.folder)
 
     def _for(self, structure: Structure) -> BlockMatrix:
         folder = self.folder if folder_format(self.folder) else self.folder / structure.name
         _, mine, matrix = self._read(folder)
-        if mine.orbital_types != structure.orbital_types or not np.array_equal(mine.numbers, structure.numbers):
-            raise DataError(f"{folder}: its atoms or shells are not those of '{structure.name}', in this order")
-        shift = max(np.abs(mine.positions - structure.positions).max(), np.abs(mine.lattice - structure.lattice).max())
+        if mine.orbital_types != structure.orbital_types or not np.array_equal(
+            mine.numbers, structure.numbers
+        ):
+            raise DataError(
+                f"{folder}: its atoms or shells are not those of '{structure.name}', in this order"
+            )
+        shift = max(
+            np.abs(mine.positions - structure.positions).max(),
+            np.abs(mine.lattice - structure.lattice).max(),
+        )
         if shift > 1e-3:
             raise DataError(
                 f"{folder}: its atoms or lattice are up to {shift:.3g} Å away from those of '{structure.name}'; S belongs to another geometry"
@@ -145,16 +172,24 @@ class FolderOverlap(OverlapProvider):
     @property
     def orbital_types(self) -> Mapping[int, Shells]:
         structure = self._one()[1]
-        return {z: tuple(shells) for z, shells in zip(structure.numbers.tolist(), structure.orbital_types)}
+        return {
+            z: tuple(shells)
+            for z, shells in zip(structure.numbers.tolist(), structure.orbital_types)
+        }
 
     @property
     def cutoffs(self) -> Mapping[tuple[int, int], float]:
         _, structure, matrix = self._one()
         numbers = np.sort(structure.numbers[matrix.keys[:, 3:]], axis=1)
         distance = np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1)
-        return {(int(a), int(b)): float(distance[(numbers == (a, b)).all(axis=1)].max()) + 1e-6 for a, b in np.unique(numbers, axis=0)}
+        return {
+            (int(a), int(b)): float(distance[(numbers == (a, b)).all(axis=1)].max()) + 1e-6
+            for a, b in np.unique(numbers, axis=0)
+        }
 
-    def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> NDArray[np.int64]:
+    def edges(
+        self, structure: Structure, pbc: Sequence[bool] = (True, True, True)
+    ) -> NDArray[np.int64]:
         """The keys of the file; ``pbc`` has no say."""
         return self._for(structure).keys
 
@@ -177,7 +212,9 @@ class FolderOverlap(OverlapProvider):
         return matrix.select(place)
 
 
-def load(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extrapolate: bool = False) -> OverlapProvider:
+def load(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extrapolate: bool = False
+) -> OverlapProvider:
     """Open what ``--overlap`` names.
 
     Args:
@@ -221,10 +258,17 @@ def check_shells(shells: object, where: str) -> Shells:
     if isinstance(shells, (Sequence, np.ndarray)) and not isinstance(shells, (str, bytes)):
         if all(isinstance(l, (int, np.integer)) and 0 <= l <= 3 for l in shells):
             return tuple(int(l) for l in shells)
-    raise DataError(f"{where}: shells {shells!r} are no list of l from 0 (s) to 3 (f); write e.g. [0, 0, 1, 1, 2]")
+    raise DataError(
+        f"{where}: shells {shells!r} are no list of l from 0 (s) to 3 (f); write e.g. [0, 0, 1, 1, 2]"
+    )
 
 
-def structure_from_atoms(atoms: ase.Atoms, orbital_types: Mapping[int, Shells], name: str = "", spinful: bool | None = None) -> Structure:
+def structure_from_atoms(
+    atoms: ase.Atoms,
+    orbital_types: Mapping[int, Shells],
+    name: str = "",
+    spinful: bool | None = None,
+) -> Structure:
     """A structure with shells, atoms in their order.
 
     Args:
@@ -249,5 +293,11 @@ def structure_from_atoms(atoms: ase.Atoms, orbital_types: Mapping[int, Shells], 
             f"'{name}': element {', '.join(unknown)} has no orbitals here; known: {', '.join(symbol(z) for z in sorted(orbital_types))}"
         )
     return Structure(
-        cell, np.array(atoms.positions, dtype=float), numbers, tuple(tuple(orbital_types[z]) for z in numbers.tolist()), spinful, {}, name
+        cell,
+        np.array(atoms.positions, dtype=float),
+        numbers,
+        tuple(tuple(orbital_types[z]) for z in numbers.tolist()),
+        spinful,
+        {},
+        name,
     )

@@ -59,7 +59,9 @@ def _prior(knots: NDArray[np.float64], free: int, decay: float) -> NDArray[np.fl
     return np.linalg.qr(np.vstack([bends, np.diag(ridge)]), mode="r")
 
 
-def fit_radial(distance: NDArray[np.float64], values: NDArray[np.float64], low: float, high: float) -> RadialFit:
+def fit_radial(
+    distance: NDArray[np.float64], values: NDArray[np.float64], low: float, high: float
+) -> RadialFit:
     """Fit functions of the distance that, with their first two derivatives, are zero at ``high``.
 
     Args:
@@ -78,23 +80,40 @@ def fit_radial(distance: NDArray[np.float64], values: NDArray[np.float64], low: 
     rest = ((values - basis @ projected) ** 2).sum(axis=0)
     # the grid holds the data themselves: a distance that occurs again and again (a lattice vector) is known, however lonely
     grid = np.unique(
-        np.concatenate([np.arange(low, high, 0.01), np.clip([distance - 1e-4, distance + 1e-4], low, high - 1e-9).ravel().round(5)])
+        np.concatenate(
+            [
+                np.arange(low, high, 0.01),
+                np.clip([distance - 1e-4, distance + 1e-4], low, high - 1e-9).ravel().round(5),
+            ]
+        )
     )
     best = None
     for decay in _DECAYS:
         prior = _prior(knots, free, decay)
-        left, singular, right = np.linalg.svd(solve_triangular(prior.T, triangle.T, lower=True).T, full_matrices=True)
+        left, singular, right = np.linalg.svd(
+            solve_triangular(prior.T, triangle.T, lower=True).T, full_matrices=True
+        )
         singular = np.concatenate([singular, np.zeros(free - len(singular))])
         turned = np.zeros((free, values.shape[1]))
         turned[: left.shape[1]] = left.T @ projected
         gain = 1 + _RATIOS[:, None] * singular**2  # (ratios, C)
         misfit = (1 / gain) @ turned**2 + rest  # (ratios, F)
         variance = np.maximum(misfit / len(distance), _NOISE_FLOOR**2)
-        evidence = -0.5 * (len(distance) * np.log(variance) + np.log(gain).sum(axis=1)[:, None] + misfit / variance)
+        evidence = -0.5 * (
+            len(distance) * np.log(variance) + np.log(gain).sum(axis=1)[:, None] + misfit / variance
+        )
         chosen = evidence.argmax(axis=0)
         total = float(evidence.max(axis=0).sum())
         if best is None or total > best[0]:
-            best = (total, prior, singular, right, turned, _RATIOS[chosen], variance[chosen, np.arange(values.shape[1])])
+            best = (
+                total,
+                prior,
+                singular,
+                right,
+                turned,
+                _RATIOS[chosen],
+                variance[chosen, np.arange(values.shape[1])],
+            )
     _, prior, singular, right, turned, ratio, variance = best
     shrink = ratio * singular[:, None] / (1 + ratio * singular[:, None] ** 2)
     coefficients = np.zeros((size, values.shape[1]))

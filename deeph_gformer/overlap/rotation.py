@@ -19,7 +19,12 @@ __all__ = ["MAX_L", "ORDER", "block_rotation", "bond_rotation", "harmonics", "sh
 MAX_L = 3
 
 #: m of each component, legacy order: +m is cos(mφ), -m is sin(mφ).
-ORDER: dict[int, tuple[int, ...]] = {0: (0,), 1: (1, -1, 0), 2: (0, 2, -2, 1, -1), 3: (0, 1, -1, 2, -2, 3, -3)}
+ORDER: dict[int, tuple[int, ...]] = {
+    0: (0,),
+    1: (1, -1, 0),
+    2: (0, 2, -2, 1, -1),
+    3: (0, 1, -1, 2, -2, 3, -3),
+}
 
 
 def harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -41,7 +46,13 @@ def harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
         parts = [x, y, z]
     elif l == 2:
         root = math.sqrt(3.0)
-        parts = [z * z - (x * x + y * y) / 2, root / 2 * (x * x - y * y), root * x * y, root * x * z, root * y * z]
+        parts = [
+            z * z - (x * x + y * y) / 2,
+            root / 2 * (x * x - y * y),
+            root * x * y,
+            root * x * z,
+            root * y * z,
+        ]
     elif l == 3:
         a, b, c = math.sqrt(3 / 8), math.sqrt(15.0), math.sqrt(5 / 8)
         rest = 4 * z * z - x * x - y * y
@@ -108,7 +119,10 @@ def bond_rotation(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     up = np.where(axis[:, 2] >= 0, 1.0, -1.0)
     normal = axis.copy()
     normal[:, 2] += up
-    reflection = np.eye(3) - 2 * normal[:, :, None] * normal[:, None, :] / (normal**2).sum(axis=1)[:, None, None]
+    reflection = (
+        np.eye(3)
+        - 2 * normal[:, :, None] * normal[:, None, :] / (normal**2).sum(axis=1)[:, None, None]
+    )
     # reflection @ axis = -up z; flipping z where up > 0 and x where up < 0 gives +z with determinant +1
     flip = np.ones((len(vectors), 3))
     flip[up > 0, 2] = -1.0

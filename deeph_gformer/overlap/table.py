@@ -33,12 +33,24 @@ def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
         "orbital_types": {str(z): list(s) for z, s in table.orbital_types.items()},
         "report": dict(table.report),
         "pairs": [
-            {"elements": list(pair), "degree": p.degree, "cutoff_A": p.cutoff, "report": dict(p.report)} for pair, p in table.pairs.items()
+            {
+                "elements": list(pair),
+                "degree": p.degree,
+                "cutoff_A": p.cutoff,
+                "report": dict(p.report),
+            }
+            for pair, p in table.pairs.items()
         ],
     }
     arrays = {"header": np.array(json.dumps(header))}
     for (a, b), pair in table.pairs.items():
-        arrays.update({f"knots_{a}_{b}": pair.knots, f"coefficients_{a}_{b}": pair.coefficients, f"valid_{a}_{b}": pair.valid})
+        arrays.update(
+            {
+                f"knots_{a}_{b}": pair.knots,
+                f"coefficients_{a}_{b}": pair.coefficients,
+                f"valid_{a}_{b}": pair.valid,
+            }
+        )
     for z, block in table.onsite.items():
         arrays[f"onsite_{z}"] = block
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
@@ -74,8 +86,20 @@ def load_table(path: str | os.PathLike[str]) -> TwoCentre:
                     data[f"valid_{a}_{b}"],
                     entry["report"],
                 )
-            return TwoCentre(shells, pairs, {z: data[f"onsite_{z}"] for z in shells}, header["report"])
+            return TwoCentre(
+                shells, pairs, {z: data[f"onsite_{z}"] for z in shells}, header["report"]
+            )
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not an overlap table, or damaged ({error}); make one with deeph-gformer overlap fit") from None
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise DataError(
+            f"{path}: not an overlap table, or damaged ({error}); make one with deeph-gformer overlap fit"
+        ) from None

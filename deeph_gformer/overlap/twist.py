@@ -66,10 +66,15 @@ def _primitive(atoms: ase.Atoms, where: str) -> Layer:
     """Bring one layer into the standard form."""
     cell = atoms.cell[:].copy()
     if np.abs(cell[:2, 2]).max() > 1e-3 or np.abs(cell[2, :2]).max() > 1e-3:
-        raise DataError(f"{where}: the first two lattice vectors must lie in the xy plane and the third along z; turn the cell first")
+        raise DataError(
+            f"{where}: the first two lattice vectors must lie in the xy plane and the third along z; turn the cell first"
+        )
     lengths = np.linalg.norm(cell[:2], axis=1)
     cosine = float(cell[0] @ cell[1] / lengths.prod())
-    if abs(lengths[0] - lengths[1]) > 1e-3 * lengths[0] or min(abs(abs(cosine) - 0.5), abs(cosine)) > 2e-3:
+    if (
+        abs(lengths[0] - lengths[1]) > 1e-3 * lengths[0]
+        or min(abs(abs(cosine) - 0.5), abs(cosine)) > 2e-3
+    ):
         raise DataError(
             f"{where}: |a1| = {lengths[0]:.4f}, |a2| = {lengths[1]:.4f} Å, angle {math.degrees(math.acos(cosine)):.2f} degrees; "
             "commensurate cells are built for hexagonal (60 or 120 degrees) and square layers only"
@@ -81,7 +86,12 @@ def _primitive(atoms: ase.Atoms, where: str) -> Layer:
     if np.cross(cell[0], cell[1])[2] < 0:
         raise DataError(f"{where}: a1, a2 and z form a left-handed system; exchange a1 and a2")
     atoms.positions[:, 2] -= atoms.positions[:, 2].min()
-    return Layer(atoms, "hexagonal" if abs(cosine) > 0.25 else "square", float(lengths[0]), float(np.ptp(atoms.positions[:, 2])))
+    return Layer(
+        atoms,
+        "hexagonal" if abs(cosine) > 0.25 else "square",
+        float(lengths[0]),
+        float(np.ptp(atoms.positions[:, 2])),
+    )
 
 
 def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, Layer, float | None]:
@@ -125,14 +135,20 @@ def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, L
     elif len(found) == 2:
         distance = float(found[1].positions[:, 2].min() - found[0].positions[:, 2].max())
     else:
-        raise DataError(f"twist: {len(found)} layers in the cell (steps in height above {_GAP} Å part layers); one or two are needed")
+        raise DataError(
+            f"twist: {len(found)} layers in the cell (steps in height above {_GAP} Å part layers); one or two are needed"
+        )
     layers = [_primitive(atoms, name) for atoms, name in zip(found, ("bottom layer", "top layer"))]
     if layers[0].kind != layers[1].kind:
-        raise DataError(f"twist: the bottom layer is {layers[0].kind}, the top layer {layers[1].kind}; both must be of one kind")
+        raise DataError(
+            f"twist: the bottom layer is {layers[0].kind}, the top layer {layers[1].kind}; both must be of one kind"
+        )
     return layers[0], layers[1], distance
 
 
-def twist_of(bottom: Layer, top: Layer, mn: tuple[int, int], pq: tuple[int, int] | None = None) -> Twist:
+def twist_of(
+    bottom: Layer, top: Layer, mn: tuple[int, int], pq: tuple[int, int] | None = None
+) -> Twist:
     """Angle, strain and atoms of one cell, before it is built.
 
     Args:
@@ -144,15 +160,25 @@ def twist_of(bottom: Layer, top: Layer, mn: tuple[int, int], pq: tuple[int, int]
     m, n = mn
     p, q = pq or (n, m)
     if min(m, n, p, q) < 0 or m + n == 0 or p + q == 0:
-        raise ConfigError(f"twist: (m, n) = ({m}, {n}), (p, q) = ({p}, {q}); numbers must be 0 or more, and not both 0")
+        raise ConfigError(
+            f"twist: (m, n) = ({m}, {n}), (p, q) = ({p}, {q}); numbers must be 0 or more, and not both 0"
+        )
     turn = 60.0 if bottom.kind == "hexagonal" else 90.0
     angle = (bottom.direction(m, n) - top.direction(p, q)) % turn
     angle = min(angle, turn - angle)
     strain = bottom.length(m, n) / top.length(p, q) - 1
-    return Twist((m, n), (p, q), angle, strain, bottom.cells(m, n) * len(bottom.atoms) + top.cells(p, q) * len(top.atoms))
+    return Twist(
+        (m, n),
+        (p, q),
+        angle,
+        strain,
+        bottom.cells(m, n) * len(bottom.atoms) + top.cells(p, q) * len(top.atoms),
+    )
 
 
-def list_twists(bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: float = 0.005) -> list[Twist]:
+def list_twists(
+    bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: float = 0.005
+) -> list[Twist]:
     """Cells up to a number of atoms and a strain, the smallest cell of each angle, by number of atoms.
 
     Args:
@@ -168,7 +194,12 @@ def list_twists(bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: flo
     reach = int(math.sqrt(max_atoms / min(len(bottom.atoms), len(top.atoms)))) + 1
     # (0, n) is (n, 0) turned
     vectors = [
-        [(m, n) for m in range(1, reach + 1) for n in range(reach + 1) if layer.cells(m, n) * len(layer.atoms) <= max_atoms]
+        [
+            (m, n)
+            for m in range(1, reach + 1)
+            for n in range(reach + 1)
+            if layer.cells(m, n) * len(layer.atoms) <= max_atoms
+        ]
         for layer in (bottom, top)
     ]
     vectors[1].sort(key=lambda pq: top.length(*pq))
@@ -176,19 +207,27 @@ def list_twists(bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: flo
     found: dict[int, Twist] = {}
     for mn in vectors[0]:
         length = bottom.length(*mn)
-        first, last = np.searchsorted(lengths, [length / (1 + max_strain) - 1e-9, length / max(1 - max_strain, 1e-3) + 1e-9])
+        first, last = np.searchsorted(
+            lengths, [length / (1 + max_strain) - 1e-9, length / max(1 - max_strain, 1e-3) + 1e-9]
+        )
         for pq in vectors[1][first:last]:
             twist = twist_of(bottom, top, mn, pq)
             key = round(twist.angle * 1e4)
             if twist.atoms <= max_atoms and (
-                key not in found or (twist.atoms, abs(twist.strain)) < (found[key].atoms, abs(found[key].strain))
+                key not in found
+                or (twist.atoms, abs(twist.strain)) < (found[key].atoms, abs(found[key].strain))
             ):
                 found[key] = twist
     return sorted(found.values(), key=lambda t: (t.atoms, t.angle))
 
 
 def twist_bilayer(
-    bottom: Layer, top: Layer, twist: Twist, distance: float, vacuum: float = 20.0, shift: tuple[float, float] = (0.0, 0.0)
+    bottom: Layer,
+    top: Layer,
+    twist: Twist,
+    distance: float,
+    vacuum: float = 20.0,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> ase.Atoms:
     """Build one cell; the top layer takes the whole strain. Layers turn about the origin of their cells.
 
@@ -207,16 +246,23 @@ def twist_bilayer(
     from ase.build import make_supercell
 
     if not (0 < distance < math.inf and 0 < vacuum < math.inf):
-        raise ConfigError(f"twist: distance {distance} and vacuum {vacuum} Å must be positive and finite")
+        raise ConfigError(
+            f"twist: distance {distance} and vacuum {vacuum} Å must be positive and finite"
+        )
     if not np.isfinite(shift).all():
         raise ConfigError(f"twist: shift {shift}; two finite numbers are needed")
     height = bottom.thickness + distance + top.thickness + vacuum
     length = bottom.length(*twist.bottom)
     angle = math.radians(60 if bottom.kind == "hexagonal" else 90)
-    target = np.array([[length, 0, 0], [length * math.cos(angle), length * math.sin(angle), 0], [0, 0, height]])
+    target = np.array(
+        [[length, 0, 0], [length * math.cos(angle), length * math.sin(angle), 0], [0, 0, height]]
+    )
     parts = []
     for tag, (layer, (m, n), base) in enumerate(
-        ((bottom, twist.bottom, vacuum / 2), (top, twist.top, vacuum / 2 + bottom.thickness + distance))
+        (
+            (bottom, twist.bottom, vacuum / 2),
+            (top, twist.top, vacuum / 2 + bottom.thickness + distance),
+        )
     ):
         atoms = layer.atoms.copy()
         heights = atoms.positions[:, 2] + base

@@ -26,7 +26,9 @@ _CHUNK = 2_000  # blocks at a time, what fits into a processor's cache
 
 
 @functools.cache
-def bond_functions(a: Shells, b: Shells) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def bond_functions(
+    a: Shells, b: Shells
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Which radial function stands where in a bond-frame block.
 
     Args:
@@ -35,14 +37,22 @@ def bond_functions(a: Shells, b: Shells) -> tuple[NDArray[np.int64], NDArray[np.
     Returns:
         functions (F, 3): index of the shell of a, of the shell of b, and |m|; and for the non-zero elements of the block: rows, columns, function.
     """
-    start_a, start_b = (np.concatenate([[0], np.cumsum([2 * l + 1 for l in s])]).astype(int) for s in (a, b))
+    start_a, start_b = (
+        np.concatenate([[0], np.cumsum([2 * l + 1 for l in s])]).astype(int) for s in (a, b)
+    )
     functions: list[tuple[int, int, int]] = []
     places: list[tuple[int, int, int]] = []
     for p, la in enumerate(a):
         for q, lb in enumerate(b):
             for m in range(min(la, lb) + 1):
                 for signed in {m, -m}:
-                    places.append((start_a[p] + ORDER[la].index(signed), start_b[q] + ORDER[lb].index(signed), len(functions)))
+                    places.append(
+                        (
+                            start_a[p] + ORDER[la].index(signed),
+                            start_b[q] + ORDER[lb].index(signed),
+                            len(functions),
+                        )
+                    )
                 functions.append((p, q, m))
     rows, columns, which = np.array(places, dtype=np.int64).reshape(-1, 3).T
     return np.array(functions, dtype=np.int64).reshape(-1, 3), rows, columns, which
@@ -128,14 +138,18 @@ class TwoCentre:
                     f"overlap: element {symbol(z)} of '{structure.name}' is not in the table, which knows {known}; "
                     "fit a table on structures that contain it, or give its basis file"
                 )
-        for atom, (z, shells) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
+        for atom, (z, shells) in enumerate(
+            zip(structure.numbers.tolist(), structure.orbital_types)
+        ):
             if tuple(shells) != tuple(self.orbital_types[z]):
                 raise DataError(
                     f"overlap: atom {atom + 1} ({symbol(z)}) of '{structure.name}' has shells {list(shells)}, the table knows {known}; "
                     "H and S must be in one basis"
                 )
 
-    def blocks(self, structure: Structure, keys: NDArray[np.int64], extrapolate: bool = False) -> BlockMatrix:
+    def blocks(
+        self, structure: Structure, keys: NDArray[np.int64], extrapolate: bool = False
+    ) -> BlockMatrix:
         """S on given edges.
 
         Args:
@@ -154,19 +168,30 @@ class TwoCentre:
         itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
         self._require_known(structure, keys, distance, itself, extrapolate)
         matrix = BlockMatrix(
-            keys, structure.orbital_counts[keys[:, 3:]], np.zeros(int(structure.orbital_counts[keys[:, 3:]].prod(axis=1).sum()))
+            keys,
+            structure.orbital_counts[keys[:, 3:]],
+            np.zeros(int(structure.orbital_counts[keys[:, 3:]].prod(axis=1).sum())),
         )
         partner = match_keys(reverse_keys(keys), keys)
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
         # of two partners one is computed, and which one does not depend on what other keys there are; ahead: the sign of the first R that is not zero
         ahead = np.sign(keys[:, :3]) @ (9, 3, 1)
-        forward = (first < second) | ((first == second) & ((keys[:, 3] < keys[:, 4]) | ((keys[:, 3] == keys[:, 4]) & (ahead <= 0))))
+        forward = (first < second) | (
+            (first == second)
+            & ((keys[:, 3] < keys[:, 4]) | ((keys[:, 3] == keys[:, 4]) & (ahead <= 0)))
+        )
         for z in np.unique(structure.numbers).tolist():
-            self._fill(matrix, np.flatnonzero(itself & (first == z)), np.asarray(self.onsite[z], float)[None])
+            self._fill(
+                matrix,
+                np.flatnonzero(itself & (first == z)),
+                np.asarray(self.onsite[z], float)[None],
+            )
         for (a, b), table in self.pairs.items():
             wanted = np.flatnonzero(~itself & forward & (first == a) & (second == b))
             self._pair(matrix, table, (a, b), wanted, vectors, distance, partner)
-            lonely = np.flatnonzero(~itself & ~forward & (partner < 0) & (first == b) & (second == a))
+            lonely = np.flatnonzero(
+                ~itself & ~forward & (partner < 0) & (first == b) & (second == a)
+            )
             self._pair(matrix, table, (a, b), lonely, -vectors, distance, None)
         return matrix
 
@@ -206,7 +231,9 @@ class TwoCentre:
     def _fill(matrix: BlockMatrix, index: NDArray[np.int64], blocks: NDArray[np.float64]) -> None:
         if len(index):
             size = blocks.shape[1] * blocks.shape[2]
-            matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(len(blocks), size)
+            matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(
+                len(blocks), size
+            )
 
     def too_close(self, structure: Structure, keys: NDArray[np.int64], part: float = 1.0) -> str:
         """A sentence on the two atoms that are closest to each other below the shortest distance known for their elements.
@@ -235,7 +262,12 @@ class TwoCentre:
         )
 
     def _require_known(
-        self, structure: Structure, keys: NDArray[np.int64], distance: NDArray[np.float64], itself: NDArray[np.bool_], extrapolate: bool
+        self,
+        structure: Structure,
+        keys: NDArray[np.int64],
+        distance: NDArray[np.float64],
+        itself: NDArray[np.bool_],
+        extrapolate: bool,
     ) -> None:
         """Raise on pairs of elements without functions, and, unless extrapolating, on distances outside the valid range."""
         numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)

@@ -46,7 +46,9 @@ def load_stage1(
     if backend == "auto":
         backend = "official" if deephe3_root is not None else "embedded"
     if backend not in ("embedded", "official"):
-        return _third_party(backend)(model_dir, generation=generation, device=device, dtype=dtype, fill_missing=fill_missing)
+        return _third_party(backend)(
+            model_dir, generation=generation, device=device, dtype=dtype, fill_missing=fill_missing
+        )
     from .bundle import find_models
 
     folders = find_models(model_dir)
@@ -59,7 +61,9 @@ def load_stage1(
         else:
             from .official import OfficialStage1
 
-            models.append(OfficialStage1(folder, deephe3_root, generation, device, dtype, fill_missing))
+            models.append(
+                OfficialStage1(folder, deephe3_root, generation, device, dtype, fill_missing)
+            )
     if len(models) == 1:
         return models[0]
     from .merged import MergedStage1
@@ -72,6 +76,8 @@ def _third_party(backend: str) -> Callable[..., Stage1Provider]:
 
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if backend not in found:
-        raise ConfigError(f"stage-1 backend '{backend}' is unknown; choose {', '.join(['auto', 'embedded', 'official', *sorted(found)])}")
+        raise ConfigError(
+            f"stage-1 backend '{backend}' is unknown; choose {', '.join(['auto', 'embedded', 'official', *sorted(found)])}"
+        )
     loaded: Callable[..., Stage1Provider] = found[backend].load()
     return loaded

@@ -76,7 +76,9 @@ class NetConfig:
         """
         for name in ("selftp", "only_ij", "if_sort_irreps"):
             if getattr(self, name):
-                raise ModelError(f"{where}: {name} = True is not supported (DeepH-E3 marks it as under development)")
+                raise ModelError(
+                    f"{where}: {name} = True is not supported (DeepH-E3 marks it as under development)"
+                )
         for name in ("use_sc", "edge_upd"):
             if not getattr(self, name):
                 raise ModelError(f"{where}: {name} = False is not supported")
@@ -85,10 +87,16 @@ class NetConfig:
                 try:
                     irreps = Irreps(getattr(self, field.name))
                 except (ValueError, AssertionError):
-                    raise ModelError(f"{where}: {field.name} = {getattr(self, field.name)!r} are no irreps") from None
+                    raise ModelError(
+                        f"{where}: {field.name} = {getattr(self, field.name)!r} are no irreps"
+                    ) from None
                 if self.no_parity and any(ir.p != 1 for _, ir in irreps):
-                    raise ModelError(f"{where}: {field.name} = {irreps} has odd irreps, but the network ignores parity (no_parity = True)")
-                if field.name in ("irreps_embed_node", "irreps_edge_init") and any((ir.l, ir.p) != (0, 1) for _, ir in irreps):
+                    raise ModelError(
+                        f"{where}: {field.name} = {irreps} has odd irreps, but the network ignores parity (no_parity = True)"
+                    )
+                if field.name in ("irreps_embed_node", "irreps_edge_init") and any(
+                    (ir.l, ir.p) != (0, 1) for _, ir in irreps
+                ):
                     raise ModelError(f"{where}: {field.name} = {irreps} must be of 0e only")
 
 
@@ -162,7 +170,9 @@ def _parse_build_model(path: pathlib.Path) -> NetConfig:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path}: file not found; DeepH-E3 writes it when training starts") from None
+        raise ModelError(
+            f"{path}: file not found; DeepH-E3 writes it when training starts"
+        ) from None
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise ModelError(f"{path}: cannot be parsed ({error})") from None
     for node in ast.walk(tree):
@@ -172,13 +182,22 @@ def _parse_build_model(path: pathlib.Path) -> NetConfig:
                 try:
                     values[str(keyword.arg)] = ast.literal_eval(keyword.value)
                 except ValueError:
-                    raise ModelError(f"{path}: {keyword.arg} is no literal; the file is parsed, never run") from None
+                    raise ModelError(
+                        f"{path}: {keyword.arg} is no literal; the file is parsed, never run"
+                    ) from None
             known = {f.name for f in dataclasses.fields(NetConfig)}
-            required = {f.name for f in dataclasses.fields(NetConfig) if f.default is dataclasses.MISSING}
+            required = {
+                f.name for f in dataclasses.fields(NetConfig) if f.default is dataclasses.MISSING
+            }
             extra, missing = sorted(set(values) - known), sorted(required - set(values))
             if extra or missing or node.args:
                 raise ModelError(
-                    f"{path}: Net(...) has " + ("unnamed arguments" if node.args else f"unknown arguments {extra} and lacks {missing}")
+                    f"{path}: Net(...) has "
+                    + (
+                        "unnamed arguments"
+                        if node.args
+                        else f"unknown arguments {extra} and lacks {missing}"
+                    )
                 )
             config = NetConfig(**values)
             config.check(str(path))
@@ -209,7 +228,12 @@ def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
         raise ModelError(f"{path}: file not found") from None
     except pickle.UnpicklingError as error:
         text = str(error)
-        if "Unsupported" in text or "GLOBAL" in text or "not an allowed" in text or "was not an allowed" in text:
+        if (
+            "Unsupported" in text
+            or "GLOBAL" in text
+            or "not an allowed" in text
+            or "was not an allowed" in text
+        ):
             raise ModelError(
                 f"{path}: needs objects that are no tensors to be unpickled, which can run any code; refused. Save it again with "
                 "plain tensors (torch.save of a state_dict)"
@@ -239,17 +263,25 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     info = _read_json(source / "dataset_info.json")
     try:
         basis = Basis(
-            tuple(int(z) for z in info["index_to_Z"]), tuple(tuple(int(l) for l in s) for s in info["orbital_types"]), bool(info["spinful"])
+            tuple(int(z) for z in info["index_to_Z"]),
+            tuple(tuple(int(l) for l in s) for s in info["orbital_types"]),
+            bool(info["spinful"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{source / 'dataset_info.json'}: needs spinful, index_to_Z and orbital_types ({error})") from None
+        raise ModelError(
+            f"{source / 'dataset_info.json'}: needs spinful, index_to_Z and orbital_types ({error})"
+        ) from None
     high = max((l for shells in basis.orbital_types for l in shells), default=0)
     if high > 3:
         raise ModelError(
             f"{source / 'dataset_info.json'}: a shell with l = {high}; the DeepH format defines an orbital order for l = 0 to 3 only"
         )
-    targets = TargetBlocks.from_json(basis, _read_json(source / "target_blocks.json"), str(source / "target_blocks.json"))
-    if len(basis.elements) != config.num_species or Irreps(config.irreps_out_edge) != targets.irreps(not config.no_parity):
+    targets = TargetBlocks.from_json(
+        basis, _read_json(source / "target_blocks.json"), str(source / "target_blocks.json")
+    )
+    if len(basis.elements) != config.num_species or Irreps(
+        config.irreps_out_edge
+    ) != targets.irreps(not config.no_parity):
         raise ModelError(
             f"{source}: build_model.py, dataset_info.json and target_blocks.json do not belong together (elements or output irreps differ)"
         )
@@ -264,7 +296,11 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
                 f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite values; the training diverged, "
                 "use an earlier checkpoint"
             )
-    floating = [v.dtype for n, v in state.items() if v.is_floating_point() and n.endswith("weight") and v.numel()]
+    floating = [
+        v.dtype
+        for n, v in state.items()
+        if v.is_floating_point() and n.endswith("weight") and v.numel()
+    ]
     ini = source / "train.ini"
     return ModelFolder(
         folder,
@@ -281,7 +317,11 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
 
 
 def write_model_folder(
-    folder: str | os.PathLike[str], config: NetConfig, targets: TargetBlocks, checkpoint: dict[str, Any], train_ini: str
+    folder: str | os.PathLike[str],
+    config: NetConfig,
+    targets: TargetBlocks,
+    checkpoint: dict[str, Any],
+    train_ini: str,
 ) -> None:
     """Write what DeepH-E3's training leaves: ``best_model.pkl`` and ``src/`` with the four files that evaluation reads.
 
@@ -310,11 +350,18 @@ def write_model_folder(
         "only_ij",
         "if_sort_irreps",
     )
-    order += tuple(f.name for f in dataclasses.fields(NetConfig) if f.name not in order and getattr(config, f.name) != f.default)
+    order += tuple(
+        f.name
+        for f in dataclasses.fields(NetConfig)
+        if f.name not in order and getattr(config, f.name) != f.default
+    )
     lines = ",\n".join(f"    {name}={getattr(config, name)!r}" for name in order)
     write_text(source / "build_model.py", f"from deephe3_1 import Net\nnet = Net(\n{lines}\n)\n")
     shells = [list(s) for s in basis.orbital_types]
-    write_json(source / "dataset_info.json", {"spinful": basis.spinful, "index_to_Z": list(basis.elements), "orbital_types": shells})
+    write_json(
+        source / "dataset_info.json",
+        {"spinful": basis.spinful, "index_to_Z": list(basis.elements), "orbital_types": shells},
+    )
     write_json(source / "target_blocks.json", targets.to_json())
     parser = configparser.ConfigParser()
     parser.read_string(train_ini)

@@ -29,16 +29,29 @@ class CascadedStage1(Stage1Provider):
             ("parities", first.parity, second.parity),
         ):
             if a != b:
-                raise ModelError(f"{first.name} and {second.name} have different {what} and cannot be added")
+                raise ModelError(
+                    f"{first.name} and {second.name} have different {what} and cannot be added"
+                )
         self.models = (first, second)
-        self.targets, self.generation, self.dtype, self.parity = second.targets, second.generation, second.dtype, second.parity
-        self.cutoff, self.node_irreps, self.edge_irreps = second.cutoff, second.node_irreps, second.edge_irreps
+        self.targets, self.generation, self.dtype, self.parity = (
+            second.targets,
+            second.generation,
+            second.dtype,
+            second.parity,
+        )
+        self.cutoff, self.node_irreps, self.edge_irreps = (
+            second.cutoff,
+            second.node_irreps,
+            second.edge_irreps,
+        )
         self.name, self.fill_missing = f"{first.name} + {second.name}", first.fill_missing
 
     def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
         """See :meth:`Stage1Provider.forward`."""
         out = self.models[1](graph, features)
-        return out._replace(direct_sum=out.direct_sum + self.models[0](graph, features=False).direct_sum)
+        return out._replace(
+            direct_sum=out.direct_sum + self.models[0](graph, features=False).direct_sum
+        )
 
     def to(self, device: torch.device | str) -> CascadedStage1:
         """Move both; returns self."""

@@ -41,7 +41,9 @@ class Finding(NamedTuple):
         return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.error:.1e} (limit {self.limit:.0e}){' - ' + self.detail if self.detail else ''}"
 
 
-def probe_graph(basis: Basis, dtype: torch.dtype = torch.float64, atoms: int = 6, seed: int = 0) -> Graph:
+def probe_graph(
+    basis: Basis, dtype: torch.dtype = torch.float64, atoms: int = 6, seed: int = 0
+) -> Graph:
     """A small molecule of all elements of a basis, every pair joined; atoms 1.4 Å or more apart.
 
     Args:
@@ -51,14 +53,22 @@ def probe_graph(basis: Basis, dtype: torch.dtype = torch.float64, atoms: int = 6
     count = max(atoms, len(basis.elements))
     places: list[Tensor] = []
     while len(places) < count:
-        trial = torch.rand(3, generator=generator, dtype=torch.float64) * (2.2 * count ** (1 / 3) + 1.0)
+        trial = torch.rand(3, generator=generator, dtype=torch.float64) * (
+            2.2 * count ** (1 / 3) + 1.0
+        )
         if all(float((trial - p).norm()) > 1.4 for p in places):
             places.append(trial)
     position = torch.stack(places)
     index = torch.cartesian_prod(torch.arange(count), torch.arange(count)).T
     key = torch.cat([torch.zeros(count * count, 3, dtype=torch.int64), index.T], dim=1)
     kind = torch.arange(count) % len(basis.elements)
-    return Graph(kind, index, (position[index[1]] - position[index[0]]).to(dtype), key, torch.zeros(count, dtype=torch.int64))
+    return Graph(
+        kind,
+        index,
+        (position[index[1]] - position[index[0]]).to(dtype),
+        key,
+        torch.zeros(count, dtype=torch.int64),
+    )
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
@@ -75,7 +85,11 @@ def _outputs_gap(a: Stage1Output, b: Stage1Output) -> float:
 
 def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> Finding:
     wrong = []
-    if len(out.node) != len(provider.node_irreps) or len(out.edge) != len(provider.edge_irreps) or not out.node:
+    if (
+        len(out.node) != len(provider.node_irreps)
+        or len(out.edge) != len(provider.edge_irreps)
+        or not out.node
+    ):
         wrong.append(
             f"{len(out.node)} node and {len(out.edge)} edge groups, {len(provider.node_irreps)} and {len(provider.edge_irreps)} announced"
         )
@@ -91,8 +105,16 @@ def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> Findin
     width = provider.targets.irreps().dim
     if out.direct_sum.shape != (graph.edges, width):
         wrong.append(f"direct sum: {tuple(out.direct_sum.shape)} instead of {(graph.edges, width)}")
-    wrong += [f"{t.dtype} instead of {provider.dtype}" for t in (*out.node, *out.edge, out.direct_sum) if t.dtype != provider.dtype][:1]
-    wrong += ["values that are not finite" for t in (*out.node, *out.edge, out.direct_sum) if not bool(torch.isfinite(t).all())][:1]
+    wrong += [
+        f"{t.dtype} instead of {provider.dtype}"
+        for t in (*out.node, *out.edge, out.direct_sum)
+        if t.dtype != provider.dtype
+    ][:1]
+    wrong += [
+        "values that are not finite"
+        for t in (*out.node, *out.edge, out.direct_sum)
+        if not bool(torch.isfinite(t).all())
+    ][:1]
     return Finding("shapes, dtype, finite values", not wrong, 0.0, 0.0, "; ".join(wrong))
 
 
@@ -101,34 +123,70 @@ def _gradients(provider: Stage1Provider, graph: Graph) -> Finding:
     with torch.enable_grad():
         out = provider(graph._replace(edge_vector=vector))
     leaking = [t for t in (*out.node, *out.edge, out.direct_sum) if t.requires_grad]
-    return Finding("no gradients", not leaking, float(len(leaking)), 0.0, f"{len(leaking)} outputs ask for gradients" if leaking else "")
+    return Finding(
+        "no gradients",
+        not leaking,
+        float(len(leaking)),
+        0.0,
+        f"{len(leaking)} outputs ask for gradients" if leaking else "",
+    )
 
 
 def _matrix(provider: Stage1Provider, graph: Graph, direct_sum: Tensor) -> BlockMatrix:
     product = provider.assembly().to(direct_sum.device)(direct_sum).cpu().numpy()
-    return BlockAssembly(provider.targets).to_matrix(product, graph.node_type.cpu().numpy(), graph.edge_key.cpu().numpy(), missing=0.0)
+    return BlockAssembly(provider.targets).to_matrix(
+        product, graph.node_type.cpu().numpy(), graph.edge_key.cpu().numpy(), missing=0.0
+    )
 
 
-def _equivariance(provider: Stage1Provider, graph: Graph, out: Stage1Output, rotation: Tensor, name: str, limit: float) -> list[Finding]:
+def _equivariance(
+    provider: Stage1Provider,
+    graph: Graph,
+    out: Stage1Output,
+    rotation: Tensor,
+    name: str,
+    limit: float,
+) -> list[Finding]:
     turned = provider(rotate_graph(graph, rotation))
     features = max(
         (
             _gap(t, rotate_irreps(o, i, rotation))
-            for t, o, i in zip((*turned.node, *turned.edge), (*out.node, *out.edge), (*provider.node_irreps, *provider.edge_irreps))
+            for t, o, i in zip(
+                (*turned.node, *turned.edge),
+                (*out.node, *out.edge),
+                (*provider.node_irreps, *provider.edge_irreps),
+            )
         ),
         default=math.inf,
     )
-    sums = _gap(turned.direct_sum, rotate_irreps(out.direct_sum, provider.targets.irreps(provider.parity), rotation))
-    expected = rotate_blocks(_matrix(provider, graph, out.direct_sum), provider.targets.basis, graph.node_type.cpu().numpy(), rotation)
+    sums = _gap(
+        turned.direct_sum,
+        rotate_irreps(out.direct_sum, provider.targets.irreps(provider.parity), rotation),
+    )
+    expected = rotate_blocks(
+        _matrix(provider, graph, out.direct_sum),
+        provider.targets.basis,
+        graph.node_type.cpu().numpy(),
+        rotation,
+    )
     got = _matrix(provider, graph, turned.direct_sum)
-    blocks = float(np.abs(got.values - expected.values).max() / max(float(np.abs(expected.values).max()), 1e-30))
+    blocks = float(
+        np.abs(got.values - expected.values).max()
+        / max(float(np.abs(expected.values).max()), 1e-30)
+    )
     return [
         Finding(f"{what} under {name}", error <= limit, error, limit)
-        for what, error in (("irreps", features), ("direct sum", sums), ("blocks in legacy order", blocks))
+        for what, error in (
+            ("irreps", features),
+            ("direct sum", sums),
+            ("blocks in legacy order", blocks),
+        )
     ]
 
 
-def _batch_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output, rotation: Tensor) -> float:
+def _batch_gap(
+    provider: Stage1Provider, graph: Graph, out: Stage1Output, rotation: Tensor
+) -> float:
     """The graph behind another one in a batch gives what it gives alone."""
     both = provider(batch_graphs([rotate_graph(graph, rotation), graph]))
     pairs = zip((*both.node, *both.edge, both.direct_sum), (*out.node, *out.edge, out.direct_sum))
@@ -140,12 +198,25 @@ def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> fl
     stream = provider.stream(graph, Work(2 * graph.nodes))
     if stream is None:
         return 0.0
-    edge, direct_sum, gaps = [torch.full_like(e, math.nan) for e in out.edge], torch.full_like(out.direct_sum, math.nan), []
-    lmax = max(ir.l for irreps in (*provider.node_irreps, *provider.edge_irreps) for _, ir in irreps)
-    harmonics = list(spherical_harmonics(graph.edge_vector, lmax).split([2 * l + 1 for l in range(lmax + 1)], dim=1))
+    edge, direct_sum, gaps = (
+        [torch.full_like(e, math.nan) for e in out.edge],
+        torch.full_like(out.direct_sum, math.nan),
+        [],
+    )
+    lmax = max(
+        ir.l for irreps in (*provider.node_irreps, *provider.edge_irreps) for _, ir in irreps
+    )
+    harmonics = list(
+        spherical_harmonics(graph.edge_vector, lmax).split(
+            [2 * l + 1 for l in range(lmax + 1)], dim=1
+        )
+    )
     for chunk in stream.groups(True):
         edge[chunk.group][chunk.rows] = chunk.flat()
-        of_nodes, of_edges = Layout(provider.node_irreps[chunk.group]), Layout(provider.edge_irreps[chunk.group])
+        of_nodes, of_edges = (
+            Layout(provider.node_irreps[chunk.group]),
+            Layout(provider.edge_irreps[chunk.group]),
+        )
         own = [y[chunk.rows] for y in harmonics]
         for found, layout, value in (
             (chunk.axis_edge, of_edges, out.edge[chunk.group][chunk.rows]),
@@ -163,7 +234,11 @@ def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> fl
 
 
 def check_provider(
-    provider: Stage1Provider, graph: Graph | None = None, rotations: int = 3, seed: int = 0, strict: bool = True
+    provider: Stage1Provider,
+    graph: Graph | None = None,
+    rotations: int = 3,
+    seed: int = 0,
+    strict: bool = True,
 ) -> list[Finding]:
     """Check every promise of the interface.
 
@@ -207,22 +282,45 @@ def check_provider(
         attempt(name, check)
 
     repeated("determinism", lambda: _outputs_gap(provider(graph), out), exact)
-    repeated("same output without features", lambda: _gap(provider(graph, features=False).direct_sum, out.direct_sum), exact)
+    repeated(
+        "same output without features",
+        lambda: _gap(provider(graph, features=False).direct_sum, out.direct_sum),
+        exact,
+    )
     repeated("the same in chunks", lambda: _stream_gap(provider, graph, out), limit)
     attempt("no gradients", lambda: _gradients(provider, graph))
     generator = torch.Generator().manual_seed(seed)
     for number in range(rotations):
         rotation = random_rotation(generator)
-        attempt("equivariance", lambda r=rotation, n=number: _equivariance(provider, graph, out, r, f"rotation {n + 1}", limit))  # type: ignore[misc]
+        attempt(
+            "equivariance",
+            lambda r=rotation, n=number: _equivariance(
+                provider, graph, out, r, f"rotation {n + 1}", limit
+            ),
+        )  # type: ignore[misc]
     if provider.parity:
-        attempt("equivariance", lambda: _equivariance(provider, graph, out, -torch.eye(3, dtype=torch.float64), "inversion", limit))
-    repeated("structures in one batch", lambda: _batch_gap(provider, graph, out, random_rotation(generator)), limit)
-    findings.append(Finding("default dtype untouched", torch.get_default_dtype() == default, 0.0, 0.0))
+        attempt(
+            "equivariance",
+            lambda: _equivariance(
+                provider, graph, out, -torch.eye(3, dtype=torch.float64), "inversion", limit
+            ),
+        )
+    repeated(
+        "structures in one batch",
+        lambda: _batch_gap(provider, graph, out, random_rotation(generator)),
+        limit,
+    )
+    findings.append(
+        Finding("default dtype untouched", torch.get_default_dtype() == default, 0.0, 0.0)
+    )
     return _finish(provider, findings, strict)
 
 
 def _finish(provider: Stage1Provider, findings: list[Finding], strict: bool) -> list[Finding]:
     failed = [f for f in findings if not f.passed]
     if strict and failed:
-        raise ModelError(f"{provider.name}: this stage 1 breaks the interface: " + "; ".join(str(f).removeprefix("FAIL ") for f in failed))
+        raise ModelError(
+            f"{provider.name}: this stage 1 breaks the interface: "
+            + "; ".join(str(f).removeprefix("FAIL ") for f in failed)
+        )
     return findings

@@ -54,13 +54,20 @@ class MergedStage1(Stage1Provider):
                             "name one of them instead of their folder"
                         )
         self.models = tuple(models)
-        self.targets = TargetBlocks(first.targets.basis, tuple(channel for model in models for channel in model.targets.blocks))
+        self.targets = TargetBlocks(
+            first.targets.basis,
+            tuple(channel for model in models for channel in model.targets.blocks),
+        )
         self.generation, self.dtype, self.fill_missing = first.generation, first.dtype, fill_missing
         self.cutoff, self.parity = max(m.cutoff for m in models), all(m.parity for m in models)
         self.name = " + ".join(m.name for m in models)
         groups = min(len(m.node_irreps) for m in models)
-        self.node_irreps = tuple(sum((m.node_irreps[p - groups] for m in models), Irreps([])) for p in range(groups))
-        self.edge_irreps = tuple(sum((m.edge_irreps[p - groups] for m in models), Irreps([])) for p in range(groups))
+        self.node_irreps = tuple(
+            sum((m.node_irreps[p - groups] for m in models), Irreps([])) for p in range(groups)
+        )
+        self.edge_irreps = tuple(
+            sum((m.edge_irreps[p - groups] for m in models), Irreps([])) for p in range(groups)
+        )
         for model in models:
             model.fill_missing = 0.0  # completeness is a matter of all of them together
 

@@ -30,7 +30,14 @@ from ..errors import ConfigError, ModelError
 from .bundle import ModelFolder, NetConfig, read_model_folder
 from .provider import Stage1Output, Stage1Provider
 
-__all__ = ["OfficialStage1", "find_deephe3", "official_net", "official_modules", "translate_state", "default_dtype"]
+__all__ = [
+    "OfficialStage1",
+    "find_deephe3",
+    "official_net",
+    "official_modules",
+    "translate_state",
+    "default_dtype",
+]
 
 _LOCK = threading.RLock()
 
@@ -72,14 +79,21 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _scatter(
-    src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None, reduce: str = "sum"
+    src: Tensor,
+    index: Tensor,
+    dim: int = -1,
+    out: Tensor | None = None,
+    dim_size: int | None = None,
+    reduce: str = "sum",
 ) -> Tensor:
     """What DeepH-E3 uses of ``torch_scatter.scatter``."""
     from torch_geometric.utils import scatter
 
     if out is not None:
         raise NotImplementedError("scatter(out=...)")
-    return scatter(src, index, dim=dim, dim_size=dim_size, reduce="sum" if reduce == "add" else reduce)
+    return scatter(
+        src, index, dim=dim, dim_size=dim_size, reduce="sum" if reduce == "add" else reduce
+    )
 
 
 @contextlib.contextmanager
@@ -129,10 +143,18 @@ def official_modules(folder: pathlib.Path, generation: Generation) -> types.Simp
         for module in (model, e3modules):
             for name in ("Linear", "FullyConnectedTensorProduct", "TensorProduct"):
                 if hasattr(module, name):
-                    setattr(module, name, functools.partial(getattr(module, name), path_normalization="path"))
+                    setattr(
+                        module,
+                        name,
+                        functools.partial(getattr(module, name), path_normalization="path"),
+                    )
 
-    def symbol(l1: int, l2: int, l3: int, dtype: torch.dtype | None = None, device: Any = None) -> Tensor:
-        return wigner_3j(l1, l2, l3, generation).to(device=device, dtype=dtype or torch.get_default_dtype())
+    def symbol(
+        l1: int, l2: int, l3: int, dtype: torch.dtype | None = None, device: Any = None
+    ) -> Tensor:
+        return wigner_3j(l1, l2, l3, generation).to(
+            device=device, dtype=dtype or torch.get_default_dtype()
+        )
 
     e3modules.wigner_3j = symbol  # type: ignore[attr-defined]
     _restore_bessel_rounding(e3modules)
@@ -146,7 +168,12 @@ def _restore_bessel_rounding(e3modules: types.ModuleType) -> None:
     e3modules.bessel_basis = bessel_formulas  # type: ignore[attr-defined]
 
 
-def official_net(config: NetConfig, generation: Generation, dtype: torch.dtype, root: str | os.PathLike[str] | None = None) -> nn.Module:
+def official_net(
+    config: NetConfig,
+    generation: Generation,
+    dtype: torch.dtype,
+    root: str | os.PathLike[str] | None = None,
+) -> nn.Module:
     """DeepH-E3's ``Net`` with random parameters, as its documented stack would build it.
 
     Args:
@@ -163,11 +190,15 @@ def official_net(config: NetConfig, generation: Generation, dtype: torch.dtype, 
         except (AssertionError, ValueError) as error:
             raise ModelError(f"DeepH-E3 refuses this network: {error}") from error
     if config.use_sbf:
-        net.sh.dtype = dtype  # its default is the type that was in force when the module was imported
+        net.sh.dtype = (
+            dtype  # its default is the type that was in force when the module was imported
+        )
     return net
 
 
-def translate_state(state: Mapping[str, Tensor], template: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def translate_state(
+    state: Mapping[str, Tensor], template: Mapping[str, Tensor], where: str
+) -> dict[str, Tensor]:
     """A checkpoint of any e3nn generation under the buffer names and norms of the e3nn that is installed.
 
     Args:
@@ -182,7 +213,10 @@ def translate_state(state: Mapping[str, Tensor], template: Mapping[str, Tensor],
             continue
         if "._compiled_main_out._w3j_" in name:
             l3 = int(name.rsplit("_", 1)[1])
-            name, value = name.replace("._compiled_main_out.", "._compiled_main_left_right."), value / (2 * l3 + 1) ** 0.5
+            name, value = (
+                name.replace("._compiled_main_out.", "._compiled_main_left_right."),
+                value / (2 * l3 + 1) ** 0.5,
+            )
         renamed[name] = value
     wrong = []
     for name, value in template.items():
@@ -191,14 +225,20 @@ def translate_state(state: Mapping[str, Tensor], template: Mapping[str, Tensor],
                 wrong.append(f"'{name}' {tuple(value.shape)} is missing")
             renamed[name] = value
         elif renamed[name].shape != value.shape:
-            wrong.append(f"'{name}' has shape {tuple(renamed[name].shape)} instead of {tuple(value.shape)}")
+            wrong.append(
+                f"'{name}' has shape {tuple(renamed[name].shape)} instead of {tuple(value.shape)}"
+            )
     for name in [n for n in renamed if n not in template]:
         value = renamed.pop(name)
         if value.numel():
             wrong.append(f"'{name}' {tuple(value.shape)} is not part of this network")
     if wrong:
         more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
-        raise ModelError(f"{where}: the checkpoint does not fit src/build_model.py: " + "; ".join(wrong[:6]) + more)
+        raise ModelError(
+            f"{where}: the checkpoint does not fit src/build_model.py: "
+            + "; ".join(wrong[:6])
+            + more
+        )
     return renamed
 
 
@@ -207,7 +247,9 @@ class _Batch:
 
     def __init__(self, graph: Graph) -> None:
         self.x, self.edge_index = graph.node_type, graph.edge_index
-        self.edge_attr = torch.cat([graph.edge_length[:, None], graph.edge_vector], dim=1)  # length, x, y, z | Å
+        self.edge_attr = torch.cat(
+            [graph.edge_length[:, None], graph.edge_vector], dim=1
+        )  # length, x, y, z | Å
         self.batch = graph.node_batch
 
     def __getitem__(self, name: str) -> Tensor:
@@ -242,15 +284,28 @@ class OfficialStage1(Stage1Provider):
         """
         folder = folder if isinstance(folder, ModelFolder) else read_model_folder(folder)
         self.folder, self.generation = folder, folder.require_generation(generation)
-        self.targets, self.dtype, self.cutoff = folder.targets, dtype or folder.dtype, folder.config.r_max
-        self.parity, self.name, self.fill_missing = not folder.config.no_parity, str(folder.path), fill_missing
+        self.targets, self.dtype, self.cutoff = (
+            folder.targets,
+            dtype or folder.dtype,
+            folder.config.r_max,
+        )
+        self.parity, self.name, self.fill_missing = (
+            not folder.config.no_parity,
+            str(folder.path),
+            fill_missing,
+        )
         self.net = official_net(folder.config, self.generation, self.dtype, deephe3_root)
-        self.net.load_state_dict(translate_state(folder.state_dict, self.net.state_dict(), str(folder.path)), strict=True)
+        self.net.load_state_dict(
+            translate_state(folder.state_dict, self.net.state_dict(), str(folder.path)), strict=True
+        )
         self.net.to(device).requires_grad_(False).eval()
         self.node_irreps = tuple(block.irreps_out for block in self.net.node_update_blocks)
         self.edge_irreps = tuple(block.irreps_out for block in self.net.edge_update_blocks)
         self._taken: dict[str, Tensor] = {}
-        self._hooks = [module.register_forward_hook(functools.partial(self._keep, name)) for name, module in self._points()]
+        self._hooks = [
+            module.register_forward_hook(functools.partial(self._keep, name))
+            for name, module in self._points()
+        ]
 
     def _points(self) -> Iterator[tuple[str, nn.Module]]:
         for kind in ("node", "edge"):
@@ -278,7 +333,11 @@ class OfficialStage1(Stage1Provider):
             finally:
                 self._taken.clear()
         groups = range(len(self.node_irreps)) if features else ()
-        return Stage1Output(tuple(taken[f"node{p}"] for p in groups), tuple(taken[f"edge{p}"] for p in groups), taken["out"])
+        return Stage1Output(
+            tuple(taken[f"node{p}"] for p in groups),
+            tuple(taken[f"edge{p}"] for p in groups),
+            taken["out"],
+        )
 
     def to(self, device: torch.device | str) -> OfficialStage1:
         """Move to a device; returns self."""

@@ -84,11 +84,21 @@ class Stage1Provider(abc.ABC):
         if self.fill_missing is not None:
             return
         basis = self.targets.basis
-        pairs = torch.unique(graph.node_type[graph.edge_index[0]] * len(basis.elements) + graph.node_type[graph.edge_index[1]])
-        present = {f"{basis.elements[i]} {basis.elements[j]}:" for i, j in (divmod(int(code), len(basis.elements)) for code in pairs)}
-        missing = [text for text in self.targets.missing() if f"{text.partition(':')[0]}:" in present]
+        pairs = torch.unique(
+            graph.node_type[graph.edge_index[0]] * len(basis.elements)
+            + graph.node_type[graph.edge_index[1]]
+        )
+        present = {
+            f"{basis.elements[i]} {basis.elements[j]}:"
+            for i, j in (divmod(int(code), len(basis.elements)) for code in pairs)
+        }
+        missing = [
+            text for text in self.targets.missing() if f"{text.partition(':')[0]}:" in present
+        ]
         if missing:
-            listed = "; ".join(missing[:12]) + (f"; and {len(missing) - 12} more" if len(missing) > 12 else "")
+            listed = "; ".join(missing[:12]) + (
+                f"; and {len(missing) - 12} more" if len(missing) > 12 else ""
+            )
             raise ModelError(
                 f"{self.name}: {len(missing)} blocks of this structure are not predicted ({listed}); add the models that predict them to the "
                 "folder, or write zeros with --fill-missing 0"
@@ -112,7 +122,9 @@ class Stage1Provider(abc.ABC):
         from ase.data import chemical_symbols
 
         basis = self.targets.basis
-        shells = ", ".join(f"{chemical_symbols[z]} {list(s)}" for z, s in zip(basis.elements, basis.orbital_types))
+        shells = ", ".join(
+            f"{chemical_symbols[z]} {list(s)}" for z, s in zip(basis.elements, basis.orbital_types)
+        )
         return (
             f"{type(self).__name__}({self.name}: {shells}, spinful={basis.spinful}, {len(self.node_irreps)} encoder groups, "
             f"{len(self.targets.blocks)} target blocks, {str(self.dtype).removeprefix('torch.')}, e3nn generation {self.generation})"

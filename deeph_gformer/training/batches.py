@@ -22,7 +22,17 @@ from ..io.files import atomic_path
 from ..pipeline import rotate_flat
 from ..stage1.provider import Stage1Provider
 
-__all__ = ["Batch", "EpochSampler", "RankSampler", "FeatureCache", "collate", "joiner", "rotate_batch", "feature_bytes", "write_tensors"]
+__all__ = [
+    "Batch",
+    "EpochSampler",
+    "RankSampler",
+    "FeatureCache",
+    "collate",
+    "joiner",
+    "rotate_batch",
+    "feature_bytes",
+    "write_tensors",
+]
 
 
 class Batch(NamedTuple):
@@ -50,8 +60,12 @@ class Batch(NamedTuple):
             if isinstance(value, (Tensor, Graph)):
                 return value.to(device)
             if isinstance(value, Irrep1):
-                return Irrep1(tuple(t.to(device) for t in value.node), tuple(t.to(device) for t in value.edge))
-            return Triplets(*(t.to(device) for t in value)) if isinstance(value, Triplets) else value
+                return Irrep1(
+                    tuple(t.to(device) for t in value.node), tuple(t.to(device) for t in value.edge)
+                )
+            return (
+                Triplets(*(t.to(device) for t in value)) if isinstance(value, Triplets) else value
+            )
 
         return Batch(*map(move, self))
 
@@ -125,7 +139,12 @@ class FeatureCache:
             stage1: None gives empty entries. mode: ``ram``, ``disk`` or ``off``. folder: for ``disk``. features: whether irreps are kept.
             device: where stage 1 runs; it is moved there.
         """
-        self.stage1, self.mode, self.folder, self.features = stage1 and stage1.to(device), mode, folder, features
+        self.stage1, self.mode, self.folder, self.features = (
+            stage1 and stage1.to(device),
+            mode,
+            folder,
+            features,
+        )
         self.device = torch.device(device)
         self._kept: dict[str, tuple[Irrep1 | None, Tensor | None]] = {}
 
@@ -138,11 +157,15 @@ class FeatureCache:
             return self._kept[key]
         path = self.folder / f"{sample.name}.pt" if self.mode == "disk" and self.folder else None
         if path is not None and path.is_file():
-            node, edge, direct_sum = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            node, edge, direct_sum = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=True
+            )
             return Irrep1(tuple(node), tuple(edge)) if self.features else None, direct_sum
         out = self.stage1(sample.graph.to(self.device), features=self.features)
         entry = (
-            Irrep1(tuple(t.cpu() for t in out.node), tuple(t.cpu() for t in out.edge)) if self.features else None,
+            Irrep1(tuple(t.cpu() for t in out.node), tuple(t.cpu() for t in out.edge))
+            if self.features
+            else None,
             out.direct_sum.cpu(),
         )
         if self.mode == "ram":
@@ -153,7 +176,11 @@ class FeatureCache:
         return entry
 
 
-def collate(samples: Sequence[Sample], entries: Sequence[tuple[Irrep1 | None, Tensor | None]], triplets: Sequence[Triplets]) -> Batch:
+def collate(
+    samples: Sequence[Sample],
+    entries: Sequence[tuple[Irrep1 | None, Tensor | None]],
+    triplets: Sequence[Triplets],
+) -> Batch:
     """Join samples, their stage-1 entries and triplets; indices are shifted."""
     sizes = [s.graph.edges for s in samples]
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist()
@@ -161,7 +188,10 @@ def collate(samples: Sequence[Sample], entries: Sequence[tuple[Irrep1 | None, Te
     if entries[0][0] is not None:
         features = Irrep1(
             *(
-                tuple(torch.cat([getattr(e[0], part)[p] for e in entries]) for p in range(len(getattr(entries[0][0], part))))
+                tuple(
+                    torch.cat([getattr(e[0], part)[p] for e in entries])
+                    for p in range(len(getattr(entries[0][0], part)))
+                )
                 for part in ("node", "edge")
             )
         )
@@ -187,7 +217,9 @@ def collate(samples: Sequence[Sample], entries: Sequence[tuple[Irrep1 | None, Te
 def joiner(samples: Sequence[Sample], cache: FeatureCache) -> Callable[[list[Sample]], Batch]:
     """What makes batches of these samples: :func:`collate` with their triplets, found once, and what stage 1 gives."""
     triplets = {id(s): t for s, t in zip(samples, triplets_of(samples))}
-    return lambda chosen: collate(chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen])
+    return lambda chosen: collate(
+        chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen]
+    )
 
 
 def rotate_batch(
@@ -203,7 +235,9 @@ def rotate_batch(
     Args:
         seed: of the rotation. The mask must cover whole shells (it does).
     """
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    generator = torch.Generator().manual_seed(
+        int(np.random.SeedSequence(seed).generate_state(1)[0])
+    )
     rotation = random_rotation(generator)
     lmax = max(ir.l for irreps in (*node_irreps, *edge_irreps, irreps_out) for _, ir in irreps)
     blocks = [b.to(batch.label.device) for b in wigner_blocks(rotation, lmax)]
@@ -215,7 +249,12 @@ def rotate_batch(
             tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, edge_irreps)),
         )
     sums = None if batch.direct_sum is None else rotate_flat(batch.direct_sum, irreps_out, blocks)
-    return batch._replace(graph=rotate_graph(batch.graph, rotation), label=to_product(turned), features=features, direct_sum=sums)
+    return batch._replace(
+        graph=rotate_graph(batch.graph, rotation),
+        label=to_product(turned),
+        features=features,
+        direct_sum=sums,
+    )
 
 
 def triplets_of(samples: Sequence[Sample]) -> list[Triplets]:

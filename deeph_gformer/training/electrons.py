@@ -34,7 +34,10 @@ def count_electrons(folders: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for folder in folders:
         structure = read_folder(folder)
-        counts = {chemical_symbols[z]: int((structure.numbers == z).sum()) for z in sorted(set(structure.numbers.tolist()))}
+        counts = {
+            chemical_symbols[z]: int((structure.numbers == z).sum())
+            for z in sorted(set(structure.numbers.tolist()))
+        }
         common = gcd(*counts.values())
         key = tuple((s, n // common) for s, n in counts.items())
         level = info_fermi_eV(structure)

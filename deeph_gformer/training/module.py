@@ -29,7 +29,11 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
     if not mask.all():
         error = torch.where(mask, error, error.new_zeros(()))
     if kind == "mse":  # without |.|, whose gradient is dear for complex numbers
-        return (torch.view_as_real(error) if error.is_complex() else error).square().sum() / unit**2 / mask.sum().clamp(min=1)
+        return (
+            (torch.view_as_real(error) if error.is_complex() else error).square().sum()
+            / unit**2
+            / mask.sum().clamp(min=1)
+        )
     size = error.abs() / unit
     if kind == "mae":
         value = size
@@ -41,13 +45,26 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
 class HamiltonianTask(pl.LightningModule):
     """What both stages share. Subclasses give ``network`` and :meth:`error`."""
 
-    def __init__(self, network: nn.Module, to_product: DirectSumToProduct, settings: TrainingConfig, steps: int, unit: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        to_product: DirectSumToProduct,
+        settings: TrainingConfig,
+        steps: int,
+        unit: float,
+    ) -> None:
         """
         Args:
             network: what is trained. to_product: DStoDP. settings: see :class:`TrainingConfig`. steps: of the whole training. unit: of the loss, eV.
         """
         super().__init__()
-        self.network, self.to_product, self.settings, self.steps, self.unit = network, to_product, settings, steps, unit
+        self.network, self.to_product, self.settings, self.steps, self.unit = (
+            network,
+            to_product,
+            settings,
+            steps,
+            unit,
+        )
         self.register_buffer("transpose", transpose_index(to_product.targets), persistent=False)
         self.start_optimizer: dict[str, Any] | None = None
 
@@ -57,7 +74,11 @@ class HamiltonianTask(pl.LightningModule):
 
     def _error(self, batch: Batch) -> Tensor:
         error = self.error(batch)
-        return hermitian_product(error, batch.partner, self.transpose) if self.settings.hermitian else error
+        return (
+            hermitian_product(error, batch.partner, self.transpose)
+            if self.settings.hermitian
+            else error
+        )
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         """Loss of one batch."""
@@ -65,17 +86,27 @@ class HamiltonianTask(pl.LightningModule):
         loss = masked_loss(error, batch.mask, self.settings.loss, self.unit)
         mae = masked_loss(error.detach(), batch.mask, "mae", 1e-3)
         self.log_dict(
-            {"train_loss": loss.detach(), "train_mae_meV": mae}, on_step=False, on_epoch=True, batch_size=len(batch.edges), sync_dist=True
+            {"train_loss": loss.detach(), "train_mae_meV": mae},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch.edges),
+            sync_dist=True,
         )
         return loss
 
     def validation_step(self, batch: Batch, number: int) -> None:
         """MAE of one structure."""
         error = self._error(batch)
-        self.log("val_mae_meV", masked_loss(error, batch.mask, "mae", 1e-3), batch_size=1, sync_dist=True)
-        self.log("val_mse_eV2", masked_loss(error, batch.mask, "mse", 1.0), batch_size=1, sync_dist=True)
+        self.log(
+            "val_mae_meV", masked_loss(error, batch.mask, "mae", 1e-3), batch_size=1, sync_dist=True
+        )
+        self.log(
+            "val_mse_eV2", masked_loss(error, batch.mask, "mse", 1.0), batch_size=1, sync_dist=True
+        )
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
         """Named tuples with graphs inside move themselves."""
         return batch.to(device)
 
@@ -86,23 +117,41 @@ class HamiltonianTask(pl.LightningModule):
         kind = torch.optim.AdamW if s.weight_decay else torch.optim.Adam
         optimizer = kind(parameters, lr=s.learning_rate, betas=s.betas, weight_decay=s.weight_decay)
         if self.start_optimizer is not None:
-            optimizer.load_state_dict({"state": self.start_optimizer["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+            optimizer.load_state_dict(
+                {
+                    "state": self.start_optimizer["state"],
+                    "param_groups": optimizer.state_dict()["param_groups"],
+                }
+            )
         if s.schedule == "plateau":
             scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer, factor=0.5, patience=s.plateau_patience, min_lr=s.min_learning_rate
             )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val_mae_meV"}}
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {
+                    "scheduler": scheduler,
+                    "interval": "epoch",
+                    "monitor": "val_mae_meV",
+                },
+            }
         floor = s.min_learning_rate / s.learning_rate
 
         def factor(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, s.warmup_steps))
             if s.schedule == "constant":
                 return warm
-            return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.steps)))))
+            return warm * (
+                floor
+                + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.steps))))
+            )
 
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+                "interval": "step",
+            },
         }
 
 
@@ -124,7 +173,9 @@ class Stage1Task(HamiltonianTask):
                 self._prepared[key] = (graph, self.network.prepare(graph))
             prepared = self._prepared[key][1]
         h = self.network(graph, prepared)[0]
-        return self.to_product(h if batch.direct_sum is None else h + batch.direct_sum) - batch.label
+        return (
+            self.to_product(h if batch.direct_sum is None else h + batch.direct_sum) - batch.label
+        )
 
 
 class Stage2Task(HamiltonianTask):
@@ -132,7 +183,9 @@ class Stage2Task(HamiltonianTask):
 
     network: GFormer
 
-    def __init__(self, *args: Any, cascade: bool = True, first: Stage1Provider | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, cascade: bool = True, first: Stage1Provider | None = None, **kwargs: Any
+    ) -> None:
         """
         Args:
             args, kwargs: see :class:`HamiltonianTask`. cascade: the network learns the residual. first: a stage 1 that is not equivariant and
@@ -146,11 +199,22 @@ class Stage2Task(HamiltonianTask):
         if self.settings.rotate and self.training:
             net = self.network
             batch = rotate_batch(
-                batch, self.to_product, net.node_irreps, net.edge_irreps, net.irreps_out, (self.settings.seed, self.global_step)
+                batch,
+                self.to_product,
+                net.node_irreps,
+                net.edge_irreps,
+                net.irreps_out,
+                (self.settings.seed, self.global_step),
             )
             if self.first is not None:
-                batch = batch._replace(direct_sum=self.first.to(batch.label.device)(batch.graph, features=False).direct_sum)
-        features = None if batch.features is None else batch.features._replace(direct_sum=batch.direct_sum)
+                batch = batch._replace(
+                    direct_sum=self.first.to(batch.label.device)(
+                        batch.graph, features=False
+                    ).direct_sum
+                )
+        features = (
+            None if batch.features is None else batch.features._replace(direct_sum=batch.direct_sum)
+        )
         h = self.network(batch.graph, features, batch.triplets)
         if self.cascade and batch.direct_sum is not None:
             h = h + batch.direct_sum

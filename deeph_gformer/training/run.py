@@ -31,7 +31,17 @@ from ..pipeline import resolve_device
 from .batches import Batch, EpochSampler, RankSampler, write_tensors
 from .module import HamiltonianTask
 
-__all__ = ["fit", "check_run", "recorded", "first_rank", "say", "note", "loaders", "memory_hint", "own_device"]
+__all__ = [
+    "fit",
+    "check_run",
+    "recorded",
+    "first_rank",
+    "say",
+    "note",
+    "loaders",
+    "memory_hint",
+    "own_device",
+]
 
 LAST, BEST = "last", "best"
 CONFIG_FILE, SPLIT_FILE, CHECKPOINTS = "config.json", "splits.json", "checkpoints"
@@ -65,7 +75,9 @@ def note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr)
 
 
-def check_run(config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool) -> pathlib.Path:
+def check_run(
+    config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool
+) -> pathlib.Path:
     """Check that a run may use its folder: there is none yet, or it is resumed with the same configuration and splits. Nothing is made.
 
     Args:
@@ -84,9 +96,13 @@ def check_run(config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume:
         reason = "cannot be written" if there.is_dir() else "is a file"
         raise ConfigError(f"--output {folder}: {there} {reason}; choose another folder")
     devices = config.training.devices
-    started = int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else devices
+    started = (
+        int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else devices
+    )
     if started != devices:
-        raise ConfigError(f"torchrun started {started} processes, but training.devices is {devices}; set training.devices={started}")
+        raise ConfigError(
+            f"torchrun started {started} processes, but training.devices is {devices}; set training.devices={started}"
+        )
     if not first_rank():  # the first one speaks for all, and has perhaps written already
         return folder
     path = folder / CONFIG_FILE
@@ -100,10 +116,16 @@ def check_run(config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume:
             for k in old
             for j in (old[k] if isinstance(old[k], dict) else [""])
             if (
-                mine.get(k, {}).get(j) != old[k][j] if isinstance(old[k], dict) and isinstance(mine.get(k), dict) else mine.get(k) != old[k]
+                mine.get(k, {}).get(j) != old[k][j]
+                if isinstance(old[k], dict) and isinstance(mine.get(k), dict)
+                else mine.get(k) != old[k]
             )
         )
-        differs = [d for d in dict.fromkeys(differs) if d not in ("training.epochs", "training.threads", "training.device", "output")]
+        differs = [
+            d
+            for d in dict.fromkeys(differs)
+            if d not in ("training.epochs", "training.threads", "training.device", "output")
+        ]
         if differs:
             raise ConfigError(
                 f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output"
@@ -111,19 +133,25 @@ def check_run(config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume:
         known, names = read_json(folder / SPLIT_FILE), _names(splits)
         for name in names:
             if known.get(name) != names[name]:
-                other = ", ".join(sorted({*names[name]} ^ {*known.get(name, ())})[:6]) or "the order"
+                other = (
+                    ", ".join(sorted({*names[name]} ^ {*known.get(name, ())})[:6]) or "the order"
+                )
                 raise ConfigError(
                     f"{folder}: is a run of other splits ({name}: {other} differ); resume with those of {folder / SPLIT_FILE}, or choose another output"
                 )
         for file in (folder / CHECKPOINTS / f"{name}.ckpt" for name in (LAST, BEST)):
             read_checkpoint(file)
     elif path.exists():
-        raise ConfigError(f"{folder}: holds a run already; --resume continues it, or choose another --output")
+        raise ConfigError(
+            f"{folder}: holds a run already; --resume continues it, or choose another --output"
+        )
     return folder
 
 
 @contextlib.contextmanager
-def recorded(folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]) -> Iterator[None]:
+def recorded(
+    folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]
+) -> Iterator[None]:
     """Write what a run is of, on the first rank: its configuration and the names of its structures.
 
     Both are taken back when the run ends before its first checkpoint, so that the corrected command may use the folder.
@@ -153,7 +181,10 @@ def _plain(config: Any) -> Any:
 
 
 def loaders(
-    train: Sequence[Any], val: Sequence[Any], join: Callable[[list[Any]], Batch], settings: TrainingConfig
+    train: Sequence[Any],
+    val: Sequence[Any],
+    join: Callable[[list[Any]], Batch],
+    settings: TrainingConfig,
 ) -> tuple[DataLoader, DataLoader]:
     """Shuffled training batches (reproducible per epoch) and one-structure validation batches; in data-parallel training those of this rank."""
     rank, ranks = (rank_zero_only.rank, settings.devices) if settings.devices > 1 else (0, 1)
@@ -167,7 +198,9 @@ def loaders(
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that a reader never meets half of."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         """See :func:`write_tensors`."""
         write_tensors(pathlib.Path(path), checkpoint)
 
@@ -179,7 +212,9 @@ def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
         ConfigError: it is not there. DataError: it is damaged.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: not there, so there is nothing to resume; start without --resume into another output")
+        raise ConfigError(
+            f"{path}: not there, so there is nothing to resume; start without --resume into another output"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
@@ -194,7 +229,12 @@ class EpochLine(Callback):
     """One line per epoch, in meV, on standard output."""
 
     def __init__(self, every: int, reference: float | None) -> None:
-        self.every, self.reference, self.start, self.best = every, reference, time.perf_counter(), float("inf")
+        self.every, self.reference, self.start, self.best = (
+            every,
+            reference,
+            time.perf_counter(),
+            float("inf"),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints."""
@@ -223,13 +263,22 @@ class EpochLine(Callback):
 class FiniteStop(Callback):
     """Ends a run whose numbers are no longer finite, before anything of it is kept."""
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
         """Check the loss."""
         self._check(trainer, "training loss", float(outputs["loss"]))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Check the error."""
-        self._check(trainer, "validation MAE in meV", float(trainer.callback_metrics["val_mae_meV"]))
+        self._check(
+            trainer, "validation MAE in meV", float(trainer.callback_metrics["val_mae_meV"])
+        )
 
     @staticmethod
     def _check(trainer: pl.Trainer, what: str, value: float) -> None:
@@ -248,7 +297,10 @@ class PlateauStop(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Check the rate."""
-        if not trainer.sanity_checking and trainer.optimizers[0].param_groups[0]["lr"] <= self.floor * 1.0001:
+        if (
+            not trainer.sanity_checking
+            and trainer.optimizers[0].param_groups[0]["lr"] <= self.floor * 1.0001
+        ):
             trainer.should_stop = True
 
 
@@ -300,10 +352,25 @@ def fit(
         torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     files = folder / CHECKPOINTS
-    keep = ModelCheckpoint(files, BEST, monitor="val_mae_meV", save_top_k=1, enable_version_counter=False)
+    keep = ModelCheckpoint(
+        files, BEST, monitor="val_mae_meV", save_top_k=1, enable_version_counter=False
+    )
     # every epoch, better or not: save_last of the one above writes only when there is a new best
-    last_state = ModelCheckpoint(files, LAST, save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
-    hooks: list[Callback] = [FiniteStop(), keep, last_state, EpochLine(every, reference), *callbacks]
+    last_state = ModelCheckpoint(
+        files,
+        LAST,
+        save_top_k=1,
+        every_n_epochs=1,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    hooks: list[Callback] = [
+        FiniteStop(),
+        keep,
+        last_state,
+        EpochLine(every, reference),
+        *callbacks,
+    ]
     if settings.early_stopping:
         hooks.append(EarlyStopping("val_mae_meV", patience=settings.early_stopping))
     if settings.schedule == "plateau":
@@ -311,15 +378,24 @@ def fit(
     if settings.ema:
         from lightning.pytorch.callbacks import EMAWeightAveraging
 
-        hooks.append(EMAWeightAveraging(decay=settings.ema, use_buffers=False))  # buffers are indices and units, never averaged
+        hooks.append(
+            EMAWeightAveraging(decay=settings.ema, use_buffers=False)
+        )  # buffers are indices and units, never averaged
     if settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=device.type if device.type != "cuda" else "gpu",
-        devices=[device.index] if settings.devices == 1 and device.index is not None else settings.devices,
-        strategy="ddp_find_unused_parameters_true" if settings.devices > 1 else "auto",  # DeepH-E3 has some (node outputs)
-        logger=[TensorBoardLogger(folder, "logs", "tensorboard"), CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100)],
+        devices=[device.index]
+        if settings.devices == 1 and device.index is not None
+        else settings.devices,
+        strategy="ddp_find_unused_parameters_true"
+        if settings.devices > 1
+        else "auto",  # DeepH-E3 has some (node outputs)
+        logger=[
+            TensorBoardLogger(folder, "logs", "tensorboard"),
+            CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100),
+        ],
         callbacks=hooks,
         gradient_clip_val=settings.gradient_clip or None,
         enable_progress_bar=False,
@@ -344,5 +420,11 @@ def fit(
         raise KeyboardInterrupt
     best = files / f"{BEST}.ckpt"
     state = read_checkpoint(best)["state_dict"]
-    task.network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
-    return {"epochs": trainer.current_epoch, "best_val_mae_meV": float(keep.best_model_score), "seconds": time.perf_counter() - start}
+    task.network.load_state_dict(
+        {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    )
+    return {
+        "epochs": trainer.current_epoch,
+        "best_val_mae_meV": float(keep.best_model_score),
+        "seconds": time.perf_counter() - start,
+    }

@@ -23,7 +23,12 @@ from ..data.dataset import basis_of, load_samples
 from ..errors import ConfigError, ModelError
 from ..io.files import write_json
 from ..stage1.bundle import ModelFolder, NetConfig, read_model_folder, write_model_folder
-from ..stage1.embedded.checkpoint import export_optimizer, import_optimizer, load_network, official_state
+from ..stage1.embedded.checkpoint import (
+    export_optimizer,
+    import_optimizer,
+    load_network,
+    official_state,
+)
 from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, joiner
@@ -49,7 +54,12 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         sh = (
             Irreps(config.spherical_basis_irreps)
             if config.spherical_basis_irreps
-            else Irreps([(1, (l, (-1) ** l if parity else 1)) for l in range(config.spherical_harmonics_lmax + 1)])
+            else Irreps(
+                [
+                    (1, (l, (-1) ** l if parity else 1))
+                    for l in range(config.spherical_harmonics_lmax + 1)
+                ]
+            )
         )
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"irreps of the stage-1 network do not parse: {error}") from None
@@ -58,12 +68,27 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
     out = targets.irreps(parity)
     post_edge = out.sort().irreps.simplify()
     post_node = mid
-    reach = {(l, p1 * p2) for _, (l1, p1) in mid for _, (l2, p2) in sh for l in range(abs(l1 - l2), l1 + l2 + 1)}
+    reach = {
+        (l, p1 * p2)
+        for _, (l1, p1) in mid
+        for _, (l2, p2) in sh
+        for l in range(abs(l1 - l2), l1 + l2 + 1)
+    }
     for _, ir in post_edge:  # unnatural parities (spin-orbit) may need a node irrep that mid lacks
-        made = {(l, p1 * p2) for _, (l1, p1) in post_node for _, (l2, p2) in sh for l in range(abs(l1 - l2), l1 + l2 + 1)}
+        made = {
+            (l, p1 * p2)
+            for _, (l1, p1) in post_node
+            for _, (l2, p2) in sh
+            for l in range(abs(l1 - l2), l1 + l2 + 1)
+        }
         if (ir.l, ir.p) in made:
             continue
-        helpers = [(l, ir.p * p2) for _, (l2, p2) in sh for l in range(abs(ir.l - l2), ir.l + l2 + 1) if (l, ir.p * p2) in reach]
+        helpers = [
+            (l, ir.p * p2)
+            for _, (l2, p2) in sh
+            for l in range(abs(ir.l - l2), ir.l + l2 + 1)
+            if (l, ir.p * p2) in reach
+        ]
         if not helpers:
             raise ConfigError(
                 f"irreps_mid = {config.irreps_mid} with these harmonics cannot produce {ir}, which the orbitals need; raise their l"
@@ -151,13 +176,17 @@ def train_ini(config: TrainStage1Config) -> str:
         "target": "hamiltonian",
         "target_blocks_type": m.target_blocks_type,
         "target_blocks": str(list(m.target_blocks)) if m.target_blocks else "",
-        "selected_element_pairs": str(list(m.selected_element_pairs)) if m.selected_element_pairs else "",
+        "selected_element_pairs": str(list(m.selected_element_pairs))
+        if m.selected_element_pairs
+        else "",
         "convert_net_out": "False",
     }
     parser["network"] = {
         "cutoff_radius": str(m.cutoff_radius),
         "only_ij": "False",
-        "spherical_harmonics_lmax": "" if m.spherical_basis_irreps else str(m.spherical_harmonics_lmax),
+        "spherical_harmonics_lmax": ""
+        if m.spherical_basis_irreps
+        else str(m.spherical_harmonics_lmax),
         "spherical_basis_irreps": m.spherical_basis_irreps,
         "irreps_embed": m.irreps_embed,
         "irreps_mid": m.irreps_mid,
@@ -185,8 +214,16 @@ def train_ini(config: TrainStage1Config) -> str:
 class SaveModelFolder(Callback):
     """Writes the DeepH-E3 model folder whenever validation has a new best."""
 
-    def __init__(self, folder: pathlib.Path, config: NetConfig, targets: TargetBlocks, ini: str) -> None:
-        self.folder, self.config, self.targets, self.ini, self.best = folder, config, targets, ini, float("inf")
+    def __init__(
+        self, folder: pathlib.Path, config: NetConfig, targets: TargetBlocks, ini: str
+    ) -> None:
+        self.folder, self.config, self.targets, self.ini, self.best = (
+            folder,
+            config,
+            targets,
+            ini,
+            float("inf"),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints."""
@@ -246,11 +283,18 @@ def contradictions(config: Stage1Config, old: ModelFolder) -> list[str]:
         if field.name in ("target_blocks_type", "selected_element_pairs", "target_blocks"):
             kind = config.target_blocks_type
             same = (
-                make_target_blocks(old.targets.basis, kind, config.selected_element_pairs or None, config.target_blocks or None)
+                make_target_blocks(
+                    old.targets.basis,
+                    kind,
+                    config.selected_element_pairs or None,
+                    config.target_blocks or None,
+                )
                 == old.targets
             )
         else:
-            same = net_config(dataclasses.replace(theirs, **{field.name: value}), old.targets) == net_config(theirs, old.targets)
+            same = net_config(
+                dataclasses.replace(theirs, **{field.name: value}), old.targets
+            ) == net_config(theirs, old.targets)
         if not same:
             found.append(field.name)
     return found
@@ -263,7 +307,9 @@ def _start(
     if continue_from:
         old = read_model_folder(continue_from)
         if old.targets.basis != basis:
-            raise ModelError(f"{continue_from}: elements, shells or spin differ from those of the data: {old.targets.basis} and {basis}")
+            raise ModelError(
+                f"{continue_from}: elements, shells or spin differ from those of the data: {old.targets.basis} and {basis}"
+            )
         wrong = contradictions(config.model, old)
         if wrong:
             raise ConfigError(
@@ -272,7 +318,9 @@ def _start(
             )
         return load_network(old, old.require_generation()).to(dtype), old.config, old.targets, old
     m = config.model
-    targets = make_target_blocks(basis, m.target_blocks_type, m.selected_element_pairs or None, m.target_blocks or None)
+    targets = make_target_blocks(
+        basis, m.target_blocks_type, m.selected_element_pairs or None, m.target_blocks or None
+    )
     arguments = net_config(m, targets)
     torch.set_default_dtype(dtype)
     try:
@@ -307,14 +355,20 @@ def train_stage1(
     """
     settings = config.training
     if continue_from and resume:
-        raise ConfigError("choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR starts from another model")
+        raise ConfigError(
+            "choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR starts from another model"
+        )
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
     splits = split_folders(config.data, settings.seed)
     folder = check_run(config, splits, resume)
     basis = basis_of([*splits["train"], *splits["val"]])
-    net, arguments, targets, old = _start(config, basis, continue_from, generation if first is None else first.generation)
-    if first is not None and (first.targets != targets or first.parity != (not arguments.no_parity)):
+    net, arguments, targets, old = _start(
+        config, basis, continue_from, generation if first is None else first.generation
+    )
+    if first is not None and (
+        first.targets != targets or first.parity != (not arguments.no_parity)
+    ):
         raise ModelError(
             f"{first.name}: predicts other blocks than the network that is to learn its residual; model.target_blocks_type and ignore_parity "
             "have to agree"
@@ -322,11 +376,22 @@ def train_stage1(
     if first is not None and old is None:  # starts where the first network is, as the GFormer does
         torch.nn.init.zeros_(net.lin_edge.weight)
     dtype = net.lin_edge.weight.dtype
-    samples = {name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge) for name in ("train", "val")}
-    cache = FeatureCache(first, config.data.cache, folder / "cache", features=False, device=own_device(settings))
+    samples = {
+        name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge)
+        for name in ("train", "val")
+    }
+    cache = FeatureCache(
+        first, config.data.cache, folder / "cache", features=False, device=own_device(settings)
+    )
     join = joiner([*samples["train"], *samples["val"]], cache)
     train, val = loaders(samples["train"], samples["val"], join, settings)
-    task = Stage1Task(net, DirectSumToProduct(targets, net.generation, dtype), settings, settings.epochs * len(train), UNIT)
+    task = Stage1Task(
+        net,
+        DirectSumToProduct(targets, net.generation, dtype),
+        settings,
+        settings.epochs * len(train),
+        UNIT,
+    )
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     parameters = sum(p.numel() for p in net.parameters())
@@ -337,8 +402,15 @@ def train_stage1(
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
     save = SaveModelFolder(folder / "model", arguments, targets, ini)
     with recorded(folder, config, splits):
-        result = fit(task, train, val, folder, settings, resume=resume, every=every, callbacks=[save])
-    record = {"structures": {n: len(f) for n, f in splits.items()}, "parameters": parameters, "e3nn_generation": net.generation, **result}
+        result = fit(
+            task, train, val, folder, settings, resume=resume, every=every, callbacks=[save]
+        )
+    record = {
+        "structures": {n: len(f) for n, f in splits.items()},
+        "parameters": parameters,
+        "e3nn_generation": net.generation,
+        **result,
+    }
     if first_rank():
         write_json(folder / "record.json", record)
     return record

@@ -14,7 +14,15 @@ from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
 from ..config import DataConfig, GFormerConfig, TrainConfig, to_mapping
-from ..data.dataset import Sample, basis_of, hermitian_product, load_samples, make_splits, read_splits, transpose_index
+from ..data.dataset import (
+    Sample,
+    basis_of,
+    hermitian_product,
+    load_samples,
+    make_splits,
+    read_splits,
+    transpose_index,
+)
 from ..errors import GFormerError
 from ..evaluation.guard import guard_statistics
 from ..fields import OVERLAP_TABLE
@@ -58,7 +66,12 @@ class Output(NamedTuple):
         return cls(stage1.targets, stage1.generation, stage1.parity, stage1.dtype, stage1.cutoff)
 
     @classmethod
-    def of_data(cls, folders: Sequence[pathlib.Path], dtype: torch.dtype = torch.float32, cutoff: float = 7.2) -> Output:
+    def of_data(
+        cls,
+        folders: Sequence[pathlib.Path],
+        dtype: torch.dtype = torch.float32,
+        cutoff: float = 7.2,
+    ) -> Output:
         """Every block of the elements and shells in these structures.
 
         Raises:
@@ -107,7 +120,12 @@ def train_gformer(
             note(
                 f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 features has as many as stage 1, {len(stage1.node_irreps)}"
             )
-    samples = {name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge) for name in ("train", "val")}
+    samples = {
+        name: load_samples(
+            splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge
+        )
+        for name in ("train", "val")
+    }
     everything = [*samples["train"], *samples["val"]]
     needs = (
         f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})"
@@ -117,9 +135,23 @@ def train_gformer(
     say(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}"
     )
-    cache = FeatureCache(stage1 if cascade or features else None, config.data.cache, folder / "cache", features, own_device(settings))
+    cache = FeatureCache(
+        stage1 if cascade or features else None,
+        config.data.cache,
+        folder / "cache",
+        features,
+        own_device(settings),
+    )
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
-    model, unit = _new_model(config.model, out, stage1 if features else None, cascade, samples["train"], cache, to_product)
+    model, unit = _new_model(
+        config.model,
+        out,
+        stage1 if features else None,
+        cascade,
+        samples["train"],
+        cache,
+        to_product,
+    )
     train, val = loaders(samples["train"], samples["val"], joiner(everything, cache), settings)
     task = Stage2Task(
         model,
@@ -132,13 +164,22 @@ def train_gformer(
     )
     reference, before = None, ""
     if cache.stage1 is not None:
-        fitted, reference = (stage1_error(samples[name], cache, to_product, settings.hermitian) for name in ("train", "val"))
+        fitted, reference = (
+            stage1_error(samples[name], cache, to_product, settings.hermitian)
+            for name in ("train", "val")
+        )
         before = f"; stage 1 on validation {reference:.4f} meV, on the training structures {fitted:.4f} meV"
     parameters = sum(p.numel() for p in model.parameters())
     say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}")
     with recorded(folder, config, splits):
-        result = fit(task, train, val, folder, settings, resume=resume, reference=reference, every=every)
-    record = {**_record(config, splits, samples["train"], reference, parameters), **result, **(extra or {})}
+        result = fit(
+            task, train, val, folder, settings, resume=resume, reference=reference, every=every
+        )
+    record = {
+        **_record(config, splits, samples["train"], reference, parameters),
+        **result,
+        **(extra or {}),
+    }
     used = stage1 if features or cascade else None
     bundle = Bundle(
         model.eval().requires_grad_(False),
@@ -156,9 +197,13 @@ def train_gformer(
     both = HamiltonianModel(used, bundle, own_device(settings))
     if not first_rank():
         return both, record
-    record["guard"] = guard_statistics(both, *([s.graph for s in samples[name]] for name in ("train", "val")))
+    record["guard"] = guard_statistics(
+        both, *([s.graph for s in samples[name]] for name in ("train", "val"))
+    )
     record["electrons"] = count_electrons(splits["train"])
-    record["periodicity"] = sorted({int((s.graph.edge_key[:, :3] != 0).any(dim=0).sum()) for s in samples["train"]})
+    record["periodicity"] = sorted(
+        {int((s.graph.edge_key[:, :3] != 0).any(dim=0).sum()) for s in samples["train"]}
+    )
     fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
     save_bundle(folder / "bundle", bundle)
     return both, record
@@ -175,20 +220,35 @@ def _new_model(
 ) -> tuple[GFormer, float]:
     """An untrained GFormer whose scales fit the training set, and the unit of its loss: the rms of what it has to learn, eV."""
     irreps = ((), ()) if stage1 is None else (stage1.node_irreps, stage1.edge_irreps)
-    model = GFormer(config, len(out.targets.basis.elements), out.targets.irreps(out.parity), *irreps, out.cutoff)
+    model = GFormer(
+        config, len(out.targets.basis.elements), out.targets.irreps(out.parity), *irreps, out.cutoff
+    )
     entries = [cache.get(s) for s in samples]
-    residuals = [to_product.inverse(s.label) - (e[1] if cascade else 0) for s, e in zip(samples, entries)]
-    model.fit_scales([e[0] for e in entries if e[0] is not None], residuals, [s.graph.self_loop for s in samples])
-    squares = [masked_loss(to_product(r), s.mask, "mse", 1.0).item() for r, s in zip(residuals, samples)]
+    residuals = [
+        to_product.inverse(s.label) - (e[1] if cascade else 0) for s, e in zip(samples, entries)
+    ]
+    model.fit_scales(
+        [e[0] for e in entries if e[0] is not None], residuals, [s.graph.self_loop for s in samples]
+    )
+    squares = [
+        masked_loss(to_product(r), s.mask, "mse", 1.0).item() for r, s in zip(residuals, samples)
+    ]
     return model.to(out.dtype), max(float(np.sqrt(np.mean(squares))), 1e-9)
 
 
 def _record(
-    config: TrainConfig, splits: dict[str, list[pathlib.Path]], train: Sequence[Sample], reference: float | None, parameters: int
+    config: TrainConfig,
+    splits: dict[str, list[pathlib.Path]],
+    train: Sequence[Sample],
+    reference: float | None,
+    parameters: int,
 ) -> dict[str, Any]:
     """What a bundle remembers of its training; names of folders, no paths."""
     settings = {k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1")}
-    settings["data"].update(preprocessed=pathlib.Path(config.data.preprocessed).name, splits=pathlib.Path(config.data.splits).name)
+    settings["data"].update(
+        preprocessed=pathlib.Path(config.data.preprocessed).name,
+        splits=pathlib.Path(config.data.splits).name,
+    )
     return {
         "data": pathlib.Path(config.data.preprocessed).name,
         "structures": {n: len(f) for n, f in splits.items()},
@@ -210,7 +270,9 @@ def fit_overlap_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> No
         print(f"no overlap table in the bundle: {error}", flush=True)
 
 
-def stage1_error(samples: Sequence[Sample], cache: FeatureCache, to_product: DirectSumToProduct, hermitian: bool) -> float:
+def stage1_error(
+    samples: Sequence[Sample], cache: FeatureCache, to_product: DirectSumToProduct, hermitian: bool
+) -> float:
     """MAE of stage 1 alone, mean over structures, meV."""
     transpose = transpose_index(to_product.targets)
     values = []

@@ -55,13 +55,40 @@ def calculate(atoms: Any, basis: str, k_mesh: int, log: pathlib.Path) -> Any:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A graphene training set from ASE and GPAW.")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("set"), help="folder of the set (default: set)")
-    parser.add_argument("--structures", type=int, default=12, metavar="N", help="how many (default: 12)")
-    parser.add_argument("--supercell", type=int, default=2, metavar="N", help="N x N primitive cells (default: 2, 8 atoms)")
-    parser.add_argument("--displacement", type=float, default=0.05, metavar="ÅNGSTRÖM", help="standard deviation (default: 0.05)")
-    parser.add_argument("--strain", type=float, default=0.01, help="largest element of the strain (default: 0.01)")
-    parser.add_argument("--basis", default="szp(dzp)", help="GPAW's LCAO basis (default: szp(dzp), one zeta and polarisation)")
-    parser.add_argument("--k-mesh", type=int, default=6, metavar="N", help="N x N k-points (default: 6)")
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("set"),
+        help="folder of the set (default: set)",
+    )
+    parser.add_argument(
+        "--structures", type=int, default=12, metavar="N", help="how many (default: 12)"
+    )
+    parser.add_argument(
+        "--supercell",
+        type=int,
+        default=2,
+        metavar="N",
+        help="N x N primitive cells (default: 2, 8 atoms)",
+    )
+    parser.add_argument(
+        "--displacement",
+        type=float,
+        default=0.05,
+        metavar="ÅNGSTRÖM",
+        help="standard deviation (default: 0.05)",
+    )
+    parser.add_argument(
+        "--strain", type=float, default=0.01, help="largest element of the strain (default: 0.01)"
+    )
+    parser.add_argument(
+        "--basis",
+        default="szp(dzp)",
+        help="GPAW's LCAO basis (default: szp(dzp), one zeta and polarisation)",
+    )
+    parser.add_argument(
+        "--k-mesh", type=int, default=6, metavar="N", help="N x N k-points (default: 6)"
+    )
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     for number in range(args.structures):
@@ -70,7 +97,13 @@ if __name__ == "__main__":
             continue
         start = time.perf_counter()
         calc = calculate(
-            make_atoms(args.supercell, args.displacement, args.strain, number), args.basis, args.k_mesh, args.output / f"{number:04d}.txt"
+            make_atoms(args.supercell, args.displacement, args.strain, number),
+            args.basis,
+            args.k_mesh,
+            args.output / f"{number:04d}.txt",
         )
         problem = write_gpaw(folder, calc)
-        print(f"{folder}: {len(problem.structure)} atoms, {len(problem.h.keys)} blocks, {time.perf_counter() - start:.0f} s", flush=True)
+        print(
+            f"{folder}: {len(problem.structure)} atoms, {len(problem.h.keys)} blocks, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )

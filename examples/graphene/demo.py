@@ -20,10 +20,28 @@ HERE = pathlib.Path(__file__).resolve().parent
 def run(output: pathlib.Path) -> int:
     """Refine, then stage 1 alone, then the bands of one structure; returns the exit code."""
     shutil.rmtree(output, ignore_errors=True)
-    common = ["--preprocessed", str(HERE / "structures"), "--stage1", str(HERE / "stage1"), "--device", "cpu", "--edges", "overlaps"]
+    common = [
+        "--preprocessed",
+        str(HERE / "structures"),
+        "--stage1",
+        str(HERE / "stage1"),
+        "--device",
+        "cpu",
+        "--edges",
+        "overlaps",
+    ]
     print("== Stage 1 (DeepH-E3) and GFormer on structures that training never saw ==", flush=True)
     code = main(
-        ["refine", *common, "--model", str(HERE / "gformer"), "--output", str(output / "refined"), "--json", str(output / "refine.json")]
+        [
+            "refine",
+            *common,
+            "--model",
+            str(HERE / "gformer"),
+            "--output",
+            str(output / "refined"),
+            "--json",
+            str(output / "refine.json"),
+        ]
     )
     if code:
         return code
@@ -52,7 +70,9 @@ def run(output: pathlib.Path) -> int:
         ]
     )
     if not code:
-        print(f"\nfigure: {output / 'bands.png'}; refined Hamiltonians: {output / 'refined'}/*/hamiltonians_pred.h5")
+        print(
+            f"\nfigure: {output / 'bands.png'}; refined Hamiltonians: {output / 'refined'}/*/hamiltonians_pred.h5"
+        )
     return code
 
 

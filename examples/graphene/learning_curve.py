@@ -35,8 +35,18 @@ def draw(runs: list[pathlib.Path], output: pathlib.Path) -> float:
     for number, run in enumerate(runs):
         curves = read_curve(run)
         for (name, curve), color in zip(curves.items(), ("tab:gray", "tab:blue")):
-            label = {"train_mae_meV": "training", "val_mae_meV": "validation"}[name] if not number else None
-            axes.plot([start + e + 1 for e, _ in curve], [v for _, v in curve], color=color, lw=1.0, label=label)
+            label = (
+                {"train_mae_meV": "training", "val_mae_meV": "validation"}[name]
+                if not number
+                else None
+            )
+            axes.plot(
+                [start + e + 1 for e, _ in curve],
+                [v for _, v in curve],
+                color=color,
+                lw=1.0,
+                label=label,
+            )
         best = min(best, *(v for _, v in curves["val_mae_meV"]))
         start += max(e for e, _ in curves["val_mae_meV"]) + 1
         if number < len(runs) - 1:
@@ -51,8 +61,23 @@ def draw(runs: list[pathlib.Path], output: pathlib.Path) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draw the learning curve of training runs, one after the other.")
-    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN", help="output folder of train or train-stage1")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("learning_curve.png"), help="figure to write")
+    parser = argparse.ArgumentParser(
+        description="Draw the learning curve of training runs, one after the other."
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=pathlib.Path,
+        metavar="RUN",
+        help="output folder of train or train-stage1",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        default=pathlib.Path("learning_curve.png"),
+        help="figure to write",
+    )
     arguments = parser.parse_args()
-    print(f"lowest validation MAE {draw(arguments.runs, arguments.output):.4f} meV; figure: {arguments.output}")
+    print(
+        f"lowest validation MAE {draw(arguments.runs, arguments.output):.4f} meV; figure: {arguments.output}"
+    )

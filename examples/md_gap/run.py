@@ -66,20 +66,32 @@ def trajectory(frames: int, temperature: float, seed: int, settle: int = 200) ->
         warnings.simplefilter("ignore")
         MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
     Stationary(atoms)
-    dynamics = Langevin(atoms, timestep=1.0 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, fixcm=False, rng=rng)
+    dynamics = Langevin(
+        atoms,
+        timestep=1.0 * units.fs,
+        temperature_K=temperature,
+        friction=0.02 / units.fs,
+        fixcm=False,
+        rng=rng,
+    )
     dynamics.run(settle)
     snapshots = []
     for number in range(frames):
         dynamics.run(10)
         snapshot = Atoms(
-            atoms.numbers, atoms.positions - atoms.get_center_of_mass() + atoms.cell.array.sum(axis=0) / 2, cell=atoms.cell, pbc=atoms.pbc
+            atoms.numbers,
+            atoms.positions - atoms.get_center_of_mass() + atoms.cell.array.sum(axis=0) / 2,
+            cell=atoms.cell,
+            pbc=atoms.pbc,
         )
         snapshot.info["time_fs"] = 10.0 * (number + 1)
         snapshots.append(snapshot)
     return snapshots
 
 
-def check(calc: HamiltonianCalculator, folders: Sequence[pathlib.Path]) -> list[tuple[float, float]]:
+def check(
+    calc: HamiltonianCalculator, folders: Sequence[pathlib.Path]
+) -> list[tuple[float, float]]:
     """(DFT gap, our gap) at Γ in eV of structures that have a DFT Hamiltonian."""
     pairs = []
     for folder in folders:
@@ -88,7 +100,14 @@ def check(calc: HamiltonianCalculator, folders: Sequence[pathlib.Path]) -> list[
         problem = load(folder)
         h, s = problem.at((0, 0, 0))
         levels = scipy.linalg.eigh(h, s, eigvals_only=True)
-        half = int(sum(VALENCE[symbol] for symbol in to_atoms(problem.structure).get_chemical_symbols())) // 2
+        half = (
+            int(
+                sum(
+                    VALENCE[symbol] for symbol in to_atoms(problem.structure).get_chemical_symbols()
+                )
+            )
+            // 2
+        )
         atoms = to_atoms(read_folder(folder), pbc=(True, True, False))
         atoms.calc = calc
         pairs.append((float(levels[half] - levels[half - 1]), gap_at_gamma(calc)))
@@ -110,7 +129,12 @@ def plot(path: pathlib.Path, times: np.ndarray, gaps: np.ndarray, title: str) ->
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(8, 3.2), sharey=True, gridspec_kw={"width_ratios": (4, 1), "wspace": 0.04}, layout="constrained"
+        1,
+        2,
+        figsize=(8, 3.2),
+        sharey=True,
+        gridspec_kw={"width_ratios": (4, 1), "wspace": 0.04},
+        layout="constrained",
     )
     left.plot(times, gaps, ".-", color="tab:blue", lw=1)
     left.axhline(gaps.mean(), color="0.5", ls="--", lw=1)
@@ -126,7 +150,9 @@ def run(args: argparse.Namespace) -> int:
     """Check on DFT structures, then the loop over the trajectory; returns the exit code."""
     folders = find_structures(args.structures)
     provider = (
-        overlap.load(args.overlap, extrapolate=True) if args.overlap else overlap.TableOverlap(overlap.fit_table(folders), extrapolate=True)
+        overlap.load(args.overlap, extrapolate=True)
+        if args.overlap
+        else overlap.TableOverlap(overlap.fit_table(folders), extrapolate=True)
     )
     model = args.model if args.model.exists() else None
     print(
@@ -134,14 +160,27 @@ def run(args: argparse.Namespace) -> int:
         f"{args.overlap or f'table fitted to {len(folders)} structures of {args.structures}'}",
         flush=True,
     )
-    calc = HamiltonianCalculator(model, args.stage1, provider, valence=VALENCE, kpts=(1, 1, 1), s_threshold=args.s_threshold)
+    calc = HamiltonianCalculator(
+        model, args.stage1, provider, valence=VALENCE, kpts=(1, 1, 1), s_threshold=args.s_threshold
+    )
     pairs = check(calc, folders)
     for folder, (dft, ours) in zip(folders, pairs):
-        print(f"check {folder.name}: gap at Γ {dft * 1e3:7.1f} meV with DFT, {ours * 1e3:7.1f} meV here", flush=True)
-    frames = read(args.trajectory, ":") if args.trajectory else trajectory(args.frames, args.temperature, args.seed)
+        print(
+            f"check {folder.name}: gap at Γ {dft * 1e3:7.1f} meV with DFT, {ours * 1e3:7.1f} meV here",
+            flush=True,
+        )
+    frames = (
+        read(args.trajectory, ":")
+        if args.trajectory
+        else trajectory(args.frames, args.temperature, args.seed)
+    )
     args.output.mkdir(parents=True, exist_ok=True)
     write(args.output / "md.extxyz", frames)
-    gaps, start, seconds = [], time.perf_counter(), {"edges": 0.0, "overlap": 0.0, "hamiltonian": 0.0}
+    gaps, start, seconds = (
+        [],
+        time.perf_counter(),
+        {"edges": 0.0, "overlap": 0.0, "hamiltonian": 0.0},
+    )
     for atoms in frames:
         atoms.calc = calc
         gaps.append(gap_at_gamma(calc) * 1e3)
@@ -149,10 +188,20 @@ def run(args: argparse.Namespace) -> int:
     total = time.perf_counter() - start
     times = np.array([atoms.info.get("time_fs", 10.0 * n) for n, atoms in enumerate(frames)])
     values = np.array(gaps)
-    write_text(args.output / "gap.csv", "time_fs,gap_meV\n" + "".join(f"{t:.1f},{g:.3f}\n" for t, g in zip(times, values)))
-    plot(args.output / "gap.png", times, values, f"graphene 3x3, {args.temperature:g} K" if not args.trajectory else str(args.trajectory))
+    write_text(
+        args.output / "gap.csv",
+        "time_fs,gap_meV\n" + "".join(f"{t:.1f},{g:.3f}\n" for t, g in zip(times, values)),
+    )
+    plot(
+        args.output / "gap.png",
+        times,
+        values,
+        f"graphene 3x3, {args.temperature:g} K" if not args.trajectory else str(args.trajectory),
+    )
     parts = ", ".join(f"{name} {value / len(frames) * 1e3:.0f}" for name, value in seconds.items())
-    print(f"{len(frames)} frames in {total:.1f} s ({total / len(frames) * 1e3:.0f} ms a frame: {parts}, rest eigenvalues)")
+    print(
+        f"{len(frames)} frames in {total:.1f} s ({total / len(frames) * 1e3:.0f} ms a frame: {parts}, rest eigenvalues)"
+    )
     print(
         f"gap at Γ: mean {values.mean():.1f} meV, standard deviation {values.std():.1f}, from {values.min():.1f} to {values.max():.1f}; figure: "
         f"{args.output / 'gap.png'}"
@@ -161,18 +210,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Band gap along a molecular dynamics trajectory of graphene.")
+    parser = argparse.ArgumentParser(
+        description="Band gap along a molecular dynamics trajectory of graphene."
+    )
     parser.add_argument(
         "--output",
         type=pathlib.Path,
         default=pathlib.Path("md-gap-output"),
         help="where figure, table and trajectory go (default: md-gap-output)",
     )
-    parser.add_argument("--frames", type=int, default=100, help="snapshots, 10 fs apart (default: 100)")
+    parser.add_argument(
+        "--frames", type=int, default=100, help="snapshots, 10 fs apart (default: 100)"
+    )
     parser.add_argument("--temperature", type=float, default=300.0, help="K (default: 300)")
     parser.add_argument("--seed", type=int, default=42, help="of the dynamics (default: 42)")
-    parser.add_argument("--trajectory", help="any trajectory that ASE reads, instead of running one")
-    parser.add_argument("--stage1", type=pathlib.Path, default=GRAPHENE / "stage1", help="DeepH-E3 model folder (default: the shipped one)")
+    parser.add_argument(
+        "--trajectory", help="any trajectory that ASE reads, instead of running one"
+    )
+    parser.add_argument(
+        "--stage1",
+        type=pathlib.Path,
+        default=GRAPHENE / "stage1",
+        help="DeepH-E3 model folder (default: the shipped one)",
+    )
     parser.add_argument(
         "--model",
         type=pathlib.Path,
@@ -185,8 +245,15 @@ if __name__ == "__main__":
         default=GRAPHENE / "structures",
         help="structures with overlaps, for table and check (default: the shipped ones)",
     )
-    parser.add_argument("--overlap", help="table or basis file instead of a table fitted to --structures")
-    parser.add_argument("--s-threshold", type=float, default=1e-3, help="project out states with a smaller eigenvalue of S (default: 1e-3)")
+    parser.add_argument(
+        "--overlap", help="table or basis file instead of a table fitted to --structures"
+    )
+    parser.add_argument(
+        "--s-threshold",
+        type=float,
+        default=1e-3,
+        help="project out states with a smaller eigenvalue of S (default: 1e-3)",
+    )
     try:
         sys.exit(run(parser.parse_args()))
     except GFormerError as error:

@@ -26,12 +26,21 @@ def errors(path: pathlib.Path) -> tuple[float, float]:
 def main() -> None:
     """Read, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("points", nargs="+", metavar="NUMBER=FILE", help="training structures and the JSON of evaluate")
-    parser.add_argument("--output", required=True, type=pathlib.Path, metavar="PNG", help="figure to write")
+    parser.add_argument(
+        "points",
+        nargs="+",
+        metavar="NUMBER=FILE",
+        help="training structures and the JSON of evaluate",
+    )
+    parser.add_argument(
+        "--output", required=True, type=pathlib.Path, metavar="PNG", help="figure to write"
+    )
     parser.add_argument("--noise", type=float, metavar="MEV", help="noise of the labels")
     args = parser.parse_args()
     try:
-        points = sorted((int(n), pathlib.Path(f)) for n, f in (text.split("=", 1) for text in args.points))
+        points = sorted(
+            (int(n), pathlib.Path(f)) for n, f in (text.split("=", 1) for text in args.points)
+        )
     except ValueError:
         parser.error("write each point as NUMBER=FILE, e.g. 7=mos2.json")
     numbers = [n for n, _ in points]

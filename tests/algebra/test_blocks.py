@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeph_gformer.algebra.blocks import BlockAssembly, DirectSumToProduct, block_transform, orbital_rotation, rotate_blocks
+from deeph_gformer.algebra.blocks import (
+    BlockAssembly,
+    DirectSumToProduct,
+    block_transform,
+    orbital_rotation,
+    rotate_blocks,
+)
 from deeph_gformer.algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from deeph_gformer.algebra.rotation import random_rotation, rotate_irreps
 from deeph_gformer.algebra.wigner import GENERATIONS, Generation
@@ -38,7 +44,9 @@ def test_transform_scale(spinful: bool) -> None:
     """Spinless, the inverse carries 2l + 1 (DESIGN: the scale of the symbols)."""
     matrix = block_transform(1, 2, spinful, "0.3")
     if not spinful:
-        weights = torch.cat([torch.full((2 * l + 1,), 2.0 * l + 1, dtype=torch.float64) for l in (1, 2, 3)])
+        weights = torch.cat(
+            [torch.full((2 * l + 1,), 2.0 * l + 1, dtype=torch.float64) for l in (1, 2, 3)]
+        )
         assert (torch.linalg.inv(matrix) - weights[:, None] * matrix.T).abs().max() < 1e-12
     assert matrix.shape == ((60, 60) if spinful else (15, 15))
 
@@ -51,11 +59,17 @@ def test_direct_sum_and_blocks_turn_alike(spinful: bool) -> None:
     transform, assembly = DirectSumToProduct(targets, "0.3", torch.float64), BlockAssembly(targets)
     keys = np.array([[0, 0, 0, i, j] for i in (0, 1) for j in (0, 1)])
     types = np.array([0, 1])
-    h = torch.randn(4, targets.irreps().dim, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    h = torch.randn(
+        4, targets.irreps().dim, dtype=torch.float64, generator=torch.Generator().manual_seed(5)
+    )
     for inversion in (False, True):
         rotation = random_rotation(torch.Generator().manual_seed(6), inversion)
-        turned = assembly.to_matrix(transform(rotate_irreps(h, targets.irreps(), rotation)).numpy(), types, keys)
-        expected = rotate_blocks(assembly.to_matrix(transform(h).numpy(), types, keys), basis, types, rotation)
+        turned = assembly.to_matrix(
+            transform(rotate_irreps(h, targets.irreps(), rotation)).numpy(), types, keys
+        )
+        expected = rotate_blocks(
+            assembly.to_matrix(transform(h).numpy(), types, keys), basis, types, rotation
+        )
         assert np.abs(turned.values - expected.values).max() < 1e-12
         u = orbital_rotation(basis, 1, rotation)
         assert np.abs(u @ u.conj().T - np.eye(len(u))).max() < 1e-12
@@ -71,7 +85,8 @@ def test_assembly_and_back(spinful: bool) -> None:
     rng = np.random.RandomState(0)
     counts = [basis.counts(n) * (2 if spinful else 1) for n in types]
     made = [
-        rng.standard_normal((counts[i], counts[j])) + (1j * rng.standard_normal((counts[i], counts[j])) if spinful else 0)
+        rng.standard_normal((counts[i], counts[j]))
+        + (1j * rng.standard_normal((counts[i], counts[j])) if spinful else 0)
         for _, _, _, i, j in keys
     ]
     matrix = BlockMatrix.from_blocks(keys, made)
@@ -83,7 +98,11 @@ def test_assembly_and_back(spinful: bool) -> None:
     partial = BlockAssembly(part)
     vectors, _ = partial.from_matrix(matrix, types)
     values = partial.to_matrix(vectors, types, keys, missing=-7.0).values
-    assert ((values == matrix.values) | (values == -7)).all() and (values == -7).any() and (values == matrix.values).any()
+    assert (
+        ((values == matrix.values) | (values == -7)).all()
+        and (values == -7).any()
+        and (values == matrix.values).any()
+    )
 
 
 def test_a_block_predicted_twice_is_refused() -> None:

@@ -31,10 +31,15 @@ def test_wigner_blocks_turn_harmonics() -> None:
 
 def test_edge_frames_put_edges_on_the_polar_axis() -> None:
     """In its own frame an edge has m = 0 only; also along ±z; a zero vector keeps the identity."""
-    vectors = torch.tensor([[0.3, -1.0, 2.0], [0.0, 0.0, 1.5], [0.0, 0.0, -2.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    vectors = torch.tensor(
+        [[0.3, -1.0, 2.0], [0.0, 0.0, 1.5], [0.0, 0.0, -2.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]],
+        dtype=torch.float64,
+    )
     harmonics = spherical_harmonics(vectors, 6)
     for l, frame in enumerate(edge_frames(vectors, 6)):
-        assert (frame @ frame.transpose(1, 2) - torch.eye(2 * l + 1, dtype=torch.float64)).abs().max() < 1e-12
+        assert (
+            frame @ frame.transpose(1, 2) - torch.eye(2 * l + 1, dtype=torch.float64)
+        ).abs().max() < 1e-12
         local = torch.einsum("ekm,ek->em", frame, harmonics[:, l * l : (l + 1) ** 2])
         expected = torch.zeros_like(local)
         expected[:, l] = (2 * l + 1) ** 0.5
@@ -52,7 +57,9 @@ def test_rotated_irreps(inversion: bool) -> None:
     assert (torch.linalg.det(a) < 0) == inversion
     irreps = o3.Irreps("2x0e+1x0o+2x1o+1x1e+1x3o+2x2e")
     x = torch.randn(4, irreps.dim, dtype=torch.float64, generator=generator)
-    assert (rotate_irreps(rotate_irreps(x, irreps, b), irreps, a) - rotate_irreps(x, irreps, a @ b)).abs().max() < 1e-12
+    assert (
+        rotate_irreps(rotate_irreps(x, irreps, b), irreps, a) - rotate_irreps(x, irreps, a @ b)
+    ).abs().max() < 1e-12
     vector = torch.randn(3, dtype=torch.float64, generator=generator)
     turned = rotate_irreps(vector[[1, 2, 0]][None], o3.Irreps("1o"), a)[0]
     assert (turned - (a @ vector)[[1, 2, 0]]).abs().max() < 1e-12
@@ -60,10 +67,14 @@ def test_rotated_irreps(inversion: bool) -> None:
 
 def test_spin_rotation_is_the_double_cover() -> None:
     """U σ·v U† = σ·(R v), and U is unitary."""
-    sigma = torch.tensor([[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dtype=torch.complex128)
+    sigma = torch.tensor(
+        [[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dtype=torch.complex128
+    )
     rotation = random_rotation(torch.Generator().manual_seed(3))
     u = spin_rotation(rotation)
     assert (u @ u.conj().T - torch.eye(2)).abs().max() < 1e-12
     vector = torch.tensor([0.2, -0.7, 1.1], dtype=torch.float64)
     turned = u @ torch.einsum("i,ijk->jk", vector.to(torch.complex128), sigma) @ u.conj().T
-    assert (turned - torch.einsum("i,ijk->jk", (rotation @ vector).to(torch.complex128), sigma)).abs().max() < 1e-12
+    assert (
+        turned - torch.einsum("i,ijk->jk", (rotation @ vector).to(torch.complex128), sigma)
+    ).abs().max() < 1e-12

@@ -8,7 +8,15 @@ import pytest
 import torch
 from e3nn import o3
 
-from deeph_gformer.algebra.wigner import FLIPPED, GENERATIONS, Generation, detect_generation, parse_generation, path_weights, wigner_3j
+from deeph_gformer.algebra.wigner import (
+    FLIPPED,
+    GENERATIONS,
+    Generation,
+    detect_generation,
+    parse_generation,
+    path_weights,
+    wigner_3j,
+)
 from deeph_gformer.errors import ConfigError, ModelError
 
 PREFIX = {
@@ -18,11 +26,15 @@ PREFIX = {
 }
 
 
-def stored(generation: Generation, *triples: tuple[int, int, int], dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
+def stored(
+    generation: Generation, *triples: tuple[int, int, int], dtype: torch.dtype = torch.float64
+) -> dict[str, torch.Tensor]:
     """Buffers as a checkpoint of a generation holds them."""
     out = {}
     for l1, l2, l3 in triples:
-        value = wigner_3j(l1, l2, l3, generation, dtype) * ((2 * l3 + 1) ** 0.5 if generation == "0.3" else 1)
+        value = wigner_3j(l1, l2, l3, generation, dtype) * (
+            (2 * l3 + 1) ** 0.5 if generation == "0.3" else 1
+        )
         out[f"{PREFIX[generation]}{l1}_{l2}_{l3}"] = value
         if generation == "0.3":
             out[f"conv.tp.tp._compiled_main_right._w3j_{l1}_{l2}_{l3}"] = value
@@ -64,7 +76,11 @@ def test_known_values_and_known_signs() -> None:
     for triple in [(1, 1, 1), (2, 2, 3), (1, 1, 2), (2, 3, 4)]:
         assert torch.equal(wigner_3j(*triple, "0.3"), wigner_3j(*triple, ">=0.5")), triple
     changed = [
-        (a, b, c) for a in range(6) for b in range(6) for c in range(abs(a - b), min(a + b, 6) + 1) if tuple(sorted((a, b, c))) in FLIPPED
+        (a, b, c)
+        for a in range(6)
+        for b in range(6)
+        for c in range(abs(a - b), min(a + b, 6) + 1)
+        if tuple(sorted((a, b, c))) in FLIPPED
     ]
     assert len(changed) == 20
     assert torch.equal(wigner_3j(2, 2, 2, ">=0.5"), o3.wigner_3j(2, 2, 2, dtype=torch.float64))
@@ -76,7 +92,9 @@ def test_path_weights_are_those_of_e3nn() -> None:
     """Against e3nn's own tensor product under both of its path normalisations."""
     instructions = [(0, 0, 0, "uvw", True), (1, 1, 0, "uvw", True), (1, 0, 1, "uvw", True)]
     for generation, name in (("0.3", "path"), (">=0.5", "element")):
-        tp = o3.TensorProduct("3x0e+5x1o", "1x0e+2x1o", "4x0e+2x1o", instructions, path_normalization=name)
+        tp = o3.TensorProduct(
+            "3x0e+5x1o", "1x0e+2x1o", "4x0e+2x1o", instructions, path_normalization=name
+        )
         factors = [ins.path_weight for ins in tp.instructions]
         ours = path_weights([3 * 1, 5 * 2], generation)  # type: ignore[arg-type]
         assert factors[:2] == pytest.approx(ours)
@@ -87,7 +105,10 @@ def test_path_weights_are_those_of_e3nn() -> None:
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_generation_is_detected(generation: Generation, dtype: torch.dtype) -> None:
     """From prefix, norm and sign."""
-    state = {"weight": torch.ones(3), **stored(generation, (1, 1, 2), (1, 2, 2), (2, 2, 4), dtype=dtype)}
+    state = {
+        "weight": torch.ones(3),
+        **stored(generation, (1, 1, 2), (1, 2, 2), (2, 2, 4), dtype=dtype),
+    }
     assert detect_generation(state) == generation
 
 
@@ -113,13 +134,22 @@ def test_buffers_that_fit_nothing() -> None:
         with pytest.raises(ModelError):
             detect_generation(broken)
     for one, other in (("0.3", "0.4"), ("0.4", ">=0.5"), ("0.3", ">=0.5")):
-        mixed = {**stored(one, (1, 2, 2)), **{f"other.{k}": v for k, v in stored(other, (1, 2, 2), (1, 1, 2)).items()}}  # type: ignore[arg-type]
+        mixed = {
+            **stored(one, (1, 2, 2)),
+            **{f"other.{k}": v for k, v in stored(other, (1, 2, 2), (1, 1, 2)).items()},
+        }  # type: ignore[arg-type]
         with pytest.raises(ModelError, match="mixed"):
             detect_generation(mixed)
 
 
 def test_what_a_user_writes() -> None:
     """Names of generations."""
-    assert [parse_generation(t) for t in ("0.3", "0.4", ">=0.5", "0.5", "0.6")] == ["0.3", "0.4", ">=0.5", ">=0.5", ">=0.5"]
+    assert [parse_generation(t) for t in ("0.3", "0.4", ">=0.5", "0.5", "0.6")] == [
+        "0.3",
+        "0.4",
+        ">=0.5",
+        ">=0.5",
+        ">=0.5",
+    ]
     with pytest.raises(ConfigError, match="unknown"):
         parse_generation("1.0")

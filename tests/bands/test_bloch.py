@@ -26,7 +26,9 @@ def by_hand(problem: BlochProblem, matrix: BlockMatrix, k: np.ndarray, double: b
     out = np.zeros((first[-1], first[-1]), dtype=complex)
     for (x, y, z, i, j), block in matrix:
         full = np.kron(np.eye(2), block) if double else block
-        out[first[i] : first[i + 1], first[j] : first[j + 1]] += np.exp(2j * np.pi * np.dot(k, (x, y, z))) * full
+        out[first[i] : first[i + 1], first[j] : first[j + 1]] += (
+            np.exp(2j * np.pi * np.dot(k, (x, y, z))) * full
+        )
     return out
 
 
@@ -51,9 +53,13 @@ def test_chain_ssh_and_graphene_in_closed_form() -> None:
     for k in np.linspace(-0.5, 0.5, 7):
         c = np.cos(2 * np.pi * k)
         h, s = chain(overlap=0.1).at((k, 0, 0))
-        assert scipy.linalg.eigh(h, s, eigvals_only=True)[0] == pytest.approx((0.3 - 2 * c) / (1 + 0.2 * c), abs=1e-14)
+        assert scipy.linalg.eigh(h, s, eigvals_only=True)[0] == pytest.approx(
+            (0.3 - 2 * c) / (1 + 0.2 * c), abs=1e-14
+        )
         h, _ = ssh(1.0, 0.6).at((k, 0, 0))
-        assert np.linalg.eigvalsh(h)[1] == pytest.approx(abs(1.0 + 0.6 * np.exp(-2j * np.pi * k)), abs=1e-14)
+        assert np.linalg.eigvalsh(h)[1] == pytest.approx(
+            abs(1.0 + 0.6 * np.exp(-2j * np.pi * k)), abs=1e-14
+        )
     assert np.abs(np.linalg.eigvalsh(graphene().at((1 / 3, 1 / 3, 0))[0])).max() < 1e-14
     assert np.linalg.eigvalsh(graphene().at((0, 0, 0))[0]) == pytest.approx([-8.1, 8.1], abs=1e-13)
 
@@ -61,10 +67,13 @@ def test_chain_ssh_and_graphene_in_closed_form() -> None:
 def test_phase_convention_without_inversion_symmetry() -> None:
     """H_01(R=+1) = t i (a complex hopping, no inversion, no time reversal): E(k) = e + 2 Re(t i exp(2 pi i k)) = e - 2 t sin(2 pi k), not its mirror image."""
     problem = BlochProblem(
-        structure(np.diag([2.0, 9, 9]), np.zeros((1, 3)), ((0,),)), blocks({(0, 0, 0, 0, 0): 0.0, (1, 0, 0, 0, 0): 0.7j})
+        structure(np.diag([2.0, 9, 9]), np.zeros((1, 3)), ((0,),)),
+        blocks({(0, 0, 0, 0, 0): 0.0, (1, 0, 0, 0, 0): 0.7j}),
     )
     for k in (0.1, 0.25, -0.3):
-        assert problem.at((k, 0, 0))[0][0, 0].real == pytest.approx(-1.4 * np.sin(2 * np.pi * k), abs=1e-14)
+        assert problem.at((k, 0, 0))[0][0, 0].real == pytest.approx(
+            -1.4 * np.sin(2 * np.pi * k), abs=1e-14
+        )
 
 
 def test_spin_order_sorts_into_up_and_down() -> None:
@@ -77,7 +86,9 @@ def test_spin_order_sorts_into_up_and_down() -> None:
 
 def test_blocks_in_h_only_and_in_s_only_are_reported() -> None:
     problem = random_problem()
-    assert len(problem.missing_in_s) == 18 and any("18 of" in n and "overlap is taken as zero" in n for n in problem.notes)
+    assert len(problem.missing_in_s) == 18 and any(
+        "18 of" in n and "overlap is taken as zero" in n for n in problem.notes
+    )
     swapped = BlochProblem(problem.structure, problem.s, problem.h)
     assert len(swapped.missing_in_h) == 18 and any("S and not in H" in n for n in swapped.notes)
 
@@ -88,8 +99,12 @@ def test_wrong_shapes_are_refused() -> None:
         BlochProblem(doubled.structure, doubled.h, doubled.h)
     with pytest.raises(DataError, match="different structures"):
         BlochProblem(chain().structure, problem.h)
-    bad = blocks({(0, 0, 0, 0, 0): np.eye(4), (0, 0, 0, 1, 1): np.eye(1), (0, 0, 0, 2, 2): np.eye(5)})
-    with pytest.raises(DataError, match=r"block \[0, 0, 0, 3, 3\] of H has shape \(5, 5\).*\(6, 6\)"):
+    bad = blocks(
+        {(0, 0, 0, 0, 0): np.eye(4), (0, 0, 0, 1, 1): np.eye(1), (0, 0, 0, 2, 2): np.eye(5)}
+    )
+    with pytest.raises(
+        DataError, match=r"block \[0, 0, 0, 3, 3\] of H has shape \(5, 5\).*\(6, 6\)"
+    ):
         BlochProblem(problem.structure, bad)
     with pytest.raises(DataError, match="different structures"):
         BlochProblem(chain().structure, chain().h, blocks({(3, 0, 0, 0, 0): 1.0}))
@@ -111,7 +126,9 @@ def test_sisl_has_the_same_eigenvalues() -> None:
     problem = random_problem(seed=4)
     crystal, counts = problem.structure, problem.structure.orbital_counts
     geometry = sisl.Geometry(
-        crystal.positions, [sisl.Atom(6, orbitals=[-1] * int(n)) for n in counts], sisl.Lattice(crystal.lattice, nsc=[3, 3, 3])
+        crystal.positions,
+        [sisl.Atom(6, orbitals=[-1] * int(n)) for n in counts],
+        sisl.Lattice(crystal.lattice, nsc=[3, 3, 3]),
     )
     h = sisl.Hamiltonian(geometry, orthogonal=False)
     first = np.concatenate([[0], np.cumsum(counts)])
@@ -150,9 +167,17 @@ def test_bands_equal_the_dft_codes_own_eigenvalues(name: str, dft) -> None:
         points = points[[0, -1]]
     for index in points:
         energies = scipy.linalg.eigh(*problem.at(stored["k"][index]), eigvals_only=True)
-        assert np.abs(energies[: stored["energy_eV"].shape[1]] - stored["energy_eV"][index]).max() < 1e-4
+        assert (
+            np.abs(energies[: stored["energy_eV"].shape[1]] - stored["energy_eV"][index]).max()
+            < 1e-4
+        )
 
 
 def test_bands_need_no_torch() -> None:
     code = "import sys, deeph_gformer.bands, deeph_gformer.commands.bands, deeph_gformer.commands.spectra; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[2]).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[2]
+        ).returncode
+        == 0
+    )

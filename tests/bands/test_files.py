@@ -24,7 +24,9 @@ from deeph_gformer.io.legacy import write_structure
 from .conftest import graphene, random_problem
 
 
-def write_folder(folder: pathlib.Path, problem: BlochProblem, overlap: bool = True, **info: object) -> pathlib.Path:
+def write_folder(
+    folder: pathlib.Path, problem: BlochProblem, overlap: bool = True, **info: object
+) -> pathlib.Path:
     """A legacy folder with DFT H and S."""
     crystal = dataclasses.replace(problem.structure, spinful=problem.spinful, info=dict(info))
     write_structure(folder, crystal)
@@ -39,7 +41,9 @@ def test_load_reads_back_what_was_written(tmp_path: pathlib.Path) -> None:
         problem = random_problem(spin=spin)
         again = bands.load(write_folder(tmp_path / str(spin), problem))
         k = (0.2, 0.1, -0.3)
-        assert again.spin == spin and all(np.abs(a - b).max() < 1e-14 for a, b in zip(problem.at(k), again.at(k)))
+        assert again.spin == spin and all(
+            np.abs(a - b).max() < 1e-14 for a, b in zip(problem.at(k), again.at(k))
+        )
 
 
 def test_silent_info_file_is_told_by_the_shapes(tmp_path: pathlib.Path) -> None:
@@ -53,7 +57,10 @@ def test_missing_overlap_and_orthogonal_basis(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match="hamiltonians.h5: no overlap beside it.*isorthogonal"):
         bands.load(folder)
     problem = bands.load(write_folder(tmp_path / "b", graphene(), overlap=False, isorthogonal=True))
-    assert np.abs(np.linalg.eigvalsh(problem.at((1 / 3, 1 / 3, 0))[0])).max() < 1e-12 and "S is the identity" in problem.notes[0]
+    assert (
+        np.abs(np.linalg.eigvalsh(problem.at((1 / 3, 1 / 3, 0))[0])).max() < 1e-12
+        and "S is the identity" in problem.notes[0]
+    )
     whole = write_folder(tmp_path / "c", graphene())
     assert bands.load(folder, overlap_folder=whole).size == 2
     with pytest.raises(DataError, match="holds another structure"):
@@ -64,9 +71,14 @@ def test_spin_doubled_overlap_is_refused(tmp_path: pathlib.Path) -> None:
     problem = random_problem(spin=2)
     folder = write_folder(tmp_path / "x", problem, overlap=False)
     write_matrix(
-        folder, "overlap", BlockMatrix.from_blocks(problem.s.keys, [np.kron(np.eye(2), b) for _, b in problem.s]), problem.structure
+        folder,
+        "overlap",
+        BlockMatrix.from_blocks(problem.s.keys, [np.kron(np.eye(2), b) for _, b in problem.s]),
+        problem.structure,
     )
-    with pytest.raises(DataError, match="overlaps.h5: the overlap is spin-doubled.*upper left quarter"):
+    with pytest.raises(
+        DataError, match="overlaps.h5: the overlap is spin-doubled.*upper left quarter"
+    ):
         bands.load(folder)
 
 
@@ -77,14 +89,26 @@ def test_non_hermitian_hamiltonian(tmp_path: pathlib.Path) -> None:
     values[0 if problem.h.keys[0, 3] != problem.h.keys[0, 4] else 1] += 0.02
     skew = dataclasses.replace(problem.h, values=values)
     write_matrix(folder, "hamiltonian", skew, problem.structure)
-    with pytest.raises(DataError, match=r"hamiltonians.h5: not Hermitian.*0.02 eV in block.*--hermitize"):
+    with pytest.raises(
+        DataError, match=r"hamiltonians.h5: not Hermitian.*0.02 eV in block.*--hermitize"
+    ):
         bands.load(folder)
     fixed = bands.load(folder, hermitize=True)
-    assert np.abs(fixed.h.values - skew.hermitian().values).max() == 0 and any("projected" in n for n in fixed.notes)
+    assert np.abs(fixed.h.values - skew.hermitian().values).max() == 0 and any(
+        "projected" in n for n in fixed.notes
+    )
     write_matrix(folder, "prediction", skew, problem.structure)
-    assert any("projected" in n for n in bands.load(folder, "prediction").notes)  # a network's 20 meV pass, and are said
+    assert any(
+        "projected" in n for n in bands.load(folder, "prediction").notes
+    )  # a network's 20 meV pass, and are said
     one_sided = problem.h.select(
-        np.flatnonzero(~((problem.h.keys[:, 3] == 0) & (problem.h.keys[:, 4] == 1) & (problem.h.keys[:, 1] == -1)))
+        np.flatnonzero(
+            ~(
+                (problem.h.keys[:, 3] == 0)
+                & (problem.h.keys[:, 4] == 1)
+                & (problem.h.keys[:, 1] == -1)
+            )
+        )
     )
     write_matrix(folder, "hamiltonian", one_sided, problem.structure)
     with pytest.raises(DataError, match="has no partner"):
@@ -92,27 +116,39 @@ def test_non_hermitian_hamiltonian(tmp_path: pathlib.Path) -> None:
 
 
 def test_unknown_kind_of_hamiltonian(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ConfigError, match="kind 'predict' is unknown; there are hamiltonian and prediction"):
+    with pytest.raises(
+        ConfigError, match="kind 'predict' is unknown; there are hamiltonian and prediction"
+    ):
         bands.load(write_folder(tmp_path / "a", graphene()), "predict")
 
 
 def test_missing_hamiltonian_points_to_the_other(tmp_path: pathlib.Path) -> None:
     folder = write_folder(tmp_path / "x", graphene())
-    with pytest.raises(DataError, match="hamiltonians_pred.h5: file not found; the folder has hamiltonians.h5"):
+    with pytest.raises(
+        DataError, match="hamiltonians_pred.h5: file not found; the folder has hamiltonians.h5"
+    ):
         bands.load(folder, "prediction")
 
 
 @pytest.fixture(scope="module")
 def result() -> bands.Bands:
     """Spin-orbit bands with everything in them."""
-    return bands.band_structure(random_problem(spin=2), None, 24, fermi=0.1, projections="C-s,C-p", spin=True)
+    return bands.band_structure(
+        random_problem(spin=2), None, 24, fermi=0.1, projections="C-s,C-p", spin=True
+    )
 
 
 def test_json_round_trip(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     result.to_json(tmp_path / "b.json")
     again = bands.Bands.from_json(tmp_path / "b.json")
-    assert np.array_equal(again.energies_eV, result.energies_eV) and again.labels == result.labels and again.fermi_source == "given"
-    assert np.array_equal(again.spin, result.spin) and np.array_equal(again.projections["C-p"], result.projections["C-p"])
+    assert (
+        np.array_equal(again.energies_eV, result.energies_eV)
+        and again.labels == result.labels
+        and again.fermi_source == "given"
+    )
+    assert np.array_equal(again.spin, result.spin) and np.array_equal(
+        again.projections["C-p"], result.projections["C-p"]
+    )
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match="other.json: no band file"):
         bands.Bands.from_json(tmp_path / "other.json")
@@ -123,10 +159,15 @@ def test_openmx_band_file(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     lines = (tmp_path / "openmx.Band").read_text().splitlines()
     number, _, fermi = lines[0].split()
     pieces = int(lines[2])
-    assert int(number) == result.energies_eV.shape[1] and float(fermi) * 27.211386245988 == pytest.approx(0.1, abs=1e-9)
+    assert int(number) == result.energies_eV.shape[1] and float(
+        fermi
+    ) * 27.211386245988 == pytest.approx(0.1, abs=1e-9)
     counts = [int(line.split()[0]) for line in lines[3 : 3 + pieces]]
     assert sum(counts) == len(result.path) and len(lines) == 3 + pieces + 2 * len(result.path)
-    energies = np.array([[float(v) for v in line.split()] for line in lines[4 + pieces :: 2]]) * 27.211386245988
+    energies = (
+        np.array([[float(v) for v in line.split()] for line in lines[4 + pieces :: 2]])
+        * 27.211386245988
+    )
     assert np.abs(energies - result.energies_eV).max() < 1e-9
 
 
@@ -135,16 +176,22 @@ def test_dock_band_file(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     with h5py.File(tmp_path / "band.h5") as handle:
         assert handle["band_data"][()].T == pytest.approx(result.aligned_eV, abs=1e-12)
         assert handle["fermi_energy_before_shift_eV"][()] == 0.1 and bool(handle["spinful"][()])
-        assert {v.decode() for v in handle["hsk_symbol_list"][()].ravel()} >= {"GAMMA", "X"} and len(handle["hsk_distance_list"]) == handle[
-            "k_path_quantity"
-        ][()] + 1
-        steps = np.linalg.norm(np.diff(handle["kpoints_frac_list"][:3] @ handle["rlv"][()], axis=0), axis=1) / (2 * np.pi)
+        assert {v.decode() for v in handle["hsk_symbol_list"][()].ravel()} >= {
+            "GAMMA",
+            "X",
+        } and len(handle["hsk_distance_list"]) == handle["k_path_quantity"][()] + 1
+        steps = np.linalg.norm(
+            np.diff(handle["kpoints_frac_list"][:3] @ handle["rlv"][()], axis=0), axis=1
+        ) / (2 * np.pi)
         assert np.diff(handle["kpoints_distance_list"][:3]) == pytest.approx(steps, rel=1e-9)
 
 
 def test_dock_band_file_on_a_full_disk(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     """The file-size limit of the process stands for a full disk."""
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
         with pytest.raises(DataError, match="band.h5: could not be written"):
@@ -158,7 +205,11 @@ def test_dock_band_file_on_a_full_disk(tmp_path: pathlib.Path, result: bands.Ban
 def test_ase_and_pymatgen(tmp_path: pathlib.Path) -> None:
     found = bands.band_structure(graphene(mass=0.2), "GMKG", 30, fermi=0.0)
     ase = found.to_ase()
-    assert ase.energies.shape == (1, len(found.path), 2) and ase.path.path == "GMKG" and ase.reference == 0.0
+    assert (
+        ase.energies.shape == (1, len(found.path), 2)
+        and ase.path.path == "GMKG"
+        and ase.reference == 0.0
+    )
     assert ase.path.cartesian_kpts() @ np.array([0, 0, 1]) == pytest.approx(0)
     write_bands(tmp_path / "b.ase.json", found)
     from ase.io.jsonio import decode
@@ -166,9 +217,21 @@ def test_ase_and_pymatgen(tmp_path: pathlib.Path) -> None:
     assert decode((tmp_path / "b.ase.json").read_text()).energies == pytest.approx(ase.energies)
     pytest.importorskip("pymatgen")
     gap = found.to_pymatgen().get_band_gap()
-    assert gap["energy"] == pytest.approx(0.4, abs=1e-9) and gap["direct"] and gap["transition"] == "K-K"
-    dos = bands.density_of_states(graphene(mass=0.2), "12x12x1", fermi=bands.fermi_level(graphene(mass=0.2), 2, "12x12x1"), width_eV=0.05)
-    assert dos.to_pymatgen().efermi == pytest.approx(0.0, abs=1e-9) and dos.to_ase().get_weights().sum() > 0
+    assert (
+        gap["energy"] == pytest.approx(0.4, abs=1e-9)
+        and gap["direct"]
+        and gap["transition"] == "K-K"
+    )
+    dos = bands.density_of_states(
+        graphene(mass=0.2),
+        "12x12x1",
+        fermi=bands.fermi_level(graphene(mass=0.2), 2, "12x12x1"),
+        width_eV=0.05,
+    )
+    assert (
+        dos.to_pymatgen().efermi == pytest.approx(0.0, abs=1e-9)
+        and dos.to_ase().get_weights().sum() > 0
+    )
     dos.to_json(tmp_path / "d.json")
     assert json.loads((tmp_path / "d.json").read_text())["dos_per_eV"] == dos.total.tolist()
 
@@ -177,7 +240,10 @@ def test_figures(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     other = bands.band_structure(graphene(t=-2.72), "GMKG", 30, fermi=0.0)
     dft = bands.band_structure(graphene(), other.path, fermi=0.0)
     for name in ("a.png", "a.svg", "a.pdf"):
-        ax = bands.plot_comparison([("DFT", dft, "line"), ("stage 1", other, "dashed"), ("refined", other, "dots")], tmp_path / name)
+        ax = bands.plot_comparison(
+            [("DFT", dft, "line"), ("stage 1", other, "dashed"), ("refined", other, "dots")],
+            tmp_path / name,
+        )
     assert (
         (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
         and (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF"
@@ -185,7 +251,11 @@ def test_figures(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     )
     texts = [t.get_text() for t in ax.get_legend().get_texts()]
     error = bands.compare_bands(dft, other, 3.0)
-    assert texts == ["DFT", f"stage 1: MAE {error.mae_meV:.3g} meV", f"refined: MAE {error.mae_meV:.3g} meV"]
+    assert texts == [
+        "DFT",
+        f"stage 1: MAE {error.mae_meV:.3g} meV",
+        f"refined: MAE {error.mae_meV:.3g} meV",
+    ]
     styles = {line.get_label(): line.get_linestyle() for line in ax.get_lines()}
     assert styles["DFT"] == "-" and styles[texts[1]] == "--" and styles[texts[2]] == "None"
     plot_fat(result, tmp_path / "fat.png")
@@ -202,7 +272,15 @@ def test_incomplete_points_are_dots_in_the_figure() -> None:
     whole = bands.band_structure(graphene(), "GM", 9, fermi=0.0)
     drawable = np.ones(len(whole.path), dtype=bool)
     drawable[4] = False
-    ax = bands.plot_comparison([("DFT", dataclasses.replace(whole, drawable=drawable, complete=drawable), "line")], window_eV=(-9, 9))
-    lines = [line for line in ax.get_lines() if line.get_linestyle() == "-" and len(line.get_xdata()) > 2]
+    ax = bands.plot_comparison(
+        [("DFT", dataclasses.replace(whole, drawable=drawable, complete=drawable), "line")],
+        window_eV=(-9, 9),
+    )
+    lines = [
+        line for line in ax.get_lines() if line.get_linestyle() == "-" and len(line.get_xdata()) > 2
+    ]
     assert all(whole.distances[4] not in line.get_xdata() for line in lines)
-    assert any(line.get_linestyle() == "None" and set(line.get_xdata()) == {whole.distances[4]} for line in ax.get_lines())
+    assert any(
+        line.get_linestyle() == "None" and set(line.get_xdata()) == {whole.distances[4]}
+        for line in ax.get_lines()
+    )

@@ -12,7 +12,13 @@ from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.compare import blame_blocks
 from deeph_gformer.bands.derivatives import HBAR2_OVER_ME
-from deeph_gformer.bands.fermi import electron_number, electrons_by_composition, find_level, parse_valence, simplex_fraction
+from deeph_gformer.bands.fermi import (
+    electron_number,
+    electrons_by_composition,
+    find_level,
+    parse_valence,
+    simplex_fraction,
+)
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
 from deeph_gformer.bands.kpath import automatic_path, find_path, read_path_file
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation
@@ -43,18 +49,30 @@ def test_vacuum_along_any_axis(axis: int) -> None:
     periodic = tuple(k != order.index(2) for k in range(3))
     path = automatic_path(turned, periodic, npoints=20)  # type: ignore[arg-type]
     cartesian = path.kpoints @ turned.reciprocal
-    assert np.abs(cartesian[:, 2]).max() < 1e-12 and [t[1] for t in path.ticks] == ["Γ", "M", "K", "Γ"]
+    assert np.abs(cartesian[:, 2]).max() < 1e-12 and [t[1] for t in path.ticks] == [
+        "Γ",
+        "M",
+        "K",
+        "Γ",
+    ]
 
 
 def test_distorted_cell_keeps_the_hexagonal_path_and_says_so() -> None:
     crystal = graphene().structure
     strained = dataclasses.replace(
-        crystal, lattice=crystal.lattice @ (np.eye(3) + np.array([[0.004, 0.003, 0], [0.003, -0.006, 0], [0, 0, 0]]))
+        crystal,
+        lattice=crystal.lattice
+        @ (np.eye(3) + np.array([[0.004, 0.003, 0], [0.003, -0.006, 0], [0, 0, 0]])),
     )
     path = automatic_path(strained, (True, True, False))
     assert [t[1] for t in path.ticks] == ["Γ", "M", "K", "Γ"] and "exactly it is OBL" in path.source
-    assert automatic_path(strained, (True, True, False), "GYC").source == "ASE, OBL lattice, periodic in 2D"  # its own points are there too
-    large = dataclasses.replace(strained, lattice=strained.lattice * [[3], [3], [1]])  # the same strain in a supercell
+    assert (
+        automatic_path(strained, (True, True, False), "GYC").source
+        == "ASE, OBL lattice, periodic in 2D"
+    )  # its own points are there too
+    large = dataclasses.replace(
+        strained, lattice=strained.lattice * [[3], [3], [1]]
+    )  # the same strain in a supercell
     assert [t[1] for t in automatic_path(large, (True, True, False)).ticks] == ["Γ", "M", "K", "Γ"]
 
 
@@ -68,10 +86,16 @@ def test_jumps_and_deeph_path_files(tmp_path) -> None:
     path = automatic_path(crystal, (True, True, False), "GM,KG", 20)
     assert [t[1] for t in path.ticks] == ["Γ", "M|K", "Γ"]
     (tmp_path / "K_PATH").write_text("5 0 0 0 0.5 0 0 GAMMA M\n7 0.5 0 0 0.333 0.333 0 M K\n")
-    (tmp_path / "band_config.json").write_text('{"fermi_level": -1.5, "k_data": ["5 0 0 0 0.5 0 0 Γ M", "7 0.5 0 0 0.333 0.333 0 M K"]}')
+    (tmp_path / "band_config.json").write_text(
+        '{"fermi_level": -1.5, "k_data": ["5 0 0 0 0.5 0 0 Γ M", "7 0.5 0 0 0.333 0.333 0 M K"]}'
+    )
     first, _ = read_path_file(tmp_path / "K_PATH", crystal)
     second, settings = read_path_file(tmp_path / "band_config.json", crystal)
-    assert np.array_equal(first.kpoints, second.kpoints) and len(first) == 12 and settings["fermi_level"] == -1.5
+    assert (
+        np.array_equal(first.kpoints, second.kpoints)
+        and len(first) == 12
+        and settings["fermi_level"] == -1.5
+    )
     assert first.segments == ((0, 5), (5, 12)) and [t[1] for t in first.ticks] == ["Γ", "M", "K"]
     (tmp_path / "bad").write_text("5 0 0 0 0.5 0 GAMMA M\n")
     with pytest.raises(DataError, match="bad: '5 0 0 0 0.5 0 GAMMA M' is no path segment"):
@@ -86,18 +110,31 @@ def test_jumps_and_deeph_path_files(tmp_path) -> None:
 
 def test_seekpath_agrees_with_ase_for_a_bulk_hexagonal_cell() -> None:
     pytest.importorskip("seekpath")
-    crystal = structure(np.array([[3, 0, 0], [-1.5, 1.5 * 3**0.5, 0], [0, 0, 5.0]]), np.zeros((1, 3)), ((0,),))
-    ase, seek = (find_path(crystal, (True,) * 3, None, 80, engine) for engine in ("ase", "seekpath"))
-    assert [t[1] for t in ase.ticks][:5] == [t[1] for t in seek.ticks][:5] == ["Γ", "M", "K", "Γ", "A"]
+    crystal = structure(
+        np.array([[3, 0, 0], [-1.5, 1.5 * 3**0.5, 0], [0, 0, 5.0]]), np.zeros((1, 3)), ((0,),)
+    )
+    ase, seek = (
+        find_path(crystal, (True,) * 3, None, 80, engine) for engine in ("ase", "seekpath")
+    )
+    assert (
+        [t[1] for t in ase.ticks][:5] == [t[1] for t in seek.ticks][:5] == ["Γ", "M", "K", "Γ", "A"]
+    )
     for place in ("M", "K", "A"):
-        norms = [np.linalg.norm(p.kpoints[next(i for i, n in p.labels if n == place)] @ crystal.reciprocal) for p in (ase, seek)]
+        norms = [
+            np.linalg.norm(
+                p.kpoints[next(i for i, n in p.labels if n == place)] @ crystal.reciprocal
+            )
+            for p in (ase, seek)
+        ]
         assert norms[0] == pytest.approx(norms[1], rel=1e-9)
 
 
 def test_mesh_with_time_reversal_counts_every_point() -> None:
     problem = random_problem()
     spectrum = mesh_spectrum(problem, "3x4x2")
-    assert spectrum.weights.sum() == pytest.approx(1) and len(spectrum.kpoints) == 14  # 4 self-inverse points: (24 + 4) / 2
+    assert (
+        spectrum.weights.sum() == pytest.approx(1) and len(spectrum.kpoints) == 14
+    )  # 4 self-inverse points: (24 + 4) / 2
     full = np.array([[x / 3, y / 4, z / 2] for x in range(3) for y in range(4) for z in range(2)])
     every = np.array([scipy.linalg.eigh(*problem.at(k), eigvals_only=True) for k in full])
     assert np.abs(spectrum.energies[spectrum.full.reshape(-1)] - every).max() < 1e-10
@@ -108,10 +145,16 @@ def test_mesh_with_time_reversal_counts_every_point() -> None:
 @pytest.mark.parametrize("method", ["gaussian", "fermi", "tetrahedron"])
 def test_fermi_level_of_half_filled_chain_and_gap_of_ssh(method) -> None:
     level = bands.fermi_level(chain(onsite=0.3), 1.0, "60x1x1", method, 0.05)
-    assert level.energy_eV == pytest.approx(0.3, abs=1e-6) and level.insulating is False and "1 electrons (given)" in level.source
+    assert (
+        level.energy_eV == pytest.approx(0.3, abs=1e-6)
+        and level.insulating is False
+        and "1 electrons (given)" in level.source
+    )
     level = bands.fermi_level(ssh(), 2.0, "20x1x1", method)
     assert level.energy_eV == pytest.approx(0.0, abs=1e-9) and level.insulating is True
-    quarter = bands.fermi_level(chain(onsite=0.0), 0.5, "240x1x1", method, 0.02)  # filled where cos(2 pi k) > cos(pi/4)
+    quarter = bands.fermi_level(
+        chain(onsite=0.0), 0.5, "240x1x1", method, 0.02
+    )  # filled where cos(2 pi k) > cos(pi/4)
     assert quarter.energy_eV == pytest.approx(-2 * np.cos(np.pi / 4), abs=3e-3)
 
 
@@ -148,7 +191,10 @@ def test_a_count_that_is_nearly_whole(level: float, hop: complex, message: str |
         found = bands.fermi_level(problem, mesh="200x1x1", width_eV=1e-3, count_at_info=True)
         assert found.electrons == 2 and message in found.source and f"{counted:.1f}" in found.source
         return
-    with pytest.raises(ConfigError, match=f"the nearest is {round(counted)}: give --electrons.*--valence.*--bundle.*--mesh"):
+    with pytest.raises(
+        ConfigError,
+        match=f"the nearest is {round(counted)}: give --electrons.*--valence.*--bundle.*--mesh",
+    ):
         bands.fermi_level(problem, mesh="200x1x1", width_eV=1e-3, count_at_info=True)
 
 
@@ -171,7 +217,9 @@ def test_simplex_fraction_against_random_points(d: int) -> None:
     corners = np.sort(rng.standard_normal(d + 1))
     weights = rng.dirichlet(np.ones(d + 1), 200000)
     for mu in np.linspace(corners[0] - 0.1, corners[-1] + 0.1, 7):
-        assert simplex_fraction(corners[:, None], mu)[0] == pytest.approx((weights @ corners < mu).mean(), abs=4e-3)
+        assert simplex_fraction(corners[:, None], mu)[0] == pytest.approx(
+            (weights @ corners < mu).mean(), abs=4e-3
+        )
 
 
 @pytest.mark.parametrize("method", ["gaussian", "fermi", "tetrahedron"])
@@ -185,9 +233,13 @@ def test_dos_integrates_to_the_electrons_and_has_the_chains_shape(method) -> Non
 
 def test_tetrahedron_count_is_the_integral_of_ases_tetrahedron_dos() -> None:
     spectrum = mesh_spectrum(graphene(), "12x12x1")
-    dos = bands.density_of_states(graphene(), method="tetrahedron", spectrum=spectrum, window=(-9, 2), points=20001)
+    dos = bands.density_of_states(
+        graphene(), method="tetrahedron", spectrum=spectrum, window=(-9, 2), points=20001
+    )
     counted = bands.electrons_at(spectrum, 2.0, "tetrahedron")
-    assert np.trapezoid(dos.total, dos.energies_eV) == pytest.approx(counted, rel=0.02)  # ASE cuts the cells along the other diagonal
+    assert np.trapezoid(dos.total, dos.energies_eV) == pytest.approx(
+        counted, rel=0.02
+    )  # ASE cuts the cells along the other diagonal
     assert find_level(spectrum, 1.4, "tetrahedron")[0] < 0
 
 
@@ -211,12 +263,22 @@ def test_spin_expectation_of_zeeman_states() -> None:
     problem = BlochProblem(structure(np.eye(3) * 5, np.zeros((1, 3)), ((0,),)), h)
     matrix, s = problem.at((0, 0, 0))
     vectors = np.linalg.eigh(matrix)[1]
-    assert np.abs(spin_expectation(problem, vectors, s) - np.array([-field, field]) / np.linalg.norm(field)).max() < 1e-12
+    assert (
+        np.abs(
+            spin_expectation(problem, vectors, s)
+            - np.array([-field, field]) / np.linalg.norm(field)
+        ).max()
+        < 1e-12
+    )
 
 
 def test_gap_and_edges() -> None:
     gap = bands.band_gap(ssh(1.0, 0.6), 2.0, "7x1x1")  # the edge, k = 1/2, lies between mesh points
-    assert gap.direct and gap.gap_eV == pytest.approx(0.8, abs=1e-5) and abs(gap.k_valence[0]) == pytest.approx(0.5, abs=1e-3)
+    assert (
+        gap.direct
+        and gap.gap_eV == pytest.approx(0.8, abs=1e-5)
+        and abs(gap.k_valence[0]) == pytest.approx(0.5, abs=1e-3)
+    )
     gap = bands.band_gap(graphene(mass=0.2), 2.0, "5x5x1")
     assert gap.gap_eV == pytest.approx(0.4, abs=1e-4)
     with pytest.raises(ConfigError, match="half filled"):
@@ -226,18 +288,24 @@ def test_gap_and_edges() -> None:
 def test_velocities_against_closed_forms_and_finite_differences() -> None:
     v = bands.velocities(graphene(), (1 / 3, 1 / 3, 0))
     speed = 3**0.5 / 2 * 2.46 * 2.7
-    assert np.abs(v[:, :2] - np.array([[-speed] * 2, [speed] * 2])).max() < 1e-10  # Dirac cone: degenerate, isotropic
+    assert (
+        np.abs(v[:, :2] - np.array([[-speed] * 2, [speed] * 2])).max() < 1e-10
+    )  # Dirac cone: degenerate, isotropic
     problem, k, step = random_problem(), np.array([0.12, -0.2, 0.33]), 1e-5
     numbers = bands.velocities(problem, k)
     for axis in range(3):
         shift = np.linalg.solve(problem.structure.reciprocal.T, np.eye(3)[axis]) * step
-        ends = [scipy.linalg.eigh(*problem.at(k + sign * shift), eigvals_only=True) for sign in (1, -1)]
+        ends = [
+            scipy.linalg.eigh(*problem.at(k + sign * shift), eigvals_only=True) for sign in (1, -1)
+        ]
         assert np.abs((ends[0] - ends[1]) / (2 * step) - numbers[:, axis]).max() < 1e-6
 
 
 def test_curvatures_and_masses() -> None:
     mass = bands.effective_masses(chain(t=-1.0, a=2.0), (0, 0, 0), [0])[0]
-    assert mass.principal == pytest.approx([HBAR2_OVER_ME / 8.0], rel=1e-9)  # E = -2 cos(k a): E'' = 2 a^2
+    assert mass.principal == pytest.approx(
+        [HBAR2_OVER_ME / 8.0], rel=1e-9
+    )  # E = -2 cos(k a): E'' = 2 a^2
     problem, k, step = random_problem(), np.array([0.12, -0.2, 0.33]), 1e-3
     u = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
     _, second = bands.band_curvature(problem, k, u)
@@ -254,10 +322,18 @@ def test_gauge_shift_is_taken_out() -> None:
     problem = random_problem(spin=2)
     matrix = problem.h
     double = {key: np.kron(np.eye(2), block) for key, block in problem.s}
-    shifted = BlockMatrix.from_blocks(matrix.keys, [b + 0.5 * double.get(key, 0) for key, b in matrix])
+    shifted = BlockMatrix.from_blocks(
+        matrix.keys, [b + 0.5 * double.get(key, 0) for key, b in matrix]
+    )
     error = bands.compare(matrix, shifted, problem.s)
-    assert error.mu_eV == pytest.approx(0.5, abs=1e-12) and error.mae_meV < 1e-10 and error.raw_max_meV > 400
-    bumped = BlockMatrix.from_blocks(matrix.keys, [b + (0.001 if n == 7 else 0.0) for n, (_, b) in enumerate(matrix)])
+    assert (
+        error.mu_eV == pytest.approx(0.5, abs=1e-12)
+        and error.mae_meV < 1e-10
+        and error.raw_max_meV > 400
+    )
+    bumped = BlockMatrix.from_blocks(
+        matrix.keys, [b + (0.001 if n == 7 else 0.0) for n, (_, b) in enumerate(matrix)]
+    )
     worst = bands.compare(matrix, bumped, problem.s).worst[0]
     assert worst[1] == pytest.approx(1.0, abs=1e-3)
     key = matrix.keys[7]
@@ -268,15 +344,24 @@ def test_band_error_is_fermi_aligned_and_windowed() -> None:
     a, b = graphene(), graphene(t=-2.7 * 1.001)
     shifted = BlochProblem(
         b.structure,
-        b.h.with_groups((i, x + 0.3 * np.eye(1) * ((b.h.keys[i, 3] == b.h.keys[i, 4])[:, None, None])) for i, x in b.h.groups()),
+        b.h.with_groups(
+            (i, x + 0.3 * np.eye(1) * ((b.h.keys[i, 3] == b.h.keys[i, 4])[:, None, None]))
+            for i, x in b.h.groups()
+        ),
     )
     one = bands.band_structure(a, "GMKG", 40, fermi=0.0)
     two = bands.band_structure(shifted, one.path, fermi=0.3)
     error = bands.compare_bands(one, two, 9.0)
     assert error.max_meV == pytest.approx(8.1, abs=1e-6) and abs(error.shift_meV) < 1e-9
     assert bands.compare_bands(one, two, 3.0).max_meV < 3.01
-    low = bands.compare_bands(one, two, (-9.0, 3.0))  # of the two mirrored bands, the upper one is cut at 3 eV
-    assert low.max_meV == pytest.approx(8.1, abs=1e-6) and error.states / 2 < low.states < error.states and low.shift_meV < -1
+    low = bands.compare_bands(
+        one, two, (-9.0, 3.0)
+    )  # of the two mirrored bands, the upper one is cut at 3 eV
+    assert (
+        low.max_meV == pytest.approx(8.1, abs=1e-6)
+        and error.states / 2 < low.states < error.states
+        and low.shift_meV < -1
+    )
     for window in ((3.0, -3.0), (1.0, 1.0), -1.0, float("inf"), float("nan")):
         with pytest.raises(ConfigError, match="two finite energies"):
             bands.compare_bands(one, two, window)
@@ -289,11 +374,17 @@ def test_ghost_in_a_gap_is_found_and_its_block_named() -> None:
     crystal = structure(np.diag([3.0, 20, 20]), np.arange(12).reshape(4, 3), ((0,),) * 4)
     hop = {(1, 0, 0, i, i): 0.05 for i in range(4)}
     good = BlochProblem(crystal, blocks({**entries, **hop}))
-    bad = BlochProblem(crystal, blocks({**entries, **hop, (0, 0, 0, 2, 2): 0.4}), label="prediction")
+    bad = BlochProblem(
+        crystal, blocks({**entries, **hop, (0, 0, 0, 2, 2): 0.4}), label="prediction"
+    )
     one = bands.band_structure(good, "GX", 10, fermi=0.0)
     two = bands.band_structure(bad, one.path, fermi=0.0)
     ghosts = bands.find_ghosts(one, two)
-    assert len(ghosts) == len(one.path) and {g.band for g in ghosts} == {2} and ghosts[0].energy_eV == pytest.approx(0.5)
+    assert (
+        len(ghosts) == len(one.path)
+        and {g.band for g in ghosts} == {2}
+        and ghosts[0].energy_eV == pytest.approx(0.5)
+    )
     assert bands.find_ghosts(one, one) == []
     mode = bands.error_modes(good, bad, mu_eV=0.0, count=1)[0]
     assert mode.energy_eV == pytest.approx(-1.6) and mode.blocks[0][:2] == (3, 3)
@@ -310,9 +401,13 @@ def test_ill_conditioned_overlap_is_refused_then_projected() -> None:
         solve_dense(h, np.array([[1.0, 1.1], [1.1, 1.0]]), where="x")
     found = solve_dense(h, s, s_threshold=1e-4, vectors=True)
     assert (
-        found.removed == 1 and found.smallest_overlap == pytest.approx(1e-7, rel=1e-3) and found.energies == pytest.approx([0.75], rel=1e-6)
+        found.removed == 1
+        and found.smallest_overlap == pytest.approx(1e-7, rel=1e-3)
+        and found.energies == pytest.approx([0.75], rel=1e-6)
     )
-    assert solve_dense(h, s).smallest_overlap == pytest.approx(1e-7, rel=1e-3)  # seen even without a threshold
+    assert solve_dense(h, s).smallest_overlap == pytest.approx(
+        1e-7, rel=1e-3
+    )  # seen even without a threshold
     assert (found.vectors.conj().T @ s @ found.vectors)[0, 0] == pytest.approx(1.0)
 
 
@@ -335,21 +430,44 @@ def _lowest(problem: BlochProblem, k: np.ndarray) -> float:
 
 def test_parallel_processes_give_the_same() -> None:
     points = np.array([[0.1, 0.2, 0.0], [0.3, 0.0, 0.1], [0.1, 0.2, 0.0]])
-    assert map_kpoints(_lowest, random_problem(), points, 2) == pytest.approx(map_kpoints(_lowest, random_problem(), points, 1), abs=1e-12)
+    assert map_kpoints(_lowest, random_problem(), points, 2) == pytest.approx(
+        map_kpoints(_lowest, random_problem(), points, 1), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda p: bands.band_structure(p, "GX", 0), "0 k-points"),
-        (lambda p: bands.band_structure(p, "GX", 10**9), "1000000001 k-points on the path; at most"),
-        (lambda p: mesh_spectrum(p, "1000000x1000000x1"), "k mesh 1000000x1000000x1: 1000000000000 k-points; at most"),
-        (lambda p: bands.band_structure(p, "GX", 10, fermi=float("nan")), "Fermi level nan eV: a finite number"),
+        (
+            lambda p: bands.band_structure(p, "GX", 10**9),
+            "1000000001 k-points on the path; at most",
+        ),
+        (
+            lambda p: mesh_spectrum(p, "1000000x1000000x1"),
+            "k mesh 1000000x1000000x1: 1000000000000 k-points; at most",
+        ),
+        (
+            lambda p: bands.band_structure(p, "GX", 10, fermi=float("nan")),
+            "Fermi level nan eV: a finite number",
+        ),
         (lambda p: bands.band_structure(p, "GX", 10, s_threshold=float("nan")), "S threshold nan"),
-        (lambda p: bands.band_structure(p, "GX", 10, s_threshold=1e9), "above all eigenvalues of S.*largest is 1.4"),
-        (lambda p: bands.density_of_states(p, "3x1x1", window=(0.0, float("nan"))), "two finite energies"),
-        (lambda p: bands.density_of_states(p, "3x1x1", width_eV=float("inf")), "positive and finite"),
-        (lambda p: bands.fermi_level(p, 1.0, "3x1x1", width_eV=float("inf")), "positive and finite"),
+        (
+            lambda p: bands.band_structure(p, "GX", 10, s_threshold=1e9),
+            "above all eigenvalues of S.*largest is 1.4",
+        ),
+        (
+            lambda p: bands.density_of_states(p, "3x1x1", window=(0.0, float("nan"))),
+            "two finite energies",
+        ),
+        (
+            lambda p: bands.density_of_states(p, "3x1x1", width_eV=float("inf")),
+            "positive and finite",
+        ),
+        (
+            lambda p: bands.fermi_level(p, 1.0, "3x1x1", width_eV=float("inf")),
+            "positive and finite",
+        ),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(call, message: str) -> None:
@@ -362,6 +480,8 @@ def test_window_keeps_the_right_bands_and_their_numbers() -> None:
     every = bands.band_structure(problem, "GX", 8, fermi=0.0)
     part = bands.band_structure(problem, every.path, fermi=0.0, window=(-1.0, 1.0))
     low = part.first_band
-    assert part.energies_eV == pytest.approx(every.energies_eV[:, low : low + part.energies_eV.shape[1]], abs=1e-12)
+    assert part.energies_eV == pytest.approx(
+        every.energies_eV[:, low : low + part.energies_eV.shape[1]], abs=1e-12
+    )
     with pytest.raises(ConfigError, match="no band of .* enters the window"):
         bands.band_structure(problem, every.path, fermi=100.0, window=(-1.0, 1.0))

@@ -37,7 +37,9 @@ def test_nearest_states_counts_and_completeness() -> None:
     assert "SLEPc" in name and found.complete is True and found.first == (None if COMPLEX else low)
     assert np.abs(every[low : low + len(found.energies)] - found.energies).max() < 1e-8
     assert np.abs(h @ found.vectors - (s @ found.vectors) * found.energies).max() < 1e-6
-    assert count_below(h, s, 0.05, problem, "slepc")[0] == (None if COMPLEX else int((every < 0.05).sum()))
+    assert count_below(h, s, 0.05, problem, "slepc")[0] == (
+        None if COMPLEX else int((every < 0.05).sum())
+    )
 
 
 def test_general_k_needs_a_complex_build() -> None:
@@ -50,7 +52,11 @@ def test_general_k_needs_a_complex_build() -> None:
     every = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
     found, _ = sparse.solve_sparse(h, s, 0.05, 12, problem=problem, engine="slepc")
     low = int(np.argmin(np.abs(every - found.energies[0])))
-    assert found.complete is True and found.first is None and np.abs(every[low : low + len(found.energies)] - found.energies).max() < 1e-8
+    assert (
+        found.complete is True
+        and found.first is None
+        and np.abs(every[low : low + len(found.energies)] - found.energies).max() < 1e-8
+    )
 
 
 SCRIPT = """
@@ -69,11 +75,28 @@ if mpi_rank() == 0:
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun")
 def test_three_ranks(tmp_path: pathlib.Path) -> None:
-    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", sys.executable, "-c", SCRIPT, str(tmp_path / "found.json")]
+    command = [
+        "mpirun",
+        "--allow-run-as-root",
+        "--oversubscribe",
+        "-n",
+        "3",
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(tmp_path / "found.json"),
+    ]
     outside = {
         name: value for name, value in os.environ.items() if not name.startswith(("OMPI_", "PMIX_"))
     }  # PETSc made this process a rank
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=pathlib.Path(__file__).parents[2], env=outside)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=pathlib.Path(__file__).parents[2],
+        env=outside,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "found.json").read_text())
     problem = ribbon(100)

@@ -28,7 +28,9 @@ def ribbon(cells: int = 150, spin: int = 1, seed: int = 3) -> BlochProblem:
     positions = np.concatenate([grid * 2.0, np.full((len(grid), 1), 5.0)], axis=1)
     h, s = {}, {}
     for i, (x, y) in enumerate(grid):
-        onsite = rng.standard_normal((4 * spin, 4 * spin)) + (1j * rng.standard_normal((4 * spin, 4 * spin)) if spin == 2 else 0)
+        onsite = rng.standard_normal((4 * spin, 4 * spin)) + (
+            1j * rng.standard_normal((4 * spin, 4 * spin)) if spin == 2 else 0
+        )
         h[0, 0, 0, i, i], s[0, 0, 0, i, i] = onsite + onsite.conj().T, np.eye(4)
         for dx, dy in ((1, 0), (0, 1), (1, 1)):
             a, b = x + dx, y + dy
@@ -52,7 +54,11 @@ def test_frontal_factor_solves_and_counts(k: tuple[float, ...]) -> None:
         b = np.random.default_rng(0).standard_normal((h.shape[0], 2))
         assert np.abs(matrix @ factor.solve(b) - b).max() < 1e-10
         assert np.abs(matrix @ factor.solve(b[:, 0]) - b[:, 0]).max() < 1e-10
-        assert factor.negative == int((energies < sigma).sum()) == sparse.states_below(problem, np.array(k), sigma)
+        assert (
+            factor.negative
+            == int((energies < sigma).sum())
+            == sparse.states_below(problem, np.array(k), sigma)
+        )
         assert factor.entries < 0.8 * h.shape[0] ** 2
 
 
@@ -60,10 +66,14 @@ def test_frontal_factor_solves_and_counts(k: tuple[float, ...]) -> None:
 def test_pivots_too_small_are_delayed(dtype: type) -> None:
     """Every pivot block singular (zero diagonal blocks of a bipartite lattice): only what is handed on to other rows can be eliminated."""
     problem = ribbon(144)
-    h, _ = problem.sparse_at((0.1, 0.2, 0) if np.issubdtype(dtype, np.complexfloating) else (0, 0, 0))
+    h, _ = problem.sparse_at(
+        (0.1, 0.2, 0) if np.issubdtype(dtype, np.complexfloating) else (0, 0, 0)
+    )
     sublattice = np.repeat(np.indices((12, 12)).sum(axis=0).ravel() % 2, 4)
     rows, columns = h.nonzero()
-    matrix = h.multiply(sp.csr_matrix((sublattice[rows] != sublattice[columns], (rows, columns)), shape=h.shape)).tocsr()
+    matrix = h.multiply(
+        sp.csr_matrix((sublattice[rows] != sublattice[columns], (rows, columns)), shape=h.shape)
+    ).tocsr()
     eigenvalues = np.linalg.eigvalsh(matrix.toarray())
     matrix = (matrix + 1e-9 * sp.identity(len(eigenvalues))).tocsr()
     factor = FrontalFactor(matrix, elimination_plan(problem), dtype)
@@ -84,14 +94,18 @@ def test_growth_without_delayed_pivots(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(frontal, "_GROWTH", growth)
         monkeypatch.setattr(frontal, "_CHUNK", 8)
         matrix = engines.shifted(h, s, 0.05)
-        wrong.append(np.abs(matrix @ FrontalFactor(matrix, elimination_plan(problem)).solve(b) - b).max())
+        wrong.append(
+            np.abs(matrix @ FrontalFactor(matrix, elimination_plan(problem)).solve(b) - b).max()
+        )
     assert wrong[0] < 0.2 * wrong[1]
 
 
 def test_dissection_separates() -> None:
     problem = ribbon(900)
     n = len(problem.structure)
-    graph = sp.coo_matrix((np.ones(len(problem.h)), (problem.h.keys[:, 3], problem.h.keys[:, 4])), shape=(n, n)).tocsr()
+    graph = sp.coo_matrix(
+        (np.ones(len(problem.h)), (problem.h.keys[:, 3], problem.h.keys[:, 4])), shape=(n, n)
+    ).tocsr()
     root = dissect(graph, problem.structure.positions, problem.structure.lattice, problem.periodic)
 
     def below(node) -> np.ndarray:
@@ -102,7 +116,10 @@ def test_dissection_separates() -> None:
     assert len(root.atoms) == 60  # two closed lines of a 30 x 30 torus: nothing less parts it
     assert max(len(left), len(right)) < 0.6 * n
     plan = elimination_plan(problem)
-    assert sorted(plan.order.tolist()) == list(range(problem.size)) and sum(len(f.rows) for f in plan.fronts) == problem.size
+    assert (
+        sorted(plan.order.tolist()) == list(range(problem.size))
+        and sum(len(f.rows) for f in plan.fronts) == problem.size
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -123,7 +140,8 @@ def test_minimum_cover_against_all_covers(seed: int) -> None:
     rows, columns = minimum_cover(sp.csr_matrix(pattern.astype(np.int8)))
     assert not pattern[~rows][:, ~columns].any()
     sizes = [
-        bin(chosen).count("1") + pattern[~np.array([chosen >> i & 1 for i in range(6)], dtype=bool)].any(axis=0).sum()
+        bin(chosen).count("1")
+        + pattern[~np.array([chosen >> i & 1 for i in range(6)], dtype=bool)].any(axis=0).sum()
         for chosen in range(64)
     ]
     assert rows.sum() + columns.sum() == min(sizes)
@@ -136,10 +154,14 @@ def test_single_precision_gives_double_energies(k: tuple[float, ...]) -> None:
     h, s = problem.sparse_at(k)
     found, name = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, precision="single")
     assert "single precision, polished" in name and found.complete is True
-    assert np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+    assert (
+        np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+    )
     assert np.abs(h @ found.vectors - (s @ found.vectors) * found.energies).max() < 1e-3
     assert (
-        found.vectors.dtype == h.dtype and np.abs(found.vectors.conj().T @ (s @ found.vectors) - np.eye(len(found.energies))).max() < 1e-10
+        found.vectors.dtype == h.dtype
+        and np.abs(found.vectors.conj().T @ (s @ found.vectors) - np.eye(len(found.energies))).max()
+        < 1e-10
     )
 
 
@@ -151,7 +173,11 @@ def test_single_precision_is_given_up_where_it_fails(monkeypatch: pytest.MonkeyP
     matrix = engines.shifted(h, s, 0.05)
     assert refines(factor, matrix)
     exact = factor.solve
-    monkeypatch.setattr(FrontalFactor, "solve", lambda self, b: exact(b) * (1.6 if self.dtype == np.float32 else np.nan))
+    monkeypatch.setattr(
+        FrontalFactor,
+        "solve",
+        lambda self, b: exact(b) * (1.6 if self.dtype == np.float32 else np.nan),
+    )
     assert not refines(factor, matrix)
     monkeypatch.undo()
     real = engines.factorize
@@ -165,7 +191,9 @@ def test_single_precision_is_given_up_where_it_fails(monkeypatch: pytest.MonkeyP
     assert count_below(h, s, 0.05, problem, precision="single")[0] == int((every < 0.05).sum())
     found, name = sparse.solve_sparse(h, s, 0.05, 12, problem=problem, precision="single")
     assert "single" not in name and found.complete is True
-    assert np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+    assert (
+        np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+    )
 
 
 @pytest.mark.parametrize("engine", ["frontal", "superlu", "mumps"])
@@ -179,7 +207,9 @@ def test_sparse_equals_dense(engine: str, spin: int) -> None:
     h, s = problem.sparse_at(k)
     found, _ = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, engine=engine)
     if engine == "mumps":
-        assert found.complete is True and found.first is None  # cannot count complex Hermitian matrices: random vectors, no band numbers
+        assert (
+            found.complete is True and found.first is None
+        )  # cannot count complex Hermitian matrices: random vectors, no band numbers
         low = int(np.argmin(np.abs(every - found.energies[0])))
     else:
         assert found.complete is True
@@ -191,14 +221,20 @@ def test_sparse_equals_dense(engine: str, spin: int) -> None:
 
 def test_all_states_of_a_window_and_degenerate_levels() -> None:
     problem = ribbon(64)
-    pairs = BlockMatrix.from_blocks(problem.h.keys, [np.kron(np.eye(2), block) for _, block in problem.h])
+    pairs = BlockMatrix.from_blocks(
+        problem.h.keys, [np.kron(np.eye(2), block) for _, block in problem.h]
+    )
     doubled = BlochProblem(problem.structure, pairs, problem.s, source="pairs")
     k = (0.2, 0.1, 0.0)
     every = scipy.linalg.eigh(*doubled.at(k), eigvals_only=True)  # every level twice
     h, s = doubled.sparse_at(k)
     found, _ = sparse.solve_sparse(h, s, 0.0, 0, problem=doubled, window=(-0.4, 0.5))
     inside = every[(every > -0.4) & (every <= 0.5)]
-    assert found.complete is True and len(found.energies) == len(inside) and np.abs(found.energies - inside).max() < 1e-8
+    assert (
+        found.complete is True
+        and len(found.energies) == len(inside)
+        and np.abs(found.energies - inside).max() < 1e-8
+    )
 
 
 def test_a_missed_state_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,13 +255,19 @@ def test_a_missed_state_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("precision", ["single", "double"])
 @pytest.mark.parametrize("k", [(0.0, 0.0, 0.0), (0.1, 0.3, 0.0)])
-def test_random_check_shows_completeness_and_knows_the_band_numbers(k: tuple[float, ...], precision: str) -> None:
+def test_random_check_shows_completeness_and_knows_the_band_numbers(
+    k: tuple[float, ...], precision: str
+) -> None:
     problem = ribbon(225)
     h, s = problem.sparse_at(k)
     every = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
-    found, name = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, check="random", precision=precision)
+    found, name = sparse.solve_sparse(
+        h, s, 0.05, 20, problem=problem, check="random", precision=precision
+    )
     assert found.complete is True and "but for a chance of" in name
-    assert np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+    assert (
+        np.abs(every[found.first : found.first + len(found.energies)] - found.energies).max() < 1e-8
+    )
 
 
 def test_chance_of_missing_is_a_bound() -> None:
@@ -243,7 +285,10 @@ def test_chance_of_missing_is_a_bound() -> None:
         return u @ ((u.T @ b) / energies[:, None])
 
     for steps, least in ((3, 30), (4, 10)):
-        runs = [chance_of_missing(solve, s, found, reach, width=1, max_steps=steps, target=0.0, seed=i) for i in range(300)]
+        runs = [
+            chance_of_missing(solve, s, found, reach, width=1, max_steps=steps, target=0.0, seed=i)
+            for i in range(300)
+        ]
         hidden = np.array([chance for chance, met in runs if not met])
         assert len(hidden) >= least  # else this shows nothing
         assert all((hidden < level).sum() <= 300 * level for level in (0.01, 0.03, 0.1, 0.3))
@@ -265,9 +310,13 @@ def test_incomplete_and_unconverged_points_are_not_joined(monkeypatch: pytest.Mo
     monkeypatch.setattr(sparse, "shift_invert_lanczos", sometimes)
     found = bands.band_structure(problem, "GX", 6, "sparse", nbands=10, fermi=0.0)
     assert "multifrontal" in found.solver and (~found.complete).sum() == 1
-    assert any("1 of " in note and "did not converge and are not drawn" in note for note in found.notes)
+    assert any(
+        "1 of " in note and "did not converge and are not drawn" in note for note in found.notes
+    )
     bad = int(np.flatnonzero(~found.complete)[0])
-    assert np.isnan(found.energies_eV[bad]).all() and all(bad not in run for _, run in found.lines())
+    assert np.isnan(found.energies_eV[bad]).all() and all(
+        bad not in run for _, run in found.lines()
+    )
     unchecked = bands.band_structure(problem, "GX", 4, "sparse", nbands=10, fermi=0.0, check="none")
     assert not unchecked.drawable.any() and any("not checked" in n for n in unchecked.notes)
 
@@ -288,7 +337,9 @@ def test_fermi_level_by_inertia_is_the_middle_of_the_gap_at_gamma() -> None:
     energies = scipy.linalg.eigh(*problem.at((0, 0, 0)), eigvals_only=True)
     for bands_filled, start in ((98, 0.0), (60, 9.0), (140, -9.0)):
         level = sparse.fermi_level_by_inertia(problem, 2.0 * bands_filled, start)
-        assert level.energy_eV == pytest.approx((energies[bands_filled - 1] + energies[bands_filled]) / 2, abs=1e-8)
+        assert level.energy_eV == pytest.approx(
+            (energies[bands_filled - 1] + energies[bands_filled]) / 2, abs=1e-8
+        )
 
 
 def test_wrong_wishes() -> None:
@@ -306,14 +357,23 @@ def test_wrong_wishes() -> None:
 
 @pytest.mark.parametrize("engine", ["frontal", "superlu"])
 @pytest.mark.parametrize("window", [None, (-0.5, 0.5)])
-def test_overlap_that_is_not_positive_definite(engine: str, window: tuple[float, float] | None) -> None:
+def test_overlap_that_is_not_positive_definite(
+    engine: str, window: tuple[float, float] | None
+) -> None:
     problem = ribbon()
     values = problem.s.values.copy()
     onsite = (problem.s.keys[:, 3] == problem.s.keys[:, 4]) & ~problem.s.keys[:, :3].any(axis=1)
     values[problem.s.offsets[:-1][onsite][::3]] -= 1.5
-    bad = BlochProblem(problem.structure, problem.h, BlockMatrix(problem.s.keys, problem.s.shapes, values), source="file")
+    bad = BlochProblem(
+        problem.structure,
+        problem.h,
+        BlockMatrix(problem.s.keys, problem.s.shapes, values),
+        source="file",
+    )
     with pytest.raises(DataError, match=r"file, k = .*: S\(k\) is not positive definite"):
-        bands.band_structure(bad, "GX", 2, "sparse", fermi=0.0, nbands=20, engine=engine, window=window)
+        bands.band_structure(
+            bad, "GX", 2, "sparse", fermi=0.0, nbands=20, engine=engine, window=window
+        )
 
 
 def test_missing_mumps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,9 @@ def run(*words: object) -> int:
     return args.run(args) or 0
 
 
-def test_twist_prints_a_table_and_builds(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twist_prints_a_table_and_builds(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cell = tmp_path / "POSCAR"
     graphene(a=2.46, vacuum=8).write(cell)
     assert run("build", "twist", "--cell", cell, "--max-atoms", 80) == 0
@@ -31,9 +33,17 @@ def test_twist_prints_a_table_and_builds(tmp_path: pathlib.Path, capsys: pytest.
     words = ["build", "twist", "--cell", cell, "--distance", 3.35]
     assert run(*words, "--mn", "1,2", "-o", tmp_path / "t.vasp") == 0
     assert len(read(tmp_path / "t.vasp")) == 28
-    assert run(*words, "--mn", "1,2", "2,3", "-o", tmp_path / "many", "--json", tmp_path / "t.json") == 0
-    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["twist_1_2.vasp", "twist_2_3.vasp"]
-    assert json.loads((tmp_path / "t.json").read_text())["twists"][1]["angle_deg"] == pytest.approx(13.1736, abs=1e-4)
+    assert (
+        run(*words, "--mn", "1,2", "2,3", "-o", tmp_path / "many", "--json", tmp_path / "t.json")
+        == 0
+    )
+    assert sorted(p.name for p in (tmp_path / "many").iterdir()) == [
+        "twist_1_2.vasp",
+        "twist_2_3.vasp",
+    ]
+    assert json.loads((tmp_path / "t.json").read_text())["twists"][1]["angle_deg"] == pytest.approx(
+        13.1736, abs=1e-4
+    )
     with pytest.raises(ConfigError, match="strains the top layer"):
         run(*words, "--mn", "1,2", "--pq", "1,1", "-o", tmp_path / "s.vasp")
     with pytest.raises(ConfigError, match="no format by this name"):
@@ -43,9 +53,23 @@ def test_twist_prints_a_table_and_builds(tmp_path: pathlib.Path, capsys: pytest.
 def test_supercell(tmp_path: pathlib.Path) -> None:
     cell = tmp_path / "POSCAR"
     graphene(a=2.46, vacuum=8).write(cell)
-    assert run("build", "supercell", "--cell", cell, "--size", "3,2,1", "-o", tmp_path / "s.cif") == 0
+    assert (
+        run("build", "supercell", "--cell", cell, "--size", "3,2,1", "-o", tmp_path / "s.cif") == 0
+    )
     assert len(read(tmp_path / "s.cif")) == 12
-    assert run("build", "supercell", "--cell", cell, "--matrix", "1,1,0,-1,2,0,0,0,1", "-o", tmp_path / "POSCAR_3") == 0
+    assert (
+        run(
+            "build",
+            "supercell",
+            "--cell",
+            cell,
+            "--matrix",
+            "1,1,0,-1,2,0,0,0,1",
+            "-o",
+            tmp_path / "POSCAR_3",
+        )
+        == 0
+    )
     assert len(read(tmp_path / "POSCAR_3", format="vasp")) == 6
     for words, match in (
         (["--size", "0,1,1"], "positive"),
@@ -74,7 +98,9 @@ def test_supercell(tmp_path: pathlib.Path) -> None:
         ("--pq 1,2", "--pq goes with --mn"),
     ],
 )
-def test_twists_that_are_not_built(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str) -> None:
+def test_twists_that_are_not_built(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     graphene(a=2.46, vacuum=8).write("POSCAR")
     pathlib.Path("there.vasp").write_text("old")
@@ -84,7 +110,16 @@ def test_twists_that_are_not_built(tmp_path: pathlib.Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "words", ["--shift nan,0", "--shift inf,0", "--distance inf", "--distance 0", "--vacuum nan", "--max-atoms -1", "--max-strain -1"]
+    "words",
+    [
+        "--shift nan,0",
+        "--shift inf,0",
+        "--distance inf",
+        "--distance 0",
+        "--vacuum nan",
+        "--max-atoms -1",
+        "--max-strain -1",
+    ],
 )
 def test_numbers_of_a_twist_must_be_some(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -27,7 +27,9 @@ def run(*words: object) -> int:
 @pytest.fixture(scope="module")
 def orbitals() -> TableOverlap:
     radius = np.linspace(0, 5, 501)
-    values = np.array([np.exp(-0.5 * radius**2), np.exp(-1.1 * radius**2), radius * np.exp(-0.6 * radius**2)])
+    values = np.array(
+        [np.exp(-0.5 * radius**2), np.exp(-1.1 * radius**2), radius * np.exp(-0.6 * radius**2)]
+    )
     return TableOverlap(two_centre([AtomicBasis(6, (0, 0, 1), radius, values, 5.0).normalised()]))
 
 
@@ -38,26 +40,68 @@ def training(tmp_path: pathlib.Path, orbitals: TableOverlap) -> pathlib.Path:
     for n in range(8):
         random = np.random.default_rng(n)
         lattice = sheet.cell[:] * random.uniform(0.97, 1.03)
-        positions = sheet.get_scaled_positions() @ lattice + random.normal(0, 0.06, sheet.positions.shape)
-        structure = Structure(lattice, positions, sheet.numbers.astype(np.int64), ((0, 0, 1),) * len(sheet), False, {}, f"{n:04d}")
+        positions = sheet.get_scaled_positions() @ lattice + random.normal(
+            0, 0.06, sheet.positions.shape
+        )
+        structure = Structure(
+            lattice,
+            positions,
+            sheet.numbers.astype(np.int64),
+            ((0, 0, 1),) * len(sheet),
+            False,
+            {},
+            f"{n:04d}",
+        )
         folder = tmp_path / "train" / structure.name
         legacy.write_structure(folder, structure)
         legacy.write_blocks(folder / "overlaps.h5", orbitals.overlap(structure))
     return tmp_path / "train"
 
 
-def test_fit_then_predict_a_hidden_structure(tmp_path: pathlib.Path, training: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_then_predict_a_hidden_structure(
+    tmp_path: pathlib.Path, training: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = tmp_path / "fit.json"
-    assert run("overlap", "fit", "--preprocessed", training, "--structures", "0000:0006", "-o", tmp_path / "c.npz", "--json", report) == 0
+    assert (
+        run(
+            "overlap",
+            "fit",
+            "--preprocessed",
+            training,
+            "--structures",
+            "0000:0006",
+            "-o",
+            tmp_path / "c.npz",
+            "--json",
+            report,
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert "fitted to 7 structures" in text and "S is two-centre" in text
     figures = json.loads(report.read_text())
-    assert figures["two_centre"] is True and figures["pairs"][0]["residual_max"] < 1e-6 and figures["structures"][-1] == "0006"
+    assert (
+        figures["two_centre"] is True
+        and figures["pairs"][0]["residual_max"] < 1e-6
+        and figures["structures"][-1] == "0006"
+    )
     hidden = training / "0007"
     exact = read_matrix(hidden, "overlap")
     with pytest.raises(DataError, match="is there already; add --overwrite"):
         run("overlap", "predict", "--overlap", tmp_path / "c.npz", "--input", hidden)
-    assert run("overlap", "predict", "--overlap", tmp_path / "c.npz", "--input", hidden, "--overwrite", "--extrapolate") == 0
+    assert (
+        run(
+            "overlap",
+            "predict",
+            "--overlap",
+            tmp_path / "c.npz",
+            "--input",
+            hidden,
+            "--overwrite",
+            "--extrapolate",
+        )
+        == 0
+    )
     found = read_matrix(hidden, "overlap")
     assert {tuple(k) for k in found.keys.tolist()} == {tuple(k) for k in exact.keys.tolist()}
     assert np.abs(found.values - exact.values).max() < 2e-5
@@ -69,46 +113,153 @@ def test_predict_from_files_in_both_formats(tmp_path: pathlib.Path, orbitals: Ta
     for n, a in enumerate((2.46, 2.5)):
         graphene(a=a, vacuum=8).write(tmp_path / f"g{n}.vasp")
         names.append(tmp_path / f"g{n}.vasp")
-    assert run("overlap", "predict", "--overlap", table, "--input", *names, "-o", tmp_path / "out", "--json", tmp_path / "p.json") == 0
+    assert (
+        run(
+            "overlap",
+            "predict",
+            "--overlap",
+            table,
+            "--input",
+            *names,
+            "-o",
+            tmp_path / "out",
+            "--json",
+            tmp_path / "p.json",
+        )
+        == 0
+    )
     rows = json.loads((tmp_path / "p.json").read_text())["structures"]
     for n, row in enumerate(rows):
         folder = tmp_path / "out" / f"g{n}"
         structure = read_folder(folder)
-        assert structure.orbital_types == ((0, 0, 1),) * 2 and row["atoms"] == 2 and {"edges_s", "overlap_s", "write_s"} <= set(row)
-        assert np.abs(read_matrix(folder, "overlap").values - orbitals.overlap(structure).values).max() < 1e-12
-    assert run("overlap", "predict", "--overlap", table, "--input", names[0], "-o", tmp_path / "dock", "--format", "dock") == 0
-    assert np.allclose(read_matrix(tmp_path / "dock", "overlap").values, read_matrix(tmp_path / "out" / "g0", "overlap").values, atol=1e-9)
-    assert run("overlap", "predict", "--overlap", table, "--input", names[0], "-o", tmp_path / "flat", "--pbc", "T,T,F") == 0
+        assert (
+            structure.orbital_types == ((0, 0, 1),) * 2
+            and row["atoms"] == 2
+            and {"edges_s", "overlap_s", "write_s"} <= set(row)
+        )
+        assert (
+            np.abs(read_matrix(folder, "overlap").values - orbitals.overlap(structure).values).max()
+            < 1e-12
+        )
+    assert (
+        run(
+            "overlap",
+            "predict",
+            "--overlap",
+            table,
+            "--input",
+            names[0],
+            "-o",
+            tmp_path / "dock",
+            "--format",
+            "dock",
+        )
+        == 0
+    )
+    assert np.allclose(
+        read_matrix(tmp_path / "dock", "overlap").values,
+        read_matrix(tmp_path / "out" / "g0", "overlap").values,
+        atol=1e-9,
+    )
+    assert (
+        run(
+            "overlap",
+            "predict",
+            "--overlap",
+            table,
+            "--input",
+            names[0],
+            "-o",
+            tmp_path / "flat",
+            "--pbc",
+            "T,T,F",
+        )
+        == 0
+    )
     with pytest.raises(ConfigError, match="three letters"):
-        run("overlap", "predict", "--overlap", table, "--input", names[0], "-o", tmp_path / "flat2", "--pbc", "yes")
+        run(
+            "overlap",
+            "predict",
+            "--overlap",
+            table,
+            "--input",
+            names[0],
+            "-o",
+            tmp_path / "flat2",
+            "--pbc",
+            "yes",
+        )
     with pytest.raises(ConfigError, match="name the folder"):
         run("overlap", "predict", "--overlap", table, "--input", names[0])
     with pytest.raises(DataError, match="no such file or folder"):
-        run("overlap", "predict", "--overlap", table, "--input", tmp_path / "none.vasp", "-o", tmp_path / "x")
+        run(
+            "overlap",
+            "predict",
+            "--overlap",
+            table,
+            "--input",
+            tmp_path / "none.vasp",
+            "-o",
+            tmp_path / "x",
+        )
     assert not (tmp_path / "x").exists()
 
 
-def test_info(tmp_path: pathlib.Path, training: pathlib.Path, orbitals: TableOverlap, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info(
+    tmp_path: pathlib.Path,
+    training: pathlib.Path,
+    orbitals: TableOverlap,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     table = save_table(tmp_path / "c.npz", orbitals.table)
     assert run("overlap", "info", table, "--json", tmp_path / "i.json") == 0
     assert "C shells 0 0 1" in capsys.readouterr().out
-    assert json.loads((tmp_path / "i.json").read_text())["pairs"][0]["cutoff_A"] == pytest.approx(5.2918, abs=1e-4)
+    assert json.loads((tmp_path / "i.json").read_text())["pairs"][0]["cutoff_A"] == pytest.approx(
+        5.2918, abs=1e-4
+    )
     assert run("overlap", "info", training / "0000" / "overlaps.h5") == 0
     assert "C-C: blocks up to" in capsys.readouterr().out
 
 
 def test_wrong_words_to_fit(tmp_path: pathlib.Path, training: pathlib.Path) -> None:
-    for words, match in ((["--cutoff", "C-X=1"], "C-C=6.35"), (["--cutoff", "C-C=-1"], "positive"), (["--tolerance", "0"], "positive")):
+    for words, match in (
+        (["--cutoff", "C-X=1"], "C-C=6.35"),
+        (["--cutoff", "C-C=-1"], "positive"),
+        (["--tolerance", "0"], "positive"),
+    ):
         with pytest.raises(ConfigError, match=match):
             run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", *words)
     with pytest.raises(DataError, match="no such structure; there are 0000"):
-        run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", "--structures", "9")
+        run(
+            "overlap",
+            "fit",
+            "--preprocessed",
+            training,
+            "-o",
+            tmp_path / "c.npz",
+            "--structures",
+            "9",
+        )
     assert not (tmp_path / "c.npz").exists()
-    assert run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", "--cutoff", "C-C=4.5") == 0
+    assert (
+        run(
+            "overlap",
+            "fit",
+            "--preprocessed",
+            training,
+            "-o",
+            tmp_path / "c.npz",
+            "--cutoff",
+            "C-C=4.5",
+        )
+        == 0
+    )
     assert load(tmp_path / "c.npz").cutoffs == {(6, 6): 4.5}
 
 
-def test_another_structure_is_not_replaced_by_accident(tmp_path: pathlib.Path, training: pathlib.Path, orbitals: TableOverlap) -> None:
+def test_another_structure_is_not_replaced_by_accident(
+    tmp_path: pathlib.Path, training: pathlib.Path, orbitals: TableOverlap
+) -> None:
     table, target = save_table(tmp_path / "c.npz", orbitals.table), training / "0000"
     graphene(a=2.46, vacuum=8).write(tmp_path / "g.vasp")
     (target / "overlaps.h5").rename(target / "hamiltonians.h5")
@@ -118,6 +269,10 @@ def test_another_structure_is_not_replaced_by_accident(tmp_path: pathlib.Path, t
         run(*words)
     assert {p.name: p.read_bytes() for p in target.iterdir()} == before
     assert run(*words, "--overwrite") == 0
-    assert len(read_folder(target)) == 2 and not (target / "hamiltonians.h5").exists() and (target / "overlaps.h5").exists()
+    assert (
+        len(read_folder(target)) == 2
+        and not (target / "hamiltonians.h5").exists()
+        and (target / "overlaps.h5").exists()
+    )
     (target / "overlaps.h5").unlink()
     assert run(*words) == 0  # the same structure: S is added

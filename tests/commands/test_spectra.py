@@ -33,8 +33,15 @@ def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
     hops = [(0, 0, 0, 0, 1), (0, -1, 0, 0, 1), (-1, -1, 0, 0, 1)]
 
     def matrix(t: float, shift: float) -> BlockMatrix:
-        keys = [(0, 0, 0, 0, 0), (0, 0, 0, 1, 1), *hops, *[(-x, -y, -z, j, i) for x, y, z, i, j in hops]]
-        return BlockMatrix.from_blocks(np.array(keys), [np.array([[v]]) for v in (0.3 + shift, -0.3 + shift, *[t] * 6)])
+        keys = [
+            (0, 0, 0, 0, 0),
+            (0, 0, 0, 1, 1),
+            *hops,
+            *[(-x, -y, -z, j, i) for x, y, z, i, j in hops],
+        ]
+        return BlockMatrix.from_blocks(
+            np.array(keys), [np.array([[v]]) for v in (0.3 + shift, -0.3 + shift, *[t] * 6)]
+        )
 
     target = tmp_path / "honeycomb"
     write_structure(target, crystal)
@@ -49,22 +56,49 @@ def write_unity(folder: pathlib.Path) -> None:
     write_matrix(folder, "overlap", unity, read_structure(folder))
 
 
-def test_bands_shows_both_and_writes_everything(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outputs = [word for name in ("b.png", "b.svg", "b.Band", "b.h5", "b.ase.json") for word in ("-o", name)]
-    assert main(["bands", str(folder), "--mesh", "6x6x1", "--npoints", "30", "--json", "all.json", *outputs]) == 0
+def test_bands_shows_both_and_writes_everything(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = [
+        word for name in ("b.png", "b.svg", "b.Band", "b.h5", "b.ase.json") for word in ("-o", name)
+    ]
+    assert (
+        main(
+            [
+                "bands",
+                str(folder),
+                "--mesh",
+                "6x6x1",
+                "--npoints",
+                "30",
+                "--json",
+                "all.json",
+                *outputs,
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
-    assert "path Γ M K Γ (ASE, HEX2D" in out and "dense LAPACK, 2 orbitals" in out and "stage 1" in out
+    assert (
+        "path Γ M K Γ (ASE, HEX2D" in out and "dense LAPACK, 2 orbitals" in out and "stage 1" in out
+    )
     data = json.loads(pathlib.Path("all.json").read_text())
     assert [b["label"] for b in data["bands"]] == ["DFT", "stage 1"]
-    assert data["bands"][0]["fermi_eV"] == pytest.approx(0.0, abs=1e-9) and data["bands"][1]["fermi_eV"] == pytest.approx(0.05, abs=1e-9)
+    assert data["bands"][0]["fermi_eV"] == pytest.approx(0.0, abs=1e-9) and data["bands"][1][
+        "fermi_eV"
+    ] == pytest.approx(0.05, abs=1e-9)
     assert "counted below info.json's Fermi level" in data["bands"][1]["fermi_source"]
     error = data["errors"]["stage 1"]
-    assert error["shift_meV"] == pytest.approx(0.0, abs=1e-6) and 10 < error["max_meV"] < 30  # the 50 meV shift is gauge, the 1 % is not
+    assert (
+        error["shift_meV"] == pytest.approx(0.0, abs=1e-6) and 10 < error["max_meV"] < 30
+    )  # the 50 meV shift is gauge, the 1 % is not
     for name in ("b.png", "b.svg", "b.Band", "b.h5", "b.ase.json"):
         assert pathlib.Path(name).stat().st_size > 200
 
 
-def test_bands_with_roles_and_path_file(folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bands_with_roles_and_path_file(
+    folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     refined = tmp_path / "refined"
     refined.mkdir()
     for name in folder.iterdir():
@@ -96,19 +130,44 @@ def test_bands_with_roles_and_path_file(folder: pathlib.Path, tmp_path: pathlib.
     assert out.count("Fermi level") == 3 and "refined" in out and "path Γ K (K_PATH)" in out
 
 
-def test_bands_of_another_structure_get_no_error(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bands_of_another_structure_get_no_error(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(folder, "wider")
     np.savetxt("wider/lat.dat", 1.01 * np.loadtxt("wider/lat.dat"))
     write_unity(pathlib.Path("wider"))
-    words = ["bands", str(folder), "wider", "--mesh", "3x3x1", "--npoints", "10", "--window", "-9", "2", "--json", "all.json"]
+    words = [
+        "bands",
+        str(folder),
+        "wider",
+        "--mesh",
+        "3x3x1",
+        "--npoints",
+        "10",
+        "--window",
+        "-9",
+        "2",
+        "--json",
+        "all.json",
+    ]
     assert main(words) == 0
     data, streams = json.loads(pathlib.Path("all.json").read_text()), capsys.readouterr()
-    assert len(data["bands"]) == 4 and list(data["errors"]) == ["honeycomb stage 1"] and data["window_eV"] == [-9, 2]
-    assert "of another structure than" in streams.err and "band error (meV), -9 to 2 eV" in streams.out
+    assert (
+        len(data["bands"]) == 4
+        and list(data["errors"]) == ["honeycomb stage 1"]
+        and data["window_eV"] == [-9, 2]
+    )
+    assert (
+        "of another structure than" in streams.err and "band error (meV), -9 to 2 eV" in streams.out
+    )
 
 
-def test_fermi_says_where_it_comes_from(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fermi", str(folder), "--valence", "C=1", "--mesh", "6x6x1", "--json", "f.json"]) == 0
+def test_fermi_says_where_it_comes_from(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["fermi", str(folder), "--valence", "C=1", "--mesh", "6x6x1", "--json", "f.json"]) == 0
+    )
     data = json.loads(pathlib.Path("f.json").read_text())
     assert (
         data["fermi_eV"] == pytest.approx(0.0, abs=1e-9)
@@ -120,23 +179,68 @@ def test_fermi_says_where_it_comes_from(folder: pathlib.Path, capsys: pytest.Cap
 
 
 def test_dos_and_gap(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dos", str(folder), "--mesh", "9x9x1", "--fat", "1,2", "--json", "d.json", "-o", "d.png"]) == 0
+    assert (
+        main(
+            [
+                "dos",
+                str(folder),
+                "--mesh",
+                "9x9x1",
+                "--fat",
+                "1,2",
+                "--json",
+                "d.json",
+                "-o",
+                "d.png",
+            ]
+        )
+        == 0
+    )
     data = json.loads(pathlib.Path("d.json").read_text())
-    assert np.abs(np.array(data["projected_per_eV"]["1"]) + data["projected_per_eV"]["2"] - np.array(data["dos_per_eV"])).max() < 1e-9
+    assert (
+        np.abs(
+            np.array(data["projected_per_eV"]["1"])
+            + data["projected_per_eV"]["2"]
+            - np.array(data["dos_per_eV"])
+        ).max()
+        < 1e-9
+    )
     assert main(["gap", str(folder), "--mesh", "5x5x1", "--json", "g.json"]) == 0
     assert "direct gap 0.6000 eV" in capsys.readouterr().out
     data = json.loads(pathlib.Path("g.json").read_text())
-    assert sorted(np.round(np.abs(data["k_valence"]), 3))[1:] == [0.333, 0.333] and data["electrons"] == 2
-
-
-def test_compare_takes_out_the_gauge(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(folder), "--eigenvalues", "--mesh", "6x6x1", "--modes", "1", "--json", "c.json"]) == 0
-    data = json.loads(pathlib.Path("c.json").read_text())
-    assert data["hamiltonian"]["mu_eV"] == pytest.approx(0.05) and data["hamiltonian"]["max_meV"] == pytest.approx(27.0)
-    assert data["hamiltonian"]["raw_max_meV"] == pytest.approx(50.0) and data["ghosts"] == []
-    assert data["error_modes"][0]["energy_eV"] == pytest.approx(0.081, abs=1e-9) or data["error_modes"][0]["energy_eV"] == pytest.approx(
-        -0.081, abs=1e-9
+    assert (
+        sorted(np.round(np.abs(data["k_valence"]), 3))[1:] == [0.333, 0.333]
+        and data["electrons"] == 2
     )
+
+
+def test_compare_takes_out_the_gauge(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(
+            [
+                "compare",
+                str(folder),
+                "--eigenvalues",
+                "--mesh",
+                "6x6x1",
+                "--modes",
+                "1",
+                "--json",
+                "c.json",
+            ]
+        )
+        == 0
+    )
+    data = json.loads(pathlib.Path("c.json").read_text())
+    assert data["hamiltonian"]["mu_eV"] == pytest.approx(0.05) and data["hamiltonian"][
+        "max_meV"
+    ] == pytest.approx(27.0)
+    assert data["hamiltonian"]["raw_max_meV"] == pytest.approx(50.0) and data["ghosts"] == []
+    assert data["error_modes"][0]["energy_eV"] == pytest.approx(0.081, abs=1e-9) or data[
+        "error_modes"
+    ][0]["energy_eV"] == pytest.approx(-0.081, abs=1e-9)
     assert "mu = <dH,S>/<S,S> = 50.0000 meV" in capsys.readouterr().out
 
 
@@ -151,7 +255,11 @@ def test_compare_needs_a_prediction_of_the_same_structure(
     positions = np.loadtxt("moved/site_positions.dat")
     np.savetxt("moved/site_positions.dat", positions + np.array([0.0, 0.01]))
     assert main(["compare", str(folder), *other]) == 2
-    words = "moved: holds another structure" if "moved" in other else "hamiltonians_pred.h5: file not found"
+    words = (
+        "moved: holds another structure"
+        if "moved" in other
+        else "hamiltonians_pred.h5: file not found"
+    )
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -163,9 +271,18 @@ def test_compare_needs_a_prediction_of_the_same_structure(
         (["bands", "honeycomb", "--path", "GM", "--path-file", "x"], "give one of them"),
         (["bands", "honeycomb", "--nbands", "9"], "9 bands asked"),
         (["bands", "honeycomb", "--fermi", "high"], "auto, info, or an energy"),
-        (["bands", "honeycomb", "--window", "3", "-3"], "--window 3 -3: the first energy must be below"),
-        (["bands", "honeycomb", "--window", "1", "1"], "--window 1 1: the first energy must be below"),
-        (["bands", "honeycomb", "--window", "500", "501", "--mesh", "3x3x1"], "no band of .*honeycomb.* lies in --window 500 501"),
+        (
+            ["bands", "honeycomb", "--window", "3", "-3"],
+            "--window 3 -3: the first energy must be below",
+        ),
+        (
+            ["bands", "honeycomb", "--window", "1", "1"],
+            "--window 1 1: the first energy must be below",
+        ),
+        (
+            ["bands", "honeycomb", "--window", "500", "501", "--mesh", "3x3x1"],
+            "no band of .*honeycomb.* lies in --window 500 501",
+        ),
         (["bands", "honeycomb", "-o", "x.gif"], "no band format ends like this"),
         (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
         (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
@@ -181,11 +298,19 @@ def test_compare_needs_a_prediction_of_the_same_structure(
         (["fermi", "honeycomb", "--valence", "C=-3"], "valence 'C=-3': write element=electrons"),
         (["fermi", "honeycomb", "--valence", "Cc=3"], "valence 'Cc=3': write element=electrons"),
         (["fermi", "honeycomb", "--valence", "C=1", "--electrons", "2"], "give one of them"),
-        (["dos", "honeycomb", "--fermi", "info", "--electrons", "2"], "--fermi info needs no electrons"),
-        (["bands", "honeycomb", "--fermi", "0.1", "--valence", "C=1"], "--fermi 0.1 needs no electrons"),
+        (
+            ["dos", "honeycomb", "--fermi", "info", "--electrons", "2"],
+            "--fermi info needs no electrons",
+        ),
+        (
+            ["bands", "honeycomb", "--fermi", "0.1", "--valence", "C=1"],
+            "--fermi 0.1 needs no electrons",
+        ),
     ],
 )
-def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_clear_line(
+    folder: pathlib.Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     import re
 
     assert main(words) == 2
@@ -219,27 +344,52 @@ def test_bad_input_is_one_clear_line(folder: pathlib.Path, words: list[str], mes
         "compare --modes -1",
     ],
 )
-def test_options_that_are_no_such_number_are_refused(folder: pathlib.Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_are_no_such_number_are_refused(
+    folder: pathlib.Path, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     verb, option, *values = words.split()
     with pytest.raises(SystemExit, match="2"):
         main([verb, str(folder), option, *values])
     assert option.split("=")[0] in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_negative_numbers_with_an_exponent_are_values(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["bands", str(folder), "--fermi", "-1e-1", "--window", "-1e1", "3", "--npoints", "5", "-o", "x.json"]
+def test_negative_numbers_with_an_exponent_are_values(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "bands",
+        str(folder),
+        "--fermi",
+        "-1e-1",
+        "--window",
+        "-1e1",
+        "3",
+        "--npoints",
+        "5",
+        "-o",
+        "x.json",
+    ]
     assert main(words) == 0
     assert "Fermi level -0.1000 eV" in capsys.readouterr().out
 
 
-def test_electrons_of_an_element_that_is_not_there_are_said(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_electrons_of_an_element_that_is_not_there_are_said(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["fermi", str(folder), "--valence", "C=1,Mo=14", "--mesh", "3x3x1"]) == 0
-    assert "--valence gives electrons of Mo, which 'honeycomb' does not have" in capsys.readouterr().err
+    assert (
+        "--valence gives electrons of Mo, which 'honeycomb' does not have"
+        in capsys.readouterr().err
+    )
 
 
-def test_unknown_electrons_give_absolute_energies_with_a_note(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_electrons_give_absolute_energies_with_a_note(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     info = json.loads((folder / "info.json").read_text())
-    (folder / "info.json").write_text(json.dumps({k: v for k, v in info.items() if k != "fermi_level"}))
+    (folder / "info.json").write_text(
+        json.dumps({k: v for k, v in info.items() if k != "fermi_level"})
+    )
     assert main(["bands", str(folder), "--npoints", "10", "-o", "x.png"]) == 0
     assert "no Fermi level, energies are absolute" in capsys.readouterr().err
     assert main(["fermi", str(folder)]) == 2

@@ -41,7 +41,10 @@ def test_edge_modes(make_folder: Folder) -> None:
     x, y, z, i, j = json.loads(far)
     drop(folder, "overlaps.h5", (far, str([-x, -y, -z, j, i])))
     count = len(read_matrix(folder, "hamiltonian"))
-    sizes = {mode: len(select_edges(folder, structure, mode).keys) for mode in ("overlaps", "hamiltonians", "union", "auto")}
+    sizes = {
+        mode: len(select_edges(folder, structure, mode).keys)
+        for mode in ("overlaps", "hamiltonians", "union", "auto")
+    }
     assert sizes == {"overlaps": count - 2, "hamiltonians": count, "union": count, "auto": count}
     assert select_edges(folder, structure, "auto").hamiltonian_only == 2
     (folder / "hamiltonians.h5").unlink()
@@ -66,7 +69,11 @@ def test_graph_vectors_by_definition() -> None:
     graph = build_graph(structure, h.keys[::-1], BASIS)
     for (x, y, z, i, j), vector in zip(graph.edge_key.tolist(), graph.edge_vector.numpy()):
         expected = (
-            structure.positions[j] + x * structure.lattice[0] + y * structure.lattice[1] + z * structure.lattice[2] - structure.positions[i]
+            structure.positions[j]
+            + x * structure.lattice[0]
+            + y * structure.lattice[1]
+            + z * structure.lattice[2]
+            - structure.positions[i]
         )
         assert np.allclose(vector, expected, atol=1e-12)
     assert graph.self_loop.sum() == len(structure)
@@ -74,7 +81,10 @@ def test_graph_vectors_by_definition() -> None:
 
 
 def test_batching_keeps_structures_apart() -> None:
-    graphs = [build_graph(s, h.keys, BASIS) for s, h, _ in (random_structure(0), random_structure(1, atoms=3))]
+    graphs = [
+        build_graph(s, h.keys, BASIS)
+        for s, h, _ in (random_structure(0), random_structure(1, atoms=3))
+    ]
     both = batch_graphs(graphs)
     assert (both.nodes, both.edges, both.structures) == (7, graphs[0].edges + graphs[1].edges, 2)
     assert (both.node_batch[both.edge_index[0]] == both.node_batch[both.edge_index[1]]).all()
@@ -103,8 +113,14 @@ def test_labels_round_trip_and_hermitian_projection(spinful: bool) -> None:
     vector, mask = assembly.from_matrix(noisy, types)
     assert mask.sum() == len(noisy.values)
     assert np.array_equal(assembly.to_matrix(vector, types, h.keys).values, noisy.values)
-    turned = d.hermitian_product(torch.from_numpy(vector), torch.from_numpy(noisy.partner), d.transpose_index(targets))
-    assert np.allclose(assembly.to_matrix(turned.numpy(), types, h.keys).values, noisy.hermitian().values, atol=1e-14)
+    turned = d.hermitian_product(
+        torch.from_numpy(vector), torch.from_numpy(noisy.partner), d.transpose_index(targets)
+    )
+    assert np.allclose(
+        assembly.to_matrix(turned.numpy(), types, h.keys).values,
+        noisy.hermitian().values,
+        atol=1e-14,
+    )
 
 
 @pytest.mark.parametrize("spinful", [False, True])
@@ -113,9 +129,17 @@ def test_gauge(make_folder: Folder, spinful: bool) -> None:
     _, h, s = random_structure(spinful=spinful)
     doubled = d.spin_double(s) if spinful else s
     moved = d.subtract_overlap(h, doubled, -0.7)
-    assert d.gauge_shift(moved, s, spinful) == pytest.approx(d.gauge_shift(h, s, spinful) + 0.7, abs=1e-12)
+    assert d.gauge_shift(moved, s, spinful) == pytest.approx(
+        d.gauge_shift(h, s, spinful) + 0.7, abs=1e-12
+    )
     basis = Basis((16, 42), ((0, 1), (0, 1, 2)), spinful)
-    sample = d.load_sample(make_folder(spinful=spinful), make_target_blocks(basis), "hamiltonians", torch.float64, "standard")
+    sample = d.load_sample(
+        make_folder(spinful=spinful),
+        make_target_blocks(basis),
+        "hamiltonians",
+        torch.float64,
+        "standard",
+    )
     assert sample.gauge == pytest.approx(d.gauge_shift(h, s, spinful))
 
 
@@ -135,7 +159,9 @@ def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
         make_folder(f"s{n}", seed=n)
     root = tmp_path / "data"
     first = d.make_splits(root, 0.6, 0.2, 1)
-    assert first == d.make_splits(root, 0.6, 0.2, 1) and sorted(f.name for v in first.values() for f in v) == [f"s{n}" for n in range(5)]
+    assert first == d.make_splits(root, 0.6, 0.2, 1) and sorted(
+        f.name for v in first.values() for f in v
+    ) == [f"s{n}" for n in range(5)]
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": {"range": [0, 2]}, "val": ["s3"], "test": ["s4"]}))
     assert [f.name for f in d.read_splits(path, root)["train"]] == ["s0", "s1", "s2"]
@@ -145,9 +171,15 @@ def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
         ({"train": [], "val": ["s1"]}, "train split is empty"),
         ({"trian": ["s0"]}, "lists under"),
         ({"train": ["s0"], "vali": []}, "lists under"),
-        *(({"train": train, "val": ["s1"]}, "split 'train' is .*; a list") for train in (3, None, "s0", {"range": [0, 1], "step": 2})),
         *(
-            ({"train": {"range": ends}, "val": ["s1"]}, "'range' of split 'train' is .*0 <= first <= last <= 4")
+            ({"train": train, "val": ["s1"]}, "split 'train' is .*; a list")
+            for train in (3, None, "s0", {"range": [0, 1], "step": 2})
+        ),
+        *(
+            (
+                {"train": {"range": ends}, "val": ["s1"]},
+                "'range' of split 'train' is .*0 <= first <= last <= 4",
+            )
             for ends in ([0], ["a", 0], 2, [2, 1], [-1, 0], [0, 5], [0, True])
         ),
     ):
@@ -159,7 +191,11 @@ def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
 def test_split_file_that_is_none(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     make_folder("a")
     (tmp_path / "binary").write_bytes(b"\x89HDF\xff\xfe")
-    for path, words in ((tmp_path, "cannot be read"), (tmp_path / "binary", "not valid JSON"), (tmp_path / "none", "file not found")):
+    for path, words in (
+        (tmp_path, "cannot be read"),
+        (tmp_path / "binary", "not valid JSON"),
+        (tmp_path / "none", "file not found"),
+    ):
         with pytest.raises(DataError, match=f"{path.name}: {words}"):
             d.read_splits(path, tmp_path / "data")
 
@@ -186,7 +222,9 @@ def moved(structure: Structure, how: str) -> Structure:
     elif how == "order":
         order = np.arange(len(numbers))[::-1]
         shells = tuple(structure.orbital_types[n] for n in order)
-        return dataclasses.replace(structure, positions=positions[order], numbers=numbers[order], orbital_types=shells)
+        return dataclasses.replace(
+            structure, positions=positions[order], numbers=numbers[order], orbital_types=shells
+        )
     elif how == "atom":
         positions = positions + np.eye(len(numbers), 3) * 3e-3
     elif how == "lattice":
@@ -194,14 +232,18 @@ def moved(structure: Structure, how: str) -> Structure:
     return dataclasses.replace(structure, lattice=lattice, positions=positions)
 
 
-@pytest.mark.parametrize("how", ["copy", "shift", "tiny shift", "cells", "rotation", "order", "atom", "lattice"])
+@pytest.mark.parametrize(
+    "how", ["copy", "shift", "tiny shift", "cells", "rotation", "order", "atom", "lattice"]
+)
 def test_same_crystal_is_recognised(how: str) -> None:
     first, other = random_structure(1)[0], random_structure(2)[0]
     pairs = d.equal_structures([other, first, moved(first, how)])
     assert [sorted(p) for p in pairs] == ([] if how in ("atom", "lattice") else [[1, 2]])
 
 
-def test_structure_twice_in_a_split_is_noted(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_structure_twice_in_a_split_is_noted(
+    make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, seed in (("a", 1), ("b", 2), ("c", 1)):
         make_folder(name, seed=seed)
     path = tmp_path / "splits.json"

@@ -18,24 +18,36 @@ Folder = Callable[..., pathlib.Path]
 
 
 @pytest.mark.parametrize(
-    ("options", "words"), [({"rotations": -1}, "--rotations -1"), ({"split": "val"}, "--split val: needs a split file")]
+    ("options", "words"),
+    [({"rotations": -1}, "--rotations -1"), ({"split": "val"}, "--split val: needs a split file")],
 )
-def test_options_that_make_no_sense(make_folder: Folder, tiny_stage1: pathlib.Path, options: dict, words: str) -> None:
+def test_options_that_make_no_sense(
+    make_folder: Folder, tiny_stage1: pathlib.Path, options: dict, words: str
+) -> None:
     model = deeph_gformer.load(stage1=tiny_stage1)
     with pytest.raises(ConfigError, match=words):
         evaluate(model, make_folder(atoms=2).parent, **options)
 
 
-def test_split_is_evaluated(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_split_is_evaluated(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     for n in range(3):
         make_folder(f"s{n}", seed=n, atoms=2)
     (tmp_path / "s.json").write_text(json.dumps({"train": ["s0"], "val": ["s2"], "test": ["s1"]}))
-    result = evaluate(deeph_gformer.load(stage1=tiny_stage1), tmp_path / "data", splits=tmp_path / "s.json", split="val", rotations=0)
+    result = evaluate(
+        deeph_gformer.load(stage1=tiny_stage1),
+        tmp_path / "data",
+        splits=tmp_path / "s.json",
+        split="val",
+        rotations=0,
+    )
     assert [r["name"] for r in result["structures"]] == ["s2"] and "equivariance" not in result
 
 
 @pytest.mark.parametrize(
-    ("arch", "frames", "noted"), [("equivariant", 3, True), ("equivariant", 1, False), ("paper", 3, False), (None, 3, True)]
+    ("arch", "frames", "noted"),
+    [("equivariant", 3, True), ("equivariant", 1, False), ("paper", 3, False), (None, 3, True)],
 )
 def test_frames_that_change_nothing_are_noted(
     make_folder: Folder,
@@ -47,5 +59,10 @@ def test_frames_that_change_nothing_are_noted(
     noted: bool,
 ) -> None:
     bundle = make_bundle(tiny_stage1, tmp_path / "b", arch) if arch else None
-    evaluate(deeph_gformer.load(bundle, stage1=tiny_stage1), make_folder(atoms=2).parent, frames=frames, rotations=0)
+    evaluate(
+        deeph_gformer.load(bundle, stage1=tiny_stage1),
+        make_folder(atoms=2).parent,
+        frames=frames,
+        rotations=0,
+    )
     assert (f"--frames {frames} changes nothing" in capsys.readouterr().err) == noted

@@ -31,30 +31,42 @@ from ..test_pipeline import make_bundle
 Folder = Callable[..., pathlib.Path]
 
 
-def guarded_model(stage1: pathlib.Path, folder: pathlib.Path, structures: list[pathlib.Path], split: int) -> HamiltonianModel:
+def guarded_model(
+    stage1: pathlib.Path, folder: pathlib.Path, structures: list[pathlib.Path], split: int
+) -> HamiltonianModel:
     """A GFormer with random weights whose statistics are those of these structures."""
     model = deeph_gformer.load(make_bundle(stage1, folder, trained=True), stage1=stage1)
     graphs = [model.read(f)[1] for f in structures]
-    bundle = dataclasses.replace(model.bundle, training={"guard": guard_statistics(model, graphs[:split], graphs[split:])})
+    bundle = dataclasses.replace(
+        model.bundle, training={"guard": guard_statistics(model, graphs[:split], graphs[split:])}
+    )
     save_bundle(folder, bundle)
     return deeph_gformer.load(folder, stage1=stage1)
 
 
-def test_statistics_by_hand(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_statistics_by_hand(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     folders = [make_folder(f"s{n}", seed=n) for n in range(5)]
     model = guarded_model(tiny_stage1, tmp_path / "b", folders, 3)
     table = model.bundle.training["guard"]
     x = np.array([model.predict(f).correction * 1e3 for f in folders])
     mean = x[3:].mean()
-    assert table["structures"] == {"train": 3, "val": 2} and table["correction"]["mean_meV"] == pytest.approx(mean)
-    assert table["correction"]["spread_meV"] == pytest.approx(max(np.sqrt(((x - mean) ** 2).mean()), FLOOR * mean))
+    assert table["structures"] == {"train": 3, "val": 2} and table["correction"][
+        "mean_meV"
+    ] == pytest.approx(mean)
+    assert table["correction"]["spread_meV"] == pytest.approx(
+        max(np.sqrt(((x - mean) ** 2).mean()), FLOOR * mean)
+    )
     assert table["correction"]["largest_meV"] == pytest.approx(x.max())
     # features: mean and spread per element and channel over the training atoms
     outs = [(model.stage1(g), g) for g in (model.read(f)[1] for f in folders)]
-    norms = np.concatenate([feature_norms(o, model.stage1)[g.node_type.numpy() == 1] for o, g in outs[:3]])
-    assert np.allclose(table["features"]["norm_mean"][1], norms.mean(axis=0), atol=1e-6) and np.allclose(
-        table["features"]["norm_spread"][1], norms.std(axis=0), atol=1e-4
+    norms = np.concatenate(
+        [feature_norms(o, model.stage1)[g.node_type.numpy() == 1] for o, g in outs[:3]]
     )
+    assert np.allclose(
+        table["features"]["norm_mean"][1], norms.mean(axis=0), atol=1e-6
+    ) and np.allclose(table["features"]["norm_spread"][1], norms.std(axis=0), atol=1e-4)
 
 
 def test_norms_are_invariant_and_complete(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
@@ -64,7 +76,9 @@ def test_norms_are_invariant_and_complete(make_folder: Folder, tiny_stage1: path
     stage1 = model.stage1
     out = stage1(graph)
     made = feature_norms(out, stage1)
-    turned = feature_norms(stage1(rotate_graph(graph, random_rotation(torch.Generator().manual_seed(1)))), stage1)
+    turned = feature_norms(
+        stage1(rotate_graph(graph, random_rotation(torch.Generator().manual_seed(1)))), stage1
+    )
     assert np.abs(made - turned).max() < 1e-9 * np.abs(made).max()
     irreps, value = stage1.node_irreps[-1], out.node[-1].numpy()
     assert made.shape == (len(value), irreps.num_irreps)
@@ -81,12 +95,18 @@ def squeeze(folder: pathlib.Path, factor: float) -> None:
     """The same crystal, smaller: far from everything the statistics saw."""
     structure, _, _ = random_structure(0, name=folder.name)
     legacy.write_structure(
-        folder, dataclasses.replace(structure, lattice=structure.lattice * factor, positions=structure.positions * factor)
+        folder,
+        dataclasses.replace(
+            structure, lattice=structure.lattice * factor, positions=structure.positions * factor
+        ),
     )
 
 
 def test_strange_structure_is_told_and_guarded(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folders = [make_folder(f"s{n}") for n in range(7)]
     for n, folder in enumerate(folders):  # one crystal, up to 2 % larger or smaller
@@ -106,70 +126,144 @@ def test_strange_structure_is_told_and_guarded(
     odd = records["strange"]
     assert odd["features_z"] > LIMIT and odd["guarded"] is False and odd["guard_warning"]
     assert odd["correction_z"] == pytest.approx(
-        (odd["mean_correction_meV"] - table["correction"]["mean_meV"]) / table["correction"]["spread_meV"]
+        (odd["mean_correction_meV"] - table["correction"]["mean_meV"])
+        / table["correction"]["spread_meV"]
     )
     # the same with a bundle whose corrections used to be much smaller: now they are out of range
     small = {
         **table,
-        "correction": {**table["correction"], "mean_meV": odd["mean_correction_meV"] / 100, "spread_meV": odd["mean_correction_meV"] / 700},
+        "correction": {
+            **table["correction"],
+            "mean_meV": odd["mean_correction_meV"] / 100,
+            "spread_meV": odd["mean_correction_meV"] / 700,
+        },
     }
     save_bundle(tmp_path / "b", dataclasses.replace(model.bundle, training={"guard": small}))
-    common = ["refine", "--preprocessed", str(strange.parent), "--stage1", str(tiny_stage1), "--model", str(tmp_path / "b")]
-    assert main([*common, "--output", str(tmp_path / "free"), "--json", str(tmp_path / "free.json")]) == 0
+    common = [
+        "refine",
+        "--preprocessed",
+        str(strange.parent),
+        "--stage1",
+        str(tiny_stage1),
+        "--model",
+        str(tmp_path / "b"),
+    ]
+    assert (
+        main([*common, "--output", str(tmp_path / "free"), "--json", str(tmp_path / "free.json")])
+        == 0
+    )
     assert "warning: the correction" in capsys.readouterr().out
-    assert main([*common, "--output", str(tmp_path / "kept"), "--guard", "--json", str(tmp_path / "kept.json")]) == 0
+    assert (
+        main(
+            [
+                *common,
+                "--output",
+                str(tmp_path / "kept"),
+                "--guard",
+                "--json",
+                str(tmp_path / "kept.json"),
+            ]
+        )
+        == 0
+    )
     assert "--guard kept stage 1 for" in capsys.readouterr().out
     free, kept = (
-        {r["name"]: r for r in json.loads((tmp_path / f"{n}.json").read_text())["structures"]}["strange"] for n in ("free", "kept")
+        {r["name"]: r for r in json.loads((tmp_path / f"{n}.json").read_text())["structures"]}[
+            "strange"
+        ]
+        for n in ("free", "kept")
     )
-    assert free["correction_z"] == kept["correction_z"] > LIMIT and kept["guarded"] is True and free["guarded"] is False
+    assert (
+        free["correction_z"] == kept["correction_z"] > LIMIT
+        and kept["guarded"] is True
+        and free["guarded"] is False
+    )
     first = deeph_gformer.load(stage1=tiny_stage1).predict(strange).hamiltonian
-    assert np.array_equal(read_matrix(tmp_path / "kept" / "strange", "prediction").values, first.values)
-    assert not np.array_equal(read_matrix(tmp_path / "free" / "strange", "prediction").values, first.values)
+    assert np.array_equal(
+        read_matrix(tmp_path / "kept" / "strange", "prediction").values, first.values
+    )
+    assert not np.array_equal(
+        read_matrix(tmp_path / "free" / "strange", "prediction").values, first.values
+    )
     assert kept["refined_mae_meV"] == kept["stage1_mae_meV"] != free["refined_mae_meV"]
-    told = [json.loads((tmp_path / n / "strange" / "info.json").read_text())["deeph_gformer"].get("guarded") for n in ("free", "kept")]
+    told = [
+        json.loads((tmp_path / n / "strange" / "info.json").read_text())["deeph_gformer"].get(
+            "guarded"
+        )
+        for n in ("free", "kept")
+    ]
     assert told == [None, True]
 
 
-def test_training_records_the_guard(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_training_records_the_guard(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     for n in range(4):
         make_folder(f"s{n}", seed=n, atoms=2)
     values: dict[str, Any] = {
         "data": {"preprocessed": str(tmp_path / "data"), "train_ratio": 0.5, "val_ratio": 0.5},
         "output": str(tmp_path / "run"),
         "model": {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4},
-        "training": {"epochs": 3, "threads": 1, "device": "cpu", "warmup_steps": 1, "learning_rate": 1e-2},
+        "training": {
+            "epochs": 3,
+            "threads": 1,
+            "device": "cpu",
+            "warmup_steps": 1,
+            "learning_rate": 1e-2,
+        },
     }
     model, record = train_gformer(from_mapping(TrainConfig, values), load_stage1(tiny_stage1))
     again = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
     table = Guard.table(again.bundle)
     assert table == record["guard"] and table["structures"] == {"train": 2, "val": 2}
     val = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
-    mean = np.mean([again.predict(tmp_path / "data" / n, edges="hamiltonians").correction for n in val]) * 1e3
-    assert table["correction"]["mean_meV"] == pytest.approx(mean, rel=1e-9) and table["correction"]["spread_meV"] > 0
+    mean = (
+        np.mean(
+            [again.predict(tmp_path / "data" / n, edges="hamiltonians").correction for n in val]
+        )
+        * 1e3
+    )
+    assert (
+        table["correction"]["mean_meV"] == pytest.approx(mean, rel=1e-9)
+        and table["correction"]["spread_meV"] > 0
+    )
     guard = Guard(again)
     with guard.watching():
         prediction = again.predict(tmp_path / "data" / val[0], edges="hamiltonians")
     verdict = guard.judge(prediction.correction)
-    assert again.observe is None and abs(verdict.correction_z) < 3 and verdict.features_z is not None and not verdict.out_of_range
+    assert (
+        again.observe is None
+        and abs(verdict.correction_z) < 3
+        and verdict.features_z is not None
+        and not verdict.out_of_range
+    )
 
 
-def test_untrained_correction_of_zero(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_untrained_correction_of_zero(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     """A GFormer that corrects nothing: its spread is zero, and zero is not unusual."""
     model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
     graph = model.read(make_folder())[1]
     table = guard_statistics(model, [graph], [graph])
-    guard = Guard(HamiltonianModel(model.stage1, dataclasses.replace(model.bundle, training={"guard": table})))
+    guard = Guard(
+        HamiltonianModel(model.stage1, dataclasses.replace(model.bundle, training={"guard": table}))
+    )
     assert guard.judge(0.0).correction_z == 0.0 and guard.judge(1e-6).out_of_range
 
 
-def test_bundle_without_record(make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bundle_without_record(
+    make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Older bundles still refine; --guard says what is missing."""
     stage1 = write_tiny_stage1(tmp_path / "s")
     make_folder("s0")
     bundle = make_bundle(stage1, tmp_path / "b", trained=True)
     model = deeph_gformer.load(bundle, stage1=stage1)
-    assert "correction_z" not in deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o")["structures"][0]
+    assert (
+        "correction_z"
+        not in deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o")["structures"][0]
+    )
     with pytest.raises(ModelError, match="train the GFormer again"):
         deeph_gformer.refine(tmp_path / "data", model, tmp_path / "p", guard=True)
     assert (

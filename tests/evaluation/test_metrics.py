@@ -20,15 +20,21 @@ def test_errors_by_hand(spinful: bool) -> None:
     targets = make_target_blocks(basis)
     types = np.array([basis.elements.index(z) for z in structure.numbers])
     rng = np.random.default_rng(0)
-    noise = rng.normal(size=len(h.values)) * 1e-3 + (1j * rng.normal(size=len(h.values)) * 1e-3 if spinful else 0)
+    noise = rng.normal(size=len(h.values)) * 1e-3 + (
+        1j * rng.normal(size=len(h.values)) * 1e-3 if spinful else 0
+    )
     first, both = (BlockMatrix(h.keys, h.shapes, h.values + s * noise) for s in (2.0, 0.5))
     errors = structure_errors("x", h, first, both, targets, types)
-    assert errors.stage1_meV == pytest.approx(2e3 * np.abs(noise).mean()) and errors.refined_meV == pytest.approx(
-        0.5e3 * np.abs(noise).mean()
-    )
-    assert errors.refined_max_meV == pytest.approx(0.5e3 * np.abs(noise).max()) and errors.elements == len(h.values)
+    assert errors.stage1_meV == pytest.approx(
+        2e3 * np.abs(noise).mean()
+    ) and errors.refined_meV == pytest.approx(0.5e3 * np.abs(noise).mean())
+    assert errors.refined_max_meV == pytest.approx(
+        0.5e3 * np.abs(noise).max()
+    ) and errors.elements == len(h.values)
     ss = next(
-        c for c, channel in enumerate(targets.blocks) if (0, 0) in channel and channel[0, 0] == (0, 0)
+        c
+        for c, channel in enumerate(targets.blocks)
+        if (0, 0) in channel and channel[0, 0] == (0, 0)
     )  # s-s of every pair of elements
     total, count = 0.0, 0
     for e, (_, block) in enumerate(BlockMatrix(h.keys, h.shapes, noise)):
@@ -38,7 +44,9 @@ def test_errors_by_hand(spinful: bool) -> None:
     assert block_errors([errors])[1, ss] == pytest.approx(0.5e3 * total / count)
     table = summarise([errors], targets)
     assert table["ratio_mae_all"] == pytest.approx(0.25) and table["better_structures"] == 1
-    assert table["stage1"]["mae_challenging_block_meV"] == pytest.approx(np.nanmax(block_errors([errors])[0]))
+    assert table["stage1"]["mae_challenging_block_meV"] == pytest.approx(
+        np.nanmax(block_errors([errors])[0])
+    )
 
 
 def test_all_is_the_mean_over_structures() -> None:

@@ -65,11 +65,16 @@ def test_sums_by_hand() -> None:
     structure, keys = edges(bilayer(3.3))
     place = edge_places(structure, keys)
     truth = BlockMatrix(keys, np.full((len(keys), 2), 2), np.ones(4 * len(keys)))
-    first = BlockMatrix(keys, truth.shapes, truth.values + np.repeat(np.array([1e-3, 2e-3, 3e-3])[place], 4))
+    first = BlockMatrix(
+        keys, truth.shapes, truth.values + np.repeat(np.array([1e-3, 2e-3, 3e-3])[place], 4)
+    )
     errors = PlaceErrors()
     errors.add(structure, truth, [first, truth])
     table = errors.table()
     assert [row["place"] for row in table] == list(PLACES)
     assert [row["stage1_mae_meV"] for row in table] == pytest.approx([1, 2, 3])
-    assert all(row["refined_mae_meV"] == 0 and row["mean_abs_hamiltonian_meV"] == pytest.approx(1e3) for row in table)
+    assert all(
+        row["refined_mae_meV"] == 0 and row["mean_abs_hamiltonian_meV"] == pytest.approx(1e3)
+        for row in table
+    )
     assert sum(row["share_of_elements"] for row in table) == pytest.approx(1)

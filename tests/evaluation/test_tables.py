@@ -17,16 +17,35 @@ from deeph_gformer.evaluation.tables import evaluation_table
         ("standard", "raw", "overlaps.h5 is missing", "without μS"),
     ],
 )
-def test_the_table_says_which_errors_these_are(gauge: str, errors: str, said: str, other: str) -> None:
-    means = {"mae_all_meV": 1.0, "mae_challenging_structure_meV": 1.0, "mae_challenging_block_meV": 1.0, "mae_elements_meV": 1.0}
+def test_the_table_says_which_errors_these_are(
+    gauge: str, errors: str, said: str, other: str
+) -> None:
+    means = {
+        "mae_all_meV": 1.0,
+        "mae_challenging_structure_meV": 1.0,
+        "mae_challenging_block_meV": 1.0,
+        "mae_elements_meV": 1.0,
+    }
     records: list[dict[str, Any]] = [
         {"stage1_mae_meV": 5.0, "refined_mae_meV": 6.0},
         {"stage1_mae_meV": 5.0, "refined_mae_meV": 3.0},
     ]
-    total: dict[str, Any] = {"stage1": means, "refined": means, "structures": 2, "challenging_structure": "0", "challenging_block": {}}
+    total: dict[str, Any] = {
+        "stage1": means,
+        "refined": means,
+        "structures": 2,
+        "challenging_structure": "0",
+        "challenging_block": {},
+    }
     for kind, value in (("raw", 7.0), ("gauge_free", 8.0)):
         total.update({f"{kind}_stage1_mae_meV": value, f"{kind}_refined_mae_meV": value / 2})
-    place = {"place": "on-site", "share_of_elements": 0.25, "mean_abs_hamiltonian_meV": 10.0, "stage1_mae_meV": 4.0, "refined_mae_meV": 1.0}
+    place = {
+        "place": "on-site",
+        "share_of_elements": 0.25,
+        "mean_abs_hamiltonian_meV": 10.0,
+        "stage1_mae_meV": 4.0,
+        "refined_mae_meV": 1.0,
+    }
     text = evaluation_table(
         {
             "gauge": gauge,
@@ -37,8 +56,19 @@ def test_the_table_says_which_errors_these_are(gauge: str, errors: str, said: st
         }
     )
     lines = text.splitlines()
-    assert lines[2].split()[2:4] == ["5.0000", "6.0000"] and "1 of 2 structures better" in text and said in text
+    assert (
+        lines[2].split()[2:4] == ["5.0000", "6.0000"]
+        and "1 of 2 structures better" in text
+        and said in text
+    )
     assert next(line for line in lines if line.startswith(f"MAE_all^H {other} ")).split()[3] == (
         "7.0000" if other == "with μS" else "8.0000"
     )
-    assert next(line for line in lines if line.startswith("on-site")).split()[1:] == ["25.0", "%", "10.0", "4.0000", "1.0000", "0.250"]
+    assert next(line for line in lines if line.startswith("on-site")).split()[1:] == [
+        "25.0",
+        "%",
+        "10.0",
+        "4.0000",
+        "1.0000",
+        "0.250",
+    ]

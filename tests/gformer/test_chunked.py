@@ -20,7 +20,11 @@ LMAX = 4
 
 def split(irreps: Irreps, flat: torch.Tensor, frames: list[torch.Tensor] | None) -> Features:
     made = Layout(irreps).split(flat)
-    return made if frames is None else {k: torch.einsum("emn,enc->emc", frames[k[0]], v) for k, v in made.items()}
+    return (
+        made
+        if frames is None
+        else {k: torch.einsum("emn,enc->emc", frames[k[0]], v) for k, v in made.items()}
+    )
 
 
 def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Tensor:
@@ -29,7 +33,11 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
     irreps = TARGETS.irreps()
 
     def parts(rows: torch.Tensor) -> tuple[list[torch.Tensor] | None, list[torch.Tensor]]:
-        harmonics = list(spherical_harmonics(g.edge_vector[rows], LMAX).split([2 * l + 1 for l in range(LMAX + 1)], dim=1))
+        harmonics = list(
+            spherical_harmonics(g.edge_vector[rows], LMAX).split(
+                [2 * l + 1 for l in range(LMAX + 1)], dim=1
+            )
+        )
         if not turned:
             return None, harmonics
         frames = [d.transpose(1, 2) for d in edge_frames(torch.randn(len(rows), 3), LMAX)]
@@ -41,11 +49,22 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
         edges = [split(i, e[rows], frames) for i, e in zip(EDGE, f.edge)]
 
         def flat(value: Features) -> torch.Tensor:
-            back = value if frames is None else {k: torch.einsum("enm,enc->emc", frames[k[0]], v) for k, v in value.items()}
+            back = (
+                value
+                if frames is None
+                else {k: torch.einsum("enm,enc->emc", frames[k[0]], v) for k, v in value.items()}
+            )
             return Layout(irreps).flat(back)
 
         return FinalChunk(
-            rows, split(irreps, f.direct_sum[rows], frames), edges, *ends, harmonics, frames, flat, lambda: f.direct_sum[rows]
+            rows,
+            split(irreps, f.direct_sum[rows], frames),
+            edges,
+            *ends,
+            harmonics,
+            frames,
+            flat,
+            lambda: f.direct_sum[rows],
         )
 
     pieces = torch.randperm(g.edges).split(size)
@@ -53,8 +72,20 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
         for rows in pieces:
             frames, harmonics = parts(rows)
             edge = split(EDGE[p], f.edge[p][rows], frames)
-            ends = [project(split(NODE[p], f.node[p][index], frames), harmonics) for index in g.edge_index[:, rows]]
-            chunked.take(EdgeChunk(rows, p, edge, project(edge, harmonics), *ends, lambda rows=rows, p=p: f.edge[p][rows]))
+            ends = [
+                project(split(NODE[p], f.node[p][index], frames), harmonics)
+                for index in g.edge_index[:, rows]
+            ]
+            chunked.take(
+                EdgeChunk(
+                    rows,
+                    p,
+                    edge,
+                    project(edge, harmonics),
+                    *ends,
+                    lambda rows=rows, p=p: f.edge[p][rows],
+                )
+            )
     for rows in pieces:
         chunked.take_own(final(rows))
     chunked.encode(f.node)
@@ -68,7 +99,9 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
     return out
 
 
-@pytest.mark.parametrize(("arch", "turned"), [("paper", False), ("equivariant", False), ("equivariant", True)])
+@pytest.mark.parametrize(
+    ("arch", "turned"), [("paper", False), ("equivariant", False), ("equivariant", True)]
+)
 @pytest.mark.parametrize("size", [7, 1000])
 def test_chunks_in_any_order_and_frame(arch: str, turned: bool, size: int) -> None:
     g = graph()

@@ -54,7 +54,9 @@ def features(g: Graph) -> Irrep1:
 
 
 def model(arch: str, **changes: object) -> GFormer:
-    config = GFormerConfig(arch=arch, width=16, heads=4, embed=5, gaussians=8, gated_channels=6, **changes)
+    config = GFormerConfig(
+        arch=arch, width=16, heads=4, embed=5, gaussians=8, gated_channels=6, **changes
+    )
     made = GFormer(config, 2, TARGETS.irreps(), NODE, EDGE, 5.0)
     return made
 
@@ -83,15 +85,25 @@ def test_equation_3_by_hand() -> None:
     pairs = 0
     for i in range(g.nodes):
         omega = [e for e in range(g.edges) if g.edge_index[0, e] == i and not g.self_loop[e]]
-        omega.sort(key=lambda e: (round(float(g.edge_length[e]) / 1e-5), int(g.node_type[g.edge_index[1, e]]), e))
+        omega.sort(
+            key=lambda e: (
+                round(float(g.edge_length[e]) / 1e-5),
+                int(g.node_type[g.edge_index[1, e]]),
+                e,
+            )
+        )
         for ej, ek in zip(omega, omega[1:]):
             u, v = g.edge_vector[ej], g.edge_vector[ek]
             cosine = (u @ v) / (u.norm() * v.norm())
             j, k = g.edge_index[1, ej], g.edge_index[1, ek]
-            expected[i] += layer.fc(torch.cat([z[i], z[j], z[k], dist[ej], dist[ek], cosine.expand(16)]))
+            expected[i] += layer.fc(
+                torch.cat([z[i], z[j], z[k], dist[ej], dist[ek], cosine.expand(16)])
+            )
             pairs += 1
     triplets = find_triplets(g)
-    assert len(triplets.cosine) == pairs == g.edges - g.nodes - g.nodes  # |Ω(i)| - 1 each, self-loops left out
+    assert (
+        len(triplets.cosine) == pairs == g.edges - g.nodes - g.nodes
+    )  # |Ω(i)| - 1 each, self-loops left out
     assert torch.allclose(layer(z, dist, g, triplets), expected, atol=1e-12)
 
 
@@ -118,11 +130,15 @@ def test_equations_4_and_5_by_hand() -> None:
             part = slice(4 * h, 4 * h + 4)
             logits = torch.stack(
                 [
-                    apply(layer.query, node[i], edge[e])[part] @ apply(layer.key, node[g.edge_index[1, e]], edge[e])[part] / 4**0.5
+                    apply(layer.query, node[i], edge[e])[part]
+                    @ apply(layer.key, node[g.edge_index[1, e]], edge[e])[part]
+                    / 4**0.5
                     for e in omega
                 ]
             )
-            values = torch.stack([apply(layer.value, node[g.edge_index[1, e]], edge[e])[part] for e in omega])
+            values = torch.stack(
+                [apply(layer.value, node[g.edge_index[1, e]], edge[e])[part] for e in omega]
+            )
             mixed.append(torch.softmax(logits, 0) @ values)
         expected = layer.fc(layer.norm(layer.output(torch.cat(mixed))) + old[i])
         assert torch.allclose(layer(node, edge, old, g.edge_index)[i], expected, atol=1e-12)
@@ -143,9 +159,16 @@ def test_equations_2_and_6_by_hand() -> None:
     node, edge, inv = torch.randn(g.nodes, 8), torch.randn(g.edges, 8), torch.randn(g.nodes, 8)
     n1, e1 = torch.randn(g.nodes, 3), torch.randn(g.edges, 5)
     new, update = group(node, edge, n1, e1, inv, g.edge_index)
-    expected = group.attention(node + 0.7 * group.from_node(n1) + 0.3 * inv, edge + 1.9 * group.from_edge(e1), node, g.edge_index)
+    expected = group.attention(
+        node + 0.7 * group.from_node(n1) + 0.3 * inv,
+        edge + 1.9 * group.from_edge(e1),
+        node,
+        g.edge_index,
+    )
     assert torch.allclose(new, expected)
-    weight = torch.cat([group.edge_node_i.weight, group.edge_node_j.weight, group.edge_old.weight], dim=1)
+    weight = torch.cat(
+        [group.edge_node_i.weight, group.edge_node_j.weight, group.edge_old.weight], dim=1
+    )
     cat = torch.cat([new[g.edge_index[0]], new[g.edge_index[1]], edge], dim=1)
     assert torch.allclose(update, group.edge_out(cat @ weight.T + group.edge_old.bias))
 
@@ -167,7 +190,9 @@ def test_equivariant_arch(inversion: bool) -> None:
 
     def turn(value: torch.Tensor, irreps: Irreps) -> torch.Tensor:
         out = rotate_flat(value, irreps, blocks)
-        sign = torch.cat([torch.full((mul * ir.dim,), float(ir.p if inversion else 1)) for mul, ir in irreps])
+        sign = torch.cat(
+            [torch.full((mul * ir.dim,), float(ir.p if inversion else 1)) for mul, ir in irreps]
+        )
         return out * sign
 
     moved = Irrep1(
@@ -190,10 +215,13 @@ def test_paper_arch_is_not_equivariant() -> None:
     rotation = random_rotation(torch.Generator().manual_seed(4))
     blocks = wigner_blocks(rotation, 4)
     moved = Irrep1(
-        tuple(rotate_flat(v, i, blocks) for v, i in zip(f.node, NODE)), tuple(rotate_flat(v, i, blocks) for v, i in zip(f.edge, EDGE))
+        tuple(rotate_flat(v, i, blocks) for v, i in zip(f.node, NODE)),
+        tuple(rotate_flat(v, i, blocks) for v, i in zip(f.edge, EDGE)),
     )
     still, again = made(g, f), made(rotate_graph(g, rotation), moved)
-    assert (again - rotate_flat(still, TARGETS.irreps(), blocks)).abs().max() > 1e-3 * still.abs().max()
+    assert (
+        again - rotate_flat(still, TARGETS.irreps(), blocks)
+    ).abs().max() > 1e-3 * still.abs().max()
 
 
 @pytest.mark.parametrize("arch", ["paper", "equivariant"])
@@ -224,12 +252,19 @@ def test_atom_order_does_not_matter(arch: str) -> None:
 def test_scales_have_unit_variance_and_are_equivariant() -> None:
     torch.manual_seed(3)
     irreps = Irreps("3x0e+2x1o")
-    samples = [torch.randn(500, irreps.dim) * torch.tensor([1, 5, 0.1] + [3] * 3 + [0.2] * 3) + torch.tensor([1.0, -2, 0] + [0] * 6)]
+    samples = [
+        torch.randn(500, irreps.dim) * torch.tensor([1, 5, 0.1] + [3] * 3 + [0.2] * 3)
+        + torch.tensor([1.0, -2, 0] + [0] * 6)
+    ]
     scale = FeatureScale(irreps)
     scale.fit(samples)
     out = scale(samples[0])
-    assert torch.allclose(out[:, :3].std(0), torch.ones(3), atol=0.01) and torch.allclose(out[:, :3].mean(0), torch.zeros(3), atol=1e-9)
-    assert torch.allclose(out[:, 3:].unflatten(1, (2, 3)).square().mean((0, 2)), torch.ones(2), atol=0.01)
+    assert torch.allclose(out[:, :3].std(0), torch.ones(3), atol=0.01) and torch.allclose(
+        out[:, :3].mean(0), torch.zeros(3), atol=1e-9
+    )
+    assert torch.allclose(
+        out[:, 3:].unflatten(1, (2, 3)).square().mean((0, 2)), torch.ones(2), atol=0.01
+    )
     assert scale.factor.shape == (5,) and torch.count_nonzero(scale.mean[3:]) == 0
 
 
@@ -253,7 +288,9 @@ def test_bundle_round_trip(tmp_path: pathlib.Path) -> None:
     g = graph()
     f = features(g)
     assert torch.equal(again.model(g, f), made.model(g, f))
-    assert again.targets == made.targets and again.stage1 == made.stage1 and again.generation == "0.3"
+    assert (
+        again.targets == made.targets and again.stage1 == made.stage1 and again.generation == "0.3"
+    )
     assert not any(p.requires_grad for p in again.model.parameters())
 
 
@@ -277,7 +314,11 @@ def test_an_atoms_own_block_learns_from_its_neighbours() -> None:
     """With features that are zero on self-loops, only messages can give l > 0 there."""
     g = graph()
     f = features(g)
-    blind = Irrep1(tuple(v * 0 for v in f.node), tuple(v * ~g.self_loop[:, None] for v in f.edge), f.direct_sum * ~g.self_loop[:, None])
+    blind = Irrep1(
+        tuple(v * 0 for v in f.node),
+        tuple(v * ~g.self_loop[:, None] for v in f.edge),
+        f.direct_sum * ~g.self_loop[:, None],
+    )
     for messages, wanted in ((0, False), (4, True)):
         made = model("equivariant", messages=messages)
         shake(made)
@@ -287,7 +328,10 @@ def test_an_atoms_own_block_learns_from_its_neighbours() -> None:
 
 def test_bad_bundles(tmp_path: pathlib.Path) -> None:
     b.save_bundle(tmp_path, make_bundle(tmp_path))
-    table, weights = (tmp_path / b.BUNDLE_FILE).read_text(), (tmp_path / b.WEIGHTS_FILE).read_bytes()
+    table, weights = (
+        (tmp_path / b.BUNDLE_FILE).read_text(),
+        (tmp_path / b.WEIGHTS_FILE).read_bytes(),
+    )
     with pytest.raises(ModelError, match="a GFormer bundle holds"):
         b.load_bundle(tmp_path / "none")
     for text, words in (

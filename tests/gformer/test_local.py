@@ -10,7 +10,10 @@ from deeph_gformer.algebra.layout import Features, Layout
 from deeph_gformer.algebra.rotation import rotate_irreps, to_e3nn_axes
 from deeph_gformer.gformer.local import LocalMixing
 
-INPUT, OUTPUT = o3.Irreps("2x0e+3x1o+2x1e+1x2e+1x2o+1x0o"), o3.Irreps("1x0e+1x0o+2x1o+1x1e+1x2e+1x2o+1x3o")
+INPUT, OUTPUT = (
+    o3.Irreps("2x0e+3x1o+2x1e+1x2e+1x2o+1x0o"),
+    o3.Irreps("1x0e+1x0o+2x1o+1x1e+1x2e+1x2o+1x3o"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +34,11 @@ def made(inputs: o3.Irreps, outputs: o3.Irreps, hidden: int = 5) -> LocalMixing:
 @pytest.mark.parametrize("inversion", [False, True])
 def test_equivariance(inversion: bool) -> None:
     layer = made(INPUT, OUTPUT)
-    edge, x, direction = torch.randn(6, 4), torch.randn(6, INPUT.dim), torch.nn.functional.normalize(torch.randn(6, 3), dim=1)
+    edge, x, direction = (
+        torch.randn(6, 4),
+        torch.randn(6, INPUT.dim),
+        torch.nn.functional.normalize(torch.randn(6, 3), dim=1),
+    )
     rotation = o3.rand_matrix() * (-1 if inversion else 1)
     turn = to_e3nn_axes(rotation)
 
@@ -51,13 +58,19 @@ def test_a_single_l_reaches_others() -> None:
     assert all(out[key].abs().max() > 1e-3 for key in ((0, 1), (2, 1), (1, 1)))
 
 
-@pytest.mark.parametrize("path", [((1, -1), 2, (1, -1)), ((2, 1), 1, (2, -1)), ((1, 1), 1, (2, -1)), ((2, 1), 2, (3, 1))])
-def test_tensor_product_with_the_edge_harmonics_is_one_such_map(path: tuple[tuple[int, int], int, tuple[int, int]]) -> None:
+@pytest.mark.parametrize(
+    "path", [((1, -1), 2, (1, -1)), ((2, 1), 1, (2, -1)), ((1, 1), 1, (2, -1)), ((2, 1), 2, (3, 1))]
+)
+def test_tensor_product_with_the_edge_harmonics_is_one_such_map(
+    path: tuple[tuple[int, int], int, tuple[int, int]],
+) -> None:
     """Σ C x Y_l(r), e3nn's own Wigner symbols, is linear per |m| in the edge frame: least squares over the layer's matrices reproduces it."""
     (l1, p1), l2, (l3, p3) = path
     direction = torch.nn.functional.normalize(torch.randn(5, 3), dim=1)
     x = torch.randn(5, 2 * l1 + 1)
-    wanted = torch.einsum("ijk,ei,ej->ek", o3.wigner_3j(l1, l2, l3), x, o3.spherical_harmonics(l2, direction, True))
+    wanted = torch.einsum(
+        "ijk,ei,ej->ek", o3.wigner_3j(l1, l2, l3), x, o3.spherical_harmonics(l2, direction, True)
+    )
     layer = LocalMixing({(l1, p1): 1}, {(l3, p3): 1}, 4, 1)
     edge = torch.zeros(5, 4)
     torch.nn.init.ones_(layer.gates[-1].bias)
@@ -70,4 +83,6 @@ def test_tensor_product_with_the_edge_harmonics_is_one_such_map(path: tuple[tupl
         basis.append(layer(edge, features, direction)[l3, p3][:, :, 0].reshape(-1))
     table = torch.stack(basis, dim=1).detach()
     coefficients = torch.linalg.lstsq(table, wanted.reshape(-1, 1)).solution
-    assert wanted.abs().max() > 0.1 and torch.allclose(table @ coefficients, wanted.reshape(-1, 1), atol=1e-10)
+    assert wanted.abs().max() > 0.1 and torch.allclose(
+        table @ coefficients, wanted.reshape(-1, 1), atol=1e-10
+    )

@@ -24,7 +24,9 @@ from ..test_pipeline import make_bundle
 Folder = Callable[..., pathlib.Path]
 
 
-def chunked(model: HamiltonianModel, folder: pathlib.Path, work: Work, **options: bool | int) -> Prediction:
+def chunked(
+    model: HamiltonianModel, folder: pathlib.Path, work: Work, **options: bool | int
+) -> Prediction:
     made = predict_chunked(model, *model.read(folder), work, **options)
     assert made is not None
     return made
@@ -37,48 +39,81 @@ def same(a: Prediction, b: Prediction) -> None:
     assert a.correction == pytest.approx(b.correction, rel=1e-10)
 
 
-@pytest.mark.parametrize(("arch", "spinful"), [("equivariant", False), ("equivariant", True), ("paper", True)])
-def test_chunks_change_nothing(make_folder: Folder, tmp_path: pathlib.Path, arch: str, spinful: bool) -> None:
+@pytest.mark.parametrize(
+    ("arch", "spinful"), [("equivariant", False), ("equivariant", True), ("paper", True)]
+)
+def test_chunks_change_nothing(
+    make_folder: Folder, tmp_path: pathlib.Path, arch: str, spinful: bool
+) -> None:
     """An atom of the made-up crystal has some 10 edges: a few atoms in a chunk, or all."""
-    stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful, blocks=3, irreps="4x0e+2x0o+3x1o+2x1e+2x2e+1x3o")
-    model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", arch, trained=True), stage1=stage1)
+    stage1 = write_tiny_stage1(
+        tmp_path / "s", spinful=spinful, blocks=3, irreps="4x0e+2x0o+3x1o+2x1e+2x2e+1x3o"
+    )
+    model = deeph_gformer.load(
+        make_bundle(stage1, tmp_path / "b", arch, trained=True), stage1=stage1
+    )
     folder = make_folder(atoms=5, spinful=spinful)
     whole = model.predict(folder)
-    assert whole.correction > 1e-3 and np.bincount(whole.edges.keys[:, 3]).max() < 40 < len(whole.edges.keys) / 2
+    assert (
+        whole.correction > 1e-3
+        and np.bincount(whole.edges.keys[:, 3]).max() < 40 < len(whole.edges.keys) / 2
+    )
     for chunk in (40, 10**6):
         same(chunked(model, folder, Work(chunk, keep_pairs=chunk > 40)), whole)
 
 
 @pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("options", [{}, {"attention": False}, {"beta": 0.0}, {"lam": 0.0, "alpha": 0.0}])
-def test_every_setting(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, residual: bool, options: dict) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"attention": False}, {"beta": 0.0}, {"lam": 0.0, "alpha": 0.0}]
+)
+def test_every_setting(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    residual: bool,
+    options: dict,
+) -> None:
     arch = "paper" if "attention" in options else "equivariant"
-    bundle = make_bundle(tiny_stage1, tmp_path / "b", arch, trained=True, residual=residual, **options)
+    bundle = make_bundle(
+        tiny_stage1, tmp_path / "b", arch, trained=True, residual=residual, **options
+    )
     model = deeph_gformer.load(bundle, stage1=tiny_stage1)
     folder = make_folder()
     same(chunked(model, folder, Work(90)), model.predict(folder))
 
 
-def test_frames_raw_output_and_stage_1_alone(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+def test_frames_raw_output_and_stage_1_alone(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
     folder = make_folder()
-    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", "paper", trained=True), stage1=tiny_stage1)
+    model = deeph_gformer.load(
+        make_bundle(tiny_stage1, tmp_path / "b", "paper", trained=True), stage1=tiny_stage1
+    )
     same(chunked(model, folder, Work(90), frames=3), model.predict(folder, frames=3))
     same(chunked(model, folder, Work(90), hermitian=False), model.predict(folder, hermitian=False))
     alone = deeph_gformer.load(stage1=tiny_stage1)
     same(chunked(alone, folder, Work(90)), alone.predict(folder))
 
 
-def test_a_stage_1_without_a_stream(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+def test_a_stage_1_without_a_stream(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
     """Any other provider runs as a whole, in global axes."""
-    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1)
+    model = deeph_gformer.load(
+        make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1
+    )
     folder = make_folder()
     whole = model.predict(folder)
     model.stage1.stream = lambda graph, work: None  # type: ignore[method-assign, union-attr]
     same(chunked(model, folder, Work(90)), whole)
 
 
-def test_spilled_features_are_the_same(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
-    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1)
+def test_spilled_features_are_the_same(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
+    model = deeph_gformer.load(
+        make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1
+    )
     folder = make_folder()
     room = EdgeRoom(tmp_path / "spill", limit=50_000)
     same(chunked(model, folder, Work(90, room=room)), model.predict(folder))
@@ -99,7 +134,12 @@ def test_atom_spans() -> None:
     """Whole atoms, every one once, none above the chunk; an atom that does not fit is named."""
     degree = torch.tensor([3, 4, 2, 7, 1])
     spans = atom_spans(degree, 10, 7)
-    assert [tuple(s) for s in spans] == [(0, 7, 10, 12), (7, 9, 12, 13), (9, 16, 13, 14), (16, 17, 14, 15)]
+    assert [tuple(s) for s in spans] == [
+        (0, 7, 10, 12),
+        (7, 9, 12, 13),
+        (9, 16, 13, 14),
+        (16, 17, 14, 15),
+    ]
     with pytest.raises(ConfigError, match="one atom has 7"):
         atom_spans(degree, 0, 6)
 

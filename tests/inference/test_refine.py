@@ -27,26 +27,41 @@ from ..test_pipeline import make_bundle
 Folder = Callable[..., pathlib.Path]
 
 
-def test_files_and_records(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_files_and_records(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     for n in range(2):
         make_folder(f"s{n}", seed=n, hamiltonian=n == 0)
-    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1)
+    model = deeph_gformer.load(
+        make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1
+    )
     result = deeph_gformer.refine(tmp_path / "data", model, tmp_path / "out")
     assert [r["name"] for r in result["structures"]] == ["s0", "s1"]
     truth = read_matrix(tmp_path / "data" / "s0", "hamiltonian")
     with h5py.File(tmp_path / "out" / "s0" / "hamiltonians_pred.h5") as handle:
         assert len(handle) == len(truth)
-        errors = [np.abs(handle[f"[{x}, {y}, {z}, {i + 1}, {j + 1}]"][()] - block).sum() for (x, y, z, i, j), block in truth]
+        errors = [
+            np.abs(handle[f"[{x}, {y}, {z}, {i + 1}, {j + 1}]"][()] - block).sum()
+            for (x, y, z, i, j), block in truth
+        ]
     record = result["structures"][0]
-    assert record["refined_mae_meV"] == pytest.approx(1e3 * sum(errors) / len(truth.values), rel=1e-12)
+    assert record["refined_mae_meV"] == pytest.approx(
+        1e3 * sum(errors) / len(truth.values), rel=1e-12
+    )
     assert "refined_mae_meV" not in result["structures"][1]
-    assert result["total"]["errors"]["refined"]["mae_all_meV"] == pytest.approx(record["refined_mae_meV"])
-    assert folder_format(tmp_path / "out" / "s0") == "legacy"  # band tools can work on the output folder
+    assert result["total"]["errors"]["refined"]["mae_all_meV"] == pytest.approx(
+        record["refined_mae_meV"]
+    )
+    assert (
+        folder_format(tmp_path / "out" / "s0") == "legacy"
+    )  # band tools can work on the output folder
     info = json.loads((tmp_path / "out" / "s0" / "info.json").read_text())
     assert info["isspinful"] is False and info["deeph_gformer"]["gformer"] == "b"
 
 
-def test_beside_the_input_keeps_info(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_beside_the_input_keeps_info(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     folder = make_folder("s0")
     model = deeph_gformer.load(stage1=tiny_stage1)
     deeph_gformer.refine(tmp_path / "data", model)
@@ -56,12 +71,17 @@ def test_beside_the_input_keeps_info(make_folder: Folder, tiny_stage1: pathlib.P
         deeph_gformer.refine(tmp_path / "data", model)
     before = (folder / "hamiltonians_pred.h5").stat().st_mtime_ns
     result = deeph_gformer.refine(tmp_path / "data", model, existing="skip")
-    assert result["skipped"] == ["s0"] and (folder / "hamiltonians_pred.h5").stat().st_mtime_ns == before
+    assert (
+        result["skipped"] == ["s0"]
+        and (folder / "hamiltonians_pred.h5").stat().st_mtime_ns == before
+    )
     deeph_gformer.refine(tmp_path / "data", model, existing="overwrite")
     assert (folder / "hamiltonians_pred.h5").stat().st_mtime_ns > before
 
 
-def test_dock_and_legacy_predict_the_same(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+def test_dock_and_legacy_predict_the_same(
+    tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
     """The same crystal in both formats, atoms grouped by element in both."""
     structure, h, s = random_structure(atoms=2)
     legacy_folder = make_folder("x", atoms=2)
@@ -80,7 +100,12 @@ def run(*arguments: object) -> int:
     return main([str(a) for a in arguments])
 
 
-def test_command_line(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     make_folder("s0")
     bundle = make_bundle(tiny_stage1, tmp_path / "b", trained=True)
     code = run(
@@ -104,12 +129,31 @@ def test_command_line(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: 
     table = json.loads((tmp_path / "r.json").read_text())
     assert table["structures"][0]["edges_from"] == "overlaps.h5"
     assert (
-        run("evaluate", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--model", bundle, "--json", tmp_path / "e.json") == 0
+        run(
+            "evaluate",
+            "--preprocessed",
+            tmp_path / "data",
+            "--stage1",
+            tiny_stage1,
+            "--model",
+            bundle,
+            "--json",
+            tmp_path / "e.json",
+        )
+        == 0
     )
     total = json.loads((tmp_path / "e.json").read_text())
     assert total["equivariance"]["refined_error_meV"] < 1e-6
-    assert total["total"]["refined"]["mae_all_meV"] == pytest.approx(table["total"]["errors"]["refined"]["mae_all_meV"])
-    assert run("info", tmp_path / "data" / "s0") == run("info", tiny_stage1) == run("info", bundle) == run("info", tmp_path / "data") == 0
+    assert total["total"]["refined"]["mae_all_meV"] == pytest.approx(
+        table["total"]["errors"]["refined"]["mae_all_meV"]
+    )
+    assert (
+        run("info", tmp_path / "data" / "s0")
+        == run("info", tiny_stage1)
+        == run("info", bundle)
+        == run("info", tmp_path / "data")
+        == 0
+    )
 
 
 def no_overlap(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
@@ -173,9 +217,22 @@ def test_bad_input(
     folder = make_folder("s0")
     damage(folder, tiny_stage1)
     before = sorted(p.name for p in folder.iterdir())
-    code = run("refine", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--stage1-only", "--output", tmp_path / "out")
+    code = run(
+        "refine",
+        "--preprocessed",
+        tmp_path / "data",
+        "--stage1",
+        tiny_stage1,
+        "--stage1-only",
+        "--output",
+        tmp_path / "out",
+    )
     said = capsys.readouterr().err.strip()
-    assert code == 2 and len(said.splitlines()) == 1 and said.startswith("deeph-gformer refine: error:")
+    assert (
+        code == 2
+        and len(said.splitlines()) == 1
+        and said.startswith("deeph-gformer refine: error:")
+    )
     import re
 
     assert re.search(words, said), said
@@ -196,7 +253,9 @@ class MadeUp(OverlapProvider):
         return BlockMatrix(keys, shapes, np.arange(float(shapes.prod(axis=1).sum())))
 
 
-def test_bare_structures(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+def test_bare_structures(
+    tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
     """Edges and S from elsewhere: the prediction is that on the folder's own edges, and S is written beside it."""
     own = make_folder("x", hamiltonian=False)
     model = deeph_gformer.load(stage1=tiny_stage1)
@@ -206,21 +265,36 @@ def test_bare_structures(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_pat
         deeph_gformer.refine(tmp_path / "bare", model, tmp_path / "no")
     deeph_gformer.refine(tmp_path / "bare", model, tmp_path / "out", overlap=own)
     made, s = (read_matrix(tmp_path / "out" / "x", kind) for kind in ("prediction", "overlap"))
-    assert np.array_equal(made.keys, truth.keys) and np.abs(made.values - truth.values).max() < 1e-13
-    assert np.array_equal(s.values, read_matrix(own, "overlap").values) and not (bare / "overlaps.h5").exists()
+    assert (
+        np.array_equal(made.keys, truth.keys) and np.abs(made.values - truth.values).max() < 1e-13
+    )
+    assert (
+        np.array_equal(s.values, read_matrix(own, "overlap").values)
+        and not (bare / "overlaps.h5").exists()
+    )
     for _ in range(2):  # what is written below the input is not taken for input the next time
-        deeph_gformer.refine(tmp_path / "bare", model, tmp_path / "bare" / "out", overlap=own, existing="overwrite")
+        deeph_gformer.refine(
+            tmp_path / "bare", model, tmp_path / "bare" / "out", overlap=own, existing="overwrite"
+        )
 
 
-def test_structure_files(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+def test_structure_files(
+    tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
     """A POSCAR, or a folder of them, is refined like the structure folder it came from; atoms in the file's order."""
     from ase import Atoms
 
     structure = random_structure(atoms=2)[0]
-    truth = deeph_gformer.load(stage1=tiny_stage1).predict(make_folder("x", atoms=2, hamiltonian=False)).hamiltonian
+    truth = (
+        deeph_gformer.load(stage1=tiny_stage1)
+        .predict(make_folder("x", atoms=2, hamiltonian=False))
+        .hamiltonian
+    )
     files = tmp_path / "files"
     files.mkdir()
-    atoms = Atoms(structure.numbers, positions=structure.positions, cell=structure.lattice, pbc=True)
+    atoms = Atoms(
+        structure.numbers, positions=structure.positions, cell=structure.lattice, pbc=True
+    )
     atoms.write(files / "x.vasp", format="vasp", direct=False)
     model = deeph_gformer.load(stage1=tiny_stage1)
     with pytest.raises(DataError, match="--overlap"):
@@ -229,9 +303,15 @@ def test_structure_files(tiny_stage1: pathlib.Path, make_folder: Folder, tmp_pat
         deeph_gformer.refine(files / "x.vasp", model, overlap=MadeUp())
     for source, name in ((files, "a"), (files / "x.vasp", "b")):
         result = deeph_gformer.refine(source, model, tmp_path / name, overlap=MadeUp())
-        assert result["structures"][0]["edges_from"] == "overlap table" and result["structures"][0]["name"] == "x"
+        assert (
+            result["structures"][0]["edges_from"] == "overlap table"
+            and result["structures"][0]["name"] == "x"
+        )
         made = read_matrix(tmp_path / name / "x", "prediction")
-        assert np.array_equal(made.keys, truth.keys) and np.abs(made.values - truth.values).max() < 1e-7  # digits of the file
+        assert (
+            np.array_equal(made.keys, truth.keys)
+            and np.abs(made.values - truth.values).max() < 1e-7
+        )  # digits of the file
         assert len(read_matrix(tmp_path / name / "x", "overlap")) == len(truth)
 
 
@@ -251,12 +331,16 @@ def sheet(path: pathlib.Path, pbc: object = True, lift: float = 0.0) -> pathlib.
     return path
 
 
-def test_a_folder_of_another_structure_is_left_alone(mos2, make_folder: Folder, tmp_path: pathlib.Path) -> None:
+def test_a_folder_of_another_structure_is_left_alone(
+    mos2, make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
     other = make_folder("sheet", root=tmp_path / "out")
     before = {p.name: p.read_bytes() for p in other.iterdir()}
     for existing in ("error", "overwrite"):
         with pytest.raises(DataError, match="out/sheet: holds another structure than 'sheet'"):
-            deeph_gformer.refine(sheet(tmp_path / "sheet.xyz"), mos2, tmp_path / "out", existing=existing)
+            deeph_gformer.refine(
+                sheet(tmp_path / "sheet.xyz"), mos2, tmp_path / "out", existing=existing
+            )
     assert {p.name: p.read_bytes() for p in other.iterdir()} == before
     made = tmp_path / "new" / "sheet"
     deeph_gformer.refine(tmp_path / "sheet.xyz", mos2, tmp_path / "new")
@@ -277,7 +361,10 @@ def test_a_folder_of_another_structure_is_left_alone(mos2, make_folder: Folder, 
 @pytest.mark.parametrize("pbc", [False, (True, False, False)])
 def test_pbc_that_the_model_never_saw(mos2, tmp_path: pathlib.Path, pbc: object) -> None:
     crossed = int(np.sum(pbc))
-    with pytest.raises(DataError, match=f"pbc = .*cross {crossed} of the 3 lattice vectors, those of the model's training structures 2"):
+    with pytest.raises(
+        DataError,
+        match=f"pbc = .*cross {crossed} of the 3 lattice vectors, those of the model's training structures 2",
+    ):
         deeph_gformer.refine(sheet(tmp_path / "x.xyz", pbc), mos2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -294,23 +381,42 @@ def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
 
     near = sheet(tmp_path / "x.xyz", lift=0.9)
     for overlap in (None, Zero()):
-        with pytest.raises(DataError, match=r"\(Mo\) and 2 \(S\) of 'x', .*are 1.9527 Å apart, closer than any Mo-S pair"):
+        with pytest.raises(
+            DataError,
+            match=r"\(Mo\) and 2 \(S\) of 'x', .*are 1.9527 Å apart, closer than any Mo-S pair",
+        ):
             deeph_gformer.refine(near, mos2, tmp_path / "out", overlap=overlap)
-    nearly = sheet(tmp_path / "y.xyz", lift=0.355)  # 2.775 Å between S, 0.97 of the shortest distance of training
+    nearly = sheet(
+        tmp_path / "y.xyz", lift=0.355
+    )  # 2.775 Å between S, 0.97 of the shortest distance of training
     record = deeph_gformer.refine(nearly, mos2, tmp_path / "out", overlap=Zero())["structures"][0]
-    assert len(record["warnings"]) == 1 and "closer than any S-S pair of the training set (2.861 Å)" in record["warnings"][0]
+    assert (
+        len(record["warnings"]) == 1
+        and "closer than any S-S pair of the training set (2.861 Å)" in record["warnings"][0]
+    )
     structure = structure_from_atoms(ase.io.read(near), Zero.orbital_types, "x", False)
     legacy.write_structure(tmp_path / "in" / "x", structure)
-    write_matrix(tmp_path / "in" / "x", "overlap", Zero().overlap(structure, Zero().edges(structure)), structure)
+    write_matrix(
+        tmp_path / "in" / "x",
+        "overlap",
+        Zero().overlap(structure, Zero().edges(structure)),
+        structure,
+    )
     record = deeph_gformer.refine(tmp_path / "in", mos2, tmp_path / "out")["structures"][0]
-    assert len(record["warnings"]) == 1 and "closer than any Mo-S pair of the training set (2.138 Å)" in record["warnings"][0]
+    assert (
+        len(record["warnings"]) == 1
+        and "closer than any Mo-S pair of the training set (2.138 Å)" in record["warnings"][0]
+    )
 
 
 def test_a_trajectory_and_an_empty_file_are_refused(mos2, tmp_path: pathlib.Path) -> None:
     frame = ase.io.read(sheet(tmp_path / "one.xyz"))
     ase.io.write(tmp_path / "two.xyz", [frame, frame], format="extxyz")
     ase.io.write(tmp_path / "none.xyz", frame[:0], format="extxyz")
-    for name, words in (("two", "two.xyz: holds 2 structures; make a folder of each"), ("none", "'none': holds no atoms")):
+    for name, words in (
+        ("two", "two.xyz: holds 2 structures; make a folder of each"),
+        ("none", "'none': holds no atoms"),
+    ):
         with pytest.raises(DataError, match=words):
             deeph_gformer.refine(tmp_path / f"{name}.xyz", mos2, tmp_path / "out")
 
@@ -318,31 +424,54 @@ def test_a_trajectory_and_an_empty_file_are_refused(mos2, tmp_path: pathlib.Path
 def test_folders_without_edges_take_the_table_or_are_listed(mos2, tmp_path: pathlib.Path) -> None:
     table = deeph_gformer.overlap.load(mos2.bundle.path)
     for name in ("a", "b", "c"):
-        structure = structure_from_atoms(ase.io.read(sheet(tmp_path / f"{name}.xyz")), table.orbital_types, name, False)
+        structure = structure_from_atoms(
+            ase.io.read(sheet(tmp_path / f"{name}.xyz")), table.orbital_types, name, False
+        )
         legacy.write_structure(tmp_path / "in" / name, structure)
-    write_matrix(tmp_path / "in" / "a", "overlap", table.overlap(structure, table.edges(structure)), structure)
-    write_matrix(tmp_path / "in" / "c", "prediction", table.overlap(structure, table.edges(structure)), structure)  # an earlier output
+    write_matrix(
+        tmp_path / "in" / "a",
+        "overlap",
+        table.overlap(structure, table.edges(structure)),
+        structure,
+    )
+    write_matrix(
+        tmp_path / "in" / "c",
+        "prediction",
+        table.overlap(structure, table.edges(structure)),
+        structure,
+    )  # an earlier output
     result = deeph_gformer.refine(tmp_path / "in", mos2, tmp_path / "out")
-    assert [(r["name"], r["edges_from"]) for r in result["structures"]] == [("a", "overlaps.h5"), ("b", "overlap table")]
+    assert [(r["name"], r["edges_from"]) for r in result["structures"]] == [
+        ("a", "overlaps.h5"),
+        ("b", "overlap table"),
+    ]
     one, two = (read_matrix(tmp_path / "out" / name, "prediction").values for name in ("a", "b"))
     assert np.array_equal(one, two) and result["without_edges"] == []
     alone = deeph_gformer.load(stage1=ROOT / "examples" / "systems" / "models" / "mos2" / "stage1")
     result = deeph_gformer.refine(tmp_path / "in", alone, tmp_path / "alone")
-    assert [r["name"] for r in result["structures"]] == ["a"] and result["without_edges"] == [str(tmp_path / "in" / "b")]
+    assert [r["name"] for r in result["structures"]] == ["a"] and result["without_edges"] == [
+        str(tmp_path / "in" / "b")
+    ]
 
 
-def test_a_damaged_reference_is_a_warning(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_a_damaged_reference_is_a_warning(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     for name in ("s0", "s1"):
         make_folder(name)
     with h5py.File(tmp_path / "data" / "s0" / "hamiltonians.h5", "r+") as handle:
         handle[next(iter(handle))][0, 0] = np.nan
-    result = deeph_gformer.refine(tmp_path / "data", deeph_gformer.load(stage1=tiny_stage1), tmp_path / "out")
+    result = deeph_gformer.refine(
+        tmp_path / "data", deeph_gformer.load(stage1=tiny_stage1), tmp_path / "out"
+    )
     first, second = result["structures"]
     assert "hamiltonians.h5: block" in first["warnings"][0] and "refined_mae_meV" not in first
     assert second["warnings"] == [] and second["refined_mae_meV"] > 0
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
 def test_lack_of_memory_is_one_line(
     make_folder: Folder,
     tiny_stage1: pathlib.Path,
@@ -358,10 +487,23 @@ def test_lack_of_memory_is_one_line(
     folder = make_folder()
     assert (
         main(
-            ["refine", "--preprocessed", str(folder.parent), "--stage1", str(tiny_stage1), "--stage1-only", "--output", str(tmp_path / "o")]
+            [
+                "refine",
+                "--preprocessed",
+                str(folder.parent),
+                "--stage1",
+                str(tiny_stage1),
+                "--stage1-only",
+                "--output",
+                str(tmp_path / "o"),
+            ]
         )
         == 2
     )
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "refine: error: out of memory (" in said and "--max-memory" in said
+    assert (
+        said.count("\n") == 1
+        and "refine: error: out of memory (" in said
+        and "--max-memory" in said
+    )
     assert not any(p.is_file() for p in (tmp_path / "o").rglob("*"))

@@ -33,7 +33,13 @@ Folder = Callable[..., pathlib.Path]
 
 def _child(rank: int, size: int, port: int, work: Callable[[int], Any], results: Any) -> None:
     torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(size),
+        LOCAL_WORLD_SIZE=str(size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
     try:
         results.put((rank, work(rank)))
     except GFormerError as error:
@@ -51,7 +57,10 @@ def in_ranks(size: int, work: Callable[[int], Any]) -> list[Any]:
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    children = [context.Process(target=_child, args=(rank, size, port, work, results)) for rank in range(size)]
+    children = [
+        context.Process(target=_child, args=(rank, size, port, work, results))
+        for rank in range(size)
+    ]
     for child in children:
         child.start()
     found = dict(results.get(timeout=60) for _ in children)
@@ -62,54 +71,85 @@ def in_ranks(size: int, work: Callable[[int], Any]) -> list[Any]:
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("arch", ["equivariant", "paper"])
-def test_ranks_change_nothing(make_folder: Folder, tmp_path: pathlib.Path, size: int, arch: str) -> None:
+def test_ranks_change_nothing(
+    make_folder: Folder, tmp_path: pathlib.Path, size: int, arch: str
+) -> None:
     stage1 = write_tiny_stage1(tmp_path / "s", spinful=size == 4)
-    model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", arch, trained=True), stage1=stage1)
+    model = deeph_gformer.load(
+        make_bundle(stage1, tmp_path / "b", arch, trained=True), stage1=stage1
+    )
     folder = make_folder(atoms=5, spinful=size == 4, grouped=True)
     form = "legacy" if arch == "paper" else "dock"
-    one = deeph_gformer.refine(tmp_path / "data", model, tmp_path / "one", form=form)["structures"][0]
+    one = deeph_gformer.refine(tmp_path / "data", model, tmp_path / "one", form=form)["structures"][
+        0
+    ]
     if arch == "paper" and size == 4:  # any other stage 1: each process runs all of it
         model.stage1.stream = lambda graph, work: None  # type: ignore[method-assign, union-attr]
-    found = in_ranks(size, lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "many", form=form)["structures"])
+    found = in_ranks(
+        size,
+        lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "many", form=form)[
+            "structures"
+        ],
+    )
     assert [len(r) for r in found] == [1] + [0] * (size - 1) and found[0][0]["processes"] == size
     for name in ("mean_correction_meV", "stage1_mae_meV", "refined_mae_meV", "refined_max_meV"):
         assert found[0][0][name] == pytest.approx(one[name], rel=1e-12)
     a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("one", "many"))
-    assert np.array_equal(a.keys, b.keys) and np.abs(a.values - b.values).max() < 1e-12 * np.abs(a.values).max()
+    assert (
+        np.array_equal(a.keys, b.keys)
+        and np.abs(a.values - b.values).max() < 1e-12 * np.abs(a.values).max()
+    )
     assert np.array_equal(b.values, b.hermitian().values)
 
 
 @pytest.mark.parametrize("form", ["legacy", "dock"])
-def test_overlaps_are_made_by_all(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str) -> None:
+def test_overlaps_are_made_by_all(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str
+) -> None:
     """Each process computes the overlaps of its atoms; what is there already is kept where it is the same, and refused where it is not."""
     structure = random_structure(atoms=5, name="x", grouped=True)[0]
-    shells = {16: ((0, 0.9), (1, 1.0)), 42: ((0, 0.7), (1, 0.8), (2, 0.9))}  # (l, exponent in 1/bohr²)
+    shells = {
+        16: ((0, 0.9), (1, 1.0)),
+        42: ((0, 0.7), (1, 0.8), (2, 0.9)),
+    }  # (l, exponent in 1/bohr²)
     table = TableOverlap(two_centre([gaussian_basis(z, s, 4.0) for z, s in shells.items()]))
     make_folder("x", atoms=5, hamiltonian=False, overlap=False, grouped=True)
     model = deeph_gformer.load(stage1=tiny_stage1)
 
     def run(rank: int, existing: str = "error") -> Any:
-        return deeph_gformer.refine(tmp_path / "data", model, tmp_path / "many", overlap=table, form=form, existing=existing)
+        return deeph_gformer.refine(
+            tmp_path / "data", model, tmp_path / "many", overlap=table, form=form, existing=existing
+        )
 
     in_ranks(3, run)
     out = tmp_path / "many" / "x"
     made = read_matrix(out, "overlap")
-    assert np.array_equal(made.keys, table.edges(structure)) and np.abs(made.values - table.overlap(structure).values).max() < 1e-15
+    assert (
+        np.array_equal(made.keys, table.edges(structure))
+        and np.abs(made.values - table.overlap(structure).values).max() < 1e-15
+    )
     deeph_gformer.refine(tmp_path / "data", model, tmp_path / "one", overlap=table, form=form)
     a, b = (read_matrix(tmp_path / name / "x", "prediction") for name in ("one", "many"))
     assert np.abs(a.values - b.values).max() < 1e-12 * np.abs(a.values).max()
     matrix_path(out, "prediction").unlink()
     stamp = matrix_path(out, "overlap").stat().st_mtime_ns
     in_ranks(3, run)
-    assert matrix_path(out, "overlap").stat().st_mtime_ns == stamp and matrix_path(out, "prediction").is_file()
+    assert (
+        matrix_path(out, "overlap").stat().st_mtime_ns == stamp
+        and matrix_path(out, "prediction").is_file()
+    )
     matrix_path(out, "prediction").unlink()
-    write_matrix(out, "overlap", BlockMatrix(made.keys, made.shapes, made.values + 1e-3), structure, form)  # type: ignore[arg-type]
+    write_matrix(
+        out, "overlap", BlockMatrix(made.keys, made.shapes, made.values + 1e-3), structure, form
+    )  # type: ignore[arg-type]
     first, *others = in_ranks(3, run)
     assert "is there already, with other overlaps" in str(first) and others == [2, 2]
 
 
 @pytest.mark.parametrize("form", ["legacy", "dock"])
-def test_a_process_that_cannot_write(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str) -> None:
+def test_a_process_that_cannot_write(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str
+) -> None:
     """The file-size limit of one process stands for its full disk: nothing is left, and it is told once."""
     make_folder("x", atoms=5, grouped=True)
     model = deeph_gformer.load(stage1=tiny_stage1)
@@ -121,11 +161,16 @@ def test_a_process_that_cannot_write(make_folder: Folder, tmp_path: pathlib.Path
         return deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o", form=form)
 
     first, second = in_ranks(2, run)
-    assert "could not be written (File too large), no part of this file was left behind" in str(first) and second == 2
+    assert (
+        "could not be written (File too large), no part of this file was left behind" in str(first)
+        and second == 2
+    )
     assert not any(".tmp" in p.name or "pred" in p.name for p in (tmp_path / "o").rglob("*"))
 
 
-def test_structures_in_turns_and_resume(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+def test_structures_in_turns_and_resume(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
     """More structures than processes: one each; those that are done stay."""
     for n in range(3):
         make_folder(f"s{n}", seed=n)
@@ -136,13 +181,25 @@ def test_structures_in_turns_and_resume(make_folder: Folder, tmp_path: pathlib.P
     path = tmp_path / "o" / "s1" / "hamiltonians_pred.h5"
     path.unlink()
     before = (tmp_path / "o" / "s0" / "hamiltonians_pred.h5").stat().st_mtime_ns
-    again = in_ranks(2, lambda rank: deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o", existing="skip"))
-    assert again[0]["skipped"] == ["s0", "s2"] and again[0]["structures"][0]["processes"] == 2 and path.is_file()
+    again = in_ranks(
+        2,
+        lambda rank: deeph_gformer.refine(
+            tmp_path / "data", model, tmp_path / "o", existing="skip"
+        ),
+    )
+    assert (
+        again[0]["skipped"] == ["s0", "s2"]
+        and again[0]["structures"][0]["processes"] == 2
+        and path.is_file()
+    )
     assert (tmp_path / "o" / "s0" / "hamiltonians_pred.h5").stat().st_mtime_ns == before
 
 
 def test_outputs_that_are_not_shared(
-    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A process that does not see temporary files stands for one on a machine with a disk of its own."""
     make_folder("x")
@@ -151,15 +208,23 @@ def test_outputs_that_are_not_shared(
 
     def run(rank: int) -> Any:
         if rank == 1:
-            monkeypatch.setattr(pathlib.Path, "is_file", lambda path: ".tmp" not in path.name and sees(path))
+            monkeypatch.setattr(
+                pathlib.Path, "is_file", lambda path: ".tmp" not in path.name and sees(path)
+            )
         return deeph_gformer.refine(tmp_path / "data", model, tmp_path / "o")
 
     first, second = in_ranks(2, run)
-    assert "process 1 does not see the file" in str(first) and "shared by all machines" in str(first) and second == 2
+    assert (
+        "process 1 does not see the file" in str(first)
+        and "shared by all machines" in str(first)
+        and second == 2
+    )
     assert not any("pred" in p.name for p in (tmp_path / "o").rglob("*"))
 
 
-def test_different_files_are_an_error(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+def test_different_files_are_an_error(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
     """Each process has its own copy of the data, and in one an atom moved."""
     for rank in range(2):
         make_folder("s", root=tmp_path / str(rank))
@@ -168,21 +233,41 @@ def test_different_files_are_an_error(make_folder: Folder, tmp_path: pathlib.Pat
     table[0, 0] += 1e-4
     np.savetxt(path, table, fmt="%.17g")
     model = deeph_gformer.load(stage1=tiny_stage1)
-    first, second = in_ranks(2, lambda rank: deeph_gformer.refine(tmp_path / str(rank), model, tmp_path / "o"))
-    assert "read different positions; all must see the same files" in str(first) and second == 2 and not (tmp_path / "o").exists()
+    first, second = in_ranks(
+        2, lambda rank: deeph_gformer.refine(tmp_path / str(rank), model, tmp_path / "o")
+    )
+    assert (
+        "read different positions; all must see the same files" in str(first)
+        and second == 2
+        and not (tmp_path / "o").exists()
+    )
 
 
-def test_an_error_on_one_process_ends_all(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+def test_an_error_on_one_process_ends_all(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
     for rank in range(2):
         make_folder("s", root=tmp_path / str(rank))
     (tmp_path / "1" / "s" / "overlaps.h5").write_bytes(b"no")
     model = deeph_gformer.load(stage1=tiny_stage1)
-    first, second = in_ranks(2, lambda rank: deeph_gformer.refine(tmp_path / str(rank), model, tmp_path / "o"))
+    first, second = in_ranks(
+        2, lambda rank: deeph_gformer.refine(tmp_path / str(rank), model, tmp_path / "o")
+    )
     assert "damaged" in str(first) and second == 2 and not (tmp_path / "o").exists()
 
 
 def torchrun(script: pathlib.Path, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        "--rdzv-backend",
+        "c10d",
+    ]
     command += ["--rdzv-endpoint", "127.0.0.1:0", str(script), *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
@@ -190,8 +275,18 @@ def torchrun(script: pathlib.Path, *words: object) -> subprocess.CompletedProces
 
 def test_bad_input_is_told_once(tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
     script = tmp_path / "run.py"
-    script.write_text("import sys\nfrom deeph_gformer.cli import main\nsys.exit(main(sys.argv[1:]))\n")
-    done = torchrun(script, "refine", "--preprocessed", tmp_path / "nothing", "--stage1", tiny_stage1, "--stage1-only")
+    script.write_text(
+        "import sys\nfrom deeph_gformer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
+    done = torchrun(
+        script,
+        "refine",
+        "--preprocessed",
+        tmp_path / "nothing",
+        "--stage1",
+        tiny_stage1,
+        "--stage1-only",
+    )
     assert done.returncode != 0 and done.stderr.count("nothing: no such folder") == 1
 
 
@@ -205,7 +300,9 @@ def test_errors_travel_between_processes() -> None:
     assert "a path needs the library 'seekpath'" in str(first) and second == 2
 
 
-def test_a_process_that_dies_is_one_line(make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
+def test_a_process_that_dies_is_one_line(
+    make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path
+) -> None:
     """torchrun stops the others; what is left says what happened, and no file is half-written."""
     make_folder("s")
     script = tmp_path / "run.py"
@@ -215,11 +312,22 @@ def test_a_process_that_dies_is_one_line(make_folder: Folder, tmp_path: pathlib.
         "def dies(self, *args):\n    if os.environ['RANK'] == '1':\n        os._exit(9)\n    before(self, *args)\n"
         "Run.update_edges = dies\nsys.exit(main(sys.argv[1:]))\n"
     )
-    words = ["refine", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--stage1-only", "--output", tmp_path / "o"]
+    words = [
+        "refine",
+        "--preprocessed",
+        tmp_path / "data",
+        "--stage1",
+        tiny_stage1,
+        "--stage1-only",
+        "--output",
+        tmp_path / "o",
+    ]
     done = torchrun(script, *words)
     assert done.returncode != 0
     assert "another process ended" in done.stderr and "--skip-existing" in done.stderr
-    assert not (tmp_path / "o").exists() or not any(p.is_file() for p in (tmp_path / "o").rglob("*"))
+    assert not (tmp_path / "o").exists() or not any(
+        p.is_file() for p in (tmp_path / "o").rglob("*")
+    )
 
 
 def test_split_atoms() -> None:
@@ -233,7 +341,9 @@ def test_split_atoms() -> None:
 def test_one_process_sends_nothing() -> None:
     ranks = Ranks()
     value = torch.ones(3)
-    assert ranks.gather_rows(value) is value and ranks.sum(value) is value and ranks.objects(1) == [1]
+    assert (
+        ranks.gather_rows(value) is value and ranks.sum(value) is value and ranks.objects(1) == [1]
+    )
     same_input(ranks, "x", {"y": 1})
 
 
@@ -242,9 +352,19 @@ def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert rank_device("auto") == "auto"
-    for name, value in (("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "3"), ("LOCAL_RANK", "1")):
+    for name, value in (
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_WORLD_SIZE", "2"),
+        ("RANK", "3"),
+        ("LOCAL_RANK", "1"),
+    ):
         monkeypatch.setenv(name, value)
-    assert [rank_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
+    assert [rank_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda:1",
+        "cuda:1",
+        "cuda:0",
+        "cpu",
+    ]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert rank_device("cpu") == "cpu"
     with pytest.raises(ConfigError, match="4 processes share 2 GPU.*--nproc-per-node 2"):

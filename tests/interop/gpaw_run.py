@@ -18,8 +18,18 @@ from deeph_gformer.interop.gpaw import from_gpaw, write_gpaw
 
 def main(output: pathlib.Path) -> None:
     """A zigzag chain of H2 whose second atom lies outside the cell, on a mesh too coarse for its orbitals."""
-    atoms = Atoms("H2", [(0.1, 2.6, 3.0), (2.95, 3.3, 3.2)], cell=[2.1, 6.0, 6.0], pbc=(True, False, False))
-    calc = GPAW(mode="lcao", basis="dzp", h=0.3, kpts={"size": (4, 1, 1), "gamma": True}, xc="LDA", occupations=FermiDirac(0.1), txt=None)
+    atoms = Atoms(
+        "H2", [(0.1, 2.6, 3.0), (2.95, 3.3, 3.2)], cell=[2.1, 6.0, 6.0], pbc=(True, False, False)
+    )
+    calc = GPAW(
+        mode="lcao",
+        basis="dzp",
+        h=0.3,
+        kpts={"size": (4, 1, 1), "gamma": True},
+        xc="LDA",
+        occupations=FermiDirac(0.1),
+        txt=None,
+    )
     atoms.calc = calc
     calc.initialize(atoms)
     refused = []
@@ -33,9 +43,16 @@ def main(output: pathlib.Path) -> None:
         write_gpaw(output / "chain", calc)
     except DataError as error:
         refused.append(str(error))
-    check = calc.fixed_density(kpts=[(0.0, 0, 0), (0.17, 0, 0), (0.5, 0, 0)], symmetry="off", txt=None)
+    check = calc.fixed_density(
+        kpts=[(0.0, 0, 0), (0.17, 0, 0), (0.5, 0, 0)], symmetry="off", txt=None
+    )
     levels = [check.get_eigenvalues(k).tolist() for k in range(3)]
-    record = {"kpoints": [0.0, 0.17, 0.5], "eigenvalues_eV": levels, "fermi_eV": calc.get_fermi_level(), "refused": refused}
+    record = {
+        "kpoints": [0.0, 0.17, 0.5],
+        "eigenvalues_eV": levels,
+        "fermi_eV": calc.get_fermi_level(),
+        "refused": refused,
+    }
     (output / "gpaw.json").write_text(json.dumps(record))
 
 

@@ -47,11 +47,17 @@ def test_hamiltonian_is_the_official_prediction(carbon, carbon_overlap) -> None:
         assert len(h) == len(official)
         for key, block in h:
             x, y, z, i, j = key
-            np.testing.assert_allclose(block, official[f"[{x}, {y}, {z}, {i + 1}, {j + 1}]"][()], rtol=0, atol=1e-9)
+            np.testing.assert_allclose(
+                block, official[f"[{x}, {y}, {z}, {i + 1}, {j + 1}]"][()], rtol=0, atol=1e-9
+            )
     dft = read_matrix(root / "structures" / structure.name, "overlap", structure)
-    s = HamiltonianCalculator(carbon, overlap=carbon_overlap, atoms=atoms.copy()).get_overlap()  # edges from positions and radii alone
+    s = HamiltonianCalculator(
+        carbon, overlap=carbon_overlap, atoms=atoms.copy()
+    ).get_overlap()  # edges from positions and radii alone
     place = match_keys(dft.keys, s.keys)
-    assert (place >= 0).all() and len(s) - len(dft) < 10  # the DFT code drops blocks of tiny elements
+    assert (place >= 0).all() and len(s) - len(
+        dft
+    ) < 10  # the DFT code drops blocks of tiny elements
     np.testing.assert_allclose(s.select(place).values, dft.values, atol=1e-6)
     with pytest.raises(DataError, match="another geometry"):
         atoms.positions[0] += 0.1
@@ -61,21 +67,32 @@ def test_hamiltonian_is_the_official_prediction(carbon, carbon_overlap) -> None:
 def test_eigenvalues_solve_the_sparse_problem(sheet: Atoms) -> None:
     calc = sheet.calc
     for number, k in enumerate(calc.get_ibz_k_points()):
-        phases = {tuple(c): np.exp(2j * np.pi * np.dot(k, c)) for c in np.unique(calc.get_hamiltonian().keys[:, :3], axis=0)}
+        phases = {
+            tuple(c): np.exp(2j * np.pi * np.dot(k, c))
+            for c in np.unique(calc.get_hamiltonian().keys[:, :3], axis=0)
+        }
         h = sum(p * calc.get_hamiltonian(R=c).toarray() for c, p in phases.items())
         s = sum(p * calc.get_overlap(R=c).toarray() for c, p in phases.items())
         np.testing.assert_allclose(calc.get_hamiltonian(k=k).toarray(), h, atol=1e-12)
-        np.testing.assert_allclose(calc.get_eigenvalues(number), scipy.linalg.eigh(h, s, eigvals_only=True), atol=1e-9)
+        np.testing.assert_allclose(
+            calc.get_eigenvalues(number), scipy.linalg.eigh(h, s, eigvals_only=True), atol=1e-9
+        )
     assert calc.get_hamiltonian(R=(99, 0, 0)).nnz == 0
 
 
 def test_cached_until_something_moves(sheet: Atoms, monkeypatch: pytest.MonkeyPatch) -> None:
     atoms = sheet.copy()
-    calc = HamiltonianCalculator(sheet.calc.model, overlap=sheet.calc.overlap, electrons=8, kpts=(2, 2, 1))
+    calc = HamiltonianCalculator(
+        sheet.calc.model, overlap=sheet.calc.overlap, electrons=8, kpts=(2, 2, 1)
+    )
     atoms.calc = calc
     calls: list[int] = []
     original = type(calc.model).predict
-    monkeypatch.setattr(type(calc.model), "predict", lambda self, *a, **k: calls.append(1) or original(self, *a, **k))
+    monkeypatch.setattr(
+        type(calc.model),
+        "predict",
+        lambda self, *a, **k: calls.append(1) or original(self, *a, **k),
+    )
     first = calc.get_fermi_level()
     calc.get_eigenvalues(0)
     calc.set(kpts=(3, 3, 1))
@@ -84,7 +101,9 @@ def test_cached_until_something_moves(sheet: Atoms, monkeypatch: pytest.MonkeyPa
     atoms.positions[0, 2] += 0.05
     second = calc.get_fermi_level()
     assert len(calls) == 2 and second != first
-    fresh = HamiltonianCalculator(calc.model, overlap=calc.overlap, electrons=8, kpts=(3, 3, 1), atoms=atoms.copy())
+    fresh = HamiltonianCalculator(
+        calc.model, overlap=calc.overlap, electrons=8, kpts=(3, 3, 1), atoms=atoms.copy()
+    )
     assert fresh.get_fermi_level() == pytest.approx(second, abs=1e-12)
     atoms.pbc = (True, False, False)
     assert len(calc.get_hamiltonian()) < len(fresh.get_hamiltonian())
@@ -99,7 +118,11 @@ def test_energy_and_forces_do_not_exist(sheet: Atoms) -> None:
 def test_weights_and_zone(sheet: Atoms) -> None:
     calc = sheet.calc
     assert calc.get_k_point_weights().sum() == pytest.approx(1.0)
-    zone, irreducible, index = calc.get_bz_k_points(), calc.get_ibz_k_points(), calc.get_bz_to_ibz_map()
+    zone, irreducible, index = (
+        calc.get_bz_k_points(),
+        calc.get_ibz_k_points(),
+        calc.get_bz_to_ibz_map(),
+    )
     assert len(zone) == 16 and len(irreducible) < 16
     for k, other in zip(zone, irreducible[index]):
         assert min(np.abs((k - s * other) - np.round(k - s * other)).max() for s in (1, -1)) < 1e-12
@@ -110,12 +133,19 @@ def test_ase_dos(sheet: Atoms) -> None:
     dos = DOS(sheet.calc, width=0.2, npts=2001, window=(-40, 40))
     weights, energies = (
         sheet.calc.get_k_point_weights(),
-        np.array([sheet.calc.get_eigenvalues(k) for k in range(len(sheet.calc.get_ibz_k_points()))]),
+        np.array(
+            [sheet.calc.get_eigenvalues(k) for k in range(len(sheet.calc.get_ibz_k_points()))]
+        ),
     )
     inside = 2 * weights @ (np.abs(energies - sheet.calc.get_fermi_level()) < 40).sum(axis=1)
-    assert 20 < inside < 52 and np.trapezoid(dos.get_dos(), dos.get_energies()) == pytest.approx(inside, rel=0.02)
+    assert 20 < inside < 52 and np.trapezoid(dos.get_dos(), dos.get_energies()) == pytest.approx(
+        inside, rel=0.02
+    )
     ours = sheet.calc.get_dos(
-        method="gaussian", width_eV=0.2 / np.sqrt(2), window=(dos.get_energies()[0], dos.get_energies()[-1]), points=2001
+        method="gaussian",
+        width_eV=0.2 / np.sqrt(2),
+        window=(dos.get_energies()[0], dos.get_energies()[-1]),
+        points=2001,
     )
     np.testing.assert_allclose(ours.total, dos.get_dos(), atol=1e-6 * dos.get_dos().max())
     tetrahedra = DOS(sheet.calc, width=0.0, npts=1601, window=(-40, 40))
@@ -157,7 +187,9 @@ def test_bad_atoms_and_options(carbon, carbon_overlap, sheet: Atoms) -> None:
     with pytest.raises(ConfigError, match="parameter kpoints is unknown"):
         calc.set(kpoints=3)
     with pytest.raises(ConfigError, match="Γ-centred"):
-        HamiltonianCalculator(carbon, overlap=carbon_overlap, kpts={"size": (2, 2, 1), "gamma": False}).get_spectrum(sheet.copy())
+        HamiltonianCalculator(
+            carbon, overlap=carbon_overlap, kpts={"size": (2, 2, 1), "gamma": False}
+        ).get_spectrum(sheet.copy())
     with pytest.raises(ConfigError, match="k-point 99"):
         sheet.calc.get_eigenvalues(99)
 
@@ -178,7 +210,9 @@ def test_atoms_round_trip(tmp_path: pathlib.Path) -> None:
     assert again.info["fermi_level"] == structure.info["fermi_level"]
 
 
-def test_trajectory_to_folders_through_ase_io(tmp_path: pathlib.Path, carbon_overlap, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trajectory_to_folders_through_ase_io(
+    tmp_path: pathlib.Path, carbon_overlap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ase.io
     import ase.io.formats as formats
 
@@ -189,7 +223,13 @@ def test_trajectory_to_folders_through_ase_io(tmp_path: pathlib.Path, carbon_ove
         atoms = graphene(a=2.46, vacuum=8.0)
         atoms.positions[0, 2] += 0.01 * step
         frames.append(atoms)
-    ase.io.write(str(tmp_path / "many"), frames, format="deeph", orbital_types={"C": [0, 0, 1, 1, 2]}, overlap=carbon_overlap)
+    ase.io.write(
+        str(tmp_path / "many"),
+        frames,
+        format="deeph",
+        orbital_types={"C": [0, 0, 1, 1, 2]},
+        overlap=carbon_overlap,
+    )
     assert sorted(p.name for p in (tmp_path / "many").iterdir()) == ["0000", "0001", "0002"]
     back = ase.io.read(str(tmp_path / "many"), ":", format="deeph")
     assert len(back) == 3 and back[0].pbc.tolist() == [True, True, False]
@@ -197,7 +237,9 @@ def test_trajectory_to_folders_through_ase_io(tmp_path: pathlib.Path, carbon_ove
         np.testing.assert_allclose(one.positions, two.positions, rtol=0, atol=1e-14)
     assert (tmp_path / "many" / "0002" / "overlaps.h5").is_file()
     with pytest.raises(DataError, match="overwrite=True"):
-        ase.io.write(str(tmp_path / "many"), frames, format="deeph", orbital_types={"C": [0, 0, 1, 1, 2]})
+        ase.io.write(
+            str(tmp_path / "many"), frames, format="deeph", orbital_types={"C": [0, 0, 1, 1, 2]}
+        )
     with pytest.raises(DataError, match="needs the shells"):
         ase_io.write_deeph(tmp_path / "bare", frames[0])
     with pytest.raises(DataError, match="C has no orbitals"):
@@ -214,13 +256,17 @@ def test_the_bundle_brings_overlaps_and_electrons(carbon, dft, tmp_path: pathlib
     }
     train_gformer(from_mapping(TrainConfig, config), carbon.stage1)
     known = json.loads((tmp_path / "run" / "splits.json").read_text())["train"][0]
-    calc = HamiltonianCalculator(tmp_path / "run" / "bundle", stage1=golden("graphene_small_f64") / "model", kpts="2x2x1")
+    calc = HamiltonianCalculator(
+        tmp_path / "run" / "bundle", stage1=golden("graphene_small_f64") / "model", kpts="2x2x1"
+    )
     structure = read_folder(folders[0].parent / known)
     atoms = ase_io.to_atoms(structure)
     atoms.calc = calc
     truth = read_matrix(folders[0].parent / known, "overlap", structure)
     s = calc.get_overlap()
-    np.testing.assert_allclose(s.select(match_keys(truth.keys, s.keys)).values, truth.values, atol=1e-5)
+    np.testing.assert_allclose(
+        s.select(match_keys(truth.keys, s.keys)).values, truth.values, atol=1e-5
+    )
     assert calc.get_fermi().electrons == 72.0 and calc.model.bundle.training["periodicity"] == [2]
 
 
@@ -228,7 +274,17 @@ def test_the_bundle_brings_overlaps_and_electrons(carbon, dft, tmp_path: pathlib
 def _pair() -> Atoms:
     """Mo and S, with shells as a folder's reader stores them."""
     shells = ((0, 1, 2), (0, 1))
-    return ase_io.to_atoms(Structure(np.eye(3) * 9, np.array([[0.0, 0, 0], [2.4, 0, 0]]), np.array([42, 16]), shells, False, {}, "pair"))
+    return ase_io.to_atoms(
+        Structure(
+            np.eye(3) * 9,
+            np.array([[0.0, 0, 0], [2.4, 0, 0]]),
+            np.array([42, 16]),
+            shells,
+            False,
+            {},
+            "pair",
+        )
+    )
 
 
 def test_shells_follow_their_element() -> None:
@@ -237,9 +293,16 @@ def test_shells_follow_their_element() -> None:
     atoms.symbols[1] = "Se"
     with pytest.raises(DataError, match="element Se has no orbitals"):
         ase_io.from_atoms(atoms)
-    old = Atoms("MoS2", cell=[9, 9, 9], positions=np.eye(3), info={"orbital_types": [[0, 1, 2], [0, 1], [0, 1]]})
+    old = Atoms(
+        "MoS2",
+        cell=[9, 9, 9],
+        positions=np.eye(3),
+        info={"orbital_types": [[0, 1, 2], [0, 1], [0, 1]]},
+    )
     assert ase_io.from_atoms(old).orbital_types == ((0, 1, 2), (0, 1), (0, 1))
-    with pytest.raises(DataError, match=r"atom 3 \(S\): its shells are \[0, 1\], those of S before it \[0, 1, 2\]"):
+    with pytest.raises(
+        DataError, match=r"atom 3 \(S\): its shells are \[0, 1\], those of S before it \[0, 1, 2\]"
+    ):
         ase_io.from_atoms(old[[1, 0, 2]])
 
 
@@ -251,13 +314,18 @@ def test_wrong_shells_are_named(wrong: object) -> None:
 
 def test_frames_appear_together_or_not_at_all(tmp_path: pathlib.Path, carbon_overlap) -> None:
     good = graphene(a=2.46, vacuum=8.0)
-    for bad, words in ((Atoms("C2", positions=good.positions), "no full cell"), (Atoms(cell=good.cell), "holds no atoms")):
+    for bad, words in (
+        (Atoms("C2", positions=good.positions), "no full cell"),
+        (Atoms(cell=good.cell), "holds no atoms"),
+    ):
         with pytest.raises(DataError, match=words):
             ase_io.write_deeph(tmp_path / "many", [good, bad], {"C": [0, 0, 1, 1, 2]})
         assert not list(tmp_path.rglob("*.dat"))
     ase_io.write_deeph(tmp_path / "one", good, overlap=carbon_overlap)
     ase_io.write_deeph(tmp_path / "one", good, {"C": [0, 0, 1, 1, 2]}, overwrite=True)
-    assert not (tmp_path / "one" / "overlaps.h5").exists() and len(read_folder(tmp_path / "one")) == 2
+    assert (
+        not (tmp_path / "one" / "overlaps.h5").exists() and len(read_folder(tmp_path / "one")) == 2
+    )
 
 
 def test_structures_that_the_model_never_saw() -> None:
@@ -271,12 +339,17 @@ def test_structures_that_the_model_never_saw() -> None:
         with pytest.raises(DataError, match=f"pbc = .*cross {crossed} of the 3 lattice vectors"):
             calc.get_hamiltonian(atoms)
         assert len(HamiltonianCalculator(calc.model, extrapolate=True).get_hamiltonian(atoms)) >= 3
-        wide = overlap.load(folder / "gformer", extrapolate=True)  # a table that may go further lets the calculator do so
+        wide = overlap.load(
+            folder / "gformer", extrapolate=True
+        )  # a table that may go further lets the calculator do so
         assert len(HamiltonianCalculator(calc.model, overlap=wide).get_hamiltonian(atoms)) >= 3
     basis = [orbital_file("Mo"), orbital_file("S")]
     atoms.pbc = (True, True, False)
     atoms.positions[1, 2] -= 0.9
-    with pytest.raises(DataError, match=r"atoms 1 \(Mo\) and 2 \(S\) of 'MoS2'.*closer than any Mo-S pair of the training set"):
+    with pytest.raises(
+        DataError,
+        match=r"atoms 1 \(Mo\) and 2 \(S\) of 'MoS2'.*closer than any Mo-S pair of the training set",
+    ):
         HamiltonianCalculator(calc.model, overlap=basis).get_hamiltonian(atoms)
     with pytest.raises(DataError, match="holds no atoms"):
         calc.get_hamiltonian(Atoms(cell=[9, 9, 9]))
@@ -305,9 +378,13 @@ def test_wrong_options_of_the_calculator(sheet: Atoms, tmp_path: pathlib.Path) -
         ({"valence": "C=4"}, "valence = 'C=4': write electrons per element"),
         ({"valence": 4}, "valence = 4: write electrons per element"),
     ):
-        calc = HamiltonianCalculator(sheet.calc.model, overlap=sheet.calc.overlap, **{"kpts": (2, 2, 1), **options})
+        calc = HamiltonianCalculator(
+            sheet.calc.model, overlap=sheet.calc.overlap, **{"kpts": (2, 2, 1), **options}
+        )
         with pytest.raises(ConfigError, match=words):
-            calc.get_fermi(sheet.copy()) if "valence" in options else calc.get_spectrum(sheet.copy())
+            calc.get_fermi(sheet.copy()) if "valence" in options else calc.get_spectrum(
+                sheet.copy()
+            )
     ase_io.write_deeph(tmp_path / "one", sheet, {"C": [0, 0, 1, 1, 2]})
     with pytest.raises(DataError, match="structure number 7 is asked for; there are 1"):
         list(ase_io.read_deeph(tmp_path / "one", 7))

@@ -38,12 +38,18 @@ def test_structure_round_trip(problem, tmp_path: pathlib.Path) -> None:
     np.testing.assert_allclose(back.positions, structure.positions, atol=1e-12)
     interop.write(tmp_path / "f", there)
     again = read_folder(tmp_path / "f")
-    assert again.numbers.tolist() == structure.numbers.tolist() and again.info["fermi_level"] == structure.info["fermi_level"]
+    assert (
+        again.numbers.tolist() == structure.numbers.tolist()
+        and again.info["fermi_level"] == structure.info["fermi_level"]
+    )
     with pytest.raises(DataError, match="overwrite=True"):
         interop.write(tmp_path / "f", there)
     (tmp_path / "f" / "hamiltonians.h5").write_bytes(b"of another structure")
     interop.write(tmp_path / "f", there, overwrite=True)
-    assert not (tmp_path / "f" / "hamiltonians.h5").exists() and read_folder(tmp_path / "f").numbers.tolist() == again.numbers.tolist()
+    assert (
+        not (tmp_path / "f" / "hamiltonians.h5").exists()
+        and read_folder(tmp_path / "f").numbers.tolist() == again.numbers.tolist()
+    )
 
 
 def test_unknown_shells_and_disorder() -> None:
@@ -52,12 +58,17 @@ def test_unknown_shells_and_disorder() -> None:
         interop.from_pymatgen(plain, {"C": [0]})
     assert interop.from_pymatgen(plain, {"C": [0, 1], "H": [0]}).orbital_types == ((0, 1), (0,))
     with pytest.raises(DataError, match="partly occupied"):
-        interop.from_pymatgen(core.Structure(np.eye(3) * 3, [{"C": 0.5, "Si": 0.5}], [[0, 0, 0]]), {"C": [0]})
+        interop.from_pymatgen(
+            core.Structure(np.eye(3) * 3, [{"C": 0.5, "Si": 0.5}], [[0, 0, 0]]), {"C": [0]}
+        )
 
 
 def test_other_objects_are_refused() -> None:
     plain = core.Structure(np.eye(3) * 3, ["C"], [[0, 0, 0]])
-    for wrong, words in ((core.Molecule(["C"], [[0, 0, 0]]), "not pymatgen's Molecule"), (None, "not builtins's NoneType")):
+    for wrong, words in (
+        (core.Molecule(["C"], [[0, 0, 0]]), "not pymatgen's Molecule"),
+        (None, "not builtins's NoneType"),
+    ):
         with pytest.raises(ConfigError, match=words):
             interop.from_pymatgen(wrong)
     with pytest.raises(ConfigError, match="no dictionary of a pymatgen Structure"):
@@ -72,14 +83,22 @@ def test_bands_and_dos(problem) -> None:
     line = interop.symmetry_line(bands.band_structure(problem, "GM", npoints=5, fermi=level))
     from pymatgen.electronic_structure.core import Spin
 
-    np.testing.assert_allclose(line.bands[Spin.up][:, 0], bands.solve_dense(*problem.at((0, 0, 0))).energies, atol=1e-9)
+    np.testing.assert_allclose(
+        line.bands[Spin.up][:, 0], bands.solve_dense(*problem.at((0, 0, 0))).energies, atol=1e-9
+    )
     assert line.efermi == level.energy_eV and line.branches[0]["name"] == "\\Gamma-M"
-    dos = bands.density_of_states(problem, "2x2x1", projections="Mo-d,Te-p", fermi=level, width_eV=0.3)
+    dos = bands.density_of_states(
+        problem, "2x2x1", projections="Mo-d,Te-p", fermi=level, width_eV=0.3
+    )
     complete = interop.complete_dos(dos)
     from pymatgen.electronic_structure.core import OrbitalType
 
     np.testing.assert_allclose(complete.densities[Spin.up], dos.total)
-    np.testing.assert_allclose(complete.get_element_spd_dos("Mo")[OrbitalType.d].densities[Spin.up], dos.projected["Mo-d"])
-    np.testing.assert_allclose(complete.get_element_spd_dos("Te")[OrbitalType.p].densities[Spin.up], dos.projected["Te-p"])
+    np.testing.assert_allclose(
+        complete.get_element_spd_dos("Mo")[OrbitalType.d].densities[Spin.up], dos.projected["Mo-d"]
+    )
+    np.testing.assert_allclose(
+        complete.get_element_spd_dos("Te")[OrbitalType.p].densities[Spin.up], dos.projected["Te-p"]
+    )
     with pytest.raises(ConfigError, match="Fermi level"):
         interop.complete_dos(bands.density_of_states(problem, "1x1x1"))

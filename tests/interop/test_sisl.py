@@ -38,13 +38,24 @@ def test_eigenvalues_and_round_trip(name: str) -> None:
     problem = _problem(name)
     h = to_sisl(problem)
     for k in K[2:] if problem.spinful else K:
-        np.testing.assert_allclose(np.sort(h.eigh(k=k)), _eigenvalues(problem, k), atol=1e-9 if problem.spinful else 1e-10)
+        np.testing.assert_allclose(
+            np.sort(h.eigh(k=k)), _eigenvalues(problem, k), atol=1e-9 if problem.spinful else 1e-10
+        )
     back = from_sisl(h)
-    assert back.structure.orbital_types == problem.structure.orbital_types and back.spin == problem.spin
+    assert (
+        back.structure.orbital_types == problem.structure.orbital_types
+        and back.spin == problem.spin
+    )
     for mine, other in ((problem.h, back.h), (problem.s, back.s)):
-        np.testing.assert_array_equal(other.keys[np.isin(other.keys, mine.keys).all(axis=1)][:3], other.keys[:3])
-        for cell_a, matrix_a in zip(*real_space(mine, problem.structure, 2 if mine is problem.h and problem.spinful else 1)):
-            cells, matrices = real_space(other, problem.structure, 2 if mine is problem.h and problem.spinful else 1)
+        np.testing.assert_array_equal(
+            other.keys[np.isin(other.keys, mine.keys).all(axis=1)][:3], other.keys[:3]
+        )
+        for cell_a, matrix_a in zip(
+            *real_space(mine, problem.structure, 2 if mine is problem.h and problem.spinful else 1)
+        ):
+            cells, matrices = real_space(
+                other, problem.structure, 2 if mine is problem.h and problem.spinful else 1
+            )
             same = np.flatnonzero((cells == cell_a).all(axis=1))
             if len(same):
                 assert abs(matrix_a - matrices[same[0]]).max() < 1e-12
@@ -59,7 +70,9 @@ def test_signs_are_those_of_the_orbitals_themselves() -> None:
     radius = np.linspace(0, 6, 200)
     for l in (1, 2, 3):
         mine = harmonics(l, points)[:, list(LEGACY_TO_E3NN[l])]
-        for m, orbital in enumerate(sisl.SphericalOrbital(l, (radius, np.exp(-(radius**2)))).toAtomicOrbital()):
+        for m, orbital in enumerate(
+            sisl.SphericalOrbital(l, (radius, np.exp(-(radius**2)))).toAtomicOrbital()
+        ):
             assert orbital.m == m - l
             value = orbital.psi(points)
             correlation = np.array([np.corrcoef(value, mine[:, n])[0, 1] for n in range(2 * l + 1)])
@@ -69,15 +82,31 @@ def test_signs_are_those_of_the_orbitals_themselves() -> None:
 def _overlap_by_quadrature(vector: np.ndarray) -> sisl.Hamiltonian:
     """S of two atoms from sisl's own orbitals on a grid; no convention of ours enters."""
     radius = np.linspace(0, 5, 400)
-    orbitals = [a for l in (0, 1, 2, 3) for a in sisl.SphericalOrbital(l, (radius, np.exp(-1.2 * radius**2) * radius**l)).toAtomicOrbital()]
+    orbitals = [
+        a
+        for l in (0, 1, 2, 3)
+        for a in sisl.SphericalOrbital(
+            l, (radius, np.exp(-1.2 * radius**2) * radius**l)
+        ).toAtomicOrbital()
+    ]
     axis = np.arange(-4.0, 4.01, 0.4)
-    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3) + vector / 2
+    points = (
+        np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3) + vector / 2
+    )
     one = np.array([o.psi(points) for o in orbitals])
     two = np.array([o.psi(points - vector) for o in orbitals])
     named = [sisl.AtomicOrbital(n=o.l + 1, l=o.l, m=o.m, zeta=1, R=5.0) for o in orbitals]
-    h = sisl.Hamiltonian(sisl.Geometry([[0, 0, 0], vector], sisl.Atom(6, named), lattice=[20, 20, 20]), orthogonal=False)
+    h = sisl.Hamiltonian(
+        sisl.Geometry([[0, 0, 0], vector], sisl.Atom(6, named), lattice=[20, 20, 20]),
+        orthogonal=False,
+    )
     n = len(orbitals)
-    for block, (a, b) in {(0, 0): (one, one), (0, n): (one, two), (n, 0): (two, one), (n, n): (two, two)}.items():
+    for block, (a, b) in {
+        (0, 0): (one, one),
+        (0, n): (one, two),
+        (n, 0): (two, one),
+        (n, n): (two, two),
+    }.items():
         product = a @ b.T * 0.4**3
         for row, column in np.ndindex(n, n):
             h[block[0] + row, block[1] + column] = [product[row, column]] * 2
@@ -89,7 +118,10 @@ def test_rotation_covariance_through_sisl() -> None:
 
     vector = np.array([0.9, -0.4, 0.7])
     turn = Rotation.from_euler("zyx", (0.5, -1.1, 2.0)).as_matrix()
-    before, after = from_sisl(_overlap_by_quadrature(vector)), from_sisl(_overlap_by_quadrature(turn @ vector))
+    before, after = (
+        from_sisl(_overlap_by_quadrature(vector)),
+        from_sisl(_overlap_by_quadrature(turn @ vector)),
+    )
     assert before.structure.orbital_types == ((0, 1, 2, 3),) * 2
     wigner = block_rotation((0, 1, 2, 3), turn[None])[0]
     place = np.flatnonzero((before.s.keys[:, 3] == 0) & (before.s.keys[:, 4] == 1))[0]
@@ -128,10 +160,14 @@ def test_foreign_basis_is_refused() -> None:
         from_sisl(half)
 
 
-def test_other_objects_and_missing_files_are_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_objects_and_missing_files_are_named(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     geometry = sisl.geom.graphene()
     for wrong in (geometry, None, sisl.DensityMatrix(geometry)):
-        with pytest.raises(ConfigError, match=f"a sisl.Hamiltonian is needed, not {type(wrong).__name__}"):
+        with pytest.raises(
+            ConfigError, match=f"a sisl.Hamiltonian is needed, not {type(wrong).__name__}"
+        ):
             from_sisl(wrong)
     with pytest.raises(ConfigError, match="a BlochProblem is needed, not str"):
         to_sisl("folder")  # type: ignore[arg-type]
@@ -145,7 +181,10 @@ def test_other_objects_and_missing_files_are_named(tmp_path: pathlib.Path, monke
 
 def test_collinear_spin_becomes_spin_doubled() -> None:
     atom = sisl.Atom(1, [sisl.AtomicOrbital(n=1, l=0, m=0, zeta=1, R=2.0)])
-    h = sisl.Hamiltonian(sisl.Geometry([[0, 0, 0]], atom, lattice=sisl.Lattice([3, 9, 9], nsc=[3, 1, 1])), spin="polarized")
+    h = sisl.Hamiltonian(
+        sisl.Geometry([[0, 0, 0]], atom, lattice=sisl.Lattice([3, 9, 9], nsc=[3, 1, 1])),
+        spin="polarized",
+    )
     h[0, 0] = [-1.0, 1.0]
     h[0, 0, (1, 0, 0)] = [-0.5, -0.25]
     h[0, 0, (-1, 0, 0)] = [-0.5, -0.25]
@@ -166,7 +205,9 @@ def test_npz(tmp_path: pathlib.Path) -> None:
         import scipy.sparse as sp
 
         home = np.flatnonzero((table["H_cells"] == 0).all(axis=1))[0]
-        csr = sp.csr_matrix((table[f"H_{home}_data"], table[f"H_{home}_indices"], table[f"H_{home}_indptr"]))
+        csr = sp.csr_matrix(
+            (table[f"H_{home}_data"], table[f"H_{home}_indices"], table[f"H_{home}_indptr"])
+        )
         assert abs(csr - csr.T).max() < 1e-6 and csr.shape == (57, 57)
     (tmp_path / "b.npz").write_bytes(b"nothing")
     with pytest.raises(DataError, match="no sparse Hamiltonian"):

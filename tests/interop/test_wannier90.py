@@ -16,7 +16,9 @@ from deeph_gformer.io import BlockMatrix, Structure
 
 def chain(overlap: float) -> BlochProblem:
     """One s orbital: E(k) = (e + 2 t cos) / (1 + 2 s cos)."""
-    structure = Structure(np.diag([2.0, 9.0, 9.0]), np.zeros((1, 3)), np.array([1]), ((0,),), False, {}, "chain")
+    structure = Structure(
+        np.diag([2.0, 9.0, 9.0]), np.zeros((1, 3)), np.array([1]), ((0,),), False, {}, "chain"
+    )
     keys = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [-1, 0, 0, 0, 0]])
     h = BlockMatrix.from_blocks(keys, [np.array([[v]]) for v in (0.3, -1.0, -1.0)])
     s = BlockMatrix.from_blocks(keys, [np.array([[v]]) for v in (1.0, overlap, overlap)])
@@ -29,7 +31,10 @@ def test_exact_on_the_mesh_and_converging_between(tmp_path: pathlib.Path) -> Non
     errors = []
     for n in (5, 11, 23):
         files, notes = write_wannier90(tmp_path / str(n), problem, f"{n}x1x1")
-        assert "Löwdin" in notes[0] and "Loewdin" in (tmp_path / str(n) / files[0]).read_text().splitlines()[0]
+        assert (
+            "Löwdin" in notes[0]
+            and "Loewdin" in (tmp_path / str(n) / files[0]).read_text().splitlines()[0]
+        )
         model = read_hr(tmp_path / str(n) / files[0])
         for m in range(n):
             assert model.eigenvalues((m / n, 0, 0))[0] == pytest.approx(exact(m / n), abs=1e-10)
@@ -48,19 +53,31 @@ def test_wigner_seitz_counts_every_mesh_point() -> None:
 def test_sisl_reads_it(tmp_path: pathlib.Path) -> None:
     sisl = pytest.importorskip("sisl")
     structure = Structure(
-        np.diag([2.0, 2.5, 9.0]), np.array([[0.0, 0, 0], [0.9, 1.1, 0]]), np.array([6, 1]), ((0, 1), (0,)), False, {}, "toy"
+        np.diag([2.0, 2.5, 9.0]),
+        np.array([[0.0, 0, 0], [0.9, 1.1, 0]]),
+        np.array([6, 1]),
+        ((0, 1), (0,)),
+        False,
+        {},
+        "toy",
     )
     rng = np.random.default_rng(3)
     keys = [(x, y, 0, i, j) for x in (-1, 0, 1) for y in (-1, 0, 1) for i in (0, 1) for j in (0, 1)]
     n = [4, 1]
-    h = BlockMatrix.from_blocks(np.array(keys), [rng.normal(size=(n[k[3]], n[k[4]])) for k in keys]).hermitian()
-    s = BlockMatrix.from_blocks(np.array(keys), [0.02 * rng.normal(size=(n[k[3]], n[k[4]])) for k in keys]).hermitian()
+    h = BlockMatrix.from_blocks(
+        np.array(keys), [rng.normal(size=(n[k[3]], n[k[4]])) for k in keys]
+    ).hermitian()
+    s = BlockMatrix.from_blocks(
+        np.array(keys), [0.02 * rng.normal(size=(n[k[3]], n[k[4]])) for k in keys]
+    ).hermitian()
     for e, key in enumerate(s.keys.tolist()):
         if key[:3] == [0, 0, 0] and key[3] == key[4]:
             s.block(e)[:] += np.eye(n[key[3]])
     problem = BlochProblem(structure, h, s)
     write_wannier90(tmp_path, problem, "5x5x1")
-    theirs = sisl.get_sile(str(tmp_path / "wannier90.win")).read_hamiltonian(cutoff=0.0, dtype=np.complex128)
+    theirs = sisl.get_sile(str(tmp_path / "wannier90.win")).read_hamiltonian(
+        cutoff=0.0, dtype=np.complex128
+    )
     np.testing.assert_allclose(theirs.geometry.cell, structure.lattice, atol=1e-9)
     mine = read_hr(tmp_path / "wannier90_hr.dat")
     for k in ((0, 0, 0), (0.2, 0.4, 0), (-0.4, 0.2, 0)):

@@ -39,7 +39,10 @@ def one_of_another_type(handle: h5py.File, blocks: dict[str, np.ndarray]) -> Non
 
 
 def big_endian(handle: h5py.File, blocks: dict[str, np.ndarray]) -> None:
-    plain(handle, {name: block.astype(block.dtype.newbyteorder(">")) for name, block in blocks.items()})
+    plain(
+        handle,
+        {name: block.astype(block.dtype.newbyteorder(">")) for name, block in blocks.items()},
+    )
 
 
 def linked(handle: h5py.File, blocks: dict[str, np.ndarray]) -> None:
@@ -89,7 +92,13 @@ def test_values_are_those_of_h5py(
             }
     again = read_blocks(path, structure, spinful)
     assert np.array_equal(
-        again.values, np.concatenate([expected[str([*map(int, k[:3]), int(k[3]) + 1, int(k[4]) + 1])].reshape(-1) for k in h.keys])
+        again.values,
+        np.concatenate(
+            [
+                expected[str([*map(int, k[:3]), int(k[3]) + 1, int(k[4]) + 1])].reshape(-1)
+                for k in h.keys
+            ]
+        ),
     )
 
 

@@ -18,7 +18,13 @@ from deeph_gformer.errors import DataError
 from deeph_gformer.io import BlockMatrix, dock, find_structures, legacy, read_folder, read_matrix
 from deeph_gformer.io.blocks import format_key, match_keys, reverse_keys, sort_keys
 from deeph_gformer.io.files import atomic_path, read_json, write_json
-from deeph_gformer.io.folder import holds_another, is_free, replaced_folder, split_structures, write_matrix
+from deeph_gformer.io.folder import (
+    holds_another,
+    is_free,
+    replaced_folder,
+    split_structures,
+    write_matrix,
+)
 
 from ..conftest import ROOT, golden, random_structure
 
@@ -38,7 +44,9 @@ def test_legacy_file_is_what_deeph_reads(make_folder: Folder, spinful: bool) -> 
             assert stored.shape == tuple(structure.orbital_counts[[i, j]] * (2 if spinful else 1))
             assert np.array_equal(stored, block)
     assert np.array_equal(np.loadtxt(folder / "lat.dat").T, structure.lattice)
-    assert np.allclose(np.loadtxt(folder / "rlat.dat").T @ structure.lattice.T, 2 * np.pi * np.eye(3), atol=1e-12)
+    assert np.allclose(
+        np.loadtxt(folder / "rlat.dat").T @ structure.lattice.T, 2 * np.pi * np.eye(3), atol=1e-12
+    )
     again = read_matrix(folder, "hamiltonian")
     assert np.array_equal(again.keys, h.keys) and np.array_equal(again.values, h.values)
 
@@ -48,7 +56,11 @@ def test_structure_round_trip(make_folder: Folder) -> None:
     again = read_folder(make_folder())
     for name in ("lattice", "positions", "numbers"):
         assert np.array_equal(getattr(again, name), getattr(structure, name))
-    assert again.orbital_types == structure.orbital_types and again.info == structure.info and again.spinful is False
+    assert (
+        again.orbital_types == structure.orbital_types
+        and again.info == structure.info
+        and again.spinful is False
+    )
 
 
 def test_dock_pair_of_the_deeph_group() -> None:
@@ -83,7 +95,11 @@ def test_dock_file_layout(tmp_path: pathlib.Path) -> None:
 def test_hermitian_projection_never_raises_the_error() -> None:
     _, h, _ = random_structure(spinful=True)
     rng = np.random.default_rng(3)
-    noisy = BlockMatrix(h.keys, h.shapes, h.values + rng.normal(size=len(h.values)) + 1j * rng.normal(size=len(h.values)))
+    noisy = BlockMatrix(
+        h.keys,
+        h.shapes,
+        h.values + rng.normal(size=len(h.values)) + 1j * rng.normal(size=len(h.values)),
+    )
     projected = noisy.hermitian()
     assert np.abs(projected.conjugate_transpose().values - projected.values).max() < 1e-14
     assert np.linalg.norm(projected.values - h.values) < np.linalg.norm(noisy.values - h.values)
@@ -147,7 +163,9 @@ def _twice(handle: h5py.File) -> None:
         (_twice, "two spellings"),
     ],
 )
-def test_bad_blocks_are_named(make_folder: Folder, change: Callable[[h5py.File], None], words: str) -> None:
+def test_bad_blocks_are_named(
+    make_folder: Folder, change: Callable[[h5py.File], None], words: str
+) -> None:
     folder = make_folder()
     _edit(folder, change)
     with pytest.raises(DataError, match=words) as caught:
@@ -215,7 +233,9 @@ def test_damaged_hdf5(make_folder: Folder, size: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["legacy", "dock"])
-def test_random_bytes_in_hdf5_never_escape_as_another_error(tmp_path: pathlib.Path, form: str) -> None:
+def test_random_bytes_in_hdf5_never_escape_as_another_error(
+    tmp_path: pathlib.Path, form: str
+) -> None:
     structure, h, _ = random_structure(spinful=False)
     path = write_matrix(tmp_path, "hamiltonian", h, structure, form)
     whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
@@ -278,25 +298,41 @@ def test_full_disk(tmp_path: pathlib.Path) -> None:
     target = tmp_path / "hamiltonians_pred.h5"
     target.write_text("old")
     run = subprocess.run(
-        [sys.executable, "-c", _WRITE.format(root=str(ROOT), target=str(target))], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", _WRITE.format(root=str(ROOT), target=str(target))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 2, run.stderr
-    assert "could not be written" in run.stdout and "no part of this file was left behind; free some space" in run.stdout
+    assert (
+        "could not be written" in run.stdout
+        and "no part of this file was left behind; free some space" in run.stdout
+    )
     assert target.read_text() == "old" and os.listdir(tmp_path) == [target.name]
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+def test_a_folder_is_replaced_whole_or_not_at_all(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
     folder = make_folder("x")
     (folder / "notes.txt").write_text("mine")
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    with pytest.raises(DataError, match="x: atoms are not grouped"), replaced_folder(folder) as scratch:
+    with (
+        pytest.raises(DataError, match="x: atoms are not grouped"),
+        replaced_folder(folder) as scratch,
+    ):
         dock.write_structure(scratch, read_folder(folder))
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir()] == ["x"]
     with replaced_folder(folder) as scratch:
         (scratch / "POSCAR").write_text("new")
-    assert sorted(p.name for p in folder.iterdir()) == ["POSCAR", "notes.txt"] and not is_free(folder)
-    with pytest.raises(DataError, match="notes.txt: is a file"), replaced_folder(folder / "notes.txt"):
+    assert sorted(p.name for p in folder.iterdir()) == ["POSCAR", "notes.txt"] and not is_free(
+        folder
+    )
+    with (
+        pytest.raises(DataError, match="notes.txt: is a file"),
+        replaced_folder(folder / "notes.txt"),
+    ):
         pass
     with pytest.raises(DataError, match="notes.txt: is a file; give the folder"):
         read_folder(folder / "notes.txt")
@@ -310,6 +346,8 @@ def test_another_structure(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     assert found == [False, True, True] and not holds_another(tmp_path, structure)
 
 
-def test_folders_without_matrices_are_told_apart(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+def test_folders_without_matrices_are_told_apart(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
     whole, bare = make_folder("a"), make_folder("b", hamiltonian=False, overlap=False)
     assert split_structures(tmp_path / "data", ("overlap", "hamiltonian")) == ([whole], [bare])

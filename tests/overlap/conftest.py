@@ -48,7 +48,11 @@ def read_packed(name: str, index: int) -> tuple[Structure, BlockMatrix, BlockMat
         def table(key: str) -> np.ndarray:
             return np.loadtxt(io.StringIO(group.attrs[key]), ndmin=2)
 
-        shells = tuple(tuple(map(int, line.split())) for line in group.attrs["orbital_types.dat"].splitlines() if line.strip())
+        shells = tuple(
+            tuple(map(int, line.split()))
+            for line in group.attrs["orbital_types.dat"].splitlines()
+            if line.strip()
+        )
         info = json.loads(group.attrs["info.json"])
         structure = Structure(
             table("lat.dat").T,
@@ -59,7 +63,11 @@ def read_packed(name: str, index: int) -> tuple[Structure, BlockMatrix, BlockMat
             info,
             f"{index:04d}",
         )
-        return structure, _matrix(group["overlaps.h5"], STEP["overlaps.h5"]), _matrix(group["hamiltonians.h5"], STEP["hamiltonians.h5"])
+        return (
+            structure,
+            _matrix(group["overlaps.h5"], STEP["overlaps.h5"]),
+            _matrix(group["hamiltonians.h5"], STEP["hamiltonians.h5"]),
+        )
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +83,9 @@ def orbital_file() -> Callable[[str], pathlib.Path]:
     def find(element: str) -> pathlib.Path:
         path = SHARED / "basis" / f"{element}.orb"
         if not path.is_file():
-            pytest.skip("the ABACUS orbital files beside the repository (../shared/data/basis) are not here")
+            pytest.skip(
+                "the ABACUS orbital files beside the repository (../shared/data/basis) are not here"
+            )
         return path
 
     return find

@@ -47,4 +47,9 @@ def overlap_block(shells_a, shells_b, vector) -> np.ndarray:
 
     rows = [(f, a) for l, a in shells_a for f in POLYNOMIALS[l]]
     columns = [(g, b) for l, b in shells_b for g in POLYNOMIALS[l]]
-    return np.array([[integral(f, a, g, b, vector) / norm(f, a) / norm(g, b) for g, b in columns] for f, a in rows])
+    return np.array(
+        [
+            [integral(f, a, g, b, vector) / norm(f, a) / norm(g, b) for g, b in columns]
+            for f, a in rows
+        ]
+    )

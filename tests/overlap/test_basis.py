@@ -12,19 +12,33 @@ from deeph_gformer.overlap.basis import BOHR, AtomicBasis, gaunt, read_orb
 
 from .gaussians import overlap_block
 
-LIGHT, HEAVY = ((0, 0.8), (1, 0.9), (2, 0.7), (3, 1.1)), ((0, 0.5), (0, 1.4), (1, 0.6), (2, 1.2), (3, 0.8))  # (l, exponent in 1/bohr²)
+LIGHT, HEAVY = (
+    ((0, 0.8), (1, 0.9), (2, 0.7), (3, 1.1)),
+    ((0, 0.5), (0, 1.4), (1, 0.6), (2, 1.2), (3, 0.8)),
+)  # (l, exponent in 1/bohr²)
 
 
-def gaussian_basis(number: int, shells: tuple[tuple[int, float], ...], cutoff: float = 7.0) -> AtomicBasis:
+def gaussian_basis(
+    number: int, shells: tuple[tuple[int, float], ...], cutoff: float = 7.0
+) -> AtomicBasis:
     radius = np.linspace(0, cutoff, 701)
     return AtomicBasis(
-        number, tuple(l for l, _ in shells), radius, np.array([radius**l * np.exp(-a * radius**2) for l, a in shells]), cutoff
+        number,
+        tuple(l for l, _ in shells),
+        radius,
+        np.array([radius**l * np.exp(-a * radius**2) for l, a in shells]),
+        cutoff,
     ).normalised()
 
 
-def dimer(numbers: tuple[int, int], vector: np.ndarray, shells: dict[int, tuple[int, ...]]) -> Structure:
+def dimer(
+    numbers: tuple[int, int], vector: np.ndarray, shells: dict[int, tuple[int, ...]]
+) -> Structure:
     return Structure(
-        np.eye(3) * 60, np.array([[1.0, 2, 3], np.array([1.0, 2, 3]) + vector]), np.array(numbers), tuple(shells[z] for z in numbers)
+        np.eye(3) * 60,
+        np.array([[1.0, 2, 3], np.array([1.0, 2, 3]) + vector]),
+        np.array(numbers),
+        tuple(shells[z] for z in numbers),
     )
 
 
@@ -35,7 +49,9 @@ def both() -> TwoCentre:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("numbers", [(6, 42), (42, 6), (6, 6)])
-def test_every_block_is_the_exact_integral_of_gaussians(both: TwoCentre, numbers: tuple[int, int], seed: int) -> None:
+def test_every_block_is_the_exact_integral_of_gaussians(
+    both: TwoCentre, numbers: tuple[int, int], seed: int
+) -> None:
     shells, table = {6: LIGHT, 42: HEAVY}, both
     vector = np.random.default_rng(seed).normal(size=3) * BOHR * (0.7 + seed)
     structure = dimer(numbers, vector, dict(table.orbital_types))
@@ -44,15 +60,30 @@ def test_every_block_is_the_exact_integral_of_gaussians(both: TwoCentre, numbers
     found = {key: block for key, block in matrix}
     assert np.abs(found[0, 0, 0, 0, 1] - exact).max() < 1e-8
     assert np.array_equal(found[0, 0, 0, 1, 0], found[0, 0, 0, 0, 1].T)
-    assert np.abs(found[0, 0, 0, 0, 0] - overlap_block(shells[numbers[0]], shells[numbers[0]], np.zeros(3))).max() < 1e-8
+    assert (
+        np.abs(
+            found[0, 0, 0, 0, 0]
+            - overlap_block(shells[numbers[0]], shells[numbers[0]], np.zeros(3))
+        ).max()
+        < 1e-8
+    )
 
 
 def test_the_known_closed_forms_of_two_equal_gaussians() -> None:
     a, d = 0.8, 1.7
     table = two_centre([gaussian_basis(6, ((0, a), (1, a)))])
-    block = table.blocks(dimer((6, 6), np.array([0, 0, d * BOHR]), {6: (0, 1)}), np.array([[0, 0, 0, 0, 1]])).block(0)
+    block = table.blocks(
+        dimer((6, 6), np.array([0, 0, d * BOHR]), {6: (0, 1)}), np.array([[0, 0, 0, 0, 1]])
+    ).block(0)
     decay = np.exp(-a * d * d / 2)
-    expected = decay * np.array([[1, 0, 0, -np.sqrt(a) * d], [0, 1, 0, 0], [0, 0, 1, 0], [np.sqrt(a) * d, 0, 0, 1 - a * d * d]])
+    expected = decay * np.array(
+        [
+            [1, 0, 0, -np.sqrt(a) * d],
+            [0, 1, 0, 0],
+            [0, 0, 1, 0],
+            [np.sqrt(a) * d, 0, 0, 1 - a * d * d],
+        ]
+    )
     assert np.abs(block - expected).max() < 1e-8
 
 
@@ -61,8 +92,12 @@ def test_slater_orbitals() -> None:
     radius = np.linspace(0, 30, 6001)
     table = two_centre([AtomicBasis(1, (0,), radius, np.exp(-radius)[None], 30.0).normalised()])
     for d in (0.5, 1.4, 3.0, 6.0):
-        block = table.blocks(dimer((1, 1), np.array([d * BOHR, 0, 0]), {1: (0,)}), np.array([[0, 0, 0, 0, 1]])).block(0)
-        assert block[0, 0] == pytest.approx(np.exp(-d) * (1 + d + d * d / 3), abs=3e-6)  # the cusp at r = 0 decays as k^-4
+        block = table.blocks(
+            dimer((1, 1), np.array([d * BOHR, 0, 0]), {1: (0,)}), np.array([[0, 0, 0, 0, 1]])
+        ).block(0)
+        assert block[0, 0] == pytest.approx(
+            np.exp(-d) * (1 + d + d * d / 3), abs=3e-6
+        )  # the cusp at r = 0 decays as k^-4
 
 
 def test_gaunt_against_known_values() -> None:
@@ -90,7 +125,10 @@ def orb_text(basis: AtomicBasis, element: str) -> str:
             "                Type                   L                   N",
             f"                   0                   {l}                   {n}",
         ]
-        lines += ["  ".join(f"{v:.14e}" for v in values[start : start + 4]) for start in range(0, len(values), 4)]
+        lines += [
+            "  ".join(f"{v:.14e}" for v in values[start : start + 4])
+            for start in range(0, len(values), 4)
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -132,7 +170,12 @@ def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
         f"<npts>{len(radius)}</npts><delta>{radius[1]:.17e}</delta><cutoff>7.0</cutoff><data>"
         + "\n".join(f"{r:.12e} {np.exp(-a * r * r):.12e}" for r in radius)
         + "</data></radfunc></orbital>"
-        for n, l, z, p, a in ((2, 0, 1, 0, 0.6), (2, 0, 2, 0, 1.1), (2, 1, 1, 0, 0.7), (3, 2, 1, 1, 0.9))
+        for n, l, z, p, a in (
+            (2, 0, 1, 0, 0.6),
+            (2, 0, 2, 0, 1.1),
+            (2, 1, 1, 0, 0.7),
+            (3, 2, 1, 1, 0.9),
+        )
     )
     path = tmp_path / "C.ion.xml"
     path.write_text(
@@ -140,9 +183,13 @@ def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
     )
     shells = ((0, 0.6), (0, 1.1), (1, 0.7), (2, 0.9))
     provider = BasisOverlap([path])
-    assert provider.orbital_types == {6: (0, 0, 1, 2)} and provider.cutoffs[6, 6] == pytest.approx(14 * BOHR, abs=1e-4)
+    assert provider.orbital_types == {6: (0, 0, 1, 2)} and provider.cutoffs[6, 6] == pytest.approx(
+        14 * BOHR, abs=1e-4
+    )
     vector = np.array([0.7, -1.1, 1.6]) * BOHR
-    block = provider.overlap(dimer((6, 6), vector, {6: (0, 0, 1, 2)}), np.array([[0, 0, 0, 0, 1]])).block(0)
+    block = provider.overlap(
+        dimer((6, 6), vector, {6: (0, 0, 1, 2)}), np.array([[0, 0, 0, 0, 1]])
+    ).block(0)
     assert np.abs(block - overlap_block(shells, shells, vector / BOHR)).max() < 1e-5
 
 

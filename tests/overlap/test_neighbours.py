@@ -13,7 +13,9 @@ from deeph_gformer.overlap.neighbours import find_edges
 
 def by_ase(lattice, positions, numbers, cutoffs, pbc) -> set[tuple[int, ...]]:
     table = {pair: radius for pair, radius in cutoffs.items()}
-    i, j, cell = primitive_neighbor_list("ijS", pbc, lattice, positions, table, numbers=numbers, self_interaction=False)
+    i, j, cell = primitive_neighbor_list(
+        "ijS", pbc, lattice, positions, table, numbers=numbers, self_interaction=False
+    )
     itself = {(0, 0, 0, a, a) for a in range(len(numbers))}
     return {(*s, a, b) for s, a, b in zip(cell.tolist(), i.tolist(), j.tolist())} | itself
 
@@ -36,12 +38,17 @@ def test_edges_are_those_of_ase(seed: int) -> None:
 def test_one_atom_in_a_cell_much_smaller_than_the_cutoff() -> None:
     keys = find_edges(np.eye(3), np.array([[7.3, -2.0, 0.1]]), np.array([6]), {(6, 6): 3.0})
     grid = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3)).reshape(3, -1).T
-    assert len(keys) == (np.linalg.norm(grid, axis=1) < 3.0).sum()  # pairs exactly at the cutoff are out
+    assert (
+        len(keys) == (np.linalg.norm(grid, axis=1) < 3.0).sum()
+    )  # pairs exactly at the cutoff are out
 
 
 def test_edges_come_in_pairs_even_at_the_cutoff() -> None:
     random = np.random.default_rng(5)
-    lattice, positions = np.diag([6.0, 7, 8]) + random.normal(0, 0.3, (3, 3)), random.uniform(0, 7, (9, 3))
+    lattice, positions = (
+        np.diag([6.0, 7, 8]) + random.normal(0, 0.3, (3, 3)),
+        random.uniform(0, 7, (9, 3)),
+    )
     lengths = np.linalg.norm(positions[None] - positions[:, None], axis=2)
     for radius in lengths[np.triu_indices(9, 1)]:  # the cutoff is a distance that occurs
         keys = find_edges(lattice, positions, np.full(9, 6), {(6, 6): float(radius)})
@@ -50,8 +57,12 @@ def test_edges_come_in_pairs_even_at_the_cutoff() -> None:
 
 def test_a_million_edges_in_a_minute() -> None:
     side = 76  # 11,552 atoms in a plane
-    lattice = np.array([[2.46, 0, 0], [1.23, 2.1304, 0], [0, 0, 30.0]]) * np.array([[side], [side], [1]])
-    unit = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij")).reshape(2, -1).T @ (lattice[:2] / side)
+    lattice = np.array([[2.46, 0, 0], [1.23, 2.1304, 0], [0, 0, 30.0]]) * np.array(
+        [[side], [side], [1]]
+    )
+    unit = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij")).reshape(
+        2, -1
+    ).T @ (lattice[:2] / side)
     positions = np.concatenate([unit, unit + [1.23, 0.7101, 0]])
     start = time.perf_counter()
     keys = find_edges(lattice, positions, np.full(len(positions), 6), {(6, 6): 9.6})
@@ -61,7 +72,9 @@ def test_a_million_edges_in_a_minute() -> None:
 
 def test_bad_structures_are_named() -> None:
     with pytest.raises(DataError, match="atoms 1 and 2"):
-        find_edges(np.eye(3) * 5, np.array([[0.0, 0, 0], [5, 5, -5]]), np.array([6, 6]), {(6, 6): 2.0})
+        find_edges(
+            np.eye(3) * 5, np.array([[0.0, 0, 0], [5, 5, -5]]), np.array([6, 6]), {(6, 6): 2.0}
+        )
     with pytest.raises(DataError, match="no volume"):
         find_edges(np.zeros((3, 3)), np.zeros((1, 3)), np.array([6]), {})
     with pytest.raises(DataError, match="do not fit"):

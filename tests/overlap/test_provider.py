@@ -9,7 +9,16 @@ import pytest
 
 from deeph_gformer.errors import DataError
 from deeph_gformer.io import BlockMatrix, Structure, legacy
-from deeph_gformer.overlap import BasisOverlap, FolderOverlap, TableOverlap, load, load_table, save_table, structure_from_atoms, two_centre
+from deeph_gformer.overlap import (
+    BasisOverlap,
+    FolderOverlap,
+    TableOverlap,
+    load,
+    load_table,
+    save_table,
+    structure_from_atoms,
+    two_centre,
+)
 from deeph_gformer.overlap.basis import BOHR
 
 from .test_basis import gaussian_basis, orb_text
@@ -20,7 +29,15 @@ SHELLS = ((0, 0.9), (1, 1.0), (2, 0.8))
 @pytest.fixture
 def structure() -> Structure:
     lattice = np.diag([3.0, 3.2, 3.4])
-    return Structure(lattice, np.array([[0.1, 0, 0], [1.4, 1.5, 1.7]]), np.array([6, 6]), ((0, 1, 2),) * 2, False, {}, "cell")
+    return Structure(
+        lattice,
+        np.array([[0.1, 0, 0], [1.4, 1.5, 1.7]]),
+        np.array([6, 6]),
+        ((0, 1, 2),) * 2,
+        False,
+        {},
+        "cell",
+    )
 
 
 @pytest.fixture
@@ -32,12 +49,20 @@ def same(a: BlockMatrix, b: BlockMatrix) -> bool:
     return np.array_equal(a.keys, b.keys) and np.array_equal(a.values, b.values)
 
 
-def test_a_table_is_the_same_after_a_round_trip(tmp_path: pathlib.Path, structure: Structure, table: TableOverlap) -> None:
+def test_a_table_is_the_same_after_a_round_trip(
+    tmp_path: pathlib.Path, structure: Structure, table: TableOverlap
+) -> None:
     path = save_table(tmp_path / "c", table.table)
     assert path.name == "c.npz"
     again = load(path)
-    assert isinstance(again, TableOverlap) and same(again.overlap(structure), table.overlap(structure))
-    assert again.cutoffs == table.cutoffs and again.orbital_types == table.orbital_types and again.table.report == table.table.report
+    assert isinstance(again, TableOverlap) and same(
+        again.overlap(structure), table.overlap(structure)
+    )
+    assert (
+        again.cutoffs == table.cutoffs
+        and again.orbital_types == table.orbital_types
+        and again.table.report == table.table.report
+    )
 
 
 def test_damaged_tables_are_refused(tmp_path: pathlib.Path, table: TableOverlap) -> None:
@@ -55,35 +80,54 @@ def test_damaged_tables_are_refused(tmp_path: pathlib.Path, table: TableOverlap)
         load_table(path)
 
 
-def test_load_knows_what_it_is_given(tmp_path: pathlib.Path, structure: Structure, table: TableOverlap) -> None:
+def test_load_knows_what_it_is_given(
+    tmp_path: pathlib.Path, structure: Structure, table: TableOverlap
+) -> None:
     orbital = tmp_path / "basis" / "C.orb"
     orbital.parent.mkdir()
     orbital.write_text(orb_text(gaussian_basis(6, SHELLS, 4.0).normalised(), "C"))
     for source in (orbital, [orbital], orbital.parent):
         provider = load(source)
         assert isinstance(provider, BasisOverlap)
-        assert np.allclose(provider.overlap(structure).values, table.overlap(structure).values, atol=1e-9)
+        assert np.allclose(
+            provider.overlap(structure).values, table.overlap(structure).values, atol=1e-9
+        )
     legacy.write_structure(tmp_path / "all" / "cell", structure)
     legacy.write_blocks(tmp_path / "all" / "cell" / "overlaps.h5", table.overlap(structure))
-    for source in (tmp_path / "all", tmp_path / "all" / "cell", tmp_path / "all" / "cell" / "overlaps.h5"):
-        assert isinstance(load(source), FolderOverlap) and same(load(source).overlap(structure), table.overlap(structure))
+    for source in (
+        tmp_path / "all",
+        tmp_path / "all" / "cell",
+        tmp_path / "all" / "cell" / "overlaps.h5",
+    ):
+        assert isinstance(load(source), FolderOverlap) and same(
+            load(source).overlap(structure), table.overlap(structure)
+        )
     (tmp_path / "x.txt").write_text("")
-    for wrong, words in ((tmp_path / "nothing", "no such file"), (tmp_path / "x.txt", "no source of overlaps")):
+    for wrong, words in (
+        (tmp_path / "nothing", "no such file"),
+        (tmp_path / "x.txt", "no source of overlaps"),
+    ):
         with pytest.raises(DataError, match=words):
             load(wrong)
 
 
-def test_the_users_own_overlaps(tmp_path: pathlib.Path, structure: Structure, table: TableOverlap) -> None:
+def test_the_users_own_overlaps(
+    tmp_path: pathlib.Path, structure: Structure, table: TableOverlap
+) -> None:
     matrix = table.overlap(structure)
     legacy.write_structure(tmp_path / "cell", structure)
     legacy.write_blocks(tmp_path / "cell" / "overlaps.h5", matrix)
     provider = FolderOverlap(tmp_path)
     with pytest.raises(DataError, match="several structures"):
         _ = provider.cutoffs
-    assert np.array_equal(provider.edges(structure), matrix.keys) and provider.orbital_types == {6: (0, 1, 2)}
+    assert np.array_equal(provider.edges(structure), matrix.keys) and provider.orbital_types == {
+        6: (0, 1, 2)
+    }
     longest = np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1).max()
     assert provider.cutoffs == {(6, 6): pytest.approx(longest, abs=1e-5)} and longest <= 8 * BOHR
-    assert same(provider.overlap(structure, matrix.keys[::2]), matrix.select(np.arange(0, len(matrix), 2)))
+    assert same(
+        provider.overlap(structure, matrix.keys[::2]), matrix.select(np.arange(0, len(matrix), 2))
+    )
     with pytest.raises(DataError, match=r"no block \[9, 0, 0, 1, 1\] \(1 such"):
         provider.overlap(structure, np.array([[9, 0, 0, 0, 0]]))
     with pytest.raises(DataError, match="another geometry"):
@@ -95,10 +139,15 @@ def test_the_users_own_overlaps(tmp_path: pathlib.Path, structure: Structure, ta
 def test_structures_from_atoms(table: TableOverlap, structure: Structure) -> None:
     atoms = ase.Atoms("C2", structure.positions, cell=structure.lattice, pbc=(True, True, False))
     made = structure_from_atoms(atoms, table.orbital_types, "cell")
-    assert np.array_equal(made.positions, structure.positions) and made.orbital_types == structure.orbital_types
+    assert (
+        np.array_equal(made.positions, structure.positions)
+        and made.orbital_types == structure.orbital_types
+    )
     flat = table.edges(made, atoms.pbc)
     assert not flat[:, 2].any() and len(flat) < len(table.edges(made))
     with pytest.raises(DataError, match="no full cell"):
-        structure_from_atoms(ase.Atoms("C2", structure.positions, cell=[3, 3, 0]), table.orbital_types)
+        structure_from_atoms(
+            ase.Atoms("C2", structure.positions, cell=[3, 3, 0]), table.orbital_types
+        )
     with pytest.raises(DataError, match="element N has no orbitals here; known: C"):
         structure_from_atoms(ase.Atoms("N", cell=[3, 3, 3]), table.orbital_types)

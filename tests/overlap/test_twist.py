@@ -29,12 +29,18 @@ def sheet() -> ase.Atoms:
         ((30, 31), 1.085, 11164),
     ],
 )
-def test_the_known_angles_of_twisted_graphene(sheet: ase.Atoms, mn: tuple[int, int], angle: float, atoms: int) -> None:
+def test_the_known_angles_of_twisted_graphene(
+    sheet: ase.Atoms, mn: tuple[int, int], angle: float, atoms: int
+) -> None:
     bottom, top, _ = read_layers(sheet)
     twist = twist_of(bottom, top, mn)
-    assert (twist.atoms, twist.strain) == (atoms, 0) and twist.angle == pytest.approx(angle, abs=6e-4)
+    assert (twist.atoms, twist.strain) == (atoms, 0) and twist.angle == pytest.approx(
+        angle, abs=6e-4
+    )
     m, n = mn
-    assert math.cos(math.radians(twist.angle)) == pytest.approx((m * m + 4 * m * n + n * n) / 2 / (m * m + m * n + n * n), abs=1e-12)
+    assert math.cos(math.radians(twist.angle)) == pytest.approx(
+        (m * m + 4 * m * n + n * n) / 2 / (m * m + m * n + n * n), abs=1e-12
+    )
 
 
 def bond_angles(atoms: ase.Atoms) -> np.ndarray:
@@ -56,8 +62,12 @@ def test_a_built_cell_is_two_perfect_layers_turned_by_the_angle(sheet: ase.Atoms
     z = [atoms.positions[atoms.get_tags() == tag, 2] for tag in (0, 1)]
     assert np.allclose(z[1] - z[0][0], 3.35) and atoms.cell[2, 2] == pytest.approx(23.35)
     moved = twist_bilayer(bottom, top, twist, 3.35, shift=(0.5, 0.0))
-    assert np.allclose(moved.positions[moved.get_tags() == 0], atoms.positions[atoms.get_tags() == 0])
-    assert not np.allclose(moved.positions[moved.get_tags() == 1], atoms.positions[atoms.get_tags() == 1])
+    assert np.allclose(
+        moved.positions[moved.get_tags() == 0], atoms.positions[atoms.get_tags() == 0]
+    )
+    assert not np.allclose(
+        moved.positions[moved.get_tags() == 1], atoms.positions[atoms.get_tags() == 1]
+    )
 
 
 def test_a_bilayer_cell_keeps_its_layers_and_distance(sheet: ase.Atoms) -> None:
@@ -77,9 +87,14 @@ def test_obtuse_cells_and_thick_layers() -> None:
     bottom, top, _ = read_layers(layer)
     assert bottom.kind == "hexagonal" and bottom.thickness == pytest.approx(3.12)
     atoms = twist_bilayer(bottom, top, twist_of(bottom, top, (1, 2)), 3.0)
-    assert atoms.get_chemical_formula() == "Mo14S28" and len({*np.diff(np.flatnonzero(np.diff(atoms.numbers)))}) == 0
+    assert (
+        atoms.get_chemical_formula() == "Mo14S28"
+        and len({*np.diff(np.flatnonzero(np.diff(atoms.numbers)))}) == 0
+    )
     i, j, length = neighbor_list("ijd", atoms, 2.6)
-    assert (np.bincount(i)[atoms.numbers == 42] == 6).all() and (np.bincount(i)[atoms.numbers == 16] == 3).all()
+    assert (np.bincount(i)[atoms.numbers == 42] == 6).all() and (
+        np.bincount(i)[atoms.numbers == 16] == 3
+    ).all()
 
 
 def test_the_list_holds_known_cells_and_fits_other_lattices(sheet: ase.Atoms) -> None:
@@ -88,10 +103,14 @@ def test_the_list_holds_known_cells_and_fits_other_lattices(sheet: ase.Atoms) ->
     assert found == {0.0: 4, 21.79: 28, 27.8: 52, 13.17: 76}
     bottom, top, _ = read_layers(sheet, mx2("MoS2", a=3.18, thickness=3.12, vacuum=8))
     best = list_twists(bottom, top, 150, 0.01)[0]
-    assert abs(best.strain) < 0.01 and best.atoms == 2 * bottom.cells(*best.bottom) + 3 * top.cells(*best.top)
+    assert abs(best.strain) < 0.01 and best.atoms == 2 * bottom.cells(*best.bottom) + 3 * top.cells(
+        *best.top
+    )
     atoms = twist_bilayer(bottom, top, best, 3.3)
     carbon = neighbor_list("d", atoms[atoms.numbers == 6], 1.6)
-    assert len(atoms) == best.atoms and np.allclose(carbon, 2.46 / math.sqrt(3), atol=1e-9)  # the bottom layer is not strained
+    assert len(atoms) == best.atoms and np.allclose(
+        carbon, 2.46 / math.sqrt(3), atol=1e-9
+    )  # the bottom layer is not strained
 
 
 def test_square_layers() -> None:

@@ -30,7 +30,9 @@ def test_equals_documented_stack(generation: str, variant: str) -> None:
     """Direct sums and blocks, 1e-12 relative (the Bessel basis: 1e-11, its official formulas cancel)."""
     config, targets = VARIANTS[variant]
     net = random_net(config, generation)  # type: ignore[arg-type]
-    rows, direct_sum, product = (STORED[f"{generation}/{variant}/{part}"] for part in ("rows", "direct_sum", "H"))
+    rows, direct_sum, product = (
+        STORED[f"{generation}/{variant}/{part}"] for part in ("rows", "direct_sum", "H")
+    )
     with torch.no_grad():
         ours = net(random_graph(targets.basis))[0][rows]
     limit = 1e-11 if "bessel" in variant else 1e-12

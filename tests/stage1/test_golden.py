@@ -20,7 +20,11 @@ BACKENDS = ["embedded", pytest.param("official", marks=[pytest.mark.official, ne
 
 
 def _run(name: str, backend: str) -> tuple[Stage1Provider, Stage1Output, np.ndarray]:
-    provider = load_stage1(GOLDEN / name / "model", backend, os.environ.get("DEEPHE3_ROOT") if backend == "official" else None)
+    provider = load_stage1(
+        GOLDEN / name / "model",
+        backend,
+        os.environ.get("DEEPHE3_ROOT") if backend == "official" else None,
+    )
     structure, keys, _ = golden_case(name)
     graph = build_graph(structure, keys, provider.targets.basis, provider.dtype)
     return provider, provider(graph), graph.edge_key.numpy()
@@ -35,7 +39,9 @@ def test_prediction_and_features(name: str, backend: str) -> None:
     structure, _, stored = golden_case(name)
     limit = GOLDEN_FOLDERS[name]
     graph = build_graph(structure, keys, provider.targets.basis, provider.dtype)
-    made = BlockAssembly(provider.targets).to_matrix(provider.assembly()(out.direct_sum).numpy(), graph.node_type.numpy(), keys)
+    made = BlockAssembly(provider.targets).to_matrix(
+        provider.assembly()(out.direct_sum).numpy(), graph.node_type.numpy(), keys
+    )
     assert (made.keys == stored.keys).all() and (made.shapes == stored.shapes).all()
     assert np.abs(made.values - stored.values).max() <= limit * np.abs(stored.values).max()
     for file in (GOLDEN / name).glob(f"features_*{structure.name}*"):
@@ -60,7 +66,9 @@ def test_providers_agree(name: str) -> None:
     limit = GOLDEN_FOLDERS[name]
     (a, out_a, _), (b, out_b, _) = _run(name, "embedded"), _run(name, "official")
     assert (a.node_irreps, a.edge_irreps) == (b.node_irreps, b.edge_irreps)
-    for x, y in zip((*out_a.node, *out_a.edge, out_a.direct_sum), (*out_b.node, *out_b.edge, out_b.direct_sum)):
+    for x, y in zip(
+        (*out_a.node, *out_a.edge, out_a.direct_sum), (*out_b.node, *out_b.edge, out_b.direct_sum)
+    ):
         assert relative(x, y) < limit
 
 
@@ -74,5 +82,7 @@ def test_wrong_generation_is_not_close() -> None:
     structure, keys, _ = golden_case("graphene_small_f64")
     graph = build_graph(structure, keys, folder.targets.basis, folder.dtype)
     with torch.no_grad():
-        right, wrong = (load_network(folder, generation)(graph)[0] for generation in ("0.3", ">=0.5"))  # type: ignore[arg-type]
+        right, wrong = (
+            load_network(folder, generation)(graph)[0] for generation in ("0.3", ">=0.5")
+        )  # type: ignore[arg-type]
     assert relative(wrong, right) > 0.05

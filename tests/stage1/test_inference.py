@@ -13,13 +13,20 @@ from deeph_gformer.algebra.rotation import edge_frames
 from deeph_gformer.data.graph import batch_graphs
 from deeph_gformer.stage1.embedded.layout import Layout, rotate
 from deeph_gformer.stage1.embedded.local import BlockDiagonal, LocalLayout
-from deeph_gformer.stage1.embedded.radial import bessel_factors, bessel_formulas, bessel_norms, bessel_zeros
+from deeph_gformer.stage1.embedded.radial import (
+    bessel_factors,
+    bessel_formulas,
+    bessel_norms,
+    bessel_zeros,
+)
 
 from .helpers import VARIANTS, irreps_of, random_graph, random_net, relative
 
 
 @pytest.mark.parametrize("chunk", [5, 64, 100000])
-@pytest.mark.parametrize("variant", ["plain", "two_elements", "spin_orbit", "bessel", "odd_scalars_first", "high_l_late"])
+@pytest.mark.parametrize(
+    "variant", ["plain", "two_elements", "spin_orbit", "bessel", "odd_scalars_first", "high_l_late"]
+)
 def test_chunks_change_nothing(variant: str, chunk: int) -> None:
     """Any chunk size, one structure or two: the numbers of the path with gradients, to rounding.
 
@@ -63,10 +70,15 @@ def test_local_layout_round_trip() -> None:
     irreps = irreps_of("3x0e+2x1o+70x2e+2x1e+1x0o+2x3o+1x1o")
     layout = LocalLayout(irreps, True)
     generator = torch.Generator().manual_seed(0)
-    features = {k: torch.randn(5, 2 * k[0] + 1, c, generator=generator) for k, c in layout.layout.channels.items()}
+    features = {
+        k: torch.randn(5, 2 * k[0] + 1, c, generator=generator)
+        for k, c in layout.layout.channels.items()
+    }
     local = layout.fill(layout.empty(5, torch.zeros(0)), features)
     assert all(torch.equal(v, features[k]) for k, v in layout.features(local).items())
-    matrices = {k: torch.randn(c, c, generator=generator) for k, c in layout.layout.channels.items()}
+    matrices = {
+        k: torch.randn(c, c, generator=generator) for k, c in layout.layout.channels.items()
+    }
     out = layout.empty(5, torch.zeros(0))
     BlockDiagonal(matrices, layout, layout).add_to(out, local, keep=False)
     for key, value in layout.features(out).items():
@@ -83,7 +95,10 @@ def test_flat_layouts() -> None:
         flat = torch.randn(4, layout.irreps.dim, dtype=torch.float64, generator=generator)
         features = layout.split(flat)
         assert torch.equal(layout.flat(features), flat)
-        assert (layout.flat_global(features, frames) - layout.flat(rotate(features, frames, to_local=False))).abs().max() < 1e-14
+        assert (
+            layout.flat_global(features, frames)
+            - layout.flat(rotate(features, frames, to_local=False))
+        ).abs().max() < 1e-14
 
 
 def test_bessel_basis_of_the_documented_stack() -> None:
@@ -97,7 +112,9 @@ def test_bessel_basis_of_the_documented_stack() -> None:
     for name, values in stored.items():
         l, n = (int(v) for v in name.split(","))
         assert bessel_zeros(l, 4)[n] == float(np.float32(bessel_zeros(l, 4)[n]))
-        ours = bessel_factors(torch.as_tensor(x * 1e7), irreps_of(f"{n + 1}x{l}e"), 1e7, 7)[:, n].numpy()
+        ours = bessel_factors(torch.as_tensor(x * 1e7), irreps_of(f"{n + 1}x{l}e"), 1e7, 7)[
+            :, n
+        ].numpy()
         envelope = bessel_factors(torch.as_tensor(x * 1e7), irreps_of("1x0e"), 1e7, 7)[:, 0].numpy()
         zero, norm = bessel_zeros(0, 1)[0], bessel_norms(0, 1)[0]
         u = envelope / (norm * np.sin(zero * x) / (zero * x))

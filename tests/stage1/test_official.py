@@ -14,14 +14,27 @@ from deeph_gformer.data.graph import batch_graphs
 from deeph_gformer.errors import ConfigError, ModelError
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.conformance import check_provider
-from deeph_gformer.stage1.embedded.checkpoint import export_optimizer, import_optimizer, official_state
-from deeph_gformer.stage1.official import OfficialStage1, _Batch, default_dtype, find_deephe3, official_modules, official_net
+from deeph_gformer.stage1.embedded.checkpoint import (
+    export_optimizer,
+    import_optimizer,
+    official_state,
+)
+from deeph_gformer.stage1.official import (
+    OfficialStage1,
+    _Batch,
+    default_dtype,
+    find_deephe3,
+    official_modules,
+    official_net,
+)
 
 from .helpers import VARIANTS, needs_official, random_graph, random_net, relative
 from .test_providers import save
 
 
-def test_missing_clone_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_missing_clone_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     """No root, a wrong root."""
     monkeypatch.delenv("DEEPHE3_ROOT", raising=False)
     with pytest.raises(ConfigError, match="DEEPHE3_ROOT"):
@@ -47,12 +60,27 @@ def test_nothing_is_left_behind(tmp_path: pathlib.Path) -> None:
     save(tmp_path, config, targets)
     script = tmp_path / "src" / "build_model.py"
     script.write_text("raise SystemExit('run')\n" + script.read_text())
-    before = (set(sys.modules), e3nn.o3.TensorProduct, e3nn.o3.Linear, e3nn.o3.wigner_3j, e3nn.o3.TensorProduct.__init__)
+    before = (
+        set(sys.modules),
+        e3nn.o3.TensorProduct,
+        e3nn.o3.Linear,
+        e3nn.o3.wigner_3j,
+        e3nn.o3.TensorProduct.__init__,
+    )
     provider = OfficialStage1(tmp_path, os.environ["DEEPHE3_ROOT"])
     graph = random_graph(targets.basis)
     out = provider(graph)
-    assert before[1:] == (e3nn.o3.TensorProduct, e3nn.o3.Linear, e3nn.o3.wigner_3j, e3nn.o3.TensorProduct.__init__)
-    assert not {n for n in set(sys.modules) - before[0] if n.startswith(("torch_scatter", "deephe3", "_deeph_gformer_official"))}
+    assert before[1:] == (
+        e3nn.o3.TensorProduct,
+        e3nn.o3.Linear,
+        e3nn.o3.wigner_3j,
+        e3nn.o3.TensorProduct.__init__,
+    )
+    assert not {
+        n
+        for n in set(sys.modules) - before[0]
+        if n.startswith(("torch_scatter", "deephe3", "_deeph_gformer_official"))
+    }
     assert relative(load_stage1(tmp_path)(graph).direct_sum, out.direct_sum) < 1e-12
     with pytest.raises(Exception), torch.no_grad():  # noqa: B017
         provider(graph._replace(node_batch=graph.node_batch[:1]))
@@ -85,9 +113,17 @@ def test_blocks_equal_e3TensorDecomp(generation: str) -> None:  # noqa: N802
         ours = DirectSumToProduct(targets, generation, torch.float64)  # type: ignore[arg-type]
         with default_dtype(torch.float64):
             theirs = modules.e3modules.e3TensorDecomp(
-                None, list(targets.degrees), default_dtype_torch=torch.float64, spinful=targets.basis.spinful
+                None,
+                list(targets.degrees),
+                default_dtype_torch=torch.float64,
+                spinful=targets.basis.spinful,
             )
-            h = torch.randn(7, targets.irreps().dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+            h = torch.randn(
+                7,
+                targets.irreps().dim,
+                dtype=torch.float64,
+                generator=torch.Generator().manual_seed(1),
+            )
             product = theirs.get_H(h)
             assert (ours(h) - product).abs().max() < 1e-13
             assert (ours.inverse(product) - theirs.get_net_out(product)).abs().max() < 1e-12

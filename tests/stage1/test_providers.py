@@ -15,12 +15,26 @@ from deeph_gformer.errors import ConfigError, GFormerError, ModelError
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import NetConfig, read_model_folder, write_model_folder
 from deeph_gformer.stage1.conformance import check_provider, probe_graph
-from deeph_gformer.stage1.embedded.checkpoint import export_optimizer, import_optimizer, official_parameters, official_state
+from deeph_gformer.stage1.embedded.checkpoint import (
+    export_optimizer,
+    import_optimizer,
+    official_parameters,
+    official_state,
+)
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
 from deeph_gformer.stage1.embedded.provider import EmbeddedStage1
 from deeph_gformer.stage1.provider import Stage1Output
 
-from .helpers import GOLDEN, MOTE2, VARIANTS, config_for, needs_golden, random_graph, random_net, relative
+from .helpers import (
+    GOLDEN,
+    MOTE2,
+    VARIANTS,
+    config_for,
+    needs_golden,
+    random_graph,
+    random_net,
+    relative,
+)
 
 
 def save(
@@ -40,13 +54,17 @@ def save(
             del state[name.replace("__", ".")]
         else:
             state[name.replace("__", ".")] = value
-    write_model_folder(path, config, targets, {"state_dict": state, "epoch": 3, "val_loss": 0.5}, "[basic]\n")
+    write_model_folder(
+        path, config, targets, {"state_dict": state, "epoch": 3, "val_loss": 0.5}, "[basic]\n"
+    )
     return net
 
 
 @pytest.mark.parametrize("generation", ["0.3", "0.4", ">=0.5"])
 @pytest.mark.parametrize("variant", ["plain", "spin_orbit", "bessel", "lmax6"])
-def test_round_trip_through_a_model_folder(variant: str, generation: Generation, tmp_path: pathlib.Path) -> None:
+def test_round_trip_through_a_model_folder(
+    variant: str, generation: Generation, tmp_path: pathlib.Path
+) -> None:
     """Saved, read, generation detected from the buffers, same prediction."""
     config, targets = VARIANTS[variant]
     net = save(tmp_path, config, targets, generation)
@@ -59,7 +77,16 @@ def test_round_trip_through_a_model_folder(variant: str, generation: Generation,
 
 
 @pytest.mark.parametrize(
-    "variant", ["plain", "two_elements", "spin_orbit", "spin_orbit_two_elements", "no_parity", "bessel", "both_parities"]
+    "variant",
+    [
+        "plain",
+        "two_elements",
+        "spin_orbit",
+        "spin_orbit_two_elements",
+        "no_parity",
+        "bessel",
+        "both_parities",
+    ],
 )
 def test_conformance_of_the_engine(variant: str, tmp_path: pathlib.Path) -> None:
     """Rotations, inversion, blocks in legacy order: 1e-10."""
@@ -96,10 +123,16 @@ def test_conformance_finds_what_is_broken(tmp_path: pathlib.Path) -> None:
             out = super().forward(graph, features)
             return out._replace(direct_sum=out.direct_sum + torch.rand(()))
 
-    for broken, word in ((Tilted, "under rotation"), (Leaking, "no gradients"), (Random, "determinism")):
+    for broken, word in (
+        (Tilted, "under rotation"),
+        (Leaking, "no gradients"),
+        (Random, "determinism"),
+    ):
         with pytest.raises(ModelError, match=word):
             check_provider(broken(tmp_path), rotations=1)
-        assert any(not f.passed for f in check_provider(broken(tmp_path), rotations=1, strict=False))
+        assert any(
+            not f.passed for f in check_provider(broken(tmp_path), rotations=1, strict=False)
+        )
 
 
 def _split() -> tuple[TargetBlocks, TargetBlocks, TargetBlocks]:
@@ -118,7 +151,9 @@ def test_models_are_merged(tmp_path: pathlib.Path) -> None:
     out = merged(graph)
     a, b = (load_stage1(tmp_path / n, fill_missing=0.0)(graph) for n in "ab")
     assert torch.equal(out.direct_sum, torch.cat([a.direct_sum, b.direct_sum], dim=1))
-    assert len(out.node) == 2 and torch.equal(out.node[-1], torch.cat([a.node[-1], b.node[-1]], dim=1))
+    assert len(out.node) == 2 and torch.equal(
+        out.node[-1], torch.cat([a.node[-1], b.node[-1]], dim=1)
+    )
     assert torch.equal(out.edge[0], torch.cat([a.edge[0], b.edge[1]], dim=1))
     assert all(f.passed for f in check_provider(merged, rotations=1))
 
@@ -126,15 +161,27 @@ def test_models_are_merged(tmp_path: pathlib.Path) -> None:
 def test_merged_spin_orbit_order(tmp_path: pathlib.Path) -> None:
     """Real parts of all models come first, then imaginary parts, as one model with all channels would give."""
     config, targets = VARIANTS["spin_orbit"]
-    first, second = (dataclasses.replace(targets, blocks=part) for part in (targets.blocks[:2], targets.blocks[2:]))
+    first, second = (
+        dataclasses.replace(targets, blocks=part)
+        for part in (targets.blocks[:2], targets.blocks[2:])
+    )
     for name, part in (("a", first), ("b", second)):
-        save(tmp_path / name, config_for(part, sh=3, mid="6x0e+4x1o+3x2e+2x3o", post_node=config.irreps_post_node), part)
+        save(
+            tmp_path / name,
+            config_for(part, sh=3, mid="6x0e+4x1o+3x2e+2x3o", post_node=config.irreps_post_node),
+            part,
+        )
     merged = load_stage1(tmp_path)
     assert all(f.passed for f in check_provider(merged, rotations=1))
     graph = random_graph(targets.basis)
     blocks = merged.assembly()(merged(graph).direct_sum)
     parts = [load_stage1(tmp_path / n, fill_missing=0.0) for n in "ab"]
-    assert relative(torch.cat([p.assembly()(p(graph).direct_sum) for p in parts], dim=2).abs(), blocks.abs()) < 1e-13
+    assert (
+        relative(
+            torch.cat([p.assembly()(p(graph).direct_sum) for p in parts], dim=2).abs(), blocks.abs()
+        )
+        < 1e-13
+    )
 
 
 def test_unpredicted_blocks_are_listed(tmp_path: pathlib.Path) -> None:
@@ -177,10 +224,22 @@ def test_bad_checkpoints(tmp_path: pathlib.Path) -> None:
     config, targets = VARIANTS["plain"]
     cases = {
         "missing": ({"lin_edge__weight": None}, "'lin_edge.weight'.* is missing"),
-        "extra": ({"surprise__weight": torch.ones(3, dtype=torch.float64)}, "'surprise.weight'.*not part of"),
-        "shape": ({"lin_edge__bias": torch.ones(3, dtype=torch.float64)}, r"shape \(3,\) instead of"),
-        "nan": ({"embedding__weight": torch.full((8,), float("nan"), dtype=torch.float64)}, "embedding.weight.*NaN"),
-        "centres": ({"basis__offsets": torch.linspace(0, 5, 16, dtype=torch.float64)}, "basis.offsets"),
+        "extra": (
+            {"surprise__weight": torch.ones(3, dtype=torch.float64)},
+            "'surprise.weight'.*not part of",
+        ),
+        "shape": (
+            {"lin_edge__bias": torch.ones(3, dtype=torch.float64)},
+            r"shape \(3,\) instead of",
+        ),
+        "nan": (
+            {"embedding__weight": torch.full((8,), float("nan"), dtype=torch.float64)},
+            "embedding.weight.*NaN",
+        ),
+        "centres": (
+            {"basis__offsets": torch.linspace(0, 5, 16, dtype=torch.float64)},
+            "basis.offsets",
+        ),
     }
     for name, (changes, message) in cases.items():
         save(tmp_path / name, config, targets, **changes)  # type: ignore[arg-type]
@@ -190,7 +249,11 @@ def test_bad_checkpoints(tmp_path: pathlib.Path) -> None:
 
 def test_undecidable_generation_asks(tmp_path: pathlib.Path) -> None:
     """A network of scalars and vectors stores no symbol whose sign ever changed: 0.4 and later look alike."""
-    targets = make_target_blocks(dataclasses.replace(MOTE2, orbital_types=((0, 1), (0, 1))), "specify", specified=[{"42 42": [0, 0]}])
+    targets = make_target_blocks(
+        dataclasses.replace(MOTE2, orbital_types=((0, 1), (0, 1))),
+        "specify",
+        specified=[{"42 42": [0, 0]}],
+    )
     config = config_for(targets, mid="4x0e+2x1o", sh=1)
     save(tmp_path, config, targets, "0.4")
     with pytest.raises(ModelError, match="--e3nn-generation"):
@@ -241,20 +304,27 @@ def test_optimizer_round_trip() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
         for parameter in net.parameters():
-            parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.grad = torch.randn(
+                parameter.shape, generator=generator, dtype=parameter.dtype
+            )
         optimizer.step()
     state = optimizer.state_dict()
     exported = export_optimizer(net, state)
     table = list(official_parameters(net))
     assert len(exported["param_groups"][0]["params"]) == len(table)
-    assert all(exported["state"][n]["exp_avg"].shape == shape for n, (_, _, _, shape) in enumerate(table))
+    assert all(
+        exported["state"][n]["exp_avg"].shape == shape for n, (_, _, _, shape) in enumerate(table)
+    )
     back = import_optimizer(net, exported)
     optimizer.load_state_dict(back)
     for number, entry in state["state"].items():
         for key in ("exp_avg", "exp_avg_sq"):
             if entry[key].numel():
                 assert torch.equal(back["state"][number][key], entry[key])
-    assert back["param_groups"][0]["lr"] == 0.01 and tuple(back["param_groups"][0]["betas"]) == (0.8, 0.99)
+    assert back["param_groups"][0]["lr"] == 0.01 and tuple(back["param_groups"][0]["betas"]) == (
+        0.8,
+        0.99,
+    )
     with pytest.raises(ModelError, match="optimizer state has"):
         import_optimizer(net, {"state": {}, "param_groups": [{"params": [0, 1]}]})
 
@@ -270,6 +340,11 @@ def test_golden_optimizer_state_fits() -> None:
     for n, (_, _, _, shape) in enumerate(table):
         if n in state["state"]:
             assert state["state"][n]["exp_avg"].shape == shape
-    torch.optim.Adam(provider.net.parameters()).load_state_dict(import_optimizer(provider.net, state))
+    torch.optim.Adam(provider.net.parameters()).load_state_dict(
+        import_optimizer(provider.net, state)
+    )
     again = export_optimizer(provider.net, import_optimizer(provider.net, state))
-    assert all(torch.equal(again["state"][n]["exp_avg_sq"], entry["exp_avg_sq"]) for n, entry in state["state"].items())
+    assert all(
+        torch.equal(again["state"][n]["exp_avg_sq"], entry["exp_avg_sq"])
+        for n, entry in state["state"].items()
+    )

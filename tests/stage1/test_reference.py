@@ -21,7 +21,9 @@ def test_engine_equals_reference(variant: str) -> None:
     graph = random_graph(targets.basis)
     with torch.no_grad():
         ours, nodes, edges = net(graph, features=True)
-        reference, reference_nodes, reference_edges = reference_forward(config, "0.3", official_state(net), graph)
+        reference, reference_nodes, reference_edges = reference_forward(
+            config, "0.3", official_state(net), graph
+        )
     assert relative(ours, reference) < 1e-12
     for a, b in zip((*nodes, *edges), (*reference_nodes, *reference_edges)):
         assert relative(a, b) < 1e-12
@@ -36,7 +38,9 @@ def test_generations_in_a_batch(generation: str) -> None:
     with torch.no_grad():
         reference = reference_forward(config, generation, official_state(net), graph)[0]  # type: ignore[arg-type]
         assert relative(net(graph)[0], reference) < 1e-12
-        other = reference_forward(config, "0.3" if generation != "0.3" else "0.4", official_state(net), graph)[0]
+        other = reference_forward(
+            config, "0.3" if generation != "0.3" else "0.4", official_state(net), graph
+        )[0]
     assert relative(other, reference) > 1e-3
 
 
@@ -46,7 +50,10 @@ def test_gradients_equal_reference() -> None:
     net = random_net(config, "0.3")
     graph = random_graph(targets.basis)
     probe = torch.as_tensor(1.0, dtype=torch.float64)
-    state = {name: value.requires_grad_(value.is_floating_point()) for name, value in official_state(net).items()}
+    state = {
+        name: value.requires_grad_(value.is_floating_point())
+        for name, value in official_state(net).items()
+    }
     (reference_forward(config, "0.3", state, graph)[0].square().sum() * probe).backward()
     net(graph)[0].square().sum().backward()
     from deeph_gformer.stage1.embedded.checkpoint import official_parameters
@@ -57,6 +64,7 @@ def test_gradients_equal_reference() -> None:
             continue
         mine = own[ours].grad
         assert mine is not None
-        assert relative(mine.reshape(-1)[piece].reshape(shape), state[name].grad) < 1e-9 or float(state[name].grad.abs().max()) < 1e-12, (
-            name
-        )
+        assert (
+            relative(mine.reshape(-1)[piece].reshape(shape), state[name].grad) < 1e-9
+            or float(state[name].grad.abs().max()) < 1e-12
+        ), name

@@ -52,18 +52,25 @@ def test_generations_and_batches(variant: str, generation: str) -> None:
         assert relative(net(graph)[0], official(_Batch(graph))[1]) < 1e-11
 
 
-@pytest.mark.parametrize("variant", ["plain", "bessel", "two_elements", "spin_orbit", "both_parities", "any_order", "lmax6"])
+@pytest.mark.parametrize(
+    "variant",
+    ["plain", "bessel", "two_elements", "spin_orbit", "both_parities", "any_order", "lmax6"],
+)
 def test_gradients(variant: str) -> None:
     """Training parity: the gradient of every official parameter, 1e-9 relative."""
     net, official, _, targets = _pair(variant, ">=0.5")
     graph = batch_graphs([random_graph(targets.basis, 5, 1), random_graph(targets.basis, 4, 2)])
     with default_dtype(torch.float64):
         reference = official(_Batch(graph))[1]
-    probe = torch.randn(reference.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    probe = torch.randn(
+        reference.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     (reference * probe).sum().backward()
     (net(graph)[0] * probe).sum().backward()
     own = dict(net.named_parameters())
-    scale = max(float(p.grad.abs().max()) for p in official.parameters() if p.grad is not None and p.numel())
+    scale = max(
+        float(p.grad.abs().max()) for p in official.parameters() if p.grad is not None and p.numel()
+    )
     names = dict(official.named_parameters())
     seen = 0
     for name, ours, piece, shape in official_parameters(net):
@@ -73,7 +80,11 @@ def test_gradients(variant: str) -> None:
             assert mine is None or float(mine.abs().max()) == 0
             continue
         assert mine is not None
-        difference = (mine.reshape(-1)[piece].reshape(shape) - theirs).abs().max() if theirs.numel() else torch.zeros(())
+        difference = (
+            (mine.reshape(-1)[piece].reshape(shape) - theirs).abs().max()
+            if theirs.numel()
+            else torch.zeros(())
+        )
         assert float(difference) < 1e-9 * max(float(theirs.abs().max()), 1e-3 * scale), name
         seen += 1
     assert seen > 20
@@ -91,6 +102,12 @@ def test_saved_state_loads_strictly(variant: str) -> None:
     official.load_state_dict(state, strict=True)
     for name, value in template.items():
         assert state[name].shape == value.shape, name
-        if "_w3j_" in name or "output_mask" in name or "offsets" in name or "width" in name or name.startswith("sh."):
+        if (
+            "_w3j_" in name
+            or "output_mask" in name
+            or "offsets" in name
+            or "width" in name
+            or name.startswith("sh.")
+        ):
             torch.testing.assert_close(state[name].double(), value.double(), atol=1e-12, rtol=0)
     assert [n for n, _ in official.named_parameters()] == [n for n, *_ in official_parameters(net)]

@@ -25,7 +25,14 @@ from deeph_gformer.evaluation.evaluate import evaluate
 from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
-from deeph_gformer.training.batches import EpochSampler, FeatureCache, RankSampler, collate, rotate_batch, triplets_of
+from deeph_gformer.training.batches import (
+    EpochSampler,
+    FeatureCache,
+    RankSampler,
+    collate,
+    rotate_batch,
+    triplets_of,
+)
 from deeph_gformer.training.module import masked_loss
 from deeph_gformer.training.run import memory_hint
 from deeph_gformer.training.stage1 import net_config, train_stage1
@@ -45,22 +52,39 @@ def settings(root: pathlib.Path, output: pathlib.Path, **training: object) -> di
     return {
         "data": {"preprocessed": str(root), "train_ratio": 0.67, "val_ratio": 0.33},
         "output": str(output),
-        "training": {"epochs": 4, "threads": 1, "device": "cpu", "warmup_steps": 2, "learning_rate": 5e-3, **training},
+        "training": {
+            "epochs": 4,
+            "threads": 1,
+            "device": "cpu",
+            "warmup_steps": 2,
+            "learning_rate": 5e-3,
+            **training,
+        },
     }
 
 
-def stage2(root: pathlib.Path, stage1: pathlib.Path, output: pathlib.Path, resume: bool = False, **training: object) -> tuple[object, dict]:
+def stage2(
+    root: pathlib.Path,
+    stage1: pathlib.Path,
+    output: pathlib.Path,
+    resume: bool = False,
+    **training: object,
+) -> tuple[object, dict]:
     values = settings(root, output, **training)
     values["model"] = {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4}
     return train_gformer(from_mapping(TrainConfig, values), load_stage1(stage1), resume=resume)
 
 
-def test_stage_2_learns_and_its_bundle_predicts_the_same(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_stage_2_learns_and_its_bundle_predicts_the_same(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     root = dataset(make_folder)
     model, record = stage2(root, tiny_stage1, tmp_path / "run", epochs=25)
     assert record["best_val_mae_meV"] < record["stage1_val_mae_meV"]
     again = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
-    assert np.array_equal(again.predict(root / "s0").hamiltonian.values, model.predict(root / "s0").hamiltonian.values)
+    assert np.array_equal(
+        again.predict(root / "s0").hamiltonian.values, model.predict(root / "s0").hamiltonian.values
+    )
     lines = (tmp_path / "run" / "logs" / "csv" / "metrics.csv").read_text()
     assert "val_mae_meV" in lines and any((tmp_path / "run" / "logs" / "tensorboard").iterdir())
 
@@ -74,7 +98,12 @@ def test_the_bundle_has_the_error_that_training_saw(
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"], "test": []}))
     words = ["--stage1", str(tiny_stage1), "--set", f"cascade={str(cascade).lower()}"]
-    assert main([*command("train", root, tmp_path / "run", *words), "--json", str(tmp_path / "r.json")]) == 0
+    assert (
+        main(
+            [*command("train", root, tmp_path / "run", *words), "--json", str(tmp_path / "r.json")]
+        )
+        == 0
+    )
     model = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
     assert model.bundle is not None and model.bundle.cascade == cascade
     result = evaluate(model, root, splits=splits, split="val", edges="hamiltonians", rotations=0)
@@ -82,12 +111,19 @@ def test_the_bundle_has_the_error_that_training_saw(
     assert result["total"]["refined"]["mae_elements_meV"] == pytest.approx(seen, rel=1e-6)
 
 
-def test_resumed_run_equals_an_unbroken_one(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_resumed_run_equals_an_unbroken_one(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     root = dataset(make_folder)
     stage2(root, tiny_stage1, tmp_path / "whole", epochs=4, schedule="constant", ema=0.9)
     stage2(root, tiny_stage1, tmp_path / "parts", epochs=2, schedule="constant", ema=0.9)
-    stage2(root, tiny_stage1, tmp_path / "parts", epochs=4, schedule="constant", ema=0.9, resume=True)
-    weights = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in ("whole", "parts")]
+    stage2(
+        root, tiny_stage1, tmp_path / "parts", epochs=4, schedule="constant", ema=0.9, resume=True
+    )
+    weights = [
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in ("whole", "parts")
+    ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
 
@@ -96,12 +132,25 @@ def test_last_checkpoint_is_of_the_last_epoch_even_where_nothing_gets_better(
     make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     root = dataset(make_folder)
-    stage2(root, tiny_stage1, tmp_path / "run", epochs=3, schedule="constant", learning_rate=1.0, warmup_steps=0)
-    best, last = (torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last"))
+    stage2(
+        root,
+        tiny_stage1,
+        tmp_path / "run",
+        epochs=3,
+        schedule="constant",
+        learning_rate=1.0,
+        warmup_steps=0,
+    )
+    best, last = (
+        torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    )
     assert last == 2 and best < 2
 
 
-def test_run_folders_are_not_mixed(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_run_folders_are_not_mixed(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     root = dataset(make_folder)
     stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
     with pytest.raises(ConfigError, match="holds a run already"):
@@ -114,7 +163,11 @@ def test_run_folders_are_not_mixed(make_folder: Folder, tiny_stage1: pathlib.Pat
 
 @pytest.mark.parametrize("swap", [("train", "val"), ("val", "test")])
 def test_resumed_run_has_its_splits(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, swap: tuple[str, str], capsys: pytest.CaptureFixture[str]
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    swap: tuple[str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = dataset(make_folder)
     splits = {"train": ["s0"], "val": ["s1"], "test": ["s2"]}
@@ -123,13 +176,17 @@ def test_resumed_run_has_its_splits(
     words = command("train", root, tmp_path / "run", "--stage1", str(tiny_stage1), "--epochs", "1")
     assert main(words) == 0
     path.write_text(json.dumps({**splits, swap[0]: splits[swap[1]], swap[1]: splits[swap[0]]}))
-    words = command("train", root, tmp_path / "run", "--stage1", str(tiny_stage1), "--epochs", "2", "--resume")
+    words = command(
+        "train", root, tmp_path / "run", "--stage1", str(tiny_stage1), "--epochs", "2", "--resume"
+    )
     assert main(words) == 2 and f"other splits ({swap[0]}: " in capsys.readouterr().err
     path.write_text(json.dumps(splits))
     assert main(words) == 0
 
 
-def test_refused_run_leaves_its_folder_free(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_refused_run_leaves_its_folder_free(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     root = dataset(make_folder)
     for change in ({"device": "abacus"}, {"learning_rate": 1e30, "warmup_steps": 0}):
         with pytest.raises(ConfigError):
@@ -147,11 +204,16 @@ def test_diverged_training_stops_and_keeps_nothing(
     more = ["--stage1", str(tiny_stage1)] if stage == 2 else []
     words = command("train" if stage == 2 else "train-stage1", root, tmp_path / "run", *more)
     assert main([*words, "--set", "training.learning_rate=1e30"]) == 2
-    assert not any((tmp_path / "run" / name).exists() for name in ("bundle", "model", "checkpoints"))
+    assert not any(
+        (tmp_path / "run" / name).exists() for name in ("bundle", "model", "checkpoints")
+    )
 
 
 def test_output_that_cannot_be_written(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = dataset(make_folder)
     (tmp_path / "file").write_text("")
@@ -177,7 +239,10 @@ def test_truncated_checkpoint_is_named(
 
 
 def test_full_disk_is_named(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The disk is full when the checkpoint is written: the run can start again in the same folder."""
     root, write = dataset(make_folder), pathlib.Path.write_bytes
@@ -186,7 +251,9 @@ def test_full_disk_is_named(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pathlib.Path, "write_bytes", full)
-    with pytest.raises(DataError, match=r"\.ckpt: could not be written \(No space left on device\)"):
+    with pytest.raises(
+        DataError, match=r"\.ckpt: could not be written \(No space left on device\)"
+    ):
         stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
     assert not any((tmp_path / "run").rglob("*.ckpt*"))
     monkeypatch.setattr(pathlib.Path, "write_bytes", write)
@@ -195,7 +262,11 @@ def test_full_disk_is_named(
 
 @pytest.mark.parametrize("part", ["GFormer", "FeatureCache", "load_samples"])
 def test_lack_of_memory_before_the_first_epoch(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, part: str
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
 ) -> None:
     def none_left(*args: object, **kwargs: object) -> None:
         raise MemoryError
@@ -211,18 +282,41 @@ def command(verb: str, root: pathlib.Path, output: pathlib.Path, *more: str) -> 
     network = (
         {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4}
         if verb == "train"
-        else {"irreps_embed": "4x0e", "irreps_mid": "4x0e+3x1o+2x2e+1x3o", "num_blocks": 2, "cutoff_radius": 5.0}
+        else {
+            "irreps_embed": "4x0e",
+            "irreps_mid": "4x0e+3x1o+2x2e+1x3o",
+            "num_blocks": 2,
+            "cutoff_radius": 5.0,
+        }
     )
-    pairs = [f"training.{k}={v}" for k, v in values.items()] + [f"model.{k}={v}" for k, v in network.items()]
-    chosen = ["--preprocessed", str(root), "--splits", str(root.parent / "splits.json"), "--output", str(output)]
+    pairs = [f"training.{k}={v}" for k, v in values.items()] + [
+        f"model.{k}={v}" for k, v in network.items()
+    ]
+    chosen = [
+        "--preprocessed",
+        str(root),
+        "--splits",
+        str(root.parent / "splits.json"),
+        "--output",
+        str(output),
+    ]
     return [verb, *chosen, *(word for pair in pairs for word in ("--set", pair)), *more]
 
 
 @pytest.mark.parametrize(
-    ("verb", "launcher"), [("train", []), ("train", ["torch.distributed.run", "--nproc-per-node", "2", "-m"]), ("train-stage1", [])]
+    ("verb", "launcher"),
+    [
+        ("train", []),
+        ("train", ["torch.distributed.run", "--nproc-per-node", "2", "-m"]),
+        ("train-stage1", []),
+    ],
 )
 def test_two_ranks_equal_one_process_with_their_batch(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, verb: str, launcher: list[str]
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    verb: str,
+    launcher: list[str],
 ) -> None:
     """Two structures of equally many edges, one on each rank: the mean gradient is that of a batch of both."""
     root = dataset(make_folder)
@@ -232,19 +326,34 @@ def test_two_ranks_equal_one_process_with_their_batch(
     more = ["--stage1", str(tiny_stage1)] if verb == "train" else ["--set", "dtype=float64"]
     assert main(command(verb, root, tmp_path / "one", *more, "--set", "training.batch_size=2")) == 0
     words = command(verb, root, tmp_path / "two", *more, "--set", "training.devices=2")
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    }
     environment.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    done = subprocess.run([sys.executable, "-m", *launcher, "deeph_gformer", *words], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "deeph_gformer", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch     1") == done.stdout.count("best validation MAE") == 1
-    states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("one", "two")]
+    states = [
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)
+        for run in ("one", "two")
+    ]
     assert states[0]["global_step"] == states[1]["global_step"] == 2
     weights = [s["state_dict"] for s in states]
-    assert all(torch.allclose(weights[0][k], weights[1][k], rtol=1e-6, atol=1e-8) for k in weights[0])
+    assert all(
+        torch.allclose(weights[0][k], weights[1][k], rtol=1e-6, atol=1e-8) for k in weights[0]
+    )
 
 
 def test_torchrun_with_another_number_of_processes(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -253,13 +362,19 @@ def test_torchrun_with_another_number_of_processes(
 
 
 @pytest.mark.parametrize("spinful", [False, True])
-def test_rotated_batch_equals_recomputing(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+def test_rotated_batch_equals_recomputing(
+    make_folder: Folder, tmp_path: pathlib.Path, spinful: bool
+) -> None:
     """Turning cached irreps and labels by Wigner-D is running stage 1 on the turned crystal."""
     stage1 = load_stage1(write_tiny_stage1(tmp_path / "s1", spinful=spinful))
-    sample = load_sample(make_folder(spinful=spinful, atoms=2), stage1.targets, "hamiltonians", torch.float64)
+    sample = load_sample(
+        make_folder(spinful=spinful, atoms=2), stage1.targets, "hamiltonians", torch.float64
+    )
     batch = collate([sample], [FeatureCache(stage1, "off").get(sample)], triplets_of([sample]))
     irreps = stage1.targets.irreps()
-    turned = rotate_batch(batch, stage1.assembly(), stage1.node_irreps, stage1.edge_irreps, irreps, (1, 2))
+    turned = rotate_batch(
+        batch, stage1.assembly(), stage1.node_irreps, stage1.edge_irreps, irreps, (1, 2)
+    )
     u, _, v = np.linalg.svd(batch.graph.edge_vector.numpy().T @ turned.graph.edge_vector.numpy())
     rotation = torch.from_numpy((u @ v).T)
     assert not torch.allclose(rotation, torch.eye(3, dtype=torch.float64))
@@ -272,18 +387,24 @@ def test_rotated_batch_equals_recomputing(make_folder: Folder, tmp_path: pathlib
         for a, b in zip(mine, theirs):
             assert (a - b).abs().max() < 1e-10 * max(1.0, float(b.abs().max()))
     before, after = (stage1.assembly()(b.direct_sum) - b.label for b in (batch, turned))
-    assert float(before.abs().square().sum()) == pytest.approx(float(after.abs().square().sum()), rel=1e-9)
+    assert float(before.abs().square().sum()) == pytest.approx(
+        float(after.abs().square().sum()), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("mode", ["ram", "disk", "off"])
-def test_feature_cache(make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, mode: str) -> None:
+def test_feature_cache(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, mode: str
+) -> None:
     stage1 = load_stage1(tiny_stage1)
     sample = load_sample(make_folder(), stage1.targets, "hamiltonians", torch.float64)
     cache = FeatureCache(stage1, mode, tmp_path / "cache")
     truth = stage1(sample.graph)
     for _ in range(2):
         irreps, direct_sum = cache.get(sample)
-        assert torch.equal(direct_sum, truth.direct_sum) and all(torch.equal(a, b) for a, b in zip(irreps.edge, truth.edge))
+        assert torch.equal(direct_sum, truth.direct_sum) and all(
+            torch.equal(a, b) for a, b in zip(irreps.edge, truth.edge)
+        )
     assert (tmp_path / "cache").exists() == (mode == "disk")
 
 
@@ -301,7 +422,9 @@ def test_sampler_depends_on_seed_and_epoch_only() -> None:
 def test_ranks_share_the_structures(count: int, ranks: int) -> None:
     """Training: equally many each, all are there. Validation: each once, or all on every rank where they are too few."""
     mine = [list(EpochSampler(count, 7, rank, ranks)) for rank in range(ranks)]
-    assert {len(m) for m in mine} == {-(-count // ranks)} and {n for m in mine for n in m} == set(range(count))
+    assert {len(m) for m in mine} == {-(-count // ranks)} and {n for m in mine for n in m} == set(
+        range(count)
+    )
     validated = [n for rank in range(ranks) for n in RankSampler(count, rank, ranks)]
     assert sorted(validated) == sorted([*range(count)] * (1 if count >= ranks else ranks))
 
@@ -312,11 +435,15 @@ def test_losses_by_hand() -> None:
     assert masked_loss(error, mask, "mse", 1e-3).item() == pytest.approx(12.5)
     assert masked_loss(error, mask, "mae", 1e-3).item() == pytest.approx(3.5)
     assert masked_loss(error, mask, "huber", 1e-3).item() == pytest.approx((2.5 + 3.5) / 2)
-    assert masked_loss(torch.tensor([3e-3 + 4e-3j]), torch.tensor([True]), "mae", 1e-3).item() == pytest.approx(5.0)
+    assert masked_loss(
+        torch.tensor([3e-3 + 4e-3j]), torch.tensor([True]), "mae", 1e-3
+    ).item() == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize("spinful", [False, True])
-def test_stage_1_trains_and_its_folder_predicts_the_same(make_folder: Folder, tmp_path: pathlib.Path, spinful: bool) -> None:
+def test_stage_1_trains_and_its_folder_predicts_the_same(
+    make_folder: Folder, tmp_path: pathlib.Path, spinful: bool
+) -> None:
     for n in range(3):
         make_folder(f"s{n}", seed=n, atoms=2, spinful=spinful)
     values = settings(tmp_path / "data", tmp_path / "run", hermitian=False)
@@ -325,8 +452,13 @@ def test_stage_1_trains_and_its_folder_predicts_the_same(make_folder: Folder, tm
     record = train_stage1(from_mapping(TrainStage1Config, values))
     model = deeph_gformer.load(stage1=tmp_path / "run" / "model")
     names = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
-    made = model.predict(tmp_path / "data" / names[0], edges="hamiltonians", hermitian=False).hamiltonian
-    error = np.abs(made.values - read_matrix(tmp_path / "data" / names[0], "hamiltonian").values).mean() * 1e3
+    made = model.predict(
+        tmp_path / "data" / names[0], edges="hamiltonians", hermitian=False
+    ).hamiltonian
+    error = (
+        np.abs(made.values - read_matrix(tmp_path / "data" / names[0], "hamiltonian").values).mean()
+        * 1e3
+    )
     assert error == pytest.approx(record["best_val_mae_meV"], rel=1e-9)
     folder = read_model_folder(tmp_path / "run" / "model")
     assert folder.generation == ">=0.5" and folder.checkpoint["optimizer_state_dict"]["state"]
@@ -337,7 +469,10 @@ def test_irreps_are_those_deeph_e3_derives() -> None:
     for name in ("graphene_small_f64", "bismuthene_soc_f64"):
         folder = read_model_folder(golden(name) / "model")
         made = net_config(
-            from_mapping(TrainStage1Config, {"model": {"irreps_embed": "16x0e", "irreps_mid": "16x0e+8x1o+4x2e+4x3o+2x4e"}}).model,
+            from_mapping(
+                TrainStage1Config,
+                {"model": {"irreps_embed": "16x0e", "irreps_mid": "16x0e+8x1o+4x2e+4x3o+2x4e"}},
+            ).model,
             folder.targets,
         )
         assert made == folder.config
@@ -346,44 +481,93 @@ def test_irreps_are_those_deeph_e3_derives() -> None:
 @pytest.mark.parametrize(
     ("stated", "wrong"),
     [
-        ({"num_blocks": 2, "irreps_mid": "4x0e + 3x1o+2x2e+1x3o", "cutoff_radius": 5.0, "target_blocks_type": "all"}, []),
+        (
+            {
+                "num_blocks": 2,
+                "irreps_mid": "4x0e + 3x1o+2x2e+1x3o",
+                "cutoff_radius": 5.0,
+                "target_blocks_type": "all",
+            },
+            [],
+        ),
         ({"num_blocks": 4}, ["num_blocks"]),
-        ({"irreps_mid": "8x0e+3x1o+2x2e+1x3o", "cutoff_radius": 6.0}, ["irreps_mid", "cutoff_radius"]),
+        (
+            {"irreps_mid": "8x0e+3x1o+2x2e+1x3o", "cutoff_radius": 6.0},
+            ["irreps_mid", "cutoff_radius"],
+        ),
         ({"ignore_parity": True}, ["ignore_parity"]),
         ({"target_blocks_type": "diag"}, ["target_blocks_type"]),
     ],
 )
 def test_settings_that_contradict_the_network_to_go_on_with(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, stated: dict, wrong: list[str]
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    stated: dict,
+    wrong: list[str],
 ) -> None:
     config = from_mapping(
-        TrainStage1Config, {**settings(dataset(make_folder), tmp_path / "run", epochs=1), "model": stated, "dtype": "float64"}
+        TrainStage1Config,
+        {
+            **settings(dataset(make_folder), tmp_path / "run", epochs=1),
+            "model": stated,
+            "dtype": "float64",
+        },
     )
     if not wrong:
         assert train_stage1(config, continue_from=str(tiny_stage1))["epochs"] == 1
         return
-    with pytest.raises(ConfigError, match=f"another network than model.{', model.'.join(wrong)} say"):
+    with pytest.raises(
+        ConfigError, match=f"another network than model.{', model.'.join(wrong)} say"
+    ):
         train_stage1(config, continue_from=str(tiny_stage1))
 
 
 def test_notes_on_what_is_not_used(
-    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = dataset(make_folder)
     path = tmp_path / "splits.json"
     for test, groups in ((["s2"], 2), ([], 5)):
         path.write_text(json.dumps({"train": ["s0"], "val": ["s1"], "test": test}))
         output = tmp_path / f"run{groups}"
-        assert main(command("train", root, output, "--stage1", str(tiny_stage1), "--epochs", "1", "--set", f"model.groups={groups}")) == 0
+        assert (
+            main(
+                command(
+                    "train",
+                    root,
+                    output,
+                    "--stage1",
+                    str(tiny_stage1),
+                    "--epochs",
+                    "1",
+                    "--set",
+                    f"model.groups={groups}",
+                )
+            )
+            == 0
+        )
         said = capsys.readouterr().err
-        assert ("test split is empty" in said) == (not test) and ("model.groups = 5 is not used" in said) == (groups == 5)
+        assert ("test split is empty" in said) == (not test) and (
+            "model.groups = 5 is not used" in said
+        ) == (groups == 5)
 
 
 def test_impossible_irreps_are_named() -> None:
     targets = make_target_blocks(Basis((42,), ((0, 1, 2),), False))
     for irreps, words in (("4x0e+2x9", "do not parse"), ("4x0e", None)):
         config = from_mapping(
-            TrainStage1Config, {"model": {"irreps_embed": "4x0e", "irreps_mid": irreps, "spherical_harmonics_lmax": 1}}
+            TrainStage1Config,
+            {
+                "model": {
+                    "irreps_embed": "4x0e",
+                    "irreps_mid": irreps,
+                    "spherical_harmonics_lmax": 1,
+                }
+            },
         ).model
         with pytest.raises(ConfigError, match=words or "cannot produce"):
             net_config(config, targets)

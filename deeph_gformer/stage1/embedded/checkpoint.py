@@ -21,9 +21,17 @@ from .convolution import EdgeTensorProduct
 from .modules import ChannelLinear, SelfConnection
 from .network import DeepHE3Net
 
-__all__ = ["load_network", "official_state", "official_parameters", "import_optimizer", "export_optimizer"]
+__all__ = [
+    "load_network",
+    "official_state",
+    "official_parameters",
+    "import_optimizer",
+    "export_optimizer",
+]
 
-_BUFFERS = re.compile(r"(.*\.)?(output_mask|_w3j_\d+_\d+_\d+|width|offsets|tp\.tp\.weight|nonlin\.mul\.weight|rcutoff|eps|p|r_max|sh\..*)$")
+_BUFFERS = re.compile(
+    r"(.*\.)?(output_mask|_w3j_\d+_\d+_\d+|width|offsets|tp\.tp\.weight|nonlin\.mul\.weight|rcutoff|eps|p|r_max|sh\..*)$"
+)
 
 
 def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torch.Size]]:
@@ -43,7 +51,12 @@ def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torc
             for n, path in enumerate(module.paths):
                 start = (path.start1, path.start2)[which]
                 shape = torch.Size(((path.rows, path.columns), (path.copies, path.columns))[which])
-                yield f"{owner}.weights{1 + which}.{n}", name, slice(start, start + shape.numel()), shape
+                yield (
+                    f"{owner}.weights{1 + which}.{n}",
+                    name,
+                    slice(start, start + shape.numel()),
+                    shape,
+                )
         else:
             yield name, name, slice(0, parameter.numel()), parameter.shape
 
@@ -82,11 +95,17 @@ def load_official_state(net: DeepHE3Net, state: Mapping[str, Tensor], where: str
                 wrong.append(f"'{name}' has shape {tuple(value.shape)} instead of {tuple(shape)}")
             else:
                 own[ours].reshape(-1)[piece] = value.reshape(-1).to(own[ours])
-    extra = [n for n, v in state.items() if n not in expected and v.numel() and not _BUFFERS.fullmatch(n)]
+    extra = [
+        n for n, v in state.items() if n not in expected and v.numel() and not _BUFFERS.fullmatch(n)
+    ]
     wrong += [f"'{n}' {tuple(state[n].shape)} is not part of this network" for n in extra]
     if wrong:
         more = f"; and {len(wrong) - 6} more" if len(wrong) > 6 else ""
-        raise ModelError(f"{where}: the checkpoint does not fit src/build_model.py: " + "; ".join(wrong[:6]) + more)
+        raise ModelError(
+            f"{where}: the checkpoint does not fit src/build_model.py: "
+            + "; ".join(wrong[:6])
+            + more
+        )
     _check_gaussians(net, state, where)
 
 
@@ -96,7 +115,9 @@ def _check_gaussians(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -
         ("distance_expansion", 6.0, Irreps(net.config.irreps_edge_init).dim),
     ):
         stored = state.get(f"{name}.offsets")
-        if stored is not None and not torch.allclose(stored.double(), torch.linspace(0, stop, count, dtype=torch.float64), atol=1e-5):
+        if stored is not None and not torch.allclose(
+            stored.double(), torch.linspace(0, stop, count, dtype=torch.float64), atol=1e-5
+        ):
             raise ModelError(
                 f"{where}: '{name}.offsets' are not {count} equidistant points from 0 to {stop} Å; the checkpoint is of a modified DeepH-E3"
             )
@@ -117,12 +138,21 @@ def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[st
 
 
 def _ones(irreps: Irreps, reachable: Sequence[bool]) -> Tensor:
-    return torch.cat([torch.full((mul * ir.dim,), float(ok)) for (mul, ir), ok in zip(irreps, reachable)]) if irreps.dim else torch.ones(0)
+    return (
+        torch.cat(
+            [torch.full((mul * ir.dim,), float(ok)) for (mul, ir), ok in zip(irreps, reachable)]
+        )
+        if irreps.dim
+        else torch.ones(0)
+    )
 
 
 def _buffers(net: DeepHE3Net, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     config = net.config
-    for name, stop, count in (("basis", config.r_max, config.num_basis), ("distance_expansion", 6.0, Irreps(config.irreps_edge_init).dim)):
+    for name, stop, count in (
+        ("basis", config.r_max, config.num_basis),
+        ("distance_expansion", 6.0, Irreps(config.irreps_edge_init).dim),
+    ):
         offsets = torch.linspace(0.0, stop, count, dtype=dtype)
         yield f"{name}.offsets", offsets
         yield f"{name}.width", (offsets[1] - offsets[0]) * torch.ones_like(offsets)
@@ -134,19 +164,36 @@ def _buffers(net: DeepHE3Net, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
     for owner, module in net.named_modules():
         if isinstance(module, (ChannelLinear, SelfConnection)):
             out = module.layout_out
-            yield f"{owner}.output_mask", _ones(out.irreps, [key in module.layout_in.channels for key, _, _ in out.slots])
+            yield (
+                f"{owner}.output_mask",
+                _ones(out.irreps, [key in module.layout_in.channels for key, _, _ in out.slots]),
+            )
         elif isinstance(module, EdgeTensorProduct):
             conv = owner.rpartition(".")[0]
             yield f"{owner}.tp.weight", torch.zeros(0)
             yield (
                 f"{owner}.tp.output_mask",
-                _ones(module.irreps_out, [any(p.i_out == n for p in module.paths) for n in range(len(module.irreps_out))]),
+                _ones(
+                    module.irreps_out,
+                    [
+                        any(p.i_out == n for p in module.paths)
+                        for n in range(len(module.irreps_out))
+                    ],
+                ),
             )
             gated = dict(net.named_modules())[conv].gate.irreps_out
             yield f"{conv}.nonlin.mul.weight", torch.zeros(0)
-            yield f"{conv}.nonlin.mul.output_mask", torch.ones(sum(mul * ir.dim for mul, ir in gated if ir.l > 0))
+            yield (
+                f"{conv}.nonlin.mul.output_mask",
+                torch.ones(sum(mul * ir.dim for mul, ir in gated if ir.l > 0)),
+            )
             triples = dict.fromkeys(
-                (module.irreps_in[p.i_in].ir.l, module.irreps_sh[p.i_sh].ir.l, module.irreps_out[p.i_out].ir.l) for p in module.paths
+                (
+                    module.irreps_in[p.i_in].ir.l,
+                    module.irreps_sh[p.i_sh].ir.l,
+                    module.irreps_out[p.i_out].ir.l,
+                )
+                for p in module.paths
             )
             for l1, l2, l3 in triples:
                 if 0 in (l1, l2, l3):
@@ -172,14 +219,20 @@ def import_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
     indices = [i for group in groups for i in group["params"]]
     entries = state["state"]
     if len(indices) != len(table):
-        raise ModelError(f"optimizer state has {len(indices)} parameters, the network {len(table)}; train without --resume-optimizer")
+        raise ModelError(
+            f"optimizer state has {len(indices)} parameters, the network {len(table)}; train without --resume-optimizer"
+        )
     merged: dict[str, dict[str, Any]] = {}
     for index, (_, ours, piece, _) in zip(indices, table):
         entry = entries.get(index)
         if entry is None:
             continue
         target = merged.setdefault(
-            ours, {"step": torch.as_tensor(float(entry["step"])), **{k: torch.zeros_like(own[ours]) for k in ("exp_avg", "exp_avg_sq")}}
+            ours,
+            {
+                "step": torch.as_tensor(float(entry["step"])),
+                **{k: torch.zeros_like(own[ours]) for k in ("exp_avg", "exp_avg_sq")},
+            },
         )
         for name in ("exp_avg", "exp_avg_sq"):
             target[name].reshape(-1)[piece] = entry[name].reshape(-1).to(own[ours])
@@ -201,7 +254,10 @@ def export_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
         if entry is not None:
             out[index] = {
                 "step": entry["step"],
-                **{k: entry[k].reshape(-1)[piece].reshape(shape).clone() for k in ("exp_avg", "exp_avg_sq")},
+                **{
+                    k: entry[k].reshape(-1)[piece].reshape(shape).clone()
+                    for k in ("exp_avg", "exp_avg_sq")
+                },
             }
     options = {k: v for k, v in state["param_groups"][0].items() if k != "params"}
     return {"state": out, "param_groups": [{**options, "params": list(range(len(table)))}]}

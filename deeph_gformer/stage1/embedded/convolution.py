@@ -43,7 +43,9 @@ class Path(NamedTuple):
     factor: float
 
 
-def enumerate_paths(irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation) -> list[Path]:
+def enumerate_paths(
+    irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation
+) -> list[Path]:
     """The paths in the order of the official parameters ``weights1.n`` / ``weights2.n``."""
     triples = [
         (a, b, c)
@@ -52,7 +54,10 @@ def enumerate_paths(irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, ge
         for c, (_, z) in enumerate(irreps_out)
         if z in x * y
     ]
-    fan_in = {c: [irreps_in[a].mul * irreps_sh[b].mul for a, b, other in triples if other == c] for _, _, c in triples}
+    fan_in = {
+        c: [irreps_in[a].mul * irreps_sh[b].mul for a, b, other in triples if other == c]
+        for _, _, c in triples
+    }
     factors = {c: iter(path_weights(fan, generation)) for c, fan in fan_in.items()}
     paths, start1, start2 = [], 0, 0
     for a, b, c in triples:
@@ -76,7 +81,13 @@ class EdgeTensorProduct(Collapsing):
     """``SeparateWeightTensorProduct`` in edge frames. Parameters ``weight1``, ``weight2`` are the official ones, flattened path after path."""
 
     def __init__(
-        self, irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation, parity: bool, radial: bool
+        self,
+        irreps_in: Irreps,
+        irreps_sh: Irreps,
+        irreps_out: Irreps,
+        generation: Generation,
+        parity: bool,
+        radial: bool,
     ) -> None:
         """
         Args:
@@ -103,7 +114,12 @@ class EdgeTensorProduct(Collapsing):
             (
                 self.layout_in.slots[p.i_in][0],
                 self.layout_out.slots[p.i_out][0],
-                (self.irreps_in[p.i_in].ir.l + self.irreps_sh[p.i_sh].ir.l + self.irreps_out[p.i_out].ir.l) % 2,
+                (
+                    self.irreps_in[p.i_in].ir.l
+                    + self.irreps_sh[p.i_sh].ir.l
+                    + self.irreps_out[p.i_out].ir.l
+                )
+                % 2,
             )
             for p in self.paths
         }
@@ -121,21 +137,44 @@ class EdgeTensorProduct(Collapsing):
                         shapes.append((rows, columns))
                         starts.append(total)
                         total += rows * columns
-                    self.blocks.append(_Block(keys_in, keys_out, bool(odd), tuple(shapes), tuple(starts)))
+                    self.blocks.append(
+                        _Block(keys_in, keys_out, bool(odd), tuple(shapes), tuple(starts))
+                    )
         self.collapsed_size = total
         source1, source2, target, value, only_scalar = [], [], [], [], []
         sh_starts = [0]
         for mul, _ in self.irreps_sh:
             sh_starts.append(sh_starts[-1] + mul)
         for p in self.paths:
-            l1, l2, l3 = self.irreps_in[p.i_in].ir.l, self.irreps_sh[p.i_sh].ir.l, self.irreps_out[p.i_out].ir.l
-            (key_in, row0, _), (key_out, column0, _) = self.layout_in.slots[p.i_in], self.layout_out.slots[p.i_out]
+            l1, l2, l3 = (
+                self.irreps_in[p.i_in].ir.l,
+                self.irreps_sh[p.i_sh].ir.l,
+                self.irreps_out[p.i_out].ir.l,
+            )
+            (key_in, row0, _), (key_out, column0, _) = (
+                self.layout_in.slots[p.i_in],
+                self.layout_out.slots[p.i_out],
+            )
             odd = (l1 + l2 + l3) % 2
-            symbol = wigner_3j(l1, l2, l3, self.generation) * math.sqrt((2 * l3 + 1) * (2 * l2 + 1)) * p.factor
-            block = next(b for b in self.blocks if key_in in b.keys_in and key_out in b.keys_out and b.odd == bool(odd))
-            row = row0 + sum(self.layout_in.channels[k] for k in block.keys_in[: block.keys_in.index(key_in)])
-            column = column0 + sum(self.layout_out.channels[k] for k in block.keys_out[: block.keys_out.index(key_out)])
-            first1 = torch.arange(p.start1, p.start1 + p.rows * p.columns).reshape(p.rows, p.columns)
+            symbol = (
+                wigner_3j(l1, l2, l3, self.generation)
+                * math.sqrt((2 * l3 + 1) * (2 * l2 + 1))
+                * p.factor
+            )
+            block = next(
+                b
+                for b in self.blocks
+                if key_in in b.keys_in and key_out in b.keys_out and b.odd == bool(odd)
+            )
+            row = row0 + sum(
+                self.layout_in.channels[k] for k in block.keys_in[: block.keys_in.index(key_in)]
+            )
+            column = column0 + sum(
+                self.layout_out.channels[k] for k in block.keys_out[: block.keys_out.index(key_out)]
+            )
+            first1 = torch.arange(p.start1, p.start1 + p.rows * p.columns).reshape(
+                p.rows, p.columns
+            )
             for m in range(odd, min(l1, l3) + 1):
                 coefficient = float(symbol[l1 + m, l2, l3 - m if odd else l3 + m])
                 place = (
@@ -144,7 +183,9 @@ class EdgeTensorProduct(Collapsing):
                     + torch.arange(column, column + p.columns)
                 )
                 for v in range(p.copies):
-                    first2 = torch.arange(p.start2 + v * p.columns, p.start2 + (v + 1) * p.columns).expand(p.rows, -1)
+                    first2 = torch.arange(
+                        p.start2 + v * p.columns, p.start2 + (v + 1) * p.columns
+                    ).expand(p.rows, -1)
                     source1.append(first1.reshape(-1))
                     source2.append(first2.reshape(-1))
                     target.append(place.reshape(-1) + (sh_starts[p.i_sh] + v) * total * self.radial)
@@ -161,7 +202,9 @@ class EdgeTensorProduct(Collapsing):
             self.register_buffer(f"_{name}_scalar", tensor[scalar].clone(), persistent=False)
 
     def _vector(self, suffix: str) -> Tensor:
-        source1, source2, target, value = (self.get_buffer(f"_{n}{suffix}") for n in ("source1", "source2", "target", "value"))
+        source1, source2, target, value = (
+            self.get_buffer(f"_{n}{suffix}") for n in ("source1", "source2", "target", "value")
+        )
         made = self.weight1[source1] * self.weight2[source2] * value
         return made.new_zeros(self.copies * self.collapsed_size).index_add(0, target, made)
 
@@ -172,7 +215,10 @@ class EdgeTensorProduct(Collapsing):
         for block in self.blocks:
             out.append(
                 [
-                    vector[:, start : start + r * c].reshape(self.copies, r, c).transpose(0, 1).reshape(r, self.copies * c)
+                    vector[:, start : start + r * c]
+                    .reshape(self.copies, r, c)
+                    .transpose(0, 1)
+                    .reshape(r, self.copies * c)
                     for start, (r, c) in zip(block.starts, block.shapes)
                 ]
             )
@@ -194,14 +240,20 @@ class EdgeTensorProduct(Collapsing):
         matrices, scalar = self.collapsed(self._build)
         edges = len(next(iter(features.values())))
         cut = edges if scalar is None else regular
-        collected: dict[Key, list[list[Tensor | None]]] = {k: [[None] * (2 * k[0] + 1)] for k in self.layout_out.channels}
-        orders = {k: value.unbind(1) for k, value in features.items()}  # per key 2 l + 1 views (E, channels)
+        collected: dict[Key, list[list[Tensor | None]]] = {
+            k: [[None] * (2 * k[0] + 1)] for k in self.layout_out.channels
+        }
+        orders = {
+            k: value.unbind(1) for k, value in features.items()
+        }  # per key 2 l + 1 views (E, channels)
         for number, block in enumerate(self.blocks):
             for m, (_, columns) in enumerate(block.shapes):
                 if block.odd and m == 0:
                     continue
                 for sign in (0,) if m == 0 else (1, -1):
-                    x = torch.cat([orders[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1)
+                    x = torch.cat(
+                        [orders[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1
+                    )
                     if scalar is None or cut == edges:
                         z = x @ matrices[number][m]
                     elif cut == 0:
@@ -209,18 +261,29 @@ class EdgeTensorProduct(Collapsing):
                     else:
                         z = torch.cat([x[:cut] @ matrices[number][m], x[cut:] @ scalar[number][m]])
                     if radial is not None:
-                        z = torch.einsum("evw,ev->ew", z.reshape(edges, self.copies, columns), radial)
+                        z = torch.einsum(
+                            "evw,ev->ew", z.reshape(edges, self.copies, columns), radial
+                        )
                     if block.odd and sign < 0:
                         z = -z
                     self._scatter(collected, block, m, -sign * m if block.odd else sign * m, z)
         zero = next(iter(features.values()))
         out: Features = {}
         for key, channels in self.layout_out.channels.items():
-            parts = [p if p is not None else zero.new_zeros(edges, channels) for p in collected[key][0]]
+            parts = [
+                p if p is not None else zero.new_zeros(edges, channels) for p in collected[key][0]
+            ]
             out[key] = torch.stack(parts, dim=1)
         return out
 
-    def _scatter(self, collected: dict[Key, list[list[Tensor | None]]], block: _Block, m: int, place: int, z: Tensor) -> None:
+    def _scatter(
+        self,
+        collected: dict[Key, list[list[Tensor | None]]],
+        block: _Block,
+        m: int,
+        place: int,
+        z: Tensor,
+    ) -> None:
         start = 0
         for key in block.keys_out:
             if key[0] < m:
@@ -236,21 +299,38 @@ class EquivariantConvolution(nn.Module):
     """DeepH-E3's ``EquiConv``: tensor product, gate, and a factor per channel from the edge length. All in edge frames."""
 
     def __init__(
-        self, basis: int, irreps_in: Irreps, irreps_sh: Irreps, irreps_out: Irreps, generation: Generation, parity: bool, radial: bool
+        self,
+        basis: int,
+        irreps_in: Irreps,
+        irreps_sh: Irreps,
+        irreps_out: Irreps,
+        generation: Generation,
+        parity: bool,
+        radial: bool,
     ) -> None:
         super().__init__()
         self.gate = Gate(irreps_in, irreps_sh, irreps_out)
-        self.tp = EdgeTensorProduct(irreps_in, irreps_sh, self.gate.irreps_in, generation, parity, radial)
+        self.tp = EdgeTensorProduct(
+            irreps_in, irreps_sh, self.gate.irreps_in, generation, parity, radial
+        )
         self.irreps_out = self.gate.irreps_out
         multiplicities = sum(mul for mul, _ in self.irreps_out)
-        self.fc = nn.Sequential(nn.Linear(basis, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, multiplicities))
+        self.fc = nn.Sequential(
+            nn.Linear(basis, 64),
+            nn.SiLU(),
+            nn.Linear(64, 64),
+            nn.SiLU(),
+            nn.Linear(64, multiplicities),
+        )
         self.layout = Layout(self.irreps_out)
         index = self.layout.multiplicity_index()
         order = torch.cat(list(index.values()))
         self.contiguous = bool((order == torch.arange(len(order))).all())
         self.register_buffer("_order", order, persistent=False)
 
-    def forward(self, features: Features, distance: Tensor, regular: int, radial: Tensor | None = None) -> Features:
+    def forward(
+        self, features: Features, distance: Tensor, regular: int, radial: Tensor | None = None
+    ) -> Features:
         """Messages of every edge.
 
         Args:

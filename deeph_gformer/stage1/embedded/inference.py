@@ -40,8 +40,14 @@ class EdgePlan:
         self.post = BlockDiagonal(update.lin_post.matrices(), new, new)
         self.bias = update.lin_post.bias
         by_type = update.sc.matrices()
-        self.sc = [BlockDiagonal({k: m[t] for k, m in by_type.items()}, old, new) for t in range(types)]
-        self.skip = None if update.skip_connect.sc is None else BlockDiagonal(update.skip_connect.sc.matrices(), old, new)
+        self.sc = [
+            BlockDiagonal({k: m[t] for k, m in by_type.items()}, old, new) for t in range(types)
+        ]
+        self.skip = (
+            None
+            if update.skip_connect.sc is None
+            else BlockDiagonal(update.skip_connect.sc.matrices(), old, new)
+        )
         self.norm = NormPlan(update.norm, parity)
 
     def before_norm(self, out: Local, message: Local, old: Local, kind: Tensor) -> None:
@@ -62,7 +68,9 @@ class EdgePlan:
             self.sc[t].add_to(made, part)
             for f in (0, 1):
                 for m, value in enumerate(made[f]):
-                    out[f][m].view(len(kind), signs(m), -1).index_add_(0, index, value.view(len(index), signs(m), -1))
+                    out[f][m].view(len(kind), signs(m), -1).index_add_(
+                        0, index, value.view(len(index), signs(m), -1)
+                    )
 
     def after_norm(self, new: Local, old: Local) -> None:
         """``new += skip(old)``."""
@@ -76,7 +84,10 @@ class EdgePlan:
 
 def _rows(local: Local, index: Tensor) -> Local:
     return [
-        [t.view(len(t) // signs(m), signs(m), -1)[index].reshape(len(index) * signs(m), -1) for m, t in enumerate(family)]
+        [
+            t.view(len(t) // signs(m), signs(m), -1)[index].reshape(len(index) * signs(m), -1)
+            for m, t in enumerate(family)
+        ]
         for family in local
     ]
 
@@ -95,17 +106,30 @@ class InferencePlan:
             self.node_plans.append(ConvolutionPlan(node_update, node, edge, True, parity))
             node = node_update.irreps_out
             self.edge_plans.append(
-                (ConvolutionPlan(edge_update, node, edge, False, parity), EdgePlan(edge_update, edge, config.num_species**2, parity))
+                (
+                    ConvolutionPlan(edge_update, node, edge, False, parity),
+                    EdgePlan(edge_update, edge, config.num_species**2, parity),
+                )
             )
             edge = edge_update.irreps_out
 
 
 def _atom_rows(node: Features, layout: LocalLayout) -> dict[tuple[int, int], Tensor]:
     """Features (l > 0) of the atoms, each atom's in one row (N, C (2l+1)): gathered once per update, not once per chunk."""
-    return {key: node[key].transpose(1, 2).reshape(len(node[key]), -1) for keys in layout.keys for key in keys}
+    return {
+        key: node[key].transpose(1, 2).reshape(len(node[key]), -1)
+        for keys in layout.keys
+        for key in keys
+    }
 
 
-def _rotate_pair(rows: dict[tuple[int, int], Tensor], layout: LocalLayout, ends: Tensor, frames: list[Tensor], out: Local) -> None:
+def _rotate_pair(
+    rows: dict[tuple[int, int], Tensor],
+    layout: LocalLayout,
+    ends: Tensor,
+    frames: list[Tensor],
+    out: Local,
+) -> None:
     """Features (l > 0) of the two atoms of some edges, in the frame of each edge.
 
     Args:
@@ -114,11 +138,15 @@ def _rotate_pair(rows: dict[tuple[int, int], Tensor], layout: LocalLayout, ends:
     for f in (0, 1):
         for key in layout.keys[f]:
             l, columns = key[0], layout.columns(f, key)
-            both = rows[key].index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)  # (E, 2C, 2l+1)
+            both = (
+                rows[key].index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)
+            )  # (E, 2C, 2l+1)
             turned = torch.bmm(frames[l], both.transpose(1, 2))  # (E, 2l+1, 2C)
             out[f][0][:, columns] = turned[:, l]
             for m in range(1, l + 1):
-                out[f][m].view(len(ends), 2, -1)[:, :, columns] = turned[:, l - m : l + m + 1 : 2 * m]
+                out[f][m].view(len(ends), 2, -1)[:, :, columns] = turned[
+                    :, l - m : l + m + 1 : 2 * m
+                ]
 
 
 def _spans(start: int, stop: int, size: int, loops: bool) -> list[Span]:
@@ -143,7 +171,9 @@ class Run:
         """
         self.net, self.plan, self.p, self.work, self.room = net, plan, p, work, work.room
         self.edges, self.like = len(p.order), p.length
-        self.spans: list[Span] = _spans(0, p.regular, work.chunk, False) + _spans(p.regular, self.edges, work.chunk, True)
+        self.spans: list[Span] = _spans(0, p.regular, work.chunk, False) + _spans(
+            p.regular, self.edges, work.chunk, True
+        )
         sizes = work.ranks.sum(p.edge_segments.sizes.clone())
         self.segments = p.edge_segments._replace(sizes=sizes)
         one_hot = nn.functional.one_hot(p.node_type, net.config.num_species).to(p.length.dtype)
@@ -194,7 +224,12 @@ class Run:
         return out
 
     def message(
-        self, conv: ConvolutionPlan, span: Span, pair: Local, edge: Local, parts: tuple[dict[int, tuple[Tensor, Tensor]], ...]
+        self,
+        conv: ConvolutionPlan,
+        span: Span,
+        pair: Local,
+        edge: Local,
+        parts: tuple[dict[int, tuple[Tensor, Tensor]], ...],
     ) -> Local:
         """The convolution of one chunk."""
         a, b, loops = span
@@ -206,18 +241,30 @@ class Run:
             parts[loops],
             p.source[a:b],
             p.destination[a:b],
-            gaussians(p.length[a:b], config.r_max, config.num_basis) if self._basis is None else self._basis[a:b],
+            gaussians(p.length[a:b], config.r_max, config.num_basis)
+            if self._basis is None
+            else self._basis[a:b],
             None if p.radial is None else p.radial[a:b],
         )
 
     def update_nodes(self, update: NodeUpdate, conv: ConvolutionPlan) -> Features:
         """Eq. 1, first line."""
         nodes, node = len(self.p.node_type), self.node
-        total = {key: self.like.new_zeros(nodes, 2 * key[0] + 1, channels) for key, channels in conv.out.layout.channels.items()}
+        total = {
+            key: self.like.new_zeros(nodes, 2 * key[0] + 1, channels)
+            for key, channels in conv.out.layout.channels.items()
+        }
         parts = (conv.node_part(conv.regular, node), conv.node_part(conv.loops, node))
         for span in self.spans:
             a, b, _ = span
-            self.gather(total, conv.out.features(self.message(conv, span, self.pair(conv.pair, a, b), self.edge, parts)), a, b)
+            self.gather(
+                total,
+                conv.out.features(
+                    self.message(conv, span, self.pair(conv.pair, a, b), self.edge, parts)
+                ),
+                a,
+                b,
+            )
             self.work.tick("stage 1", b - a)
         for value in total.values():
             self.work.ranks.gather_rows(value)
@@ -245,7 +292,9 @@ class Run:
         """Eq. 1, second line: new edge features, and the rotated node features that the next node update reads again."""
         p, species = self.p, self.net.config.num_species
         self.release(self._pair)
-        self._pair = conv.pair.empty(self.edges, self.like, self.room) if self.work.keep_pairs else None
+        self._pair = (
+            conv.pair.empty(self.edges, self.like, self.room) if self.work.keep_pairs else None
+        )
         self._rows = _atom_rows(self.node, conv.pair)
         new, edge = plan.layout.empty(self.edges, self.like, self.room), self.edge
         parts = (conv.node_part(conv.regular, self.node), conv.node_part(conv.loops, self.node))
@@ -257,7 +306,9 @@ class Run:
                 _rotate_pair(self._rows, conv.pair, self.ends(a, b), self.frames(a, b), pair)
             part = chunk(new, a, b)
             kind = p.node_type[p.source[a:b]] * species + p.node_type[p.destination[a:b]]
-            plan.before_norm(part, self.message(conv, span, pair, edge, parts), chunk(edge, a, b), kind)
+            plan.before_norm(
+                part, self.message(conv, span, pair, edge, parts), chunk(edge, a, b), kind
+            )
             plan.norm.sums(part, self.frames(a, b), self.segments, a, sums)
             self.work.tick("stage 1", b - a)
         for value in _sorted(sums):
@@ -265,7 +316,13 @@ class Run:
         self.normalise(plan, new, edge, sums)
         self.old, self.edge, self.layouts = edge, new, [self.layouts[1], plan.layout]
 
-    def collect(self, sums: dict[tuple[int, int], Tensor], values: dict[tuple[int, int], Tensor], a: int, b: int) -> None:
+    def collect(
+        self,
+        sums: dict[tuple[int, int], Tensor],
+        values: dict[tuple[int, int], Tensor],
+        a: int,
+        b: int,
+    ) -> None:
         """Add the rows of a chunk to the sums per structure."""
         segments = self.segments
         for key, value in values.items():
@@ -276,7 +333,9 @@ class Run:
             else:
                 sums[key].index_add_(0, segments.rows[a:b], value)
 
-    def normalise(self, plan: EdgePlan, new: Local, old: Local, sums: dict[tuple[int, int], Tensor]) -> None:
+    def normalise(
+        self, plan: EdgePlan, new: Local, old: Local, sums: dict[tuple[int, int], Tensor]
+    ) -> None:
         """Norm and skip connection, in place."""
         segments, norm = self.segments, plan.norm
         centre = {key: value / segments.sizes[:, None, None] for key, value in sums.items()}
@@ -291,13 +350,26 @@ class Run:
                 columns = plan.layout.columns(f, key)
                 average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0 :]
                 middle = of_rows(centre[f, 0][:, 0], a, b) @ (average > 0).to(average).T
-                self.collect(squares, {(f, 0): ((new[f][0][a:b, columns] - middle).square_() @ average)[:, None]}, a, b)
+                self.collect(
+                    squares,
+                    {(f, 0): ((new[f][0][a:b, columns] - middle).square_() @ average)[:, None]},
+                    a,
+                    b,
+                )
         for value in _sorted(squares):
             self.work.ranks.sum(value)
-        inverse = {f: 1 / ((squares[f, 0][:, 0] / segments.sizes[:, None]).sqrt() + norm.eps) for f, _ in scalars}
+        inverse = {
+            f: 1 / ((squares[f, 0][:, 0] / segments.sizes[:, None]).sqrt() + norm.eps)
+            for f, _ in scalars
+        }
         for a, b, _ in self.spans:
             part = chunk(new, a, b)
-            norm.apply(part, centre, self.frames(a, b), None if segments.rows is None else segments.rows[a:b])
+            norm.apply(
+                part,
+                centre,
+                self.frames(a, b),
+                None if segments.rows is None else segments.rows[a:b],
+            )
             for f, key in scalars:
                 columns = plan.layout.columns(f, key)
                 average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0 :]

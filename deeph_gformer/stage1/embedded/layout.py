@@ -25,11 +25,19 @@ class Layout(FeatureLayout):
     def flat_global(self, features: Features, frames: list[Tensor]) -> Tensor:
         """Features in edge frames to e3nn's flat layout in global axes (rows, dim); ``frames`` as in :func:`rotate`."""
         turned = {
-            key: torch.bmm(value.transpose(1, 2), frames[key[0]]) if key[0] else value.transpose(1, 2) for key, value in features.items()
+            key: torch.bmm(value.transpose(1, 2), frames[key[0]])
+            if key[0]
+            else value.transpose(1, 2)
+            for key, value in features.items()
         }
         if len(self.slots) <= 2 * len(self.channels):
-            return torch.cat([turned[key][:, start : start + mul].flatten(1) for key, start, mul in self.slots], dim=1)
-        joined = torch.cat([turned[key].flatten(1) for key in self.channels], dim=1)  # irrep after irrep, then the slots' order in one go
+            return torch.cat(
+                [turned[key][:, start : start + mul].flatten(1) for key, start, mul in self.slots],
+                dim=1,
+            )
+        joined = torch.cat(
+            [turned[key].flatten(1) for key in self.channels], dim=1
+        )  # irrep after irrep, then the slots' order in one go
         if self._columns is None or self._columns.device != joined.device:
             self._columns = self._column_order().to(joined.device)
         return joined.index_select(1, self._columns)
@@ -42,7 +50,10 @@ class Layout(FeatureLayout):
             total += channels * (2 * key[0] + 1)
         return torch.cat(
             [
-                torch.arange(first[key] + start * (2 * key[0] + 1), first[key] + (start + mul) * (2 * key[0] + 1))
+                torch.arange(
+                    first[key] + start * (2 * key[0] + 1),
+                    first[key] + (start + mul) * (2 * key[0] + 1),
+                )
                 for key, start, mul in self.slots
             ]
         )

@@ -39,7 +39,10 @@ class LocalLayout:
         """
         self.layout = Layout(irreps)
         keys = sorted(self.layout.channels, key=lambda k: -k[0])
-        self.keys = [[k for k in keys if (not parity or k[1] == (-1) ** k[0]) == natural] for natural in (True, False)]
+        self.keys = [
+            [k for k in keys if (not parity or k[1] == (-1) ** k[0]) == natural]
+            for natural in (True, False)
+        ]
 
     def lmax(self, family: int) -> int:
         """Largest l of a family, -1 where it is empty."""
@@ -64,7 +67,10 @@ class LocalLayout:
         def one(n: int, columns: int) -> Tensor:
             return like.new_empty(n, columns) if room is None else room.empty(n, columns, like)
 
-        return [[one(rows * signs(m), self.width(f, m)) for m in range(self.lmax(f) + 1)] for f in (0, 1)]
+        return [
+            [one(rows * signs(m), self.width(f, m)) for m in range(self.lmax(f) + 1)]
+            for f in (0, 1)
+        ]
 
     def numbers(self) -> int:
         """How many numbers one edge takes."""
@@ -77,7 +83,9 @@ class LocalLayout:
                 l, columns = key[0], self.columns(f, key)
                 local[f][0][:, columns] = features[key][:, l]
                 for m in range(1, l + 1):
-                    local[f][m].view(len(features[key]), 2, -1)[:, :, columns] = features[key][:, l - m : l + m + 1 : 2 * m]
+                    local[f][m].view(len(features[key]), 2, -1)[:, :, columns] = features[key][
+                        :, l - m : l + m + 1 : 2 * m
+                    ]
         return local
 
     def features(self, local: Local) -> Features:
@@ -97,7 +105,9 @@ class LocalLayout:
 
 def chunk(local: Local, start: int, stop: int) -> Local:
     """The rows of edges ``start:stop``, as views."""
-    return [[t[start * signs(m) : stop * signs(m)] for m, t in enumerate(family)] for family in local]
+    return [
+        [t[start * signs(m) : stop * signs(m)] for m, t in enumerate(family)] for family in local
+    ]
 
 
 class BlockDiagonal:
@@ -109,18 +119,26 @@ class BlockDiagonal:
     #: Channels up to which irreps are joined.
     JOINED = 64
 
-    def __init__(self, matrices: Mapping[Key, Tensor], layout_in: LocalLayout, layout_out: LocalLayout) -> None:
+    def __init__(
+        self, matrices: Mapping[Key, Tensor], layout_in: LocalLayout, layout_out: LocalLayout
+    ) -> None:
         """
         Args:
             matrices: per irrep (channels in, channels out). layout_in, layout_out: of rows and columns.
         """
-        self.parts: list[tuple[int, Tensor, list[tuple[slice, slice]]]] = []  # family, matrix, per m: columns in, columns out
+        self.parts: list[
+            tuple[int, Tensor, list[tuple[slice, slice]]]
+        ] = []  # family, matrix, per m: columns in, columns out
         for f in (0, 1):
             group: list[Key] = []
             for key in [k for k in layout_out.keys[f] if k in layout_in.keys[f] and k in matrices]:
-                joined = sum(layout_out.layout.channels[k] for k in group) + layout_out.layout.channels[key]
+                joined = (
+                    sum(layout_out.layout.channels[k] for k in group)
+                    + layout_out.layout.channels[key]
+                )
                 adjacent = bool(group) and all(
-                    layout.columns(f, group[-1]).stop == layout.columns(f, key).start for layout in (layout_in, layout_out)
+                    layout.columns(f, group[-1]).stop == layout.columns(f, key).start
+                    for layout in (layout_in, layout_out)
                 )
                 if group and not (adjacent and key[0] > 0 and joined <= self.JOINED):
                     self._add(f, group, matrices, layout_in, layout_out)
@@ -129,15 +147,26 @@ class BlockDiagonal:
             if group:
                 self._add(f, group, matrices, layout_in, layout_out)
 
-    def _add(self, f: int, group: list[Key], matrices: Mapping[Key, Tensor], layout_in: LocalLayout, layout_out: LocalLayout) -> None:
+    def _add(
+        self,
+        f: int,
+        group: list[Key],
+        matrices: Mapping[Key, Tensor],
+        layout_in: LocalLayout,
+        layout_out: LocalLayout,
+    ) -> None:
         places = [(layout_in.columns(f, k), layout_out.columns(f, k)) for k in group]
         first, left = places[0][0].start, places[0][1].start
         mixed = matrices[group[0]].new_zeros(places[-1][0].stop - first, places[-1][1].stop - left)
         for key, (rows, columns) in zip(group, places):
-            mixed[rows.start - first : rows.stop - first, columns.start - left : columns.stop - left] = matrices[key]
+            mixed[
+                rows.start - first : rows.stop - first, columns.start - left : columns.stop - left
+            ] = matrices[key]
         ranges = []
         for m in range(group[0][0] + 1):
-            rows, columns = next(place for key, place in reversed(list(zip(group, places))) if key[0] >= m)
+            rows, columns = next(
+                place for key, place in reversed(list(zip(group, places))) if key[0] >= m
+            )
             ranges.append((slice(first, rows.stop), slice(left, columns.stop)))
         self.parts.append((f, mixed, ranges))
 

@@ -17,7 +17,16 @@ from ...algebra.wigner import Generation, path_weights
 from ...errors import ModelError
 from .layout import Features, Key, Layout
 
-__all__ = ["ChannelLinear", "SelfConnection", "LayerNorm", "Gate", "Collapsing", "RowGroups", "Segments", "gaussians"]
+__all__ = [
+    "ChannelLinear",
+    "SelfConnection",
+    "LayerNorm",
+    "Gate",
+    "Collapsing",
+    "RowGroups",
+    "Segments",
+    "gaussians",
+]
 
 
 class RowGroups(NamedTuple):
@@ -50,7 +59,9 @@ class Segments(NamedTuple):
     def of(cls, batch: Tensor, count: int, dtype: torch.dtype) -> Segments:
         """From a structure number per row."""
         if count == 1:
-            return cls(None, 1, torch.full((1,), float(len(batch)), dtype=dtype, device=batch.device))
+            return cls(
+                None, 1, torch.full((1,), float(len(batch)), dtype=dtype, device=batch.device)
+            )
         return cls(batch, count, torch.bincount(batch, minlength=count).clamp(min=1).to(dtype))
 
     def mean(self, value: Tensor) -> Tensor:
@@ -94,7 +105,9 @@ def gaussians(length: Tensor, stop: float, count: int) -> Tensor:
 class ChannelLinear(Collapsing):
     """e3nn's ``Linear``: mixes channels of equal irreps; bias on 0e."""
 
-    def __init__(self, irreps_in: Irreps, irreps_out: Irreps, generation: Generation, biases: bool) -> None:
+    def __init__(
+        self, irreps_in: Irreps, irreps_out: Irreps, generation: Generation, biases: bool
+    ) -> None:
         super().__init__()
         self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
         pairs = [
@@ -103,22 +116,38 @@ class ChannelLinear(Collapsing):
             for b in range(len(self.layout_out.slots))
             if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]
         ]
-        fan_in = {b: [self.layout_in.slots[a][2] for a, other in pairs if other == b] for _, b in pairs}
+        fan_in = {
+            b: [self.layout_in.slots[a][2] for a, other in pairs if other == b] for _, b in pairs
+        }
         factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
         keys = [key for key in self.layout_out.channels if key in self.layout_in.channels]
-        index = {key: torch.full((self.layout_in.channels[key], self.layout_out.channels[key]), -1, dtype=torch.int64) for key in keys}
-        scale = {key: torch.zeros(self.layout_in.channels[key], self.layout_out.channels[key], dtype=torch.float64) for key in keys}
+        index = {
+            key: torch.full(
+                (self.layout_in.channels[key], self.layout_out.channels[key]), -1, dtype=torch.int64
+            )
+            for key in keys
+        }
+        scale = {
+            key: torch.zeros(
+                self.layout_in.channels[key], self.layout_out.channels[key], dtype=torch.float64
+            )
+            for key in keys
+        }
         count = 0
         for a, b in pairs:
             key, first, rows = self.layout_in.slots[a]
             _, left, columns = self.layout_out.slots[b]
-            index[key][first : first + rows, left : left + columns] = torch.arange(count, count + rows * columns).reshape(rows, columns)
+            index[key][first : first + rows, left : left + columns] = torch.arange(
+                count, count + rows * columns
+            ).reshape(rows, columns)
             scale[key][first : first + rows, left : left + columns] = next(factors[b])
             count += rows * columns
         self.keys = keys
         for n, key in enumerate(keys):
             self.register_buffer(f"_index_{n}", index[key].clamp(min=0), persistent=False)
-            self.register_buffer(f"_scale_{n}", scale[key].to(torch.get_default_dtype()), persistent=False)
+            self.register_buffer(
+                f"_scale_{n}", scale[key].to(torch.get_default_dtype()), persistent=False
+            )
         scalars = [mul for key, _, mul in self.layout_out.slots if key == (0, 1)]
         self.weight = nn.Parameter(torch.randn(count))
         self.bias = nn.Parameter(torch.zeros(sum(scalars) if biases else 0))
@@ -126,7 +155,10 @@ class ChannelLinear(Collapsing):
     def matrices(self) -> dict[Key, Tensor]:
         """Per key (channels in, channels out), normalised."""
         return self.collapsed(
-            lambda: {key: self.weight[self.get_buffer(f"_index_{n}")] * self.get_buffer(f"_scale_{n}") for n, key in enumerate(self.keys)}
+            lambda: {
+                key: self.weight[self.get_buffer(f"_index_{n}")] * self.get_buffer(f"_scale_{n}")
+                for n, key in enumerate(self.keys)
+            }
         )
 
     def forward(self, features: Features) -> Features:
@@ -135,7 +167,11 @@ class ChannelLinear(Collapsing):
         rows = next(iter(features.values()))
         out = {}
         for key, channels in self.layout_out.channels.items():
-            out[key] = features[key] @ matrices[key] if key in matrices else rows.new_zeros(len(rows), 2 * key[0] + 1, channels)
+            out[key] = (
+                features[key] @ matrices[key]
+                if key in matrices
+                else rows.new_zeros(len(rows), 2 * key[0] + 1, channels)
+            )
         if len(self.bias) and (0, 1) in out:
             out[0, 1] = out[0, 1] + self.bias
         return out
@@ -144,7 +180,9 @@ class ChannelLinear(Collapsing):
 class SelfConnection(Collapsing):
     """``FullyConnectedTensorProduct`` with the one-hot type: one :class:`ChannelLinear` without bias per element (or pair of elements)."""
 
-    def __init__(self, irreps_in: Irreps, types: int, irreps_out: Irreps, generation: Generation) -> None:
+    def __init__(
+        self, irreps_in: Irreps, types: int, irreps_out: Irreps, generation: Generation
+    ) -> None:
         super().__init__()
         self.types = types
         self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
@@ -154,14 +192,25 @@ class SelfConnection(Collapsing):
             for b in range(len(self.layout_out.slots))
             if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]
         ]
-        fan_in = {b: [self.layout_in.slots[a][2] * types for a, other in pairs if other == b] for _, b in pairs}
+        fan_in = {
+            b: [self.layout_in.slots[a][2] * types for a, other in pairs if other == b]
+            for _, b in pairs
+        }
         factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
         self.plan: list[tuple[Key, slice, slice, int, float]] = []
         count = 0
         for a, b in pairs:
             key, first, rows = self.layout_in.slots[a]
             _, left, columns = self.layout_out.slots[b]
-            self.plan.append((key, slice(first, first + rows), slice(left, left + columns), count, next(factors[b])))
+            self.plan.append(
+                (
+                    key,
+                    slice(first, first + rows),
+                    slice(left, left + columns),
+                    count,
+                    next(factors[b]),
+                )
+            )
             count += rows * types * columns
         self.weight = nn.Parameter(torch.randn(count))
 
@@ -173,12 +222,19 @@ class SelfConnection(Collapsing):
         out: dict[Key, Tensor] = {}
         for key, rows, columns, start, factor in self.plan:
             n, m = rows.stop - rows.start, columns.stop - columns.start
-            block = self.weight[start : start + n * self.types * m].reshape(n, self.types, m).transpose(0, 1) * factor
+            block = (
+                self.weight[start : start + n * self.types * m]
+                .reshape(n, self.types, m)
+                .transpose(0, 1)
+                * factor
+            )
             if block.shape[1:] == (self.layout_in.channels[key], self.layout_out.channels[key]):
                 out[key] = block
                 continue
             if key not in out:
-                out[key] = self.weight.new_zeros(self.types, self.layout_in.channels[key], self.layout_out.channels[key])
+                out[key] = self.weight.new_zeros(
+                    self.types, self.layout_in.channels[key], self.layout_out.channels[key]
+                )
             out[key][:, rows, columns] = block
         return out
 
@@ -190,7 +246,9 @@ class SelfConnection(Collapsing):
             if groups.index is None:
                 out[key] = value @ matrix[0]
             else:
-                out[key] = torch.cat([value[index] @ matrix[t] for t, index in enumerate(groups.index)])[groups.inverse]
+                out[key] = torch.cat(
+                    [value[index] @ matrix[t] for t, index in enumerate(groups.index)]
+                )[groups.inverse]
         return out
 
 
@@ -207,11 +265,15 @@ class LayerNorm(nn.Module):
         self.layout = Layout(irreps)
         total = sum(mul for _, _, mul in self.layout.slots)
         self.weight = nn.Parameter(torch.ones(total))
-        self.bias = nn.Parameter(torch.zeros(sum(mul for key, _, mul in self.layout.slots if key == (0, 1))))
+        self.bias = nn.Parameter(
+            torch.zeros(sum(mul for key, _, mul in self.layout.slots if key == (0, 1)))
+        )
         for n, index in enumerate(self.layout.multiplicity_index().values()):
             self.register_buffer(f"_place_{n}", index, persistent=False)
 
-    def forward(self, features: Features, segments: Segments, frames: list[Tensor] | None = None) -> Features:
+    def forward(
+        self, features: Features, segments: Segments, frames: list[Tensor] | None = None
+    ) -> Features:
         """Normalise; ``frames`` turn the rows into edge frames, where the features are in such."""
         out = {}
         for n, key in enumerate(self.layout.channels):
@@ -220,12 +282,20 @@ class LayerNorm(nn.Module):
             if len(slots) == 1:
                 made = self._slot(value, key, segments, frames)
             else:
-                made = torch.cat([self._slot(value[:, :, start : start + mul], key, segments, frames) for start, mul in slots], dim=2)
+                made = torch.cat(
+                    [
+                        self._slot(value[:, :, start : start + mul], key, segments, frames)
+                        for start, mul in slots
+                    ],
+                    dim=2,
+                )
             weight = self.weight[self.get_buffer(f"_place_{n}")]
             out[key] = made * weight + self.bias if key == (0, 1) else made * weight
         return out
 
-    def _slot(self, value: Tensor, key: Key, segments: Segments, frames: list[Tensor] | None) -> Tensor:
+    def _slot(
+        self, value: Tensor, key: Key, segments: Segments, frames: list[Tensor] | None
+    ) -> Tensor:
         mean = value.mean(dim=2)  # (rows, 2l+1)
         if key[0] and frames is not None:
             frame = frames[key[0]]
@@ -255,9 +325,15 @@ class Gate(nn.Module):
         def reachable(ir: object) -> bool:
             return any(ir in a * b for _, a in irreps_in1 for _, b in irreps_in2)
 
-        scalars = Irreps([(mul, ir) for mul, ir in irreps_out if ir.l == 0 and reachable(ir)]).simplify()
-        gated = Irreps([(mul, ir) for mul, ir in irreps_out if ir.l > 0 and reachable(ir)]).simplify()
-        gate_ir = next((ir for ir in (Irreps("0e")[0].ir, Irreps("0o")[0].ir) if reachable(ir)), None)
+        scalars = Irreps(
+            [(mul, ir) for mul, ir in irreps_out if ir.l == 0 and reachable(ir)]
+        ).simplify()
+        gated = Irreps(
+            [(mul, ir) for mul, ir in irreps_out if ir.l > 0 and reachable(ir)]
+        ).simplify()
+        gate_ir = next(
+            (ir for ir in (Irreps("0e")[0].ir, Irreps("0o")[0].ir) if reachable(ir)), None
+        )
         if gated.dim and gate_ir is None:
             raise ModelError(f"{irreps_in1} x {irreps_in2} gives no scalars to gate {gated} with")
         gates = Irreps([(mul, gate_ir) for mul, _ in gated]).simplify() if gated.dim else Irreps([])
@@ -276,8 +352,14 @@ class Gate(nn.Module):
         self.gated = [((ir.l, ir.p), mul) for mul, ir in gated]
         functions = (("silu", nn.functional.silu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid))
         moment = {name: float(normalize2mom(function).cst) for name, function in functions}
-        self.act = {p: (function, moment[name]) for p, function, name in ((1, nn.functional.silu, "silu"), (-1, torch.tanh, "tanh"))}
-        self.gate_act = {p: (function, moment[name]) for p, function, name in ((1, torch.sigmoid, "sigmoid"), (-1, torch.tanh, "tanh"))}
+        self.act = {
+            p: (function, moment[name])
+            for p, function, name in ((1, nn.functional.silu, "silu"), (-1, torch.tanh, "tanh"))
+        }
+        self.gate_act = {
+            p: (function, moment[name])
+            for p, function, name in ((1, torch.sigmoid, "sigmoid"), (-1, torch.tanh, "tanh"))
+        }
 
     def forward(self, features: Features) -> Features:
         """Scalars through their activation, l > 0 times their gates."""
@@ -293,6 +375,11 @@ class Gate(nn.Module):
         start, used = 0, dict.fromkeys(self.layout_in.channels, 0)
         for key, mul in self.gated:
             first = used[key]
-            out.setdefault(key, []).append(features[key][:, :, first : first + mul] * gate[:, :, start : start + mul])
+            out.setdefault(key, []).append(
+                features[key][:, :, first : first + mul] * gate[:, :, start : start + mul]
+            )
             used[key], start = first + mul, start + mul
-        return {key: torch.cat(value, dim=2) if len(value) > 1 else value[0] for key, value in out.items()}
+        return {
+            key: torch.cat(value, dim=2) if len(value) > 1 else value[0]
+            for key, value in out.items()
+        }

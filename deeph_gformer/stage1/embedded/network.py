@@ -62,7 +62,11 @@ class SkipConnection(nn.Module):
 
     def __init__(self, irreps_in: Irreps, irreps_out: Irreps, generation: Generation) -> None:
         super().__init__()
-        self.sc = None if irreps_in == irreps_out else ChannelLinear(irreps_in, irreps_out, generation, biases=False)
+        self.sc = (
+            None
+            if irreps_in == irreps_out
+            else ChannelLinear(irreps_in, irreps_out, generation, biases=False)
+        )
 
     def forward(self, old: Features, new: Features) -> Features:
         """Sum, key by key."""
@@ -78,14 +82,28 @@ class _Update(nn.Module):
     """What node and edge updates have in common: Linear, convolution, Linear, self-connection, norm, skip connection."""
 
     def __init__(
-        self, config: NetConfig, irreps_in: Irreps, irreps_conv: Irreps, irreps_out: Irreps, types: int, generation: Generation
+        self,
+        config: NetConfig,
+        irreps_in: Irreps,
+        irreps_conv: Irreps,
+        irreps_out: Irreps,
+        types: int,
+        generation: Generation,
     ) -> None:
         super().__init__()
         sh = Irreps(config.irreps_sh)
         if config.no_parity:
             sh = Irreps([(mul, (ir.l, 1)) for mul, ir in sh])
         self.lin_pre = ChannelLinear(irreps_in, irreps_in, generation, biases=True)
-        self.conv = EquivariantConvolution(config.num_basis, irreps_conv, sh, irreps_out, generation, not config.no_parity, config.use_sbf)
+        self.conv = EquivariantConvolution(
+            config.num_basis,
+            irreps_conv,
+            sh,
+            irreps_out,
+            generation,
+            not config.no_parity,
+            config.use_sbf,
+        )
         self.irreps_out = self.conv.irreps_out
         self.lin_post = ChannelLinear(self.irreps_out, self.irreps_out, generation, biases=True)
         self.sc = SelfConnection(irreps_in, types, self.irreps_out, generation)
@@ -102,7 +120,10 @@ class NodeUpdate(_Update):
         message = self.conv(gather_pair(pre, edge, p), p.distance, p.regular, p.radial)
         message = rotate(message, p.frames, to_local=False)
         count = len(next(iter(node.values())))
-        total = {key: value.new_zeros(count, *value.shape[1:]).index_add(0, p.source, value) for key, value in message.items()}
+        total = {
+            key: value.new_zeros(count, *value.shape[1:]).index_add(0, p.source, value)
+            for key, value in message.items()
+        }
         new = _add(self.lin_post(total), self.sc(node, p.node_kind))
         return self.skip_connect(node, self.norm(new, p.node_segments))
 
@@ -119,7 +140,12 @@ class EdgeUpdate(_Update):
 
 def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
     """(n_i, n_j, e_ij) of every edge in its frame; channels in that order, as the official concatenation."""
-    pair = {key: torch.cat([value.index_select(0, p.source), value.index_select(0, p.destination)], dim=2) for key, value in node.items()}
+    pair = {
+        key: torch.cat(
+            [value.index_select(0, p.source), value.index_select(0, p.destination)], dim=2
+        )
+        for key, value in node.items()
+    }
     return merge(rotate(pair, p.frames, to_local=True), edge)
 
 
@@ -141,7 +167,9 @@ class DeepHE3Net(nn.Module):
         config.check("network")
         self.config, self.generation = config, generation
         node, edge = Irreps(config.irreps_embed_node), Irreps(config.irreps_edge_init)
-        self.embedding = ChannelLinear(Irreps(f"{config.num_species}x0e"), node, generation, biases=False)
+        self.embedding = ChannelLinear(
+            Irreps(f"{config.num_species}x0e"), node, generation, biases=False
+        )
         self.layout_edge_init = Layout(edge)
         self.node_update_blocks, self.edge_update_blocks = nn.ModuleList(), nn.ModuleList()
         for number in range(config.num_block):
@@ -170,7 +198,10 @@ class DeepHE3Net(nn.Module):
         self.lin_edge = ChannelLinear(edge, Irreps(config.irreps_out_edge), generation, biases=True)
         self.node_irreps = tuple(block.irreps_out for block in self.node_update_blocks)
         self.edge_irreps = tuple(block.irreps_out for block in self.edge_update_blocks)
-        layouts = [Layout(i) for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))]
+        layouts = [
+            Layout(i)
+            for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))
+        ]
         self.lmax = max(layout.lmax for layout in layouts)
         self.chunk: int | None = None
         self._plan: InferencePlan | None = None
@@ -180,13 +211,17 @@ class DeepHE3Net(nn.Module):
         """Made anew when a parameter has changed."""
         from .inference import InferencePlan
 
-        stamp = tuple(v for q in self.parameters() for v in (q.data_ptr(), q._version, q.dtype, q.device))
+        stamp = tuple(
+            v for q in self.parameters() for v in (q.data_ptr(), q._version, q.dtype, q.device)
+        )
         if self._plan is None or stamp != self._stamp:
             with torch.no_grad():
                 self._plan, self._stamp = InferencePlan(self), stamp
         return self._plan
 
-    def prepare(self, graph: Graph, inference: bool = False, room: EdgeRoom | None = None) -> Prepared:
+    def prepare(
+        self, graph: Graph, inference: bool = False, room: EdgeRoom | None = None
+    ) -> Prepared:
         """Everything that depends on the structure only; reusable for every call on the same graph.
 
         Args:
@@ -201,7 +236,11 @@ class DeepHE3Net(nn.Module):
         length = torch.linalg.vector_norm(vector, dim=-1).to(dtype)
         regular = int((~loops).sum())
         nothing = length.new_empty(0, 0)
-        kind = None if inference else graph.node_type[source] * config.num_species + graph.node_type[destination]
+        kind = (
+            None
+            if inference
+            else graph.node_type[source] * config.num_species + graph.node_type[destination]
+        )
         return Prepared(
             order=order,
             inverse=torch.argsort(order),
@@ -211,19 +250,30 @@ class DeepHE3Net(nn.Module):
             regular=regular,
             length=length,
             distance=nothing if inference else gaussians(length, config.r_max, config.num_basis),
-            initial=nothing if inference else gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
-            radial=bessel_factors(length, Irreps(config.irreps_sh), config.r_max, regular) if config.use_sbf else None,
+            initial=nothing
+            if inference
+            else gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
+            radial=bessel_factors(length, Irreps(config.irreps_sh), config.r_max, regular)
+            if config.use_sbf
+            else None,
             node_type=graph.node_type,
             node_kind=RowGroups.of(graph.node_type, config.num_species),
-            edge_kind=RowGroups(None, None) if kind is None else RowGroups.of(kind, config.num_species**2),
+            edge_kind=RowGroups(None, None)
+            if kind is None
+            else RowGroups.of(kind, config.num_species**2),
             node_segments=Segments.of(graph.node_batch, graph.structures, dtype),
             edge_segments=Segments.of(graph.node_batch[source], graph.structures, dtype),
         )
 
-    def _frames(self, vector: Tensor, dtype: torch.dtype, room: EdgeRoom, size: int = 65536) -> list[Tensor]:
+    def _frames(
+        self, vector: Tensor, dtype: torch.dtype, room: EdgeRoom, size: int = 65536
+    ) -> list[Tensor]:
         """Per l, (E, 2 l + 1, 2 l + 1), global axes to each edge's frame; made piece by piece, as they are computed in float64."""
         like = vector.new_empty(0, dtype=dtype)
-        out = [room.empty(len(vector), (2 * l + 1) ** 2, like).view(-1, 2 * l + 1, 2 * l + 1) for l in range(self.lmax + 1)]
+        out = [
+            room.empty(len(vector), (2 * l + 1) ** 2, like).view(-1, 2 * l + 1, 2 * l + 1)
+            for l in range(self.lmax + 1)
+        ]
         for start in range(0, len(vector), size):
             for whole, part in zip(out, edge_frames(vector[start : start + size], self.lmax)):
                 whole[start : start + size] = part.transpose(1, 2).to(dtype)
@@ -240,7 +290,10 @@ class DeepHE3Net(nn.Module):
         Returns:
             ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes, e3nn's flat layout, the graph's edge order.
         """
-        inference = not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()))
+        inference = not (
+            torch.is_grad_enabled()
+            and any(parameter.requires_grad for parameter in self.parameters())
+        )
         p = self.prepare(graph, inference) if prepared is None else prepared
         if inference:
             from .inference import infer
@@ -256,4 +309,8 @@ class DeepHE3Net(nn.Module):
             if features:
                 nodes.append(Layout(node_update.irreps_out).flat(node))
                 edges.append(Layout(edge_update.irreps_out).flat_global(edge, p.frames)[p.inverse])
-        return self.lin_edge.layout_out.flat_global(self.lin_edge(edge), p.frames)[p.inverse], tuple(nodes), tuple(edges)
+        return (
+            self.lin_edge.layout_out.flat_global(self.lin_edge(edge), p.frames)[p.inverse],
+            tuple(nodes),
+            tuple(edges),
+        )

@@ -23,7 +23,14 @@ class _Product:
         node: per output family: list of (scalar key, matrix of node i, matrix of node j). constant: per output family, from the bias of ``lin_pre``.
     """
 
-    def __init__(self, plan: ConvolutionPlan, tp: EdgeTensorProduct, suffix: str, pre: ChannelLinear, pre_is_node: bool) -> None:
+    def __init__(
+        self,
+        plan: ConvolutionPlan,
+        tp: EdgeTensorProduct,
+        suffix: str,
+        pre: ChannelLinear,
+        pre_is_node: bool,
+    ) -> None:
         vector = tp._vector(suffix).reshape(tp.copies, -1)
         mix = pre.matrices()
         self.parts: dict[tuple[int, int], list[tuple[int, bool, Tensor | None, Tensor | None]]] = {}
@@ -35,14 +42,23 @@ class _Product:
             for m, ((rows, columns), start) in enumerate(zip(block.shapes, block.starts)):
                 if block.odd and m == 0:
                     continue
-                matrix = vector[:, start : start + rows * columns].reshape(tp.copies, rows, columns)[:, :, plan.order(f_out, m)]
+                matrix = vector[:, start : start + rows * columns].reshape(
+                    tp.copies, rows, columns
+                )[:, :, plan.order(f_out, m)]
                 matrix = matrix.transpose(0, 1).reshape(rows, -1)
                 pair, edge, row = [], [], 0
                 for key in block.keys_in:
                     if key[0] < m:
                         continue
-                    n, e = plan.node.layout.channels.get(key, 0), plan.edge.layout.channels.get(key, 0)
-                    of_i, of_j, of_e = matrix[row : row + n], matrix[row + n : row + 2 * n], matrix[row + 2 * n : row + 2 * n + e]
+                    n, e = (
+                        plan.node.layout.channels.get(key, 0),
+                        plan.edge.layout.channels.get(key, 0),
+                    )
+                    of_i, of_j, of_e = (
+                        matrix[row : row + n],
+                        matrix[row + n : row + 2 * n],
+                        matrix[row + 2 * n : row + 2 * n + e],
+                    )
                     row += 2 * n + e
                     if key[0] == 0 and n:
                         self.node[f_out].append((key, of_i, of_j))
@@ -53,14 +69,21 @@ class _Product:
                             self.constant[f_out] = pre.bias @ of_e + self.constant.get(f_out, 0)
                         edge.append(of_e if pre_is_node else mix[key] @ of_e)
                 self.parts.setdefault((f_out, m), []).append(
-                    (f_in, block.odd, torch.cat(pair) if pair else None, torch.cat(edge) if edge else None)
+                    (
+                        f_in,
+                        block.odd,
+                        torch.cat(pair) if pair else None,
+                        torch.cat(edge) if edge else None,
+                    )
                 )
 
 
 class ConvolutionPlan:
     """``EquiConv`` of one update, from (rotated nodes i and j, edge) to gated messages, all in edge frames."""
 
-    def __init__(self, update: _Update, node: Irreps, edge: Irreps, pre_is_node: bool, parity: bool) -> None:
+    def __init__(
+        self, update: _Update, node: Irreps, edge: Irreps, pre_is_node: bool, parity: bool
+    ) -> None:
         """
         Args:
             update: the trained modules. node, edge: irreps of the features they read. pre_is_node: whether ``lin_pre`` acts on nodes or on edges.
@@ -69,7 +92,10 @@ class ConvolutionPlan:
         conv, gate, tp = update.conv, update.conv.gate, update.conv.tp
         self.node, self.edge = LocalLayout(node, parity), LocalLayout(edge, parity)
         self.pair = LocalLayout(Irreps([(2 * mul, ir) for mul, ir in node if ir.l > 0]), parity)
-        self.product_in, self.product_out = LocalLayout(tp.irreps_in, parity), LocalLayout(tp.irreps_out, parity)
+        self.product_in, self.product_out = (
+            LocalLayout(tp.irreps_in, parity),
+            LocalLayout(tp.irreps_out, parity),
+        )
         self.out = LocalLayout(gate.irreps_out, parity)
         self.pre, self.pre_is_node, self.copies = update.lin_pre, pre_is_node, tp.copies
         self.gates: dict[Key, list[int]] = {}
@@ -79,10 +105,17 @@ class ConvolutionPlan:
             start += mul
         wanted = [(f, k) for f in (0, 1) for k in self.out.keys[f] if k[0] > 0]
         self.gate_order = [g for _, k in wanted for g in self.gates[k]]
-        self.gate_key = next((key for number, (key, _, _) in enumerate(gate.pieces) if number >= gate.scalar_count), None)
+        self.gate_key = next(
+            (key for number, (key, _, _) in enumerate(gate.pieces) if number >= gate.scalar_count),
+            None,
+        )
         self.act, self.gate_act = gate.act, gate.gate_act
-        self.scalars = {f: next((k for k in self.product_out.keys[f] if k[0] == 0), None) for f in (0, 1)}
-        self.scalar_count = {f: self.out.layout.channels.get(k, 0) if k else 0 for f, k in self.scalars.items()}
+        self.scalars = {
+            f: next((k for k in self.product_out.keys[f] if k[0] == 0), None) for f in (0, 1)
+        }
+        self.scalar_count = {
+            f: self.out.layout.channels.get(k, 0) if k else 0 for f, k in self.scalars.items()
+        }
         places = conv.layout.multiplicity_index()
         columns = [places[k] for _, k in wanted] + [
             places[k] for f in (0, 1) if (k := self.scalars[f]) is not None and self.scalar_count[f]
@@ -95,7 +128,9 @@ class ConvolutionPlan:
             (last.weight[order].T.contiguous(), last.bias[order]),
         ]
         self.regular = _Product(self, tp, "", self.pre, pre_is_node)
-        self.loops = self.regular if tp.radial else _Product(self, tp, "_scalar", self.pre, pre_is_node)
+        self.loops = (
+            self.regular if tp.radial else _Product(self, tp, "_scalar", self.pre, pre_is_node)
+        )
 
     def order(self, f: int, m: int) -> list[int]:
         """Columns of an output family as the gate wants them: l > 0, scalars, gates in the order of the channels they gate."""
@@ -148,7 +183,11 @@ class ConvolutionPlan:
                 columns = self.product_out.width(f, m)
                 z = None
                 if m == 0 and f in node:
-                    z = node[f][0].index_select(0, source).add_(node[f][1].index_select(0, destination))
+                    z = (
+                        node[f][0]
+                        .index_select(0, source)
+                        .add_(node[f][1].index_select(0, destination))
+                    )
                 elif m == 0 and f in product.constant:
                     z = product.constant[f].expand(edges, -1).clone()
                 odd = None
@@ -168,9 +207,9 @@ class ConvolutionPlan:
                 if z is None:
                     z = distance.new_zeros(edges * signs(m), columns * self.copies)
                 if radial is not None:
-                    z = torch.matmul(radial[:, None, None, :], z.view(edges, signs(m), self.copies, columns)).view(
-                        edges * signs(m), columns
-                    )
+                    z = torch.matmul(
+                        radial[:, None, None, :], z.view(edges, signs(m), self.copies, columns)
+                    ).view(edges * signs(m), columns)
                 made[f].append(z)
         return self._gate(made, distance)
 
@@ -202,7 +241,9 @@ class ConvolutionPlan:
             if self.scalar_count[f]:
                 function, scale = self.act[self.scalars[f][1]]  # type: ignore[index]
                 z = made[f][0][:, high : high + self.scalar_count[f]]
-                z.copy_(function(z).mul_(weight[:, place : place + self.scalar_count[f]]).mul_(scale))
+                z.copy_(
+                    function(z).mul_(weight[:, place : place + self.scalar_count[f]]).mul_(scale)
+                )
                 place += self.scalar_count[f]
             start += high
         return out
@@ -227,13 +268,24 @@ class NormPlan:
             for n, (key, start, mul) in enumerate(slots):
                 first = self.layout.columns(f, key).start + start
                 average[first : first + mul, n] = 1 / mul
-            weight = torch.cat([norm.weight[places[k]] for k in keys]) if keys else like.new_zeros(0)
+            weight = (
+                torch.cat([norm.weight[places[k]] for k in keys]) if keys else like.new_zeros(0)
+            )
             self.average.append(average)
             self.weight.append(weight)
             self.spread.append((average > 0).to(like).T * weight)
-            self.count.append([sum(1 for s in slots if s[0][0] >= m) for m in range(self.layout.lmax(f) + 1)])
+            self.count.append(
+                [sum(1 for s in slots if s[0][0] >= m) for m in range(self.layout.lmax(f) + 1)]
+            )
 
-    def sums(self, local: Local, frames: list[Tensor], segments: Segments, start: int, into: dict[tuple[int, int], Tensor]) -> None:
+    def sums(
+        self,
+        local: Local,
+        frames: list[Tensor],
+        segments: Segments,
+        start: int,
+        into: dict[tuple[int, int], Tensor],
+    ) -> None:
         """Add, per family and l, the means over each slot's channels in global axes: (structures, 2 l + 1, slots).
 
         Args:
@@ -241,21 +293,41 @@ class NormPlan:
         """
         for f in (0, 1):
             edges = len(local[f][0]) if local[f] else 0
-            table = [local[f][m] @ self.average[f][: self.layout.width(f, m), : self.count[f][m]] for m in range(self.layout.lmax(f) + 1)]
+            table = [
+                local[f][m] @ self.average[f][: self.layout.width(f, m), : self.count[f][m]]
+                for m in range(self.layout.lmax(f) + 1)
+            ]
             for key in self.layout.keys[f]:
                 l = key[0]
-                low, high = (self.count[f][l + 1] if l < self.layout.lmax(f) else 0), self.count[f][l]
+                low, high = (
+                    (self.count[f][l + 1] if l < self.layout.lmax(f) else 0),
+                    self.count[f][l],
+                )
                 value = table[0].new_empty(edges, 2 * l + 1, high - low)
                 value[:, l] = table[0][:, low:high]
                 for m in range(1, l + 1):
-                    value[:, l - m : l + m + 1 : 2 * m] = table[m].view(edges, 2, -1)[:, :, low:high]
-                total = into.setdefault((f, l), value.new_zeros(segments.count, 2 * l + 1, high - low))
+                    value[:, l - m : l + m + 1 : 2 * m] = table[m].view(edges, 2, -1)[
+                        :, :, low:high
+                    ]
+                total = into.setdefault(
+                    (f, l), value.new_zeros(segments.count, 2 * l + 1, high - low)
+                )
                 if segments.rows is None:
                     total[0].addmm_(frames[l].reshape(-1, 2 * l + 1).T, value.view(-1, high - low))
                 else:
-                    total.index_add_(0, segments.rows[start : start + edges], torch.bmm(frames[l].transpose(1, 2), value))
+                    total.index_add_(
+                        0,
+                        segments.rows[start : start + edges],
+                        torch.bmm(frames[l].transpose(1, 2), value),
+                    )
 
-    def apply(self, local: Local, centre: dict[tuple[int, int], Tensor], frames: list[Tensor], segments: Tensor | None) -> None:
+    def apply(
+        self,
+        local: Local,
+        centre: dict[tuple[int, int], Tensor],
+        frames: list[Tensor],
+        segments: Tensor | None,
+    ) -> None:
         """Subtract the means (structures, 2 l + 1, slots), global axes, and multiply by the weights; in place."""
         for f in (0, 1):
             if not local[f]:
@@ -264,13 +336,23 @@ class NormPlan:
             for key in self.layout.keys[f]:
                 mean = centre[f, key[0]]
                 if segments is None:
-                    turned[key[0]] = (frames[key[0]].reshape(-1, 2 * key[0] + 1) @ mean[0]).view(edges, 2 * key[0] + 1, -1)
+                    turned[key[0]] = (frames[key[0]].reshape(-1, 2 * key[0] + 1) @ mean[0]).view(
+                        edges, 2 * key[0] + 1, -1
+                    )
                 else:
                     turned[key[0]] = torch.bmm(frames[key[0]], mean[segments])
             for m in range(self.layout.lmax(f) + 1):
                 high = [k[0] for k in self.layout.keys[f] if k[0] >= m]
-                shift = torch.cat([turned[l][:, l - m : l + m + 1 : 2 * m] if m else turned[l][:, l : l + 1] for l in high], dim=2)
+                shift = torch.cat(
+                    [
+                        turned[l][:, l - m : l + m + 1 : 2 * m] if m else turned[l][:, l : l + 1]
+                        for l in high
+                    ],
+                    dim=2,
+                )
                 width = self.layout.width(f, m)
                 local[f][m].mul_(self.weight[f][:width]).addmm_(
-                    shift.reshape(-1, shift.shape[2]), self.spread[f][: self.count[f][m], :width], alpha=-1
+                    shift.reshape(-1, shift.shape[2]),
+                    self.spread[f][: self.count[f][m], :width],
+                    alpha=-1,
                 )

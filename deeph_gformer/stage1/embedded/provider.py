@@ -48,10 +48,16 @@ class EmbeddedStage1(Stage1Provider):
             folder = dataclasses.replace(folder, dtype=dtype)
         self.folder = folder
         self.generation = folder.require_generation(generation)
-        self.net: DeepHE3Net = load_network(folder, self.generation).to(device).requires_grad_(False).eval()
+        self.net: DeepHE3Net = (
+            load_network(folder, self.generation).to(device).requires_grad_(False).eval()
+        )
         self.targets, self.dtype, self.cutoff = folder.targets, folder.dtype, folder.config.r_max
         self.node_irreps, self.edge_irreps = self.net.node_irreps, self.net.edge_irreps
-        self.parity, self.name, self.fill_missing = not folder.config.no_parity, str(folder.path), fill_missing
+        self.parity, self.name, self.fill_missing = (
+            not folder.config.no_parity,
+            str(folder.path),
+            fill_missing,
+        )
 
     @property
     def device(self) -> torch.device:

@@ -27,7 +27,12 @@ def bessel_zeros(l: int, count: int) -> tuple[float, ...]:
     zeros = np.arange(1, count + l + 1) * np.pi
     for order in range(1, l + 1):
         zeros = np.array(
-            [brentq(lambda r, order=order: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16) for a, b in zip(zeros[:-1], zeros[1:])]
+            [
+                brentq(
+                    lambda r, order=order: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16
+                )
+                for a, b in zip(zeros[:-1], zeros[1:])
+            ]
         )
     return tuple(float(z) for z in zeros[:count].astype(np.float32))
 
@@ -40,7 +45,12 @@ def bessel_norms(l: int, count: int) -> tuple[float, ...]:
 def polynomial_cutoff(length: Tensor, r_max: float, p: int = 6) -> Tensor:
     """DimeNet's envelope u: 1 at 0, 0 with two derivatives at r_max (Å)."""
     x = length / r_max
-    value = 1 - (p + 1) * (p + 2) / 2 * x**p + p * (p + 2) * x ** (p + 1) - p * (p + 1) / 2 * x ** (p + 2)
+    value = (
+        1
+        - (p + 1) * (p + 2) / 2 * x**p
+        + p * (p + 2) * x ** (p + 1)
+        - p * (p + 1) / 2 * x ** (p + 2)
+    )
     return value * (length < r_max)
 
 
@@ -61,7 +71,10 @@ def bessel_factors(length: Tensor, irreps: Irreps, r_max: float, regular: int) -
             if ir.l:
                 column[regular:] = 0.0
             columns.append(column)
-    return torch.as_tensor(np.stack(columns, axis=1)).to(length) * polynomial_cutoff(length, r_max)[:, None]
+    return (
+        torch.as_tensor(np.stack(columns, axis=1)).to(length)
+        * polynomial_cutoff(length, r_max)[:, None]
+    )
 
 
 def bessel_formulas(orders: int, count: int) -> list[list[Any]]:
@@ -81,8 +94,17 @@ def bessel_formulas(orders: int, count: int) -> list[list[Any]]:
         row = []
         for zero, norm in zip(bessel_zeros(l, count), bessel_norms(l, count)):
             a, b = (sympy.Poly(part[-1], y).all_coeffs()[::-1] for part in (sine, cosine))
-            powers = [[norm * float(c) * zero ** (k - l - 1) * x**k if c else 0 for k, c in enumerate(part)] for part in (a, b)]
-            row.append((sum(powers[0]) * sympy.sin(zero * x) + sum(powers[1]) * sympy.cos(zero * x)) / x ** (l + 1))
+            powers = [
+                [
+                    norm * float(c) * zero ** (k - l - 1) * x**k if c else 0
+                    for k, c in enumerate(part)
+                ]
+                for part in (a, b)
+            ]
+            row.append(
+                (sum(powers[0]) * sympy.sin(zero * x) + sum(powers[1]) * sympy.cos(zero * x))
+                / x ** (l + 1)
+            )
         out.append(row)
         for part in (sine, cosine):
             part.append(sympy.expand((2 * l + 1) * part[-1] - y**2 * part[-2]))

@@ -66,27 +66,50 @@ def tensor_product(
     ]
     for number, (a, b, c) in enumerate(paths):
         into = [(i, j) for i, j, k in paths if k == c]
-        factor = path_weights([irreps_x[i].mul * irreps_y[j].mul for i, j in into], generation)[into.index((a, b))]
+        factor = path_weights([irreps_x[i].mul * irreps_y[j].mul for i, j in into], generation)[
+            into.index((a, b))
+        ]
         l1, l2, l3 = irreps_x[a].ir.l, irreps_y[b].ir.l, irreps_out[c].ir.l
         symbol = wigner_3j(l1, l2, l3, generation).to(x) * (2 * l3 + 1) ** 0.5
-        mixed_x, mixed_y = torch.einsum("eum,uw->ewm", xs[a], weights1[number]), torch.einsum("evm,vw->ewm", ys[b], weights2[number])
+        mixed_x, mixed_y = (
+            torch.einsum("eum,uw->ewm", xs[a], weights1[number]),
+            torch.einsum("evm,vw->ewm", ys[b], weights2[number]),
+        )
         out[c] = out[c] + factor * torch.einsum("ewi,ewj,ijk->ewk", mixed_x, mixed_y, symbol)
     return _join(out)
 
 
 def _matched(irreps_in: Irreps, irreps_out: Irreps) -> list[tuple[int, int]]:
-    return [(a, b) for a, (_, x) in enumerate(irreps_in) for b, (_, y) in enumerate(irreps_out) if x == y]
+    return [
+        (a, b)
+        for a, (_, x) in enumerate(irreps_in)
+        for b, (_, y) in enumerate(irreps_out)
+        if x == y
+    ]
 
 
-def linear(x: Tensor, irreps_in: Irreps, irreps_out: Irreps, weight: Tensor, bias: Tensor | None, generation: Generation) -> Tensor:
+def linear(
+    x: Tensor,
+    irreps_in: Irreps,
+    irreps_out: Irreps,
+    weight: Tensor,
+    bias: Tensor | None,
+    generation: Generation,
+) -> Tensor:
     """e3nn's ``Linear``: every slot in to every slot out of the same irrep."""
-    xs, out, start = slots(x, irreps_in), [x.new_zeros(len(x), mul, ir.dim) for mul, ir in irreps_out], 0
+    xs, out, start = (
+        slots(x, irreps_in),
+        [x.new_zeros(len(x), mul, ir.dim) for mul, ir in irreps_out],
+        0,
+    )
     pairs = _matched(irreps_in, irreps_out)
     for a, b in pairs:
         n, m = irreps_in[a].mul, irreps_out[b].mul
         into = [i for i, k in pairs if k == b]
         factor = path_weights([irreps_in[i].mul for i in into], generation)[into.index(a)]
-        out[b] = out[b] + factor * torch.einsum("eui,uw->ewi", xs[a], weight[start : start + n * m].reshape(n, m))
+        out[b] = out[b] + factor * torch.einsum(
+            "eui,uw->ewi", xs[a], weight[start : start + n * m].reshape(n, m)
+        )
         start += n * m
     if bias is not None and bias.numel():
         first = 0
@@ -98,10 +121,20 @@ def linear(x: Tensor, irreps_in: Irreps, irreps_out: Irreps, weight: Tensor, bia
 
 
 def self_connection(
-    x: Tensor, kind: Tensor, kinds: int, irreps_in: Irreps, irreps_out: Irreps, weight: Tensor, generation: Generation
+    x: Tensor,
+    kind: Tensor,
+    kinds: int,
+    irreps_in: Irreps,
+    irreps_out: Irreps,
+    weight: Tensor,
+    generation: Generation,
 ) -> Tensor:
     """``FullyConnectedTensorProduct`` with the one-hot type ``kind`` (rows,)."""
-    xs, out, start = slots(x, irreps_in), [x.new_zeros(len(x), mul, ir.dim) for mul, ir in irreps_out], 0
+    xs, out, start = (
+        slots(x, irreps_in),
+        [x.new_zeros(len(x), mul, ir.dim) for mul, ir in irreps_out],
+        0,
+    )
     one_hot = torch.nn.functional.one_hot(kind, kinds).to(x)
     pairs = _matched(irreps_in, irreps_out)
     for a, b in pairs:
@@ -109,18 +142,26 @@ def self_connection(
         into = [i for i, k in pairs if k == b]
         factor = path_weights([irreps_in[i].mul * kinds for i in into], generation)[into.index(a)]
         out[b] = out[b] + factor * torch.einsum(
-            "eui,et,utw->ewi", xs[a], one_hot, weight[start : start + n * kinds * m].reshape(n, kinds, m)
+            "eui,et,utw->ewi",
+            xs[a],
+            one_hot,
+            weight[start : start + n * kinds * m].reshape(n, kinds, m),
         )
         start += n * kinds * m
     return _join(out)
 
 
-def layer_norm(x: Tensor, irreps: Irreps, batch: Tensor, structures: int, weight: Tensor, bias: Tensor) -> Tensor:
+def layer_norm(
+    x: Tensor, irreps: Irreps, batch: Tensor, structures: int, weight: Tensor, bias: Tensor
+) -> Tensor:
     """``e3LayerNorm``: per structure and slot, minus the mean over rows and channels; scalars over their root mean square."""
 
     def mean(value: Tensor) -> Tensor:
         total = value.new_zeros(structures, *value.shape[1:]).index_add(0, batch, value)
-        return total / torch.bincount(batch, minlength=structures).clamp(min=1).to(value)[:, None, None]
+        return (
+            total
+            / torch.bincount(batch, minlength=structures).clamp(min=1).to(value)[:, None, None]
+        )
 
     out, first, first_bias = [], 0, 0
     for field, (mul, ir) in zip(slots(x, irreps), irreps):
@@ -150,7 +191,9 @@ def _gate_plan(irreps_x: Irreps, irreps_y: Irreps, wanted: Irreps) -> tuple[Irre
 
 def gate(x: Tensor, scalars: Irreps, gates: Irreps, gated: Irreps) -> Tensor:
     """e3nn's ``Gate``; x has the irreps ``(scalars + gates + gated).sort().irreps.simplify()``."""
-    silu, tanh, sigmoid = (normalize2mom(f) for f in (torch.nn.functional.silu, torch.tanh, torch.sigmoid))
+    silu, tanh, sigmoid = (
+        normalize2mom(f) for f in (torch.nn.functional.silu, torch.tanh, torch.sigmoid)
+    )
     parts = scalars + gates + gated
     order = parts.sort()
     pieces: list[Tensor] = [x.new_zeros(0)] * len(parts)
@@ -158,7 +201,10 @@ def gate(x: Tensor, scalars: Irreps, gates: Irreps, gated: Irreps) -> Tensor:
         pieces[old] = piece
     first, second = len(scalars), len(scalars) + len(gates)
     out = [(silu if ir.p == 1 else tanh)(piece) for piece, (_, ir) in zip(pieces[:first], scalars)]
-    factors = [(sigmoid if ir.p == 1 else tanh)(piece) for piece, (_, ir) in zip(pieces[first:second], gates)]
+    factors = [
+        (sigmoid if ir.p == 1 else tanh)(piece)
+        for piece, (_, ir) in zip(pieces[first:second], gates)
+    ]
     if factors:
         factor, start = torch.cat(factors, dim=1), 0
         for piece in pieces[second:]:
@@ -186,10 +232,16 @@ def _convolution(
     z = gate(z, scalars, gates, gated)
     hidden = distance
     for layer in (0, 2, 4):
-        hidden = torch.nn.functional.linear(hidden, state[f"{name}.fc.{layer}.weight"], state[f"{name}.fc.{layer}.bias"])
+        hidden = torch.nn.functional.linear(
+            hidden, state[f"{name}.fc.{layer}.weight"], state[f"{name}.fc.{layer}.bias"]
+        )
         hidden = torch.nn.functional.silu(hidden) if layer < 4 else hidden
     factors = torch.cat(
-        [part.repeat_interleave(ir.dim, dim=1) for part, (_, ir) in zip(hidden.split([mul for mul, _ in irreps], dim=1), irreps)], dim=1
+        [
+            part.repeat_interleave(ir.dim, dim=1)
+            for part, (_, ir) in zip(hidden.split([mul for mul, _ in irreps], dim=1), irreps)
+        ],
+        dim=1,
     )
     return z * factors, irreps
 
@@ -225,7 +277,9 @@ def reference_forward(
     types = config.num_species
     node_irreps, edge_irreps = Irreps(config.irreps_embed_node), Irreps(config.irreps_edge_init)
     one_hot = torch.nn.functional.one_hot(graph.node_type, types).to(length)
-    node = linear(one_hot, Irreps(f"{types}x0e"), node_irreps, state["embedding.weight"], None, generation)
+    node = linear(
+        one_hot, Irreps(f"{types}x0e"), node_irreps, state["embedding.weight"], None, generation
+    )
     edge = gaussians(length, 6.0, edge_irreps.dim)
     distance = gaussians(length, config.r_max, config.num_basis)
     nodes, edges = [], []
@@ -242,7 +296,14 @@ def reference_forward(
         gather: bool,
     ) -> tuple[Tensor, Irreps]:
         """One node (``gather``) or edge update; ``messages`` joins what the convolution reads."""
-        pre = linear(x, irreps_x, irreps_x, state[f"{name}.lin_pre.weight"], state[f"{name}.lin_pre.bias"], generation)
+        pre = linear(
+            x,
+            irreps_x,
+            irreps_x,
+            state[f"{name}.lin_pre.weight"],
+            state[f"{name}.lin_pre.bias"],
+            generation,
+        )
         z, out = _convolution(
             state,
             f"{name}.conv",
@@ -256,10 +317,30 @@ def reference_forward(
         )
         if gather:
             z = z.new_zeros(len(x), z.shape[1]).index_add(0, i, z)
-        z = linear(z, out, out, state[f"{name}.lin_post.weight"], state[f"{name}.lin_post.bias"], generation)
-        z = z + self_connection(x, kind, kinds, irreps_x, out, state[f"{name}.sc.weight"], generation)
-        z = layer_norm(z, out, batch, graph.structures, state[f"{name}.norm.weight"], state[f"{name}.norm.bias"])
-        old = x if irreps_x == out else linear(x, irreps_x, out, state[f"{name}.skip_connect.sc.weight"], None, generation)
+        z = linear(
+            z,
+            out,
+            out,
+            state[f"{name}.lin_post.weight"],
+            state[f"{name}.lin_post.bias"],
+            generation,
+        )
+        z = z + self_connection(
+            x, kind, kinds, irreps_x, out, state[f"{name}.sc.weight"], generation
+        )
+        z = layer_norm(
+            z,
+            out,
+            batch,
+            graph.structures,
+            state[f"{name}.norm.weight"],
+            state[f"{name}.norm.bias"],
+        )
+        old = (
+            x
+            if irreps_x == out
+            else linear(x, irreps_x, out, state[f"{name}.skip_connect.sc.weight"], None, generation)
+        )
         return old + z, out
 
     for p in range(config.num_block):
@@ -288,5 +369,12 @@ def reference_forward(
             False,
         )  # type: ignore[misc]
         edges.append(edge)
-    out = linear(edge, edge_irreps, Irreps(config.irreps_out_edge), state["lin_edge.weight"], state["lin_edge.bias"], generation)
+    out = linear(
+        edge,
+        edge_irreps,
+        Irreps(config.irreps_out_edge),
+        state["lin_edge.weight"],
+        state["lin_edge.bias"],
+        generation,
+    )
     return out, tuple(nodes), tuple(edges)

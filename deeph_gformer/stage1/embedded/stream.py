@@ -24,7 +24,10 @@ def bytes_per_edge(net: DeepHE3Net, keep_pairs: bool) -> int:
     layouts = [plan.edge_init, *(edge_plan.layout for _, edge_plan in plan.edge_plans)]
     numbers = [a.numbers() + b.numbers() for a, b in zip(layouts, layouts[1:])]
     if keep_pairs:
-        numbers = [n + conv.pair.numbers() + net.config.num_basis for n, (conv, _) in zip(numbers, plan.edge_plans)]
+        numbers = [
+            n + conv.pair.numbers() + net.config.num_basis
+            for n, (conv, _) in zip(numbers, plan.edge_plans)
+        ]
     frames = sum((2 * l + 1) ** 2 for l in range(net.lmax + 1))
     return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 4 * 8
 
@@ -58,7 +61,9 @@ class EmbeddedStream(IrrepStream):
         edge, pairs = chunk(run.edge, a, b), self.plan.edge_plans[group][0].pair
         pair = run.pair(pairs, a, b)
         of_pair = _axis(pairs, pair, loops)
-        halves = [{key: value.chunk(2, dim=1)[side] for key, value in of_pair.items()} for side in (0, 1)]
+        halves = [
+            {key: value.chunk(2, dim=1)[side] for key, value in of_pair.items()} for side in (0, 1)
+        ]
         features = layout.features(edge)
         return EdgeChunk(
             run.p.order[a:b],
@@ -87,13 +92,27 @@ class EmbeddedStream(IrrepStream):
 
             edges, ends, harmonics = [], [{}, {}], []
             if features:
-                edges = [run.layouts[0].features(chunk(run.old, a, b)), value] if len(self.plan.edge_plans) > 1 else [value]
+                edges = (
+                    [run.layouts[0].features(chunk(run.old, a, b)), value]
+                    if len(self.plan.edge_plans) > 1
+                    else [value]
+                )
                 both = pairs.features(run.pair(pairs, a, b))
                 for side, index in enumerate((run.p.source[a:b], run.p.destination[a:b])):
                     ends[side] = {key: part.chunk(2, dim=2)[side] for key, part in both.items()}
                     ends[side].update({key: part[index][:, None] for key, part in scalars.items()})
                 harmonics = self._harmonics(b - a, loops)
-            yield FinalChunk(run.p.order[a:b], own, edges, ends[0], ends[1], harmonics, frames, flat, lambda own=own, flat=flat: flat(own))
+            yield FinalChunk(
+                run.p.order[a:b],
+                own,
+                edges,
+                ends[0],
+                ends[1],
+                harmonics,
+                frames,
+                flat,
+                lambda own=own, flat=flat: flat(own),
+            )
 
     def _harmonics(self, rows: int, loops: bool) -> list[Tensor]:
         """Y_l in edge frames: sqrt(2l + 1) at m = 0; zero on self-loops where l > 0."""
@@ -120,5 +139,7 @@ def _axis(layout: LocalLayout, local: Local, loops: bool) -> dict[Key, Tensor]:
     for f in (0, 1):
         for l, p in layout.keys[f]:
             if l and p == (-1) ** l:
-                out[l, p] = local[f][0][:, layout.columns(f, (l, p))] * (0.0 if loops else (2 * l + 1) ** 0.5)
+                out[l, p] = local[f][0][:, layout.columns(f, (l, p))] * (
+                    0.0 if loops else (2 * l + 1) ** 0.5
+                )
     return out
