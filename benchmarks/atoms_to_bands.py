@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 
 from deeph_gformer import bands
+from deeph_gformer.analysis.tables import text_table
 from deeph_gformer.bands.fermi import parse_valence
 from deeph_gformer.errors import GFormerError
-from deeph_gformer.evaluation.tables import text_table
 from deeph_gformer.interop.ase import HamiltonianCalculator, to_atoms
 from deeph_gformer.io import read_folder, read_matrix
 from deeph_gformer.io.blocks import match_keys

@@ -13,13 +13,13 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.algebra.blocks import DirectSumToProduct
+from deeph_gformer.analysis.guard import guard_statistics
 from deeph_gformer.bands.solve import solve_dense, solve_torch
 from deeph_gformer.cli import main
 from deeph_gformer.config import GFormerConfig, TrainConfig, TrainingConfig, from_mapping
 from deeph_gformer.data.dataset import load_samples
 from deeph_gformer.data.stream import Work
 from deeph_gformer.errors import ConfigError
-from deeph_gformer.evaluation.guard import guard_statistics
 from deeph_gformer.gformer.bundle import Bundle, load_bundle
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.inference.chunked import predict_chunked

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import deeph_gformer
-from deeph_gformer.evaluation.evaluate import evaluate
+from deeph_gformer.analysis.evaluate import evaluate
 
 from .conftest import ROOT
 

@@ -59,7 +59,7 @@ def register(sub: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ..evaluation.settings import AblationConfig
+    from ..ablation.settings import AblationConfig
 
     if args.list:
         return list_settings(AblationConfig)
@@ -74,6 +74,6 @@ def _run(args: argparse.Namespace) -> None:
         "output": "output",
     }
     config = read_settings(args, AblationConfig, options, more)
-    from ..evaluation.ablation import ablate
+    from ..ablation.run import ablate
 
     ablate(config, every=args.every)

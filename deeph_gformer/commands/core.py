@@ -305,8 +305,8 @@ def _write_json(args: argparse.Namespace, table: dict[str, Any]) -> None:
 
 
 def _run_refine(args: argparse.Namespace) -> None:
-    from ..evaluation.guard import guard_lines
-    from ..evaluation.tables import refine_table
+    from ..analysis.guard import guard_lines
+    from ..analysis.tables import refine_table
     from ..inference.memory import parse_size, show_size
     from ..inference.refine import refine
     from ..inference.shard import agreed, end_ranks, rank_device, start_ranks
@@ -368,8 +368,8 @@ def _run_refine(args: argparse.Namespace) -> None:
 
 
 def _run_evaluate(args: argparse.Namespace) -> None:
-    from ..evaluation.evaluate import evaluate
-    from ..evaluation.tables import evaluation_table
+    from ..analysis.evaluate import evaluate
+    from ..analysis.tables import evaluation_table
 
     model = _load(args, args.model is None)
     result = evaluate(
@@ -443,7 +443,7 @@ def _run_train_stage1(args: argparse.Namespace) -> None:
 
 
 def _run_info(args: argparse.Namespace) -> None:
-    from ..evaluation.describe import describe
+    from ..analysis.describe import describe
 
     table, text = describe(args.path)
     print(text)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from .. import fields as names
+from ..analysis.guard import Guard
+from ..analysis.metrics import StructureErrors, structure_errors, summarise
 from ..data.edges import EdgeMode
 from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
-from ..evaluation.guard import Guard
-from ..evaluation.metrics import StructureErrors, structure_errors, summarise
 from ..io import BlockMatrix
 from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers
 from ..overlap import OverlapProvider

@@ -13,6 +13,7 @@ from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
+from ..analysis.guard import guard_statistics
 from ..config import DataConfig, GFormerConfig, TrainConfig, to_mapping
 from ..data.dataset import (
     Sample,
@@ -24,7 +25,6 @@ from ..data.dataset import (
     transpose_index,
 )
 from ..errors import GFormerError
-from ..evaluation.guard import guard_statistics
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer

@@ -16,12 +16,12 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, TrainStage1Config, from_mapping
 from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.data.graph import rotate_graph
 from deeph_gformer.errors import ConfigError, DataError
-from deeph_gformer.evaluation.evaluate import evaluate
 from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder

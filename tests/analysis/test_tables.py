@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deeph_gformer.evaluation.tables import evaluation_table
+from deeph_gformer.analysis.tables import evaluation_table
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,19 @@ import pytest
 import torch
 
 import deeph_gformer
-from deeph_gformer.cli import main
-from deeph_gformer.config import GFormerConfig, TrainingConfig, from_mapping, load_yaml
-from deeph_gformer.data.dataset import load_sample
-from deeph_gformer.errors import ConfigError, DataError, ModelError
-from deeph_gformer.evaluation import ablation
-from deeph_gformer.evaluation.ablation import AblationConfig, ablate
-from deeph_gformer.evaluation.ablation_tables import metrics_of
-from deeph_gformer.evaluation.settings import (
+from deeph_gformer.ablation import run as ablation
+from deeph_gformer.ablation.run import AblationConfig, ablate
+from deeph_gformer.ablation.settings import (
     SETTINGS,
     model_config,
     scaled_network,
     stage1_parameters,
 )
+from deeph_gformer.ablation.tables import metrics_of
+from deeph_gformer.cli import main
+from deeph_gformer.config import GFormerConfig, TrainingConfig, from_mapping, load_yaml
+from deeph_gformer.data.dataset import load_sample
+from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.gformer.bundle import Bundle, load_bundle
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.io import read_matrix

@@ -14,11 +14,11 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.algebra.rotation import random_rotation
+from deeph_gformer.analysis.guard import FLOOR, LIMIT, Guard, feature_norms, guard_statistics
 from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.data.graph import rotate_graph
 from deeph_gformer.errors import ModelError
-from deeph_gformer.evaluation.guard import FLOOR, LIMIT, Guard, feature_norms, guard_statistics
 from deeph_gformer.gformer.bundle import save_bundle
 from deeph_gformer.io import legacy, read_matrix
 from deeph_gformer.pipeline import HamiltonianModel

@@ -81,7 +81,7 @@ def refine_table(result: dict[str, Any], alone: bool = False) -> str:
 
 
 def evaluation_table(result: dict[str, Any]) -> str:
-    """Result of :func:`deeph_gformer.evaluation.evaluate.evaluate`."""
+    """Result of :func:`deeph_gformer.analysis.evaluate.evaluate`."""
     records, total = result["structures"], result["total"]
     free = result["errors"] == "without μS"  # the model cannot know μ
     pairs = [(r["stage1_mae_meV"], r["refined_mae_meV"]) for r in records]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.analysis.metrics import block_errors, structure_errors, summarise
 from deeph_gformer.errors import DataError
-from deeph_gformer.evaluation.metrics import block_errors, structure_errors, summarise
 from deeph_gformer.io.blocks import BlockMatrix
 
 from ..conftest import random_structure

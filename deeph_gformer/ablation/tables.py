@@ -13,10 +13,10 @@ import numpy as np
 
 from .. import __version__
 from ..algebra.orbitals import Basis
+from ..analysis.tables import text_table
 from ..config import to_mapping
 from ..io.files import write_json, write_text
 from .settings import SETTINGS, AblationConfig
-from .tables import text_table
 
 __all__ = ["write_tables", "metrics_of"]
 
@@ -49,7 +49,7 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
     """The figures of one setting on one test set.
 
     Args:
-        result, reference: of :func:`deeph_gformer.evaluation.evaluate.evaluate` for the setting and for ``e3``, which
+        result, reference: of :func:`deeph_gformer.analysis.evaluate.evaluate` for the setting and for ``e3``, which
             decides what the challenging structure and block are.
     """
     base = [s["refined_mae_meV"] for s in reference["structures"]]

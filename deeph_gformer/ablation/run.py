@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..analysis.evaluate import evaluate
 from ..config import DataConfig, TrainConfig, TrainStage1Config, to_mapping
 from ..data.dataset import basis_of, check_splits
 from ..errors import ConfigError
@@ -29,8 +30,6 @@ from ..stage1.provider import Stage1Provider
 from ..training.run import memory_hint
 from ..training.stage1 import train_stage1
 from ..training.stage2 import Output, split_folders, train_gformer
-from .ablation_tables import write_tables
-from .evaluate import evaluate
 from .settings import (
     SETTINGS,
     AblationConfig,
@@ -42,6 +41,7 @@ from .settings import (
     scaled_network,
     stage1_parameters,
 )
+from .tables import write_tables
 
 __all__ = ["AblationConfig", "ablate"]
 

@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, graphene, mx2
 
-from deeph_gformer.evaluation.places import PLACES, PlaceErrors, edge_places, layers
+from deeph_gformer.analysis.places import PLACES, PlaceErrors, edge_places, layers
 from deeph_gformer.io.blocks import BlockMatrix, sort_keys
 from deeph_gformer.io.structure import Structure
 from deeph_gformer.overlap.neighbours import edge_keys

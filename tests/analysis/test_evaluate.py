@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 import deeph_gformer
+from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.errors import ConfigError
-from deeph_gformer.evaluation.evaluate import evaluate
 
 from ..test_pipeline import make_bundle
 

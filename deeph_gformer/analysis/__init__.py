@@ -1,0 +1,1 @@
+"""What a prediction is worth: errors, equivariance, guard, tables and plots."""

@@ -1,1 +1,0 @@
-"""Errors, equivariance, tables and plots."""
