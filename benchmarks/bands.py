@@ -26,8 +26,9 @@ import numpy as np
 import scipy.linalg
 
 from deeph_gformer import bands
-from deeph_gformer.bands import BlochProblem, engines, sparse
+from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.loading import info_fermi_eV
+from deeph_gformer.bands.sparse import factors, solver
 from deeph_gformer.io import BlockMatrix, Structure
 from deeph_gformer.io.files import atomic_path
 
@@ -138,12 +139,12 @@ def twisted(folders: list[str], atoms: int) -> tuple[BlochProblem, float]:
 def watch(times: dict[str, list[float]], counts: dict[str, int]) -> None:
     """Time the parts of the sparse solver."""
     for module, name, label in (
-        (sparse, "factorize", "factorise"),
-        (sparse, "shift_invert_lanczos", "lanczos"),
-        (sparse, "polish", "polish"),
-        (sparse, "count_below", "count"),
-        (sparse, "chance_of_missing", "random check"),
-        (sparse, "contraction", "refinement test"),
+        (solver, "factorize", "factorise"),
+        (solver, "shift_invert_lanczos", "lanczos"),
+        (solver, "polish", "polish"),
+        (solver, "count_below", "count"),
+        (solver, "chance_of_missing", "random check"),
+        (solver, "contraction", "refinement test"),
     ):
         real = getattr(module, name)
 
@@ -174,7 +175,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     sigma = sigma if options.sigma is None else options.sigma
     h, s = timed(times, "pattern and first H(k)", lambda: problem.sparse_at(options.k))
     h, s = timed(times, "H(k), S(k)", lambda: problem.sparse_at(options.k))
-    plan = timed(times, "plan", lambda: engines.elimination_plan(problem))
+    plan = timed(times, "plan", lambda: factors.elimination_plan(problem))
     watch(times, facts)
     real = not np.iscomplexobj(h.data)
     facts |= {
@@ -182,10 +183,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "largest_front": plan.largest,
         "real": real,
     }
-    solution, name = timed(
+    solution = timed(
         times,
         "sparse",
-        lambda: sparse.solve_sparse(
+        lambda: solver.solve_sparse(
             h,
             s,
             sigma,
@@ -197,7 +198,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         ),
     )
     facts |= {
-        "solver": name,
+        "solver": f"{solution.engine}, {solution.check}",
         "complete": solution.complete,
         "failure": solution.failure,
         "first_band": solution.first,

@@ -46,18 +46,16 @@ class _Point:
     solution: Solution
     projections: dict[str, NDArray[np.float64]]
     spin: NDArray[np.float64] | None
-    engine: str
 
 
 def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> _Point:
     where = f"{problem.source}, k = {np.round(k, 5).tolist()}"
     vectors = bool(task.masks) or task.spin
-    engine = ""
     if task.solver == "sparse":
         from .sparse import solve_sparse
 
         h, s = problem.sparse_at(k)
-        solution, engine = solve_sparse(
+        solution = solve_sparse(
             h,
             s,
             task.center,
@@ -80,7 +78,7 @@ def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> 
         weights = mulliken_weights(solution.vectors, s, task.masks)
         spin = spin_expectation(problem, solution.vectors, s) if task.spin else None
     solution.vectors = None
-    return _Point(solution, weights, spin, engine)
+    return _Point(solution, weights, spin)
 
 
 def choose_solver(problem: BlochProblem, solver: Solver = "auto") -> tuple[str, str]:
@@ -179,8 +177,9 @@ def band_structure(
     points = map_kpoints(
         functools.partial(_solve_point, task=task), problem, kpath.kpoints, processes, progress
     )
-    if points[0].engine:
-        sentence += f", {points[0].engine}"
+    sentence += "".join(
+        f", {words}" for words in (points[0].solution.engine, points[0].solution.check) if words
+    )
     bands = _assemble(
         problem, kpath, points, level, sentence + (f", on {device}" if device else "")
     )

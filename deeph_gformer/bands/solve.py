@@ -19,6 +19,7 @@ __all__ = [
     "Check",
     "Solution",
     "not_definite",
+    "require_window",
     "solve_dense",
     "solve_torch",
     "map_kpoints",
@@ -43,6 +44,8 @@ class Solution:
         smallest_overlap: smallest eigenvalue of S(k), where it was looked at.
         removed: states projected out because S(k) has no norm for them.
         failure: why the solver did not converge; empty where it did.
+        engine: what solved it, for reports; empty for LAPACK.
+        check: how completeness was shown, for reports; empty where all eigenvalues are there.
     """
 
     energies: NDArray[np.float64]
@@ -52,6 +55,25 @@ class Solution:
     smallest_overlap: float | None = None
     removed: int = 0
     failure: str = ""
+    engine: str = ""
+    check: str = ""
+
+
+def require_window(window: tuple[float, float]) -> tuple[float, float]:
+    """Two finite energies, the first below the second.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        low, high = (float(v) for v in window)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not -np.inf < low < high < np.inf:
+        raise ConfigError(
+            f"window {window}: two finite energies in eV are needed, the first below the second"
+        )
+    return low, high
 
 
 def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
@@ -95,6 +117,8 @@ def solve_dense(
         ConfigError: ``index`` is outside the bands there are. DataError: S is not positive definite and no threshold was given.
     """
     n = len(h)
+    if window is not None:
+        window = require_window(window)
     if s_threshold is not None and not 0 < s_threshold < np.inf:
         raise ConfigError(f"S threshold {s_threshold}: it must be positive and finite, e.g. 1e-4")
     if index is not None and not (0 <= index[0] <= index[1] < n):

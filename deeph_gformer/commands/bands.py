@@ -95,7 +95,7 @@ def register(sub: Any) -> None:
     )
     group.add_argument(
         "--engine",
-        choices=("auto", "frontal", "mumps", "slepc", "superlu"),
+        choices=("auto", "frontal", "slepc"),
         default="auto",
         help="sparse factorisation (default: frontal); slepc runs over MPI ranks: mpirun -n 4 python -m deeph_gformer bands DIR --engine slepc",
     )
@@ -269,7 +269,7 @@ def _run_bands(args: argparse.Namespace) -> int:
     if args.path and args.path_file:
         raise ConfigError("--path and --path-file both say which path; give one of them")
     if args.engine == "slepc":
-        from ..bands.slepc import mpi_rank
+        from ..bands.sparse import mpi_rank
 
         if args.processes > 1:
             raise ConfigError(

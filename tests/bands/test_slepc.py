@@ -18,7 +18,7 @@ import pytest
 import scipy.linalg
 
 from deeph_gformer.bands import sparse
-from deeph_gformer.bands.engines import count_below
+from deeph_gformer.bands.sparse.factors import count_below
 from deeph_gformer.errors import ConfigError
 
 from .test_sparse import ribbon
@@ -32,9 +32,13 @@ def test_nearest_states_counts_and_completeness() -> None:
     problem = ribbon(100)
     h, s = problem.sparse_at((0, 0, 0))
     every = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
-    found, name = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, engine="slepc")
+    found = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, engine="slepc")
     low = int(np.argmin(np.abs(every - found.energies[0])))
-    assert "SLEPc" in name and found.complete is True and found.first == (None if COMPLEX else low)
+    assert (
+        "SLEPc" in found.engine
+        and found.complete is True
+        and found.first == (None if COMPLEX else low)
+    )
     assert np.abs(every[low : low + len(found.energies)] - found.energies).max() < 1e-8
     assert np.abs(h @ found.vectors - (s @ found.vectors) * found.energies).max() < 1e-6
     assert count_below(h, s, 0.05, problem, "slepc")[0] == (
@@ -50,7 +54,7 @@ def test_general_k_needs_a_complex_build() -> None:
             sparse.solve_sparse(h, s, 0.05, 12, problem=problem, engine="slepc")
         return
     every = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
-    found, _ = sparse.solve_sparse(h, s, 0.05, 12, problem=problem, engine="slepc")
+    found = sparse.solve_sparse(h, s, 0.05, 12, problem=problem, engine="slepc")
     low = int(np.argmin(np.abs(every - found.energies[0])))
     assert (
         found.complete is True
@@ -63,11 +67,11 @@ SCRIPT = """
 import json, sys
 from petsc4py import PETSc
 from deeph_gformer.bands import sparse
-from deeph_gformer.bands.slepc import mpi_rank
+from deeph_gformer.bands.sparse import mpi_rank
 from tests.bands.test_sparse import ribbon
 problem = ribbon(100)
 h, s = problem.sparse_at((0, 0, 0))
-found, _ = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, engine="slepc", check="random")
+found = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, engine="slepc", check="random")
 if mpi_rank() == 0:
     json.dump({"ranks": PETSc.COMM_WORLD.getSize(), "complete": found.complete, "energies": found.energies.tolist()}, open(sys.argv[1], "w"))
 """

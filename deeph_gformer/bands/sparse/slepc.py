@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError, MissingDependencyError
+from ...errors import ConfigError, DataError, MissingDependencyError
 
 __all__ = ["PetscFactor", "mpi_rank", "nearest_states"]
 

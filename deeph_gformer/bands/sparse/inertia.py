@@ -1,0 +1,109 @@
+"""Counting eigenvalues, and the Fermi level of a large cell by counting.
+
+Sylvester's law of inertia: H - sigma S = L D L† has as many negative pivots as there are eigenvalues
+of H c = E S c below sigma (S positive definite).
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ...errors import ConfigError
+from ..bloch import BlochProblem
+from ..fermi import FermiLevel
+from ..loading import info_fermi_eV
+from .factors import count_below
+from .solver import SPARE, solve_sparse
+
+__all__ = ["fermi_level_by_inertia", "states_below"]
+
+_WIDTH_EV = 1e-7
+"""Bisection ends where the interval is so narrow."""
+
+
+def states_below(problem: BlochProblem, k: ArrayLike, energy: float, engine: str = "auto") -> int:
+    """Number of eigenvalues below an energy at one k-point.
+
+    Args:
+        problem: the Hamiltonian.
+        k: (3,), fractional.
+        energy: eV.
+        engine: sparse factorisation, see :func:`~.factors.factorize`.
+
+    Raises:
+        ConfigError: the engine cannot count (MUMPS on complex matrices), or the energy is no number.
+    """
+    negative, name = count_below(*problem.sparse_at(k), energy, problem, engine)
+    if negative is None:
+        raise ConfigError(f"{name} cannot count eigenvalues here; use --engine frontal")
+    return negative
+
+
+def _bisect(problem: BlochProblem, target: int, start: float, engine: str) -> float:
+    """An energy with ``target`` eigenvalues below it, at Γ; between two that touch, theirs."""
+    gamma = np.zeros(3)
+    low, high, here, step = -np.inf, np.inf, start, 1.0
+    while (below := states_below(problem, gamma, here, engine)) != target:
+        low, high = (here, high) if below < target else (low, here)
+        if high - low <= _WIDTH_EV:
+            break
+        if np.isfinite(low) and np.isfinite(high):
+            here = (low + high) / 2
+        else:
+            here, step = (low + step if np.isfinite(low) else high - step), 2 * step
+    return here
+
+
+def fermi_level_by_inertia(
+    problem: BlochProblem,
+    electrons: float,
+    start_eV: float | None = None,
+    *,
+    electrons_source: str = "given",
+    engine: str = "auto",
+) -> FermiLevel:
+    """The Fermi level of a large cell, at Γ: the middle between its frontier states.
+
+    Args:
+        problem: the Hamiltonian; large, so that Γ represents the Brillouin zone.
+        electrons: per cell.
+        start_eV: first guess; default info.json's level, else 0.
+        electrons_source: where their number comes from, for the result.
+        engine: sparse factorisation, see :func:`~.factors.factorize`.
+
+    Raises:
+        ConfigError: the electrons do not fill whole bands, or are more than the bands hold.
+    """
+    filled = electrons / problem.electrons_per_band
+    if not abs(filled - round(filled) if np.isfinite(filled) else np.inf) <= 1e-6 or not (
+        0 < filled < problem.size
+    ):
+        raise ConfigError(
+            f"{electrons:g} electrons do not fill whole bands of {problem.source} "
+            f"({problem.electrons_per_band} a band, {problem.size} bands); give --fermi VALUE"
+        )
+    began = time.perf_counter()
+    guess = info_fermi_eV(problem.structure) or 0.0 if start_eV is None else start_eV
+    here = _bisect(problem, round(filled), guess, engine)
+    h, s = problem.sparse_at(np.zeros(3))
+    lower = upper = np.zeros(0)
+    for number in (8, 40, 200):
+        if number + 2 * SPARE >= problem.size - 1 or (len(lower) and len(upper)):
+            break
+        found = solve_sparse(h, s, here, number, problem=problem, engine=engine, check="none")
+        lower, upper = found.energies[found.energies <= here], found.energies[found.energies > here]
+    level = float(lower[-1] + upper[0]) / 2 if len(lower) and len(upper) else here
+    return FermiLevel(
+        level,
+        f"counting {electrons:g} electrons ({electrons_source}) at Γ by the inertia of H - E S, "
+        f"middle between the frontier states ({time.perf_counter() - began:.0f} s)",
+        electrons,
+        electrons_source,
+        (1, 1, 1),
+        "inertia",
+        None,
+        None,
+    )
