@@ -120,9 +120,10 @@ def _register_refine(sub: Any) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("same", "legacy", "dock"),
+        metavar="FORMAT",
         default="same",
-        help="format of the output (default: that of the input)",
+        help="of the output: legacy, dock, an installed folder format, or same (default: that of "
+        "the input)",
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(

@@ -10,8 +10,6 @@ from ..errors import ConfigError
 
 __all__ = ["register"]
 
-_TO = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
-
 
 def register(sub: Any) -> None:
     """Add the parsers of this area."""
@@ -92,7 +90,12 @@ def register(sub: Any) -> None:
         metavar="TARGET",
         help="folder (legacy, dock, wannier90) or file (sisl: .TSHS or .nc, npz, poscar) to write",
     )
-    parser.add_argument("--to", choices=_TO, help="default: the other one of legacy and dock")
+    parser.add_argument(
+        "--to",
+        metavar="FORMAT",
+        help="legacy, dock or an installed folder format; wannier90, sisl, npz or poscar (default: "
+        "the other one of legacy and dock)",
+    )
     parser.add_argument(
         "--kind",
         choices=("hamiltonian", "prediction"),

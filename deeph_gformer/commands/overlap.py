@@ -86,7 +86,7 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
     )
     predict.add_argument(
         "--format",
-        choices=("legacy", "dock", "same"),
+        metavar="FORMAT",
         default="same",
         help="of folders written (default: as the source; legacy for files)",
     )

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..io import dock, legacy
 from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
 from ..io.folder import folder_format, matrix_path
+from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
 
 __all__ = ["EdgeMode", "EdgeChoice", "select_edges"]
@@ -36,11 +36,8 @@ class EdgeChoice(NamedTuple):
     hamiltonian_only: int | None = None
 
 
-def _keys(path: pathlib.Path, structure: Structure, form: str | None) -> NDArray[np.int64]:
-    if form == "legacy":
-        keys = legacy.read_keys(path, structure)
-    else:
-        keys = dock.read_keys(path, structure)
+def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArray[np.int64]:
+    keys = form.read_keys(path, structure)
     lonely = match_keys(reverse_keys(keys), keys) < 0
     if lonely.any():
         BlockMatrix(keys, np.zeros((len(keys), 2), dtype=np.int64), np.zeros(0)).require_symmetric(
@@ -62,7 +59,7 @@ def select_edges(
         DataError: a file that the mode needs is missing or damaged, or its edge set is asymmetric.
     """
     folder = pathlib.Path(folder)
-    form = folder_format(folder)
+    form = get_format(folder_format(folder) or "legacy")
     paths = {
         "overlaps": matrix_path(folder, "overlap"),
         "hamiltonians": matrix_path(folder, "hamiltonian"),

@@ -17,7 +17,7 @@ from .. import fields as names
 from ..bands.fermi import electrons_by_composition
 from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError
-from ..io import BlockMatrix, Structure, dock, legacy
+from ..io import BlockMatrix, Structure
 from ..io.files import atomic_path, read_json, write_errors, write_json
 from ..io.folder import (
     Format,
@@ -29,6 +29,7 @@ from ..io.folder import (
     write_matrix,
     write_part,
 )
+from ..io.formats import get_format
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
 from .shard import agreed
@@ -157,7 +158,7 @@ def write_prediction(
     structure, spinful = prediction.structure, model.targets.basis.spinful
     with agreed(ranks):
         if ranks.rank == 0 and complete and folder_format(target) is None:
-            (legacy if form == "legacy" else dock).write_structure(target, structure)
+            get_format(form).write_structure(target, structure)
     write_shared(
         ranks,
         target,
@@ -183,7 +184,7 @@ def _write_info(
     path = target / names.INFO_FILE
     info = read_json(path) if path.is_file() else {}
     spinful, bundle = model.targets.basis.spinful, model.bundle
-    info.update({"isspinful": spinful} if form == "legacy" else {"spinful": spinful})
+    info[get_format(form).info_names["spinful"]] = spinful
     electrons = (
         electrons_by_composition(prediction.structure, bundle.training.get("electrons", ()))
         if bundle

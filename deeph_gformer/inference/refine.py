@@ -20,6 +20,7 @@ from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
 from ..io import BlockMatrix
 from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers
+from ..io.formats import formats
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction, identify
 from .chunked import predict_chunked
@@ -274,9 +275,10 @@ def refine(
             structure is damaged (those before it are written).
         ModelError: a structure does not fit the model. ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be used.
     """
-    if existing not in ("error", "overwrite", "skip") or form not in ("legacy", "dock", "same"):
+    if existing not in ("error", "overwrite", "skip") or form not in (*formats(), "same"):
         raise ConfigError(
-            f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and legacy, dock or same"
+            f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and "
+            f"{', '.join(formats())} or same"
         )
     ranks = start_ranks()
     with agreed(ranks):

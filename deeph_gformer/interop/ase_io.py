@@ -36,10 +36,10 @@ Shells = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
 def _periodic(folder: pathlib.Path, structure: Structure) -> tuple[bool, bool, bool]:
     from ..bands.kpath import periodic_directions
-    from ..io import dock, legacy
     from ..io.folder import folder_format, matrix_path
+    from ..io.formats import get_format
 
-    reader = legacy if folder_format(folder) == "legacy" else dock
+    reader = get_format(folder_format(folder) or "legacy")
     for kind in ("overlap", "hamiltonian"):
         path = matrix_path(folder, kind)  # type: ignore[arg-type]
         if path.is_file():
@@ -217,13 +217,12 @@ def write_deeph(
     """
     from ase import Atoms
 
-    from ..errors import ConfigError, DataError
-    from ..io import dock, legacy
+    from ..errors import DataError
     from ..io.folder import is_free, replaced_folder, write_matrix
+    from ..io.formats import get_format
     from ..overlap import OverlapProvider, load
 
-    if form not in ("legacy", "dock"):
-        raise ConfigError(f"form '{form}' is unknown; there are legacy and dock")
+    writer = get_format(form)
     provider = overlap if overlap is None or isinstance(overlap, OverlapProvider) else load(overlap)
     frames = [images] if isinstance(images, Atoms) else list(images)
     root, digits = pathlib.Path(filename), max(4, len(str(len(frames) - 1)))
@@ -246,7 +245,7 @@ def write_deeph(
                 shells = {chemical_symbols[z]: s for z, s in provider.orbital_types.items()}
             structure = from_atoms(atoms, shells, spinful, folder.name)
             scratch = stack.enter_context(replaced_folder(folder))
-            (legacy if form == "legacy" else dock).write_structure(scratch, structure)
+            writer.write_structure(scratch, structure)
             if provider is not None:
                 keys = provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist()))
                 write_matrix(scratch, "overlap", provider.overlap(structure, keys), structure, form)  # type: ignore[arg-type]

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from .. import fields
 from ..bands import BlochProblem
 from ..errors import ConfigError, DataError
-from ..io import BlockMatrix, Structure, dock, legacy, read_folder, read_matrix
+from ..io import BlockMatrix, Structure, dock, read_folder, read_matrix
 from ..io.blocks import sort_keys
-from ..io.files import read_json, write_json
 from ..io.folder import Format, Kind, folder_format, matrix_path, replaced_folder, write_matrix
+from ..io.formats import formats, get_format, targets
 
 __all__ = [
     "Target",
@@ -33,11 +33,10 @@ __all__ = [
     "element_order",
     "permute_structure",
     "permute_matrix",
-    "TARGETS",
 ]
 
-Target = Literal["legacy", "dock", "wannier90", "sisl", "npz", "poscar"]
-TARGETS: tuple[str, ...] = ("legacy", "dock", "wannier90", "sisl", "npz", "poscar")
+#: A name of :func:`deeph_gformer.io.formats.targets`.
+Target = str
 _KINDS: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
 _ORDER = "atom_order"
 _OURS = "deeph_gformer"
@@ -86,36 +85,13 @@ def _stored_order(
     return np.array(order, dtype=np.int64)
 
 
-def _legacy_info(structure: Structure) -> dict[str, Any]:
-    """``info.json`` of a legacy folder from that of a DeepH-dock folder."""
-    old = structure.info
-    info: dict[str, Any] = {
-        "nsites": len(structure),
-        "isorthogonal": bool(old.get("orthogonal_basis", False)),
-        "isspinful": structure.spinful,
-        "norbits": int(structure.orbital_counts.sum()),
-    }
-    if old.get("fermi_energy_eV") is not None:
-        info["fermi_level"] = old["fermi_energy_eV"]
-    info |= {
-        key: value
-        for key, value in old.items()
-        if key
-        not in (
-            "atoms_quantity",
-            "orbits_quantity",
-            "orthogonal_basis",
-            "spinful",
-            "fermi_energy_eV",
-            "elements_orbital_map",
-            "isspinful",
-        )
-    }
-    if isinstance(info.get(_OURS), dict):
-        info[_OURS] = {key: value for key, value in info[_OURS].items() if key != _ORDER}
-        if not info[_OURS]:
-            del info[_OURS]
-    return info
+def _with_order(info: dict[str, Any], order: NDArray[np.int64] | None) -> dict[str, Any]:
+    """The same ``info.json`` with another stored order of atoms, or none."""
+    ours = {k: v for k, v in dict(info.get(_OURS) or {}).items() if k != _ORDER}
+    if order is not None:
+        ours[_ORDER] = order.tolist()
+    rest = {k: v for k, v in info.items() if k != _OURS}
+    return rest | ({_OURS: ours} if ours else {})
 
 
 def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:
@@ -138,10 +114,11 @@ def _to_folder(
         structure = dataclasses.replace(
             structure, spinful=_doubled(source, kinds[0], structure) if kinds else None
         )  # type: ignore[arg-type]
-    order: NDArray[np.int64] | None = np.arange(len(structure))
-    if form == "dock":
+    order, remembered = np.arange(len(structure)), None
+    if get_format(form).grouped:
         order = element_order(structure)
         if (order != np.arange(len(order))).any():
+            remembered = order
             notes.append(
                 f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms "
                 f"{' '.join(str(n + 1) for n in order[:20].tolist())}"
@@ -156,23 +133,8 @@ def _to_folder(
                 f"atoms put back into the order that {fields.INFO_FILE} remembers ({_OURS}.{_ORDER})"
             )
     moved = permute_structure(structure, order)
-    if form == "legacy":
-        moved = dataclasses.replace(
-            moved, info=_legacy_info(moved) if folder_format(source) == "dock" else dict(moved.info)
-        )
-    (legacy if form == "legacy" else dock).write_structure(target, moved)
-    if form == "dock":
-        info = read_json(target / fields.INFO_FILE)
-        renamed = ("nsites", "norbits", "isorthogonal", "isspinful", "fermi_level")
-        extra = {
-            key: value
-            for key, value in structure.info.items()
-            if key not in info and key not in renamed
-        }
-        ours = dict(extra.pop(_OURS, {}) or {})
-        if (order != np.arange(len(order))).any():
-            ours[_ORDER] = order.tolist()
-        write_json(target / fields.INFO_FILE, info | extra | ({_OURS: ours} if ours else {}))
+    moved = dataclasses.replace(moved, info=_with_order(structure.info, remembered))
+    get_format(form).write_structure(target, moved)
     for kind in _KINDS:
         if not matrix_path(source, kind).is_file():
             continue
@@ -215,13 +177,13 @@ def convert_folder(
         DataError: the source is no structure folder or is damaged, or the target is there. ConfigError: unknown format, or an option that has no effect on it.
         MissingDependencyError: sisl is not installed.
     """
-    if to not in TARGETS:
-        raise ConfigError(f"--to {to}: there are {', '.join(TARGETS)}")
+    if to not in targets():
+        raise ConfigError(f"--to {to}: there are {', '.join(targets())}")
     source, target = pathlib.Path(source), pathlib.Path(target)
     _refuse_unused(to, {"--kind": kind, "--overlap": overlap_folder, "--mesh": mesh})
     if folder_format(source) is None:
         read_folder(source)
-    if to in ("legacy", "dock"):
+    if to in formats():
         _check_target(target, source, overwrite)
         with replaced_folder(target) as scratch:
             files, notes = _to_folder(source, scratch, to)  # type: ignore[arg-type]
@@ -278,8 +240,8 @@ def convert_folder(
 
 
 def _refuse_unused(to: str, options: Mapping[str, Any]) -> None:
-    useful = {"legacy": (), "dock": (), "poscar": (), "wannier90": tuple(options)}.get(
-        to, ("--kind", "--overlap")
+    useful: tuple[str, ...] = {"wannier90": tuple(options), "poscar": ()}.get(
+        to, () if to in formats() else ("--kind", "--overlap")
     )
     unused = [name for name, value in options.items() if value is not None and name not in useful]
     if unused:
@@ -323,7 +285,7 @@ def _from_file(
         raise ConfigError(
             f"{', '.join(unused)}: has no effect on {source}, which is a file; leave it out"
         )
-    if to not in ("legacy", "dock"):
+    if to not in formats():
         raise ConfigError(
             f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}"
         )
@@ -350,7 +312,9 @@ def write_problem(
     """
     target = pathlib.Path(target)
     order = (
-        element_order(problem.structure) if form == "dock" else np.arange(len(problem.structure))
+        element_order(problem.structure)
+        if get_format(form).grouped
+        else np.arange(len(problem.structure))
     )
     structure = permute_structure(
         dataclasses.replace(problem.structure, spinful=problem.spinful), order
@@ -362,7 +326,7 @@ def write_problem(
         **structure.info,
     }
     structure = dataclasses.replace(structure, info=info)
-    (legacy if form == "legacy" else dock).write_structure(target, structure)
+    get_format(form).write_structure(target, structure)
     pairs: tuple[tuple[Kind, BlockMatrix], ...] = (
         ("hamiltonian", problem.h),
         ("overlap", problem.s),

@@ -216,5 +216,5 @@ def write_gpaw(
     if folder_format(folder) is not None:
         raise DataError(f"{folder}: holds a structure already; choose another folder")
     problem = from_gpaw(calc, folder.name, require_converged)
-    write_problem(folder, problem, "dock" if form == "dock" else "legacy")
+    write_problem(folder, problem, form)
     return problem

@@ -142,17 +142,16 @@ def write(
     """
     import pathlib
 
-    from ..io import dock, legacy
     from ..io.folder import is_free, replaced_folder
+    from ..io.formats import get_format
 
-    if form not in ("legacy", "dock"):
-        raise ConfigError(f"form '{form}' is unknown; there are legacy and dock")
+    writer = get_format(form)
     if not is_free(folder) and not overwrite:
         raise DataError(
             f"{folder}: holds a structure already; pass overwrite=True or choose another folder"
         )
     with replaced_folder(folder) as scratch:
-        (legacy if form == "legacy" else dock).write_structure(
+        writer.write_structure(
             scratch, from_pymatgen(source, orbital_types, spinful, pathlib.Path(folder).name)
         )
 

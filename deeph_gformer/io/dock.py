@@ -14,8 +14,8 @@ from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, format_key, sort_keys
 from .files import atomic_path, claim_space, read_json, write_json
+from .formats import FolderFormat, info_for
 from .structure import Structure
-from .symbol_table import write_values
 
 __all__ = [
     "read_structure",
@@ -23,10 +23,10 @@ __all__ = [
     "read_keys",
     "read_blocks",
     "reserve",
-    "write_blocks",
     "reorder",
     "shell_permutation",
     "LEGACY_TO_E3NN",
+    "FORMAT",
 ]
 
 #: e3nn[...] = legacy[LEGACY_TO_E3NN[l]]: OpenMX's order inside a shell to m = -l..l; DeepH-dock stores the latter.
@@ -146,18 +146,16 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     lines += ["  ".join(f"{x: .16f}" for x in row) for row in structure.positions]
     with atomic_path(folder / fields.DOCK_STRUCTURE_FILE) as path:
         path.write_text("\n".join(lines) + "\n")
-    old = structure.info
+    old = info_for(structure, FORMAT)
     info = {
         "atoms_quantity": len(structure),
         "orbits_quantity": int(structure.orbital_counts.sum()),
-        "orthogonal_basis": bool(old.get("orthogonal_basis", old.get("isorthogonal", False))),
+        "orthogonal_basis": bool(old.pop("orthogonal_basis", False)),
         "spinful": bool(structure.spinful),
-        "fermi_energy_eV": old.get("fermi_energy_eV", old.get("fermi_level")),
+        "fermi_energy_eV": old.pop("fermi_energy_eV", None),
         "elements_orbital_map": orbital_map,
     }
-    if "occupation" in old:
-        info["occupation"] = old["occupation"]
-    write_json(folder / fields.INFO_FILE, info)
+    write_json(folder / fields.INFO_FILE, old | info)
 
 
 def _tables(path: pathlib.Path, *wanted: tuple[str, int]) -> list[NDArray[np.number]]:
@@ -291,23 +289,6 @@ def reserve(
         return int(entries.get_offset() or 0)
 
 
-def write_blocks(
-    path: str | os.PathLike[str], matrix: BlockMatrix, structure: Structure, spinful: bool = False
-) -> None:
-    """Write H or S (given in the legacy orbital order) as DeepH-dock stores it, in one step.
-
-    Raises:
-        DataError: not enough space, or the file cannot be written.
-    """
-    matrix = reorder(matrix, structure, spinful)
-    with atomic_path(path, _size(len(matrix), matrix.values.nbytes)) as temporary:
-        write_values(
-            temporary,
-            reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype),
-            matrix.values,
-        )
-
-
 def _size(blocks: int, values: int) -> int:
     return values + 64 * blocks + 8192
 
@@ -336,3 +317,31 @@ def reorder(
         start = matrix.offsets[np.flatnonzero(pair == code)][:, None]
         values[start + np.arange(len(flat))] = matrix.values[start + flat]
     return BlockMatrix(matrix.keys, matrix.shapes, values)
+
+
+FORMAT = FolderFormat(
+    name="dock",
+    title="DeepH-dock",
+    required=(fields.DOCK_STRUCTURE_FILE, fields.INFO_FILE),
+    files={
+        "hamiltonian": fields.DOCK_HAMILTONIAN_FILE,
+        "overlap": fields.DOCK_OVERLAP_FILE,
+        "prediction": fields.DOCK_PREDICTION_FILE,
+    },
+    read_structure=read_structure,
+    write_structure=write_structure,
+    read_keys=read_keys,
+    read_blocks=read_blocks,
+    reserve=reserve,
+    size=_size,
+    stored=reorder,
+    grouped=True,
+    info_names={
+        "atoms": "atoms_quantity",
+        "orbitals": "orbits_quantity",
+        "orthogonal": "orthogonal_basis",
+        "spinful": "spinful",
+        "fermi_level": "fermi_energy_eV",
+    },
+    own_info=("elements_orbital_map",),
+)

@@ -1,4 +1,4 @@
-"""One door to both folder formats: which is it, what is in it, where are more."""
+"""One door to all folder formats: which is it, what is in it, where are more."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import fields
 from ..errors import DataError
-from . import dock, legacy
 from .blocks import BlockMatrix
+from .formats import Kind, formats, get_format, structure_files
+from .hdf5.symbol_table import write_values
 from .structure import Structure
-from .symbol_table import write_values
 
 __all__ = [
     "Format",
@@ -39,35 +37,13 @@ __all__ = [
     "replaced_folder",
 ]
 
-Format = Literal["legacy", "dock"]
-Kind = Literal["hamiltonian", "overlap", "prediction"]
-
-_FILES: dict[tuple[str, str], str] = {
-    ("legacy", "hamiltonian"): fields.HAMILTONIAN_FILE,
-    ("legacy", "overlap"): fields.OVERLAP_FILE,
-    ("legacy", "prediction"): fields.PREDICTION_FILE,
-    ("dock", "hamiltonian"): fields.DOCK_HAMILTONIAN_FILE,
-    ("dock", "overlap"): fields.DOCK_OVERLAP_FILE,
-    ("dock", "prediction"): fields.DOCK_PREDICTION_FILE,
-}
-#: All that belongs to a structure, in both formats.
-STRUCTURE_FILES = (
-    *fields.LEGACY_FILES,
-    fields.RECIPROCAL_FILE,
-    fields.INFO_FILE,
-    fields.DOCK_STRUCTURE_FILE,
-    *_FILES.values(),
-)
+#: Name of a folder format, see :mod:`deeph_gformer.io.formats`.
+Format = str
 
 
 def folder_format(folder: str | os.PathLike[str]) -> Format | None:
-    """'legacy', 'dock', or None where the folder holds no structure."""
-    folder = pathlib.Path(folder)
-    if all((folder / name).is_file() for name in fields.LEGACY_FILES):
-        return "legacy"
-    if (folder / fields.DOCK_STRUCTURE_FILE).is_file() and (folder / fields.INFO_FILE).is_file():
-        return "dock"
-    return None
+    """'legacy', 'dock', another format's name, or None where the folder holds no structure."""
+    return next((name for name, form in formats().items() if form.is_folder(folder)), None)
 
 
 def require_folder(path: str | os.PathLike[str]) -> pathlib.Path:
@@ -88,9 +64,12 @@ def _require_format(folder: pathlib.Path) -> Format:
     form = folder_format(folder)
     if form is None:
         require_folder(folder)
-        missing = [name for name in fields.LEGACY_FILES if not (folder / name).is_file()]
+        first, *others = formats().values()
+        missing = [name for name in first.required if not (folder / name).is_file()]
+        needs = "; ".join(f"{f.title} needs {', '.join(f.required)}" for f in others)
         raise DataError(
-            f"{folder}: no structure folder, {', '.join(missing)} missing (legacy format; DeepH-dock's needs {fields.DOCK_STRUCTURE_FILE} and {fields.INFO_FILE})"
+            f"{folder}: no structure folder, {', '.join(missing)} missing ({first.name} format; "
+            f"{needs})"
         )
     return form
 
@@ -102,16 +81,12 @@ def read_folder(folder: str | os.PathLike[str]) -> Structure:
         DataError: it is neither, or a file is damaged.
     """
     folder = pathlib.Path(folder)
-    return (
-        legacy.read_structure(folder)
-        if _require_format(folder) == "legacy"
-        else dock.read_structure(folder)
-    )
+    return get_format(_require_format(folder)).read_structure(folder)
 
 
 def is_free(folder: str | os.PathLike[str]) -> bool:
     """Whether the folder, where it exists, has no file of a structure of either format."""
-    return not any((pathlib.Path(folder) / name).exists() for name in STRUCTURE_FILES)
+    return not any((pathlib.Path(folder) / name).exists() for name in structure_files())
 
 
 def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
@@ -127,7 +102,7 @@ def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove temporary files of structures and matrices that a killed process left in the folder."""
-    for name in STRUCTURE_FILES:
+    for name in structure_files():
         for path in pathlib.Path(folder).glob(f".{name}.*.tmp"):
             path.unlink(missing_ok=True)
 
@@ -152,7 +127,7 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         )
         yield scratch
         folder.mkdir(exist_ok=True)
-        for name in STRUCTURE_FILES:
+        for name in structure_files():
             (folder / name).unlink(missing_ok=True)
         for path in scratch.iterdir():
             os.replace(path, folder / path.name)
@@ -173,8 +148,8 @@ def matrix_path(
     """The file that holds H, S or a prediction in this folder's format (output folders may hold nothing but a prediction)."""
     folder = pathlib.Path(folder)
     if form is None and folder_format(folder) is None:
-        form = next((f for f in ("legacy", "dock") if (folder / _FILES[f, kind]).is_file()), None)  # type: ignore[misc]
-    return folder / _FILES[form or _require_format(folder), kind]
+        form = next((n for n, f in formats().items() if (folder / f.files[kind]).is_file()), None)
+    return folder / get_format(form or _require_format(folder)).files[kind]
 
 
 def read_matrix(
@@ -196,11 +171,8 @@ def read_matrix(
     structure = structure or read_folder(folder)
     doubled = kind != "overlap" and bool(structure.spinful if spinful is None else spinful)
     path = matrix_path(folder, kind)
-    return (
-        legacy
-        if path.name in (fields.HAMILTONIAN_FILE, fields.OVERLAP_FILE, fields.PREDICTION_FILE)
-        else dock
-    ).read_blocks(path, structure, doubled)
+    form = next(f for f in formats().values() if f.files[kind] == path.name)
+    return form.read_blocks(path, structure, doubled)
 
 
 def write_matrix(
@@ -213,10 +185,7 @@ def write_matrix(
 ) -> pathlib.Path:
     """Write H, S or a prediction (legacy orbital order) into a folder; returns the file's path."""
     path = matrix_path(folder, kind, form)
-    if form == "legacy":
-        legacy.write_blocks(path, matrix)
-    else:
-        dock.write_blocks(path, matrix, structure, spinful and kind != "overlap")
+    get_format(form).write_blocks(path, matrix, structure, spinful and kind != "overlap")
     return path
 
 
@@ -240,7 +209,7 @@ def reserve_matrix(
         OSError: the disk is full.
     """
     shapes = structure.orbital_counts[keys[:, 3:]] * (2 if doubled else 1)
-    start = (legacy if form == "legacy" else dock).reserve(path, keys, shapes, dtype)
+    start = get_format(form).reserve(path, keys, shapes, dtype)
     return start, np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
 
 
@@ -257,9 +226,7 @@ def write_part(
     Raises:
         OSError: the disk is full.
     """
-    write_values(
-        path, start, (part if form == "legacy" else dock.reorder(part, structure, doubled)).values
-    )
+    write_values(path, start, get_format(form).stored(part, structure, doubled).values)
 
 
 def find_structures(
@@ -306,9 +273,7 @@ def split_structures(
             bare.append(folder)
     if not folders:
         wanted = (
-            " or ".join(
-                sorted({_FILES[form, kind] for form in ("legacy", "dock") for kind in kinds})
-            )
+            " or ".join(sorted({form.files[kind] for form in formats().values() for kind in kinds}))
             if kinds
             else ""
         )
@@ -317,7 +282,7 @@ def split_structures(
                 f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}"
             )
         raise DataError(
-            f"{root}: no structure folder here or below; one needs {', '.join(fields.LEGACY_FILES)}"
+            f"{root}: no structure folder here or below; one needs {', '.join(get_format('legacy').required)}"
             + (f" and {wanted}" if wanted else "")
         )
     seen: dict[str, pathlib.Path] = {}

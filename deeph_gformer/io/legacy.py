@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import warnings
-from typing import Any
 
 import h5py
 import numpy as np
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, format_key, sort_keys
-from .contiguous import contiguous_datasets
 from .files import atomic_path, read_json, write_json, write_text
+from .formats import FolderFormat, info_for
+from .hdf5.contiguous import contiguous_datasets
+from .hdf5.symbol_table import matrices_size, write_matrices
 from .structure import Structure
-from .symbol_table import matrices_size, write_matrices, write_values
 
 __all__ = [
     "read_structure",
@@ -27,6 +27,7 @@ __all__ = [
     "write_blocks",
     "read_keys",
     "reserve",
+    "FORMAT",
 ]
 
 _KEY = re.compile(r"\[\s*-?\d+\s*(?:,\s*-?\d+\s*){4}\]")
@@ -110,18 +111,24 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
 
 
 def write_structure(folder: str | os.PathLike[str], structure: Structure) -> None:
-    """Write the text files of a legacy folder and ``info.json``; nothing that is there is left half-written.
+    """Write the text files of a legacy folder and, before them, ``info.json``.
+
+    A folder is one of this format once its last file is there, so one that a killed process left
+    is not taken for whole.
 
     Args:
         folder: created where it does not exist.
-        structure: what to write; ``structure.info`` is kept, with ``isspinful`` set where it is known.
+        structure: what to write; ``structure.info`` is kept, under the names of this format.
     """
     folder = pathlib.Path(folder)
+    info = info_for(structure, FORMAT)
+    if info.get("fermi_level", 0.0) is None:
+        del info["fermi_level"]
+    write_json(folder / fields.INFO_FILE, info)
     for name, table, pattern in (
-        (fields.LATTICE_FILE, structure.lattice.T, "%.17g"),
         (fields.RECIPROCAL_FILE, structure.reciprocal.T, "%.17g"),
-        (fields.POSITIONS_FILE, structure.positions.T, "%.17g"),
         (fields.ELEMENTS_FILE, structure.numbers[:, None], "%d"),
+        (fields.LATTICE_FILE, structure.lattice.T, "%.17g"),
     ):
         with atomic_path(folder / name) as path:
             np.savetxt(path, table, fmt=pattern)
@@ -129,10 +136,8 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
         folder / fields.ORBITAL_TYPES_FILE,
         "".join(" ".join(map(str, shells)) + "\n" for shells in structure.orbital_types),
     )
-    info: dict[str, Any] = dict(structure.info)
-    if structure.spinful is not None:
-        info["isspinful"] = structure.spinful
-    write_json(folder / fields.INFO_FILE, info)
+    with atomic_path(folder / fields.POSITIONS_FILE) as path:
+        np.savetxt(path, structure.positions.T, fmt="%.17g")
 
 
 def _open(path: pathlib.Path) -> h5py.File:
@@ -322,18 +327,31 @@ def reserve(
 
 
 def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
-    """Write H or S as one dataset per block, in one step (temporary file, then renamed).
+    """:meth:`FolderFormat.write_blocks` of this format, which needs no structure."""
+    FORMAT.write_blocks(path, matrix, None)
 
-    Args:
-        path: the file to create or replace.
-        matrix: the blocks; stored in their own floating type.
 
-    Raises:
-        DataError: not enough space, or the file cannot be written.
-    """
-    with atomic_path(path, matrices_size(len(matrix), matrix.values.nbytes)) as temporary:
-        write_values(
-            temporary,
-            reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype),
-            matrix.values,
-        )
+FORMAT = FolderFormat(
+    name="legacy",
+    title="DeepH (legacy)",
+    required=fields.LEGACY_FILES,
+    optional=(fields.RECIPROCAL_FILE, fields.INFO_FILE),
+    files={
+        "hamiltonian": fields.HAMILTONIAN_FILE,
+        "overlap": fields.OVERLAP_FILE,
+        "prediction": fields.PREDICTION_FILE,
+    },
+    read_structure=read_structure,
+    write_structure=write_structure,
+    read_keys=read_keys,
+    read_blocks=read_blocks,
+    reserve=reserve,
+    size=matrices_size,
+    info_names={
+        "atoms": "nsites",
+        "orbitals": "norbits",
+        "orthogonal": "isorthogonal",
+        "spinful": "isspinful",
+        "fermi_level": "fermi_level",
+    },
+)

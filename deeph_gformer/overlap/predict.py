@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
-from ..io import Structure, dock, legacy, read_folder
+from ..io import Structure, read_folder
 from ..io.folder import (
     Format,
     folder_format,
@@ -22,6 +22,7 @@ from ..io.folder import (
     replaced_folder,
     write_matrix,
 )
+from ..io.formats import get_format
 from .provider import OverlapProvider, structure_from_atoms
 
 __all__ = ["Predicted", "predict_overlap", "read_any"]
@@ -138,7 +139,7 @@ def predict_overlap(
     start = time.perf_counter()
     with replaced_folder(folder) if foreign else contextlib.nullcontext(folder) as place:
         if folder_format(place) is None:
-            (legacy if form == "legacy" else dock).write_structure(place, structure)
+            get_format(form).write_structure(place, structure)
         write_matrix(place, "overlap", matrix, structure, form)
     seconds["write"] = time.perf_counter() - start
     return Predicted(target, structure, len(matrix), seconds)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from deeph_gformer.errors import DataError
-from deeph_gformer.io.contiguous import contiguous_datasets
+from deeph_gformer.io.hdf5.contiguous import contiguous_datasets
 from deeph_gformer.io.legacy import read_blocks, write_blocks
 
-from ..conftest import random_structure
+from ...conftest import random_structure
 
 
 def plain(handle: h5py.File, blocks: dict[str, np.ndarray]) -> None:

@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ...errors import DataError
+from ..files import claim_space
 from .contiguous import header_places
-from .files import claim_space
 
 __all__ = ["matrices_size", "write_matrices", "write_values"]
 

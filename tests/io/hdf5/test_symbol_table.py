@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from deeph_gformer.io.symbol_table import write_matrices, write_values
+from deeph_gformer.io.hdf5.symbol_table import write_matrices, write_values
 
 
 def make(

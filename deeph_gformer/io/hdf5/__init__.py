@@ -1,0 +1,1 @@
+"""HDF5: files of many small matrices read and written as tables."""
