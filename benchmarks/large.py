@@ -126,7 +126,7 @@ def refined(args: argparse.Namespace, cell: pathlib.Path, folder: pathlib.Path) 
 def idle_bytes() -> int:
     """Resident memory of a process that has loaded the libraries and has nothing to do."""
     code = (
-        "import torch, deeph_gformer.pipeline, deeph_gformer.inference.refine, ase.io; from deeph_gformer.inference.steps import peak_bytes; "
+        "import torch, deeph_gformer.pipeline, deeph_gformer.inference.refine, ase.io; from deeph_gformer.runtime.timer import peak_bytes; "
         "print(peak_bytes())"
     )
     return int(
@@ -223,7 +223,7 @@ def worker(kind: str, cell: str, args: argparse.Namespace) -> None:
     from deeph_gformer.data.edges import EdgeChoice
     from deeph_gformer.data.graph import build_graph
     from deeph_gformer.inference.chunked import predict_chunked
-    from deeph_gformer.inference.memory import plan_work
+    from deeph_gformer.inference.requirements import plan_structure
     from deeph_gformer.overlap import load as load_overlap
     from deeph_gformer.overlap.predict import read_any
     from deeph_gformer.pipeline import load
@@ -246,7 +246,7 @@ def worker(kind: str, cell: str, args: argparse.Namespace) -> None:
     def once(source: tuple[Any, Any, Any]) -> Any:
         if official:
             return model.stage1(source[1].to(dtype=model.dtype), features=False)  # type: ignore[misc]
-        return predict_chunked(model, *source, plan_work(model, source[1]))
+        return predict_chunked(model, *source, plan_structure(model, source[1]))
 
     small, source = read(pathlib.Path(cell).with_name("twist_1_2.vasp")), read(cell)
     once(small)

@@ -18,14 +18,14 @@ from deeph_gformer.bands.solve import solve_dense, solve_torch
 from deeph_gformer.cli import main
 from deeph_gformer.config import GFormerConfig, TrainConfig, TrainingConfig, from_mapping
 from deeph_gformer.data.dataset import load_samples
-from deeph_gformer.data.stream import Work
 from deeph_gformer.errors import ConfigError
 from deeph_gformer.gformer.bundle import Bundle, load_bundle
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.inference.chunked import predict_chunked
-from deeph_gformer.inference.memory import GPU_CHUNK, fair_share, free_memory, plan_work
+from deeph_gformer.inference.requirements import plan_structure
 from deeph_gformer.io import read_matrix
 from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel, resolve_device
+from deeph_gformer.runtime.plan import GPU_CHUNK, ExecutionPlan, fair_share, free_memory
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import load_network
@@ -167,7 +167,9 @@ def test_predict(
             model.predict(folder, frames=frames).hamiltonian.values, expected
         )
         structure, graph, choice = model.read(folder)
-        made = predict_chunked(model, structure, graph, choice, Work(chunk=24), frames=frames)
+        made = predict_chunked(
+            model, structure, graph, choice, ExecutionPlan(chunk=24), frames=frames
+        )
         assert close(made.hamiltonian.values, expected)
 
 
@@ -326,19 +328,19 @@ def test_memory_of_a_gpu(
     with simulated_gpu(free=8 * 10**10):
         model = deeph_gformer.load(bundle, stage1=tiny_stage1, device="cuda")
         graph = model.read(folder)[1]
-        assert plan_work(model, graph).chunk == GPU_CHUNK
+        assert plan_structure(model, graph).chunk == GPU_CHUNK
         monkeypatch.setenv("WORLD_SIZE", "4")
         monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
         assert fair_share(model.device, None) is None and fair_share(model.device, 7) == 7
         assert fair_share(torch.device("cpu"), None) <= free_memory(torch.device("cpu")) / 4 * 1.1
         with pytest.raises(ConfigError, match="are needed, fewer on the CPU"):
-            plan_work(model, graph, limit=10**5)
+            plan_structure(model, graph, limit=10**5)
         monkeypatch.setattr(
-            "deeph_gformer.inference.memory.free_memory",
+            "deeph_gformer.runtime.plan.free_memory",
             lambda device: 10**9 if device.type == "cuda" else 10**4,
         )
         with pytest.raises(ConfigError, match="of main memory for their blocks, 2.5 kB are free"):
-            plan_work(model, graph)
+            plan_structure(model, graph)
 
 
 @only_simulated

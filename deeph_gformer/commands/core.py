@@ -308,15 +308,15 @@ def _write_json(args: argparse.Namespace, table: dict[str, Any]) -> None:
 def _run_refine(args: argparse.Namespace) -> None:
     from ..analysis.guard import guard_lines
     from ..analysis.tables import refine_table
-    from ..inference.memory import parse_size, show_size
     from ..inference.refine import refine
-    from ..inference.shard import agreed, end_ranks, rank_device, start_ranks
+    from ..runtime.plan import parse_size, show_size
+    from ..runtime.processes import agreed, end_processes, process_device, start_processes
 
-    ranks = start_ranks()
-    first = ranks.rank == 0
-    with agreed(ranks):
+    comm = start_processes()
+    first = comm.rank == 0
+    with agreed(comm):
         memory = None if args.max_memory is None else parse_size(args.max_memory)
-        args.device = rank_device(args.device)
+        args.device = process_device(args.device)
         model = _load(args, args.stage1_only)
     if first:
         print(model)
@@ -365,7 +365,7 @@ def _run_refine(args: argparse.Namespace) -> None:
                 "trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it"
             )
         _write_json(args, result)
-    end_ranks()
+    end_processes()
 
 
 def _run_evaluate(args: argparse.Namespace) -> None:

@@ -7,17 +7,14 @@ are given in the same one. The embedded engine gives edge frames (only m = 0 of 
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from ..algebra.layout import Features, Key
-from .ranks import Ranks
-from .room import EdgeRoom
 
-__all__ = ["EdgeChunk", "FinalChunk", "IrrepStream", "Work", "project"]
+__all__ = ["EdgeChunk", "FinalChunk", "IrrepStream", "project"]
 
 
 class EdgeChunk(NamedTuple):
@@ -75,22 +72,6 @@ def project(features: Features, harmonics: Sequence[Tensor]) -> dict[Key, Tensor
         for (l, p), value in features.items()
         if l > 0 and p == (-1) ** l
     }
-
-
-@dataclasses.dataclass
-class Work:
-    """What a pass over a structure works with.
-
-    Attributes:
-        chunk: edges per chunk. keep_pairs: whether distance bases and atoms turned into edge frames stay in memory between two uses. room: for edge-wise arrays.
-        ranks: processes that share the structure. tick: called with (name of the step, edges done) for the progress bar.
-    """
-
-    chunk: int = 1024
-    keep_pairs: bool = True
-    room: EdgeRoom = dataclasses.field(default_factory=EdgeRoom)
-    ranks: Ranks = dataclasses.field(default_factory=Ranks)
-    tick: Callable[[str, int], None] = lambda step, edges: None
 
 
 class IrrepStream(abc.ABC):

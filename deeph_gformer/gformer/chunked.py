@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..algebra.layout import Features, Key, Layout, rotate
 from ..algebra.rotation import spherical_harmonics
 from ..data.graph import Graph
-from ..data.stream import EdgeChunk, FinalChunk, Work
+from ..data.stream import EdgeChunk, FinalChunk
 from ..errors import ConfigError
+from ..runtime.plan import ExecutionPlan
 from .attention import NeighbourAttention
 from .block import EncoderGroup
 from .gated import GatedHead, node_invariants, saturated
@@ -97,20 +98,20 @@ class _Scale:
 class ChunkedGFormer:
     """One pass over one structure: :meth:`take` what stage 1 gives, :meth:`encode`, where it :attr:`sends` also :meth:`send` and :meth:`gather`, then :meth:`head`."""
 
-    def __init__(self, model: GFormer, graph: Graph, work: Work) -> None:
+    def __init__(self, model: GFormer, graph: Graph, execution: ExecutionPlan) -> None:
         """
         Args:
-            model: in evaluation mode. graph: one structure; with several ranks the edges of this rank's atoms, and all atoms. work: chunk, room, ranks.
+            model: in evaluation mode. graph: one structure; with several ranks the edges of this rank's atoms, and all atoms. execution: chunk, storage, communicator.
 
         Raises:
             ConfigError: see :func:`atom_spans`.
         """
-        self.model, self.graph, self.work = model, graph, work
-        first, last = work.ranks.atoms if work.ranks.size > 1 else (0, graph.nodes)
+        self.model, self.graph, self.execution = model, graph, execution
+        first, last = execution.comm.atoms if execution.comm.size > 1 else (0, graph.nodes)
         self.spans = atom_spans(
             torch.bincount(graph.edge_index[0], minlength=graph.nodes)[first:last],
             first,
-            work.chunk,
+            execution.chunk,
         )
         self.like = model.out_scale
         self.loops = graph.self_loop
@@ -134,9 +135,9 @@ class ChunkedGFormer:
         group: EncoderGroup = self.model.groups[chunk.group]
         if group.from_edge is None:
             return
-        room = self.read[chunk.group]
-        if room is None:
-            room = self.read[chunk.group] = self.work.room.empty(
+        storage = self.read[chunk.group]
+        if storage is None:
+            storage = self.read[chunk.group] = self.execution.storage.empty(
                 self.graph.edges, self.model.config.width, self.like
             )
         if self.model.equivariant:
@@ -150,7 +151,7 @@ class ChunkedGFormer:
         made = nn.functional.linear(
             value, group.from_edge.weight[:, : value.shape[1]], group.from_edge.bias
         )
-        room[chunk.rows] = made.mul_(group.lam)
+        storage[chunk.rows] = made.mul_(group.lam)
 
     def _own(self, chunk: FinalChunk) -> Features:
         """Stage 1's prediction in units of the residual, saturated."""
@@ -167,10 +168,12 @@ class ChunkedGFormer:
         if not self.model.equivariant:
             return
         value = torch.cat(norms(self._own(chunk)), dim=1)
-        for group, room in zip(self.model.groups, self.read):
-            if room is not None:
+        for group, storage in zip(self.model.groups, self.read):
+            if storage is not None:
                 weight = group.from_edge.weight[:, -value.shape[1] :]
-                room[chunk.rows] = torch.addmm(room[chunk.rows], value, weight.T, alpha=group.lam)
+                storage[chunk.rows] = torch.addmm(
+                    storage[chunk.rows], value, weight.T, alpha=group.lam
+                )
 
     # --- Eq. 2-6 -----------------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -180,14 +183,14 @@ class ChunkedGFormer:
         Args:
             nodes: stage 1's node irreps per group (N, d_n^p), flat; empty for a GFormer that reads none.
         """
-        model, room = self.model, self.work.room
+        model, storage = self.model, self.execution.storage
         z = model.embedding.element(self.graph.node_type)
         node = model.embedding.node(z)  # (N, d)
         invariant = self._invariant() if model.invariant is not None else None
         state = (
             self.read[0]
             if self.read[0] is not None
-            else room.empty(self.graph.edges, model.config.width, self.like)
+            else storage.empty(self.graph.edges, model.config.width, self.like)
         )
         for p, group in enumerate(model.groups):
             node_in = node
@@ -216,12 +219,12 @@ class ChunkedGFormer:
                 mixed[span.first : span.last] = attention(
                     tilde, source, self.graph.edge_index[1, span.start : span.stop], span
                 )
-                self.work.tick("GFormer", span.stop - span.start)
+                self.execution.tick("GFormer", span.stop - span.start)
             if p and self.read[p] is not None:
-                room.release(self.read[p])
+                storage.release(self.read[p])
             self.read[p], self.state = None, state
             layer = group.attention
-            node = layer.fc(layer.norm(layer.output(self.work.ranks.gather_rows(mixed))) + node)
+            node = layer.fc(layer.norm(layer.output(self.execution.comm.gather_rows(mixed))) + node)
             self.parts = group.edge_node_i(node), group.edge_node_j(node)
 
     def _initial(self, span: Span) -> Tensor:
@@ -284,8 +287,8 @@ class ChunkedGFormer:
             count[span.first : span.last].index_add_(
                 0, source[j] - span.first, torch.ones_like(cosine)[:, None]
             )
-            self.work.tick("GFormer", span.stop - span.start)
-        return self.work.ranks.gather_rows(out @ second.weight.T + count * second.bias)
+            self.execution.tick("GFormer", span.stop - span.start)
+        return self.execution.comm.gather_rows(out @ second.weight.T + count * second.bias)
 
     # --- Eq. 7 -------------------------------------------------------------------------------------------------------
     def _final(self, chunk: FinalChunk) -> tuple[Tensor, list[Features]]:
@@ -320,12 +323,12 @@ class ChunkedGFormer:
     @torch.no_grad()
     def gather(self) -> None:
         """After the last :meth:`send`: u of all atoms, from all ranks."""
-        source, ranks = self.graph.edge_index[0], self.work.ranks
+        source, comm = self.graph.edge_index[0], self.execution.comm
         degree = torch.bincount(source, minlength=self.graph.nodes).to(self.like.dtype)[:, None]
         received = {}
         for key, value in self.received.items():
             mine = value.flatten(1) * degree.clamp(min=1).rsqrt()
-            received[key] = ranks.gather_rows(mine).reshape(value.shape)
+            received[key] = comm.gather_rows(mine).reshape(value.shape)
         self.received, self.sizes = received, self.model.head.messages.sizes(received)
 
     @torch.no_grad()

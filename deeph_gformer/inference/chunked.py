@@ -16,17 +16,18 @@ from torch import Tensor
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.edges import EdgeChoice
 from ..data.graph import Graph, rotate_graph
-from ..data.ranks import Ranks
-from ..data.stream import FinalChunk, IrrepStream, Work
+from ..data.stream import FinalChunk, IrrepStream
 from ..errors import ModelError
 from ..gformer.chunked import ChunkedGFormer
 from ..io.blocks import BlockMatrix, match_keys, reverse_keys
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, rotate_flat
+from ..runtime.communicator import Communicator
+from ..runtime.plan import ExecutionPlan
+from ..runtime.processes import agreed
+from ..runtime.timer import Timer
 from ..stage1.provider import Stage1Output
 from ..stage1.stream import open_stream
-from .shard import agreed
-from .steps import Steps
 
 __all__ = ["predict_chunked", "own_edges"]
 
@@ -34,11 +35,11 @@ __all__ = ["predict_chunked", "own_edges"]
 BLOCK_CHUNK = 16384
 
 
-def own_edges(graph: Graph, work: Work) -> Graph:
+def own_edges(graph: Graph, execution: ExecutionPlan) -> Graph:
     """The edges of this rank's atoms, with all atoms; the graph itself where there is one rank."""
-    if work.ranks.size == 1:
+    if execution.comm.size == 1:
         return graph
-    rows = slice(*work.ranks.rows(graph.edge_key.cpu().numpy()))
+    rows = slice(*execution.comm.rows(graph.edge_key.cpu().numpy()))
     return graph._replace(
         edge_index=graph.edge_index[:, rows],
         edge_vector=graph.edge_vector[rows],
@@ -56,50 +57,55 @@ def _bare(graph: Graph, chunk: int) -> Iterator[FinalChunk]:
 
 
 def _sums(
-    model: HamiltonianModel, graph: Graph, mine: Graph, work: Work, steps: Steps
+    model: HamiltonianModel, graph: Graph, mine: Graph, execution: ExecutionPlan, timer: Timer
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
     """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV; the edges come in stage 1's order."""
     network = None if model.bundle is None else model.bundle.model
     reads = network is not None and bool(network.node_irreps)
-    gformer = None if network is None else ChunkedGFormer(network, mine, work)
+    gformer = None if network is None else ChunkedGFormer(network, mine, execution)
     stream: IrrepStream | None = None
     if model.stage1 is not None:
-        stream = open_stream(model.stage1, mine, work, graph)
+        stream = open_stream(model.stage1, mine, execution, graph)
         for chunk in stream.groups(reads):
-            steps.enter("GFormer")
+            timer.start("GFormer")
             gformer.take(chunk)  # type: ignore[union-attr]
-            steps.enter("stage 1")
+            timer.start("stage 1")
         if model.observe is not None:
             model.observe(graph, Stage1Output(tuple(stream.nodes), (), torch.zeros(0)))
     if gformer is not None:
         if stream is not None and reads and network is not None and network.equivariant:
             for final in stream.final(False):
                 gformer.take_own(final)
-        steps.enter("GFormer")
+        timer.start("GFormer")
         gformer.encode(stream.nodes if stream is not None and reads else ())
         if gformer.sends and stream is not None:
             for final in stream.final(True):
                 gformer.send(final)
             gformer.gather()
-    for final in stream.final(reads) if stream is not None else _bare(mine, work.chunk):
+    for final in stream.final(reads) if stream is not None else _bare(mine, execution.chunk):
         second = None
         if gformer is not None:
-            steps.enter("GFormer")
+            timer.start("GFormer")
             second = gformer.head(final)
-        steps.enter("stage 1")
+        timer.start("stage 1")
         yield final.rows, None if stream is None else final.direct_sum(), second
-        steps.enter("stage 1")
-        work.tick("blocks", len(final.rows))
+        timer.start("stage 1")
+        execution.tick("blocks", len(final.rows))
     if stream is not None:
         stream.close()
 
 
 def _framed(
-    model: HamiltonianModel, graph: Graph, mine: Graph, work: Work, steps: Steps, frames: int
+    model: HamiltonianModel,
+    graph: Graph,
+    mine: Graph,
+    execution: ExecutionPlan,
+    timer: Timer,
+    frames: int,
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
     """:func:`_sums` with the correction averaged over rotated frames, as :func:`deeph_gformer.pipeline.correction` does."""
     if model.bundle is None or frames <= 1 or model.bundle.model.equivariant:
-        yield from _sums(model, graph, mine, work, steps)
+        yield from _sums(model, graph, mine, execution, timer)
         return
     irreps = model.bundle.model.irreps_out
     lmax = max(ir.l for _, ir in irreps)
@@ -109,28 +115,28 @@ def _framed(
         rotation = random_rotation(generator) if frame else torch.eye(3, dtype=torch.float64)
         back = [b.T for b in wigner_blocks(rotation, lmax)]
         turned = [g if not frame else rotate_graph(g, rotation) for g in (graph, mine)]
-        for rows, own, value in _sums(model, turned[0], turned[1], work, steps):
+        for rows, own, value in _sums(model, turned[0], turned[1], execution, timer):
             if total is None:
                 total = value.new_zeros(mine.edges, irreps.dim)  # type: ignore[union-attr]
                 first = None if own is None else torch.empty_like(total)
             total[rows] += (rotate_flat(value, irreps, back) if frame else value) / frames
             if not frame and own is not None:
                 first[rows] = own  # type: ignore[index]
-    for start in range(0, mine.edges, work.chunk):
+    for start in range(0, mine.edges, execution.chunk):
         rows = torch.arange(
-            start, min(start + work.chunk, mine.edges), device=mine.edge_index.device
+            start, min(start + execution.chunk, mine.edges), device=mine.edge_index.device
         )
         yield rows, None if first is None else first[rows], None if total is None else total[rows]
 
 
 def _products(
-    model: HamiltonianModel, graph: Graph, work: Work, steps: Steps, frames: int
+    model: HamiltonianModel, graph: Graph, execution: ExecutionPlan, timer: Timer, frames: int
 ) -> tuple[Tensor, Tensor]:
     """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this rank's edges, as they leave the network."""
-    mine = own_edges(graph, work)
+    mine = own_edges(graph, execution)
     made: list[Tensor] = []
-    for rows, own, second in _framed(model, graph, mine, work, steps, frames):
-        steps.enter("blocks")
+    for rows, own, second in _framed(model, graph, mine, execution, timer, frames):
+        timer.start("blocks")
         if own is None:
             own = torch.zeros_like(second)  # type: ignore[arg-type]
         both = (
@@ -145,15 +151,15 @@ def _products(
         )
         if not made:
             made = [
-                work.room.empty(mine.edges, p[0].numel(), p.new_empty(0, device="cpu")).view(
-                    mine.edges, *p.shape[1:]
-                )
+                execution.storage.empty(
+                    mine.edges, p[0].numel(), p.new_empty(0, device="cpu")
+                ).view(mine.edges, *p.shape[1:])
                 for p in products
             ]
         place = rows.cpu()
         for whole, part in zip(made, products):
             whole[place] = part.cpu()
-    steps.enter("blocks")
+    timer.start("blocks")
     return made[0], made[-1]
 
 
@@ -161,7 +167,7 @@ def hermitian_in_place(
     vector: Tensor,
     partner: Tensor,
     index: Tensor,
-    ranks: Ranks | None = None,
+    comm: Communicator | None = None,
     bounds: Sequence[int] = (),
     chunk: int = BLOCK_CHUNK,
 ) -> None:
@@ -169,7 +175,7 @@ def hermitian_in_place(
 
     Args:
         vector: (E, K) or (E, 4, K), contiguous, this rank's edges. partner: (E,), edge (-R, j, i) of each edge, counted over all ranks.
-        index: see :func:`deeph_gformer.data.dataset.transpose_index`. ranks, bounds: processes, and size + 1 edge numbers that part them.
+        index: see :func:`deeph_gformer.data.dataset.transpose_index`. comm, bounds: processes, and size + 1 edge numbers that part them.
     """
     flat = vector.view(len(vector), -1)
     clamped, known = index.clamp(min=0), bool((index >= 0).all())
@@ -180,19 +186,19 @@ def hermitian_in_place(
         flat[target] = mean if known else torch.where(index >= 0, mean, x)
 
     first = 0
-    if ranks is not None and ranks.size > 1:
-        first = bounds[ranks.rank]
+    if comm is not None and comm.size > 1:
+        first = bounds[comm.rank]
         owner = torch.bucketize(partner, torch.tensor(bounds), right=True) - 1
         theirs = [
-            torch.nonzero(owner == rank).reshape(-1) if rank != ranks.rank else partner[:0]
-            for rank in range(ranks.size)
+            torch.nonzero(owner == rank).reshape(-1) if rank != comm.rank else partner[:0]
+            for rank in range(comm.size)
         ]
         # each sends in the order of the partners, which is the order in which they are wanted there
-        got = ranks.exchange([flat[rows[torch.argsort(partner[rows])]] for rows in theirs])
+        got = comm.exchange([flat[rows[torch.argsort(partner[rows])]] for rows in theirs])
         for rows, values in zip(theirs, got):
             for part, value in zip(rows.split(chunk), values.split(chunk)):
                 average(part, flat[part], value)
-        partner = torch.where(owner == ranks.rank, partner - first, -1)
+        partner = torch.where(owner == comm.rank, partner - first, -1)
     for part in torch.nonzero(torch.arange(len(partner)) <= partner).reshape(-1).split(chunk):
         other = partner[part]
         a, b = flat[part], flat[other]
@@ -237,8 +243,8 @@ def predict_chunked(
     structure: Structure,
     graph: Graph,
     choice: EdgeChoice,
-    work: Work,
-    steps: Steps | None = None,
+    execution: ExecutionPlan,
+    timer: Timer | None = None,
     hermitian: bool = True,
     frames: int = 1,
 ) -> Prediction:
@@ -246,7 +252,7 @@ def predict_chunked(
 
     Args:
         model: both stages. structure, graph, choice: see :meth:`HamiltonianModel.read`; with several ranks the same on each.
-        work: chunk, room and ranks (see :func:`deeph_gformer.inference.memory.plan_work`). steps: clock; None: nobody looks at it.
+        execution: see :func:`deeph_gformer.inference.requirements.plan_structure`. timer: clock; None: nobody looks at it.
         hermitian, frames: see :meth:`HamiltonianModel.predict`.
 
     Returns:
@@ -255,22 +261,22 @@ def predict_chunked(
     Raises:
         ModelError: the prediction is not finite, or blocks are missing. ConfigError: the chunk is smaller than the edges of one atom.
     """
-    steps = steps or Steps()
-    steps.enter("stage 1")
+    timer = timer or Timer()
+    timer.start("stage 1")
     keys, bounds = choice.keys, [0, len(choice.keys)]
-    if work.ranks.size > 1:
-        ranks = work.ranks.over(np.bincount(keys[:, 3], minlength=graph.nodes))
-        work = dataclasses.replace(work, ranks=ranks)
-        bounds = [0, *(ranks.rows(keys, rank)[1] for rank in range(ranks.size))]
-    own = keys[bounds[work.ranks.rank] : bounds[work.ranks.rank + 1]]
-    first, both = _products(model, graph.to(model.device, model.dtype), work, steps, frames)
+    if execution.comm.size > 1:
+        comm = execution.comm.over(np.bincount(keys[:, 3], minlength=graph.nodes))
+        execution = dataclasses.replace(execution, comm=comm)
+        bounds = [0, *(comm.rows(keys, rank)[1] for rank in range(comm.size))]
+    own = keys[bounds[execution.comm.rank] : bounds[execution.comm.rank + 1]]
+    first, both = _products(model, graph.to(model.device, model.dtype), execution, timer, frames)
     if hermitian:
         partner = torch.from_numpy(match_keys(reverse_keys(own), keys))
         index = model._transpose.cpu()
         for product in (first,) if first is both else (first, both):
-            hermitian_in_place(product, partner, index, work.ranks, bounds)
+            hermitian_in_place(product, partner, index, execution.comm, bounds)
     types, alone = graph.node_type.numpy(), first is both
-    with agreed(work.ranks):
+    with agreed(execution.comm):
         _check_finite(both, structure.name)
         parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK))
         total = 0.0 if alone else sum(float((b - f).abs().double().sum()) for b, f in parts)
@@ -278,5 +284,5 @@ def predict_chunked(
         refined = _matrix(model, both, types, own)
         del both
         stage1 = refined if alone else _matrix(model, first, types, own)
-    size = sum(work.ranks.objects(total)) / (len(keys) * width)
+    size = sum(execution.comm.objects(total)) / (len(keys) * width)
     return Prediction(structure, graph, refined, stage1, choice, size)

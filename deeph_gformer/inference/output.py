@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from .. import __version__
 from .. import fields as names
 from ..bands.fermi import electrons_by_composition
-from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
 from ..io.files import atomic_path, read_json, write_errors, write_json
@@ -32,9 +31,10 @@ from ..io.folder import (
 from ..io.formats import get_format
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
-from .shard import agreed
+from ..runtime.communicator import Communicator
+from ..runtime.processes import agreed
+from ..runtime.timer import Timer
 from .source import source_name
-from .steps import Steps
 
 __all__ = ["make_overlap", "output_folder", "write_prediction", "write_shared"]
 
@@ -51,7 +51,7 @@ def output_folder(folder: pathlib.Path, output: str | os.PathLike[str] | None) -
 
 
 def write_shared(
-    ranks: Ranks,
+    comm: Communicator,
     folder: pathlib.Path,
     kind: Kind,
     part: BlockMatrix,
@@ -63,35 +63,35 @@ def write_shared(
     """:func:`deeph_gformer.io.folder.write_matrix` by all processes: the first one makes the file, each writes its blocks, then the file gets its name.
 
     Args:
-        ranks: the processes, which must see the same file system. part: consecutive blocks; those of rank 0, 1, ... are all blocks in order.
+        comm: the processes, which must see the same file system. part: consecutive blocks; those of rank 0, 1, ... are all blocks in order.
         keys: (E, 5), of all blocks, in canonical order. folder, kind, structure, form, spinful: as for ``write_matrix``.
 
     Raises:
         DataError: on rank 0, where any process cannot write; no part of the file is left.
     """
     path, doubled = matrix_path(folder, kind, form), spinful and kind != "overlap"
-    if ranks.size == 1:
+    if comm.size == 1:
         write_matrix(folder, kind, part, structure, form, spinful)
         return
-    counts = np.cumsum([0, *ranks.objects(len(part))])
+    counts = np.cumsum([0, *comm.objects(len(part))])
     with contextlib.ExitStack() as stack:
         place = None
-        with agreed(ranks), write_errors(path):
-            if ranks.rank == 0:
+        with agreed(comm), write_errors(path):
+            if comm.rank == 0:
                 expected = len(keys) * (part.values.nbytes // max(1, len(part)) + 300)
                 temporary = stack.enter_context(atomic_path(path, expected))
                 start, offsets = reserve_matrix(
                     temporary, form, keys, structure, part.values.dtype, doubled
                 )
                 place = temporary, (start + offsets[counts[:-1]] * part.values.itemsize).tolist()
-        temporary, starts = ranks.objects(place)[0]
-        with agreed(ranks), write_errors(path):
+        temporary, starts = comm.objects(place)[0]
+        with agreed(comm), write_errors(path):
             if not temporary.is_file():
                 raise DataError(
-                    f"{path}: process {ranks.rank} does not see the file that the first process began; --output must be one folder, shared by all machines"
+                    f"{path}: process {comm.rank} does not see the file that the first process began; --output must be one folder, shared by all machines"
                 )
-            write_part(temporary, form, starts[ranks.rank], part, structure, doubled)
-        with agreed(ranks):
+            write_part(temporary, form, starts[comm.rank], part, structure, doubled)
+        with agreed(comm):
             stack.close()
 
 
@@ -101,33 +101,33 @@ def make_overlap(
     keys: NDArray[np.int64],
     target: pathlib.Path,
     form: Format,
-    steps: Steps,
-    ranks: Ranks,
+    timer: Timer,
+    comm: Communicator,
     overwrite: bool = False,
 ) -> None:
     """Make S of a structure, each process the blocks of its own atoms, and write it beside the prediction to come.
 
     Args:
-        overlap, structure, keys: see :func:`read_source`; (E, 5) in canonical order. target, form: where it is written. steps: clock.
-        ranks: processes that share the structure. overwrite: replace other overlaps.
+        overlap, structure, keys: see :func:`read_source`; (E, 5) in canonical order. target, form: where it is written. timer: clock.
+        comm: processes that share the structure. overwrite: replace other overlaps.
 
     Raises:
         DataError: ``target`` has other overlaps; see also :meth:`OverlapProvider.overlap`.
     """
-    steps.enter("overlap")
-    with agreed(ranks):
+    timer.start("overlap")
+    with agreed(comm):
         own = (
-            slice(*ranks.over(np.bincount(keys[:, 3], minlength=len(structure))).rows(keys))
-            if ranks.size > 1
+            slice(*comm.over(np.bincount(keys[:, 3], minlength=len(structure))).rows(keys))
+            if comm.size > 1
             else slice(None)
         )
         matrix = overlap.overlap(structure, keys[own])
         path = matrix_path(target, "overlap", form)
         there = not overwrite and folder_format(target) is not None and path.exists()
-    if not ranks.objects(there)[0]:
-        write_shared(ranks, target, "overlap", matrix, keys, structure, form)
+    if not comm.objects(there)[0]:
+        write_shared(comm, target, "overlap", matrix, keys, structure, form)
         return
-    with agreed(ranks):
+    with agreed(comm):
         found = read_matrix(target, "overlap", structure)
         same = np.array_equal(found.keys, keys)
         if (
@@ -146,21 +146,21 @@ def write_prediction(
     form: Format,
     complete: bool,
     guarded: bool = False,
-    ranks: Ranks | None = None,
+    comm: Communicator | None = None,
 ) -> None:
     """Write one prediction; the Hamiltonian first, then ``info.json``, which is updated and not replaced.
 
     Args:
         target: the output folder. form: format to write. complete: also write the structure's own files (for an output folder of its own).
-        guarded: stage 1 was kept; recorded in ``info.json``. ranks: processes that have a part of the prediction each.
+        guarded: stage 1 was kept; recorded in ``info.json``. comm: processes that have a part of the prediction each.
     """
-    ranks = ranks or Ranks()
+    comm = comm or Communicator()
     structure, spinful = prediction.structure, model.targets.basis.spinful
-    with agreed(ranks):
-        if ranks.rank == 0 and complete and folder_format(target) is None:
+    with agreed(comm):
+        if comm.rank == 0 and complete and folder_format(target) is None:
             get_format(form).write_structure(target, structure)
     write_shared(
-        ranks,
+        comm,
         target,
         "prediction",
         prediction.hamiltonian,
@@ -169,8 +169,8 @@ def write_prediction(
         form,
         spinful,
     )
-    with agreed(ranks):
-        if ranks.rank == 0:
+    with agreed(comm):
+        if comm.rank == 0:
             _write_info(target, prediction, model, form, guarded)
 
 

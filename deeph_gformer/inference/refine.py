@@ -16,19 +16,20 @@ from .. import fields as names
 from ..analysis.guard import Guard
 from ..analysis.metrics import StructureErrors, structure_errors, summarise
 from ..data.edges import EdgeMode
-from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
 from ..io import BlockMatrix
 from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers
 from ..io.formats import formats
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction, identify
+from ..runtime.communicator import Communicator
+from ..runtime.plan import check_spill, fair_share
+from ..runtime.processes import agree, agreed, same_input, same_structure, start_processes
+from ..runtime.timer import Progress, Timer, reset_peak
 from .chunked import predict_chunked
-from .memory import check_spill, fair_share, plan_work
 from .output import make_overlap, output_folder, write_prediction
-from .shard import agree, agreed, same_input, same_structure, start_ranks
+from .requirements import plan_structure
 from .source import find_sources, open_overlap, read_source, source_name, too_close
-from .steps import Progress, Steps, reset_peak
 
 __all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
 
@@ -80,22 +81,22 @@ def _predict(
     folder: pathlib.Path,
     target: pathlib.Path,
     options: RefineOptions,
-    ranks: Ranks,
-    steps: Steps,
+    comm: Communicator,
+    timer: Timer,
 ) -> Prediction:
     """Read, plan and run."""
-    bar, work = None, None
-    with agreed(ranks):
+    bar, execution = None, None
+    with agreed(comm):
         structure, graph, choice, overlap = read_source(
             folder,
             model,
             options.edges,
             options.overlap,
-            target if ranks.rank == 0 else None,
-            steps,
+            target if comm.rank == 0 else None,
+            timer,
         )
-    with agreed(ranks):
-        same_structure(ranks, structure, graph)
+    with agreed(comm):
+        same_structure(comm, structure, graph)
     if overlap is not None:
         make_overlap(
             overlap,
@@ -103,36 +104,36 @@ def _predict(
             choice.keys,
             target,
             options.format(folder),
-            steps,
-            ranks,
+            timer,
+            comm,
             options.overwrite,
         )
-    with agreed(ranks):
+    with agreed(comm):
         bar = Progress(
             structure.name,
-            graph.edges // ranks.size * _passes(model),
-            options.progress and ranks.rank == 0 and graph.edges >= LARGE,
+            graph.edges // comm.size * _passes(model),
+            options.progress and comm.rank == 0 and graph.edges >= LARGE,
         )
 
         def tick(step: str, edges: int) -> None:
             bar.tick(step, edges)
             if options.spill is not None:
-                steps.sample()
+                timer.sample()
 
-        work = plan_work(
+        execution = plan_structure(
             model,
             graph,
             limit=fair_share(model.device, options.memory),
             spill=options.spill,
-            ranks=ranks,
+            comm=comm,
             tick=tick,
         )
     try:
         return predict_chunked(
-            model, structure, graph, choice, work, steps, options.hermitian, options.frames
+            model, structure, graph, choice, execution, timer, options.hermitian, options.frames
         )  # type: ignore[arg-type]
     finally:
-        steps.spilled = work.room.spilled  # type: ignore[union-attr]
+        timer.spilled = execution.storage.spilled  # type: ignore[union-attr]
         bar.close()  # type: ignore[union-attr]
 
 
@@ -141,40 +142,40 @@ def refine_folder(
     folder: pathlib.Path,
     output: str | os.PathLike[str] | None = None,
     options: RefineOptions | None = None,
-    ranks: Ranks | None = None,
+    comm: Communicator | None = None,
 ) -> tuple[dict[str, Any], StructureErrors | None] | None:
     """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
 
     Args:
         model: both stages. folder: a structure folder; or a structure file, with ``options.overlap``. output: see :func:`output_folder`.
-        options: how. ranks: processes that share the structure.
+        options: how. comm: processes that share the structure.
 
     Returns:
         A record of plain values (units in the key names), and the errors against DFT; None on all ranks but the first.
     """
-    options, ranks, start, steps = (
+    options, comm, start, timer = (
         options or RefineOptions(),
-        ranks or Ranks(),
+        comm or Communicator(),
         time.perf_counter(),
-        Steps(model.device),
+        Timer(model.device),
     )
     reset_peak(model.device)
     target, form = output_folder(folder, output), options.format(folder)
-    if ranks.rank == 0:
+    if comm.rank == 0:
         remove_leftovers(target)
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     with watch.watching() if watch is not None else contextlib.nullcontext():
-        prediction = _predict(model, folder, target, options, ranks, steps)
+        prediction = _predict(model, folder, target, options, comm, timer)
     verdict = watch.judge(prediction.correction) if watch is not None else None
-    guarded = ranks.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
+    guarded = comm.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
     if guarded:
         prediction = prediction._replace(hamiltonian=prediction.stage1)
-    steps.enter("file")
-    write_prediction(target, prediction, model, form, output is not None, guarded, ranks)
-    steps.enter("")
-    has_truth = ranks.objects(folder.is_dir() and matrix_path(folder, "hamiltonian").is_file())[0]
-    whole = _joined(prediction, ranks) if has_truth else None
-    if ranks.rank:
+    timer.start("file")
+    write_prediction(target, prediction, model, form, output is not None, guarded, comm)
+    timer.start("")
+    has_truth = comm.objects(folder.is_dir() and matrix_path(folder, "hamiltonian").is_file())[0]
+    whole = _joined(prediction, comm) if has_truth else None
+    if comm.rank:
         return None
     record: dict[str, Any] = {
         "name": source_name(folder),
@@ -188,7 +189,7 @@ def refine_folder(
         "spin_from": "model"
         if folder.is_dir() and not (folder / names.INFO_FILE).is_file()
         else names.INFO_FILE,
-        "processes": ranks.size,
+        "processes": comm.size,
     }
     if verdict is not None:
         record.update(
@@ -217,18 +218,18 @@ def refine_folder(
             stage1_max_meV=errors.stage1_max_meV,
             refined_max_meV=errors.refined_max_meV,
         )
-    record.update(steps.table(), seconds=time.perf_counter() - start)
+    record.update(timer.table(), seconds=time.perf_counter() - start)
     return record, errors
 
 
-def _joined(prediction: Prediction, ranks: Ranks) -> tuple[BlockMatrix, BlockMatrix] | None:
+def _joined(prediction: Prediction, comm: Communicator) -> tuple[BlockMatrix, BlockMatrix] | None:
     """Stage 1's and the refined Hamiltonian of all edges; None on all ranks but the first."""
-    if ranks.size == 1:
+    if comm.size == 1:
         return prediction.stage1, prediction.hamiltonian
     keys, counts = prediction.edges.keys, prediction.structure.orbital_counts
     shapes = counts[keys[:, 3:]] * (2 if prediction.structure.spinful else 1)
     parts = [
-        ranks.to_first(torch.from_numpy(m.values), int(shapes.prod(axis=1).sum()))
+        comm.to_first(torch.from_numpy(m.values), int(shapes.prod(axis=1).sum()))
         for m in (prediction.stage1, prediction.hamiltonian)
     ]
     if parts[0] is None or parts[1] is None:
@@ -280,8 +281,8 @@ def refine(
             f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and "
             f"{', '.join(formats())} or same"
         )
-    ranks = start_ranks()
-    with agreed(ranks):
+    comm = start_processes()
+    with agreed(comm):
         provider = open_overlap(overlap)
         folders, without = find_sources(preprocessed, model, provider, edges, output)
         options = RefineOptions(
@@ -300,18 +301,18 @@ def refine(
         if spill is not None:
             check_spill(spill)
     first = (
-        "" if model.stage1 is None else identify(model.stage1).fingerprint if ranks.size > 1 else ""
+        "" if model.stage1 is None else identify(model.stage1).fingerprint if comm.size > 1 else ""
     )
-    same_input(ranks, "refine", {"structures": [source_name(f) for f in todo], "stage 1": first})
-    if ranks.size > 1 and len(todo) >= ranks.size and _fits(model, todo, options, ranks):
-        results = _each_its_own(model, todo, output, options, ranks)
+    same_input(comm, "refine", {"structures": [source_name(f) for f in todo], "stage 1": first})
+    if comm.size > 1 and len(todo) >= comm.size and _fits(model, todo, options, comm):
+        results = _each_its_own(model, todo, output, options, comm)
     else:
         results = [
             r
-            for folder in _bar(todo, progress and ranks.rank == 0)
-            if (r := refine_folder(model, folder, output, options, ranks))
+            for folder in _bar(todo, progress and comm.rank == 0)
+            if (r := refine_folder(model, folder, output, options, comm))
         ]
-    agree(ranks, None)
+    agree(comm, None)
     records, errors = (
         [record for record, _ in results],
         [error for _, error in results if error is not None],
@@ -348,7 +349,7 @@ def _share_out(
 
 
 def _fits(
-    model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOptions, ranks: Ranks
+    model: HamiltonianModel, todo: list[pathlib.Path], options: RefineOptions, comm: Communicator
 ) -> bool:
     """Whether the largest structure fits into one process (by the size of its files where there are edges, else it is tried)."""
     fits = True
@@ -361,13 +362,15 @@ def _fits(
         ),
     )
     try:
-        graph = read_source(largest, model, options.edges, options.overlap, None, Steps())[1]
-        plan_work(model, graph, limit=fair_share(model.device, options.memory), spill=options.spill)
+        graph = read_source(largest, model, options.edges, options.overlap, None, Timer())[1]
+        plan_structure(
+            model, graph, limit=fair_share(model.device, options.memory), spill=options.spill
+        )
     except ConfigError:
         fits = False
     except GFormerError:
         fits = True  # told when its turn comes
-    return all(ranks.objects(fits))
+    return all(comm.objects(fits))
 
 
 def _each_its_own(
@@ -375,7 +378,7 @@ def _each_its_own(
     todo: list[pathlib.Path],
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
-    ranks: Ranks,
+    comm: Communicator,
 ) -> list[tuple[dict[str, Any], StructureErrors | None]]:
     """Structures in turns; every process gets all results."""
     mine, error = [], None
@@ -383,15 +386,15 @@ def _each_its_own(
         options, memory=fair_share(model.device, options.memory), progress=False
     )
     try:
-        for folder in _bar(todo[ranks.rank :: ranks.size], options.progress and ranks.rank == 0):
+        for folder in _bar(todo[comm.rank :: comm.size], options.progress and comm.rank == 0):
             made = refine_folder(model, folder, output, own)
             if made is not None:
                 mine.append(made)
     except GFormerError as raised:
         error = raised
-    agree(ranks, error)
+    agree(comm, error)
     by_name = {
-        record["name"]: (record, errors) for part in ranks.objects(mine) for record, errors in part
+        record["name"]: (record, errors) for part in comm.objects(mine) for record, errors in part
     }
     return [by_name[source_name(folder)] for folder in todo]
 

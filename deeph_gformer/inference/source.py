@@ -22,7 +22,7 @@ from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
 from ..overlap import load as load_overlap
 from ..overlap.predict import read_any
 from ..pipeline import HamiltonianModel
-from .steps import Steps
+from ..runtime.timer import Timer
 
 __all__ = [
     "find_sources",
@@ -180,14 +180,14 @@ def read_source(
     edges: EdgeMode,
     overlap: OverlapProvider | None,
     target: pathlib.Path | None,
-    steps: Steps,
+    timer: Timer,
 ) -> tuple[Structure, Graph, EdgeChoice, OverlapProvider | None]:
     """One structure as the model wants it.
 
     Args:
         source: from :func:`find_sources`. edges: see :func:`select_edges`.
         overlap: for bare structures; None: the bundle's table, for those with neither S nor H.
-        target: where the prediction goes, None where another process writes. steps: clock.
+        target: where the prediction goes, None where another process writes. timer: clock.
 
     Returns:
         The structure, its graph and edges, and what makes its overlaps, where it has none of its own (see :func:`make_overlap`).
@@ -195,7 +195,7 @@ def read_source(
     Raises:
         DataError: ``target`` holds another structure; DataError, ModelError: see :meth:`HamiltonianModel.read` and :func:`require_seen`.
     """
-    steps.enter("edges")
+    timer.start("edges")
     if overlap is None and (
         source.is_file()
         or not any(matrix_path(source, kind).is_file() for kind in ("overlap", "hamiltonian"))

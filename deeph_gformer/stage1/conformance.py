@@ -15,9 +15,10 @@ from ..algebra.layout import Layout
 from ..algebra.orbitals import Basis
 from ..algebra.rotation import random_rotation, rotate_irreps, spherical_harmonics
 from ..data.graph import Graph, batch_graphs, rotate_graph
-from ..data.stream import Work, project
+from ..data.stream import project
 from ..errors import GFormerError, ModelError
 from ..io.blocks import BlockMatrix
+from ..runtime.plan import ExecutionPlan
 from .provider import Stage1Output, Stage1Provider
 
 __all__ = ["Finding", "check_provider", "probe_graph"]
@@ -195,7 +196,7 @@ def _batch_gap(
 
 def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> float:
     """What the provider hands out in chunks is its output as a whole; projections on the edges are those of irreps in global axes."""
-    stream = provider.stream(graph, Work(2 * graph.nodes))
+    stream = provider.stream(graph, ExecutionPlan(2 * graph.nodes))
     if stream is None:
         return 0.0
     edge, direct_sum, gaps = (

@@ -13,8 +13,9 @@ from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..data.graph import Graph
-from ..data.stream import IrrepStream, Work
+from ..data.stream import IrrepStream
 from ..errors import ModelError
+from ..runtime.plan import ExecutionPlan
 
 __all__ = ["Stage1Output", "Stage1Provider"]
 
@@ -63,11 +64,11 @@ class Stage1Provider(abc.ABC):
             graph: one or several structures. features: whether the irreps are wanted (empty tuples when not).
         """
 
-    def stream(self, graph: Graph, work: Work) -> IrrepStream | None:
+    def stream(self, graph: Graph, execution: ExecutionPlan) -> IrrepStream | None:
         """One pass whose features are handed out chunk by chunk while it runs; None where a provider has no better way than :meth:`forward`.
 
         Args:
-            graph: one structure (with several ranks this rank's edges), on the provider's device and in its type. work: see :class:`Work`.
+            graph: one structure (with several ranks this rank's edges), on the provider's device and in its type. execution: see :class:`ExecutionPlan`.
         """
         return None
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..algebra.layout import Features, Layout
 from ..algebra.rotation import spherical_harmonics
 from ..data.graph import Graph
-from ..data.stream import EdgeChunk, FinalChunk, IrrepStream, Work, project
+from ..data.stream import EdgeChunk, FinalChunk, IrrepStream, project
+from ..runtime.plan import ExecutionPlan
 from .provider import Stage1Output, Stage1Provider
 
 __all__ = ["WholeStream", "open_stream"]
@@ -20,13 +21,22 @@ class WholeStream(IrrepStream):
     """See the module's text. Memory is that of the provider's forward pass."""
 
     def __init__(
-        self, provider: Stage1Provider, graph: Graph, work: Work, whole: Graph | None = None
+        self,
+        provider: Stage1Provider,
+        graph: Graph,
+        execution: ExecutionPlan,
+        whole: Graph | None = None,
     ) -> None:
         """
         Args:
-            provider: stage 1. graph: this rank's edges. work: chunk and ranks. whole: all edges; each rank then runs all of them and keeps its own.
+            provider: stage 1. graph: this rank's edges. execution: chunk and comm. whole: all edges; each rank then runs all of them and keeps its own.
         """
-        self.provider, self.graph, self.work, self.whole = provider, graph, work, whole or graph
+        self.provider, self.graph, self.execution, self.whole = (
+            provider,
+            graph,
+            execution,
+            whole or graph,
+        )
         self.nodes, self._out = [], None
         irreps = (
             *provider.node_irreps,
@@ -37,10 +47,10 @@ class WholeStream(IrrepStream):
         self._own = Layout(provider.targets.irreps(provider.parity))
 
     def _rows(self) -> Iterator[Tensor]:
-        for start in range(0, self.graph.edges, self.work.chunk):
+        for start in range(0, self.graph.edges, self.execution.chunk):
             yield torch.arange(
                 start,
-                min(start + self.work.chunk, self.graph.edges),
+                min(start + self.execution.chunk, self.graph.edges),
                 device=self.graph.edge_index.device,
             )
 
@@ -61,7 +71,7 @@ class WholeStream(IrrepStream):
     def groups(self, features: bool) -> Iterator[EdgeChunk]:
         """See :class:`IrrepStream`."""
         self._out = out = self._output(features)
-        self.work.tick("stage 1", self.graph.edges)
+        self.execution.tick("stage 1", self.graph.edges)
         self.nodes = list(out.node)
         for p, (node, flat) in enumerate(zip(out.node, out.edge)):
             edges, atoms = (
@@ -125,15 +135,15 @@ class WholeStream(IrrepStream):
 
 
 def open_stream(
-    provider: Stage1Provider, graph: Graph, work: Work, whole: Graph | None = None
+    provider: Stage1Provider, graph: Graph, execution: ExecutionPlan, whole: Graph | None = None
 ) -> IrrepStream:
     """The best stream that a stage 1 has.
 
     Args:
-        provider: stage 1. graph: one structure; with several ranks this rank's edges. work: see :class:`Work`. whole: all edges, with several ranks.
+        provider: stage 1. graph: one structure; with several ranks this rank's edges. execution: see :class:`ExecutionPlan`. whole: all edges, with several ranks.
 
     Raises:
         ModelError: see :meth:`Stage1Provider.check_complete`.
     """
-    made = provider.stream(graph, work)
-    return WholeStream(provider, graph, work, whole) if made is None else made
+    made = provider.stream(graph, execution)
+    return WholeStream(provider, graph, execution, whole) if made is None else made

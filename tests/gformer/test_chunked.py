@@ -9,9 +9,10 @@ from e3nn.o3 import Irreps
 from deeph_gformer.algebra.layout import Features, Layout
 from deeph_gformer.algebra.rotation import edge_frames, spherical_harmonics
 from deeph_gformer.data.graph import Graph
-from deeph_gformer.data.stream import EdgeChunk, FinalChunk, Work, project
+from deeph_gformer.data.stream import EdgeChunk, FinalChunk, project
 from deeph_gformer.gformer.chunked import ChunkedGFormer
 from deeph_gformer.gformer.model import GFormer, Irrep1
+from deeph_gformer.runtime.plan import ExecutionPlan
 
 from .test_gformer import EDGE, NODE, TARGETS, _double, features, graph, model, shake  # noqa: F401
 
@@ -29,7 +30,7 @@ def split(irreps: Irreps, flat: torch.Tensor, frames: list[torch.Tensor] | None)
 
 def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Tensor:
     """Feed chunks of ``size`` edges; ``turned``: every edge's irreps in a frame of its own (here any rotation will do)."""
-    chunked = ChunkedGFormer(made, g, Work(30))
+    chunked = ChunkedGFormer(made, g, ExecutionPlan(30))
     irreps = TARGETS.irreps()
 
     def parts(rows: torch.Tensor) -> tuple[list[torch.Tensor] | None, list[torch.Tensor]]:

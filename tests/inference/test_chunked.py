@@ -11,12 +11,12 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.data.dataset import hermitian_product
-from deeph_gformer.data.room import EdgeRoom
-from deeph_gformer.data.stream import Work
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.gformer.chunked import atom_spans
 from deeph_gformer.inference.chunked import hermitian_in_place, predict_chunked
 from deeph_gformer.pipeline import HamiltonianModel, Prediction
+from deeph_gformer.runtime.plan import ExecutionPlan
+from deeph_gformer.runtime.storage import Storage
 
 from ..conftest import write_tiny_stage1
 from ..test_pipeline import make_bundle
@@ -25,9 +25,9 @@ Folder = Callable[..., pathlib.Path]
 
 
 def chunked(
-    model: HamiltonianModel, folder: pathlib.Path, work: Work, **options: bool | int
+    model: HamiltonianModel, folder: pathlib.Path, execution: ExecutionPlan, **options: bool | int
 ) -> Prediction:
-    made = predict_chunked(model, *model.read(folder), work, **options)
+    made = predict_chunked(model, *model.read(folder), execution, **options)
     assert made is not None
     return made
 
@@ -59,7 +59,7 @@ def test_chunks_change_nothing(
         and np.bincount(whole.edges.keys[:, 3]).max() < 40 < len(whole.edges.keys) / 2
     )
     for chunk in (40, 10**6):
-        same(chunked(model, folder, Work(chunk, keep_pairs=chunk > 40)), whole)
+        same(chunked(model, folder, ExecutionPlan(chunk, keep_pairs=chunk > 40)), whole)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -79,7 +79,7 @@ def test_every_setting(
     )
     model = deeph_gformer.load(bundle, stage1=tiny_stage1)
     folder = make_folder()
-    same(chunked(model, folder, Work(90)), model.predict(folder))
+    same(chunked(model, folder, ExecutionPlan(90)), model.predict(folder))
 
 
 def test_frames_raw_output_and_stage_1_alone(
@@ -89,10 +89,13 @@ def test_frames_raw_output_and_stage_1_alone(
     model = deeph_gformer.load(
         make_bundle(tiny_stage1, tmp_path / "b", "paper", trained=True), stage1=tiny_stage1
     )
-    same(chunked(model, folder, Work(90), frames=3), model.predict(folder, frames=3))
-    same(chunked(model, folder, Work(90), hermitian=False), model.predict(folder, hermitian=False))
+    same(chunked(model, folder, ExecutionPlan(90), frames=3), model.predict(folder, frames=3))
+    same(
+        chunked(model, folder, ExecutionPlan(90), hermitian=False),
+        model.predict(folder, hermitian=False),
+    )
     alone = deeph_gformer.load(stage1=tiny_stage1)
-    same(chunked(alone, folder, Work(90)), alone.predict(folder))
+    same(chunked(alone, folder, ExecutionPlan(90)), alone.predict(folder))
 
 
 def test_a_stage_1_without_a_stream(
@@ -105,7 +108,7 @@ def test_a_stage_1_without_a_stream(
     folder = make_folder()
     whole = model.predict(folder)
     model.stage1.stream = lambda graph, work: None  # type: ignore[method-assign, union-attr]
-    same(chunked(model, folder, Work(90)), whole)
+    same(chunked(model, folder, ExecutionPlan(90)), whole)
 
 
 def test_spilled_features_are_the_same(
@@ -115,9 +118,9 @@ def test_spilled_features_are_the_same(
         make_bundle(tiny_stage1, tmp_path / "b", trained=True), stage1=tiny_stage1
     )
     folder = make_folder()
-    room = EdgeRoom(tmp_path / "spill", limit=50_000)
-    same(chunked(model, folder, Work(90, room=room)), model.predict(folder))
-    assert room.spilled > 50_000 and not list((tmp_path / "spill").iterdir())
+    storage = Storage(tmp_path / "spill", limit=50_000)
+    same(chunked(model, folder, ExecutionPlan(90, storage=storage)), model.predict(folder))
+    assert storage.spilled > 50_000 and not list((tmp_path / "spill").iterdir())
 
 
 def test_full_disk_is_one_line(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +129,7 @@ def test_full_disk_is_one_line(tmp_path: pathlib.Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(DataError, match="--spill.*No space left.*nothing was left behind"):
-        EdgeRoom(tmp_path, limit=0).empty(10, 10, torch.zeros(0))
+        Storage(tmp_path, limit=0).empty(10, 10, torch.zeros(0))
     assert not list(tmp_path.iterdir())
 
 

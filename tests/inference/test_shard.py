@@ -17,12 +17,12 @@ import pytest
 import torch
 
 import deeph_gformer
-from deeph_gformer.data.ranks import Ranks, split_atoms
 from deeph_gformer.errors import ConfigError, GFormerError, MissingDependencyError
-from deeph_gformer.inference.shard import agreed, rank_device, same_input, start_ranks
 from deeph_gformer.io import BlockMatrix, read_matrix
 from deeph_gformer.io.folder import matrix_path, write_matrix
 from deeph_gformer.overlap import TableOverlap, two_centre
+from deeph_gformer.runtime.communicator import Communicator, split_atoms
+from deeph_gformer.runtime.processes import agreed, process_device, same_input, start_processes
 
 from ..conftest import ROOT, random_structure, write_tiny_stage1
 from ..overlap.test_basis import gaussian_basis
@@ -292,7 +292,7 @@ def test_bad_input_is_told_once(tmp_path: pathlib.Path, tiny_stage1: pathlib.Pat
 
 def test_errors_travel_between_processes() -> None:
     def work(rank: int) -> None:
-        with agreed(start_ranks()):
+        with agreed(start_processes()):
             if rank == 1:
                 raise MissingDependencyError("seekpath", "bands", "a path")
 
@@ -339,19 +339,17 @@ def test_split_atoms() -> None:
 
 
 def test_one_process_sends_nothing() -> None:
-    ranks = Ranks()
+    comm = Communicator()
     value = torch.ones(3)
-    assert (
-        ranks.gather_rows(value) is value and ranks.sum(value) is value and ranks.objects(1) == [1]
-    )
-    same_input(ranks, "x", {"y": 1})
+    assert comm.gather_rows(value) is value and comm.sum(value) is value and comm.objects(1) == [1]
+    same_input(comm, "x", {"y": 1})
 
 
 def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which device a process of torchrun takes, on a machine that says it has two GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert rank_device("auto") == "auto"
+    assert process_device("auto") == "auto"
     for name, value in (
         ("WORLD_SIZE", "4"),
         ("LOCAL_WORLD_SIZE", "2"),
@@ -359,13 +357,13 @@ def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOCAL_RANK", "1"),
     ):
         monkeypatch.setenv(name, value)
-    assert [rank_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
+    assert [process_device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
         "cuda:1",
         "cuda:1",
         "cuda:0",
         "cpu",
     ]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert rank_device("cpu") == "cpu"
+    assert process_device("cpu") == "cpu"
     with pytest.raises(ConfigError, match="4 processes share 2 GPU.*--nproc-per-node 2"):
-        rank_device("auto")
+        process_device("auto")

@@ -14,7 +14,7 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from ...data.stream import Work
+from ...runtime.plan import ExecutionPlan
 from .layout import Features, Layout, rotate
 from .local import BlockDiagonal, Local, LocalLayout, chunk, signs
 from .modules import gaussians
@@ -163,29 +163,37 @@ class Run:
         node: after encoder group p. edge, old: edge features after and before it. layouts: of ``old`` and ``edge``. spans: the chunks.
     """
 
-    def __init__(self, net: DeepHE3Net, plan: InferencePlan, p: Prepared, work: Work) -> None:
+    def __init__(
+        self, net: DeepHE3Net, plan: InferencePlan, p: Prepared, execution: ExecutionPlan
+    ) -> None:
         """
         Args:
             net, plan: the network and its plan. p: see :meth:`DeepHE3Net.prepare`; with several ranks of this rank's edges.
-            work: chunk, room, ranks.
+            execution: chunk, storage, communicator.
         """
-        self.net, self.plan, self.p, self.work, self.room = net, plan, p, work, work.room
-        self.edges, self.like = len(p.order), p.length
-        self.spans: list[Span] = _spans(0, p.regular, work.chunk, False) + _spans(
-            p.regular, self.edges, work.chunk, True
+        self.net, self.plan, self.p, self.execution, self.storage = (
+            net,
+            plan,
+            p,
+            execution,
+            execution.storage,
         )
-        sizes = work.ranks.sum(p.edge_segments.sizes.clone())
+        self.edges, self.like = len(p.order), p.length
+        self.spans: list[Span] = _spans(0, p.regular, execution.chunk, False) + _spans(
+            p.regular, self.edges, execution.chunk, True
+        )
+        sizes = execution.comm.sum(p.edge_segments.sizes.clone())
         self.segments = p.edge_segments._replace(sizes=sizes)
         one_hot = nn.functional.one_hot(p.node_type, net.config.num_species).to(p.length.dtype)
         self.node: Features = net.embedding({(0, 1): one_hot[:, None, :]})
-        self.edge: Local = plan.edge_init.empty(self.edges, self.like, self.room)
+        self.edge: Local = plan.edge_init.empty(self.edges, self.like, self.storage)
         for a, b, _ in self.spans:
             self.edge[0][0][a:b] = gaussians(p.length[a:b], 6.0, plan.edge_init.width(0, 0))
         self.old: Local = [[], []]
         self.layouts = [plan.edge_init, plan.edge_init]
         self._basis: Tensor | None = None
-        if work.keep_pairs:
-            self._basis = self.room.empty(self.edges, net.config.num_basis, self.like)
+        if execution.keep_pairs:
+            self._basis = self.storage.empty(self.edges, net.config.num_basis, self.like)
             for a, b, _ in self.spans:
                 self._basis[a:b] = gaussians(p.length[a:b], net.config.r_max, net.config.num_basis)
         self._pair: Local | None = [[], []]
@@ -201,12 +209,12 @@ class Run:
             if group + 1 < len(self.plan.node_plans):
                 self.release(self.old)
         if self._basis is not None:
-            self.room.release(self._basis)
+            self.storage.release(self._basis)
             self._basis = None
 
     def release(self, local: Local | None) -> None:
-        """Give room back."""
-        self.room.release(*(t for family in local or [] for t in family))
+        """Give storage back."""
+        self.storage.release(*(t for family in local or [] for t in family))
 
     def frames(self, a: int, b: int) -> list[Tensor]:
         return [frame[a:b] for frame in self.p.frames]
@@ -265,9 +273,9 @@ class Run:
                 a,
                 b,
             )
-            self.work.tick("stage 1", b - a)
+            self.execution.tick("stage 1", b - a)
         for value in total.values():
-            self.work.ranks.gather_rows(value)
+            self.execution.comm.gather_rows(value)
         new = _add(update.lin_post(total), update.sc(node, self.p.node_kind))
         return update.skip_connect(node, update.norm(new, self.p.node_segments))  # type: ignore[no-any-return]
 
@@ -293,10 +301,12 @@ class Run:
         p, species = self.p, self.net.config.num_species
         self.release(self._pair)
         self._pair = (
-            conv.pair.empty(self.edges, self.like, self.room) if self.work.keep_pairs else None
+            conv.pair.empty(self.edges, self.like, self.storage)
+            if self.execution.keep_pairs
+            else None
         )
         self._rows = _atom_rows(self.node, conv.pair)
-        new, edge = plan.layout.empty(self.edges, self.like, self.room), self.edge
+        new, edge = plan.layout.empty(self.edges, self.like, self.storage), self.edge
         parts = (conv.node_part(conv.regular, self.node), conv.node_part(conv.loops, self.node))
         sums: dict[tuple[int, int], Tensor] = {}
         for span in self.spans:
@@ -310,9 +320,9 @@ class Run:
                 part, self.message(conv, span, pair, edge, parts), chunk(edge, a, b), kind
             )
             plan.norm.sums(part, self.frames(a, b), self.segments, a, sums)
-            self.work.tick("stage 1", b - a)
+            self.execution.tick("stage 1", b - a)
         for value in _sorted(sums):
-            self.work.ranks.sum(value)
+            self.execution.comm.sum(value)
         self.normalise(plan, new, edge, sums)
         self.old, self.edge, self.layouts = edge, new, [self.layouts[1], plan.layout]
 
@@ -357,7 +367,7 @@ class Run:
                     b,
                 )
         for value in _sorted(squares):
-            self.work.ranks.sum(value)
+            self.execution.comm.sum(value)
         inverse = {
             f: 1 / ((squares[f, 0][:, 0] / segments.sizes[:, None]).sqrt() + norm.eps)
             for f, _ in scalars
@@ -377,7 +387,7 @@ class Run:
                 if key == (0, 1):
                     part[f][0][:, columns].add_(norm.bias)
             plan.after_norm(part, chunk(old, a, b))
-            self.work.tick("stage 1", b - a)
+            self.execution.tick("stage 1", b - a)
 
     def flat(self, layout: LocalLayout, edge: Local, linear: nn.Module | None) -> Tensor:
         """Edge features in global axes, e3nn's layout and the graph's order; through ``linear`` first where given."""
@@ -404,7 +414,7 @@ def infer(
     Args:
         net, plan: the network and its :class:`InferencePlan`. p: see :meth:`DeepHE3Net.prepare`. features: whether irreps are wanted. size: edges per chunk.
     """
-    run = Run(net, plan, p, Work(size or default_chunk(p.length.device)))
+    run = Run(net, plan, p, ExecutionPlan(size or default_chunk(p.length.device)))
     nodes, edges = [], []
     for group in run.groups():
         if features:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from e3nn.o3 import Irreps
 from torch import Tensor
 
-from ...data.room import EdgeRoom
+from ...runtime.storage import Storage
 from .layout import Features, Key, Layout
 
 __all__ = ["Local", "LocalLayout", "BlockDiagonal"]
@@ -61,11 +61,13 @@ class LocalLayout:
             start += self.layout.channels[k]
         return slice(0, 0)
 
-    def empty(self, rows: int, like: Tensor, room: EdgeRoom | None = None) -> Local:
-        """Room for ``rows`` edges; ``room`` says where (default: plain memory)."""
+    def empty(self, rows: int, like: Tensor, storage: Storage | None = None) -> Local:
+        """Storage for ``rows`` edges; ``storage`` says where (default: plain memory)."""
 
         def one(n: int, columns: int) -> Tensor:
-            return like.new_empty(n, columns) if room is None else room.empty(n, columns, like)
+            return (
+                like.new_empty(n, columns) if storage is None else storage.empty(n, columns, like)
+            )
 
         return [
             [one(rows * signs(m), self.width(f, m)) for m in range(self.lmax(f) + 1)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...algebra.rotation import edge_frames
 from ...algebra.wigner import Generation
 from ...data.graph import Graph
-from ...data.room import EdgeRoom
+from ...runtime.storage import Storage
 from ..bundle import NetConfig
 from .convolution import EquivariantConvolution
 from .layout import Features, Layout, merge, rotate
@@ -220,13 +220,13 @@ class DeepHE3Net(nn.Module):
         return self._plan
 
     def prepare(
-        self, graph: Graph, inference: bool = False, room: EdgeRoom | None = None
+        self, graph: Graph, inference: bool = False, storage: Storage | None = None
     ) -> Prepared:
         """Everything that depends on the structure only; reusable for every call on the same graph.
 
         Args:
             graph: one or several structures; its vectors' dtype is that of the parameters.
-            inference: leave out what :mod:`.inference` makes chunk by chunk. room: where edge-wise arrays go.
+            inference: leave out what :mod:`.inference` makes chunk by chunk. storage: where edge-wise arrays go.
         """
         config, loops = self.config, graph.self_loop
         order = torch.cat([torch.nonzero(~loops), torch.nonzero(loops)]).reshape(-1)
@@ -246,7 +246,7 @@ class DeepHE3Net(nn.Module):
             inverse=torch.argsort(order),
             source=source,
             destination=destination,
-            frames=self._frames(vector, dtype, room or EdgeRoom()),
+            frames=self._frames(vector, dtype, storage or Storage()),
             regular=regular,
             length=length,
             distance=nothing if inference else gaussians(length, config.r_max, config.num_basis),
@@ -266,12 +266,12 @@ class DeepHE3Net(nn.Module):
         )
 
     def _frames(
-        self, vector: Tensor, dtype: torch.dtype, room: EdgeRoom, size: int = 65536
+        self, vector: Tensor, dtype: torch.dtype, storage: Storage, size: int = 65536
     ) -> list[Tensor]:
         """Per l, (E, 2 l + 1, 2 l + 1), global axes to each edge's frame; made piece by piece, as they are computed in float64."""
         like = vector.new_empty(0, dtype=dtype)
         out = [
-            room.empty(len(vector), (2 * l + 1) ** 2, like).view(-1, 2 * l + 1, 2 * l + 1)
+            storage.empty(len(vector), (2 * l + 1) ** 2, like).view(-1, 2 * l + 1, 2 * l + 1)
             for l in range(self.lmax + 1)
         ]
         for start in range(0, len(vector), size):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...algebra.wigner import Generation
 from ...data.graph import Graph
-from ...data.stream import Work
+from ...runtime.plan import ExecutionPlan
 from ..bundle import ModelFolder, read_model_folder
 from ..provider import Stage1Output, Stage1Provider
 from .checkpoint import load_network
@@ -72,10 +72,10 @@ class EmbeddedStage1(Stage1Provider):
         direct_sum, node, edge = self.net(graph.to(self.device, self.dtype), features=features)
         return Stage1Output(node, edge, direct_sum)
 
-    def stream(self, graph: Graph, work: Work) -> EmbeddedStream:
+    def stream(self, graph: Graph, execution: ExecutionPlan) -> EmbeddedStream:
         """See :meth:`Stage1Provider.stream`."""
         self.check_complete(graph)
-        return EmbeddedStream(self.net, graph, work)
+        return EmbeddedStream(self.net, graph, execution)
 
     def stream_bytes(self, keep_pairs: bool) -> int:
         """See :meth:`Stage1Provider.stream_bytes`."""

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ...algebra.layout import Features, Key
 from ...data.graph import Graph
-from ...data.stream import EdgeChunk, FinalChunk, IrrepStream, Work
+from ...data.stream import EdgeChunk, FinalChunk, IrrepStream
+from ...runtime.plan import ExecutionPlan
 from .inference import Run
 from .layout import Layout
 from .local import Local, LocalLayout, chunk
@@ -35,14 +36,14 @@ def bytes_per_edge(net: DeepHE3Net, keep_pairs: bool) -> int:
 class EmbeddedStream(IrrepStream):
     """One pass of the engine; see :class:`IrrepStream`."""
 
-    def __init__(self, net: DeepHE3Net, graph: Graph, work: Work) -> None:
+    def __init__(self, net: DeepHE3Net, graph: Graph, execution: ExecutionPlan) -> None:
         """
         Args:
-            net: the network. graph: on its device, in its type. work: chunk, room, ranks.
+            net: the network. graph: on its device, in its type. execution: chunk, storage, communicator.
         """
         with torch.no_grad():
             self.net, self.plan = net, net.inference_plan()
-            self.run = Run(net, self.plan, net.prepare(graph, True, work.room), work)
+            self.run = Run(net, self.plan, net.prepare(graph, True, execution.storage), execution)
         self.nodes: list[Tensor] = []
 
     @torch.no_grad()
@@ -129,7 +130,7 @@ class EmbeddedStream(IrrepStream):
         run = self.run
         for local in (run.edge, run.old, run._pair):
             run.release(local)
-        run.room.release(*run.p.frames)
+        run.storage.release(*run.p.frames)
         del self.run
 
 

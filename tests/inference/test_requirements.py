@@ -14,16 +14,16 @@ import torch
 import deeph_gformer
 from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError
-from deeph_gformer.inference import memory
-from deeph_gformer.inference.memory import (
+from deeph_gformer.inference.requirements import plan_structure
+from deeph_gformer.io import read_matrix
+from deeph_gformer.runtime import plan as runtime_plan
+from deeph_gformer.runtime.plan import (
     free_memory,
     parse_size,
-    plan_work,
     show_size,
     usual_chunk,
 )
-from deeph_gformer.inference.steps import Steps
-from deeph_gformer.io import read_matrix
+from deeph_gformer.runtime.timer import Timer
 
 from ..test_pipeline import make_bundle
 
@@ -55,15 +55,15 @@ def test_plan(
     """Less and less memory: first rotated atoms are made anew, then features go to files, then it is refused."""
     model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
     graph = model.read(make_folder())[1]
-    monkeypatch.setattr(memory, "resident_bytes", lambda: -memory.RESERVE)
-    free = plan_work(model, graph)
-    assert free.keep_pairs and free.room.folder is None and free.chunk == 1024
+    monkeypatch.setattr(runtime_plan, "resident_bytes", lambda: -runtime_plan.RESERVE)
+    free = plan_structure(model, graph)
+    assert free.keep_pairs and free.storage.folder is None and free.chunk == 1024
     limits = np.geomspace(1e8, 1e5, 200).astype(int).tolist()
     kinds: list[str] = []
     for limit in limits:
         try:
-            plan = plan_work(model, graph, limit=limit, spill=tmp_path / "spill")
-            kinds.append("files" if plan.room.folder else "all" if plan.keep_pairs else "less")
+            plan = plan_structure(model, graph, limit=limit, spill=tmp_path / "spill")
+            kinds.append("files" if plan.storage.folder else "all" if plan.keep_pairs else "less")
             assert plan.chunk >= 11
         except ConfigError as refused:
             kinds.append("refused")
@@ -96,13 +96,14 @@ def test_the_minimum_that_is_named_is_enough(
         (400e6, None, "([0-9.]+ [GM]B) are needed"),
         (300e6, tmp_path / "s", "at least ([0-9.]+ [GM]B) with"),
     ):
-        monkeypatch.setattr(memory, "resident_bytes", lambda size=resident: int(size))
+        monkeypatch.setattr(runtime_plan, "resident_bytes", lambda size=resident: int(size))
         with pytest.raises(ConfigError) as refused:
-            plan_work(model, graph, limit=int(resident), spill=spill)
+            plan_structure(model, graph, limit=int(resident), spill=spill)
         named = re.search(pattern, str(refused.value))
-        monkeypatch.setattr(memory, "resident_bytes", lambda size=resident: int(1.2 * size))
+        monkeypatch.setattr(runtime_plan, "resident_bytes", lambda size=resident: int(1.2 * size))
         assert (
-            named and plan_work(model, graph, limit=parse_size(named[1]), spill=spill).chunk >= 11
+            named
+            and plan_structure(model, graph, limit=parse_size(named[1]), spill=spill).chunk >= 11
         )
 
 
@@ -130,7 +131,7 @@ def test_command_line_with_little_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_folder("s0")
-    monkeypatch.setattr(memory, "resident_bytes", lambda: -memory.RESERVE)
+    monkeypatch.setattr(runtime_plan, "resident_bytes", lambda: -runtime_plan.RESERVE)
     start = [
         "refine",
         "--preprocessed",
@@ -173,7 +174,7 @@ def test_command_line_with_little_memory(
 
 
 def test_steps_add_up() -> None:
-    steps = Steps()
+    timer = Timer()
     for name in ("a", "b", "a", ""):
-        steps.enter(name)
-    assert list(steps.seconds) == ["a", "b"] and all(v >= 0 for v in steps.seconds.values())
+        timer.start(name)
+    assert list(timer.seconds) == ["a", "b"] and all(v >= 0 for v in timer.seconds.values())

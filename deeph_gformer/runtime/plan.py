@@ -1,25 +1,33 @@
-"""How much memory a structure takes, and what to do so that it fits."""
+"""How a pass over a structure is executed: edges per chunk, what is kept and where, so that it fits into memory."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
-from ..data.graph import Graph
-from ..data.ranks import Ranks
-from ..data.room import EdgeRoom
-from ..data.stream import Work
 from ..errors import ConfigError
-from ..pipeline import HamiltonianModel
-from .shard import local_processes
-from .steps import resident_bytes
+from .communicator import Communicator
+from .processes import local_processes
+from .storage import Storage
+from .timer import resident_bytes
 
-__all__ = ["parse_size", "show_size", "free_memory", "fair_share", "plan_work", "check_spill"]
+__all__ = [
+    "ExecutionPlan",
+    "MemoryNeed",
+    "parse_size",
+    "show_size",
+    "free_memory",
+    "fair_share",
+    "usual_chunk",
+    "choose_plan",
+    "check_spill",
+]
 
 _UNITS = {
     "": 1,
@@ -36,6 +44,52 @@ CPU_CHUNK, MOST_CPU_CHUNK, GPU_CHUNK = 1024, 16384, 65536
 RESERVE = 64 * 2**20
 #: What a process takes before it starts differs from run to run by up to this part of it; a minimum that is named must do the next time.
 SPREAD = 0.25
+
+
+@dataclasses.dataclass
+class ExecutionPlan:
+    """How a pass over a structure is executed.
+
+    Attributes:
+        chunk: edges per chunk.
+        keep_pairs: whether distance bases and atoms turned into edge frames stay in memory between
+            two uses.
+        storage: where edge-wise arrays are kept.
+        comm: processes that share the structure.
+        tick: called with (name of the step, edges done) for the progress bar.
+    """
+
+    chunk: int = 1024
+    keep_pairs: bool = True
+    storage: Storage = dataclasses.field(default_factory=Storage)
+    comm: Communicator = dataclasses.field(default_factory=Communicator)
+    tick: Callable[[str, int], None] = lambda step, edges: None
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes of one structure on this process.
+
+    Attributes:
+        edges: what is kept of its edges where the networks run.
+        host: what main memory holds besides, the direct products.
+        blocks: the matrices that are returned (0 where the networks run on a GPU).
+        node: what is kept of its atoms.
+        chunk: per edge of a chunk, while it is worked on.
+        on_cpu: whether the networks run in main memory.
+    """
+
+    edges: float
+    host: float
+    blocks: float
+    node: float
+    chunk: float
+    on_cpu: bool
+
+    @property
+    def kept(self) -> float:
+        """Of all edges at the same time, where the networks run."""
+        return max(self.edges, self.host) if self.on_cpu else self.edges
 
 
 def parse_size(text: str) -> int:
@@ -62,7 +116,7 @@ def check_spill(folder: str | os.PathLike[str]) -> None:
     Raises:
         ConfigError: names the reason.
     """
-    EdgeRoom(folder)
+    Storage(folder)
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -120,73 +174,34 @@ def usual_chunk(device: torch.device) -> int:
     )
 
 
-class _Need:
-    """Bytes of one structure on this process; on a GPU ``host`` counts what main memory holds, the products, and everything else what the GPU does."""
-
-    def __init__(
-        self, model: HamiltonianModel, graph: Graph, ranks: Ranks, keep_pairs: bool
-    ) -> None:
-        item = 4 if model.dtype == torch.float32 else 8
-        gformer = None if model.bundle is None else model.bundle.model
-        width = 0 if gformer is None else gformer.config.width
-        groups = 0 if gformer is None else max(1, len(gformer.node_irreps))
-        spins = 4 * 2 if model.targets.basis.spinful else 1
-        vector = model.targets.width * spins * item
-        stage1, irreps = 0, 0
-        if model.stage1 is not None:
-            irreps = (
-                sum(i.dim for i in model.stage1.edge_irreps)
-                if gformer is not None and gformer.node_irreps
-                else 0
-            )
-            widest = max(
-                (i.dim for i in (*model.stage1.edge_irreps, *model.stage1.node_irreps)), default=100
-            )
-            stage1 = model.stage1.stream_bytes(keep_pairs) or (irreps + 40 * widest) * item
-        else:
-            widest = width
-        features = stage1 + groups * width * item + 3 * item
-        edges, on_cpu = -(-graph.edges // ranks.size), model.device.type == "cpu"
-        end = stage1 + width * item + (2 * vector if on_cpu else 0)
-        self.edges = graph.edges / ranks.size * max(features, end)
-        self.host = (
-            (1.5 if ranks.size == 1 else 2.0) * 2 * vector * edges
-        )  # partner edges of other processes, sent and received
-        self.blocks = 2 * vector * edges if on_cpu else 0  # the matrices that are returned
-        self.all = max(self.edges, self.host) if on_cpu else self.edges
-        messages = getattr(gformer.head, "messages", None) if gformer is not None else None
-        sent = (
-            0
-            if messages is None
-            else sum((2 * l + 1) * channels for (l, _), channels in messages.channels.items())
-        )
-        self.node = graph.nodes * (10 * widest + 12 * width + 3 * sent) * item
-        self.chunk = (20 * widest + 16 * width + 8 * sent) * item + 6 * vector
-
-
-def plan_work(
-    model: HamiltonianModel,
-    graph: Graph,
+def choose_plan(
+    needs: Mapping[bool, MemoryNeed],
+    edges: int,
+    most: int,
+    device: torch.device,
     *,
     limit: int | None = None,
     spill: str | os.PathLike[str] | None = None,
-    ranks: Ranks | None = None,
+    comm: Communicator | None = None,
     tick: Callable[[str, int], None] = lambda step, edges: None,
-) -> Work:
+) -> ExecutionPlan:
     """Choose chunk size, what is kept and where, for one structure.
 
     Args:
-        model, graph: what is to run. limit: bytes that this process may take altogether (on a GPU: of its memory); None: nine tenths of what is free now.
-        spill: folder for features that do not fit; None: memory only. ranks: processes that share the structure. tick: see :class:`Work`.
+        needs: of the structure, with ``keep_pairs`` True and False.
+        edges: of the structure.
+        most: edges of one atom at most.
+        device: where the networks run.
+        limit: bytes that this process may take altogether (on a GPU: of its memory); None: nine
+            tenths of what is free now.
+        spill: folder for features that do not fit; None: memory only.
+        comm: processes that share the structure.
+        tick: see :class:`ExecutionPlan`.
 
     Raises:
         ConfigError: it does not fit; the message names the minimum.
     """
-    ranks = ranks or Ranks()
-    device = model.device
-    needs = [
-        _Need(model, graph, ranks, keep_pairs) for keep_pairs in (True, False)
-    ]  # folds the parameters, so before memory is looked at
+    comm = comm or Communicator()
     used = (
         RESERVE + resident_bytes()
         if device.type == "cpu"
@@ -195,30 +210,26 @@ def plan_work(
     left = free_memory(device) * 0.9 if limit is None else min(limit - used, free_memory(device))
     if device.type != "cpu":
         main = free_memory(torch.device("cpu")) / local_processes()
-        if needs[0].host > main:
+        if needs[True].host > main:
             raise ConfigError(
-                f"{graph.edges:,} edges need {show_size(needs[0].host)} of main memory for their blocks, {show_size(main)} are free; share the "
-                "work with torchrun on more machines"
+                f"{edges:,} edges need {show_size(needs[True].host)} of main memory for their "
+                f"blocks, {show_size(main)} are free; share the work with torchrun on more machines"
             )
-    most = int(torch.bincount(graph.edge_index[0]).max())
     usual = max(usual_chunk(device), most)
-    for keep_pairs, need in zip((True, False), needs):
-        chunk = int(min(usual, (left - need.all - need.node) // need.chunk))
+    for keep_pairs in (True, False):
+        need = needs[keep_pairs]
+        chunk = int(min(usual, (left - need.kept - need.node) // need.chunk))
         if chunk >= most:
-            return Work(chunk, keep_pairs, EdgeRoom(), ranks, tick)
+            return ExecutionPlan(chunk, keep_pairs, Storage(), comm, tick)
+    need = needs[False]
     least = need.node + need.blocks + most * need.chunk
     if spill is not None and device.type == "cpu":
         chunk = int(min(usual, (left - need.node - need.blocks) // need.chunk))
         if chunk >= most:
-            return Work(
-                chunk,
-                False,
-                EdgeRoom(spill, int(max(0, left - need.node - need.blocks - chunk * need.chunk))),
-                ranks,
-                tick,
-            )
+            memory = int(max(0, left - need.node - need.blocks - chunk * need.chunk))
+            return ExecutionPlan(chunk, False, Storage(spill, memory), comm, tick)
     base = (1 + SPREAD) * used
-    whole = show_size(base + need.all + need.node + most * need.chunk)
+    whole = show_size(base + need.kept + need.node + most * need.chunk)
     have = show_size(max(0, used + left)) + (" free" if limit is None else "")
     files = (
         f"at least {show_size(base + least)} with edge features in files (--spill DIR)"
@@ -226,6 +237,6 @@ def plan_work(
         else "fewer on the CPU"
     )
     raise ConfigError(
-        f"{graph.edges:,} edges (at most {most} on one atom) do not fit into {have}: {whole} are needed, {files}; "
-        "raise --max-memory, or share the work with torchrun"
+        f"{edges:,} edges (at most {most} on one atom) do not fit into {have}: {whole} are needed, "
+        f"{files}; raise --max-memory, or share the work with torchrun"
     )

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from ..data.graph import Graph
-from ..data.ranks import Ranks
 from ..errors import ConfigError, DataError, GFormerError
 from ..io.structure import Structure
+from .communicator import Communicator
 
 __all__ = [
-    "start_ranks",
-    "end_ranks",
-    "rank_device",
+    "start_processes",
+    "end_processes",
+    "process_device",
     "same_input",
     "same_structure",
     "agree",
@@ -39,7 +39,7 @@ def _environment() -> tuple[int, int]:
         ) from None
 
 
-def rank_device(name: str) -> str:
+def process_device(name: str) -> str:
     """The device of this process: with several processes and GPUs, each has its own.
 
     Raises:
@@ -60,14 +60,14 @@ def local_processes() -> int:
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) if _environment()[1] > 1 else 1
 
 
-def start_ranks() -> Ranks:
+def start_processes() -> Communicator:
     """Join the processes that torchrun started; without it there is one.
 
     A process that is told to stop (torchrun does so when another one dies) removes its temporary files first, and one of them says what happened.
     """
     rank, size = _environment()
     if size == 1:
-        return Ranks()
+        return Communicator()
     if not torch.distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(
@@ -76,7 +76,7 @@ def start_ranks() -> Ranks:
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         )
-        first = Ranks(rank, size).objects(os.getpid())[0]
+        first = Communicator(rank, size).objects(os.getpid())[0]
 
         def stop(number: int, frame: object) -> None:
             """Say so once, by the first process or, where that is the dead one, by the second; leave through the ``finally`` blocks."""
@@ -93,25 +93,25 @@ def start_ranks() -> Ranks:
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-    return Ranks(rank, size)
+    return Communicator(rank, size)
 
 
-def end_ranks() -> None:
-    """Leave the processes that :func:`start_ranks` joined; without it NCCL complains at the end."""
+def end_processes() -> None:
+    """Leave the processes that :func:`start_processes` joined; without it NCCL complains at the end."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def same_input(ranks: Ranks, what: str, values: Mapping[str, Any]) -> None:
+def same_input(comm: Communicator, what: str, values: Mapping[str, Any]) -> None:
     """Every process must have read the same.
 
     Args:
-        ranks: the processes. what: for the message. values: arrays and plain values by name.
+        comm: the processes. what: for the message. values: arrays and plain values by name.
 
     Raises:
         DataError: names the first difference.
     """
-    if ranks.size == 1:
+    if comm.size == 1:
         return
     digests = {}
     for name, value in values.items():
@@ -121,18 +121,18 @@ def same_input(ranks: Ranks, what: str, values: Mapping[str, Any]) -> None:
             else repr(value).encode()
         )
         digests[name] = hashlib.sha256(data).hexdigest()
-    for rank, other in enumerate(ranks.objects(digests)):
+    for rank, other in enumerate(comm.objects(digests)):
         different = [name for name in digests if other.get(name) != digests[name]]
         if different:
             raise DataError(
-                f"{what}: processes {ranks.rank} and {rank} read different {different[0]}; all must see the same files (one shared folder, nobody writing to it)"
+                f"{what}: processes {comm.rank} and {rank} read different {different[0]}; all must see the same files (one shared folder, nobody writing to it)"
             )
 
 
-def same_structure(ranks: Ranks, structure: Structure, graph: Graph) -> None:
+def same_structure(comm: Communicator, structure: Structure, graph: Graph) -> None:
     """:func:`same_input` for one structure and its edges."""
     same_input(
-        ranks,
+        comm,
         f"structure '{structure.name}'",
         {
             "lattices": structure.lattice,
@@ -143,29 +143,29 @@ def same_structure(ranks: Ranks, structure: Structure, graph: Graph) -> None:
     )
 
 
-def agree(ranks: Ranks, error: GFormerError | None) -> None:
+def agree(comm: Communicator, error: GFormerError | None) -> None:
     """Stop everywhere when one process met an error: it is raised on rank 0, the others end with exit code 2.
 
     Raises:
         GFormerError: the error of the first process that has one.
     """
-    if ranks.size == 1:
+    if comm.size == 1:
         if error is not None:
             raise error
         return
-    found = next((e for e in ranks.objects(error) if e is not None), None)
+    found = next((e for e in comm.objects(error) if e is not None), None)
     if found is not None:
-        if ranks.rank == 0:
+        if comm.rank == 0:
             raise found
         raise SystemExit(2)
 
 
 @contextlib.contextmanager
-def agreed(ranks: Ranks) -> Iterator[None]:
+def agreed(comm: Communicator) -> Iterator[None]:
     """What every process does for itself; an error in the block is told once, see :func:`agree`."""
     error: GFormerError | None = None
     try:
         yield
     except GFormerError as raised:
         error = raised
-    agree(ranks, error)
+    agree(comm, error)

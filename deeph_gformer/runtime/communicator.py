@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 
-__all__ = ["Ranks", "split_atoms"]
+__all__ = ["Communicator", "split_atoms"]
 
 
 def split_atoms(degree: NDArray[np.int64], parts: int) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ def split_atoms(degree: NDArray[np.int64], parts: int) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranks:
+class Communicator:
     """Who works on a structure.
 
     Attributes:
@@ -50,7 +50,7 @@ class Ranks:
     size: int = 1
     bounds: tuple[int, ...] = ()
 
-    def over(self, degree: NDArray[np.int64]) -> Ranks:
+    def over(self, degree: NDArray[np.int64]) -> Communicator:
         """The same processes with the atoms of a structure shared out; ``degree`` as in :func:`split_atoms`."""
         return dataclasses.replace(self, bounds=split_atoms(degree, self.size))
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 
-__all__ = ["EdgeRoom"]
+__all__ = ["Storage"]
 
 
-class EdgeRoom:
+class Storage:
     """Gives edge-wise arrays.
 
     A file is removed from its folder as soon as it is open, so nothing is left behind however the process ends; its space comes back when the

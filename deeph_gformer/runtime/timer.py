@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Steps", "Progress", "resident_bytes", "peak_bytes", "reset_peak"]
+__all__ = ["Timer", "Progress", "resident_bytes", "peak_bytes", "reset_peak"]
 
 
 def _status(field: str) -> int | None:
@@ -48,8 +48,8 @@ def reset_peak(device: torch.device) -> None:
         pass
 
 
-class Steps:
-    """A clock with one hand per step; a step's time is that between its :meth:`enter` and the next one. Work that a GPU has in its queue is waited for.
+class Timer:
+    """A clock with one hand per step; a step's time is that between its :meth:`start` and the next one. Work that a GPU has in its queue is waited for.
 
     Attributes:
         seconds: per step, in order of appearance. processor: the same in processor time, which other work on the machine does not lengthen.
@@ -64,7 +64,7 @@ class Steps:
         self.private = self.spilled = 0
         self._step, self._since = "", (time.perf_counter(), time.process_time())
 
-    def enter(self, step: str) -> None:
+    def start(self, step: str) -> None:
         """What follows belongs to ``step`` (empty: to none)."""
         if self._gpu is not None and step != self._step:
             torch.cuda.synchronize(self._gpu)
@@ -83,7 +83,7 @@ class Steps:
 
         Pages of spilled files count as resident although the system can take them back at any time, so without them the peak is what was sampled.
         """
-        self.enter(self._step)
+        self.start(self._step)
         if self.private:
             self.sample()
         times = {"step_seconds": dict(self.seconds), "step_processor_seconds": dict(self.processor)}

@@ -1,0 +1,1 @@
+"""What runs need and physics does not: processes, storage, the plan of a pass, a timer."""
