@@ -359,6 +359,7 @@ class _Ablation:
                 options.update(
                     edges=self.config.data.edges,
                     rotations=self.config.rotations,
+                    invariance=False,
                     gauge=self.config.data.gauge,
                 )
                 known[name] = {"of": stamp, "result": evaluate(model, folder, **options)}

@@ -16,6 +16,8 @@ from ..io.blocks import BlockMatrix, match_keys
 from ..io.folder import find_structures, matrix_path, read_matrix
 from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
+from .invariance import invariance as invariance_of
+from .invariance import largest
 from .metrics import StructureErrors, block_errors, structure_errors, summarise
 from .places import PlaceErrors
 
@@ -31,20 +33,29 @@ def evaluate(
     edges: EdgeMode = "auto",
     frames: int = 1,
     rotations: int = 1,
+    invariance: bool = True,
     gauge: str | None = None,
     plots: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Compare stage 1 and both stages with DFT.
 
     Args:
-        model: see :func:`deeph_gformer.load`. preprocessed: folder with structures that have ``hamiltonians.h5``.
-        splits: split file; only ``split`` is evaluated. edges, frames: as for refine. rotations: for the equivariance error; 0: none.
+        model: see :func:`deeph_gformer.load`.
+        preprocessed: folder with structures that have ``hamiltonians.h5``.
+        splits: split file; only ``split`` is evaluated.
+        split: ``train``, ``val`` or ``test``.
+        edges: as for refine.
+        frames: as for refine.
+        rotations: for the equivariance error; 0: none.
+        invariance: predict each structure in other descriptions too, see :mod:`.invariance`.
         gauge: ``standard``: errors without μS, μ = <ΔH,S>/<S,S> of each structure, where every structure has ``overlaps.h5``; ``raw``: as they are;
-            None: as the GFormer was trained. plots: folder for figures and their data.
+            None: as the GFormer was trained.
+        plots: folder for figures and their data.
 
     Returns:
         ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance": {...}}``, units in key names. ``errors`` says
         which errors these are, ``raw`` or ``without μS``; ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see :mod:`.places`.
+        With ``invariance``, structures and total hold the keys of :meth:`.invariance.Invariance.to_json`.
 
     Raises:
         ConfigError: the split is empty, or an option is out of range or needs another one. DataError, ModelError: see the readers.
@@ -77,17 +88,21 @@ def evaluate(
         prediction = model.predict(folder, edges, frames=frames)
         truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
         name, types = folder.resolve().name, prediction.graph.node_type.numpy()
-        kinds = {
-            "raw": prediction,
-            **({"gauge_free": _gauge_free(folder, prediction, truth, spinful)} if has_s else {}),
-        }
+        overlap = read_matrix(folder, "overlap", prediction.structure) if has_s else None
+        kinds = {"raw": prediction}
+        if overlap is not None:
+            kinds["gauge_free"] = _gauge_free(prediction, truth, overlap, spinful)
         both = {
             k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types)
             for k, p in kinds.items()
         }
         chosen = "gauge_free" if without else "raw"
         error = both[chosen]
-        records.append(_record(prediction, error, both))
+        record = _record(prediction, error, both)
+        if invariance:
+            found = invariance_of(model, prediction, truth, overlap, frames=frames)
+            record.update(found.to_json())
+        records.append(record)
         errors.append(error)
         predictions.append((kinds[chosen], truth))
         places.add(prediction.structure, truth, (kinds[chosen].stage1, kinds[chosen].hamiltonian))
@@ -117,6 +132,8 @@ def evaluate(
     ):
         if all(key in r for r in records):
             result["total"][key] = float(np.mean([r[key] for r in records]))
+    if invariance:
+        result["total"].update(largest(records))
     if rotations:
         pairs = [
             equivariance_error(model, p.graph, rotations, seed=n, frames=frames)
@@ -160,10 +177,9 @@ def _record(
 
 
 def _gauge_free(
-    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, spinful: bool
+    prediction: Prediction, truth: BlockMatrix, overlap: BlockMatrix, spinful: bool
 ) -> Prediction:
     """The prediction with the μ of DFT instead of its own; blocks of S that H lacks are left out."""
-    overlap = read_matrix(folder, "overlap", prediction.structure)
     there = [match_keys(overlap.keys, other.keys) >= 0 for other in (truth, prediction.hamiltonian)]
     overlap = overlap.select(np.flatnonzero(there[0] & there[1]))
     doubled = spin_double(overlap) if spinful else overlap

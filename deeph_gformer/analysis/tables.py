@@ -130,6 +130,8 @@ def evaluation_table(result: dict[str, Any]) -> str:
         )
     lines.append(text_table(["metric / meV", "stage 1", "refined", "ratio"], body))
     lines += ["", _place_table(result["places"]), ""]
+    if "invariance_meV" in total:
+        lines += [_invariance_table(total), ""]
     lines.append(
         f"challenging structure: {total['challenging_structure']}; challenging block: {total['challenging_block']}; "
         f"{sum(b < a for a, b in pairs)} of {total['structures']} structures better than stage 1"
@@ -151,4 +153,23 @@ def _place_table(places: Sequence[dict[str, Any]]) -> str:
     ]
     return text_table(
         ["MAE by place / meV", "elements", "mean |H|", "stage 1", "refined", "ratio"], rows
+    )
+
+
+def _invariance_table(total: dict[str, Any]) -> str:
+    """The largest differences of all structures, by kind of description."""
+    rows = [
+        [
+            kind.replace("_", " "),
+            _number(energy, ".1e"),
+            f"{total['invariance_blocks_meV'][kind]:.1e}",
+            f"{total['stage1_invariance_blocks_meV'][kind]:.1e}",
+        ]
+        for kind, energy in total["invariance_meV"].items()
+    ]
+    scan = total["smoothness_meV"]
+    step = f"second difference, step {scan['step_angstrom']:g} Å"
+    rows.append([step, "-", f"{scan['refined']:.1e}", f"{scan['stage1']:.1e}"])
+    return text_table(
+        ["largest difference / meV", "eigenvalues", "elements of H", "of stage 1"], rows
     )

@@ -64,6 +64,12 @@ def register(sub: Any) -> None:
         help="random rotations for the equivariance error (default: 1; 0: none)",
     )
     parser.add_argument(
+        "--no-invariance",
+        action="store_true",
+        help="leave out the predictions in other descriptions of the same crystal (about eleven "
+        "predictions a structure)",
+    )
+    parser.add_argument(
         "--plots",
         type=pathlib.Path,
         metavar="DIR",
@@ -381,6 +387,7 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         edges=args.edges,
         frames=args.frames,
         rotations=args.rotations,
+        invariance=not args.no_invariance,
         plots=args.plots,
     )
     print(evaluation_table(result))
