@@ -1,10 +1,10 @@
-# make demo, make test: everything from nothing (virtual environment, pinned packages, the package itself).
+# make demo, make test, make docs: everything from nothing (virtual environment, pinned packages, the package itself).
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test docs lint clean
 
 install: $(DONE)
 
@@ -12,7 +12,7 @@ install: $(DONE)
 $(DONE): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
 	touch $@
 
 demo: $(DONE)
@@ -22,8 +22,12 @@ test: $(DONE)
 	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
+docs: $(DONE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -E -q -W --keep-going docs docs/_build/html
+	@echo "the site: docs/_build/html/index.html"
+
 lint: $(DONE)
 	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache demo-output
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache demo-output

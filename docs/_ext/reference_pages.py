@@ -1,0 +1,98 @@
+"""Reference pages made from the code: one for the commands (from the parser), one for the settings (from docstrings)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+from typing import Any
+
+from deeph_gformer import config
+from deeph_gformer.cli import build_parser
+
+SETTINGS = {
+    "GFormerConfig": ("model", "`train`"),
+    "TrainingConfig": ("training", "`train`, `train-stage1`"),
+    "DataConfig": ("data", "`train`, `train-stage1`, `ablate`"),
+    "Stage1Config": ("model", "`train-stage1`"),
+}
+
+
+def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def commands_page() -> str:
+    """Every sub-command with its help text, as the terminal shows it."""
+    parts = [
+        "# Commands",
+        "",
+        "Every command explains itself with `--help`; this page is made from the same text.",
+        "Bad input ends with one line and exit code 2.",
+        "",
+    ]
+    for verb, parser in sorted(_verbs(build_parser()).items()):
+        parts += [f"## {verb}", "", "```text", parser.format_help().rstrip(), "```", ""]
+        for name, inner in sorted(_verbs(parser).items()):
+            parts += [f"### {verb} {name}", "", "```text", inner.format_help().rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return repr(field.default_factory())
+    return "required"
+
+
+def settings_page() -> str:
+    """Every setting with its type, default and docstring."""
+    parts = [
+        "# Settings",
+        "",
+        "Settings come from a YAML file, from `--set KEY=VALUE`, or both (`--set` wins).",
+        "`deeph-gformer train --list` and `train-stage1 --list` print the same in a terminal.",
+        "",
+    ]
+    for name, (section, verbs) in SETTINGS.items():
+        kind = getattr(config, name)
+        parts += [f"## {section} ({verbs})", "", (kind.__doc__ or "").strip(), ""]
+        docs = config.field_docs(kind)
+        for field in dataclasses.fields(kind):
+            limits = field.metadata.get("within")
+            extra = f", within {limits}" if limits else ""
+            parts += [
+                f"`{section}.{field.name}`",
+                f": `{field.type}`, default `{_default(field)}`{extra}",
+                "",
+                f"  {docs.get(field.name, '')}",
+                "",
+            ]
+    return "\n".join(parts)
+
+
+def write_pages(app: Any) -> None:
+    """Write both pages where they changed (so that an unchanged page is not read again)."""
+    folder = pathlib.Path(app.srcdir) / "reference"
+    for name, text in (("commands.md", commands_page()), ("settings.md", settings_page())):
+        path = folder / name
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+
+
+def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings write |x| for a size, which is no substitution of reStructuredText."""
+    for number, line in enumerate(lines):
+        if "|" in line and not line.lstrip().startswith((".. ", "|")):
+            lines[number] = line.replace("\\|", "|").replace("|", "\\|")
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", escape_bars, priority=1000)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}

@@ -1,0 +1,59 @@
+"""Sphinx configuration: ``make docs`` builds the site into ``docs/_build/html``; warnings are errors."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+import deeph_gformer
+
+project = "deeph-gformer"
+author = "The deeph-gformer developers"
+copyright = "The deeph-gformer developers, MIT licence"
+release = version = deeph_gformer.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.programoutput",
+    "reference_pages",
+]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build", "_ext"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = "deeph-gformer"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#1f5f8b", "color-brand-content": "#1f5f8b"},
+    "dark_css_variables": {"color-brand-primary": "#7fb8e0", "color-brand-content": "#7fb8e0"},
+}
+copybutton_prompt_text = "$ "
+
+# Tutorials run the commands that they show, in one scratch folder beside a link to the examples.
+SCRATCH = HERE / "_build" / "tutorials"
+shutil.rmtree(SCRATCH, ignore_errors=True)
+SCRATCH.mkdir(parents=True)
+(SCRATCH / "examples").symlink_to(HERE.parent / "examples", target_is_directory=True)
+os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["COLUMNS"] = "100"
+programoutput_prompt_template = "$ {command}\n{output}"
