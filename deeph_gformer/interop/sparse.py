@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..bands import BlochProblem
 from ..errors import DataError
 from ..io import BlockMatrix, Structure
+from ..io.blocks import sort_keys
 from ..io.files import atomic_path
 
 __all__ = ["block_entries", "real_space", "from_real_space", "write_npz", "read_npz"]
@@ -92,17 +93,23 @@ def from_real_space(
         raise DataError(
             f"matrices {matrices[0].shape} do not fit the {first[-1]} orbitals of structure '{structure.name}'"
         )
-    keys, blocks = [], []
-    for cell, matrix in zip(np.asarray(cells, dtype=np.int64), matrices):
-        coo = sp.coo_matrix(matrix)
-        pairs = np.stack([atom[coo.row], atom[coo.col]], axis=1)
-        if not cell.any():
-            pairs = np.concatenate([pairs, np.repeat(np.arange(len(counts)), 2).reshape(-1, 2)])
-        csr = sp.csr_matrix(matrix)
-        for i, j in np.unique(pairs, axis=0):
-            keys.append([*cell, i, j])
-            blocks.append(csr[first[i] : first[i + 1], first[j] : first[j + 1]].toarray())
-    return BlockMatrix.from_blocks(np.array(keys, dtype=np.int64), blocks)
+    parts = [sp.coo_matrix(matrix) for matrix in matrices]
+    which = np.repeat(np.arange(len(parts)), [len(part.data) for part in parts])
+    rows = np.concatenate([part.row for part in parts] or [np.zeros(0, int)]).astype(np.int64)
+    columns = np.concatenate([part.col for part in parts] or [np.zeros(0, int)]).astype(np.int64)
+    on_site = np.zeros((len(counts), 5), dtype=np.int64)
+    on_site[:, 3:] = np.arange(len(counts))[:, None]
+    stored = np.column_stack([np.asarray(cells)[which], atom[rows], atom[columns]])
+    keys, block = np.unique(np.concatenate([stored, on_site]), axis=0, return_inverse=True)
+    order = sort_keys(keys)
+    keys, place = keys[order], np.argsort(order)
+    block = place[block.reshape(-1)[: len(rows)]]
+    shapes = counts[keys[:, 3:]]
+    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    values = np.zeros(starts[-1], dtype=np.result_type(*(p.dtype for p in parts), np.float32))
+    inside = (rows - first[atom[rows]]) * shapes[block, 1] + columns - first[atom[columns]]
+    np.add.at(values, starts[block] + inside, np.concatenate([p.data for p in parts] or [[]]))
+    return BlockMatrix(keys, shapes, values)
 
 
 def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
