@@ -10,11 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["load", "refine", "HamiltonianModel", "Prediction", "GFormerError", "__version__"]
+__all__ = [
+    "load",
+    "refine",
+    "convert",
+    "HamiltonianModel",
+    "Prediction",
+    "GFormerError",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from .errors import GFormerError
     from .inference.refine import refine
+    from .interop.convert import convert
     from .pipeline import HamiltonianModel, Prediction, load
 
 _HOMES = {
@@ -22,6 +31,7 @@ _HOMES = {
     "HamiltonianModel": "pipeline",
     "Prediction": "pipeline",
     "refine": "inference.refine",
+    "convert": "interop.convert",
     "GFormerError": "errors",
 }
 

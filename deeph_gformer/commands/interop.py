@@ -73,22 +73,48 @@ def register(sub: Any) -> None:
 
     parser = sub.add_parser(
         "convert",
-        help="legacy and DeepH-dock folders into each other, and into Wannier90, sisl, SciPy or POSCAR files",
-        description="A folder of structure folders is converted one by one into TARGET/<name>. Legacy to DeepH-dock groups atoms by "
-        "element, says so, "
-        "and remembers the order for the way back.",
+        help="output of DFT codes into training folders; legacy and DeepH-dock folders into each other, and into Wannier90, "
+        "sisl, SciPy or POSCAR files",
+        description="A folder of DFT runs or of structure folders is converted one by one into TARGET/<name>. Runs are read several "
+        "at a time; those that are there already, from the same files, are left as they are. Legacy to DeepH-dock groups atoms by "
+        "element, says so, and remembers the order for the way back.",
     )
     parser.add_argument(
         "source",
         type=pathlib.Path,
         metavar="SOURCE",
-        help="structure folder, a folder of them, a SIESTA matrix (.HSX, .TSHS, .nc) or our .npz",
+        help="a DFT run (its folder, or a .scfout, .TSHS, .HSX, .nc), a structure folder, a folder of "
+        "either, or our .npz",
     )
     parser.add_argument(
         "target",
         type=pathlib.Path,
         metavar="TARGET",
         help="folder (legacy, dock, wannier90) or file (sisl: .TSHS or .nc, npz, poscar) to write",
+    )
+    parser.add_argument(
+        "--from",
+        dest="code",
+        metavar="CODE",
+        help="SOURCE is a run of this DFT code or a folder of them: auto, openmx, abacus, siesta, gpaw, aims, pyscf "
+        "or an installed reader (default: DFT runs where there are no structure folders)",
+    )
+    parser.add_argument(
+        "--format",
+        dest="form",
+        metavar="FORMAT",
+        help="folder format for DFT runs: legacy (default), dock or an installed one",
+    )
+    parser.add_argument(
+        "--unconverged",
+        action="store_true",
+        help="read DFT runs that did not converge, too (otherwise refused)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="DFT runs read at a time (default: one per CPU)",
     )
     parser.add_argument(
         "--to",
@@ -163,18 +189,25 @@ def run_convert(args: argparse.Namespace) -> int:
     from ..interop.convert import convert
     from ..io.files import write_json
 
-    options = {
-        "kind": args.kind,
-        "overlap_folder": args.overlap,
-        "mesh": args.mesh,
-        "fdf": args.fdf,
-    }
     records = convert(
-        args.source, args.target, args.to, overwrite=args.overwrite, say=_say, **options
+        args.source,
+        args.target,
+        args.to,
+        code=args.code,
+        form=args.form,
+        unconverged=args.unconverged,
+        fdf=args.fdf,
+        processes=args.processes,
+        progress=True,
+        overwrite=args.overwrite,
+        say=_say,
+        kind=args.kind,
+        overlap_folder=args.overlap,
+        mesh=args.mesh,
     )
     if args.json:
         write_json(args.json, {"structures": records})
-    return 0
+    return 2 if any("error" in record for record in records) else 0
 
 
 def _say(text: str) -> None:

@@ -1,8 +1,7 @@
-"""Folders into other formats: legacy <-> DeepH-dock (atoms and keys permuted together), and out to Wannier90, sisl, SciPy and POSCAR.
+"""``convert``: DFT runs into folders, legacy <-> DeepH-dock, and folders out to Wannier90, sisl, SciPy and POSCAR.
 
-DeepH-dock's POSCAR has its atoms grouped by element. A legacy folder whose atoms are not grouped is permuted, and the permutation is kept in
-``info.json`` (``deeph_gformer: {"atom_order": [...]}``: for each atom of the POSCAR, its number, from 0, in the legacy folder), so
-that the way back restores the order.
+Legacy to DeepH-dock permutes atoms and keys together and remembers the order (:mod:`deeph_gformer.interop.folders`), so that the way
+back restores it.
 """
 
 from __future__ import annotations
@@ -18,80 +17,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import fields
-from ..bands import BlochProblem
 from ..errors import ConfigError, DataError
-from ..io import BlockMatrix, Structure, dock, read_folder, read_matrix
-from ..io.blocks import sort_keys
+from ..io import Structure, dock, find_structures, read_folder, read_matrix
 from ..io.folder import Format, Kind, folder_format, matrix_path, replaced_folder, write_matrix
 from ..io.formats import formats, get_format, targets
+from ..io.gauge import OURS
+from .dft.runs import convert_runs
+from .folders import (
+    ATOM_ORDER,
+    element_order,
+    permute_matrix,
+    permute_structure,
+    with_order,
+    write_problem,
+)
 
-__all__ = [
-    "Target",
-    "convert",
-    "convert_folder",
-    "write_problem",
-    "element_order",
-    "permute_structure",
-    "permute_matrix",
-]
+__all__ = ["Target", "convert", "convert_folder"]
 
 #: A name of :func:`deeph_gformer.io.formats.targets`.
 Target = str
 _KINDS: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
-_ORDER = "atom_order"
-_OURS = "deeph_gformer"
-
-
-def element_order(structure: Structure) -> NDArray[np.int64]:
-    """(N,), old index of each atom once atoms are grouped by element: elements by first appearance, atoms of one element in their order."""
-    _, first, which = np.unique(structure.numbers, return_index=True, return_inverse=True)
-    return np.argsort(first[which.reshape(-1)], kind="stable")
-
-
-def permute_structure(structure: Structure, order: NDArray[np.int64]) -> Structure:
-    """Atoms in another order: new atom n is old atom ``order[n]``."""
-    return dataclasses.replace(
-        structure,
-        positions=structure.positions[order],
-        numbers=structure.numbers[order],
-        orbital_types=tuple(structure.orbital_types[n] for n in order.tolist()),
-    )
-
-
-def permute_matrix(matrix: BlockMatrix, order: NDArray[np.int64]) -> BlockMatrix:
-    """Blocks of the same atoms under their new numbers; see :func:`permute_structure`."""
-    keys = matrix.keys.copy()
-    keys[:, 3:] = np.argsort(order)[keys[:, 3:]]
-    renamed = dataclasses.replace(matrix, keys=keys)
-    return (
-        renamed
-        if (sort_keys(keys) == np.arange(len(keys))).all()
-        else renamed.select(np.arange(len(keys)))
-    )
 
 
 def _stored_order(
     info: dict[str, Any], count: int, where: pathlib.Path
 ) -> NDArray[np.int64] | None:
-    ours = info.get(_OURS)
-    order = ours.get(_ORDER) if isinstance(ours, dict) else None
+    ours = info.get(OURS)
+    order = ours.get(ATOM_ORDER) if isinstance(ours, dict) else None
     if order is None:
         return None
     if sorted(order) != list(range(count)):
         raise DataError(
-            f"{where / fields.INFO_FILE}: {_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to "
+            f"{where / fields.INFO_FILE}: {ATOM_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to "
             "keep the order of the POSCAR"
         )
     return np.array(order, dtype=np.int64)
-
-
-def _with_order(info: dict[str, Any], order: NDArray[np.int64] | None) -> dict[str, Any]:
-    """The same ``info.json`` with another stored order of atoms, or none."""
-    ours = {k: v for k, v in dict(info.get(_OURS) or {}).items() if k != _ORDER}
-    if order is not None:
-        ours[_ORDER] = order.tolist()
-    rest = {k: v for k, v in info.items() if k != _OURS}
-    return rest | ({_OURS: ours} if ours else {})
 
 
 def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:
@@ -123,17 +83,17 @@ def _to_folder(
                 f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms "
                 f"{' '.join(str(n + 1) for n in order[:20].tolist())}"
                 + (" ..." if len(order) > 20 else "")
-                + f" of {source.name} (kept in {fields.INFO_FILE}, {_OURS}.{_ORDER})"
+                + f" of {source.name} (kept in {fields.INFO_FILE}, {OURS}.{ATOM_ORDER})"
             )
     else:
         stored = _stored_order(structure.info, len(structure), source)
         if stored is not None:
             order = np.argsort(stored)
             notes.append(
-                f"atoms put back into the order that {fields.INFO_FILE} remembers ({_OURS}.{_ORDER})"
+                f"atoms put back into the order that {fields.INFO_FILE} remembers ({OURS}.{ATOM_ORDER})"
             )
     moved = permute_structure(structure, order)
-    moved = dataclasses.replace(moved, info=_with_order(structure.info, remembered))
+    moved = dataclasses.replace(moved, info=with_order(structure.info, remembered))
     get_format(form).write_structure(target, moved)
     for kind in _KINDS:
         if not matrix_path(source, kind).is_file():
@@ -269,30 +229,20 @@ def _poscar(source: pathlib.Path, target: pathlib.Path) -> dict[str, Any]:
     return {"files": [target.name], "notes": notes}
 
 
-def _from_file(
-    source: pathlib.Path, target: pathlib.Path, to: str, overwrite: bool, options: dict[str, Any]
+def _from_npz(
+    source: pathlib.Path, target: pathlib.Path, to: str, overwrite: bool
 ) -> dict[str, Any]:
-    """SIESTA's matrices (through sisl) or our own .npz into a folder."""
-    from .sisl import from_siesta
+    """Our own .npz into a folder."""
     from .sparse import read_npz
 
-    fdf = options.pop("fdf", None)
-    named = {"kind": "--kind", "overlap_folder": "--overlap", "mesh": "--mesh"}
-    unused = [named.get(key, key) for key, value in options.items() if value is not None] + [
-        "--fdf"
-    ] * (fdf is not None and source.suffix == ".npz")
-    if unused:
-        raise ConfigError(
-            f"{', '.join(unused)}: has no effect on {source}, which is a file; leave it out"
-        )
     if to not in formats():
         raise ConfigError(
-            f"{source}: is a file; it can be converted to legacy or dock folders, from there to {to}"
+            f"{source}: is a file; it can be converted to {', '.join(formats())}, from there to {to}"
         )
     _check_target(target, source, overwrite)
-    problem = read_npz(source) if source.suffix == ".npz" else from_siesta(source, fdf)
+    problem = read_npz(source)
     with replaced_folder(target) as scratch:
-        files = write_problem(scratch, problem, to)  # type: ignore[arg-type]
+        files = write_problem(scratch, problem, to)
     return {
         "source": str(source),
         "target": str(target),
@@ -302,41 +252,21 @@ def _from_file(
     }
 
 
-def write_problem(
-    target: str | os.PathLike[str], problem: BlochProblem, form: Format = "legacy"
-) -> list[str]:
-    """Write structure, H and S of a problem as a folder; returns the names of the matrix files.
+def _refuse(where: pathlib.Path, options: Mapping[str, Any], named: Mapping[str, str]) -> None:
+    """Refuse options that were given and have no effect here."""
+    unused = [named[key] for key, value in options.items() if value and key in named]
+    if unused:
+        raise ConfigError(f"{', '.join(unused)}: has no effect on {where}; leave it out")
 
-    Args:
-        target: folder. problem: e.g. from sisl or GPAW. form: ``legacy`` or ``dock`` (atoms are grouped by element then).
-    """
-    target = pathlib.Path(target)
-    order = (
-        element_order(problem.structure)
-        if get_format(form).grouped
-        else np.arange(len(problem.structure))
-    )
-    structure = permute_structure(
-        dataclasses.replace(problem.structure, spinful=problem.spinful), order
-    )
-    info = {
-        "nsites": len(structure),
-        "isorthogonal": False,
-        "norbits": int(structure.orbital_counts.sum()),
-        **structure.info,
-    }
-    structure = dataclasses.replace(structure, info=info)
-    get_format(form).write_structure(target, structure)
-    pairs: tuple[tuple[Kind, BlockMatrix], ...] = (
-        ("hamiltonian", problem.h),
-        ("overlap", problem.s),
-    )
-    return [
-        write_matrix(
-            target, kind, permute_matrix(matrix, order), structure, form, problem.spinful
-        ).name
-        for kind, matrix in pairs
-    ]
+
+_OF_FOLDERS = {"kind": "--kind", "overlap_folder": "--overlap", "mesh": "--mesh"}
+_OF_RUNS = {
+    "code": "--from",
+    "form": "--format",
+    "unconverged": "--unconverged",
+    "fdf": "--fdf",
+    "processes": "--processes",
+}
 
 
 def convert(
@@ -344,41 +274,95 @@ def convert(
     target: str | os.PathLike[str],
     to: Target | None = None,
     *,
+    code: str | None = None,
+    form: Format | None = None,
+    unconverged: bool = False,
+    fdf: str | os.PathLike[str] | None = None,
+    processes: int | None = None,
+    progress: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> list[dict[str, Any]]:
-    """Convert a folder, or every structure folder below it into ``<target>/<name>``.
+    """Convert a folder or a DFT run, or every one below ``source`` into ``<target>/<name>``.
 
     Args:
-        source: a structure folder, a folder of them, a SIESTA matrix file (.HSX, .TSHS, .nc) or our .npz. target: see :func:`convert_folder`.
+        source: a structure folder, a DFT run (its folder, or OpenMX's ``.scfout``, SIESTA's ``.TSHS``, ...), a folder of
+            either, or our ``.npz``.
+        target: see :func:`convert_folder`; a folder for DFT runs.
         to: default: the other one of ``legacy`` and ``dock``.
-        overwrite: replace what is there. say: called with a line per note. options: of :func:`convert_folder`, and ``fdf`` of
-            :func:`deeph_gformer.interop.sisl.from_siesta`.
+        code: ``auto``, ``openmx``, ``abacus``, ...: ``source`` is a DFT run or a folder of them; default: DFT runs are
+            looked for where there are no structure folders.
+        form: folder format for DFT runs; default: ``legacy``.
+        unconverged: read DFT runs that did not converge, too.
+        fdf: SIESTA's input, where it is not the only one beside the matrix.
+        processes: DFT runs read at a time; default: one per CPU.
+        progress: show a bar.
+        overwrite: replace what is there.
+        say: called with a line per structure and note.
+        options: ``kind``, ``overlap_folder`` and ``mesh`` of :func:`convert_folder`.
 
     Returns:
-        a record per structure, see :func:`convert_folder`.
-    """
-    from ..io import find_structures
+        a record per structure, see :func:`convert_folder` and :func:`deeph_gformer.interop.dft.runs.convert_runs`.
 
+    Raises:
+        DataError: nothing to convert; see also :func:`convert_folder`.
+        ConfigError: an option has no effect, or contradicts another.
+    """
     source, target = pathlib.Path(source), pathlib.Path(target)
-    if source.is_file():
-        record = _from_file(source, target, to or "legacy", overwrite, options)
+    given = {
+        "code": code,
+        "form": form,
+        "unconverged": unconverged,
+        "fdf": fdf,
+        "processes": processes,
+    }
+    if source.is_file() and source.suffix == ".npz":
+        _refuse(source, given | options, _OF_RUNS | _OF_FOLDERS)
+        record = _from_npz(source, target, to or "legacy", overwrite)
         say(f"{source} -> {target} ({record['to']})")
         return [record]
-    if options.pop("fdf", None) is not None:
-        raise ConfigError(
-            f"--fdf: has no effect on {source}, which is a folder; it belongs to SIESTA's matrix files"
+    if code is not None or source.is_file() or not _holds_structures(source):
+        _refuse(source, options, _OF_FOLDERS)
+        return convert_runs(
+            source,
+            target,
+            code or "auto",
+            _run_format(to, form),
+            unconverged=unconverged,
+            overwrite=overwrite,
+            processes=processes,
+            progress=progress,
+            say=say,
+            **({} if fdf is None else {"fdf": fdf}),
         )
+    _refuse(source, given, _OF_RUNS)
     single = folder_format(source) is not None
     folders = [source] if single else find_structures(source)
     suffix = {"npz": ".npz", "sisl": ".TSHS", "poscar": ".vasp"}
     records = []
     for folder in folders:
-        form: Any = to or ("legacy" if folder_format(folder) == "dock" else "dock")
+        form = to or ("legacy" if folder_format(folder) == "dock" else "dock")
         place = target if single else target / f"{folder.resolve().name}{suffix.get(form, '')}"
         records.append(convert_folder(folder, place, form, overwrite=overwrite, **options))
         say(f"{folder} -> {place} ({form})")
         for note in records[-1]["notes"]:
             say(f"  {note}")
     return records
+
+
+def _holds_structures(source: pathlib.Path) -> bool:
+    """Whether there are structure folders at or below ``source``."""
+    return any(folder_format(path) is not None for path, _, _ in os.walk(source, followlinks=True))
+
+
+def _run_format(to: str | None, form: Format | None) -> Format:
+    """The folder format that a DFT run becomes."""
+    if to is not None and form is not None and to != form:
+        raise ConfigError(f"--to {to} and --format {form}: give one of them")
+    wanted = form or to or "legacy"
+    if wanted not in formats():
+        raise ConfigError(
+            f"--to {wanted}: DFT runs become {' or '.join(formats())}; convert that folder to {wanted}"
+        )
+    return wanted

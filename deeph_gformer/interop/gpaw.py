@@ -210,7 +210,7 @@ def write_gpaw(
     import pathlib
 
     from ..io.folder import folder_format
-    from .convert import write_problem
+    from .folders import write_problem
 
     folder = pathlib.Path(folder)
     if folder_format(folder) is not None:
