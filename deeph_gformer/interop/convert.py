@@ -252,11 +252,13 @@ def _from_npz(
     }
 
 
-def _refuse(where: pathlib.Path, options: Mapping[str, Any], named: Mapping[str, str]) -> None:
+def _refuse(
+    where: pathlib.Path, what: str, options: Mapping[str, Any], named: Mapping[str, str]
+) -> None:
     """Refuse options that were given and have no effect here."""
     unused = [named[key] for key, value in options.items() if value and key in named]
     if unused:
-        raise ConfigError(f"{', '.join(unused)}: has no effect on {where}; leave it out")
+        raise ConfigError(f"{', '.join(unused)}: has no effect on {where}, {what}; leave it out")
 
 
 _OF_FOLDERS = {"kind": "--kind", "overlap_folder": "--overlap", "mesh": "--mesh"}
@@ -318,12 +320,12 @@ def convert(
         "processes": processes,
     }
     if source.is_file() and source.suffix == ".npz":
-        _refuse(source, given | options, _OF_RUNS | _OF_FOLDERS)
+        _refuse(source, "which is a file", options | given, _OF_RUNS | _OF_FOLDERS)
         record = _from_npz(source, target, to or "legacy", overwrite)
         say(f"{source} -> {target} ({record['to']})")
         return [record]
     if code is not None or source.is_file() or not _holds_structures(source):
-        _refuse(source, options, _OF_FOLDERS)
+        _refuse(source, "a DFT run", options, _OF_FOLDERS)
         return convert_runs(
             source,
             target,
@@ -336,7 +338,7 @@ def convert(
             say=say,
             **({} if fdf is None else {"fdf": fdf}),
         )
-    _refuse(source, given, _OF_RUNS)
+    _refuse(source, "which holds structure folders", given, _OF_RUNS)
     single = folder_format(source) is not None
     folders = [source] if single else find_structures(source)
     suffix = {"npz": ".npz", "sisl": ".TSHS", "poscar": ".vasp"}

@@ -43,7 +43,9 @@ class Abacus:
         """The run at ``path``: a folder with STRU and INPUT or an ``OUT.*``, or that ``OUT.*`` itself."""
         if not path.is_dir():
             return []
-        inputs = (path / "STRU").is_file() and (path / "INPUT").is_file()
+        inputs = all((path / name).is_file() for name in ("STRU", "INPUT")) and not any(
+            path.glob("*/OUT.*")
+        )
         outputs = any(_is_output(folder) for folder in path.glob("OUT.*"))
         return [path] if inputs or outputs or _is_output(path) else []
 
