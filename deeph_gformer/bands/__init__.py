@@ -18,7 +18,8 @@ from .gap import BandGap, band_gap
 from .kmesh import MeshSpectrum, mesh_spectrum
 from .kpath import KPath, automatic_path, read_path_file, seekpath_path
 from .loading import load
-from .plot import plot_comparison, plot_dos, plot_fat, plot_spin
+from .plot import plot_comparison
+from .plot_states import plot_dos, plot_fat, plot_spin
 from .result import Bands
 from .solve import solve_dense
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
 from ..io.blocks import format_key, match_keys
+from ..io.gauge import stated_level
 
 __all__ = ["BlochProblem", "identity_overlap", "bloch_phases"]
 
@@ -270,6 +272,14 @@ class BlochProblem:
     def electrons_per_band(self) -> int:
         """1 with spin-orbit coupling, else 2."""
         return 2 // self.spin
+
+    @property
+    def stated_fermi_eV(self) -> float | None:
+        """The Fermi level of this very Hamiltonian that info.json states, eV; None where none."""
+        kind: Literal["hamiltonian", "prediction"] = (
+            "prediction" if self.predicted else "hamiltonian"
+        )
+        return stated_level(self.structure.info, kind).energy_eV
 
     @functools.cached_property
     def periodic(self) -> tuple[bool, bool, bool]:

@@ -17,6 +17,7 @@ from .fermi import FermiLevel
 from .kmesh import MeshSpectrum
 from .kpath import KPath
 from .result import Bands
+from .solve import EDGE_EV, nearest_levels, require_window
 
 __all__ = [
     "HamiltonianError",
@@ -139,8 +140,14 @@ class BandError:
     """Eigenvalue errors of one band structure against another, both relative to their own Fermi level.
 
     Attributes:
-        mae_meV, rmse_meV, max_meV: over the states of the reference in ``window_eV`` (low, high) around its Fermi level. states: how many.
-        shift_meV: mean signed error; spread_meV: RMSE after removing it (what no shift of the Fermi level can mend).
+        mae_meV: mean absolute error over the states of the reference in ``window_eV``.
+        rmse_meV: root of their mean squared error.
+        max_meV: the largest.
+        shift_meV: mean signed error.
+        spread_meV: RMSE after removing it (what no shift of the Fermi level can mend).
+        states: how many.
+        window_eV: (low, high) around the reference's Fermi level.
+        residual_meV: (K, B), the errors themselves, by k-point and common band; NaN outside the window.
     """
 
     mae_meV: float
@@ -150,10 +157,15 @@ class BandError:
     spread_meV: float
     states: int
     window_eV: tuple[float, float]
+    residual_meV: NDArray[np.float64] = dataclasses.field(
+        default_factory=lambda: np.zeros((0, 0)), repr=False, compare=False
+    )
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; units in the key names."""
-        return dataclasses.asdict(self)
+        """For JSON, without the single errors; units in the key names."""
+        fields = dataclasses.asdict(self)
+        del fields["residual_meV"]
+        return fields
 
 
 def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -174,29 +186,35 @@ def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[
 
 
 def compare_bands(
-    reference: Bands, other: Bands, window_eV: float | Sequence[float] = 3.0
+    reference: Bands, other: Bands, window_eV: float | Sequence[float] | None = None
 ) -> BandError:
-    """Errors of ``other``, band by band, over the reference's states in a window around its Fermi level.
+    """Errors of ``other``, band by band, over the reference's states in a window around E_F.
 
     Args:
-        window_eV: (low, high) relative to the Fermi level; one number x is (-x, x).
+        reference: bands that are right.
+        other: on the same path.
+        window_eV: (low, high) relative to the Fermi level, both ends included; one number x is
+            (-x, x); default :meth:`~.result.Bands.default_window`.
 
     Raises:
-        ConfigError: the k-paths differ, bands cannot be identified, the window is none, or no state lies in it.
+        ConfigError: the k-paths differ, bands cannot be identified, the window is none, or no state
+            lies in it.
     """
-    low, high = window_eV if isinstance(window_eV, Sequence) else (-window_eV, window_eV)
-    if not -np.inf < low < high < np.inf:
-        raise ConfigError(
-            f"window {low:g} to {high:g} eV: two finite energies are needed, the first below the second"
-        )
+    if window_eV is None:
+        window_eV = reference.default_window()
+    low, high = require_window(
+        window_eV if isinstance(window_eV, Sequence) else (-window_eV, window_eV)
+    )
     a, b = _common_bands(reference, other)
     with np.errstate(invalid="ignore"):
-        inside = (a >= low) & (a <= high) & np.isfinite(a) & np.isfinite(b)
+        inside = (a >= low - EDGE_EV) & (a <= high + EDGE_EV) & np.isfinite(a) & np.isfinite(b)
     if not inside.any():
         raise ConfigError(
-            f"no common state of '{reference.label}' and '{other.label}' lies {low:g} to {high:g} eV around the Fermi level; is it right?"
+            f"no common state of '{reference.label}' and '{other.label}' lies {low:g} to {high:g} eV "
+            f"around the Fermi level{nearest_levels(a)}"
         )
-    error = (b - a)[inside] * 1e3
+    residual = np.where(inside, (b - a) * 1e3, np.nan)
+    error = residual[inside]
     return BandError(
         float(np.abs(error).mean()),
         float(np.sqrt((error**2).mean())),
@@ -204,7 +222,8 @@ def compare_bands(
         float(error.mean()),
         float(error.std()),
         int(inside.sum()),
-        (float(low), float(high)),
+        (low, high),
+        residual,
     )
 
 

@@ -89,7 +89,7 @@ class Dos:
 
     def plot(self, path: str | os.PathLike[str] | None = None, ax: Axes | None = None) -> Axes:
         """Draw it against E - E_F; written to ``path`` (.png, .svg, .pdf) when given."""
-        from .plot import plot_dos
+        from .plot_states import plot_dos
 
         return plot_dos([self], path, ax)
 

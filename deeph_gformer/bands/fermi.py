@@ -17,7 +17,6 @@ from ..errors import ConfigError
 from ..io import Structure
 from .bloch import BlochProblem
 from .kmesh import MeshSpectrum, has_time_reversal, mesh_spectrum
-from .loading import info_fermi_eV
 
 __all__ = [
     "FermiLevel",
@@ -259,7 +258,7 @@ def whole_electrons(
     Raises:
         ConfigError: no whole number is near enough.
     """
-    number, source = round(counted), "counted below info.json's Fermi level of the DFT"
+    number, source = round(counted), "counted below info.json's Fermi level"
     if abs(counted - number) <= _WHOLE:
         return float(number), f"{source} ({counted:.3f})"
     bands, rest = divmod(number, spectrum.electrons_per_band)
@@ -310,7 +309,7 @@ def fermi_level(
         ConfigError: the number of electrons is unknown, or does not fit the bands.
     """
     known = electron_number(problem.structure, electrons, valence)
-    stated = info_fermi_eV(problem.structure)
+    stated = problem.stated_fermi_eV
     if known is None and not (count_at_info and stated is not None):
         raise ConfigError(
             f"{problem.source}: the number of electrons is unknown (no 'occupation' in info.json); give --electrons N or --valence C=4,..., "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key
 from ..io.folder import Kind, matrix_path
+from ..io.gauge import stated_level
 from .bloch import BlochProblem
 
 __all__ = [
@@ -25,16 +26,11 @@ __all__ = [
 
 DFT_TOLERANCE_EV = 1e-3
 PREDICTION_TOLERANCE_EV = 0.5
-_FERMI_KEYS = ("fermi_energy_eV", "fermi_level")
 
 
 def info_fermi_eV(structure: Structure) -> float | None:
-    """The Fermi level that info.json states, eV; None where it states none."""
-    for key in _FERMI_KEYS:
-        value: Any = structure.info.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value):
-            return float(value)
-    return None
+    """The Fermi level of DFT's Hamiltonian that info.json states, eV; None where it states none."""
+    return stated_level(structure.info, "hamiltonian").energy_eV
 
 
 def hermitian_defect(matrix: BlockMatrix) -> tuple[float, int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError, MissingDependencyError
 from ..io.files import read_json, write_json
 from .kpath import KPath
+from .solve import default_window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +89,19 @@ class Bands:
         """(K, B), relative to the Fermi level (absolute where none is known)."""
         return self.energies_eV - (self.fermi_eV or 0.0)
 
+    def default_window(self, reach_eV: float = 3.0) -> tuple[float, float]:
+        """(low, high) eV relative to the Fermi level: what figures show and errors are taken over.
+
+        From -reach to reach; where the gap is wider, as far as its edges and 1 eV more. Without a
+        Fermi level all energies, if none lies in that range.
+        """
+        levels = self.aligned_eV
+        with np.errstate(invalid="ignore"):
+            near = (np.abs(levels) <= reach_eV).any()
+        if self.fermi_eV is None and not near and np.isfinite(levels).any():
+            return float(np.nanmin(levels)) - 1.0, float(np.nanmax(levels)) + 1.0
+        return default_window(levels, reach_eV)
+
     def lines(self) -> Iterator[tuple[slice, NDArray[np.int64]]]:
         """The pieces of the path whose points may be joined: (segment, indices of its drawable k-points without a break)."""
         for start, stop in self.path.segments:
@@ -100,10 +114,10 @@ class Bands:
     def plot(
         self,
         path: str | os.PathLike[str] | None = None,
-        window_eV: tuple[float, float] = (-5.0, 5.0),
+        window_eV: tuple[float, float] | None = None,
         **options: Any,
     ) -> Axes:
-        """Draw the bands relative to the Fermi level; see :func:`deeph_gformer.bands.plot.plot_comparison`."""
+        """Draw the bands relative to the Fermi level; see :func:`~.plot.plot_comparison`."""
         from .plot import plot_comparison
 
         return plot_comparison(

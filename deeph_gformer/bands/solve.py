@@ -19,6 +19,9 @@ __all__ = [
     "Check",
     "Solution",
     "not_definite",
+    "EDGE_EV",
+    "default_window",
+    "nearest_levels",
     "require_window",
     "solve_dense",
     "solve_torch",
@@ -57,6 +60,39 @@ class Solution:
     failure: str = ""
     engine: str = ""
     check: str = ""
+
+
+EDGE_EV = 1e-7
+"""A level so near an end of a window counts as lying on it: rounding must not decide."""
+
+
+def default_window(
+    levels: NDArray[np.float64], reach_eV: float, margin_eV: float = 1.0
+) -> tuple[float, float]:
+    """-reach to reach, and where a gap is wider, as far as its edges and a margin.
+
+    Args:
+        levels: of any shape, relative to the Fermi level, eV; NaN and infinite ones do not count.
+        reach_eV: on both sides.
+        margin_eV: beyond the edges of a wide gap.
+    """
+    known = levels[np.isfinite(levels)]
+    low = min(-reach_eV, float(known[known <= 0].max(initial=-np.inf)) - margin_eV)
+    high = max(reach_eV, float(known[known > 0].min(initial=np.inf)) + margin_eV)
+    return low if low > -np.inf else -reach_eV, high if high < np.inf else reach_eV
+
+
+def nearest_levels(levels: NDArray[np.float64]) -> str:
+    """Words on the levels next to zero, for messages; empty where there is none.
+
+    Args:
+        levels: of any shape, eV; NaN and infinite ones do not count.
+    """
+    known = levels[np.isfinite(levels)]
+    below, above = known[known <= 0], known[known > 0]
+    nearest = [part(side) for part, side in ((np.max, below), (np.min, above)) if len(side)]
+    words = [f"{level:.3f}" for level in nearest]
+    return f"; the nearest levels are at {' and '.join(words)} eV" if words else ""
 
 
 def require_window(window: tuple[float, float]) -> tuple[float, float]:

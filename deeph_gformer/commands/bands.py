@@ -8,10 +8,9 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from .fermi import fermi_of, fermi_options
 from .options import (
     Number,
-    fermi_of,
-    fermi_options,
     filled,
     hamiltonian_options,
     kinds_of,
@@ -19,6 +18,7 @@ from .options import (
     progress,
     say,
     window_of,
+    window_option,
 )
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ def register(sub: Any) -> None:
     parser = sub.add_parser(
         "bands",
         help="band structure of one or several Hamiltonians over each other",
-        description="Bands along a path. A folder with a DFT Hamiltonian and a prediction shows both; --stage1 and --refined add predictions "
-        "of the same structure. DFT is drawn as lines, stage 1 dashed, refined as dots, each relative to its own Fermi level.",
+        description="Bands along a path. A folder with a DFT Hamiltonian and a prediction shows "
+        "both; --stage1 and --refined add predictions "
+        "of the same structure. DFT is drawn as lines, stage 1 dashed, refined as dots, each "
+        "relative to its own Fermi level.",
     )
     parser.add_argument(
         "folders",
@@ -97,25 +99,20 @@ def register(sub: Any) -> None:
         "--engine",
         choices=("auto", "frontal", "slepc"),
         default="auto",
-        help="sparse factorisation (default: frontal); slepc runs over MPI ranks: mpirun -n 4 python -m deeph_gformer bands DIR --engine slepc",
+        help="sparse factorisation (default: frontal); slepc runs over MPI ranks: mpirun -n 4 "
+        "python -m deeph_gformer bands DIR --engine slepc",
     )
     group.add_argument(
         "--check",
         choices=("auto", "count", "random", "none"),
         default="auto",
-        help="sparse: show that no state was missed by counting eigenvalues (half the time), by random vectors (cheap, leaves a chance of 1e-9), "
+        help="sparse: show that no state was missed by counting eigenvalues (half the time), by "
+        "random vectors (cheap, leaves a chance of 1e-9), "
         "not at all, or the first two by size (default)",
     )
     group.add_argument("--device", metavar="cuda", help="dense eigenvalues on a GPU, through torch")
     group = parser.add_argument_group("output")
-    group.add_argument(
-        "--window",
-        nargs=2,
-        type=Number(),
-        default=(-3.0, 3.0),
-        metavar=("LOW", "HIGH"),
-        help="energies shown and compared, eV relative to E_F (default: -3 3)",
-    )
+    window_option(group, "energies shown and compared", "-3 3")
     group.add_argument(
         "--fat",
         type=filled,
@@ -240,12 +237,14 @@ def _solve_bands(
     for (problem, _), alike in zip(problems, same):
         if not alike:
             say(
-                f"{problem.label}: {problem.source} is of another structure than {reference.source}, no band error"
+                f"{problem.label}: {problem.source} is of another structure than "
+                f"{reference.source}, no band error"
             )
     return found, reference, same
 
 
 def _require_states(bands: Bands, window: tuple[float, float]) -> None:
+    from ..bands.solve import nearest_levels
     from ..errors import ConfigError
 
     levels = bands.aligned_eV
@@ -254,7 +253,8 @@ def _require_states(bands: Bands, window: tuple[float, float]) -> None:
     message = f"no band of {bands.source} lies in --window {window[0]:g} {window[1]:g}"
     if bands.fermi_eV is not None:
         raise ConfigError(
-            f"{message}, relative to the Fermi level {bands.fermi_eV:.4f} eV; is it right?"
+            f"{message}, relative to the Fermi level {bands.fermi_eV:.4f} eV"
+            f"{nearest_levels(levels)}"
         )
     say(f"{message}, an absolute one because the Fermi level is unknown: the figure is empty")
 
@@ -265,7 +265,7 @@ def _run_bands(args: argparse.Namespace) -> int:
     from ..errors import ConfigError
     from ..io.files import write_json
 
-    window = window_of(args)
+    asked = window_of(args)
     if args.path and args.path_file:
         raise ConfigError("--path and --path-file both say which path; give one of them")
     if args.engine == "slepc":
@@ -273,7 +273,8 @@ def _run_bands(args: argparse.Namespace) -> int:
 
         if args.processes > 1:
             raise ConfigError(
-                "--engine slepc solves a k-point over MPI ranks (mpirun -n N); leave --processes away"
+                "--engine slepc solves a k-point over MPI ranks (mpirun -n N); leave --processes "
+                "away"
             )
         if (
             mpi_rank() > 0
@@ -286,6 +287,7 @@ def _run_bands(args: argparse.Namespace) -> int:
                 _solve_bands(args)
             return 0
     found, reference, same = _solve_bands(args)
+    window = asked or found[0][1].default_window()
     _require_states(found[0][1], window)
     errors = {
         label: compare_bands(found[0][1], bands, window)
@@ -313,7 +315,7 @@ def _run_bands(args: argparse.Namespace) -> int:
         elif args.fat:
             plot_fat(found[0][1], output, window_eV=window, title=args.title)
         else:
-            plot_comparison(found, output, window_eV=window, compared=same, title=args.title)
+            plot_comparison(found, output, window_eV=window, errors=errors, title=args.title)
         print(f"written: {output}")
     if args.json:
         write_json(

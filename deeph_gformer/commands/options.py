@@ -1,4 +1,4 @@
-"""Options that the commands on Hamiltonians share, and what they mean: which H, which S, which Fermi level."""
+"""Options that the commands on Hamiltonians share: which H, which S, which energies."""
 
 from __future__ import annotations
 
@@ -7,28 +7,22 @@ import math
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..bands import BlochProblem, FermiLevel
-    from ..io import Structure
+    from ..bands import BlochProblem
 
 __all__ = [
     "Number",
     "filled",
-    "one_folder",
     "hamiltonian_options",
-    "fermi_options",
     "say",
     "progress",
     "kinds_of",
     "load_problem",
-    "fermi_of",
     "single_problem",
-    "valence_of",
     "window_of",
-    "electrons_of_bundle",
+    "window_option",
 ]
 
 
@@ -64,14 +58,27 @@ class Number:
         )
 
 
-def window_of(args: argparse.Namespace) -> tuple[float, float]:
-    """``--window LOW HIGH``, eV.
+def window_option(parser: Any, what: str, default: str) -> None:
+    """Add ``--window LOW HIGH``, eV; left away it is None, and the command takes its default."""
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=Number(),
+        metavar=("LOW", "HIGH"),
+        help=f"{what}, eV relative to E_F (default: {default}, wider where the gap is)",
+    )
+
+
+def window_of(args: argparse.Namespace) -> tuple[float, float] | None:
+    """``--window LOW HIGH``, eV; None where it was left away.
 
     Raises:
         ConfigError: the first energy is not below the second.
     """
     from ..errors import ConfigError
 
+    if args.window is None:
+        return None
     low, high = args.window
     if not low < high:
         raise ConfigError(f"--window {low:g} {high:g}: the first energy must be below the second")
@@ -89,25 +96,11 @@ def filled(text: str) -> str:
     return text
 
 
-def one_folder(parser: argparse.ArgumentParser, level: bool = True) -> None:
-    """Add DIR, which of its Hamiltonians, and the shared options; without ``level`` not that of the Fermi level's value."""
-    parser.add_argument(
-        "folder", type=pathlib.Path, metavar="DIR", help="structure folder, legacy or DeepH-dock"
-    )
-    parser.add_argument(
-        "--prediction",
-        action="store_true",
-        help="use the predicted Hamiltonian (default: the DFT one, where there is one)",
-    )
-    hamiltonian_options(parser)
-    fermi_options(parser, level)
-    parser.add_argument(
-        "--json", type=pathlib.Path, metavar="FILE", help="the result, machine-readable"
-    )
-
-
 def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options about H, S and the eigenvalue problem; negative numbers with an exponent are values from now on, not options."""
+    """Add the options about H, S and the eigenvalue problem.
+
+    From then on negative numbers with an exponent are values, not options.
+    """
     parser._negative_number_matcher = re.compile(
         r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE
     )
@@ -122,7 +115,8 @@ def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
         "--s-threshold",
         type=Number(above=0),
         metavar="X",
-        help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; e.g. 1e-4)",
+        help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; "
+        "e.g. 1e-4)",
     )
     group.add_argument(
         "--hermitize",
@@ -135,53 +129,6 @@ def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="k-points in N parallel processes (default: 1)",
-    )
-
-
-def fermi_options(parser: argparse.ArgumentParser, level: bool = True) -> None:
-    """Add the options about the Fermi level; without ``level`` only those about the number of electrons."""
-    group = parser.add_argument_group("Fermi level" if level else "electrons")
-    parser.set_defaults(fermi="auto")
-    if level:
-        group.add_argument(
-            "--fermi",
-            type=filled,
-            metavar="auto|info|EV",
-            help="auto: by counting electrons (default); info: info.json's value; or a number in eV",
-        )
-    group.add_argument(
-        "--electrons",
-        type=Number(above=0),
-        metavar="N",
-        help="electrons per cell (default: occupation in info.json, else as in --bundle, else counted below the DFT's Fermi level)",
-    )
-    group.add_argument(
-        "--bundle",
-        type=pathlib.Path,
-        metavar="BUNDLE",
-        help="GFormer bundle whose training set tells the electrons",
-    )
-    group.add_argument(
-        "--valence",
-        type=filled,
-        metavar="C=4,Mo=14",
-        help="electrons per element, instead of --electrons",
-    )
-    group.add_argument(
-        "--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)"
-    )
-    group.add_argument(
-        "--smearing",
-        choices=("gaussian", "fermi", "tetrahedron"),
-        default="gaussian",
-        help="of the occupations (default: gaussian)",
-    )
-    group.add_argument(
-        "--width",
-        type=Number(above=0),
-        default=0.02,
-        metavar="EV",
-        help="of the smearing (default: 0.02 eV)",
     )
 
 
@@ -235,133 +182,6 @@ def load_problem(
     return problem
 
 
-def valence_of(args: argparse.Namespace, problem: BlochProblem) -> dict[str, float] | None:
-    """``--valence``, electrons per element; elements that the structure lacks are said.
-
-    Raises:
-        ConfigError: it is not of that form, or options about the Fermi level contradict each other.
-    """
-    from ase.data import chemical_symbols
-
-    from ..bands.fermi import parse_valence
-    from ..errors import ConfigError
-
-    if args.electrons is not None and args.valence is not None:
-        raise ConfigError(
-            "--electrons and --valence both say how many electrons there are; give one of them"
-        )
-    if args.fermi not in ("auto", "count") and (
-        args.electrons is not None or args.valence is not None
-    ):
-        raise ConfigError(
-            f"--fermi {args.fermi} needs no electrons; leave --electrons and --valence away, or --fermi to count them"
-        )
-    if args.valence is None:
-        return None
-    valence = parse_valence(args.valence)
-    extra = sorted(set(valence) - {chemical_symbols[z] for z in problem.structure.numbers})
-    if extra:
-        say(
-            f"{problem.label}: --valence gives electrons of {', '.join(extra)}, which '{problem.structure.name}' does not have"
-        )
-    return valence
-
-
-def fermi_of(
-    args: argparse.Namespace,
-    problem: BlochProblem,
-    known: FermiLevel | None = None,
-    spectrum: Any = None,
-    required: bool = True,
-    others: Sequence[BlochProblem] = (),
-) -> FermiLevel | None:
-    """The Fermi level that the options ask for; ``known`` lends its number of electrons, and so does the info.json of ``others`` of equal composition."""
-    from ..bands import FermiLevel, fermi_level
-    from ..bands.bandstructure import DENSE_LIMIT
-    from ..bands.fermi import electron_number
-    from ..bands.kmesh import parse_mesh
-    from ..bands.loading import info_fermi_eV
-    from ..errors import ConfigError, DataError, GFormerError
-
-    valence = valence_of(args, problem)
-    parse_mesh(
-        args.mesh, problem
-    )  # a mesh that is none is an error, an unknown number of electrons need not be
-    if args.fermi == "info":
-        stated = info_fermi_eV(problem.structure)
-        if stated is None:
-            raise ConfigError(
-                f"{problem.source}: --fermi info, but info.json has neither fermi_level nor fermi_energy_eV; give --electrons N or --fermi VALUE"
-            )
-        return FermiLevel(stated, "info.json of this folder, as asked (the DFT's value)")
-    if args.fermi not in ("auto", "count"):
-        try:
-            return FermiLevel(Number()(args.fermi), "given with --fermi")
-        except argparse.ArgumentTypeError:
-            raise ConfigError(f"--fermi {args.fermi}: auto, info, or an energy in eV") from None
-    electrons, source = args.electrons, "given with --electrons"
-    if electrons is None and valence is None and known is not None and known.electrons is not None:
-        electrons, source = known.electrons, known.electrons_source
-    if electrons is None and valence is None and args.bundle is not None:
-        electrons, source = (
-            electrons_of_bundle(args.bundle, problem.structure),
-            f"as in the training set of {args.bundle}",
-        )
-    lent = None
-    if electrons is None and valence is None and electron_number(problem.structure) is None:
-        numbers = ((electron_number(other.structure), other) for other in others)
-        same = sorted(problem.structure.numbers)
-        lent = next(
-            (
-                (n[0], f"{n[1]} of {other.label}")
-                for n, other in numbers
-                if n and sorted(other.structure.numbers) == same
-            ),
-            None,
-        )
-        if lent and (
-            problem.predicted
-            or problem.size > DENSE_LIMIT
-            or info_fermi_eV(problem.structure) is None
-        ):
-            (electrons, source), lent = lent, None  # DFT's own count goes first where there is one
-    try:
-        if problem.size > DENSE_LIMIT and spectrum is None:
-            from ..bands.sparse import fermi_level_by_inertia
-
-            number = electron_number(problem.structure, electrons, valence)
-            if number is None:
-                raise ConfigError(
-                    f"{problem.source}: the number of electrons is unknown; give --electrons N, --valence C=4,..., --fermi info or --fermi VALUE"
-                )
-            return fermi_level_by_inertia(problem, number[0], electrons_source=number[1])
-        return fermi_level(
-            problem,
-            electrons,
-            args.mesh,
-            args.smearing,
-            args.width,
-            valence=valence,
-            count_at_info=not problem.predicted,
-            spectrum=spectrum,
-            electrons_source=source if electrons is not None else None,
-            s_threshold=args.s_threshold,
-            processes=args.processes,
-        )
-    except GFormerError as error:
-        if lent:
-            return fermi_of(args, problem, FermiLevel(math.nan, "", *lent), spectrum, required)
-        if (
-            required
-            or isinstance(error, DataError)
-            or args.electrons is not None
-            or valence is not None
-        ):
-            raise
-        say(f"no Fermi level, energies are absolute: {error}")
-        return None
-
-
 def single_problem(args: argparse.Namespace) -> BlochProblem:
     """The Hamiltonian of a command on one folder; says which it is."""
     kinds = kinds_of(args.folder)
@@ -369,28 +189,3 @@ def single_problem(args: argparse.Namespace) -> BlochProblem:
     problem = load_problem(args, args.folder, kind)
     print(f"{problem.label}: {problem.source}")
     return problem
-
-
-def electrons_of_bundle(bundle: pathlib.Path, structure: Structure) -> float:
-    """Electrons per cell, from the compositions that a bundle's training counted.
-
-    Raises:
-        ConfigError: not a bundle, or its compositions do not determine the number.
-    """
-    from ..bands.fermi import electrons_by_composition
-    from ..errors import ConfigError
-    from ..io.files import read_json
-
-    path = bundle / "bundle.json"
-    table = read_json(path)
-    rows = table.get("training", {}).get("electrons", []) if isinstance(table, dict) else []
-    number = electrons_by_composition(structure, rows) if rows else None
-    if number is None:
-        known = (
-            ", ".join("".join(f"{s}{n}" for s, n in row["composition"].items()) for row in rows)
-            or "none"
-        )
-        raise ConfigError(
-            f"{path}: electrons of {structure.formula} are unknown (counted in training: {known}); give --electrons N"
-        )
-    return number

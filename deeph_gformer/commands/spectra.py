@@ -6,20 +6,18 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from .fermi import fermi_of, fermi_options, one_folder, valence_of
 from .options import (
     Number,
-    fermi_of,
-    fermi_options,
     filled,
     hamiltonian_options,
     kinds_of,
     load_problem,
-    one_folder,
     progress,
     say,
     single_problem,
-    valence_of,
     window_of,
+    window_option,
 )
 
 if TYPE_CHECKING:
@@ -49,14 +47,7 @@ def register(sub: Any) -> None:
         metavar="EV",
         help="its width (default: 0.05 eV)",
     )
-    parser.add_argument(
-        "--window",
-        nargs=2,
-        type=Number(),
-        default=(-6.0, 6.0),
-        metavar=("LOW", "HIGH"),
-        help="eV relative to E_F (default: -6 6)",
-    )
+    window_option(parser, "energies shown", "-6 6")
     parser.add_argument("--fat", type=filled, metavar="Mo-d,S-p", help="Mulliken projections")
     parser.add_argument(
         "-o",
@@ -76,8 +67,10 @@ def register(sub: Any) -> None:
 
     parser = sub.add_parser(
         "compare",
-        help="errors of a Hamiltonian with the gauge mu S removed, of its eigenvalues, and ghost bands",
-        description="Compare a prediction with its DFT Hamiltonian (both in one folder, or the second folder's prediction).",
+        help="errors of a Hamiltonian with the gauge mu S removed, of its eigenvalues, and ghost "
+        "bands",
+        description="Compare a prediction with its DFT Hamiltonian (both in one folder, or the "
+        "second folder's prediction).",
     )
     parser.add_argument(
         "reference", type=pathlib.Path, metavar="DIR", help="folder with the DFT Hamiltonian"
@@ -99,9 +92,8 @@ def register(sub: Any) -> None:
     parser.add_argument(
         "--window",
         type=Number(above=0),
-        default=3.0,
         metavar="EV",
-        help="half-width around E_F for eigenvalues (default: 3)",
+        help="half-width around E_F for eigenvalues (default: 3, wider where the gap is)",
     )
     parser.add_argument(
         "--ghost-margin",
@@ -139,6 +131,7 @@ def _run_fermi(args: argparse.Namespace) -> int:
 
 def _run_dos(args: argparse.Namespace) -> int:
     from ..bands import density_of_states, mesh_spectrum, plot_dos
+    from ..bands.solve import default_window
     from ..io.files import write_json
 
     window = window_of(args)
@@ -154,6 +147,8 @@ def _run_dos(args: argparse.Namespace) -> int:
     for note in spectrum.notes:
         say(note)
     level = fermi_of(args, problem, spectrum=spectrum, required=args.fermi != "auto")
+    if window is None:
+        window = default_window(spectrum.energies - (level.energy_eV if level else 0.0), 6.0)
     dos = density_of_states(
         problem,
         method=args.method,
@@ -232,14 +227,16 @@ def _run_compare(args: argparse.Namespace) -> int:
     kind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
     if kind == "hamiltonian" and other.resolve() == args.reference.resolve():
         raise DataError(
-            f"{matrix_path(other, 'prediction')}: file not found; name the folder with the prediction: compare DIR OTHER"
+            f"{matrix_path(other, 'prediction')}: file not found; name the folder with the "
+            f"prediction: compare DIR OTHER"
         )
     problem = load_problem(
         args, other, kind, "prediction" if kind == "prediction" else "other", args.reference
     )
     if not reference.structure.same_as(problem.structure):
         raise DataError(
-            f"{other}: holds another structure than {args.reference} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
+            f"{other}: holds another structure than {args.reference} (atoms, orbitals, lattice "
+            f"or positions differ by more than 1e-3 Å); "
             "only two Hamiltonians of the same atoms in the same order can be compared"
         )
     error = compare(reference.h, problem.h, reference.s)
@@ -306,14 +303,16 @@ def _compare_eigenvalues(
     error = compare_bands(found[0], found[1], args.window)
     ghosts = find_ghosts(found[0], found[1], args.ghost_margin)
     print(
-        f"eigenvalues within {args.window:g} eV of E_F, meV: MAE {error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, "
+        f"eigenvalues {error.window_eV[0]:g} to {error.window_eV[1]:g} eV from E_F, meV: MAE "
+        f"{error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, "
         f"shift {error.shift_meV:.3f} "
         f"({error.states} states)"
     )
     print(
         f"ghost states: {len(ghosts)}"
         + "".join(
-            f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap {g.gap_eV[0]:.3f} to {g.gap_eV[1]:.3f} eV"
+            f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap "
+            f"{g.gap_eV[0]:.3f} to {g.gap_eV[1]:.3f} eV"
             for g in ghosts[:10]
         )
     )

@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 
 from deeph_gformer import bands
-from deeph_gformer.bands import BlochProblem
+from deeph_gformer.bands import BlochProblem, plot_fat, plot_spin
 from deeph_gformer.bands.files import write_bands
-from deeph_gformer.bands.plot import plot_fat, plot_spin
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix
 from deeph_gformer.io.folder import write_matrix
 from deeph_gformer.io.legacy import write_structure
 
-from .conftest import graphene, random_problem
+from .conftest import blocks, graphene, random_problem, structure
 
 
 def write_folder(
@@ -239,18 +238,20 @@ def test_ase_and_pymatgen(tmp_path: pathlib.Path) -> None:
 def test_figures(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     other = bands.band_structure(graphene(t=-2.72), "GMKG", 30, fermi=0.0)
     dft = bands.band_structure(graphene(), other.path, fermi=0.0)
+    error = bands.compare_bands(dft, other, 3.0)
     for name in ("a.png", "a.svg", "a.pdf"):
         ax = bands.plot_comparison(
             [("DFT", dft, "line"), ("stage 1", other, "dashed"), ("refined", other, "dots")],
             tmp_path / name,
+            errors={name: error for name in ("stage 1", "refined")},
         )
     assert (
         (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
         and (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF"
         and "<svg" in (tmp_path / "a.svg").read_text()
     )
-    texts = [t.get_text() for t in ax.get_legend().get_texts()]
-    error = bands.compare_bands(dft, other, 3.0)
+    below = ax.figure.axes[1]
+    texts = [t.get_text() for t in below.get_legend().get_texts()]
     assert texts == [
         "DFT",
         f"stage 1: MAE {error.mae_meV:.3g} meV",
@@ -258,7 +259,13 @@ def test_figures(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     ]
     styles = {line.get_label(): line.get_linestyle() for line in ax.get_lines()}
     assert styles["DFT"] == "-" and styles[texts[1]] == "--" and styles[texts[2]] == "None"
-    plot_fat(result, tmp_path / "fat.png")
+    drawn = np.concatenate([line.get_ydata() for line in below.get_lines()[:2]])
+    wanted = 1e3 * (other.aligned_eV - dft.aligned_eV)[np.abs(dft.aligned_eV) <= 3.0]
+    assert np.sort(drawn) == pytest.approx(np.sort(np.tile(wanted, 2)), abs=1e-9)
+    panels = plot_fat(result, tmp_path / "fat.png")
+    assert [panel.get_title() for panel in panels] == ["C-s", "C-p"]
+    scales = {panel.collections[-1].get_clim() for panel in panels}
+    assert scales == {(0.0, 1.0)}  # one scale for all
     plot_spin(result, tmp_path / "spin.png")
     with pytest.raises(ConfigError, match="ends in .png"):
         bands.plot_comparison([("DFT", dft, "line")], tmp_path / "a.gif")
@@ -284,3 +291,13 @@ def test_incomplete_points_are_dots_in_the_figure() -> None:
         line.get_linestyle() == "None" and set(line.get_xdata()) == {whole.distances[4]}
         for line in ax.get_lines()
     )
+
+
+def test_a_molecule_is_drawn_as_levels() -> None:
+    crystal = structure(15 * np.eye(3), np.array([[0, 0, 0], [1.0, 0, 0]]), ((0,), (0,)))
+    hops = {(0, 0, 0, 0, 0): -5.0, (0, 0, 0, 1, 1): -5.0, (0, 0, 0, 0, 1): -5.0}
+    found = bands.band_structure(BlochProblem(crystal, blocks(hops)), fermi=-5.0)
+    assert len(found.path) == 1 and found.default_window() == (-6.0, 6.0)
+    ax = found.plot()
+    levels = [y for segment in ax.collections[0].get_segments() for y in segment[:, 1]]
+    assert sorted(set(levels)) == pytest.approx([-5.0, 5.0])

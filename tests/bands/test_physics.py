@@ -22,7 +22,7 @@ from deeph_gformer.bands.fermi import (
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
 from deeph_gformer.bands.kpath import automatic_path, find_path, read_path_file
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation
-from deeph_gformer.bands.solve import map_kpoints, solve_dense
+from deeph_gformer.bands.solve import default_window, map_kpoints, solve_dense
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix
 
@@ -424,6 +424,45 @@ def test_dense_ranges_and_too_many_bands() -> None:
         bands.band_structure(problem, nbands=100, fermi=0.0)
 
 
+@pytest.mark.parametrize("window", [(1.0, -1.0), (np.nan, 1.0), (1.0, 1.0), (-np.inf, 0.0), 2.0])
+def test_windows_that_are_none(window) -> None:
+    problem = random_problem()
+    h, s = problem.at((0, 0, 0))
+    with pytest.raises(ConfigError, match="two finite energies"):
+        solve_dense(h, s, window=window)
+    with pytest.raises(ConfigError, match="two finite energies"):
+        bands.band_structure(problem, "GX", 4, fermi=0.0, window=window)
+
+
+def test_flat_bands_on_the_ends_of_a_window() -> None:
+    """Rounding does not decide which of 36 equal levels lie in (low, high]."""
+    rng = np.random.default_rng(1)
+    mix = np.linalg.qr(rng.standard_normal((81, 81)))[0]
+    levels = np.repeat([-1.0, 0.3, 1.0], [36, 9, 36])
+    flat = blocks(
+        {(0, 0, 0, 0, 0): mix @ np.diag(levels) @ mix.T, (1, 0, 0, 0, 0): np.zeros((81, 81))}
+    )
+    problem = BlochProblem(structure(np.diag([2.0, 9, 9]), np.zeros((1, 3)), ((4,) * 9,)), flat)
+    found = bands.band_structure(problem, "GX", 5, fermi=0.0, window=(-1.0, 1.0))
+    assert found.energies_eV.shape == (6, 45) and found.first_band == 36
+    every = bands.band_structure(problem, found.path, fermi=0.0)
+    assert bands.compare_bands(every, every, 1.0).states == 6 * 81
+
+
+def test_default_window_reaches_over_a_wide_gap() -> None:
+    assert default_window(np.array([-7.0, -4.0, 5.5, np.inf, np.nan]), 3.0) == (-5.0, 6.5)
+    assert default_window(np.array([-1.0, 0.5]), 3.0) == (-3.0, 3.0)
+    assert default_window(np.array([-9.0]), 3.0) == (-10.0, 3.0)  # nothing above
+    wide = bands.band_structure(ssh(6.0, 1.0), "GX", 8, fermi=0.0)  # levels from 5 to 7 eV
+    low, high = wide.default_window()
+    assert low == pytest.approx(-6.0, abs=1e-9) and high == pytest.approx(6.0, abs=1e-9)
+    assert bands.compare_bands(wide, wide).states > 0
+    with pytest.raises(ConfigError, match="nearest levels are at -5.000 and 5.000 eV"):
+        bands.compare_bands(wide, wide, 3.0)
+    unknown = bands.band_structure(ssh(60.0, 1.0), "GX", 8)
+    assert unknown.default_window() == pytest.approx((-62.0, 62.0))
+
+
 def _lowest(problem: BlochProblem, k: np.ndarray) -> float:
     return float(scipy.linalg.eigh(*problem.at(k), eigvals_only=True)[0])
 
@@ -483,5 +522,5 @@ def test_window_keeps_the_right_bands_and_their_numbers() -> None:
     assert part.energies_eV == pytest.approx(
         every.energies_eV[:, low : low + part.energies_eV.shape[1]], abs=1e-12
     )
-    with pytest.raises(ConfigError, match="no band of .* enters the window"):
+    with pytest.raises(ConfigError, match="no band of .* enters the window.*nearest levels"):
         bands.band_structure(problem, every.path, fermi=100.0, window=(-1.0, 1.0))

@@ -239,10 +239,16 @@ def test_a_missed_state_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         keep = np.arange(x.shape[1]) != 3
         return theta[keep], x[:, keep], good
 
+    every = scipy.linalg.eigh(h.toarray(), s.toarray(), eigvals_only=True)
     monkeypatch.setattr(solver, "shift_invert_lanczos", forgetful)
     for check in ("count", "random"):
-        found = sparse.solve_sparse(h, s, 0.0, 12, problem=problem, check=check)
-        assert found.complete is False
+        with monkeypatch.context() as once:
+            once.setattr(solver, "_SEARCHES", 1)
+            found = sparse.solve_sparse(h, s, 0.0, 12, problem=problem, check=check)
+            assert found.complete is False
+        found = sparse.solve_sparse(h, s, 0.0, 12, problem=problem, check=check)  # searched again
+        right = every[found.first : found.first + len(found.energies)]
+        assert found.complete is True and found.energies == pytest.approx(right, abs=1e-8)
 
 
 @pytest.mark.parametrize("precision", ["single", "double"])
@@ -361,3 +367,76 @@ def test_overlap_that_is_not_positive_definite(window: tuple[float, float] | Non
     )
     with pytest.raises(DataError, match=r"file, k = .*: S\(k\) is not positive definite"):
         bands.band_structure(bad, "GX", 2, "sparse", fermi=0.0, nbands=20, window=window)
+
+
+def flat_levels(levels: dict[float, int], atoms: int = 100) -> BlochProblem:
+    """Atoms of four orbitals that do not couple but for S: levels with given numbers of states."""
+    energies = np.repeat(list(levels), list(levels.values()))
+    rest = np.linspace(5.0, 9.0, 4 * atoms - len(energies))
+    every = np.concatenate([energies, rest]).reshape(atoms, 4)
+    rng = np.random.default_rng(5)
+    h, s = {}, {}
+    for atom in range(atoms):
+        root = np.eye(4) + 0.1 * rng.standard_normal((4, 4))
+        h[0, 0, 0, atom, atom] = root @ np.diag(every[atom]) @ root.T
+        s[0, 0, 0, atom, atom] = root @ root.T
+    line = np.stack([2.0 * np.arange(atoms), np.zeros(atoms), np.zeros(atoms)], axis=1)
+    crystal = structure(np.diag([2.0 * atoms, 20, 20]), line, ((0, 1),) * atoms)
+    return BlochProblem(crystal, blocks(h), blocks(s), source="flat")
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_degenerate_levels_on_both_ends_of_a_window(precision: str) -> None:
+    """36 states at each end: (low, high] holds those at the upper one and none at the lower."""
+    problem = flat_levels({-3.0: 7, -1.0: 36, 0.2: 5, 1.0: 36, 2.5: 4})
+    h, s = problem.sparse_at((0, 0, 0))
+    found = sparse.solve_sparse(
+        h, s, 0.0, 0, problem=problem, window=(-1.0, 1.0), precision=precision
+    )
+    assert found.complete is True and found.first == 7 + 36
+    assert found.energies == pytest.approx([0.2] * 5 + [1.0] * 36, abs=1e-7)
+    below = sparse.solve_sparse(h, s, 0.0, 0, problem=problem, window=(-2.0, -1.0))
+    assert below.complete is True and below.first == 7 and len(below.energies) == 36
+    none = sparse.solve_sparse(h, s, 0.0, 0, problem=problem, window=(-2.9, -1.1))
+    assert none.complete is True and none.first == 7 and len(none.energies) == 0
+
+
+@pytest.mark.parametrize("check", ["count", "random"])
+def test_a_level_larger_than_what_is_asked_is_not_cut(check: str) -> None:
+    problem = flat_levels({-3.0: 7, -1.0: 36, 0.5: 5, 2.5: 4})
+    h, s = problem.sparse_at((0, 0, 0))
+    found = sparse.solve_sparse(h, s, -0.95, 6, problem=problem, check=check)
+    assert found.complete is True and found.first == 7
+    assert found.energies == pytest.approx([-1.0] * 36, abs=1e-7)
+    whole = flat_levels({-1.0: 300})
+    h, s = whole.sparse_at((0, 0, 0))
+    found = sparse.solve_sparse(h, s, -0.95, 4, problem=whole, check=check)
+    assert found.complete is False or len(found.energies) == 300
+
+
+@pytest.mark.parametrize(
+    ("sigma", "nbands", "options", "message"),
+    [
+        (np.nan, 5, {}, "states around nan eV"),
+        (np.inf, 5, {}, "states around inf eV"),
+        (0.0, 0, {}, "0 bands asked; at least 1"),
+        (0.0, -3, {}, "-3 bands asked"),
+        (0.0, 5, {"window": (1.0, -1.0)}, "the first below the second"),
+        (0.0, 5, {"window": (1.0, 1.0)}, "the first below the second"),
+        (0.0, 5, {"window": (np.nan, 1.0)}, "two finite energies"),
+        (0.0, 5, {"window": (-np.inf, 1.0)}, "two finite energies"),
+        (0.0, 5, {"window": 3.0}, "two finite energies"),
+        (0.0, 5, {"check": "luck"}, "check 'luck' is unknown"),
+        (0.0, 5, {"precision": "half"}, "precision 'half' is unknown"),
+    ],
+)
+def test_wishes_without_meaning(sigma: float, nbands: int, options: dict, message: str) -> None:
+    problem = ribbon(36)
+    h, s = problem.sparse_at((0, 0, 0))
+    with pytest.raises(ConfigError, match=message):
+        sparse.solve_sparse(h, s, sigma, nbands, problem=problem, **options)
+    for energy in (np.nan, np.inf):
+        with pytest.raises(ConfigError, match="a finite number is needed"):
+            sparse.states_below(problem, (0, 0, 0), energy)
+        with pytest.raises(ConfigError, match="do not fill whole bands"):
+            sparse.fermi_level_by_inertia(problem, energy)

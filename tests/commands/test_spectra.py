@@ -436,3 +436,71 @@ def test_no_hamiltonian(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
     (folder / "hamiltonians_pred.h5").unlink()
     assert main(["bands", str(folder)]) == 2
     assert "neither hamiltonians.h5 nor hamiltonians_pred.h5 is there" in capsys.readouterr().err
+
+
+def molecule(target: pathlib.Path, gap: float = 10.0) -> pathlib.Path:
+    """Two s orbitals in a box, DFT and a prediction 1 meV off, two electrons."""
+    info = {"isspinful": False, "occupation": 2}
+    positions = np.array([[0.0, 0, 0], [1.0, 0, 0]])
+    crystal = Structure(
+        15 * np.eye(3), positions, np.array([1, 1]), ((0,), (0,)), False, info, "H2"
+    )
+    keys = np.array([[0, 0, 0, i, j] for i in (0, 1) for j in (0, 1)])
+    write_structure(target, crystal)
+    for kind, hop in (("hamiltonian", gap / 2), ("prediction", gap / 2 + 0.001), ("overlap", 0.0)):
+        onsite = 1.0 if kind == "overlap" else -5.0
+        values = [np.array([[onsite if i == j else -hop]]) for i in (0, 1) for j in (0, 1)]
+        write_matrix(target, kind, BlockMatrix.from_blocks(keys, values), crystal)
+    return target
+
+
+@pytest.mark.parametrize("gap", [4.0, 6.0, 10.0, 30.0])
+def test_a_wide_gap_needs_no_options(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, gap: float
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = str(molecule(tmp_path / "h2", gap))
+    assert main(["bands", target, "--json", "b.json", "-o", "b.png"]) == 0
+    data = json.loads(pathlib.Path("b.json").read_text())
+    reach = max(3.0, gap / 2 + 1)
+    assert data["window_eV"] == pytest.approx([-reach, reach])
+    assert data["errors"]["stage 1"]["states"] == 2
+    assert data["errors"]["stage 1"]["max_meV"] == pytest.approx(1.0)
+    assert main(["compare", target, "--eigenvalues", "--json", "c.json"]) == 0
+    assert json.loads(pathlib.Path("c.json").read_text())["eigenvalues"]["states"] == 2
+    assert main(["gap", target, "--json", "g.json"]) == 0
+    assert json.loads(pathlib.Path("g.json").read_text())["gap_eV"] == pytest.approx(gap)
+    assert main(["dos", target, "--json", "d.json"]) == 0
+    dos = json.loads(pathlib.Path("d.json").read_text())
+    assert np.trapezoid(dos["dos_per_eV"], dos["energies_eV"]) == pytest.approx(4.0, rel=1e-3)
+
+
+def test_an_empty_window_names_the_nearest_levels(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = str(molecule(tmp_path / "h2"))
+    for words in (
+        ["bands", target, "--window", "-3", "3"],
+        ["compare", target, "--eigenvalues", "--window", "3"],
+    ):
+        assert main(words) == 2
+        assert "nearest levels are at -5.000 and 5.000 eV" in capsys.readouterr().err
+
+
+def test_fermi_info_refuses_a_level_of_another_hamiltonian(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """info.json's level is the DFT's; the prediction has another zero (here 50 meV)."""
+    assert main(["fermi", str(folder), "--fermi", "info"]) == 0
+    assert main(["fermi", str(folder), "--fermi", "info", "--prediction"]) == 2
+    assert "no Fermi level of this Hamiltonian" in capsys.readouterr().err
+    info = json.loads((folder / "info.json").read_text())
+    own = {"gauge": "raw", "fermi_level": 0.05}
+    (folder / "info.json").write_text(json.dumps({**info, "deeph_gformer": own}))
+    words = ["fermi", str(folder), "--fermi", "info", "--prediction", "--json", "f.json"]
+    assert main(words) == 0
+    assert json.loads(pathlib.Path("f.json").read_text())["fermi_eV"] == pytest.approx(0.05)
+    assert main(["fermi", str(folder), "--prediction", "--mesh", "6x6x1", "--json", "f.json"]) == 0
+    data = json.loads(pathlib.Path("f.json").read_text())
+    assert data["electrons"] == 2 and "counted below" in data["electrons_source"]

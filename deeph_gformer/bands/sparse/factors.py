@@ -90,8 +90,8 @@ def factorize(
         s: (n, n) Hermitian CSR.
         sigma: shift, eV.
         problem: gives the atoms for the elimination order.
-        engine: 'frontal' (our multifrontal LDL†, knows the inertia) or 'slepc' (MUMPS through PETSc,
-            over MPI ranks); 'auto' is 'frontal'.
+        engine: 'frontal' (our multifrontal LDL†, knows the inertia) or 'slepc' (MUMPS through
+            PETSc, over MPI ranks); 'auto' is 'frontal'.
         single: in single precision (frontal only).
 
     Returns:
@@ -151,8 +151,8 @@ def refines(factor: Factor, matrix: sp.csr_matrix) -> bool:
     """Whether iterative refinement with an approximate factor converges (:func:`contraction`).
 
     Then the factor's inertia is that of the matrix A: the factor is exact for some A + E, and
-    refinement multiplies residuals by E (A + E)^-1. Where all eigenvalues of that are smaller than 1,
-    A + t E is singular for no t from 0 to 1, so no eigenvalue changes sign on the way.
+    refinement multiplies residuals by E (A + E)^-1. Where all eigenvalues of that are smaller than
+    1, A + t E is singular for no t from 0 to 1, so no eigenvalue changes sign on the way.
     """
     return contraction(factor, matrix) < CONTRACTION
 

@@ -1,7 +1,7 @@
 """Counting eigenvalues, and the Fermi level of a large cell by counting.
 
-Sylvester's law of inertia: H - sigma S = L D L† has as many negative pivots as there are eigenvalues
-of H c = E S c below sigma (S positive definite).
+Sylvester's law of inertia: H - sigma S = L D L† has as many negative pivots as there are
+eigenvalues of H c = E S c below sigma (S positive definite).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike
 from ...errors import ConfigError
 from ..bloch import BlochProblem
 from ..fermi import FermiLevel
-from ..loading import info_fermi_eV
 from .factors import count_below
 from .solver import SPARE, solve_sparse
 
@@ -34,7 +33,8 @@ def states_below(problem: BlochProblem, k: ArrayLike, energy: float, engine: str
         engine: sparse factorisation, see :func:`~.factors.factorize`.
 
     Raises:
-        ConfigError: the engine cannot count (MUMPS on complex matrices), or the energy is no number.
+        ConfigError: the engine cannot count (MUMPS on complex matrices), or the energy is no
+            number.
     """
     negative, name = count_below(*problem.sparse_at(k), energy, problem, engine)
     if negative is None:
@@ -86,7 +86,7 @@ def fermi_level_by_inertia(
             f"({problem.electrons_per_band} a band, {problem.size} bands); give --fermi VALUE"
         )
     began = time.perf_counter()
-    guess = info_fermi_eV(problem.structure) or 0.0 if start_eV is None else start_eV
+    guess = (problem.stated_fermi_eV or 0.0) if start_eV is None else start_eV
     here = _bisect(problem, round(filled), guess, engine)
     h, s = problem.sparse_at(np.zeros(3))
     lower = upper = np.zeros(0)

@@ -54,6 +54,20 @@ def _orthonormal(
     return w, sw, total
 
 
+class _Complement:
+    """Takes known states, orthonormal in S, out of vectors."""
+
+    def __init__(self, known: NDArray[np.number] | None, metric: RowParts) -> None:
+        self._known = known
+        self._dual = None if known is None else metric @ known
+
+    def __call__(self, x: NDArray[np.number]) -> NDArray[np.number]:
+        if self._known is not None and self._dual is not None:
+            for _ in range(2):
+                x = x - self._known @ (self._dual.conj().T @ x)
+        return x
+
+
 def shift_invert_lanczos(
     solve: Callable[[NDArray[np.number]], NDArray[np.number]],
     s: sp.csr_matrix,
@@ -62,12 +76,20 @@ def shift_invert_lanczos(
     seed: int = 0,
     max_blocks: int = 120,
     tolerance: float = _TOLERANCE,
+    without: NDArray[np.number] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.number], int]:
     """Eigenpairs of largest |theta| of (H - sigma S)^-1 S x = theta x.
 
     Args:
-        solve: applies (H - sigma S)^-1 to (n, b). s: (n, n) positive definite. count: how many pairs. dtype: of the vectors.
+        solve: applies (H - sigma S)^-1 to (n, b).
+        s: (n, n) positive definite.
+        count: how many pairs.
+        dtype: of the vectors.
+        seed: of the random start.
+        max_blocks: solves with a block of vectors.
         tolerance: accepted |OP x - theta x| relative to theta.
+        without: (n, M) known states, orthonormal in S, among whose complement is searched: a block
+            finds at most as many copies of a degenerate level as it has columns.
 
     Returns:
         theta (count,), ordered by decreasing size; x (n, count), orthonormal in S; how many of them converged.
@@ -76,9 +98,9 @@ def shift_invert_lanczos(
     width = int(np.clip(count // 3, 6, 24))
     width = max(1, min(width, n // 4))
     limit = min(n - width, 6 * count + 4 * width)
-    q, sq, _ = _orthonormal(
-        np.random.default_rng(seed).standard_normal((n, width)).astype(dtype), metric
-    )
+    outside = _Complement(without, metric)
+    start = np.random.default_rng(seed).standard_normal((n, width)).astype(dtype)
+    q, sq, _ = _orthonormal(outside(start), metric)
     basis, s_basis = (
         np.zeros((n, limit + 2 * width), dtype=dtype, order="F"),
         np.zeros((n, limit + 2 * width), dtype=dtype, order="F"),
@@ -89,7 +111,7 @@ def shift_invert_lanczos(
     for _ in range(max_blocks):
         b = q.shape[1]
         basis[:, size : size + b], s_basis[:, size : size + b] = q, sq
-        w = solve(sq)
+        w = outside(solve(sq))
         last, size = size, size + b
         projection = np.zeros((size, b), dtype=dtype)
         for _ in range(2):
@@ -193,23 +215,18 @@ def chance_of_missing(
     n, metric = s.shape[0], RowParts(s)
     limit = (1 - accuracy) / reach
     s_norm = float(np.abs(s).sum(axis=1).max())
-    s_found = metric @ found
+    outside = _Complement(found, metric)
     rng, width = np.random.default_rng(seed), max(1, min(width, (n - found.shape[1]) // 4))
-
-    def without_found(x: NDArray[np.number]) -> NDArray[np.number]:
-        for _ in range(2):
-            x = x - found @ (s_found.conj().T @ x)
-        return x
 
     start = rng.standard_normal((n, width))
     if np.iscomplexobj(found):
         start = start + 1j * rng.standard_normal((n, width))
-    w = without_found(solve(start.astype(found.dtype)))
+    w = outside(solve(start.astype(found.dtype)))
     length = float(np.sqrt(np.einsum("ij,ij->j", w.conj(), metric @ w).real).max())
     q, sq, _ = _orthonormal(w, metric)
     basis, s_basis, projections = [q], [sq], []
     for step in range(1, max_steps + 1):
-        w = without_found(solve(sq))
+        w = outside(solve(sq))
         rows = [np.zeros((b.shape[1], q.shape[1]), dtype=w.dtype) for b in basis]
         for _ in range(2):
             for row, b, sb in zip(rows, basis, s_basis):

@@ -1,9 +1,10 @@
 """Eigenvalues around an energy by shift-invert Lanczos, and proofs that they are complete.
 
 Two counts (:mod:`~.inertia`) at energies between found states say how many must lie between; a
-Lanczos run that missed one is caught. They cost two more factorisations. For large matrices a second
-Lanczos run from random vectors, with the found states projected out, is much cheaper: what it does
-not meet is not there, but for a probability that it knows (:func:`~.lanczos.chance_of_missing`).
+Lanczos run that missed one is caught. They cost two more factorisations. For large matrices a
+second Lanczos run from random vectors, with the found states projected out, is much cheaper: what
+it does not meet is not there, but for a probability that it knows
+(:func:`~.lanczos.chance_of_missing`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError, DataError
 from ..bloch import BlochProblem
-from ..solve import Check, Solution, not_definite, require_window
+from ..solve import EDGE_EV, Check, Solution, not_definite, require_window
 from .factors import (
     CONTRACTION,
     Factor,
@@ -43,16 +44,14 @@ MOST_STATES = 2000
 """States of a window that the sparse solver looks for."""
 SPARE = 6
 """States computed beyond each end, so that the cuts fall into gaps."""
-EDGE_EV = 1e-7
-"""A level so near an end of a window counts as lying on it."""
 _GAP_EV = 1e-5
 """Narrowest gap in which eigenvalues are counted."""
 _ACCURACY_EV = 3e-9
 """Estimated error of energies that were found in single precision and polished in double."""
 _ROUGH = 1e-5
 """Accepted relative residual of states that will be polished."""
-_ENLARGEMENTS = 3
-"""How often more states are asked for where a degenerate level reaches beyond those found."""
+_SEARCHES = 5
+"""How often states are searched, each time among those not found yet, while some are missing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,18 +107,25 @@ class _Near:
 
 
 def _lanczos(
-    pencil: _Pencil, count: int, factor: Factor
+    pencil: _Pencil, count: int, factor: Factor, known: NDArray[np.number] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.number], str]:
-    """The ``count`` states nearest the factor's shift: energies, vectors, why it failed.
+    """The ``count`` states nearest the factor's shift, and those known before.
 
     Block Lanczos, then Rayleigh-Ritz with H itself, and the residuals.
+
+    Returns:
+        Energies, vectors, why it failed.
     """
     h, s = pencil.h, pencil.s
     dtype = np.result_type(h.dtype, s.dtype)
-    _, vectors, good = shift_invert_lanczos(factor.solve, s, count, dtype)
+    _, vectors, good = shift_invert_lanczos(factor.solve, s, count, dtype, without=known)
     failure = "" if good == count else f"Lanczos: only {good} of {count} states converged"
-    reduced = vectors.conj().T @ (h @ vectors)
-    energies, rotation = scipy.linalg.eigh((reduced + reduced.conj().T) / 2)
+    if known is not None:
+        vectors = np.concatenate([known, vectors], axis=1)
+    reduced, metric = (vectors.conj().T @ (matrix @ vectors) for matrix in (h, s))
+    energies, rotation = scipy.linalg.eigh(
+        (reduced + reduced.conj().T) / 2, (metric + metric.conj().T) / 2
+    )
     vectors = vectors @ rotation
     residual = np.linalg.norm(h @ vectors - (s @ vectors) * energies, axis=0)
     if not failure and residual.max() > RESIDUAL_EV:
@@ -160,6 +166,28 @@ def _states_near(pencil: _Pencil, sigma: float, count: int) -> _Near:
             return near
     factor, name = factorize(pencil.h, pencil.s, sigma, pencil.problem, pencil.engine)
     energies, vectors, failure = _lanczos(pencil, count, factor)
+    return _Near(energies, vectors, failure, factor.negative, name, factor)
+
+
+def _more_states(pencil: _Pencil, sigma: float, near: _Near, count: int) -> _Near:
+    """Up to ``count`` further states nearest sigma, searched where the known ones are not.
+
+    What a first search missed, copies of a degenerate level above all, is found here. That nothing
+    is missed now is for the caller to show.
+    """
+    known, name = near.vectors, near.engine
+    factor = near.factor if near.accuracy == 0.0 else None
+    near.factor = None
+    if factor is None:
+        factor, name = factorize(pencil.h, pencil.s, sigma, pencil.problem, pencil.engine)
+    if near.accuracy > 0.0:  # vectors from single precision are not good enough to leave out
+        _, known, failure = _lanczos(pencil, known.shape[1], factor)
+        if failure:
+            return dataclasses.replace(near, failure=failure)
+    count = min(count, pencil.size - known.shape[1] - 1)
+    if count < 1:
+        return near
+    energies, vectors, failure = _lanczos(pencil, count, factor, known)
     return _Near(energies, vectors, failure, factor.negative, name, factor)
 
 
@@ -209,23 +237,22 @@ def _failed(near: _Near, reason: str) -> Solution:
 
 def _solve_around(pencil: _Pencil, sigma: float, nbands: int, check: Check) -> Solution:
     """``nbands`` states around sigma, or a few more; see :func:`solve_sparse`."""
-    most = pencil.size - 2
-    if nbands + 2 * SPARE > most:
+    if nbands + 2 * SPARE >= pencil.size - 1:
         raise ConfigError(
             f"{pencil.where}: {nbands} of {pencil.size} bands asked from the sparse solver, "
             "which finds a few around the Fermi level; use --solver dense"
         )
     count = nbands + 2 * SPARE
-    for _ in range(_ENLARGEMENTS):
-        near = _states_near(pencil, sigma, count)
+    near = _states_near(pencil, sigma, count)
+    for attempt in range(_SEARCHES):
         if near.failure or len(near.energies) < nbands:
             return _failed(near, near.failure or "too few states found")
         cut = _cut(near.energies, sigma, nbands)
-        if cut.apart or check == "none" or count == most:
+        found = _checked(pencil, sigma, near, cut, check)
+        if found.complete is not False or attempt + 1 == _SEARCHES:
             break
-        near.factor = None
-        count = min(2 * count, most)
-    return _checked(pencil, sigma, near, cut, check)
+        near = _more_states(pencil, sigma, near, count)
+    return found
 
 
 def _checked(pencil: _Pencil, sigma: float, near: _Near, cut: _Cut, check: Check) -> Solution:
@@ -288,11 +315,16 @@ def _solve_window(pencil: _Pencil, window: tuple[float, float]) -> Solution:
             f"{pencil.where}: {wanted} states lie in the window of {high - low:g} eV, too many for "
             "the sparse solver; narrow --window or use --solver dense"
         )
-    near = _states_near(pencil, (low + high) / 2, wanted + 2 * SPARE)
-    if near.failure:
-        return _failed(near, near.failure)
-    inside = (near.energies > low) & (near.energies <= high)
-    complete = int(inside.sum()) == wanted
+    sigma, count = (low + high) / 2, wanted + 2 * SPARE
+    near = _states_near(pencil, sigma, count)
+    for attempt in range(_SEARCHES):
+        if near.failure:
+            return _failed(near, near.failure)
+        inside = (near.energies > low) & (near.energies <= high)
+        complete = int(inside.sum()) == wanted
+        if complete or attempt + 1 == _SEARCHES:
+            break
+        near = _more_states(pencil, sigma, near, count)
     vectors = near.vectors[:, inside]
     return Solution(
         near.energies[inside], vectors, below, complete, engine=near.engine, check=counted
@@ -320,8 +352,8 @@ def solve_sparse(
         sigma: eV; not used with a window.
         nbands: how many; not used with a window.
         problem: gives atoms and positions for the elimination order.
-        window: (low, high], eV, absolute; its states are counted first. A level within 1e-7 eV of an
-            end lies on it.
+        window: (low, high], eV, absolute; its states are counted first. A level within 1e-7 eV of
+            an end lies on it.
         engine: see :func:`~.factors.factorize`.
         check: whether and how to show that no state was missed.
         precision: of the factorisation; 'auto' tries single for large matrices, and double where

@@ -1,0 +1,302 @@
+"""The Fermi level that the options ask for, and where the number of electrons comes from."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .options import Number, filled, hamiltonian_options, say
+
+if TYPE_CHECKING:
+    from ..bands import BlochProblem, FermiLevel
+    from ..io import Structure
+
+__all__ = ["electrons_of_bundle", "fermi_of", "fermi_options", "one_folder", "valence_of"]
+
+
+def one_folder(parser: argparse.ArgumentParser, level: bool = True) -> None:
+    """Add DIR, which of its Hamiltonians, and the shared options.
+
+    Args:
+        parser: of the command.
+        level: also ``--fermi``; False where only electrons matter.
+    """
+    parser.add_argument(
+        "folder", type=pathlib.Path, metavar="DIR", help="structure folder, legacy or DeepH-dock"
+    )
+    parser.add_argument(
+        "--prediction",
+        action="store_true",
+        help="use the predicted Hamiltonian (default: the DFT one, where there is one)",
+    )
+    hamiltonian_options(parser)
+    fermi_options(parser, level)
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="the result, machine-readable"
+    )
+
+
+def fermi_options(parser: argparse.ArgumentParser, level: bool = True) -> None:
+    """Add the options about the Fermi level.
+
+    Args:
+        parser: of the command.
+        level: also ``--fermi``; False: only the number of electrons.
+    """
+    group = parser.add_argument_group("Fermi level" if level else "electrons")
+    parser.set_defaults(fermi="auto")
+    if level:
+        group.add_argument(
+            "--fermi",
+            type=filled,
+            metavar="auto|info|EV",
+            help="auto: by counting electrons (default); info: info.json's value for this very "
+            "Hamiltonian; or a number in eV",
+        )
+    group.add_argument(
+        "--electrons",
+        type=Number(above=0),
+        metavar="N",
+        help="electrons per cell (default: as in --bundle, else occupation in info.json, else "
+        "counted below info.json's Fermi level)",
+    )
+    group.add_argument(
+        "--bundle",
+        type=pathlib.Path,
+        metavar="BUNDLE",
+        help="GFormer bundle whose training set tells the electrons",
+    )
+    group.add_argument(
+        "--valence",
+        type=filled,
+        metavar="C=4,Mo=14",
+        help="electrons per element, instead of --electrons",
+    )
+    group.add_argument(
+        "--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)"
+    )
+    group.add_argument(
+        "--smearing",
+        choices=("gaussian", "fermi", "tetrahedron"),
+        default="gaussian",
+        help="of the occupations (default: gaussian)",
+    )
+    group.add_argument(
+        "--width",
+        type=Number(above=0),
+        default=0.02,
+        metavar="EV",
+        help="of the smearing (default: 0.02 eV)",
+    )
+
+
+def valence_of(args: argparse.Namespace, problem: BlochProblem) -> dict[str, float] | None:
+    """``--valence``, electrons per element; elements that the structure lacks are said.
+
+    Raises:
+        ConfigError: it is not of that form, or options about the Fermi level contradict each other.
+    """
+    from ase.data import chemical_symbols
+
+    from ..bands.fermi import parse_valence
+    from ..errors import ConfigError
+
+    if args.electrons is not None and args.valence is not None:
+        raise ConfigError(
+            "--electrons and --valence both say how many electrons there are; give one of them"
+        )
+    if args.fermi not in ("auto", "count") and (
+        args.electrons is not None or args.valence is not None
+    ):
+        raise ConfigError(
+            f"--fermi {args.fermi} needs no electrons; leave --electrons and --valence away, "
+            "or --fermi to count them"
+        )
+    if args.valence is None:
+        return None
+    valence = parse_valence(args.valence)
+    extra = sorted(set(valence) - {chemical_symbols[z] for z in problem.structure.numbers})
+    if extra:
+        say(
+            f"{problem.label}: --valence gives electrons of {', '.join(extra)}, "
+            f"which '{problem.structure.name}' does not have"
+        )
+    return valence
+
+
+@dataclasses.dataclass(frozen=True)
+class _Electrons:
+    """A number of electrons per cell and where it comes from."""
+
+    number: float
+    source: str
+
+
+def _level_without_counting(args: argparse.Namespace, problem: BlochProblem) -> FermiLevel | None:
+    """What ``--fermi info`` or ``--fermi VALUE`` says; None where electrons are to be counted.
+
+    Raises:
+        ConfigError: info.json states no level of this Hamiltonian, or VALUE is no energy.
+    """
+    from ..bands import FermiLevel
+    from ..errors import ConfigError
+    from ..io.gauge import require_level
+
+    if args.fermi in ("auto", "count"):
+        return None
+    if args.fermi == "info":
+        kind = "prediction" if problem.predicted else "hamiltonian"
+        level = require_level(problem.structure.info, kind, problem.source)
+        return FermiLevel(level, "info.json of this folder, as asked")
+    try:
+        return FermiLevel(Number()(args.fermi), "given with --fermi")
+    except argparse.ArgumentTypeError:
+        raise ConfigError(f"--fermi {args.fermi}: auto, info, or an energy in eV") from None
+
+
+def _electrons_asked(
+    args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | None
+) -> _Electrons | None:
+    """From ``--electrons``, the Hamiltonian before, or ``--bundle``, in this order."""
+    if args.electrons is not None:
+        return _Electrons(args.electrons, "given with --electrons")
+    if args.valence is not None:
+        return None  # fermi_level counts them by element
+    if known is not None and known.electrons is not None:
+        return _Electrons(known.electrons, known.electrons_source)
+    if args.bundle is not None:
+        number = electrons_of_bundle(args.bundle, problem.structure)
+        return _Electrons(number, f"as in the training set of {args.bundle}")
+    return None
+
+
+def _electrons_lent(problem: BlochProblem, others: Sequence[BlochProblem]) -> _Electrons | None:
+    """From the info.json of another Hamiltonian of equal composition."""
+    from ..bands.fermi import electron_number
+
+    composition = sorted(problem.structure.numbers)
+    for other in others:
+        number = electron_number(other.structure)
+        if number is not None and sorted(other.structure.numbers) == composition:
+            return _Electrons(number[0], f"{number[1]} of {other.label}")
+    return None
+
+
+def _count(
+    args: argparse.Namespace,
+    problem: BlochProblem,
+    electrons: _Electrons | None,
+    valence: dict[str, float] | None,
+    spectrum: Any,
+) -> FermiLevel:
+    """Count electrons: at Γ by inertia for large matrices, else on a mesh."""
+    from ..bands import fermi_level
+    from ..bands.bandstructure import DENSE_LIMIT
+    from ..bands.fermi import electron_number
+    from ..errors import ConfigError
+
+    number = None if electrons is None else electrons.number
+    if problem.size > DENSE_LIMIT and spectrum is None:
+        from ..bands.sparse import fermi_level_by_inertia
+
+        found = electron_number(problem.structure, number, valence)
+        if found is None:
+            raise ConfigError(
+                f"{problem.source}: the number of electrons is unknown; give --electrons N, "
+                "--valence C=4,..., --fermi info or --fermi VALUE"
+            )
+        source = found[1] if electrons is None else electrons.source
+        return fermi_level_by_inertia(problem, found[0], electrons_source=source)
+    return fermi_level(
+        problem,
+        number,
+        args.mesh,
+        args.smearing,
+        args.width,
+        valence=valence,
+        count_at_info=True,
+        spectrum=spectrum,
+        electrons_source=None if electrons is None else electrons.source,
+        s_threshold=args.s_threshold,
+        processes=args.processes,
+    )
+
+
+def fermi_of(
+    args: argparse.Namespace,
+    problem: BlochProblem,
+    known: FermiLevel | None = None,
+    spectrum: Any = None,
+    required: bool = True,
+    others: Sequence[BlochProblem] = (),
+) -> FermiLevel | None:
+    """The Fermi level that the options ask for.
+
+    Electrons come from the options, else from ``known``, else from this info.json's ``occupation``,
+    else from its Fermi level where that belongs to this Hamiltonian, else from ``others``.
+
+    Args:
+        args: with the options of :func:`fermi_options` and :func:`~.options.hamiltonian_options`.
+        problem: the Hamiltonian.
+        known: the level of another Hamiltonian of the same structure; lends its electrons.
+        spectrum: the solved mesh, where there is one.
+        required: False: an unknown number of electrons is said, and None returned.
+        others: Hamiltonians whose info.json may lend a number of electrons.
+
+    Raises:
+        GFormerError: the level cannot be found.
+    """
+    from ..bands.bandstructure import DENSE_LIMIT
+    from ..bands.fermi import electron_number
+    from ..bands.kmesh import parse_mesh
+    from ..errors import DataError, GFormerError
+
+    valence = valence_of(args, problem)
+    parse_mesh(args.mesh, problem)  # a mesh that is none is an error, unknown electrons need not be
+    level = _level_without_counting(args, problem)
+    if level is not None:
+        return level
+    electrons, spare = _electrons_asked(args, problem, known), None
+    if electrons is None and valence is None and electron_number(problem.structure) is None:
+        spare = _electrons_lent(problem, others)
+        if problem.size > DENSE_LIMIT or problem.stated_fermi_eV is None:
+            electrons, spare = spare, None  # nothing of its own to count below
+    try:
+        return _count(args, problem, electrons, valence, spectrum)
+    except GFormerError as error:
+        if spare is not None:
+            return _count(args, problem, spare, None, spectrum)
+        unknown = args.electrons is None and valence is None and not isinstance(error, DataError)
+        if required or not unknown:
+            raise
+        say(f"no Fermi level, energies are absolute: {error}")
+        return None
+
+
+def electrons_of_bundle(bundle: pathlib.Path, structure: Structure) -> float:
+    """Electrons per cell, from the compositions that a bundle's training counted.
+
+    Raises:
+        ConfigError: not a bundle, or its compositions do not determine the number.
+    """
+    from ..bands.fermi import electrons_by_composition
+    from ..errors import ConfigError
+    from ..io.files import read_json
+
+    path = bundle / "bundle.json"
+    table = read_json(path)
+    rows = table.get("training", {}).get("electrons", []) if isinstance(table, dict) else []
+    number = electrons_by_composition(structure, rows) if rows else None
+    if number is None:
+        known = (
+            ", ".join("".join(f"{s}{n}" for s, n in row["composition"].items()) for row in rows)
+            or "none"
+        )
+        raise ConfigError(
+            f"{path}: electrons of {structure.formula} are unknown (counted in training: {known}); "
+            "give --electrons N"
+        )
+    return number
