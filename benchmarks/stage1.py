@@ -29,6 +29,7 @@ from deeph_gformer.data.graph import Graph, build_graph
 from deeph_gformer.io.structure import Structure
 from deeph_gformer.stage1.bundle import NetConfig
 from deeph_gformer.stage1.embedded.checkpoint import official_state
+from deeph_gformer.stage1.embedded.inference import InferenceEngine
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
 
 MID = "64x0e+32x1o+16x2e+8x3o+8x4e"
@@ -157,17 +158,19 @@ def worker(backend: str, name: str, edges: int, mode: str, seconds: float, outpu
     config, _ = network(name)
     torch.manual_seed(0)
     net = DeepHE3Net(config, ">=0.5")
+    engine = InferenceEngine(net)
     official = None
     if backend == "official":
         from deeph_gformer.stage1.official import _Batch, official_net
 
         official = official_net(config, ">=0.5", torch.float32)
         official.load_state_dict(official_state(net), strict=True)
-        del net
+        del net, engine
 
     def passes(graph: Graph) -> torch.Tensor:
-        out: torch.Tensor = net(graph)[0] if official is None else official(_Batch(graph))[1]
-        return out
+        if official is not None:
+            return official(_Batch(graph))[1]  # type: ignore[no-any-return]
+        return net(graph)[0] if torch.is_grad_enabled() else engine(graph)[0]  # type: ignore[no-any-return]
 
     def once(graph: Graph) -> torch.Tensor:
         if mode == "inference":

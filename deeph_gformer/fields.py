@@ -45,7 +45,7 @@ EDGE_LENGTH: Final = "edge_length"  # (E,) | Å
 EDGE_KEY: Final = "edge_key"  # (E, 5) int64, Rx Ry Rz i j, 0-based
 BATCH: Final = "node_batch"  # (N,) int64, structure of each atom
 
-# --- stage 1 (deeph_gformer.stage1.provider.Stage1Output) ---------------------------------------------------------
+# --- stage 1 (deeph_gformer.data.features.Stage1Features) ------------------------------------------------------------------
 NODE_IRREPS: Final = "node"  # P tensors (N, d_n^p), direct-sum layout of their Irreps
 EDGE_IRREPS: Final = "edge"  # P tensors (E, d_e^p)
 DIRECT_SUM: Final = "direct_sum"  # (E, D) | eV

@@ -25,6 +25,7 @@ from .algebra.orbitals import TargetBlocks
 from .algebra.rotation import random_rotation, wigner_blocks
 from .data.dataset import hermitian_product, transpose_index
 from .data.edges import EdgeChoice, EdgeMode, select_edges
+from .data.features import Stage1Features
 from .data.graph import Graph, build_graph, rotate_graph
 from .errors import ConfigError, DataError, ModelError
 from .gformer.bundle import (
@@ -35,12 +36,12 @@ from .gformer.bundle import (
     load_bundle,
     require_irreps,
 )
-from .gformer.model import GFormer, Irrep1
+from .gformer.model import GFormer
 from .io.blocks import BlockMatrix, match_keys, reverse_keys
 from .io.folder import read_folder
 from .io.structure import Structure
 from .stage1 import load_stage1
-from .stage1.provider import Stage1Output, Stage1Provider
+from .stage1.provider import Stage1Provider
 
 #: Parameters of a DeepH-E3 checkpoint, in contrast to its buffers.
 _PARAMETER = re.compile(r"(weight|bias|weights[12]\.\d+)$")
@@ -85,7 +86,7 @@ def rotate_flat(value: Tensor, irreps: Any, blocks: list[Tensor]) -> Tensor:
 
 
 def correction(
-    gformer: GFormer, graph: Graph, stage1: Stage1Output | None, frames: int = 1, seed: int = 0
+    gformer: GFormer, graph: Graph, stage1: Stage1Features | None, frames: int = 1, seed: int = 0
 ) -> Tensor:
     """The direct-sum output of stage 2, averaged over rotated frames.
 
@@ -97,11 +98,7 @@ def correction(
     Returns:
         (E, D), eV.
     """
-    features = (
-        Irrep1(stage1.node, stage1.edge, stage1.direct_sum)
-        if gformer.node_irreps and stage1 is not None
-        else None
-    )
+    features = stage1 if gformer.node_irreps else None
     if frames <= 1 or gformer.equivariant:
         return gformer(graph, features)
     generator = torch.Generator().manual_seed(seed)
@@ -116,13 +113,14 @@ def correction(
         blocks = wigner_blocks(rotation, lmax)
         turned = None
         if features is not None:
-            turned = Irrep1(
+            turned = Stage1Features(
                 tuple(
                     rotate_flat(v, i, blocks) for v, i in zip(features.node, gformer.node_irreps)
                 ),
                 tuple(
                     rotate_flat(v, i, blocks) for v, i in zip(features.edge, gformer.edge_irreps)
                 ),
+                rotate_flat(features.direct_sum, gformer.irreps_out, blocks),
             )
         total = total + rotate_flat(
             gformer(rotate_graph(graph, rotation), turned),
@@ -187,9 +185,9 @@ class GFormerStage1(Stage1Provider):
         )
 
     @torch.no_grad()
-    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Features:
         """See :meth:`Stage1Provider.forward`; there are no irreps."""
-        return Stage1Output(
+        return Stage1Features(
             (), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype))
         )
 
@@ -215,7 +213,7 @@ class HamiltonianModel:
     stage1: Stage1Provider | None
     bundle: Bundle | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    observe: Callable[[Graph, Stage1Output], None] | None = None
+    observe: Callable[[Graph, Stage1Features], None] | None = None
 
     def __post_init__(self) -> None:
         if self.stage1 is None and self.bundle is None:

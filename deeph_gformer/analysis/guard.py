@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
 from ..gformer.bundle import Bundle
 from ..gformer.model import FeatureScale
 from ..pipeline import HamiltonianModel
-from ..stage1.provider import Stage1Output, Stage1Provider
+from ..stage1.provider import Stage1Provider
 
 __all__ = ["Guard", "Judgement", "guard_statistics", "guard_lines", "LIMIT"]
 
@@ -39,7 +40,7 @@ FLOOR = 0.1
 MOST = 64
 
 
-def feature_norms(out: Stage1Output, stage1: Stage1Provider) -> NDArray[np.float64]:
+def feature_norms(out: Stage1Features, stage1: Stage1Provider) -> NDArray[np.float64]:
     """Norms of the last group's node irreps: rms over m per channel, 0e as it is; (N, channels). They do not change under rotation."""
     irreps = stage1.node_irreps[-1]
     scale = FeatureScale(irreps)
@@ -108,7 +109,7 @@ def guard_statistics(
     kinds: list[NDArray[np.int64]] = []
     corrections: list[list[float]] = []
 
-    def look(graph: Graph, out: Stage1Output) -> None:
+    def look(graph: Graph, out: Stage1Features) -> None:
         if out.node:
             norms.append(feature_norms(out, stage1))
             kinds.append(graph.node_type.cpu().numpy())
@@ -191,7 +192,7 @@ class Guard:
         finally:
             self.model.observe = before
 
-    def _look(self, graph: Graph, out: Stage1Output) -> None:
+    def _look(self, graph: Graph, out: Stage1Features) -> None:
         table = self._table.get("features")
         if table is not None and out.node and self.model.stage1 is not None:
             x = _distance(

@@ -42,7 +42,8 @@ class FinalChunk(NamedTuple):
     Attributes:
         rows: (n,) int64, which edges of the graph. own: the direct sum, eV. edges: irreps of the last (up to two) encoder groups.
         node_i, node_j: the last node irreps of both atoms. harmonics: Y_l, per l (n, 2 l + 1).
-        frames: per l (n, 2 l + 1, 2 l + 1), turns global axes into the frames that all of these are in; None: they are in global axes.
+        frames: D^l of the frames that all of these are in, per l (n, 2 l + 1, 2 l + 1) (see :func:`deeph_gformer.algebra.rotation.edge_frames`);
+            None: they are in global axes.
         flat: turns direct-sum features in these frames into e3nn's flat layout and global axes, (n, D).
         direct_sum: function without arguments: ``flat(own)``.
     """

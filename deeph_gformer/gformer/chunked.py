@@ -361,11 +361,7 @@ class ChunkedGFormer:
 
 def _turned(features: Features, frames: Sequence[Tensor] | None, to_local: bool) -> Features:
     """Features between global axes and a chunk's frames."""
-    return (
-        features
-        if frames is None
-        else rotate(features, [d.transpose(1, 2) for d in frames], to_local)
-    )
+    return features if frames is None else rotate(features, frames, to_local)
 
 
 class _Attention:

@@ -8,7 +8,6 @@ This module gives the direct-sum correction; :mod:`deeph_gformer.pipeline` appli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ..algebra.layout import Features, Layout, rotate
 from ..algebra.rotation import edge_frames, spherical_harmonics
 from ..config import GFormerConfig
+from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
 from .block import EncoderGroup
@@ -25,18 +25,7 @@ from .gated import GatedHead, edge_invariants, invariant_widths, node_invariants
 from .invariants import InvariantFeature, Triplets, find_triplets
 from .layers import fully_connected, norms
 
-__all__ = ["GFormer", "FeatureScale", "Irrep1"]
-
-
-class Irrep1(NamedTuple):
-    """Stage 1's features as the GFormer reads them: P node tensors (N, d_n^p) and P edge tensors (E, d_e^p), e3nn's flat layout.
-
-    The equivariant arch also reads stage 1's own prediction, ``direct_sum`` (E, D), eV.
-    """
-
-    node: tuple[Tensor, ...]
-    edge: tuple[Tensor, ...]
-    direct_sum: Tensor | None = None
+__all__ = ["GFormer", "FeatureScale"]
 
 
 class FeatureScale(nn.Module):
@@ -183,7 +172,10 @@ class GFormer(nn.Module):
         self.register_buffer("onsite_scale", torch.ones(self.irreps_out.dim))
 
     def fit_scales(
-        self, features: Sequence[Irrep1], targets: Sequence[Tensor], onsite: Sequence[Tensor]
+        self,
+        features: Sequence[Stage1Features],
+        targets: Sequence[Tensor],
+        onsite: Sequence[Tensor],
     ) -> None:
         """Set the units of inputs and output from the training set.
 
@@ -210,7 +202,7 @@ class GFormer(nn.Module):
             buffer.copy_(channel.sqrt().clamp(min=1e-9)[index])
 
     def forward(
-        self, graph: Graph, features: Irrep1 | None = None, triplets: Triplets | None = None
+        self, graph: Graph, features: Stage1Features | None = None, triplets: Triplets | None = None
     ) -> Tensor:
         """The correction Δh (Eq. 2-7, before DStoDP).
 
@@ -238,7 +230,7 @@ class GFormer(nn.Module):
             else [None] * len(self.groups)
         )
         if self.equivariant:
-            if features is None or features.direct_sum is None:
+            if features is None:
                 raise ModelError("arch: equivariant needs stage 1's irreps and its direct sum")
             return self._equivariant(
                 graph, node, edge, invariant, nodes, edges, features.direct_sum

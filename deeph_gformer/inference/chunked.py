@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.edges import EdgeChoice
+from ..data.features import Stage1Features
 from ..data.graph import Graph, rotate_graph
 from ..data.stream import FinalChunk, IrrepStream
 from ..errors import ModelError
@@ -26,7 +27,6 @@ from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from ..runtime.timer import Timer
-from ..stage1.provider import Stage1Output
 from ..stage1.stream import open_stream
 
 __all__ = ["predict_chunked", "own_edges"]
@@ -71,7 +71,7 @@ def _sums(
             gformer.take(chunk)  # type: ignore[union-attr]
             timer.start("stage 1")
         if model.observe is not None:
-            model.observe(graph, Stage1Output(tuple(stream.nodes), (), torch.zeros(0)))
+            model.observe(graph, Stage1Features(tuple(stream.nodes), (), torch.zeros(0)))
     if gformer is not None:
         if stream is not None and reads and network is not None and network.equivariant:
             for final in stream.final(False):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
-from .provider import Stage1Output, Stage1Provider
+from .provider import Stage1Provider
 
 __all__ = ["CascadedStage1"]
 
@@ -46,7 +47,7 @@ class CascadedStage1(Stage1Provider):
         )
         self.name, self.fill_missing = f"{first.name} + {second.name}", first.fill_missing
 
-    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Features:
         """See :meth:`Stage1Provider.forward`."""
         out = self.models[1](graph, features)
         return out._replace(

@@ -14,12 +14,13 @@ from ..algebra.blocks import BlockAssembly, rotate_blocks
 from ..algebra.layout import Layout
 from ..algebra.orbitals import Basis
 from ..algebra.rotation import random_rotation, rotate_irreps, spherical_harmonics
+from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs, rotate_graph
 from ..data.stream import project
 from ..errors import GFormerError, ModelError
 from ..io.blocks import BlockMatrix
 from ..runtime.plan import ExecutionPlan
-from .provider import Stage1Output, Stage1Provider
+from .provider import Stage1Provider
 
 __all__ = ["Finding", "check_provider", "probe_graph"]
 
@@ -79,12 +80,12 @@ def _gap(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) if b.numel() else 0.0
 
 
-def _outputs_gap(a: Stage1Output, b: Stage1Output) -> float:
+def _outputs_gap(a: Stage1Features, b: Stage1Features) -> float:
     pairs = list(zip((*a.node, *a.edge, a.direct_sum), (*b.node, *b.edge, b.direct_sum)))
     return max(_gap(x, y) for x, y in pairs)
 
 
-def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> Finding:
+def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Features) -> Finding:
     wrong = []
     if (
         len(out.node) != len(provider.node_irreps)
@@ -143,7 +144,7 @@ def _matrix(provider: Stage1Provider, graph: Graph, direct_sum: Tensor) -> Block
 def _equivariance(
     provider: Stage1Provider,
     graph: Graph,
-    out: Stage1Output,
+    out: Stage1Features,
     rotation: Tensor,
     name: str,
     limit: float,
@@ -186,7 +187,7 @@ def _equivariance(
 
 
 def _batch_gap(
-    provider: Stage1Provider, graph: Graph, out: Stage1Output, rotation: Tensor
+    provider: Stage1Provider, graph: Graph, out: Stage1Features, rotation: Tensor
 ) -> float:
     """The graph behind another one in a batch gives what it gives alone."""
     both = provider(batch_graphs([rotate_graph(graph, rotation), graph]))
@@ -194,7 +195,7 @@ def _batch_gap(
     return max(_gap(t[-len(o) :], o) for t, o in pairs)
 
 
-def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> float:
+def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Features) -> float:
     """What the provider hands out in chunks is its output as a whole; projections on the edges are those of irreps in global axes."""
     stream = provider.stream(graph, ExecutionPlan(2 * graph.nodes))
     if stream is None:
@@ -229,7 +230,7 @@ def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Output) -> fl
             gaps += [float((found[key] - w).abs().max()) / scale for key, w in wanted.items()]
     for final in stream.final(True):
         direct_sum[final.rows] = final.direct_sum()
-    streamed = Stage1Output(tuple(stream.nodes), tuple(edge), direct_sum)
+    streamed = Stage1Features(tuple(stream.nodes), tuple(edge), direct_sum)
     stream.close()
     return max([_outputs_gap(streamed, out), *gaps])
 

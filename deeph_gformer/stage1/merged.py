@@ -8,9 +8,10 @@ import torch
 from e3nn.o3 import Irreps
 
 from ..algebra.orbitals import TargetBlocks
+from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
-from .provider import Stage1Output, Stage1Provider
+from .provider import Stage1Provider
 
 __all__ = ["MergedStage1"]
 
@@ -71,7 +72,7 @@ class MergedStage1(Stage1Provider):
         for model in models:
             model.fill_missing = 0.0  # completeness is a matter of all of them together
 
-    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Features:
         """See :meth:`Stage1Provider.forward`."""
         self.check_complete(graph)
         outputs = [model(graph, features) for model in self.models]
@@ -84,7 +85,7 @@ class MergedStage1(Stage1Provider):
         last = len(self.node_irreps)
         node = tuple(torch.cat([o.node[p - last] for o in outputs], dim=1) for p in groups)
         edge = tuple(torch.cat([o.edge[p - last] for o in outputs], dim=1) for p in groups)
-        return Stage1Output(node, edge, direct_sum)
+        return Stage1Features(node, edge, direct_sum)
 
     def to(self, device: torch.device | str) -> MergedStage1:
         """Move every model; returns self."""

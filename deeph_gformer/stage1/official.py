@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 
 from ..algebra.wigner import Generation
+from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ConfigError, ModelError
 from .bundle import ModelFolder, NetConfig, read_model_folder
-from .provider import Stage1Output, Stage1Provider
+from .provider import Stage1Provider
 
 __all__ = [
     "OfficialStage1",
@@ -317,7 +318,7 @@ class OfficialStage1(Stage1Provider):
         self._taken[name] = output
 
     @torch.no_grad()
-    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Features:
         """See :meth:`Stage1Provider.forward`.
 
         Raises:
@@ -333,7 +334,7 @@ class OfficialStage1(Stage1Provider):
             finally:
                 self._taken.clear()
         groups = range(len(self.node_irreps)) if features else ()
-        return Stage1Output(
+        return Stage1Features(
             tuple(taken[f"node{p}"] for p in groups),
             tuple(taken[f"edge{p}"] for p in groups),
             taken["out"],

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import abc
-from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
-from torch import Tensor
 
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
+from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..data.stream import IrrepStream
 from ..errors import ModelError
 from ..runtime.plan import ExecutionPlan
 
-__all__ = ["Stage1Output", "Stage1Provider"]
-
-
-class Stage1Output(NamedTuple):
-    """What stage 1 says about a graph; edges in the graph's order, irreps in e3nn's flat layout and global axes.
-
-    Attributes:
-        node: P tensors (N, d_n^p). edge: P tensors (E, d_e^p).
-        direct_sum: (E, D), eV; with spin-orbit real parts, then imaginary parts.
-    """
-
-    node: tuple[Tensor, ...]
-    edge: tuple[Tensor, ...]
-    direct_sum: Tensor
+__all__ = ["Stage1Provider"]
 
 
 class Stage1Provider(abc.ABC):
@@ -57,7 +43,7 @@ class Stage1Provider(abc.ABC):
     fill_missing: float | None = None
 
     @abc.abstractmethod
-    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Features:
         """Run the network without gradients.
 
         Args:
@@ -116,7 +102,7 @@ class Stage1Provider(abc.ABC):
     def close(self) -> None:  # noqa: B027  (nothing to give back is the rule)
         """Give back what the provider holds (hooks, patched modules)."""
 
-    def __call__(self, graph: Graph, features: bool = True) -> Stage1Output:
+    def __call__(self, graph: Graph, features: bool = True) -> Stage1Features:
         return self.forward(graph, features)
 
     def __repr__(self) -> str:

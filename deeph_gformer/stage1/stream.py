@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..algebra.layout import Features, Layout
 from ..algebra.rotation import spherical_harmonics
+from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..data.stream import EdgeChunk, FinalChunk, IrrepStream, project
 from ..runtime.plan import ExecutionPlan
-from .provider import Stage1Output, Stage1Provider
+from .provider import Stage1Provider
 
 __all__ = ["WholeStream", "open_stream"]
 
@@ -58,7 +59,7 @@ class WholeStream(IrrepStream):
         value = spherical_harmonics(self.graph.edge_vector[rows], self._lmax)
         return list(value.split([2 * l + 1 for l in range(self._lmax + 1)], dim=1))
 
-    def _output(self, features: bool) -> Stage1Output:
+    def _output(self, features: bool) -> Stage1Features:
         out = self.provider(self.whole, features=features)
         if self.graph.edges == self.whole.edges:
             return out
@@ -66,7 +67,7 @@ class WholeStream(IrrepStream):
             torch.searchsorted(self.whole.edge_index[0].contiguous(), self.graph.edge_index[0, 0])
         )
         mine = slice(start, start + self.graph.edges)
-        return Stage1Output(out.node, tuple(e[mine] for e in out.edge), out.direct_sum[mine])
+        return Stage1Features(out.node, tuple(e[mine] for e in out.edge), out.direct_sum[mine])
 
     def groups(self, features: bool) -> Iterator[EdgeChunk]:
         """See :class:`IrrepStream`."""

@@ -15,9 +15,9 @@ from torch.utils.data import Sampler
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.dataset import Sample
+from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs, rotate_graph
 from ..gformer.invariants import Triplets, find_triplets
-from ..gformer.model import Irrep1
 from ..io.files import atomic_path
 from ..pipeline import rotate_flat
 from ..stage1.provider import Stage1Provider
@@ -48,7 +48,7 @@ class Batch(NamedTuple):
     label: Tensor
     mask: Tensor
     partner: Tensor
-    features: Irrep1 | None
+    features: Stage1Features | None
     direct_sum: Tensor | None
     triplets: Triplets
     edges: tuple[int, ...]
@@ -57,12 +57,8 @@ class Batch(NamedTuple):
         """The batch on another device."""
 
         def move(value: Any) -> Any:
-            if isinstance(value, (Tensor, Graph)):
+            if isinstance(value, (Tensor, Graph, Stage1Features)):
                 return value.to(device)
-            if isinstance(value, Irrep1):
-                return Irrep1(
-                    tuple(t.to(device) for t in value.node), tuple(t.to(device) for t in value.edge)
-                )
             return (
                 Triplets(*(t.to(device) for t in value)) if isinstance(value, Triplets) else value
             )
@@ -146,9 +142,9 @@ class FeatureCache:
             features,
         )
         self.device = torch.device(device)
-        self._kept: dict[str, tuple[Irrep1 | None, Tensor | None]] = {}
+        self._kept: dict[str, tuple[Stage1Features | None, Tensor | None]] = {}
 
-    def get(self, sample: Sample) -> tuple[Irrep1 | None, Tensor | None]:
+    def get(self, sample: Sample) -> tuple[Stage1Features | None, Tensor | None]:
         """(irreps, direct sum) of a sample, on the CPU."""
         if self.stage1 is None:
             return None, None
@@ -160,43 +156,34 @@ class FeatureCache:
             node, edge, direct_sum = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=True
             )
-            return Irrep1(tuple(node), tuple(edge)) if self.features else None, direct_sum
-        out = self.stage1(sample.graph.to(self.device), features=self.features)
-        entry = (
-            Irrep1(tuple(t.cpu() for t in out.node), tuple(t.cpu() for t in out.edge))
-            if self.features
-            else None,
-            out.direct_sum.cpu(),
-        )
+            irreps = Stage1Features(tuple(node), tuple(edge), direct_sum)
+            return irreps if self.features else None, direct_sum
+        out = self.stage1(sample.graph.to(self.device), features=self.features).to("cpu")
+        entry = out if self.features else None, out.direct_sum
         if self.mode == "ram":
             self._kept[key] = entry
         elif path is not None:
-            irreps = entry[0] or Irrep1((), ())
-            write_tensors(path, (list(irreps.node), list(irreps.edge), entry[1]))
+            write_tensors(path, (list(out.node), list(out.edge), out.direct_sum))
         return entry
 
 
 def collate(
     samples: Sequence[Sample],
-    entries: Sequence[tuple[Irrep1 | None, Tensor | None]],
+    entries: Sequence[tuple[Stage1Features | None, Tensor | None]],
     triplets: Sequence[Triplets],
 ) -> Batch:
     """Join samples, their stage-1 entries and triplets; indices are shifted."""
     sizes = [s.graph.edges for s in samples]
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist()
-    features, sums = None, None
-    if entries[0][0] is not None:
-        features = Irrep1(
-            *(
-                tuple(
-                    torch.cat([getattr(e[0], part)[p] for e in entries])
-                    for p in range(len(getattr(entries[0][0], part)))
-                )
-                for part in ("node", "edge")
-            )
+    sums = None if entries[0][1] is None else torch.cat([e[1] for e in entries])
+    parts = [e[0] for e in entries if e[0] is not None]
+    features = None
+    if parts and sums is not None:
+        features = Stage1Features(
+            tuple(torch.cat(group) for group in zip(*(part.node for part in parts))),
+            tuple(torch.cat(group) for group in zip(*(part.edge for part in parts))),
+            sums,
         )
-    if entries[0][1] is not None:
-        sums = torch.cat([e[1] for e in entries])
     joined = Triplets(
         torch.cat([t.edge_j + s for t, s in zip(triplets, starts)]),
         torch.cat([t.edge_k + s for t, s in zip(triplets, starts)]),
@@ -243,12 +230,13 @@ def rotate_batch(
     blocks = [b.to(batch.label.device) for b in wigner_blocks(rotation, lmax)]
     turned = rotate_flat(to_product.inverse(batch.label), irreps_out, blocks)
     features = batch.features
-    if features is not None:
-        features = Irrep1(
+    sums = None if batch.direct_sum is None else rotate_flat(batch.direct_sum, irreps_out, blocks)
+    if features is not None and sums is not None:
+        features = Stage1Features(
             tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, node_irreps)),
             tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, edge_irreps)),
+            sums,
         )
-    sums = None if batch.direct_sum is None else rotate_flat(batch.direct_sum, irreps_out, blocks)
     return batch._replace(
         graph=rotate_graph(batch.graph, rotation),
         label=to_product(turned),

@@ -13,6 +13,7 @@ from ..algebra.blocks import DirectSumToProduct
 from ..config import TrainingConfig
 from ..data.dataset import hermitian_product, transpose_index
 from ..gformer.model import GFormer
+from ..stage1.embedded.inference import InferenceEngine
 from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
 from .batches import Batch, rotate_batch
@@ -163,6 +164,7 @@ class Stage1Task(HamiltonianTask):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._prepared: dict[int, Any] = {}
+        self._engine = InferenceEngine(self.network)
 
     def error(self, batch: Batch) -> Tensor:
         """Prediction minus label. On the CPU, what depends on a structure only is made once (for batches of one)."""
@@ -172,7 +174,8 @@ class Stage1Task(HamiltonianTask):
             if key not in self._prepared:
                 self._prepared[key] = (graph, self.network.prepare(graph))
             prepared = self._prepared[key][1]
-        h = self.network(graph, prepared)[0]
+        run = self.network if torch.is_grad_enabled() else self._engine
+        h = run(graph, prepared)[0]
         return (
             self.to_product(h if batch.direct_sum is None else h + batch.direct_sum) - batch.label
         )

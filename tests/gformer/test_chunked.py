@@ -8,10 +8,11 @@ from e3nn.o3 import Irreps
 
 from deeph_gformer.algebra.layout import Features, Layout
 from deeph_gformer.algebra.rotation import edge_frames, spherical_harmonics
+from deeph_gformer.data.features import Stage1Features
 from deeph_gformer.data.graph import Graph
 from deeph_gformer.data.stream import EdgeChunk, FinalChunk, project
 from deeph_gformer.gformer.chunked import ChunkedGFormer
-from deeph_gformer.gformer.model import GFormer, Irrep1
+from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.runtime.plan import ExecutionPlan
 
 from .test_gformer import EDGE, NODE, TARGETS, _double, features, graph, model, shake  # noqa: F401
@@ -24,11 +25,11 @@ def split(irreps: Irreps, flat: torch.Tensor, frames: list[torch.Tensor] | None)
     return (
         made
         if frames is None
-        else {k: torch.einsum("emn,enc->emc", frames[k[0]], v) for k, v in made.items()}
+        else {k: torch.einsum("enm,enc->emc", frames[k[0]], v) for k, v in made.items()}
     )
 
 
-def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Tensor:
+def run(made: GFormer, g: Graph, f: Stage1Features, size: int, turned: bool) -> torch.Tensor:
     """Feed chunks of ``size`` edges; ``turned``: every edge's irreps in a frame of its own (here any rotation will do)."""
     chunked = ChunkedGFormer(made, g, ExecutionPlan(30))
     irreps = TARGETS.irreps()
@@ -41,8 +42,8 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
         )
         if not turned:
             return None, harmonics
-        frames = [d.transpose(1, 2) for d in edge_frames(torch.randn(len(rows), 3), LMAX)]
-        return frames, [torch.einsum("emn,en->em", d, y) for d, y in zip(frames, harmonics)]
+        frames = edge_frames(torch.randn(len(rows), 3), LMAX)
+        return frames, [torch.einsum("enm,en->em", d, y) for d, y in zip(frames, harmonics)]
 
     def final(rows: torch.Tensor) -> FinalChunk:
         frames, harmonics = parts(rows)
@@ -53,7 +54,7 @@ def run(made: GFormer, g: Graph, f: Irrep1, size: int, turned: bool) -> torch.Te
             back = (
                 value
                 if frames is None
-                else {k: torch.einsum("enm,enc->emc", frames[k[0]], v) for k, v in value.items()}
+                else {k: torch.einsum("emn,enc->emc", frames[k[0]], v) for k, v in value.items()}
             )
             return Layout(irreps).flat(back)
 

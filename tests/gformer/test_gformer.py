@@ -14,6 +14,7 @@ from deeph_gformer.algebra.layout import Layout
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.algebra.rotation import random_rotation, wigner_blocks
 from deeph_gformer.config import GFormerConfig
+from deeph_gformer.data.features import Stage1Features
 from deeph_gformer.data.graph import Graph, build_graph, rotate_graph
 from deeph_gformer.errors import ConfigError, ModelError
 from deeph_gformer.gformer import bundle as b
@@ -21,7 +22,7 @@ from deeph_gformer.gformer.attention import NeighbourAttention
 from deeph_gformer.gformer.block import EncoderGroup
 from deeph_gformer.gformer.invariants import InvariantFeature, find_triplets
 from deeph_gformer.gformer.layers import PairLinear
-from deeph_gformer.gformer.model import FeatureScale, GFormer, Irrep1
+from deeph_gformer.gformer.model import FeatureScale, GFormer
 from deeph_gformer.pipeline import rotate_flat
 
 from ..conftest import random_structure
@@ -45,8 +46,8 @@ def graph(seed: int = 0) -> Graph:
     return build_graph(structure, h.keys, BASIS)
 
 
-def features(g: Graph) -> Irrep1:
-    return Irrep1(
+def features(g: Graph) -> Stage1Features:
+    return Stage1Features(
         tuple(torch.randn(g.nodes, i.dim) for i in NODE),
         tuple(torch.randn(g.edges, i.dim) for i in EDGE),
         torch.randn(g.edges, TARGETS.irreps().dim),
@@ -195,7 +196,7 @@ def test_equivariant_arch(inversion: bool) -> None:
         )
         return out * sign
 
-    moved = Irrep1(
+    moved = Stage1Features(
         tuple(turn(v, i) for v, i in zip(f.node, NODE)),
         tuple(turn(v, i) for v, i in zip(f.edge, EDGE)),
         turn(f.direct_sum, TARGETS.irreps()),
@@ -214,9 +215,10 @@ def test_paper_arch_is_not_equivariant() -> None:
     shake(made)
     rotation = random_rotation(torch.Generator().manual_seed(4))
     blocks = wigner_blocks(rotation, 4)
-    moved = Irrep1(
+    moved = Stage1Features(
         tuple(rotate_flat(v, i, blocks) for v, i in zip(f.node, NODE)),
         tuple(rotate_flat(v, i, blocks) for v, i in zip(f.edge, EDGE)),
+        rotate_flat(f.direct_sum, TARGETS.irreps(), blocks),
     )
     still, again = made(g, f), made(rotate_graph(g, rotation), moved)
     assert (
@@ -243,7 +245,9 @@ def test_atom_order_does_not_matter(arch: str) -> None:
     f = features(g1)
     back = torch.empty_like(index)
     back[index] = torch.arange(len(index))
-    f2 = Irrep1(tuple(v[order] for v in f.node), tuple(v[back] for v in f.edge), f.direct_sum[back])
+    f2 = Stage1Features(
+        tuple(v[order] for v in f.node), tuple(v[back] for v in f.edge), f.direct_sum[back]
+    )
     made = model(arch)
     shake(made)
     assert torch.allclose(made(g2, f2)[index], made(g1, f), atol=1e-10)
@@ -314,7 +318,7 @@ def test_an_atoms_own_block_learns_from_its_neighbours() -> None:
     """With features that are zero on self-loops, only messages can give l > 0 there."""
     g = graph()
     f = features(g)
-    blind = Irrep1(
+    blind = Stage1Features(
         tuple(v * 0 for v in f.node),
         tuple(v * ~g.self_loop[:, None] for v in f.edge),
         f.direct_sum * ~g.self_loop[:, None],

@@ -9,17 +9,18 @@ import pytest
 import torch
 
 from deeph_gformer.algebra.blocks import BlockAssembly
+from deeph_gformer.data.features import Stage1Features
 from deeph_gformer.data.graph import build_graph
 from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.stage1 import load_stage1
-from deeph_gformer.stage1.provider import Stage1Output, Stage1Provider
+from deeph_gformer.stage1.provider import Stage1Provider
 
 from .helpers import GOLDEN, GOLDEN_FOLDERS, golden_case, needs_golden, needs_official, relative
 
 BACKENDS = ["embedded", pytest.param("official", marks=[pytest.mark.official, needs_official])]
 
 
-def _run(name: str, backend: str) -> tuple[Stage1Provider, Stage1Output, np.ndarray]:
+def _run(name: str, backend: str) -> tuple[Stage1Provider, Stage1Features, np.ndarray]:
     provider = load_stage1(
         GOLDEN / name / "model",
         backend,

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from deeph_gformer.algebra.layout import rotate
 from deeph_gformer.algebra.rotation import edge_frames
 from deeph_gformer.data.graph import batch_graphs
-from deeph_gformer.stage1.embedded.layout import Layout, rotate
+from deeph_gformer.stage1.embedded.inference import InferenceEngine
+from deeph_gformer.stage1.embedded.layout import Layout
 from deeph_gformer.stage1.embedded.local import BlockDiagonal, LocalLayout
 from deeph_gformer.stage1.embedded.radial import (
     bessel_factors,
@@ -41,9 +43,7 @@ def test_chunks_change_nothing(variant: str, chunk: int) -> None:
     )
     wanted, nodes, edges = net(graph, features=True)
     assert wanted.requires_grad
-    net.chunk = chunk
-    with torch.no_grad():
-        got, got_nodes, got_edges = net(graph, features=True)
+    got, got_nodes, got_edges = InferenceEngine(net)(graph, features=True, chunk=chunk)
     assert not got.requires_grad
     for a, b in zip((got, *got_nodes, *got_edges), (wanted, *nodes, *edges)):
         assert relative(a, b.detach()) < 1e-13
@@ -52,16 +52,18 @@ def test_chunks_change_nothing(variant: str, chunk: int) -> None:
 def test_plan_follows_the_parameters() -> None:
     """A changed parameter, or type, changes the answer: nothing stale is used."""
     config, targets = VARIANTS["plain"]
-    net = random_net(config, "0.3").requires_grad_(False)
+    net = random_net(config, "0.3")
+    engine = InferenceEngine(net)
     graph = random_graph(targets.basis)
-    before = net(graph)[0]
-    assert torch.equal(net(graph)[0], before)
+    before = engine(graph)[0]
+    assert torch.equal(engine(graph)[0], before)
     with torch.no_grad():
         net.edge_update_blocks[1].conv.tp.weight1.mul_(1.5)
-    after = net(graph)[0]
+    after = engine(graph)[0]
     assert relative(after, before) > 1e-3
-    assert relative(after, net.requires_grad_(True)(graph)[0].detach()) < 1e-13
-    single = net.float()(graph.to(dtype=torch.float32))[0].detach()
+    assert relative(after, net(graph)[0]) < 1e-13
+    net.float()
+    single = engine(graph.to(dtype=torch.float32))[0]
     assert single.dtype == torch.float32 and relative(single.double(), after) < 1e-4
 
 
@@ -89,7 +91,7 @@ def test_flat_layouts() -> None:
     """Split and flat are inverse; turning on the way out equals turning first, for few and for many slots."""
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(4, 3, dtype=torch.float64, generator=generator)
-    frames = [f.transpose(1, 2) for f in edge_frames(vectors, 3)]
+    frames = edge_frames(vectors, 3)
     for text in ("2x0e+3x1o+1x3o", "1x0e+1x1o+1x0e+1x1o+1x0e+2x1o+1x3o+1x1o"):
         layout = Layout(text)
         flat = torch.randn(4, layout.irreps.dim, dtype=torch.float64, generator=generator)

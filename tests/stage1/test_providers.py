@@ -11,6 +11,7 @@ import torch
 
 from deeph_gformer.algebra.orbitals import TargetBlocks, make_target_blocks
 from deeph_gformer.algebra.wigner import Generation
+from deeph_gformer.data.features import Stage1Features
 from deeph_gformer.errors import ConfigError, GFormerError, ModelError
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import NetConfig, read_model_folder, write_model_folder
@@ -21,9 +22,9 @@ from deeph_gformer.stage1.embedded.checkpoint import (
     official_parameters,
     official_state,
 )
+from deeph_gformer.stage1.embedded.inference import InferenceEngine
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
 from deeph_gformer.stage1.embedded.provider import EmbeddedStage1
-from deeph_gformer.stage1.provider import Stage1Output
 
 from .helpers import (
     GOLDEN,
@@ -72,7 +73,7 @@ def test_round_trip_through_a_model_folder(
     assert provider.generation == generation
     graph = random_graph(targets.basis)
     with torch.no_grad():
-        assert torch.equal(provider(graph).direct_sum, net(graph)[0])
+        assert torch.equal(provider(graph).direct_sum, InferenceEngine(net)(graph)[0])
     assert f"e3nn generation {generation}" in repr(provider)
 
 
@@ -116,7 +117,7 @@ def test_conformance_finds_what_is_broken(tmp_path: pathlib.Path) -> None:
     class Leaking(EmbeddedStage1):
         def forward(self, graph, features=True):  # type: ignore[no-untyped-def]
             out = super().forward(graph, features)
-            return Stage1Output(out.node, out.edge, out.direct_sum + 0 * graph.edge_vector.sum())
+            return Stage1Features(out.node, out.edge, out.direct_sum + 0 * graph.edge_vector.sum())
 
     class Random(EmbeddedStage1):
         def forward(self, graph, features=True):  # type: ignore[no-untyped-def]

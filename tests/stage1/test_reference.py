@@ -8,9 +8,10 @@ import torch
 from deeph_gformer.algebra.wigner import GENERATIONS
 from deeph_gformer.data.graph import batch_graphs
 from deeph_gformer.stage1.embedded.checkpoint import official_state
-from deeph_gformer.stage1.embedded.reference import reference_forward
+from deeph_gformer.stage1.embedded.inference import InferenceEngine
 
 from .helpers import VARIANTS, random_graph, random_net, relative
+from .reference import reference_forward
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -20,7 +21,7 @@ def test_engine_equals_reference(variant: str) -> None:
     net = random_net(config, "0.3")
     graph = random_graph(targets.basis)
     with torch.no_grad():
-        ours, nodes, edges = net(graph, features=True)
+        ours, nodes, edges = InferenceEngine(net)(graph, features=True)
         reference, reference_nodes, reference_edges = reference_forward(
             config, "0.3", official_state(net), graph
         )
@@ -37,7 +38,7 @@ def test_generations_in_a_batch(generation: str) -> None:
     graph = batch_graphs([random_graph(targets.basis, 4, 1), random_graph(targets.basis, 5, 2)])
     with torch.no_grad():
         reference = reference_forward(config, generation, official_state(net), graph)[0]  # type: ignore[arg-type]
-        assert relative(net(graph)[0], reference) < 1e-12
+        assert relative(InferenceEngine(net)(graph)[0], reference) < 1e-12
         other = reference_forward(
             config, "0.3" if generation != "0.3" else "0.4", official_state(net), graph
         )[0]

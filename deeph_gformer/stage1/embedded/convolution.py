@@ -17,8 +17,9 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from ...algebra.layout import Features, Key
 from ...algebra.wigner import Generation, path_weights, wigner_3j
-from .layout import Features, Key, Layout
+from .layout import Layout
 from .modules import Collapsing, Gate
 
 __all__ = ["EdgeTensorProduct", "EquivariantConvolution", "Path"]

@@ -14,14 +14,16 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from ...algebra.layout import Features, rotate
+from ...data.graph import Graph
 from ...runtime.plan import ExecutionPlan
-from .layout import Features, Layout, rotate
+from .layout import Layout
 from .local import BlockDiagonal, Local, LocalLayout, chunk, signs
 from .modules import gaussians
 from .network import DeepHE3Net, EdgeUpdate, NodeUpdate, Prepared, _add
 from .plan import ConvolutionPlan, NormPlan
 
-__all__ = ["InferencePlan", "Run", "infer", "default_chunk"]
+__all__ = ["InferenceEngine", "InferencePlan", "Run", "default_chunk"]
 
 Span = tuple[int, int, bool]
 
@@ -141,7 +143,7 @@ def _rotate_pair(
             both = (
                 rows[key].index_select(0, ends.reshape(-1)).view(len(ends), -1, 2 * l + 1)
             )  # (E, 2C, 2l+1)
-            turned = torch.bmm(frames[l], both.transpose(1, 2))  # (E, 2l+1, 2C)
+            turned = torch.bmm(frames[l].transpose(1, 2), both.transpose(1, 2))  # (E, 2l+1, 2C)
             out[f][0][:, columns] = turned[:, l]
             for m in range(1, l + 1):
                 out[f][m].view(len(ends), 2, -1)[:, :, columns] = turned[
@@ -290,7 +292,10 @@ class Run:
         stops = torch.cumsum(counts, 0).tolist()
         for key, value in message.items():
             d = 2 * key[0] + 1
-            turn, rows = frames[key[0]].reshape(-1, d).T, value.reshape(-1, value.shape[2])
+            turn, rows = (
+                frames[key[0]].transpose(1, 2).reshape(-1, d).T,
+                value.reshape(-1, value.shape[2]),
+            )
             start = 0
             for atom, stop in zip(atoms.tolist(), stops):
                 total[key][atom].addmm_(turn[:, start * d : stop * d], rows[start * d : stop * d])
@@ -405,19 +410,62 @@ def _sorted(table: dict[tuple[int, int], Tensor]) -> list[Tensor]:
     return [table[key] for key in sorted(table)]
 
 
-@torch.no_grad()
-def infer(
-    net: DeepHE3Net, plan: InferencePlan, p: Prepared, features: bool, size: int | None = None
-) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What :meth:`DeepHE3Net.forward` gives, without gradients.
+class InferenceEngine:
+    """Runs a network without gradients; follows its parameters, type and device."""
 
-    Args:
-        net, plan: the network and its :class:`InferencePlan`. p: see :meth:`DeepHE3Net.prepare`. features: whether irreps are wanted. size: edges per chunk.
-    """
-    run = Run(net, plan, p, ExecutionPlan(size or default_chunk(p.length.device)))
-    nodes, edges = [], []
-    for group in run.groups():
-        if features:
-            nodes.append(Layout(net.node_irreps[group]).flat(run.node))
-            edges.append(run.flat(run.layouts[1], run.edge, None))
-    return run.flat(run.layouts[1], run.edge, net.lin_edge), tuple(nodes), tuple(edges)
+    def __init__(self, net: DeepHE3Net) -> None:
+        """
+        Args:
+            net: the network.
+        """
+        self.net = net
+        self._plan: InferencePlan | None = None
+        self._stamp: tuple[object, ...] = ()
+
+    @property
+    def plan(self) -> InferencePlan:
+        """Made anew when a parameter has changed."""
+        stamp = tuple(
+            v for q in self.net.parameters() for v in (q.data_ptr(), q._version, q.dtype, q.device)
+        )
+        if self._plan is None or stamp != self._stamp:
+            with torch.no_grad():
+                self._plan, self._stamp = InferencePlan(self.net), stamp
+        return self._plan
+
+    @torch.no_grad()
+    def run(self, graph: Graph, execution: ExecutionPlan, prepared: Prepared | None = None) -> Run:
+        """A pass over a graph, to be run with :meth:`Run.groups`.
+
+        Args:
+            graph: on the network's device, in its type; with several ranks this rank's edges.
+            execution: chunk, storage, communicator.
+            prepared: see :meth:`DeepHE3Net.prepare`, where it was made before.
+        """
+        p = self.net.prepare(graph, True, execution.storage) if prepared is None else prepared
+        return Run(self.net, self.plan, p, execution)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        graph: Graph,
+        prepared: Prepared | None = None,
+        features: bool = False,
+        chunk: int | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """What :meth:`DeepHE3Net.forward` gives.
+
+        Args:
+            graph: one or several structures, on the network's device, in its type.
+            prepared: see :meth:`DeepHE3Net.prepare`, where it was made before.
+            features: whether irreps are wanted.
+            chunk: edges per chunk; None: by device.
+        """
+        device = graph.edge_vector.device
+        run = self.run(graph, ExecutionPlan(chunk or default_chunk(device)), prepared)
+        nodes, edges = [], []
+        for group in run.groups():
+            if features:
+                nodes.append(Layout(self.net.node_irreps[group]).flat(run.node))
+                edges.append(run.flat(run.layouts[1], run.edge, None))
+        return run.flat(run.layouts[1], run.edge, self.net.lin_edge), tuple(nodes), tuple(edges)

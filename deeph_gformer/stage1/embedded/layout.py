@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
-from ...algebra.layout import Features, Key, merge
+from ...algebra.layout import Features
 from ...algebra.layout import Layout as FeatureLayout
-from ...algebra.layout import rotate as turn
 
-__all__ = ["Key", "Features", "Layout", "merge", "rotate"]
+__all__ = ["Layout"]
 
 
 class Layout(FeatureLayout):
@@ -22,10 +21,18 @@ class Layout(FeatureLayout):
         super().__init__(irreps)
         self._columns: Tensor | None = None
 
-    def flat_global(self, features: Features, frames: list[Tensor]) -> Tensor:
-        """Features in edge frames to e3nn's flat layout in global axes (rows, dim); ``frames`` as in :func:`rotate`."""
-        turned = {
-            key: torch.bmm(value.transpose(1, 2), frames[key[0]])
+    def flat_global(self, features: Features, frames: Sequence[Tensor]) -> Tensor:
+        """Features in edge frames to e3nn's flat layout in global axes.
+
+        Args:
+            features: (rows, 2 l + 1, channels) per key.
+            frames: D^l of every row (see :func:`deeph_gformer.algebra.rotation.edge_frames`).
+
+        Returns:
+            (rows, dim).
+        """
+        turned = {  # (rows, channels, 2 l + 1), as e3nn has it: x^T D^T
+            key: torch.bmm(value.transpose(1, 2), frames[key[0]].transpose(1, 2))
             if key[0]
             else value.transpose(1, 2)
             for key, value in features.items()
@@ -57,13 +64,3 @@ class Layout(FeatureLayout):
                 for key, start, mul in self.slots
             ]
         )
-
-
-def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Features:
-    """Turn features between global axes and edge frames.
-
-    Args:
-        features: rows are edges. frames: per l (E, 2 l + 1, 2 l + 1), global to local (the transposed :func:`deeph_gformer.algebra.rotation.edge_frames`).
-        to_local: into the frames, else out of them.
-    """
-    return turn(features, frames, not to_local)

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from e3nn.o3 import Irreps
 from torch import Tensor
 
+from ...algebra.layout import Features, Key
 from ...runtime.storage import Storage
-from .layout import Features, Key, Layout
+from .layout import Layout
 
 __all__ = ["Local", "LocalLayout", "BlockDiagonal"]
 

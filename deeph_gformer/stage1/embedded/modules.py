@@ -13,9 +13,10 @@ from e3nn.math import normalize2mom
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from ...algebra.layout import Features, Key
 from ...algebra.wigner import Generation, path_weights
 from ...errors import ModelError
-from .layout import Features, Key, Layout
+from .layout import Layout
 
 __all__ = [
     "ChannelLinear",
@@ -299,9 +300,9 @@ class LayerNorm(nn.Module):
         mean = value.mean(dim=2)  # (rows, 2l+1)
         if key[0] and frames is not None:
             frame = frames[key[0]]
-            mean = torch.bmm(frame.transpose(1, 2), mean[:, :, None])[:, :, 0]
+            mean = (frame @ mean[:, :, None])[:, :, 0]
             centre = segments.spread(segments.mean(mean))
-            centre = (frame @ centre.expand(len(frame), -1)[:, :, None])[:, :, 0]
+            centre = (frame.transpose(1, 2) @ centre.expand(len(frame), -1)[:, :, None])[:, :, 0]
         else:
             centre = segments.spread(segments.mean(mean))
         value = value - centre[:, :, None]

@@ -6,24 +6,22 @@ convolution needs them, and messages are turned back before they are summed. Wig
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from ...algebra.layout import Features, merge, rotate
 from ...algebra.rotation import edge_frames
 from ...algebra.wigner import Generation
 from ...data.graph import Graph
 from ...runtime.storage import Storage
 from ..bundle import NetConfig
 from .convolution import EquivariantConvolution
-from .layout import Features, Layout, merge, rotate
+from .layout import Layout
 from .modules import ChannelLinear, LayerNorm, RowGroups, Segments, SelfConnection, gaussians
 from .radial import bessel_factors
-
-if TYPE_CHECKING:
-    from .inference import InferencePlan
 
 __all__ = ["DeepHE3Net", "Prepared"]
 
@@ -33,7 +31,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         order: (E,), the graph's edge at each row. inverse: its inverse. source, destination: (E,), atoms i and j.
-        frames: per l, (E, 2 l + 1, 2 l + 1), global axes to the edge's frame. regular: number of edges that are no self-loops.
+        frames: D^l of every edge, per l (E, 2 l + 1, 2 l + 1), as :func:`deeph_gformer.algebra.rotation.edge_frames` makes them. regular: number of edges that are no self-loops.
         length: (E,), Å. distance: (E, basis). initial: (E, channels), Gaussians up to 6 Å. radial: (E, copies) with a Bessel basis.
         node_kind, edge_kind: rows by element and by pair of elements. node_segments, edge_segments: rows by structure.
 
@@ -150,12 +148,9 @@ def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
 
 
 class DeepHE3Net(nn.Module):
-    """The network. ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one to one (checkpoint.py).
+    """The network, for training. ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one to one (checkpoint.py).
 
-    Without gradients it runs through :mod:`.inference`.
-
-    Attributes:
-        chunk: edges per chunk at inference, None = by device.
+    Without gradients :class:`.inference.InferenceEngine` gives the same numbers faster.
     """
 
     def __init__(self, config: NetConfig, generation: Generation) -> None:
@@ -203,21 +198,6 @@ class DeepHE3Net(nn.Module):
             for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))
         ]
         self.lmax = max(layout.lmax for layout in layouts)
-        self.chunk: int | None = None
-        self._plan: InferencePlan | None = None
-        self._stamp: tuple[object, ...] = ()
-
-    def inference_plan(self) -> InferencePlan:
-        """Made anew when a parameter has changed."""
-        from .inference import InferencePlan
-
-        stamp = tuple(
-            v for q in self.parameters() for v in (q.data_ptr(), q._version, q.dtype, q.device)
-        )
-        if self._plan is None or stamp != self._stamp:
-            with torch.no_grad():
-                self._plan, self._stamp = InferencePlan(self), stamp
-        return self._plan
 
     def prepare(
         self, graph: Graph, inference: bool = False, storage: Storage | None = None
@@ -268,7 +248,10 @@ class DeepHE3Net(nn.Module):
     def _frames(
         self, vector: Tensor, dtype: torch.dtype, storage: Storage, size: int = 65536
     ) -> list[Tensor]:
-        """Per l, (E, 2 l + 1, 2 l + 1), global axes to each edge's frame; made piece by piece, as they are computed in float64."""
+        """D^l of every edge, per l (E, 2 l + 1, 2 l + 1); made piece by piece, as they are computed in float64.
+
+        In memory each matrix is transposed: both ways of turning then read it along its rows.
+        """
         like = vector.new_empty(0, dtype=dtype)
         out = [
             storage.empty(len(vector), (2 * l + 1) ** 2, like).view(-1, 2 * l + 1, 2 * l + 1)
@@ -277,7 +260,7 @@ class DeepHE3Net(nn.Module):
         for start in range(0, len(vector), size):
             for whole, part in zip(out, edge_frames(vector[start : start + size], self.lmax)):
                 whole[start : start + size] = part.transpose(1, 2).to(dtype)
-        return out
+        return [whole.transpose(1, 2) for whole in out]
 
     def forward(
         self, graph: Graph, prepared: Prepared | None = None, features: bool = False
@@ -290,15 +273,7 @@ class DeepHE3Net(nn.Module):
         Returns:
             ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes, e3nn's flat layout, the graph's edge order.
         """
-        inference = not (
-            torch.is_grad_enabled()
-            and any(parameter.requires_grad for parameter in self.parameters())
-        )
-        p = self.prepare(graph, inference) if prepared is None else prepared
-        if inference:
-            from .inference import infer
-
-            return infer(self, self.inference_plan(), p, features, self.chunk)
+        p = self.prepare(graph) if prepared is None else prepared
         one_hot = nn.functional.one_hot(p.node_type, self.config.num_species).to(p.distance.dtype)
         node = self.embedding({(0, 1): one_hot[:, None, :]})
         edge = self.layout_edge_init.split(p.initial)

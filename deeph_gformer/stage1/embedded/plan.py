@@ -6,8 +6,8 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from ...algebra.layout import Features, Key
 from .convolution import EdgeTensorProduct
-from .layout import Features, Key
 from .local import Local, LocalLayout, signs
 from .modules import ChannelLinear, LayerNorm, Segments
 from .network import _Update
@@ -313,12 +313,15 @@ class NormPlan:
                     (f, l), value.new_zeros(segments.count, 2 * l + 1, high - low)
                 )
                 if segments.rows is None:
-                    total[0].addmm_(frames[l].reshape(-1, 2 * l + 1).T, value.view(-1, high - low))
+                    total[0].addmm_(
+                        frames[l].transpose(1, 2).reshape(-1, 2 * l + 1).T,
+                        value.view(-1, high - low),
+                    )
                 else:
                     total.index_add_(
                         0,
                         segments.rows[start : start + edges],
-                        torch.bmm(frames[l].transpose(1, 2), value),
+                        torch.bmm(frames[l], value),
                     )
 
     def apply(
@@ -336,11 +339,10 @@ class NormPlan:
             for key in self.layout.keys[f]:
                 mean = centre[f, key[0]]
                 if segments is None:
-                    turned[key[0]] = (frames[key[0]].reshape(-1, 2 * key[0] + 1) @ mean[0]).view(
-                        edges, 2 * key[0] + 1, -1
-                    )
+                    rows = frames[key[0]].transpose(1, 2).reshape(-1, 2 * key[0] + 1)
+                    turned[key[0]] = (rows @ mean[0]).view(edges, 2 * key[0] + 1, -1)
                 else:
-                    turned[key[0]] = torch.bmm(frames[key[0]], mean[segments])
+                    turned[key[0]] = torch.bmm(frames[key[0]].transpose(1, 2), mean[segments])
             for m in range(self.layout.lmax(f) + 1):
                 high = [k[0] for k in self.layout.keys[f] if k[0] >= m]
                 shift = torch.cat(

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ...algebra.wigner import Generation
+from ...data.features import Stage1Features
 from ...data.graph import Graph
 from ...runtime.plan import ExecutionPlan
 from ..bundle import ModelFolder, read_model_folder
-from ..provider import Stage1Output, Stage1Provider
+from ..provider import Stage1Provider
 from .checkpoint import load_network
+from .inference import InferenceEngine
 from .network import DeepHE3Net
 from .stream import EmbeddedStream, bytes_per_edge
 
@@ -24,7 +26,7 @@ class EmbeddedStage1(Stage1Provider):
     """DeepH-E3's network run by our own engine: same parameters, same numbers, no clone of DeepH-E3.
 
     Attributes:
-        net: the network; its parameters ask for no gradient until a trainer switches them on. folder: what it was read from.
+        net: the network; its parameters ask for no gradient until a trainer switches them on. engine: runs it. folder: what it was read from.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class EmbeddedStage1(Stage1Provider):
         self.net: DeepHE3Net = (
             load_network(folder, self.generation).to(device).requires_grad_(False).eval()
         )
+        self.engine = InferenceEngine(self.net)
         self.targets, self.dtype, self.cutoff = folder.targets, folder.dtype, folder.config.r_max
         self.node_irreps, self.edge_irreps = self.net.node_irreps, self.net.edge_irreps
         self.parity, self.name, self.fill_missing = (
@@ -65,21 +68,20 @@ class EmbeddedStage1(Stage1Provider):
         weight: Tensor = self.net.lin_edge.weight
         return weight.device
 
-    @torch.no_grad()
-    def forward(self, graph: Graph, features: bool = True) -> Stage1Output:
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Features:
         """See :meth:`Stage1Provider.forward`. The output is on the provider's device."""
         self.check_complete(graph)
-        direct_sum, node, edge = self.net(graph.to(self.device, self.dtype), features=features)
-        return Stage1Output(node, edge, direct_sum)
+        direct_sum, node, edge = self.engine(graph.to(self.device, self.dtype), features=features)
+        return Stage1Features(node, edge, direct_sum)
 
     def stream(self, graph: Graph, execution: ExecutionPlan) -> EmbeddedStream:
         """See :meth:`Stage1Provider.stream`."""
         self.check_complete(graph)
-        return EmbeddedStream(self.net, graph, execution)
+        return EmbeddedStream(self.engine, graph, execution)
 
     def stream_bytes(self, keep_pairs: bool) -> int:
         """See :meth:`Stage1Provider.stream_bytes`."""
-        return bytes_per_edge(self.net, keep_pairs)
+        return bytes_per_edge(self.engine, keep_pairs)
 
     def to(self, device: torch.device | str) -> EmbeddedStage1:
         """Move to a device; returns self."""

@@ -11,17 +11,16 @@ from ...algebra.layout import Features, Key
 from ...data.graph import Graph
 from ...data.stream import EdgeChunk, FinalChunk, IrrepStream
 from ...runtime.plan import ExecutionPlan
-from .inference import Run
+from .inference import InferenceEngine
 from .layout import Layout
 from .local import Local, LocalLayout, chunk
-from .network import DeepHE3Net
 
 __all__ = ["EmbeddedStream", "bytes_per_edge"]
 
 
-def bytes_per_edge(net: DeepHE3Net, keep_pairs: bool) -> int:
+def bytes_per_edge(engine: InferenceEngine, keep_pairs: bool) -> int:
     """What the engine keeps of an edge at most: features before and after an update, rotated atoms and distance basis, frames, bookkeeping."""
-    plan = net.inference_plan()
+    net, plan = engine.net, engine.plan
     layouts = [plan.edge_init, *(edge_plan.layout for _, edge_plan in plan.edge_plans)]
     numbers = [a.numbers() + b.numbers() for a, b in zip(layouts, layouts[1:])]
     if keep_pairs:
@@ -36,14 +35,14 @@ def bytes_per_edge(net: DeepHE3Net, keep_pairs: bool) -> int:
 class EmbeddedStream(IrrepStream):
     """One pass of the engine; see :class:`IrrepStream`."""
 
-    def __init__(self, net: DeepHE3Net, graph: Graph, execution: ExecutionPlan) -> None:
+    def __init__(self, engine: InferenceEngine, graph: Graph, execution: ExecutionPlan) -> None:
         """
         Args:
-            net: the network. graph: on its device, in its type. execution: chunk, storage, communicator.
+            engine: the network.
+            graph: on its device, in its type.
+            execution: chunk, storage, communicator.
         """
-        with torch.no_grad():
-            self.net, self.plan = net, net.inference_plan()
-            self.run = Run(net, self.plan, net.prepare(graph, True, execution.storage), execution)
+        self.net, self.plan, self.run = engine.net, engine.plan, engine.run(graph, execution)
         self.nodes: list[Tensor] = []
 
     @torch.no_grad()

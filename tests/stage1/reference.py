@@ -16,12 +16,12 @@ from e3nn.math import normalize2mom
 from e3nn.o3 import Irreps
 from torch import Tensor
 
-from ...algebra.rotation import spherical_harmonics
-from ...algebra.wigner import Generation, path_weights, wigner_3j
-from ...data.graph import Graph
-from ..bundle import NetConfig
-from .modules import gaussians
-from .radial import bessel_factors
+from deeph_gformer.algebra.rotation import spherical_harmonics
+from deeph_gformer.algebra.wigner import Generation, path_weights, wigner_3j
+from deeph_gformer.data.graph import Graph
+from deeph_gformer.stage1.bundle import NetConfig
+from deeph_gformer.stage1.embedded.modules import gaussians
+from deeph_gformer.stage1.embedded.radial import bessel_factors
 
 __all__ = ["reference_forward", "tensor_product", "linear", "self_connection", "layer_norm", "gate"]
 
