@@ -35,6 +35,7 @@ DOCK_ENTRIES: Final = "entries"  # flat, row-major | eV or 1
 
 # --- files of a DeepH-E3 model folder -----------------------------------------------------------------------------
 MODEL_CHECKPOINT: Final = "best_model.pkl"
+MODEL_NOTES: Final = "deeph_gformer.json"  # what our training adds: gauge (DeepH-E3 ignores it)
 MODEL_SOURCE: Final = "src"  # train.ini, dataset_info.json, target_blocks.json, build_model.py
 
 # --- graph (deeph_gformer.data.graph.Graph) -----------------------------------------------------------------------

@@ -39,6 +39,7 @@ from .gformer.bundle import (
 from .gformer.model import GFormer
 from .io.blocks import BlockMatrix, match_keys, reverse_keys
 from .io.folder import read_folder
+from .io.gauge import Gauge
 from .io.structure import Structure
 from .stage1 import load_stage1
 from .stage1.provider import Stage1Provider
@@ -177,6 +178,7 @@ class GFormerStage1(Stage1Provider):
             bundle.dtype,
             bundle.parity,
         )
+        self.gauge = bundle.gauge
         self.cutoff, self.node_irreps, self.edge_irreps, self.name = (
             bundle.model.cutoff,
             (),
@@ -251,8 +253,22 @@ class HamiltonianModel:
                 f"{self.stage1.name}: is not the stage 1 that {bundle.path} was trained on ('{bundle.stage1.name}'): its parameters differ. "
                 "A correction fits one stage 1 only; train a GFormer on this one with 'deeph-gformer train'"
             )
+        known = self.stage1.gauge != "unknown"
+        if bundle.cascade and known and self.stage1.gauge != bundle.gauge:
+            raise ModelError(
+                f"{bundle.path}: is a correction in the gauge '{bundle.gauge}', but stage 1 "
+                f"{self.stage1.name} is of the gauge '{self.stage1.gauge}'; their sum has no "
+                "energy zero. Use the stage 1 that it was trained on"
+            )
         if bundle.dtype != self.stage1.dtype:
             bundle.model.to(self.stage1.dtype)
+
+    @property
+    def gauge(self) -> Gauge:
+        """Energy zero of the predicted Hamiltonian: ``raw``, ``standard`` or ``unknown``."""
+        if self.bundle is not None:
+            return self.bundle.gauge
+        return self.stage1.gauge if self.stage1 is not None else "unknown"
 
     def __repr__(self) -> str:
         return f"HamiltonianModel(\n  stage1={self.stage1!r},\n  gformer={self.bundle!r})"

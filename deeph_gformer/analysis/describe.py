@@ -10,9 +10,18 @@ from .. import fields
 from ..errors import DataError
 from ..gformer.bundle import BUNDLE_FILE, load_bundle
 from ..io.folder import find_structures, folder_format, matrix_path, read_folder
+from ..io.gauge import stated_level
 from ..stage1.bundle import find_models, read_model_folder
 
 __all__ = ["describe"]
+
+
+#: What ``info`` says of a gauge.
+GAUGE_WORDS = {
+    "raw": "raw (energy zero of the DFT code)",
+    "standard": "standard (H - μS)",
+    "unknown": "unknown (trained elsewhere; 'train' measures it against the labels)",
+}
 
 
 def describe(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
@@ -83,8 +92,15 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
         table["longest_edge_angstrom"] = float(
             np.linalg.norm(structure.edge_vectors(choice.keys), axis=1).max()
         )
-    if "fermi_level" in structure.info:
-        table["fermi_level_eV"] = structure.info["fermi_level"]
+    for kind, label in (("hamiltonian", ""), ("prediction", "predicted_")):
+        if not files[kind]:
+            continue
+        stated = stated_level(structure.info, kind)  # type: ignore[arg-type]
+        table[f"{label}gauge"] = stated.gauge
+        if stated.energy_eV is not None:
+            table[f"{label}fermi_level_eV"] = stated.energy_eV
+        elif label:
+            table[f"{label}fermi_level"] = f"none: {stated.why}"
     return table
 
 
@@ -96,6 +112,7 @@ def _model(path: pathlib.Path) -> dict[str, Any]:
         "elements": _symbols(basis.elements),
         "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
         "spinful": basis.spinful,
+        "gauge": GAUGE_WORDS[folder.gauge],
         "target_blocks": len(folder.targets.blocks),
         "blocks_not_predicted": len(folder.targets.missing()),
         "encoder_groups": folder.config.num_block,
@@ -126,7 +143,7 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
         "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
         "spinful": basis.spinful,
         "predicts": "the correction to stage 1" if bundle.cascade else "the whole Hamiltonian",
-        "gauge": bundle.gauge,
+        "gauge": GAUGE_WORDS[bundle.gauge],
         "dtype": str(bundle.dtype).removeprefix("torch."),
         "e3nn_generation": bundle.generation,
         "stage1": f"{bundle.stage1.name} (fingerprint {bundle.stage1.fingerprint})"

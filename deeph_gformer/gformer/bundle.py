@@ -23,6 +23,7 @@ from ..algebra.wigner import Generation
 from ..config import GFormerConfig, from_mapping, to_mapping
 from ..errors import ConfigError, DataError, ModelError
 from ..io.files import atomic_path, read_json, write_json
+from ..io.gauge import GAUGES, Gauge
 from .model import GFormer
 
 __all__ = [
@@ -84,7 +85,7 @@ class Bundle:
     cascade: bool = True
     parity: bool = True
     dtype: torch.dtype = torch.float32
-    gauge: str = "raw"
+    gauge: Gauge = "raw"
     features: bool = True
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
     path: pathlib.Path | None = None
@@ -165,6 +166,8 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
             f"{path}: bundle format {table['format']} is newer than this deeph-gformer {__version__} reads ({FORMAT}); update it"
         )
     try:
+        if table["gauge"] not in GAUGES:
+            raise ConfigError(f"{path}: gauge {table['gauge']!r}; known are {', '.join(GAUGES)}")
         if table["format"] == 1:
             table["model"]["messages"] = 0
         config = from_mapping(GFormerConfig, table["model"], str(path))

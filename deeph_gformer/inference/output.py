@@ -6,6 +6,7 @@ Several processes write one file together, each the values of its own edges.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from .. import fields as names
-from ..bands.fermi import electrons_by_composition
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
 from ..io.files import atomic_path, read_json, write_errors, write_json
@@ -29,11 +29,13 @@ from ..io.folder import (
     write_part,
 )
 from ..io.formats import get_format
+from ..io.gauge import FERMI_KEYS, OURS, predicted_info
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
 from ..runtime.communicator import Communicator
 from ..runtime.processes import agreed
 from ..runtime.timer import Timer
+from .level import OwnLevel, own_level
 from .source import source_name
 
 __all__ = ["make_overlap", "output_folder", "write_prediction", "write_shared"]
@@ -147,18 +149,29 @@ def write_prediction(
     complete: bool,
     guarded: bool = False,
     comm: Communicator | None = None,
+    source: pathlib.Path | None = None,
 ) -> None:
     """Write one prediction; the Hamiltonian first, then ``info.json``, which is updated and not replaced.
 
+    A Fermi level is written where the states of this very Hamiltonian can be counted (see
+    :func:`~.level.own_level`); that of DFT stays with DFT's Hamiltonian.
+
     Args:
-        target: the output folder. form: format to write. complete: also write the structure's own files (for an output folder of its own).
-        guarded: stage 1 was kept; recorded in ``info.json``. comm: processes that have a part of the prediction each.
+        target: the output folder.
+        prediction: what is written.
+        model: which made it.
+        form: format to write.
+        complete: also write the structure's own files (for an output folder of its own).
+        guarded: stage 1 was kept; recorded in ``info.json``.
+        comm: processes that have a part of the prediction each.
+        source: folder (or file) of the structure, with its overlaps; default: ``target``.
     """
     comm = comm or Communicator()
     structure, spinful = prediction.structure, model.targets.basis.spinful
     with agreed(comm):
         if comm.rank == 0 and complete and folder_format(target) is None:
-            get_format(form).write_structure(target, structure)
+            info = {k: v for k, v in structure.info.items() if k not in (*FERMI_KEYS, "gauge")}
+            get_format(form).write_structure(target, dataclasses.replace(structure, info=info))
     write_shared(
         comm,
         target,
@@ -171,7 +184,12 @@ def write_prediction(
     )
     with agreed(comm):
         if comm.rank == 0:
-            _write_info(target, prediction, model, form, guarded)
+            level = (
+                own_level(prediction, model, source or target, target)
+                if comm.size == 1
+                else OwnLevel(None, None, "not counted: several processes share the structure")
+            )
+            _write_info(target, prediction, model, form, guarded, level, source or target)
 
 
 def _write_info(
@@ -180,25 +198,33 @@ def _write_info(
     model: HamiltonianModel,
     form: Format,
     guarded: bool,
+    level: OwnLevel,
+    source: pathlib.Path,
 ) -> None:
     path = target / names.INFO_FILE
     info = read_json(path) if path.is_file() else {}
     spinful, bundle = model.targets.basis.spinful, model.bundle
     info[get_format(form).info_names["spinful"]] = spinful
-    electrons = (
-        electrons_by_composition(prediction.structure, bundle.training.get("electrons", ()))
-        if bundle
-        else None
-    )
-    if electrons is not None:
-        info.setdefault("occupation", electrons)
-    info["deeph_gformer"] = {
+    if level.electrons is not None:
+        info.setdefault("occupation", level.electrons)
+    old = info.get(OURS)
+    kept = old if isinstance(old, dict) else {}
+    info[OURS] = {
+        **{k: v for k, v in kept.items() if k == "dft_fermi_level"},
         "version": __version__,
         "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,
         "e3nn_generation": model.stage1.generation if model.stage1 else None,
         "gformer": bundle.path.resolve().name if bundle and bundle.path else None,
-        "gauge": bundle.gauge if bundle else "raw",
         "edges": prediction.edges.source,
         **({"guarded": True} if guarded else {}),
     }
+    info = predicted_info(
+        info,
+        get_format(form).info_names.get("fermi_level", "fermi_level"),
+        model.stage1.gauge if guarded and model.stage1 is not None else model.gauge,
+        level.energy_eV,
+        level.note,
+        matrix_path(target, "hamiltonian", form).is_file(),
+        source.resolve() == target.resolve(),
+    )
     write_json(path, info)

@@ -171,7 +171,7 @@ def refine_folder(
     if guarded:
         prediction = prediction._replace(hamiltonian=prediction.stage1)
     timer.start("file")
-    write_prediction(target, prediction, model, form, output is not None, guarded, comm)
+    write_prediction(target, prediction, model, form, output is not None, guarded, comm, folder)
     timer.start("")
     has_truth = comm.objects(folder.is_dir() and matrix_path(folder, "hamiltonian").is_file())[0]
     whole = _joined(prediction, comm) if has_truth else None

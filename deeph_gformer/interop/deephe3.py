@@ -166,7 +166,8 @@ def _finish(
 ) -> dict[str, Any]:
     target = output_folder(folder, ini.output_dir)
     if write:
-        write_prediction(target, prediction, model, folder_format(folder) or "legacy", False)
+        form = folder_format(folder) or "legacy"
+        write_prediction(target, prediction, model, form, False, source=folder)
     return {
         "name": folder.resolve().name,
         "folder": str(folder),

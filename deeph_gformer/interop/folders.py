@@ -21,7 +21,7 @@ from ..io import BlockMatrix, Structure
 from ..io.blocks import sort_keys
 from ..io.folder import Format, Kind, write_matrix
 from ..io.formats import get_format
-from ..io.gauge import OURS
+from ..io.gauge import FERMI_KEYS, OURS
 
 __all__ = [
     "ATOM_ORDER",
@@ -146,7 +146,10 @@ def write_problem(
         problem: e.g. from sisl or GPAW.
         form: ``legacy`` or ``dock`` (atoms are grouped by element then).
     """
-    structure = dataclasses.replace(problem.structure, spinful=problem.spinful)
+    info = dict(problem.structure.info)
+    if problem.predicted:  # a level that the structure brings along is DFT's
+        info = {k: v for k, v in info.items() if k not in FERMI_KEYS} | {"gauge": "unknown"}
+    structure = dataclasses.replace(problem.structure, spinful=problem.spinful, info=info)
     return write_folder(target, structure, {"hamiltonian": problem.h, "overlap": problem.s}, form)[
         0
     ]

@@ -115,7 +115,7 @@ def require_level(
 
 def predicted_info(
     info: Mapping[str, Any],
-    form: Literal["legacy", "dock"],
+    name: str,
     gauge: Gauge,
     level: float | None,
     note: str,
@@ -126,7 +126,7 @@ def predicted_info(
 
     Args:
         info: as it was, with DFT's level where the structure comes from DFT.
-        form: ``legacy`` or ``dock``, for the name of the level.
+        name: how the folder's format calls the level.
         gauge: of the predicted Hamiltonian.
         level: its own Fermi level, eV; None where it is unknown.
         note: how the level was found, or why there is none.
@@ -151,8 +151,7 @@ def predicted_info(
             ours["dft_fermi_level"] = old
         for key in (*FERMI_KEYS, "gauge", "gauge_of"):
             new.pop(key, None)
-        name = "fermi_level" if form == "legacy" else "fermi_energy_eV"
-        if level is not None or form == "dock":
+        if level is not None or name == "fermi_energy_eV":  # DeepH-dock has null there
             new[name] = level
         new.update(gauge=gauge, gauge_of="prediction")
     elif new.get("gauge_of") == "prediction":  # DFT's H was added to a folder of a prediction

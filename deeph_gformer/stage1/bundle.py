@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,8 +20,16 @@ from ..algebra.orbitals import Basis, TargetBlocks
 from ..algebra.wigner import Generation, detect_generation
 from ..errors import ModelError
 from ..io.files import atomic_path, write_json, write_text
+from ..io.gauge import GAUGES, Gauge
 
-__all__ = ["NetConfig", "ModelFolder", "find_models", "read_model_folder", "write_model_folder"]
+__all__ = [
+    "NetConfig",
+    "ModelFolder",
+    "find_models",
+    "read_model_folder",
+    "read_notes",
+    "write_model_folder",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +118,7 @@ class ModelFolder:
         generation: detected e3nn generation, None where the checkpoint cannot tell. dtype: of the parameters.
         epoch, val_loss: as stored (loss in eV²). checkpoint: everything else that the .pkl holds (optimizer, scheduler).
         train_ini: text of ``src/train.ini``, empty where there is none.
+        notes: content of ``deeph_gformer.json``, which our training adds; empty for a folder of DeepH-E3 itself.
     """
 
     path: pathlib.Path
@@ -121,6 +131,12 @@ class ModelFolder:
     val_loss: float
     checkpoint: dict[str, Any]
     train_ini: str = ""
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def gauge(self) -> Gauge:
+        """The gauge that the network was trained in; ``unknown`` for a folder of DeepH-E3 itself."""
+        return self.notes.get("gauge", "unknown")
 
     def require_generation(self, override: Generation | None = None) -> Generation:
         """The generation to use.
@@ -313,7 +329,33 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
         float(checkpoint.get("val_loss", "nan")),
         checkpoint,
         ini.read_text(encoding="utf-8", errors="replace") if ini.is_file() else "",
+        read_notes(folder),
     )
+
+
+def read_notes(folder: pathlib.Path) -> dict[str, Any]:
+    """What our training keeps of a model beside DeepH-E3's files.
+
+    Args:
+        folder: a model folder.
+
+    Returns:
+        E.g. ``{"gauge": "standard"}``; empty where there is no such file.
+
+    Raises:
+        ModelError: the file is damaged, or names an unknown gauge.
+    """
+    path = folder / fields.MODEL_NOTES
+    if not path.is_file():
+        return {}
+    table = _read_json(path)
+    gauge = table.get("gauge", "unknown") if isinstance(table, dict) else None
+    if gauge not in GAUGES:
+        raise ModelError(
+            f"{path}: 'gauge' is {gauge!r}; {', '.join(GAUGES)} are possible. Correct the entry, "
+            "or delete the file: the gauge is then measured where it matters"
+        )
+    return table
 
 
 def write_model_folder(
@@ -322,11 +364,13 @@ def write_model_folder(
     targets: TargetBlocks,
     checkpoint: dict[str, Any],
     train_ini: str,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what DeepH-E3's training leaves: ``best_model.pkl`` and ``src/`` with the four files that evaluation reads.
 
     Args:
         folder: created where needed. checkpoint: with ``state_dict`` under the official parameter names. train_ini: text of ``src/train.ini``.
+        notes: what :func:`read_notes` will find; ``gauge`` and more.
     """
     folder = pathlib.Path(folder)
     source = folder / fields.MODEL_SOURCE
@@ -366,5 +410,7 @@ def write_model_folder(
     parser = configparser.ConfigParser()
     parser.read_string(train_ini)
     write_text(source / "train.ini", train_ini)
+    if notes:
+        write_json(folder / fields.MODEL_NOTES, dict(notes))
     with atomic_path(folder / fields.MODEL_CHECKPOINT) as path:
         torch.save(checkpoint, path)

@@ -33,7 +33,7 @@ class CascadedStage1(Stage1Provider):
                 raise ModelError(
                     f"{first.name} and {second.name} have different {what} and cannot be added"
                 )
-        self.models = (first, second)
+        self.models, self.gauge = (first, second), first.gauge
         self.targets, self.generation, self.dtype, self.parity = (
             second.targets,
             second.generation,

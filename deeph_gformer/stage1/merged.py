@@ -38,6 +38,7 @@ class MergedStage1(Stage1Provider):
             for what, a, b in (
                 ("e3nn generations", first.generation, other.generation),
                 ("floating types", first.dtype, other.dtype),
+                ("gauges", first.gauge, other.gauge),
                 ("elements, orbitals or spin", first.targets.basis, other.targets.basis),
             ):
                 if a != b:
@@ -59,6 +60,7 @@ class MergedStage1(Stage1Provider):
             first.targets.basis,
             tuple(channel for model in models for channel in model.targets.blocks),
         )
+        self.gauge = first.gauge
         self.generation, self.dtype, self.fill_missing = first.generation, first.dtype, fill_missing
         self.cutoff, self.parity = max(m.cutoff for m in models), all(m.parity for m in models)
         self.name = " + ".join(m.name for m in models)

@@ -290,6 +290,7 @@ class OfficialStage1(Stage1Provider):
             dtype or folder.dtype,
             folder.config.r_max,
         )
+        self.gauge = folder.gauge
         self.parity, self.name, self.fill_missing = (
             not folder.config.no_parity,
             str(folder.path),

@@ -14,6 +14,7 @@ from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..data.stream import IrrepStream
 from ..errors import ModelError
+from ..io.gauge import Gauge
 from ..runtime.plan import ExecutionPlan
 
 __all__ = ["Stage1Provider"]
@@ -30,6 +31,7 @@ class Stage1Provider(abc.ABC):
         node_irreps, edge_irreps: per encoder group.
         name: for messages. parity: False for a model trained with ``ignore_parity``.
         fill_missing: value of blocks that no output channel predicts, eV; None makes such blocks an error.
+        gauge: energy zero of its Hamiltonians: ``raw`` (the DFT code's), ``standard`` (H - μS), or ``unknown``.
     """
 
     targets: TargetBlocks
@@ -41,6 +43,7 @@ class Stage1Provider(abc.ABC):
     name: str
     parity: bool = True
     fill_missing: float | None = None
+    gauge: Gauge = "unknown"
 
     @abc.abstractmethod
     def forward(self, graph: Graph, features: bool = True) -> Stage1Features:

@@ -25,27 +25,27 @@ def test_old_outputs_with_a_copied_level_are_refused() -> None:
     assert stated_level(info, "hamiltonian").energy_eV == 0.78
 
 
-@pytest.mark.parametrize(("form", "name"), [("legacy", "fermi_level"), ("dock", "fermi_energy_eV")])
-def test_folder_of_a_prediction(form: str, name: str) -> None:
+@pytest.mark.parametrize("name", ["fermi_level", "fermi_energy_eV"])
+def test_folder_of_a_prediction(name: str) -> None:
     old = {name: 0.78}
-    info = predicted_info(old, form, "standard", 6.23, "counted", beside_dft=False)  # type: ignore[arg-type]
+    info = predicted_info(old, name, "standard", 6.23, "counted", beside_dft=False)
     assert info[name] == 6.23 and info["gauge"] == "standard"
     assert stated_level(info, "prediction") == (6.23, "standard", "")
     assert stated_level(info, "hamiltonian").energy_eV is None  # a copied DFT file is not its
-    unknown = predicted_info(info, form, "standard", None, "no S", beside_dft=False)  # type: ignore[arg-type]
-    assert unknown.get(name) is None and (name in unknown) == (form == "dock")
+    unknown = predicted_info(info, name, "standard", None, "no S", beside_dft=False)
+    assert unknown.get(name) is None and (name in unknown) == (name != "fermi_level")
     assert stated_level(unknown, "prediction") == (None, "standard", "no S")
 
 
 def test_folder_of_both() -> None:
-    info = predicted_info(DFT, "legacy", "standard", 6.23, "counted", beside_dft=True)
+    info = predicted_info(DFT, "fermi_level", "standard", 6.23, "counted", beside_dft=True)
     assert stated_level(info, "hamiltonian") == (0.78, "raw", "")
     assert stated_level(info, "prediction") == (6.23, "standard", "")
     assert "gauge" not in info  # of DFT's H: that of the code
 
 
 def test_users_own_level_is_kept_by_name() -> None:
-    info = predicted_info(DFT, "legacy", "raw", None, "no S", beside_dft=False, in_place=True)
+    info = predicted_info(DFT, "fermi_level", "raw", None, "no S", beside_dft=False, in_place=True)
     assert info["deeph_gformer"]["dft_fermi_level"] == 0.78 and "fermi_level" not in info
 
 

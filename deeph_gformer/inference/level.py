@@ -1,0 +1,116 @@
+"""The Fermi level of a predicted Hamiltonian, by counting electrons on its own bands."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from ..bands import BlochProblem, fermi_level, load, mesh_spectrum
+from ..bands.fermi import electron_number, electrons_at, electrons_by_composition, whole_electrons
+from ..bands.kmesh import MeshSpectrum, parse_mesh
+from ..errors import GFormerError
+from ..io.blocks import BlockMatrix
+from ..io.folder import folder_format, matrix_path, read_folder, read_matrix
+from ..io.gauge import stated_level
+from ..pipeline import HamiltonianModel, Prediction
+
+__all__ = ["OwnLevel", "own_level", "MOST_ORBITALS"]
+
+#: Larger structures (orbitals, spin included) are not diagonalised for a level in info.json.
+MOST_ORBITALS = 400
+#: Orbitals cubed times k-points (complex: times four) up to which the mesh is the full one.
+MOST_WORK = 3e9
+
+
+class OwnLevel(NamedTuple):
+    """The Fermi level of one Hamiltonian.
+
+    Attributes:
+        energy_eV: on the scale of that Hamiltonian; None where it is unknown.
+        electrons: per cell; None where unknown.
+        note: how the level was found, or why there is none.
+    """
+
+    energy_eV: float | None
+    electrons: float | None
+    note: str
+
+
+def _spectrum(problem: BlochProblem) -> MeshSpectrum:
+    """Bands on the mesh that ``bands`` takes, or one half as dense where that is dear."""
+    mesh = parse_mesh(None, problem)
+    work = float(problem.size) ** 3 * np.prod(mesh) * (4 if problem.spinful else 1)
+    if work > MOST_WORK:
+        mesh = -(-mesh[0] // 2), -(-mesh[1] // 2), -(-mesh[2] // 2)
+    return mesh_spectrum(problem, mesh)
+
+
+def own_level(
+    prediction: Prediction, model: HamiltonianModel, source: pathlib.Path, target: pathlib.Path
+) -> OwnLevel:
+    """Count electrons on the bands of a prediction.
+
+    The number of electrons is info.json's ``occupation``, else that of the model's training set
+    for this composition, else counted on DFT's own Hamiltonian where that is in ``source``.
+
+    Args:
+        prediction: H of all edges.
+        model: which made it.
+        source: folder of the structure, or a structure file.
+        target: folder that is written; S is looked for in both.
+
+    Returns:
+        The level, or why there is none; nothing is raised for what is merely unknown.
+    """
+    structure = prediction.structure
+    spin = 2 if model.targets.basis.spinful else 1
+    size = int(structure.orbital_counts.sum()) * spin
+    rows = model.bundle.training.get("electrons", ()) if model.bundle else ()
+    electrons, of = electrons_by_composition(structure, rows) if rows else None, "training set"
+    number = electron_number(structure)
+    if number is not None:
+        electrons, of = number
+    if size > MOST_ORBITALS:
+        return OwnLevel(None, electrons, f"not counted: {size} orbitals, more than {MOST_ORBITALS}")
+    places = [f for f in (source, target) if f.is_dir() and folder_format(f) is not None]
+    places = [f for f in places if matrix_path(f, "overlap").is_file()]
+    if not places:
+        return OwnLevel(None, electrons, "not counted: there are no overlaps")
+    try:
+        overlap = read_matrix(places[0], "overlap", structure)
+        if electrons is None:
+            electrons, of = _dft_electrons(source), "counted on DFT's Hamiltonian"
+        if electrons is None:
+            return OwnLevel(None, None, "not counted: the number of electrons is unknown")
+        return _count(prediction, overlap, electrons, of)
+    except GFormerError as error:
+        return OwnLevel(None, electrons, f"not counted: {error}")
+
+
+def _count(
+    prediction: Prediction, overlap: BlockMatrix, electrons: float, electrons_source: str
+) -> OwnLevel:
+    structure = dataclasses.replace(prediction.structure, info={})
+    h = prediction.hamiltonian.hermitian()
+    problem = BlochProblem(
+        structure, h, overlap, label="prediction", source=structure.name, predicted=True
+    )
+    level = fermi_level(
+        problem, electrons, spectrum=_spectrum(problem), electrons_source=electrons_source
+    )
+    return OwnLevel(level.energy_eV, electrons, level.source)
+
+
+def _dft_electrons(source: pathlib.Path) -> float | None:
+    """Electrons below the level of the DFT's own Hamiltonian; None where that is not there."""
+    if not source.is_dir() or not matrix_path(source, "hamiltonian").is_file():
+        return None
+    stated = stated_level(read_folder(source).info, "hamiltonian")
+    if stated.energy_eV is None:
+        return None
+    problem = load(source, "hamiltonian")
+    spectrum = _spectrum(problem)
+    return whole_electrons(problem, spectrum, electrons_at(spectrum, stated.energy_eV))[0]
