@@ -1,11 +1,11 @@
-"""H(R), S(R) -> H(k), S(k): the Bloch sums of DeepH's convention, dense or sparse, without a Python loop over blocks.
+"""H(R), S(R) -> H(k), S(k): the Bloch sums of DeepH's convention, dense or sparse.
 
-``H(k) = sum_R exp(+2 pi i k.R) H(R)``, k in fractional coordinates, no atomic positions in the phase (DeepH-pack, OpenMX).
+``H(k) = sum_R exp(+2 pi i k.R) H(R)``, k in fractional coordinates, no atomic positions in the
+phase (DeepH-pack, OpenMX).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from typing import Literal
@@ -18,12 +18,14 @@ from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
 from ..io.blocks import format_key, match_keys
 from ..io.gauge import stated_level
+from .cell_sums import BlochSum, bloch_sums
 
 __all__ = ["BlochProblem", "identity_overlap", "bloch_phases"]
 
 
 def bloch_phases(cells: NDArray[np.int64], k: ArrayLike) -> NDArray[np.number]:
-    """exp(2 pi i k.R) of each cell; real where k is a time-reversal invariant momentum, so that H(k) of a real H(R) stays real.
+    """exp(2 pi i k.R) of each cell; real where k is a time-reversal invariant momentum, so that
+    H(k) of a real H(R) stays real.
 
     Args:
         cells: (E, 3), R. k: (3,), fractional.
@@ -54,131 +56,24 @@ def identity_overlap(structure: Structure) -> BlockMatrix:
     return BlockMatrix.from_blocks(keys, [np.eye(n) for n in structure.orbital_counts])
 
 
-def _unique_cells(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct rows of (E, 3), and the (E,) number of each row among them; by integer codes, faster than sorting rows."""
-    low = cells.min(axis=0)
-    span = cells.max(axis=0) - low + 1
-    code = (
-        ((cells[:, 0] - low[0]) * span[1] + cells[:, 1] - low[1]) * span[2] + cells[:, 2] - low[2]
-    )
-    _, index, inverse = np.unique(code, return_index=True, return_inverse=True)
-    return cells[index], inverse.reshape(-1)
-
-
-def _bloch_sums(
-    matrices: tuple[BlockMatrix, ...], counts: NDArray[np.int64], spin: int, doubled: bool
-) -> list[_BlochSum]:
-    """The sums of matrices with the same keys and shapes, their pattern worked out once.
-
-    Args:
-        matrices: H(R), S(R). counts: (N,), orbitals of each atom, spinless. spin: factor of the result. doubled: expand spinless matrices to kron(I2, M).
-    """
-    matrix, sizes, copies = matrices[0], counts * spin, (spin if doubled else 1)
-    first = np.concatenate([[0], np.cumsum(sizes)])
-    keys = matrix.keys
-    cells, cell = _unique_cells(keys[:, :3])
-    new = np.ones(len(keys), dtype=bool)
-    new[1:] = (keys[1:, 3:] != keys[:-1, 3:]).any(
-        axis=1
-    )  # canonical order: blocks of one atom pair follow each other
-    start = np.flatnonzero(new)
-    pair = np.cumsum(new) - 1  # (E,) atom pair of each block
-    images = np.diff(np.concatenate([start, [len(keys)]]))  # (P,) blocks of each pair
-    image = np.arange(len(keys)) - start[pair]  # (E,) number of a block among those of its pair
-    i, j = keys[new, 3], keys[new, 4]  # (P,)
-    columns = matrix.shapes[new, 1]
-    length = np.bincount(i, weights=columns, minlength=len(counts)).astype(np.int64)
-    before = (
-        np.cumsum(columns) - columns
-    )  # (P,) columns of earlier pairs, then of earlier pairs of the same atom i
-    before -= np.concatenate([[0], np.cumsum(length)])[i]
-    indptr = np.concatenate([[0], np.cumsum(np.repeat(length, sizes))]).astype(np.int64)
-    kind = np.int32 if indptr[-1] < 2**31 and len(matrix.values) * copies < 2**31 else np.int64
-    indices, terms = np.zeros(indptr[-1], dtype=kind), np.ones(indptr[-1] + 1, dtype=kind)
-    terms[0] = 0  # terms: where the terms of each number start
-    parts = []
-    for groups in zip(*(m.groups() for m in matrices)):
-        block, (rows, cols) = groups[0][0], groups[0][1].shape[1:]
-        p = pair[block]
-        for c in range(copies):
-            line = first[i[p]][:, None] + c * counts[i[p]][:, None] + np.arange(rows)  # (E', rows)
-            place = ((indptr[line] + before[p][:, None])[:, :, None] + np.arange(cols)).astype(kind)
-            indices[place] = (first[j[p]] + c * counts[j[p]])[:, None, None].astype(
-                kind
-            ) + np.arange(cols, dtype=kind)
-            if len(start) < len(keys):
-                terms[1:][place] = images[p][:, None, None]
-            parts.append((block, place, [array for _, array in groups]))
-    np.cumsum(terms, out=terms)
-    numbers = [
-        np.empty(terms[-1], dtype=np.result_type(m.values.dtype, np.float64)) for m in matrices
-    ]
-    of_cell = np.empty(terms[-1], dtype=np.int32)
-    for block, place, arrays in parts:
-        if len(start) < len(keys):
-            place = terms[place] + image[block][:, None, None].astype(kind)
-        of_cell[place] = cell[block].astype(np.int32)[:, None, None]
-        for target, array in zip(numbers, arrays):
-            target[place] = array
-    shape = (len(indices), len(cells))
-    return [
-        _BlochSum(
-            int(first[-1]),
-            cells,
-            indptr.astype(kind),
-            indices,
-            sp.csr_matrix((n, of_cell, terms), shape=shape),
-        )
-        for n in numbers
-    ]
-
-
-@dataclasses.dataclass(frozen=True)
-class _BlochSum:
-    """sum_R w(R) M(R) for any weights.
-
-    Every stored number of the result is a sum over cells R, so all of them together are one sparse matrix (numbers x cells) times the weights.
-
-    Attributes:
-        n: rows of the result. cells: (C, 3), the cells R that occur. indptr, indices: pattern of the result. terms: (numbers, C).
-    """
-
-    n: int
-    cells: NDArray[np.int64]
-    indptr: NDArray[np.integer]
-    indices: NDArray[np.integer]
-    terms: sp.csr_matrix
-
-    def csr(self, weights: NDArray[np.number]) -> sp.csr_matrix:
-        """(n, n) CSR of sum_R weights(R) M(R); weights (C,), of :attr:`cells`."""
-        if self.terms.nnz == len(
-            self.indices
-        ):  # one cell for each number, as in every large structure
-            data = self.terms.data * weights[self.terms.indices]
-        elif np.iscomplexobj(weights) and not np.iscomplexobj(self.terms.data):
-            data = np.ascontiguousarray(
-                self.terms @ np.stack([weights.real, weights.imag], axis=1)
-            ).view(np.complex128)[:, 0]
-        else:
-            data = self.terms @ weights
-        result = sp.csr_matrix((data, self.indices, self.indptr), shape=(self.n, self.n))
-        result.has_sorted_indices = True
-        return result
-
-
 class BlochProblem:
     """The generalised eigenproblem H(k) c = E S(k) c of one structure.
 
-    Orbitals stand atom after atom in the legacy order; with spin-orbit coupling each atom has its spin-up orbitals, then its
-    spin-down orbitals (:attr:`spin_order` sorts them into all up, all down).
+    Orbitals stand atom after atom in the legacy order; with spin-orbit coupling each atom has its
+    spin-up orbitals, then its spin-down orbitals (:attr:`spin_order` sorts them into all up, all
+    down).
 
     Attributes:
         structure: the crystal.
         h: H(R), eV; blocks (spin n_i, spin n_j). s: S(R), spinless blocks (n_i, n_j).
-        spin: 2 with spin-orbit coupling (spinor orbitals, one electron a band), else 1 (two electrons a band).
-        label: what the Hamiltonian is ("DFT", "prediction", ...). source: the file it was read from, for messages.
-        predicted: whether H comes from a network (then info.json's Fermi level, the DFT's, does not belong to it).
-        notes: what was found and done while reading (H-only blocks, projections), one sentence each.
+        spin: 2 with spin-orbit coupling (spinor orbitals, one electron a band), else 1 (two
+            electrons a band).
+        label: what the Hamiltonian is ("DFT", "prediction", ...). source: the file it was read
+            from, for messages.
+        predicted: whether H comes from a network (then info.json's Fermi level, the DFT's, does not
+            belong to it).
+        notes: what was found and done while reading (H-only blocks, projections), one sentence
+            each.
     """
 
     def __init__(
@@ -198,7 +93,8 @@ class BlochProblem:
             structure: gives the orbitals. h: H(R), eV. s: S(R); None means an orthogonal basis.
 
         Raises:
-            DataError: block shapes do not fit the structure, S is spin-doubled, or no block of H has a counterpart in S.
+            DataError: block shapes do not fit the structure, S is spin-doubled, or no block of H
+                has a counterpart in S.
         """
         self.structure, self.h, self.label, self.source = structure, h, label, source
         self.s = identity_overlap(structure) if s is None else s
@@ -206,7 +102,8 @@ class BlochProblem:
         self.spin = self._spin_factor(h, "H")
         if self._spin_factor(self.s, "S") != 1:
             raise DataError(
-                f"{source}: its overlap is spin-doubled (blocks of 2n x 2n); DeepH's overlaps are spinless: keep the upper left n x n of each block"
+                f"{source}: its overlap is spin-doubled (blocks of 2n x 2n); DeepH's overlaps "
+                f"are spinless: keep the upper left n x n of each block"
             )
         self.missing_in_s = np.flatnonzero(match_keys(h.keys, self.s.keys) < 0)
         self.missing_in_h = np.flatnonzero(match_keys(self.s.keys, h.keys) < 0)
@@ -218,7 +115,8 @@ class BlochProblem:
         count = len(self.structure)
         if matrix.keys[:, 3:].min() < 0 or matrix.keys[:, 3:].max() >= count:
             raise DataError(
-                f"{self.source}: {name} has blocks of atom {matrix.keys[:, 3:].max() + 1}, the structure '{self.structure.name}' has {count} atoms; "
+                f"{self.source}: {name} has blocks of atom {matrix.keys[:, 3:].max() + 1}, the "
+                f"structure '{self.structure.name}' has {count} atoms; "
                 "they belong to different structures"
             )
         expected = self.structure.orbital_counts[matrix.keys[:, 3:]]
@@ -228,14 +126,17 @@ class BlochProblem:
         factor = 2 if (matrix.shapes[0] == 2 * expected[0]).all() else 1
         wrong = int(np.flatnonzero((matrix.shapes != factor * expected).any(axis=1))[0])
         raise DataError(
-            f"{self.source}: block {format_key(matrix.keys[wrong])} of {name} has shape {tuple(matrix.shapes[wrong].tolist())}; the orbitals of its "
-            f"atoms ask for {tuple(expected[wrong].tolist())}, or twice that with spin-orbit coupling, the same for all blocks"
+            f"{self.source}: block {format_key(matrix.keys[wrong])} of {name} has shape "
+            f"{tuple(matrix.shapes[wrong].tolist())}; the orbitals of its "
+            f"atoms ask for {tuple(expected[wrong].tolist())}, or twice that with spin-orbit "
+            f"coupling, the same for all blocks"
         )
 
     def _report_keys(self) -> None:
         if len(self.missing_in_s) == len(self.h):
             raise DataError(
-                f"{self.source}: none of its {len(self.h)} blocks has a counterpart in the overlap; the two files belong to different structures"
+                f"{self.source}: none of its {len(self.h)} blocks has a counterpart in the "
+                f"overlap; the two files belong to different structures"
             )
         orthogonal = not self.s.keys[:, :3].any() and len(self.s) == len(self.structure)
         if len(self.missing_in_s) and not orthogonal:
@@ -243,7 +144,8 @@ class BlochProblem:
                 float(np.abs(self.h.block(int(e))).max(initial=0.0)) for e in self.missing_in_s
             )
             self.notes.append(
-                f"{len(self.missing_in_s)} of {len(self.h)} blocks are in H and not in S (first {format_key(self.h.keys[self.missing_in_s[0]])}, "
+                f"{len(self.missing_in_s)} of {len(self.h)} blocks are in H and not in S (first "
+                f"{format_key(self.h.keys[self.missing_in_s[0]])}, "
                 f"max |H| {largest * 1e3:.3g} meV): their overlap is taken as zero"
             )
         if len(self.missing_in_h):
@@ -251,8 +153,10 @@ class BlochProblem:
                 float(np.abs(self.s.block(int(e))).max(initial=0.0)) for e in self.missing_in_h
             )
             self.notes.append(
-                f"{len(self.missing_in_h)} of {len(self.s)} blocks are in S and not in H (first {format_key(self.s.keys[self.missing_in_h[0]])}, "
-                f"max |S| {largest:.3g}): their H is taken as zero; is the Hamiltonian's cutoff shorter than the overlap's?"
+                f"{len(self.missing_in_h)} of {len(self.s)} blocks are in S and not in H (first "
+                f"{format_key(self.s.keys[self.missing_in_h[0]])}, "
+                f"max |S| {largest:.3g}): their H is taken as zero; is the Hamiltonian's cutoff "
+                f"shorter than the overlap's?"
             )
 
     def __repr__(self) -> str:
@@ -301,12 +205,12 @@ class BlochProblem:
         return np.argsort(down, kind="stable")
 
     @functools.cached_property
-    def _sums(self) -> tuple[_BlochSum, _BlochSum]:
+    def _sums(self) -> tuple[BlochSum, BlochSum]:
         h, s, counts = self.h, self.s, self.structure.orbital_counts
         if self.spin == 1 and np.array_equal(h.keys, s.keys):
-            both = _bloch_sums((h, s), counts, 1, False)
+            both = bloch_sums((h, s), counts, 1, False)
             return both[0], both[1]
-        return _bloch_sums((h,), counts, self.spin, False)[0], _bloch_sums(
+        return bloch_sums((h,), counts, self.spin, False)[0], bloch_sums(
             (s,), counts, self.spin, self.spin == 2
         )[0]
 
