@@ -267,7 +267,7 @@ def write_tables(
         "config": to_mapping(config),
         "results": list(results),
     }
-    write_json(folder / "table.json", _finite(table))
+    write_json(folder / "table.json", table)
     files = {
         "table.txt": text,
         "table.md": _markdown(rows, names, sizes, shown),
@@ -278,12 +278,3 @@ def write_tables(
         write_text(folder / name, content)
     print("\n" + text + f"\ntables: {folder}/table.{{txt,md,tex,csv,json}}", flush=True)
     return table
-
-
-def _finite(value: Any) -> Any:
-    """NaN and infinities as None: JSON has neither."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -18,7 +18,7 @@ from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
 from .invariance import largest
-from .metrics import StructureErrors, block_errors, structure_errors, summarise
+from .metrics import StructureErrors, block_errors, pair_errors, structure_errors, summarise
 from .places import PlaceErrors
 
 __all__ = ["evaluate"]
@@ -106,7 +106,8 @@ def evaluate(
         errors.append(error)
         predictions.append((kinds[chosen], truth))
         places.add(prediction.structure, truth, (kinds[chosen].stage1, kinds[chosen].hamiltonian))
-    blocks = block_errors(errors)
+    blocks, pairs = block_errors(errors), pair_errors(errors)
+    elements = model.targets.basis.elements
     names = model.targets.to_json()
     result: dict[str, Any] = {
         "structures": records,
@@ -119,8 +120,15 @@ def evaluate(
         "blocks": [
             {
                 "target": names[c],
-                "stage1_mae_meV": float(blocks[0, c]),
-                "refined_mae_meV": float(blocks[1, c]),
+                "stage1_mae_meV": _number(blocks[0, c]),
+                "refined_mae_meV": _number(blocks[1, c]),
+                "pairs": {
+                    f"{elements[i]} {elements[j]}": {
+                        "stage1_mae_meV": _number(pairs[0, i, j, c]),
+                        "refined_mae_meV": _number(pairs[1, i, j, c]),
+                    }
+                    for i, j in model.targets.blocks[c]
+                },
             }
             for c in range(len(names))
         ],
@@ -135,11 +143,11 @@ def evaluate(
     if invariance:
         result["total"].update(largest(records))
     if rotations:
-        pairs = [
+        turned = [
             equivariance_error(model, p.graph, rotations, seed=n, frames=frames)
             for n, (p, _) in enumerate(predictions)
         ]
-        first, both = np.mean(pairs, axis=0)
+        first, both = np.mean(turned, axis=0)
         result["equivariance"] = {
             "rotations_per_structure": rotations,
             "stage1_error_meV": float(first),
@@ -149,9 +157,15 @@ def evaluate(
         from .plots import write_plots
 
         result["plots"] = [
-            str(p) for p in write_plots(pathlib.Path(plots), model, errors, predictions)
+            str(p)
+            for p in write_plots(pathlib.Path(plots), model, errors, predictions, result["errors"])
         ]
     return result
+
+
+def _number(value: float) -> float | None:
+    """None where no structure has such a block."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _record(

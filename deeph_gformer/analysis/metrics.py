@@ -14,7 +14,7 @@ from ..algebra.orbitals import TargetBlocks
 from ..errors import DataError
 from ..io.blocks import BlockMatrix, match_keys
 
-__all__ = ["StructureErrors", "structure_errors", "block_errors", "summarise"]
+__all__ = ["StructureErrors", "structure_errors", "block_errors", "pair_errors", "summarise"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +22,15 @@ class StructureErrors:
     """Errors of one structure against DFT, over the elements of the blocks that both have.
 
     Attributes:
-        name: of the structure. stage1_meV, refined_meV: mean |ΔH| (of the complex difference for spin-orbit), meV.
-        elements: number of matrix elements. stage1_max_meV, refined_max_meV: largest |ΔH|.
-        block_sum: (2, C), per output channel, sum of |ΔH| over its elements, meV, for stage 1 and refined. block_count: (C,).
+        name: of the structure.
+        stage1_meV: mean |ΔH| of stage 1 (of the complex difference for spin-orbit), meV.
+        refined_meV: the same of both stages.
+        elements: number of matrix elements.
+        stage1_max_meV: largest |ΔH|.
+        refined_max_meV: the same of both stages.
+        block_sum: (2, P, C), sum of |ΔH| over the elements of each pair of elements (i n + j, n elements) and output channel,
+            meV, for stage 1 and refined.
+        block_count: (P, C), number of matrix elements.
     """
 
     name: str
@@ -58,7 +64,16 @@ def structure_errors(
         )
     assembly = BlockAssembly(targets)
     label, mask = assembly.from_matrix(truth.select(where[have]), node_type)
-    flat_mask = mask.reshape(-1, targets.width)
+    kinds = len(targets.basis.elements)
+    keys = truth.keys[where[have]]
+    pair = node_type[keys[:, 3]] * kinds + node_type[keys[:, 4]]
+
+    def by_pair(values: NDArray[np.number]) -> NDArray[np.float64]:
+        """(E, ..., K) summed over the edges of each pair of elements and the components of each channel."""
+        each = np.zeros((kinds**2, targets.width))
+        np.add.at(each, pair, values.reshape(len(values), -1, targets.width).sum(axis=1))
+        return np.add.reduceat(each, targets.slices[:-1], axis=1)
+
     sums, means, maxima = [], [], []
     for matrix in (stage1, refined):
         vector, _ = assembly.from_matrix(matrix.select(have), node_type)
@@ -66,23 +81,41 @@ def structure_errors(
             np.abs(vector.astype(np.complex128 if np.iscomplexobj(vector) else np.float64) - label)
             * 1e3
         )
-        flat = np.where(mask, error, 0.0).reshape(-1, targets.width)
-        per_component = flat.sum(axis=0)
-        sums.append([per_component[a:b].sum() for a, b in zip(targets.slices, targets.slices[1:])])
-        means.append(float(flat.sum() / flat_mask.sum()))
-        maxima.append(float(flat.max()))
-    per_count = flat_mask.sum(axis=0)
-    count = np.array([per_count[a:b].sum() for a, b in zip(targets.slices, targets.slices[1:])])
+        error = np.where(mask, error, 0.0)
+        sums.append(by_pair(error))
+        means.append(float(error.sum() / mask.sum()))
+        maxima.append(float(error.max()))
     return StructureErrors(
-        name, means[0], means[1], int(flat_mask.sum()), maxima[0], maxima[1], np.array(sums), count
+        name,
+        means[0],
+        means[1],
+        int(mask.sum()),
+        maxima[0],
+        maxima[1],
+        np.array(sums),
+        by_pair(mask).astype(np.int64),
     )
 
 
-def block_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
-    """MAE_block^H over all structures, (2, C): stage 1 and refined, meV per output channel."""
-    total = sum(e.block_sum for e in errors)
-    count = sum(e.block_count for e in errors)
+def _mean(total: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def block_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
+    """MAE_block^H over all structures, (2, C): stage 1 and refined, meV per output channel.
+
+    A channel holds like pairs of shells of *all* pairs of elements; :func:`pair_errors` tells these apart.
+    """
+    return _mean(
+        sum(e.block_sum for e in errors).sum(axis=1), sum(e.block_count for e in errors).sum(axis=0)
+    )
+
+
+def pair_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
+    """The same for each pair of elements, (2, n, n, C); NaN where no structure has such a block."""
+    total, count = sum(e.block_sum for e in errors), sum(e.block_count for e in errors)
+    kinds = round(len(count) ** 0.5)
+    return _mean(total, count).reshape(2, kinds, kinds, -1)
 
 
 def summarise(errors: Sequence[StructureErrors], targets: TargetBlocks) -> dict[str, Any]:

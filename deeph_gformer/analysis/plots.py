@@ -11,7 +11,7 @@ import numpy as np
 from ..io.blocks import BlockMatrix, match_keys
 from ..io.files import atomic_path, write_json
 from ..pipeline import HamiltonianModel, Prediction
-from .metrics import StructureErrors, block_errors
+from .metrics import StructureErrors, pair_errors
 
 __all__ = ["write_plots", "orbital_pair_map"]
 
@@ -22,7 +22,7 @@ def orbital_pair_map(
     model: HamiltonianModel, errors: Sequence[StructureErrors], pair: tuple[int, int]
 ) -> np.ndarray:
     """MAE_block^H of one pair of elements over its shells: (2, shells of i, shells of j), meV; NaN where nothing is predicted."""
-    blocks, targets = block_errors(errors), model.targets
+    blocks, targets = pair_errors(errors)[:, pair[0], pair[1]], model.targets
     shells = targets.basis.orbital_types
     out = np.full((2, len(shells[pair[0]]), len(shells[pair[1]])), np.nan)
     for c, channel in enumerate(targets.blocks):
@@ -48,16 +48,28 @@ def write_plots(
     model: HamiltonianModel,
     errors: Sequence[StructureErrors],
     predictions: Sequence[tuple[Prediction, BlockMatrix]],
+    kind: str,
 ) -> list[pathlib.Path]:
-    """Draw everything into ``folder``; returns the files."""
+    """Draw everything into ``folder``.
+
+    Args:
+        folder: is made where it is not there.
+        model: names elements and shells.
+        errors: of each structure.
+        predictions: each with DFT's H.
+        kind: which errors these are, ``raw`` or ``without μS``; it stands in every figure and file.
+
+    Returns:
+        The files.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     return [
-        *_heat_maps(folder, model, errors),
-        *_distance(folder, predictions),
-        *_parity(folder, predictions),
-        *_bars(folder, errors),
+        *_heat_maps(folder, model, errors, kind),
+        *_distance(folder, predictions, kind),
+        *_parity(folder, predictions, kind),
+        *_bars(folder, errors, kind),
     ]
 
 
@@ -71,6 +83,11 @@ def _save(figure: Any, path: pathlib.Path, data: dict[str, Any]) -> list[pathlib
     return [path, path.with_suffix(".json")]
 
 
+def _plain(values: np.ndarray) -> list[list[float | None]]:
+    """For JSON, which has no NaN."""
+    return [[float(v) if np.isfinite(v) else None for v in row] for row in values]
+
+
 def _shell_labels(shells: Sequence[int]) -> list[str]:
     seen: dict[int, int] = {}
     labels = []
@@ -81,7 +98,7 @@ def _shell_labels(shells: Sequence[int]) -> list[str]:
 
 
 def _heat_maps(
-    folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[StructureErrors]
+    folder: pathlib.Path, model: HamiltonianModel, errors: Sequence[StructureErrors], kind: str
 ) -> list[pathlib.Path]:
     import matplotlib.pyplot as plt
     from ase.data import chemical_symbols
@@ -111,14 +128,15 @@ def _heat_maps(
                 axis.set_xticks(range(values.shape[2]), _shell_labels(basis.orbital_types[j]))
                 axis.set_yticks(range(values.shape[1]), _shell_labels(basis.orbital_types[i]))
                 axis.set_title(f"{title}, {chemical_symbols[zi]}-{chemical_symbols[zj]}")
-            figure.colorbar(picture, ax=axes, label="MAE$_{block}^H$ / meV")
+            figure.colorbar(picture, ax=axes, label=f"MAE$_{{block}}^H$ / meV ({kind})")
             name = f"mae_block_{chemical_symbols[zi]}_{chemical_symbols[zj]}"
             made += _save(
                 figure,
                 folder / f"{name}.png",
                 {
-                    "stage1_mae_meV": values[0].tolist(),
-                    "refined_mae_meV": values[1].tolist(),
+                    "errors": kind,
+                    "stage1_mae_meV": _plain(values[0]),
+                    "refined_mae_meV": _plain(values[1]),
                     "rows_l": list(basis.orbital_types[i]),
                     "columns_l": list(basis.orbital_types[j]),
                 },
@@ -127,7 +145,7 @@ def _heat_maps(
 
 
 def _distance(
-    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]]
+    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]], kind: str
 ) -> list[pathlib.Path]:
     import matplotlib.pyplot as plt
 
@@ -146,22 +164,25 @@ def _distance(
         ):
             target.append(np.add.reduceat(matrix, label.offsets[:-1]) / counts * 1e3)
     r, values = np.concatenate(length), [np.concatenate(s) for s in sums]
-    edges = np.linspace(0, r.max() + 1e-6, 25)
-    which = np.digitize(r, edges) - 1
+    r[r < 1e-6] = 0.0
+    away = r[r > 0] if r.any() else np.ones(1)
+    edges = np.linspace(away.min() - 1e-6, away.max() + 1e-6, 25)
+    which = np.digitize(r, edges)  # 0: an atom's own block
     used = np.unique(which)
-    centre = (edges[:-1] + edges[1:])[used] / 2
+    centre = np.concatenate([[0.0], (edges[:-1] + edges[1:]) / 2])[used]
     mean = [np.array([v[which == n].mean() for n in used]) for v in values]
     figure, axis = plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
     axis.semilogy(centre, mean[2], color="0.6", label="mean |H|")
     axis.semilogy(centre, mean[0], "o--", color=_STAGE1, label="stage 1")
     axis.semilogy(centre, mean[1], "s-", color=_REFINED, label="refined")
     axis.set_xlabel("distance / Å")
-    axis.set_ylabel("mean |ΔH| of a block / meV")
+    axis.set_ylabel(f"mean |ΔH| of a block / meV ({kind})")
     axis.legend(frameon=False)
     return _save(
         figure,
         folder / "error_distance.png",
         {
+            "errors": kind,
             "distance_angstrom": centre.tolist(),
             "stage1_mae_meV": mean[0].tolist(),
             "refined_mae_meV": mean[1].tolist(),
@@ -171,16 +192,15 @@ def _distance(
 
 
 def _parity(
-    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]]
+    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]], kind: str
 ) -> list[pathlib.Path]:
     import matplotlib.pyplot as plt
 
     label, first, both = (
-        np.concatenate(
-            [np.real(part[n].values) for part in (_common(p, t) for p, t in predictions)]
-        )
+        np.concatenate([part[n].values for part in (_common(p, t) for p, t in predictions)])
         for n in range(3)
     )
+    part = "Re " if np.iscomplexobj(label) else ""
     pick = np.random.default_rng(0).permutation(len(label))[:20000]
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.8), constrained_layout=True, sharey=True)
     for axis, values, title, colour in (
@@ -188,8 +208,8 @@ def _parity(
         (axes[1], both, "refined", _REFINED),
     ):
         axis.plot(
-            label[pick],
-            (values - label)[pick] * 1e3,
+            label[pick].real,
+            (values - label)[pick].real * 1e3,
             ".",
             ms=2,
             alpha=0.4,
@@ -197,21 +217,25 @@ def _parity(
             rasterized=True,
         )
         axis.axhline(0, color="0.5", lw=0.8)
-        axis.set_title(f"{title}: rms {np.sqrt(np.mean((values - label) ** 2)) * 1e3:.2f} meV")
-        axis.set_xlabel("H (DFT) / eV")
-    axes[0].set_ylabel("predicted - DFT / meV")
+        rms = np.sqrt(np.mean(np.abs(values - label) ** 2)) * 1e3
+        axis.set_title(f"{title}: rms {rms:.2f} meV")
+        axis.set_xlabel(f"{part}H (DFT) / eV")
+    axes[0].set_ylabel(f"{part}(predicted - DFT) / meV ({kind})")
     return _save(
         figure,
         folder / "parity.png",
         {
-            "dft_eV": label[pick].tolist(),
-            "stage1_eV": first[pick].tolist(),
-            "refined_eV": both[pick].tolist(),
+            "errors": kind,
+            "part": "real" if part else "all",
+            "elements": len(label),
+            "dft_eV": label[pick].real.tolist(),
+            "stage1_eV": first[pick].real.tolist(),
+            "refined_eV": both[pick].real.tolist(),
         },
     )
 
 
-def _bars(folder: pathlib.Path, errors: Sequence[StructureErrors]) -> list[pathlib.Path]:
+def _bars(folder: pathlib.Path, errors: Sequence[StructureErrors], kind: str) -> list[pathlib.Path]:
     import matplotlib.pyplot as plt
 
     place = np.arange(len(errors))
@@ -221,12 +245,13 @@ def _bars(folder: pathlib.Path, errors: Sequence[StructureErrors]) -> list[pathl
     axis.bar(place - 0.2, [e.stage1_meV for e in errors], 0.4, color=_STAGE1, label="stage 1")
     axis.bar(place + 0.2, [e.refined_meV for e in errors], 0.4, color=_REFINED, label="refined")
     axis.set_xticks(place, [e.name for e in errors], rotation=90 if len(errors) > 8 else 0)
-    axis.set_ylabel("MAE / meV")
-    axis.legend(frameon=False)
+    axis.set_ylabel(f"MAE / meV ({kind})")
+    axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return _save(
         figure,
         folder / "structures.png",
         {
+            "errors": kind,
             "names": [e.name for e in errors],
             "stage1_mae_meV": [e.stage1_meV for e in errors],
             "refined_mae_meV": [e.refined_meV for e in errors],
