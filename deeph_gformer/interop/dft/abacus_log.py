@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,8 @@ def read_log(out: pathlib.Path, calculation: str) -> Log:
     converged, known = _converged(text)
     if calculation == "scf" and not known:
         notes.append(f"{logs[0].name} does not tell whether the run converged")
-    lattice, positions, labels = _structure(text)
+    shells = _shells(text)
+    lattice, positions, labels = _structure(text, shells)
     fermi = _fermi(text, notes)
     version = re.search(r"ABACUS\s+v?(\d[\w.\-+]*)", text)
     electrons = re.search(
@@ -75,7 +77,7 @@ def read_log(out: pathlib.Path, calculation: str) -> Log:
     count = float(electrons.group(1)) if electrons else None
     return Log(
         version.group(1) if version else "unknown",
-        _shells(text),
+        shells,
         labels,
         lattice,
         positions,
@@ -116,8 +118,15 @@ def _shells(text: str) -> dict[str, tuple[int, ...]]:
     return shells
 
 
+def _label(name: str, known: Iterable[str]) -> str:
+    """The species of an atom that the log calls species and number, e.g. ``tauc_Fe1`` + ``3``."""
+    plain = re.sub(r"^tau[cd]_", "", name)
+    fitting = [k for k in known if plain.startswith(k) and plain[len(k) :].isdigit()]
+    return max(fitting, key=len) if fitting else re.sub(r"\d+$", "", plain)
+
+
 def _structure(
-    text: str,
+    text: str, known: Iterable[str]
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, tuple[str, ...]]:
     """(lattice, positions, labels) of the first structure in the log."""
     unit = re.search(rf"lattice constant \(Bohr\)\s*=\s*{_NUMBER}", text, re.IGNORECASE)
@@ -141,7 +150,7 @@ def _structure(
         return lattice, None, ()
     lines = [line.split() for line in table.group(2).splitlines()]
     values = np.array([line[1:4] for line in lines], float)
-    labels = tuple(re.sub(r"\d+$", "", re.sub(r"^tau[cd]_", "", line[0])) for line in lines)
+    labels = tuple(_label(line[0], known) for line in lines)
     cartesian = table.group(1).startswith("CARTESIAN")
     return lattice, values * constant if cartesian else values @ lattice, labels
 

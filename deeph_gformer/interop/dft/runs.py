@@ -261,7 +261,9 @@ def convert_runs(
     single = len(runs) == 1 and runs[0].path == source or source.is_file()
     single = single or (len(runs) == 1 and runs[0].path.parent == source)
     places = [target if single else target / run.name for run in runs]
-    if any(place.resolve() == run.path.resolve() for run, place in zip(runs, places)):
+    taken = {path.resolve() for path, *_ in runs}
+    taken |= {path.resolve().parent for path, *_ in runs if path.is_file()}
+    if any(place.resolve() in taken for place in places):
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
     jobs = [(run, place, form, unconverged, overwrite, options) for run, place in zip(runs, places)]
     count = min(processes or len(os.sched_getaffinity(0)), len(jobs))

@@ -95,16 +95,20 @@ class _Fields:
 
 def _header(data: _Fields) -> tuple[NDArray[np.int64], int, int]:
     """(the six words, spin, version); sets the byte order."""
+    orders = {}
     for order in "<>":
         data.place, data.order = 0, order
         words = data.take("i4", 6, "the header").astype(np.int64)
         if words[0] > 0 and 0 <= words[1] < 64 and (words[2:] >= 0).all():
-            break
-    else:
+            orders[order] = words
+    if not orders:
         raise DataError(
-            f"{data.path}: no .scfout of OpenMX: its first words {words[:2].tolist()} are no number "
-            "of atoms and spin in either byte order"
+            f"{data.path}: no .scfout of OpenMX: its first words are no number of atoms and spin in "
+            "either byte order"
         )
+    # spin word 0 (3.8, no spin) looks alike in both orders: the smaller number of atoms and cells is meant
+    data.order = min(orders, key=lambda order: int(orders[order][0] + orders[order][5]))
+    words = orders[data.order]
     spin, version = int(words[1]) % 4, int(words[1]) // 4
     if version > _NEWEST:
         raise DataError(
