@@ -12,7 +12,7 @@ from .errors import GFormerError, lacks_memory
 
 __all__ = ["main", "build_parser"]
 
-_AREAS = ("core", "ablation", "interop", "overlap", "build", "bands", "spectra")
+_AREAS = ("core", "ablation", "interop", "overlap", "build", "bands", "spectra", "report")
 
 
 #: What to do where memory does not suffice.

@@ -7,11 +7,10 @@ import pathlib
 import shutil
 import sys
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "_ext"))
-
 import deeph_gformer
 
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "_ext"))
 project = "deeph-gformer"
 author = "The deeph-gformer developers"
 copyright = "The deeph-gformer developers, MIT licence"

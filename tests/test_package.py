@@ -30,6 +30,7 @@ LEVEL = {
     "inference": 9,
     "training": 10,
     "ablation": 11,
+    "report": 11,
     "interop": 12,
     "commands": 13,
     "cli": 14,

@@ -20,6 +20,7 @@ from .invariance import invariance as invariance_of
 from .invariance import largest
 from .metrics import StructureErrors, block_errors, pair_errors, structure_errors, summarise
 from .places import PlaceErrors
+from .plots import distance_data, write_plots
 
 __all__ = ["evaluate"]
 
@@ -117,6 +118,11 @@ def evaluate(
         "gauge": gauge,
         "errors": "without μS" if without else "raw",
         "places": places.table(),
+        "distance": distance_data(predictions, "without μS" if without else "raw"),
+        "basis": {
+            "elements": list(elements),
+            "orbital_types": [list(shells) for shells in model.targets.basis.orbital_types],
+        },
         "blocks": [
             {
                 "target": names[c],
@@ -154,8 +160,6 @@ def evaluate(
             "refined_error_meV": float(both),
         }
     if plots is not None:
-        from .plots import write_plots
-
         result["plots"] = [
             str(p)
             for p in write_plots(pathlib.Path(plots), model, errors, predictions, result["errors"])

@@ -13,7 +13,7 @@ from ..io.files import atomic_path, write_json
 from ..pipeline import HamiltonianModel, Prediction
 from .metrics import StructureErrors, pair_errors
 
-__all__ = ["write_plots", "orbital_pair_map"]
+__all__ = ["distance_data", "orbital_pair_map", "write_plots"]
 
 _STAGE1, _REFINED = "#c0504d", "#1f77b4"
 
@@ -144,12 +144,21 @@ def _heat_maps(
     return made
 
 
-def _distance(
-    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]], kind: str
-) -> list[pathlib.Path]:
-    import matplotlib.pyplot as plt
+def distance_data(
+    predictions: Sequence[tuple[Prediction, BlockMatrix]], kind: str
+) -> dict[str, Any]:
+    """Mean error of a block against the distance of its atoms; an atom's own block is at 0.
 
-    length, sums = [], ([], [], [])
+    Args:
+        predictions: each with DFT's H.
+        kind: which errors these are, ``raw`` or ``without μS``.
+
+    Returns:
+        ``distance_angstrom`` and, in meV, ``stage1_mae_meV``, ``refined_mae_meV`` and
+        ``mean_abs_hamiltonian_meV``, one number per bin.
+    """
+    length: list[np.ndarray] = []
+    sums: tuple[list[np.ndarray], ...] = ([], [], [])
     for prediction, truth in predictions:
         label, first, both = _common(prediction, truth)
         length.append(np.linalg.norm(prediction.structure.edge_vectors(label.keys), axis=1))
@@ -171,24 +180,30 @@ def _distance(
     used = np.unique(which)
     centre = np.concatenate([[0.0], (edges[:-1] + edges[1:]) / 2])[used]
     mean = [np.array([v[which == n].mean() for n in used]) for v in values]
+    return {
+        "errors": kind,
+        "distance_angstrom": centre.tolist(),
+        "stage1_mae_meV": mean[0].tolist(),
+        "refined_mae_meV": mean[1].tolist(),
+        "mean_abs_hamiltonian_meV": mean[2].tolist(),
+    }
+
+
+def _distance(
+    folder: pathlib.Path, predictions: Sequence[tuple[Prediction, BlockMatrix]], kind: str
+) -> list[pathlib.Path]:
+    import matplotlib.pyplot as plt
+
+    data = distance_data(predictions, kind)
+    centre = data["distance_angstrom"]
     figure, axis = plt.subplots(figsize=(5.5, 3.8), constrained_layout=True)
-    axis.semilogy(centre, mean[2], color="0.6", label="mean |H|")
-    axis.semilogy(centre, mean[0], "o--", color=_STAGE1, label="stage 1")
-    axis.semilogy(centre, mean[1], "s-", color=_REFINED, label="refined")
+    axis.semilogy(centre, data["mean_abs_hamiltonian_meV"], color="0.6", label="mean |H|")
+    axis.semilogy(centre, data["stage1_mae_meV"], "o--", color=_STAGE1, label="stage 1")
+    axis.semilogy(centre, data["refined_mae_meV"], "s-", color=_REFINED, label="refined")
     axis.set_xlabel("distance / Å")
     axis.set_ylabel(f"mean |ΔH| of a block / meV ({kind})")
     axis.legend(frameon=False)
-    return _save(
-        figure,
-        folder / "error_distance.png",
-        {
-            "errors": kind,
-            "distance_angstrom": centre.tolist(),
-            "stage1_mae_meV": mean[0].tolist(),
-            "refined_mae_meV": mean[1].tolist(),
-            "mean_abs_hamiltonian_meV": mean[2].tolist(),
-        },
-    )
+    return _save(figure, folder / "error_distance.png", data)
 
 
 def _parity(

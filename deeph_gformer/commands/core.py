@@ -75,6 +75,12 @@ def register(sub: Any) -> None:
         metavar="DIR",
         help="write figures and their data: heat map of MAE_block, parity, error against distance, bars",
     )
+    parser.add_argument(
+        "--report",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write one HTML file with all of it, and with bands and geometry of the worst structure",
+    )
     _json_option(parser)
     parser.set_defaults(run=_run_evaluate)
     parser = sub.add_parser(
@@ -391,6 +397,10 @@ def _run_evaluate(args: argparse.Namespace) -> None:
         plots=args.plots,
     )
     print(evaluation_table(result))
+    if args.report is not None:
+        from .report import write_evaluation_report
+
+        write_evaluation_report(args.report, model, args.preprocessed, result)
     _write_json(args, result)
 
 

@@ -1,0 +1,115 @@
+"""``report``: one HTML file of a training run or of an evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+from typing import Any
+
+__all__ = ["register", "write_evaluation_report"]
+
+
+def register(sub: Any) -> None:
+    """Add the sub-command."""
+    parser = sub.add_parser(
+        "report",
+        help="one HTML file of a training run or of an evaluation",
+        description="Write one self-contained HTML file (it works offline): the learning curve and "
+        "the model card of a training run, or the tables and figures of a JSON file that "
+        "'evaluate --json' wrote. Bands and geometry of the worst structure need the model and the "
+        "structures: 'evaluate --report FILE' makes such a report.",
+    )
+    parser.add_argument(
+        "source",
+        type=pathlib.Path,
+        metavar="RUN|EVALUATION",
+        help="folder of a training run, or a JSON file of evaluate",
+    )
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=pathlib.Path,
+        metavar="FILE",
+        default=pathlib.Path("report.html"),
+        help="where to write (default: report.html)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ..errors import DataError
+    from ..gformer.bundle import load_bundle
+    from ..io.files import read_json, write_text
+    from ..report import collect
+    from ..report.page import render
+
+    source: pathlib.Path = args.source
+    if source.is_dir():
+        bundle = collect.run_bundle(source)
+        card = collect.describe_model(load_bundle(bundle)) if bundle else {}
+        text = render(
+            f"Training run {source.resolve().name}",
+            history=collect.read_run(source),
+            card=card,
+            provenance={"run": str(source)},
+        )
+    else:
+        result = read_json(source)
+        needed = ("structures", "total", "places", "blocks", "distance", "basis", "errors")
+        missing = [k for k in needed if not isinstance(result, dict) or k not in result]
+        if missing:
+            raise DataError(
+                f"{source}: no result of 'deeph-gformer evaluate --json' of this version, "
+                f"{missing[0]} is missing"
+            )
+        text = render(
+            f"Evaluation {source.stem}",
+            result=result,
+            worst=result.get("worst"),
+            card=result.get("model_card"),
+            provenance={"evaluation": str(source)},
+        )
+    write_text(args.output, text)
+    print(f"written: {args.output}")
+    return 0
+
+
+def write_evaluation_report(
+    path: pathlib.Path, model: Any, preprocessed: pathlib.Path, result: dict[str, Any]
+) -> None:
+    """The report of ``evaluate --report``; adds ``worst`` and ``model_card`` to ``result``.
+
+    Args:
+        path: HTML file.
+        model: the :class:`~deeph_gformer.pipeline.HamiltonianModel` that was evaluated.
+        preprocessed: the folder of structures.
+        result: of ``evaluate``.
+
+    Raises:
+        MissingDependencyError: plotly is not installed.
+    """
+    from ..io.files import write_text
+    from ..io.folder import find_structures
+    from ..report import collect
+    from ..report.page import render
+
+    name = result["total"]["challenging_structure"]
+    folders = {f.resolve().name: f for f in find_structures(preprocessed, ("hamiltonian",))}
+    result["worst"] = collect.worst_structure(model, folders[name]) if name in folders else None
+    result["model_card"] = collect.describe_model(model.bundle)
+    stage1 = "" if model.stage1 is None else str(model.stage1.name)
+    text = render(
+        f"Evaluation of {preprocessed.resolve().name}",
+        result=result,
+        worst=result["worst"],
+        card=result["model_card"],
+        provenance={
+            "structures": str(preprocessed),
+            "stage 1": stage1,
+            "second stage": str(model.bundle.path) if model.bundle else "none",
+            "command": " ".join(["deeph-gformer", *sys.argv[1:]]),
+        },
+    )
+    write_text(path, text)
+    print(f"written: {path}")

@@ -1,0 +1,179 @@
+"""The HTML report: what it says, that it needs nothing from elsewhere, and that a browser shows it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from deeph_gformer.cli import main
+from deeph_gformer.report.collect import block_tables, read_run
+from deeph_gformer.report.page import render
+
+pytest.importorskip("plotly")
+
+NASTY = "<img src=x onerror=alert(1)>&'\""
+
+
+def evaluation(name: str = "0001") -> dict:
+    """A result of evaluate for Mo (s) and S (s, p), with numbers that are easy to find again."""
+    shells = {42: [0], 16: [0, 1]}
+    blocks = []
+    for zi, a_count in ((42, 1), (16, 2)):
+        for zj, b_count in ((42, 1), (16, 2)):
+            for a in range(a_count):
+                for b in range(b_count):
+                    value = 100.0 * (zi == 16) + 10 * (zj == 16) + 2 * a + b
+                    blocks.append(
+                        {
+                            "target": {f"{zi} {zj}": [a, b]},
+                            "stage1_mae_meV": value,
+                            "refined_mae_meV": value / 2,
+                            "pairs": {
+                                f"{zi} {zj}": {
+                                    "stage1_mae_meV": value,
+                                    "refined_mae_meV": value / 2,
+                                }
+                            },
+                        }
+                    )
+    record = {"name": name, "atoms": 3, "stage1_mae_meV": 4.0, "refined_mae_meV": 5.0}
+    return {
+        "structures": [record | {"ratio": 1.25}],
+        "total": {
+            "stage1": {"mae_all_meV": 4.0},
+            "refined": {"mae_all_meV": 5.0},
+            "better_structures": 0,
+            "structures": 1,
+            "challenging_structure": name,
+        },
+        "errors": "without μS",
+        "places": [{"place": "on-site", "stage1_mae_meV": 7.0, "refined_mae_meV": 3.5}],
+        "blocks": blocks,
+        "basis": {"elements": list(shells), "orbital_types": list(shells.values())},
+        "distance": {
+            "distance_angstrom": [0.0, 2.0],
+            "stage1_mae_meV": [7.0, 3.0],
+            "refined_mae_meV": [3.0, 1.0],
+            "mean_abs_hamiltonian_meV": [900.0, 90.0],
+        },
+    }
+
+
+def worst(name: str = "0001") -> dict:
+    return {
+        "name": name,
+        "geometry": {
+            "symbols": ["Mo", "S", "S"],
+            "positions": [[0, 0, 0], [0, 1.8, 1.5], [0, 1.8, -1.5]],
+            "lattice": [[3.2, 0, 0], [-1.6, 2.77, 0], [0, 0, 20]],
+        },
+        "bands": {
+            "distance": [0.0, 0.5, 1.0],
+            "ticks": [[0.0, "Γ"], [1.0, "M"]],
+            "window": [-3, 3],
+            "energies": {
+                "DFT": [[-1.0, 1.0]] * 3,
+                "stage 1": [[-1.1, 1.1]] * 3,
+                "refined": [[-1.01, 1.0]] * 3,
+            },
+        },
+    }
+
+
+def test_block_tables_put_each_number_at_its_shells():
+    tables = block_tables(evaluation())
+    assert set(tables) == {"Mo-Mo", "Mo-S", "S-Mo", "S-S"}
+    assert tables["S-S"]["rows"] == ["1s", "1p"]
+    assert tables["S-S"]["stage 1"] == [[110.0, 111.0], [112.0, 113.0]]
+    assert tables["Mo-S"]["stage 1"] == [[10.0, 11.0]]
+    assert tables["S-Mo"]["refined"] == [[50.0], [51.0]]
+
+
+def test_names_are_escaped_and_nothing_is_loaded():
+    text = render(
+        NASTY,
+        result=evaluation(NASTY),
+        worst=worst(NASTY),
+        card={NASTY: NASTY},
+        provenance={"command": NASTY},
+    )
+    assert "<img src=x" not in text
+    page = re.sub(r"<script\b[^>]*>.*?</script>", "", text, flags=re.S)
+    assert not re.search(r"<(link|iframe|object|img)\b|@import|url\(", page)
+    assert not re.search(r"<script\b[^>]*\bsrc=", text)
+
+
+def test_a_ratio_above_one_stands_out():
+    assert "<td class=bad>1.2500</td>" in render("x", result=evaluation())
+
+
+def test_history_joins_the_rows_of_an_epoch(tmp_path):
+    folder = tmp_path / "logs" / "csv"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(
+        "epoch,step,train_mae_meV,val_mae_meV\n0,6,,4.5\n0,6,5.5,\n1,13,,3.5\n1,13,4.25,\n"
+    )
+    assert read_run(tmp_path) == {
+        "epoch": [0.0, 1.0],
+        "train_mae_meV": [5.5, 4.25],
+        "val_mae_meV": [4.5, 3.5],
+    }
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"structures": []}', "no json"])
+def test_other_files_are_refused_in_one_line(tmp_path, capsys, text):
+    source = tmp_path / "x.json"
+    source.write_text(text)
+    assert main(["report", str(source), "-o", str(tmp_path / "out.html")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_a_folder_without_history_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")]) == 2
+    assert "no training run" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
+def test_a_browser_draws_every_figure_without_an_error(tmp_path):
+    source = tmp_path / "evaluation.json"
+    source.write_text(json.dumps(evaluation() | {"worst": worst()}))
+    page = tmp_path / "report.html"
+    assert main(["report", str(source), "-o", str(page)]) == 0
+    made = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=8000",
+            "--dump-dom",
+            page.resolve().as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    dom = made.stdout
+    complaints = re.findall(r"CONSOLE.*(?:Uncaught|Error|error).*", made.stderr)
+    assert not complaints, complaints
+    assert dom.count("plotly-graph-div") >= 6 and dom.count("main-svg") >= 6
+    shown = re.findall(r'<div class="maps" id="(map-\d)" style="display: (\w+)', dom)
+    assert [s for _, s in shown].count("block") == 1 and len(shown) == 4
+
+
+def test_read_run_names_a_damaged_history(tmp_path):
+    folder = tmp_path / "logs" / "csv"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("epoch,val_mae_meV\nx,y\n")
+    with pytest.raises(Exception, match="damaged"):
+        read_run(pathlib.Path(tmp_path))
