@@ -18,6 +18,7 @@ from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
 from ..io.blocks import format_key, match_keys
 from ..io.gauge import stated_level
+from ..io.periodicity import coupling
 from .cell_sums import BlochSum, bloch_sums
 
 __all__ = ["BlochProblem", "identity_overlap", "bloch_phases"]
@@ -187,9 +188,9 @@ class BlochProblem:
 
     @functools.cached_property
     def periodic(self) -> tuple[bool, bool, bool]:
-        """Along which lattice vectors the crystal is periodic, i.e. H or S couples different cells."""
-        cells = np.concatenate([self.h.keys[:, :3], self.s.keys[:, :3]])
-        return tuple(bool(v) for v in (cells != 0).any(axis=0))
+        """Along which lattice vectors the crystal is periodic: atoms couple to their own images there."""
+        keys = np.concatenate([self.h.keys, self.s.keys])
+        return coupling(keys, len(self.structure)).directions
 
     @functools.cached_property
     def atom_of_orbital(self) -> NDArray[np.int64]:

@@ -91,12 +91,12 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
         help="of folders written (default: as the source; legacy for files)",
     )
     predict.add_argument(
-        "--extrapolate", action="store_true", help="allow distances that the table does not know"
+        "--extrapolate", action="store_true", help="allow distances that the table does not know, and cut structures that repeat against their pbc",
     )
     predict.add_argument(
         "--pbc",
         metavar="T,T,F",
-        help="which lattice vectors repeat (default: as a file says; all for a folder)",
+        help="which lattice vectors repeat (default: as a file says; all for a folder); a slab across the boundary stays whole",
     )
     predict.add_argument(
         "--overwrite",

@@ -17,6 +17,7 @@ from ..data.edges import EdgeChoice, EdgeMode
 from ..data.graph import Graph, build_graph
 from ..errors import DataError
 from ..io.folder import find_structures, holds_another, matrix_path, split_structures
+from ..io.periodicity import coupling
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
 from ..overlap import load as load_overlap
@@ -100,16 +101,21 @@ def require_seen(
         model: its bundle remembers the training set (a stage 1 alone does not). structure, keys: with its edges. pbc: for the message.
 
     Raises:
-        DataError: blocks cross another number of lattice vectors than in training, or two atoms are much too close.
+        DataError: it repeats in another number of directions than in training, or two atoms are much too close.
     """
     seen = model.bundle.training.get("periodicity") if model.bundle else None
-    crossed = int((keys[:, :3] != 0).any(axis=0).sum())
-    if seen and crossed not in seen:
+    found = coupling(keys, len(structure)) if seen else None
+    if found is not None and found.rank not in seen:
         flags = ", ".join(str(bool(p)) for p in pbc)
+        least = seen is not None and found.rank < min(seen)
         raise DataError(
-            f"'{structure.name}': with pbc = ({flags}) its blocks cross {crossed} of the 3 lattice vectors, those of the model's training "
-            f"structures {' or '.join(map(str, seen))}. Set pbc to True along each vector that repeats and False along the others (in the "
-            "file, or atoms.pbc = ...), with vacuum where nothing repeats"
+            f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an atom couples to its own images there), the model's "
+            f"training structures in {' or '.join(map(str, seen))}. "
+            + (
+                "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
+                if least
+                else "Where nothing should repeat make the lattice vector longer: images must be further apart than atoms couple"
+            )
         )
     close = too_close(model, structure, keys, CLOSEST)
     if close:

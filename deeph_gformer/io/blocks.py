@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -22,6 +23,15 @@ def format_key(key: Iterable[int]) -> str:
 
 def sort_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """Indices that put keys in canonical order: by i, then j, then R (so the edges of an atom are contiguous)."""
+    if len(keys):
+        low = [int(column.min()) for column in keys.T]
+        span = [int(column.max()) - least + 1 for column, least in zip(keys.T, low)]
+        if math.prod(span) < 2**62:  # one number per key
+            code = np.zeros(len(keys), dtype=np.int64)
+            for column in (3, 4, 0, 1, 2):
+                code *= span[column]
+                code += keys[:, column] - low[column]
+            return np.argsort(code, kind="stable")
     return np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0], keys[:, 4], keys[:, 3]))
 
 

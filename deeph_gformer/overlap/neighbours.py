@@ -1,11 +1,12 @@
 """Edges of a structure: every pair of atoms closer than the cutoff of its two elements, over all periodic images.
 
-A k-d tree over the images that can matter; no Python loop over atoms or edges. Distances are computed in a way that is exactly
-antisymmetric, so (R, i, j) and (-R, j, i) are always both in or both out.
+Pairs are found by vesin (https://github.com/Luthaf/vesin); which of them lie below the cutoff is decided here, from distances that
+are the same to the last bit for (R, i, j) and (-R, j, i), so both are always in or both out.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,9 +14,15 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..io.blocks import sort_keys
+from ..io.periodicity import Coupling, coupling
 from ..io.structure import Structure
 
 __all__ = ["Cutoffs", "edge_keys", "find_edges", "pair_cutoff", "symbol"]
+
+_MARGIN = 1e-6  # Å: pairs are looked for a little further than the cutoff
+_MOST_NEIGHBOURS = 200_000  # of one atom: 15 Å in a crystal hold 2,000
+_FARTHEST = 10**6  # cells between the cell and an atom of it
+_BINS = 1e5  # vesin's limit of bins of atoms
 
 #: Largest distance (Å) at which two elements overlap, by atomic numbers with the smaller one first.
 Cutoffs = Mapping[tuple[int, int], float]
@@ -48,10 +55,78 @@ def _cutoff_matrix(cutoffs: Cutoffs, kinds: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def edge_keys(
-    structure: Structure, cutoffs: Cutoffs, pbc: Sequence[bool] = (True, True, True)
+    structure: Structure,
+    cutoffs: Cutoffs,
+    pbc: Sequence[bool] = (True, True, True),
+    cut: bool = False,
 ) -> NDArray[np.int64]:
-    """Edges of a structure; see :func:`find_edges`."""
-    return find_edges(structure.lattice, structure.positions, structure.numbers, cutoffs, pbc)
+    """Edges of a structure, none of them lost to the way in which its atoms lie in the cell.
+
+    Where ``pbc`` is False but atoms couple to images in the next cell, nothing repeats there as long as no atom couples to its own image, through
+    others or directly: it is a slab, wire or molecule across the cell boundary, and its edges are kept, with R counted from where the atoms are.
+
+    Args:
+        structure: positions and lattice, Å.
+        cutoffs: see :func:`find_edges`.
+        pbc: whether each lattice vector repeats.
+        cut: where the structure repeats against ``pbc``, put its pieces together and leave out what couples them to their images.
+
+    Returns:
+        As :func:`find_edges`.
+
+    Raises:
+        DataError: it repeats along a vector whose ``pbc`` is False (unless ``cut``); see also :func:`find_edges`.
+    """
+    keys = find_edges(structure.lattice, structure.positions, structure.numbers, cutoffs)
+    open_ = ~np.asarray(pbc, bool)
+    if not (keys[:, :3] != 0)[:, open_].any():
+        return keys
+    length = np.sqrt(
+        _squared_distance(
+            structure.lattice, structure.positions, keys[:, 3], keys[:, 4], keys[:, :3]
+        )
+    )
+    found = coupling(keys, len(structure), length)
+    against = open_ & np.array(found.directions)
+    if not against.any():
+        return keys
+    kept = _kept(keys, found, open_, len(structure))
+    if cut:
+        return keys[kept]
+    raise DataError(_contradiction(structure, keys, kept, found, pbc, float(length.max())))
+
+
+def _kept(
+    keys: NDArray[np.int64], found: Coupling, open_: NDArray[np.bool_], atoms: int
+) -> NDArray[np.bool_]:
+    """(E,), edges that do not cross the vectors ``open_`` (3,); atoms are moved first only where they would fall apart."""
+    plain = ~(keys[:, :3] != 0)[:, open_].any(axis=1)
+    if coupling(keys[plain], atoms).pieces == found.pieces:
+        return plain
+    around = found.shifts[keys[:, 3]] + keys[:, :3] - found.shifts[keys[:, 4]]
+    return ~(around != 0)[:, open_].any(axis=1)
+
+
+def _contradiction(
+    structure: Structure,
+    keys: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    found: Coupling,
+    pbc: Sequence[bool],
+    longest: float,
+) -> str:
+    """What is wrong with ``pbc``, and what to do."""
+    flags = ", ".join(str(bool(p)) for p in pbc)
+    axes = [
+        f"a{n}" for n, (along, p) in enumerate(zip(found.directions, pbc), 1) if along and not p
+    ]
+    crossed = int((keys[kept, :3] != 0).any(axis=0).sum())
+    return (
+        f"'{structure.name}': with pbc = ({flags}) its blocks cross {crossed} of the 3 lattice vectors, but its atoms couple to their own images "
+        f"along {' and '.join(axes)}, too: {int((~kept).sum())} of {len(keys)} blocks would be lost. Set pbc to True along each vector "
+        f"that repeats (in the file, atoms.pbc = ..., or --pbc); where nothing repeats, make that lattice vector longer, so that images are more "
+        f"than {longest:.1f} Å apart"
+    )
 
 
 def find_edges(
@@ -68,99 +143,124 @@ def find_edges(
         positions: (N, 3), Cartesian, Å; may lie outside the cell, R counts from where they are.
         numbers: (N,), atomic numbers.
         cutoffs: by pair of atomic numbers, Å; a pair that is not named has no edges.
-        pbc: whether each lattice vector repeats.
+        pbc: whether each lattice vector repeats; along others R is 0, wherever the atoms are.
 
     Returns:
         (E, 5) int64, Rx Ry Rz i j, i and j 0-based, canonical order; contains (-R, j, i) with each (R, i, j).
 
     Raises:
-        DataError: the lattice spans no volume, two atoms sit on one place, or shapes do not fit.
+        DataError: the lattice spans no volume, two atoms sit on one place, values are not finite or absurd, or shapes do not fit.
     """
-    from scipy.spatial import cKDTree
-
     lattice, positions, numbers = (
         np.asarray(lattice, float),
         np.asarray(positions, float),
         np.asarray(numbers, np.int64),
     )
-    if lattice.shape != (3, 3) or positions.shape != (len(numbers), 3):
-        raise DataError(
-            f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} elements do not fit together"
-        )
-    if abs(np.linalg.det(lattice)) < 1e-6:
-        raise DataError(
-            "edges: the lattice vectors span no volume; give a cell with three independent vectors (vacuum counts)"
-        )
+    _check_cell(lattice, positions, numbers)
     if not len(numbers):
         return np.zeros((0, 5), dtype=np.int64)
     kinds, kind = np.unique(numbers, return_inverse=True)
     limits = _cutoff_matrix(cutoffs, kinds)
-    reach = float(limits.max()) + 1e-6
-    shift, wrapped = _wrap(lattice, positions, pbc)
-    cells, atoms = _images(lattice, wrapped, pbc, reach)
-    near = cKDTree(wrapped @ lattice).sparse_distance_matrix(
-        cKDTree((wrapped[atoms] + cells) @ lattice), reach, output_type="ndarray"
-    )
-    i, image = near["i"].astype(np.int64), near["j"].astype(np.int64)
-    j = atoms[image]
-    keys = np.empty((len(i), 5), dtype=np.int64)
-    keys[:, :3] = cells[image] + shift[j] - shift[i]
-    keys[:, 3], keys[:, 4] = i, j
-    squared = _squared_distance(lattice, positions, keys)
-    itself = (i == j) & ~keys[:, :3].any(axis=1)
-    clash = np.flatnonzero((squared < 1e-6) & ~itself)
+    i, j, cells = _near(lattice, positions, max(float(limits.max()), 0.1) + _MARGIN)
+    fixed = ~np.asarray(pbc, bool)
+    if fixed.any():
+        inside = ~cells[:, fixed].any(axis=1)
+        i, j, cells = i[inside], j[inside], cells[inside]
+    squared = _squared_distance(lattice, positions, i, j, cells)
+    clash = np.flatnonzero(squared < 1e-6)
     if len(clash):
-        key = keys[clash[0]]
+        e = clash[0]
         raise DataError(
-            f"atoms {key[3] + 1} and {key[4] + 1} (cell {key[:3].tolist()}) sit on the same place; remove one of them"
+            f"atoms {i[e] + 1} and {j[e] + 1} (cell {cells[e].tolist()}) sit on the same place; remove one of them"
         )
-    keys = keys[itself | (squared < limits[kind[i], kind[j]] ** 2)]
+    limit = limits[0, 0] if len(kinds) == 1 else limits.ravel()[kind[i] * len(kinds) + kind[j]]
+    kept = np.flatnonzero(squared < limit**2)
+    atoms = np.arange(len(numbers))
+    keys = np.empty((len(numbers) + len(kept), 5), dtype=np.int64)
+    keys[: len(numbers)] = np.stack([0 * atoms] * 3 + [atoms] * 2, axis=1)
+    keys[len(numbers) :, :3] = cells[kept]
+    keys[len(numbers) :, 3] = i[kept]
+    keys[len(numbers) :, 4] = j[kept]
     return keys[sort_keys(keys)]
 
 
-def _wrap(
-    lattice: NDArray[np.float64], positions: NDArray[np.float64], pbc: Sequence[bool]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(N, 3) cells that were added to each atom, and (N, 3) fractional coordinates in [0, 1) along the periodic directions."""
+def _check_cell(
+    lattice: NDArray[np.float64], positions: NDArray[np.float64], numbers: NDArray[np.int64]
+) -> None:
+    """Raise on shapes that do not fit, on values that are not finite, and on cells without volume."""
+    if lattice.shape != (3, 3) or positions.shape != (len(numbers), 3):
+        raise DataError(
+            f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} elements do not fit together"
+        )
+    if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
+        raise DataError("edges: lattice or positions contain NaN or infinite values")
+    if abs(np.linalg.det(lattice)) < 1e-6:
+        raise DataError(
+            "edges: the lattice vectors span no volume; give a cell with three independent vectors (vacuum counts)"
+        )
+
+
+def _near(
+    lattice: NDArray[np.float64], positions: NDArray[np.float64], reach: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(M,) i, (M,) j and (M, 3) R of all pairs closer than ``reach`` and some more, without those of an atom with itself."""
+    from vesin import NeighborList
+
     fractional = positions @ np.linalg.inv(lattice)
-    shift = np.where(np.asarray(pbc, bool), np.floor(fractional), 0.0)
-    return -shift.astype(np.int64), fractional - shift
-
-
-def _images(
-    lattice: NDArray[np.float64], wrapped: NDArray[np.float64], pbc: Sequence[bool], reach: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(M, 3) cells and (M,) atoms of every image no further than ``reach`` from the home cell."""
+    far = np.flatnonzero(np.abs(fractional).max(axis=1) > _FARTHEST)
+    if len(far):
+        raise DataError(
+            f"edges: atom {far[0] + 1} at {positions[far[0]].tolist()} Å lies more than {_FARTHEST} cells away; check the units of the file"
+        )
+    dense = len(positions) / abs(np.linalg.det(lattice)) * 4 / 3 * math.pi * reach**3
+    if dense > _MOST_NEIGHBOURS:
+        raise DataError(
+            f"edges: an atom would have {dense:.0f} neighbours within {reach:.2f} Å; the cell is too small for its atoms "
+            f"({len(positions)} in {abs(np.linalg.det(lattice)):.3g} Å³), check its lattice vectors and their unit"
+        )
     heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
-    margin = reach / heights
-    cells = np.zeros((len(wrapped), 3), dtype=np.int64)
-    atoms = np.arange(len(wrapped), dtype=np.int64)
-    for axis in range(3):
-        if not pbc[axis]:
-            continue
-        count = int(np.ceil(margin[axis]))
-        steps = np.arange(-count, count + 1)
-        cells = np.repeat(cells, len(steps), axis=0)
-        cells[:, axis] = np.tile(steps, len(atoms))
-        atoms = np.repeat(atoms, len(steps))
-        place = wrapped[atoms, axis] + cells[:, axis]
-        keep = (place >= -margin[axis]) & (place <= 1 + margin[axis])
-        cells, atoms = cells[keep], atoms[keep]
-    return cells, atoms
+    if (reach / heights).max() > _MOST_NEIGHBOURS / 100:
+        raise DataError(
+            f"edges: planes of the lattice are {heights.min():.2g} Å apart; reduce the cell (e.g. ase.build.niggli_reduce), it is a needle"
+        )
+    shift = np.floor(fractional).astype(np.int64)
+    wrapped = positions - shift @ lattice
+    finder = NeighborList(cutoff=_bin(heights, reach), full_list=True)
+    i, j, cells = finder.compute(wrapped, lattice, True, "ijS")
+    i, j = i.astype(np.int64), j.astype(np.int64)
+    return i, j, cells + (shift[i] - shift[j]) if shift.any() else cells.astype(np.int64)
+
+
+def _bin(heights: NDArray[np.float64], reach: float) -> float:
+    """The cutoff to give to vesin, Å.
+
+    vesin 0.6 sorts atoms into at most 10⁵ bins at least ``reach`` wide. In cells that are very long in one or two directions only, the way in which it
+    lowers their number leaves none along the others, and the process dies of a division by zero; a larger cutoff makes fewer bins.
+    """
+    while True:
+        bins = np.maximum(np.trunc(heights / reach), 1.0)
+        if bins.prod() <= 0.9 * _BINS:
+            return reach
+        third = math.trunc(math.cbrt(0.9 * _BINS / (bins[0] * bins[1] / bins[2] ** 2)))
+        second = math.trunc(bins[1] / bins[2] * third)
+        if min(third, second, math.trunc(bins[0] / bins[1] * second)) >= 1:
+            return reach
+        reach *= 1.05
 
 
 def _squared_distance(
-    lattice: NDArray[np.float64], positions: NDArray[np.float64], keys: NDArray[np.int64]
+    lattice: NDArray[np.float64],
+    positions: NDArray[np.float64],
+    i: NDArray[np.int64],
+    j: NDArray[np.int64],
+    cells: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """(E,) |r_j - r_i + R|² in Å², bit for bit the same for (R, i, j) and (-R, j, i): element-wise sums in one fixed order."""
-    total = np.zeros(len(keys))
-    cell = keys[:, :3].astype(np.float64)
+    total = np.zeros(len(i))
+    x, y, z = cells.T.astype(np.float64)
     for axis in range(3):
-        part = positions[keys[:, 4], axis] - positions[keys[:, 3], axis]
-        part += (
-            cell[:, 0] * lattice[0, axis]
-            + cell[:, 1] * lattice[1, axis]
-            + cell[:, 2] * lattice[2, axis]
-        )
+        column = positions[:, axis].copy()
+        part = column[j] - column[i]
+        part += x * lattice[0, axis] + y * lattice[1, axis] + z * lattice[2, axis]
         total += part * part
     return total

@@ -54,7 +54,18 @@ class OverlapProvider(abc.ABC):
     def edges(
         self, structure: Structure, pbc: Sequence[bool] = (True, True, True)
     ) -> NDArray[np.int64]:
-        """(E, 5) keys Rx Ry Rz i j, 0-based, canonical order, symmetric, on-site ones included."""
+        """Which blocks S has.
+
+        Args:
+            structure: positions and lattice, Å.
+            pbc: whether each lattice vector repeats. No coupling is lost where a slab or molecule lies across a boundary that does not repeat.
+
+        Returns:
+            (E, 5) keys Rx Ry Rz i j, 0-based, canonical order, symmetric, on-site ones included.
+
+        Raises:
+            DataError: the couplings repeat along a vector whose ``pbc`` is False; see also the provider.
+        """
 
     @abc.abstractmethod
     def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
@@ -70,7 +81,7 @@ class TableOverlap(OverlapProvider):
 
     Args:
         table: fitted (:func:`deeph_gformer.overlap.fit_table`) or read from a file (:func:`deeph_gformer.overlap.load_table`).
-        extrapolate: allow distances that the table does not know.
+        extrapolate: allow distances that the table does not know, and cut where the structure repeats against its ``pbc``.
     """
 
     def __init__(self, table: TwoCentre, extrapolate: bool = False) -> None:
@@ -91,7 +102,7 @@ class TableOverlap(OverlapProvider):
         """See :class:`OverlapProvider`. Pairs of elements that the table has never seen together get the largest cutoff, so that they are noticed.
 
         Raises:
-            DataError: unknown element or shells, or two atoms on one place.
+            DataError: unknown element or shells, two atoms on one place, or, unless extrapolating, couplings that contradict ``pbc``.
         """
         self.table.check(structure)
         kinds = sorted(set(structure.numbers.tolist()))
@@ -100,6 +111,7 @@ class TableOverlap(OverlapProvider):
             structure,
             {(a, b): self.cutoffs.get((a, b), longest) for a in kinds for b in kinds if a <= b},
             pbc,
+            cut=self.extrapolate,
         )
 
     def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
@@ -114,13 +126,14 @@ class BasisOverlap(TableOverlap):
 
     Args:
         files: ABACUS ``.orb`` or SIESTA ``.ion.xml`` files.
+        extrapolate: see :class:`TableOverlap`.
 
     Raises:
         DataError: a file is missing, damaged or of an element that another file has.
     """
 
-    def __init__(self, files: Iterable[str | os.PathLike[str]]) -> None:
-        super().__init__(two_centre([read_basis_file(path) for path in files]))
+    def __init__(self, files: Iterable[str | os.PathLike[str]], extrapolate: bool = False) -> None:
+        super().__init__(two_centre([read_basis_file(path) for path in files]), extrapolate)
 
 
 class FolderOverlap(OverlapProvider):
@@ -220,7 +233,7 @@ def load(
     Args:
         source: a table (``.npz``), or a GFormer bundle that holds one; basis files (``.orb``, ``.ion.xml``), one or several, or a folder of them; a structure folder with S, its
             ``overlaps.h5`` or ``overlap.h5``, or a folder of structure folders.
-        extrapolate: for a table: allow distances that it does not know.
+        extrapolate: allow distances that a table does not know, and structures that repeat against their ``pbc`` (they are cut).
 
     Raises:
         DataError: it is none of these.
@@ -228,20 +241,20 @@ def load(
     if not isinstance(source, (str, os.PathLike)):
         files = [pathlib.Path(s) for s in source]
         if len(files) != 1:
-            return BasisOverlap(files)
+            return BasisOverlap(files, extrapolate)
         source = files[0]
     path = pathlib.Path(source)
     if path.is_dir():
         if (path / fields.OVERLAP_TABLE).is_file():
             return TableOverlap(load_table(path / fields.OVERLAP_TABLE), extrapolate)
         files = sorted(p for p in path.iterdir() if p.name.endswith(_BASIS))
-        return BasisOverlap(files) if files and folder_format(path) is None else FolderOverlap(path)
+        return BasisOverlap(files, extrapolate) if files and folder_format(path) is None else FolderOverlap(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.suffix == ".npz":
         return TableOverlap(load_table(path), extrapolate)
     if path.name.endswith(_BASIS):
-        return BasisOverlap([path])
+        return BasisOverlap([path], extrapolate)
     if path.name in (fields.OVERLAP_FILE, fields.DOCK_OVERLAP_FILE):
         return FolderOverlap(path.parent)
     raise DataError(

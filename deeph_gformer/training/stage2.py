@@ -29,6 +29,7 @@ from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
 from ..io.folder import matrix_path
+from ..io.periodicity import coupling
 from ..overlap import fit_table, save_table
 from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
@@ -202,7 +203,7 @@ def train_gformer(
     )
     record["electrons"] = count_electrons(splits["train"])
     record["periodicity"] = sorted(
-        {int((s.graph.edge_key[:, :3] != 0).any(dim=0).sum()) for s in samples["train"]}
+        {coupling(s.graph.edge_key.numpy(), s.graph.nodes).rank for s in samples["train"]}
     )
     fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
     save_bundle(folder / "bundle", bundle)
