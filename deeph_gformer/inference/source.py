@@ -109,12 +109,14 @@ def require_seen(
         flags = ", ".join(str(bool(p)) for p in pbc)
         least = seen is not None and found.rank < min(seen)
         raise DataError(
-            f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an atom couples to its own images there), the model's "
-            f"training structures in {' or '.join(map(str, seen))}. "
+            f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an atom "
+            "couples to its own images there), the model's training structures in "
+            f"{' or '.join(map(str, seen))}. "
             + (
                 "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
                 if least
-                else "Where nothing should repeat make the lattice vector longer: images must be further apart than atoms couple"
+                else "Where nothing should repeat make the lattice vector longer: images must be "
+                "further apart than atoms couple"
             )
         )
     close = too_close(model, structure, keys, CLOSEST)

@@ -7,6 +7,7 @@ are the same to the last bit for (R, i, j) and (-R, j, i), so both are always in
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,20 +63,23 @@ def edge_keys(
 ) -> NDArray[np.int64]:
     """Edges of a structure, none of them lost to the way in which its atoms lie in the cell.
 
-    Where ``pbc`` is False but atoms couple to images in the next cell, nothing repeats there as long as no atom couples to its own image, through
-    others or directly: it is a slab, wire or molecule across the cell boundary, and its edges are kept, with R counted from where the atoms are.
+    Where ``pbc`` is False but atoms couple to images in the next cell, nothing repeats there as long
+    as no atom couples to its own image, through others or directly: it is a slab, wire or molecule
+    across the cell boundary, and its edges are kept, with R counted from where the atoms are.
 
     Args:
         structure: positions and lattice, Å.
         cutoffs: see :func:`find_edges`.
         pbc: whether each lattice vector repeats.
-        cut: where the structure repeats against ``pbc``, put its pieces together and leave out what couples them to their images.
+        cut: where the structure repeats against ``pbc``, put its pieces together and leave out what
+            couples them to their images, with a warning.
 
     Returns:
         As :func:`find_edges`.
 
     Raises:
-        DataError: it repeats along a vector whose ``pbc`` is False (unless ``cut``); see also :func:`find_edges`.
+        DataError: it repeats along a vector whose ``pbc`` is False (unless ``cut``); see also
+            :func:`find_edges`.
     """
     keys = find_edges(structure.lattice, structure.positions, structure.numbers, cutoffs)
     open_ = ~np.asarray(pbc, bool)
@@ -91,42 +95,35 @@ def edge_keys(
     if not against.any():
         return keys
     kept = _kept(keys, found, open_, len(structure))
+    axes = [f"a{n}" for n, wrong in enumerate(against, 1) if wrong]
+    flags = ", ".join(str(bool(p)) for p in pbc)
+    crossed = int((keys[kept, :3] != 0).any(axis=0).sum())
+    what = (
+        f"'{structure.name}': with pbc = ({flags}) its blocks cross {crossed} of the 3 lattice "
+        f"vectors, but its atoms couple to their own images along {' and '.join(axes)}, too"
+    )
+    lost = f"{int((~kept).sum())} of {len(keys)} blocks"
     if cut:
+        warnings.warn(f"{what}: {lost} are left out", stacklevel=2)
         return keys[kept]
-    raise DataError(_contradiction(structure, keys, kept, found, pbc, float(length.max())))
+    kinds = set(structure.numbers.tolist())
+    longest = max(pair_cutoff(cutoffs, a, b) for a in kinds for b in kinds)
+    raise DataError(
+        f"{what}: {lost} would be lost. Set pbc to True along each vector that repeats (in the "
+        "file, atoms.pbc = ..., or --pbc of overlap predict); where nothing repeats, make that "
+        f"lattice vector longer, so that images are more than {longest:.1f} Å apart"
+    )
 
 
 def _kept(
     keys: NDArray[np.int64], found: Coupling, open_: NDArray[np.bool_], atoms: int
 ) -> NDArray[np.bool_]:
-    """(E,), edges that do not cross the vectors ``open_`` (3,); atoms are moved first only where they would fall apart."""
+    """(E,), edges that do not cross the vectors ``open_``; atoms that would fall apart are moved."""
     plain = ~(keys[:, :3] != 0)[:, open_].any(axis=1)
     if coupling(keys[plain], atoms).pieces == found.pieces:
         return plain
     around = found.shifts[keys[:, 3]] + keys[:, :3] - found.shifts[keys[:, 4]]
     return ~(around != 0)[:, open_].any(axis=1)
-
-
-def _contradiction(
-    structure: Structure,
-    keys: NDArray[np.int64],
-    kept: NDArray[np.bool_],
-    found: Coupling,
-    pbc: Sequence[bool],
-    longest: float,
-) -> str:
-    """What is wrong with ``pbc``, and what to do."""
-    flags = ", ".join(str(bool(p)) for p in pbc)
-    axes = [
-        f"a{n}" for n, (along, p) in enumerate(zip(found.directions, pbc), 1) if along and not p
-    ]
-    crossed = int((keys[kept, :3] != 0).any(axis=0).sum())
-    return (
-        f"'{structure.name}': with pbc = ({flags}) its blocks cross {crossed} of the 3 lattice vectors, but its atoms couple to their own images "
-        f"along {' and '.join(axes)}, too: {int((~kept).sum())} of {len(keys)} blocks would be lost. Set pbc to True along each vector "
-        f"that repeats (in the file, atoms.pbc = ..., or --pbc); where nothing repeats, make that lattice vector longer, so that images are more "
-        f"than {longest:.1f} Å apart"
-    )
 
 
 def find_edges(
@@ -149,7 +146,8 @@ def find_edges(
         (E, 5) int64, Rx Ry Rz i j, i and j 0-based, canonical order; contains (-R, j, i) with each (R, i, j).
 
     Raises:
-        DataError: the lattice spans no volume, two atoms sit on one place, values are not finite or absurd, or shapes do not fit.
+        DataError: the lattice spans no volume, two atoms sit on one place, values are not finite or
+            absurd, or shapes do not fit.
     """
     lattice, positions, numbers = (
         np.asarray(lattice, float),
@@ -171,7 +169,8 @@ def find_edges(
     if len(clash):
         e = clash[0]
         raise DataError(
-            f"atoms {i[e] + 1} and {j[e] + 1} (cell {cells[e].tolist()}) sit on the same place; remove one of them"
+            f"atoms {i[e] + 1} and {j[e] + 1} (cell {cells[e].tolist()}) sit on the same place; "
+            "remove one of them"
         )
     limit = limits[0, 0] if len(kinds) == 1 else limits.ravel()[kind[i] * len(kinds) + kind[j]]
     kept = np.flatnonzero(squared < limit**2)
@@ -190,38 +189,47 @@ def _check_cell(
     """Raise on shapes that do not fit, on values that are not finite, and on cells without volume."""
     if lattice.shape != (3, 3) or positions.shape != (len(numbers), 3):
         raise DataError(
-            f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} elements do not fit together"
+            f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} elements "
+            "do not fit together"
         )
     if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
         raise DataError("edges: lattice or positions contain NaN or infinite values")
     if abs(np.linalg.det(lattice)) < 1e-6:
         raise DataError(
-            "edges: the lattice vectors span no volume; give a cell with three independent vectors (vacuum counts)"
+            "edges: the lattice vectors span no volume; give a cell with three independent vectors "
+            "(vacuum counts)"
         )
 
 
 def _near(
     lattice: NDArray[np.float64], positions: NDArray[np.float64], reach: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(M,) i, (M,) j and (M, 3) R of all pairs closer than ``reach`` and some more, without those of an atom with itself."""
+    """All pairs closer than ``reach``, and some more, without those of an atom with itself.
+
+    Returns:
+        (M,) i, (M,) j and (M, 3) R, R counted from where the atoms are.
+    """
     from vesin import NeighborList
 
     fractional = positions @ np.linalg.inv(lattice)
     far = np.flatnonzero(np.abs(fractional).max(axis=1) > _FARTHEST)
     if len(far):
         raise DataError(
-            f"edges: atom {far[0] + 1} at {positions[far[0]].tolist()} Å lies more than {_FARTHEST} cells away; check the units of the file"
+            f"edges: atom {far[0] + 1} at {positions[far[0]].tolist()} Å lies more than {_FARTHEST} "
+            "cells away; check the units of the file"
         )
     dense = len(positions) / abs(np.linalg.det(lattice)) * 4 / 3 * math.pi * reach**3
     if dense > _MOST_NEIGHBOURS:
         raise DataError(
-            f"edges: an atom would have {dense:.0f} neighbours within {reach:.2f} Å; the cell is too small for its atoms "
-            f"({len(positions)} in {abs(np.linalg.det(lattice)):.3g} Å³), check its lattice vectors and their unit"
+            f"edges: an atom would have {dense:.0f} neighbours within {reach:.2f} Å, the cell is too "
+            f"small for its {len(positions)} atoms ({abs(np.linalg.det(lattice)):.3g} Å³); check its "
+            "lattice vectors and their unit"
         )
     heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     if (reach / heights).max() > _MOST_NEIGHBOURS / 100:
         raise DataError(
-            f"edges: planes of the lattice are {heights.min():.2g} Å apart; reduce the cell (e.g. ase.build.niggli_reduce), it is a needle"
+            f"edges: planes of the lattice are {heights.min():.2g} Å apart, the cell is a needle; "
+            "reduce it, e.g. with ase.build.niggli_reduce"
         )
     shift = np.floor(fractional).astype(np.int64)
     wrapped = positions - shift @ lattice
@@ -234,8 +242,9 @@ def _near(
 def _bin(heights: NDArray[np.float64], reach: float) -> float:
     """The cutoff to give to vesin, Å.
 
-    vesin 0.6 sorts atoms into at most 10⁵ bins at least ``reach`` wide. In cells that are very long in one or two directions only, the way in which it
-    lowers their number leaves none along the others, and the process dies of a division by zero; a larger cutoff makes fewer bins.
+    vesin 0.6 sorts atoms into at most 10⁵ bins at least ``reach`` wide. In cells that are very long
+    in one or two directions only, the way in which it lowers their number leaves none along the
+    others, and the process dies of a division by zero. A larger cutoff makes fewer bins.
     """
     while True:
         bins = np.maximum(np.trunc(heights / reach), 1.0)
@@ -255,7 +264,7 @@ def _squared_distance(
     j: NDArray[np.int64],
     cells: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """(E,) |r_j - r_i + R|² in Å², bit for bit the same for (R, i, j) and (-R, j, i): element-wise sums in one fixed order."""
+    """(E,) |r_j - r_i + R|² in Å², bit for bit the same for (R, i, j) and (-R, j, i)."""
     total = np.zeros(len(i))
     x, y, z = cells.T.astype(np.float64)
     for axis in range(3):

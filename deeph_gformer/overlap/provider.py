@@ -248,7 +248,11 @@ def load(
         if (path / fields.OVERLAP_TABLE).is_file():
             return TableOverlap(load_table(path / fields.OVERLAP_TABLE), extrapolate)
         files = sorted(p for p in path.iterdir() if p.name.endswith(_BASIS))
-        return BasisOverlap(files, extrapolate) if files and folder_format(path) is None else FolderOverlap(path)
+        return (
+            BasisOverlap(files, extrapolate)
+            if files and folder_format(path) is None
+            else FolderOverlap(path)
+        )
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.suffix == ".npz":

@@ -18,6 +18,7 @@ import deeph_gformer
 from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix, Structure, dock, legacy, read_matrix
+from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.io.folder import folder_format, write_matrix
 from deeph_gformer.overlap import OverlapProvider, edge_keys, structure_from_atoms
 
@@ -363,10 +364,33 @@ def test_pbc_that_the_model_never_saw(mos2, tmp_path: pathlib.Path, pbc: object)
     crossed = int(np.sum(pbc))
     with pytest.raises(
         DataError,
-        match=f"pbc = .*cross {crossed} of the 3 lattice vectors, those of the model's training structures 2",
+        match=f"pbc = .*cross {crossed} of the 3 lattice vectors, but its atoms couple to their own images",
     ):
         deeph_gformer.refine(sheet(tmp_path / "x.xyz", pbc), mos2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pbc", [True, (True, True, False)])
+def test_a_slab_across_the_boundary_is_the_same_slab(mos2, tmp_path: pathlib.Path, pbc) -> None:
+    """Same blocks, and the same H in each, whether the file says that z repeats or not."""
+    whole, cut = sheet(tmp_path / "whole.xyz"), sheet(tmp_path / "cut.xyz", pbc)
+    atoms = ase.io.read(cut)
+    atoms.positions[:, 2] -= atoms.positions[0, 2]  # Mo in the boundary
+    shift = np.zeros((3, 3), dtype=int)
+    shift[:, 2] = np.floor(atoms.get_scaled_positions(wrap=False)[:, 2] + 1e-9)
+    atoms.positions -= shift @ atoms.cell[:]
+    atoms.write(cut, format="extxyz")
+    for path in (whole, cut):
+        deeph_gformer.refine(path, mos2, tmp_path / "out")
+    first, second = (
+        read_matrix(tmp_path / "out" / name, "prediction") for name in ("whole", "cut")
+    )
+    moved = first.keys.copy()
+    moved[:, :3] += shift[moved[:, 4]] - shift[moved[:, 3]]
+    place = match_keys(moved, second.keys)
+    assert len(first) == len(second) and (place >= 0).all() and shift.any()
+    for e, there in enumerate(place):
+        assert np.abs(first.block(e) - second.block(there)).max() < 1e-5
 
 
 def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:

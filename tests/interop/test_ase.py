@@ -106,7 +106,11 @@ def test_cached_until_something_moves(sheet: Atoms, monkeypatch: pytest.MonkeyPa
     )
     assert fresh.get_fermi_level() == pytest.approx(second, abs=1e-12)
     atoms.pbc = (True, False, False)
-    assert len(calc.get_hamiltonian()) < len(fresh.get_hamiltonian())
+    with pytest.raises(DataError, match="couple to their own images along a2, too"):
+        calc.get_hamiltonian()
+    monkeypatch.setattr(calc.overlap, "extrapolate", True)
+    with pytest.warns(UserWarning, match="blocks are left out"):
+        assert len(calc.get_hamiltonian()) < len(fresh.get_hamiltonian())
 
 
 def test_energy_and_forces_do_not_exist(sheet: Atoms) -> None:

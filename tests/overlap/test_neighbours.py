@@ -35,6 +35,37 @@ def test_edges_are_those_of_ase(seed: int) -> None:
     assert not keys[:, :3][:, ~pbc].any() or (~pbc).sum() == 0
 
 
+@pytest.mark.parametrize(
+    "lattice, radius",
+    [
+        (np.diag([2.0, 2.0, 1e6]), 9.0),  # long in one direction: vesin alone dies here
+        (np.diag([1e4, 1e4, 10.0]), 9.0),  # and here, long in two
+        (np.diag([3000.0, 3000.0, 20.0]), 9.0),
+        (np.diag([1e9, 1e9, 1e9]), 3.0),
+        (np.array([[3.0, 0, 0], [30, 3, 0], [60, 30, 3]]), 6.1),  # a needle
+        (np.array([[4.0, 0, 0], [2, 3.5, 0], [0.3, 0.2, -6]]), 7.1),  # left-handed
+        (np.diag([0.9, 1.1, 1.3]), 6.0),
+    ],
+)
+def test_cells_of_extreme_shapes(lattice: np.ndarray, radius: float) -> None:
+    random = np.random.default_rng(0)
+    cluster = random.uniform(0, 1, (4, 3)) @ np.minimum(lattice, 8.0)
+    positions = cluster + random.integers(-3, 4, (4, 3)) @ lattice  # in many cells
+    keys = find_edges(lattice, positions, np.full(4, 6), {(6, 6): radius})
+    heights = 1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
+    most = np.ceil(radius / heights).astype(int) + 1
+    grid = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in most]), -1).reshape(-1, 3)
+    cell = np.floor(positions @ np.linalg.inv(lattice)).astype(int)
+    expected = set()
+    for i in range(4):
+        for j in range(4):
+            shifted = grid + cell[i] - cell[j]
+            vectors = positions[j] + shifted @ lattice - positions[i]
+            near = np.linalg.norm(vectors, axis=1) < radius
+            expected |= {(*r, i, j) for r in shifted[near].tolist()}
+    assert {tuple(k) for k in keys.tolist()} == expected and len(expected) == len(keys)
+
+
 def test_one_atom_in_a_cell_much_smaller_than_the_cutoff() -> None:
     keys = find_edges(np.eye(3), np.array([[7.3, -2.0, 0.1]]), np.array([6]), {(6, 6): 3.0})
     grid = np.stack(np.meshgrid(*[np.arange(-3, 4)] * 3)).reshape(3, -1).T
@@ -77,5 +108,13 @@ def test_bad_structures_are_named() -> None:
         )
     with pytest.raises(DataError, match="no volume"):
         find_edges(np.zeros((3, 3)), np.zeros((1, 3)), np.array([6]), {})
+    for lattice, positions, words in (
+        (np.eye(3) * 0.05, np.zeros((1, 3)), "too small for its 1 atoms"),
+        (np.eye(3) * 9, np.array([[1e9, 0, 0]]), "atom 1 at .* more than 1000000 cells away"),
+        (np.eye(3) * 9, np.array([[np.nan, 0, 0]]), "NaN or infinite"),
+        (np.array([[9, 0, 0], [0, 9, 0], [9e5, 0, 1e-3]]), np.zeros((1, 3)), "small|needle"),
+    ):
+        with pytest.raises(DataError, match=words):
+            find_edges(lattice, positions, np.array([6]), {(6, 6): 5.0})
     with pytest.raises(DataError, match="do not fit"):
         find_edges(np.eye(3), np.zeros((2, 3)), np.array([6]), {})

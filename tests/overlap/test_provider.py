@@ -143,8 +143,14 @@ def test_structures_from_atoms(table: TableOverlap, structure: Structure) -> Non
         np.array_equal(made.positions, structure.positions)
         and made.orbital_types == structure.orbital_types
     )
-    flat = table.edges(made, atoms.pbc)
-    assert not flat[:, 2].any() and len(flat) < len(table.edges(made))
+    every = table.edges(made)
+    lost = int((every[:, 2] != 0).sum())
+    with pytest.raises(DataError, match=f"along a3, too: {lost} of {len(every)} blocks would be"):
+        table.edges(made, atoms.pbc)
+    wide = TableOverlap(table.table, extrapolate=True)
+    with pytest.warns(UserWarning, match=f"{lost} of {len(every)} blocks are left out"):
+        flat = wide.edges(made, atoms.pbc)
+    assert np.array_equal(flat, every[every[:, 2] == 0]) and lost
     with pytest.raises(DataError, match="no full cell"):
         structure_from_atoms(
             ase.Atoms("C2", structure.positions, cell=[3, 3, 0]), table.orbital_types
