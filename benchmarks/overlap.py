@@ -37,34 +37,35 @@ def best(run: Callable[[], object], tries: int = 4) -> float:
     return min(times)
 
 
-def main() -> None:
-    """Print a table."""
+def measure(side: int, radius: float) -> dict[str, float]:
+    """Times of one sheet, s."""
     import vesin
     from ase.neighborlist import primitive_neighbor_list
 
+    lattice, positions = sheet(side)
+    numbers = np.full(len(positions), 6)
+    finder = vesin.NeighborList(cutoff=radius, full_list=True)
+    return {
+        "atoms": len(positions),
+        "cutoff_A": radius,
+        "edges": len(find_edges(lattice, positions, numbers, {(6, 6): radius})),
+        "find_edges_s": best(lambda: find_edges(lattice, positions, numbers, {(6, 6): radius})),
+        "vesin_s": best(lambda: finder.compute(positions, lattice, True, "ijS")),
+        "ase_s": best(
+            lambda: primitive_neighbor_list("ijS", [True] * 3, lattice, positions, radius), 1
+        ),
+    }
+
+
+def main() -> None:
+    """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     rows = []
     for side, radius in ((1, 6.35), (5, 6.35), (20, 6.35), (76, 6.35), (76, 9.6)):
-        lattice, positions = sheet(side)
-        numbers = np.full(len(positions), 6)
-        row = {
-            "atoms": len(positions),
-            "cutoff_A": radius,
-            "edges": len(find_edges(lattice, positions, numbers, {(6, 6): radius})),
-            "find_edges_s": best(lambda: find_edges(lattice, positions, numbers, {(6, 6): radius})),
-            "vesin_s": best(
-                lambda: vesin.NeighborList(cutoff=radius, full_list=True).compute(
-                    positions, lattice, True, "ijS"
-                )
-            ),
-            "ase_s": best(
-                lambda: primitive_neighbor_list("ijS", [True] * 3, lattice, positions, radius), 1
-            ),
-        }
-        rows.append(row)
-        print(" ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        rows.append(measure(side, radius))
+        print(" ".join(f"{k} {v:.4g}" for k, v in rows[-1].items()), flush=True)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
 
