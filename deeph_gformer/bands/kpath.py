@@ -1,4 +1,4 @@
-"""Paths through the Brillouin zone: from ASE's lattice detection (aware of slabs and wires), seekpath, a string, or DeepH's own files."""
+"""Paths through the Brillouin zone: of the Bravais lattice, seekpath's, a string, DeepH's files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ConfigError, DataError, MissingDependencyError
 from ..io import Structure
 from ..io.files import read_json
+from .bravais import LOOSE, IdealLattice, ideal_lattice
 
 __all__ = [
     "KPath",
@@ -26,10 +27,10 @@ __all__ = [
 ]
 
 _GAMMA = {"GAMMA", "G", "Γ", "\\GAMMA", "$\\GAMMA$"}
-#: A distorted cell counts as its ideal lattice within this share of its longest repeated vector.
-_LOOSE = 0.02
+_LITTLE_SYMMETRY = 4
+"""Largest point group of what may be a distorted better lattice: up to rectangular, monoclinic."""
 MOST_KPOINTS = 2_000_000
-"""Largest path or mesh; more would fill the memory before the first is solved, and is a slip of the keyboard."""
+"""Largest path or mesh; more would fill the memory before the first is solved, and is a slip."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +75,29 @@ def path_from_segments(
     counts: Sequence[int],
     source: str,
 ) -> KPath:
-    """Straight segments with given numbers of points; each has both of its ends, as in OpenMX's and DeepH's band files.
+    """Straight segments with given numbers of points; each has both of its ends, as in OpenMX's and
+    DeepH's band files.
 
     Args:
-        lattice: (3, 3), rows, Å. ends: (start, end) of each segment, fractional. names: their labels. counts: points of each segment, >= 2.
+        lattice: (3, 3), rows, Å. ends: (start, end) of each segment, fractional. names: their
+            labels. counts: points of each segment, >= 2.
 
     Raises:
-        ConfigError: a segment has fewer than two points, or all together have more than anyone can compute.
+        ConfigError: a segment has fewer than two points, or all together have more than anyone can
+            compute.
     """
     reciprocal = 2 * np.pi * np.linalg.inv(lattice).T
     points, distances, segments, labels, travelled = [], [], [], [], 0.0
     if sum(counts) > MOST_KPOINTS:
         raise ConfigError(
-            f"{source}: {sum(counts)} k-points on the path; at most {MOST_KPOINTS} are computed, take fewer"
+            f"{source}: {sum(counts)} k-points on the path; at most {MOST_KPOINTS} are computed, "
+            f"take fewer"
         )
     for (start, end), (first, last), count in zip(ends, names, counts):
         if count < 2:
             raise ConfigError(
-                f"{source}: segment {first}-{last} has {count} point(s); each needs at least 2, its two ends"
+                f"{source}: segment {first}-{last} has {count} point(s); each needs at least 2, "
+                f"its two ends"
             )
         start, end = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
         t = np.linspace(0.0, 1.0, count)
@@ -108,7 +114,10 @@ def path_from_segments(
 
 
 def periodic_directions(structure: Structure, vacuum: float = 8.0) -> tuple[bool, bool, bool]:
-    """Lattice vectors along which no vacuum wider than ``vacuum`` Å separates the images; for a structure without H (see ``BlochProblem.periodic``)."""
+    """Lattice vectors along which no vacuum wider than ``vacuum`` Å separates the images.
+
+    For a structure without H; where there is one, see ``BlochProblem.periodic``.
+    """
     fractional = structure.positions @ np.linalg.inv(structure.lattice)
     heights = 1.0 / np.linalg.norm(np.linalg.inv(structure.lattice), axis=0)
     result = []
@@ -128,51 +137,26 @@ def _distribute(lengths: Sequence[float], npoints: int) -> list[int]:
     ]
 
 
-class _Lattice(NamedTuple):
-    """What ASE says of a cell within one tolerance: special points (fractional, of this very cell), default path, name of the lattice."""
-
-    special: dict[str, NDArray[np.float64]]
-    path: str
-    name: str
-    tolerance: float
-
-
 def _lattices(
-    structure: Structure, periodic: tuple[bool, bool, bool], eps: float | None
-) -> list[_Lattice]:
-    """The Bravais lattice that the cell is exactly and, where that has low symmetry, those that it is nearly; the loosest first."""
-    from ase.cell import Cell
+    structure: Structure, periodic: tuple[bool, bool, bool], strain: float | None
+) -> list[IdealLattice]:
+    """What the cell counts as: a nearly ideal lattice where it has little symmetry, and itself.
 
-    cell = Cell(structure.lattice)
-    loose = _LOOSE * max(length for length, repeats in zip(cell.lengths(), periodic) if repeats)
-    found: list[_Lattice] = []
-    for tolerance in (eps,) if eps is not None else (2e-4, loose):
-        try:
-            path = cell.bandpath(npoints=0, eps=tolerance, pbc=periodic)
-        except (
-            Exception
-        ) as error:  # ASE raises several kinds on odd cells; a tighter tolerance may still do
-            if found:
-                break
-            raise ConfigError(
-                f"structure '{structure.name}': ASE cannot identify the Bravais lattice ({error}); give --path-file or --kpoints instead"
-            ) from None
-        name = (
-            path.cell.get_bravais_lattice(eps=tolerance, pbc=periodic).name
-            if hasattr(path.cell, "get_bravais_lattice")
-            else "lattice"
-        )
-        found.append(
-            _Lattice(
-                {k: np.asarray(v, dtype=float) for k, v in path.special_points.items()},
-                path.path,
-                name,
-                tolerance,
-            )
-        )
-        if name not in ("TRI", "OBL", "MCL", "MCLC", "CRECT", "RECT"):
-            break
-    return found[::-1] if len(found) == 2 and found[1].name != found[0].name else found[:1]
+    Raises:
+        ConfigError: no lattice is known.
+    """
+    try:
+        if strain is not None:
+            return [ideal_lattice(structure.lattice, periodic, strain)]
+        exact = ideal_lattice(structure.lattice, periodic)
+        if exact.order > _LITTLE_SYMMETRY or sum(periodic) == 1:
+            return [exact]
+        loose = ideal_lattice(structure.lattice, periodic, LOOSE)
+    except ConfigError as error:
+        raise ConfigError(
+            f"structure '{structure.name}': {error}; give --path-file, or --path-from seekpath"
+        ) from None
+    return [exact] if loose.order == exact.order else [loose, exact]
 
 
 def automatic_path(
@@ -180,15 +164,18 @@ def automatic_path(
     periodic: tuple[bool, bool, bool],
     path: str | None = None,
     npoints: int = 120,
-    eps: float | None = None,
+    strain: float | None = None,
 ) -> KPath:
     """The path of the Bravais lattice, or ``path`` in its special points.
 
     Args:
-        structure: the crystal. periodic: along which lattice vectors; others get no k (slab: in-plane path only).
-        path: names of special points, ``GMKG``; a comma jumps: ``GMK,AL``. None: the lattice's standard path.
+        structure: the crystal, in any description: reduced or not, of either handedness.
+        periodic: along which lattice vectors; others get no k (slab: in-plane path only).
+        path: names of special points, ``GMKG``; a comma jumps: ``GMK,AL``. None: the lattice's
+            standard path.
         npoints: points over the whole path, shared out by length.
-        eps: tolerance of the lattice detection; default: exact, else 2 % of the longest vector for distorted cells (and said so in ``source``).
+        strain: within which the lattice is ideal; default: exactly, and a lattice of little
+            symmetry within 2 % too (``source`` says so).
 
     Raises:
         ConfigError: a name in ``path`` is no special point of this lattice.
@@ -196,8 +183,13 @@ def automatic_path(
     from ase.dft.kpoints import parse_path_string
 
     if not any(periodic):
+        if path and path.strip().upper() not in _GAMMA:
+            raise ConfigError(
+                f"path '{path}': structure '{structure.name}' couples no cells, it is a molecule; "
+                "its bands are levels at Γ, leave --path away"
+            )
         return KPath(np.zeros((1, 3)), np.zeros(1), ((0, 1),), ((0, "Γ"),), "molecule: Γ only")
-    lattices = _lattices(structure, periodic, eps)
+    lattices = _lattices(structure, periodic, strain)
     wanted = path and path.replace("Γ", "G").replace("Gamma", "G").replace("-", "").replace(
         "|", ","
     ).replace(" ", "")
@@ -205,7 +197,7 @@ def automatic_path(
     chosen = next((lattice for lattice in lattices if asked <= set(lattice.special)), lattices[0])
     special, default = chosen.special, chosen.path
     note = (
-        f" (within {chosen.tolerance:.2f} Å; exactly it is {lattices[-1].name})"
+        f" (within a strain of {chosen.strain:.1%}; exactly it is {lattices[-1].name})"
         if chosen is not lattices[-1]
         else ""
     )
@@ -214,7 +206,8 @@ def automatic_path(
     unknown = [name for piece in pieces for name in piece if name not in special]
     if unknown:
         raise ConfigError(
-            f"path '{path}': {', '.join(dict.fromkeys(unknown))} is no special point of structure '{structure.name}' ({source}); "
+            f"path '{path}': {', '.join(dict.fromkeys(unknown))} is no special point of "
+            f"structure '{structure.name}' ({source}); "
             f"it has {', '.join(sorted(special))}, its standard path is {default}"
         )
     names = [(a, b) for piece in pieces for a, b in zip(piece[:-1], piece[1:])]
@@ -257,11 +250,13 @@ def seekpath_path(
             )
         except Exception as error:
             raise ConfigError(
-                f"structure '{structure.name}': seekpath found no path ({error}); use --path-from ase"
+                f"structure '{structure.name}': seekpath found no path ({error}); use "
+                f"--path-from ase"
             ) from None
     if result["is_supercell"]:
         raise ConfigError(
-            f"structure '{structure.name}' is a supercell of the primitive cell, for which seekpath defines no path; use --path-from ase"
+            f"structure '{structure.name}' is a supercell of the primitive cell, for which "
+            f"seekpath defines no path; use --path-from ase"
         )
     points = {k: np.asarray(v, dtype=float) for k, v in result["point_coords"].items()}
     ends = [(points[a], points[b]) for a, b in result["path"]]
@@ -288,7 +283,8 @@ def _segment_line(
             raise ValueError("a coordinate is NaN or infinite")
     except (ValueError, IndexError) as error:
         raise DataError(
-            f"{where}: '{line.strip()}' is no path segment ({error}); it reads 'points kx ky kz kx ky kz start end', e.g. '46 0 0 0 0.5 0 0 Γ M'"
+            f"{where}: '{line.strip()}' is no path segment ({error}); it reads 'points kx ky kz "
+            f"kx ky kz start end', e.g. '46 0 0 0 0.5 0 0 Γ M'"
         ) from None
     return count, (numbers[:3], numbers[3:]), (_pretty(first), _pretty(last))
 
@@ -296,10 +292,12 @@ def _segment_line(
 def read_path_file(
     path: str | os.PathLike[str], structure: Structure
 ) -> tuple[KPath, dict[str, Any]]:
-    """Read DeepH-dock's ``K_PATH`` (a segment a line) or DeepH-pack's ``band_config.json`` (``k_data``: the same lines).
+    """Read DeepH-dock's ``K_PATH`` (a segment a line) or DeepH-pack's ``band_config.json``
+    (``k_data``: the same lines).
 
     Returns:
-        The path, and the other settings of the file (``fermi_level``, ``num_band``, ...; empty for K_PATH).
+        The path, and the other settings of the file (``fermi_level``, ``num_band``, ...; empty for
+        K_PATH).
 
     Raises:
         DataError: the file is missing or a line is no segment; the message quotes it.
@@ -311,7 +309,8 @@ def read_path_file(
         lines = settings.get("k_data") if isinstance(settings, dict) else None
         if not isinstance(lines, list) or not lines:
             raise DataError(
-                f"{path}: no 'k_data' list; DeepH's band_config.json has one, e.g. [\"46 0 0 0 0.5 0 0 Γ M\"]"
+                f"{path}: no 'k_data' list; DeepH's band_config.json has one, e.g. [\"46 0 0 0 "
+                f'0.5 0 0 Γ M"]'
             )
         settings = {k: v for k, v in settings.items() if k != "k_data"}
     else:
@@ -343,11 +342,12 @@ def find_path(
     path: str | KPath | None = None,
     npoints: int = 120,
     engine: Literal["auto", "ase", "seekpath"] = "auto",
-    eps: float | None = None,
+    strain: float | None = None,
 ) -> KPath:
     """A path from whatever is given: a :class:`KPath`, special points, or nothing (``engine``).
 
-    ``auto`` is ASE's lattice detection: it needs no primitive cell and knows slabs and wires; seekpath when asked for.
+    ``auto`` is ASE's lattice detection: it needs no primitive cell and knows slabs and wires;
+    seekpath when asked for.
 
     Raises:
         ConfigError, MissingDependencyError: see :func:`automatic_path` and :func:`seekpath_path`.
@@ -357,11 +357,13 @@ def find_path(
     if engine == "seekpath":
         if path is not None:
             raise ConfigError(
-                "--path names points of ASE's lattice, it cannot be combined with --path-from seekpath"
+                "--path names points of ASE's lattice, it cannot be combined with --path-from "
+                "seekpath"
             )
         if not all(periodic):
             raise ConfigError(
-                f"structure '{structure.name}' is periodic in {sum(periodic)} directions; seekpath knows three-dimensional crystals only, use --path-from ase"
+                f"structure '{structure.name}' is periodic in {sum(periodic)} directions; "
+                f"seekpath knows three-dimensional crystals only, use --path-from ase"
             )
         return seekpath_path(structure, npoints)
-    return automatic_path(structure, periodic, path, npoints, eps)
+    return automatic_path(structure, periodic, path, npoints, strain)

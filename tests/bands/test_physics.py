@@ -20,113 +20,12 @@ from deeph_gformer.bands.fermi import (
     simplex_fraction,
 )
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
-from deeph_gformer.bands.kpath import automatic_path, find_path, read_path_file
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation
 from deeph_gformer.bands.solve import default_window, map_kpoints, solve_dense
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix
 
 from .conftest import blocks, chain, graphene, random_problem, ssh, structure
-
-
-def test_slab_path_is_in_plane_and_k_is_the_dirac_point() -> None:
-    problem = graphene()
-    path = find_path(problem.structure, problem.periodic, "GMKG", 60)
-    assert problem.periodic == (True, True, False) and not path.kpoints[:, 2].any()
-    assert [name for _, name in path.ticks] == ["Γ", "M", "K", "Γ"]
-    found = bands.band_structure(problem, path, fermi=0.0)
-    at_k = next(index for index, name in path.labels if name == "K")
-    assert np.abs(found.energies_eV[at_k]).max() < 1e-12
-    b = 2 * np.pi / (2.46 * 3**0.5 / 2)
-    assert path.ticks[1][0] == pytest.approx(b / 2, rel=1e-12)  # |Γ-M| of the hexagonal zone
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_vacuum_along_any_axis(axis: int) -> None:
-    crystal = graphene().structure
-    order = [(0, 1, 2), (0, 2, 1), (2, 0, 1)][2 - axis]
-    turned = dataclasses.replace(crystal, lattice=crystal.lattice[list(order)])
-    periodic = tuple(k != order.index(2) for k in range(3))
-    path = automatic_path(turned, periodic, npoints=20)  # type: ignore[arg-type]
-    cartesian = path.kpoints @ turned.reciprocal
-    assert np.abs(cartesian[:, 2]).max() < 1e-12 and [t[1] for t in path.ticks] == [
-        "Γ",
-        "M",
-        "K",
-        "Γ",
-    ]
-
-
-def test_distorted_cell_keeps_the_hexagonal_path_and_says_so() -> None:
-    crystal = graphene().structure
-    strained = dataclasses.replace(
-        crystal,
-        lattice=crystal.lattice
-        @ (np.eye(3) + np.array([[0.004, 0.003, 0], [0.003, -0.006, 0], [0, 0, 0]])),
-    )
-    path = automatic_path(strained, (True, True, False))
-    assert [t[1] for t in path.ticks] == ["Γ", "M", "K", "Γ"] and "exactly it is OBL" in path.source
-    assert (
-        automatic_path(strained, (True, True, False), "GYC").source
-        == "ASE, OBL lattice, periodic in 2D"
-    )  # its own points are there too
-    large = dataclasses.replace(
-        strained, lattice=strained.lattice * [[3], [3], [1]]
-    )  # the same strain in a supercell
-    assert [t[1] for t in automatic_path(large, (True, True, False)).ticks] == ["Γ", "M", "K", "Γ"]
-
-
-def test_path_for_another_lattice_is_named() -> None:
-    with pytest.raises(ConfigError, match="X is no special point.*HEX2D.*G, K, M"):
-        automatic_path(graphene().structure, (True, True, False), "GXM")
-
-
-def test_jumps_and_deeph_path_files(tmp_path) -> None:
-    crystal = graphene().structure
-    path = automatic_path(crystal, (True, True, False), "GM,KG", 20)
-    assert [t[1] for t in path.ticks] == ["Γ", "M|K", "Γ"]
-    (tmp_path / "K_PATH").write_text("5 0 0 0 0.5 0 0 GAMMA M\n7 0.5 0 0 0.333 0.333 0 M K\n")
-    (tmp_path / "band_config.json").write_text(
-        '{"fermi_level": -1.5, "k_data": ["5 0 0 0 0.5 0 0 Γ M", "7 0.5 0 0 0.333 0.333 0 M K"]}'
-    )
-    first, _ = read_path_file(tmp_path / "K_PATH", crystal)
-    second, settings = read_path_file(tmp_path / "band_config.json", crystal)
-    assert (
-        np.array_equal(first.kpoints, second.kpoints)
-        and len(first) == 12
-        and settings["fermi_level"] == -1.5
-    )
-    assert first.segments == ((0, 5), (5, 12)) and [t[1] for t in first.ticks] == ["Γ", "M", "K"]
-    (tmp_path / "bad").write_text("5 0 0 0 0.5 0 GAMMA M\n")
-    with pytest.raises(DataError, match="bad: '5 0 0 0 0.5 0 GAMMA M' is no path segment"):
-        read_path_file(tmp_path / "bad", crystal)
-    (tmp_path / "bad").write_text("46 nan 0 0 0.5 0 0 GAMMA M\n")
-    with pytest.raises(DataError, match="no path segment .a coordinate is NaN"):
-        read_path_file(tmp_path / "bad", crystal)
-    (tmp_path / "bad").write_text("1000000000 0 0 0 0.5 0 0 GAMMA M\n")
-    with pytest.raises(ConfigError, match="bad: 1000000000 k-points"):
-        read_path_file(tmp_path / "bad", crystal)
-
-
-def test_seekpath_agrees_with_ase_for_a_bulk_hexagonal_cell() -> None:
-    pytest.importorskip("seekpath")
-    crystal = structure(
-        np.array([[3, 0, 0], [-1.5, 1.5 * 3**0.5, 0], [0, 0, 5.0]]), np.zeros((1, 3)), ((0,),)
-    )
-    ase, seek = (
-        find_path(crystal, (True,) * 3, None, 80, engine) for engine in ("ase", "seekpath")
-    )
-    assert (
-        [t[1] for t in ase.ticks][:5] == [t[1] for t in seek.ticks][:5] == ["Γ", "M", "K", "Γ", "A"]
-    )
-    for place in ("M", "K", "A"):
-        norms = [
-            np.linalg.norm(
-                p.kpoints[next(i for i, n in p.labels if n == place)] @ crystal.reciprocal
-            )
-            for p in (ase, seek)
-        ]
-        assert norms[0] == pytest.approx(norms[1], rel=1e-9)
 
 
 def test_mesh_with_time_reversal_counts_every_point() -> None:
