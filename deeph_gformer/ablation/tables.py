@@ -40,6 +40,7 @@ def columns(gauge: str) -> list[Column]:
         ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
         ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"),
         other,
+        ("states_error_meV", "states", "states", ".2f"),
         ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"),
         ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"),
     ]
@@ -66,6 +67,8 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
         "mae_challenging_block_meV": result["blocks"][int(np.nanargmax(blocks))]["refined_mae_meV"],
         "raw_mae_all_meV": total.get("raw_refined_mae_meV"),
         "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"),
+        "states_error_meV": total.get("states_error_meV"),
+        "ghost_meV": total.get("ghost_meV"),
         "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
         "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)),
         "mae_elements_meV": total["refined"]["mae_elements_meV"],

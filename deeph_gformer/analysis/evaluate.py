@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..bands.bloch import BlochProblem
 from ..data.dataset import gauge_shift, read_splits, spin_double, subtract_overlap
 from ..data.edges import EdgeMode
-from ..errors import ConfigError
+from ..errors import ConfigError, GFormerError
 from ..io.blocks import BlockMatrix, match_keys
 from ..io.folder import find_structures, matrix_path, read_matrix
 from ..pipeline import HamiltonianModel, Prediction
@@ -21,8 +22,11 @@ from .invariance import largest
 from .metrics import StructureErrors, block_errors, pair_errors, structure_errors, summarise
 from .places import PlaceErrors
 from .plots import distance_data, write_plots
+from .states import MOST_ORBITALS, dft_states, state_errors
 
 __all__ = ["evaluate"]
+
+STATE_KEYS = ("states_error_meV", "ghost_meV")
 
 
 def evaluate(
@@ -35,6 +39,7 @@ def evaluate(
     frames: int = 1,
     rotations: int = 1,
     invariance: bool = True,
+    states: bool = True,
     gauge: str | None = None,
     plots: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
@@ -49,6 +54,7 @@ def evaluate(
         frames: as for refine.
         rotations: for the equivariance error; 0: none.
         invariance: predict each structure in other descriptions too, see :mod:`.invariance`.
+        states: judge DFT's states near the Fermi level, see :mod:`.states`.
         gauge: ``standard``: errors without μS, μ = <ΔH,S>/<S,S> of each structure, where every structure has ``overlaps.h5``; ``raw``: as they are;
             None: as the GFormer was trained.
         plots: folder for figures and their data.
@@ -56,6 +62,8 @@ def evaluate(
     Returns:
         ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance": {...}}``, units in key names. ``errors`` says
         which errors these are, ``raw`` or ``without μS``; ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see :mod:`.places`.
+        With ``states``, structures and total hold ``states_error_meV`` and ``ghost_meV`` (both
+        stages), and the same of stage 1 with ``stage1_`` before it; None where there are no overlaps or no Fermi level.
         With ``invariance``, structures and total hold the keys of :meth:`.invariance.Invariance.to_json`.
 
     Raises:
@@ -100,6 +108,8 @@ def evaluate(
         chosen = "gauge_free" if without else "raw"
         error = both[chosen]
         record = _record(prediction, error, both)
+        if states:
+            record.update(_states(folder, prediction, truth, overlap))
         if invariance:
             found = invariance_of(model, prediction, truth, overlap, frames=frames)
             record.update(found.to_json())
@@ -146,6 +156,8 @@ def evaluate(
     ):
         if all(key in r for r in records):
             result["total"][key] = float(np.mean([r[key] for r in records]))
+    if states:
+        result["total"].update(_mean_states(records))
     if invariance:
         result["total"].update(largest(records))
     if rotations:
@@ -165,6 +177,42 @@ def evaluate(
             for p in write_plots(pathlib.Path(plots), model, errors, predictions, result["errors"])
         ]
     return result
+
+
+def _states(
+    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, overlap: BlockMatrix | None
+) -> dict[str, Any]:
+    """Errors of DFT's states for one structure's record, or why there are none."""
+    keys = [f"{stage}{key}" for stage in ("", "stage1_") for key in STATE_KEYS]
+    record: dict[str, Any] = {**dict.fromkeys(keys), "states": 0, "states_notes": []}
+    if overlap is None:
+        return {**record, "states_notes": ["no overlaps"]}
+    structure, source = prediction.structure, str(matrix_path(folder, "hamiltonian"))
+    problem = BlochProblem(structure, truth, overlap, source=source)
+    if problem.size > MOST_ORBITALS:
+        return {**record, "states_notes": [f"{problem.size} orbitals, more than {MOST_ORBITALS}"]}
+    try:
+        known = dft_states(problem)
+    except GFormerError as error:
+        return {**record, "states_notes": [str(error)]}
+    for stage, matrix in (("", prediction.hamiltonian), ("stage1_", prediction.stage1)):
+        found = state_errors(known, matrix)
+        record[f"{stage}states_error_meV"], record[f"{stage}ghost_meV"] = (
+            found.error_meV,
+            found.ghost_meV,
+        )
+        record["states"] = found.states
+    record["states_notes"] = list(known.left_out)
+    return record
+
+
+def _mean_states(records: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Means over the structures that have them."""
+    out: dict[str, float | None] = {}
+    for key in (f"{stage}{key}" for stage in ("", "stage1_") for key in STATE_KEYS):
+        known = [r[key] for r in records if r[key] is not None]
+        out[key] = float(np.mean(known)) if known else None
+    return out
 
 
 def _number(value: float) -> float | None:

@@ -2,14 +2,14 @@
 
 Of one structure, predicted again in other descriptions (:mod:`.redescribe`):
 
-* *eigenvalues*: the largest difference at matching k, over the states that DFT has within :data:`WINDOW_EV` of its Fermi level (found by
+* *eigenvalues*: the largest difference at matching k, over the states that DFT has within 3 eV of its Fermi level (found by
   counting, so that no energy zero enters), at two k-points;
 * *blocks*: the largest difference of a matrix element;
 * *smoothness*: the largest second difference of a matrix element, while one atom goes through the nearest place where two of its neighbours
   change their order of distance, in steps of :data:`STEP_ANGSTROM`.
 
 Cost: about eleven predictions of the structure (a doubled cell counts twice), and ten eigenproblems of its size and two of the doubled one;
-eigenvalues of problems beyond :data:`MOST_ORBITALS` are left out.
+eigenvalues of problems beyond 2600 orbitals are left out.
 """
 
 from __future__ import annotations
@@ -28,19 +28,16 @@ from ..io.blocks import BlockMatrix
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction
 from .redescribe import Description, move_by_lattice, relattice, renumber, supercell
+from .states import MOST_ORBITALS, WINDOW_EV
 
 __all__ = ["Invariance", "descriptions", "invariance", "largest", "crossing"]
 
-#: States this close to DFT's Fermi level count.
-WINDOW_EV = 3.0
 #: Step of the scan.
 STEP_ANGSTROM = 1e-3
 #: Points of the scan, the crossing in the middle between two of them.
 POINTS = 6
 #: How far an atom may be moved to where the scan is.
 NEARBY_ANGSTROM = 0.02
-#: Largest eigenproblem, spin included.
-MOST_ORBITALS = 2600
 #: Γ, and a point without symmetry.
 KPOINTS = ((0.0, 0.0, 0.0), (0.21, 0.13, 0.07))
 

@@ -14,7 +14,7 @@ from ..io import BlockMatrix
 from ..io.blocks import format_key, match_keys
 from .bloch import BlochProblem
 from .fermi import FermiLevel
-from .kmesh import MeshSpectrum
+from .kmesh import MeshSpectrum, mesh_points
 from .kpath import KPath
 from .result import Bands
 from .solve import EDGE_EV, nearest_levels, require_window
@@ -367,7 +367,7 @@ def error_modes(
 def mesh_bands(spectrum: MeshSpectrum, fermi: FermiLevel | None, label: str) -> Bands:
     """The spectrum of a whole mesh as :class:`Bands` without a path, for :func:`compare_bands` and :func:`find_ghosts`."""
     index = spectrum.full.reshape(-1)
-    kpoints = spectrum.kpoints[index]
+    kpoints = mesh_points(spectrum.mesh, False)[0]  # of all points, whatever was solved
     path = KPath(
         kpoints,
         np.zeros(len(index)),

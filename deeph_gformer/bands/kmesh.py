@@ -17,7 +17,14 @@ from .kpath import MOST_KPOINTS
 from .projection import mulliken_weights, parse_projections
 from .solve import map_kpoints, solve_dense
 
-__all__ = ["MeshSpectrum", "mesh_spectrum", "default_mesh", "parse_mesh", "has_time_reversal"]
+__all__ = [
+    "MeshSpectrum",
+    "default_mesh",
+    "has_time_reversal",
+    "mesh_points",
+    "mesh_spectrum",
+    "parse_mesh",
+]
 
 _TIME_REVERSAL_EV = 1e-4
 
@@ -96,9 +103,18 @@ class MeshSpectrum:
     lattice: NDArray[np.float64]
 
 
-def _mesh_points(
+def mesh_points(
     mesh: tuple[int, int, int], time_reversal: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Points of a Γ-centred mesh that are not equivalent.
+
+    Args:
+        mesh: points along the reciprocal vectors.
+        time_reversal: whether k and -k are equivalent.
+
+    Returns:
+        (K, 3) fractional, their weights (K,) of sum 1, and (mesh) which of them each point is equivalent to.
+    """
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in mesh], indexing="ij"), axis=-1).reshape(
         -1, 3
     )
@@ -156,7 +172,7 @@ def mesh_spectrum(
     """
     numbers = parse_mesh(mesh, problem)
     masks = parse_projections(problem, projections) if projections else {}
-    points, weights, full = _mesh_points(numbers, has_time_reversal(problem))
+    points, weights, full = mesh_points(numbers, has_time_reversal(problem))
     solved = map_kpoints(
         functools.partial(_solve_point, s_threshold=s_threshold, masks=masks),
         problem,

@@ -261,6 +261,7 @@ def _run_compare(args: argparse.Namespace) -> int:
         "other": problem.source,
         "hamiltonian": error.to_dict(),
     }
+    result.update(_compare_states(reference, problem))
     if args.eigenvalues:
         result.update(_compare_eigenvalues(args, reference, problem))
     if args.modes:
@@ -280,6 +281,33 @@ def _run_compare(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, result)
     return 0
+
+
+def _compare_states(reference: BlochProblem, problem: BlochProblem) -> dict[str, Any]:
+    from ..analysis.states import MOST_ORBITALS, dft_states, state_errors
+    from ..errors import ConfigError, GFormerError
+
+    try:
+        if reference.size > MOST_ORBITALS:
+            raise ConfigError(f"{reference.size} orbitals, more than {MOST_ORBITALS}")
+        states = dft_states(reference)
+        found = state_errors(states, problem.h)
+    except GFormerError as error:
+        print(f"no errors of states: {error}")
+        return {"states_error_meV": None, "ghost_meV": None, "states_notes": [str(error)]}
+    print(
+        f"{found.states} states within {states.window_eV:g} eV of the Fermi level at "
+        f"{found.kpoints} k-points: first-order error {found.error_meV:.3f} meV, "
+        f"coupling to states outside {found.ghost_meV:.3f} meV"
+    )
+    for note in states.left_out:
+        print(f"left out: {note}")
+    return {
+        "states_error_meV": found.error_meV,
+        "ghost_meV": found.ghost_meV,
+        "states": found.states,
+        "states_notes": list(states.left_out),
+    }
 
 
 def _compare_eigenvalues(

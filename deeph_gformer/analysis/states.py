@@ -1,0 +1,212 @@
+"""What an error of H does to DFT's own states: the errors that bands see.
+
+With DFT's eigenvectors C of a k-point, C† S C = 1 and C† H C = E, and a predicted H', the states p within a window around the Fermi
+level are judged by the matrix D = C† H' C - E, without any eigenproblem of the prediction:
+
+* *first order*: D_pp is how far state p moves; mean |D_pp - μ| over states and k-points. μ = mean D_pp is the shift of the energy zero
+  (H' - μS moves every D_pp by -μ and no other element). Degenerate states take the eigenvalues of their block of D.
+* *ghost measure*: how far the states outside the window push into it, Σ_q of two-level repulsions (√(Δ² + 4|D_qp|²) - Δ) / 2 with
+  Δ = |E_q - E_p|; it is |D_qp|² / Δ where the coupling is weak. Coefficients of states with a small eigenvalue of S are large, so an
+  error of H that no average shows becomes a strong coupling, and the predicted bands have states where DFT has none.
+
+Both are the same in every gauge. Torch-free.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bands.bloch import BlochProblem
+from ..bands.kmesh import default_mesh, has_time_reversal, mesh_points
+from ..bands.solve import solve_dense
+from ..errors import ConfigError, DataError
+from ..io.blocks import BlockMatrix
+
+__all__ = [
+    "DftStates",
+    "KStates",
+    "StateErrors",
+    "dft_states",
+    "state_errors",
+    "MOST_ORBITALS",
+    "WINDOW_EV",
+]
+
+#: States this close to the Fermi level count.
+WINDOW_EV = 3.0
+#: Largest distance of k-points, 1/Å (2π included): a few points for the cells of training sets, Γ for large ones.
+SPACING = 0.6
+#: Larger problems, spin included, are left out by ``evaluate`` and ``compare``: all eigenvectors are needed.
+MOST_ORBITALS = 2600
+#: States closer than this are degenerate, eV.
+DEGENERATE_EV = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class KStates:
+    """DFT's states of one k-point.
+
+    Attributes:
+        k: (3,), fractional.
+        weight: of the k-point.
+        energies: (n,), ascending, eV.
+        vectors: (n, n), columns are states, c† S c = 1.
+        inside: (2,), first state of the window and first one above it.
+    """
+
+    k: NDArray[np.float64]
+    weight: float
+    energies: NDArray[np.float64]
+    vectors: NDArray[np.number]
+    inside: tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DftStates:
+    """DFT's states of one structure; made once, used for any number of predictions.
+
+    Attributes:
+        problem: DFT's H and S.
+        points: those k-points that have states in the window.
+        fermi_eV: the middle of the window.
+        window_eV: its half width.
+        left_out: k-points where S is not positive definite, and why, one sentence each.
+    """
+
+    problem: BlochProblem
+    points: tuple[KStates, ...]
+    fermi_eV: float
+    window_eV: float
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the eigenvectors."""
+        return sum(p.vectors.nbytes for p in self.points)
+
+
+@dataclasses.dataclass(frozen=True)
+class StateErrors:
+    """Errors of DFT's states.
+
+    Attributes:
+        error_meV: mean |D_pp - μ|.
+        ghost_meV: mean over states of the repulsion by states outside the window.
+        mu_eV: mean D_pp, the shift of the energy zero.
+        states: how many, over all k-points.
+        kpoints: how many.
+    """
+
+    error_meV: float
+    ghost_meV: float
+    mu_eV: float
+    states: int
+    kpoints: int
+
+
+def dft_states(
+    problem: BlochProblem,
+    fermi_eV: float | None = None,
+    *,
+    window_eV: float = WINDOW_EV,
+    mesh: Sequence[int] | None = None,
+) -> DftStates:
+    """Solve DFT's H at a few k-points.
+
+    Args:
+        problem: DFT's H and S.
+        fermi_eV: middle of the window; default: what info.json says.
+        window_eV: its half width.
+        mesh: Γ-centred; default: points no further apart than :data:`SPACING`.
+
+    Raises:
+        ConfigError: no Fermi level is known, or the window is not positive.
+        DataError: no state lies in the window, or S is positive definite at no k-point.
+    """
+    fermi = problem.stated_fermi_eV if fermi_eV is None else fermi_eV
+    if fermi is None:
+        raise ConfigError(
+            f"{problem.source}: info.json states no Fermi level, so the window of states has no middle"
+        )
+    if not 0 < window_eV < np.inf:
+        raise ConfigError(f"window {window_eV:g} eV: it must be positive and finite")
+    numbers = tuple(mesh) if mesh is not None else default_mesh(problem, SPACING)
+    kpoints, weights, _ = mesh_points(numbers, has_time_reversal(problem))
+    points, left_out = [], []
+    for k, weight in zip(kpoints, weights):
+        where = f"{problem.source}, k = {np.round(k, 4).tolist()}"
+        try:
+            found = solve_dense(*problem.at(k), vectors=True, where=where)
+        except DataError as error:
+            left_out.append(str(error))
+            continue
+        if found.failure or found.vectors is None:
+            left_out.append(f"{where}: {found.failure}")
+            continue
+        ends = np.searchsorted(found.energies, [fermi - window_eV, fermi + window_eV])
+        if ends[1] > ends[0]:
+            inside = (int(ends[0]), int(ends[1]))
+            points.append(KStates(k, float(weight), found.energies, found.vectors, inside))
+    if len(left_out) == len(kpoints):
+        raise DataError(left_out[0])
+    if not points:
+        raise DataError(
+            f"{problem.source}: no state lies within {window_eV:g} eV of the Fermi level {fermi:g} eV "
+            f"at {len(kpoints)} k-points; does the level belong to this Hamiltonian?"
+        )
+    return DftStates(problem, tuple(points), float(fermi), float(window_eV), tuple(left_out))
+
+
+def _first_order(d: NDArray[np.number], energies: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shifts of the states: the diagonal of D (w, w), and eigenvalues of degenerate blocks."""
+    shifts = np.array(d.diagonal().real, dtype=np.float64)
+    groups = np.split(
+        np.arange(len(energies)), np.flatnonzero(np.diff(energies) > DEGENERATE_EV) + 1
+    )
+    for group in groups:
+        if len(group) > 1:
+            block = d[np.ix_(group, group)]
+            shifts[group] = np.linalg.eigvalsh((block + block.conj().T) / 2)
+    return shifts
+
+
+def state_errors(states: DftStates, hamiltonian: BlockMatrix) -> StateErrors:
+    """Errors of a predicted Hamiltonian in DFT's states.
+
+    Args:
+        states: of :func:`dft_states`.
+        hamiltonian: predicted H of the same structure, in any gauge, eV; blocks that it lacks count as zero.
+
+    Raises:
+        DataError: it does not fit the structure.
+    """
+    reference = states.problem
+    problem = BlochProblem(reference.structure, hamiltonian, reference.s, source=reference.source)
+    if problem.spin != reference.spin:
+        raise DataError(f"{reference.source}: one Hamiltonian is spin-doubled and the other is not")
+    shifts, pushes, weights = [], [], []
+    for point in states.points:
+        first, last = point.inside
+        h, _ = problem.at(point.k)
+        d = point.vectors.conj().T @ (h @ point.vectors[:, first:last])  # (n, w)
+        inside = d[first:last].copy()
+        inside[np.diag_indices(last - first)] -= point.energies[first:last]
+        shifts.append(_first_order(inside, point.energies[first:last]))
+        rest = np.r_[0:first, last : len(point.energies)]
+        coupling = np.abs(d[rest])
+        gap = np.abs(point.energies[rest, None] - point.energies[None, first:last])
+        pushes.append((np.sqrt(gap**2 + 4 * coupling**2) - gap).sum(axis=0) / 2)
+        weights.append(np.full(last - first, point.weight))
+    shift, push, weight = (np.concatenate(v) for v in (shifts, pushes, weights))
+    mu = float(np.average(shift, weights=weight))
+    return StateErrors(
+        float(np.average(np.abs(shift - mu), weights=weight)) * 1e3,
+        float(np.average(push, weights=weight)) * 1e3,
+        mu,
+        len(shift),
+        len(states.points),
+    )
