@@ -9,6 +9,7 @@ __all__ = [
     "ConfigError",
     "MissingDependencyError",
     "lacks_memory",
+    "printable",
 ]
 
 
@@ -47,4 +48,15 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
         and any(words in text for words in ("out of memory", "can't allocate memory", "bad_alloc"))
+    )
+
+
+def printable(text: str) -> str:
+    """``text`` on one line that any terminal shows as it is: control characters and bytes that are no text are escaped.
+
+    Args:
+        text: e.g. a message with the name of a file in it.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text
     )

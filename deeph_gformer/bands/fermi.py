@@ -122,7 +122,8 @@ def electron_number(
             f"{s} {valence[s]:g}" for s in sorted(set(symbols))
         ) + ")"
     value = structure.info.get("occupation")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if plain and 0 < value < np.inf:  # -1, 0 and NaN stand for a number that was never set
         return float(value), "occupation in info.json"
     return None
 

@@ -6,9 +6,12 @@ and sign on the way. Both sum exp(+2 pi i k.R) in sisl's default gauge ("lattice
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pathlib
+import tempfile
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -17,11 +20,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ..bands import BlochProblem
-from ..errors import ConfigError, DataError, MissingDependencyError
+from ..errors import ConfigError, DataError, MissingDependencyError, printable
 from ..io import BlockMatrix, Structure
 from ..io.blocks import match_keys, sort_keys
 from ..io.dock import LEGACY_TO_E3NN
-from ..io.files import atomic_path
+from ..io.files import atomic_path, require_file
+from .fortran import normalised
 from .sparse import block_entries, from_real_space
 
 __all__ = ["to_sisl", "from_sisl", "from_siesta", "write_sisl", "shell_signs"]
@@ -313,45 +317,89 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
     return [path.name], [note]
 
 
+#: Of each ending, the record (from 0) of a Fortran file that holds logicals; None: no Fortran file.
+_LOGICALS: dict[str, int | None] = {".HSX": 1, ".TSHS": 4, ".nc": None}
+
+
 def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
     """H and S that SIESTA wrote (``.HSX``, ``.TSHS``, ``.nc``), on SIESTA's own energy zero, with its Fermi level in ``structure.info``.
 
+    sisl subtracts the Fermi level from what it reads of each of these but the oldest .HSX, which
+    hold none; here it is added again. A run that never found its Fermi level stores a huge number:
+    then there is no level.
+
     Args:
-        path: the matrix file.
+        path: the matrix file, of any compiler (little-endian).
         fdf: input file of the run, from which sisl reads geometry and basis (default: the only ``.fdf`` beside it), or a ``sisl.Geometry``.
 
     Raises:
         DataError: the file is missing, damaged, or its basis is unknown. MissingDependencyError: sisl is not installed.
     """
     sisl, path = _sisl("reading SIESTA output"), pathlib.Path(path)
-    if path.suffix not in (".HSX", ".TSHS", ".nc") or not path.is_file():
+    if path.suffix not in _LOGICALS:
         raise DataError(f"{path}: no SIESTA matrix file; give the .HSX, .TSHS or .nc of a run")
-    if isinstance(fdf, (str, os.PathLike)) and not pathlib.Path(fdf).is_file():
-        raise DataError(
-            f"{fdf}: file not found; it is to be the input (.fdf) of the run that wrote {path.name}"
-        )
+    require_file(path)
+    if isinstance(fdf, (str, os.PathLike)):
+        require_file(fdf, missing=f"it is to be the input (.fdf) of the run that wrote {path.name}")
     inputs = sorted(path.parent.glob("*.fdf"))
     if fdf is None and len(inputs) == 1:
         fdf = inputs[0]
-    try:
-        sile = sisl.get_sile(str(path))
-        given = fdf is None or isinstance(fdf, sisl.Geometry)
-        known = fdf if given else sisl.get_sile(str(fdf)).read_geometry(output=True)
-        geometry = {} if known is None else {"geometry": known}
-        hamiltonian = sile.read_hamiltonian(**geometry)
-        try:
-            fermi: float | None = float(sile.read_fermi_level())
-        except Exception:
-            fermi = None
-    except Exception as error:
-        raise DataError(
-            f"{path}: sisl cannot read it ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
-            "give the run's input with fdf=..."
-        ) from error
-    shifted = path.suffix in (".HSX", ".nc") and fermi is not None and np.isfinite(fermi)
-    problem = from_sisl(
-        hamiltonian, path.stem, float(fermi) if shifted and fermi is not None else 0.0
-    )
-    if fermi is not None and np.isfinite(fermi):
+    logicals = _LOGICALS[path.suffix]
+    other = None if logicals is None else normalised(path, logicals)
+    with tempfile.TemporaryDirectory() if other else contextlib.nullcontext() as scratch:
+        source = path
+        if scratch is not None and other is not None:
+            source = pathlib.Path(scratch) / path.name
+            source.write_bytes(other)
+        hamiltonian, fermi = _read_siesta(sisl, path, source, fdf)
+    problem = from_sisl(hamiltonian, path.stem, fermi or 0.0)
+    if fermi is not None:
         problem.structure.info["fermi_level"] = fermi
     return problem
+
+
+#: eV; SIESTA stores the largest number there is for a Fermi level that was not calculated.
+_NO_LEVEL = 1e6
+
+
+def _read_siesta(
+    sisl: ModuleType, path: pathlib.Path, source: pathlib.Path, fdf: Any
+) -> tuple[Any, float | None]:
+    """sisl's Hamiltonian, as sisl shifts it, and the Fermi level by which it did, eV.
+
+    Args:
+        sisl: the module.
+        path: the user's file, for messages.
+        source: what is read.
+        fdf: path or ``sisl.Geometry`` or None.
+
+    Raises:
+        DataError: sisl cannot read it, or H is not to be had without a Fermi level.
+    """
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            sile = sisl.get_sile(str(source))
+            given = fdf is None or isinstance(fdf, sisl.Geometry)
+            known = fdf if given else sisl.get_sile(str(fdf)).read_geometry(output=True)
+            geometry = {} if known is None else {"geometry": known}
+            hamiltonian = sile.read_hamiltonian(**geometry)
+            said.clear()
+            stated = sile.read_fermi_level()
+            fermi = None if stated is None else float(np.asarray(stated).reshape(-1)[0])
+    except Exception as error:  # noqa: BLE001 - sisl's readers raise anything on damaged files
+        text = printable((str(error).splitlines() or ["no message"])[0])
+        hint = "" if fdf is not None else "; give the run's input with --fdf (in Python: fdf=...)"
+        raise DataError(
+            f"{path}: sisl cannot read it ({type(error).__name__}: {text}){hint}"
+        ) from error
+    if fermi == 0.0:  # what sisl writes where it knows none; none that is calculated is exactly 0
+        return hamiltonian, None
+    if any("does not contain" in str(warning.message) for warning in said):
+        return hamiltonian, None  # an .HSX file without a level: sisl says 0 and shifts by nothing
+    if fermi is not None and not abs(fermi) < _NO_LEVEL:
+        raise DataError(
+            f"{path}: holds no Fermi level (H.Setup.Only?), and sisl cannot read H without one; "
+            "read the .HSX file of the run"
+        )
+    return hamiltonian, fermi

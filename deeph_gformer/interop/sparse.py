@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ..bands import BlochProblem
-from ..errors import DataError
+from ..errors import DataError, printable
 from ..io import BlockMatrix, Structure
-from ..io.blocks import sort_keys
+from ..io.blocks import require_keys, sort_keys
 from ..io.files import atomic_path
+from ..io.npz import read_arrays
 
 __all__ = ["block_entries", "real_space", "from_real_space", "write_npz", "read_npz"]
 
@@ -143,47 +143,85 @@ def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
 
 
+_WHAT = "sparse Hamiltonian of deeph-gformer"
+
+
 def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
     """Read what :func:`write_npz` wrote.
 
     Raises:
-        DataError: no such file, or another one.
+        DataError: no such file, another one, or a damaged one.
     """
     path = pathlib.Path(path)
+    table = read_arrays(path, _WHAT)
     try:
-        with np.load(path, allow_pickle=False) as table:
-            if str(table["format"]) != _FORMAT:
-                raise DataError(
-                    f"{path}: format '{table['format']}' is unknown; written by a newer version?"
-                )
-            lengths = table["orbital_types_length"]
-            flat = table["orbital_l"].tolist()
-            ends = np.cumsum(lengths).tolist()
-            shells = tuple(tuple(flat[end - n : end]) for n, end in zip(lengths.tolist(), ends))
-            spin = int(table["spin"])
-            structure = Structure(
-                table["lattice"],
-                table["positions"],
-                table["numbers"].astype(np.int64),
-                shells,
-                spin == 2,
-                {},
-                path.stem,
+        if str(table["format"]) != _FORMAT:
+            raise DataError(
+                f"{path}: format '{printable(str(table['format']))[:40]}' is unknown; written by a "
+                "newer version?"
             )
-            found = {}
-            for name, factor in (("H", spin), ("S", 1)):
-                size = int(structure.orbital_counts.sum()) * factor
-                cells = table[f"{name}_cells"]
-                parts = ("data", "indices", "indptr")
-                matrices = [
-                    sp.csr_matrix(
-                        tuple(table[f"{name}_{n}_{part}"] for part in parts), shape=(size, size)
-                    )
-                    for n in range(len(cells))
-                ]
-                found[name] = from_real_space(cells, matrices, structure, factor)
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no sparse Hamiltonian of deeph-gformer ({error})") from None
-    return BlochProblem(structure, found["H"], found["S"], source=str(path))
+        lengths, flat = _integers(table["orbital_types_length"]), _integers(table["orbital_l"])
+        spin = int(_integers(table["spin"].reshape(1))[0])
+        if spin not in (1, 2) or lengths.min(initial=0) < 0 or lengths.sum() != len(flat):
+            raise ValueError("shells or spin")
+        if flat.size and (flat.min() < 0 or flat.max() > 3):
+            raise ValueError("shells beyond l = 0 to 3")
+        shells = tuple(tuple(part.tolist()) for part in np.split(flat, np.cumsum(lengths)[:-1]))
+        structure = Structure(
+            table["lattice"].astype(float),
+            table["positions"].astype(float),
+            _integers(table["numbers"]),
+            shells,
+            spin == 2,
+            {},
+            path.stem,
+        )
+        h, s = (_matrix(table, structure, path, *which) for which in (("H", spin), ("S", 1)))
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+        raise DataError(f"{path}: no {_WHAT} ({printable(str(error))[:200]})") from None
+    return BlochProblem(structure, h, s, source=str(path))
+
+
+def _integers(array: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Raises ValueError where they are none."""
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{array.dtype} where integers are needed")
+    return array.astype(np.int64)
+
+
+def _matrix(
+    table: dict[str, NDArray[np.generic]],
+    structure: Structure,
+    path: pathlib.Path,
+    name: str,
+    factor: int,
+) -> BlockMatrix:
+    """H or S from its CSR matrices.
+
+    Args:
+        table: arrays of the file.
+        structure: gives the orbitals.
+        path: for messages.
+        name: ``H`` or ``S``.
+        factor: 2 for a spin-doubled matrix.
+
+    Raises:
+        DataError: a cell is there twice, or values are none.
+        ValueError: indices that fit no matrix.
+    """
+    size = int(structure.orbital_counts.sum()) * factor
+    cells, matrices = _integers(table[f"{name}_cells"]).reshape(-1, 3), []
+    for n in range(len(cells)):
+        data, indices, start = (table[f"{name}_{n}_{p}"] for p in ("data", "indices", "indptr"))
+        if data.dtype.kind not in "fc" or not {indices.dtype.kind, start.dtype.kind} <= {"i"}:
+            raise ValueError(f"{name}_{n} holds no numbers")
+        csr = sp.csr_matrix((data, indices, start), shape=(size, size))
+        csr.check_format(full_check=True)
+        csr.sum_duplicates()
+        if csr.nnz != len(data):
+            raise ValueError(f"{name}_{n} has an element twice")
+        matrices.append(csr)
+    matrix = from_real_space(cells, matrices, structure, factor)
+    require_keys(matrix.keys, len(structure), f"{path}, {name}")
+    matrix.require_numbers(f"{path}, {name}")
+    return matrix

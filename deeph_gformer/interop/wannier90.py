@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..bands import BlochProblem
 from ..errors import DataError
-from ..io.files import write_text
+from ..io.blocks import MAX_VALUE
+from ..io.files import read_text, write_text
+from ..io.parsing import parse_number
 
 __all__ = ["Tight", "lowdin", "wigner_seitz", "read_hr", "write_wannier90"]
 
@@ -181,29 +183,37 @@ def write_wannier90(
 
 
 def read_hr(path: str | os.PathLike[str]) -> Tight:
-    """Read a ``_hr.dat`` of any program.
+    """Read a ``_hr.dat`` of any program; its lines may stand in any order.
 
     Raises:
-        DataError: no such file, cut short, or another format.
+        DataError: no such file, cut short, another format, or an element that is there twice.
     """
     path = pathlib.Path(path)
+    words = read_text(path).partition("\n")[2].split()
     try:
-        lines = path.read_text().split("\n", 1)[1].split()
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except (UnicodeDecodeError, IndexError):
-        raise DataError(f"{path}: no _hr.dat of Wannier90") from None
-    try:
-        size, count = int(lines[0]), int(lines[1])
-        degeneracy = np.array(lines[2 : 2 + count], dtype=np.int64)
-        table = np.array(lines[2 + count :], dtype=float).reshape(count, size, size, 7)
-    except (ValueError, IndexError):
+        size, count = (int(parse_number(w, str(path), int)) for w in words[:2])
+        if size < 1 or count < 1 or len(words) != 2 + count + count * size * size * 7:
+            raise ValueError("length")
+        degeneracy = np.array(words[2 : 2 + count], dtype=np.int64)
+        table = np.array(words[2 + count :], dtype=float).reshape(-1, 7)
+    except (ValueError, IndexError, OverflowError):
         raise DataError(f"{path}: no _hr.dat of Wannier90, or cut short") from None
-    cells = table[:, 0, 0, :3].astype(np.int64)
-    matrices = np.zeros((count, size, size), dtype=np.complex128)
-    row, column = (table[..., n].astype(np.int64) - 1 for n in (3, 4))
-    which = np.broadcast_to(np.arange(count)[:, None, None], row.shape)
+    if (table[:, :5] != np.round(table[:, :5])).any() or not (np.abs(table) <= MAX_VALUE).all():
+        raise DataError(f"{path}: a line is not R (three integers), two orbitals and two numbers")
+    row, column = (table[:, n].astype(np.int64) - 1 for n in (3, 4))
     if row.min() < 0 or row.max() >= size or column.min() < 0 or column.max() >= size:
         raise DataError(f"{path}: an orbital number is outside 1..{size}")
-    matrices[which, row, column] = table[..., 5] + 1j * table[..., 6]
-    return Tight(cells, degeneracy, matrices)
+    if degeneracy.min() < 1:
+        raise DataError(f"{path}: a degeneracy is below 1")
+    # cells in the order of the file: the degeneracies stand in it
+    _, first, which = np.unique(
+        table[:, :3].astype(np.int64), axis=0, return_index=True, return_inverse=True
+    )
+    which = np.argsort(np.argsort(first))[which.reshape(-1)]
+    place = (which * size + row) * size + column
+    if len(first) != count or len(np.unique(place)) != len(table):
+        raise DataError(f"{path}: an element H(R)_mn is there twice, so another one is missing")
+    matrices = np.zeros(count * size * size, dtype=np.complex128)
+    matrices[place] = table[:, 5] + 1j * table[:, 6]
+    cells = table[np.sort(first), :3].astype(np.int64)
+    return Tight(cells, degeneracy, matrices.reshape(count, size, size))

@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["BlockMatrix", "format_key", "match_keys", "sort_keys"]
+__all__ = [
+    "MAX_CELL",
+    "MAX_VALUE",
+    "BlockMatrix",
+    "format_key",
+    "match_keys",
+    "require_keys",
+    "sort_keys",
+]
+
+#: Lattice vectors R of blocks, in cells; and largest |H| in eV or |S|: beyond is no physics.
+MAX_CELL, MAX_VALUE = 1000, 1e7
 
 
 def format_key(key: Iterable[int]) -> str:
@@ -67,6 +78,44 @@ def match_keys(wanted: NDArray[np.int64], present: NDArray[np.int64]) -> NDArray
     place = np.minimum(np.searchsorted(b, a, sorter=order), len(b) - 1)
     found = order[place]
     return np.where(b[found] == a, found, -1)
+
+
+def require_keys(
+    keys: NDArray[np.int64], atoms: int, where: str, first: int = 0, what: str = "block"
+) -> None:
+    """Raise unless keys are of this structure, in a sane range, and each is there once.
+
+    Args:
+        keys: (E, 5), 0-based.
+        atoms: how many there are.
+        where: file, for the message.
+        first: number of the first atom in the file, for the message.
+        what: what a key names, for the message.
+
+    Raises:
+        DataError: an atom does not exist, a lattice vector is beyond :data:`MAX_CELL`, or a key is
+            there twice.
+    """
+    bad = np.flatnonzero((keys[:, 3:] < 0).any(axis=1) | (keys[:, 3:] >= atoms).any(axis=1))
+    if len(bad):
+        key = (keys[bad[0]] + [0, 0, 0, first, first]).tolist()
+        raise DataError(
+            f"{where}: {what} {key} names an atom outside {first}..{atoms - 1 + first}, the atoms of "
+            "this structure"
+        )
+    # not abs: -2^63 is its own negative
+    bad = np.flatnonzero(
+        (keys[:, :3] < -MAX_CELL).any(axis=1) | (keys[:, :3] > MAX_CELL).any(axis=1)
+    )
+    if len(bad):
+        raise DataError(
+            f"{where}: {what} {format_key(keys[bad[0]])} lies {keys[bad[0], :3].tolist()} cells away; "
+            f"at most {MAX_CELL} are supported"
+        )
+    ordered = keys[sort_keys(keys)]
+    same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
+    if len(same):
+        raise DataError(f"{where}: {what} {format_key(ordered[same[0]])} is there twice")
 
 
 def reverse_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -223,6 +272,27 @@ class BlockMatrix:
         return dataclasses.replace(
             self, values=(self.values + self.conjugate_transpose().values) / 2
         )
+
+    def require_numbers(self, where: str) -> None:
+        """Raise unless all values are finite and of a size that energies and overlaps have.
+
+        Args:
+            where: file, for the message.
+
+        Raises:
+            DataError: names the first block that has others.
+        """
+        size = np.abs(self.values)
+        bad = np.flatnonzero(~(size <= MAX_VALUE))
+        if len(bad):
+            e = int(np.searchsorted(self.offsets, bad[0], side="right")) - 1
+            value = size[bad[0]]
+            found = f"a value of size {value:.3g}, beyond {MAX_VALUE:g} eV"
+            raise DataError(
+                f"{where}: block {format_key(self.keys[e])} contains "
+                f"{found if np.isfinite(value) else 'NaN or infinite values'} ({len(bad)} such "
+                "values in the file)"
+            )
 
     def require_symmetric(self, where: str) -> None:
         """Raise unless every (R, i, j) has its (-R, j, i).

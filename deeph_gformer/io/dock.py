@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from typing import Any
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import fields
-from ..errors import DataError
-from .blocks import BlockMatrix, format_key, sort_keys
+from ..errors import DataError, printable
+from .blocks import BlockMatrix, format_key, require_keys, sort_keys
 from .files import atomic_path, claim_space, read_json, write_json
 from .formats import FolderFormat, info_for
+from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_room
+from .poscar import read_poscar
 from .structure import Structure
 
 __all__ = [
@@ -29,6 +32,13 @@ __all__ = [
     "FORMAT",
 ]
 
+#: The datasets of a matrix file.
+TABLES = (
+    fields.DOCK_PAIRS,
+    fields.DOCK_SHAPES,
+    fields.DOCK_BOUNDARIES,
+    fields.DOCK_ENTRIES,
+)
 #: e3nn[...] = legacy[LEGACY_TO_E3NN[l]]: OpenMX's order inside a shell to m = -l..l; DeepH-dock stores the latter.
 LEGACY_TO_E3NN: dict[int, tuple[int, ...]] = {
     0: (0,),
@@ -66,20 +76,12 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
         DataError: a file is missing, damaged, or lacks ``elements_orbital_map`` for an element.
     """
     from ase.data import chemical_symbols
-    from ase.io import read
 
     folder = pathlib.Path(folder)
     info = read_json(folder / fields.INFO_FILE)
     if not isinstance(info, dict):
         raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
-    try:
-        atoms = read(folder / fields.DOCK_STRUCTURE_FILE, format="vasp")
-    except FileNotFoundError:
-        raise DataError(f"{folder / fields.DOCK_STRUCTURE_FILE}: file not found") from None
-    except Exception as error:
-        raise DataError(
-            f"{folder / fields.DOCK_STRUCTURE_FILE}: not a POSCAR ({str(error) or type(error).__name__})"
-        ) from None
+    atoms = read_poscar(folder / fields.DOCK_STRUCTURE_FILE)
     orbitals = info.get("elements_orbital_map", {})
     symbols = [chemical_symbols[z] for z in atoms.numbers]
     missing = sorted(set(symbols) - set(orbitals)) if isinstance(orbitals, dict) else []
@@ -158,45 +160,54 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     write_json(folder / fields.INFO_FILE, old | info)
 
 
-def _tables(path: pathlib.Path, *wanted: tuple[str, int]) -> list[NDArray[np.number]]:
-    """Datasets of a matrix file, each given as (name, columns): (n, columns) int64; (n,) for one column; (n,) numbers as stored for none.
+def _integers(
+    handle: h5py.File, path: pathlib.Path, name: str, columns: int, signed: bool = False
+) -> NDArray[np.int64]:
+    """A dataset of integers: (n, columns), or (n,) for one column.
 
     Raises:
-        DataError: the file is missing, damaged, or lacks one of them.
+        DataError: it is missing, damaged, of another shape or type, or larger than the file.
     """
+    dataset = open_dataset(handle, path, name)
+    where, shape = f"{path}: {name}", dataset.shape
+    wanted = "(n,)" if columns == 1 else f"(n, {columns})"
+    if len(shape) != (1 if columns == 1 else 2) or (columns > 1 and shape[1] != columns):
+        raise DataError(f"{where} has shape {shape}; {wanted} is needed")
+    found = dataset.dtype
+    if found.kind not in ("i" if signed else "iu") or found.itemsize > 8:
+        kind = "signed integers are" if signed else "integers are"
+        raise DataError(f"{where} holds {found}; {kind} needed")
+    require_room(path, 8 * math.prod(shape), name)
+    values = np.empty(shape, dtype=found)
     try:
-        with h5py.File(path, "r") as handle:
-            found = [(np.asarray(handle[name][()]), columns) for name, columns in wanted]
-            return [
-                table.reshape(-1)
-                if not n
-                else table.astype(np.int64).reshape((-1, n) if n > 1 else -1)
-                for table, n in found
-            ]
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except KeyError as error:
-        raise DataError(
-            f"{path}: not a DeepH-dock matrix, a dataset is missing ({error})"
-        ) from None
-    except (OSError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise DataError(
-            f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})"
-        ) from None
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    except (ValueError, OSError, TypeError, RuntimeError) as error:
+        raise DataError(f"{where} cannot be read ({printable(str(error))[:200]})") from None
+    if found.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{where} holds {values.max()}, beyond any number of values")
+    return values.astype(np.int64)
+
+
+def _pairs(handle: h5py.File, path: pathlib.Path, structure: Structure) -> NDArray[np.int64]:
+    """The keys as they stand in the file.
+
+    Raises:
+        DataError: not of this structure, or one is there twice.
+    """
+    pairs = _integers(handle, path, fields.DOCK_PAIRS, 5, signed=True)
+    require_keys(pairs, len(structure), str(path), 0, fields.DOCK_PAIRS)
+    return pairs
 
 
 def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.int64]:
     """The block keys of a DeepH-dock matrix, without its values: (E, 5) int64, 0-based, canonical order.
 
     Raises:
-        DataError: the file is missing or damaged, or names an atom that does not exist.
+        DataError: the file is missing or damaged, or has a key that this structure cannot have.
     """
     path = pathlib.Path(path)
-    (pairs,) = _tables(path, (fields.DOCK_PAIRS, 5))
-    if len(pairs) and (pairs[:, 3:].min() < 0 or pairs[:, 3:].max() >= len(structure)):
-        raise DataError(
-            f"{path}: {fields.DOCK_PAIRS} names an atom outside 0..{len(structure) - 1}"
-        )
+    with open_hdf5(path) as handle:
+        pairs = _pairs(handle, path, structure)
     return pairs[sort_keys(pairs)]
 
 
@@ -207,55 +218,68 @@ def read_blocks(
 
     Args:
         path: ``hamiltonian.h5``, ``overlap.h5`` or ``hamiltonian_pred.h5``.
-        structure: gives the shells. spinful: whether blocks are spin-doubled.
+        structure: gives the shells.
+        spinful: whether blocks are spin-doubled.
 
     Raises:
         DataError: damaged file, missing dataset, wrong shapes, NaN; the message names file and block.
     """
     path = pathlib.Path(path)
-    pairs, shapes, bounds, values = _tables(
-        path,
-        (fields.DOCK_PAIRS, 5),
-        (fields.DOCK_SHAPES, 2),
-        (fields.DOCK_BOUNDARIES, 1),
-        (fields.DOCK_ENTRIES, 0),
-    )
-    if len(pairs) and (pairs[:, 3:].min() < 0 or pairs[:, 3:].max() >= len(structure)):
-        raise DataError(
-            f"{path}: {fields.DOCK_PAIRS} names an atom outside 0..{len(structure) - 1}"
-        )
-    expected = structure.orbital_counts[pairs[:, 3:]] * (2 if spinful else 1)
+    with open_hdf5(path) as handle:
+        pairs = _pairs(handle, path, structure)
+        shapes = _integers(handle, path, fields.DOCK_SHAPES, 2)
+        bounds = _integers(handle, path, fields.DOCK_BOUNDARIES, 1)
+        entries = open_dataset(handle, path, fields.DOCK_ENTRIES)
+        count = entries.shape
+        _require_fit(path, structure, spinful, pairs, shapes, bounds, count)
+        require_room(path, 4 * math.prod(count), fields.DOCK_ENTRIES)
+        values = read_numbers(entries, f"{path}: {fields.DOCK_ENTRIES}")
+    matrix = BlockMatrix(pairs, shapes, values).select(np.arange(len(pairs)))
+    matrix.require_numbers(str(path))
+    return reorder(matrix, structure, spinful, inverse=True)
+
+
+def _require_fit(
+    path: pathlib.Path,
+    structure: Structure,
+    spinful: bool,
+    pairs: NDArray[np.int64],
+    shapes: NDArray[np.int64],
+    bounds: NDArray[np.int64],
+    entries: tuple[int, ...],
+) -> None:
+    """Raise unless the tables of a file belong together and to the structure.
+
+    Args:
+        path: the file, for messages.
+        structure: gives the orbitals.
+        spinful: whether blocks are spin-doubled.
+        pairs: (E, 5).
+        shapes: (E, 2).
+        bounds: (E + 1,).
+        entries: shape of the values.
+
+    Raises:
+        DataError: they do not.
+    """
     if len(shapes) != len(pairs) or len(bounds) != len(pairs) + 1:
         raise DataError(
             f"{path}: {len(pairs)} pairs, {len(shapes)} shapes and {len(bounds)} boundaries do not fit together"
         )
+    expected = structure.orbital_counts[pairs[:, 3:]] * (2 if spinful else 1)
     wrong = np.flatnonzero((shapes != expected).any(axis=1))
     if len(wrong):
+        e = wrong[0]
+        doubled = not spinful and (shapes[e] == 2 * expected[e]).all()
         raise DataError(
-            f"{path}: block {format_key(pairs[wrong[0]])} has shape {tuple(shapes[wrong[0]].tolist())}; the orbitals of its atoms ask for {tuple(expected[wrong[0]].tolist())}"
+            f"{path}: block {format_key(pairs[e])} has shape {tuple(shapes[e].tolist())}; the orbitals of its atoms ask for {tuple(expected[e].tolist())}"
+            + (". It fits a spin-doubled matrix: is spinful wrong in info.json?" if doubled else "")
         )
-    if (
-        (np.diff(bounds) != shapes.prod(axis=1)).any()
-        or bounds[0] != 0
-        or bounds[-1] != len(values)
-    ):
+    begins = np.concatenate([[0], np.cumsum(expected.prod(axis=1))])
+    if (bounds != begins).any() or entries != (begins[-1],):
         raise DataError(
             f"{path}: {fields.DOCK_BOUNDARIES} does not fit {fields.DOCK_SHAPES} and {fields.DOCK_ENTRIES}"
         )
-    matrix = BlockMatrix(pairs, shapes, values).select(np.arange(len(pairs)))
-    if not np.isfinite(matrix.values).all():
-        e = (
-            int(
-                np.searchsorted(
-                    matrix.offsets, np.flatnonzero(~np.isfinite(matrix.values))[0], side="right"
-                )
-            )
-            - 1
-        )
-        raise DataError(
-            f"{path}: block {format_key(matrix.keys[e])} contains NaN or infinite values"
-        )
-    return reorder(matrix, structure, spinful, inverse=True)
 
 
 def reserve(

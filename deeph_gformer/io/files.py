@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""The one place that opens files to read, and that writes them so that a reader never meets half of one."""
 
 from __future__ import annotations
 
@@ -9,23 +9,100 @@ import math
 import os
 import pathlib
 import shutil
+import stat
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import h5py
 
-from ..errors import DataError
+from ..errors import DataError, GFormerError
+from .parsing import parse_json
 
 __all__ = [
+    "MAX_TEXT",
+    "require_file",
+    "read_text",
+    "read_json",
     "atomic_path",
     "atomic_hdf5",
     "claim_space",
     "write_errors",
     "write_text",
     "write_json",
-    "read_json",
 ]
+
+
+#: Text files beyond this are refused: 256 MiB.
+MAX_TEXT = 2**28
+
+
+def require_file(
+    path: str | os.PathLike[str],
+    limit: int | None = None,
+    missing: str = "",
+    error: type[GFormerError] = DataError,
+) -> pathlib.Path:
+    """The path of a regular file (or of a link to one): opening it can neither wait nor act.
+
+    Args:
+        path: the file.
+        limit: largest size, bytes.
+        missing: what to do where it is not there, for the message.
+        error: class of the error.
+
+    Raises:
+        GFormerError: of the class ``error``; not there, a folder, device, pipe or socket, or larger.
+    """
+    path = pathlib.Path(path)
+    hint = f"; {missing}" if missing else ""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise error(f"{path}: file not found{hint}") from None
+    except (OSError, ValueError) as wrong:
+        reason = getattr(wrong, "strerror", None) or str(wrong)
+        raise error(f"{path}: cannot be read ({reason})") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device, pipe or socket"
+        raise error(f"{path}: is {kind}, and a file is needed{hint}")
+    if limit is not None and found.st_size > limit:
+        raise error(
+            f"{path}: {found.st_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} MiB are "
+            "read of such a file; is it the right one?"
+        )
+    return path
+
+
+def read_text(
+    path: str | os.PathLike[str],
+    limit: int = MAX_TEXT,
+    missing: str = "",
+    error: type[GFormerError] = DataError,
+) -> str:
+    """The text of a file (UTF-8, with or without byte order mark).
+
+    Args:
+        path: the file.
+        limit: largest size, bytes.
+        missing: what to do where it is not there, for the message.
+        error: class of the error.
+
+    Raises:
+        GFormerError: of the class ``error``; see :func:`require_file`, or it is no text.
+    """
+    path = require_file(path, limit, missing, error)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as wrong:
+        raise error(f"{path}: cannot be read ({wrong.strerror})") from None
+    except UnicodeDecodeError as wrong:
+        raise error(f"{path}: no text (byte {wrong.start + 1} is not UTF-8)") from None
+    if "\0" in text:
+        raise error(f"{path}: no text (it holds NUL bytes)")
+    return text
 
 
 @contextlib.contextmanager
@@ -51,16 +128,24 @@ def write_errors(target: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str], expected_bytes: int = 0) -> Iterator[pathlib.Path]:
-    """Yield a temporary path beside ``target`` that is renamed to it when the block ends well, and removed when not.
+    """Yield a temporary path; what is written there appears under ``target`` in one step when the block ends well.
+
+    A regular file is replaced by renaming (a link to one keeps being a link). What is there and is
+    no regular file - a pipe, a device, the standard output - is written to.
 
     Args:
-        target: the file to create or replace; its folder is created. expected_bytes: about how large it gets; checked against the free space.
+        target: the file to create or replace; its folder is created.
+        expected_bytes: about how large it gets; checked against the free space.
 
     Raises:
-        DataError: the folder cannot be written, or the disk is full (the old file, if any, is untouched).
+        DataError: ``target`` is a folder or a socket, cannot be written, or the disk is full (the
+            old file, if any, is untouched).
     """
     target = pathlib.Path(target)
-    existing = next(p for p in (target.parent, *target.absolute().parents) if p.is_dir())
+    stream = _is_stream(target)
+    place = pathlib.Path(os.path.realpath(target)) if target.is_symlink() else target
+    folder = pathlib.Path(tempfile.gettempdir()) if stream else place.parent
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
     free = shutil.disk_usage(existing).free if expected_bytes else 0
     if expected_bytes > free:
         raise DataError(
@@ -69,20 +154,78 @@ def atomic_path(target: str | os.PathLike[str], expected_bytes: int = 0) -> Iter
     temporary: pathlib.Path | None = None
     with write_errors(target):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(
-                prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
+                prefix=f".{target.name}.", suffix=".tmp", dir=folder
             )
             os.close(descriptor)
             temporary = pathlib.Path(name)
             yield temporary
+            if stream:
+                _write_through(temporary, target)
+                return
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
+            os.replace(temporary, place)
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _is_stream(target: pathlib.Path) -> bool:
+    """Whether ``target`` is to be written to, not replaced: pipes, devices, this process's open files.
+
+    Raises:
+        DataError: it is a folder or a socket.
+    """
+    if _descriptor(target) is not None:
+        return True
+    with write_errors(target):
+        try:
+            mode = target.stat().st_mode
+        except FileNotFoundError:
+            return False
+        except ValueError as error:  # a NUL in its name
+            raise DataError(f"{target!r}: no name of a file ({error})") from None
+    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "socket"
+        raise DataError(f"{target}: is a {kind}, and a file is to be written; name another one")
+    return not stat.S_ISREG(mode)
+
+
+def _descriptor(target: pathlib.Path) -> int | None:
+    """The number of an open file of this process that ``target`` names, as /dev/stdout does."""
+    names = {"/dev/stdout": 1, "/dev/stderr": 2}
+    if str(target) in names:
+        return names[str(target)]
+    own = str(target.parent) in ("/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd")
+    return int(target.name) if own and target.name.isdigit() else None
+
+
+def _write_through(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copy a finished file into a pipe or device.
+
+    Raises:
+        OSError: it cannot be opened (a pipe that nobody reads for 5 s), or is full.
+    """
+    number = _descriptor(target)
+    if number is not None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        descriptor = os.dup(number)
+    else:
+        for attempt in range(51):
+            try:
+                descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError as error:
+                if error.errno != errno.ENXIO or attempt == 50:
+                    raise
+                time.sleep(0.1)
+        os.set_blocking(descriptor, True)
+    with open(source, "rb") as read, open(descriptor, "wb") as write:
+        shutil.copyfileobj(read, write)
 
 
 def claim_space(path: str | os.PathLike[str], size: int) -> None:
@@ -135,34 +278,32 @@ def _umask() -> int:
 def write_text(target: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``target`` in one step (UTF-8)."""
     with atomic_path(target) as path:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: unknown numbers are null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def write_json(target: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON to ``target`` in one step; NaN and infinities become null, as JSON has neither."""
-    write_text(target, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+    """Write ``value`` as indented JSON to ``target`` in one step; NaN and infinity become null."""
+    write_text(target, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], error: type[GFormerError] = DataError) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: the file.
+        error: class of the error.
+
     Raises:
-        DataError: the file is missing or is not JSON; the message names it and the place of the mistake.
+        GFormerError: of the class ``error``; the file is missing or is not JSON; the message names it
+            and the place of the mistake.
     """
-    path = pathlib.Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from None
+    return parse_json(read_text(path, error=error), str(path), error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 import re
@@ -12,11 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import fields
-from ..errors import DataError
-from .blocks import BlockMatrix, format_key, sort_keys
-from .files import atomic_path, read_json, write_json, write_text
+from ..errors import DataError, printable
+from .blocks import BlockMatrix, require_keys, sort_keys
+from .files import atomic_path, read_json, read_text, write_json, write_text
 from .formats import FolderFormat, info_for
 from .hdf5.contiguous import contiguous_datasets
+from .hdf5.reading import (
+    number_type,
+    open_dataset,
+    open_hdf5,
+    read_numbers,
+    require_room,
+)
 from .hdf5.symbol_table import matrices_size, write_matrices
 from .structure import Structure
 
@@ -30,22 +38,42 @@ __all__ = [
     "FORMAT",
 ]
 
-_KEY = re.compile(r"\[\s*-?\d+\s*(?:,\s*-?\d+\s*){4}\]")
+_KEY = re.compile(r"\[ *-?[0-9]{1,9} *(?:, *-?[0-9]{1,9} *){4}\]")
+
+
+_MISSING = f"a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}"
 
 
 def _table(path: pathlib.Path) -> NDArray[np.float64]:
+    """The numbers of a text file, (rows, columns)."""
+    text = read_text(path, missing=_MISSING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an empty file: its shape is refused
-            return np.loadtxt(path, ndmin=2)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}"
-        ) from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a table of numbers ({error})") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            return np.loadtxt(io.StringIO(text), ndmin=2)
+    except ValueError as error:
+        raise DataError(f"{path}: not a table of numbers ({printable(str(error))[:200]})") from None
+
+
+def _read_shells(path: pathlib.Path) -> tuple[tuple[int, ...], ...]:
+    """l of each atom's shells, a line per atom."""
+    rows = []
+    lines = (line for line in read_text(path, missing=_MISSING).splitlines() if line.strip())
+    for atom, line in enumerate(lines, 1):
+        words = line.split()
+        if any(not re.fullmatch("[+-]?[0-9]{1,9}", word) for word in words):
+            raise DataError(
+                f"{path}: each line holds the l of one atom's shells, as integers, not "
+                f"'{printable(line[:60])}'"
+            )
+        shells = tuple(map(int, words))
+        if any(l < 0 or l > 3 for l in shells):
+            raise DataError(
+                f"{path}: atom {atom} has l = {list(shells)[:20]}; the legacy format defines an "
+                "orbital order for l = 0 to 3 only"
+            )
+        rows.append(shells)
+    return tuple(rows)
 
 
 def read_structure(folder: str | os.PathLike[str]) -> Structure:
@@ -58,23 +86,7 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
         DataError: a file is missing or damaged, or they do not belong together.
     """
     folder = pathlib.Path(folder)
-    path = folder / fields.ORBITAL_TYPES_FILE
-    try:
-        lines = path.read_text().splitlines()
-        orbital_types = tuple(tuple(int(l) for l in line.split()) for line in lines if line.strip())
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: file not found; a legacy DeepH folder needs {', '.join(fields.LEGACY_FILES)}"
-        ) from None
-    except ValueError as error:
-        raise DataError(
-            f"{path}: each line holds the l of one atom's shells, as integers ({error})"
-        ) from None
-    for atom, shells in enumerate(orbital_types):
-        if any(l < 0 or l > 3 for l in shells):
-            raise DataError(
-                f"{path}: atom {atom + 1} has l = {list(shells)}; the legacy format defines an orbital order for l = 0 to 3 only"
-            )
+    orbital_types = _read_shells(folder / fields.ORBITAL_TYPES_FILE)
     info = read_json(folder / fields.INFO_FILE) if (folder / fields.INFO_FILE).exists() else {}
     if not isinstance(info, dict):
         raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
@@ -140,17 +152,6 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
         np.savetxt(path, structure.positions.T, fmt="%.17g")
 
 
-def _open(path: pathlib.Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except OSError as error:
-        raise DataError(
-            f"{path}: not a readable HDF5 file, damaged or cut short ({str(error).splitlines()[0]})"
-        ) from None
-
-
 def _names(handle: h5py.File, path: pathlib.Path) -> list[str]:
     try:
         return [
@@ -166,23 +167,13 @@ def _parse_keys(names: list[str], path: pathlib.Path, atoms: int) -> NDArray[np.
     for name in names:
         if not _KEY.fullmatch(name):
             raise DataError(
-                f"{path}: dataset '{name}' is no block key; block keys look like '[0, 0, -1, 1, 2]' (Rx, Ry, Rz, i, j)"
+                f"{path}: dataset '{printable(name)}' is no block key; block keys look like '[0, 0, -1, 1, 2]' (Rx, Ry, Rz, i, j)"
             )
     keys = np.array(
         " ".join(names).translate(str.maketrans("[],", "   ")).split(), dtype=np.int64
     ).reshape(-1, 5)
     keys[:, 3:] -= 1
-    bad = np.flatnonzero((keys[:, 3:] < 0).any(axis=1) | (keys[:, 3:] >= atoms).any(axis=1))
-    if len(bad):
-        raise DataError(
-            f"{path}: block {names[bad[0]]} names an atom outside 1..{atoms}, the atoms of this structure"
-        )
-    ordered = keys[sort_keys(keys)]
-    same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
-    if len(same):
-        raise DataError(
-            f"{path}: block {format_key(ordered[same[0]])} is there twice, under two spellings"
-        )
+    require_keys(keys, atoms, str(path), 1)
     return keys
 
 
@@ -196,7 +187,7 @@ def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.
         DataError: the file is missing or damaged, or a name is no block key of this structure.
     """
     path = pathlib.Path(path)
-    with _open(path) as handle:
+    with open_hdf5(path) as handle:
         keys = _parse_keys(_names(handle, path), path, len(structure))
     return keys[sort_keys(keys)]
 
@@ -219,7 +210,7 @@ def read_blocks(
     """
     path = pathlib.Path(path)
     factor = 2 if spinful else 1
-    with _open(path) as handle:
+    with open_hdf5(path) as handle:
         table = contiguous_datasets(handle, path)
         names = _names(handle, path) if table is None else table.names
         keys = _parse_keys(names, path, len(structure))
@@ -227,6 +218,7 @@ def read_blocks(
         keys = keys[order]
         shapes = structure.orbital_counts[keys[:, 3:]] * factor
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+        require_room(path, 4 * int(offsets[-1]), "the matrix")
         if table is None:
             values = _read_each(handle, path, [names[n] for n in order], shapes, offsets, spinful)
         else:
@@ -246,12 +238,7 @@ def read_blocks(
             ):
                 values[start:stop] = table.block(place)
     matrix = BlockMatrix(keys, shapes, values)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        e = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-        raise DataError(
-            f"{path}: block {format_key(keys[e])} contains NaN or infinite values ({len(bad)} in the file)"
-        )
+    matrix.require_numbers(str(path))
     return matrix
 
 
@@ -278,29 +265,29 @@ def _read_each(
     offsets: NDArray[np.int64],
     spinful: bool,
 ) -> NDArray[np.number]:
-    """Values of datasets that are stored in any way, one after the other, flat."""
-    dtype, every, usual = np.dtype(np.float64), h5py.h5s.ALL, None
-    values = np.empty(offsets[-1], dtype=dtype)
+    """Values of datasets that are stored in any way, one after the other, flat, in one type that holds them all."""
+    every, usual = h5py.h5s.ALL, None
+    values = np.empty(offsets[-1], dtype=np.float32)
     for e, (name, shape) in enumerate(zip(names, map(tuple, shapes.tolist()))):
+        dataset = open_dataset(handle, path, name)
+        if dataset.shape != shape:
+            _wrong_shape(path, name, dataset.shape, shape, spinful)
+        part = values[offsets[e] : offsets[e + 1]].reshape(shape)
         try:
-            dataset = h5py.h5d.open(handle.id, name.encode())
-            if dataset.shape != shape:
-                _wrong_shape(path, name, dataset.shape, shape, spinful)
             kind = dataset.get_type()
-            if usual is None or not kind.equal(usual):
-                found = dataset.dtype
-                if found.kind not in "fciu":
-                    raise DataError(f"{path}: block {name} holds no numbers ({found})")
-                if usual is None and found.kind in "fc" and found.itemsize >= 4:
-                    dtype, values = found, np.empty(offsets[-1], dtype=found)
-                elif found.kind == "c" and dtype.kind != "c":
-                    dtype = np.result_type(dtype, found)
-                    values = values.astype(dtype)
-                usual = usual or kind
-            dataset.read(every, every, values[offsets[e] : offsets[e + 1]].reshape(shape))
+            if usual is not None and kind.equal(usual):
+                dataset.read(every, every, part)
+                continue
+            widest = np.result_type(values, number_type(dataset, f"{path}: block {name}"))
+            if widest != values.dtype:  # e.g. complex after real blocks
+                read, values = values[: offsets[e]], np.empty(offsets[-1], dtype=widest)
+                values[: offsets[e]] = read
+            part = values[offsets[e] : offsets[e + 1]].reshape(shape)
+            part[...] = read_numbers(dataset, f"{path}: block {name}")
+            usual = kind if dataset.dtype == values.dtype else None
         except (KeyError, ValueError, OSError, TypeError, RuntimeError) as error:
             raise DataError(
-                f"{path}: block {name} cannot be read ({str(error).splitlines()[0]})"
+                f"{path}: block {name} cannot be read ({printable(str(error).splitlines()[0])})"
             ) from None
     return values
 

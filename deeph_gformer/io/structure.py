@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["Structure"]
+__all__ = ["MAX_LENGTH", "MIN_HEIGHT", "Structure"]
+
+#: Bounds of a cell, Å: its vectors and positions, and its least height over a face. A needle or a
+#: leaf would have neighbours in millions of cells.
+MAX_LENGTH, MIN_HEIGHT = 1e5, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +55,25 @@ class Structure:
             raise DataError(
                 f"structure '{self.name}': lattice or positions contain NaN or infinite values"
             )
+        for what, vectors in (
+            ("lattice vector", self.lattice),
+            ("position of atom", self.positions),
+        ):
+            far = np.flatnonzero(np.abs(vectors).max(axis=1, initial=0.0) > MAX_LENGTH)
+            if len(far):
+                raise DataError(
+                    f"structure '{self.name}': {what} {far[0] + 1} is "
+                    f"{vectors[far[0]].tolist()} Å, beyond {MAX_LENGTH:g} Å; are the units right?"
+                )
         if abs(np.linalg.det(self.lattice)) < 1e-6:
             raise DataError(f"structure '{self.name}': the lattice vectors span no volume")
+        height = 1 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0)
+        if height.min() < MIN_HEIGHT:
+            raise DataError(
+                f"structure '{self.name}': along lattice vector {height.argmin() + 1} the cell is "
+                f"only {height.min():.2g} Å high, and no two atoms are nearer than {MIN_HEIGHT} Å; "
+                "are the units right, or are the vectors nearly parallel?"
+            )
 
     def __len__(self) -> int:
         return len(self.numbers)

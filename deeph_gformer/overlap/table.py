@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
 from ..errors import DataError
 from ..io.files import atomic_path
+from ..io.npz import read_arrays
+from ..io.parsing import parse_json
 from .twocentre import PairTable, TwoCentre
 
 __all__ = ["FORMAT", "VERSION", "load_table", "save_table"]
@@ -66,40 +67,28 @@ def load_table(path: str | os.PathLike[str]) -> TwoCentre:
     """
     path = pathlib.Path(path)
     try:
-        with np.load(path, allow_pickle=False) as data:
-            header = json.loads(str(data["header"]))
-            if header["format"] != FORMAT:
-                raise KeyError("format")
-            if header["version"] > VERSION:
-                raise DataError(
-                    f"{path}: overlap table of version {header['version']}, this program reads up to {VERSION}; update deeph-gformer"
-                )
-            shells = {int(z): tuple(s) for z, s in header["orbital_types"].items()}
-            pairs = {}
-            for entry in header["pairs"]:
-                a, b = entry["elements"]
-                pairs[a, b] = PairTable(
-                    data[f"knots_{a}_{b}"],
-                    data[f"coefficients_{a}_{b}"],
-                    entry["degree"],
-                    entry["cutoff_A"],
-                    data[f"valid_{a}_{b}"],
-                    entry["report"],
-                )
-            return TwoCentre(
-                shells, pairs, {z: data[f"onsite_{z}"] for z in shells}, header["report"]
+        data = read_arrays(path, "overlap table")
+        header = parse_json(str(data["header"]), f"{path}, header")
+        if header["format"] != FORMAT:
+            raise KeyError("format")
+        if header["version"] > VERSION:
+            raise DataError(
+                f"{path}: overlap table of version {header['version']}, this program reads up to {VERSION}; update deeph-gformer"
             )
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
+        shells = {int(z): tuple(s) for z, s in header["orbital_types"].items()}
+        pairs = {}
+        for entry in header["pairs"]:
+            a, b = entry["elements"]
+            pairs[a, b] = PairTable(
+                data[f"knots_{a}_{b}"],
+                data[f"coefficients_{a}_{b}"],
+                entry["degree"],
+                entry["cutoff_A"],
+                data[f"valid_{a}_{b}"],
+                entry["report"],
+            )
+        return TwoCentre(shells, pairs, {z: data[f"onsite_{z}"] for z in shells}, header["report"])
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(
             f"{path}: not an overlap table, or damaged ({error}); make one with deeph-gformer overlap fit"
         ) from None

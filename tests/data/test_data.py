@@ -192,8 +192,8 @@ def test_split_file_that_is_none(make_folder: Folder, tmp_path: pathlib.Path) ->
     make_folder("a")
     (tmp_path / "binary").write_bytes(b"\x89HDF\xff\xfe")
     for path, words in (
-        (tmp_path, "cannot be read"),
-        (tmp_path / "binary", "not valid JSON"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "binary", "no text"),
         (tmp_path / "none", "file not found"),
     ):
         with pytest.raises(DataError, match=f"{path.name}: {words}"):

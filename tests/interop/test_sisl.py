@@ -142,7 +142,7 @@ def test_tshs(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match="no l and m.*fdf"):
         from_siesta(tmp_path / "a.TSHS")
     (tmp_path / "b.HSX").write_bytes(b"cut")
-    with pytest.raises(DataError, match="b.HSX: sisl cannot read it"):
+    with pytest.raises(DataError, match="b.HSX: no unformatted Fortran file"):
         from_siesta(tmp_path / "b.HSX")
     with pytest.raises(DataError, match=".TSHS or .nc"):
         write_sisl(tmp_path / "a.xyz", problem)

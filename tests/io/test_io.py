@@ -160,7 +160,7 @@ def _twice(handle: h5py.File) -> None:
         (_reshape, r"\(3, 4\).*\(4, 4\)"),
         (_nan, r"\[0, 0, 0, 2, 2\] contains NaN"),
         (_far, "outside 1..4"),
-        (_twice, "two spellings"),
+        (_twice, "is there twice"),
     ],
 )
 def test_bad_blocks_are_named(

@@ -70,7 +70,7 @@ def test_damaged_tables_are_refused(tmp_path: pathlib.Path, table: TableOverlap)
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"text"):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match="not an overlap table, or damaged"):
+        with pytest.raises(DataError, match="(not an|no) overlap table, or damaged"):
             load(path)
     np.savez(path, header=np.array('{"format": "deeph-gformer overlap table", "version": 99}'))
     with pytest.raises(DataError, match="version 99"):

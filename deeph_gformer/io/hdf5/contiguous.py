@@ -61,13 +61,15 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
             or any(kind != h5py.h5l.TYPE_HARD for _, kind, _ in links)
         ):
             return None
-        dtype = h5py.h5d.open(handle.id, links[0][0]).dtype
+        first = h5py.h5d.open(handle.id, links[0][0])
+        dtype = first.dtype
+        usual = first.get_type().equal(h5py.h5t.py_create(dtype, logical=True))
         names = [name.decode() for name, _, _ in links]
     except (KeyError, ValueError, OSError, TypeError, RuntimeError):  # no dataset, or a damaged one
         return None
     if (
-        dtype.kind not in "fc"
-        or dtype.itemsize < 4
+        not usual
+        or dtype not in (np.float32, np.float64, np.complex64, np.complex128)
         or not dtype.isnative
         or struct.pack("=H", 1) != struct.pack("<H", 1)
     ):

@@ -1,0 +1,198 @@
+"""JSON, YAML and numbers from files and options, with limits: nothing is run, nothing grows.
+
+Refused are what other readers take in silence or die of: a key given twice, nesting beyond
+``MAX_DEPTH``, numbers of more than ``MAX_DIGITS`` digits or beyond the range of a float, YAML's tags,
+anchors and dates.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable
+from typing import Any
+
+from ..errors import ConfigError, DataError, GFormerError, printable
+
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "parse_json", "parse_number", "parse_yaml", "require_shallow"]
+
+#: Lists and mappings inside one another.
+MAX_DEPTH = 100
+#: Of a number, sign and exponent included.
+MAX_DIGITS = 400
+
+
+def _short(text: str) -> str:
+    return printable(text if len(text) <= 40 else f"{text[:24]}... ({len(text)} characters)")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 19:
+        raise ValueError(f"{_short(text)}: an integer of more than 18 digits")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{_short(text)}: a number of more than {MAX_DIGITS} characters")
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{_short(text)}: beyond the range of numbers")
+    return value
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key '{_short(twice)}' is given twice; leave one")
+    return found
+
+
+def require_shallow(value: Any, depth: int = MAX_DEPTH) -> None:
+    """Raise where lists and mappings are nested more than ``depth`` deep.
+
+    Raises:
+        ValueError: they are.
+    """
+    level = [value]
+    for _ in range(depth + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list, tuple))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested more than {depth} deep")
+
+
+def parse_json(text: str, where: str, error: type[GFormerError] = DataError) -> Any:
+    """A JSON document.
+
+    Args:
+        text: the document; a byte order mark is ignored, NaN and Infinity are numbers (Python's and
+            JavaScript's writers make them).
+        where: file, for the message.
+        error: class of the error.
+
+    Raises:
+        GFormerError: of the class ``error``; not JSON, or beyond a limit; names the place.
+    """
+    try:
+        value = json.loads(
+            text.removeprefix("\ufeff"),
+            parse_int=_integer,
+            parse_float=_float,
+            object_pairs_hook=_mapping,
+        )
+        require_shallow(value)
+        return value
+    except RecursionError:
+        reason = f"nested more than {MAX_DEPTH} deep"
+    except ValueError as wrong:
+        reason = str(wrong)
+    raise error(f"{where}: not valid JSON ({printable(reason)})")
+
+
+def _yaml_loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Plain values only: no tags of its own, no anchors, no dates, no key twice."""
+
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise self.wrong("anchors and aliases are not supported; write the value out")
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise self.wrong(f"nested more than {MAX_DEPTH} deep")
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def wrong(self, text: str, mark: Any = None) -> yaml.YAMLError:
+            return yaml.constructor.ConstructorError(None, None, text, mark or self.get_mark())
+
+        def construct_object(self, node: Any, deep: bool = False) -> Any:
+            try:
+                if isinstance(node, yaml.ScalarNode):
+                    if len(node.value) > MAX_DIGITS and not node.tag.endswith(":str"):
+                        raise ValueError(f"'{_short(node.value)}' is too long")
+                    if node.tag == "tag:yaml.org,2002:int" and ":" not in node.value:
+                        _integer(node.value.replace("_", ""))
+                return super().construct_object(node, deep)
+            except (ValueError, OverflowError) as error:
+                raise self.wrong(str(error), node.start_mark) from None
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for name, _ in getattr(node, "value", ()):
+                key = self.construct_object(name, deep=True)
+                if not isinstance(key, Hashable) or not isinstance(key, str):
+                    raise self.wrong(
+                        f"key '{_short(str(key))}' is no word; put it into quotes", name.start_mark
+                    )
+                if key in seen:
+                    raise self.wrong(f"key '{_short(key)}' is given twice", name.start_mark)
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    # 2024-01-01 stays text, and 1:30 is no number in base 60
+    Loader.yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern) for tag, pattern in rules if not tag.endswith((":timestamp", ":merge"))
+        ]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
+
+
+def parse_yaml(text: str, where: str, error: type[GFormerError] = ConfigError) -> Any:
+    """A YAML document of plain values: mappings with words as keys, lists, numbers, words, true, null.
+
+    Args:
+        text: the document.
+        where: file or option, for the message.
+        error: class of the error.
+
+    Raises:
+        GFormerError: of the class ``error``; not YAML, beyond a limit, or more than plain values.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, _yaml_loader())
+    except RecursionError:
+        reason = f"nested more than {MAX_DEPTH} deep"
+    except yaml.YAMLError as wrong:
+        reason = " ".join(str(wrong).split())
+    raise error(f"{where}: not valid YAML ({printable(reason)})")
+
+
+def parse_number(text: str, where: str, kind: type = float) -> float:
+    """A finite number.
+
+    Args:
+        text: what stands there.
+        where: file and place, for the message.
+        kind: ``float`` or ``int``.
+
+    Raises:
+        DataError: it is none, or has too many digits.
+    """
+    try:
+        value = _integer(text.strip()) if kind is int else _float(text.strip())
+        if math.isfinite(value):
+            return value
+        reason = "not finite"
+    except ValueError as error:
+        reason = str(error)
+    raise DataError(
+        f"{where}: {'an integer' if kind is int else 'a number'} is needed, not '{_short(text)}' "
+        f"({printable(reason)})"
+    )

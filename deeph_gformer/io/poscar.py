@@ -1,0 +1,45 @@
+"""POSCAR files by ASE, once their own numbers have been held against their size."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from typing import TYPE_CHECKING
+
+from ..errors import DataError, printable
+from .files import read_text
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["read_poscar"]
+
+
+def read_poscar(path: str | os.PathLike[str]) -> Atoms:
+    """The structure of a POSCAR, atoms in its order.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: it is missing, no POSCAR, or announces more atoms than it has lines.
+    """
+    from ase.io import read
+
+    path = pathlib.Path(path)
+    lines = read_text(path).splitlines()
+    for line in lines[5:7]:
+        words = line.split()
+        counts = [int(word) for word in words if word.isascii() and word.isdigit()]
+        if words and len(counts) == len(words) and sum(counts) > len(lines):
+            raise DataError(f"{path}: {sum(counts)} atoms are announced, in {len(lines)} lines")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read(path, format="vasp")
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a parser of another package, on any text
+        reason = printable(str(error).strip() or type(error).__name__)[:200]
+        raise DataError(f"{path}: not a POSCAR ({reason})") from None
