@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,13 +25,13 @@ from .algebra.rotation import random_rotation, wigner_blocks
 from .data.dataset import hermitian_product, transpose_index
 from .data.edges import EdgeChoice, EdgeMode, select_edges
 from .data.features import Stage1Features
+from .data.fingerprint import checkpoint_fingerprint
 from .data.graph import Graph, build_graph, rotate_graph
 from .errors import ConfigError, DataError, ModelError
 from .gformer.bundle import (
     BUNDLE_FILE,
     Bundle,
     Stage1Identity,
-    fingerprint,
     load_bundle,
     require_irreps,
 )
@@ -43,9 +42,6 @@ from .io.gauge import Gauge
 from .io.structure import Structure
 from .stage1 import load_stage1
 from .stage1.provider import Stage1Provider
-
-#: Parameters of a DeepH-E3 checkpoint, in contrast to its buffers.
-_PARAMETER = re.compile(r"(weight|bias|weights[12]\.\d+)$")
 
 __all__ = [
     "HamiltonianModel",
@@ -132,20 +128,9 @@ def correction(
 
 
 def identify(stage1: Stage1Provider) -> Stage1Identity:
-    """How a bundle remembers this stage 1: the same for both backends and any dtype, as it is taken from the checkpoint's parameters."""
-    tensors: dict[str, Tensor] = {}
-    for number, model in enumerate(getattr(stage1, "models", (stage1,))):
-        folder = getattr(model, "folder", None)
-        state = folder.state_dict if folder is not None else dict(model.state_dict())
-        tensors.update(
-            {
-                f"{number}.{name}": value
-                for name, value in state.items()
-                if _PARAMETER.search(name) and value.numel()
-            }
-        )
+    """How a bundle remembers this stage 1."""
     return Stage1Identity(
-        fingerprint(tensors),
+        stage1.fingerprint(),
         pathlib.Path(stage1.name).name,
         stage1.generation,
         tuple(map(str, stage1.node_irreps)),
@@ -193,9 +178,9 @@ class GFormerStage1(Stage1Provider):
             (), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype))
         )
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The parameters, for the fingerprint."""
-        return dict(self.bundle.model.state_dict())
+    def fingerprint(self) -> str:
+        """See :meth:`Stage1Provider.fingerprint`."""
+        return checkpoint_fingerprint([self.bundle.model.state_dict()])
 
     def to(self, device: torch.device | str) -> GFormerStage1:
         """Move to a device; returns self."""

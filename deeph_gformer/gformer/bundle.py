@@ -7,20 +7,18 @@ one model is noise on another.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from e3nn.o3 import Irreps
-from torch import Tensor
 
 from .. import __version__
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..config import GFormerConfig, from_mapping, to_mapping
+from ..data.fingerprint import fingerprint
 from ..errors import ConfigError, DataError, ModelError
 from ..io.files import atomic_path, read_json, write_json
 from ..io.gauge import GAUGES, Gauge
@@ -54,16 +52,6 @@ class Stage1Identity:
     generation: Generation
     node_irreps: tuple[str, ...]
     edge_irreps: tuple[str, ...]
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and float32 values of all tensors, independent of order, device and precision of storage."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().to("cpu", torch.float32).contiguous()
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
-from .provider import Stage1Provider
+from .provider import Stage1Provider, joint_fingerprint
 
 __all__ = ["CascadedStage1"]
 
@@ -34,6 +34,7 @@ class CascadedStage1(Stage1Provider):
                     f"{first.name} and {second.name} have different {what} and cannot be added"
                 )
         self.models, self.gauge = (first, second), first.gauge
+        self.equivariant = first.equivariant and second.equivariant
         self.targets, self.generation, self.dtype, self.parity = (
             second.targets,
             second.generation,
@@ -53,6 +54,10 @@ class CascadedStage1(Stage1Provider):
         return out._replace(
             direct_sum=out.direct_sum + self.models[0](graph, features=False).direct_sum
         )
+
+    def fingerprint(self) -> str:
+        """See :meth:`Stage1Provider.fingerprint`."""
+        return joint_fingerprint(self.models)
 
     def to(self, device: torch.device | str) -> CascadedStage1:
         """Move both; returns self."""

@@ -120,6 +120,12 @@ def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Features) -> Find
     return Finding("shapes, dtype, finite values", not wrong, 0.0, 0.0, "; ".join(wrong))
 
 
+def _fingerprint(provider: Stage1Provider) -> Finding:
+    found, again = provider.fingerprint(), provider.fingerprint()
+    good = isinstance(found, str) and found.strip() != "" and found == again
+    return Finding("fingerprint", good, 0.0, 0.0, "" if good else f"{found!r}, then {again!r}")
+
+
 def _gradients(provider: Stage1Provider, graph: Graph) -> Finding:
     vector = graph.edge_vector.clone().requires_grad_(True)
     with torch.enable_grad():
@@ -291,8 +297,9 @@ def check_provider(
     )
     repeated("the same in chunks", lambda: _stream_gap(provider, graph, out), limit)
     attempt("no gradients", lambda: _gradients(provider, graph))
+    attempt("fingerprint", lambda: _fingerprint(provider))
     generator = torch.Generator().manual_seed(seed)
-    for number in range(rotations):
+    for number in range(rotations if provider.equivariant else 0):
         rotation = random_rotation(generator)
         attempt(
             "equivariance",
@@ -300,7 +307,7 @@ def check_provider(
                 provider, graph, out, r, f"rotation {n + 1}", limit
             ),
         )  # type: ignore[misc]
-    if provider.parity:
+    if provider.parity and provider.equivariant:
         attempt(
             "equivariance",
             lambda: _equivariance(

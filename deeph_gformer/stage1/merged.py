@@ -11,7 +11,7 @@ from ..algebra.orbitals import TargetBlocks
 from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
-from .provider import Stage1Provider
+from .provider import Stage1Provider, joint_fingerprint
 
 __all__ = ["MergedStage1"]
 
@@ -61,6 +61,7 @@ class MergedStage1(Stage1Provider):
             tuple(channel for model in models for channel in model.targets.blocks),
         )
         self.gauge = first.gauge
+        self.equivariant = all(model.equivariant for model in models)
         self.generation, self.dtype, self.fill_missing = first.generation, first.dtype, fill_missing
         self.cutoff, self.parity = max(m.cutoff for m in models), all(m.parity for m in models)
         self.name = " + ".join(m.name for m in models)
@@ -88,6 +89,10 @@ class MergedStage1(Stage1Provider):
         node = tuple(torch.cat([o.node[p - last] for o in outputs], dim=1) for p in groups)
         edge = tuple(torch.cat([o.edge[p - last] for o in outputs], dim=1) for p in groups)
         return Stage1Features(node, edge, direct_sum)
+
+    def fingerprint(self) -> str:
+        """See :meth:`Stage1Provider.fingerprint`."""
+        return joint_fingerprint(self.models)
 
     def to(self, device: torch.device | str) -> MergedStage1:
         """Move every model; returns self."""

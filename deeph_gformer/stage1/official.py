@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..algebra.wigner import Generation
 from ..data.features import Stage1Features
+from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
 from ..errors import ConfigError, ModelError
 from .bundle import ModelFolder, NetConfig, read_model_folder
@@ -340,6 +341,10 @@ class OfficialStage1(Stage1Provider):
             tuple(taken[f"edge{p}"] for p in groups),
             taken["out"],
         )
+
+    def fingerprint(self) -> str:
+        """See :meth:`Stage1Provider.fingerprint`."""
+        return checkpoint_fingerprint([self.folder.state_dict])
 
     def to(self, device: torch.device | str) -> OfficialStage1:
         """Move to a device; returns self."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import hashlib
+from collections.abc import Sequence
 
 import torch
 from e3nn.o3 import Irreps
@@ -11,13 +13,14 @@ from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..data.features import Stage1Features
+from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
 from ..data.stream import IrrepStream
 from ..errors import ModelError
 from ..io.gauge import Gauge
 from ..runtime.plan import ExecutionPlan
 
-__all__ = ["Stage1Provider"]
+__all__ = ["Stage1Provider", "joint_fingerprint"]
 
 
 class Stage1Provider(abc.ABC):
@@ -31,6 +34,8 @@ class Stage1Provider(abc.ABC):
         node_irreps, edge_irreps: per encoder group.
         name: for messages. parity: False for a model trained with ``ignore_parity``.
         fill_missing: value of blocks that no output channel predicts, eV; None makes such blocks an error.
+        equivariant: whether irreps and Hamiltonian turn with the structure; False: a trainer that rotates structures runs it
+            again, and may not turn its output by Wigner-D.
         gauge: energy zero of its Hamiltonians: ``raw`` (the DFT code's), ``standard`` (H - μS), or ``unknown``.
     """
 
@@ -43,6 +48,7 @@ class Stage1Provider(abc.ABC):
     name: str
     parity: bool = True
     fill_missing: float | None = None
+    equivariant: bool = True
     gauge: Gauge = "unknown"
 
     @abc.abstractmethod
@@ -51,6 +57,14 @@ class Stage1Provider(abc.ABC):
 
         Args:
             graph: one or several structures. features: whether the irreps are wanted (empty tuples when not).
+        """
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """What tells this network from any other: bundles name their stage 1 by it, and refuse another.
+
+        It depends on the parameters alone, not on device, type, or where they were read from;
+        :func:`deeph_gformer.data.fingerprint.fingerprint` makes one from tensors.
         """
 
     def stream(self, graph: Graph, execution: ExecutionPlan) -> IrrepStream | None:
@@ -119,3 +133,11 @@ class Stage1Provider(abc.ABC):
             f"{type(self).__name__}({self.name}: {shells}, spinful={basis.spinful}, {len(self.node_irreps)} encoder groups, "
             f"{len(self.targets.blocks)} target blocks, {str(self.dtype).removeprefix('torch.')}, e3nn generation {self.generation})"
         )
+
+
+def joint_fingerprint(models: Sequence[Stage1Provider]) -> str:
+    """The fingerprint of several providers that act as one."""
+    folders = [getattr(model, "folder", None) for model in models]
+    if all(folder is not None for folder in folders):
+        return checkpoint_fingerprint([folder.state_dict for folder in folders])
+    return hashlib.sha256(" ".join(m.fingerprint() for m in models).encode()).hexdigest()[:32]

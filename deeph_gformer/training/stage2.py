@@ -161,7 +161,7 @@ def train_gformer(
         settings.epochs * len(train),
         unit,
         cascade=cascade,
-        first=stage1 if cascade and not getattr(stage1, "equivariant", True) else None,
+        first=stage1 if cascade and stage1 is not None and not stage1.equivariant else None,
     )
     reference, before = None, ""
     if cache.stage1 is not None:

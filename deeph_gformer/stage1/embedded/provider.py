@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...algebra.wigner import Generation
 from ...data.features import Stage1Features
+from ...data.fingerprint import checkpoint_fingerprint
 from ...data.graph import Graph
 from ...runtime.plan import ExecutionPlan
 from ..bundle import ModelFolder, read_model_folder
@@ -83,6 +84,10 @@ class EmbeddedStage1(Stage1Provider):
     def stream_bytes(self, keep_pairs: bool) -> int:
         """See :meth:`Stage1Provider.stream_bytes`."""
         return bytes_per_edge(self.engine, keep_pairs)
+
+    def fingerprint(self) -> str:
+        """See :meth:`Stage1Provider.fingerprint`."""
+        return checkpoint_fingerprint([self.folder.state_dict])
 
     def to(self, device: torch.device | str) -> EmbeddedStage1:
         """Move to a device; returns self."""
