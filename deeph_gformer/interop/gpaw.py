@@ -17,6 +17,7 @@ from ..errors import DataError, MissingDependencyError
 from ..io import BlockMatrix, Structure
 from ..io.dock import LEGACY_TO_E3NN
 from ..overlap.neighbours import find_edges
+from .dft.kmesh import inverse_fourier, mesh_for
 
 __all__ = ["from_gpaw", "write_gpaw"]
 
@@ -85,31 +86,6 @@ def _matrices(calc: Any) -> tuple[list[NDArray[np.number]], list[NDArray[np.numb
     return h, [whole(np.array(kpt.S_MM)) for kpt in wfs.kpt_u]
 
 
-def _aliased(keys: NDArray[np.int64], mesh: NDArray[np.int64]) -> bool:
-    folded = np.concatenate([keys[:, :3] % mesh, keys[:, 3:]], axis=1)
-    return len(np.unique(folded, axis=0)) < len(keys)
-
-
-def _mesh_for(keys: NDArray[np.int64], mesh: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The smallest mesh, not below the given one, on which no two of the cells of an atom pair coincide."""
-    mesh = mesh.copy()
-    while _aliased(keys, mesh):
-        spread = np.array([np.ptp(keys[:, axis]) + 1 for axis in range(3)])
-        mesh[np.argmax(spread / mesh)] += 1
-    return mesh
-
-
-def _fourier(
-    matrices: list[NDArray[np.number]],
-    points: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    cell: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """X(R) = Σ_k w_k Re[e^{2πi k·R} X(k)]: the real part is the sum with the time-reversed half of the zone."""
-    phases = np.exp(2j * np.pi * points @ cell) * weights
-    return sum(p.real * m.real - p.imag * np.imag(m) for p, m in zip(phases, matrices))
-
-
 def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> BlochProblem:
     """H(R) and S(R) of a converged calculation.
 
@@ -155,7 +131,7 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
 
     fermi = float(calc.get_fermi_level())
     own_mesh = np.array(calc.wfs.kd.N_c, dtype=np.int64)
-    mesh = _mesh_for(inside(reach), own_mesh)
+    mesh = mesh_for(inside(reach), own_mesh)
     reduced = len(calc.wfs.kd.symmetry.op_scc) > 1
     shifted = np.abs(np.asarray(calc.wfs.kd.bzk_kc)).sum(axis=1).min() > 1e-9
     if (mesh != own_mesh).any() or reduced or shifted:
@@ -173,7 +149,7 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
     s_blocks = list(h_blocks)
     for r in np.unique(wanted[:, :3], axis=0):
         h_r, s_r = (
-            _fourier(m, np.asarray(wfs.kd.ibzk_kc), np.asarray(wfs.kd.weight_k), r)
+            inverse_fourier(m, np.asarray(wfs.kd.ibzk_kc), np.asarray(wfs.kd.weight_k), -r)
             for m in (h_k, s_k)
         )
         for e in np.flatnonzero((wanted[:, :3] == r).all(axis=1)):

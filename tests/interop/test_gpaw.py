@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deeph_gformer import bands
-from deeph_gformer.interop.gpaw import _aliased, _mesh_for
+from deeph_gformer.interop.dft.kmesh import aliased, mesh_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -52,5 +52,5 @@ def test_refusals(run: pathlib.Path) -> None:
 
 def test_aliasing_is_seen() -> None:
     keys = np.array([[r, 0, 0, 0, 0] for r in (-2, -1, 0, 1, 2)])
-    assert _aliased(keys, np.array([4, 1, 1])) and not _aliased(keys, np.array([5, 1, 1]))
-    assert _mesh_for(keys, np.array([2, 1, 1])).tolist() == [5, 1, 1]
+    assert aliased(keys, np.array([4, 1, 1])) and not aliased(keys, np.array([5, 1, 1]))
+    assert mesh_for(keys, np.array([2, 1, 1])).tolist() == [5, 1, 1]
