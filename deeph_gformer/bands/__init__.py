@@ -22,6 +22,7 @@ from .plot import plot_comparison
 from .plot_states import plot_dos, plot_fat, plot_spin
 from .result import Bands
 from .solve import solve_dense
+from .unfolding import Unfolded, plot_unfolded, unfold
 
 __all__ = [
     "BandError",
@@ -33,6 +34,7 @@ __all__ = [
     "HamiltonianError",
     "KPath",
     "MeshSpectrum",
+    "Unfolded",
     "automatic_path",
     "band_curvature",
     "band_gap",
@@ -51,8 +53,10 @@ __all__ = [
     "plot_dos",
     "plot_fat",
     "plot_spin",
+    "plot_unfolded",
     "read_path_file",
     "seekpath_path",
     "solve_dense",
+    "unfold",
     "velocities",
 ]

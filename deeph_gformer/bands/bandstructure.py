@@ -33,6 +33,8 @@ DENSE_LIMIT = 6000
 """Largest matrix (orbitals, spin included) that 'auto' gives to dense LAPACK: 6000 complex is 0.6
 GB a matrix and minutes a k-point."""
 Solver = Literal["auto", "dense", "sparse"]
+Weigh = Callable[..., dict[str, NDArray[np.float64]]]
+"""(problem, k (3,), vectors (n, B), energies (B,), S(k)) -> weights (B,) by name; importable by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +51,12 @@ class _Task:
     device: str | None
     engine: str
     check: Check
+    weigh: Weigh | None
 
 
 def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> Point:
     where = f"{problem.source}, k = {np.round(k, 5).tolist()}"
-    vectors = bool(task.masks) or task.spin
+    vectors = bool(task.masks) or task.spin or task.weigh is not None
     if task.solver == "sparse":
         from .sparse import solve_sparse
 
@@ -79,6 +82,8 @@ def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> 
     spin = None
     if solution.vectors is not None and vectors:
         weights = mulliken_weights(solution.vectors, s, task.masks)
+        if task.weigh is not None:
+            weights |= task.weigh(problem, k, solution.vectors, solution.energies, s)
         spin = spin_expectation(problem, solution.vectors, s) if task.spin else None
     solution.vectors = None
     return Point(solution, weights, spin)
@@ -159,6 +164,7 @@ def band_structure(
     device: str | None = None,
     engine: str = "auto",
     check: Check = "auto",
+    weigh: Weigh | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bands:
     """Bands along a path.
@@ -184,6 +190,7 @@ def band_structure(
         engine: sparse factorisation, see :mod:`~.sparse`.
         check: how the sparse solver shows that it missed no state: 'count' (Sylvester's law, two
             more factorisations), 'random' (cheap, leaves a chance of 1e-9), 'none', or by size.
+        weigh: further weights of the states, see :data:`Weigh`.
         progress: called with (done, all).
 
     Raises:
@@ -198,7 +205,7 @@ def band_structure(
     if chosen == "sparse" and s_threshold is not None:
         raise ConfigError("--s-threshold needs the dense solver: the projection is a dense matrix")
     if device is not None and (
-        chosen == "sparse" or projections or spin or s_threshold is not None
+        chosen == "sparse" or projections or spin or weigh or s_threshold is not None
     ):
         raise ConfigError(
             "--device computes dense eigenvalues only; leave --fat, --spin, --s-threshold and the "
@@ -217,6 +224,7 @@ def band_structure(
         device,
         engine,
         check,
+        weigh,
     )
     points = map_kpoints(
         functools.partial(_solve_point, task=task), problem, kpath.kpoints, processes, progress

@@ -85,6 +85,22 @@ def register(sub: Any) -> None:
         metavar="N",
         help="k-points over the whole path (default: 120)",
     )
+    group = parser.add_argument_group("unfolding")
+    group.add_argument(
+        "--unfold",
+        type=filled,
+        action="append",
+        metavar="PRIMITIVE",
+        help="spectral weights on the path of a primitive cell: a structure file or folder, integers "
+        "(2,2,1, or nine of a matrix), or spglib; once for each layer of a slab, from below",
+    )
+    group.add_argument(
+        "--broadening",
+        type=Number(above=0),
+        default=0.05,
+        metavar="EV",
+        help="of the spectral function in the figure (default: 0.05 eV)",
+    )
     group = parser.add_argument_group("solver")
     group.add_argument(
         "--solver", choices=("auto", "dense", "sparse"), default="auto", help="default: by size"
@@ -266,6 +282,8 @@ def _run_bands(args: argparse.Namespace) -> int:
     from ..io.files import write_json
 
     asked = window_of(args)
+    if args.unfold:
+        return _run_unfold(args, asked)
     if args.path and args.path_file:
         raise ConfigError("--path and --path-file both say which path; give one of them")
     if args.engine == "slepc":
@@ -327,4 +345,65 @@ def _run_bands(args: argparse.Namespace) -> int:
                 "errors": {label: error.to_dict() for label, error in errors.items()},
             },
         )
+    return 0
+
+
+def _run_unfold(args: argparse.Namespace, asked: tuple[float, float] | None) -> int:
+    """``bands --unfold``: every Hamiltonian on the path of the first primitive cell."""
+    from ..bands.files import write_bands
+    from ..bands.unfolding import plot_unfolded, unfold
+    from ..errors import ConfigError
+    from ..io.files import write_json
+
+    for option, value in (
+        ("--fat", args.fat),
+        ("--spin", args.spin),
+        ("--device", args.device),
+        ("--path-file", args.path_file),
+    ):
+        if value:
+            raise ConfigError(f"--unfold and {option} exclude each other")
+    problems = [problem for problem, _ in _wanted(args)]
+    found, level = [], None
+    for problem in problems:
+        if not found or level is not None:
+            required = args.fermi != "auto"
+            level = fermi_of(args, problem, level, required=required, others=problems)
+        one = unfold(
+            problem,
+            args.unfold,
+            args.path,
+            args.npoints,
+            fermi=level,
+            nbands=args.nbands,
+            solver=args.solver,
+            path_engine=args.path_from,
+            processes=args.processes,
+            progress=progress,
+            s_threshold=args.s_threshold,
+            engine=args.engine,
+            check=args.check,
+        )
+        for note in one.bands.notes[len(problem.notes) :]:
+            say(f"{problem.label}: {note}")
+        known = f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"
+        print(f"{problem.label}: {one.bands.solver}; Fermi level {known}")
+        found.append(one)
+    path = found[0].bands.path
+    ticks = " ".join(name for _, name in path.ticks)
+    print(f"path {ticks} ({path.source}), {len(path)} k-points of the primitive cell")
+    window = asked or found[0].bands.default_window()
+    _require_states(found[0].bands, window)
+    name = problems[0].structure.name
+    for output in args.output or [pathlib.Path(f"{name}_unfolded.png")]:
+        if output.suffix.lower() not in (".png", ".svg", ".pdf"):
+            write_bands(output, found[0].bands)
+        else:
+            plot_unfolded(
+                found, output, window_eV=window, width_eV=args.broadening, title=args.title
+            )
+        print(f"written: {output}")
+    if args.json:
+        bands = [one.to_dict() for one in found]
+        write_json(args.json, {"structure": name, "window_eV": window, "bands": bands})
     return 0

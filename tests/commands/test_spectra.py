@@ -504,3 +504,23 @@ def test_fermi_info_refuses_a_level_of_another_hamiltonian(
     assert main(["fermi", str(folder), "--prediction", "--mesh", "6x6x1", "--json", "f.json"]) == 0
     data = json.loads(pathlib.Path("f.json").read_text())
     assert data["electrons"] == 2 and "counted below" in data["electrons_source"]
+
+
+def test_unfold_of_both_hamiltonians(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The honeycomb cell is its own primitive cell: all weights are 1; 2,1,1 is none of it."""
+    words = ["bands", str(folder), "--mesh", "3x3x1", "--npoints", "12", "--json", "u.json"]
+    assert main([*words, "--unfold", str(folder), "-o", "u.png", "-o", "u.Band"]) == 0
+    data = json.loads(pathlib.Path("u.json").read_text())
+    assert [one["label"] for one in data["bands"]] == ["DFT", "stage 1"]
+    for one in data["bands"]:
+        assert np.abs(np.array(one["projections"]["unfolded"]) - 1).max() < 1e-10
+        assert one["unfolding"][0]["cells"] == 1
+    streams = capsys.readouterr()
+    assert "path Γ M K Γ" in streams.out and "1 primitive cells" in streams.err
+    assert pathlib.Path("u.png").stat().st_size > 5000
+    assert main([*words, "--unfold", "2,1,1"]) == 2
+    assert "0.36 Å from its sites, more than 0.34" in capsys.readouterr().err
+    assert main([*words, "--unfold", "1,1,1", "--fat", "C"]) == 2
+    assert "--unfold and --fat exclude each other" in capsys.readouterr().err

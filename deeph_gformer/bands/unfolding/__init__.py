@@ -1,0 +1,9 @@
+"""Bands of a supercell on the path of its primitive cell, with spectral weights."""
+
+from __future__ import annotations
+
+from .plot import plot_unfolded
+from .supercell import PrimitiveMap
+from .weights import Unfolded, primitive_maps, unfold
+
+__all__ = ["PrimitiveMap", "Unfolded", "plot_unfolded", "primitive_maps", "unfold"]
