@@ -19,6 +19,7 @@ HAMILTONIAN_FILE: Final = (
     "hamiltonians.h5"  # dataset "[Rx, Ry, Rz, i, j]", i and j 1-based -> block | eV
 )
 OVERLAP_FILE: Final = "overlaps.h5"  # the same keys, never spin-doubled | 1
+POSITION_MATRIX_FILE: Final = "positions.h5"  # "[Rx, Ry, Rz, i, j, a]", a = 1, 2, 3: x, y, z | Å
 PREDICTION_FILE: Final = "hamiltonians_pred.h5"  # the same keys | eV
 LEGACY_FILES: Final = (ELEMENTS_FILE, LATTICE_FILE, ORBITAL_TYPES_FILE, POSITIONS_FILE)
 
@@ -27,6 +28,7 @@ DOCK_STRUCTURE_FILE: Final = "POSCAR"
 DOCK_HAMILTONIAN_FILE: Final = "hamiltonian.h5"  # datasets below | eV
 OVERLAP_TABLE: Final = "overlap.npz"  # of a bundle: radial tables of S | 1
 DOCK_OVERLAP_FILE: Final = "overlap.h5"  # datasets below | 1
+DOCK_POSITION_MATRIX_FILE: Final = "position_matrix.h5"  # entries (3, n), x y z | Å
 DOCK_PREDICTION_FILE: Final = "hamiltonian_pred.h5"
 DOCK_PAIRS: Final = "atom_pairs"  # (E, 5) int64, Rx Ry Rz i j, i and j 0-based
 DOCK_SHAPES: Final = "chunk_shapes"  # (E, 2) int64, spin doubling included

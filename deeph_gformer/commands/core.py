@@ -108,9 +108,12 @@ def _register_refine(sub: Any) -> None:
     )
     parser.add_argument(
         "--overlap",
-        type=pathlib.Path,
+        "--basis",
+        dest="overlap",
+        nargs="+",
         metavar="SOURCE",
-        help="edges and S of structures without overlaps.h5, which is then written: a table (.npz), basis files, a folder with overlaps "
+        help="edges and S of structures without overlaps.h5, which is then written: a table (.npz), "
+        "basis files or a folder of them (OpenMX: with C6.0-s2p2d1 ...), a folder with overlaps "
         "(default: the table in the bundle)",
     )
     _model_options(parser)

@@ -24,7 +24,8 @@ def register(sub: argparse._SubParsersAction) -> None:
         "overlap",
         nargs="+",
         metavar="SOURCE",
-        help="table (.npz), basis files (.orb, .ion.xml), overlaps.h5 or its folder",
+        help="table (.npz), basis files, a folder of them (OpenMX: with C6.0-s2p2d1 ...), overlaps.h5 "
+        "or its folder",
     )
     json_option(info)
     info.set_defaults(run=run_info)
@@ -66,10 +67,13 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
     predict = sub.add_parser("predict", help="write overlaps of structures")
     predict.add_argument(
         "--overlap",
+        "--basis",
+        dest="overlap",
         nargs="+",
         required=True,
         metavar="SOURCE",
-        help="table (.npz), basis files (.orb, .ion.xml), a folder of them",
+        help="table (.npz), basis files (.orb, .ion, .ion.xml, .pao) or a folder of them; for .pao "
+        "files also what the calculation takes from them, e.g. C6.0-s2p2d1",
     )
     predict.add_argument(
         "--input",
@@ -91,7 +95,14 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
         help="of folders written (default: as the source; legacy for files)",
     )
     predict.add_argument(
-        "--extrapolate", action="store_true", help="allow distances that the table does not know, and cut structures that repeat against their pbc",
+        "--positions",
+        action="store_true",
+        help="also write <i|r|j> (positions.h5, position_matrix.h5); needs basis files",
+    )
+    predict.add_argument(
+        "--extrapolate",
+        action="store_true",
+        help="allow distances that the table does not know, and cut structures that repeat against their pbc",
     )
     predict.add_argument(
         "--pbc",
@@ -216,13 +227,27 @@ def _sources(inputs: list[str]) -> list[pathlib.Path]:
     return result
 
 
+def _known_shells(sources: list[pathlib.Path]) -> dict[int, tuple[int, ...]]:
+    """l of each shell by atomic number, from structure folders; files have none."""
+    from ..io import read_folder
+
+    shells: dict[int, tuple[int, ...]] = {}
+    for source in sources:
+        if source.is_dir():
+            structure = read_folder(source)
+            for z, mine in zip(structure.numbers.tolist(), structure.orbital_types):
+                shells.setdefault(z, tuple(mine))
+    return shells
+
+
 def run_predict(args: argparse.Namespace) -> int:
     """Write overlaps."""
     from ..overlap import TableOverlap, load
     from ..overlap.describe import verdict
     from ..overlap.predict import predict_overlap
 
-    provider = load(args.overlap, args.extrapolate)
+    sources = _sources(args.input)
+    provider = load(args.overlap, args.extrapolate, _known_shells(sources))
     if isinstance(provider, TableOverlap) and not provider.table.report.get("two_centre", True):
         print(f"warning: {verdict(provider.table)}", file=sys.stderr)
     pbc = None
@@ -231,7 +256,6 @@ def run_predict(args: argparse.Namespace) -> int:
         if len(letters) != 3 or set(letters) - {"T", "F"}:
             raise ConfigError(f"--pbc {args.pbc}: write three letters, T or F, e.g. T,T,F")
         pbc = [p == "T" for p in letters]
-    sources = _sources(args.input)
     names = [s.name if s.is_dir() else s.stem for s in sources]
     if len(sources) > 1 and len(set(names)) != len(names):
         raise ConfigError(
@@ -247,7 +271,7 @@ def run_predict(args: argparse.Namespace) -> int:
             if len(sources) > 1
             else pathlib.Path(args.output)
         )
-        done = predict_overlap(source, provider, output, form, pbc, args.overwrite)
+        done = predict_overlap(source, provider, output, form, pbc, args.overwrite, args.positions)
         seconds = ", ".join(f"{step} {value:.2f} s" for step, value in done.seconds.items())
         print(f"{done.file}: {len(done.structure)} atoms, {done.edges} blocks ({seconds})")
         rows.append(

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -249,7 +249,11 @@ def refine(
     existing: str = "error",
     progress: bool = False,
     guard: bool = False,
-    overlap: str | os.PathLike[str] | OverlapProvider | None = None,
+    overlap: str
+    | os.PathLike[str]
+    | Sequence[str | os.PathLike[str]]
+    | OverlapProvider
+    | None = None,
     memory: int | None = None,
     spill: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
@@ -283,7 +287,7 @@ def refine(
         )
     comm = start_processes()
     with agreed(comm):
-        provider = open_overlap(overlap)
+        provider = open_overlap(overlap, model)
         folders, without = find_sources(preprocessed, model, provider, edges, output)
         options = RefineOptions(
             edges,

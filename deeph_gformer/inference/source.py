@@ -44,17 +44,23 @@ def source_name(source: pathlib.Path) -> str:
 
 
 def open_overlap(
-    overlap: str | os.PathLike[str] | OverlapProvider | None,
+    overlap: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | OverlapProvider | None,
+    model: HamiltonianModel,
 ) -> OverlapProvider | None:
     """What ``--overlap`` names.
+
+    Args:
+        overlap: see :func:`deeph_gformer.overlap.load`.
+        model: its shells say what is taken from ``.pao`` files without a basis string.
 
     Raises:
         DataError: see :func:`deeph_gformer.overlap.load`.
     """
-    return (
-        overlap
-        if overlap is None or isinstance(overlap, OverlapProvider)
-        else load_overlap(overlap)
+    if overlap is None or isinstance(overlap, OverlapProvider):
+        return overlap
+    basis = model.targets.basis
+    return load_overlap(
+        overlap, orbital_types=dict(zip(basis.elements, map(tuple, basis.orbital_types)))
     )
 
 

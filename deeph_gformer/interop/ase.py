@@ -118,11 +118,13 @@ class HamiltonianCalculator(Calculator):
         self.model = open_model(model, stage1, options)
         if overlap is None:
             overlap = bundle_table(self.model)
-        self.overlap = (
-            overlap if isinstance(overlap, OverlapProvider) else load_overlap(overlap, extrapolate)
-        )
         basis = self.model.targets.basis
-        self._shells = dict(zip(basis.elements, basis.orbital_types))
+        self._shells = dict(zip(basis.elements, map(tuple, basis.orbital_types)))
+        self.overlap = (
+            overlap
+            if isinstance(overlap, OverlapProvider)
+            else load_overlap(overlap, extrapolate, self._shells)
+        )
         self._frames, self._hermitian = frames, hermitian
         self._extrapolate = extrapolate or bool(getattr(self.overlap, "extrapolate", False))
         self._attached: Atoms | None = None

@@ -347,6 +347,7 @@ FORMAT = FolderFormat(
     name="dock",
     title="DeepH-dock",
     required=(fields.DOCK_STRUCTURE_FILE, fields.INFO_FILE),
+    optional=(fields.DOCK_POSITION_MATRIX_FILE,),
     files={
         "hamiltonian": fields.DOCK_HAMILTONIAN_FILE,
         "overlap": fields.DOCK_OVERLAP_FILE,

@@ -322,7 +322,7 @@ FORMAT = FolderFormat(
     name="legacy",
     title="DeepH (legacy)",
     required=fields.LEGACY_FILES,
-    optional=(fields.RECIPROCAL_FILE, fields.INFO_FILE),
+    optional=(fields.RECIPROCAL_FILE, fields.INFO_FILE, fields.POSITION_MATRIX_FILE),
     files={
         "hamiltonian": fields.HAMILTONIAN_FILE,
         "overlap": fields.OVERLAP_FILE,

@@ -1,6 +1,7 @@
 """Overlaps and edges without a DFT run: two-centre tables, basis files, or the user's own S. numpy, scipy and h5py only; no torch."""
 
-from .basis import read_basis_file, two_centre
+from .basis import two_centre
+from .basis_files import read_basis_file
 from .fit import fit_table
 from .neighbours import edge_keys, find_edges
 from .provider import (

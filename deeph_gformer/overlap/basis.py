@@ -1,4 +1,4 @@
-"""Two-centre overlaps from numerical atomic orbitals: ABACUS ``.orb`` files, SIESTA ``.ion.xml`` files (through sisl).
+"""Two-centre integrals of numerical atomic orbitals (read by :mod:`.basis_files`).
 
 With ``f(k) = ∫ R(r) j_l(kr) r² dr`` the overlap of two orbitals a distance d apart along z is
 
@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, MissingDependencyError
+from ..errors import DataError
 from .neighbours import symbol
-from .rotation import MAX_L
 from .twocentre import PairTable, Shells, TwoCentre, bond_functions, swap_sign
 
 __all__ = [
     "BOHR",
     "AtomicBasis",
     "gaunt",
-    "read_basis_file",
-    "read_ion_xml",
-    "read_orb",
+    "pair_table",
+    "transform",
     "two_centre",
+    "wave_numbers",
 ]
 
 BOHR = 0.529177210903  # Å
@@ -44,10 +41,13 @@ class AtomicBasis:
     """The orbitals of one element.
 
     Attributes:
-        number: atomic number. shells: l of each, in the order of the file.
-        radius: (n,), grid, uniform from 0, bohr. orbitals: (shells, n), R(r), normalised to ∫R²r²dr = 1, bohr^(-3/2).
+        number: atomic number.
+        shells: l of each, in the order of the file.
+        radius: (n,), grid, uniform from 0, bohr.
+        orbitals: (shells, n), R(r), bohr^(-3/2), with the norm that the code gives them.
         cutoff: radius beyond which every orbital is zero, bohr.
         source: the file it was read from.
+        bohr: Å, as the code has it.
     """
 
     number: int
@@ -56,6 +56,7 @@ class AtomicBasis:
     orbitals: NDArray[np.float64]
     cutoff: float
     source: str = ""
+    bohr: float = BOHR
 
     def normalised(self) -> AtomicBasis:
         """The same orbitals with ∫R²r²dr = 1.
@@ -71,112 +72,6 @@ class AtomicBasis:
                 f"{self.source}: orbital {int(np.argmin(np.nan_to_num(norm)))} has no norm; the file is damaged"
             )
         return dataclasses.replace(self, orbitals=self.orbitals / np.sqrt(norm)[:, None])
-
-
-def read_orb(path: str | os.PathLike[str]) -> AtomicBasis:
-    """Read an ABACUS numerical-orbital file; shells in the order of the file (l ascending), as ABACUS and ``orbital_types.dat`` have them.
-
-    Raises:
-        DataError: the file is missing or is no ABACUS orbital file.
-    """
-    from ase.data import atomic_numbers
-
-    path = pathlib.Path(path)
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error})") from None
-    head: dict[str, str] = {}
-    starts = [n for n, line in enumerate(lines) if line.split()[:3] == ["Type", "L", "N"]]
-    for line in lines[: starts[0] if starts else None]:
-        words = line.rsplit(maxsplit=1)
-        if len(words) == 2:
-            head[words[0].strip()] = words[1]
-    try:
-        number = atomic_numbers[head["Element"]]
-        mesh, step, cutoff = (
-            int(head["Mesh"]),
-            float(head["dr"]),
-            float(head["Radius Cutoff(a.u.)"]),
-        )
-        shells, orbitals = [], []
-        for start, end in zip(starts, [*starts[1:], len(lines)]):
-            shells.append(int(lines[start + 1].split()[1]))
-            orbitals.append(np.array(" ".join(lines[start + 2 : end]).split(), dtype=float))
-    except (KeyError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{path}: not an ABACUS orbital file (missing or damaged: {error})"
-        ) from None
-    if not starts or any(len(o) != mesh for o in orbitals):
-        raise DataError(
-            f"{path}: not an ABACUS orbital file, or cut short; {mesh} values per orbital were announced, found {[len(o) for o in orbitals]}"
-        )
-    if max(shells) > MAX_L:
-        raise DataError(
-            f"{path}: l = {max(shells)}; the legacy orbital order is defined for l = 0 to {MAX_L} only"
-        )
-    return AtomicBasis(
-        number, tuple(shells), step * np.arange(mesh), np.array(orbitals), cutoff, str(path)
-    ).normalised()
-
-
-def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
-    """Read a SIESTA ``.ion.xml`` file through sisl; one shell per (n, l, zeta, polarisation), in the order of the file.
-
-    Raises:
-        DataError: the file is missing or unreadable. MissingDependencyError: sisl is not installed.
-    """
-    try:
-        import sisl
-    except ImportError:
-        raise MissingDependencyError("sisl", "sisl", "reading SIESTA .ion.xml files") from None
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: file not found")
-    try:
-        atom = sisl.get_sile(path).read_basis()
-        found: dict[tuple[int, ...], sisl.AtomicOrbital] = {}
-        for orbital in atom.orbitals:
-            found.setdefault(
-                (int(orbital.n), int(orbital.l), int(orbital.zeta), int(orbital.P)), orbital
-            )
-        reach = max(float(o.R) for o in found.values())
-        count = 2 * math.ceil(reach / BOHR / 0.01 / 2) + 1
-        radius = np.linspace(0, reach, count)
-        orbitals = np.array([np.nan_to_num(o.radial(radius)) for o in found.values()])
-        number = int(atom.Z)
-    except Exception as error:
-        raise DataError(
-            f"{path}: not a SIESTA basis that sisl can read ({str(error) or type(error).__name__})"
-        ) from None
-    shells = tuple(key[1] for key in found)
-    if number < 1:
-        raise DataError(
-            f"{path}: atomic number {number}, a floating basis without an atom; only bases of atoms are read"
-        )
-    if max(shells) > MAX_L:
-        raise DataError(
-            f"{path}: l = {max(shells)}; the legacy orbital order is defined for l = 0 to {MAX_L} only"
-        )
-    return AtomicBasis(
-        number, shells, radius / BOHR, orbitals, reach / BOHR, str(path)
-    ).normalised()
-
-
-def read_basis_file(path: str | os.PathLike[str]) -> AtomicBasis:
-    """Read one basis file, by its name: ``*.orb`` or ``*.ion.xml``.
-
-    Raises:
-        DataError: neither, missing or damaged.
-    """
-    name = pathlib.Path(path).name
-    if name.endswith(".orb"):
-        return read_orb(path)
-    if name.endswith(".ion.xml"):
-        return read_ion_xml(path)
-    raise DataError(f"{path}: basis files end in .orb (ABACUS) or .ion.xml (SIESTA)")
 
 
 def gaunt(l1: int, l2: int, L: int, m: int) -> float:
@@ -195,7 +90,7 @@ def gaunt(l1: int, l2: int, L: int, m: int) -> float:
     )
 
 
-def _transform(basis: AtomicBasis, k: NDArray[np.float64]) -> NDArray[np.float64]:
+def transform(basis: AtomicBasis, k: NDArray[np.float64]) -> NDArray[np.float64]:
     """(shells, K), ∫ R(r) j_l(kr) r² dr, bohr^(3/2)."""
     from scipy.integrate import simpson
     from scipy.special import spherical_jn
@@ -209,13 +104,22 @@ def _transform(basis: AtomicBasis, k: NDArray[np.float64]) -> NDArray[np.float64
     )
 
 
-def _pair(
+def pair_table(
     a: AtomicBasis,
     b: AtomicBasis,
     fa: NDArray[np.float64],
     fb: NDArray[np.float64],
     k: NDArray[np.float64],
 ) -> PairTable:
+    """S_m(d) of two elements as B-splines.
+
+    Args:
+        a: orbitals of the first atom.
+        b: orbitals of the second.
+        fa: (shells of a, K), see :func:`transform`.
+        fb: (shells of b, K).
+        k: (K,), uniform from 0, 1/bohr.
+    """
     from scipy.interpolate import make_interp_spline
     from scipy.special import spherical_jn
 
@@ -241,15 +145,21 @@ def _pair(
                 * math.sqrt((2 * L + 1) / (4 * math.pi))
                 * (waves[L] @ product)
             )
-    if a.number == b.number:
+    if a is b:
         index, sign = swap_sign(a.shells, b.shells)
         values = (values + sign * values[:, index]) / 2
     values[-1] = 0.0
-    spline = make_interp_spline(distance * BOHR, values, k=5)
-    cutoff = reach * BOHR
+    spline = make_interp_spline(distance * a.bohr, values, k=5)
+    cutoff = reach * a.bohr
     return PairTable(
-        spline.t, spline.c, 5, cutoff, np.array([[_SMALLEST * BOHR, cutoff]]), {"kind": "basis"}
+        spline.t, spline.c, 5, cutoff, np.array([[_SMALLEST * a.bohr, cutoff]]), {"kind": "basis"}
     )
+
+
+def wave_numbers(bases: Iterable[AtomicBasis]) -> NDArray[np.float64]:
+    """(K,), 1/bohr, fine enough that the transform of an integrand reaches twice the largest distance."""
+    step = min(_K_STEP, math.pi / (2.2 * max(basis.cutoff for basis in bases)))
+    return np.arange(0, _K_MAX, step)
 
 
 def two_centre(bases: Iterable[AtomicBasis]) -> TwoCentre:
@@ -271,14 +181,16 @@ def two_centre(bases: Iterable[AtomicBasis]) -> TwoCentre:
             )
         found[basis.number] = basis
     if not found:
-        raise DataError("no basis file given; name one .orb or .ion.xml file per element")
-    # no aliasing: the transform of the integrand reaches twice the largest distance
-    k = np.arange(
-        0, _K_MAX, min(_K_STEP, math.pi / (2.2 * max(basis.cutoff for basis in found.values())))
-    )
-    transforms = {z: _transform(basis, k) for z, basis in found.items()}
+        raise DataError(
+            "no basis file given; name one .orb, .ion, .ion.xml or .pao file per element"
+        )
+    if len({basis.bohr for basis in found.values()}) > 1:
+        files = ", ".join(basis.source for basis in found.values())
+        raise DataError(f"basis files of different codes: {files}; H and S are of one code")
+    k = wave_numbers(found.values())
+    transforms = {z: transform(basis, k) for z, basis in found.items()}
     pairs = {
-        (a, b): _pair(found[a], found[b], transforms[a], transforms[b], k)
+        (a, b): pair_table(found[a], found[b], transforms[a], transforms[b], k)
         for a in sorted(found)
         for b in sorted(found)
         if a <= b

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
-from ..io import Structure, read_folder
+from ..io import Structure, read_folder, read_matrix
 from ..io.folder import (
     Format,
     folder_format,
@@ -23,7 +23,8 @@ from ..io.folder import (
     write_matrix,
 )
 from ..io.formats import get_format
-from .provider import OverlapProvider, structure_from_atoms
+from ..io.positions import position_path, write_positions
+from .provider import BasisOverlap, OverlapProvider, structure_from_atoms
 
 __all__ = ["Predicted", "predict_overlap", "read_any"]
 
@@ -91,6 +92,7 @@ def predict_overlap(
     form: Format | None = None,
     pbc: Sequence[bool] | None = None,
     overwrite: bool = False,
+    positions: bool = False,
 ) -> Predicted:
     """Predict S of one structure and write it.
 
@@ -99,11 +101,19 @@ def predict_overlap(
         provider: where S comes from.
         output: folder to write to; default for a folder: the folder itself. Where it is another folder the structure is written there, too.
         form: 'legacy' or 'dock'; default: that of the source, legacy for a file.
-        pbc: see :func:`read_any`. overwrite: replace an overlap file, or another structure with its matrices, that is there.
+        pbc: see :func:`read_any`.
+        overwrite: replace an overlap file, or another structure with its matrices, that is there.
+        positions: also write the position matrix (see :mod:`deeph_gformer.io.positions`); beside an
+            S that is there, on the blocks of that S, which is kept.
 
     Raises:
         DataError: see :meth:`OverlapProvider.overlap`, or the file or another structure is there already. ConfigError: no output folder for a file.
     """
+    if positions and not isinstance(provider, BasisOverlap):
+        raise ConfigError(
+            "--positions: a table or S of a DFT run does not know <i|r|j>; give basis files (.orb, .ion, "
+            ".ion.xml, .pao) with --overlap"
+        )
     start = time.perf_counter()
     structure, repeats, found = read_any(source, provider, pbc)
     if output is None and found is None:
@@ -118,6 +128,8 @@ def predict_overlap(
         )
     form = form or found or "legacy"
     target = matrix_path(folder, "overlap", form)
+    if target.exists() and positions and in_place and not overwrite:
+        return _add_positions(folder, structure, provider)
     if target.exists() and not overwrite:
         raise DataError(
             f"{target}: is there already; add --overwrite to replace it, or name another folder with --output"
@@ -136,10 +148,49 @@ def predict_overlap(
     start = time.perf_counter()
     matrix = provider.overlap(structure, keys)
     seconds["overlap"] = time.perf_counter() - start
+    moments = None
+    if positions and isinstance(provider, BasisOverlap):
+        start = time.perf_counter()
+        moments = provider.positions(structure, keys)
+        seconds["positions"] = time.perf_counter() - start
     start = time.perf_counter()
     with replaced_folder(folder) if foreign else contextlib.nullcontext(folder) as place:
         if folder_format(place) is None:
             get_format(form).write_structure(place, structure)
         write_matrix(place, "overlap", matrix, structure, form)
+        if moments is not None:
+            write_positions(place, moments, structure, form)
     seconds["write"] = time.perf_counter() - start
     return Predicted(target, structure, len(matrix), seconds)
+
+
+#: S of the basis files and S that is there may differ by this; DFT codes integrate to 1e-5 or better.
+_SAME_BASIS = 1e-3
+
+
+def _add_positions(
+    folder: pathlib.Path, structure: Structure, provider: OverlapProvider
+) -> Predicted:
+    """Write the position matrix beside S, on the blocks of S.
+
+    Raises:
+        DataError: it is there already, or S is not that of the basis files.
+    """
+    path = position_path(folder)
+    if path.exists():
+        raise DataError(f"{path}: is there already; add --overwrite to replace it")
+    if not isinstance(provider, BasisOverlap):
+        raise ConfigError("--positions needs basis files")
+    start = time.perf_counter()
+    s = read_matrix(folder, "overlap", structure)
+    seconds = {"read": time.perf_counter() - start}
+    start = time.perf_counter()
+    worst = float(np.abs(provider.overlap(structure, s.keys).values - s.values).max())
+    if worst > _SAME_BASIS:
+        raise DataError(
+            f"{folder}: its S differs from that of the basis files by up to {worst:.2g}; they are of "
+            "another basis"
+        )
+    write_positions(folder, provider.positions(structure, s.keys), structure)
+    seconds["positions"] = time.perf_counter() - start
+    return Predicted(path, structure, len(s), seconds)

@@ -16,8 +16,10 @@ from ..errors import DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key, match_keys
 from ..io.folder import folder_format, require_folder
-from .basis import read_basis_file, two_centre
+from .basis import two_centre
+from .basis_files import BASIS_ENDINGS, is_basis_name, read_bases
 from .neighbours import edge_keys, symbol
+from .positions import PositionTables
 from .table import load_table
 from .twocentre import Shells, TwoCentre
 
@@ -33,8 +35,6 @@ __all__ = [
     "load",
     "structure_from_atoms",
 ]
-
-_BASIS = (".orb", ".ion.xml")
 
 
 class OverlapProvider(abc.ABC):
@@ -125,15 +125,48 @@ class BasisOverlap(TableOverlap):
     """Two-centre overlaps computed from basis files, one per element.
 
     Args:
-        files: ABACUS ``.orb`` or SIESTA ``.ion.xml`` files.
+        files: what :func:`deeph_gformer.overlap.basis_files.read_bases` takes: files, folders of them,
+            basis strings such as ``C6.0-s2p2d1``, or an OpenMX input that names them.
         extrapolate: see :class:`TableOverlap`.
+        orbital_types: l of each shell by atomic number, for ``.pao`` files without a basis string.
+
+    Attributes:
+        bases: the orbitals, one per element.
 
     Raises:
         DataError: a file is missing, damaged or of an element that another file has.
     """
 
-    def __init__(self, files: Iterable[str | os.PathLike[str]], extrapolate: bool = False) -> None:
-        super().__init__(two_centre([read_basis_file(path) for path in files]), extrapolate)
+    def __init__(
+        self,
+        files: Iterable[str | os.PathLike[str]],
+        extrapolate: bool = False,
+        orbital_types: Mapping[int, Shells] | None = None,
+    ) -> None:
+        self.bases = read_bases(files, orbital_types)
+        self._positions: PositionTables | None = None
+        super().__init__(two_centre(self.bases), extrapolate)
+
+    def positions(
+        self, structure: Structure, keys: NDArray[np.int64] | None = None
+    ) -> tuple[BlockMatrix, BlockMatrix, BlockMatrix]:
+        """``<i, 0| r |j, R>`` on ``keys`` (default: :meth:`edges`).
+
+        Args:
+            structure: r counts from the origin of its coordinates.
+            keys: (E, 5), Rx Ry Rz i j, 0-based.
+
+        Returns:
+            x, y and z, Å, orbitals in the legacy order.
+
+        Raises:
+            DataError: see :meth:`TwoCentre.blocks`.
+        """
+        if self._positions is None:
+            self._positions = PositionTables(self.bases, self.table)
+        return self._positions.blocks(
+            structure, self.edges(structure) if keys is None else keys, self.extrapolate
+        )
 
 
 class FolderOverlap(OverlapProvider):
@@ -226,14 +259,21 @@ class FolderOverlap(OverlapProvider):
 
 
 def load(
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], extrapolate: bool = False
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    extrapolate: bool = False,
+    orbital_types: Mapping[int, Shells] | None = None,
 ) -> OverlapProvider:
     """Open what ``--overlap`` names.
 
     Args:
-        source: a table (``.npz``), or a GFormer bundle that holds one; basis files (``.orb``, ``.ion.xml``), one or several, or a folder of them; a structure folder with S, its
-            ``overlaps.h5`` or ``overlap.h5``, or a folder of structure folders.
-        extrapolate: allow distances that a table does not know, and structures that repeat against their ``pbc`` (they are cut).
+        source: a table (``.npz``), or a GFormer bundle that holds one; basis files (``.orb``, ``.ion``,
+            ``.ion.xml``, ``.pao``), one or several, or a folder of them, with OpenMX's basis strings
+            (``C6.0-s2p2d1``) among them; a structure folder with S, its ``overlaps.h5`` or
+            ``overlap.h5``, or a folder of structure folders.
+        extrapolate: allow distances that a table does not know, and structures that repeat against their
+            ``pbc`` (they are cut).
+        orbital_types: l of each shell by atomic number, where it is known: says what is taken from
+            ``.pao`` files without a basis string.
 
     Raises:
         DataError: it is none of these.
@@ -241,28 +281,30 @@ def load(
     if not isinstance(source, (str, os.PathLike)):
         files = [pathlib.Path(s) for s in source]
         if len(files) != 1:
-            return BasisOverlap(files, extrapolate)
+            return BasisOverlap(files, extrapolate, orbital_types)
         source = files[0]
     path = pathlib.Path(source)
     if path.is_dir():
         if (path / fields.OVERLAP_TABLE).is_file():
             return TableOverlap(load_table(path / fields.OVERLAP_TABLE), extrapolate)
-        files = sorted(p for p in path.iterdir() if p.name.endswith(_BASIS))
-        return (
-            BasisOverlap(files, extrapolate)
-            if files and folder_format(path) is None
-            else FolderOverlap(path)
-        )
+        if folder_format(path) is None and any(
+            p.name.endswith(BASIS_ENDINGS) for p in path.iterdir()
+        ):
+            return BasisOverlap([path], extrapolate, orbital_types)
+        return FolderOverlap(path)
+    if is_basis_name(str(path)) and not path.exists():
+        return BasisOverlap([path], extrapolate, orbital_types)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.suffix == ".npz":
         return TableOverlap(load_table(path), extrapolate)
-    if path.name.endswith(_BASIS):
-        return BasisOverlap([path], extrapolate)
+    if path.name.endswith(BASIS_ENDINGS):
+        return BasisOverlap([path], extrapolate, orbital_types)
     if path.name in (fields.OVERLAP_FILE, fields.DOCK_OVERLAP_FILE):
         return FolderOverlap(path.parent)
     raise DataError(
-        f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion.xml), {fields.OVERLAP_FILE} or its folder"
+        f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion, .ion.xml, .pao), "
+        f"{fields.OVERLAP_FILE} or its folder"
     )
 
 

@@ -24,6 +24,7 @@ ORDER: dict[int, tuple[int, ...]] = {
     1: (1, -1, 0),
     2: (0, 2, -2, 1, -1),
     3: (0, 1, -1, 2, -2, 3, -3),
+    4: (0, 1, -1, 2, -2, 3, -3, 4, -4),  # in no file: f orbitals times a coordinate
 }
 
 

@@ -19,7 +19,7 @@ from ..io.structure import Structure
 from .neighbours import symbol
 from .rotation import ORDER, block_rotation, bond_rotation
 
-__all__ = ["PairTable", "Shells", "TwoCentre", "bond_functions", "swap_sign"]
+__all__ = ["PairTable", "Shells", "TwoCentre", "bond_functions", "leading", "swap_sign"]
 
 Shells = tuple[int, ...]
 _CHUNK = 2_000  # blocks at a time, what fits into a processor's cache
@@ -68,6 +68,24 @@ def swap_sign(a: Shells, b: Shells) -> tuple[NDArray[np.int64], NDArray[np.float
     back = bond_functions(b, a)[0].tolist()
     index = np.array([place[p, q, m] for q, p, m in back], dtype=np.int64)
     return index, np.array([(-1.0) ** (b[q] + a[p]) for q, p, _ in back])
+
+
+def leading(structure: Structure, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of two partners (R, i, j) and (-R, j, i) is the one that is computed.
+
+    It starts at the lighter atom, and among equals depends on nothing but the key.
+
+    Args:
+        structure: gives the elements.
+        keys: (E, 5), 0-based.
+
+    Returns:
+        (E,), True for one of two partners; on-site keys are their own.
+    """
+    first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
+    ahead = np.sign(keys[:, :3]) @ (9, 3, 1)  # the sign of the first R that is not zero
+    same = (keys[:, 3] < keys[:, 4]) | ((keys[:, 3] == keys[:, 4]) & (ahead <= 0))
+    return (first < second) | ((first == second) & same)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,12 +192,7 @@ class TwoCentre:
         )
         partner = match_keys(reverse_keys(keys), keys)
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
-        # of two partners one is computed, and which one does not depend on what other keys there are; ahead: the sign of the first R that is not zero
-        ahead = np.sign(keys[:, :3]) @ (9, 3, 1)
-        forward = (first < second) | (
-            (first == second)
-            & ((keys[:, 3] < keys[:, 4]) | ((keys[:, 3] == keys[:, 4]) & (ahead <= 0)))
-        )
+        forward = leading(structure, keys)
         for z in np.unique(structure.numbers).tolist():
             self._fill(
                 matrix,

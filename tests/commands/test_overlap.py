@@ -13,8 +13,11 @@ from ase.build import graphene
 from deeph_gformer.commands import overlap as area
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import Structure, legacy, read_folder, read_matrix
+from deeph_gformer.io.positions import read_positions
 from deeph_gformer.overlap import TableOverlap, load, save_table, two_centre
 from deeph_gformer.overlap.basis import AtomicBasis
+
+from ..overlap.test_basis_files import pao_text
 
 
 def run(*words: object) -> int:
@@ -276,3 +279,40 @@ def test_another_structure_is_not_replaced_by_accident(
     )
     (target / "overlaps.h5").unlink()
     assert run(*words) == 0  # the same structure: S is added
+
+
+def test_pao_folders_and_position_matrices(tmp_path: pathlib.Path) -> None:
+    """One folder of basis files; what is taken from them is on the line, or follows from the shells."""
+    basis = tmp_path / "basis"
+    basis.mkdir()
+    (basis / "C6.5.pao").write_text(pao_text(6))
+    graphene(a=2.46, vacuum=8).write(tmp_path / "g.vasp")
+    first, second = tmp_path / "first", tmp_path / "second"
+    words = ("overlap", "predict", "--basis", basis)
+    with pytest.raises(DataError, match="name the basis as in the OpenMX input, e.g. C6.5-s2p2d1"):
+        run(*words, "--input", tmp_path / "g.vasp", "-o", first)
+    assert not first.exists()
+    for options in ((first, "--format", "legacy"), (second, "--format", "dock")):
+        run(*words, "C6.5-s2p1", "--input", tmp_path / "g.vasp", "--positions", "-o", *options)
+    structure = read_folder(first)
+    assert structure.orbital_types == ((0, 0, 1),) * 2
+    s = read_matrix(first, "overlap", structure)
+    assert (second / "position_matrix.h5").is_file()
+    for a, b in zip(read_positions(first, structure), read_positions(second, read_folder(second))):
+        assert np.array_equal(a.keys, s.keys) and np.abs(a.values - b.values).max() < 1e-9
+    # beside an S that is there: shells come from the folder, S stays
+    (first / "positions.h5").unlink()
+    before = (first / "overlaps.h5").read_bytes()
+    assert run(*words, "--input", first, "--positions") == 0
+    assert (first / "overlaps.h5").read_bytes() == before and read_positions(first, structure)
+    with pytest.raises(DataError, match="positions.h5: is there already"):
+        run(*words, "--input", first, "--positions")
+    (first / "positions.h5").unlink()
+    (basis / "C6.5.pao").write_text(pao_text(6, scale=1.1))
+    with pytest.raises(DataError, match="another basis"):
+        run(*words, "--input", first, "--positions")
+    table = save_table(tmp_path / "c.npz", load([basis, "C6.5-s2p1"]).table)  # type: ignore[attr-defined]
+    with pytest.raises(
+        ConfigError, match="does not know <i|r|j>; give basis files".replace("|", r"\|")
+    ):
+        run("overlap", "predict", "--overlap", table, "--input", first, "--positions")

@@ -1,0 +1,218 @@
+"""Position matrices ``<i, 0 | r | j, R>`` in folders: DeepH's ``positions.h5``, DeepH-dock's ``position_matrix.h5``.
+
+In both r counts from the origin of the coordinates, in Å, and matrices are spinless like S. Legacy: one
+dataset per block and coordinate, ``[Rx, Ry, Rz, i, j, a]`` with i and j 1-based and a = 1, 2, 3 for x, y, z.
+Dock: the datasets of ``overlap.h5``, with ``entries`` of shape (3, n). In memory: three
+matrices x, y, z with the same blocks, orbitals in the legacy order.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import fields
+from ..errors import DataError
+from .blocks import BlockMatrix, format_key, sort_keys
+from .dock import reorder
+from .files import atomic_hdf5, atomic_path
+from .folder import folder_format
+from .hdf5.symbol_table import matrices_size, write_matrices, write_values
+from .structure import Structure
+
+__all__ = ["PositionMatrix", "position_path", "read_positions", "write_positions"]
+
+#: x, y and z.
+PositionMatrix = tuple[BlockMatrix, BlockMatrix, BlockMatrix]
+_FILES = {
+    "legacy": fields.POSITION_MATRIX_FILE,
+    "dock": fields.DOCK_POSITION_MATRIX_FILE,
+}
+_NAME = re.compile(r"\[\s*(-?\d+),\s*(-?\d+),\s*(-?\d+),\s*(\d+),\s*(\d+),\s*([123])\s*\]")
+
+
+def position_path(folder: str | os.PathLike[str], form: str | None = None) -> pathlib.Path:
+    """Where a folder keeps its position matrix.
+
+    Args:
+        folder: a structure folder.
+        form: ``legacy`` or ``dock``; default: the folder's own.
+
+    Raises:
+        DataError: the folder has neither format.
+    """
+    form = form or folder_format(folder)
+    if form not in _FILES:
+        raise DataError(
+            f"{folder}: format '{form}' has no file for position matrices; legacy and dock have"
+        )
+    return pathlib.Path(folder) / _FILES[form]
+
+
+def write_positions(
+    folder: str | os.PathLike[str],
+    matrices: Sequence[BlockMatrix],
+    structure: Structure,
+    form: str | None = None,
+) -> pathlib.Path:
+    """Write x, y and z in one step.
+
+    Args:
+        folder: of the structure.
+        matrices: x, y and z, Å, with the same blocks, legacy orbital order.
+        structure: gives the shells.
+        form: see :func:`position_path`.
+
+    Returns:
+        The file.
+
+    Raises:
+        DataError: the matrices differ in their blocks, or the file cannot be written.
+    """
+    path = position_path(folder, form)
+    x, y, z = matrices
+    if not all(np.array_equal(x.keys, other.keys) for other in (y, z)):
+        raise DataError(f"{path}: x, y and z have different blocks")
+    values = sum(m.values.nbytes for m in matrices)
+    if path.name == fields.POSITION_MATRIX_FILE:
+        names = [
+            b"[%d, %d, %d, %d, %d, %d]" % (*key[:3], key[3] + 1, key[4] + 1, axis)
+            for key in x.keys.tolist()
+            for axis in (1, 2, 3)
+        ]
+        mixed = np.empty(3 * len(x.values), dtype=x.values.dtype)
+        size = np.diff(x.offsets)
+        for axis, matrix in enumerate(matrices):
+            start = 3 * x.offsets[:-1] + axis * size
+            place = np.repeat(start - x.offsets[:-1], size) + np.arange(len(matrix.values))
+            mixed[place] = matrix.values
+        with atomic_path(path, matrices_size(len(names), values)) as temporary:
+            first = write_matrices(temporary, names, np.repeat(x.shapes, 3, axis=0), mixed.dtype)
+            write_values(temporary, first, mixed)
+        return path
+    with atomic_hdf5(path, values + 64 * len(x) + 8192) as handle:
+        handle[fields.DOCK_PAIRS] = x.keys
+        handle[fields.DOCK_SHAPES] = x.shapes
+        handle[fields.DOCK_BOUNDARIES] = x.offsets
+        handle[fields.DOCK_ENTRIES] = np.stack(
+            [reorder(m, structure, False).values for m in matrices]
+        )
+    return path
+
+
+def read_positions(folder: str | os.PathLike[str], structure: Structure) -> PositionMatrix:
+    """Read x, y and z.
+
+    Args:
+        folder: of the structure.
+        structure: gives atoms and shells.
+
+    Returns:
+        x, y and z, Å, with the same blocks in canonical order, legacy orbital order.
+
+    Raises:
+        DataError: the file is missing or damaged, or does not fit the structure.
+    """
+    path = position_path(folder)
+    if not path.is_file():
+        raise DataError(
+            f"{path}: file not found; 'overlap predict --positions' makes it from basis files"
+        )
+    try:
+        with h5py.File(path, "r") as handle:
+            if path.name == fields.POSITION_MATRIX_FILE:
+                keys, values = _legacy(handle, path, structure)
+            else:
+                keys, values = _dock(handle, path, structure)
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: damaged, or no position matrix ({str(error).splitlines()[0]})"
+        ) from None
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: contains NaN or infinite values")
+    shapes = structure.orbital_counts[keys[:, 3:]]
+    matrices = [BlockMatrix(keys, shapes, component) for component in values]
+    if path.name == fields.DOCK_POSITION_MATRIX_FILE:
+        matrices = [reorder(m, structure, False, inverse=True) for m in matrices]
+    x, y, z = (m.select(np.arange(len(m))) for m in matrices)
+    return x, y, z
+
+
+def _require_atoms(keys: NDArray[np.int64], structure: Structure, path: pathlib.Path) -> None:
+    wrong = np.flatnonzero(((keys[:, 3:] < 0) | (keys[:, 3:] >= len(structure))).any(axis=1))
+    if len(wrong):
+        raise DataError(
+            f"{path}: block {format_key(keys[wrong[0]])} names an atom that is not among the "
+            f"{len(structure)} of this structure"
+        )
+
+
+def _legacy(
+    handle: h5py.File, path: pathlib.Path, structure: Structure
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Keys (E, 5), sorted, and values (3, n)."""
+    names = list(handle)
+    numbers = np.empty((len(names), 6), dtype=np.int64)
+    for row, name in enumerate(names):
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise DataError(
+                f"{path}: dataset '{name}' is no block of a position matrix; they look like "
+                "'[0, 0, -1, 1, 2, 3]' (Rx, Ry, Rz, i, j, 1 to 3 for x to z)"
+            )
+        numbers[row] = [int(v) for v in match.groups()]
+    numbers[:, 3:5] -= 1
+    _require_atoms(numbers[:, :5], structure, path)
+    order = np.lexsort((numbers[:, 5], *(numbers[:, c] for c in (2, 1, 0, 4, 3))))
+    numbers = numbers[order]
+    whole = len(numbers) % 3 == 0 and (numbers[:, 5].reshape(-1, 3) == [1, 2, 3]).all()
+    keys = numbers[::3, :5]
+    if not whole or not np.array_equal(np.repeat(keys, 3, axis=0), numbers[:, :5]):
+        raise DataError(f"{path}: not every block has one x, y and z")
+    shapes = structure.orbital_counts[keys[:, 3:]]
+    offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    values = np.empty((3, offsets[-1]))
+    for row, place in enumerate(order.tolist()):
+        e, axis = divmod(row, 3)
+        block = handle[names[place]]
+        if block.shape != tuple(shapes[e]):
+            raise DataError(
+                f"{path}: block {names[place]} has shape {block.shape}; the orbitals of its atoms ask "
+                f"for {tuple(shapes[e].tolist())}"
+            )
+        values[axis, offsets[e] : offsets[e + 1]] = block[()].reshape(-1)
+    return keys, values
+
+
+def _dock(
+    handle: h5py.File, path: pathlib.Path, structure: Structure
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Keys (E, 5), sorted, and values (3, n), orbitals in the order of the file."""
+    keys = np.asarray(handle[fields.DOCK_PAIRS][()]).astype(np.int64).reshape(-1, 5)
+    shapes = np.asarray(handle[fields.DOCK_SHAPES][()]).astype(np.int64).reshape(-1, 2)
+    bounds = np.asarray(handle[fields.DOCK_BOUNDARIES][()]).astype(np.int64).reshape(-1)
+    entries = handle[fields.DOCK_ENTRIES]
+    _require_atoms(keys, structure, path)
+    expected = structure.orbital_counts[keys[:, 3:]]
+    if not (
+        np.array_equal(shapes, expected)
+        and np.array_equal(bounds, np.concatenate([[0], np.cumsum(expected.prod(axis=1))]))
+        and entries.shape == (3, bounds[-1])
+    ):
+        raise DataError(
+            f"{path}: its blocks are not those of this structure's orbitals, with 3 x {bounds[-1]} "
+            f"entries (they are {entries.shape})"
+        )
+    if len(np.unique(keys, axis=0)) != len(keys):
+        raise DataError(f"{path}: a block is there twice")
+    order = sort_keys(keys)
+    index = np.concatenate(
+        [np.arange(bounds[e], bounds[e + 1]) for e in order] or [np.zeros(0, dtype=np.int64)]
+    )
+    return keys[order], np.asarray(entries[()], dtype=np.float64)[:, index]
