@@ -91,8 +91,8 @@ def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
             (52, 1 / 3, 2 / 3, 17.52),
         ]
     cell = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, height]])
-    best: tuple[Structure, np.ndarray] | None = None
-    for n in range(1, 60):
+
+    def repeated(n: int) -> tuple[Structure, np.ndarray]:
         lattice = cell * np.array([[n], [n], [1]])
         fractional = [
             (z, (x + i) / n, (y + j) / n, h / height)
@@ -113,20 +113,11 @@ def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
             [np.c_[cells, i, j], np.c_[np.zeros((len(own), 3), dtype=int), own, own]]
         ).astype(np.int64)
         types = tuple(basis.orbital_types[basis.elements.index(z)] for z in numbers.tolist())
-        made = Structure(
-            name=f"{chemical_symbols[numbers[0]]}{len(numbers)}",
-            lattice=lattice,
-            positions=positions,
-            numbers=numbers,
-            orbital_types=types,
-        )
-        if best is None or abs(len(keys) - edges) < abs(len(best[1]) - edges):
-            best = made, keys
-        if len(keys) > edges:
-            break
-    if best is None:
-        raise SystemExit("no structure")
-    return best
+        name = f"{chemical_symbols[numbers[0]]}{len(numbers)}"
+        return Structure(lattice, positions, numbers, types, name=name), keys
+
+    one = len(repeated(1)[1])
+    return repeated(max(1, round((edges / one) ** 0.5)))
 
 
 def graph_of(name: str, edges: int) -> Graph:

@@ -67,6 +67,17 @@ def test_plan_follows_the_parameters() -> None:
     assert single.dtype == torch.float32 and relative(single.double(), after) < 1e-4
 
 
+def test_mixed_precision_of_a_trainer_stays_outside() -> None:
+    """Validation and a frozen first stage run inside of the trainer's autocast: in full precision all the same."""
+    config, targets = VARIANTS["plain"]
+    net, graph = random_net(config, "0.3"), random_graph(targets.basis)
+    net, graph = net.float(), graph.to(dtype=torch.float32)
+    alone = InferenceEngine(net)(graph)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = InferenceEngine(net)(graph)[0]
+    assert inside.dtype == torch.float32 and torch.equal(inside, alone)
+
+
 def test_local_layout_round_trip() -> None:
     """Features to m-order and back; a block-diagonal map equals the maps per irrep."""
     irreps = irreps_of("3x0e+2x1o+70x2e+2x1e+1x0o+2x3o+1x1o")

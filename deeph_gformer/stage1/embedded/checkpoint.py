@@ -18,7 +18,7 @@ from ...algebra.wigner import Generation, wigner_3j
 from ...errors import ModelError
 from ..bundle import ModelFolder
 from .convolution import EdgeTensorProduct
-from .modules import ChannelLinear, SelfConnection
+from .modules import INITIAL_RADIUS, ChannelLinear, SelfConnection
 from .network import DeepHE3Net
 
 __all__ = [
@@ -112,7 +112,7 @@ def load_official_state(net: DeepHE3Net, state: Mapping[str, Tensor], where: str
 def _check_gaussians(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -> None:
     for name, stop, count in (
         ("basis", net.config.r_max, net.config.num_basis),
-        ("distance_expansion", 6.0, Irreps(net.config.irreps_edge_init).dim),
+        ("distance_expansion", INITIAL_RADIUS, Irreps(net.config.irreps_edge_init).dim),
     ):
         stored = state.get(f"{name}.offsets")
         if stored is not None and not torch.allclose(
@@ -151,7 +151,7 @@ def _buffers(net: DeepHE3Net, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
     config = net.config
     for name, stop, count in (
         ("basis", config.r_max, config.num_basis),
-        ("distance_expansion", 6.0, Irreps(config.irreps_edge_init).dim),
+        ("distance_expansion", INITIAL_RADIUS, Irreps(config.irreps_edge_init).dim),
     ):
         offsets = torch.linspace(0.0, stop, count, dtype=dtype)
         yield f"{name}.offsets", offsets

@@ -10,6 +10,7 @@ and one slot out add up to one matrix per \|m\|. A self-loop has Y_00 alone; it 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -68,18 +69,52 @@ def enumerate_paths(
     return paths
 
 
-class _Block(NamedTuple):
-    """One matrix family: input keys and output keys (l descending), even or odd paths, and where its matrices stand."""
+class Block(NamedTuple):
+    r"""The matrices between one family of irreps in and one out, for even or odd l1 + l2 + l3.
+
+    A family is the irreps of natural parity (-1)^l, or the others. Its irreps stand by falling l, so that those with
+    l >= m, which alone have a component m, are the first rows or columns of the matrix of \|m\|.
+
+    Attributes:
+        keys_in, keys_out: the irreps, l falling.
+        odd: whether l1 + l2 + l3 is odd: then component m goes to -m, and m = 0 nowhere.
+        shapes: per m = 0, 1, ...: rows (channels in) and columns (channels out).
+        starts: per m: where the matrix begins in the vector of all matrices.
+    """
 
     keys_in: tuple[Key, ...]
     keys_out: tuple[Key, ...]
     odd: bool
-    shapes: tuple[tuple[int, int], ...]  # per m: (rows, columns)
-    starts: tuple[int, ...]  # per m: first element in the collapsed vector
+    shapes: tuple[tuple[int, int], ...]
+    starts: tuple[int, ...]
+
+
+class Terms(NamedTuple):
+    """What the matrices are made of: ``matrices[target] += weight1[first] * weight2[second] * value``.
+
+    Attributes:
+        first, second, target: (T,) int64, indices into the flat parameters and into the vector of all matrices.
+        value: (T,), Clebsch-Gordan number times normalisation.
+    """
+
+    first: Tensor
+    second: Tensor
+    target: Tensor
+    value: Tensor
+
+
+def join_terms(parts: list[Terms]) -> Terms:
+    """One after the other."""
+    return Terms(*(torch.cat(column) for column in zip(*parts)))
 
 
 class EdgeTensorProduct(Collapsing):
-    """``SeparateWeightTensorProduct`` in edge frames. Parameters ``weight1``, ``weight2`` are the official ones, flattened path after path."""
+    """``SeparateWeightTensorProduct`` in edge frames. Parameters ``weight1``, ``weight2`` are the official ones, flattened path after path.
+
+    Attributes:
+        paths: in the official order. blocks: the matrices that all paths add up to.
+        copies: multiplicity of all harmonics with a Bessel basis (one set of matrices for each), else 1.
+    """
 
     def __init__(
         self,
@@ -92,8 +127,12 @@ class EdgeTensorProduct(Collapsing):
     ) -> None:
         """
         Args:
-            irreps_in: of the concatenated features, slot by slot. irreps_sh: harmonics. irreps_out: what the gate wants.
-            generation: of e3nn. parity: False where every irrep is called even. radial: the harmonics carry distance-dependent factors.
+            irreps_in: of the concatenated features, slot by slot.
+            irreps_sh: harmonics.
+            irreps_out: what the gate wants.
+            generation: of e3nn.
+            parity: False where every irrep is called even.
+            radial: the harmonics carry distance-dependent factors.
         """
         super().__init__()
         self.irreps_in, self.irreps_sh, self.irreps_out = irreps_in, irreps_sh, irreps_out
@@ -103,197 +142,186 @@ class EdgeTensorProduct(Collapsing):
         self.weight1 = nn.Parameter(torch.randn(sum(p.rows * p.columns for p in self.paths)))
         self.weight2 = nn.Parameter(torch.randn(sum(p.copies * p.columns for p in self.paths)))
         self.copies = sum(mul for mul, _ in irreps_sh) if radial else 1
-        self._plan(parity)
+        self.blocks, self._size = self._make_blocks(parity)
+        on_loops = [self._path_terms(p) for p in self.paths if irreps_sh[p.i_sh].ir.l == 0]
+        others = [self._path_terms(p) for p in self.paths if irreps_sh[p.i_sh].ir.l > 0]
+        # a self-loop has no direction: of the harmonics it has Y_00 alone
+        for name, parts in (("all", on_loops + others), ("loops", on_loops)):
+            terms = join_terms(parts)
+            terms = terms._replace(value=terms.value.to(torch.get_default_dtype()))
+            for field, tensor in terms._asdict().items():
+                self.register_buffer(f"_{name}_{field}", tensor, persistent=False)
 
-    def _plan(self, parity: bool) -> None:
+    def _ls(self, path: Path) -> tuple[int, int, int]:
+        """l1, l2, l3 of a path."""
+        return (
+            self.irreps_in[path.i_in].ir.l,
+            self.irreps_sh[path.i_sh].ir.l,
+            self.irreps_out[path.i_out].ir.l,
+        )
+
+    def _make_blocks(self, parity: bool) -> tuple[list[Block], int]:
+        """The blocks that have a path, and the length of the vector of all their matrices."""
+
         def families(layout: Layout) -> list[tuple[Key, ...]]:
             natural = [k for k in layout.channels if not parity or k[1] == (-1) ** k[0]]
             rest = [k for k in layout.channels if k not in natural]
             return [tuple(sorted(group, key=lambda k: -k[0])) for group in (natural, rest) if group]
 
-        sums = {
+        def count(layout: Layout, keys: tuple[Key, ...], m: int) -> int:
+            return sum(layout.channels[k] for k in keys if k[0] >= m)
+
+        joined = {
             (
                 self.layout_in.slots[p.i_in][0],
                 self.layout_out.slots[p.i_out][0],
-                (
-                    self.irreps_in[p.i_in].ir.l
-                    + self.irreps_sh[p.i_sh].ir.l
-                    + self.irreps_out[p.i_out].ir.l
-                )
-                % 2,
+                bool(sum(self._ls(p)) % 2),
             )
             for p in self.paths
         }
-        self.blocks: list[_Block] = []
-        total = 0
-        for keys_in in families(self.layout_in):
-            for keys_out in families(self.layout_out):
-                for odd in (0, 1):
-                    if not any(a in keys_in and b in keys_out and o == odd for a, b, o in sums):
-                        continue
-                    shapes, starts = [], []
-                    for m in range(min(keys_in[0][0], keys_out[0][0]) + 1):
-                        rows = sum(self.layout_in.channels[k] for k in keys_in if k[0] >= m)
-                        columns = sum(self.layout_out.channels[k] for k in keys_out if k[0] >= m)
-                        shapes.append((rows, columns))
-                        starts.append(total)
-                        total += rows * columns
-                    self.blocks.append(
-                        _Block(keys_in, keys_out, bool(odd), tuple(shapes), tuple(starts))
-                    )
-        self.collapsed_size = total
-        source1, source2, target, value, only_scalar = [], [], [], [], []
-        sh_starts = [0]
-        for mul, _ in self.irreps_sh:
-            sh_starts.append(sh_starts[-1] + mul)
-        for p in self.paths:
-            l1, l2, l3 = (
-                self.irreps_in[p.i_in].ir.l,
-                self.irreps_sh[p.i_sh].ir.l,
-                self.irreps_out[p.i_out].ir.l,
-            )
-            (key_in, row0, _), (key_out, column0, _) = (
-                self.layout_in.slots[p.i_in],
-                self.layout_out.slots[p.i_out],
-            )
-            odd = (l1 + l2 + l3) % 2
-            symbol = (
-                wigner_3j(l1, l2, l3, self.generation)
-                * math.sqrt((2 * l3 + 1) * (2 * l2 + 1))
-                * p.factor
-            )
-            block = next(
-                b
-                for b in self.blocks
-                if key_in in b.keys_in and key_out in b.keys_out and b.odd == bool(odd)
-            )
-            row = row0 + sum(
-                self.layout_in.channels[k] for k in block.keys_in[: block.keys_in.index(key_in)]
-            )
-            column = column0 + sum(
-                self.layout_out.channels[k] for k in block.keys_out[: block.keys_out.index(key_out)]
-            )
-            first1 = torch.arange(p.start1, p.start1 + p.rows * p.columns).reshape(
-                p.rows, p.columns
-            )
-            for m in range(odd, min(l1, l3) + 1):
-                coefficient = float(symbol[l1 + m, l2, l3 - m if odd else l3 + m])
-                place = (
-                    block.starts[m]
-                    + torch.arange(row, row + p.rows)[:, None] * block.shapes[m][1]
-                    + torch.arange(column, column + p.columns)
-                )
-                for v in range(p.copies):
-                    first2 = torch.arange(
-                        p.start2 + v * p.columns, p.start2 + (v + 1) * p.columns
-                    ).expand(p.rows, -1)
-                    source1.append(first1.reshape(-1))
-                    source2.append(first2.reshape(-1))
-                    target.append(place.reshape(-1) + (sh_starts[p.i_sh] + v) * total * self.radial)
-                    value.append(torch.full((first1.numel(),), coefficient, dtype=torch.float64))
-                    only_scalar.append(torch.full((first1.numel(),), l2 == 0))
-        scalar = torch.cat(only_scalar)
-        for name, tensor in (
-            ("source1", torch.cat(source1)),
-            ("source2", torch.cat(source2)),
-            ("target", torch.cat(target)),
-            ("value", torch.cat(value).to(torch.get_default_dtype())),
+        blocks, total = [], 0
+        for keys_in, keys_out, odd in itertools.product(
+            families(self.layout_in), families(self.layout_out), (False, True)
         ):
-            self.register_buffer(f"_{name}", tensor, persistent=False)
-            self.register_buffer(f"_{name}_scalar", tensor[scalar].clone(), persistent=False)
+            if not any((a, b, odd) in joined for a in keys_in for b in keys_out):
+                continue
+            shapes, starts = [], []
+            for m in range(min(keys_in[0][0], keys_out[0][0]) + 1):
+                shapes.append(
+                    (count(self.layout_in, keys_in, m), count(self.layout_out, keys_out, m))
+                )
+                starts.append(total)
+                total += shapes[-1][0] * shapes[-1][1]
+            blocks.append(Block(keys_in, keys_out, odd, tuple(shapes), tuple(starts)))
+        return blocks, total
 
-    def _vector(self, suffix: str) -> Tensor:
-        source1, source2, target, value = (
-            self.get_buffer(f"_{n}{suffix}") for n in ("source1", "source2", "target", "value")
+    def _path_terms(self, path: Path) -> Terms:
+        """What one path adds to the matrices of its block, for every m and every copy of its harmonic."""
+        l1, l2, l3 = self._ls(path)
+        (key_in, row, _), (key_out, column, _) = (
+            self.layout_in.slots[path.i_in],
+            self.layout_out.slots[path.i_out],
         )
-        made = self.weight1[source1] * self.weight2[source2] * value
-        return made.new_zeros(self.copies * self.collapsed_size).index_add(0, target, made)
+        odd = bool((l1 + l2 + l3) % 2)
+        block = next(
+            b for b in self.blocks if key_in in b.keys_in and key_out in b.keys_out and b.odd == odd
+        )
+        # rows and columns of the irreps before this one (larger l, so there for every m of this path)
+        before_in = block.keys_in[: block.keys_in.index(key_in)]
+        before_out = block.keys_out[: block.keys_out.index(key_out)]
+        rows = row + sum(self.layout_in.channels[k] for k in before_in) + torch.arange(path.rows)
+        columns = (
+            column
+            + sum(self.layout_out.channels[k] for k in before_out)
+            + torch.arange(path.columns)
+        )
+        shape = (path.rows, path.columns)
+        first = path.start1 + torch.arange(path.rows * path.columns)  # W1[u, w]
+        # on the axis Y_l2 is sqrt(2 l2 + 1) at m = 0 and zero elsewhere
+        symbol = wigner_3j(l1, l2, l3, self.generation)[:, l2]  # (2 l1 + 1, 2 l3 + 1)
+        symbol = symbol * math.sqrt((2 * l3 + 1) * (2 * l2 + 1)) * path.factor
+        # with a Bessel basis each copy of each harmonic has matrices of its own
+        copy0 = sum(mul for mul, _ in self.irreps_sh[: path.i_sh]) if self.radial else 0
+        parts = []
+        for m in range(int(odd), min(l1, l3) + 1):
+            coefficient = float(symbol[l1 + m, l3 - m if odd else l3 + m])
+            place = block.starts[m] + rows[:, None] * block.shapes[m][1] + columns
+            for v in range(path.copies):
+                second = path.start2 + v * path.columns + torch.arange(path.columns)  # W2[v, w]
+                offset = (copy0 + v) * self._size if self.radial else 0
+                parts.append(
+                    Terms(
+                        first,
+                        second.expand(shape).reshape(-1),
+                        place.reshape(-1) + offset,
+                        torch.full((len(first),), coefficient, dtype=torch.float64),
+                    )
+                )
+        return join_terms(parts)
 
-    def _matrices(self, suffix: str) -> list[list[Tensor]]:
-        """Per block and m: (rows, columns), with a radial basis (rows, copies * columns)."""
-        vector = self._vector(suffix).reshape(self.copies, -1)
-        out = []
-        for block in self.blocks:
-            out.append(
-                [
-                    vector[:, start : start + r * c]
-                    .reshape(self.copies, r, c)
-                    .transpose(0, 1)
-                    .reshape(r, self.copies * c)
-                    for start, (r, c) in zip(block.starts, block.shapes)
-                ]
-            )
-        return out
+    def matrices(self, loops: bool) -> list[list[Tensor]]:
+        """Per block and m: (copies, rows, columns).
+
+        Args:
+            loops: those of self-loops, which have Y_00 alone, else those of all other edges.
+        """
+        name = "loops" if loops else "all"
+        terms = Terms(*(self.get_buffer(f"_{name}_{field}") for field in Terms._fields))
+        products = self.weight1[terms.first] * self.weight2[terms.second] * terms.value
+        vector = products.new_zeros(self.copies * self._size).index_add(0, terms.target, products)
+        vector = vector.reshape(self.copies, self._size)
+        return [
+            [
+                vector[:, start : start + rows * columns].reshape(self.copies, rows, columns)
+                for start, (rows, columns) in zip(block.starts, block.shapes)
+            ]
+            for block in self.blocks
+        ]
 
     def _build(self) -> tuple[list[list[Tensor]], list[list[Tensor]] | None]:
-        return self._matrices(""), None if self.radial else self._matrices("_scalar")
+        """Matrices (rows, copies * columns) of regular edges, and of self-loops where they have their own."""
+
+        def side_by_side(table: list[list[Tensor]]) -> list[list[Tensor]]:
+            return [[x.transpose(0, 1).reshape(x.shape[1], -1) for x in row] for row in table]
+
+        # a Bessel basis has zeros for l > 0 on self-loops, so all edges have the same matrices
+        return side_by_side(self.matrices(False)), (
+            None if self.radial else side_by_side(self.matrices(True))
+        )
 
     def forward(self, features: Features, regular: int, radial: Tensor | None = None) -> Features:
         """The product, in edge frames.
 
         Args:
-            features: rows are edges, self-loops last; keys as in ``irreps_in``. regular: number of edges that are no self-loops.
+            features: rows are edges, self-loops last; keys as in ``irreps_in``.
+            regular: number of edges that are no self-loops.
             radial: (E, copies), with a Bessel basis: the radial factor of each harmonic (zero for l > 0 on self-loops).
 
         Returns:
             Features with the keys of ``irreps_out``.
         """
-        matrices, scalar = self.collapsed(self._build)
+        matrices, on_loops = self.collapsed(self._build)
         edges = len(next(iter(features.values())))
-        cut = edges if scalar is None else regular
-        collected: dict[Key, list[list[Tensor | None]]] = {
-            k: [[None] * (2 * k[0] + 1)] for k in self.layout_out.channels
-        }
-        orders = {
-            k: value.unbind(1) for k, value in features.items()
-        }  # per key 2 l + 1 views (E, channels)
+        components = {k: value.unbind(1) for k, value in features.items()}  # (E, channels) each
+        sums: dict[tuple[Key, int], Tensor] = {}  # by irrep and m
         for number, block in enumerate(self.blocks):
             for m, (_, columns) in enumerate(block.shapes):
                 if block.odd and m == 0:
                     continue
-                for sign in (0,) if m == 0 else (1, -1):
+                for sign in (1,) if m == 0 else (1, -1):
                     x = torch.cat(
-                        [orders[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1
+                        [components[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1
                     )
-                    if scalar is None or cut == edges:
+                    if on_loops is None or regular == edges:
                         z = x @ matrices[number][m]
-                    elif cut == 0:
-                        z = x @ scalar[number][m]
+                    elif regular == 0:
+                        z = x @ on_loops[number][m]
                     else:
-                        z = torch.cat([x[:cut] @ matrices[number][m], x[cut:] @ scalar[number][m]])
+                        z = torch.cat(
+                            [
+                                x[:regular] @ matrices[number][m],
+                                x[regular:] @ on_loops[number][m],
+                            ]
+                        )
                     if radial is not None:
                         z = torch.einsum(
                             "evw,ev->ew", z.reshape(edges, self.copies, columns), radial
                         )
-                    if block.odd and sign < 0:
-                        z = -z
-                    self._scatter(collected, block, m, -sign * m if block.odd else sign * m, z)
-        zero = next(iter(features.values()))
+                    # odd paths are antisymmetric in m: w3j(m, 0, -m) = -w3j(-m, 0, m)
+                    z = -z if block.odd and sign < 0 else z
+                    keys = [k for k in block.keys_out if k[0] >= m]
+                    parts = z.split([self.layout_out.channels[k] for k in keys], dim=1)
+                    for key, part in zip(keys, parts):
+                        place = (key, -sign * m if block.odd else sign * m)
+                        sums[place] = sums[place] + part if place in sums else part
+        like = next(iter(features.values()))
         out: Features = {}
         for key, channels in self.layout_out.channels.items():
-            parts = [
-                p if p is not None else zero.new_zeros(edges, channels) for p in collected[key][0]
-            ]
-            out[key] = torch.stack(parts, dim=1)
+            every = [sums.get((key, m)) for m in range(-key[0], key[0] + 1)]
+            out[key] = torch.stack(
+                [like.new_zeros(edges, channels) if x is None else x for x in every], dim=1
+            )
         return out
-
-    def _scatter(
-        self,
-        collected: dict[Key, list[list[Tensor | None]]],
-        block: _Block,
-        m: int,
-        place: int,
-        z: Tensor,
-    ) -> None:
-        start = 0
-        for key in block.keys_out:
-            if key[0] < m:
-                continue
-            part = z[:, start : start + self.layout_out.channels[key]]
-            start += self.layout_out.channels[key]
-            row = collected[key][0]
-            old = row[key[0] + place]
-            row[key[0] + place] = part if old is None else old + part
 
 
 class EquivariantConvolution(nn.Module):
@@ -335,7 +363,9 @@ class EquivariantConvolution(nn.Module):
         """Messages of every edge.
 
         Args:
-            features: (E, 2 l + 1, channels) of (node i, node j, edge), in edge frames. distance: (E, basis), Gaussians of the edge length.
+            features: (E, 2 l + 1, channels) of (node i, node j, edge), in edge frames.
+            distance: (E, basis), Gaussians of the edge length.
+            regular, radial: see :meth:`EdgeTensorProduct.forward`.
         """
         out = self.gate(self.tp(features, regular, radial))
         weight = self.fc(distance)

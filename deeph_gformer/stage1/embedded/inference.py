@@ -19,7 +19,7 @@ from ...data.graph import Graph
 from ...runtime.plan import ExecutionPlan
 from .layout import Layout
 from .local import BlockDiagonal, Local, LocalLayout, chunk, signs
-from .modules import gaussians
+from .modules import INITIAL_RADIUS, gaussians
 from .network import DeepHE3Net, EdgeUpdate, NodeUpdate, Prepared, _add
 from .plan import ConvolutionPlan, NormPlan
 
@@ -52,25 +52,31 @@ class EdgePlan:
         )
         self.norm = NormPlan(update.norm, parity)
 
-    def before_norm(self, out: Local, message: Local, old: Local, kind: Tensor) -> None:
-        """``out = lin_post(message) + sc(old)``."""
+    def before_norm(
+        self, out: Local, message: Local, old: Local, kinds: list[tuple[int, Tensor]]
+    ) -> None:
+        """``out = lin_post(message) + sc(old)``.
+
+        Args:
+            out: filled.
+            message, old: of the same edges.
+            kinds: per pair of elements that occurs its number and the edges of it.
+        """
         self.post.add_to(out, message, keep=False)
         if len(self.bias):
             out[0][0][:, self.layout.columns(0, (0, 1))].add_(self.bias)
         if self.types == 1:
             self.sc[0].add_to(out, old)
             return
-        for t in torch.unique(kind).tolist():
-            index = torch.nonzero(kind == t).reshape(-1)
-            part = _rows(old, index)
-            made = self.layout.empty(len(index), kind.new_empty(0, dtype=out[0][0].dtype))
-            for family in made:
-                for value in family:
-                    value.zero_()
-            self.sc[t].add_to(made, part)
-            for f in (0, 1):
-                for m, value in enumerate(made[f]):
-                    out[f][m].view(len(kind), signs(m), -1).index_add_(
+        for t, index in kinds:
+            made = [
+                [x.new_zeros(len(index) * signs(m), x.shape[1]) for m, x in enumerate(family)]
+                for family in out
+            ]
+            self.sc[t].add_to(made, _rows(old, index))
+            for whole, part in zip(out, made):
+                for m, value in enumerate(part):
+                    whole[m].view(-1, signs(m), value.shape[1]).index_add_(
                         0, index, value.view(len(index), signs(m), -1)
                     )
 
@@ -170,7 +176,7 @@ class Run:
     ) -> None:
         """
         Args:
-            net, plan: the network and its plan. p: see :meth:`DeepHE3Net.prepare`; with several ranks of this rank's edges.
+            net, plan: the network and its plan. p: see :meth:`DeepHE3Net.prepare`; with several processes of this one's edges.
             execution: chunk, storage, communicator.
         """
         self.net, self.plan, self.p, self.execution, self.storage = (
@@ -184,13 +190,16 @@ class Run:
         self.spans: list[Span] = _spans(0, p.regular, execution.chunk, False) + _spans(
             p.regular, self.edges, execution.chunk, True
         )
+        self.kinds = self._kinds()
         sizes = execution.comm.sum(p.edge_segments.sizes.clone())
         self.segments = p.edge_segments._replace(sizes=sizes)
         one_hot = nn.functional.one_hot(p.node_type, net.config.num_species).to(p.length.dtype)
         self.node: Features = net.embedding({(0, 1): one_hot[:, None, :]})
         self.edge: Local = plan.edge_init.empty(self.edges, self.like, self.storage)
         for a, b, _ in self.spans:
-            self.edge[0][0][a:b] = gaussians(p.length[a:b], 6.0, plan.edge_init.width(0, 0))
+            self.edge[0][0][a:b] = gaussians(
+                p.length[a:b], INITIAL_RADIUS, plan.edge_init.width(0, 0)
+            )
         self.old: Local = [[], []]
         self.layouts = [plan.edge_init, plan.edge_init]
         self._basis: Tensor | None = None
@@ -200,6 +209,19 @@ class Run:
                 self._basis[a:b] = gaussians(p.length[a:b], net.config.r_max, net.config.num_basis)
         self._pair: Local | None = [[], []]
         self._rows: dict[tuple[int, int], Tensor] = {}
+
+    def _kinds(self) -> list[list[tuple[int, Tensor]]]:
+        """Per chunk: the pairs of elements that occur, and the edges of each; a GPU is waited for just once."""
+        p, species = self.p, self.net.config.num_species
+        if species == 1:
+            return [[] for _ in self.spans]
+        kind = p.node_type[p.source] * species + p.node_type[p.destination]
+        orders = [torch.argsort(kind[a:b], stable=True) for a, b, _ in self.spans]
+        counts = [torch.bincount(kind[a:b], minlength=species**2) for a, b, _ in self.spans]
+        return [
+            [(t, part) for t, part in enumerate(order.split(count)) if len(part)]
+            for order, count in zip(orders, torch.stack(counts).tolist())
+        ]
 
     def groups(self) -> Iterator[int]:
         """Run; gives the number of every encoder group when it is done."""
@@ -284,26 +306,22 @@ class Run:
     def gather(self, total: Features, message: Features, a: int, b: int) -> None:
         """Turn the messages of edges a..b to global axes and add them to their atoms: on a CPU in one product per atom, D^T (deg m, k) times x (deg m, c)."""
         source, frames = self.p.source[a:b], self.frames(a, b)
-        atoms, counts = torch.unique_consecutive(source, return_counts=True)
-        if source.device.type != "cpu" or 4 * len(atoms) > b - a:
+        atoms, stops = _runs(source) if source.device.type == "cpu" else ([], [])
+        if not atoms or 4 * len(atoms) > b - a:
             for key, value in rotate(message, frames, to_local=False).items():
                 total[key].index_add_(0, source, value)
             return
-        stops = torch.cumsum(counts, 0).tolist()
         for key, value in message.items():
             d = 2 * key[0] + 1
-            turn, rows = (
-                frames[key[0]].transpose(1, 2).reshape(-1, d).T,
-                value.reshape(-1, value.shape[2]),
-            )
+            # D of one edge after the other, (k, deg m) for the edges of an atom, times their (deg m, c)
+            turn, rows = frames[key[0]].transpose(1, 2).reshape(-1, d).T, value.flatten(0, 1)
             start = 0
-            for atom, stop in zip(atoms.tolist(), stops):
+            for atom, stop in zip(atoms, stops):
                 total[key][atom].addmm_(turn[:, start * d : stop * d], rows[start * d : stop * d])
                 start = stop
 
     def update_edges(self, conv: ConvolutionPlan, plan: EdgePlan) -> None:
         """Eq. 1, second line: new edge features, and the rotated node features that the next node update reads again."""
-        p, species = self.p, self.net.config.num_species
         self.release(self._pair)
         self._pair = (
             conv.pair.empty(self.edges, self.like, self.storage)
@@ -314,83 +332,43 @@ class Run:
         new, edge = plan.layout.empty(self.edges, self.like, self.storage), self.edge
         parts = (conv.node_part(conv.regular, self.node), conv.node_part(conv.loops, self.node))
         sums: dict[tuple[int, int], Tensor] = {}
-        for span in self.spans:
+        for span, kinds in zip(self.spans, self.kinds):
             a, b, _ = span
             pair = self.pair(conv.pair, a, b)
             if self._pair is not None:
                 _rotate_pair(self._rows, conv.pair, self.ends(a, b), self.frames(a, b), pair)
             part = chunk(new, a, b)
-            kind = p.node_type[p.source[a:b]] * species + p.node_type[p.destination[a:b]]
-            plan.before_norm(
-                part, self.message(conv, span, pair, edge, parts), chunk(edge, a, b), kind
-            )
-            plan.norm.sums(part, self.frames(a, b), self.segments, a, sums)
+            message = self.message(conv, span, pair, edge, parts)
+            plan.before_norm(part, message, chunk(edge, a, b), kinds)
+            plan.norm.sums(part, self.frames(a, b), self.segments.part(a, b), sums)
             self.execution.tick("stage 1", b - a)
         for value in _sorted(sums):
             self.execution.comm.sum(value)
         self.normalise(plan, new, edge, sums)
         self.old, self.edge, self.layouts = edge, new, [self.layouts[1], plan.layout]
 
-    def collect(
-        self,
-        sums: dict[tuple[int, int], Tensor],
-        values: dict[tuple[int, int], Tensor],
-        a: int,
-        b: int,
-    ) -> None:
-        """Add the rows of a chunk to the sums per structure."""
-        segments = self.segments
-        for key, value in values.items():
-            if key not in sums:
-                sums[key] = value.new_zeros(segments.count, *value.shape[1:])
-            if segments.rows is None:
-                sums[key] += value.sum(dim=0, keepdim=True)
-            else:
-                sums[key].index_add_(0, segments.rows[a:b], value)
-
     def normalise(
         self, plan: EdgePlan, new: Local, old: Local, sums: dict[tuple[int, int], Tensor]
     ) -> None:
-        """Norm and skip connection, in place."""
-        segments, norm = self.segments, plan.norm
-        centre = {key: value / segments.sizes[:, None, None] for key, value in sums.items()}
-        squares: dict[tuple[int, int], Tensor] = {}
-        scalars = [(f, key) for f in (0, 1) for key in plan.layout.keys[f] if key[0] == 0]
+        """Norm and skip connection, in place.
 
-        def of_rows(value: Tensor, a: int, b: int) -> Tensor:
-            return value if segments.rows is None else value[segments.rows[a:b]]
-
+        Args:
+            plan: of this update.
+            new: features before the norm.
+            old: features before the update.
+            sums: see :meth:`NormPlan.sums`, of all edges of all processes.
+        """
+        norm, sizes = plan.norm, self.segments.sizes
+        centre = {key: value / sizes[:, None, None] for key, value in sums.items()}
+        squares: dict[int, Tensor] = {}
         for a, b, _ in self.spans:
-            for f, key in scalars:
-                columns = plan.layout.columns(f, key)
-                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0 :]
-                middle = of_rows(centre[f, 0][:, 0], a, b) @ (average > 0).to(average).T
-                self.collect(
-                    squares,
-                    {(f, 0): ((new[f][0][a:b, columns] - middle).square_() @ average)[:, None]},
-                    a,
-                    b,
-                )
-        for value in _sorted(squares):
-            self.execution.comm.sum(value)
-        inverse = {
-            f: 1 / ((squares[f, 0][:, 0] / segments.sizes[:, None]).sqrt() + norm.eps)
-            for f, _ in scalars
-        }
+            norm.squares(chunk(new, a, b), centre, self.segments.part(a, b), squares)
+        for f in sorted(squares):
+            self.execution.comm.sum(squares[f])
+        inverse = {f: 1 / ((s / sizes[:, None]).sqrt() + norm.eps) for f, s in squares.items()}
         for a, b, _ in self.spans:
             part = chunk(new, a, b)
-            norm.apply(
-                part,
-                centre,
-                self.frames(a, b),
-                None if segments.rows is None else segments.rows[a:b],
-            )
-            for f, key in scalars:
-                columns = plan.layout.columns(f, key)
-                average = norm.average[f][columns, norm.count[f][1] if plan.layout.lmax(f) else 0 :]
-                part[f][0][:, columns].mul_(of_rows(inverse[f] @ (average > 0).to(average).T, a, b))
-                if key == (0, 1):
-                    part[f][0][:, columns].add_(norm.bias)
+            norm.apply(part, centre, inverse, self.frames(a, b), self.segments.part(a, b))
             plan.after_norm(part, chunk(old, a, b))
             self.execution.tick("stage 1", b - a)
 
@@ -405,13 +383,19 @@ class Run:
         return out
 
 
+def _runs(source: Tensor) -> tuple[list[int], list[int]]:
+    """Runs of equal atoms: the atoms, and the row after the last of each."""
+    atoms, counts = torch.unique_consecutive(source, return_counts=True)
+    return atoms.tolist(), torch.cumsum(counts, 0).tolist()
+
+
 def _sorted(table: dict[tuple[int, int], Tensor]) -> list[Tensor]:
     """In an order that is the same on every rank."""
     return [table[key] for key in sorted(table)]
 
 
 class InferenceEngine:
-    """Runs a network without gradients; follows its parameters, type and device."""
+    """Runs a network without gradients, always in the type of its parameters; follows them when they change."""
 
     def __init__(self, net: DeepHE3Net) -> None:
         """
@@ -462,10 +446,12 @@ class InferenceEngine:
             chunk: edges per chunk; None: by device.
         """
         device = graph.edge_vector.device
-        run = self.run(graph, ExecutionPlan(chunk or default_chunk(device)), prepared)
-        nodes, edges = [], []
-        for group in run.groups():
-            if features:
-                nodes.append(Layout(self.net.node_irreps[group]).flat(run.node))
-                edges.append(run.flat(run.layouts[1], run.edge, None))
-        return run.flat(run.layouts[1], run.edge, self.net.lin_edge), tuple(nodes), tuple(edges)
+        with torch.autocast(device.type, enabled=False):  # it would give sums in bfloat16
+            run = self.run(graph, ExecutionPlan(chunk or default_chunk(device)), prepared)
+            nodes, edges = [], []
+            for group in run.groups():
+                if features:
+                    nodes.append(Layout(self.net.node_irreps[group]).flat(run.node))
+                    edges.append(run.flat(run.layouts[1], run.edge, None))
+            own = run.flat(run.layouts[1], run.edge, self.net.lin_edge)
+        return own, tuple(nodes), tuple(edges)

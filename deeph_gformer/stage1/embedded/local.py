@@ -45,6 +45,10 @@ class LocalLayout:
             for natural in (True, False)
         ]
 
+    def family(self, key: Key) -> int:
+        """The family of an irrep of these."""
+        return 0 if key in self.keys[0] else 1
+
     def lmax(self, family: int) -> int:
         """Largest l of a family, -1 where it is empty."""
         return self.keys[family][0][0] if self.keys[family] else -1
@@ -95,7 +99,7 @@ class LocalLayout:
         """The inverse of :meth:`fill`, as a copy."""
         out: Features = {}
         for key in self.layout.channels:
-            f = next(f for f in (0, 1) if key in self.keys[f])
+            f = self.family(key)
             l, columns = key[0], self.columns(f, key)
             rows = len(local[f][0])
             value = local[f][0].new_empty(rows, 2 * l + 1, self.layout.channels[key])

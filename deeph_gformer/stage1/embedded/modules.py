@@ -26,6 +26,7 @@ __all__ = [
     "Collapsing",
     "RowGroups",
     "Segments",
+    "INITIAL_RADIUS",
     "gaussians",
 ]
 
@@ -65,12 +66,19 @@ class Segments(NamedTuple):
             )
         return cls(batch, count, torch.bincount(batch, minlength=count).clamp(min=1).to(dtype))
 
+    def part(self, start: int, stop: int) -> Segments:
+        """Of some rows; ``sizes`` stay those of whole structures."""
+        return self if self.rows is None else self._replace(rows=self.rows[start:stop])
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum over the rows of each structure: (rows, ...) to (count, ...)."""
+        if self.rows is None:
+            return value.sum(dim=0, keepdim=True)
+        return value.new_zeros(self.count, *value.shape[1:]).index_add(0, self.rows, value)
+
     def mean(self, value: Tensor) -> Tensor:
         """Mean over the rows of each structure: (rows, ...) to (count, ...)."""
-        if self.rows is None:
-            return value.sum(dim=0, keepdim=True) / self.sizes[0]
-        total = value.new_zeros(self.count, *value.shape[1:]).index_add(0, self.rows, value)
-        return total / self.sizes.reshape(-1, *[1] * (value.dim() - 1))
+        return self.sum(value) / self.sizes.reshape(-1, *[1] * (value.dim() - 1))
 
     def spread(self, value: Tensor) -> Tensor:
         """(count, ...) back to rows (broadcasting for a single structure)."""
@@ -96,11 +104,65 @@ class Collapsing(nn.Module):
         return self._made
 
 
+#: The initial edge features are Gaussians up to this length (Å), whatever the cutoff.
+INITIAL_RADIUS = 6.0
+
+
 def gaussians(length: Tensor, stop: float, count: int) -> Tensor:
     """Gaussians on ``count`` equidistant centres from 0 to ``stop`` (Å), width = spacing; (rows, count)."""
     centres = torch.linspace(0.0, stop, count, dtype=length.dtype, device=length.device)
     width = centres[1] - centres[0]
     return torch.exp(-0.5 / width**2 * (length[:, None] - centres) ** 2)
+
+
+class SlotPair(NamedTuple):
+    """A slot in and a slot out of equal irrep, which a block of weights joins.
+
+    Attributes:
+        key: the irrep.
+        rows, columns: its channels in and out.
+        factor: path normalisation.
+    """
+
+    key: Key
+    rows: slice
+    columns: slice
+    factor: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Multiplicities in and out."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+
+def slot_pairs(
+    layout_in: Layout, layout_out: Layout, generation: Generation, copies: int = 1
+) -> list[SlotPair]:
+    """The pairs in the order of e3nn's flat weights: slot in after slot in, for each slot out after slot out.
+
+    Args:
+        layout_in, layout_out: the slots.
+        generation: of e3nn, for the normalisation.
+        copies: multiplicity of the second input of a tensor product.
+    """
+    pairs = [
+        (a, b)
+        for a, (key_in, _, _) in enumerate(layout_in.slots)
+        for b, (key_out, _, _) in enumerate(layout_out.slots)
+        if key_in == key_out
+    ]
+    out: list[SlotPair] = []
+    for a, b in pairs:
+        key, row, rows = layout_in.slots[a]
+        _, column, columns = layout_out.slots[b]
+        into = [other for other, end in pairs if end == b]
+        factors = path_weights([layout_in.slots[n][2] * copies for n in into], generation)
+        out.append(
+            SlotPair(
+                key, slice(row, row + rows), slice(column, column + columns), factors[into.index(a)]
+            )
+        )
+    return out
 
 
 class ChannelLinear(Collapsing):
@@ -111,41 +173,20 @@ class ChannelLinear(Collapsing):
     ) -> None:
         super().__init__()
         self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
-        pairs = [
-            (a, b)
-            for a in range(len(self.layout_in.slots))
-            for b in range(len(self.layout_out.slots))
-            if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]
-        ]
-        fan_in = {
-            b: [self.layout_in.slots[a][2] for a, other in pairs if other == b] for _, b in pairs
-        }
-        factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
-        keys = [key for key in self.layout_out.channels if key in self.layout_in.channels]
-        index = {
-            key: torch.full(
-                (self.layout_in.channels[key], self.layout_out.channels[key]), -1, dtype=torch.int64
-            )
-            for key in keys
-        }
-        scale = {
-            key: torch.zeros(
-                self.layout_in.channels[key], self.layout_out.channels[key], dtype=torch.float64
-            )
-            for key in keys
-        }
+        self.keys = [key for key in self.layout_out.channels if key in self.layout_in.channels]
+        shapes = {k: (self.layout_in.channels[k], self.layout_out.channels[k]) for k in self.keys}
+        # matrix[key] = weight[index] * scale; every element belongs to just one pair of slots
+        index = {key: torch.zeros(shape, dtype=torch.int64) for key, shape in shapes.items()}
+        scale = {key: torch.zeros(shape, dtype=torch.float64) for key, shape in shapes.items()}
         count = 0
-        for a, b in pairs:
-            key, first, rows = self.layout_in.slots[a]
-            _, left, columns = self.layout_out.slots[b]
-            index[key][first : first + rows, left : left + columns] = torch.arange(
-                count, count + rows * columns
-            ).reshape(rows, columns)
-            scale[key][first : first + rows, left : left + columns] = next(factors[b])
+        for pair in slot_pairs(self.layout_in, self.layout_out, generation):
+            rows, columns = pair.shape
+            places = torch.arange(count, count + rows * columns).reshape(rows, columns)
+            index[pair.key][pair.rows, pair.columns] = places
+            scale[pair.key][pair.rows, pair.columns] = pair.factor
             count += rows * columns
-        self.keys = keys
-        for n, key in enumerate(keys):
-            self.register_buffer(f"_index_{n}", index[key].clamp(min=0), persistent=False)
+        for n, key in enumerate(self.keys):
+            self.register_buffer(f"_index_{n}", index[key], persistent=False)
             self.register_buffer(
                 f"_scale_{n}", scale[key].to(torch.get_default_dtype()), persistent=False
             )
@@ -187,32 +228,8 @@ class SelfConnection(Collapsing):
         super().__init__()
         self.types = types
         self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
-        pairs = [
-            (a, b)
-            for a in range(len(self.layout_in.slots))
-            for b in range(len(self.layout_out.slots))
-            if self.layout_in.slots[a][0] == self.layout_out.slots[b][0]
-        ]
-        fan_in = {
-            b: [self.layout_in.slots[a][2] * types for a, other in pairs if other == b]
-            for _, b in pairs
-        }
-        factors = {b: iter(path_weights(fan, generation)) for b, fan in fan_in.items()}
-        self.plan: list[tuple[Key, slice, slice, int, float]] = []
-        count = 0
-        for a, b in pairs:
-            key, first, rows = self.layout_in.slots[a]
-            _, left, columns = self.layout_out.slots[b]
-            self.plan.append(
-                (
-                    key,
-                    slice(first, first + rows),
-                    slice(left, left + columns),
-                    count,
-                    next(factors[b]),
-                )
-            )
-            count += rows * types * columns
+        self.pairs = slot_pairs(self.layout_in, self.layout_out, generation, types)
+        count = sum(rows * types * columns for rows, columns in (p.shape for p in self.pairs))
         self.weight = nn.Parameter(torch.randn(count))
 
     def matrices(self) -> dict[Key, Tensor]:
@@ -221,22 +238,20 @@ class SelfConnection(Collapsing):
 
     def _build(self) -> dict[Key, Tensor]:
         out: dict[Key, Tensor] = {}
-        for key, rows, columns, start, factor in self.plan:
-            n, m = rows.stop - rows.start, columns.stop - columns.start
-            block = (
-                self.weight[start : start + n * self.types * m]
-                .reshape(n, self.types, m)
-                .transpose(0, 1)
-                * factor
-            )
-            if block.shape[1:] == (self.layout_in.channels[key], self.layout_out.channels[key]):
+        start = 0
+        for pair in self.pairs:
+            key, (rows, columns) = pair.key, pair.shape
+            size = rows * self.types * columns
+            block = self.weight[start : start + size].reshape(rows, self.types, columns)
+            block = block.transpose(0, 1) * pair.factor
+            start += size
+            whole = (self.types, self.layout_in.channels[key], self.layout_out.channels[key])
+            if block.shape == whole:
                 out[key] = block
                 continue
             if key not in out:
-                out[key] = self.weight.new_zeros(
-                    self.types, self.layout_in.channels[key], self.layout_out.channels[key]
-                )
-            out[key][:, rows, columns] = block
+                out[key] = self.weight.new_zeros(whole)
+            out[key][:, pair.rows, pair.columns] = block
         return out
 
     def forward(self, features: Features, groups: RowGroups) -> Features:
@@ -318,6 +333,8 @@ class Gate(nn.Module):
     Attributes:
         irreps_in: what the tensor product must give (sorted and joined by e3nn: scalars and gates share a slot).
         irreps_out: scalars, then the gated irreps.
+        gate_key: the irrep of the gates, None where nothing is gated.
+        gate_channels: per gated irrep, which gate multiplies each of its channels.
     """
 
     def __init__(self, irreps_in1: Irreps, irreps_in2: Irreps, irreps_out: Irreps) -> None:
@@ -351,6 +368,12 @@ class Gate(nn.Module):
             used[ir.l, ir.p] = start + mul
         self.scalar_count = len(scalars)
         self.gated = [((ir.l, ir.p), mul) for mul, ir in gated]
+        self.gate_key: Key | None = (0, gate_ir.p) if gated.dim else None
+        self.gate_channels: dict[Key, list[int]] = {}
+        first = 0
+        for key, mul in self.gated:
+            self.gate_channels.setdefault(key, []).extend(range(first, first + mul))
+            first += mul
         functions = (("silu", nn.functional.silu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid))
         moment = {name: float(normalize2mom(function).cst) for name, function in functions}
         self.act = {

@@ -20,7 +20,15 @@ from ...runtime.storage import Storage
 from ..bundle import NetConfig
 from .convolution import EquivariantConvolution
 from .layout import Layout
-from .modules import ChannelLinear, LayerNorm, RowGroups, Segments, SelfConnection, gaussians
+from .modules import (
+    INITIAL_RADIUS,
+    ChannelLinear,
+    LayerNorm,
+    RowGroups,
+    Segments,
+    SelfConnection,
+    gaussians,
+)
 from .radial import bessel_factors
 
 __all__ = ["DeepHE3Net", "Prepared"]
@@ -32,7 +40,7 @@ class Prepared(NamedTuple):
     Attributes:
         order: (E,), the graph's edge at each row. inverse: its inverse. source, destination: (E,), atoms i and j.
         frames: D^l of every edge, per l (E, 2 l + 1, 2 l + 1), as :func:`deeph_gformer.algebra.rotation.edge_frames` makes them. regular: number of edges that are no self-loops.
-        length: (E,), Å. distance: (E, basis). initial: (E, channels), Gaussians up to 6 Å. radial: (E, copies) with a Bessel basis.
+        length: (E,), Å. distance: (E, basis). initial: (E, channels), see :data:`INITIAL_RADIUS`. radial: (E, copies) with a Bessel basis.
         node_kind, edge_kind: rows by element and by pair of elements. node_segments, edge_segments: rows by structure.
 
     For inference ``distance`` and ``initial`` are empty and ``edge_kind`` is not made: they are cheap to make chunk by chunk.
@@ -232,7 +240,7 @@ class DeepHE3Net(nn.Module):
             distance=nothing if inference else gaussians(length, config.r_max, config.num_basis),
             initial=nothing
             if inference
-            else gaussians(length, 6.0, Irreps(config.irreps_edge_init).dim),
+            else gaussians(length, INITIAL_RADIUS, Irreps(config.irreps_edge_init).dim),
             radial=bessel_factors(length, Irreps(config.irreps_sh), config.r_max, regular)
             if config.use_sbf
             else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
@@ -15,61 +17,74 @@ from .network import _Update
 __all__ = ["ConvolutionPlan", "NormPlan"]
 
 
-class _Product:
-    """The matrices of one tensor product: for regular edges, or (``scalar``) for self-loops.
+class Factor(NamedTuple):
+    """What multiplies the components |m| of one family in.
 
     Attributes:
-        parts: per output family and m: list of (input family, odd, pair matrix or None, edge matrix or None).
-        node: per output family: list of (scalar key, matrix of node i, matrix of node j). constant: per output family, from the bias of ``lin_pre``.
+        family: of the irreps in.
+        odd: whether m goes to -m.
+        pair: (channels of nodes i and j with l > 0, columns). edge: (channels of the edge, columns). None: there are none.
+    """
+
+    family: int
+    odd: bool
+    pair: Tensor | None
+    edge: Tensor | None
+
+
+class ProductPlan:
+    """The matrices of one tensor product for regular edges or for self-loops, split by what they multiply.
+
+    The input's channels are those of node i, node j and the edge, so a matrix's rows are cut at these seams. Scalars of the atoms are multiplied once per atom.
+
+    Attributes:
+        factors: per output family and m.
+        node: per output family: per scalar irrep of the atoms its key, and (channels, columns) for node i and node j.
+        constant: per output family (columns,): what the bias of ``lin_pre`` adds where that acts on edges.
     """
 
     def __init__(
-        self,
-        plan: ConvolutionPlan,
-        tp: EdgeTensorProduct,
-        suffix: str,
-        pre: ChannelLinear,
-        pre_is_node: bool,
+        self, plan: ConvolutionPlan, tp: EdgeTensorProduct, loops: bool, pre: ChannelLinear
     ) -> None:
-        vector = tp._vector(suffix).reshape(tp.copies, -1)
+        """
+        Args:
+            plan: whose layouts and order of columns count.
+            tp: the trained tensor product.
+            loops: whether for self-loops.
+            pre: the linear map before the convolution, folded into the rows of what it acts on.
+        """
         mix = pre.matrices()
-        self.parts: dict[tuple[int, int], list[tuple[int, bool, Tensor | None, Tensor | None]]] = {}
+        self.factors: dict[tuple[int, int], list[Factor]] = {}
         self.node: dict[int, list[tuple[Key, Tensor, Tensor]]] = {0: [], 1: []}
         self.constant: dict[int, Tensor] = {}
-        for block in tp.blocks:
-            f_in = next(f for f in (0, 1) if block.keys_in[0] in plan.product_in.keys[f])
-            f_out = next(f for f in (0, 1) if block.keys_out[0] in plan.product_out.keys[f])
-            for m, ((rows, columns), start) in enumerate(zip(block.shapes, block.starts)):
+        for block, matrices in zip(tp.blocks, tp.matrices(loops)):
+            f_in = plan.product_in.family(block.keys_in[0])
+            f_out = plan.product_out.family(block.keys_out[0])
+            for m, matrix in enumerate(matrices):
                 if block.odd and m == 0:
                     continue
-                matrix = vector[:, start : start + rows * columns].reshape(
-                    tp.copies, rows, columns
-                )[:, :, plan.order(f_out, m)]
-                matrix = matrix.transpose(0, 1).reshape(rows, -1)
-                pair, edge, row = [], [], 0
-                for key in block.keys_in:
-                    if key[0] < m:
-                        continue
-                    n, e = (
-                        plan.node.layout.channels.get(key, 0),
-                        plan.edge.layout.channels.get(key, 0),
-                    )
-                    of_i, of_j, of_e = (
-                        matrix[row : row + n],
-                        matrix[row + n : row + 2 * n],
-                        matrix[row + 2 * n : row + 2 * n + e],
-                    )
-                    row += 2 * n + e
-                    if key[0] == 0 and n:
+                # (copies, rows, columns) -> (rows, copies * columns), columns as the gate wants them
+                columns = matrix[:, :, plan.order(f_out, m)].transpose(0, 1)
+                rows = columns.reshape(matrix.shape[1], -1)
+                pair, edge = [], []
+                for key in (k for k in block.keys_in if k[0] >= m):
+                    n = plan.node.layout.channels.get(key, 0)
+                    e = plan.edge.layout.channels.get(key, 0)
+                    of_i, of_j, of_e, rows = rows.split([n, n, e, len(rows) - 2 * n - e])
+                    if n and key[0] == 0:
                         self.node[f_out].append((key, of_i, of_j))
+                    elif n and plan.pre_is_node:
+                        pair += [mix[key] @ of_i, mix[key] @ of_j]
                     elif n:
-                        pair += [mix[key] @ of_i, mix[key] @ of_j] if pre_is_node else [of_i, of_j]
-                    if e:
-                        if not pre_is_node and key == (0, 1) and len(pre.bias):
+                        pair += [of_i, of_j]
+                    if e and plan.pre_is_node:
+                        edge.append(of_e)
+                    elif e:
+                        edge.append(mix[key] @ of_e)
+                        if key == (0, 1) and len(pre.bias):
                             self.constant[f_out] = pre.bias @ of_e + self.constant.get(f_out, 0)
-                        edge.append(of_e if pre_is_node else mix[key] @ of_e)
-                self.parts.setdefault((f_out, m), []).append(
-                    (
+                self.factors.setdefault((f_out, m), []).append(
+                    Factor(
                         f_in,
                         block.odd,
                         torch.cat(pair) if pair else None,
@@ -98,17 +113,9 @@ class ConvolutionPlan:
         )
         self.out = LocalLayout(gate.irreps_out, parity)
         self.pre, self.pre_is_node, self.copies = update.lin_pre, pre_is_node, tp.copies
-        self.gates: dict[Key, list[int]] = {}
-        start = 0
-        for key, mul in gate.gated:
-            self.gates.setdefault(key, []).extend(range(start, start + mul))
-            start += mul
-        wanted = [(f, k) for f in (0, 1) for k in self.out.keys[f] if k[0] > 0]
-        self.gate_order = [g for _, k in wanted for g in self.gates[k]]
-        self.gate_key = next(
-            (key for number, (key, _, _) in enumerate(gate.pieces) if number >= gate.scalar_count),
-            None,
-        )
+        gated = [(f, k) for f in (0, 1) for k in self.out.keys[f] if k[0] > 0]
+        self.gate_key = gate.gate_key
+        self.gate_order = [g for _, k in gated for g in gate.gate_channels[k]]
         self.act, self.gate_act = gate.act, gate.gate_act
         self.scalars = {
             f: next((k for k in self.product_out.keys[f] if k[0] == 0), None) for f in (0, 1)
@@ -116,21 +123,19 @@ class ConvolutionPlan:
         self.scalar_count = {
             f: self.out.layout.channels.get(k, 0) if k else 0 for f, k in self.scalars.items()
         }
+        # the network that weighs channels: its outputs in the order in which _gate uses them
         places = conv.layout.multiplicity_index()
-        columns = [places[k] for _, k in wanted] + [
-            places[k] for f in (0, 1) if (k := self.scalars[f]) is not None and self.scalar_count[f]
-        ]
-        order = torch.cat(columns).to(conv.fc[4].weight.device)
+        weighed = [k for _, k in gated]
+        weighed += [k for f, k in self.scalars.items() if k is not None and self.scalar_count[f]]
+        order = torch.cat([places[k] for k in weighed]).to(conv.fc[4].weight.device)
         last = conv.fc[4]
         self.layers = [
             (conv.fc[0].weight.T, conv.fc[0].bias),
             (conv.fc[2].weight.T, conv.fc[2].bias),
             (last.weight[order].T.contiguous(), last.bias[order]),
         ]
-        self.regular = _Product(self, tp, "", self.pre, pre_is_node)
-        self.loops = (
-            self.regular if tp.radial else _Product(self, tp, "_scalar", self.pre, pre_is_node)
-        )
+        self.regular = ProductPlan(self, tp, False, self.pre)
+        self.loops = self.regular if tp.radial else ProductPlan(self, tp, True, self.pre)
 
     def order(self, f: int, m: int) -> list[int]:
         """Columns of an output family as the gate wants them: l > 0, scalars, gates in the order of the channels they gate."""
@@ -141,7 +146,7 @@ class ConvolutionPlan:
         start = self.product_out.columns(f, key).start + self.scalar_count[f]
         return [*range(start), *(start + g for g in self.gate_order)]
 
-    def node_part(self, product: _Product, node: Features) -> dict[int, tuple[Tensor, Tensor]]:
+    def node_part(self, product: ProductPlan, node: Features) -> dict[int, tuple[Tensor, Tensor]]:
         """What the scalars of nodes i and j add to m = 0, once per node: per output family two (N, columns)."""
         scalars = {key: value for key, value in node.items() if key[0] == 0}
         if self.pre_is_node:
@@ -161,7 +166,7 @@ class ConvolutionPlan:
 
     def __call__(
         self,
-        product: _Product,
+        product: ProductPlan,
         pair: Local,
         edge: Local,
         node: dict[int, tuple[Tensor, Tensor]],
@@ -191,7 +196,7 @@ class ConvolutionPlan:
                 elif m == 0 and f in product.constant:
                     z = product.constant[f].expand(edges, -1).clone()
                 odd = None
-                for f_in, is_odd, of_pair, of_edge in product.parts.get((f, m), []):
+                for f_in, is_odd, of_pair, of_edge in product.factors.get((f, m), []):
                     for source_part, matrix in ((pair, of_pair), (edge, of_edge)):
                         if matrix is None:
                             continue
@@ -250,111 +255,155 @@ class ConvolutionPlan:
 
 
 class NormPlan:
-    """``e3LayerNorm`` on :data:`Local`: sums over edges first (chunk by chunk), then the subtraction."""
+    """``e3LayerNorm`` on :data:`Local`: sums over edges first (chunk by chunk), then the subtraction.
+
+    Means are per slot (``mul x ir`` of e3nn), and slots of one family stand by falling l like its channels, so those with l >= m come first.
+
+    Attributes:
+        average: per family (channels, slots): 1 / multiplicity where the channel belongs to the slot.
+        spread: per family (slots, channels): the channel's weight where it belongs to the slot.
+        weight: per family (channels,). count: per family and m: slots with l >= m.
+    """
 
     def __init__(self, norm: LayerNorm, parity: bool) -> None:
+        """
+        Args:
+            norm: the trained module.
+            parity: see :class:`LocalLayout`.
+        """
         self.layout = LocalLayout(norm.layout.irreps, parity)
         self.eps, self.bias = norm.eps, norm.bias
-        like = norm.weight
         self.average: list[Tensor] = []
         self.spread: list[Tensor] = []
         self.weight: list[Tensor] = []
         self.count: list[list[int]] = []
+        #: Per family with scalars: their key, (channels, slots) averages, and (slots, channels) of ones.
+        self.scalars: dict[int, tuple[Key, Tensor, Tensor]] = {}
         places = norm.layout.multiplicity_index()
         for f in (0, 1):
             keys = self.layout.keys[f]
             slots = [s for k in keys for s in norm.layout.slots if s[0] == k]
-            average = like.new_zeros(self.layout.width(f, 0), len(slots))
+            average = norm.weight.new_zeros(self.layout.width(f, 0), len(slots))
             for n, (key, start, mul) in enumerate(slots):
                 first = self.layout.columns(f, key).start + start
                 average[first : first + mul, n] = 1 / mul
-            weight = (
-                torch.cat([norm.weight[places[k]] for k in keys]) if keys else like.new_zeros(0)
-            )
+            weight = torch.cat([norm.weight[places[k]] for k in keys] or [norm.weight[:0]])
+            member = (average > 0).to(average)
             self.average.append(average)
             self.weight.append(weight)
-            self.spread.append((average > 0).to(like).T * weight)
+            self.spread.append(member.T * weight)
             self.count.append(
                 [sum(1 for s in slots if s[0][0] >= m) for m in range(self.layout.lmax(f) + 1)]
             )
+            if keys and keys[-1][0] == 0:
+                channels, first = self.layout.columns(f, keys[-1]), self._slots(f, 0).start
+                self.scalars[f] = (
+                    keys[-1],
+                    average[channels, first:].contiguous(),
+                    member[channels, first:].T.contiguous(),
+                )
+
+    def _slots(self, f: int, l: int) -> slice:
+        """The slots of one l."""
+        return slice(self.count[f][l + 1] if l < self.layout.lmax(f) else 0, self.count[f][l])
 
     def sums(
         self,
         local: Local,
         frames: list[Tensor],
         segments: Segments,
-        start: int,
         into: dict[tuple[int, int], Tensor],
     ) -> None:
         """Add, per family and l, the means over each slot's channels in global axes: (structures, 2 l + 1, slots).
 
         Args:
-            local: some edges, from number ``start`` on. frames: theirs. segments: of all edges. into: where to add.
+            local: some edges.
+            frames: theirs.
+            segments: theirs.
+            into: where to add.
         """
         for f in (0, 1):
             edges = len(local[f][0]) if local[f] else 0
-            table = [
+            means = [
                 local[f][m] @ self.average[f][: self.layout.width(f, m), : self.count[f][m]]
                 for m in range(self.layout.lmax(f) + 1)
             ]
-            for key in self.layout.keys[f]:
-                l = key[0]
-                low, high = (
-                    (self.count[f][l + 1] if l < self.layout.lmax(f) else 0),
-                    self.count[f][l],
-                )
-                value = table[0].new_empty(edges, 2 * l + 1, high - low)
-                value[:, l] = table[0][:, low:high]
+            for l, _ in self.layout.keys[f]:
+                slots = self._slots(f, l)
+                value = means[0].new_empty(edges, 2 * l + 1, slots.stop - slots.start)
+                value[:, l] = means[0][:, slots]
                 for m in range(1, l + 1):
-                    value[:, l - m : l + m + 1 : 2 * m] = table[m].view(edges, 2, -1)[
-                        :, :, low:high
-                    ]
-                total = into.setdefault(
-                    (f, l), value.new_zeros(segments.count, 2 * l + 1, high - low)
-                )
-                if segments.rows is None:
-                    total[0].addmm_(
-                        frames[l].transpose(1, 2).reshape(-1, 2 * l + 1).T,
-                        value.view(-1, high - low),
-                    )
+                    pair = means[m].view(edges, 2, -1)
+                    value[:, l - m : l + m + 1 : 2 * m] = pair[:, :, slots]
+                if (f, l) not in into:
+                    into[f, l] = value.new_zeros(segments.count, *value.shape[1:])
+                if segments.rows is None:  # turn and sum in one product
+                    turn = frames[l].transpose(1, 2).reshape(-1, 2 * l + 1).T
+                    into[f, l][0].addmm_(turn, value.view(-1, value.shape[2]))
                 else:
-                    total.index_add_(
-                        0,
-                        segments.rows[start : start + edges],
-                        torch.bmm(frames[l], value),
-                    )
+                    into[f, l].index_add_(0, segments.rows, torch.bmm(frames[l], value))
+
+    def squares(
+        self,
+        local: Local,
+        centre: dict[tuple[int, int], Tensor],
+        segments: Segments,
+        into: dict[int, Tensor],
+    ) -> None:
+        """Add, per family with scalars, the mean squares over each slot's channels: (structures, slots).
+
+        Args:
+            local: some edges.
+            centre: per family and l, see :meth:`apply`.
+            segments: of these edges.
+            into: where to add.
+        """
+        for f, (key, average, member) in self.scalars.items():
+            middle = segments.spread(centre[f, 0][:, 0] @ member)
+            square = (local[f][0][:, self.layout.columns(f, key)] - middle).square_()
+            value = segments.sum(square @ average)
+            into[f] = into[f].add_(value) if f in into else value
 
     def apply(
         self,
         local: Local,
         centre: dict[tuple[int, int], Tensor],
+        inverse: dict[int, Tensor],
         frames: list[Tensor],
-        segments: Tensor | None,
+        segments: Segments,
     ) -> None:
-        """Subtract the means (structures, 2 l + 1, slots), global axes, and multiply by the weights; in place."""
+        """Norm of some edges, in place.
+
+        Args:
+            local: their features.
+            centre: per family and l (structures, 2 l + 1, slots), global axes: what is subtracted.
+            inverse: per family with scalars (structures, slots): what scalars are multiplied by.
+            frames, segments: of these edges.
+        """
         for f in (0, 1):
             if not local[f]:
                 continue
-            edges, turned = len(local[f][0]), {}
-            for key in self.layout.keys[f]:
-                mean = centre[f, key[0]]
-                if segments is None:
-                    rows = frames[key[0]].transpose(1, 2).reshape(-1, 2 * key[0] + 1)
-                    turned[key[0]] = (rows @ mean[0]).view(edges, 2 * key[0] + 1, -1)
+            turned = {}
+            for l, _ in self.layout.keys[f]:
+                mean = centre[f, l]
+                if segments.rows is None:
+                    rows = frames[l].transpose(1, 2).reshape(-1, 2 * l + 1)
+                    turned[l] = (rows @ mean[0]).view(len(local[f][0]), 2 * l + 1, -1)
                 else:
-                    turned[key[0]] = torch.bmm(frames[key[0]].transpose(1, 2), mean[segments])
+                    turned[l] = torch.bmm(frames[l].transpose(1, 2), mean[segments.rows])
             for m in range(self.layout.lmax(f) + 1):
-                high = [k[0] for k in self.layout.keys[f] if k[0] >= m]
-                shift = torch.cat(
-                    [
-                        turned[l][:, l - m : l + m + 1 : 2 * m] if m else turned[l][:, l : l + 1]
-                        for l in high
-                    ],
-                    dim=2,
-                )
+                components = [
+                    turned[l][:, l - m : l + m + 1 : 2 * m or 1]
+                    for l, _ in self.layout.keys[f]
+                    if l >= m
+                ]
+                shift = torch.cat(components, dim=2).flatten(0, 1)  # (edges * signs, slots)
                 width = self.layout.width(f, m)
                 local[f][m].mul_(self.weight[f][:width]).addmm_(
-                    shift.reshape(-1, shift.shape[2]),
-                    self.spread[f][: self.count[f][m], :width],
-                    alpha=-1,
+                    shift, self.spread[f][: self.count[f][m], :width], alpha=-1
                 )
+        for f, (key, _, member) in self.scalars.items():
+            value = local[f][0][:, self.layout.columns(f, key)]
+            value.mul_(segments.spread(inverse[f] @ member))
+            if key == (0, 1):
+                value.add_(self.bias)
