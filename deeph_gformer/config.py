@@ -193,6 +193,8 @@ class TrainStage1Config:
     )
     dtype: Literal["float32", "float64"] = "float32"
     """Of the parameters and the saved model folder."""
+    edge_chunk: int = within(0, "[0, inf)")
+    """Edges per chunk of a convolution, made again in the backward pass: two fifths of the memory for two fifths more time. 0: all at once."""
     output: str = "runs/stage1"
     """Where logs, checkpoints and the model folder go."""
 

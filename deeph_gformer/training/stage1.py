@@ -375,6 +375,7 @@ def train_stage1(
         )
     if first is not None and old is None:  # starts where the first network is, as the GFormer does
         torch.nn.init.zeros_(net.lin_edge.weight)
+    net.chunk = config.edge_chunk
     dtype = net.lin_edge.weight.dtype
     samples = {
         name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge)

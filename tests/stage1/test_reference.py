@@ -45,6 +45,27 @@ def test_generations_in_a_batch(generation: str) -> None:
     assert relative(other, reference) > 1e-3
 
 
+@pytest.mark.parametrize("variant", ["two_elements", "bessel", "spin_orbit"])
+@pytest.mark.parametrize("chunk", [7, 40])
+def test_chunks_of_training_change_nothing(variant: str, chunk: int) -> None:
+    """Convolutions made chunk by chunk, and again in the backward pass: output and gradients stay, self-loops included."""
+    config, targets = VARIANTS[variant]
+    net = random_net(config, "0.3")
+    graph = batch_graphs([random_graph(targets.basis, 4, 1), random_graph(targets.basis, 5, 2)])
+    assert graph.edges > chunk
+
+    def run(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        net.chunk = size
+        net.zero_grad()
+        out = net(graph)[0]
+        out.square().sum().backward()
+        grads = [p.grad.reshape(-1) for p in net.parameters() if p.grad is not None]
+        return out.detach(), torch.cat(grads)
+
+    for whole, parts in zip(run(0), run(chunk)):
+        assert relative(parts, whole) < 1e-12
+
+
 def test_gradients_equal_reference() -> None:
     """Autograd through the engine and through the reference."""
     config, targets = VARIANTS["two_elements"]

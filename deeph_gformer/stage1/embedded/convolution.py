@@ -69,6 +69,10 @@ def enumerate_paths(
     return paths
 
 
+#: Per block and m, of regular edges and of self-loops (None: the same).
+Matrices = tuple[list[list[Tensor]], list[list[Tensor]] | None]
+
+
 class Block(NamedTuple):
     r"""The matrices between one family of irreps in and one out, for even or odd l1 + l2 + l3.
 
@@ -250,16 +254,16 @@ class EdgeTensorProduct(Collapsing):
         products = self.weight1[terms.first] * self.weight2[terms.second] * terms.value
         vector = products.new_zeros(self.copies * self._size).index_add(0, terms.target, products)
         vector = vector.reshape(self.copies, self._size)
-        return [
-            [
-                vector[:, start : start + rows * columns].reshape(self.copies, rows, columns)
-                for start, (rows, columns) in zip(block.starts, block.shapes)
-            ]
-            for block in self.blocks
-        ]
+        shapes = [shape for block in self.blocks for shape in block.shapes]
+        parts = vector.split([rows * columns for rows, columns in shapes], dim=1)
+        each = iter(p.reshape(self.copies, *shape) for p, shape in zip(parts, shapes))
+        return [[next(each) for _ in block.shapes] for block in self.blocks]
 
-    def _build(self) -> tuple[list[list[Tensor]], list[list[Tensor]] | None]:
+    def both_matrices(self) -> Matrices:
         """Matrices (rows, copies * columns) of regular edges, and of self-loops where they have their own."""
+        return self.collapsed(self._build)  # type: ignore[no-any-return]
+
+    def _build(self) -> Matrices:
 
         def side_by_side(table: list[list[Tensor]]) -> list[list[Tensor]]:
             return [[x.transpose(0, 1).reshape(x.shape[1], -1) for x in row] for row in table]
@@ -269,37 +273,45 @@ class EdgeTensorProduct(Collapsing):
             None if self.radial else side_by_side(self.matrices(True))
         )
 
-    def forward(self, features: Features, regular: int, radial: Tensor | None = None) -> Features:
+    def forward(
+        self, features: Features, matrices: Matrices, regular: int, radial: Tensor | None = None
+    ) -> Features:
         """The product, in edge frames.
 
         Args:
             features: rows are edges, self-loops last; keys as in ``irreps_in``.
+            matrices: see :meth:`both_matrices`.
             regular: number of edges that are no self-loops.
             radial: (E, copies), with a Bessel basis: the radial factor of each harmonic (zero for l > 0 on self-loops).
 
         Returns:
             Features with the keys of ``irreps_out``.
         """
-        matrices, on_loops = self.collapsed(self._build)
+        regularly, on_loops = matrices
         edges = len(next(iter(features.values())))
         components = {k: value.unbind(1) for k, value in features.items()}  # (E, channels) each
+        inputs: dict[tuple[tuple[Key, ...], int], Tensor] = {}  # by irreps and m; some blocks share
         sums: dict[tuple[Key, int], Tensor] = {}  # by irrep and m
         for number, block in enumerate(self.blocks):
             for m, (_, columns) in enumerate(block.shapes):
                 if block.odd and m == 0:
                     continue
                 for sign in (1,) if m == 0 else (1, -1):
-                    x = torch.cat(
-                        [components[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m], dim=1
-                    )
+                    place_in = (block.keys_in, sign * m)
+                    if place_in not in inputs:
+                        inputs[place_in] = torch.cat(
+                            [components[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m],
+                            dim=1,
+                        )
+                    x = inputs[place_in]
                     if on_loops is None or regular == edges:
-                        z = x @ matrices[number][m]
+                        z = x @ regularly[number][m]
                     elif regular == 0:
                         z = x @ on_loops[number][m]
                     else:
                         z = torch.cat(
                             [
-                                x[:regular] @ matrices[number][m],
+                                x[:regular] @ regularly[number][m],
                                 x[regular:] @ on_loops[number][m],
                             ]
                         )
@@ -358,21 +370,24 @@ class EquivariantConvolution(nn.Module):
         self.register_buffer("_order", order, persistent=False)
 
     def forward(
-        self, features: Features, distance: Tensor, regular: int, radial: Tensor | None = None
+        self,
+        features: Features,
+        matrices: Matrices,
+        distance: Tensor,
+        regular: int,
+        radial: Tensor | None = None,
     ) -> Features:
         """Messages of every edge.
 
         Args:
             features: (E, 2 l + 1, channels) of (node i, node j, edge), in edge frames.
             distance: (E, basis), Gaussians of the edge length.
-            regular, radial: see :meth:`EdgeTensorProduct.forward`.
+            matrices, regular, radial: see :meth:`EdgeTensorProduct.forward`.
         """
-        out = self.gate(self.tp(features, regular, radial))
+        out = self.gate(self.tp(features, matrices, regular, radial))
         weight = self.fc(distance)
         if not self.contiguous:
             weight = weight[:, self._order]
-        start = 0
-        for key, channels in self.layout.channels.items():
-            out[key] = out[key] * weight[:, None, start : start + channels]
-            start += channels
-        return out
+        # split, not slices: see Gate
+        parts = weight[:, None].split(list(self.layout.channels.values()), dim=2)
+        return {key: out[key] * part for key, part in zip(self.layout.channels, parts)}

@@ -6,11 +6,13 @@ convolution needs them, and messages are turned back before they are summed. Wig
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...algebra.layout import Features, merge, rotate
 from ...algebra.rotation import edge_frames
@@ -27,6 +29,7 @@ from .modules import (
     RowGroups,
     Segments,
     SelfConnection,
+    gather_rows,
     gaussians,
 )
 from .radial import bessel_factors
@@ -61,6 +64,17 @@ class Prepared(NamedTuple):
     edge_kind: RowGroups
     node_segments: Segments
     edge_segments: Segments
+
+    def span(self, start: int, stop: int) -> Prepared:
+        """What a convolution needs of some edges."""
+        return self._replace(
+            source=self.source[start:stop],
+            destination=self.destination[start:stop],
+            frames=[frame[start:stop] for frame in self.frames],
+            regular=min(max(self.regular - start, 0), stop - start),
+            distance=self.distance[start:stop],
+            radial=None if self.radial is None else self.radial[start:stop],
+        )
 
 
 class SkipConnection(nn.Module):
@@ -120,16 +134,29 @@ class _Update(nn.Module):
 class NodeUpdate(_Update):
     """Messages of (n_i, n_j, e_ij) summed over the neighbours of i (Eq. 1, first line)."""
 
-    def forward(self, node: Features, edge: Features, p: Prepared) -> Features:
-        """New node features, global axes."""
-        pre = self.lin_pre(node)
-        message = self.conv(gather_pair(pre, edge, p), p.distance, p.regular, p.radial)
-        message = rotate(message, p.frames, to_local=False)
+    def forward(self, node: Features, edge: Features, p: Prepared, chunk: int = 0) -> Features:
+        """New node features, global axes.
+
+        Args:
+            node: global axes.
+            edge: edge frames.
+            p: the structure.
+            chunk: see :attr:`DeepHE3Net.chunk`.
+        """
+        pre, matrices = self.lin_pre(node), self.conv.tp.both_matrices()
+
+        def messages(part: Prepared, a: int, b: int) -> Features:
+            pair = gather_pair(pre, rows(edge, a, b), part)
+            out = self.conv(pair, matrices, part.distance, part.regular, part.radial)
+            return rotate(out, part.frames, to_local=False)
+
         count = len(next(iter(node.values())))
-        total = {
-            key: value.new_zeros(count, *value.shape[1:]).index_add(0, p.source, value)
-            for key, value in message.items()
-        }
+        total: Features = {}
+        for a, b, made in in_chunks(messages, p, chunk):
+            for key, value in made.items():
+                if key not in total:
+                    total[key] = value.new_zeros(count, *value.shape[1:])
+                total[key] = total[key].index_add_(0, p.source[a:b], value.contiguous())
         new = _add(self.lin_post(total), self.sc(node, p.node_kind))
         return self.skip_connect(node, self.norm(new, p.node_segments))
 
@@ -137,19 +164,51 @@ class NodeUpdate(_Update):
 class EdgeUpdate(_Update):
     """e_ij from (n_i, n_j, e_ij) (Eq. 1, second line)."""
 
-    def forward(self, node: Features, edge: Features, p: Prepared) -> Features:
-        """New edge features, in edge frames."""
-        new = self.conv(gather_pair(node, self.lin_pre(edge), p), p.distance, p.regular, p.radial)
+    def forward(self, node: Features, edge: Features, p: Prepared, chunk: int = 0) -> Features:
+        """New edge features, in edge frames; arguments as those of :meth:`NodeUpdate.forward`."""
+        pre, matrices = self.lin_pre(edge), self.conv.tp.both_matrices()
+
+        def messages(part: Prepared, a: int, b: int) -> Features:
+            pair = gather_pair(node, rows(pre, a, b), part)
+            return self.conv(pair, matrices, part.distance, part.regular, part.radial)  # type: ignore[no-any-return]
+
+        parts = [made for _, _, made in in_chunks(messages, p, chunk)]
+        new = {
+            key: torch.cat([made[key] for made in parts]) if len(parts) > 1 else value
+            for key, value in parts[0].items()
+        }
         new = _add(self.lin_post(new), self.sc(edge, p.edge_kind))
         return self.skip_connect(edge, self.norm(new, p.edge_segments, p.frames))
+
+
+def rows(features: Features, start: int, stop: int) -> Features:
+    """Some rows, as views."""
+    return {key: value[start:stop] for key, value in features.items()}
+
+
+def in_chunks(
+    messages: Callable[[Prepared, int, int], Features], p: Prepared, chunk: int
+) -> Iterator[tuple[int, int, Features]]:
+    """What ``messages`` makes of the edges, chunk by chunk: (first edge, the one after the last, features).
+
+    With several chunks what happens inside is not kept for the backward pass but made again there, chunk by chunk.
+    """
+    edges = len(p.source)
+    if not chunk or chunk >= edges:
+        yield 0, edges, messages(p, 0, edges)
+        return
+    pieces = -(-edges // chunk)
+    marks = [edges * n // pieces for n in range(pieces + 1)]
+    for a, b in zip(marks, marks[1:]):
+        part = p.span(a, b)
+        made = checkpoint(messages, part, a, b, use_reentrant=False, preserve_rng_state=False)
+        yield a, b, made
 
 
 def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
     """(n_i, n_j, e_ij) of every edge in its frame; channels in that order, as the official concatenation."""
     pair = {
-        key: torch.cat(
-            [value.index_select(0, p.source), value.index_select(0, p.destination)], dim=2
-        )
+        key: torch.cat([gather_rows(value, p.source), gather_rows(value, p.destination)], dim=2)
         for key, value in node.items()
     }
     return merge(rotate(pair, p.frames, to_local=True), edge)
@@ -159,6 +218,10 @@ class DeepHE3Net(nn.Module):
     """The network, for training. ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one to one (checkpoint.py).
 
     Without gradients :class:`.inference.InferenceEngine` gives the same numbers faster.
+
+    Attributes:
+        chunk: edges per chunk of a convolution in training; 0: all at once. In chunks what a convolution needs inside is
+            made again in the backward pass: a fraction of the memory for a third more arithmetic.
     """
 
     def __init__(self, config: NetConfig, generation: Generation) -> None:
@@ -206,6 +269,7 @@ class DeepHE3Net(nn.Module):
             for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))
         ]
         self.lmax = max(layout.lmax for layout in layouts)
+        self.chunk = 0
 
     def prepare(
         self, graph: Graph, inference: bool = False, storage: Storage | None = None
@@ -287,8 +351,8 @@ class DeepHE3Net(nn.Module):
         edge = self.layout_edge_init.split(p.initial)
         nodes, edges = [], []
         for node_update, edge_update in zip(self.node_update_blocks, self.edge_update_blocks):
-            node = node_update(node, edge, p)
-            edge = edge_update(node, edge, p)
+            node = node_update(node, edge, p, self.chunk)
+            edge = edge_update(node, edge, p, self.chunk)
             if features:
                 nodes.append(Layout(node_update.irreps_out).flat(node))
                 edges.append(Layout(edge_update.irreps_out).flat_global(edge, p.frames)[p.inverse])
