@@ -18,6 +18,7 @@ from ..io import BlockMatrix, Structure
 from ..io.dock import LEGACY_TO_E3NN
 from ..overlap.neighbours import find_edges
 from .dft.kmesh import inverse_fourier, mesh_for
+from .dft.run import describe
 
 __all__ = ["from_gpaw", "write_gpaw"]
 
@@ -96,7 +97,7 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
         calc: GPAW in LCAO mode, spin-paired, on one process. name: of the structure. require_converged: refuse a density that is not.
 
     Returns:
-        the problem; ``structure.info`` has ``fermi_level`` (eV) and ``gpaw`` (version, k mesh of the sum, orbital cutoffs).
+        the problem; ``structure.info`` has what every DFT folder has (:func:`deeph_gformer.interop.dft.run.describe`), k mesh of the sum and orbital cutoffs.
 
     Raises:
         DataError: not converged, not LCAO, spin-polarised, parallel. MissingDependencyError: gpaw is not installed.
@@ -157,12 +158,17 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
             h_blocks[e], s_blocks[e] = h_r[place], s_r[place]
     import gpaw
 
-    details = {
-        "version": gpaw.__version__,
-        "k_mesh": [int(n) for n in mesh],
-        "orbital_cutoff_A": {str(z): r for z, r in radius.items()},
-    }
-    info = {"fermi_level": fermi, "gpaw": details}
+    info = describe(
+        "GPAW",
+        gpaw.__version__,
+        fermi_level=fermi,
+        electrons=round(float(calc.get_number_of_electrons()), 6),
+        functional=str(calc.hamiltonian.xc.name),
+        spin="none",
+        converged=None if calc.scf.converged else False,
+        k_mesh=[int(n) for n in mesh],
+        orbital_cutoff_A={str(z): r for z, r in radius.items()},
+    )
     structure = Structure(
         cell, positions, numbers, tuple(kind[0] for kind in kinds), False, info, name
     )

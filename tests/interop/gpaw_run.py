@@ -13,6 +13,7 @@ from ase import Atoms
 from gpaw import GPAW, FermiDirac
 
 from deeph_gformer.errors import DataError
+from deeph_gformer.interop.convert import convert
 from deeph_gformer.interop.gpaw import from_gpaw, write_gpaw
 
 
@@ -39,6 +40,13 @@ def main(output: pathlib.Path) -> None:
         refused.append(str(error))
     atoms.get_potential_energy()
     write_gpaw(output / "chain", calc)
+    calc.write(str(output / "chain.gpw"))
+    convert(output / "chain.gpw", output / "from_file")
+    (output / "damaged.gpw").write_bytes((output / "chain.gpw").read_bytes()[:3000])
+    try:
+        convert(output / "damaged.gpw", output / "nothing", code="gpaw")
+    except DataError as error:
+        refused.append(str(error))
     try:
         write_gpaw(output / "chain", calc)
     except DataError as error:

@@ -45,9 +45,21 @@ def test_eigenvalues_equal_gpaws(run: pathlib.Path) -> None:
         np.testing.assert_allclose(mine[: len(levels)], levels, atol=1e-5)
 
 
+def test_a_restart_file_gives_the_same(run: pathlib.Path) -> None:
+    """H of ``convert chain.gpw`` against H of the calculation in memory, at fixed density."""
+    one, two = bands.load(run / "chain"), bands.load(run / "from_file")
+    assert np.array_equal(one.h.keys, two.h.keys)
+    np.testing.assert_allclose(one.s.values, two.s.values, atol=1e-12)
+    np.testing.assert_allclose(one.h.values, two.h.values, atol=1e-6)
+    info = two.structure.info
+    assert (info["code"], info["functional"], info["electrons"]) == ("GPAW", "LDA", 2)
+    assert info["gauge"] == "raw" and info["spin"] == "none"
+
+
 def test_refusals(run: pathlib.Path) -> None:
-    first, second = json.loads((run / "gpaw.json").read_text())["refused"]
+    first, damaged, second = json.loads((run / "gpaw.json").read_text())["refused"]
     assert "not converged" in first and "holds a structure already" in second
+    assert "damaged.gpw: GPAW cannot read it" in damaged
 
 
 def test_aliasing_is_seen() -> None:

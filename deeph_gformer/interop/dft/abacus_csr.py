@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...io.files import require_file
 
 __all__ = ["SparseFile", "read_csr"]
 
@@ -56,7 +57,7 @@ def read_csr(path: pathlib.Path) -> SparseFile:
         DataError: no such file, cut short, damaged, several ionic steps, or another layout.
     """
     try:
-        data = path.read_bytes()
+        data = require_file(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     steps = len(re.findall(rb"^\s*(?:STEP:|--- Ionic Step)", data, re.MULTILINE))

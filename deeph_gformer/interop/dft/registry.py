@@ -19,7 +19,13 @@ __all__ = ["ENTRY_POINTS", "DFTReader", "readers", "get_reader"]
 
 #: Entry point group where another package names its reader class.
 ENTRY_POINTS = "deeph_gformer.dft_readers"
-_BUILT_IN = {"openmx": "OpenMX", "abacus": "Abacus", "siesta": "Siesta", "pyscf": "PySCF"}
+_BUILT_IN = {
+    "openmx": "OpenMX",
+    "abacus": "Abacus",
+    "siesta": "Siesta",
+    "gpaw": "Gpaw",
+    "pyscf": "PySCF",
+}
 
 
 @runtime_checkable

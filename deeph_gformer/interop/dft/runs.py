@@ -276,10 +276,13 @@ def convert_runs(
 
 def _all(jobs: list[Any], count: int, progress: bool) -> list[dict[str, Any]]:
     """The record of each job, in order."""
-    from tqdm import tqdm
 
     def bar(items: Any) -> Any:
-        return tqdm(items, total=len(jobs), unit="run", disable=None if progress else True)
+        if not progress:
+            return items
+        from tqdm import tqdm
+
+        return tqdm(items, total=len(jobs), unit="run", disable=None)
 
     if count == 1:
         return [_convert_one(*job) for job in bar(jobs)]

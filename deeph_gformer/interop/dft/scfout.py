@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...io.files import require_file
 
 __all__ = ["Scfout", "read_scfout", "input_lines"]
 
@@ -64,7 +65,7 @@ class _Fields:
     """Consecutive fields of the file's bytes, each checked against the end of the file."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        self.path = path
+        self.path = require_file(path)
         try:
             size = path.stat().st_size
             self.data = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...io.files import read_text
 
 __all__ = ["BOHR_A", "Stru", "read_stru", "read_input"]
 
@@ -50,12 +51,7 @@ class Stru:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    try:
-        text = path.read_text(errors="replace")
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found; it is the structure of the ABACUS run") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    text = read_text(path, missing="it is the structure of the ABACUS run")
     plain = (re.sub(r"(//|#).*", "", line).strip() for line in text.splitlines())
     return [line for line in plain if line]
 

@@ -1,0 +1,64 @@
+"""GPAW in LCAO mode: ``.gpw`` files -> :class:`~deeph_gformer.interop.dft.run.DFTRun`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from ...errors import DataError, GFormerError, MissingDependencyError, printable
+from ...io.files import require_file
+from .run import DFTRun
+
+__all__ = ["Gpaw"]
+
+
+class Gpaw:
+    """Reader of GPAW restart files; a step at fixed density gives the matrices, which such a file does not hold."""
+
+    name = "gpaw"
+
+    def find(self, path: pathlib.Path) -> list[pathlib.Path]:
+        """Restart files at ``path``."""
+        if path.is_file():
+            return [path] if path.suffix == ".gpw" else []
+        return sorted(path.glob("*.gpw"))
+
+    def read(self, run: pathlib.Path, unconverged: bool = False) -> DFTRun:
+        """Read one restart file.
+
+        Args:
+            run: the ``.gpw``.
+            unconverged: read a density that is not converged, too.
+
+        Raises:
+            DataError: damaged, or see :func:`deeph_gformer.interop.gpaw.from_gpaw`.
+            MissingDependencyError: GPAW is not installed.
+        """
+        if run.is_dir():
+            files = self.find(run)
+            if len(files) != 1:
+                raise DataError(f"{run}: holds {len(files)} .gpw files; name one")
+            run = files[0]
+        require_file(run)
+        try:
+            from gpaw import GPAW
+        except ImportError:
+            raise MissingDependencyError("gpaw", "gpaw", f"reading {run.name}") from None
+        from ..gpaw import from_gpaw
+
+        try:
+            calc = GPAW(str(run), txt=None)
+            converged = bool(calc.scf.converged)
+            if calc.wfs.mode == "lcao" and (converged or unconverged):
+                calc = calc.fixed_density(txt=None)
+        except GFormerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - GPAW's reader raises anything on damaged files
+            raise DataError(
+                f"{run}: GPAW cannot read it ({type(error).__name__}: {printable(str(error))[:200]})"
+            ) from error
+        problem, notes = from_gpaw(calc, run.stem, not unconverged), []
+        if not converged:
+            notes.append("the density did not converge")
+            problem.structure.info["converged"] = False
+        notes += problem.notes
+        return DFTRun(problem.structure, problem.h, problem.s, tuple(notes), (run,))
