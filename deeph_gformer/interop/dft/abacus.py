@@ -197,7 +197,12 @@ def _matrix_files(place: _Places) -> _Files:
 def _structure_file(place: _Places, log: Log, notes: list[str]) -> Stru:
     """STRU, else the running log's structure, which has fewer digits."""
     if place.stru.is_file():
-        return read_stru(place.stru)
+        stru = read_stru(place.stru, log.lattice)
+        if log.lattice is not None and np.array_equal(stru.lattice, log.lattice):
+            notes.append(
+                "lattice vectors made by INPUT's latname: those of the running log, of six digits"
+            )
+        return stru
     if log.lattice is None or log.positions is None:
         raise DataError(
             f"{place.run}: neither {place.stru.name} nor a running log with the structure; copy the "

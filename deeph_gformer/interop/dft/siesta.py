@@ -31,7 +31,7 @@ class Siesta:
         stems: dict[str, pathlib.Path] = {}
         for suffix in _SUFFIXES:
             for file in sorted(path.glob(f"*{suffix}")):
-                if not re.search(r"\.(TBT|PHT|TBT_|SHO)", file.name):
+                if "." not in file.stem:  # not C.ion.nc, Rho.grid.nc, run.TBT.nc
                     stems.setdefault(file.stem, file)
         if not stems and any(path.glob("*.fdf")):
             return [path]
@@ -67,7 +67,8 @@ class Siesta:
                 )
             run = files[0]
         problem = from_siesta(run, fdf)
-        output, notes = _output(run.parent), list(problem.notes)
+        output = _output(run.parent)
+        notes: list[str] = []
         if output is None:
             notes.append(f"no .out beside {run.name}: whether the run converged is unknown")
         failed = bool(output) and bool(

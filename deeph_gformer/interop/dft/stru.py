@@ -68,11 +68,12 @@ def read_input(path: pathlib.Path) -> dict[str, str]:
     return {pair[0].lower(): pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
-def read_stru(path: pathlib.Path) -> Stru:
+def read_stru(path: pathlib.Path, lattice: NDArray[np.float64] | None = None) -> Stru:
     """Read a ``STRU``.
 
     Args:
         path: the file.
+        lattice: (3, 3), Å; for a file without vectors (INPUT's ``latname`` makes them).
 
     Raises:
         DataError: it is missing or damaged, or has no lattice vectors.
@@ -86,7 +87,7 @@ def read_stru(path: pathlib.Path) -> Stru:
         elif name:
             sections[name].append(line)
     for need in ("ATOMIC_SPECIES", "LATTICE_CONSTANT", "LATTICE_VECTORS", "ATOMIC_POSITIONS"):
-        if need not in sections:
+        if need not in sections and not (need == "LATTICE_VECTORS" and lattice is not None):
             more = (
                 "; write the vectors instead of INPUT's latname"
                 if need == "LATTICE_VECTORS"
@@ -94,17 +95,20 @@ def read_stru(path: pathlib.Path) -> Stru:
             )
             raise DataError(f"{path}: has no {need}{more}")
     try:
-        return _parse(sections)
+        return _parse(sections, lattice)
     except (ValueError, IndexError) as error:
         raise DataError(f"{path}: damaged ({error})") from None
 
 
-def _parse(sections: dict[str, list[str]]) -> Stru:
+def _parse(sections: dict[str, list[str]], lattice: NDArray[np.float64] | None) -> Stru:
     species = [line.split() for line in sections["ATOMIC_SPECIES"]]
     files = [line.split()[0] for line in sections.get("NUMERICAL_ORBITAL", [])]
     constant = float(sections["LATTICE_CONSTANT"][0].split()[0]) * BOHR_A
-    rows = [line.split()[:3] for line in sections["LATTICE_VECTORS"][:3]]
-    lattice = np.array(rows, float).reshape(3, 3) * constant
+    if "LATTICE_VECTORS" in sections:
+        rows = [line.split()[:3] for line in sections["LATTICE_VECTORS"][:3]]
+        lattice = np.array(rows, float).reshape(3, 3) * constant
+    if lattice is None:
+        raise ValueError("no lattice vectors")
     kind, *lines = sections["ATOMIC_POSITIONS"]
     labels: list[str] = []
     positions: list[list[float]] = []

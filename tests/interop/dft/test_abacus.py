@@ -192,10 +192,6 @@ H, S = "OUT.made/data-HR-sparse_SPIN0.csr", "OUT.made/data-SR-sparse_SPIN0.csr"
         (_edit("INPUT", "nspin 1", "nspin 4"), "nspin 1, INPUT says nspin 4"),
         (_edit("INPUT", "calculation scf", "calculation relax"), "'calculation relax' moves atoms"),
         (_edit("STRU", "0\\.5\\d{10}", "0.62"), "away from where the running log has it"),
-        (
-            _edit("STRU", "LATTICE_VECTORS.*?(?=ATOMIC_P)", ""),
-            "has no LATTICE_VECTORS; write the vectors",
-        ),
         (_edit("STRU", "Direct", "Polar"), "coordinates of kind 'Polar' are unknown"),
         (_edit("STRU", "\nMo //", "\nW //"), "species W is not in ATOMIC_SPECIES"),
         (
@@ -225,6 +221,19 @@ def test_bad_input(
     write_run(tmp_path / "r", structure, h, s)
     change(tmp_path / "r")
     with pytest.raises(DataError, match=message):
+        read_run(tmp_path / "r")
+
+
+def test_lattice_by_name(tmp_path: pathlib.Path) -> None:
+    """INPUT's latname makes the vectors: those of the log are taken; without a log it is said."""
+    structure, h, s = made()
+    write_run(tmp_path / "r", structure, h, s)
+    _edit("STRU", "LATTICE_VECTORS.*?(?=ATOMIC_P)", "LATTICE_PARAMETERS\n1.6\n")(tmp_path / "r")
+    run = read_run(tmp_path / "r")
+    assert run.structure.same_as(moved(structure, h)[0], 2e-5)
+    assert any("latname" in note for note in run.notes)
+    (tmp_path / "r" / "OUT.made" / "running_scf.log").unlink()
+    with pytest.raises(DataError, match="has no LATTICE_VECTORS; write the vectors"):
         read_run(tmp_path / "r")
 
 
