@@ -131,6 +131,11 @@ def _register_refine(sub: Any) -> None:
         help="keep stage 1 for structures whose correction is out of the range that validation saw",
     )
     parser.add_argument(
+        "--any-basis",
+        action="store_true",
+        help="go on where the overlaps say that this is not the basis the model was trained on",
+    )
+    parser.add_argument(
         "--no-hermitian", action="store_true", help="write the raw output instead of (H + H†)/2"
     )
     parser.add_argument(
@@ -346,6 +351,7 @@ def _run_refine(args: argparse.Namespace) -> None:
         existing="overwrite" if args.overwrite else "skip" if args.skip_existing else "error",
         progress=sys.stderr.isatty(),
         guard=args.guard,
+        any_basis=args.any_basis,
         overlap=args.overlap,
         memory=memory,
         spill=args.spill,

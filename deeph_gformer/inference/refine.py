@@ -29,7 +29,7 @@ from ..runtime.timer import Progress, Timer, reset_peak
 from .chunked import predict_chunked
 from .output import make_overlap, output_folder, write_prediction
 from .requirements import plan_structure
-from .source import find_sources, open_overlap, read_source, source_name, too_close
+from .source import check_basis, find_sources, open_overlap, read_source, source_name, too_close
 
 __all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
 
@@ -52,6 +52,7 @@ class RefineOptions:
     spill: str | os.PathLike[str] | None = None
     progress: bool = False
     overwrite: bool = False
+    any_basis: bool = False
 
     def format(self, source: pathlib.Path) -> Format:
         """The format that is written."""
@@ -97,6 +98,8 @@ def _predict(
         )
     with agreed(comm):
         same_structure(comm, structure, graph)
+        if comm.rank == 0 and not options.any_basis:
+            check_basis(model, folder, structure, choice.keys, overlap)
     if overlap is not None:
         make_overlap(
             overlap,
@@ -256,6 +259,7 @@ def refine(
     | None = None,
     memory: int | None = None,
     spill: str | os.PathLike[str] | None = None,
+    any_basis: bool = False,
 ) -> dict[str, Any]:
     """Refine every structure at or below a folder: the drop-in replacement for DeepH-E3's inference step.
 
@@ -269,6 +273,7 @@ def refine(
         form: ``legacy``, ``dock`` or ``same``. existing: ``error``, ``overwrite`` or ``skip`` where a prediction is there already.
         progress: a progress bar on standard error. guard: keep stage 1 for structures whose correction is out of range.
         overlap: edges and S of structures without overlaps.h5, which is then written (see :func:`deeph_gformer.overlap.load`); default: the bundle's table.
+        any_basis: do not compare S with that of the training set.
         memory: bytes that a process may take (on a GPU: of its memory); None: nine tenths of what is free. spill: folder for edge features that do not fit.
 
     Returns:
@@ -300,6 +305,7 @@ def refine(
             spill,
             progress,
             existing == "overwrite",
+            any_basis,
         )
         done, todo = _share_out(folders, output, options, existing)
         if spill is not None:

@@ -13,10 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from .. import fields as names
+from ..analysis.basis import basis_table, near_blocks, require_basis
 from ..data.edges import EdgeChoice, EdgeMode
 from ..data.graph import Graph, build_graph
 from ..errors import DataError
-from ..io.folder import find_structures, holds_another, matrix_path, split_structures
+from ..io.folder import (
+    find_structures,
+    holds_another,
+    matrix_path,
+    read_matrix,
+    split_structures,
+)
 from ..io.periodicity import coupling
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
@@ -26,6 +33,7 @@ from ..pipeline import HamiltonianModel
 from ..runtime.timer import Timer
 
 __all__ = [
+    "check_basis",
     "find_sources",
     "open_overlap",
     "read_source",
@@ -128,6 +136,41 @@ def require_seen(
     close = too_close(model, structure, keys, CLOSEST)
     if close:
         raise DataError(f"{close}; H of such a structure would mean nothing")
+
+
+#: Overlap files beyond this size are not read for :func:`check_basis` alone, bytes.
+LARGEST_OVERLAP = 2**30
+
+
+def check_basis(
+    model: HamiltonianModel,
+    source: pathlib.Path,
+    structure: Structure,
+    keys: NDArray[np.int64],
+    overlap: OverlapProvider | None,
+) -> None:
+    """Refuse a structure whose S is not in the basis of the training set.
+
+    Args:
+        model: it, or its stage 1, may keep a table of the training set's overlaps; else nothing is checked.
+        source: from :func:`find_sources`.
+        structure: the crystal.
+        keys: (E, 5), its edges.
+        overlap: what makes its S; None: its own file is read, where it is there.
+
+    Raises:
+        ModelError: see :func:`deeph_gformer.analysis.basis.require_basis`.
+    """
+    found = basis_table(model)
+    if found is None:
+        return
+    if overlap is not None:
+        near = near_blocks(found[0], structure, keys)
+        require_basis(*found, structure, overlap.overlap(structure, keys[near]), str(source))
+        return
+    path = matrix_path(source, "overlap") if source.is_dir() else None
+    if path is not None and path.is_file() and path.stat().st_size <= LARGEST_OVERLAP:
+        require_basis(*found, structure, read_matrix(source, "overlap", structure), str(path))
 
 
 def find_sources(

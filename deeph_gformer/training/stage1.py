@@ -18,9 +18,11 @@ from lightning.pytorch.callbacks import Callback
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
+from ..analysis.basis import write_basis_table
 from ..config import Stage1Config, TrainStage1Config
 from ..data.dataset import basis_of, load_samples
 from ..errors import ConfigError, ModelError
+from ..fields import OVERLAP_TABLE
 from ..io.files import write_json
 from ..stage1.bundle import ModelFolder, NetConfig, read_model_folder, write_model_folder
 from ..stage1.embedded.checkpoint import (
@@ -414,4 +416,5 @@ def train_stage1(
     }
     if first_rank():
         write_json(folder / "record.json", record)
+        write_basis_table(splits["train"], folder / "model" / OVERLAP_TABLE)
     return record

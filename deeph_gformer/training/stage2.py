@@ -13,6 +13,7 @@ from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
+from ..analysis.basis import write_basis_table
 from ..analysis.guard import guard_statistics
 from ..config import DataConfig, GFormerConfig, TrainConfig, to_mapping
 from ..data.dataset import (
@@ -24,13 +25,10 @@ from ..data.dataset import (
     read_splits,
     transpose_index,
 )
-from ..errors import GFormerError
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
-from ..io.folder import matrix_path
 from ..io.periodicity import coupling
-from ..overlap import fit_table, save_table
 from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, feature_bytes, joiner
@@ -205,7 +203,7 @@ def train_gformer(
     record["periodicity"] = sorted(
         {coupling(s.graph.edge_key.numpy(), s.graph.nodes).rank for s in samples["train"]}
     )
-    fit_overlap_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
+    write_basis_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
     save_bundle(folder / "bundle", bundle)
     return both, record
 
@@ -259,16 +257,6 @@ def _record(
         "config": settings,
         "deeph_gformer": __version__,
     }
-
-
-def fit_overlap_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
-    """Fit radial tables to the overlaps of the training set, so that the bundle can make S of new structures; says so where it cannot."""
-    if not all(matrix_path(f, "overlap").is_file() for f in folders):
-        return
-    try:
-        save_table(path, fit_table(folders))
-    except GFormerError as error:
-        print(f"no overlap table in the bundle: {error}", flush=True)
 
 
 def stage1_error(

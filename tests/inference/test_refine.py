@@ -413,7 +413,9 @@ def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
     nearly = sheet(
         tmp_path / "y.xyz", lift=0.355
     )  # 2.775 Å between S, 0.97 of the shortest distance of training
-    record = deeph_gformer.refine(nearly, mos2, tmp_path / "out", overlap=Zero())["structures"][0]
+    record = deeph_gformer.refine(nearly, mos2, tmp_path / "out", overlap=Zero(), any_basis=True)[
+        "structures"
+    ][0]
     assert (
         len(record["warnings"]) == 1
         and "closer than any S-S pair of the training set (2.861 Å)" in record["warnings"][0]
@@ -426,7 +428,9 @@ def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
         Zero().overlap(structure, Zero().edges(structure)),
         structure,
     )
-    record = deeph_gformer.refine(tmp_path / "in", mos2, tmp_path / "out")["structures"][0]
+    record = deeph_gformer.refine(tmp_path / "in", mos2, tmp_path / "out", any_basis=True)[
+        "structures"
+    ][0]
     assert (
         len(record["warnings"]) == 1
         and "closer than any Mo-S pair of the training set (2.138 Å)" in record["warnings"][0]

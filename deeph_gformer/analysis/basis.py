@@ -1,0 +1,173 @@
+"""Is this the basis that a model was trained on?
+
+A model means something in one basis only, and two codes' orbitals may have equal shells. Overlaps tell them apart: the table of S that
+training keeps beside a model (on-site blocks, and two-centre functions of the distance) is compared with the S of a structure, at the
+distances that training knew.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GFormerError, ModelError
+from ..fields import OVERLAP_TABLE
+from ..io.blocks import BlockMatrix
+from ..io.folder import matrix_path
+from ..io.structure import Structure
+from ..overlap import TwoCentre, fit_table, load_table, save_table
+from ..overlap.neighbours import symbol
+from ..pipeline import HamiltonianModel
+
+__all__ = [
+    "LIMIT",
+    "BasisDifference",
+    "basis_difference",
+    "basis_table",
+    "near_blocks",
+    "require_basis",
+    "write_basis_table",
+]
+
+#: Largest difference of S within one basis. PAW overlaps, which are not two-centre, differ by 0.004 in the median; other bases by 0.1 and more.
+LIMIT = 0.03
+#: Compared are blocks up to this much longer than the shortest one of their pair of elements, Å.
+REACH = 0.6
+#: Blocks of a pair of elements that are compared at most.
+MOST = 1000
+
+
+class BasisDifference(NamedTuple):
+    """How far S is from that of the training set.
+
+    Attributes:
+        worst: median over blocks of the largest |ΔS|, for the pair of elements where it is largest.
+        pair: that pair, e.g. ``C-C`` or ``C on-site``.
+        blocks: how many were compared.
+    """
+
+    worst: float
+    pair: str
+    blocks: int
+
+
+def near_blocks(
+    table: TwoCentre, structure: Structure, keys: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Which blocks can be compared: on-site ones, and short ones at distances that the table knows.
+
+    Args:
+        table: of the training set.
+        structure: its elements and shells are those of the table.
+        keys: (E, 5), 0-based.
+
+    Returns:
+        (n,), index into ``keys``.
+    """
+    length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+    numbers, onsite = _kinds(structure, keys)
+    parts = [np.flatnonzero(onsite & (numbers[:, 0] == z))[:MOST] for z in table.onsite]
+    for pair, radial in table.pairs.items():
+        mine = np.flatnonzero(~onsite & (numbers == pair).all(axis=1) & (length < radial.cutoff))
+        mine = mine[radial.known(length[mine])]
+        near = mine[length[mine] <= length[mine].min(initial=np.inf) + REACH]
+        parts.append(near[np.argsort(length[near], kind="stable")[:MOST]])
+    return np.concatenate(parts)
+
+
+def _kinds(
+    structure: Structure, keys: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Atomic numbers (E, 2), the smaller first, and whether a block is on-site (E,)."""
+    onsite = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    return np.sort(structure.numbers[keys[:, 3:]], axis=1), onsite
+
+
+def basis_difference(
+    table: TwoCentre, structure: Structure, overlap: BlockMatrix
+) -> BasisDifference | None:
+    """Compare S with the table of a training set.
+
+    Args:
+        table: of the training set.
+        structure: its elements and shells are those of the table.
+        overlap: its S.
+
+    Returns:
+        None where no block can be compared, or where S of the training set is no function of distance.
+    """
+    own = (table.report.get(f"worst_{place}", 0.0) for place in ("off_site", "on_site"))
+    if any(isinstance(value, (int, float)) and value > LIMIT for value in own):
+        return None
+    chosen = near_blocks(table, structure, overlap.keys)
+    if not len(chosen):
+        return None
+    mine = overlap.select(chosen)
+    expected = table.blocks(structure, mine.keys, extrapolate=True)
+    gap = np.maximum.reduceat(np.abs(mine.values - expected.values), mine.offsets[:-1])
+    numbers, onsite = _kinds(structure, mine.keys)
+    worst = BasisDifference(-1.0, "", len(chosen))
+    for a, b, same in np.unique(np.column_stack([numbers, onsite]), axis=0).tolist():
+        value = float(np.median(gap[(numbers == (a, b)).all(axis=1) & (onsite == bool(same))]))
+        if value > worst.worst:
+            name = f"{symbol(a)} on-site" if same else f"{symbol(a)}-{symbol(b)}"
+            worst = BasisDifference(value, name, len(chosen))
+    return worst
+
+
+def basis_table(model: HamiltonianModel) -> tuple[TwoCentre, pathlib.Path] | None:
+    """The overlap table of a model's training set: the bundle's, else that of stage 1's folder; None where neither has one."""
+    folders = [model.bundle.path if model.bundle is not None else None]
+    stage1 = getattr(model.stage1, "models", (model.stage1,))
+    folders += [getattr(getattr(m, "folder", None), "path", None) for m in stage1]
+    for folder in folders:
+        path = pathlib.Path(folder) / OVERLAP_TABLE if folder is not None else None
+        if path is not None and path.is_file():
+            return load_table(path), path
+    return None
+
+
+def write_basis_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
+    """Fit a table to the overlaps of a training set and keep it beside a model; says so where it cannot.
+
+    It also makes S of new structures (:mod:`deeph_gformer.overlap`).
+
+    Args:
+        folders: the training structures; nothing is written unless all have overlaps.
+        path: file of the table.
+    """
+    if not all(matrix_path(f, "overlap").is_file() for f in folders):
+        return
+    try:
+        save_table(path, fit_table(folders))
+    except GFormerError as error:
+        print(f"no overlap table beside the model: {error}", flush=True)
+
+
+def require_basis(
+    table: TwoCentre, source: pathlib.Path, structure: Structure, overlap: BlockMatrix, where: str
+) -> None:
+    """Refuse an S of another basis.
+
+    Args:
+        table: of :func:`basis_table`.
+        source: its file, for the message.
+        structure: the crystal.
+        overlap: its S.
+        where: the file of S, for the message.
+
+    Raises:
+        ModelError: the difference is beyond :data:`LIMIT`.
+    """
+    found = basis_difference(table, structure, overlap)
+    if found is not None and found.worst > LIMIT:
+        raise ModelError(
+            f"{where}: this is not the basis that the model was trained on: S differs by "
+            f"{found.worst:.2g} from that of the training set ({found.pair}, {source}). A model is "
+            "valid for one code, basis set and orbital radius; train one on data of this basis "
+            "(to predict nevertheless: --any-basis)"
+        )
