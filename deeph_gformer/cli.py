@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .errors import GFormerError, lacks_memory
+from .errors import GFormerError, lacks_memory, printable
+from .terminal import plain_streams
 
 __all__ = ["main", "build_parser"]
 
@@ -39,11 +40,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 well, 2 the user's input, 130 interrupted)."""
-    args = build_parser().parse_args(argv)
+    with plain_streams():
+        return _run(build_parser().parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         return int(args.run(args) or 0)
     except GFormerError as error:
-        print(f"deeph-gformer {args.verb}: error: {error}", file=sys.stderr)
+        print(f"deeph-gformer {args.verb}: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

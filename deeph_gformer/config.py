@@ -338,30 +338,11 @@ def load_yaml(
     Raises:
         ConfigError: the file is missing, no YAML, or has a wrong key or value.
     """
-    import yaml
+    from .io.files import read_text  # at a command's start nothing needs h5py
+    from .io.parsing import parse_yaml
 
     path = pathlib.Path(path)
-
-    class Loader(yaml.SafeLoader):
-        """The safe loader, which would take the last of two equal keys without a word."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            """Refuse a key that is there already."""
-            seen = set()
-            for key, _ in node.value:
-                if key.value in seen:
-                    raise ConfigError(
-                        f"{path}: line {key.start_mark.line + 1}: key '{key.value}' is given twice; leave one"
-                    )
-                seen.add(key.value if isinstance(key.value, str) else id(key))
-            return super().construct_mapping(node, deep)
-
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: file not found") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    values = parse_yaml(read_text(path, 2**20, error=ConfigError), str(path))
     if not isinstance(values or {}, Mapping):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
     return from_mapping(kind, apply_overrides(values or {}, overrides or {}), str(path))

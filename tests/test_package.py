@@ -16,8 +16,9 @@ PACKAGE = ROOT / "deeph_gformer"
 LEVEL = {
     "errors": 0,
     "fields": 0,
-    "config": 1,
-    "io": 2,
+    "terminal": 1,
+    "io": 1,
+    "config": 2,
     "algebra": 3,
     "bands": 3,
     "overlap": 3,

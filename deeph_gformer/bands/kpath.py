@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, DataError, MissingDependencyError
 from ..io import Structure
-from ..io.files import read_json
+from ..io.files import read_json, read_text
 from .bravais import LOOSE, IdealLattice, ideal_lattice
 
 __all__ = [
@@ -314,16 +314,11 @@ def read_path_file(
             )
         settings = {k: v for k, v in settings.items() if k != "k_data"}
     else:
-        try:
-            lines = [
-                line
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if line.strip() and not line.lstrip().startswith("#")
-            ]
-        except FileNotFoundError:
-            raise DataError(f"{path}: file not found") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as text ({error})") from None
+        lines = [
+            line
+            for line in read_text(path, 2**20).splitlines()
+            if line.strip() and not line.lstrip().startswith("#")
+        ]
         if not lines:
             raise DataError(f"{path}: holds no path segment")
     parsed = [_segment_line(str(line), str(path)) for line in lines]

@@ -144,8 +144,14 @@ def register(sub: Any) -> None:
         metavar="FILE",
         help="SIESTA's input, which gives the basis (default: the only .fdf beside the matrix)",
     )
-    parser.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--overwrite", action="store_true", help="replace a structure that is there"
+    )
+    group.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave what is there and go on, e.g. after an interruption",
     )
     parser.add_argument(
         "--json", type=pathlib.Path, metavar="FILE", help="record of everything, machine-readable"
@@ -200,6 +206,7 @@ def run_convert(args: argparse.Namespace) -> int:
         processes=args.processes,
         progress=True,
         overwrite=args.overwrite,
+        skip_existing=args.skip_existing,
         say=_say,
         kind=args.kind,
         overlap_folder=args.overlap,

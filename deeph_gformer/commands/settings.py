@@ -42,12 +42,12 @@ def read_settings(
     Raises:
         ConfigError: see :func:`deeph_gformer.config.load_yaml`; or no data are named.
     """
-    import yaml
+    from ..io.parsing import parse_yaml
 
     overrides: dict[str, Any] = {}
     for text in args.set:
         key, value = pair("--set", text, "KEY=VALUE")
-        overrides[key] = yaml.safe_load(value)
+        overrides[key] = parse_yaml(value, f"--set {key}")
     overrides.update(
         {
             key: getattr(args, name)

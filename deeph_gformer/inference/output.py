@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,19 +62,20 @@ def write_shared(
     structure: Structure,
     form: Format = "legacy",
     spinful: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> None:
     """:func:`deeph_gformer.io.folder.write_matrix` by all processes: the first one makes the file, each writes its blocks, then the file gets its name.
 
     Args:
         comm: the processes, which must see the same file system. part: consecutive blocks; those of rank 0, 1, ... are all blocks in order.
-        keys: (E, 5), of all blocks, in canonical order. folder, kind, structure, form, spinful: as for ``write_matrix``.
+        keys: (E, 5), of all blocks, in canonical order. folder, kind, structure, form, spinful, before: as for ``write_matrix``.
 
     Raises:
         DataError: on rank 0, where any process cannot write; no part of the file is left.
     """
     path, doubled = matrix_path(folder, kind, form), spinful and kind != "overlap"
     if comm.size == 1:
-        write_matrix(folder, kind, part, structure, form, spinful)
+        write_matrix(folder, kind, part, structure, form, spinful, before)
         return
     counts = np.cumsum([0, *comm.objects(len(part))])
     with contextlib.ExitStack() as stack:
@@ -81,7 +83,7 @@ def write_shared(
         with agreed(comm), write_errors(path):
             if comm.rank == 0:
                 expected = len(keys) * (part.values.nbytes // max(1, len(part)) + 300)
-                temporary = stack.enter_context(atomic_path(path, expected))
+                temporary = stack.enter_context(atomic_path(path, expected, before))
                 start, offsets = reserve_matrix(
                     temporary, form, keys, structure, part.values.dtype, doubled
                 )
@@ -151,7 +153,9 @@ def write_prediction(
     comm: Communicator | None = None,
     source: pathlib.Path | None = None,
 ) -> None:
-    """Write one prediction; the Hamiltonian first, then ``info.json``, which is updated and not replaced.
+    """Write one prediction: ``info.json`` (updated, not replaced) once the Hamiltonian is whole, just before that takes its name.
+
+    So where there is a prediction there is all that belongs to it, whenever the process dies.
 
     A Fermi level is written where the states of this very Hamiltonian can be counted (see
     :func:`~.level.own_level`); that of DFT stays with DFT's Hamiltonian.
@@ -168,10 +172,17 @@ def write_prediction(
     """
     comm = comm or Communicator()
     structure, spinful = prediction.structure, model.targets.basis.spinful
+    level = OwnLevel(None, None, "")
     with agreed(comm):
         if comm.rank == 0 and complete and folder_format(target) is None:
             info = {k: v for k, v in structure.info.items() if k not in (*FERMI_KEYS, "gauge")}
             get_format(form).write_structure(target, dataclasses.replace(structure, info=info))
+        if comm.rank == 0:
+            level = (
+                own_level(prediction, model, source or target, target)
+                if comm.size == 1
+                else OwnLevel(None, None, "not counted: several processes share the structure")
+            )
     write_shared(
         comm,
         target,
@@ -181,15 +192,8 @@ def write_prediction(
         structure,
         form,
         spinful,
+        lambda: _write_info(target, prediction, model, form, guarded, level, source or target),
     )
-    with agreed(comm):
-        if comm.rank == 0:
-            level = (
-                own_level(prediction, model, source or target, target)
-                if comm.size == 1
-                else OwnLevel(None, None, "not counted: several processes share the structure")
-            )
-            _write_info(target, prediction, model, form, guarded, level, source or target)
 
 
 def _write_info(

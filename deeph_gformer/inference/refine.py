@@ -18,8 +18,10 @@ from ..analysis.metrics import StructureErrors, structure_errors, summarise
 from ..data.edges import EdgeMode
 from ..errors import ConfigError, DataError, GFormerError
 from ..io import BlockMatrix
+from ..io.files import read_json
 from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers
 from ..io.formats import formats
+from ..io.gauge import OURS
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction, identify
 from ..runtime.communicator import Communicator
@@ -354,8 +356,20 @@ def _share_out(
         path = matrix_path(output_folder(folder, output), "prediction", options.format(folder))
         if path.exists() and existing == "error":
             raise DataError(f"{path}: is there already; choose --overwrite or --skip-existing")
-        (done if path.exists() and existing == "skip" else todo).append(folder)
+        whole = path.exists() and (output is None or _is_whole(path.parent))
+        (done if whole and existing == "skip" else todo).append(folder)
     return done, todo
+
+
+def _is_whole(target: pathlib.Path) -> bool:
+    """Whether an output folder has, besides its prediction, the structure and where it comes from."""
+    if folder_format(target) is None:
+        return False
+    try:
+        info = read_json(target / names.INFO_FILE)
+    except DataError:
+        return False
+    return isinstance(info, dict) and isinstance(info.get(OURS), dict)
 
 
 def _fits(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import ConfigError, DataError
 from ..io import Structure, dock, find_structures, read_folder, read_matrix
+from ..io.files import atomic_path
 from ..io.folder import Format, Kind, folder_format, matrix_path, replaced_folder, write_matrix
 from ..io.formats import formats, get_format, targets
 from ..io.gauge import OURS
@@ -220,12 +221,10 @@ def _poscar(source: pathlib.Path, target: pathlib.Path) -> dict[str, Any]:
             + " ".join(str(n + 1) for n in order.tolist())
         ]
     )
-    scratch = target.parent / f".{target.name}.folder"
-    try:
+    with tempfile.TemporaryDirectory() as scratch, atomic_path(target) as temporary:
         dock.write_structure(scratch, dataclasses.replace(moved, info={}))
-        os.replace(scratch / fields.DOCK_STRUCTURE_FILE, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        made = pathlib.Path(scratch) / fields.DOCK_STRUCTURE_FILE
+        temporary.write_bytes(made.read_bytes())
     return {"files": [target.name], "notes": notes}
 
 
@@ -283,6 +282,7 @@ def convert(
     processes: int | None = None,
     progress: bool = False,
     overwrite: bool = False,
+    skip_existing: bool = False,
     say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -301,6 +301,8 @@ def convert(
         processes: DFT runs read at a time; default: one per CPU.
         progress: show a bar.
         overwrite: replace what is there.
+        skip_existing: leave targets that are there (they are whole) and go on with the others; DFT
+            runs that did not change are skipped always.
         say: called with a line per structure and note.
         options: ``kind``, ``overlap_folder`` and ``mesh`` of :func:`convert_folder`.
 
@@ -346,6 +348,10 @@ def convert(
     for folder in folders:
         form = to or ("legacy" if folder_format(folder) == "dock" else "dock")
         place = target if single else target / f"{folder.resolve().name}{suffix.get(form, '')}"
+        if skip_existing and (place.is_file() or folder_format(place) == form):
+            say(f"{place}: is there already, skipped")
+            records.append({"source": str(folder), "target": str(place), "skipped": True})
+            continue
         records.append(convert_folder(folder, place, form, overwrite=overwrite, **options))
         say(f"{folder} -> {place} ({form})")
         for note in records[-1]["notes"]:

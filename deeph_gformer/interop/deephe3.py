@@ -22,7 +22,7 @@ from ..data.dataset import Sample, load_sample
 from ..data.edges import EdgeChoice
 from ..errors import ConfigError, DataError, ModelError
 from ..inference.refine import output_folder, write_prediction
-from ..io.files import atomic_path, read_json, write_json, write_text
+from ..io.files import atomic_path, read_json, read_text, write_json, write_text
 from ..io.folder import Kind, folder_format, matrix_path, read_folder, split_structures
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, load, resolve_device
@@ -119,7 +119,7 @@ def _write_source(target: pathlib.Path, model: HamiltonianModel, last: pathlib.P
     write_json(target / "target_blocks.json", model.targets.to_json())
     ini = last / fields.MODEL_SOURCE / "train.ini"
     if ini.is_file():
-        write_text(target / "train.ini", ini.read_text(encoding="utf-8", errors="replace"))
+        write_text(target / "train.ini", read_text(ini, strict=False))
 
 
 def _test(

@@ -10,6 +10,7 @@ import pathlib
 import re
 
 from ..errors import ConfigError
+from ..io.files import read_text
 
 __all__ = ["EvalIni", "read_eval_ini"]
 
@@ -91,18 +92,12 @@ class _Reader:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise ConfigError(
-                f"{path}: file not found; this is DeepH-E3's evaluation ini, with the sections [basic] and [data]"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read as text ({error})") from None
-        if "\0" in text:
-            raise ConfigError(
-                f"{path}: holds NUL bytes, so it is no text file; this is DeepH-E3's evaluation ini"
-            )
+        text = read_text(
+            path,
+            2**20,
+            "this is DeepH-E3's evaluation ini, with the sections [basic] and [data]",
+            ConfigError,
+        )
         self.places = _lines(text)
         self.parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
         try:

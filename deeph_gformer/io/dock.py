@@ -23,7 +23,9 @@ from .structure import Structure
 __all__ = [
     "read_structure",
     "write_structure",
+    "read_integers",
     "read_keys",
+    "read_pairs",
     "read_blocks",
     "reserve",
     "reorder",
@@ -160,7 +162,7 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     write_json(folder / fields.INFO_FILE, old | info)
 
 
-def _integers(
+def read_integers(
     handle: h5py.File, path: pathlib.Path, name: str, columns: int, signed: bool = False
 ) -> NDArray[np.int64]:
     """A dataset of integers: (n, columns), or (n,) for one column.
@@ -188,13 +190,13 @@ def _integers(
     return values.astype(np.int64)
 
 
-def _pairs(handle: h5py.File, path: pathlib.Path, structure: Structure) -> NDArray[np.int64]:
+def read_pairs(handle: h5py.File, path: pathlib.Path, structure: Structure) -> NDArray[np.int64]:
     """The keys as they stand in the file.
 
     Raises:
         DataError: not of this structure, or one is there twice.
     """
-    pairs = _integers(handle, path, fields.DOCK_PAIRS, 5, signed=True)
+    pairs = read_integers(handle, path, fields.DOCK_PAIRS, 5, signed=True)
     require_keys(pairs, len(structure), str(path), 0, fields.DOCK_PAIRS)
     return pairs
 
@@ -207,7 +209,7 @@ def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.
     """
     path = pathlib.Path(path)
     with open_hdf5(path) as handle:
-        pairs = _pairs(handle, path, structure)
+        pairs = read_pairs(handle, path, structure)
     return pairs[sort_keys(pairs)]
 
 
@@ -226,9 +228,9 @@ def read_blocks(
     """
     path = pathlib.Path(path)
     with open_hdf5(path) as handle:
-        pairs = _pairs(handle, path, structure)
-        shapes = _integers(handle, path, fields.DOCK_SHAPES, 2)
-        bounds = _integers(handle, path, fields.DOCK_BOUNDARIES, 1)
+        pairs = read_pairs(handle, path, structure)
+        shapes = read_integers(handle, path, fields.DOCK_SHAPES, 2)
+        bounds = read_integers(handle, path, fields.DOCK_BOUNDARIES, 1)
         entries = open_dataset(handle, path, fields.DOCK_ENTRIES)
         count = entries.shape
         _require_fit(path, structure, spinful, pairs, shapes, bounds, count)

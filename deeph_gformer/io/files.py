@@ -13,7 +13,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h5py
@@ -81,6 +81,7 @@ def read_text(
     limit: int = MAX_TEXT,
     missing: str = "",
     error: type[GFormerError] = DataError,
+    strict: bool = True,
 ) -> str:
     """The text of a file (UTF-8, with or without byte order mark).
 
@@ -89,18 +90,19 @@ def read_text(
         limit: largest size, bytes.
         missing: what to do where it is not there, for the message.
         error: class of the error.
+        strict: refuse what is no UTF-8; False: replace it (comments of old programs' files).
 
     Raises:
         GFormerError: of the class ``error``; see :func:`require_file`, or it is no text.
     """
     path = require_file(path, limit, missing, error)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig", "strict" if strict else "replace")
     except OSError as wrong:
         raise error(f"{path}: cannot be read ({wrong.strerror})") from None
     except UnicodeDecodeError as wrong:
         raise error(f"{path}: no text (byte {wrong.start + 1} is not UTF-8)") from None
-    if "\0" in text:
+    if strict and "\0" in text:
         raise error(f"{path}: no text (it holds NUL bytes)")
     return text
 
@@ -127,7 +129,11 @@ def write_errors(target: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(target: str | os.PathLike[str], expected_bytes: int = 0) -> Iterator[pathlib.Path]:
+def atomic_path(
+    target: str | os.PathLike[str],
+    expected_bytes: int = 0,
+    before: Callable[[], None] | None = None,
+) -> Iterator[pathlib.Path]:
     """Yield a temporary path; what is written there appears under ``target`` in one step when the block ends well.
 
     A regular file is replaced by renaming (a link to one keeps being a link). What is there and is
@@ -136,6 +142,8 @@ def atomic_path(target: str | os.PathLike[str], expected_bytes: int = 0) -> Iter
     Args:
         target: the file to create or replace; its folder is created.
         expected_bytes: about how large it gets; checked against the free space.
+        before: called once the new file is whole, before it takes its name: what must be there
+            whenever the file is. The old file, if any, is gone then.
 
     Raises:
         DataError: ``target`` is a folder or a socket, cannot be written, or the disk is full (the
@@ -167,6 +175,9 @@ def atomic_path(target: str | os.PathLike[str], expected_bytes: int = 0) -> Iter
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
+            if before is not None:
+                place.unlink(missing_ok=True)
+                before()
             os.replace(temporary, place)
         finally:
             if temporary is not None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +13,7 @@ from ..errors import DataError
 from .blocks import BlockMatrix
 from .formats import Kind, formats, get_format, structure_files
 from .hdf5.symbol_table import write_values
+from .replace import remove_leftovers, replaced_folder
 from .structure import Structure
 
 __all__ = [
@@ -100,48 +98,6 @@ def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
     return not there.same_as(structure)
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Remove temporary files of structures and matrices that a killed process left in the folder."""
-    for name in structure_files():
-        for path in pathlib.Path(folder).glob(f".{name}.*.tmp"):
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yield a temporary folder; when the block ends well its files replace the structure and all matrices that are in ``folder``.
-
-    Other files stay. When the block fails ``folder`` is as it was.
-
-    Raises:
-        DataError: a file has the folder's name, or the folder cannot be made.
-    """
-    folder = pathlib.Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: is a file, and a folder is to be written; name another one")
-    scratch: pathlib.Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent)
-        )
-        yield scratch
-        folder.mkdir(exist_ok=True)
-        for name in structure_files():
-            (folder / name).unlink(missing_ok=True)
-        for path in scratch.iterdir():
-            os.replace(path, folder / path.name)
-    except DataError as error:
-        raise DataError(str(error).replace(str(scratch), str(folder))) from error
-    except OSError as error:
-        raise DataError(
-            f"{folder}: could not be written ({error.strerror or error}); choose another folder"
-        ) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
 def matrix_path(
     folder: str | os.PathLike[str], kind: Kind, form: Format | None = None
 ) -> pathlib.Path:
@@ -182,10 +138,22 @@ def write_matrix(
     structure: Structure,
     form: Format = "legacy",
     spinful: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> pathlib.Path:
-    """Write H, S or a prediction (legacy orbital order) into a folder; returns the file's path."""
+    """Write H, S or a prediction (legacy orbital order) into a folder; returns the file's path.
+
+    Args:
+        folder: where.
+        kind: 'hamiltonian', 'overlap' or 'prediction'.
+        matrix: the blocks.
+        structure: its atoms.
+        form: folder format.
+        spinful: whether H is spin-doubled.
+        before: see :func:`~deeph_gformer.io.files.atomic_path`.
+    """
     path = matrix_path(folder, kind, form)
-    get_format(form).write_blocks(path, matrix, structure, spinful and kind != "overlap")
+    doubled = spinful and kind != "overlap"
+    get_format(form).write_blocks(path, matrix, structure, doubled, before)
     return path
 
 

@@ -96,6 +96,7 @@ class FolderFormat:
         matrix: BlockMatrix,
         structure: Structure | None,
         spinful: bool = False,
+        before: Callable[[], None] | None = None,
     ) -> None:
         """Write H or S (given in the legacy orbital order) in one step.
 
@@ -104,11 +105,13 @@ class FolderFormat:
             matrix: the blocks; stored in their own floating type.
             structure: gives the shells.
             spinful: whether blocks are spin-doubled.
+            before: see :func:`~deeph_gformer.io.files.atomic_path`.
 
         Raises:
             DataError: not enough space, or the file cannot be written.
         """
-        with atomic_path(path, self.size(len(matrix), matrix.values.nbytes)) as temporary:
+        size = self.size(len(matrix), matrix.values.nbytes)
+        with atomic_path(path, size, before) as temporary:
             start = self.reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype)
             write_values(temporary, start, self.stored(matrix, structure, spinful).values)
 

@@ -97,6 +97,10 @@ def parse_json(text: str, where: str, error: type[GFormerError] = DataError) -> 
     raise error(f"{where}: not valid JSON ({printable(reason)})")
 
 
+#: YAML's own tags of plain values.
+_PLAIN = ("str", "int", "float", "bool", "null", "seq", "map")
+
+
 def _yaml_loader() -> Any:
     import yaml
 
@@ -119,6 +123,8 @@ def _yaml_loader() -> Any:
             return yaml.constructor.ConstructorError(None, None, text, mark or self.get_mark())
 
         def construct_object(self, node: Any, deep: bool = False) -> Any:
+            if node.tag.rpartition(":")[2] not in _PLAIN:
+                raise self.wrong(f"tag {_short(node.tag)} is not supported", node.start_mark)
             try:
                 if isinstance(node, yaml.ScalarNode):
                     if len(node.value) > MAX_DIGITS and not node.tag.endswith(":str"):
@@ -169,6 +175,9 @@ def parse_yaml(text: str, where: str, error: type[GFormerError] = ConfigError) -
         return yaml.load(text, _yaml_loader())
     except RecursionError:
         reason = f"nested more than {MAX_DEPTH} deep"
+    except yaml.MarkedYAMLError as wrong:
+        mark = wrong.problem_mark or wrong.context_mark
+        reason = f"line {mark.line + 1 if mark else 1}: {wrong.problem or wrong.context}"
     except yaml.YAMLError as wrong:
         reason = " ".join(str(wrong).split())
     raise error(f"{where}: not valid YAML ({printable(reason)})")

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from .. import fields
 from ..errors import DataError
-from .blocks import BlockMatrix, format_key, sort_keys
-from .dock import reorder
+from .blocks import BlockMatrix, require_keys, sort_keys
+from .dock import read_integers, read_pairs, reorder
 from .files import atomic_hdf5, atomic_path
 from .folder import folder_format
+from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_room
 from .hdf5.symbol_table import matrices_size, write_matrices, write_values
 from .structure import Structure
 
@@ -34,7 +35,9 @@ _FILES = {
     "legacy": fields.POSITION_MATRIX_FILE,
     "dock": fields.DOCK_POSITION_MATRIX_FILE,
 }
-_NAME = re.compile(r"\[\s*(-?\d+),\s*(-?\d+),\s*(-?\d+),\s*(\d+),\s*(\d+),\s*([123])\s*\]")
+_NAME = re.compile(
+    r"\[ *(-?[0-9]{1,9}), *(-?[0-9]{1,9}), *(-?[0-9]{1,9}), *([0-9]{1,9}), *([0-9]{1,9}), *([123]) *\]"
+)
 
 
 def position_path(folder: str | os.PathLike[str], form: str | None = None) -> pathlib.Path:
@@ -125,7 +128,7 @@ def read_positions(folder: str | os.PathLike[str], structure: Structure) -> Posi
             f"{path}: file not found; 'overlap predict --positions' makes it from basis files"
         )
     try:
-        with h5py.File(path, "r") as handle:
+        with open_hdf5(path) as handle:
             if path.name == fields.POSITION_MATRIX_FILE:
                 keys, values = _legacy(handle, path, structure)
             else:
@@ -134,23 +137,14 @@ def read_positions(folder: str | os.PathLike[str], structure: Structure) -> Posi
         raise DataError(
             f"{path}: damaged, or no position matrix ({str(error).splitlines()[0]})"
         ) from None
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: contains NaN or infinite values")
     shapes = structure.orbital_counts[keys[:, 3:]]
     matrices = [BlockMatrix(keys, shapes, component) for component in values]
+    for matrix in matrices:
+        matrix.require_numbers(str(path))
     if path.name == fields.DOCK_POSITION_MATRIX_FILE:
         matrices = [reorder(m, structure, False, inverse=True) for m in matrices]
     x, y, z = (m.select(np.arange(len(m))) for m in matrices)
     return x, y, z
-
-
-def _require_atoms(keys: NDArray[np.int64], structure: Structure, path: pathlib.Path) -> None:
-    wrong = np.flatnonzero(((keys[:, 3:] < 0) | (keys[:, 3:] >= len(structure))).any(axis=1))
-    if len(wrong):
-        raise DataError(
-            f"{path}: block {format_key(keys[wrong[0]])} names an atom that is not among the "
-            f"{len(structure)} of this structure"
-        )
 
 
 def _legacy(
@@ -168,7 +162,8 @@ def _legacy(
             )
         numbers[row] = [int(v) for v in match.groups()]
     numbers[:, 3:5] -= 1
-    _require_atoms(numbers[:, :5], structure, path)
+    for axis in (1, 2, 3):
+        require_keys(numbers[numbers[:, 5] == axis, :5], len(structure), str(path), 1)
     order = np.lexsort((numbers[:, 5], *(numbers[:, c] for c in (2, 1, 0, 4, 3))))
     numbers = numbers[order]
     whole = len(numbers) % 3 == 0 and (numbers[:, 5].reshape(-1, 3) == [1, 2, 3]).all()
@@ -177,16 +172,19 @@ def _legacy(
         raise DataError(f"{path}: not every block has one x, y and z")
     shapes = structure.orbital_counts[keys[:, 3:]]
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    require_room(path, 12 * int(offsets[-1]), "the matrix")
     values = np.empty((3, offsets[-1]))
     for row, place in enumerate(order.tolist()):
         e, axis = divmod(row, 3)
-        block = handle[names[place]]
+        block = open_dataset(handle, path, names[place])
         if block.shape != tuple(shapes[e]):
             raise DataError(
                 f"{path}: block {names[place]} has shape {block.shape}; the orbitals of its atoms ask "
                 f"for {tuple(shapes[e].tolist())}"
             )
-        values[axis, offsets[e] : offsets[e + 1]] = block[()].reshape(-1)
+        values[axis, offsets[e] : offsets[e + 1]] = read_numbers(
+            block, f"{path}: block {names[place]}"
+        ).reshape(-1)
     return keys, values
 
 
@@ -194,11 +192,10 @@ def _dock(
     handle: h5py.File, path: pathlib.Path, structure: Structure
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Keys (E, 5), sorted, and values (3, n), orbitals in the order of the file."""
-    keys = np.asarray(handle[fields.DOCK_PAIRS][()]).astype(np.int64).reshape(-1, 5)
-    shapes = np.asarray(handle[fields.DOCK_SHAPES][()]).astype(np.int64).reshape(-1, 2)
-    bounds = np.asarray(handle[fields.DOCK_BOUNDARIES][()]).astype(np.int64).reshape(-1)
-    entries = handle[fields.DOCK_ENTRIES]
-    _require_atoms(keys, structure, path)
+    keys = read_pairs(handle, path, structure)
+    shapes = read_integers(handle, path, fields.DOCK_SHAPES, 2)
+    bounds = read_integers(handle, path, fields.DOCK_BOUNDARIES, 1)
+    entries = open_dataset(handle, path, fields.DOCK_ENTRIES)
     expected = structure.orbital_counts[keys[:, 3:]]
     if not (
         np.array_equal(shapes, expected)
@@ -209,10 +206,11 @@ def _dock(
             f"{path}: its blocks are not those of this structure's orbitals, with 3 x {bounds[-1]} "
             f"entries (they are {entries.shape})"
         )
-    if len(np.unique(keys, axis=0)) != len(keys):
-        raise DataError(f"{path}: a block is there twice")
+    require_room(path, 12 * int(bounds[-1]), fields.DOCK_ENTRIES)
     order = sort_keys(keys)
     index = np.concatenate(
         [np.arange(bounds[e], bounds[e + 1]) for e in order] or [np.zeros(0, dtype=np.int64)]
     )
-    return keys[order], np.asarray(entries[()], dtype=np.float64)[:, index]
+    return keys[order], read_numbers(entries, f"{path}: {fields.DOCK_ENTRIES}").astype(float)[
+        :, index
+    ]

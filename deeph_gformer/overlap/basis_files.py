@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, MissingDependencyError
+from ..io.files import read_text
 from .basis import BOHR, AtomicBasis
 from .neighbours import symbol
 from .rotation import MAX_L
@@ -53,14 +54,7 @@ def is_basis_name(text: str) -> bool:
 
 def _lines(path: pathlib.Path) -> list[str]:
     """Raise DataError where the file is missing or no text."""
-    if not path.exists():
-        raise DataError(f"{path}: file not found; {_WHERE}")
-    if not path.is_file():
-        raise DataError(f"{path}: is no file")
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return read_text(path, 2**26, _WHERE, strict=False).splitlines()
 
 
 def _require_l(path: pathlib.Path, shells: Sequence[int]) -> None:
@@ -174,8 +168,8 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
     except ImportError:
         raise MissingDependencyError("sisl", "sisl", "reading SIESTA .ion.xml files") from None
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: file not found; {_WHERE}")
+    if "<!ENTITY" in read_text(path, 2**26, _WHERE):
+        raise DataError(f"{path}: defines XML entities, which no SIESTA basis does")
     try:
         atom = sisl.get_sile(path).read_basis()
         found: dict[tuple[int, ...], sisl.AtomicOrbital] = {}

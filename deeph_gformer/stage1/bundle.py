@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import configparser
 import dataclasses
-import json
 import os
 import pathlib
 import pickle
@@ -18,9 +17,10 @@ from e3nn.o3 import Irreps
 from .. import fields
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..algebra.wigner import Generation, detect_generation
-from ..errors import ModelError
-from ..io.files import atomic_path, write_json, write_text
+from ..errors import ModelError, printable
+from ..io.files import atomic_path, read_text, write_json, write_text
 from ..io.gauge import GAUGES, Gauge
+from ..io.parsing import parse_json
 
 __all__ = [
     "NetConfig",
@@ -184,13 +184,12 @@ def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 def _parse_build_model(path: pathlib.Path) -> NetConfig:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path}: file not found; DeepH-E3 writes it when training starts"
-        ) from None
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be parsed ({error})") from None
+        tree = ast.parse(
+            read_text(path, 2**20, "DeepH-E3 writes it when training starts", ModelError)
+        )
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = printable(str(error) or "nested too deep")[:200]
+        raise ModelError(f"{path}: cannot be parsed ({reason})") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Net":
             values: dict[str, Any] = {}
@@ -222,14 +221,8 @@ def _parse_build_model(path: pathlib.Path) -> NetConfig:
 
 
 def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path}: file not found; a DeepH-E3 model folder needs src/dataset_info.json and src/target_blocks.json"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not valid JSON ({error})") from None
+    hint = "a DeepH-E3 model folder needs src/dataset_info.json and src/target_blocks.json"
+    return parse_json(read_text(path, missing=hint, error=ModelError), str(path), ModelError)
 
 
 def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
@@ -328,7 +321,7 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
         int(checkpoint.get("epoch", -1)),
         float(checkpoint.get("val_loss", "nan")),
         checkpoint,
-        ini.read_text(encoding="utf-8", errors="replace") if ini.is_file() else "",
+        read_text(ini, strict=False) if ini.is_file() else "",
         read_notes(folder),
     )
 

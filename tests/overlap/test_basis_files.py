@@ -189,7 +189,7 @@ def test_damaged_files_are_refused(tmp_path: pathlib.Path) -> None:
         with pytest.raises(DataError, match=words):
             read_pao(path, "s2p2") if name.endswith("pao") else read_ion(path)
     (tmp_path / "d.pao").mkdir()
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is a folder"):
         read_pao(tmp_path / "d.pao", "s1")
 
 

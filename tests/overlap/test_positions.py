@@ -218,7 +218,7 @@ def test_wrong_files_are_named(tables, crystal, tmp_path: pathlib.Path) -> None:
     for name, new, value, words in (
         ("[0, 0, 0, 1, 1, 2]", None, None, "not every block has one x, y and z"),
         ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 1, 4]", None, "is no block of a position matrix"),
-        ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 9, 2]", None, "names an atom that is not among"),
+        ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 9, 2]", None, "names an atom outside 1"),
         ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 1, 2]", np.zeros((1, 1)), "has shape"),
         ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 1, 2]", np.full(shape, np.nan), "NaN"),
     ):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from ...io.files import read_text
 from .stru import BOHR_A
 
 __all__ = ["Log", "read_log"]
@@ -59,7 +60,7 @@ def read_log(out: pathlib.Path, calculation: str) -> Log:
         return Log(
             notes=(f"no running log in {out.name}: Fermi level and convergence are unknown",)
         )
-    text = logs[0].read_text(errors="replace")
+    text = read_text(logs[0], strict=False)
     notes = []
     converged, known = _converged(text)
     if calculation == "scf" and not known:

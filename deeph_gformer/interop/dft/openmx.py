@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ...io import BlockMatrix, Structure, legacy
+from ...io.files import read_text
 from .run import UNCONVERGED, DFTRun, describe, double, element_from
 from .scfout import RELEASES, Scfout, read_scfout
 
@@ -247,7 +248,7 @@ def _inputs(folder: pathlib.Path) -> list[pathlib.Path]:
     found = []
     for path in sorted(folder.glob("*.out")) + sorted(folder.glob("*.dat")):
         if path.is_file() and path.stat().st_size < 2**28:
-            text = path.read_text(errors="replace").lower()
+            text = read_text(path, strict=False).lower()
             if "<atoms.speciesandcoordinates" in text and "<definition.of.atomic.species" in text:
                 found.append(path)
     return found
@@ -265,7 +266,7 @@ def _output(
     if out is None:
         notes.append(f"no {names[0]} beside {path.name}: whether the run converged is unknown")
         return None, True
-    text = out.read_text(errors="replace")
+    text = read_text(out, strict=False)
     version = re.search(r"OpenMX Ver\. (\S+)", text)
     levels = re.findall(r"^\s*Chemical potential \(Hartree\)\s+(\S+)", text, re.MULTILINE)
     if levels and abs(float(levels[-1]) - data.chemical_potential) > 1e-8:
@@ -299,7 +300,7 @@ def _overlap_only(folder: pathlib.Path) -> DFTRun:
             f"{folder}: overlaps, but neither .out nor .dat of the run, which name elements and shells"
         )
     path = texts[0]
-    text = path.read_text(errors="replace")
+    text = read_text(path, strict=False)
     species, labels = _species(text, path), _labels(text, path)
     numbers, shells = _atoms(labels, species, path)
     lattice, positions = _geometry(text, path)

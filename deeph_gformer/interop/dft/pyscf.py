@@ -8,7 +8,6 @@ m = -l..l, without signs. H is on PySCF's zero of energy.
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 from ...errors import DataError, MissingDependencyError
 from ...io import BlockMatrix, Structure
 from ...io.dock import LEGACY_TO_E3NN
+from ...io.hdf5.reading import open_hdf5
+from ...io.parsing import parse_json
 from ...overlap.neighbours import find_edges
 from .kmesh import half_mesh, inverse_fourier, mesh_for
 from .run import UNCONVERGED, DFTRun, check_run, describe, double
@@ -61,8 +62,6 @@ class PySCF:
             DataError: damaged, no k-points, a k mesh that is not Γ-centred or too coarse for the orbitals' range.
             MissingDependencyError: PySCF is not installed.
         """
-        import h5py
-
         _pyscf()
         if run.is_dir():
             files = self.find(run)
@@ -70,11 +69,11 @@ class PySCF:
                 raise DataError(f"{run}: holds {len(files)} checkpoint files; name one")
             run = files[0]
         try:
-            with h5py.File(run) as file:
+            with open_hdf5(run) as file:
                 text = file["mol"][()]
                 table = {n: _stacked(file["scf"], n) for n in ("mo_coeff", "mo_energy", "mo_occ")}
                 kpts = np.array(file["scf/kpts"])
-            cell = _cell(json.loads(text))
+            cell = _cell(parse_json(text.decode() if isinstance(text, bytes) else text, str(run)))
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{run}: no checkpoint of a periodic PySCF calculation with k-points, or damaged "

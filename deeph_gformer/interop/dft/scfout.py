@@ -67,7 +67,7 @@ class _Fields:
     def __init__(self, path: pathlib.Path) -> None:
         self.path = require_file(path)
         try:
-            size = path.stat().st_size
+            size = require_file(path).stat().st_size
             self.data = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None

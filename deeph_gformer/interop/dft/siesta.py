@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...io import BlockMatrix
+from ...io.files import read_text
 from .run import UNCONVERGED, DFTRun, describe
 
 __all__ = ["Siesta", "spin_of"]
@@ -115,7 +116,7 @@ def _output(folder: pathlib.Path) -> str | None:
     """SIESTA's standard output, where it was kept beside the matrix."""
     for path in sorted(folder.glob("*.out")):
         if path.is_file() and path.stat().st_size < 2**28:
-            text = path.read_text(errors="replace")
+            text = read_text(path, strict=False)
             if re.search(r"siesta", text[:20000], re.IGNORECASE):
                 return text
     return None
@@ -138,4 +139,4 @@ def _functional(folder: pathlib.Path, fdf: str | os.PathLike[str] | None) -> str
     )
     if len(files) != 1 or not files[0].is_file():
         return None
-    return _found(r"^\s*XC[._-]?authors\s+(\S+)", files[0].read_text(errors="replace"))
+    return _found(r"^\s*XC[._-]?authors\s+(\S+)", read_text(files[0], strict=False))

@@ -51,7 +51,7 @@ class Stru:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    text = read_text(path, missing="it is the structure of the ABACUS run")
+    text = read_text(path, missing="it is the structure of the ABACUS run", strict=False)
     plain = (re.sub(r"(//|#).*", "", line).strip() for line in text.splitlines())
     return [line for line in plain if line]
 

@@ -151,7 +151,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: pathlib.Path) -> None:
         read_run(tmp_path)
     assert not (tmp_path / "executed").exists()
     (tmp_path / "a.chk").write_bytes(b"\x89HDF\r\n")
-    with pytest.raises(DataError, match="no checkpoint of a periodic PySCF calculation"):
+    with pytest.raises(DataError, match="a.chk: not a readable HDF5 file"):
         read_run(tmp_path)
 
 

@@ -1,0 +1,206 @@
+"""A structure's folder is replaced whole: its files are made in a folder beside it, which then takes the name.
+
+At every moment ``<folder>`` is the old one, the new one, or (for an instant, where there was an old
+one) not there; what a killed process left is put right, or removed, when the folder is next written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+from ..errors import DataError
+from .formats import structure_files
+
+__all__ = ["remove_leftovers", "replaced_folder"]
+
+#: Ends of the names of folders in the making, and of old ones on their way out.
+_NEW, _OLD = ".tmp", ".old"
+#: Seconds after which files in the making have no process any more that makes them.
+_STALE = 24 * 3600
+
+
+def _lock(folder: pathlib.Path) -> int | None:
+    """Take a folder for this process, as long as the descriptor is open; None where another has it.
+
+    Where the system knows no such locks, folders that are younger than a day count as taken.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _age(path: pathlib.Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Put right what killed processes left in a structure's folder and beside it.
+
+    Files in the making are removed; an old folder that lost its name gets it back.
+
+    Args:
+        folder: of the structure; it need not be there.
+    """
+    folder = pathlib.Path(os.path.realpath(folder))
+    for name in structure_files():
+        for path in folder.glob(f".{_escape(name)}.*{_NEW}"):
+            path.unlink(missing_ok=True)
+    for end in (_OLD, _NEW):
+        for path in folder.parent.glob(f".{_escape(folder.name)}.*{end}"):
+            _settle(path, folder, end == _OLD)
+
+
+def _escape(name: str) -> str:
+    import glob
+
+    return glob.escape(name)
+
+
+def _settle(path: pathlib.Path, folder: pathlib.Path, old: bool) -> None:
+    """Finish with a folder that a killed process left; one that a living process holds is left alone.
+
+    Args:
+        path: the folder.
+        folder: whose old or new state it is.
+        old: whether it is an old state.
+    """
+    if not path.is_dir() or path.is_symlink():
+        return
+    descriptor = _lock(path)
+    if descriptor is None and _age(path) < _STALE:
+        return
+    try:
+        if old and not folder.exists():
+            os.rename(path, folder)
+            return
+        if old:
+            _move_others(path, folder)
+        shutil.rmtree(path, ignore_errors=True)
+    except OSError:
+        pass  # it stays, and is in nobody's way
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _move_others(old: pathlib.Path, folder: pathlib.Path) -> None:
+    """What is no part of the structure - notes, figures - moves from the old folder to the new one."""
+    known = set(structure_files())
+    for path in old.iterdir():
+        temporary = path.name.startswith(".") and path.name.endswith(_NEW)
+        if path.name not in known and not temporary and not (folder / path.name).exists():
+            os.rename(path, folder / path.name)
+
+
+@contextlib.contextmanager
+def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yield a temporary folder; when the block ends well it replaces the structure and all matrices that are in ``folder``.
+
+    Other files stay. When the block fails ``folder`` is as it was.
+
+    Args:
+        folder: to make or replace; a link to a folder keeps being one.
+
+    Raises:
+        DataError: a file has the folder's name, or the folder cannot be made.
+    """
+    given = pathlib.Path(folder)
+    if given.exists() and not given.is_dir():
+        raise DataError(f"{given}: is a file, and a folder is to be written; name another one")
+    folder = pathlib.Path(os.path.realpath(given))
+    scratch: pathlib.Path | None = None
+    lock: int | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        scratch = pathlib.Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_NEW, dir=folder.parent)
+        )
+        lock = _lock(scratch)
+        yield scratch
+        _put(scratch, folder)
+    except DataError as error:
+        raise DataError(str(error).replace(str(scratch), str(given))) from error
+    except OSError as error:
+        raise DataError(
+            f"{given}: could not be written ({error.strerror or error}); choose another folder"
+        ) from error
+    finally:
+        if lock is not None:
+            os.close(lock)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:
+    """Give the finished folder its name.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for path in (*scratch.rglob("*"), scratch):
+        _to_disk(path)
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(scratch, 0o777 & ~mask)
+    if not folder.exists():
+        os.rename(scratch, folder)
+        _to_disk(folder.parent)
+        return
+    shutil.copymode(folder, scratch)
+    old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_OLD, dir=folder.parent))
+    try:
+        os.rename(folder, old)
+    except OSError:  # e.g. a mount point, which cannot be renamed: file by file, the last one last
+        old.rmdir()
+        _put_files(scratch, folder)
+        return
+    lock = _lock(old)
+    try:
+        os.rename(scratch, folder)
+        _move_others(old, folder)
+        _to_disk(folder.parent)
+    finally:
+        if lock is not None:
+            os.close(lock)
+        if not folder.exists():
+            os.rename(old, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_files(scratch: pathlib.Path, folder: pathlib.Path) -> None:
+    """Move the files one by one; without its last file no folder counts as a structure."""
+    from .formats import formats
+
+    last = {form.required[-1] for form in formats().values()}
+    for name in sorted(structure_files(), key=lambda name: name not in last):
+        (folder / name).unlink(missing_ok=True)
+    for path in sorted(scratch.iterdir(), key=lambda path: path.name in last):
+        os.replace(path, folder / path.name)
+
+
+def _to_disk(path: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
