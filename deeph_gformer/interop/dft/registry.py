@@ -24,6 +24,7 @@ _BUILT_IN = {
     "abacus": "Abacus",
     "siesta": "Siesta",
     "gpaw": "Gpaw",
+    "aims": "Aims",
     "pyscf": "PySCF",
 }
 
