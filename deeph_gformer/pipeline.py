@@ -27,6 +27,7 @@ from .data.edges import EdgeChoice, EdgeMode, select_edges
 from .data.features import Stage1Features
 from .data.fingerprint import checkpoint_fingerprint
 from .data.graph import Graph, build_graph, rotate_graph
+from .data.ranges import bundle_ranges, require_within
 from .errors import ConfigError, DataError, ModelError
 from .gformer.bundle import (
     BUNDLE_FILE,
@@ -307,7 +308,7 @@ class HamiltonianModel:
             raise DataError(
                 f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if spinful else 'spinless'} Hamiltonians"
             )
-        choice = select_edges(folder, structure, edges)
+        choice = select_edges(folder, structure, edges, bundle_ranges(self.bundle))
         return (
             dataclasses.replace(structure, spinful=spinful),
             build_graph(structure, choice.keys, self.targets.basis, torch.float64),
@@ -342,6 +343,7 @@ class HamiltonianModel:
             structure = dataclasses.replace(source, spinful=self.targets.basis.spinful)
             graph = build_graph(structure, keys, self.targets.basis, torch.float64)
             choice = EdgeChoice(graph.edge_key.numpy(), "given keys")
+            require_within(structure, choice.keys, bundle_ranges(self.bundle))
         else:
             structure, graph, choice = self.read(source, edges)
         first, both = self.direct_products(graph, frames, hermitian)

@@ -17,8 +17,12 @@ from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
 from ..io.folder import folder_format, matrix_path
 from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
+from .ranges import Ranges, beyond, describe_beyond
 
 __all__ = ["EdgeMode", "EdgeChoice", "select_edges"]
+
+#: Elements of S or H (eV) that are no larger count as zero.
+_ZERO = 1e-12
 
 EdgeMode = Literal["auto", "overlaps", "hamiltonians", "union"]
 
@@ -27,13 +31,17 @@ class EdgeChoice(NamedTuple):
     """The edges of a structure.
 
     Attributes:
-        keys: (E, 5) int64, 0-based, canonical order, symmetric. source: where they come from, for people.
-        hamiltonian_only: edges that ``hamiltonians.h5`` has and ``overlaps.h5`` has not; None where one of the files was not read.
+        keys: (E, 5) int64, 0-based, canonical order, symmetric.
+        source: where they come from, for people.
+        hamiltonian_only: edges that ``hamiltonians.h5`` has and ``overlaps.h5`` has not; None where one
+            of the files was not read.
+        note: a sentence for people on blocks that were left out; empty where there were none.
     """
 
     keys: NDArray[np.int64]
     source: str
     hamiltonian_only: int | None = None
+    note: str = ""
 
 
 def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArray[np.int64]:
@@ -46,17 +54,54 @@ def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArr
     return keys
 
 
+def _within(
+    path: pathlib.Path,
+    keys: NDArray[np.int64],
+    structure: Structure,
+    form: FolderFormat,
+    ranges: Ranges | None,
+    spinful: bool,
+) -> tuple[NDArray[np.int64], str]:
+    """Keys without blocks of zeros that reach too far, and a sentence on those.
+
+    Raises:
+        DataError: a block that reaches too far is not zero.
+    """
+    far = beyond(structure, keys, ranges)
+    if not far.any():
+        return keys, ""
+    matrix = form.read_blocks(path, structure, spinful)
+    where = match_keys(keys[far], matrix.keys)
+    full = np.array([bool(np.abs(matrix.block(e)).max(initial=0.0) > _ZERO) for e in where])
+    if full.any():
+        bad = np.zeros(len(keys), dtype=bool)
+        bad[np.flatnonzero(far)[full]] = True
+        raise DataError(
+            f"{path}: {describe_beyond(structure, keys, bad, ranges)}. H of such a block would mean "
+            "nothing; use S of the basis that the model was trained on"
+        )
+    said = describe_beyond(structure, keys, far, ranges)
+    return keys[~far], f"{path.name}: blocks of zeros are left out, {said}"
+
+
 def select_edges(
-    folder: str | os.PathLike[str], structure: Structure, mode: EdgeMode = "auto"
+    folder: str | os.PathLike[str],
+    structure: Structure,
+    mode: EdgeMode = "auto",
+    ranges: Ranges | None = None,
 ) -> EdgeChoice:
     """Choose the edges of one folder.
 
     Args:
-        folder: legacy or DeepH-dock. structure: its structure.
-        mode: ``overlaps``, ``hamiltonians``, ``union``, or ``auto``: their union when there are both files, else the one that is there.
+        folder: legacy or DeepH-dock.
+        structure: its structure.
+        mode: ``overlaps``, ``hamiltonians``, ``union``, or ``auto``: their union when there are both files,
+            else the one that is there.
+        ranges: of the model's training set; blocks of zeros beyond them are left out, others refused.
 
     Raises:
-        DataError: a file that the mode needs is missing or damaged, or its edge set is asymmetric.
+        DataError: a file that the mode needs is missing or damaged, its edge set is asymmetric, or
+            a block reaches further than any in the training set.
     """
     folder = pathlib.Path(folder)
     form = get_format(folder_format(folder) or "legacy")
@@ -81,14 +126,22 @@ def select_edges(
             f"{folder}: neither {paths['overlaps'].name} nor {paths['hamiltonians'].name} is there, so there are no edges; "
             "overlaps.h5 comes from the DFT code's overlap-only run or from 'deeph-gformer overlap predict'"
         )
-    sets = {name: _keys(paths[name], structure, form) for name in wanted}
+    sets, notes = {}, []
+    for name in wanted:
+        # H may reach further than S, by way of projectors; where only S was looked at nothing is known
+        known = None if ranges and ranges.overlaps_only and name == "hamiltonians" else ranges
+        spinful = bool(structure.spinful) and name == "hamiltonians"
+        keys = _keys(paths[name], structure, form)
+        sets[name], note = _within(paths[name], keys, structure, form, known, spinful)
+        notes += [note] if note else []
     if len(sets) == 1:
         name, keys = next(iter(sets.items()))
-        return EdgeChoice(keys, paths[name].name)
+        return EdgeChoice(keys, paths[name].name, note="; ".join(notes))
     extra = match_keys(sets["hamiltonians"], sets["overlaps"]) < 0
     keys = np.concatenate([sets["overlaps"], sets["hamiltonians"][extra]])
     return EdgeChoice(
         keys[sort_keys(keys)],
         f"{paths['overlaps'].name} and {paths['hamiltonians'].name}",
         int(extra.sum()),
+        "; ".join(notes),
     )

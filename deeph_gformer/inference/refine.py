@@ -204,7 +204,7 @@ def refine_folder(
             guard_warning=verdict.warning,
         )
     close = too_close(model, prediction.structure, prediction.edges.keys)
-    record["warnings"] = [close] if close else []
+    record["warnings"] = [text for text in (close, prediction.edges.note) if text]
     errors, truth = None, None
     if has_truth:
         try:

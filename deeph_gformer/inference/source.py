@@ -16,6 +16,7 @@ from .. import fields as names
 from ..analysis.basis import basis_table, near_blocks, require_basis
 from ..data.edges import EdgeChoice, EdgeMode
 from ..data.graph import Graph, build_graph
+from ..data.ranges import bundle_ranges, require_within
 from ..errors import DataError
 from ..io.folder import (
     find_structures,
@@ -269,6 +270,7 @@ def read_source(
     structure, pbc = _bare_structure(source, model, overlap)
     keys = overlap.edges(structure, pbc)
     require_seen(model, structure, keys, pbc)
+    require_within(structure, keys, bundle_ranges(model.bundle))
     graph = build_graph(structure, keys, model.targets.basis, torch.float64)
     _check_target(target, structure)
     return structure, graph, EdgeChoice(graph.edge_key.numpy(), "overlap table"), overlap

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..io.blocks import sort_keys
+from ..io.blocks import MAX_CELL, sort_keys
 from ..io.periodicity import Coupling, coupling
 from ..io.structure import Structure
 
@@ -22,7 +22,7 @@ __all__ = ["Cutoffs", "edge_keys", "find_edges", "pair_cutoff", "symbol"]
 
 _MARGIN = 1e-6  # Å: pairs are looked for a little further than the cutoff
 _MOST_NEIGHBOURS = 200_000  # of one atom: 15 Å in a crystal hold 2,000
-_FARTHEST = 10**6  # cells between the cell and an atom of it
+_FARTHEST = MAX_CELL // 2 - 100  # cells between the cell and an atom of it
 _BINS = 1e5  # vesin's limit of bins of atoms
 
 #: Largest distance (Å) at which two elements overlap, by atomic numbers with the smaller one first.

@@ -1,0 +1,145 @@
+"""How far edges of each pair of elements reach in a training set, and edges that lie beyond.
+
+A network extrapolates to a distance that it never saw without a word: a block of zeros 295 Å away gave |H| of
+2.7 eV there, and moved the on-site blocks of its atoms.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from ..fields import OVERLAP_TABLE
+from ..io.blocks import format_key
+from ..io.structure import Structure
+from ..overlap import load_table
+from ..overlap.neighbours import symbol
+
+if TYPE_CHECKING:
+    from ..gformer.bundle import Bundle
+
+__all__ = ["LONGEST", "Ranges", "beyond", "bundle_ranges", "describe_beyond", "require_within"]
+
+#: Å; no orbitals reach so far, whatever the training set.
+LONGEST = 60.0
+#: How much further than in the training set an edge may reach: strained cells, rounded cutoffs.
+_RELATIVE, _ABSOLUTE = 0.02, 0.1
+_UNKNOWN = 1e5  # Å: larger ranges in a bundle say that there is no range
+
+
+class Ranges(NamedTuple):
+    """What a training set knows.
+
+    Attributes:
+        longest: Å, by ordered pair of atomic numbers; pairs that are not named have no edges.
+        overlaps_only: it was seen in S; H may couple atoms that are further apart.
+    """
+
+    longest: Mapping[tuple[int, int], float]
+    overlaps_only: bool
+
+
+@functools.lru_cache(maxsize=4)
+def _of_table(path: pathlib.Path, changed: int) -> Ranges:
+    """Ranges of an overlap table; ``changed`` is its time stamp, ns."""
+    longest = {}
+    for (a, b), pair in load_table(path).pairs.items():
+        seen = pair.report.get("max_distance_A")
+        reach = max(pair.cutoff, float(seen) if isinstance(seen, (int, float)) else 0.0)
+        longest[a, b] = longest[b, a] = reach
+    return Ranges(longest, True)
+
+
+def bundle_ranges(bundle: Bundle | None) -> Ranges | None:
+    """The ranges of a bundle's training set; None where the bundle does not know.
+
+    They are those of its edges, or, in bundles of earlier formats, of its overlap table.
+    """
+    if bundle is None:
+        return None
+    envelope = getattr(bundle.model, "envelope", None)
+    table = getattr(envelope, "range", None)
+    if table is not None and float(table.max()) < _UNKNOWN:
+        elements = bundle.targets.basis.elements
+        values = table.double().tolist()
+        return Ranges(
+            {
+                (a, b): values[i][j]
+                for i, a in enumerate(elements)
+                for j, b in enumerate(elements)
+                if values[i][j] > 0
+            },
+            False,
+        )
+    path = bundle.path / OVERLAP_TABLE if bundle.path else None
+    if path is None or not path.is_file():
+        return None
+    return _of_table(path, path.stat().st_mtime_ns)
+
+
+def beyond(
+    structure: Structure, keys: NDArray[np.int64], ranges: Ranges | None
+) -> NDArray[np.bool_]:
+    """Which edges reach further than any of their elements in the training set.
+
+    Args:
+        structure: positions, Å.
+        keys: (E, 5), 0-based.
+        ranges: None: only edges of more than :data:`LONGEST` count.
+
+    Returns:
+        (E,); an atom with itself never does.
+    """
+    distance = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+    limit = np.full(len(keys), LONGEST)
+    if ranges is not None:
+        first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
+        kinds = np.unique(structure.numbers).tolist()
+        for a in kinds:
+            for b in kinds:
+                reach = ranges.longest.get((a, b), 0.0)
+                reach = reach * (1 + _RELATIVE) + _ABSOLUTE if reach else 0.0
+                limit[(first == a) & (second == b)] = min(reach, LONGEST)
+    itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    return (distance > limit) & ~itself
+
+
+def describe_beyond(
+    structure: Structure, keys: NDArray[np.int64], far: NDArray[np.bool_], ranges: Ranges | None
+) -> str:
+    """A sentence on the longest of the edges ``far`` (E,)."""
+    distance = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+    e = int(np.argmax(np.where(far, distance, -1.0)))
+    i, j = keys[e, 3:].tolist()
+    a, b = (int(structure.numbers[n]) for n in (i, j))
+    known = ranges.longest.get((a, b)) if ranges is not None else None
+    if ranges is None or (known or 0.0) > LONGEST:
+        why = f"no orbitals reach {LONGEST:.0f} Å"
+    elif known is None:
+        why = f"the model's training set has no {symbol(a)}-{symbol(b)} edges"
+    else:
+        why = f"{symbol(a)}-{symbol(b)} edges of the model's training set end at {known:.3f} Å"
+    return (
+        f"'{structure.name}': block {format_key(keys[e])} joins atoms {i + 1} ({symbol(a)}) and {j + 1} "
+        f"({symbol(b)}) {distance[e]:.3f} Å apart; {why} ({int(far.sum())} such blocks)"
+    )
+
+
+def require_within(structure: Structure, keys: NDArray[np.int64], ranges: Ranges | None) -> None:
+    """Raise where an edge reaches further than in the training set.
+
+    Raises:
+        DataError: names the longest one.
+    """
+    far = beyond(structure, keys, ranges)
+    if far.any():
+        raise DataError(
+            f"{describe_beyond(structure, keys, far, ranges)}. H of such a block would mean nothing; "
+            "leave it out, or use S of the basis that the model was trained on"
+        )

@@ -1,0 +1,110 @@
+"""Edges that no model saw: zeros are left out and told, anything else is refused."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import pytest
+from ase.build import mx2
+
+import deeph_gformer
+from deeph_gformer.data.edges import select_edges
+from deeph_gformer.data.ranges import LONGEST, Ranges, beyond, bundle_ranges
+from deeph_gformer.errors import DataError
+from deeph_gformer.io import BlockMatrix, Structure, legacy
+from deeph_gformer.io.blocks import match_keys
+from deeph_gformer.overlap import load, structure_from_atoms
+
+from ..conftest import ROOT
+
+MODEL = ROOT / "examples" / "systems" / "models" / "mos2"
+
+
+@pytest.fixture(scope="module")
+def mos2() -> deeph_gformer.pipeline.HamiltonianModel:
+    return deeph_gformer.load(MODEL / "gformer", MODEL / "stage1")
+
+
+@pytest.fixture
+def sheet() -> tuple[Structure, BlockMatrix]:
+    """A MoS2 sheet with S of the model's own table."""
+    provider = load(MODEL / "gformer")
+    atoms = mx2("MoS2", a=3.18, thickness=3.13, vacuum=10.0)
+    atoms.pbc = True
+    structure = structure_from_atoms(atoms, provider.orbital_types, "sheet", False)
+    return structure, provider.overlap(structure)
+
+
+def with_far(matrix: BlockMatrix, structure: Structure, cell: int, value: float) -> BlockMatrix:
+    """S with two more blocks, of the first atom with its image ``cell`` cells away."""
+    n = int(structure.orbital_counts[0])
+    keys = np.concatenate([matrix.keys, [[cell, 0, 0, 0, 0], [-cell, 0, 0, 0, 0]]])
+    blocks = [matrix.block(e) for e in range(len(matrix))] + [np.full((n, n), value)] * 2
+    return BlockMatrix.from_blocks(keys, blocks)
+
+
+def written(folder: pathlib.Path, structure: Structure, s: BlockMatrix) -> pathlib.Path:
+    legacy.write_structure(folder, structure)
+    legacy.write_blocks(folder / "overlaps.h5", s)
+    return folder
+
+
+@pytest.mark.parametrize("cell", [3, 40])
+def test_zeros_that_reach_too_far_change_nothing(mos2, sheet, tmp_path, cell: int) -> None:
+    structure, s = sheet
+    plain = mos2.predict(written(tmp_path / "plain", structure, s))
+    far = written(tmp_path / "far", structure, with_far(s, structure, cell, 0.0))
+    found = mos2.predict(far)
+    assert np.array_equal(found.hamiltonian.keys, plain.hamiltonian.keys)
+    assert np.array_equal(found.hamiltonian.values, plain.hamiltonian.values)
+    assert (
+        f"overlaps.h5: blocks of zeros are left out, 'far': block [{cell}, 0, 0, 1, 1]"
+        in (found.edges.note)
+        or f"block [-{cell}, 0, 0, 1, 1]" in found.edges.note
+    )
+    assert "(2 such blocks)" in found.edges.note and plain.edges.note == ""
+    report = deeph_gformer.refine(far, mos2, tmp_path / "out")
+    assert any("blocks of zeros are left out" in w for w in report["structures"][0]["warnings"])
+
+
+def test_other_blocks_that_reach_too_far_are_refused(mos2, sheet, tmp_path) -> None:
+    structure, s = sheet
+    far = written(tmp_path / "far", structure, with_far(s, structure, 3, 1e-5))
+    words = (
+        r"atoms 1 \(Mo\) and 1 \(Mo\) 9.540 Å apart; Mo-Mo edges of the model's training set end"
+    )
+    with pytest.raises(DataError, match=words):
+        mos2.predict(far)
+    with pytest.raises(DataError, match=words):
+        mos2.predict(structure, keys=with_far(s, structure, 3, 0.0).keys)
+    farther = written(tmp_path / "farther", structure, with_far(s, structure, 40, 1e-5))
+    with pytest.raises(DataError, match="127.200 Å apart; no orbitals reach 60 Å"):
+        select_edges(farther, structure)
+
+
+def test_ranges_are_those_of_the_training_set(mos2, sheet) -> None:
+    structure, s = sheet
+    ranges = bundle_ranges(mos2.bundle)
+    assert ranges is not None and set(ranges.longest) == {
+        (a, b) for a in (16, 42) for b in (16, 42)
+    }
+    assert not beyond(structure, s.keys, ranges).any()
+    table = load(MODEL / "gformer").cutoffs
+    for (a, b), reach in ranges.longest.items():
+        assert reach == pytest.approx(table[min(a, b), max(a, b)], abs=0.6)
+
+
+def test_pairs_without_edges_and_distances_without_ranges() -> None:
+    structure = Structure(
+        np.eye(3) * 100, np.array([[0.0, 0, 0], [3, 0, 0]]), np.array([1, 2]), ((0,), (0,))
+    )
+    keys = np.array([[0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [1, 0, 0, 0, 1]])
+    assert beyond(structure, keys, Ranges({(1, 2): 3.0}, False)).tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert beyond(structure, keys, None).tolist() == [False, False, False, True]
+    assert 103 > LONGEST and (match_keys(keys, keys) == np.arange(4)).all()
