@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 
 from deeph_gformer.errors import DataError
-from deeph_gformer.io import Structure, dock, legacy
+from deeph_gformer.interop.dft import scfout
+from deeph_gformer.io import BlockMatrix, Structure, dock, legacy, read_folder
 from deeph_gformer.io.blocks import match_keys, reverse_keys
 from deeph_gformer.io.positions import read_positions, write_positions
-from deeph_gformer.overlap import two_centre
+from deeph_gformer.overlap import BasisOverlap, two_centre
 from deeph_gformer.overlap.basis import BOHR
+from deeph_gformer.overlap.basis_files import OPENMX_BOHR
 from deeph_gformer.overlap.positions import PositionTables, coordinate_coupling, real_harmonics
 from deeph_gformer.overlap.rotation import harmonics
 
 from .test_basis import HEAVY, LIGHT, gaussian_basis
 
 SHELLS = {6: LIGHT, 42: HEAVY}
+OPENMX = pathlib.Path(__file__).resolve().parents[2].parent / "shared" / "dft" / "openmx"
 
 
 @pytest.fixture(scope="module")
@@ -228,3 +231,40 @@ def test_wrong_files_are_named(tables, crystal, tmp_path: pathlib.Path) -> None:
     (tmp_path / "positions.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="damaged"):
         read_positions(tmp_path, crystal)
+
+
+@pytest.mark.parametrize(
+    "name, basis",
+    [
+        ("h2o_cluster", "H6.0-s2p1 O6.0-s2p2d1"),
+        ("mos2_small", "Mo7.0-s2p1d1 S7.0-s2p1"),
+        ("c_chain_f", "C6.0-s3p2d2f1"),
+    ],
+)
+def test_position_matrices_of_openmx_are_met(
+    monkeypatch: pytest.MonkeyPatch, name: str, basis: str
+) -> None:
+    """The .scfout holds <i| r - r_i |j>, integrated on OpenMX's grid (good to about 1e-4 Å)."""
+    if not OPENMX.is_dir():
+        pytest.skip("the OpenMX runs beside the repository (../shared/dft/openmx) are not here")
+    found: dict[str, np.ndarray] = {}
+    skip = scfout._Fields.skip
+
+    def keep(data: scfout._Fields, kind: str, count: int, what: str) -> None:
+        start = data.place
+        skip(data, kind, count, what)
+        if what == "the position matrices":
+            found["r"] = np.frombuffer(data.data, data.order + kind, count, start)
+
+    monkeypatch.setattr(scfout._Fields, "skip", keep)
+    run = scfout.read_scfout(OPENMX / name / f"{name}.scfout")
+    structure = read_folder(OPENMX / name / "legacy")
+    provider = BasisOverlap([OPENMX / "pao", *basis.split()])
+    s = provider.overlap(structure, run.keys)
+    shapes = run.orbital_counts[run.keys[:, 3:]]
+    centres = np.repeat(structure.positions[s.keys[:, 3]], np.diff(s.offsets), axis=0)
+    for axis, matrix in enumerate(provider.positions(structure, run.keys)):
+        stored = found["r"].reshape(3, -1)[axis] * OPENMX_BOHR
+        theirs = BlockMatrix(run.keys, shapes, stored).select(np.arange(len(run.keys)))
+        ours = matrix.values - centres[:, axis] * s.values
+        assert np.abs(ours - theirs.values).max() < 1e-4 < np.abs(theirs.values).max()
