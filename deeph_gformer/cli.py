@@ -13,7 +13,7 @@ from .terminal import plain_streams
 
 __all__ = ["main", "build_parser"]
 
-_AREAS = ("core", "ablation", "interop", "overlap", "build", "bands", "spectra", "report")
+_AREAS = ("core", "ablation", "interop", "overlap", "build", "bands", "spectra", "topology", "report")
 
 
 #: What to do where memory does not suffice.

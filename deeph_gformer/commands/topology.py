@@ -1,0 +1,229 @@
+"""``topology``: Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from .fermi import fermi_of, one_folder, valence_of
+from .options import Number, progress, say, single_problem
+
+if TYPE_CHECKING:
+    from ..bands import BlochProblem
+    from ..bands.topology import Links
+
+__all__ = ["register"]
+
+KINDS = ("z2", "chern", "berry", "ahc")
+
+
+def register(sub: Any) -> None:
+    """Add the parsers of this area."""
+    parser = sub.add_parser(
+        "topology",
+        help="Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity",
+        description="z2: Wannier charge centres and the Z2 number of a slab, or the four of a crystal. "
+        "chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 and 1/2. berry: "
+        "the same with the map of the curvature. ahc: intrinsic anomalous Hall conductivity, of metals "
+        "too. Position matrices (positions.h5, position_matrix.h5) are used where the folder has them, "
+        "else atom positions.",
+    )
+    one_folder(parser)
+    parser.add_argument(
+        "--kind", choices=KINDS, help="default: z2 with spin-orbit coupling, else chern"
+    )
+    parser.add_argument(
+        "--hall-width",
+        type=Number(above=0),
+        default=0.01,
+        metavar="EV",
+        help="ahc: width of the Fermi function (default: 0.01 eV)",
+    )
+    parser.add_argument(
+        "--atom-positions",
+        action="store_true",
+        help="do not use a position matrix",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="figure: .png, .svg, .pdf (default: NAME_KIND.png; none for ahc)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _positions(args: argparse.Namespace, problem: BlochProblem) -> Any:
+    """The position matrix beside the overlap, or None."""
+    from ..io.positions import position_path, read_positions
+
+    for folder in (args.overlap, args.folder):
+        if args.atom_positions or folder is None:
+            continue
+        path = position_path(folder)
+        if path.is_file():
+            print(f"position matrix: {path}")
+            return read_positions(folder, problem.structure)
+    say("atom-position approximation: integers do not depend on it, curvatures do")
+    return None
+
+
+def _filled_bands(args: argparse.Namespace, problem: BlochProblem) -> tuple[int, str]:
+    """Number of filled bands, and where it comes from.
+
+    Raises:
+        ConfigError: the electrons do not fill whole bands.
+    """
+    from ..bands.fermi import electron_number
+    from ..errors import ConfigError
+
+    number = electron_number(problem.structure, args.electrons, valence_of(args, problem))
+    if number is None:
+        level = fermi_of(args, problem)
+        if level.electrons is None:
+            raise ConfigError(
+                f"{problem.source}: the number of electrons is needed, not only the Fermi level; "
+                "give --electrons N or --valence C=4,..."
+            )
+        number = level.electrons, level.electrons_source
+    bands = number[0] / problem.electrons_per_band
+    if abs(bands - round(bands)) > 1e-6:
+        raise ConfigError(
+            f"{problem.source}: {number[0]:g} electrons leave a band half filled "
+            f"({problem.electrons_per_band} electrons a band): a metal, no invariant is defined"
+        )
+    return round(bands), number[1]
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ..bands.topology import Links
+    from ..io.files import write_json
+
+    problem = single_problem(args)
+    kind = args.kind or ("z2" if problem.spinful else "chern")
+    positions = _positions(args, problem)
+    result: dict[str, Any] = {
+        "structure": problem.structure.name,
+        "hamiltonian": problem.source,
+        "kind": kind,
+    }
+    if kind == "ahc":
+        result |= _hall(args, problem, positions)
+    else:
+        filled, source = _filled_bands(args, problem)
+        print(f"{filled} filled bands: {source}")
+        links = Links(problem, filled, positions)
+        result |= {"filled_bands": filled, "electrons_source": source}
+        result |= _z2(args, links) if kind == "z2" else _chern(args, links, kind)
+        _say_gap(links)
+        result |= {
+            "method": links.method,
+            "smallest_gap_eV": links.smallest_gap_eV,
+            "smallest_gap_k": links.smallest_gap_k.tolist(),
+            "indirect_gap_eV": links.bottom_eV - links.top_eV,
+        }
+    if args.json:
+        write_json(args.json, result)
+    return 0
+
+
+def _say_gap(links: Links) -> None:
+    print(
+        f"smallest gap met {links.smallest_gap_eV * 1e3:.3g} meV at k = "
+        f"{[round(float(v), 4) for v in links.smallest_gap_k]}"
+    )
+    if links.bottom_eV < links.top_eV:
+        say(
+            f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV: a semimetal, whose "
+            "filled bands are apart at every k met; the invariant is theirs"
+        )
+
+
+def _z2(args: argparse.Namespace, links: Links) -> dict[str, Any]:
+    from ..bands.topology import z2_of_crystal
+    from ..bands.topology.plot import plot_centres
+
+    numbers, planes = z2_of_crystal(links, progress)
+    if len(numbers) == 1:
+        print(f"Z2 = {numbers[0]}")
+    else:
+        print(f"Z2 = {numbers[0]}; ({' '.join(map(str, numbers[1:]))})")
+    output = args.output or pathlib.Path(f"{links.problem.structure.name}_z2.png")
+    plot_centres(planes, output)
+    print(f"written: {output}")
+    return {
+        "z2": numbers[0],
+        "z2_weak": numbers[1:] or None,
+        "wilson_centres": [
+            {
+                "loop_along": plane.loop + 1,
+                "k_along": plane.pump + 1,
+                "plane_fractional": list(plane.fixed),
+                "k_fractional": plane.k.tolist(),
+                "centres_fractional": plane.centres.tolist(),
+                "z2": plane.z2,
+                "steps": plane.steps,
+            }
+            for plane in planes
+        ],
+    }
+
+
+def _chern(args: argparse.Namespace, links: Links, kind: str) -> dict[str, Any]:
+    from ..bands.kmesh import parse_mesh
+    from ..bands.topology import berry_curvature
+    from ..bands.topology.plot import plot_curvature
+    from ..errors import ConfigError
+
+    problem = links.problem
+    axes = [axis for axis in range(3) if problem.periodic[axis]]
+    if len(axes) < 2:
+        raise ConfigError(
+            f"{problem.source}: Chern numbers need two or three periodic directions, "
+            f"'{problem.structure.name}' has {len(axes)}"
+        )
+    mesh = parse_mesh(args.mesh, problem)
+    maps = []
+    for value in (0.0,) if len(axes) == 2 else (0.0, 0.5):
+        fixed = (0.0, 0.0, value)
+        plane = (axes[0], axes[1])
+        counts = (max(mesh[plane[0]], 2), max(mesh[plane[1]], 2))
+        maps.append(berry_curvature(links, plane, counts, fixed, progress))
+        where = "" if len(axes) == 2 else f" at k3 = {value:g}"
+        print(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
+    output = args.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")
+    plot_curvature(maps, problem.structure.reciprocal, output)
+    print(f"written: {output}")
+    result: dict[str, Any] = {"chern": maps[0].chern if len(maps) == 1 else [m.chern for m in maps]}
+    if kind == "berry":
+        result["curvature_A2"] = [one.curvature_A2.tolist() for one in maps]
+        result["curvature_k_fractional"] = [one.k.tolist() for one in maps]
+    return result
+
+
+def _hall(args: argparse.Namespace, problem: BlochProblem, positions: Any) -> dict[str, Any]:
+    from ..bands.topology import anomalous_hall
+
+    level = fermi_of(args, problem)
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
+    found = anomalous_hall(
+        problem,
+        level.energy_eV,
+        args.mesh,
+        width_eV=args.hall_width,
+        positions=positions,
+        progress=progress,
+    )
+    unit = "e²/h" if found.unit == "e2/h" else found.unit
+    for name, value in zip(("yz", "zx", "xy"), found.sigma):
+        print(f"sigma_{name} = {value:.5g} {unit}")
+    key = "sigma_e2_per_h" if found.unit == "e2/h" else "sigma_S_per_cm"
+    return {
+        "fermi": level.to_dict(),
+        key: dict(zip(("yz", "zx", "xy"), found.sigma.tolist())),
+        "mesh": list(found.mesh),
+        "width_eV": found.width_eV,
+        "method": found.method,
+    }

@@ -1,0 +1,353 @@
+"""Topology of models with known answers, against PythTB's numbers, and in a non-orthogonal basis.
+
+The non-orthogonal basis is a linear combination of the orthogonal one, so that its H, S and position
+matrix are known exactly and every result must be that of the orthogonal model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deeph_gformer.bands import BlochProblem
+from deeph_gformer.bands.topology import (
+    ATOM_POSITIONS,
+    POSITION_MATRIX,
+    Links,
+    anomalous_hall,
+    berry_curvature,
+    kubo_curvature,
+    wannier_centres,
+    z2_invariant,
+    z2_of_crystal,
+)
+from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.io import BlockMatrix, Structure
+
+from .conftest import blocks, chain, graphene, ssh, structure
+
+A = 2.46
+HONEYCOMB = np.array([[A, 0, 0], [-A / 2, A * 3**0.5 / 2, 0], [0, 0, 15.0]])
+SITES = np.array([[0, 0, 7.5], [0, A / 3**0.5, 7.5]])
+BONDS = ((0, 0, 0), (0, -1, 0), (-1, -1, 0))
+SECOND = ((1, 0, 0), (0, 1, 0), (-1, -1, 0))
+X, Y, Z = np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]]), np.diag([1, -1])
+ONE = np.eye(2)
+
+
+def haldane(mass: float, t2: float = 0.15, phi: float = np.pi / 2) -> BlochProblem:
+    """Chern number 1 of the lower band while |mass| < 3 sqrt(3) t2 sin(phi), in this orientation."""
+    h = {(0, 0, 0, 0, 0): mass + 0j, (0, 0, 0, 1, 1): -mass}
+    h |= {(*cell, 0, 1): -1.0 for cell in BONDS}
+    h |= {(*cell, 0, 0): t2 * np.exp(1j * phi) for cell in SECOND}
+    h |= {(*cell, 1, 1): t2 * np.exp(-1j * phi) for cell in SECOND}
+    return BlochProblem(structure(HONEYCOMB, SITES, ((0,), (0,))), blocks(h), source="haldane")
+
+
+def kane_mele(mass: float, rashba: float = 0.05, soc: float = 0.06) -> BlochProblem:
+    """Z2 = 1 while mass < 3 sqrt(3) soc, about (for small Rashba coupling)."""
+    h = {(0, 0, 0, 0, 0): mass * ONE, (0, 0, 0, 1, 1): -mass * ONE}
+    for cell in BONDS:
+        bond = SITES[1] + np.array(cell) @ HONEYCOMB - SITES[0]
+        bond = bond / np.linalg.norm(bond)
+        h[(*cell, 0, 1)] = -1.0 * ONE + 1j * rashba * (X * bond[1] - Y * bond[0])
+    for cell in SECOND:
+        h[(*cell, 0, 0)], h[(*cell, 1, 1)] = 1j * soc * Z, -1j * soc * Z
+    return BlochProblem(structure(HONEYCOMB, SITES, ((0,), (0,))), blocks(h), source="kane-mele")
+
+
+def bhz(mass: float) -> BlochProblem:
+    """Bernevig-Hughes-Zhang: Z2 = 1 for 0 < mass < 8, spins coupled a little; orbitals s and p."""
+    up = np.diag([1.0, -1.0])
+    h = {(0, 0, 0, 0, 0): np.kron(ONE, (mass - 4.0) * up)}  # spin outside, orbital inside
+    h[1, 0, 0, 0, 0] = np.kron(ONE, up) - 0.5j * np.kron(Z, X)
+    h[0, 1, 0, 0, 0] = np.kron(ONE, up) - 0.5j * np.kron(ONE, Y)
+    h[1, 0, 0, 0, 0] = h[1, 0, 0, 0, 0] + 0.05j * np.kron(Y, ONE)
+    crystal = structure(np.diag([3.0, 3.0, 20.0]), np.zeros((1, 3)), ((0, 0),))
+    return BlochProblem(crystal, blocks(h), source="bhz")
+
+
+def wilson_dirac(mass: float) -> BlochProblem:
+    """Three-dimensional insulator: strong for 0 < mass < 2, weak for 2 < mass < 4 (units of t)."""
+    beta = np.kron(ONE, np.diag([1.0, -1.0]))
+    h = {(0, 0, 0, 0, 0): (mass - 3.0) * beta}
+    for axis, sigma in enumerate((X, Y, Z)):
+        cell = [0, 0, 0]
+        cell[axis] = 1
+        h[(*cell, 0, 0)] = 0.5 * beta - 0.5j * np.kron(sigma, X)
+    crystal = structure(np.diag([3.0, 3.0, 3.0]), np.zeros((1, 3)), ((0, 0),))
+    return BlochProblem(crystal, blocks(h), source="wilson-dirac")
+
+
+def mixed(problem: BlochProblem, seed: int = 0) -> tuple[BlochProblem, tuple[BlockMatrix, ...]]:
+    """The same Hilbert space in overlapping orbitals, with their exact position matrix.
+
+    phi'_mu = sum over neighbours of phi_nu T_nu,mu; in the old basis r is diagonal.
+    """
+    rng, crystal, spin = np.random.default_rng(seed), problem.structure, problem.spin
+    n, counts = int(crystal.orbital_counts.sum()), crystal.orbital_counts
+    first = np.concatenate([[0], np.cumsum(counts)])
+    atom = np.repeat(np.arange(len(crystal)), counts)
+    cells = [(0, 0, 0)] + [tuple(int(v) for v in key[:3]) for key in problem.h.keys]
+    mix = {cell: 0.08 * rng.standard_normal((n, n)) for cell in sorted(set(cells))}
+    mix[0, 0, 0] += np.eye(n)
+    old: dict = {}
+    for (x, y, z, i, j), block in problem.h:
+        whole = old.setdefault((x, y, z), np.zeros((spin, n, spin, n), dtype=complex))
+        part = block.reshape(spin, counts[i], spin, counts[j])
+        whole[:, first[i] : first[i + 1], :, first[j] : first[j + 1]] += part
+
+    def minus(a: tuple, b: tuple) -> tuple:
+        return tuple(int(p - q) for p, q in zip(a, b))
+
+    h: dict = {}
+    s: dict = {}
+    r: dict = {}
+    for here, t1 in mix.items():
+        for there, t2 in mix.items():
+            cell = minus(here, there)
+            s[cell] = s.get(cell, 0) + t1.T @ t2
+            place = crystal.positions[atom] + np.array(here) @ crystal.lattice
+            r[cell] = r.get(cell, 0) + np.einsum("lm,la,ln->amn", t1, place, t2)
+            for hop, matrix in old.items():
+                other = tuple(int(p + q - v) for p, q, v in zip(here, hop, there))
+                h[other] = h.get(other, 0) + np.einsum("lm,slck,kn->smcn", t1, matrix, t2)
+
+    def cut(matrices: dict, pick, doubled: int = 1) -> BlockMatrix:
+        keys, values = [], []
+        for cell, matrix in matrices.items():
+            for i in range(len(crystal)):
+                for j in range(len(crystal)):
+                    rows, columns = slice(first[i], first[i + 1]), slice(first[j], first[j + 1])
+                    block = pick(matrix, rows, columns)
+                    keys.append((*cell, i, j))
+                    values.append(block.reshape(doubled * counts[i], doubled * counts[j]))
+        return BlockMatrix.from_blocks(np.array(keys), values)
+
+    new_h = cut(h, lambda m, a, b: m[:, a, :, b], spin)
+    new_s = cut(s, lambda m, a, b: m[a, b])
+    positions = tuple(cut(r, lambda m, a, b, x=x: m[x, a, b]) for x in range(3))
+    return BlochProblem(crystal, new_h, new_s, source="mixed"), positions
+
+
+def test_mixed_basis_has_the_same_bands() -> None:
+    import scipy.linalg
+
+    for problem in (haldane(0.3), kane_mele(0.1), bhz(1.0)):
+        other, _ = mixed(problem)
+        k = (0.13, 0.27, 0.0)
+        one, two = (scipy.linalg.eigh(*p.at(k), eigvals_only=True) for p in (problem, other))
+        assert (
+            np.abs(one - two).max() < 1e-10
+            and np.abs(other.at(k)[1] - np.eye(len(one))).max() > 0.1
+        )
+
+
+#: PythTB 1.8.0: wf_array on an 11 x 11 grid, berry_flux([0], individual_phases=True).
+PYTHTB_FLUX = [
+    [2.5183389e-05, 0.0006781857, 0.006095037637],
+    [0.0006781857, 0.003370853273, 0.019321381256],
+    [0.006095037637, 0.019321381256, 0.084764793764],
+]
+
+
+@pytest.mark.parametrize(("mass", "chern"), [(0.2, 1), (-0.5, 1), (1.0, 0), (-1.0, 0)])
+@pytest.mark.parametrize("basis", ["orthogonal", "positions", "atoms"])
+def test_chern_number_of_haldane(mass: float, chern: int, basis: str) -> None:
+    problem, positions = haldane(mass), None
+    if basis != "orthogonal":
+        problem, positions = mixed(problem)
+    links = Links(problem, 1, positions if basis == "positions" else None)
+    assert links.method == (POSITION_MATRIX if basis == "positions" else ATOM_POSITIONS)
+    found = berry_curvature(links, (0, 1), (16, 16))
+    assert found.chern == chern
+    reverse = BlochProblem(problem.structure, _conjugate(problem.h), problem.s)
+    assert berry_curvature(Links(reverse, 1), (0, 1), (12, 12)).chern == -chern
+    assert berry_curvature(links, (1, 0), (12, 12)).chern == -chern
+
+
+def _conjugate(matrix: BlockMatrix) -> BlockMatrix:
+    return BlockMatrix(matrix.keys, matrix.shapes, matrix.values.conj())
+
+
+def test_flux_of_each_plaquette_is_pythtbs() -> None:
+    problem = haldane(0.2)
+    found = berry_curvature(Links(problem, 1), (0, 1), (10, 10))
+    reciprocal = problem.structure.reciprocal
+    area = np.linalg.norm(np.cross(reciprocal[0], reciprocal[1])) / 100
+    assert (found.curvature_A2 * area)[:3, :3] == pytest.approx(np.array(PYTHTB_FLUX), abs=1e-9)
+
+
+def test_curvature_in_an_overlapping_basis_is_the_orthogonal_one() -> None:
+    """With the position matrix; the atom-position approximation is off by much more."""
+    problem = haldane(0.4)
+    other, positions = mixed(problem)
+    off = []
+    for count in (12, 24):
+        every = [
+            berry_curvature(Links(*arguments), (0, 1), (count, count)).curvature_A2
+            for arguments in ((problem, 1), (other, 1, positions), (other, 1))
+        ]
+        size = np.abs(every[0]).max()
+        off.append([np.abs(one - every[0]).max() / size for one in every[1:]])
+    assert off[1][0] < 6e-3 and off[1][0] < 0.35 * off[0][0]  # second order in the step
+    assert off[1][1] > 5 * off[1][0]
+
+
+@pytest.mark.parametrize("make", [lambda: haldane(0.4), lambda: kane_mele(0.1, 0.1)])
+def test_sum_over_states_is_the_same_in_both_bases(make) -> None:
+    from deeph_gformer.bands.topology.links import position_rest
+
+    problem = make()
+    other, positions = mixed(problem)
+    rest = position_rest(other, positions)
+    for k in ((0.1, 0.2, 0.0), (0.31, 0.35, 0.0)):
+        for level in (-1.0, 0.0, 1.2):
+            one = kubo_curvature(problem, k, level, 0.05)
+            two = kubo_curvature(other, k, level, 0.05, rest)
+            assert two == pytest.approx(one, abs=1e-9 * max(1.0, np.abs(one).max()))
+            rough = kubo_curvature(other, k, level, 0.05)  # atom positions: near, not equal
+            assert np.abs(rough - one).max() > 1e-3 * np.abs(one).max()
+
+
+def test_sum_over_states_is_the_plaquettes_curvature() -> None:
+    problem = haldane(0.4)
+    map_ = berry_curvature(Links(problem, 1), (0, 1), (30, 30))
+    for i, j in ((3, 7), (10, 20), (16, 6)):
+        exact = kubo_curvature(problem, map_.k[i, j], 0.0, 1e-3)[2]
+        assert map_.curvature_A2[i, j] == pytest.approx(exact, rel=3e-2, abs=1e-2)
+
+
+@pytest.mark.parametrize(("mass", "chern"), [(0.2, 1), (1.2, 0)])
+def test_hall_conductivity_is_minus_the_chern_number(mass: float, chern: int) -> None:
+    problem, positions = mixed(haldane(mass))
+    found = anomalous_hall(problem, 0.0, "24x24x1", width_eV=1e-3, positions=positions)
+    assert found.unit == "e2/h" and found.sigma[:2] == pytest.approx([0, 0], abs=1e-9)
+    assert found.sigma[2] == pytest.approx(-2 * chern, abs=4e-3)  # both spins
+    metal = anomalous_hall(problem, 1.5, "24x24x1", width_eV=0.02, positions=positions)
+    assert abs(metal.sigma[2]) < 1.8
+    normal = anomalous_hall(graphene(mass=0.3), 0.0, "8x8x1")
+    assert np.abs(normal.sigma).max() < 1e-9  # time reversal
+
+
+def test_hall_conductivity_of_stacked_layers_in_siemens_per_cm() -> None:
+    """Layers 5 Å apart that do not couple: -C e²/h per 5 Å = 774.8 S/cm for each spin."""
+    flat = haldane(0.2)
+    lattice = flat.structure.lattice.copy()
+    lattice[2] = (0, 0, 5.0)
+    crystal = structure(lattice, SITES, ((0,), (0,)))
+    keys = [tuple(key) for key in flat.h.keys.tolist()]
+    h = dict(zip(keys, (block for _, block in flat.h)))
+    h[0, 0, 1, 0, 0] = np.array([[1e-9 + 0j]])
+    stack = BlochProblem(crystal, blocks(h), source="stack")
+    found = anomalous_hall(stack, 0.0, "24x24x1", width_eV=1e-3)
+    assert found.unit == "S/cm"
+    assert found.sigma[2] == pytest.approx(-2 * 3.874045865e-5 / 5e-8, rel=2e-3)
+
+
+@pytest.mark.parametrize("basis", ["orthogonal", "positions", "atoms"])
+@pytest.mark.parametrize(
+    ("make", "filled", "z2"),
+    [
+        (lambda: kane_mele(0.1), 2, 1),
+        (lambda: kane_mele(0.5), 2, 0),
+        (lambda: kane_mele(0.1, rashba=0.12), 2, 1),
+        (lambda: bhz(1.0), 2, 1),
+        (lambda: bhz(-1.0), 2, 0),
+        (lambda: bhz(9.0), 2, 0),
+        (lambda: bhz(5.0), 2, 1),
+    ],
+    ids=["km", "km-trivial", "km-rashba", "bhz", "bhz-trivial", "bhz-above", "bhz-upper"],
+)
+def test_z2_of_models(make, filled: int, z2: int, basis: str) -> None:
+    problem, positions = make(), None
+    if basis != "orthogonal":
+        problem, positions = mixed(problem)
+    links = Links(problem, filled, positions if basis == "positions" else None)
+    found = z2_invariant(links, 0, 1)
+    assert found.z2 == z2 and found.centres.shape == (len(found.k), filled)
+    assert z2_invariant(links, 1, 0).z2 == z2
+    for line in (found.centres[0], found.centres[-1]):  # Kramers pairs at 0 and 1/2
+        assert abs((line[1] - line[0] + 0.5) % 1 - 0.5) < 2e-2
+
+
+@pytest.mark.parametrize(
+    ("mass", "numbers"), [(-0.5, [0, 0, 0, 0]), (1.0, [1, 0, 0, 0]), (3.0, [0, 1, 1, 1])]
+)
+def test_strong_and_weak_indices(mass: float, numbers: list[int]) -> None:
+    found, planes = z2_of_crystal(Links(wilson_dirac(mass), 2))
+    assert found == numbers and len(planes) == 4
+
+
+def test_centres_of_a_chain_and_their_origin() -> None:
+    """Inversion pins SSH's centre to the middle of the strong bond; moving the atoms moves it."""
+    for strong, place in (((1.0, 0.4), 0.6 / 3.0), ((0.4, 1.0), 2.1 / 3.0)):
+        problem = ssh(*strong)
+        centres, _ = wannier_centres(Links(problem, 1), np.zeros(3), 0)
+        assert centres == pytest.approx([place], abs=1e-9)
+        crystal = problem.structure
+        moved = Structure(
+            crystal.lattice,
+            crystal.positions + [0.75, 0, 0],
+            crystal.numbers,
+            crystal.orbital_types,
+        )
+        centres, _ = wannier_centres(Links(BlochProblem(moved, problem.h), 1), np.zeros(3), 0)
+        assert centres == pytest.approx([(place + 0.25) % 1], abs=1e-9)
+    other, positions = mixed(ssh(1.0, 0.4))
+    exact, _ = wannier_centres(Links(other, 1, positions), np.zeros(3), 0)
+    assert exact == pytest.approx([0.2], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: z2_invariant(Links(graphene(mass=0.3), 1), 0, 1), "needs spin-orbit coupling"),
+        (lambda: z2_invariant(Links(kane_mele(0.1), 1), 0, 1), "1 filled bands|a metal"),
+        (
+            lambda: berry_curvature(Links(graphene(), 1), (0, 1), (6, 6)),
+            "a metal, or a wrong number",
+        ),
+        (lambda: berry_curvature(Links(haldane(0.2), 1), (0, 1), (1, 4)), "at least 2x2"),
+        (lambda: Links(haldane(0.2), 2), "2 filled bands .* a filled and an empty one"),
+        (lambda: Links(haldane(0.2), 0), "0 filled bands"),
+        (lambda: z2_of_crystal(Links(chain(), 0 + 1)), "needed|periodic"),
+        (lambda: anomalous_hall(chain(), 0.0), "needs two or three periodic directions"),
+        (lambda: anomalous_hall(haldane(0.2), 0.0, width_eV=float("nan")), "positive, finite"),
+    ],
+)
+def test_what_has_no_invariant(call, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_broken_time_reversal_is_named() -> None:
+    problem = kane_mele(0.1)
+    values = problem.h.values.copy()
+    onsite = np.flatnonzero((problem.h.keys == 0).all(axis=1))[0]
+    values[problem.h.offsets[onsite]] += 0.05  # a field on spin up of the first atom
+    magnet = BlochProblem(
+        problem.structure, BlockMatrix(problem.h.keys, problem.h.shapes, values), source="magnet"
+    )
+    with pytest.raises(ConfigError, match="magnet: time reversal is broken.*--kind chern"):
+        z2_invariant(Links(magnet, 2), 0, 1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7, 8])
+@pytest.mark.parametrize(("below", "chern"), [(3e-3, 1), (-3e-3, 0)])
+def test_a_nearly_closed_gap_on_coarse_meshes(count: int, below: float, chern: int) -> None:
+    """All flux in one spot, gap 6 meV: plaquettes that hold it are quartered until it is seen."""
+    near = haldane(3**1.5 * 0.15 - below)
+    assert berry_curvature(Links(near, 1), (0, 1), (count, count)).chern == chern
+
+
+def test_a_gap_too_small_for_a_chern_number_is_named() -> None:
+    with pytest.raises(ConfigError, match="peak at k = .* that no plaquette resolves"):
+        berry_curvature(Links(haldane(3**1.5 * 0.15 - 1e-4), 1), (0, 1), (4, 4))
+
+
+def test_position_matrix_of_another_basis() -> None:
+    problem, positions = mixed(haldane(0.2))
+    wrong = [BlockMatrix.from_blocks(p.keys, [np.zeros((2, 2))] * len(p)) for p in positions]
+    with pytest.raises(DataError, match="of the position matrix has shape"):
+        Links(problem, 1, wrong)
