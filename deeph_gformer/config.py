@@ -63,8 +63,18 @@ class GFormerConfig:
     """Gaussians of the distance, d_ij."""
     lmax: int = within(4, "[0, 11]")
     """Spherical harmonics of the initial edge features (``arch: paper``)."""
+    pairs: Literal["all", "adjacent"] = "all"
+    """Eq. 3 over ``all`` pairs of neighbours, or ``adjacent`` ones as printed (``arch: paper`` always)."""
+    density_channels: int = within(16, "[1, inf)")
+    """``pairs: all``: radial functions of the density."""
+    density_lmax: int = within(4, "[0, 11]")
+    """``pairs: all``: largest l of the density."""
     cosine_repeat: int = within(16, "[1, inf)")
-    """Copies of the cosine in Eq. 3, which weigh it up."""
+    """``pairs: adjacent``: copies of the cosine, which weigh it up."""
+    envelope: float = within(0.25, "[0, 1]")
+    """Part of the range of an element pair over which an edge fades out; 0: none (``arch: paper`` always)."""
+    norm_floor: float = within(0.1, "(0, inf)")
+    """c in sqrt(x² + c²), the norm of an irrep x of unit variance; smooth where x vanishes."""
     groups: int = within(3, "[1, inf)")
     """P, encoder groups; with stage-1 features as many as stage 1 has."""
     gated_channels: int = within(64, "[1, inf)")
@@ -197,6 +207,18 @@ class TrainStage1Config:
     """Edges per chunk of a convolution, made again in the backward pass: two fifths of the memory for two fifths more time. 0: all at once."""
     output: str = "runs/stage1"
     """Where logs, checkpoints and the model folder go."""
+
+
+def upgrade_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``model`` section of a GFormer's configuration, as an earlier version wrote it, in today's keys.
+
+    What did not exist then is set to what the network did: no ``messages``; Eq. 3 over adjacent pairs,
+    no envelope, and norms that are sharp where an irrep vanishes.
+    """
+    if "pairs" in values:
+        return dict(values)
+    old = {"messages": 0} if "messages" not in values else {}
+    return {**values, **old, "pairs": "adjacent", "envelope": 0.0, "norm_floor": 1e-3}
 
 
 def field_docs(kind: type) -> dict[str, str]:

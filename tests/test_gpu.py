@@ -29,7 +29,7 @@ from deeph_gformer.runtime.plan import GPU_CHUNK, ExecutionPlan, fair_share, fre
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import load_network
-from deeph_gformer.training.batches import Batch, FeatureCache, collate, triplets_of
+from deeph_gformer.training.batches import Batch, FeatureCache, collate
 from deeph_gformer.training.module import Stage1Task, Stage2Task, masked_loss
 from deeph_gformer.training.run import own_device
 from deeph_gformer.training.stage2 import train_gformer
@@ -210,7 +210,7 @@ def batch_of(root: pathlib.Path, stage1: pathlib.Path) -> Batch:
         sorted(root.iterdir()), provider.targets, "overlaps", provider.dtype, "raw"
     )
     cache = FeatureCache(provider, "ram")
-    return collate(samples, [cache.get(s) for s in samples], triplets_of(samples))
+    return collate(samples, [cache.get(s) for s in samples])
 
 
 @pytest.mark.parametrize("arch", ["equivariant", "paper"])

@@ -143,6 +143,7 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
         "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
         "spinful": basis.spinful,
         "predicts": "the correction to stage 1" if bundle.cascade else "the whole Hamiltonian",
+        **({"lacks": bundle.lacks} if bundle.lacks else {}),
         "gauge": GAUGE_WORDS[bundle.gauge],
         "dtype": str(bundle.dtype).removeprefix("torch."),
         "e3nn_generation": bundle.generation,

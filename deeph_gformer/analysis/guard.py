@@ -26,7 +26,7 @@ from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
 from ..gformer.bundle import Bundle
-from ..gformer.model import FeatureScale
+from ..gformer.scale import FeatureScale
 from ..pipeline import HamiltonianModel
 from ..stage1.provider import Stage1Provider
 

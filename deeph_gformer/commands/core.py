@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
@@ -306,7 +307,7 @@ def _load(args: argparse.Namespace, stage1_only: bool = False) -> HamiltonianMod
     if args.model is None and not stage1_only:
         raise ConfigError("--model BUNDLE is missing; --stage1-only runs stage 1 alone")
     generation = parse_generation(args.e3nn_generation) if args.e3nn_generation else None
-    return load(
+    model = load(
         None if stage1_only else args.model,
         args.stage1,
         device=args.device,
@@ -316,6 +317,9 @@ def _load(args: argparse.Namespace, stage1_only: bool = False) -> HamiltonianMod
         generation=generation,
         fill_missing=args.fill_missing,
     )
+    if model.bundle is not None and model.bundle.lacks and os.environ.get("RANK", "0") == "0":
+        print(f"note: {args.model}: {model.bundle.lacks}", file=sys.stderr)
+    return model
 
 
 def _write_json(args: argparse.Namespace, table: dict[str, Any]) -> None:

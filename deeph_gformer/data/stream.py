@@ -1,7 +1,7 @@
 """Stage 1's features chunk by chunk: what stage 2 reads of an edge, in frames of stage 1's choice.
 
-Everything stage 2's equivariant head does commutes with rotations, so it may work in any frame per edge, as long as irreps, harmonics and the atoms' irreps
-are given in the same one. The embedded engine gives edge frames (only m = 0 of the harmonics is non-zero there), any other stage 1 global axes.
+Everything stage 2's equivariant head does commutes with rotations, so it may work in any frame per
+edge, as long as irreps, harmonics and the atoms' irreps are given in the same one.
 """
 
 from __future__ import annotations
@@ -10,24 +10,47 @@ import abc
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import torch
+from e3nn.o3 import Irreps
 from torch import Tensor
 
-from ..algebra.layout import Features, Key
+from ..algebra.layout import Features, Key, Layout, rotate
+from ..algebra.rotation import edge_frames, spherical_harmonics
+from .graph import Graph
 
-__all__ = ["EdgeChunk", "FinalChunk", "IrrepStream", "project"]
+__all__ = [
+    "Rows",
+    "EdgeChunk",
+    "FinalChunk",
+    "IrrepStream",
+    "TensorStream",
+    "NoStream",
+    "count_rows",
+    "project",
+]
+
+#: Edges of the graph: a range, or (n,) int64.
+Rows = slice | Tensor
+
+
+def count_rows(rows: Rows) -> int:
+    """Number of edges."""
+    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
 
 class EdgeChunk(NamedTuple):
     """Some edges after one encoder group.
 
     Attributes:
-        rows: (n,) int64, which edges of the graph. group: number of the encoder group.
+        rows: which edges of the graph, n of them.
+        group: number of the encoder group.
         edge: their irreps, (n, 2 l + 1, C) per key.
-        axis_edge, axis_i, axis_j: Y_l · x of every natural-parity key with l > 0, of the edge and of its two atoms, (n, C).
+        axis_edge, axis_i, axis_j: Y_l · x of every natural-parity key with l > 0, of the edge and of
+            its two atoms, (n, C).
         flat: function without arguments: the irreps in e3nn's flat layout and global axes, (n, d).
     """
 
-    rows: Tensor
+    rows: Rows
     group: int
     edge: Features
     axis_edge: dict[Key, Tensor]
@@ -40,15 +63,18 @@ class FinalChunk(NamedTuple):
     """Some edges at the end of stage 1.
 
     Attributes:
-        rows: (n,) int64, which edges of the graph. own: the direct sum, eV. edges: irreps of the last (up to two) encoder groups.
-        node_i, node_j: the last node irreps of both atoms. harmonics: Y_l, per l (n, 2 l + 1).
-        frames: D^l of the frames that all of these are in, per l (n, 2 l + 1, 2 l + 1) (see :func:`deeph_gformer.algebra.rotation.edge_frames`);
-            None: they are in global axes.
+        rows: which edges of the graph, n of them.
+        own: the direct sum, eV.
+        edges: irreps of the last (up to two) encoder groups.
+        node_i, node_j: the last node irreps of both atoms.
+        harmonics: Y_l, per l (n, 2 l + 1).
+        frames: D^l of the frames that all of these are in, per l (n, 2 l + 1, 2 l + 1) (see
+            :func:`deeph_gformer.algebra.rotation.edge_frames`); None: they are in global axes.
         flat: turns direct-sum features in these frames into e3nn's flat layout and global axes, (n, D).
         direct_sum: function without arguments: ``flat(own)``.
     """
 
-    rows: Tensor
+    rows: Rows
     own: Features
     edges: Sequence[Features]
     node_i: Features
@@ -60,10 +86,11 @@ class FinalChunk(NamedTuple):
 
 
 def project(features: Features, harmonics: Sequence[Tensor]) -> dict[Key, Tensor]:
-    """Y_l · x of every natural-parity key with l > 0.
+    """Y_l · x of every natural-parity key with l > 0 (those of unnatural parity are pseudoscalars).
 
     Args:
-        features: (n, 2 l + 1, C) per key. harmonics: per l (n, 2 l + 1).
+        features: (n, 2 l + 1, C) per key.
+        harmonics: per l (n, 2 l + 1).
 
     Returns:
         Per key (n, C).
@@ -86,11 +113,153 @@ class IrrepStream(abc.ABC):
 
     @abc.abstractmethod
     def groups(self, features: bool) -> Iterator[EdgeChunk]:
-        """Run the encoder groups; gives every edge of every group once, group after group (nothing with ``features`` off)."""
+        """Run the encoder groups.
+
+        Args:
+            features: give every edge of every group once, group after group; False: nothing is given.
+        """
 
     @abc.abstractmethod
     def final(self, features: bool) -> Iterator[FinalChunk]:
-        """After :meth:`groups`: every edge once more. With ``features`` off only rows, own, flat and direct_sum are set."""
+        """After :meth:`groups`: every edge once more.
+
+        Args:
+            features: False: only rows, own, flat and direct_sum are set.
+        """
 
     def close(self) -> None:  # noqa: B027  (nothing to give back is the rule)
         """Forget edge-wise arrays."""
+
+
+def _ranges(edges: int, chunk: int) -> list[slice]:
+    return [slice(a, min(a + chunk, edges)) for a in range(0, edges, chunk)]
+
+
+class NoStream(IrrepStream):
+    """For a GFormer that stands alone: the edges, and nothing of them."""
+
+    def __init__(self, graph: Graph, chunk: int) -> None:
+        self.nodes, self._rows = [], _ranges(graph.edges, chunk)
+
+    def groups(self, features: bool) -> Iterator[EdgeChunk]:
+        """Nothing."""
+        yield from ()
+
+    def final(self, features: bool) -> Iterator[FinalChunk]:
+        """Rows only."""
+        for rows in self._rows:
+            nothing = torch.zeros(0)
+            yield FinalChunk(
+                rows, {}, (), {}, {}, (), None, lambda made, n=nothing: n, lambda n=nothing: n
+            )
+
+
+class TensorStream(IrrepStream):
+    """Features that are there already as tensors, handed out in edge frames.
+
+    What depends on the edges' directions only is kept between two uses if all edges are one chunk.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        node_irreps: Sequence[Irreps],
+        edge_irreps: Sequence[Irreps],
+        irreps_out: Irreps,
+        node: Sequence[Tensor],
+        edge: Sequence[Tensor],
+        direct_sum: Tensor | None,
+        chunk: int,
+        local: bool = True,
+    ) -> None:
+        """
+        Args:
+            graph: with the edges that are handed out.
+            node_irreps, edge_irreps: per encoder group.
+            irreps_out: direct sum.
+            node, edge: stage 1's features per group, (N, d_n^p) and (E, d_e^p), flat.
+            direct_sum: (E, D), eV; None where nobody asks for it.
+            chunk: edges per chunk.
+            local: give invariants and edge frames; False: flat features only.
+        """
+        self.graph, self.nodes, self.local = graph, list(node), local
+        self._node = [Layout(i) for i in node_irreps]
+        self._edge = [Layout(i) for i in edge_irreps]
+        self._out = Layout(irreps_out)
+        self._flat_edges, self._direct_sum = list(edge), direct_sum
+        self._ranges = _ranges(graph.edges, chunk)
+        self._lmax = max(layout.lmax for layout in (*self._node, *self._edge, self._out))
+        self._known: dict[str, list[Tensor]] = {}
+
+    def _once(self, name: str, make: Callable[[], list[Tensor]]) -> list[Tensor]:
+        if len(self._ranges) > 1:
+            return make()
+        if name not in self._known:
+            self._known[name] = make()
+        return self._known[name]
+
+    def _harmonics(self, rows: slice) -> list[Tensor]:
+        sizes = [2 * l + 1 for l in range(self._lmax + 1)]
+        vectors = self.graph.edge_vector[rows]
+        return self._once(
+            "harmonics",
+            lambda: list(spherical_harmonics(vectors, self._lmax).split(sizes, dim=1)),
+        )
+
+    def _ends(self, rows: slice, features: Features) -> list[Features]:
+        """Atoms' features at both ends of the edges."""
+        return [
+            {key: value.index_select(0, index) for key, value in features.items()}
+            for index in self.graph.edge_index[:, rows]
+        ]
+
+    def groups(self, features: bool) -> Iterator[EdgeChunk]:
+        """See :class:`IrrepStream`."""
+        if not features:
+            return
+        for p, (node, flat) in enumerate(zip(self.nodes, self._flat_edges)):
+            atoms = {k: v for k, v in self._node[p].split(node).items() if k[0]}
+            for rows in self._ranges:
+                part = flat[rows]
+                if not self.local:
+                    yield EdgeChunk(rows, p, {}, {}, {}, {}, lambda part=part: part)
+                    continue
+                harmonics, edge = self._harmonics(rows), self._edge[p].split(part)
+                axes = [project(f, harmonics) for f in (edge, *self._ends(rows, atoms))]
+                yield EdgeChunk(rows, p, edge, *axes, lambda part=part: part)
+
+    def final(self, features: bool) -> Iterator[FinalChunk]:
+        """See :class:`IrrepStream`."""
+        for rows in self._ranges:
+            flat = (
+                self.graph.edge_vector[:0] if self._direct_sum is None else self._direct_sum[rows]
+            )
+            own = self._out.split(flat) if self.local and self._direct_sum is not None else {}
+
+            def same(flat: Tensor = flat) -> Tensor:
+                return flat
+
+            if not features:
+                yield FinalChunk(rows, own, (), {}, {}, (), None, self._out.flat, same)
+                continue
+            vectors = self.graph.edge_vector[rows]
+            frames = self._once("frames", lambda v=vectors: edge_frames(v, self._lmax))
+            ends = self._ends(rows, self._node[-1].split(self.nodes[-1]))
+            edges = [
+                layout.split(value[rows])
+                for layout, value in zip(self._edge[-2:], self._flat_edges[-2:])
+            ]
+            own, *edges, i, j = [rotate(f, frames, to_local=True) for f in (own, *edges, *ends)]
+            harmonics = [
+                torch.einsum("emn,em->en", d, y) for d, y in zip(frames, self._harmonics(rows))
+            ]
+
+            def back(made: Features, frames: list[Tensor] = frames) -> Tensor:
+                return self._out.flat(rotate(made, frames, to_local=False))
+
+            yield FinalChunk(rows, own, edges, i, j, harmonics, frames, back, same)
+
+    def close(self) -> None:
+        """See :class:`IrrepStream`."""
+        self.nodes, self._flat_edges, self._direct_sum = [], [], None
+        self._known.clear()

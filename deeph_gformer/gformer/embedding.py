@@ -1,4 +1,4 @@
-"""Initial features (paper, "Initial Features"): element embeddings, pair embeddings, Gaussians of the distance, spherical harmonics."""
+"""Initial features (paper, "Initial Features"): element and pair embeddings, Gaussians of the distance, harmonics."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ __all__ = ["Embedding"]
 
 
 class Embedding(nn.Module):
-    """z_i, z_ij, d_ij and Y_lm of a graph.
-
-    Gives n^(0) = W z_i and e^(0) = W cat(z_ij, d_ij, Y_lm). Without harmonics (``lmax < 0``) both are invariant.
-    """
+    """n^(0) = W z_i and e^(0) = W cat(z_ij, d_ij, Y_lm); both invariant without harmonics (``lmax < 0``)."""
 
     def __init__(
         self, elements: int, width: int, embed: int, gaussians: int, cutoff: float, lmax: int
     ) -> None:
         """
         Args:
-            elements: number of elements. width: d. embed: width of z_i and z_ij. gaussians: of the distance.
-            cutoff: last Gaussian, Å. lmax: of the harmonics.
+            elements: number of elements.
+            width: d.
+            embed: width of z_i and z_ij.
+            gaussians: of the distance.
+            cutoff: last Gaussian, Å.
+            lmax: of the harmonics.
         """
         super().__init__()
         self.elements, self.gaussians, self.cutoff, self.lmax = elements, gaussians, cutoff, lmax
@@ -37,14 +38,17 @@ class Embedding(nn.Module):
         """d_ij, (E, gaussians)."""
         return gaussian_basis(graph.edge_length, self.cutoff, self.gaussians)
 
-    def forward(self, graph: Graph, distances: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Element embeddings z_i (N, embed), n^(0) (N, d) and e^(0) (E, d)."""
-        kind = (
-            graph.node_type[graph.edge_index[0]] * self.elements
-            + graph.node_type[graph.edge_index[1]]
-        )
-        parts = [self.pair(kind), distances]
+    def nodes(self, graph: Graph) -> Tensor:
+        """n^(0), (N, d)."""
+        return self.node(self.element(graph.node_type))  # type: ignore[no-any-return]
+
+    def edges(self, graph: Graph) -> Tensor:
+        """e^(0), (E, d); W z_ij is made once per pair of elements."""
+        weight, width = self.edge.weight, self.pair.embedding_dim
+        table = nn.functional.linear(self.pair.weight, weight[:, :width], self.edge.bias)
+        source, target = graph.node_type[graph.edge_index]
+        parts = [self.distances(graph)]
         if self.lmax >= 0:
             parts.append(spherical_harmonics(graph.edge_vector, self.lmax))
-        z = self.element(graph.node_type)
-        return z, self.node(z), self.edge(torch.cat(parts, dim=-1))  # (N, embed), (N, d), (E, d)
+        known = torch.cat(parts, dim=1)
+        return torch.addmm(table[source * self.elements + target], known, weight[:, width:].T)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from ..algebra.layout import Features, Key, Layout, merge
 from ..errors import ModelError
-from .layers import fully_connected, norms
+from .layers import fully_connected
 from .local import LocalMixing
 from .messages import Messages
 
-__all__ = ["saturated", "node_invariants", "edge_invariants", "invariant_widths", "GatedHead"]
+__all__ = ["saturated", "invariant_widths", "GatedHead"]
 
 
 def saturated(features: Features) -> Features:
@@ -33,37 +33,8 @@ def saturated(features: Features) -> Features:
     }
 
 
-def _on_axis(features: Features, harmonics: Sequence[Tensor]) -> list[Tensor]:
-    """Y_l · x of every natural-parity channel with l > 0: an invariant (those of unnatural parity would be pseudoscalars)."""
-    return [
-        torch.einsum("emc,em->ec", value, harmonics[l]) / (2 * l + 1)
-        for (l, p), value in features.items()
-        if l > 0 and p == (-1) ** l
-    ]
-
-
-def node_invariants(features: Features) -> Tensor:
-    """Scalars and norms of an atom's irreps, (N, channels)."""
-    return torch.cat(norms(features), dim=1)
-
-
-def edge_invariants(
-    edge: Features, node: Features, harmonics: Sequence[Tensor], edge_index: Tensor
-) -> Tensor:
-    """Scalars, norms and axis projections of an edge's irreps, axis projections of both atoms' irreps, (E, a).
-
-    Args:
-        edge, node: stage 1's features of one encoder group. harmonics: Y_l of the edges, per l (E, 2 l + 1).
-    """
-    source, target = edge_index
-    parts = norms(edge) + _on_axis(edge, harmonics)
-    for index in (source, target):
-        parts += _on_axis({key: value[index] for key, value in node.items() if key[0]}, harmonics)
-    return torch.cat(parts, dim=1)
-
-
 def invariant_widths(node: Irreps, edge: Irreps) -> tuple[int, int]:
-    """Widths of :func:`node_invariants` and :func:`edge_invariants` for these irreps."""
+    """Invariants of an atom: norms; of an edge: norms, its projections on the axis, those of both atoms."""
 
     def natural(irreps: Irreps) -> int:
         return sum(mul for mul, ir in irreps if ir.l > 0 and ir.p == (-1) ** ir.l)

@@ -29,15 +29,15 @@ def gaussian_basis(length: Tensor, stop: float, count: int) -> Tensor:
     return torch.exp(-0.5 * ((length[:, None] - centres) / (centres[1] - centres[0])) ** 2)
 
 
-def norms(features: Features) -> list[Tensor]:
-    """Per key (rows, channels): 0e as it is, |0o|, and the rms over m of l > 0."""
-    out = []
-    for (l, p), value in features.items():
-        if l == 0:
-            out.append(value[:, 0] if p == 1 else value[:, 0].abs())
-        else:
-            out.append((value.square().mean(dim=1) + 1e-6).sqrt())
-    return out
+def norms(features: Features, floor: float) -> list[Tensor]:
+    """Invariants per key, (rows, channels): 0e as it is, else sqrt(floor² + mean over m of x²).
+
+    The floor makes them smooth where an irrep vanishes.
+    """
+    return [
+        value[:, 0] if key == (0, 1) else (value.square().mean(dim=1) + floor**2).sqrt()
+        for key, value in features.items()
+    ]
 
 
 class PairLinear(nn.Module):
@@ -50,7 +50,3 @@ class PairLinear(nn.Module):
         joint = (width_node + width_edge) ** -0.5
         for linear in (self.node, self.edge):
             nn.init.uniform_(linear.weight, -joint, joint)
-
-    def forward(self, node: Tensor, edge: Tensor, index: Tensor) -> Tensor:
-        """(N, a), (E, b), (E,) node of each edge -> (E, width_out)."""
-        return self.node(node)[index] + self.edge(edge)

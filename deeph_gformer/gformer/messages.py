@@ -1,9 +1,10 @@
 r"""Irreps that an atom gathers from its edges before the equivariant head reads them.
 
-.. math:: u_i = \frac{1}{\sqrt{|\Omega(i)|}} \sum_{j \in \Omega(i)} D\, W_2 \left( g(e^{(P)}_{ij}) \odot W_1\, D^{-1} x_{ij} \right)
+.. math:: u_i = \frac{1}{\sqrt{\sum_j f_{ij}}} \sum_{j \in \Omega(i)} f_{ij} D\, W_2 \left( g(e^{(P)}_{ij}) \odot W_1\, D^{-1} x_{ij} \right)
 
-W, g and D are those of :mod:`.local`. An edge reads u of both its atoms; an atom's own block, whose frame has no axis to mix l about, learns the directions
-of its neighbours from u alone.
+f is the envelope (:mod:`.envelope`); W, g and D are those of :mod:`.local`. An edge reads u of both its
+atoms; an atom's own block, whose frame has no axis to mix l about, learns the directions of its
+neighbours from u alone.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Messages(nn.Module):
             for key, channels in self.channels.items()
         }
 
-    def sizes(self, received: Features) -> tuple[Tensor, Tensor]:
+    def sizes(self, received: Features, floor: float) -> tuple[Tensor, Tensor]:
         """What |u| adds to e^(P) of an atom's edges, as atom i and as atom j, (N, d) each."""
-        size = torch.cat(norms(received), dim=1)
+        size = torch.cat(norms(received, floor), dim=1)
         return self.of_i(size), self.of_j(size)

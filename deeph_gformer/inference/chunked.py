@@ -17,16 +17,14 @@ from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.edges import EdgeChoice
 from ..data.features import Stage1Features
 from ..data.graph import Graph, rotate_graph
-from ..data.stream import FinalChunk, IrrepStream
+from ..data.stream import FinalChunk, IrrepStream, NoStream, Rows, count_rows
 from ..errors import ModelError
-from ..gformer.chunked import ChunkedGFormer
 from ..io.blocks import BlockMatrix, match_keys, reverse_keys
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, rotate_flat
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
-from ..runtime.timer import Timer
 from ..stage1.stream import open_stream
 
 __all__ = ["predict_chunked", "own_edges"]
@@ -47,65 +45,44 @@ def own_edges(graph: Graph, execution: ExecutionPlan) -> Graph:
     )
 
 
-def _bare(graph: Graph, chunk: int) -> Iterator[FinalChunk]:
-    """Chunks of a GFormer that stands alone: nothing but their rows."""
-    for start in range(0, graph.edges, chunk):
-        rows = torch.arange(start, min(start + chunk, graph.edges), device=graph.edge_index.device)
-        yield FinalChunk(
-            rows, {}, (), {}, {}, (), None, lambda made: torch.zeros(0), lambda: torch.zeros(0)
-        )
-
-
 def _sums(
-    model: HamiltonianModel, graph: Graph, mine: Graph, execution: ExecutionPlan, timer: Timer
-) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-    """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV; the edges come in stage 1's order."""
+    model: HamiltonianModel, graph: Graph, mine: Graph, execution: ExecutionPlan
+) -> Iterator[tuple[Rows, Tensor | None, Tensor | None]]:
+    """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV."""
     network = None if model.bundle is None else model.bundle.model
-    reads = network is not None and bool(network.node_irreps)
-    gformer = None if network is None else ChunkedGFormer(network, mine, execution)
-    stream: IrrepStream | None = None
-    if model.stage1 is not None:
-        stream = open_stream(model.stage1, mine, execution, graph)
-        for chunk in stream.groups(reads):
-            timer.start("GFormer")
-            gformer.take(chunk)  # type: ignore[union-attr]
-            timer.start("stage 1")
-        if model.observe is not None:
-            model.observe(graph, Stage1Features(tuple(stream.nodes), (), torch.zeros(0)))
-    if gformer is not None:
-        if stream is not None and reads and network is not None and network.equivariant:
-            for final in stream.final(False):
-                gformer.take_own(final)
-        timer.start("GFormer")
-        gformer.encode(stream.nodes if stream is not None and reads else ())
-        if gformer.sends and stream is not None:
-            for final in stream.final(True):
-                gformer.send(final)
-            gformer.gather()
-    for final in stream.final(reads) if stream is not None else _bare(mine, execution.chunk):
-        second = None
-        if gformer is not None:
-            timer.start("GFormer")
-            second = gformer.head(final)
-        timer.start("stage 1")
-        yield final.rows, None if stream is None else final.direct_sum(), second
-        timer.start("stage 1")
-        execution.tick("blocks", len(final.rows))
-    if stream is not None:
-        stream.close()
+    stream: IrrepStream = (
+        NoStream(mine, execution.chunk)
+        if model.stage1 is None
+        else open_stream(model.stage1, mine, execution, graph)
+    )
+    made: Iterator[tuple[FinalChunk, Tensor | None]]
+    if network is not None:
+        made = network.corrections(mine, stream, execution)
+    else:
+        made = _alone(stream)
+    for final, second in made:
+        yield final.rows, None if model.stage1 is None else final.direct_sum(), second
+        execution.timer.start("stage 1")
+        execution.tick("blocks", count_rows(final.rows))
+    if model.observe is not None:
+        model.observe(graph, Stage1Features(tuple(stream.nodes), (), torch.zeros(0)))
+    stream.close()
+
+
+def _alone(stream: IrrepStream) -> Iterator[tuple[FinalChunk, None]]:
+    """Stage 1 without a GFormer."""
+    for _ in stream.groups(False):
+        pass
+    for final in stream.final(False):
+        yield final, None
 
 
 def _framed(
-    model: HamiltonianModel,
-    graph: Graph,
-    mine: Graph,
-    execution: ExecutionPlan,
-    timer: Timer,
-    frames: int,
-) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+    model: HamiltonianModel, graph: Graph, mine: Graph, execution: ExecutionPlan, frames: int
+) -> Iterator[tuple[Rows, Tensor | None, Tensor | None]]:
     """:func:`_sums` with the correction averaged over rotated frames, as :func:`deeph_gformer.pipeline.correction` does."""
     if model.bundle is None or frames <= 1 or model.bundle.model.equivariant:
-        yield from _sums(model, graph, mine, execution, timer)
+        yield from _sums(model, graph, mine, execution)
         return
     irreps = model.bundle.model.irreps_out
     lmax = max(ir.l for _, ir in irreps)
@@ -115,7 +92,7 @@ def _framed(
         rotation = random_rotation(generator) if frame else torch.eye(3, dtype=torch.float64)
         back = [b.T for b in wigner_blocks(rotation, lmax)]
         turned = [g if not frame else rotate_graph(g, rotation) for g in (graph, mine)]
-        for rows, own, value in _sums(model, turned[0], turned[1], execution, timer):
+        for rows, own, value in _sums(model, turned[0], turned[1], execution):
             if total is None:
                 total = value.new_zeros(mine.edges, irreps.dim)  # type: ignore[union-attr]
                 first = None if own is None else torch.empty_like(total)
@@ -123,20 +100,18 @@ def _framed(
             if not frame and own is not None:
                 first[rows] = own  # type: ignore[index]
     for start in range(0, mine.edges, execution.chunk):
-        rows = torch.arange(
-            start, min(start + execution.chunk, mine.edges), device=mine.edge_index.device
-        )
+        rows = slice(start, min(start + execution.chunk, mine.edges))
         yield rows, None if first is None else first[rows], None if total is None else total[rows]
 
 
 def _products(
-    model: HamiltonianModel, graph: Graph, execution: ExecutionPlan, timer: Timer, frames: int
+    model: HamiltonianModel, graph: Graph, execution: ExecutionPlan, frames: int
 ) -> tuple[Tensor, Tensor]:
     """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this rank's edges, as they leave the network."""
     mine = own_edges(graph, execution)
     made: list[Tensor] = []
-    for rows, own, second in _framed(model, graph, mine, execution, timer, frames):
-        timer.start("blocks")
+    for rows, own, second in _framed(model, graph, mine, execution, frames):
+        execution.timer.start("blocks")
         if own is None:
             own = torch.zeros_like(second)  # type: ignore[arg-type]
         both = (
@@ -156,10 +131,10 @@ def _products(
                 ).view(mine.edges, *p.shape[1:])
                 for p in products
             ]
-        place = rows.cpu()
+        place = rows if isinstance(rows, slice) else rows.cpu()
         for whole, part in zip(made, products):
             whole[place] = part.cpu()
-    timer.start("blocks")
+    execution.timer.start("blocks")
     return made[0], made[-1]
 
 
@@ -244,7 +219,6 @@ def predict_chunked(
     graph: Graph,
     choice: EdgeChoice,
     execution: ExecutionPlan,
-    timer: Timer | None = None,
     hermitian: bool = True,
     frames: int = 1,
 ) -> Prediction:
@@ -252,7 +226,7 @@ def predict_chunked(
 
     Args:
         model: both stages. structure, graph, choice: see :meth:`HamiltonianModel.read`; with several ranks the same on each.
-        execution: see :func:`deeph_gformer.inference.requirements.plan_structure`. timer: clock; None: nobody looks at it.
+        execution: see :func:`deeph_gformer.inference.requirements.plan_structure`.
         hermitian, frames: see :meth:`HamiltonianModel.predict`.
 
     Returns:
@@ -261,15 +235,14 @@ def predict_chunked(
     Raises:
         ModelError: the prediction is not finite, or blocks are missing. ConfigError: the chunk is smaller than the edges of one atom.
     """
-    timer = timer or Timer()
-    timer.start("stage 1")
+    execution.timer.start("stage 1")
     keys, bounds = choice.keys, [0, len(choice.keys)]
     if execution.comm.size > 1:
         comm = execution.comm.over(np.bincount(keys[:, 3], minlength=graph.nodes))
         execution = dataclasses.replace(execution, comm=comm)
         bounds = [0, *(comm.rows(keys, rank)[1] for rank in range(comm.size))]
     own = keys[bounds[execution.comm.rank] : bounds[execution.comm.rank + 1]]
-    first, both = _products(model, graph.to(model.device, model.dtype), execution, timer, frames)
+    first, both = _products(model, graph.to(model.device, model.dtype), execution, frames)
     if hermitian:
         partner = torch.from_numpy(match_keys(reverse_keys(own), keys))
         index = model._transpose.cpu()

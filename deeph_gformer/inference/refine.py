@@ -133,9 +133,10 @@ def _predict(
             comm=comm,
             tick=tick,
         )
+        execution.timer = timer
     try:
         return predict_chunked(
-            model, structure, graph, choice, execution, timer, options.hermitian, options.frames
+            model, structure, graph, choice, execution, options.hermitian, options.frames
         )  # type: ignore[arg-type]
     finally:
         timer.spilled = execution.storage.spilled  # type: ignore[union-attr]

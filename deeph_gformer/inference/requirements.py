@@ -51,13 +51,16 @@ def memory_need(
         if messages is None
         else sum((2 * l + 1) * channels for (l, _), channels in messages.channels.items())
     )
+    density = 0
+    if gformer is not None and gformer.invariant is not None:
+        density = 3 * getattr(gformer.invariant, "sums", width)
     return MemoryNeed(
         edges=graph.edges / comm.size * max(features, end),
         # several processes: partner edges are sent and received
         host=(1.5 if comm.size == 1 else 2.0) * 2 * vector * edges,
         blocks=2 * vector * edges if on_cpu else 0,
         node=graph.nodes * (10 * widest + 12 * width + 3 * sent) * item,
-        chunk=(20 * widest + 16 * width + 8 * sent) * item + 6 * vector,
+        chunk=(20 * widest + max(16 * width + 8 * sent, density)) * item + 6 * vector,
         on_cpu=on_cpu,
     )
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from .communicator import Communicator
 from .processes import local_processes
 from .storage import Storage
-from .timer import resident_bytes
+from .timer import Timer, resident_bytes
 
 __all__ = [
     "ExecutionPlan",
@@ -57,6 +57,7 @@ class ExecutionPlan:
         storage: where edge-wise arrays are kept.
         comm: processes that share the structure.
         tick: called with (name of the step, edges done) for the progress bar.
+        timer: told which step is at work.
     """
 
     chunk: int = 1024
@@ -64,6 +65,7 @@ class ExecutionPlan:
     storage: Storage = dataclasses.field(default_factory=Storage)
     comm: Communicator = dataclasses.field(default_factory=Communicator)
     tick: Callable[[str, int], None] = lambda step, edges: None
+    timer: Timer = dataclasses.field(default_factory=Timer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Any stage 1 as a stream: one ordinary forward pass, its output handed out in chunks, in global axes."""
+"""Any stage 1 as a stream: one ordinary forward pass, its output handed out in chunks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..algebra.layout import Features, Layout
-from ..algebra.rotation import spherical_harmonics
 from ..data.features import Stage1Features
 from ..data.graph import Graph
-from ..data.stream import EdgeChunk, FinalChunk, IrrepStream, project
+from ..data.stream import EdgeChunk, FinalChunk, IrrepStream, TensorStream
 from ..runtime.plan import ExecutionPlan
 from .provider import Stage1Provider
 
@@ -30,34 +28,15 @@ class WholeStream(IrrepStream):
     ) -> None:
         """
         Args:
-            provider: stage 1. graph: this rank's edges. execution: chunk and comm. whole: all edges; each rank then runs all of them and keeps its own.
+            provider: stage 1.
+            graph: this rank's edges.
+            execution: chunk, communicator.
+            whole: all edges; each rank then runs all of them and keeps its own.
         """
-        self.provider, self.graph, self.execution, self.whole = (
-            provider,
-            graph,
-            execution,
-            whole or graph,
-        )
-        self.nodes, self._out = [], None
-        irreps = (
-            *provider.node_irreps,
-            *provider.edge_irreps,
-            provider.targets.irreps(provider.parity),
-        )
-        self._lmax = max((ir.l for i in irreps for _, ir in i), default=0)
-        self._own = Layout(provider.targets.irreps(provider.parity))
-
-    def _rows(self) -> Iterator[Tensor]:
-        for start in range(0, self.graph.edges, self.execution.chunk):
-            yield torch.arange(
-                start,
-                min(start + self.execution.chunk, self.graph.edges),
-                device=self.graph.edge_index.device,
-            )
-
-    def _harmonics(self, rows: Tensor) -> list[Tensor]:
-        value = spherical_harmonics(self.graph.edge_vector[rows], self._lmax)
-        return list(value.split([2 * l + 1 for l in range(self._lmax + 1)], dim=1))
+        self.provider, self.graph, self.execution = provider, graph, execution
+        self.whole = whole or graph
+        self.nodes: list[Tensor] = []
+        self._made: TensorStream | None = None
 
     def _output(self, features: bool) -> Stage1Features:
         out = self.provider(self.whole, features=features)
@@ -71,68 +50,29 @@ class WholeStream(IrrepStream):
 
     def groups(self, features: bool) -> Iterator[EdgeChunk]:
         """See :class:`IrrepStream`."""
-        self._out = out = self._output(features)
+        out = self._output(features)
         self.execution.tick("stage 1", self.graph.edges)
-        self.nodes = list(out.node)
-        for p, (node, flat) in enumerate(zip(out.node, out.edge)):
-            edges, atoms = (
-                Layout(self.provider.edge_irreps[p]),
-                Layout(self.provider.node_irreps[p]).split(node),
-            )
-            for rows in self._rows():
-                harmonics, part = self._harmonics(rows), flat[rows]
-                split = edges.split(part)
-                i, j = (
-                    {k: v[index] for k, v in atoms.items() if k[0]}
-                    for index in self.graph.edge_index[:, rows]
-                )
-                yield EdgeChunk(
-                    rows,
-                    p,
-                    split,
-                    project(split, harmonics),
-                    project(i, harmonics),
-                    project(j, harmonics),
-                    lambda part=part: part,
-                )
+        self._made = TensorStream(
+            self.graph,
+            self.provider.node_irreps,
+            self.provider.edge_irreps,
+            self.provider.targets.irreps(self.provider.parity),
+            out.node,
+            out.edge,
+            out.direct_sum,
+            self.execution.chunk,
+        )
+        self.nodes = self._made.nodes
+        yield from self._made.groups(features)
 
     def final(self, features: bool) -> Iterator[FinalChunk]:
         """See :class:`IrrepStream`."""
-        out = self._out
-        if out is None:
-            return
-        layouts = [Layout(irreps) for irreps in self.provider.edge_irreps[-2:]]
-        atoms: Features = (
-            Layout(self.provider.node_irreps[-1]).split(out.node[-1])
-            if features and out.node
-            else {}
-        )
-        for rows in self._rows():
-            flat = out.direct_sum[rows]
-            edges = (
-                [layout.split(value[rows]) for layout, value in zip(layouts, out.edge[-2:])]
-                if features
-                else []
-            )
-            i, j = (
-                {k: v[index] for k, v in atoms.items()} for index in self.graph.edge_index[:, rows]
-            )
-            harmonics = self._harmonics(rows) if features else []
-            yield FinalChunk(
-                rows,
-                self._own.split(flat),
-                edges,
-                i,
-                j,
-                harmonics,
-                None,
-                self._own.flat,
-                lambda flat=flat: flat,
-            )
+        if self._made is not None:
+            yield from self._made.final(features)
 
     def close(self) -> None:
         """See :class:`IrrepStream`."""
-        self._out, self.nodes = None, []
+        self._made, self.nodes = None, []
 
 
 def open_stream(

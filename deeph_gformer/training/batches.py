@@ -17,7 +17,6 @@ from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.dataset import Sample
 from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs, rotate_graph
-from ..gformer.invariants import Triplets, find_triplets
 from ..io.files import atomic_path
 from ..pipeline import rotate_flat
 from ..stage1.provider import Stage1Provider
@@ -40,7 +39,7 @@ class Batch(NamedTuple):
 
     Attributes:
         graph: of all structures. label, mask: (E, K) or (E, 4, K), eV. partner: (E,), edge (-R, j, i).
-        features: stage 1's irreps, None where none are read. direct_sum: (E, D) of stage 1, None without stage 1. triplets: of Eq. 3.
+        features: stage 1's irreps, None where none are read. direct_sum: (E, D) of stage 1, None without stage 1.
         edges: number of edges of each structure.
     """
 
@@ -50,7 +49,6 @@ class Batch(NamedTuple):
     partner: Tensor
     features: Stage1Features | None
     direct_sum: Tensor | None
-    triplets: Triplets
     edges: tuple[int, ...]
 
     def to(self, device: torch.device | str) -> Batch:
@@ -59,9 +57,7 @@ class Batch(NamedTuple):
         def move(value: Any) -> Any:
             if isinstance(value, (Tensor, Graph, Stage1Features)):
                 return value.to(device)
-            return (
-                Triplets(*(t.to(device) for t in value)) if isinstance(value, Triplets) else value
-            )
+            return value
 
         return Batch(*map(move, self))
 
@@ -170,9 +166,8 @@ class FeatureCache:
 def collate(
     samples: Sequence[Sample],
     entries: Sequence[tuple[Stage1Features | None, Tensor | None]],
-    triplets: Sequence[Triplets],
 ) -> Batch:
-    """Join samples, their stage-1 entries and triplets; indices are shifted."""
+    """Join samples and their stage-1 entries; indices are shifted."""
     sizes = [s.graph.edges for s in samples]
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist()
     sums = None if entries[0][1] is None else torch.cat([e[1] for e in entries])
@@ -184,11 +179,6 @@ def collate(
             tuple(torch.cat(group) for group in zip(*(part.edge for part in parts))),
             sums,
         )
-    joined = Triplets(
-        torch.cat([t.edge_j + s for t, s in zip(triplets, starts)]),
-        torch.cat([t.edge_k + s for t, s in zip(triplets, starts)]),
-        torch.cat([t.cosine for t in triplets]),
-    )
     return Batch(
         batch_graphs([s.graph for s in samples]),
         torch.cat([s.label for s in samples]),
@@ -196,17 +186,13 @@ def collate(
         torch.cat([s.partner + n for s, n in zip(samples, starts)]),
         features,
         sums,
-        joined,
         tuple(sizes),
     )
 
 
-def joiner(samples: Sequence[Sample], cache: FeatureCache) -> Callable[[list[Sample]], Batch]:
-    """What makes batches of these samples: :func:`collate` with their triplets, found once, and what stage 1 gives."""
-    triplets = {id(s): t for s, t in zip(samples, triplets_of(samples))}
-    return lambda chosen: collate(
-        chosen, [cache.get(s) for s in chosen], [triplets[id(s)] for s in chosen]
-    )
+def joiner(cache: FeatureCache) -> Callable[[list[Sample]], Batch]:
+    """What makes batches of samples: :func:`collate` with what stage 1 gives."""
+    return lambda chosen: collate(chosen, [cache.get(s) for s in chosen])
 
 
 def rotate_batch(
@@ -243,8 +229,3 @@ def rotate_batch(
         features=features,
         direct_sum=sums,
     )
-
-
-def triplets_of(samples: Sequence[Sample]) -> list[Triplets]:
-    """Eq. 3's pairs of every sample."""
-    return [find_triplets(s.graph) for s in samples]

@@ -218,7 +218,7 @@ class Stage2Task(HamiltonianTask):
         features = (
             None if batch.features is None else batch.features._replace(direct_sum=batch.direct_sum)
         )
-        h = self.network(batch.graph, features, batch.triplets)
+        h = self.network(batch.graph, features)
         if self.cascade and batch.direct_sum is not None:
             h = h + batch.direct_sum
         return self.to_product(h) - batch.label

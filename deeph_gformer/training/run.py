@@ -24,7 +24,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from ..config import TrainingConfig, to_mapping
+from ..config import TrainingConfig, to_mapping, upgrade_model
 from ..errors import ConfigError, DataError, lacks_memory
 from ..io.files import read_json, write_json
 from ..pipeline import resolve_device
@@ -111,6 +111,8 @@ def check_run(
         if not path.is_file():
             raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
         old = read_json(path)
+        if "arch" in old.get("model", {}):
+            old["model"] = upgrade_model(old["model"])
         differs = sorted(
             f"{k}.{j}" if isinstance(mine.get(k), dict) else k
             for k in old

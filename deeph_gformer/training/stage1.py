@@ -386,7 +386,7 @@ def train_stage1(
     cache = FeatureCache(
         first, config.data.cache, folder / "cache", features=False, device=own_device(settings)
     )
-    join = joiner([*samples["train"], *samples["val"]], cache)
+    join = joiner(cache)
     train, val = loaders(samples["train"], samples["val"], join, settings)
     task = Stage1Task(
         net,

@@ -151,7 +151,7 @@ def train_gformer(
         cache,
         to_product,
     )
-    train, val = loaders(samples["train"], samples["val"], joiner(everything, cache), settings)
+    train, val = loaders(samples["train"], samples["val"], joiner(cache), settings)
     task = Stage2Task(
         model,
         to_product,
@@ -227,7 +227,9 @@ def _new_model(
         to_product.inverse(s.label) - (e[1] if cascade else 0) for s, e in zip(samples, entries)
     ]
     model.fit_scales(
-        [e[0] for e in entries if e[0] is not None], residuals, [s.graph.self_loop for s in samples]
+        [s.graph for s in samples],
+        [e[0] for e in entries if e[0] is not None],
+        residuals,
     )
     squares = [
         masked_loss(to_product(r), s.mask, "mse", 1.0).item() for r, s in zip(residuals, samples)

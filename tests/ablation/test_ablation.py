@@ -34,7 +34,7 @@ from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.cascade import CascadedStage1
 from deeph_gformer.stage1.conformance import check_provider
-from deeph_gformer.training.batches import FeatureCache, collate, rotate_batch, triplets_of
+from deeph_gformer.training.batches import FeatureCache, collate, rotate_batch
 from deeph_gformer.training.module import Stage2Task
 
 from ..conftest import ROOT, write_tiny_stage1
@@ -275,9 +275,7 @@ def test_first_gformer_is_run_again_on_rotated_structures(
         )
     )
     to_product, training = provider.assembly(), TrainingConfig(rotate=True, seed=5)
-    batch = collate(
-        [sample], [FeatureCache(first, "off", features=False).get(sample)], triplets_of([sample])
-    )
+    batch = collate([sample], [FeatureCache(first, "off", features=False).get(sample)])
     task = Stage2Task(models[1], to_product, training, 1, 1.0, cascade=True, first=first).train()
     turned = rotate_batch(batch, to_product, (), (), provider.targets.irreps(), (5, 0))
     expected = to_product(first(turned.graph).direct_sum) - turned.label

@@ -20,9 +20,10 @@ from deeph_gformer.errors import ConfigError, ModelError
 from deeph_gformer.gformer import bundle as b
 from deeph_gformer.gformer.attention import NeighbourAttention
 from deeph_gformer.gformer.block import EncoderGroup
-from deeph_gformer.gformer.invariants import InvariantFeature, find_triplets
 from deeph_gformer.gformer.layers import PairLinear
-from deeph_gformer.gformer.model import FeatureScale, GFormer
+from deeph_gformer.gformer.model import GFormer
+from deeph_gformer.gformer.scale import FeatureScale
+from deeph_gformer.gformer.spans import Span
 from deeph_gformer.pipeline import rotate_flat
 
 from ..conftest import random_structure
@@ -69,109 +70,70 @@ def shake(made: torch.nn.Module) -> None:
             p.copy_(torch.randn_like(p) * 0.3)
 
 
-def test_pair_linear_is_the_matrix_of_the_concatenation() -> None:
+def whole(g: Graph) -> Span:
+    return Span(0, g.edges, 0, g.nodes)
+
+
+def apply(linear: PairLinear, n: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
+    """W cat(n, e) + b."""
+    matrix = torch.cat([linear.node.weight, linear.edge.weight], dim=1)
+    return matrix @ torch.cat([n, e]) + linear.edge.bias
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_equations_4_and_5_by_hand(attention: bool) -> None:
+    """Softmax over Ω(i), every term times its envelope; without attention the envelopes alone."""
     g = graph()
-    layer = PairLinear(3, 4, 6)
-    node, edge = torch.randn(g.nodes, 3), torch.randn(g.edges, 4)
-    matrix = torch.cat([layer.node.weight, layer.edge.weight], dim=1)
-    expected = torch.cat([node[g.edge_index[1]], edge], dim=1) @ matrix.T + layer.edge.bias
-    assert torch.allclose(layer(node, edge, g.edge_index[1]), expected)
-
-
-def test_equation_3_by_hand() -> None:
-    g = graph()
-    z, dist = torch.randn(g.nodes, 5), torch.randn(g.edges, 8)
-    layer = InvariantFeature(16, 5, 8, repeat=16)
-    expected = torch.zeros(g.nodes, 16)
-    pairs = 0
-    for i in range(g.nodes):
-        omega = [e for e in range(g.edges) if g.edge_index[0, e] == i and not g.self_loop[e]]
-        omega.sort(
-            key=lambda e: (
-                round(float(g.edge_length[e]) / 1e-5),
-                int(g.node_type[g.edge_index[1, e]]),
-                e,
-            )
-        )
-        for ej, ek in zip(omega, omega[1:]):
-            u, v = g.edge_vector[ej], g.edge_vector[ek]
-            cosine = (u @ v) / (u.norm() * v.norm())
-            j, k = g.edge_index[1, ej], g.edge_index[1, ek]
-            expected[i] += layer.fc(
-                torch.cat([z[i], z[j], z[k], dist[ej], dist[ek], cosine.expand(16)])
-            )
-            pairs += 1
-    triplets = find_triplets(g)
-    assert (
-        len(triplets.cosine) == pairs == g.edges - g.nodes - g.nodes
-    )  # |Ω(i)| - 1 each, self-loops left out
-    assert torch.allclose(layer(z, dist, g, triplets), expected, atol=1e-12)
-
-
-def test_triplets_do_not_feel_rotations() -> None:
-    g = graph()
-    turned = find_triplets(rotate_graph(g, random_rotation(torch.Generator().manual_seed(1))))
-    still = find_triplets(g)
-    assert torch.equal(turned.edge_j, still.edge_j) and torch.equal(turned.edge_k, still.edge_k)
-    assert torch.allclose(turned.cosine, still.cosine)
-
-
-def test_equations_4_and_5_by_hand() -> None:
-    g = graph()
-    layer = NeighbourAttention(8, 2)
+    layer = NeighbourAttention(8, 2, attention)
     node, edge, old = torch.randn(g.nodes, 8), torch.randn(g.edges, 8), torch.randn(g.nodes, 8)
-
-    def apply(linear: PairLinear, n: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
-        return linear.node.weight @ n + linear.edge.weight @ e + linear.edge.bias
-
+    f = torch.rand(g.edges) * (torch.rand(g.edges) > 0.3)
+    f[g.self_loop] = 1.0
+    parts = layer.atoms(node)
+    made = layer.finish(layer.mix(edge, parts, f, g.edge_index, whole(g)), old)
     for i in range(g.nodes):
         omega = [e for e in range(g.edges) if g.edge_index[0, e] == i]
         mixed = []
         for h in range(2):
             part = slice(4 * h, 4 * h + 4)
-            logits = torch.stack(
-                [
-                    apply(layer.query, node[i], edge[e])[part]
-                    @ apply(layer.key, node[g.edge_index[1, e]], edge[e])[part]
-                    / 4**0.5
-                    for e in omega
-                ]
-            )
-            values = torch.stack(
-                [apply(layer.value, node[g.edge_index[1, e]], edge[e])[part] for e in omega]
-            )
-            mixed.append(torch.softmax(logits, 0) @ values)
+            weights = f[omega]
+            if attention:
+                logits = torch.stack(
+                    [
+                        apply(layer.query, node[i], edge[e])[part]
+                        @ apply(layer.key, node[g.edge_index[1, e]], edge[e])[part]
+                        / 4**0.5
+                        for e in omega
+                    ]
+                )
+                weights = weights * logits.exp()
+            values = [apply(layer.value, node[g.edge_index[1, e]], edge[e])[part] for e in omega]
+            mixed.append(weights / weights.sum() @ torch.stack(values))
         expected = layer.fc(layer.norm(layer.output(torch.cat(mixed))) + old[i])
-        assert torch.allclose(layer(node, edge, old, g.edge_index)[i], expected, atol=1e-12)
+        assert torch.allclose(made[i], expected, atol=1e-12)
+    assert hasattr(layer, "query") is attention
 
 
-def test_without_attention_the_weights_are_the_plain_mean() -> None:
+@pytest.mark.parametrize("residual", [False, True])
+def test_equations_2_and_6_by_hand(residual: bool) -> None:
     g = graph()
-    layer = NeighbourAttention(8, 2, attention=False)
-    weights = layer.weights(torch.randn(g.nodes, 8), torch.randn(g.edges, 8), g.edge_index)
-    degree = torch.bincount(g.edge_index[0])
-    assert torch.allclose(weights, (1 / degree[g.edge_index[0]].double())[:, None].expand(-1, 2))
-    assert not hasattr(layer, "query")
-
-
-def test_equations_2_and_6_by_hand() -> None:
-    g = graph()
-    group = EncoderGroup(8, 2, 3, 5, alpha=0.7, beta=0.3, lam=1.9, attention=True, residual=False)
+    group = EncoderGroup(
+        8, 2, 3, 5, alpha=0.7, beta=0.3, lam=1.9, attention=True, residual=residual
+    )
     node, edge, inv = torch.randn(g.nodes, 8), torch.randn(g.edges, 8), torch.randn(g.nodes, 8)
     n1, e1 = torch.randn(g.nodes, 3), torch.randn(g.edges, 5)
-    new, update = group(node, edge, n1, e1, inv, g.edge_index)
-    expected = group.attention(
-        node + 0.7 * group.from_node(n1) + 0.3 * inv,
-        edge + 1.9 * group.from_edge(e1),
-        node,
-        g.edge_index,
-    )
-    assert torch.allclose(new, expected)
+    tilde_n = node + 0.7 * group.from_node(n1) + 0.3 * inv
+    assert torch.allclose(group.node_input(node, n1, inv), tilde_n)
+    columns = [(slice(0, 2), True), (slice(2, 5), False)]
+    part = sum(group.edge_part(e1[:, c], c, bias) for c, bias in columns)
+    assert torch.allclose(part, 1.9 * group.from_edge(e1))
     weight = torch.cat(
         [group.edge_node_i.weight, group.edge_node_j.weight, group.edge_old.weight], dim=1
     )
-    cat = torch.cat([new[g.edge_index[0]], new[g.edge_index[1]], edge], dim=1)
-    assert torch.allclose(update, group.edge_out(cat @ weight.T + group.edge_old.bias))
+    i, j = g.edge_index
+    cat = torch.cat([node[i], node[j], group.edge_norm(edge)], dim=1)
+    expected = group.edge_out(cat @ weight.T + group.edge_old.bias)
+    update = group.edge_update(edge, group.edge_node_i(node)[i], group.edge_node_j(node)[j])
+    assert torch.allclose(update, edge + expected if residual else expected)
 
 
 @pytest.mark.parametrize("arch", ["paper", "equivariant"])
@@ -272,6 +234,29 @@ def test_scales_have_unit_variance_and_are_equivariant() -> None:
     assert scale.factor.shape == (5,) and torch.count_nonzero(scale.mean[3:]) == 0
 
 
+def test_channels_without_spread_are_switched_off() -> None:
+    """Rounding is not amplified: nothing in, nothing out; little spread is not scaled up without bound."""
+    g = graph()
+    f = features(g)
+    made = model("equivariant")
+    shake(made)
+    channel = FeatureScale(TARGETS.irreps()).index
+    noise = torch.where(channel == 5, 1e-12, 1.0)
+    targets = torch.randn(g.edges, len(channel)) * noise * 1e-3
+    f = f._replace(edge=(f.edge[0] * torch.where(torch.arange(14) < 3, 1.0, 1e-9), f.edge[1]))
+    made.fit_scales([g], [f], [targets])
+    assert set(made.edge_scale[0].factor[3:].tolist()) == {0.0}
+    assert not made.out_scale[channel == 5].any() and not made.onsite_scale[channel == 5].any()
+    assert (made.out_scale[channel != 5] > 1e-4).all() and not made.own_factor[
+        :, channel == 5
+    ].any()
+    assert float(made.own_factor.max()) < 1 / (0.25 * float(f.direct_sum.square().mean().sqrt()))
+    out = made(g, f)
+    assert not out[:, channel == 5].any() and out[:, channel != 5].any()
+    again = f._replace(direct_sum=f.direct_sum + torch.where(channel == 5, 1e-3, 0.0))
+    assert torch.equal(made(g, again), out)
+
+
 def make_bundle(path: pathlib.Path) -> b.Bundle:
     made = model("equivariant")
     shake(made)
@@ -300,18 +285,50 @@ def test_bundle_round_trip(tmp_path: pathlib.Path) -> None:
 
 def test_format_1_has_no_messages(tmp_path: pathlib.Path) -> None:
     """Bundles from before ``messages`` say nothing of them, and have no weights for them."""
-    made = model("equivariant", messages=0)
+    options = {"messages": 0, "pairs": "adjacent", "envelope": 0.0, "norm_floor": 1e-3}
+    made = model("equivariant", **options)
     shake(made)
     old = dataclasses.replace(make_bundle(tmp_path), model=made.eval())
     b.save_bundle(tmp_path, old)
     table = json.loads((tmp_path / b.BUNDLE_FILE).read_text())
-    del table["model"]["messages"]
+    for name in options:
+        del table["model"][name]
     table["format"] = 1
     (tmp_path / b.BUNDLE_FILE).write_text(json.dumps(table))
     g = graph()
     f = features(g)
-    again = b.load_bundle(tmp_path).model
+    loaded = b.load_bundle(tmp_path)
+    again = loaded.model
     assert again.head.messages is None and torch.equal(again(g, f), made(g, f))
+    assert "train it again" in loaded.lacks and not made_today(tmp_path).lacks
+
+
+def made_today(path: pathlib.Path) -> b.Bundle:
+    b.save_bundle(path, make_bundle(path))
+    return b.load_bundle(path)
+
+
+def test_weights_of_an_earlier_format_lose_spreadless_channels(tmp_path: pathlib.Path) -> None:
+    """What was clamped to 1e-9 eV becomes zero, in and out; everything else stays."""
+    made = model("equivariant", pairs="adjacent", envelope=0.0, norm_floor=1e-3)
+    shake(made)
+    channel = FeatureScale(TARGETS.irreps()).index
+    made.onsite_scale.copy_(torch.where(channel == 5, 1e-9, 0.02))
+    made.own_factor.copy_(1 / torch.stack([made.out_scale, made.onsite_scale]))
+    g = graph()
+    f = features(g)
+    before = made(g, f._replace(direct_sum=torch.where(channel == 5, 0.0, f.direct_sum)))
+    state = {
+        k: v for k, v in made.state_dict().items() if k not in ("own_factor", "envelope.range")
+    }
+    again = model("equivariant", pairs="adjacent", envelope=0.0, norm_floor=1e-3)
+    again.load_state_dict(state)
+    out = again(g, f)
+    assert not out[g.self_loop][:, channel == 5].any()
+    kept = g.self_loop[:, None] & (channel != 5)
+    f2 = f._replace(direct_sum=torch.where(channel == 5, 0.0, f.direct_sum))
+    assert torch.allclose(again(g, f2)[kept], before[kept], atol=1e-12)
+    assert torch.equal(again.onsite_scale == 0, channel == 5) and again.out_scale.all()
 
 
 def test_an_atoms_own_block_learns_from_its_neighbours() -> None:
@@ -339,7 +356,7 @@ def test_bad_bundles(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ModelError, match="a GFormer bundle holds"):
         b.load_bundle(tmp_path / "none")
     for text, words in (
-        (table.replace('"format": 2', '"format": 9'), "newer than"),
+        (table.replace('"format": 3', '"format": 9'), "newer than"),
         (table.replace('"width"', '"widht"'), "did you mean 'width'"),
         (table.replace('"width": 16', '"width": 8'), "does not fit"),
         (table.replace('"weights": "', '"weights": "0'), "fingerprint differs"),

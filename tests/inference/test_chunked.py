@@ -12,7 +12,7 @@ import torch
 import deeph_gformer
 from deeph_gformer.data.dataset import hermitian_product
 from deeph_gformer.errors import ConfigError, DataError
-from deeph_gformer.gformer.chunked import atom_spans
+from deeph_gformer.gformer.spans import atom_spans
 from deeph_gformer.inference.chunked import hermitian_in_place, predict_chunked
 from deeph_gformer.pipeline import HamiltonianModel, Prediction
 from deeph_gformer.runtime.plan import ExecutionPlan

@@ -31,7 +31,6 @@ from deeph_gformer.training.batches import (
     RankSampler,
     collate,
     rotate_batch,
-    triplets_of,
 )
 from deeph_gformer.training.module import masked_loss
 from deeph_gformer.training.run import memory_hint
@@ -370,7 +369,7 @@ def test_rotated_batch_equals_recomputing(
     sample = load_sample(
         make_folder(spinful=spinful, atoms=2), stage1.targets, "hamiltonians", torch.float64
     )
-    batch = collate([sample], [FeatureCache(stage1, "off").get(sample)], triplets_of([sample]))
+    batch = collate([sample], [FeatureCache(stage1, "off").get(sample)])
     irreps = stage1.targets.irreps()
     turned = rotate_batch(
         batch, stage1.assembly(), stage1.node_irreps, stage1.edge_irreps, irreps, (1, 2)
