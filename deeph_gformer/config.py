@@ -173,8 +173,9 @@ class DataConfig:
     """Which blocks are edges of the graph; labels need those of H."""
     cache: Literal["ram", "disk", "off"] = "ram"
     """Where stage 1's features are kept between epochs."""
-    gauge: Literal["raw", "standard"] = "raw"
-    """``standard``: train on H - μS with μ = <H,S>/<S,S> per structure."""
+    gauge: Literal["auto", "raw", "standard"] = "auto"
+    """``standard``: train on H - μS with μ = <H,S>/<S,S> per structure; ``raw``: on H as it is; ``auto``: that of stage 1, or ``standard``
+    where μ differs between the structures (it is said which, and why)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +184,9 @@ class TrainConfig:
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: GFormerConfig = dataclasses.field(default_factory=GFormerConfig)
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    training: TrainingConfig = dataclasses.field(
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, loss="mae", ema=0.99)
+    )
     stage1: str = ""
     """DeepH-E3 model folder."""
     output: str = "runs/gformer"
@@ -199,7 +202,7 @@ class TrainStage1Config:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: Stage1Config = dataclasses.field(default_factory=Stage1Config)
     training: TrainingConfig = dataclasses.field(
-        default_factory=lambda: TrainingConfig(learning_rate=2e-3, hermitian=False)
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, ema=0.99, hermitian=False)
     )
     dtype: Literal["float32", "float64"] = "float32"
     """Of the parameters and the saved model folder."""

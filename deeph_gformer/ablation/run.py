@@ -27,6 +27,7 @@ from ..pipeline import GFormerStage1, HamiltonianModel, resolve_device
 from ..stage1 import load_stage1
 from ..stage1.cascade import CascadedStage1
 from ..stage1.provider import Stage1Provider
+from ..training.gauge import choose_gauge
 from ..training.run import memory_hint
 from ..training.stage1 import train_stage1
 from ..training.stage2 import Output, split_folders, train_gformer
@@ -132,6 +133,12 @@ class _Ablation:
                     f"{self.folder}: the splits are no longer those of its runs (structures were added, removed or renamed); "
                     "choose another output"
                 )
+        below = load_stage1(config.stage1.folder) if config.stage1.folder else None
+        choice = choose_gauge(config.data.gauge, splits["train"], below)
+        print(choice, flush=True)
+        self.config = dataclasses.replace(
+            config, data=dataclasses.replace(config.data, gauge=choice.gauge)
+        )
         write_json(self.folder / SPLIT_FILE, names)
         write_json(path, mine)
         self.has_test = bool(splits["test"])
@@ -399,7 +406,7 @@ def ablate(config: AblationConfig, *, every: int = 10) -> dict[str, Any]:
                     if kind == "e3" and reference is not None
                     else work.evaluate(kind, seed)
                 )
-    return write_tables(work.folder, results, reference or results[0], work.basis, config)
+    return write_tables(work.folder, results, reference or results[0], work.basis, work.config)
 
 
 def is_finished(output: str | pathlib.Path, run: str) -> bool:

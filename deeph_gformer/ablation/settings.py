@@ -123,7 +123,7 @@ class AblationStage1:
     model: Stage1Config = dataclasses.field(default_factory=Stage1Config)
     """The network to train; with ``folder`` that folder's network counts."""
     training: TrainingConfig = dataclasses.field(
-        default_factory=lambda: TrainingConfig(learning_rate=2e-3, hermitian=False)
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, ema=0.99, hermitian=False)
     )
     """Training of every DeepH-E3 network."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -142,7 +142,9 @@ class AblationConfig:
     """DeepH-E3."""
     model: GFormerConfig = dataclasses.field(default_factory=GFormerConfig)
     """The GFormer of every setting."""
-    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    training: TrainingConfig = dataclasses.field(
+        default_factory=lambda: TrainingConfig(learning_rate=2e-3, loss="mae", ema=0.99)
+    )
     """Training of every GFormer."""
     settings: tuple[Kind, ...] = (
         "e3",

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..bands.bloch import BlochProblem
-from ..data.dataset import gauge_shift, read_splits, spin_double, subtract_overlap
+from ..data.dataset import read_splits
 from ..data.edges import EdgeMode
+from ..data.gauge import aligned
 from ..errors import ConfigError, GFormerError
-from ..io.blocks import BlockMatrix, match_keys
+from ..io.blocks import BlockMatrix
 from ..io.folder import find_structures, matrix_path, read_matrix
 from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
@@ -55,8 +56,8 @@ def evaluate(
         rotations: for the equivariance error; 0: none.
         invariance: predict each structure in other descriptions too, see :mod:`.invariance`.
         states: judge DFT's states near the Fermi level, see :mod:`.states`.
-        gauge: ``standard``: errors without μS, μ = <ΔH,S>/<S,S> of each structure, where every structure has ``overlaps.h5``; ``raw``: as they are;
-            None: as the GFormer was trained.
+        gauge: ``raw``: errors as they are; else without μS, μ = <ΔH,S>/<S,S> of each structure,
+            where every structure has ``overlaps.h5``: the zero of energy is no physics.
         plots: folder for figures and their data.
 
     Returns:
@@ -88,9 +89,8 @@ def evaluate(
     )
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
-    gauge = gauge or (model.bundle.gauge if model.bundle else "raw")
     have_s = [matrix_path(folder, "overlap").is_file() for folder in folders]
-    without = gauge == "standard" and all(have_s)
+    without = gauge != "raw" and all(have_s)
     records, errors, predictions, places = [], [], [], PlaceErrors()
     spinful = model.targets.basis.spinful
     for folder, has_s in zip(folders, have_s):
@@ -100,7 +100,10 @@ def evaluate(
         overlap = read_matrix(folder, "overlap", prediction.structure) if has_s else None
         kinds = {"raw": prediction}
         if overlap is not None:
-            kinds["gauge_free"] = _gauge_free(prediction, truth, overlap, spinful)
+            kinds["gauge_free"] = prediction._replace(
+                stage1=aligned(prediction.stage1, truth, overlap, spinful),
+                hamiltonian=aligned(prediction.hamiltonian, truth, overlap, spinful),
+            )
         both = {
             k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types)
             for k, p in kinds.items()
@@ -125,7 +128,7 @@ def evaluate(
         "total": summarise(errors, model.targets),
         "edges": edges,
         "frames": frames,
-        "gauge": gauge,
+        "gauge": model.gauge,
         "errors": "without μS" if without else "raw",
         "places": places.table(),
         "distance": distance_data(predictions, "without μS" if without else "raw"),
@@ -240,18 +243,3 @@ def _record(
             }
         )
     return record
-
-
-def _gauge_free(
-    prediction: Prediction, truth: BlockMatrix, overlap: BlockMatrix, spinful: bool
-) -> Prediction:
-    """The prediction with the μ of DFT instead of its own; blocks of S that H lacks are left out."""
-    there = [match_keys(overlap.keys, other.keys) >= 0 for other in (truth, prediction.hamiltonian)]
-    overlap = overlap.select(np.flatnonzero(there[0] & there[1]))
-    doubled = spin_double(overlap) if spinful else overlap
-    shift = gauge_shift(truth, overlap, spinful)
-    first, both = (
-        subtract_overlap(h, doubled, gauge_shift(h, overlap, spinful) - shift)
-        for h in (prediction.stage1, prediction.hamiltonian)
-    )
-    return prediction._replace(stage1=first, hamiltonian=both)

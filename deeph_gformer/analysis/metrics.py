@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,20 @@ from numpy.typing import NDArray
 
 from ..algebra.blocks import BlockAssembly
 from ..algebra.orbitals import TargetBlocks
+from ..data.gauge import aligned
 from ..errors import DataError
 from ..io.blocks import BlockMatrix, match_keys
 
-__all__ = ["StructureErrors", "structure_errors", "block_errors", "pair_errors", "summarise"]
+__all__ = [
+    "StructureErrors",
+    "structure_errors",
+    "gauge_errors",
+    "headline_errors",
+    "headline",
+    "block_errors",
+    "pair_errors",
+    "summarise",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +109,95 @@ def structure_errors(
 
 def _mean(total: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def gauge_errors(
+    name: str,
+    truth: BlockMatrix,
+    stage1: BlockMatrix,
+    refined: BlockMatrix,
+    overlap: BlockMatrix | None,
+    targets: TargetBlocks,
+    node_type: NDArray[np.int64],
+) -> dict[str, StructureErrors]:
+    """Errors of two predictions without and with the zero of energy.
+
+    Args:
+        name: of the structure.
+        truth: DFT's H.
+        stage1: H of stage 1.
+        refined: H of both stages, on the same edges.
+        overlap: S, spinless; None where it is not there.
+        targets: of the model.
+        node_type: (N,).
+
+    Returns:
+        ``gauge_free`` (without μS, the error that matters; first, and only where there is S), and ``raw``.
+
+    Raises:
+        DataError: prediction and DFT have no block in common.
+    """
+    kinds = {"raw": (stage1, refined)}
+    if overlap is not None:
+        spinful = targets.basis.spinful
+        free = tuple(aligned(h, truth, overlap, spinful) for h in (stage1, refined))
+        kinds = {"gauge_free": (free[0], free[1]), **kinds}
+    return {
+        kind: structure_errors(name, truth, *pair, targets, node_type)
+        for kind, pair in kinds.items()
+    }
+
+
+def headline_errors(kinds: Sequence[Mapping[str, StructureErrors]]) -> str:
+    """Which of :func:`gauge_errors` a set of structures is told in: ``gauge_free`` where all have S, else ``raw``.
+
+    Args:
+        kinds: of each structure.
+    """
+    return "gauge_free" if all("gauge_free" in k for k in kinds) else "raw"
+
+
+#: What people read for the kinds of :func:`gauge_errors`.
+ERROR_WORDS = {"gauge_free": "without μS", "raw": "raw"}
+
+
+def means(kinds: Sequence[Mapping[str, StructureErrors]]) -> dict[str, float]:
+    """Mean errors over structures of every kind that all of them have.
+
+    Args:
+        kinds: of each structure, see :func:`gauge_errors`.
+
+    Returns:
+        ``{"gauge_free_stage1_mae_meV": ..., "raw_refined_mae_meV": ...}``.
+    """
+    out = {}
+    for kind in ("gauge_free", "raw"):
+        if kinds and all(kind in k for k in kinds):
+            pairs = np.array([(k[kind].stage1_meV, k[kind].refined_meV) for k in kinds])
+            first, both = pairs.mean(axis=0).tolist()
+            out[f"{kind}_stage1_mae_meV"], out[f"{kind}_refined_mae_meV"] = first, both
+    return out
+
+
+def headline(total: Mapping[str, Any], alone: bool = False) -> str:
+    """The error that matters, without μS, and the raw one after it.
+
+    Args:
+        total: with the keys of :func:`means`.
+        alone: one stage ran, so there is nothing to compare with it.
+    """
+    free = "gauge_free_refined_mae_meV" in total
+
+    def said(kind: str, ratio: bool) -> str:
+        first, both = total[f"{kind}_stage1_mae_meV"], total[f"{kind}_refined_mae_meV"]
+        if alone:
+            return f"{both:.4f} meV"
+        text = f"stage 1 {first:.4f} meV, refined {both:.4f} meV"
+        return f"{text}, ratio {both / first:.3f}" if ratio and first > 0 else text
+
+    if not free:
+        return f"{said('raw', True)} (raw: there is no S to take the zero of energy out)"
+    return f"{said('gauge_free', True)} (without μS; raw: {said('raw', False)})"
 
 
 def block_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:

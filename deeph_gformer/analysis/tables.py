@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .metrics import headline
+
 __all__ = ["text_table", "refine_table", "evaluation_table"]
 
 
@@ -60,12 +62,8 @@ def refine_table(result: dict[str, Any], alone: bool = False) -> str:
     total = result["total"]
     if "errors" in total:
         e = total["errors"]
-        lines.append(
-            f"MAE_all against DFT: {e['refined']['mae_all_meV']:.4f} meV"
-            if alone
-            else f"MAE_all against DFT: stage 1 {e['stage1']['mae_all_meV']:.4f} meV, refined {e['refined']['mae_all_meV']:.4f} meV, ratio {e['ratio_mae_all']:.3f}; "
-            f"{e['better_structures']} of {e['structures']} structures better than stage 1"
-        )
+        better = f"; {e['better_structures']} of {e['structures']} structures better than stage 1"
+        lines.append(f"MAE_all against DFT: {headline(e, alone)}{'' if alone else better}")
     steps: dict[str, float] = {}
     for r in records:
         for step, seconds in r.get("step_seconds", {}).items():
@@ -93,10 +91,11 @@ def evaluation_table(result: dict[str, Any]) -> str:
         text_table(["structure", "atoms", "stage 1 MAE/meV", "refined MAE/meV", "ratio"], rows)
     ]
     if free:
-        lines.append("trained in the gauge H - μS: all errors are without μS")
+        lines.append("errors are without μS (the zero of energy), but where 'raw' is said")
     elif result["gauge"] == "standard":
         lines.append(
-            "trained in the gauge H - μS, but overlaps.h5 is missing: errors include μS, which the model cannot know"
+            "trained in the gauge H - μS, but these errors are raw (overlaps.h5 is missing, or raw "
+            "ones are asked): they include μS, which the model cannot know"
         )
     lines.append("")
     first, both = total["stage1"], total["refined"]
@@ -114,7 +113,9 @@ def evaluation_table(result: dict[str, Any]) -> str:
             ("MAE over all elements", "mae_elements_meV"),
         )
     ]
-    other, label = ("raw", "MAE_all^H with μS") if free else ("gauge_free", "MAE_all^H without μS")
+    other, label = (
+        ("raw", "MAE_all^H raw (with μS)") if free else ("gauge_free", "MAE_all^H without μS")
+    )
     if f"{other}_stage1_mae_meV" in total:
         a, b = total[f"{other}_stage1_mae_meV"], total[f"{other}_refined_mae_meV"]
         body.append([label, f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"])

@@ -381,14 +381,6 @@ def _run_refine(args: argparse.Namespace) -> None:
                 ]
             )
         )
-        if (
-            model.bundle is not None
-            and model.bundle.gauge == "standard"
-            and "errors" in result["total"]
-        ):
-            print(
-                "trained in the gauge H - μS: these errors hold the zero of energy too; 'deeph-gformer evaluate' gives them without it"
-            )
         _write_json(args, result)
     end_processes()
 
@@ -423,6 +415,7 @@ def _run_train(args: argparse.Namespace) -> None:
     if args.list:
         return list_settings(TrainConfig)
     from ..algebra.wigner import parse_generation
+    from ..analysis.metrics import headline
     from ..stage1 import load_stage1
     from ..training.run import say
     from ..training.stage2 import train_gformer
@@ -437,9 +430,9 @@ def _run_train(args: argparse.Namespace) -> None:
         config.stage1, args.backend, args.deephe3_root, generation, fill_missing=args.fill_missing
     )
     _, record = train_gformer(config, stage1, resume=args.resume, every=args.every)
-    say(
-        f"best validation MAE {record['best_val_mae_meV']:.4f} meV (stage 1: {record['stage1_val_mae_meV']:.4f} meV); bundle: {pathlib.Path(config.output) / 'bundle'}"
-    )
+    bundle = pathlib.Path(config.output) / "bundle"
+    if "validation" in record:  # on the first rank
+        say(f"best validation MAE: {headline(record['validation'], not stage1)}; bundle: {bundle}")
     _trained(args, record)
 
 
@@ -467,8 +460,10 @@ def _run_train_stage1(args: argparse.Namespace) -> None:
     record = train_stage1(
         config, resume=args.resume == "", continue_from=args.resume or None, every=args.every
     )
+    kind = "of H - μS" if record["gauge"] == "standard" else "of raw H"
     say(
-        f"best validation MAE {record['best_val_mae_meV']:.4f} meV; DeepH-E3 model folder: {pathlib.Path(config.output) / 'model'}"
+        f"best validation MAE {record['best_val_mae_meV']:.4f} meV {kind}; DeepH-E3 model "
+        f"folder: {pathlib.Path(config.output) / 'model'}"
     )
     _trained(args, record)
 

@@ -17,11 +17,12 @@ from torch import Tensor
 from ..algebra.blocks import BlockAssembly
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..errors import ConfigError, DataError
-from ..io.blocks import BlockMatrix, match_keys
+from ..io.blocks import match_keys
 from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
 from ..io.structure import Structure
 from .edges import EdgeMode, select_edges
+from .gauge import gauge_shift, spin_double, subtract_overlap
 from .graph import Graph, build_graph
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "make_splits",
     "check_splits",
     "equal_structures",
-    "gauge_shift",
     "transpose_index",
     "hermitian_product",
 ]
@@ -57,38 +57,6 @@ class Sample:
     mask: Tensor
     partner: Tensor
     gauge: float = 0.0
-
-
-def gauge_shift(hamiltonian: BlockMatrix, overlap: BlockMatrix, spinful: bool) -> float:
-    """μ = <H, S> / <S, S> in eV, over all blocks of S; S is spin-doubled on the fly for a spinful H."""
-    index = match_keys(overlap.keys, hamiltonian.keys)
-    if (index < 0).any():
-        raise DataError("the gauge needs H on every block of S; hamiltonians.h5 lacks some")
-    total = 0.0
-    h = hamiltonian.select(index)
-    if not spinful:
-        total = float(np.vdot(overlap.values, h.values).real)
-    else:
-        for (_, s_block), (_, h_block) in zip(overlap, h):
-            n, m = s_block.shape
-            total += float(np.sum(s_block * (h_block[:n, :m].real + h_block[n:, m:].real)))
-    return total / (float(np.vdot(overlap.values, overlap.values)) * (2 if spinful else 1))
-
-
-def spin_double(overlap: BlockMatrix) -> BlockMatrix:
-    """S as kron(1, S): each block [[s, 0], [0, s]]."""
-
-    def double(array: NDArray[np.number]) -> NDArray[np.number]:
-        zero = np.zeros_like(array)
-        return np.concatenate(
-            [np.concatenate([array, zero], axis=2), np.concatenate([zero, array], axis=2)], axis=1
-        )
-
-    shapes = overlap.shapes * 2
-    blank = BlockMatrix(
-        overlap.keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), dtype=overlap.values.dtype)
-    )
-    return blank.with_groups((index, double(array)) for index, array in overlap.groups())
 
 
 def transpose_index(targets: TargetBlocks) -> Tensor:
@@ -193,7 +161,11 @@ def load_sample(
     shift = 0.0
     if gauge == "standard":
         overlap = read_matrix(folder, "overlap", structure)
-        shift = gauge_shift(hamiltonian, overlap, spinful)
+        try:
+            shift = gauge_shift(hamiltonian, overlap, spinful)
+        except DataError as error:
+            path = matrix_path(folder, "hamiltonian")
+            raise DataError(f"{path}: {error}; or set data.gauge=raw") from None
         hamiltonian = subtract_overlap(
             hamiltonian, spin_double(overlap) if spinful else overlap, shift
         )
@@ -222,18 +194,6 @@ def load_sample(
         torch.from_numpy(partner),
         shift,
     )
-
-
-def subtract_overlap(hamiltonian: BlockMatrix, overlap: BlockMatrix, shift: float) -> BlockMatrix:
-    """H - μS; blocks that S lacks keep their value."""
-    values = hamiltonian.values.astype(np.result_type(hamiltonian.values.dtype, np.float64))
-    index = match_keys(overlap.keys, hamiltonian.keys)
-    for s, h in enumerate(index.tolist()):
-        if h >= 0:
-            values[hamiltonian.offsets[h] : hamiltonian.offsets[h + 1]] -= (
-                shift * overlap.values[overlap.offsets[s] : overlap.offsets[s + 1]]
-            )
-    return BlockMatrix(hamiltonian.keys, hamiltonian.shapes, values)
 
 
 def _check_spin(structure: Structure, basis: Basis, folder: pathlib.Path) -> None:

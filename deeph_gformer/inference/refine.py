@@ -10,12 +10,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import fields as names
 from ..analysis.guard import Guard
-from ..analysis.metrics import StructureErrors, structure_errors, summarise
+from ..analysis.metrics import (
+    ERROR_WORDS,
+    StructureErrors,
+    gauge_errors,
+    headline_errors,
+    means,
+    summarise,
+)
 from ..data.edges import EdgeMode
+from ..data.gauge import common_blocks, gauge_products, spin_double, subtract_overlap
 from ..errors import ConfigError, DataError, GFormerError
 from ..io import BlockMatrix
 from ..io.files import read_json
@@ -149,7 +158,7 @@ def refine_folder(
     output: str | os.PathLike[str] | None = None,
     options: RefineOptions | None = None,
     comm: Communicator | None = None,
-) -> tuple[dict[str, Any], StructureErrors | None] | None:
+) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
     """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
 
     Args:
@@ -181,6 +190,9 @@ def refine_folder(
     timer.start("")
     has_truth = comm.objects(folder.is_dir() and matrix_path(folder, "hamiltonian").is_file())[0]
     whole = _joined(prediction, comm) if has_truth else None
+    with agreed(comm):
+        overlap = _overlap(folder, target, prediction, has_truth)
+    size = _correction(prediction, overlap, comm)
     if comm.rank:
         return None
     record: dict[str, Any] = {
@@ -191,7 +203,7 @@ def refine_folder(
         "edges": len(prediction.edges.keys),
         "edges_from": prediction.edges.source,
         "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
-        "mean_correction_meV": prediction.correction * 1e3,
+        "mean_correction_meV": size * 1e3,
         "spin_from": "model"
         if folder.is_dir() and not (folder / names.INFO_FILE).is_file()
         else names.INFO_FILE,
@@ -199,6 +211,7 @@ def refine_folder(
     }
     if verdict is not None:
         record.update(
+            guard_correction_meV=prediction.correction * 1e3,
             correction_z=verdict.correction_z,
             features_z=verdict.features_z,
             guarded=guarded,
@@ -206,7 +219,7 @@ def refine_folder(
         )
     close = too_close(model, prediction.structure, prediction.edges.keys)
     record["warnings"] = [text for text in (close, prediction.edges.note) if text]
-    errors, truth = None, None
+    kinds, truth = None, None
     if has_truth:
         try:
             truth = read_matrix(
@@ -215,17 +228,60 @@ def refine_folder(
         except DataError as error:
             record["warnings"].append(f"no errors against DFT: {error}")
     if truth is not None and whole is not None:
-        errors = structure_errors(
-            record["name"], truth, *whole, model.targets, prediction.graph.node_type.numpy()
+        kinds = gauge_errors(
+            record["name"],
+            truth,
+            *whole,
+            overlap,
+            model.targets,
+            prediction.graph.node_type.numpy(),
         )
+        error = kinds[headline_errors([kinds])]
         record.update(
-            stage1_mae_meV=errors.stage1_meV,
-            refined_mae_meV=errors.refined_meV,
-            stage1_max_meV=errors.stage1_max_meV,
-            refined_max_meV=errors.refined_max_meV,
+            means([kinds]),
+            errors=ERROR_WORDS[headline_errors([kinds])],
+            stage1_mae_meV=error.stage1_meV,
+            refined_mae_meV=error.refined_meV,
+            stage1_max_meV=error.stage1_max_meV,
+            refined_max_meV=error.refined_max_meV,
         )
     record.update(timer.table(), seconds=time.perf_counter() - start)
-    return record, errors
+    return record, kinds
+
+
+def _overlap(
+    folder: pathlib.Path,
+    target: pathlib.Path,
+    prediction: Prediction,
+    has_truth: bool,
+) -> BlockMatrix | None:
+    """S of a structure, where it is there and of use: errors against DFT, or a small structure."""
+    if not has_truth and len(prediction.edges.keys) > LARGE:
+        return None
+    for place in (folder, target):
+        if place.is_dir() and folder_format(place) is not None:
+            if matrix_path(place, "overlap").is_file():
+                return read_matrix(place, "overlap", prediction.structure)
+    return None
+
+
+def _correction(prediction: Prediction, overlap: BlockMatrix | None, comm: Communicator) -> float:
+    """Mean |ΔH| over the elements of all blocks, without the part that is a shift of energy, eV."""
+    change = BlockMatrix(
+        prediction.hamiltonian.keys,
+        prediction.hamiltonian.shapes,
+        prediction.hamiltonian.values - prediction.stage1.values,
+    )
+    spinful = bool(prediction.structure.spinful)
+    if overlap is not None:
+        overlap = common_blocks(overlap, change)
+        parts = comm.objects(gauge_products(change, overlap, spinful))
+        total, norm = np.sum(parts, axis=0)
+        doubled = spin_double(overlap) if spinful else overlap
+        change = subtract_overlap(change, doubled, total / norm if norm else 0.0)
+    sums = comm.objects((float(np.abs(change.values).sum()), len(change.values)))
+    total, count = np.sum(sums, axis=0)
+    return float(total / max(count, 1))
 
 
 def _joined(prediction: Prediction, comm: Communicator) -> tuple[BlockMatrix, BlockMatrix] | None:
@@ -336,7 +392,12 @@ def refine(
         "edges": sum(r["edges"] for r in records),
     }
     if errors:
-        total["errors"] = summarise(errors, model.targets)
+        kind = headline_errors(errors)
+        total["errors"] = {
+            **summarise([e[kind] for e in errors], model.targets),
+            **means(errors),
+            "errors": ERROR_WORDS[kind],
+        }
     return {
         "structures": records,
         "total": total,
@@ -404,7 +465,7 @@ def _each_its_own(
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
     comm: Communicator,
-) -> list[tuple[dict[str, Any], StructureErrors | None]]:
+) -> list[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
     """Structures in turns; every process gets all results."""
     mine, error = [], None
     own = dataclasses.replace(

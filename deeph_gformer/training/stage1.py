@@ -15,6 +15,7 @@ import torch
 from e3nn.o3 import Irreps
 from lightning.pytorch.callbacks import Callback
 
+from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
@@ -32,8 +33,10 @@ from ..stage1.embedded.checkpoint import (
     official_state,
 )
 from ..stage1.embedded.network import DeepHE3Net
+from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, joiner
+from .gauge import choose_gauge
 from .module import Stage1Task
 from .run import check_run, first_rank, fit, loaders, memory_hint, own_device, recorded, say
 from .stage2 import split_folders
@@ -217,15 +220,15 @@ class SaveModelFolder(Callback):
     """Writes the DeepH-E3 model folder whenever validation has a new best."""
 
     def __init__(
-        self, folder: pathlib.Path, config: NetConfig, targets: TargetBlocks, ini: str
+        self,
+        folder: pathlib.Path,
+        config: NetConfig,
+        targets: TargetBlocks,
+        ini: str,
+        notes: dict[str, Any],
     ) -> None:
-        self.folder, self.config, self.targets, self.ini, self.best = (
-            folder,
-            config,
-            targets,
-            ini,
-            float("inf"),
-        )
+        self.folder, self.config, self.targets, self.ini = folder, config, targets, ini
+        self.notes, self.best = notes, float("inf")
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints."""
@@ -250,6 +253,7 @@ class SaveModelFolder(Callback):
                 trainer.current_epoch,
                 loss,
                 trainer.optimizers[0].state_dict(),
+                self.notes,
             )  # type: ignore[arg-type]
 
 
@@ -262,6 +266,7 @@ def save_stage1(
     epoch: int,
     loss: float,
     optimizer: dict[str, Any] | None,
+    notes: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder that DeepH-E3 and this package load."""
     checkpoint = {
@@ -271,7 +276,7 @@ def save_stage1(
         "scheduler_state_dict": {},
         "optimizer_state_dict": export_optimizer(net, optimizer) if optimizer else {},
     }
-    write_model_folder(folder, config, targets, checkpoint, ini)
+    write_model_folder(folder, config, targets, checkpoint, ini, notes)
 
 
 def contradictions(config: Stage1Config, old: ModelFolder) -> list[str]:
@@ -379,8 +384,13 @@ def train_stage1(
         torch.nn.init.zeros_(net.lin_edge.weight)
     net.chunk = config.edge_chunk
     dtype = net.lin_edge.weight.dtype
+    below = first if first is not None or old is None else EmbeddedStage1(old)
+    choice = choose_gauge(
+        config.data.gauge, splits["train"], below, device=own_device(config.training)
+    )
+    say(str(choice))
     samples = {
-        name: load_samples(splits[name], targets, config.data.edges, dtype, config.data.gauge)
+        name: load_samples(splits[name], targets, config.data.edges, dtype, choice.gauge)
         for name in ("train", "val")
     }
     cache = FeatureCache(
@@ -403,7 +413,8 @@ def train_stage1(
         f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
-    save = SaveModelFolder(folder / "model", arguments, targets, ini)
+    notes = {**choice.to_json(), "deeph_gformer": __version__}
+    save = SaveModelFolder(folder / "model", arguments, targets, ini, notes)
     with recorded(folder, config, splits):
         result = fit(
             task, train, val, folder, settings, resume=resume, every=every, callbacks=[save]
@@ -413,6 +424,7 @@ def train_stage1(
         "parameters": parameters,
         "e3nn_generation": net.generation,
         **result,
+        **choice.to_json(),
     }
     if first_rank():
         write_json(folder / "record.json", record)

@@ -15,6 +15,7 @@ from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
 from ..analysis.basis import write_basis_table
 from ..analysis.guard import guard_statistics
+from ..analysis.metrics import gauge_errors, means
 from ..config import DataConfig, GFormerConfig, TrainConfig, to_mapping
 from ..data.dataset import (
     Sample,
@@ -25,14 +26,17 @@ from ..data.dataset import (
     read_splits,
     transpose_index,
 )
+from ..data.edges import EdgeMode
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
+from ..io.folder import matrix_path, read_matrix
 from ..io.periodicity import coupling
 from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, feature_bytes, joiner
 from .electrons import count_electrons
+from .gauge import choose_gauge
 from .module import Stage2Task, masked_loss
 from .run import check_run, first_rank, fit, loaders, memory_hint, note, own_device, recorded, say
 
@@ -119,10 +123,16 @@ def train_gformer(
             note(
                 f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 features has as many as stage 1, {len(stage1.node_irreps)}"
             )
+    choice = choose_gauge(
+        config.data.gauge,
+        splits["train"],
+        stage1,
+        correction=cascade,
+        device=own_device(settings),
+    )
+    say(str(choice))
     samples = {
-        name: load_samples(
-            splits[name], out.targets, config.data.edges, out.dtype, config.data.gauge
-        )
+        name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, choice.gauge)
         for name in ("train", "val")
     }
     everything = [*samples["train"], *samples["val"]]
@@ -177,6 +187,7 @@ def train_gformer(
     record = {
         **_record(config, splits, samples["train"], reference, parameters),
         **result,
+        **choice.to_json(),
         **(extra or {}),
     }
     used = stage1 if features or cascade else None
@@ -188,7 +199,7 @@ def train_gformer(
         cascade,
         out.parity,
         out.dtype,
-        config.data.gauge,
+        choice.gauge,
         features,
         record,
         folder / "bundle",
@@ -196,6 +207,7 @@ def train_gformer(
     both = HamiltonianModel(used, bundle, own_device(settings))
     if not first_rank():
         return both, record
+    record["validation"] = validation_errors(both, splits["val"], config.data.edges)
     record["guard"] = guard_statistics(
         both, *([s.graph for s in samples[name]] for name in ("train", "val"))
     )
@@ -259,6 +271,37 @@ def _record(
         "config": settings,
         "deeph_gformer": __version__,
     }
+
+
+def validation_errors(
+    model: HamiltonianModel, folders: Sequence[pathlib.Path], edges: EdgeMode
+) -> dict[str, float]:
+    """Errors of the finished model, without μS and raw.
+
+    Args:
+        model: both stages.
+        folders: validation structures.
+        edges: see :func:`deeph_gformer.data.edges.select_edges`.
+
+    Returns:
+        See :func:`deeph_gformer.analysis.metrics.means`.
+    """
+    kinds, spinful = [], model.targets.basis.spinful
+    for folder in folders:
+        prediction = model.predict(folder, edges)
+        there = matrix_path(folder, "overlap").is_file()
+        kinds.append(
+            gauge_errors(
+                folder.name,
+                read_matrix(folder, "hamiltonian", prediction.structure, spinful),
+                prediction.stage1,
+                prediction.hamiltonian,
+                read_matrix(folder, "overlap", prediction.structure) if there else None,
+                model.targets,
+                prediction.graph.node_type.numpy(),
+            )
+        )
+    return means(kinds)
 
 
 def stage1_error(

@@ -150,7 +150,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "_save", save)
-        result = evaluate(model, root / "data", rotations=0, invariance=False, plots=root / "plots")
+        result = evaluate(
+            model, root / "data", rotations=0, invariance=False, gauge=gauge, plots=root / "plots"
+        )
     found = [
         e
         for n in range(3)

@@ -126,7 +126,7 @@ def test_strange_structure_is_told_and_guarded(
     odd = records["strange"]
     assert odd["features_z"] > LIMIT and odd["guarded"] is False and odd["guard_warning"]
     assert odd["correction_z"] == pytest.approx(
-        (odd["mean_correction_meV"] - table["correction"]["mean_meV"])
+        (odd["guard_correction_meV"] - table["correction"]["mean_meV"])
         / table["correction"]["spread_meV"]
     )
     # the same with a bundle whose corrections used to be much smaller: now they are out of range
@@ -134,8 +134,8 @@ def test_strange_structure_is_told_and_guarded(
         **table,
         "correction": {
             **table["correction"],
-            "mean_meV": odd["mean_correction_meV"] / 100,
-            "spread_meV": odd["mean_correction_meV"] / 700,
+            "mean_meV": odd["guard_correction_meV"] / 100,
+            "spread_meV": odd["guard_correction_meV"] / 700,
         },
     }
     save_bundle(tmp_path / "b", dataclasses.replace(model.bundle, training={"guard": small}))

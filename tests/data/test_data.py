@@ -123,26 +123,6 @@ def test_labels_round_trip_and_hermitian_projection(spinful: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("spinful", [False, True])
-def test_gauge(make_folder: Folder, spinful: bool) -> None:
-    """H + μS has a gauge larger by μ, and the standard gauge removes it."""
-    _, h, s = random_structure(spinful=spinful)
-    doubled = d.spin_double(s) if spinful else s
-    moved = d.subtract_overlap(h, doubled, -0.7)
-    assert d.gauge_shift(moved, s, spinful) == pytest.approx(
-        d.gauge_shift(h, s, spinful) + 0.7, abs=1e-12
-    )
-    basis = Basis((16, 42), ((0, 1), (0, 1, 2)), spinful)
-    sample = d.load_sample(
-        make_folder(spinful=spinful),
-        make_target_blocks(basis),
-        "hamiltonians",
-        torch.float64,
-        "standard",
-    )
-    assert sample.gauge == pytest.approx(d.gauge_shift(h, s, spinful))
-
-
 def test_labels_of_edges_without_block_are_masked(make_folder: Folder) -> None:
     folder = make_folder()
     with h5py.File(folder / "hamiltonians.h5") as handle:

@@ -46,7 +46,7 @@ def test_files_and_records(
             for (x, y, z, i, j), block in truth
         ]
     record = result["structures"][0]
-    assert record["refined_mae_meV"] == pytest.approx(
+    assert record["raw_refined_mae_meV"] == pytest.approx(
         1e3 * sum(errors) / len(truth.values), rel=1e-12
     )
     assert "refined_mae_meV" not in result["structures"][1]

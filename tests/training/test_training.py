@@ -49,7 +49,12 @@ def dataset(make_folder: Folder, count: int = 3) -> pathlib.Path:
 
 def settings(root: pathlib.Path, output: pathlib.Path, **training: object) -> dict:
     return {
-        "data": {"preprocessed": str(root), "train_ratio": 0.67, "val_ratio": 0.33},
+        "data": {
+            "preprocessed": str(root),
+            "train_ratio": 0.67,
+            "val_ratio": 0.33,
+            "gauge": "raw",
+        },
         "output": str(output),
         "training": {
             "epochs": 4,
@@ -97,6 +102,7 @@ def test_the_bundle_has_the_error_that_training_saw(
     splits = tmp_path / "splits.json"
     splits.write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"], "test": []}))
     words = ["--stage1", str(tiny_stage1), "--set", f"cascade={str(cascade).lower()}"]
+    words += ["--set", "data.gauge=raw"]
     assert (
         main(
             [*command("train", root, tmp_path / "run", *words), "--json", str(tmp_path / "r.json")]
@@ -105,7 +111,16 @@ def test_the_bundle_has_the_error_that_training_saw(
     )
     model = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
     assert model.bundle is not None and model.bundle.cascade == cascade
-    result = evaluate(model, root, splits=splits, split="val", edges="hamiltonians", rotations=0)
+    result = evaluate(
+        model,
+        root,
+        splits=splits,
+        split="val",
+        edges="hamiltonians",
+        rotations=0,
+        invariance=False,
+        gauge="raw",
+    )
     seen = json.loads((tmp_path / "r.json").read_text())["best_val_mae_meV"]
     assert result["total"]["refined"]["mae_elements_meV"] == pytest.approx(seen, rel=1e-6)
 
