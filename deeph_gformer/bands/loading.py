@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -120,7 +121,7 @@ def _read_s(
 def load(
     folder: str | os.PathLike[str],
     kind: Literal["hamiltonian", "prediction"] = "hamiltonian",
-    overlap_folder: str | os.PathLike[str] | None = None,
+    overlap_folder: str | os.PathLike[str] | Callable[[Structure], BlockMatrix] | None = None,
     *,
     label: str | None = None,
     hermitize: bool = False,
@@ -130,7 +131,8 @@ def load(
 
     Args:
         folder: holds the structure and H. kind: 'hamiltonian' (DFT) or 'prediction' (``hamiltonians_pred.h5``).
-        overlap_folder: where S is, when not beside H; its structure must be the same one.
+        overlap_folder: where S is, when not beside H; its structure must be the same one. Or what
+            makes S of a structure.
         label: name in legends and reports; default: "DFT" or "prediction".
         hermitize: project H on ½(H + H†) however far from Hermitian it is.
         tolerance: largest accepted |H - H†|, eV; default 1e-3 for DFT, 0.5 for a prediction (networks are not exactly Hermitian).
@@ -155,15 +157,22 @@ def load(
     if tolerance is None:
         tolerance = DFT_TOLERANCE_EV if kind == "hamiltonian" else PREDICTION_TOLERANCE_EV
     h = symmetrized(h, str(path), tolerance, " eV", notes, hermitize)
-    s_folder = pathlib.Path(overlap_folder) if overlap_folder is not None else folder
-    if overlap_folder is not None and not structure.same_as(read_folder(s_folder)):
+    made = callable(overlap_folder)
+    s_folder = folder if callable(overlap_folder) else pathlib.Path(overlap_folder or folder)
+    if s_folder != folder and not structure.same_as(read_folder(s_folder)):
         raise DataError(
             f"{s_folder}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
             "S must belong to the same atoms in the same order"
         )
-    s = _read_s(s_folder, structure, path)
+    s = (
+        overlap_folder(structure)
+        if callable(overlap_folder)
+        else _read_s(s_folder, structure, path)
+    )
     if s is None:
         notes.append("orthogonal basis (info.json): S is the identity")
+    elif made:
+        notes.append("S is computed from basis files or a table, as asked for")
     else:
         s = symmetrized(s, str(matrix_path(s_folder, "overlap")), 1e-4, "", notes, hermitize)
     return BlochProblem(

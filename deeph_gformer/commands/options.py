@@ -10,7 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..bands import BlochProblem
+    from ..io import BlockMatrix, Structure
 
 __all__ = [
     "Number",
@@ -109,7 +112,8 @@ def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         type=pathlib.Path,
         metavar="DIR",
-        help="folder with the overlap (default: beside H, else the first folder's)",
+        help="folder with the overlap, or of basis files (OpenMX: the shells say what is taken), or a "
+        "table of overlaps (default: beside H, else the first folder's)",
     )
     group.add_argument(
         "--s-threshold",
@@ -162,6 +166,27 @@ def kinds_of(folder: pathlib.Path) -> list[Any]:
     return kinds
 
 
+def _computed(source: pathlib.Path) -> Callable[[Structure], BlockMatrix] | None:
+    """What makes S from basis files or a table; None where ``source`` is a folder with S itself."""
+    from ..io.folder import folder_format
+    from ..overlap import load
+    from ..overlap.basis_files import BASIS_ENDINGS, is_basis_name
+
+    if source.is_dir() and folder_format(source) is not None:
+        return None
+    basis = source.name.endswith(BASIS_ENDINGS) or is_basis_name(str(source))
+    if source.is_dir():
+        basis = any(p.name.endswith(BASIS_ENDINGS) for p in source.iterdir())
+    if not basis and source.suffix != ".npz":
+        return None
+
+    def make(structure: Structure) -> BlockMatrix:
+        shells = dict(zip(structure.numbers.tolist(), structure.orbital_types))
+        return load(source, orbital_types=shells).overlap(structure)
+
+    return make
+
+
 def load_problem(
     args: argparse.Namespace,
     folder: pathlib.Path,
@@ -174,7 +199,9 @@ def load_problem(
     from ..io.folder import matrix_path
 
     overlap = args.overlap
-    if overlap is None and fallback is not None and not matrix_path(folder, "overlap").is_file():
+    if overlap is not None and (made := _computed(overlap)):
+        overlap = made
+    elif overlap is None and fallback is not None and not matrix_path(folder, "overlap").is_file():
         overlap = fallback
     problem = load(folder, kind, overlap, label=label, hermitize=args.hermitize)
     for note in problem.notes:

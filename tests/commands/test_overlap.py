@@ -12,7 +12,7 @@ from ase.build import graphene
 
 from deeph_gformer.commands import overlap as area
 from deeph_gformer.errors import ConfigError, DataError
-from deeph_gformer.io import Structure, legacy, read_folder, read_matrix
+from deeph_gformer.io import BlockMatrix, Structure, legacy, read_folder, read_matrix
 from deeph_gformer.io.positions import read_positions
 from deeph_gformer.overlap import TableOverlap, load, save_table, two_centre
 from deeph_gformer.overlap.basis import AtomicBasis
@@ -316,3 +316,31 @@ def test_pao_folders_and_position_matrices(tmp_path: pathlib.Path) -> None:
         ConfigError, match="does not know <i|r|j>; give basis files".replace("|", r"\|")
     ):
         run("overlap", "predict", "--overlap", table, "--input", first, "--positions")
+
+
+def test_commands_on_hamiltonians_take_basis_files_for_s(tmp_path: pathlib.Path) -> None:
+    """H = -5 S has the one eigenvalue -5 for the S of the basis files, and for no other."""
+    from deeph_gformer.bands import solve_dense
+    from deeph_gformer.commands.options import load_problem
+
+    basis = tmp_path / "basis"
+    basis.mkdir()
+    (basis / "C6.5.pao").write_text(pao_text(6))
+    (basis / "Mo7.0.pao").write_text(pao_text(42))
+    graphene(a=2.46, vacuum=8).write(tmp_path / "g.vasp")
+    folder = tmp_path / "g"
+    words = ("overlap", "predict", "--basis", basis, "C6.5-s2p1", "--input", tmp_path / "g.vasp")
+    run(*words, "-o", folder)
+    s = read_matrix(folder, "overlap")
+    h = BlockMatrix(s.keys, s.shapes, -5 * s.values)
+    legacy.write_blocks(folder / "hamiltonians.h5", h)
+    (folder / "overlaps.h5").unlink()
+    table = save_table(tmp_path / "c.npz", load([basis, "C6.5-s2p1"]).table)  # type: ignore[attr-defined]
+    for source in (basis, table, basis / "C6.5-s2p1"):
+        args = argparse.Namespace(overlap=source, hermitize=False)
+        problem = load_problem(args, folder, "hamiltonian")
+        energies = solve_dense(*problem.at([0.1, 0.3, 0.0]), where="test").energies
+        assert np.abs(energies + 5).max() < 1e-6
+    args = argparse.Namespace(overlap=tmp_path / "nothing", hermitize=False)
+    with pytest.raises(DataError, match="nothing"):
+        load_problem(args, folder, "hamiltonian")
