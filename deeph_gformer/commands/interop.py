@@ -145,9 +145,7 @@ def register(sub: Any) -> None:
         help="SIESTA's input, which gives the basis (default: the only .fdf beside the matrix)",
     )
     group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--overwrite", action="store_true", help="replace a structure that is there"
-    )
+    group.add_argument("--overwrite", action="store_true", help="replace a structure that is there")
     group.add_argument(
         "--skip-existing",
         action="store_true",
