@@ -7,6 +7,10 @@ Training records two distributions in the bundle (``training["guard"]``):
 * *features*: per atom the norms of stage 1's last node irreps, standardised per element and channel over the training atoms; x = the
   largest distance of an atom, sqrt(mean over channels of z²); mean and spread over the structures.
 
+* *composition*: the fraction of each element, and the number of edges per atom, over training and validation. DeepH-E3 normalises by
+  means over the whole structure, so its predictions in one place depend on what is elsewhere: half a cell of vacuum-separated
+  another material, or another density, changes them everywhere.
+
 The distance of a new structure is z = (x - mean) / spread, in standard deviations. Beyond :data:`LIMIT` a correction is out of range.
 """
 
@@ -27,6 +31,7 @@ from ..data.graph import Graph
 from ..errors import ModelError
 from ..gformer.bundle import Bundle
 from ..gformer.scale import FeatureScale
+from ..overlap.neighbours import symbol
 from ..pipeline import HamiltonianModel
 from ..stage1.provider import Stage1Provider
 
@@ -36,6 +41,8 @@ __all__ = ["Guard", "Judgement", "guard_statistics", "guard_lines", "LIMIT"]
 LIMIT = 6.0
 #: Smallest spread, as a share of the mean.
 FLOOR = 0.1
+#: How far an element's fraction may be outside the range of training, and the number of edges per atom as a factor.
+FRACTION, DENSITY = 0.1, 1.3
 #: Structures of each split that are looked at, evenly spaced.
 MOST = 64
 
@@ -56,6 +63,29 @@ def feature_norms(out: Stage1Features, stage1: Stage1Provider) -> NDArray[np.flo
         ]
     )
     return torch.where(scale.scalar, value[:, first], size).numpy()
+
+
+def composition(graph: Graph, elements: int) -> NDArray[np.float64]:
+    """(n + 1,): the fraction of each element, and edges per atom."""
+    kinds = np.bincount(graph.node_type.cpu().numpy(), minlength=elements)
+    return np.concatenate([kinds / graph.nodes, [graph.edges / graph.nodes]])
+
+
+def _unlike(own: NDArray[np.float64], table: dict[str, Any], names: Sequence[str]) -> str | None:
+    """A sentence where a structure's composition is out of the range of training."""
+    low, high = np.array(table["low"]), np.array(table["high"])
+    away = np.maximum(low - own, own - high)[:-1]
+    worst = int(away.argmax())
+    if away[worst] > FRACTION:
+        found = f"{names[worst]} is {own[worst]:.2f} of the atoms, {low[worst]:.2f} to {high[worst]:.2f} in training"
+    elif not low[-1] / DENSITY <= own[-1] <= high[-1] * DENSITY:
+        found = f"{own[-1]:.0f} edges an atom, {low[-1]:.0f} to {high[-1]:.0f} in training"
+    else:
+        return None
+    return (
+        f"{found}: DeepH-E3 normalises by means over the whole structure, so both stages may be off everywhere; "
+        "predict parts of one kind apart"
+    )
 
 
 def _distance(
@@ -128,6 +158,9 @@ def guard_statistics(
         "structures": {"train": len(corrections[0]), "val": len(corrections[1])},
         "correction": _reference(corrections[1], [*corrections[0], *corrections[1]], "_meV"),
     }
+    kinds_of = len(model.targets.basis.elements)
+    seen = np.array([composition(g, kinds_of) for g in (*_pick(train), *_pick(val))])
+    table["composition"] = {"low": seen.min(axis=0).tolist(), "high": seen.max(axis=0).tolist()}
     if norms:
         count, elements = len(corrections[0]), len(model.targets.basis.elements)
         rows, owner = np.concatenate(norms[:count]), np.concatenate(kinds[:count])
@@ -175,6 +208,7 @@ class Guard:
                 "guarded; train the GFormer again with this version"
             )
         self.model, self._table, self._seen = model, table, None
+        self._unlike: str | None = None
 
     @staticmethod
     def table(bundle: Bundle | None) -> dict[str, Any] | None:
@@ -185,7 +219,7 @@ class Guard:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Look at stage 1's features while the model predicts (nothing is run twice)."""
-        before, self._seen = self.model.observe, None
+        before, self._seen, self._unlike = self.model.observe, None, None
         self.model.observe = self._look
         try:
             yield
@@ -193,6 +227,11 @@ class Guard:
             self.model.observe = before
 
     def _look(self, graph: Graph, out: Stage1Features) -> None:
+        basis = self.model.targets.basis
+        if "composition" in self._table:
+            own = composition(graph, len(basis.elements))
+            names = [symbol(z) for z in basis.elements]
+            self._unlike = _unlike(own, self._table["composition"], names)
         table = self._table.get("features")
         if table is not None and out.node and self.model.stage1 is not None:
             x = _distance(
@@ -228,6 +267,8 @@ class Guard:
                 f"stage 1's features are {self._seen:.1f} standard deviations from those of training, so the correction may not hold; "
                 "compare with --stage1-only"
             )
+        elif self._unlike is not None:
+            warning = self._unlike
         return Judgement(z, self._seen, out, warning)
 
 

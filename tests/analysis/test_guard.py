@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -283,3 +284,40 @@ def test_bundle_without_record(
         == 2
     )
     assert "stage 1 alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("atoms", "factor", "words"),
+    [
+        (4, 1.0, None),
+        (3, 1.0, r"(S is 0\.67|Mo is 0\.33) of the atoms, 0\.50 to 0\.50 in training"),
+        (4, 1.5, r"edges an atom, \d+ to \d+ in training"),
+    ],
+)
+def test_another_composition_or_density_is_told(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    atoms: int,
+    factor: float,
+    words: str | None,
+) -> None:
+    """DeepH-E3's norm sees the whole structure, so fractions of elements and edges per atom matter everywhere."""
+    folders = [make_folder(f"s{n}", seed=n) for n in range(4)]
+    model = guarded_model(tiny_stage1, tmp_path / "b", folders, 2)
+    structure, h, _ = random_structure(0, atoms=atoms)
+    keys = h.keys
+    if factor > 1:  # the same crystal with fewer neighbours
+        length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+        keys = keys[length <= np.quantile(length, 0.6)]
+    guard = Guard(model)
+    with guard.watching():
+        model.predict(structure, keys=keys)
+    guard._seen = None  # features of these few training atoms are another matter
+    warning = guard.judge(model.bundle.training["guard"]["correction"]["mean_meV"] * 1e-3).warning
+    if words is None:
+        assert warning is None
+    else:
+        assert warning is not None
+        assert re.search(words, warning)
+        assert "normalises by means over the whole structure" in warning
