@@ -6,9 +6,12 @@ are the same to the last bit for (R, i, j) and (-R, j, i), so both are always in
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,9 @@ from ..errors import DataError
 from ..io.blocks import MAX_CELL, sort_keys
 from ..io.periodicity import Coupling, coupling
 from ..io.structure import Structure
+
+if TYPE_CHECKING:
+    from vesin import NeighborList
 
 __all__ = ["Cutoffs", "edge_keys", "find_edges", "pair_cutoff", "symbol"]
 
@@ -97,7 +103,7 @@ def edge_keys(
     kept = _kept(keys, found, open_, len(structure))
     axes = [f"a{n}" for n, wrong in enumerate(against, 1) if wrong]
     flags = ", ".join(str(bool(p)) for p in pbc)
-    crossed = int((keys[kept, :3] != 0).any(axis=0).sum())
+    crossed = coupling(keys[kept], len(structure)).rank
     what = (
         f"'{structure.name}': with pbc = ({flags}) its blocks cross {crossed} of the 3 lattice "
         f"vectors, but its atoms couple to their own images along {' and '.join(axes)}, too"
@@ -209,8 +215,6 @@ def _near(
     Returns:
         (M,) i, (M,) j and (M, 3) R, R counted from where the atoms are.
     """
-    from vesin import NeighborList
-
     fractional = positions @ np.linalg.inv(lattice)
     far = np.flatnonzero(np.abs(fractional).max(axis=1) > _FARTHEST)
     if len(far):
@@ -233,10 +237,31 @@ def _near(
         )
     shift = np.floor(fractional).astype(np.int64)
     wrapped = positions - shift @ lattice
-    finder = NeighborList(cutoff=_bin(heights, reach), full_list=True)
+    finder = _neighbour_list()(cutoff=_bin(heights, reach), full_list=True)
     i, j, cells = finder.compute(wrapped, lattice, True, "ijS")
     i, j = i.astype(np.int64), j.astype(np.int64)
     return i, j, cells + (shift[i] - shift[j]) if shift.any() else cells.astype(np.int64)
+
+
+@functools.cache
+def _neighbour_list() -> type[NeighborList]:
+    """vesin's class, without the seconds that its import of torch takes.
+
+    vesin imports torch wherever it is installed, for tensors that it never gets from here. Its modules
+    are forgotten again, so that whoever imports vesin later gets it whole.
+    """
+    if "torch" in sys.modules or "vesin" in sys.modules:
+        from vesin import NeighborList
+
+        return NeighborList
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from vesin import NeighborList
+    finally:
+        del sys.modules["torch"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "vesin"]:
+            del sys.modules[name]
+    return NeighborList
 
 
 def _bin(heights: NDArray[np.float64], reach: float) -> float:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -99,6 +101,21 @@ def test_a_million_edges_in_a_minute() -> None:
     keys = find_edges(lattice, positions, np.full(len(positions), 6), {(6, 6): 9.6})
     assert len(keys) > 1_200_000 and time.perf_counter() - start < 30
     assert (np.bincount(keys[:, 3]) == len(keys) // len(positions)).all()
+
+
+def test_edges_need_no_torch() -> None:
+    """vesin imports torch where it is there, which would cost every command some seconds."""
+    code = """
+import sys
+import numpy as np
+from deeph_gformer.overlap import find_edges
+keys = find_edges(np.eye(3) * 3, np.zeros((1, 3)), np.array([6]), {(6, 6): 3.5})
+assert len(keys) == 7 and "torch" not in sys.modules
+import vesin
+assert vesin.NeighborList(cutoff=3.5, full_list=True).compute(
+    np.zeros((1, 3)), np.eye(3) * 3, True, "S")[0].shape == (6, 3)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_bad_structures_are_named() -> None:
