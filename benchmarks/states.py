@@ -92,6 +92,7 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import matplotlib.ticker
 
     columns = {
         "MAE of H": lambda r: r["mae_meV"],
@@ -112,6 +113,7 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
                     label=name if stage == "refined" else None,
                 )
         rank = spearmanr([value(r) for r in rows], [r["bands_meV"] for r in rows]).statistic
+        axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axis.set_title(f"{title}: rank correlation {rank:.2f}", fontsize=10)
         axis.set_xlabel(f"{title} / meV")
     axes[0].set_ylabel("bands within 3 eV / meV")
