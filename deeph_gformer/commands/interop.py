@@ -90,7 +90,7 @@ def register(sub: Any) -> None:
         "target",
         type=pathlib.Path,
         metavar="TARGET",
-        help="folder (legacy, dock, wannier90) or file (sisl: .TSHS or .nc, npz, poscar) to write",
+        help="folder (legacy, dock, wannier90, pyatb) or file (sisl: .TSHS or .nc, npz, poscar) to write",
     )
     parser.add_argument(
         "--from",
@@ -119,19 +119,19 @@ def register(sub: Any) -> None:
     parser.add_argument(
         "--to",
         metavar="FORMAT",
-        help="legacy, dock or an installed folder format; wannier90, sisl, npz or poscar (default: "
+        help="legacy, dock or an installed folder format; wannier90, pyatb, sisl, npz or poscar (default: "
         "the other one of legacy and dock)",
     )
     parser.add_argument(
         "--kind",
         choices=("hamiltonian", "prediction"),
-        help="which H goes to wannier90, sisl or npz (default: DFT's, else the prediction)",
+        help="which H goes to wannier90, pyatb, sisl or npz (default: DFT's, else the prediction)",
     )
     parser.add_argument(
         "--overlap",
         type=pathlib.Path,
         metavar="DIR",
-        help="folder with S, where it is not beside H (wannier90, sisl, npz)",
+        help="folder with S, where it is not beside H (wannier90, pyatb, sisl, npz)",
     )
     parser.add_argument(
         "--mesh",

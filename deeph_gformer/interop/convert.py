@@ -127,7 +127,7 @@ def convert_folder(
     """Convert one structure folder.
 
     Args:
-        source: legacy or DeepH-dock folder. target: folder to write (``legacy``, ``dock``, ``wannier90``), or file (``sisl``, ``npz``, ``poscar``).
+        source: legacy or DeepH-dock folder. target: folder to write (``legacy``, ``dock``, ``wannier90``, ``pyatb``), or file (``sisl``, ``npz``, ``poscar``).
         to: what to write. kind: which Hamiltonian goes to Wannier90, sisl and SciPy; default: DFT's, or the prediction where that is alone.
         overlap_folder: where S is, when not beside H. mesh: k mesh of the Löwdin transform (Wannier90). overwrite: replace what is there.
 
@@ -155,14 +155,15 @@ def convert_folder(
             "files": files,
             "notes": notes,
         }
-    if target.exists() and target.is_dir() != (to == "wannier90"):
+    into_folder = to in ("wannier90", "pyatb")
+    if target.exists() and target.is_dir() != into_folder:
         raise DataError(
-            f"{target}: is a {'folder' if target.is_dir() else 'file'}; --to {to} writes a {'folder' if to == 'wannier90' else 'file'}"
+            f"{target}: is a {'folder' if target.is_dir() else 'file'}; --to {to} writes a {'folder' if into_folder else 'file'}"
         )
     if (
         target.exists()
         and not overwrite
-        and not (to == "wannier90" and target.is_dir() and not any(target.iterdir()))
+        and not (into_folder and target.is_dir() and not any(target.iterdir()))
     ):
         raise DataError(
             f"{target}: is there already; add --overwrite to replace it, or name another one"
@@ -184,6 +185,17 @@ def convert_folder(
         from .sisl import write_sisl
 
         files, more = write_sisl(target, problem)
+        notes += more
+    elif to == "pyatb":
+        from ..io.positions import position_path, read_positions
+        from .pyatb import write_pyatb
+
+        place = next(
+            (f for f in (overlap_folder, source) if f is not None and position_path(f).is_file()),
+            None,
+        )
+        positions = None if place is None else read_positions(place, problem.structure)
+        files, more = write_pyatb(target, problem, positions, problem.stated_fermi_eV)
         notes += more
     else:
         from .wannier90 import write_wannier90

@@ -351,3 +351,18 @@ def test_position_matrix_of_another_basis() -> None:
     wrong = [BlockMatrix.from_blocks(p.keys, [np.zeros((2, 2))] * len(p)) for p in positions]
     with pytest.raises(DataError, match="of the position matrix has shape"):
         Links(problem, 1, wrong)
+
+
+@pytest.mark.parametrize("name", ["bi2te3"])
+def test_kramers_pairs_of_a_dft_hamiltonian(name: str, dft) -> None:
+    """Centres of the line through Γ come in pairs; those of a general line do not."""
+    from deeph_gformer import bands
+
+    folder, _ = dft(name)
+    links = Links(bands.load(folder), 156)
+    pairs, _ = wannier_centres(links, np.zeros(3), 0)
+    apart = [np.abs((pairs[n::2] - np.roll(pairs, -1)[n::2] + 0.5) % 1 - 0.5).max() for n in (0, 1)]
+    assert min(apart) < 1e-6 < 1e-3 < max(apart)
+    other, _ = wannier_centres(links, np.array([0.0, 0.21, 0.0]), 0)
+    apart = [np.abs((other[n::2] - np.roll(other, -1)[n::2] + 0.5) % 1 - 0.5).max() for n in (0, 1)]
+    assert min(apart) > 1e-4
