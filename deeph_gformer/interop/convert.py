@@ -69,12 +69,11 @@ def _to_folder(
 ) -> tuple[list[str], list[str]]:
     structure, notes, files = read_folder(source), [], []
     if structure.spinful is None:  # no file says so: spin-doubled shapes tell
-        kinds = [
-            kind for kind in ("hamiltonian", "prediction") if matrix_path(source, kind).is_file()
-        ]  # type: ignore[arg-type]
+        candidates: tuple[Kind, ...] = ("hamiltonian", "prediction")
+        kinds = [kind for kind in candidates if matrix_path(source, kind).is_file()]
         structure = dataclasses.replace(
             structure, spinful=_doubled(source, kinds[0], structure) if kinds else None
-        )  # type: ignore[arg-type]
+        )
     order, remembered = np.arange(len(structure)), None
     if get_format(form).grouped:
         order = element_order(structure)
@@ -356,7 +355,7 @@ def convert(
     single = folder_format(source) is not None
     folders = [source] if single else find_structures(source)
     suffix = {"npz": ".npz", "sisl": ".TSHS", "poscar": ".vasp"}
-    records = []
+    records: list[dict[str, Any]] = []
     for folder in folders:
         form = to or ("legacy" if folder_format(folder) == "dock" else "dock")
         place = target if single else target / f"{folder.resolve().name}{suffix.get(form, '')}"

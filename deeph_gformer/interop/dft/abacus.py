@@ -62,7 +62,8 @@ class Abacus:
         """
         place = _places(run)
         files = _matrix_files(place)
-        log, notes = read_log(place.out, place.settings.get("calculation", "scf")), []
+        log = read_log(place.out, place.settings.get("calculation", "scf"))
+        notes: list[str] = []
         h_files = [read_csr(path) for path in files.h]
         s_file = read_csr(files.s) if files.s else None
         for matrix, path in zip([*h_files, s_file], [*files.h, files.s]):

@@ -149,7 +149,9 @@ def _body(
         expected: number of matrices that the header announces, where all are written.
     """
     numbers, width = _numbers(path, body), 2 if b"(" in body else 1
-    cells, matrices, place = [], [], 0
+    cells: list[NDArray[np.int64]] = []
+    matrices: list[sp.csr_matrix] = []
+    place = 0
     while place < len(numbers):
         head = numbers[place : place + 4]
         if len(head) < 4 or (head != np.round(head)).any() or head[3] < 0:

@@ -408,6 +408,8 @@ def _check_off_mesh(
     point = np.where(np.arange(3) < dimension, _CHECK, 0.0)
     parts, s = matrices(point[None])
     hartree = float(_pyscf().data.nist.HARTREE2EV)
+    if run.hamiltonian is None:
+        return
     problem = BlochProblem(run.structure, run.hamiltonian, run.overlap)
     mine_h, mine_s = problem.at(point)
     place, spin = np.ix_(basis.order, basis.order), len(parts)
@@ -452,7 +454,5 @@ def write_pyscf(
         raise DataError(f"{folder}: holds a structure already; choose another folder")
     run = from_pyscf(mf, folder.name, unconverged)
     with replaced_folder(folder) as scratch:
-        write_folder(
-            scratch, run.structure, {"hamiltonian": run.hamiltonian, "overlap": run.overlap}, form
-        )  # type: ignore[dict-item]
+        write_folder(scratch, run.structure, run.matrices, form)
     return run

@@ -15,6 +15,7 @@ from ... import fields
 from ...errors import DataError
 from ...io import BlockMatrix, Structure
 from ...io.blocks import format_key, match_keys, reverse_keys, sort_keys
+from ...io.formats import Kind
 
 __all__ = [
     "DFTRun",
@@ -52,6 +53,15 @@ class DFTRun:
     overlap: BlockMatrix | None
     notes: tuple[str, ...] = ()
     files: tuple[pathlib.Path, ...] = ()
+
+    @property
+    def matrices(self) -> dict[Kind, BlockMatrix]:
+        """Those of H and S that there are."""
+        both: dict[Kind, BlockMatrix | None] = {
+            "hamiltonian": self.hamiltonian,
+            "overlap": self.overlap,
+        }
+        return {kind: matrix for kind, matrix in both.items() if matrix is not None}
 
 
 def describe(code: str, version: str, **more: Any) -> dict[str, Any]:

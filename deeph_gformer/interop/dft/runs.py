@@ -14,6 +14,7 @@ from ... import fields
 from ...errors import ConfigError, DataError, GFormerError
 from ...io.files import read_json
 from ...io.folder import Format, folder_format, is_free, remove_leftovers, replaced_folder
+from ...io.formats import get_format
 from ...io.gauge import OURS
 from ..folders import write_folder
 from .registry import DFTReader, get_reader, readers
@@ -190,30 +191,17 @@ def _convert_one(
                 "--overwrite to replace it, or name another folder"
             )
         read = read_run(run.path, run.code, unconverged=unconverged, **options)
-        matrices = {"hamiltonian": read.hamiltonian, "overlap": read.overlap}
-        present: Any = {kind: matrix for kind, matrix in matrices.items() if matrix is not None}
-        ours = {
-            CONVERTED: {
-                "files": _stamp(read, run.path),
-                "wrote": [],
-            }
+        made = {
+            "files": _stamp(read, run.path),
+            "wrote": [get_format(form).files[kind] for kind in read.matrices],
         }
+        read.structure.info.setdefault(OURS, {})[CONVERTED] = made
         with replaced_folder(place) as scratch:
-            structure = read.structure
-            structure.info.setdefault(OURS, {}).update(ours)
-            names = ours[CONVERTED]["wrote"]
-            names += _matrix_names(form, present)
-            files, notes = write_folder(scratch, structure, present, form)
+            files, notes = write_folder(scratch, read.structure, read.matrices, form)
         remove_leftovers(place)
     except (GFormerError, OSError, MemoryError) as error:
         return record | {"error": str(error) or type(error).__name__}
     return record | {"files": files, "notes": [*read.notes, *notes]}
-
-
-def _matrix_names(form: Format, present: dict[Any, Any]) -> list[str]:
-    from ...io.formats import get_format
-
-    return [get_format(form).files[kind] for kind in present]
 
 
 def convert_runs(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class _Fields:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         self.place, self.order = 0, "<"
 
-    def take(self, kind: str, count: int, what: str) -> NDArray[np.number]:
+    def take(self, kind: str, count: int, what: str) -> NDArray[Any]:
         """``count`` numbers of ``kind`` ('i4', 'f8'); a view of the file."""
         dtype = np.dtype(self.order + kind)
         self.skip(kind, count, what)
@@ -89,7 +90,7 @@ class _Fields:
             )
         self.place = end
 
-    def table(self, kind: str, rows: int, what: str) -> NDArray[np.number]:
+    def table(self, kind: str, rows: int, what: str) -> NDArray[Any]:
         """(rows, 3): OpenMX's tables have four columns, of which the first is unused memory."""
         return self.take(kind, 4 * rows, what).reshape(rows, 4)[:, 1:]
 

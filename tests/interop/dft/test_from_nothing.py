@@ -57,10 +57,8 @@ def train_and_plot(folders: list[pathlib.Path], out: pathlib.Path) -> None:
         str(folders[-1]),
         "--refined",
         str(refined),
-        "--path",
-        "GX",
         "--npoints",
-        "5",
+        "12",
     ]
     assert main([*words_, "--fermi", "info", "-o", str(out / "bands.png")]) == 0
     assert (out / "bands.png").stat().st_size > 1000
