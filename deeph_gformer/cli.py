@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 from . import __version__
 from .errors import GFormerError, lacks_memory, printable
+from .stopping import Stopped, stoppable
 from .terminal import plain_streams
 
 __all__ = ["main", "build_parser"]
 
-_AREAS = ("core", "ablation", "interop", "overlap", "build", "bands", "spectra", "topology", "report")
+_AREAS = (
+    "core",
+    "ablation",
+    "interop",
+    "overlap",
+    "build",
+    "bands",
+    "spectra",
+    "topology",
+    "report",
+)
 
 
 #: What to do where memory does not suffice.
@@ -23,6 +36,10 @@ ADVICE = {
     "bands": "use the sparse solver (--solver sparse, --window) and fewer --processes",
 }
 OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
+
+
+#: Verbs that end at SIGTERM and Ctrl-C with a line on how to go on.
+STOPPABLE = ("train", "train-stage1", "ablate")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,9 +56,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 well, 2 the user's input, 130 interrupted)."""
-    with plain_streams():
-        return _run(build_parser().parse_args(argv))
+    """Run one command; returns the exit code (0 well, 2 the user's input, 130 Ctrl-C, 143 SIGTERM)."""
+    words = sys.argv[1:] if argv is None else argv
+    verb = next((word for word in words if not word.startswith("-")), "")
+    with plain_streams(), stoppable() if verb in STOPPABLE else contextlib.nullcontext():
+        try:
+            return _run(build_parser().parse_args(argv))
+        except Stopped as stop:
+            if os.environ.get("RANK", "0") == os.environ.get("LOCAL_RANK", "0") == "0":
+                print(f"deeph-gformer {verb}: {printable(str(stop))}", file=sys.stderr)
+            return stop.code
 
 
 def _run(args: argparse.Namespace) -> int:

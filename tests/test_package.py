@@ -16,6 +16,7 @@ PACKAGE = ROOT / "deeph_gformer"
 LEVEL = {
     "errors": 0,
     "fields": 0,
+    "stopping": 0,
     "terminal": 1,
     "io": 1,
     "config": 2,

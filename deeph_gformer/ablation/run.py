@@ -27,6 +27,7 @@ from ..pipeline import GFormerStage1, HamiltonianModel, resolve_device
 from ..stage1 import load_stage1
 from ..stage1.cascade import CascadedStage1
 from ..stage1.provider import Stage1Provider
+from ..stopping import Stopped
 from ..training.gauge import choose_gauge
 from ..training.run import memory_hint
 from ..training.stage1 import train_stage1
@@ -178,7 +179,12 @@ class _Ablation:
             write_json(
                 folder / "attempts.json", [*attempts, {"start_unix_s": time.time(), "seconds": 0.0}]
             )
-            record = train(str(folder), resume)
+            try:
+                record = train(str(folder), resume)
+            except Stopped as stop:
+                where = stop.note.split(";")[0] or "before the first epoch"
+                stop.note = f"in run {name}, {where}; the same command goes on there"
+                raise
             write_json(
                 path,
                 {
@@ -225,11 +231,11 @@ class _Ablation:
         def train(output: str, resume: bool) -> dict[str, Any]:
             """One training of this setting."""
             one = TrainStage1Config(
-                self.data(),
-                model,
-                dataclasses.replace(config.stage1.training, seed=seed),
-                dtype,
-                output,
+                data=self.data(),
+                model=model,
+                training=dataclasses.replace(config.stage1.training, seed=seed),
+                dtype=dtype,
+                output=output,
             )
             return train_stage1(
                 one,

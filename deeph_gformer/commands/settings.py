@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ..config import apply_overrides, field_docs, from_mapping, load_yaml
+from ..config import apply_overrides, field_docs, from_mapping, load_yaml, upgrade_model
 from ..errors import ConfigError
+from ..io.files import read_json
 
 __all__ = ["pair", "read_settings", "list_settings"]
 
@@ -56,16 +58,28 @@ def read_settings(
         }
     )
     overrides.update(more or {})
+    known = {} if args.config else _resumed(args, overrides.get("output", kind().output))
     config = (
         load_yaml(kind, args.config, overrides)
         if args.config
-        else from_mapping(kind, apply_overrides({}, overrides), "command line")
+        else from_mapping(kind, apply_overrides(known, overrides), "command line")
     )
     if not config.data.preprocessed:  # type: ignore[attr-defined]
         raise ConfigError(
             "data.preprocessed is empty: say where the structures are, with --preprocessed DIR"
         )
     return config
+
+
+def _resumed(args: argparse.Namespace, output: Any) -> dict[str, Any]:
+    """The configuration that a run folder holds, where that run is resumed; otherwise nothing."""
+    path = pathlib.Path(str(output)) / "config.json"
+    if getattr(args, "resume", None) not in (True, "") or not path.is_file():
+        return {}
+    known = read_json(path)
+    if "arch" in known.get("model", {}):
+        known["model"] = upgrade_model(known["model"])
+    return {**known, "output": str(output)}
 
 
 def list_settings(kind: type, prefix: str = "") -> None:

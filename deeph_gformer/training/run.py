@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import logging
 import math
@@ -20,15 +22,18 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig, to_mapping, upgrade_model
 from ..errors import ConfigError, DataError, lacks_memory
-from ..io.files import read_json, write_json
+from ..io.files import read_json, write_json, write_text
 from ..pipeline import resolve_device
+from ..stopping import Stopped, install, installed
 from .batches import Batch, EpochSampler, RankSampler, write_tensors
+from .folder import how_to_go_on
 from .module import HamiltonianTask
 
 __all__ = [
@@ -45,6 +50,18 @@ __all__ = [
 
 LAST, BEST = "last", "best"
 CONFIG_FILE, SPLIT_FILE, CHECKPOINTS = "config.json", "splits.json", "checkpoints"
+
+
+#: What a resumed run may have otherwise; structures are compared by their names.
+FREE = {
+    "output",
+    "data.preprocessed",
+    "data.splits",
+    "data.cache",
+    "training.epochs",
+    "training.threads",
+    "training.device",
+}
 
 
 def first_rank() -> bool:
@@ -110,7 +127,7 @@ def check_run(
     if resume:
         if not path.is_file():
             raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
-        old = read_json(path)
+        old = _absolute(read_json(path))
         if "arch" in old.get("model", {}):
             old["model"] = upgrade_model(old["model"])
         differs = sorted(
@@ -123,11 +140,7 @@ def check_run(
                 else mine.get(k) != old[k]
             )
         )
-        differs = [
-            d
-            for d in dict.fromkeys(differs)
-            if d not in ("training.epochs", "training.threads", "training.device", "output")
-        ]
+        differs = [d for d in dict.fromkeys(differs) if d not in FREE]
         if differs:
             raise ConfigError(
                 f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output"
@@ -179,7 +192,16 @@ def _names(splits: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, list[str]]
 
 def _plain(config: Any) -> Any:
     """The configuration as JSON gives it back."""
-    return json.loads(json.dumps(to_mapping(config)))
+    return _absolute(json.loads(json.dumps(to_mapping(config))))
+
+
+def _absolute(table: dict[str, Any]) -> dict[str, Any]:
+    """The same with paths that hold in every working directory."""
+    data = dict(table.get("data", {}))
+    for place, key in ((data, "preprocessed"), (data, "splits"), (table, "stage1")):
+        if isinstance(place.get(key), str) and place[key]:
+            place[key] = os.path.abspath(place[key])
+    return {**table, "data": data}
 
 
 def loaders(
@@ -260,6 +282,54 @@ class EpochLine(Callback):
                 f"val {value:9.4f} meV | best {self.best:9.4f} meV{ratio}",
                 flush=True,
             )
+
+
+class OwnSignals(Callback):
+    """Lightning listens to SIGTERM, too, and would end the training without a word: our handlers come back."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Install them."""
+        install()
+
+
+class WholeCurve(CSVLogger):
+    """``logs/csv/metrics.csv`` of the whole run: a resumed one goes on where its checkpoint is."""
+
+    def __init__(self, folder: pathlib.Path, begin: int) -> None:
+        """
+        Args:
+            folder: of the run.
+            begin: first epoch to come; rows of it and later ones, of which no checkpoint knows, are dropped.
+        """
+        super().__init__(folder, "logs", "csv", flush_logs_every_n_steps=1)
+        self._begin = begin
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer, with the rows that are there already."""
+        if self._experiment is None:
+            path = pathlib.Path(self.log_dir) / "metrics.csv"
+            rows: list[dict[str, str]] = []
+            if path.is_file():
+                with open(path, newline="") as file:
+                    rows = [r for r in csv.DictReader(file) if _epoch(r) < self._begin]
+            writer = super().experiment  # removes the file
+            if rows:
+                writer.metrics_keys = list(rows[0])
+                text = io.StringIO(newline="")
+                table = csv.DictWriter(text, writer.metrics_keys, lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+                write_text(path, text.getvalue())
+        return self._experiment
+
+
+def _epoch(row: Mapping[str, str]) -> float:
+    try:
+        return float(row["epoch"])
+    except (KeyError, TypeError, ValueError):  # a line cut short
+        return math.inf
 
 
 class FiniteStop(Callback):
@@ -385,6 +455,10 @@ def fit(
         )  # buffers are indices and units, never averaged
     if settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
+    if installed():
+        hooks.append(OwnSignals())
+    last = files / f"{LAST}.ckpt"
+    begin = read_checkpoint(last)["epoch"] + 1 if resume else 0
     trainer = pl.Trainer(
         max_epochs=settings.epochs,
         accelerator=device.type if device.type != "cuda" else "gpu",
@@ -396,7 +470,7 @@ def fit(
         else "auto",  # DeepH-E3 has some (node outputs)
         logger=[
             TensorBoardLogger(folder, "logs", "tensorboard"),
-            CSVLogger(folder, "logs", "csv", flush_logs_every_n_steps=100),
+            WholeCurve(folder, begin),
         ],
         callbacks=hooks,
         gradient_clip_val=settings.gradient_clip or None,
@@ -408,7 +482,6 @@ def fit(
         plugins=[WholeCheckpoints()],
         use_distributed_sampler=False,  # our samplers know their rank
     )
-    last = files / f"{LAST}.ckpt"
     start = time.perf_counter()
     try:
         trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
@@ -418,8 +491,16 @@ def fit(
         raise DataError(
             f"{folder}: could not be written ({error.strerror}); free some space and start again, with --resume where there is a checkpoint"
         ) from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    except Stopped as stop:
+        stop.note = how_to_go_on(folder, f"in epoch {trainer.current_epoch} of {settings.epochs}")
+        launcher = trainer.strategy.launcher
+        if launcher is not None and hasattr(launcher, "kill"):
+            launcher.kill(stop.signum)
+        raise
+    except SystemExit:  # how Lightning ends at Ctrl-C, where nobody listens to signals
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     best = files / f"{BEST}.ckpt"
     state = read_checkpoint(best)["state_dict"]
     task.network.load_state_dict(

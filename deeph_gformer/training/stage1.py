@@ -35,11 +35,13 @@ from ..stage1.embedded.checkpoint import (
 from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
+from ..stopping import shielded
 from .batches import FeatureCache, joiner
+from .folder import locked
 from .gauge import choose_gauge
 from .module import Stage1Task
 from .run import check_run, first_rank, fit, loaders, memory_hint, own_device, recorded, say
-from .stage2 import split_folders
+from .stage2 import run_splits
 
 __all__ = ["train_stage1", "net_config", "stage1_config", "train_ini"]
 
@@ -244,17 +246,18 @@ class SaveModelFolder(Callback):
         if trainer.is_global_zero and value < self.best:
             self.best = value
             loss = float(trainer.callback_metrics["val_mse_eV2"])
-            save_stage1(
-                self.folder,
-                module.network,
-                self.config,
-                self.targets,
-                self.ini,
-                trainer.current_epoch,
-                loss,
-                trainer.optimizers[0].state_dict(),
-                self.notes,
-            )  # type: ignore[arg-type]
+            with shielded():
+                save_stage1(
+                    self.folder,
+                    module.network,  # type: ignore[arg-type]
+                    self.config,
+                    self.targets,
+                    self.ini,
+                    trainer.current_epoch,
+                    loss,
+                    trainer.optimizers[0].state_dict(),
+                    self.notes,
+                )
 
 
 def save_stage1(
@@ -367,8 +370,26 @@ def train_stage1(
         )
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    splits = split_folders(config.data, settings.seed)
+    splits = run_splits(config, resume)
     folder = check_run(config, splits, resume)
+    with locked(folder, first_rank()):
+        return _train(
+            config, splits, folder, resume, continue_from or None, generation, every, first
+        )
+
+
+def _train(
+    config: TrainStage1Config,
+    splits: dict[str, list[pathlib.Path]],
+    folder: pathlib.Path,
+    resume: bool,
+    continue_from: str | None,
+    generation: Generation,
+    every: int,
+    first: Stage1Provider | None,
+) -> dict[str, Any]:
+    """:func:`train_stage1` in a folder that is its own."""
+    settings = config.training
     basis = basis_of([*splits["train"], *splits["val"]])
     net, arguments, targets, old = _start(
         config, basis, continue_from, generation if first is None else first.generation

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
@@ -26,21 +30,34 @@ from ..data.dataset import (
     read_splits,
     transpose_index,
 )
-from ..data.edges import EdgeMode
+from ..errors import DataError, GFormerError
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
-from ..io.folder import matrix_path, read_matrix
+from ..io.folder import matrix_path, read_folder, read_matrix
 from ..io.periodicity import coupling
 from ..pipeline import HamiltonianModel, identify
 from ..stage1.provider import Stage1Provider
+from ..stopping import shielded
 from .batches import FeatureCache, feature_bytes, joiner
 from .electrons import count_electrons
+from .folder import locked
 from .gauge import choose_gauge
 from .module import Stage2Task, masked_loss
-from .run import check_run, first_rank, fit, loaders, memory_hint, note, own_device, recorded, say
+from .run import (
+    SPLIT_FILE,
+    check_run,
+    first_rank,
+    fit,
+    loaders,
+    memory_hint,
+    note,
+    own_device,
+    recorded,
+    say,
+)
 
-__all__ = ["train_gformer", "split_folders", "Output"]
+__all__ = ["train_gformer", "run_splits", "split_folders", "Output"]
 
 
 def split_folders(data: DataConfig, seed: int) -> dict[str, list[pathlib.Path]]:
@@ -48,6 +65,31 @@ def split_folders(data: DataConfig, seed: int) -> dict[str, list[pathlib.Path]]:
     if data.splits:
         return read_splits(data.splits, data.preprocessed)
     return make_splits(data.preprocessed, data.train_ratio, data.val_ratio, seed)
+
+
+def run_splits(config: Any, resume: bool) -> dict[str, list[pathlib.Path]]:
+    """Folders of train, val and test of a run; a resumed one keeps its own.
+
+    Args:
+        config: of a training.
+        resume: go on with the run in ``config.output``.
+
+    Raises:
+        DataError: the data of a resumed run are no longer where they were.
+    """
+    data, folder = config.data, pathlib.Path(config.output)
+    own = folder / SPLIT_FILE
+    if not resume or not own.is_file():
+        return split_folders(data, config.training.seed)
+    try:
+        if data.splits and pathlib.Path(data.splits).is_file():
+            return split_folders(data, config.training.seed)
+        return read_splits(own, data.preprocessed)
+    except GFormerError as error:
+        raise DataError(
+            f"{folder}: the data of this run have moved or changed ({error}); say where they are "
+            "with --preprocessed DIR"
+        ) from None
 
 
 class Output(NamedTuple):
@@ -111,8 +153,25 @@ def train_gformer(
     settings = config.training
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    splits = split_folders(config.data, settings.seed)
+    splits = run_splits(config, resume)
     folder = check_run(config, splits, resume)
+    with locked(folder, first_rank()):
+        return _train(config, stage1, splits, folder, resume, features, every, extra, output)
+
+
+def _train(
+    config: TrainConfig,
+    stage1: Stage1Provider | None,
+    splits: dict[str, list[pathlib.Path]],
+    folder: pathlib.Path,
+    resume: bool,
+    features: bool,
+    every: int,
+    extra: dict[str, Any] | None,
+    output: Output | None,
+) -> tuple[HamiltonianModel, dict[str, Any]]:
+    """:func:`train_gformer` in a folder that is its own."""
+    settings = config.training
     cascade = config.cascade and stage1 is not None
     if stage1 is None:
         features = False
@@ -180,19 +239,14 @@ def train_gformer(
         before = f"; stage 1 on validation {reference:.4f} meV, on the training structures {fitted:.4f} meV"
     parameters = sum(p.numel() for p in model.parameters())
     say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}")
-    with recorded(folder, config, splits):
-        result = fit(
-            task, train, val, folder, settings, resume=resume, reference=reference, every=every
-        )
-    record = {
+    used = stage1 if features or cascade else None
+    known = {
         **_record(config, splits, samples["train"], reference, parameters),
-        **result,
         **choice.to_json(),
         **(extra or {}),
     }
-    used = stage1 if features or cascade else None
     bundle = Bundle(
-        model.eval().requires_grad_(False),
+        model,
         out.targets,
         identify(used) if used is not None else None,
         out.generation,
@@ -201,23 +255,82 @@ def train_gformer(
         out.dtype,
         choice.gauge,
         features,
-        record,
+        known,
         folder / "bundle",
     )
+    with recorded(folder, config, splits):
+        if first_rank():
+            known["electrons"] = count_electrons(splits["train"])
+            known["periodicity"] = sorted(
+                {coupling(s.graph.edge_key.numpy(), s.graph.nodes).rank for s in samples["train"]}
+            )
+        save = SaveBundle(
+            bundle, lambda path: write_basis_table([*splits["train"], *splits["val"]], path)
+        )
+        result = fit(
+            task,
+            train,
+            val,
+            folder,
+            settings,
+            resume=resume,
+            reference=reference,
+            every=every,
+            callbacks=[save],
+        )
+    record = {**known, **result}
+    bundle = dataclasses.replace(bundle, model=model.eval().requires_grad_(False), training=record)
     both = HamiltonianModel(used, bundle, own_device(settings))
     if not first_rank():
         return both, record
-    record["validation"] = validation_errors(both, splits["val"], config.data.edges)
+    record["validation"] = validation_errors(both, samples["val"])
     record["guard"] = guard_statistics(
         both, *([s.graph for s in samples[name]] for name in ("train", "val"))
     )
-    record["electrons"] = count_electrons(splits["train"])
-    record["periodicity"] = sorted(
-        {coupling(s.graph.edge_key.numpy(), s.graph.nodes).rank for s in samples["train"]}
-    )
-    write_basis_table(splits["train"], folder / "bundle" / OVERLAP_TABLE)
-    save_bundle(folder / "bundle", bundle)
+    with shielded():
+        write_basis_table([*splits["train"], *splits["val"]], folder / "bundle" / OVERLAP_TABLE)
+        save_bundle(folder / "bundle", bundle)
     return both, record
+
+
+class SaveBundle(Callback):
+    """Writes the bundle whenever validation has a new best: a run that is stopped leaves one."""
+
+    def __init__(self, bundle: Bundle, table: Callable[[pathlib.Path], None]) -> None:
+        """
+        Args:
+            bundle: what is written; its model is the one in training.
+            table: writes the overlap table to a path.
+        """
+        self.bundle, self.table, self.best = bundle, table, float("inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.best = state["best"]
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save when better; runs while averaged weights are still in place."""
+        value = float(trainer.callback_metrics["val_mae_meV"])
+        if not math.isfinite(value) or value >= self.best:
+            return
+        self.best = value
+        path = self.bundle.path
+        if not trainer.is_global_zero or path is None:
+            return
+        training = {
+            **self.bundle.training,
+            "epochs": trainer.current_epoch + 1,
+            "best_val_mae_meV": value,
+            "finished": False,
+        }
+        with shielded():
+            if not (path / OVERLAP_TABLE).is_file():
+                self.table(path / OVERLAP_TABLE)
+            save_bundle(path, dataclasses.replace(self.bundle, training=training))
 
 
 def _new_model(
@@ -273,32 +386,35 @@ def _record(
     }
 
 
-def validation_errors(
-    model: HamiltonianModel, folders: Sequence[pathlib.Path], edges: EdgeMode
-) -> dict[str, float]:
+def validation_errors(model: HamiltonianModel, samples: Sequence[Sample]) -> dict[str, float]:
     """Errors of the finished model, without μS and raw.
 
     Args:
         model: both stages.
-        folders: validation structures.
-        edges: see :func:`deeph_gformer.data.edges.select_edges`.
+        samples: validation structures.
 
     Returns:
         See :func:`deeph_gformer.analysis.metrics.means`.
     """
     kinds, spinful = [], model.targets.basis.spinful
-    for folder in folders:
-        prediction = model.predict(folder, edges)
-        there = matrix_path(folder, "overlap").is_file()
+    fill = getattr(model.stage1, "fill_missing", None)
+    for sample in samples:
+        structure = read_folder(sample.folder)
+        types, keys = sample.graph.node_type.numpy(), sample.graph.edge_key.numpy()
+        first, both = (
+            model.blocks.to_matrix(h.cpu().numpy(), types, keys, np.nan if fill is None else fill)
+            for h in model.direct_products(sample.graph)
+        )
+        there = matrix_path(sample.folder, "overlap").is_file()
         kinds.append(
             gauge_errors(
-                folder.name,
-                read_matrix(folder, "hamiltonian", prediction.structure, spinful),
-                prediction.stage1,
-                prediction.hamiltonian,
-                read_matrix(folder, "overlap", prediction.structure) if there else None,
+                sample.name,
+                read_matrix(sample.folder, "hamiltonian", structure, spinful),
+                first,
+                both,
+                read_matrix(sample.folder, "overlap", structure) if there else None,
                 model.targets,
-                prediction.graph.node_type.numpy(),
+                types,
             )
         )
     return means(kinds)

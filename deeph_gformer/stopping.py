@@ -1,0 +1,94 @@
+"""A training that is told to stop (SIGTERM of a batch system, Ctrl-C) ends with one line, whole files and its own exit code.
+
+Both signals raise :class:`Stopped` in the main thread, which is no ``Exception``: only who has to tidy up catches it. After the first one
+further signals are ignored, so that tidying up is not interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+__all__ = ["Stopped", "install", "shielded", "stoppable"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """A signal asked this process to end.
+
+    Attributes:
+        signum: the signal.
+        note: where the work stood and how to go on; filled in by who knows.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum, self.note = signum, ""
+
+    @property
+    def code(self) -> int:
+        """Exit code as of a shell: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signum
+
+    def __str__(self) -> str:
+        name = "Ctrl-C" if self.signum == signal.SIGINT else signal.Signals(self.signum).name
+        note = self.note or "before training began; give the same command to start again"
+        return f"stopped by {name} {note}"
+
+
+_state = {"shields": 0, "pending": 0, "stopped": 0}
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    if _state["stopped"]:
+        return
+    if _state["shields"]:
+        _state["pending"] = signum
+        return
+    _state["stopped"] = signum
+    raise Stopped(signum)
+
+
+def install() -> None:
+    """Let both signals raise :class:`Stopped`; nothing outside the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _stop)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """:func:`install` for a while; the handlers of before come back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.getsignal(number) for number in SIGNALS]
+    _state.update(shields=0, pending=0, stopped=0)
+    install()
+    try:
+        yield
+    finally:
+        for number, handler in zip(SIGNALS, before):
+            signal.signal(number, handler)
+
+
+def installed() -> bool:
+    """Whether signals raise :class:`Stopped` now."""
+    return signal.getsignal(signal.SIGTERM) is _stop
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """A signal that comes meanwhile is heard at the end: for files that belong together."""
+    _state["shields"] += 1
+    try:
+        yield
+    finally:
+        _state["shields"] -= 1
+        if not _state["shields"] and _state["pending"]:
+            signum, _state["pending"] = _state["pending"], 0
+            _stop(signum, None)
