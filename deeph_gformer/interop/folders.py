@@ -1,7 +1,9 @@
-"""Structures and matrices in memory -> a folder of any format; the order of atoms that a format asks for.
+"""Structures and matrices in memory -> a folder of any format; the order of atoms that a format
+asks for.
 
-DeepH-dock's POSCAR has its atoms grouped by element. Atoms that are not are permuted together with the block keys, and the permutation is kept in
-``info.json`` (``deeph_gformer: {"atom_order": [...]}``: for each atom of the POSCAR, its number, from 0, in the structure that was given).
+DeepH-dock's POSCAR has its atoms grouped by element. Atoms that are not are permuted together with
+the block keys, and the permutation is kept in ``info.json`` (``deeph_gformer: {"atom_order":
+[...]}``: for each atom of the POSCAR, its number, from 0, in the structure that was given).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""ABACUS (LCAO): H(R) and S(R) of ``out_mat_hs2 1`` or ``calculation get_s`` -> :class:`~deeph_gformer.interop.dft.run.DFTRun`.
+"""ABACUS (LCAO): H(R) and S(R) of ``out_mat_hs2 1`` or ``calculation get_s`` ->
+:class:`~deeph_gformer.interop.dft.run.DFTRun`.
 
-Structure from STRU, shells from the running log, else from the orbital files' names. ABACUS wraps atoms into the cell before it
-counts lattice vectors, orders a shell m = 0, 1, -1, 2, -2, ... with a factor (-1)^m before the real harmonics, and, with ``nspin 4``, has
-spin as the fastest index. H is in Ry. Phase exp(+2 pi i k.R).
+Structure from STRU, shells from the running log, else from the orbital files' names. ABACUS wraps
+atoms into the cell before it counts lattice vectors, orders a shell m = 0, 1, -1, 2, -2, ... with a
+factor (-1)^m before the real harmonics, and, with ``nspin 4``, has spin as the fastest index. H is
+in Ry. Phase exp(+2 pi i k.R).
 """
 
 from __future__ import annotations

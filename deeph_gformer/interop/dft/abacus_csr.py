@@ -1,8 +1,10 @@
-"""ABACUS' sparse text matrices: the old layout (``data-HR-sparse_SPIN0.csr``) and that of HContainers (``hrs1_nao.csr``).
+"""ABACUS' sparse text matrices: the old layout (``data-HR-sparse_SPIN0.csr``) and that of
+HContainers (``hrs1_nao.csr``).
 
-Both hold, for every lattice vector with elements, ``Rx Ry Rz nnz`` and the values, column indices and row pointers of
-a CSR matrix over all orbitals of the cell; complex values stand as ``(re,im)``. The newer one has a header with the structure, and comments
-(``#``). Between them, versions wrote the old layout under the new names, so the file's head decides.
+Both hold, for every lattice vector with elements, ``Rx Ry Rz nnz`` and the values, column indices
+and row pointers of a CSR matrix over all orbitals of the cell; complex values stand as ``(re,im)``.
+The newer one has a header with the structure, and comments (``#``). Between them, versions wrote
+the old layout under the new names, so the file's head decides.
 """
 
 from __future__ import annotations

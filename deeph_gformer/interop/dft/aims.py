@@ -1,8 +1,10 @@
-"""FHI-aims: the sparse real-space matrices of ``output_rs_matrices plain`` -> :class:`~deeph_gformer.interop.dft.run.DFTRun`.
+"""FHI-aims: the sparse real-space matrices of ``output_rs_matrices plain`` ->
+:class:`~deeph_gformer.interop.dft.run.DFTRun`.
 
-``rs_indices.out`` holds lattice vectors and, for each of them and each basis function, where its row begins and ends; a value is
-<i in cell R | H | j in the home cell>, in Hartree, stored for i <= j only. FHI-aims counts cells from atoms mapped into the cell around
-the origin, orders a shell m = -l..l and gives real harmonics of odd m > 0 another sign. H is on FHI-aims' zero of energy.
+``rs_indices.out`` holds lattice vectors and, for each of them and each basis function, where its
+row begins and ends; a value is <i in cell R | H | j in the home cell>, in Hartree, stored for i <=
+j only. FHI-aims counts cells from atoms mapped into the cell around the origin, orders a shell m =
+-l..l and gives real harmonics of odd m > 0 another sign. H is on FHI-aims' zero of energy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""OpenMX: ``.scfout`` files and overlap-only runs -> :class:`~deeph_gformer.interop.dft.run.DFTRun`.
+"""OpenMX: ``.scfout`` files and overlap-only runs ->
+:class:`~deeph_gformer.interop.dft.run.DFTRun`.
 
-Elements and shells come from the input inside the ``.scfout``: the label is free, so the element is that
-of the pseudopotential, and shells stand l = 0, 1, 2, ... whatever the order of the basis string. H is on OpenMX's absolute zero of energy, as are
-the chemical potential and ``.Band``. OpenMX's orbital order and phase are those of legacy folders.
+Elements and shells come from the input inside the ``.scfout``: the label is free, so the element is
+that of the pseudopotential, and shells stand l = 0, 1, 2, ... whatever the order of the basis
+string. H is on OpenMX's absolute zero of energy, as are the chemical potential and ``.Band``.
+OpenMX's orbital order and phase are those of legacy folders.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""PySCF with periodic boundaries (KRKS, KUKS in Gaussian orbitals) -> :class:`~deeph_gformer.interop.dft.run.DFTRun`.
+"""PySCF with periodic boundaries (KRKS, KUKS in Gaussian orbitals) ->
+:class:`~deeph_gformer.interop.dft.run.DFTRun`.
 
-H and S at k-points become H_ij(R) and S_ij(R) of all pairs of atoms closer than the distance at which the overlap of their
-most diffuse functions falls below ``tolerance``; the k mesh is made fine enough to tell these pairs apart, and H(k) at a point off
-the mesh is compared with PySCF's own. PySCF sums exp(+2 pi i k.R), counts R from the atoms as given, and orders p shells x, y, z, the others
-m = -l..l, without signs. H is on PySCF's zero of energy.
+H and S at k-points become H_ij(R) and S_ij(R) of all pairs of atoms closer than the distance at
+which the overlap of their most diffuse functions falls below ``tolerance``; the k mesh is made fine
+enough to tell these pairs apart, and H(k) at a point off the mesh is compared with PySCF's own.
+PySCF sums exp(+2 pi i k.R), counts R from the atoms as given, and orders p shells x, y, z, the
+others m = -l..l, without signs. H is on PySCF's zero of energy.
 """
 
 from __future__ import annotations

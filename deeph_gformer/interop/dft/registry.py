@@ -1,7 +1,8 @@
-"""The DFT codes whose files can be read: one module each, and one line here or an entry point elsewhere.
+"""The DFT codes whose files can be read: one module each, and one line here or an entry point
+elsewhere.
 
-A reader is a class without arguments that is a :class:`DFTReader`. Another package registers one under the entry point
-``deeph_gformer.dft_readers``; see ``docs/extending.md``.
+A reader is a class without arguments that is a :class:`DFTReader`. Another package registers one
+under the entry point ``deeph_gformer.dft_readers``; see ``docs/extending.md``.
 """
 
 from __future__ import annotations

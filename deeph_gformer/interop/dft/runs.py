@@ -1,4 +1,5 @@
-"""DFT runs -> structure folders: one, or all below a folder, several at a time, going on where it stopped."""
+"""DFT runs -> structure folders: one, or all below a folder, several at a time, going on where it
+stopped."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """OpenMX's binary ``.scfout``: neighbours, H, S, chemical potential and the input, as arrays.
 
-No record markers and no padding; byte order of the machine that wrote it. The header's second word is
-``spin + 4 version``: version 0 is OpenMX 3.8 and older, 3 is 3.9, and 1 and 2 were development versions. Lengths in bohr,
-energies in Hartree. The layout is public in OpenMX's ``read_scfout``; the fields stand in the order in which
-:func:`read_scfout` takes them.
+No record markers and no padding; byte order of the machine that wrote it. The header's second word
+is ``spin + 4 version``: version 0 is OpenMX 3.8 and older, 3 is 3.9, and 1 and 2 were development
+versions. Lengths in bohr, energies in Hartree. The layout is public in OpenMX's ``read_scfout``;
+the fields stand in the order in which :func:`read_scfout` takes them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""SIESTA: ``.TSHS``, ``.nc`` and ``.HSX`` through sisl -> :class:`~deeph_gformer.interop.dft.run.DFTRun`."""
+"""SIESTA: ``.TSHS``, ``.nc`` and ``.HSX`` through sisl ->
+:class:`~deeph_gformer.interop.dft.run.DFTRun`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Real output files of DFT codes, where they are, and small ones written here as the codes write theirs."""
+"""Real output files of DFT codes, where they are, and small ones written here as the codes write
+theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""FHI-aims: runs written here in its sparse layout from known matrices. Its own eigenvalues are not at hand."""
+"""FHI-aims: runs written here in its sparse layout from known matrices. Its own eigenvalues are not
+at hand."""
 
 from __future__ import annotations
 

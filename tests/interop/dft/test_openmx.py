@@ -1,4 +1,5 @@
-"""OpenMX against its own eigenvalues, verified folders, and files written in its layout with known numbers."""
+"""OpenMX against its own eigenvalues, verified folders, and files written in its layout with known
+numbers."""
 
 from __future__ import annotations
 

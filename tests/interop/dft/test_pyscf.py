@@ -1,4 +1,5 @@
-"""PySCF: its own eigenvalues on and off the mesh, rotation of overlaps and kinetic energies for s to f, checkpoints, refusals."""
+"""PySCF: its own eigenvalues on and off the mesh, rotation of overlaps and kinetic energies for s
+to f, checkpoints, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Folders of DFT runs: found, named, converted in parallel, gone on with; and a reader of another package."""
+"""Folders of DFT runs: found, named, converted in parallel, gone on with; and a reader of another
+package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""SIESTA runs as folders: which file is read, convergence, facts of the output. The matrices are tested in ``test_sisl.py``."""
+"""SIESTA runs as folders: which file is read, convergence, facts of the output. The matrices are
+tested in ``test_sisl.py``."""
 
 from __future__ import annotations
 
