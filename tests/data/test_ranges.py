@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from ase.build import mx2
 
 import deeph_gformer
@@ -108,3 +110,21 @@ def test_pairs_without_edges_and_distances_without_ranges() -> None:
     ]
     assert beyond(structure, keys, None).tolist() == [False, False, False, True]
     assert 103 > LONGEST and (match_keys(keys, keys) == np.arange(4)).all()
+
+
+def test_a_bundle_with_ranges_of_its_own_edges() -> None:
+    """Ordered pairs; what was never seen has no edges; an envelope that was never fitted says nothing."""
+
+    def bundle(values: list[list[float]]) -> SimpleNamespace:
+        envelope = SimpleNamespace(range=torch.tensor(values))
+        basis = SimpleNamespace(elements=(16, 42))
+        return SimpleNamespace(
+            model=SimpleNamespace(envelope=envelope),
+            targets=SimpleNamespace(basis=basis),
+            path=None,
+        )
+
+    ranges = bundle_ranges(bundle([[4.0, 5.0], [5.5, 0.0]]))  # type: ignore[arg-type]
+    assert ranges == Ranges({(16, 16): 4.0, (16, 42): 5.0, (42, 16): 5.5}, False)
+    assert bundle_ranges(bundle([[1e6, 1e6], [1e6, 1e6]])) is None  # type: ignore[arg-type]
+    assert bundle_ranges(None) is None
