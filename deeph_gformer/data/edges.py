@@ -1,6 +1,7 @@
 """Which blocks of a structure folder become edges of the graph.
 
-The edge set changes the graph and so the prediction: DeepH-E3 trains on the keys of ``hamiltonians.h5`` and infers on those of ``overlaps.h5``.
+The edge set changes the graph and so the prediction: DeepH-E3 trains on the keys of
+``hamiltonians.h5`` and infers on those of ``overlaps.h5``.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class EdgeChoice(NamedTuple):
     Attributes:
         keys: (E, 5) int64, 0-based, canonical order, symmetric.
         source: where they come from, for people.
-        hamiltonian_only: edges that ``hamiltonians.h5`` has and ``overlaps.h5`` has not; None where one
-            of the files was not read.
+        hamiltonian_only: edges that ``hamiltonians.h5`` has and ``overlaps.h5`` has not; None
+            where one of the files was not read.
         note: a sentence for people on blocks that were left out; empty where there were none.
     """
 
@@ -77,7 +78,8 @@ def _within(
         bad = np.zeros(len(keys), dtype=bool)
         bad[np.flatnonzero(far)[full]] = True
         raise DataError(
-            f"{path}: {describe_beyond(structure, keys, bad, ranges)}. H of such a block would mean "
+            f"{path}: {describe_beyond(structure, keys, bad, ranges)}. H of such a block would "
+            "mean "
             "nothing; use S of the basis that the model was trained on"
         )
     said = describe_beyond(structure, keys, far, ranges)
@@ -95,9 +97,10 @@ def select_edges(
     Args:
         folder: legacy or DeepH-dock.
         structure: its structure.
-        mode: ``overlaps``, ``hamiltonians``, ``union``, or ``auto``: their union when there are both files,
-            else the one that is there.
-        ranges: of the model's training set; blocks of zeros beyond them are left out, others refused.
+        mode: ``overlaps``, ``hamiltonians``, ``union``, or ``auto``: their union when there are
+            both files, else the one that is there.
+        ranges: of the model's training set; blocks of zeros beyond them are left out, others
+            refused.
 
     Raises:
         DataError: a file that the mode needs is missing or damaged, its edge set is asymmetric, or
@@ -123,12 +126,14 @@ def select_edges(
             )
     if not wanted:
         raise DataError(
-            f"{folder}: neither {paths['overlaps'].name} nor {paths['hamiltonians'].name} is there, so there are no edges; "
-            "overlaps.h5 comes from the DFT code's overlap-only run or from 'deeph-gformer overlap predict'"
+            f"{folder}: neither {paths['overlaps'].name} nor {paths['hamiltonians'].name} is "
+            "there, so there are no edges; "
+            "overlaps.h5 comes from the DFT code's overlap-only run or from 'deeph-gformer "
+            "overlap predict'"
         )
     sets, notes = {}, []
     for name in wanted:
-        # H may reach further than S, by way of projectors; where only S was looked at nothing is known
+        # H may reach further than S, by way of projectors: ranges of S say nothing of it
         known = None if ranges and ranges.overlaps_only and name == "hamiltonians" else ranges
         spinful = bool(structure.spinful) and name == "hamiltonians"
         keys = _keys(paths[name], structure, form)

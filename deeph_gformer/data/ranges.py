@@ -1,7 +1,7 @@
 """How far edges of each pair of elements reach in a training set, and edges that lie beyond.
 
-A network extrapolates to a distance that it never saw without a word: a block of zeros 295 Å away gave |H| of
-2.7 eV there, and moved the on-site blocks of its atoms.
+A network extrapolates to a distance that it never saw without a word: a block of zeros 295 Å away
+gave |H| of 2.7 eV there, and moved the on-site blocks of its atoms.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def describe_beyond(
     else:
         why = f"{symbol(a)}-{symbol(b)} edges of the model's training set end at {known:.3f} Å"
     return (
-        f"'{structure.name}': block {format_key(keys[e])} joins atoms {i + 1} ({symbol(a)}) and {j + 1} "
+        f"'{structure.name}': block {format_key(keys[e])} joins atoms {i + 1} ({symbol(a)}) and "
+        f"{j + 1} "
         f"({symbol(b)}) {distance[e]:.3f} Å apart; {why} ({int(far.sum())} such blocks)"
     )
 
@@ -140,6 +141,7 @@ def require_within(structure: Structure, keys: NDArray[np.int64], ranges: Ranges
     far = beyond(structure, keys, ranges)
     if far.any():
         raise DataError(
-            f"{describe_beyond(structure, keys, far, ranges)}. H of such a block would mean nothing; "
+            f"{describe_beyond(structure, keys, far, ranges)}. H of such a block would mean "
+            "nothing; "
             "leave it out, or use S of the basis that the model was trained on"
         )

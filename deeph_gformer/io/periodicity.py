@@ -1,11 +1,11 @@
-"""Along which lattice vectors a crystal repeats, told by its couplings and not by how its atoms lie in the cell.
+"""Along which lattice vectors a crystal repeats, told by its couplings.
 
-A slab that lies across the cell boundary has blocks with R_z = ±1 and still repeats in two directions
-only: no path of couplings leads from an atom to its own image along z. Atoms are nodes and blocks
-(R, i, j) are edges that carry R (a quotient graph: Chung, Hahn and Klee, Acta Cryst. A40, 42). A
-spanning tree places every atom into one image; what is left over around each cycle is a lattice vector
-along which the structure percolates. The rank of these vectors is the number of directions in which it
-repeats.
+A slab that lies across the cell boundary has blocks with R_z = ±1 and still repeats in two
+directions only: no path of couplings leads from an atom to its own image along z. Atoms are nodes
+and blocks (R, i, j) are edges that carry R (a quotient graph: Chung, Hahn and Klee, Acta Cryst.
+A40, 42). A spanning tree places every atom into one image; what is left over around each cycle is a
+lattice vector along which the structure percolates. The rank of these vectors is the number of
+directions in which it repeats.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Position matrices ``<i, 0 | r | j, R>`` in folders: DeepH's ``positions.h5``, DeepH-dock's ``position_matrix.h5``.
+"""Position matrices ``<i, 0 | r | j, R>``: ``positions.h5``, DeepH-dock's ``position_matrix.h5``.
 
-In both r counts from the origin of the coordinates, in Å, and matrices are spinless like S. Legacy: one
-dataset per block and coordinate, ``[Rx, Ry, Rz, i, j, a]`` with i and j 1-based and a = 1, 2, 3 for x, y, z.
-Dock: the datasets of ``overlap.h5``, with ``entries`` of shape (3, n). In memory: three
-matrices x, y, z with the same blocks, orbitals in the legacy order.
+In both r counts from the origin of the coordinates, in Å, and matrices are spinless like S. Legacy:
+one dataset per block and coordinate, ``[Rx, Ry, Rz, i, j, a]`` with i and j 1-based and a = 1, 2, 3
+for x, y, z. Dock: the datasets of ``overlap.h5``, with ``entries`` of shape (3, n). In memory:
+three matrices x, y, z with the same blocks, orbitals in the legacy order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _FILES = {
     "dock": fields.DOCK_POSITION_MATRIX_FILE,
 }
 _NAME = re.compile(
-    r"\[ *(-?[0-9]{1,9}), *(-?[0-9]{1,9}), *(-?[0-9]{1,9}), *([0-9]{1,9}), *([0-9]{1,9}), *([123]) *\]"
+    r"\[ *(-?[0-9]{1,9}), *(-?[0-9]{1,9}), *(-?[0-9]{1,9}), *([0-9]{1,9}), *([0-9]{1,9}), "
+    r"*([123]) *\]"
 )
 
 
@@ -179,7 +180,8 @@ def _legacy(
         block = open_dataset(handle, path, names[place])
         if block.shape != tuple(shapes[e]):
             raise DataError(
-                f"{path}: block {names[place]} has shape {block.shape}; the orbitals of its atoms ask "
+                f"{path}: block {names[place]} has shape {block.shape}; the orbitals of its atoms "
+                "ask "
                 f"for {tuple(shapes[e].tolist())}"
             )
         values[axis, offsets[e] : offsets[e + 1]] = read_numbers(

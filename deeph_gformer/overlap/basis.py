@@ -69,7 +69,8 @@ class AtomicBasis:
         norm = simpson(self.orbitals**2 * self.radius**2, x=self.radius, axis=1)
         if not (np.isfinite(norm).all() and (norm > 1e-12).all()):
             raise DataError(
-                f"{self.source}: orbital {int(np.argmin(np.nan_to_num(norm)))} has no norm; the file is damaged"
+                f"{self.source}: orbital {int(np.argmin(np.nan_to_num(norm)))} has no norm; the "
+                "file is damaged"
             )
         return dataclasses.replace(self, orbitals=self.orbitals / np.sqrt(norm)[:, None])
 
@@ -157,7 +158,8 @@ def pair_table(
 
 
 def wave_numbers(bases: Iterable[AtomicBasis]) -> NDArray[np.float64]:
-    """(K,), 1/bohr, fine enough that the transform of an integrand reaches twice the largest distance."""
+    """(K,), 1/bohr, fine enough that the transform of an integrand reaches twice the largest
+    distance."""
     step = min(_K_STEP, math.pi / (2.2 * max(basis.cutoff for basis in bases)))
     return np.arange(0, _K_MAX, step)
 
@@ -177,7 +179,8 @@ def two_centre(bases: Iterable[AtomicBasis]) -> TwoCentre:
     for basis in bases:
         if basis.number in found:
             raise DataError(
-                f"two basis files of {symbol(basis.number)}: {found[basis.number].source} and {basis.source}; give one per element"
+                f"two basis files of {symbol(basis.number)}: {found[basis.number].source} and "
+                f"{basis.source}; give one per element"
             )
         found[basis.number] = basis
     if not found:

@@ -1,7 +1,8 @@
 """Basis files of DFT codes: ABACUS ``.orb``, SIESTA ``.ion`` and ``.ion.xml``, OpenMX ``.pao``.
 
-A ``.pao`` file holds more radial functions than a calculation takes: ``C6.0-s2p2d1`` takes the first two
-of L=0, the first two of L=1 and the first of L=2, as they are; they are neither normalised nor orthogonal.
+A ``.pao`` file holds more radial functions than a calculation takes: ``C6.0-s2p2d1`` takes the
+first two of L=0, the first two of L=1 and the first of L=2, as they are; they are neither
+normalised nor orthogonal.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ _LETTERS = "spdfghi"
 _NAME = re.compile(r"([A-Za-z][A-Za-z]?[\w.+]*)-((?:[spdfghi][1-9]\d?(?:>\d+)?)+)")
 _LIST_BYTES = 1_000_000
 _WHERE = (
-    "basis files usually lie in DFT_DATA19/PAO of OpenMX (.pao), in the orbital_dir of ABACUS's INPUT "
+    "basis files usually lie in DFT_DATA19/PAO of OpenMX (.pao), in the orbital_dir of ABACUS's "
+    "INPUT "
     "(.orb), or in the run folder of SIESTA (.ion, .ion.xml)"
 )
 
@@ -70,7 +72,8 @@ def _require_l(path: pathlib.Path, shells: Sequence[int]) -> None:
 def read_orb(path: str | os.PathLike[str]) -> AtomicBasis:
     """Read an ABACUS numerical-orbital file.
 
-    Shells come in the order of the file (l ascending), as ABACUS and ``orbital_types.dat`` have them.
+    Shells come in the order of the file (l ascending), as ABACUS and ``orbital_types.dat`` have
+    them.
 
     Raises:
         DataError: the file is missing or is no ABACUS orbital file.
@@ -139,7 +142,8 @@ def read_ion(path: str | os.PathLike[str]) -> AtomicBasis:
         raise DataError(f"{path}: not a SIESTA .ion file, it has no '#orbital l, n, z' table")
     if number < 1:
         raise DataError(
-            f"{path}: atomic number {number}, a floating basis without an atom; only bases of atoms "
+            f"{path}: atomic number {number}, a floating basis without an atom; only bases of "
+            "atoms "
             "are read"
         )
     _require_l(path, shells)
@@ -189,7 +193,8 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
     shells = tuple(key[1] for key in found)
     if number < 1:
         raise DataError(
-            f"{path}: atomic number {number}, a floating basis without an atom; only bases of atoms "
+            f"{path}: atomic number {number}, a floating basis without an atom; only bases of "
+            "atoms "
             "are read"
         )
     _require_l(path, shells)
@@ -208,7 +213,8 @@ def _taken(text: str, where: str) -> dict[int, int]:
         raise DataError(f"{where}: '{text}' is no basis; write e.g. s2p2d1")
     if ">" in text:
         raise DataError(
-            f"{where}: '{text}' are contracted orbitals, whose coefficients are not in the .pao file; "
+            f"{where}: '{text}' are contracted orbitals, whose coefficients are not in the .pao "
+            "file; "
             "use S of the OpenMX run instead"
         )
     counts: dict[int, int] = {}
@@ -220,7 +226,8 @@ def _taken(text: str, where: str) -> dict[int, int]:
 
 
 def _hermite(mesh: NDArray[np.float64], values: NDArray[np.float64], x: NDArray[np.float64]):
-    """(n, points): OpenMX's interpolation of (rows, n), cubic, slopes from parabolas through three points."""
+    """(n, points): OpenMX's interpolation of (rows, n), cubic, slopes from parabolas through
+    three points."""
     from scipy.interpolate import CubicHermiteSpline
 
     step = np.diff(mesh)[:, None]
@@ -282,7 +289,8 @@ def read_pao(path: str | os.PathLike[str], basis: str) -> AtomicBasis:
     for l, count in counts.items():
         if l > most or count > columns:
             raise DataError(
-                f"{path}: '{basis}' takes {count} {_LETTERS[l]} functions, the file has {columns} for "
+                f"{path}: '{basis}' takes {count} {_LETTERS[l]} functions, the file has {columns} "
+                "for "
                 f"each l up to {_LETTERS[most] if most < len(_LETTERS) else most}"
             )
         _require_l(path, [l])
@@ -292,7 +300,8 @@ def read_pao(path: str | os.PathLike[str], basis: str) -> AtomicBasis:
             table = np.array(" ".join(body).split(), dtype=float).reshape(rows, columns + 2)
         except ValueError:
             raise DataError(
-                f"{path}: the table of l = {l} is damaged or cut short; {rows} rows of {columns + 2} "
+                f"{path}: the table of l = {l} is damaged or cut short; {rows} rows of "
+                f"{columns + 2} "
                 "numbers were announced"
             ) from None
         mesh = table[:, 1]
@@ -332,7 +341,8 @@ def read_basis_file(path: str | os.PathLike[str], basis: str = "") -> AtomicBasi
     if path.name.endswith(".pao"):
         if not basis:
             raise DataError(
-                f"{path}: holds more radial functions than a calculation takes; name the basis as in "
+                f"{path}: holds more radial functions than a calculation takes; name the basis as "
+                "in "
                 f"the OpenMX input, e.g. {path.stem}-s2p2d1, after the files or the folder"
             )
         return read_pao(path, basis)
@@ -379,9 +389,10 @@ def read_bases(
     """Read one basis per element.
 
     Args:
-        sources: basis files, folders of them, basis strings (``C6.0-s2p2d1``, with a folder before it or
-            not), and lists of basis strings: an OpenMX input or a text file.
-        orbital_types: l of each shell by atomic number, for ``.pao`` files that nothing else speaks of.
+        sources: basis files, folders of them, basis strings (``C6.0-s2p2d1``, with a folder before
+            it or not), and lists of basis strings: an OpenMX input or a text file.
+        orbital_types: l of each shell by atomic number, for ``.pao`` files that nothing else
+            speaks of.
 
     Raises:
         DataError: a file is missing or damaged, or it is unknown what a ``.pao`` file gives.
@@ -395,7 +406,8 @@ def read_bases(
             where = source.parent if source.parent != pathlib.Path() else None
             if wanted.get(match[1], (match[2],))[0] != match[2]:
                 raise DataError(
-                    f"{match[1]}-{wanted[match[1]][0]} and {match[1]}-{match[2]}: two bases of one file; "
+                    f"{match[1]}-{wanted[match[1]][0]} and {match[1]}-{match[2]}: two bases of "
+                    "one file; "
                     "name one"
                 )
             wanted[match[1]] = (match[2], where)
@@ -410,7 +422,8 @@ def read_bases(
             raise DataError(f"{source}: no such file or folder; {_WHERE}")
         else:
             raise DataError(
-                f"{source}: neither a basis file (.orb, .ion, .ion.xml, .pao) nor a list of bases such as "
+                f"{source}: neither a basis file (.orb, .ion, .ion.xml, .pao) nor a list of bases "
+                "such as "
                 "C6.0-s2p2d1"
             )
     chosen: dict[pathlib.Path, str] = {}
@@ -448,7 +461,8 @@ def read_bases(
         twin = [str(p) for p, z in unknown.items() if z == number and p != path]
         if twin:
             raise DataError(
-                f"{path} and {twin[0]} are both of {symbol(number)}; name the one of the training set, "
+                f"{path} and {twin[0]} are both of {symbol(number)}; name the one of the training "
+                "set, "
                 f"e.g. {path.stem}-s2p2d1"
             )
         shells = orbital_types[number]

@@ -1,7 +1,8 @@
-"""Edges of a structure: every pair of atoms closer than the cutoff of its two elements, over all periodic images.
+"""Edges of a structure: every pair of atoms closer than their cutoff, over all periodic images.
 
-Pairs are found by vesin (https://github.com/Luthaf/vesin); which of them lie below the cutoff is decided here, from distances that
-are the same to the last bit for (R, i, j) and (-R, j, i), so both are always in or both out.
+Pairs are found by vesin (https://github.com/Luthaf/vesin); which of them lie below the cutoff is
+decided here, from distances that are the same to the last bit for (R, i, j) and (-R, j, i), so both
+are always in or both out.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def symbol(number: int) -> str:
 
 
 def pair_cutoff(cutoffs: Cutoffs, a: int, b: int) -> float:
-    """The cutoff of two elements in Å, whichever comes first; 0 where they never overlap (the pair is not named).
+    """The cutoff of two elements in Å, whichever comes first; 0 where they never overlap (the pair
+    is not named).
 
     Args:
         cutoffs: by pair. a: atomic number. b: atomic number.
@@ -69,9 +71,10 @@ def edge_keys(
 ) -> NDArray[np.int64]:
     """Edges of a structure, none of them lost to the way in which its atoms lie in the cell.
 
-    Where ``pbc`` is False but atoms couple to images in the next cell, nothing repeats there as long
-    as no atom couples to its own image, through others or directly: it is a slab, wire or molecule
-    across the cell boundary, and its edges are kept, with R counted from where the atoms are.
+    Where ``pbc`` is False but atoms couple to images in the next cell, nothing repeats there as
+    long as no atom couples to its own image, through others or directly: it is a slab, wire or
+    molecule across the cell boundary, and its edges are kept, with R counted from where the atoms
+    are.
 
     Args:
         structure: positions and lattice, Å.
@@ -124,7 +127,8 @@ def edge_keys(
 def _kept(
     keys: NDArray[np.int64], found: Coupling, open_: NDArray[np.bool_], atoms: int
 ) -> NDArray[np.bool_]:
-    """(E,), edges that do not cross the vectors ``open_``; atoms that would fall apart are moved."""
+    """(E,), edges that do not cross the vectors ``open_``; atoms that would fall apart are
+    moved."""
     plain = ~(keys[:, :3] != 0)[:, open_].any(axis=1)
     if coupling(keys[plain], atoms).pieces == found.pieces:
         return plain
@@ -192,10 +196,12 @@ def find_edges(
 def _check_cell(
     lattice: NDArray[np.float64], positions: NDArray[np.float64], numbers: NDArray[np.int64]
 ) -> None:
-    """Raise on shapes that do not fit, on values that are not finite, and on cells without volume."""
+    """Raise on shapes that do not fit, on values that are not finite, and on cells without
+    volume."""
     if lattice.shape != (3, 3) or positions.shape != (len(numbers), 3):
         raise DataError(
-            f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} elements "
+            f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} "
+            "elements "
             "do not fit together"
         )
     if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
@@ -219,14 +225,17 @@ def _near(
     far = np.flatnonzero(np.abs(fractional).max(axis=1) > _FARTHEST)
     if len(far):
         raise DataError(
-            f"edges: atom {far[0] + 1} at {positions[far[0]].tolist()} Å lies more than {_FARTHEST} "
+            f"edges: atom {far[0] + 1} at {positions[far[0]].tolist()} Å lies more than "
+            f"{_FARTHEST} "
             "cells away; check the units of the file"
         )
     dense = len(positions) / abs(np.linalg.det(lattice)) * 4 / 3 * math.pi * reach**3
     if dense > _MOST_NEIGHBOURS:
         raise DataError(
-            f"edges: an atom would have {dense:.0f} neighbours within {reach:.2f} Å, the cell is too "
-            f"small for its {len(positions)} atoms ({abs(np.linalg.det(lattice)):.3g} Å³); check its "
+            f"edges: an atom would have {dense:.0f} neighbours within {reach:.2f} Å, the cell is "
+            "too "
+            f"small for its {len(positions)} atoms ({abs(np.linalg.det(lattice)):.3g} Å³); check "
+            "its "
             "lattice vectors and their unit"
         )
     heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
@@ -247,7 +256,8 @@ def _near(
 def _neighbour_list() -> type[NeighborList]:
     """vesin's class, without the seconds that its import of torch takes.
 
-    vesin imports torch wherever it is installed, for tensors that it never gets from here. Its modules
+    vesin imports torch wherever it is installed, for tensors that it never gets from here. Its
+    modules
     are forgotten again, so that whoever imports vesin later gets it whole.
     """
     if "torch" in sys.modules or "vesin" in sys.modules:

@@ -1,8 +1,9 @@
 """Position matrices ``<i, 0 | r | j, R>`` from the radial functions of S.
 
-A coordinate measured from the atom's own nucleus, times an orbital R(r) Y_lm, is a sum of orbitals r R(r) Y_l'm'
-with l' = l ± 1. So the matrix of (r - r_i) is a two-centre overlap of these raised and lowered
-orbitals with those of j, and r_i S makes it absolute: r counts from the origin of the coordinates.
+A coordinate measured from the atom's own nucleus, times an orbital R(r) Y_lm, is a sum of orbitals
+r R(r) Y_l'm' with l' = l ± 1. So the matrix of (r - r_i) is a two-centre overlap of these raised
+and lowered orbitals with those of j, and r_i S makes it absolute: r counts from the origin of the
+coordinates.
 
     r_ij(R) = r_i S_ij(R) + <i| r - r_i |j, R>,    r_ji(-R) = [r_ij(R) - R S_ij(R)]ᵀ
 """
@@ -29,7 +30,7 @@ _CHUNK = 1_000  # blocks at a time
 
 
 def real_harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(P, 2l+1) orthonormal real spherical harmonics of unit vectors (P, 3), in ``ORDER``, any l."""
+    """(P, 2l+1) orthonormal real harmonics of unit vectors (P, 3), in ``ORDER``, for any l."""
     from scipy.special import lpmv
 
     polar, azimuth = points[:, 2], np.arctan2(points[:, 1], points[:, 0])
@@ -46,7 +47,7 @@ def real_harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @functools.cache
 def coordinate_coupling(l: int, other: int) -> NDArray[np.float64]:
-    """(3, 2l+1, 2 other + 1) c with ``x_a Y_lm / r = Σ c[a, m, m'] Y_other,m'`` over other = l ± 1."""
+    """(3, 2l+1, 2 other+1): c in ``x_a Y_lm / r = Σ c[a, m, m'] Y_other,m'``, other = l ± 1."""
     nodes, weights = np.polynomial.legendre.leggauss(l + other + 2)
     angles = 2 * math.pi * np.arange(2 * (l + other) + 4) / (2 * (l + other) + 4)
     z, phi = (a.ravel() for a in np.meshgrid(nodes, angles, indexing="ij"))
@@ -58,7 +59,10 @@ def coordinate_coupling(l: int, other: int) -> NDArray[np.float64]:
 
 
 def raised(basis: AtomicBasis) -> tuple[AtomicBasis, NDArray[np.float64]]:
-    """The orbitals r R(r) Y_l'm', and how coordinates times the orbitals of ``basis`` are made of them.
+    """The orbitals r R(r) Y_l'm', and how coordinates times orbitals are made of them.
+
+    Args:
+        basis: of one element.
 
     Returns:
         The raised and lowered orbitals (radial parts in bohr^(-1/2)), and (3, n, n') coefficients.

@@ -113,7 +113,8 @@ def test_pairs_without_edges_and_distances_without_ranges() -> None:
 
 
 def test_a_bundle_with_ranges_of_its_own_edges() -> None:
-    """Ordered pairs; what was never seen has no edges; an envelope that was never fitted says nothing."""
+    """Ordered pairs; what was never seen has no edges; an envelope that was never fitted says
+    nothing."""
 
     def bundle(values: list[list[float]]) -> SimpleNamespace:
         envelope = SimpleNamespace(range=torch.tensor(values))

@@ -1,4 +1,5 @@
-"""Directions of repetition from couplings: closed cases, and invariance under moves of atoms by lattice vectors and under other cells."""
+"""Directions of repetition from couplings: closed cases, and invariance under moves of atoms by
+lattice vectors and under other cells."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def test_supercells_and_other_cells_repeat_alike(name: str) -> None:
 
 
 def test_pieces_and_their_shortest_bonds() -> None:
-    """Three water molecules cut by the boundary are three pieces, each put together along its O-H bonds."""
+    """Three water molecules cut by the boundary are three pieces, each put together along its
+    O-H bonds."""
     atoms = Atoms(cell=[9.0, 9, 9])
     for n in range(3):
         part = water()

@@ -1,4 +1,5 @@
-"""Readers of basis files: synthetic files against closed forms, real ones against the codes' own S."""
+"""Readers of basis files: synthetic files against closed forms, real ones against the codes' own
+S."""
 
 from __future__ import annotations
 

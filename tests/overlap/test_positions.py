@@ -1,4 +1,5 @@
-"""<i|r|j> against integration on a grid, derivatives of S, Hermiticity, translations, and closed forms."""
+"""<i|r|j> against integration on a grid, derivatives of S, Hermiticity, translations, and closed
+forms."""
 
 from __future__ import annotations
 
@@ -149,7 +150,8 @@ def test_moved_origins_and_atoms(tables, crystal) -> None:
 
 
 def test_gaussian_shift_derivative(tables) -> None:
-    """d/dX_i of an s Gaussian exp(-a|r - r_i|²) is 2a (x - x_i) times it: r from differences of S."""
+    """d/dX_i of an s Gaussian exp(-a|r - r_i|²) is 2a (x - x_i) times it: r from differences of
+    S."""
     a = LIGHT[0][1]
     shells = (tables.shells[6], tables.shells[42])
     base = np.array([[1.0, 2.0, 3.0], [2.1, 1.2, 2.4]])
