@@ -61,6 +61,39 @@ def refine(part: Part) -> None:
                 _refine(part, [by_name[pair]], part.device.type, type=kind)
 
 
+def many(part: Part) -> None:
+    """Small cells through the command, one by one and together."""
+    from deeph_gformer.cli import main
+
+    model = MODELS / "bilayer_graphene"
+    with tempfile.TemporaryDirectory() as made:
+        folder = pathlib.Path(made)
+        text = _cells(part, ["1,2"], folder / "one")[0].read_text()
+        (folder / "all").mkdir()
+        count = 3 if part.rehearse else 32
+        for number in range(count):
+            (folder / "all" / f"t{number}.vasp").write_text(text)
+        for batch in (0, 0, 3000 if part.rehearse else 100000):  # the first is there to warm up
+            if part.left() < 5:
+                return
+            record = folder / "record.json"
+            command = ["refine", "--preprocessed", str(folder / "all")]
+            command += ["--overlap", str(part.overlap), "--device", part.device.type]
+            command += ["--stage1", str(model / "stage1"), "--model", str(model / "gformer")]
+            command += ["--output", str(folder / "out"), "--overwrite", "--json", str(record)]
+            code = main([*command, "--batch-edges", str(batch)])
+            if code:
+                part.row(batch_edges=batch, error=f"exit code {code}")
+                return
+            total = json.loads(record.read_text())["total"]
+            part.row(
+                batch_edges=batch,
+                structures=count,
+                edges=total["edges"],
+                structures_per_s=count / total["seconds"],
+            )
+
+
 def tests(part: Part) -> None:
     """``tests/test_gpu.py`` on the device."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n"]

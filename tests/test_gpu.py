@@ -25,7 +25,9 @@ from deeph_gformer.inference.chunked import predict_chunked
 from deeph_gformer.inference.requirements import plan_structure
 from deeph_gformer.io import read_matrix
 from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel, resolve_device
+from deeph_gformer.runtime.communicator import Communicator
 from deeph_gformer.runtime.plan import GPU_CHUNK, ExecutionPlan, fair_share, free_memory
+from deeph_gformer.runtime.processes import process_device, same_device
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import load_network
@@ -355,6 +357,41 @@ def test_names_of_devices(on_gpu: None) -> None:
         resolve_device("cuda:8")
     with pytest.raises(ConfigError, match="cpu and cuda are supported"):
         resolve_device("meta")
+
+
+@only_simulated
+def test_processes_and_gpus_that_do_not_fit(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More processes than GPUs, a torch without NCCL, a process without a GPU, two on one GPU: a line each."""
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "9"), ("LOCAL_WORLD_SIZE", "9")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    with pytest.raises(ConfigError, match="9 processes share 8 GPU.s.: start one per GPU"):
+        process_device("auto")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert process_device("auto") == "cuda:1" and process_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    for name in ("auto", "cuda", "cuda:1"):
+        with pytest.raises(ConfigError, match="has no NCCL.*--device cpu"):
+            process_device(name)
+    assert process_device("cpu") == "cpu"
+
+    class Others(Communicator):
+        def objects(self, value: Any) -> list[Any]:
+            return [{"cuda": "cpu"}.get(value, value), value]
+
+    pair = Others(1, 2)
+    with pytest.raises(ConfigError, match="processes 0 have no GPU and the others do"):
+        same_device(pair, torch.device("cuda:0"))
+    same_device(pair, torch.device("cpu"))
+    same_device(Communicator(), torch.device("cuda:0"))
+
+    class Same(Communicator):
+        def objects(self, value: Any) -> list[Any]:
+            return [value, value]
+
+    with pytest.raises(ConfigError, match="several processes would use cuda:0 of one machine"):
+        same_device(Same(1, 2), torch.device("cuda:0"))
 
 
 def test_guard_statistics(

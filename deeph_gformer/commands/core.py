@@ -159,6 +159,13 @@ def _register_refine(sub: Any) -> None:
         help="what one process may take, e.g. 8GB (of the GPU's memory where it runs on one; default: nine tenths of what is free)",
     )
     parser.add_argument(
+        "--batch-edges",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run small structures together, about N edges at once (default: one by one)",
+    )
+    parser.add_argument(
         "--spill",
         type=pathlib.Path,
         metavar="DIR",
@@ -334,7 +341,13 @@ def _run_refine(args: argparse.Namespace) -> None:
     from ..analysis.tables import refine_table
     from ..inference.refine import refine
     from ..runtime.plan import parse_size, show_size
-    from ..runtime.processes import agreed, end_processes, process_device, start_processes
+    from ..runtime.processes import (
+        agreed,
+        end_processes,
+        process_device,
+        same_device,
+        start_processes,
+    )
 
     comm = start_processes()
     first = comm.rank == 0
@@ -342,6 +355,7 @@ def _run_refine(args: argparse.Namespace) -> None:
         memory = None if args.max_memory is None else parse_size(args.max_memory)
         args.device = process_device(args.device)
         model = _load(args, args.stage1_only)
+    same_device(comm, model.device)
     if first:
         print(model)
     result = refine(
@@ -359,6 +373,7 @@ def _run_refine(args: argparse.Namespace) -> None:
         overlap=args.overlap,
         memory=memory,
         spill=args.spill,
+        batch_edges=args.batch_edges,
     )
     if first:
         for folder in result["without_edges"]:

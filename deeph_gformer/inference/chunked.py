@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.edges import EdgeChoice
 from ..data.features import Stage1Features
-from ..data.graph import Graph, rotate_graph
+from ..data.graph import Graph, batch_graphs, rotate_graph
 from ..data.stream import FinalChunk, IrrepStream, NoStream, Rows, count_rows
 from ..errors import ModelError
 from ..io.blocks import BlockMatrix, match_keys, reverse_keys
@@ -27,7 +28,7 @@ from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from ..stage1.stream import open_stream
 
-__all__ = ["predict_chunked", "own_edges"]
+__all__ = ["Item", "predict_batch", "predict_chunked", "own_edges"]
 
 #: Edges at a time where blocks are averaged, checked and put into their file order.
 BLOCK_CHUNK = 16384
@@ -212,7 +213,14 @@ def _matrix(
     return BlockMatrix(keys, shapes, values)
 
 
-@torch.no_grad()
+class Item(NamedTuple):
+    """A structure to predict; see :meth:`HamiltonianModel.read`."""
+
+    structure: Structure
+    graph: Graph
+    edges: EdgeChoice
+
+
 def predict_chunked(
     model: HamiltonianModel,
     structure: Structure,
@@ -222,34 +230,91 @@ def predict_chunked(
     hermitian: bool = True,
     frames: int = 1,
 ) -> Prediction:
-    """Predict the Hamiltonian of one structure, edges in chunks.
+    """Predict the Hamiltonian of one structure, edges in chunks; see :func:`predict_batch`.
 
     Args:
-        model: both stages. structure, graph, choice: see :meth:`HamiltonianModel.read`; with several ranks the same on each.
-        execution: see :func:`deeph_gformer.inference.requirements.plan_structure`.
+        structure, graph, choice: see :meth:`HamiltonianModel.read`; with several processes the same on each.
+        model, execution, hermitian, frames: see :func:`predict_batch`.
+    """
+    items = [Item(structure, graph, choice)]
+    return next(predict_batch(model, items, execution, hermitian, frames))
+
+
+@torch.no_grad()
+def predict_batch(
+    model: HamiltonianModel,
+    items: Sequence[Item],
+    execution: ExecutionPlan,
+    hermitian: bool = True,
+    frames: int = 1,
+) -> Iterator[Prediction]:
+    """Predict the Hamiltonians of some structures in one pass, edges in chunks: to rounding those that each gets alone.
+
+    Args:
+        model: both stages.
+        items: the structures; with several processes one, the same on each.
+        execution: see :func:`deeph_gformer.inference.requirements.plan_structure`, of all of them.
         hermitian, frames: see :meth:`HamiltonianModel.predict`.
 
-    Returns:
-        The prediction; with several ranks ``hamiltonian`` and ``stage1`` hold the blocks of this rank's atoms.
+    Yields:
+        The predictions in order; ``model.observe`` is called before each. With several processes ``hamiltonian`` and ``stage1``
+        hold the blocks of this process's atoms.
 
     Raises:
-        ModelError: the prediction is not finite, or blocks are missing. ConfigError: the chunk is smaller than the edges of one atom.
+        ModelError: a prediction is not finite, or blocks are missing.
+        ConfigError: the chunk is smaller than the edges of one atom.
     """
     execution.timer.start("stage 1")
-    keys, bounds = choice.keys, [0, len(choice.keys)]
+    graph = batch_graphs([item.graph for item in items])
+    bounds = [0, graph.edges]
     if execution.comm.size > 1:
+        keys = items[0].edges.keys
         comm = execution.comm.over(np.bincount(keys[:, 3], minlength=graph.nodes))
         execution = dataclasses.replace(execution, comm=comm)
         bounds = [0, *(comm.rows(keys, rank)[1] for rank in range(comm.size))]
-    own = keys[bounds[execution.comm.rank] : bounds[execution.comm.rank + 1]]
-    first, both = _products(model, graph.to(model.device, model.dtype), execution, frames)
+    observe, seen = model.observe, []
+    if observe is not None:
+        model.observe = lambda graph, features: seen.append(features)
+    try:
+        first, both = _products(model, graph.to(model.device, model.dtype), execution, frames)
+    finally:
+        model.observe = observe
+    atoms = [item.graph.nodes for item in items]
+    nodes = [value.split(atoms) for value in seen[0].node] if seen else []
+    sizes = [len(first)] if len(items) == 1 else [item.graph.edges for item in items]
+    firsts = list(first.split(sizes))
+    boths: list[Tensor | None] = [None] * len(items)
+    boths = boths if first is both else list(both.split(sizes))
+    del first, both  # each structure's part is given away, so that its memory comes back early
+    for number, item in enumerate(items):
+        if observe is not None and seen:
+            node = tuple(value[number] for value in nodes)
+            observe(item.graph, Stage1Features(node, (), torch.zeros(0)))
+        yield _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm, bounds)
+
+
+def _finished(
+    model: HamiltonianModel,
+    item: Item,
+    first: Tensor,
+    both: Tensor | None,
+    hermitian: bool,
+    comm: Communicator,
+    bounds: Sequence[int],
+) -> Prediction:
+    """Vectors of one structure to a prediction; ``both`` is None where there is no second stage."""
+    structure, graph, choice = item
+    alone = both is None
+    both = first if both is None else both
+    keys = choice.keys
+    own = keys if comm.size == 1 else keys[bounds[comm.rank] : bounds[comm.rank + 1]]
     if hermitian:
         partner = torch.from_numpy(match_keys(reverse_keys(own), keys))
         index = model._transpose.cpu()
-        for product in (first,) if first is both else (first, both):
-            hermitian_in_place(product, partner, index, execution.comm, bounds)
-    types, alone = graph.node_type.numpy(), first is both
-    with agreed(execution.comm):
+        for product in (first,) if alone else (first, both):
+            hermitian_in_place(product, partner, index, comm, bounds)
+    types = graph.node_type.cpu().numpy()
+    with agreed(comm):
         _check_finite(both, structure.name)
         parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK))
         total = 0.0 if alone else sum(float((b - f).abs().double().sum()) for b, f in parts)
@@ -257,5 +322,5 @@ def predict_chunked(
         refined = _matrix(model, both, types, own)
         del both
         stage1 = refined if alone else _matrix(model, first, types, own)
-    size = sum(execution.comm.objects(total)) / (len(keys) * width)
+    size = sum(comm.objects(total)) / (len(keys) * width)
     return Prediction(structure, graph, refined, stage1, choice, size)

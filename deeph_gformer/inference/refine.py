@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..analysis.metrics import (
 )
 from ..data.edges import EdgeMode
 from ..data.gauge import common_blocks, gauge_products, spin_double, subtract_overlap
+from ..data.graph import batch_graphs
 from ..errors import ConfigError, DataError, GFormerError
 from ..io import BlockMatrix
 from ..io.files import read_json
@@ -37,7 +38,7 @@ from ..runtime.communicator import Communicator
 from ..runtime.plan import check_spill, fair_share
 from ..runtime.processes import agree, agreed, same_input, same_structure, start_processes
 from ..runtime.timer import Progress, Timer, reset_peak
-from .chunked import predict_chunked
+from .chunked import Item, predict_batch
 from .output import make_overlap, output_folder, write_prediction
 from .requirements import plan_structure
 from .source import check_basis, find_sources, open_overlap, read_source, source_name, too_close
@@ -64,6 +65,7 @@ class RefineOptions:
     progress: bool = False
     overwrite: bool = False
     any_basis: bool = False
+    batch_edges: int = 0
 
     def format(self, source: pathlib.Path) -> Format:
         """The format that is written."""
@@ -88,16 +90,15 @@ def _passes(model: HamiltonianModel) -> int:
     return stage1 + gformer + 1
 
 
-def _predict(
+def _read(
     model: HamiltonianModel,
     folder: pathlib.Path,
     target: pathlib.Path,
     options: RefineOptions,
     comm: Communicator,
     timer: Timer,
-) -> Prediction:
-    """Read, plan and run."""
-    bar, execution = None, None
+) -> Item:
+    """Structure, graph and edges; overlaps that are made for it are written."""
     with agreed(comm):
         structure, graph, choice, overlap = read_source(
             folder,
@@ -122,11 +123,24 @@ def _predict(
             comm,
             options.overwrite,
         )
+    return Item(structure, graph, choice)
+
+
+def _predict(
+    model: HamiltonianModel,
+    items: Sequence[Item],
+    options: RefineOptions,
+    comm: Communicator,
+    timer: Timer,
+) -> Iterator[Prediction]:
+    """Plan and run, one structure or several in one pass."""
+    bar, execution = None, None
     with agreed(comm):
+        graph = batch_graphs([item.graph for item in items])
         bar = Progress(
-            structure.name,
+            items[0].structure.name,
             graph.edges // comm.size * _passes(model),
-            options.progress and comm.rank == 0 and graph.edges >= LARGE,
+            options.progress and comm.rank == 0 and len(items) == 1 and graph.edges >= LARGE,
         )
 
         def tick(step: str, edges: int) -> None:
@@ -144,9 +158,7 @@ def _predict(
         )
         execution.timer = timer
     try:
-        return predict_chunked(
-            model, structure, graph, choice, execution, options.hermitian, options.frames
-        )  # type: ignore[arg-type]
+        yield from predict_batch(model, items, execution, options.hermitian, options.frames)  # type: ignore[arg-type]
     finally:
         timer.spilled = execution.storage.spilled  # type: ignore[union-attr]
         bar.close()  # type: ignore[union-attr]
@@ -162,25 +174,99 @@ def refine_folder(
     """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
 
     Args:
-        model: both stages. folder: a structure folder; or a structure file, with ``options.overlap``. output: see :func:`output_folder`.
-        options: how. comm: processes that share the structure.
+        model: both stages.
+        folder: a structure folder; or a structure file, with ``options.overlap``.
+        output: see :func:`output_folder`.
+        options: how.
+        comm: processes that share the structure.
 
     Returns:
         A record of plain values (units in the key names), and the errors against DFT; None on all ranks but the first.
     """
-    options, comm, start, timer = (
-        options or RefineOptions(),
-        comm or Communicator(),
-        time.perf_counter(),
-        Timer(model.device),
-    )
+    made = list(refine_folders(model, [folder], output, options, comm))
+    return made[0] if made else None
+
+
+def refine_folders(
+    model: HamiltonianModel,
+    folders: Iterable[pathlib.Path],
+    output: str | os.PathLike[str] | None = None,
+    options: RefineOptions | None = None,
+    comm: Communicator | None = None,
+) -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
+    """:func:`refine_folder` of each; with ``options.batch_edges`` small ones run together, as one graph of about so many edges.
+
+    Args:
+        model, output, options, comm: see :func:`refine_folder`.
+        folders: their order is kept. One that cannot be read ends the run after those before it are written.
+    """
+    options, comm = options or RefineOptions(), comm or Communicator()
+    waiting: list[tuple[pathlib.Path, Item]] = []
+    edges, timer, start = 0, Timer(model.device), time.perf_counter()
+
+    def run() -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
+        if waiting:
+            yield from _refine_batch(model, waiting, output, options, comm, timer, start)
+
     reset_peak(model.device)
-    target, form = output_folder(folder, output), options.format(folder)
-    if comm.rank == 0:
-        remove_leftovers(target)
+    for folder in folders:
+        target = output_folder(folder, output)
+        if comm.rank == 0:
+            remove_leftovers(target)
+        try:
+            item = _read(model, folder, target, options, comm, timer)
+        except GFormerError:
+            yield from run()
+            raise
+        waiting.append((folder, item))
+        edges += item.graph.edges
+        if edges >= options.batch_edges or comm.size > 1:
+            yield from run()
+            waiting, edges, timer, start = [], 0, Timer(model.device), time.perf_counter()
+            reset_peak(model.device)
+    yield from run()
+
+
+def _refine_batch(
+    model: HamiltonianModel,
+    batch: Sequence[tuple[pathlib.Path, Item]],
+    output: str | os.PathLike[str] | None,
+    options: RefineOptions,
+    comm: Communicator,
+    timer: Timer,
+    start: float,
+) -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
+    """Run structures that were read; times of a batch are shared out by edges."""
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
+    made = []
     with watch.watching() if watch is not None else contextlib.nullcontext():
-        prediction = _predict(model, folder, target, options, comm, timer)
+        predictions = _predict(model, [item for _, item in batch], options, comm, timer)
+        for prediction, (folder, _) in zip(predictions, batch, strict=True):
+            result = _write(model, folder, output, options, comm, timer, watch, prediction)
+            if result is not None:
+                made.append(result)
+    seconds, table = time.perf_counter() - start, timer.table()
+    edges = sum(item.graph.edges for _, item in batch)
+    for record, errors in made:
+        share = record["edges"] / edges if len(batch) > 1 else 1.0
+        record.update(table, seconds=seconds * share, structures_at_once=len(batch))
+        for steps in ("step_seconds", "step_processor_seconds"):
+            record[steps] = {name: value * share for name, value in table[steps].items()}
+        yield record, errors
+
+
+def _write(
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    output: str | os.PathLike[str] | None,
+    options: RefineOptions,
+    comm: Communicator,
+    timer: Timer,
+    watch: Guard | None,
+    prediction: Prediction,
+) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
+    """Write a prediction and compare it; the record without times."""
+    target, form = output_folder(folder, output), options.format(folder)
     verdict = watch.judge(prediction.correction) if watch is not None else None
     guarded = comm.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
     if guarded:
@@ -245,7 +331,6 @@ def refine_folder(
             stage1_max_meV=error.stage1_max_meV,
             refined_max_meV=error.refined_max_meV,
         )
-    record.update(timer.table(), seconds=time.perf_counter() - start)
     return record, kinds
 
 
@@ -319,6 +404,7 @@ def refine(
     memory: int | None = None,
     spill: str | os.PathLike[str] | None = None,
     any_basis: bool = False,
+    batch_edges: int = 0,
 ) -> dict[str, Any]:
     """Refine every structure at or below a folder: the drop-in replacement for DeepH-E3's inference step.
 
@@ -334,6 +420,7 @@ def refine(
         overlap: edges and S of structures without overlaps.h5, which is then written (see :func:`deeph_gformer.overlap.load`); default: the bundle's table.
         any_basis: do not compare S with that of the training set.
         memory: bytes that a process may take (on a GPU: of its memory); None: nine tenths of what is free. spill: folder for edge features that do not fit.
+        batch_edges: small structures run together, about so many edges at once; 0: one by one.
 
     Returns:
         ``{"structures": [record, ...], "total": {...}, "skipped": [names], "without_edges": [folders]}``; plain values, units in key names.
@@ -349,6 +436,8 @@ def refine(
             f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and "
             f"{', '.join(formats())} or same"
         )
+    if batch_edges < 0:
+        raise ConfigError(f"--batch-edges {batch_edges}: give the edges of a batch, or 0")
     comm = start_processes()
     with agreed(comm):
         provider = open_overlap(overlap, model)
@@ -365,6 +454,7 @@ def refine(
             progress,
             existing == "overwrite",
             any_basis,
+            batch_edges,
         )
         done, todo = _share_out(folders, output, options, existing)
         if spill is not None:
@@ -376,11 +466,8 @@ def refine(
     if comm.size > 1 and len(todo) >= comm.size and _fits(model, todo, options, comm):
         results = _each_its_own(model, todo, output, options, comm)
     else:
-        results = [
-            r
-            for folder in _bar(todo, progress and comm.rank == 0)
-            if (r := refine_folder(model, folder, output, options, comm))
-        ]
+        each = _bar(todo, progress and comm.rank == 0)
+        results = list(refine_folders(model, each, output, options, comm))
     agree(comm, None)
     records, errors = (
         [record for record, _ in results],
@@ -472,10 +559,9 @@ def _each_its_own(
         options, memory=fair_share(model.device, options.memory), progress=False
     )
     try:
-        for folder in _bar(todo[comm.rank :: comm.size], options.progress and comm.rank == 0):
-            made = refine_folder(model, folder, output, own)
-            if made is not None:
-                mine.append(made)
+        each = _bar(todo[comm.rank :: comm.size], options.progress and comm.rank == 0)
+        for made in refine_folders(model, each, output, own):
+            mine.append(made)
     except GFormerError as raised:
         error = raised
     agree(comm, error)

@@ -22,6 +22,7 @@ __all__ = [
     "start_processes",
     "end_processes",
     "process_device",
+    "same_device",
     "same_input",
     "same_structure",
     "agree",
@@ -43,9 +44,16 @@ def process_device(name: str) -> str:
     """The device of this process: with several processes and GPUs, each has its own.
 
     Raises:
-        ConfigError: fewer GPUs than processes on this machine; NCCL wants one each.
+        ConfigError: fewer GPUs than processes on this machine (NCCL wants one each), or a torch without NCCL.
     """
-    if _environment()[1] == 1 or name not in ("auto", "cuda") or not torch.cuda.is_available():
+    if _environment()[1] == 1 or name == "cpu" or not torch.cuda.is_available():
+        return name
+    if not torch.distributed.is_nccl_available():
+        raise ConfigError(
+            f"torch {torch.__version__} has no NCCL, through which processes on GPUs talk: install a build that has it, start one process, "
+            "or give --device cpu"
+        )
+    if name not in ("auto", "cuda"):
         return name
     processes, devices = local_processes(), torch.cuda.device_count()
     if processes > devices:
@@ -53,6 +61,28 @@ def process_device(name: str) -> str:
             f"{processes} processes share {devices} GPU(s): start one per GPU (--nproc-per-node {devices}), or give --device cpu"
         )
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+
+
+def same_device(comm: Communicator, device: torch.device) -> None:
+    """All processes work on GPUs, each on its own, or all on CPUs.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if comm.size == 1:
+        return
+    kinds = comm.objects(device.type)
+    if len(set(kinds)) > 1:
+        without = ", ".join(str(rank) for rank, kind in enumerate(kinds) if kind == "cpu")
+        raise ConfigError(
+            f"processes {without} have no GPU and the others do: start processes on machines with GPUs only, or give --device cpu"
+        )
+    if device.type == "cuda":
+        places = comm.objects((os.uname().nodename, str(device)))
+        if len(set(places)) < comm.size:
+            raise ConfigError(
+                f"several processes would use {device} of one machine: give --device cuda without a number, and each takes its own"
+            )
 
 
 def local_processes() -> int:
@@ -73,9 +103,8 @@ def start_processes() -> Communicator:
             torch.cuda.set_device(
                 int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
             )
-        torch.distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        )
+        nccl = torch.cuda.is_available() and torch.distributed.is_nccl_available()
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
         first = Communicator(rank, size).objects(os.getpid())[0]
 
         def stop(number: int, frame: object) -> None:

@@ -389,8 +389,8 @@ def memory_hint() -> Iterator[None]:
         if not lacks_memory(error):
             raise
         raise ConfigError(
-            "out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, or set data.cache "
-            "to disk; what is finished is kept, and a run goes on from its last epoch"
+            "out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, set data.cache "
+            "to disk or, for train-stage1, edge_chunk to 4096; what is finished is kept, and a run goes on from its last epoch"
         ) from None
 
 
@@ -453,6 +453,12 @@ def fit(
         hooks.append(
             EMAWeightAveraging(decay=settings.ema, use_buffers=False)
         )  # buffers are indices and units, never averaged
+    if settings.precision == "bf16-mixed" and device.type == "cuda":
+        with torch.cuda.device(device):
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                raise ConfigError(
+                    f"training.precision = bf16-mixed: {torch.cuda.get_device_name(device)} has no bfloat16; choose model or tf32"
+                )
     if settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
     if installed():

@@ -349,6 +349,7 @@ def test_each_process_has_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which device a process of torchrun takes, on a machine that says it has two GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     assert process_device("auto") == "auto"
     for name, value in (
         ("WORLD_SIZE", "4"),
