@@ -16,21 +16,16 @@ from torch import Tensor, nn
 
 from ...algebra.layout import Features, rotate
 from ...data.graph import Graph
-from ...runtime.plan import ExecutionPlan
+from ...runtime.plan import ExecutionPlan, usual_chunk
 from .layout import Layout
 from .local import BlockDiagonal, Local, LocalLayout, chunk, signs
 from .modules import INITIAL_RADIUS, gaussians
 from .network import DeepHE3Net, EdgeUpdate, NodeUpdate, Prepared, _add
 from .plan import ConvolutionPlan, NormPlan
 
-__all__ = ["InferenceEngine", "InferencePlan", "Run", "default_chunk"]
+__all__ = ["InferenceEngine", "InferencePlan", "Run"]
 
 Span = tuple[int, int, bool]
-
-
-def default_chunk(device: torch.device) -> int:
-    """Edges per chunk: what fits into a processor's cache; on a GPU what keeps it busy."""
-    return 1024 if device.type == "cpu" else 65536
 
 
 class EdgePlan:
@@ -447,7 +442,7 @@ class InferenceEngine:
         """
         device = graph.edge_vector.device
         with torch.autocast(device.type, enabled=False):  # it would give sums in bfloat16
-            run = self.run(graph, ExecutionPlan(chunk or default_chunk(device)), prepared)
+            run = self.run(graph, ExecutionPlan(chunk or usual_chunk(device)), prepared)
             nodes, edges = [], []
             for group in run.groups():
                 if features:
