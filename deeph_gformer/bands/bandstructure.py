@@ -255,7 +255,8 @@ def _trim(
     if not len(index):
         raise ConfigError(
             f"no band of {bands.source} enters the window {window[0] - center:g} to "
-            f"{window[1] - center:g} eV around {center:.4f} eV{nearest_levels(bands.energies_eV - center)}"
+            f"{window[1] - center:g} eV around {center:.4f} "
+            f"eV{nearest_levels(bands.energies_eV - center)}"
             if window
             else f"{bands.source}: no band left"
         )

@@ -29,7 +29,8 @@ def bloch_phases(cells: NDArray[np.int64], k: ArrayLike) -> NDArray[np.number]:
     H(k) of a real H(R) stays real.
 
     Args:
-        cells: (E, 3), R. k: (3,), fractional.
+        cells: (E, 3), R.
+        k: (3,), fractional.
 
     Returns:
         (E,), float64 or complex128.
@@ -66,11 +67,12 @@ class BlochProblem:
 
     Attributes:
         structure: the crystal.
-        h: H(R), eV; blocks (spin n_i, spin n_j). s: S(R), spinless blocks (n_i, n_j).
+        h: H(R), eV; blocks (spin n_i, spin n_j).
+        s: S(R), spinless blocks (n_i, n_j).
         spin: 2 with spin-orbit coupling (spinor orbitals, one electron a band), else 1 (two
             electrons a band).
-        label: what the Hamiltonian is ("DFT", "prediction", ...). source: the file it was read
-            from, for messages.
+        label: what the Hamiltonian is ("DFT", "prediction", ...).
+        source: the file it was read from, for messages.
         predicted: whether H comes from a network (then info.json's Fermi level, the DFT's, does not
             belong to it).
         notes: what was found and done while reading (H-only blocks, projections), one sentence
@@ -91,7 +93,9 @@ class BlochProblem:
         """Check shapes and keys, and work out the sparsity patterns.
 
         Args:
-            structure: gives the orbitals. h: H(R), eV. s: S(R); None means an orthogonal basis.
+            structure: gives the orbitals.
+            h: H(R), eV.
+            s: S(R); None means an orthogonal basis.
 
         Raises:
             DataError: block shapes do not fit the structure, S is spin-doubled, or no block of H

@@ -129,8 +129,9 @@ def lattice_group(metric: Metric, tolerance: float) -> tuple[Group, Metric, floa
 def _identified(metric: Metric) -> tuple[str, dict[str, NDArray[np.float64]], str]:
     """Name, special points (d,) and path of an ideal lattice, by ASE.
 
-    ASE's answer is checked, and asked for again with the vectors in another order or of other signs:
-    it exchanges X and Y of some rectangular lattices, and does not know all forms of monoclinic ones.
+    ASE's answer is checked, and asked for again with the vectors in another order or of other
+    signs: it exchanges X and Y of some rectangular lattices, and does not know all forms of
+    monoclinic ones.
 
     Raises:
         ConfigError: ASE does not know the lattice.

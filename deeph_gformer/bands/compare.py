@@ -39,8 +39,10 @@ class HamiltonianError:
 
     Attributes:
         mu_eV: <dH, S> / <S, S>, the part of the difference that is only a shift of the energy zero.
-        raw_mae_meV, raw_rmse_meV, raw_max_meV: of dH. mae_meV, rmse_meV, max_meV: of dH - mu S.
-        blocks: compared. only_in_first, only_in_second: blocks that the other lacks (left out).
+        raw_mae_meV, raw_rmse_meV, raw_max_meV: of dH.
+        mae_meV, rmse_meV, max_meV: of dH - mu S.
+        blocks: compared.
+        only_in_first, only_in_second: blocks that the other lacks (left out).
         worst: (block name, its mean |dH - mu S| in meV), the worst first.
     """
 
@@ -71,7 +73,8 @@ def _spin_doubled(s: BlockMatrix, shapes: NDArray[np.int64]) -> BlockMatrix:
     if (2 * s.shapes != shapes).any():
         wrong = int(np.flatnonzero((2 * s.shapes != shapes).any(axis=1))[0])
         raise DataError(
-            f"block {format_key(s.keys[wrong])}: H is {tuple(shapes[wrong].tolist())}, S is {tuple(s.shapes[wrong].tolist())}; neither equal nor spin-doubled"
+            f"block {format_key(s.keys[wrong])}: H is {tuple(shapes[wrong].tolist())}, S is "
+            f"{tuple(s.shapes[wrong].tolist())}; neither equal nor spin-doubled"
         )
     return BlockMatrix.from_blocks(s.keys, [np.kron(np.eye(2), block) for _, block in s])
 
@@ -80,7 +83,10 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
     """Errors of ``h2`` against ``h1``; mu = <dH, S> / <S, S> over their common blocks (Frobenius product over R).
 
     Args:
-        h1: reference, eV. h2: e.g. a prediction, eV. s: spinless overlap; blocks it lacks count as zero. worst: how many blocks to name.
+        h1: reference, eV.
+        h2: e.g. a prediction, eV.
+        s: spinless overlap; blocks it lacks count as zero.
+        worst: how many blocks to name.
 
     Raises:
         DataError: no common block, shapes that differ, or a spin-doubled S.
@@ -89,13 +95,15 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
     common = np.flatnonzero(place >= 0)
     if not len(common):
         raise DataError(
-            f"the two Hamiltonians have no block in common ({len(h1)} and {len(h2)} blocks); do they belong to the same structure?"
+            f"the two Hamiltonians have no block in common ({len(h1)} and {len(h2)} blocks); do "
+            f"they belong to the same structure?"
         )
     a, b = h1.select(common), h2.select(place[common])
     if (a.shapes != b.shapes).any():
         wrong = int(np.flatnonzero((a.shapes != b.shapes).any(axis=1))[0])
         raise DataError(
-            f"block {format_key(a.keys[wrong])} is {tuple(a.shapes[wrong].tolist())} in the first and "
+            f"block {format_key(a.keys[wrong])} is {tuple(a.shapes[wrong].tolist())} in the "
+            f"first and "
             f"{tuple(b.shapes[wrong].tolist())} in the second Hamiltonian; "
             "do both have spin-orbit coupling, and the same basis?"
         )
@@ -147,7 +155,8 @@ class BandError:
         spread_meV: RMSE after removing it (what no shift of the Fermi level can mend).
         states: how many.
         window_eV: (low, high) around the reference's Fermi level.
-        residual_meV: (K, B), the errors themselves, by k-point and common band; NaN outside the window.
+        residual_meV: (K, B), the errors themselves, by k-point and common band; NaN outside the
+            window.
     """
 
     mae_meV: float
@@ -171,12 +180,14 @@ class BandError:
 def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if one.kpoints.shape != two.kpoints.shape or np.abs(one.kpoints - two.kpoints).max() > 1e-6:
         raise ConfigError(
-            f"bands '{one.label}' and '{two.label}' lie on different k-paths ({len(one.kpoints)} and {len(two.kpoints)} points); compute both on one path"
+            f"bands '{one.label}' and '{two.label}' lie on different k-paths ({len(one.kpoints)} "
+            f"and {len(two.kpoints)} points); compute both on one path"
         )
     if one.first_band is None or two.first_band is None:
         name = one.label if one.first_band is None else two.label
         raise ConfigError(
-            f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands cannot be told apart; run with --check auto"
+            f"bands '{name}' are a partial spectrum without an eigenvalue count, so its bands "
+            f"cannot be told apart; run with --check auto"
         )
     low = max(one.first_band, two.first_band)
     high = min(one.first_band + one.energies_eV.shape[1], two.first_band + two.energies_eV.shape[1])
@@ -193,8 +204,8 @@ def compare_bands(
     Args:
         reference: bands that are right.
         other: on the same path.
-        window_eV: (low, high) relative to the Fermi level, both ends included; one number x is
-            (-x, x); default :meth:`~.result.Bands.default_window`.
+        window_eV: (low, high) relative to the Fermi level, both ends included; one number x is (-x,
+            x); default :meth:`~.result.Bands.default_window`.
 
     Raises:
         ConfigError: the k-paths differ, bands cannot be identified, the window is none, or no state
@@ -210,7 +221,8 @@ def compare_bands(
         inside = (a >= low - EDGE_EV) & (a <= high + EDGE_EV) & np.isfinite(a) & np.isfinite(b)
     if not inside.any():
         raise ConfigError(
-            f"no common state of '{reference.label}' and '{other.label}' lies {low:g} to {high:g} eV "
+            f"no common state of '{reference.label}' and '{other.label}' lies {low:g} to "
+            f"{high:g} eV "
             f"around the Fermi level{nearest_levels(a)}"
         )
     residual = np.where(inside, (b - a) * 1e3, np.nan)
@@ -232,8 +244,11 @@ class Ghost:
     """A state of the prediction where the reference has none.
 
     Attributes:
-        k_index, k: where, on the path. band: index among all bands. energy_eV: relative to the Fermi level.
-        gap_eV: the (low, high) edges of the reference's gap it lies in; low is -inf below all bands.
+        k_index, k: where, on the path.
+        band: index among all bands.
+        energy_eV: relative to the Fermi level.
+        gap_eV: the (low, high) edges of the reference's gap it lies in; low is -inf below all
+            bands.
     """
 
     k_index: int
@@ -249,7 +264,10 @@ def find_ghosts(
     """States of ``other`` that lie in a gap of ``reference`` (over the whole path) by more than ``margin_eV`` from its edges.
 
     Args:
-        reference: complete bands. other: on the same path. margin_eV: an ordinary band error is smaller. window_eV: looked at around E_F.
+        reference: complete bands.
+        other: on the same path.
+        margin_eV: an ordinary band error is smaller.
+        window_eV: looked at around E_F.
 
     Raises:
         ConfigError: the paths differ, or the reference is not complete.
@@ -257,7 +275,8 @@ def find_ghosts(
     _common_bands(reference, other)
     if not bool(np.all(reference.complete)):
         raise ConfigError(
-            f"bands '{reference.label}' are incomplete; ghost bands can only be told from a complete reference"
+            f"bands '{reference.label}' are incomplete; ghost bands can only be told from a "
+            f"complete reference"
         )
     levels = reference.aligned_eV
     edges: list[tuple[float, float]] = []
@@ -295,7 +314,8 @@ class ErrorMode:
     """One S-weighted mode of the error: dH c = epsilon S c.
 
     Attributes:
-        energy_eV: epsilon, the largest first-order energy error any normalised state can have. blocks: (atom i, atom j, share in eV), atoms from 1.
+        energy_eV: epsilon, the largest first-order energy error any normalised state can have.
+        blocks: (atom i, atom j, share in eV), atoms from 1.
     """
 
     energy_eV: float
@@ -308,7 +328,9 @@ def blame_blocks(
     """Which atom pairs make <c|dH|c>: Re c_i† dH_ij c_j, pairs (i, j) and (j, i) together, the largest first.
 
     Args:
-        problem: gives the atoms. difference: (n, n), dH(k), eV. state: (n,).
+        problem: gives the atoms.
+        difference: (n, n), dH(k), eV.
+        state: (n,).
 
     Returns:
         (i, j, share in eV), atoms from 1, i <= j.
@@ -333,10 +355,13 @@ def error_modes(
 ) -> list[ErrorMode]:
     """The worst S-weighted error modes at one k-point and the blocks that cause them.
 
-    Large modes along nearly linearly dependent combinations of orbitals (small eigenvalues of S) are what makes ghost bands.
+    Large modes along nearly linearly dependent combinations of orbitals (small eigenvalues of S)
+    are what makes ghost bands.
 
     Args:
-        reference, other: the same structure; the reference's S is used. k: (3,), fractional. mu_eV: gauge shift to remove; default that of :func:`compare`.
+        reference, other: the same structure; the reference's S is used.
+        k: (3,), fractional.
+        mu_eV: gauge shift to remove; default that of :func:`compare`.
 
     Raises:
         DataError: the two do not belong together, or S is not positive definite.
@@ -345,7 +370,8 @@ def error_modes(
 
     if reference.size != other.size:
         raise DataError(
-            f"{reference.source} has {reference.size} orbitals, {other.source} has {other.size}; they belong to different structures"
+            f"{reference.source} has {reference.size} orbitals, {other.source} has {other.size}; "
+            f"they belong to different structures"
         )
     mu = compare(reference.h, other.h, reference.s).mu_eV if mu_eV is None else mu_eV
     h1, s = reference.at(k)
@@ -355,7 +381,8 @@ def error_modes(
         values, vectors = scipy.linalg.eigh(difference, s)
     except scipy.linalg.LinAlgError:
         raise DataError(
-            f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; error modes need a positive definite overlap"
+            f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; "
+            f"error modes need a positive definite overlap"
         ) from None
     order = np.argsort(-np.abs(values))[:count]
     return [

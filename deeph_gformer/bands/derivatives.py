@@ -1,8 +1,9 @@
 """Group velocities and effective masses from dH/dk - E dS/dk, degenerate bands included.
 
-First order: V_ab = <a| dH - E dS |b> within a group of degenerate states; its eigenvalues are dE/dk (Hellmann-Feynman with an overlap).
-Second order, along a direction, in the eigenbasis of V:
-``d2E = <n| d2H - E d2S |n> - (V dS + dS V)_nn + 2 sum_m |<m| dH - E dS |n>|^2 / (E_n - E_m)``, m outside the group.
+First order: V_ab = <a| dH - E dS |b> within a group of degenerate states; its eigenvalues are dE/dk
+(Hellmann-Feynman with an overlap). Second order, along a direction, in the eigenbasis of V:
+``d2E = <n| d2H - E d2S |n> - (V dS + dS V)_nn + 2 sum_m |<m| dH - E dS |n>|^2 / (E_n - E_m)``, m
+outside the group.
 """
 
 from __future__ import annotations
@@ -49,11 +50,14 @@ def velocities(
 ) -> NDArray[np.float64]:
     """dE/dk of each band along Cartesian x, y, z.
 
-    Within a degenerate group the derivatives along each axis are the eigenvalues of V for that axis, ascending; so their assignment
-    to bands is by slope, axis by axis.
+    Within a degenerate group the derivatives along each axis are the eigenvalues of V for that
+    axis, ascending; so their assignment to bands is by slope, axis by axis.
 
     Args:
-        problem: the Hamiltonian. k: (3,), fractional. bands: from 0; default all. degeneracy_eV: closer levels are one group.
+        problem: the Hamiltonian.
+        k: (3,), fractional.
+        bands: from 0; default all.
+        degeneracy_eV: closer levels are one group.
 
     Returns:
         (B, 3), eV Å; times :data:`EV_ANGSTROM_TO_M_PER_S` for m/s.
@@ -78,7 +82,8 @@ def _checked(problem: BlochProblem, bands: Sequence[int] | None) -> NDArray[np.i
     chosen = np.arange(problem.size) if bands is None else np.asarray(bands, dtype=np.int64)
     if len(chosen) and (chosen.min() < 0 or chosen.max() >= problem.size):
         raise ConfigError(
-            f"bands {chosen.min()} to {chosen.max()} asked; {problem.source} has bands 0 to {problem.size - 1}"
+            f"bands {chosen.min()} to {chosen.max()} asked; {problem.source} has bands 0 to "
+            f"{problem.size - 1}"
         )
     return chosen
 
@@ -93,10 +98,14 @@ def band_curvature(
     """First and second derivative of E along a Cartesian direction.
 
     Args:
-        problem: the Hamiltonian. k: (3,), fractional. direction: (3,), normalised here. bands: from 0; default all.
+        problem: the Hamiltonian.
+        k: (3,), fractional.
+        direction: (3,), normalised here.
+        bands: from 0; default all.
 
     Returns:
-        dE/dk (B,), eV Å, and d2E/dk2 (B,), eV Å^2; within a degenerate group in the order of the slopes, then of the curvatures.
+        dE/dk (B,), eV Å, and d2E/dk2 (B,), eV Å^2; within a degenerate group in the order of the
+        slopes, then of the curvatures.
 
     Raises:
         ConfigError: a direction without length, or a band that is not there.
@@ -141,8 +150,12 @@ class EffectiveMass:
     """Effective masses of one band at one k-point.
 
     Attributes:
-        band: from 0. energy_eV: of the band. inverse_mass: (3, 3), 1/m_e, d2E/dk2 / (hbar^2/m_e); nan for degenerate bands (no tensor exists).
-        principal: masses in m_e along ``axes`` (rows of a (3, 3) array), only directions in which the crystal is periodic; negative for holes.
+        band: from 0.
+        energy_eV: of the band.
+        inverse_mass: (3, 3), 1/m_e, d2E/dk2 / (hbar^2/m_e); nan for degenerate bands (no tensor
+            exists).
+        principal: masses in m_e along ``axes`` (rows of a (3, 3) array), only directions in which
+            the crystal is periodic; negative for holes.
     """
 
     band: int
@@ -157,11 +170,14 @@ def effective_masses(
 ) -> list[EffectiveMass]:
     """Effective-mass tensors at an extremum.
 
-    The tensor is put together from curvatures along the axes and their diagonals; in a spin-degenerate pair both bands have the same one.
-    Where degenerate bands have different curvatures (heavy and light holes) there is no tensor: use :func:`band_curvature` per direction.
+    The tensor is put together from curvatures along the axes and their diagonals; in a
+    spin-degenerate pair both bands have the same one. Where degenerate bands have different
+    curvatures (heavy and light holes) there is no tensor: use :func:`band_curvature` per direction.
 
     Args:
-        problem: the Hamiltonian. k: (3,), fractional. bands: from 0.
+        problem: the Hamiltonian.
+        k: (3,), fractional.
+        bands: from 0.
 
     Raises:
         ConfigError: a band that is not there.

@@ -28,8 +28,13 @@ class Dos:
     """States per eV and cell, both spins.
 
     Attributes:
-        energies_eV: (G,), on the scale of H. total: (G,), 1/eV. projected: name -> (G,), Mulliken, 1/eV.
-        fermi: the Fermi level, or None. method, width_eV, mesh: how it was made. label: name in legends. structure: the crystal.
+        energies_eV: (G,), on the scale of H.
+        total: (G,), 1/eV.
+        projected: name -> (G,), Mulliken, 1/eV.
+        fermi: the Fermi level, or None.
+        method, width_eV, mesh: how it was made.
+        label: name in legends.
+        structure: the crystal.
     """
 
     energies_eV: NDArray[np.float64]
@@ -161,14 +166,21 @@ def density_of_states(
     """Density of states per cell (both spins), and its Mulliken projections.
 
     Args:
-        problem: the Hamiltonian. mesh: Γ-centred, default 0.12 1/Å apart.
-        method: 'gaussian' (standard deviation ``width_eV``), 'fermi' (minus the derivative of Fermi-Dirac at that width) or 'tetrahedron'.
-        window: (low, high) eV, relative to the Fermi level where one is given; default: the whole spectrum.
-        points: of the energy grid; default: a spacing of a quarter of the width (tetrahedra: 10 meV), between 201 and 20001.
-        projections: e.g. "Mo-d,S-p". fermi: for the zero of plots. spectrum: the solved mesh (with the same projections), where there is one.
+        problem: the Hamiltonian.
+        mesh: Γ-centred, default 0.12 1/Å apart.
+        method: 'gaussian' (standard deviation ``width_eV``), 'fermi' (minus the derivative of
+            Fermi-Dirac at that width) or 'tetrahedron'.
+        window: (low, high) eV, relative to the Fermi level where one is given; default: the whole
+            spectrum.
+        points: of the energy grid; default: a spacing of a quarter of the width (tetrahedra: 10
+            meV), between 201 and 20001.
+        projections: e.g. "Mo-d,S-p".
+        fermi: for the zero of plots.
+        spectrum: the solved mesh (with the same projections), where there is one.
 
     Raises:
-        ConfigError: unknown method, a width or window that is none, a spectrum that lacks the projections.
+        ConfigError: unknown method, a width or window that is none, a spectrum that lacks the
+            projections.
     """
     if method not in ("gaussian", "fermi", "tetrahedron"):
         raise ConfigError(
@@ -185,11 +197,13 @@ def density_of_states(
     )
     if method == "tetrahedron" and max(spectrum.mesh) == 1:
         raise ConfigError(
-            "the tetrahedron method needs more than one k-point; use a denser --mesh or --method gaussian"
+            "the tetrahedron method needs more than one k-point; use a denser --mesh or --method "
+            "gaussian"
         )
     if projections and not spectrum.projections:
         raise ConfigError(
-            "the given mesh spectrum was solved without projections; solve it with the same projections="
+            "the given mesh spectrum was solved without projections; solve it with the same "
+            "projections="
         )
     finite = spectrum.energies[np.isfinite(spectrum.energies)]
     zero = fermi.energy_eV if fermi else 0.0

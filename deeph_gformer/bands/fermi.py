@@ -42,9 +42,13 @@ class FermiLevel:
     """A Fermi level and its story.
 
     Attributes:
-        energy_eV: on the scale of H. source: one line, how it was found. electrons: per cell, or None where none were counted.
-        electrons_source: where that number comes from. mesh, method, width_eV: of the counting.
-        insulating: whether it lies in a gap of the mesh's spectrum (then it is the middle of the gap).
+        energy_eV: on the scale of H.
+        source: one line, how it was found.
+        electrons: per cell, or None where none were counted.
+        electrons_source: where that number comes from.
+        mesh, method, width_eV: of the counting.
+        insulating: whether it lies in a gap of the mesh's spectrum (then it is the middle of the
+            gap).
     """
 
     energy_eV: float
@@ -114,7 +118,8 @@ def electron_number(
         missing = sorted(set(symbols) - set(valence))
         if missing:
             raise ConfigError(
-                f"valence electrons are given for {', '.join(sorted(valence))}, but structure '{structure.name}' also has {', '.join(missing)}"
+                f"valence electrons are given for {', '.join(sorted(valence))}, but structure "
+                f"'{structure.name}' also has {', '.join(missing)}"
             )
         return float(
             sum(valence[s] for s in symbols)
@@ -219,7 +224,8 @@ def find_level(
     """The chemical potential that holds ``electrons``, and whether it lies in a gap (then it is set to the middle of it).
 
     Raises:
-        ConfigError: the bands cannot hold that many electrons, the method is unknown or the width is not positive.
+        ConfigError: the bands cannot hold that many electrons, the method is unknown or the width
+            is not positive.
     """
     if method not in ("gaussian", "fermi", "tetrahedron"):
         raise ConfigError(
@@ -231,7 +237,8 @@ def find_level(
     capacity = spectrum.electrons_per_band * int(np.isfinite(energies).sum(axis=1).min())
     if not 0 < electrons < capacity:
         raise ConfigError(
-            f"{electrons:g} electrons asked; the {capacity // spectrum.electrons_per_band} bands hold more than 0 and fewer than {capacity}"
+            f"{electrons:g} electrons asked; the {capacity // spectrum.electrons_per_band} bands "
+            f"hold more than 0 and fewer than {capacity}"
         )
     bands = electrons / spectrum.electrons_per_band
     if abs(bands - round(bands)) < 1e-6:
@@ -253,8 +260,10 @@ def whole_electrons(
 ) -> tuple[float, str]:
     """The whole number of electrons behind a count at the DFT's Fermi level, and how it was found.
 
-    The Fermi level of a semimetal, found by the DFT on its own coarser mesh, cuts band edges on this one, and the count is off by tenths of an electron.
-    With time reversal the next even number is still unambiguous; where it fills bands that are apart at every k-point of the mesh, it is taken.
+    The Fermi level of a semimetal, found by the DFT on its own coarser mesh, cuts band edges on
+    this one, and the count is off by tenths of an electron. With time reversal the next even number
+    is still unambiguous; where it fills bands that are apart at every k-point of the mesh, it is
+    taken.
 
     Raises:
         ConfigError: no whole number is near enough.
@@ -273,11 +282,14 @@ def whole_electrons(
         if (spectrum.energies[:, bands] - spectrum.energies[:, bands - 1]).min() > _APART_EV:
             return (
                 float(number),
-                f"{source}: {counted:.3f} on this mesh; the next even number, which fills {bands} separate bands",
+                f"{source}: {counted:.3f} on this mesh; the next even number, which fills "
+                f"{bands} separate bands",
             )
     raise ConfigError(
-        f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} electrons, no whole number (a metal on another mesh than the "
-        f"DFT's, or another zero of energy); the nearest is {number}: give --electrons {number} if that is right, else --valence C=4,..., --bundle DIR, "
+        f"{problem.source}: counting states below info.json's Fermi level gives {counted:.3f} "
+        f"electrons, no whole number (a metal on another mesh than the "
+        f"DFT's, or another zero of energy); the nearest is {number}: give --electrons {number} "
+        f"if that is right, else --valence C=4,..., --bundle DIR, "
         "or count on a denser --mesh"
     )
 
@@ -299,11 +311,15 @@ def fermi_level(
     """The Fermi level by electron counting.
 
     Args:
-        problem: the Hamiltonian. electrons: per cell; default: ``valence`` or info.json's ``occupation``, see :func:`electron_number`.
-        mesh: e.g. "12x12x1"; default 0.12 1/Å apart. smearing, width_eV: 'gaussian', 'fermi' (of that width) or 'tetrahedron'.
+        problem: the Hamiltonian.
+        electrons: per cell; default: ``valence`` or info.json's ``occupation``, see
+            :func:`electron_number`.
+        mesh: e.g. "12x12x1"; default 0.12 1/Å apart.
+        smearing, width_eV: 'gaussian', 'fermi' (of that width) or 'tetrahedron'.
         valence: electrons per element.
-        count_at_info: where no electron number is known, count the electrons below info.json's Fermi level (of the DFT that made this
-            very H) and, when they are a whole number, or nearly one that fills separate bands, use that number.
+        count_at_info: where no electron number is known, count the electrons below info.json's
+            Fermi level (of the DFT that made this very H) and, when they are a whole number, or
+            nearly one that fills separate bands, use that number.
         spectrum: the solved mesh, where there is one.
 
     Raises:
@@ -313,7 +329,8 @@ def fermi_level(
     stated = problem.stated_fermi_eV
     if known is None and not (count_at_info and stated is not None):
         raise ConfigError(
-            f"{problem.source}: the number of electrons is unknown (no 'occupation' in info.json); give --electrons N or --valence C=4,..., "
+            f"{problem.source}: the number of electrons is unknown (no 'occupation' in "
+            f"info.json); give --electrons N or --valence C=4,..., "
             "or take info.json's Fermi level with --fermi info"
         )
     spectrum = spectrum or mesh_spectrum(
@@ -348,7 +365,9 @@ def electrons_by_composition(
     """Electrons per cell of a structure from those of others: each atom brings its own, so a sum of compositions brings the sum.
 
     Args:
-        structure: any. known: ``{"composition": {"Mo": 4, "S": 8}, "electrons": 104.0}`` per composition, as training records them.
+        structure: any.
+        known: ``{"composition": {"Mo": 4, "S": 8}, "electrons": 104.0}`` per composition, as
+            training records them.
 
     Returns:
         The number, None where the compositions do not determine it.

@@ -136,5 +136,6 @@ def write_bands(path: str | os.PathLike[str], bands: Bands) -> None:
         bands.plot(path)
     else:
         raise ConfigError(
-            f"{path}: no band format ends like this; there are .png, .svg, .pdf, .json, .ase.json (ASE), .Band (OpenMX, DeepH-pack) and .h5 (DeepH-dock)"
+            f"{path}: no band format ends like this; there are .png, .svg, .pdf, .json, "
+            f".ase.json (ASE), .Band (OpenMX, DeepH-pack) and .h5 (DeepH-dock)"
         )

@@ -22,9 +22,13 @@ class BandGap:
     """Band edges of a crystal with ``bands`` filled bands.
 
     Attributes:
-        gap_eV: conduction minimum - valence maximum; negative where the bands overlap. direct_gap_eV: smallest vertical gap.
-        valence_maximum_eV, conduction_minimum_eV: the edges. k_valence, k_conduction, k_direct: where, fractional.
-        direct: whether both edges are at the same k. bands: number of filled bands. mesh, refined: how it was searched.
+        gap_eV: conduction minimum - valence maximum; negative where the bands overlap.
+        direct_gap_eV: smallest vertical gap.
+        valence_maximum_eV, conduction_minimum_eV: the edges.
+        k_valence, k_conduction, k_direct: where, fractional.
+        direct: whether both edges are at the same k.
+        bands: number of filled bands.
+        mesh, refined: how it was searched.
     """
 
     gap_eV: float
@@ -58,14 +62,18 @@ class BandGap:
         place = lambda k: "(" + ", ".join(f"{v:.4f}" for v in k) + ")"  # noqa: E731
         if self.metallic:
             return (
-                f"no gap: valence maximum {self.valence_maximum_eV:.4f} eV at {place(self.k_valence)} above conduction minimum "
+                f"no gap: valence maximum {self.valence_maximum_eV:.4f} eV at "
+                f"{place(self.k_valence)} above conduction minimum "
                 f"{self.conduction_minimum_eV:.4f} eV at {place(self.k_conduction)}; "
-                f"smallest vertical gap {self.direct_gap_eV * 1e3:.2f} meV at {place(self.k_direct)}"
+                f"smallest vertical gap {self.direct_gap_eV * 1e3:.2f} meV at "
+                f"{place(self.k_direct)}"
             )
         kind = "direct" if self.direct else "indirect"
         return (
-            f"{kind} gap {self.gap_eV:.4f} eV: valence maximum {self.valence_maximum_eV:.4f} eV at {place(self.k_valence)}, conduction minimum "
-            f"{self.conduction_minimum_eV:.4f} eV at {place(self.k_conduction)}; smallest vertical gap {self.direct_gap_eV:.4f} eV at {place(self.k_direct)}"
+            f"{kind} gap {self.gap_eV:.4f} eV: valence maximum {self.valence_maximum_eV:.4f} eV "
+            f"at {place(self.k_valence)}, conduction minimum "
+            f"{self.conduction_minimum_eV:.4f} eV at {place(self.k_conduction)}; smallest "
+            f"vertical gap {self.direct_gap_eV:.4f} eV at {place(self.k_direct)}"
         )
 
 
@@ -139,21 +147,27 @@ def band_gap(
     """Gap, edges and the smallest vertical gap for a given number of electrons per cell.
 
     Args:
-        problem: the Hamiltonian. electrons: per cell. mesh: Γ-centred, default 0.12 1/Å apart. spectrum: the solved mesh, where there is one.
+        problem: the Hamiltonian.
+        electrons: per cell.
+        mesh: Γ-centred, default 0.12 1/Å apart.
+        spectrum: the solved mesh, where there is one.
         refine: improve each edge between the mesh points (Nelder-Mead on the exact bands).
 
     Raises:
-        ConfigError: an odd number of electrons in spin-degenerate bands, or more than the bands hold.
+        ConfigError: an odd number of electrons in spin-degenerate bands, or more than the bands
+            hold.
     """
     filled = electrons / problem.electrons_per_band
     if abs(filled - round(filled)) > 1e-6:
         raise ConfigError(
-            f"{electrons:g} electrons leave a band half filled ({problem.electrons_per_band} electrons a band): a metal, its gap is not defined"
+            f"{electrons:g} electrons leave a band half filled ({problem.electrons_per_band} "
+            f"electrons a band): a metal, its gap is not defined"
         )
     bands = int(round(filled))
     if not 0 < bands < problem.size:
         raise ConfigError(
-            f"{electrons:g} electrons fill {bands} bands; the Hamiltonian has {problem.size}, and a gap needs a filled and an empty one"
+            f"{electrons:g} electrons fill {bands} bands; the Hamiltonian has {problem.size}, "
+            f"and a gap needs a filled and an empty one"
         )
     spectrum = spectrum or mesh_spectrum(
         problem, mesh, s_threshold=s_threshold, processes=processes

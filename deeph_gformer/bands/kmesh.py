@@ -47,7 +47,8 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
         raise ConfigError(f"k mesh '{text}': three positive integers are needed, e.g. 12x12x1")
     if math.prod(numbers) > MOST_KPOINTS:
         raise ConfigError(
-            f"k mesh {'x'.join(map(str, numbers))}: {math.prod(numbers)} k-points; at most {MOST_KPOINTS} are computed, take fewer"
+            f"k mesh {'x'.join(map(str, numbers))}: {math.prod(numbers)} k-points; at most "
+            f"{MOST_KPOINTS} are computed, take fewer"
         )
     return (numbers[0], numbers[1], numbers[2])
 
@@ -86,10 +87,15 @@ class MeshSpectrum:
     """Eigenvalues on a Γ-centred mesh.
 
     Attributes:
-        mesh: points along the reciprocal vectors. kpoints: (K, 3), those solved, fractional. weights: (K,), sum 1.
+        mesh: points along the reciprocal vectors.
+        kpoints: (K, 3), those solved, fractional.
+        weights: (K,), sum 1.
         full: (mesh), which of ``kpoints`` each point of the whole mesh is equivalent to.
-        energies: (K, B), ascending, eV, +inf where states were projected out. projections: name -> (K, B).
-        electrons_per_band: 2, or 1 with spin-orbit coupling. notes: what was found on the way. lattice: (3, 3), rows, Å.
+        energies: (K, B), ascending, eV, +inf where states were projected out.
+        projections: name -> (K, B).
+        electrons_per_band: 2, or 1 with spin-orbit coupling.
+        notes: what was found on the way.
+        lattice: (3, 3), rows, Å.
     """
 
     mesh: tuple[int, int, int]
@@ -113,7 +119,8 @@ def mesh_points(
         time_reversal: whether k and -k are equivalent.
 
     Returns:
-        (K, 3) fractional, their weights (K,) of sum 1, and (mesh) which of them each point is equivalent to.
+        (K, 3) fractional, their weights (K,) of sum 1, and (mesh) which of them each point is
+        equivalent to.
     """
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in mesh], indexing="ij"), axis=-1).reshape(
         -1, 3
@@ -164,7 +171,8 @@ def mesh_spectrum(
     """Solve H on a Γ-centred mesh (half of it where time reversal allows).
 
     Args:
-        mesh: e.g. "12x12x1"; default: 0.12 1/Å apart. projections: see :func:`~.projection.parse_projections`.
+        mesh: e.g. "12x12x1"; default: 0.12 1/Å apart.
+        projections: see :func:`~.projection.parse_projections`.
         s_threshold, processes: see :func:`~.solve.solve_dense`, :func:`~.solve.map_kpoints`.
 
     Raises:
@@ -184,12 +192,14 @@ def mesh_spectrum(
     overlaps = [s[2] for s in solved if s[2] is not None]
     if overlaps and s_threshold is None:
         notes.append(
-            f"S(k) is ill-conditioned, smallest eigenvalue {min(overlaps):.2g}: consider --s-threshold"
+            f"S(k) is ill-conditioned, smallest eigenvalue {min(overlaps):.2g}: consider "
+            f"--s-threshold"
         )
     removed = max(s[3] for s in solved)
     if removed:
         notes.append(
-            f"up to {removed} of {problem.size} states a k-point projected out (eigenvalues of S(k) below {s_threshold:g})"
+            f"up to {removed} of {problem.size} states a k-point projected out (eigenvalues of "
+            f"S(k) below {s_threshold:g})"
         )
     return MeshSpectrum(
         numbers,

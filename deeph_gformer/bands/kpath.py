@@ -79,8 +79,10 @@ def path_from_segments(
     DeepH's band files.
 
     Args:
-        lattice: (3, 3), rows, Å. ends: (start, end) of each segment, fractional. names: their
-            labels. counts: points of each segment, >= 2.
+        lattice: (3, 3), rows, Å.
+        ends: (start, end) of each segment, fractional.
+        names: their labels.
+        counts: points of each segment, >= 2.
 
     Raises:
         ConfigError: a segment has fewer than two points, or all together have more than anyone can

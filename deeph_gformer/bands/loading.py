@@ -58,7 +58,11 @@ def symmetrized(
     """½(M + M†), said in ``notes`` where it changes anything that matters.
 
     Args:
-        matrix: H(R) or S(R). source: file, for messages. tolerance: largest accepted |M - M†|. unit: " eV" or "". project: accept any.
+        matrix: H(R) or S(R).
+        source: file, for messages.
+        tolerance: largest accepted |M - M†|.
+        unit: " eV" or "".
+        project: accept any.
 
     Raises:
         DataError: M is further from Hermitian than the tolerance, or lacks partner blocks.
@@ -69,12 +73,14 @@ def symmetrized(
         return matrix
     if defect > tolerance and not project:
         raise DataError(
-            f"{source}: not Hermitian, |M - M†| reaches {defect:.3g}{unit} in block {format_key(matrix.keys[e])} (tolerance {tolerance:g}{unit}); "
+            f"{source}: not Hermitian, |M - M†| reaches {defect:.3g}{unit} in block "
+            f"{format_key(matrix.keys[e])} (tolerance {tolerance:g}{unit}); "
             "is the file damaged or the conjugation wrong? --hermitize projects it on ½(M + M†)"
         )
     if defect > 1e-5:
         notes.append(
-            f"{pathlib.Path(source).name} is not exactly Hermitian (max |M - M†| {defect:.3g}{unit}): projected on ½(M + M†)"
+            f"{pathlib.Path(source).name} is not exactly Hermitian (max |M - M†| "
+            f"{defect:.3g}{unit}): projected on ½(M + M†)"
         )
     return matrix.hermitian()
 
@@ -105,7 +111,8 @@ def _read_s(
         ):
             return None
         raise DataError(
-            f"{hamiltonian}: no overlap beside it ({path} not found), and info.json does not say that the basis is orthogonal (isorthogonal: true); "
+            f"{hamiltonian}: no overlap beside it ({path} not found), and info.json does not say "
+            f"that the basis is orthogonal (isorthogonal: true); "
             "give the folder that has S with --overlap DIR, or compute it (deeph-gformer overlap)"
         )
     try:
@@ -113,7 +120,8 @@ def _read_s(
     except DataError as error:
         if "spin-doubled" in str(error):
             raise DataError(
-                f"{path}: the overlap is spin-doubled; DeepH's overlaps are spinless, n_i x n_j: keep the upper left quarter of each block"
+                f"{path}: the overlap is spin-doubled; DeepH's overlaps are spinless, n_i x n_j: "
+                f"keep the upper left quarter of each block"
             ) from None
         raise
 
@@ -130,16 +138,19 @@ def load(
     """Read H and S of a legacy or DeepH-dock folder.
 
     Args:
-        folder: holds the structure and H. kind: 'hamiltonian' (DFT) or 'prediction' (``hamiltonians_pred.h5``).
+        folder: holds the structure and H.
+        kind: 'hamiltonian' (DFT) or 'prediction' (``hamiltonians_pred.h5``).
         overlap_folder: where S is, when not beside H; its structure must be the same one. Or what
             makes S of a structure.
         label: name in legends and reports; default: "DFT" or "prediction".
         hermitize: project H on ½(H + H†) however far from Hermitian it is.
-        tolerance: largest accepted |H - H†|, eV; default 1e-3 for DFT, 0.5 for a prediction (networks are not exactly Hermitian).
+        tolerance: largest accepted |H - H†|, eV; default 1e-3 for DFT, 0.5 for a prediction
+            (networks are not exactly Hermitian).
 
     Raises:
         ConfigError: unknown ``kind``.
-        DataError: a file is missing, damaged, not Hermitian, or H and S do not belong together; the message says what to do.
+        DataError: a file is missing, damaged, not Hermitian, or H and S do not belong together; the
+            message says what to do.
     """
     if kind not in ("hamiltonian", "prediction"):
         raise ConfigError(f"kind '{kind}' is unknown; there are hamiltonian and prediction")
@@ -161,7 +172,8 @@ def load(
     s_folder = folder if callable(overlap_folder) else pathlib.Path(overlap_folder or folder)
     if s_folder != folder and not structure.same_as(read_folder(s_folder)):
         raise DataError(
-            f"{s_folder}: holds another structure than {folder} (atoms, orbitals, lattice or positions differ by more than 1e-3 Å); "
+            f"{s_folder}: holds another structure than {folder} (atoms, orbitals, lattice or "
+            f"positions differ by more than 1e-3 Å); "
             "S must belong to the same atoms in the same order"
         )
     s = (

@@ -223,12 +223,12 @@ def plot_comparison(
     """Bands of several Hamiltonians over each other, each relative to its own Fermi level.
 
     Args:
-        entries: (label, bands, style): 'line' for DFT, 'dashed' for stage 1, 'dots' for refined. The
-            first is the reference.
+        entries: (label, bands, style): 'line' for DFT, 'dashed' for stage 1, 'dots' for refined.
+            The first is the reference.
         path: .png, .svg or .pdf.
         window_eV: energies shown, relative to E_F; default :meth:`~.result.Bands.default_window`.
-        errors: label -> band error against the first entry, for the legend and for a panel of
-            E - E_ref below.
+        errors: label -> band error against the first entry, for the legend and for a panel of E -
+            E_ref below.
         title: of the figure.
         ax: draw there instead of into a new figure; then without the panel.
 

@@ -23,7 +23,9 @@ def parse_projections(
     """``Mo-d,S-p`` -> which orbitals each name selects.
 
     Args:
-        problem: gives the orbitals. text: comma-separated items: element, atom number (from 1), shell letter, or two of them with a dash.
+        problem: gives the orbitals.
+        text: comma-separated items: element, atom number (from 1), shell letter, or two of them
+            with a dash.
 
     Returns:
         name -> (n,) mask over the rows of H(k).
@@ -48,7 +50,8 @@ def parse_projections(
         found = _ITEM.match(item)
         if not item or found is None:
             raise ConfigError(
-                f"projection '{item}' is not understood; write an element, an atom number, a shell letter, or two of them: Mo-d, S-p, C, 3-s, d"
+                f"projection '{item}' is not understood; write an element, an atom number, a "
+                f"shell letter, or two of them: Mo-d, S-p, C, 3-s, d"
             )
         mask = np.ones(problem.size, dtype=bool)
         if found["element"]:
@@ -60,7 +63,8 @@ def parse_projections(
         if not mask.any():
             have = sorted({f"{s}-{_LETTERS[l]}" for s, l in zip(symbol, shell)})
             raise ConfigError(
-                f"projection '{item}' selects no orbital of '{structure.name}' ({len(structure)} atoms); it has {', '.join(have)}"
+                f"projection '{item}' selects no orbital of '{structure.name}' ({len(structure)} "
+                f"atoms); it has {', '.join(have)}"
             )
         masks[item] = mask
     return masks
@@ -72,7 +76,9 @@ def mulliken_weights(
     """Mulliken weight of each state on each group: Re sum_{mu in group} c_mu* (S c)_mu; over all orbitals it is 1.
 
     Args:
-        vectors: (n, B). s: (n, n), dense or sparse. masks: name -> (n,).
+        vectors: (n, B).
+        s: (n, n), dense or sparse.
+        masks: name -> (n,).
 
     Returns:
         name -> (B,).
@@ -87,7 +93,9 @@ def spin_expectation(
     """<sigma_x>, <sigma_y>, <sigma_z> of each state, between -1 and 1 (twice the spin in units of hbar).
 
     Args:
-        problem: with spin-orbit coupling. vectors: (n, B), rows as in H(k). s: (n, n), dense or sparse.
+        problem: with spin-orbit coupling.
+        vectors: (n, B), rows as in H(k).
+        s: (n, n), dense or sparse.
 
     Returns:
         (B, 3).
@@ -97,7 +105,8 @@ def spin_expectation(
     """
     if not problem.spinful:
         raise ConfigError(
-            f"{problem.source}: no spin in this Hamiltonian (info.json: isspinful), so no spin expectation values"
+            f"{problem.source}: no spin in this Hamiltonian (info.json: isspinful), so no spin "
+            f"expectation values"
         )
     order = problem.spin_order
     c, sc = vectors[order], np.asarray(s @ vectors)[order]

@@ -29,15 +29,24 @@ class Bands:
     """Eigenvalues along a path.
 
     Attributes:
-        path: the k-points. lattice: (3, 3), rows, Å.
-        energies_eV: (K, B), ascending along B; NaN where a band is not known at a k-point (partial spectra, failed k-points).
-        fermi_eV: Fermi level on the same scale, None where unknown. fermi_source: how it was found.
-        label: name in legends. source: the file of H. solver: what solved it. notes: what was found on the way.
+        path: the k-points.
+        lattice: (3, 3), rows, Å.
+        energies_eV: (K, B), ascending along B; NaN where a band is not known at a k-point (partial
+            spectra, failed k-points).
+        fermi_eV: Fermi level on the same scale, None where unknown.
+        fermi_source: how it was found.
+        label: name in legends.
+        source: the file of H.
+        solver: what solved it.
+        notes: what was found on the way.
         first_band: index of column 0 among all bands, None where no count fixes it.
-        complete: (K,), whether every eigenvalue between the lowest and the highest found at the k-point is there (False also where unchecked).
-        drawable: (K,), complete and with a known band index: such points are joined into lines, others are drawn as dots.
+        complete: (K,), whether every eigenvalue between the lowest and the highest found at the
+            k-point is there (False also where unchecked).
+        drawable: (K,), complete and with a known band index: such points are joined into lines,
+            others are drawn as dots.
         electrons_per_band: 2, or 1 with spin-orbit coupling.
-        projections: name -> (K, B), Mulliken weights. spin: (K, B, 3), <sigma>, or None.
+        projections: name -> (K, B), Mulliken weights.
+        spin: (K, B, 3), <sigma>, or None.
     """
 
     path: KPath
@@ -59,7 +68,8 @@ class Bands:
     def __post_init__(self) -> None:
         if self.energies_eV.ndim != 2 or len(self.energies_eV) != len(self.path):
             raise DataError(
-                f"bands '{self.label}': energies {self.energies_eV.shape} do not fit {len(self.path)} k-points"
+                f"bands '{self.label}': energies {self.energies_eV.shape} do not fit "
+                f"{len(self.path)} k-points"
             )
         if self.complete is None:
             self.complete = np.ones(len(self.path), dtype=bool)
@@ -160,7 +170,8 @@ class Bands:
             raise MissingDependencyError("pymatgen", "pymatgen", "Bands.to_pymatgen") from None
         if self.fermi_eV is None:
             raise ConfigError(
-                "pymatgen's band structure needs a Fermi level; give the number of electrons or fermi="
+                "pymatgen's band structure needs a Fermi level; give the number of electrons or "
+                "fermi="
             )
         names = {
             ("\\Gamma" if name == "Γ" else name): self.kpoints[index] for index, name in self.labels

@@ -41,9 +41,12 @@ class Solution:
     """Eigenpairs of one k-point.
 
     Attributes:
-        energies: (B,), ascending, eV. vectors: (n, B) with c† S c = 1, or None.
-        first: index, among all bands of the k-point, of ``energies[0]``; None where unknown (partial spectrum without a count).
-        complete: whether every eigenvalue between the lowest and the highest is there; None where it was not checked.
+        energies: (B,), ascending, eV.
+        vectors: (n, B) with c† S c = 1, or None.
+        first: index, among all bands of the k-point, of ``energies[0]``; None where unknown
+            (partial spectrum without a count).
+        complete: whether every eigenvalue between the lowest and the highest is there; None where
+            it was not checked.
         smallest_overlap: smallest eigenvalue of S(k), where it was looked at.
         removed: states projected out because S(k) has no norm for them.
         failure: why the solver did not converge; empty where it did.
@@ -125,8 +128,10 @@ def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
 def not_definite(where: str, finding: str) -> str:
     """The message for an S(k) that is no overlap. ``where``: file and k-point; ``finding``: how it was seen."""
     return (
-        f"{where}: S(k) is not positive definite, {finding}; the overlap file is damaged, belongs to another structure "
-        "or the basis is linearly dependent: check S, or project the null space out with the dense solver and --s-threshold 1e-4"
+        f"{where}: S(k) is not positive definite, {finding}; the overlap file is damaged, "
+        f"belongs to another structure "
+        "or the basis is linearly dependent: check S, or project the null space out with the "
+        "dense solver and --s-threshold 1e-4"
     )
 
 
@@ -143,14 +148,18 @@ def solve_dense(
     """All eigenpairs of H c = E S c, or those of a range, by LAPACK.
 
     Args:
-        h: (n, n) Hermitian, eV. s: (n, n).
-        index: (first, last) bands, inclusive, from 0. window: (low, high], eV; not together with ``index``.
+        h: (n, n) Hermitian, eV.
+        s: (n, n).
+        index: (first, last) bands, inclusive, from 0.
+        window: (low, high], eV; not together with ``index``.
         vectors: also the eigenvectors.
-        s_threshold: project out eigenvectors of S with smaller eigenvalues (they are linear dependences of the basis; DeepH's ``ill_project``).
+        s_threshold: project out eigenvectors of S with smaller eigenvalues (they are linear
+            dependences of the basis; DeepH's ``ill_project``).
         where: file and k-point, for messages.
 
     Raises:
-        ConfigError: ``index`` is outside the bands there are. DataError: S is not positive definite and no threshold was given.
+        ConfigError: ``index`` is outside the bands there are. DataError: S is not positive definite
+            and no threshold was given.
     """
     n = len(h)
     if window is not None:
@@ -159,7 +168,8 @@ def solve_dense(
         raise ConfigError(f"S threshold {s_threshold}: it must be positive and finite, e.g. 1e-4")
     if index is not None and not (0 <= index[0] <= index[1] < n):
         raise ConfigError(
-            f"bands {index[0] + 1} to {index[1] + 1} asked, but {where or 'the problem'} has {n} bands"
+            f"bands {index[0] + 1} to {index[1] + 1} asked, but {where or 'the problem'} has {n} "
+            f"bands"
         )
     definite, rcond = _overlap_condition(s)
     smallest, removed = None, 0
@@ -175,7 +185,8 @@ def solve_dense(
         removed = int(n - keep.sum())
         if removed == n:
             raise ConfigError(
-                f"{where}: S threshold {s_threshold:g} is above all eigenvalues of S(k), the largest is {value[-1]:.3g}; take e.g. 1e-4"
+                f"{where}: S threshold {s_threshold:g} is above all eigenvalues of S(k), the "
+                f"largest is {value[-1]:.3g}; take e.g. 1e-4"
             )
         basis = basis[:, keep] / np.sqrt(value[keep])
         kwargs["subset_by_index"] = (
@@ -207,7 +218,8 @@ def solve_torch(
     """All eigenvalues on a GPU through torch: Cholesky reduction, then ``eigvalsh``.
 
     Raises:
-        MissingDependencyError: torch is not installed. ConfigError: the device is not there. DataError: S is not positive definite.
+        MissingDependencyError: torch is not installed. ConfigError: the device is not there.
+            DataError: S is not positive definite.
     """
     try:
         import torch
@@ -217,12 +229,14 @@ def solve_torch(
         h_t, s_t = (torch.as_tensor(np.ascontiguousarray(m), device=device) for m in (h, s))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"device '{device}' cannot be used ({str(error).splitlines()[0]}); leave --device away for LAPACK on the CPU"
+            f"device '{device}' cannot be used ({str(error).splitlines()[0]}); leave --device "
+            f"away for LAPACK on the CPU"
         ) from None
     factor, info = torch.linalg.cholesky_ex(s_t)
     if int(info) != 0:
         raise DataError(
-            f"{where}: S(k) is not positive definite; run without --device and with --s-threshold 1e-4 to project its null space out"
+            f"{where}: S(k) is not positive definite; run without --device and with "
+            f"--s-threshold 1e-4 to project its null space out"
         )
     reduced = torch.linalg.solve_triangular(
         factor, h_t.to(s_t.dtype) if not h_t.is_complex() else h_t, upper=False
@@ -270,8 +284,10 @@ def map_kpoints(
     """``[function(problem, k) for k in kpoints]``, equal k-points once, over ``processes`` fresh processes (BLAS threads shared out among them).
 
     Args:
-        function: importable by name (a top-level function or ``functools.partial`` of one). kpoints: (K, 3), fractional.
-        processes: 1 stays in this process; more needs the usual ``if __name__ == "__main__":`` guard in scripts.
+        function: importable by name (a top-level function or ``functools.partial`` of one).
+        kpoints: (K, 3), fractional.
+        processes: 1 stays in this process; more needs the usual ``if __name__ == "__main__":``
+            guard in scripts.
         progress: called with (done, all).
 
     Raises:
@@ -310,7 +326,8 @@ def map_kpoints(
                 collect(pool.map(_work, unique))
             except concurrent.futures.process.BrokenProcessPool:
                 raise ConfigError(
-                    f"a worker process died, most likely for lack of memory ({processes} processes, matrices of {problem.size} x {problem.size}); "
+                    f"a worker process died, most likely for lack of memory ({processes} "
+                    f"processes, matrices of {problem.size} x {problem.size}); "
                     "use fewer --processes"
                 ) from None
     return [results[i] for i in inverse.reshape(-1)]

@@ -91,7 +91,8 @@ def register(sub: Any) -> None:
         type=filled,
         action="append",
         metavar="PRIMITIVE",
-        help="spectral weights on the path of a primitive cell: a structure file or folder, integers "
+        help="spectral weights on the path of a primitive cell: a structure file or folder, "
+        "integers "
         "(2,2,1, or nine of a matrix), or spglib; once for each layer of a slab, from below",
     )
     group.add_argument(

@@ -23,10 +23,14 @@ def register(sub: Any) -> None:
     parser = sub.add_parser(
         "topology",
         help="Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity",
-        description="z2: Wannier charge centres and the Z2 number of a slab, or the four of a crystal. "
-        "chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 and 1/2. berry: "
-        "the same with the map of the curvature. ahc: intrinsic anomalous Hall conductivity, of metals "
-        "too. Position matrices (positions.h5, position_matrix.h5) are used where the folder has them, "
+        description="z2: Wannier charge centres and the Z2 number of a slab, or the four of a "
+        "crystal. "
+        "chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 and 1/2. "
+        "berry: "
+        "the same with the map of the curvature. ahc: intrinsic anomalous Hall conductivity, of "
+        "metals "
+        "too. Position matrices (positions.h5, position_matrix.h5) are used where the folder has "
+        "them, "
         "else atom positions.",
     )
     one_folder(parser)
@@ -136,7 +140,8 @@ def _say_gap(links: Links) -> None:
     )
     if links.bottom_eV < links.top_eV:
         say(
-            f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV: a semimetal, whose "
+            f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV: a semimetal, "
+            f"whose "
             "filled bands are apart at every k met; the invariant is theirs"
         )
 

@@ -228,7 +228,8 @@ def write_pyatb(
     if np.iscomplexobj(problem.h.values) and not problem.spinful:
         if np.abs(problem.h.values.imag).max(initial=0.0) > 1e-10:
             raise ConfigError(
-                f"{problem.source}: H(R) is complex without spin-orbit coupling; PYATB reads complex "
+                f"{problem.source}: H(R) is complex without spin-orbit coupling; PYATB reads "
+                f"complex "
                 "matrices with spin only"
             )
     folder = pathlib.Path(folder)

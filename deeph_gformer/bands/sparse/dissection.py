@@ -1,9 +1,11 @@
 """Nested dissection of a crystal's atoms: the order in which a sparse factorisation eliminates them.
 
-Planes halve the atoms again and again; the atoms that part the halves are eliminated last (A. George, SIAM J. Numer. Anal. 10, 345 (1973)). A periodic
-direction is cut twice, along planes that contain the other periodic directions, after which the halves are unwound. Of the many vertex separators along
-a plane the smallest is found exactly, as a minimum vertex cover of the couplings across it (D. König's theorem). Of several planes the one with the
-lowest estimated arithmetic wins, which counts the separator, the boundary it meets and the boundaries it leaves to the halves.
+Planes halve the atoms again and again; the atoms that part the halves are eliminated last (A.
+George, SIAM J. Numer. Anal. 10, 345 (1973)). A periodic direction is cut twice, along planes that
+contain the other periodic directions, after which the halves are unwound. Of the many vertex
+separators along a plane the smallest is found exactly, as a minimum vertex cover of the couplings
+across it (D. König's theorem). Of several planes the one with the lowest estimated arithmetic wins,
+which counts the separator, the boundary it meets and the boundaries it leaves to the halves.
 """
 
 from __future__ import annotations
@@ -237,8 +239,11 @@ def dissect(
     """Elimination tree of the atoms.
 
     Args:
-        graph: (N, N), symmetric pattern, non-zero where two atoms couple (any cell). positions: (N, 3), Å. They and the lattice only guide the choice of
-            cuts; that halves do not couple follows from the graph. lattice: (3, 3), rows, Å. periodic: directions in which cells couple.
+        graph: (N, N), symmetric pattern, non-zero where two atoms couple (any cell).
+        positions: (N, 3), Å. They and the lattice only guide the choice of cuts; that halves do not
+            couple follows from the graph.
+        lattice: (3, 3), rows, Å.
+        periodic: directions in which cells couple.
 
     Returns:
         The root of the tree.
@@ -253,7 +258,9 @@ class Front:
     """One dense matrix of the factorisation.
 
     Attributes:
-        rows: (p,) eliminated here. boundary: (m,) rows left to ancestors, in the order of elimination. children: their numbers in the plan.
+        rows: (p,) eliminated here.
+        boundary: (m,) rows left to ancestors, in the order of elimination.
+        children: their numbers in the plan.
     """
 
     rows: Index
@@ -266,8 +273,12 @@ class Plan:
     """What a factorisation does, for every matrix with this pattern.
 
     Attributes:
-        fronts: children before parents. order: (n,) rows in the order of elimination. multiply_adds: of a real factorisation; symmetry is used.
-        entries: stored numbers of the factor. largest: rows of the largest front. stack: most numbers that wait for parent fronts at a time.
+        fronts: children before parents.
+        order: (n,) rows in the order of elimination.
+        multiply_adds: of a real factorisation; symmetry is used.
+        entries: stored numbers of the factor.
+        largest: rows of the largest front.
+        stack: most numbers that wait for parent fronts at a time.
     """
 
     fronts: tuple[Front, ...]
@@ -282,7 +293,9 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
     """Fronts of an elimination tree.
 
     Args:
-        tree: of :func:`dissect`. graph: (N, N), as there. offsets: (N + 1,), first row of each atom.
+        tree: of :func:`dissect`.
+        graph: (N, N), as there.
+        offsets: (N + 1,), first row of each atom.
     """
     nodes: list[tuple[Separator, tuple[int, ...]]] = []
 

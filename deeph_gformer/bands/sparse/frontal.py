@@ -1,14 +1,18 @@
 """A multifrontal block LDL† factorisation of Hermitian matrices in an atomic-orbital basis, with the inertia for free.
 
-Why our own: SuperLU knows neither Hermitian symmetry nor a good ordering for such matrices, and MUMPS (where it is installed) factorises
-complex Hermitian matrices as general ones, without their inertia. The order is that of :mod:`~.dissection`; the fronts (I. S. Duff, J. K. Reid,
-ACM TOMS 9, 302 (1983)) are dense and large, so that nearly all work is matrix products. Within a front the pivot columns are halved recursively, which
-makes the products square; a front's upper triangle holds X = A11^-1 A12 while its lower one holds A21, so nothing is copied.
+Why our own: SuperLU knows neither Hermitian symmetry nor a good ordering for such matrices, and
+MUMPS (where it is installed) factorises complex Hermitian matrices as general ones, without their
+inertia. The order is that of :mod:`~.dissection`; the fronts (I. S. Duff, J. K. Reid, ACM TOMS 9,
+302 (1983)) are dense and large, so that nearly all work is matrix products. Within a front the
+pivot columns are halved recursively, which makes the products square; a front's upper triangle
+holds X = A11^-1 A12 while its lower one holds A21, so nothing is copied.
 
-Pivots are the eigenvalues of the diagonal block of a chunk of rows. An eigenvector whose eigenvalue is small against its coupling to the other rows (a
-state of this piece of the crystal that happens to lie at sigma) is not eliminated but handed on as a variable of its own, to the parent front: delayed
-pivoting, which keeps the growth of numbers, and so the rounding errors, small. The negative pivots are counted: by Sylvester's law of inertia their number
-is that of the eigenvalues of H c = E S c below sigma, for A = H - sigma S.
+Pivots are the eigenvalues of the diagonal block of a chunk of rows. An eigenvector whose eigenvalue
+is small against its coupling to the other rows (a state of this piece of the crystal that happens
+to lie at sigma) is not eliminated but handed on as a variable of its own, to the parent front:
+delayed pivoting, which keeps the growth of numbers, and so the rounding errors, small. The negative
+pivots are counted: by Sylvester's law of inertia their number is that of the eigenvalues of H c = E
+S c below sigma, for A = H - sigma S.
 """
 
 from __future__ import annotations
@@ -43,8 +47,8 @@ class _Chunk:
     """Rows start to stop of a front.
 
     Attributes:
-        inverse: (c, c), of the diagonal block on the span of the accepted eigenvectors. delayed: (c, r), the other eigenvectors; they are rows
-            ``first`` to first + r of the front.
+        inverse: (c, c), of the diagonal block on the span of the accepted eigenvectors.
+        delayed: (c, r), the other eigenvectors; they are rows ``first`` to first + r of the front.
     """
 
     start: int
@@ -172,7 +176,9 @@ class FrontalFactor:
     """A = L D L† of a Hermitian (real symmetric) CSR matrix along a plan of fronts.
 
     Attributes:
-        negative: number of negative eigenvalues of A (Sylvester). entries: stored numbers. delayed: how many pivots were handed on.
+        negative: number of negative eigenvalues of A (Sylvester).
+        entries: stored numbers.
+        delayed: how many pivots were handed on.
         dtype: in which it was factorised.
     """
 
@@ -180,8 +186,9 @@ class FrontalFactor:
         """Factorise.
 
         Args:
-            matrix: (n, n) Hermitian, its pattern within the plan's. plan: of :func:`~.dissection.make_plan`. dtype: default the matrix's;
-                float32 or complex64 halves time and memory.
+            matrix: (n, n) Hermitian, its pattern within the plan's.
+            plan: of :func:`~.dissection.make_plan`.
+            dtype: default the matrix's; float32 or complex64 halves time and memory.
         """
         self.n, self._plan = matrix.shape[0], plan
         self.dtype = np.dtype(matrix.dtype if dtype is None else dtype)

@@ -1,7 +1,8 @@
 """Block Lanczos in shift-invert mode, in the metric of S, with full reorthogonalisation and thick restarts.
 
-ARPACK applies the factorised matrix to one vector at a time, which for large fronts is bound by memory, and finds copies of a degenerate level one by
-one; blocks make it matrix-matrix work and catch degenerate levels together. (K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22, 602 (2000).)
+ARPACK applies the factorised matrix to one vector at a time, which for large fronts is bound by
+memory, and finds copies of a degenerate level one by one; blocks make it matrix-matrix work and
+catch degenerate levels together. (K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22, 602 (2000).)
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def shift_invert_lanczos(
             finds at most as many copies of a degenerate level as it has columns.
 
     Returns:
-        theta (count,), ordered by decreasing size; x (n, count), orthonormal in S; how many of them converged.
+        theta (count,), ordered by decreasing size; x (n, count), orthonormal in S; how many of them
+        converged.
     """
     n, metric = s.shape[0], RowParts(s)
     width = int(np.clip(count // 3, 6, 24))
@@ -155,15 +157,21 @@ def polish(
 ) -> tuple[NDArray[np.float64], NDArray[np.number], bool]:
     """Approximate eigenvectors nearest sigma made exact with an approximate inverse of A = H - sigma S.
 
-    x - A^-1 (H x - E S x) is (E - sigma) A^-1 S x: inverse iteration on the whole subspace, in which an error of A^-1 meets residuals only. The error of an
-    energy is estimated as r² / g (T. Kato, J. Phys. Soc. Jpn. 4, 334 (1949)), with g its distance from all states that are not in the subspace.
+    x - A^-1 (H x - E S x) is (E - sigma) A^-1 S x: inverse iteration on the whole subspace, in
+    which an error of A^-1 meets residuals only. The error of an energy is estimated as r² / g (T.
+    Kato, J. Phys. Soc. Jpn. 4, 334 (1949)), with g its distance from all states that are not in the
+    subspace.
 
     Args:
-        solve: approximates A^-1 on (n, b). h, s: (n, n) Hermitian, in full precision. vectors: (n, c). spare: how many of them, those farthest from
-            sigma, need not be accurate. accuracy: of the energies, eV.
+        solve: approximates A^-1 on (n, b).
+        h, s: (n, n) Hermitian, in full precision.
+        vectors: (n, c).
+        spare: how many of them, those farthest from sigma, need not be accurate.
+        accuracy: of the energies, eV.
 
     Returns:
-        energies (c,), ascending, eV; vectors (n, c), orthonormal in S; whether the accuracy was reached.
+        energies (c,), ascending, eV; vectors (n, c), orthonormal in S; whether the accuracy was
+        reached.
     """
     metric, hamiltonian = RowParts(s), RowParts(h)
     for step in range(max_steps + 1):
@@ -199,15 +207,24 @@ def chance_of_missing(
 ) -> tuple[float, bool]:
     """Upper bound on the probability that a state within ``reach`` of sigma is not among those found: block Lanczos from random vectors without them.
 
-    Let theta be the largest |1 / (E - sigma)| of a missing state, v that state, theta >= t = 1 / reach, and mu < t the largest |Ritz value| after k steps
-    from w. A Chebyshev polynomial in the Rayleigh quotient (as in Y. Saad, SIAM J. Numer. Anal. 17, 687 (1980)) then gives
-    |v† S w| <= |w| ((t + mu) / (t - mu))^(1/2) / T_(k-1)(1 + 2 (t - mu) / (t + mu)), with |w|² = w† S w. For w = (H - sigma S)^-1 g and normally distributed g,
-    v† S w is normally distributed with a variance of at least t² / |S|, so such a small value has a known small probability. The columns of a block are
+    Let theta be the largest |1 / (E - sigma)| of a missing state, v that state, theta >= t = 1 /
+    reach, and mu < t the largest |Ritz value| after k steps from w. A Chebyshev polynomial in the
+    Rayleigh quotient (as in Y. Saad, SIAM J. Numer. Anal. 17, 687 (1980)) then gives |v† S w| <=
+    |w| ((t + mu) / (t - mu))^(1/2) / T_(k-1)(1 + 2 (t - mu) / (t + mu)), with |w|² = w† S w. For w
+    = (H - sigma S)^-1 g and normally distributed g, v† S w is normally distributed with a variance
+    of at least t² / |S|, so such a small value has a known small probability. The columns of a
+    block are
     independent: the bound is that of the worst of them to the power of their number.
 
     Args:
-        solve: applies (H - sigma S)^-1 to (n, b). s: (n, n) positive definite. found: (n, M) states, orthonormal in S. reach: eV.
-        accuracy: relative error of ``solve``, by which t is lowered. target: stop where the bound is below. width: columns. max_steps: blocks.
+        solve: applies (H - sigma S)^-1 to (n, b).
+        s: (n, n) positive definite.
+        found: (n, M) states, orthonormal in S.
+        reach: eV.
+        accuracy: relative error of ``solve``, by which t is lowered.
+        target: stop where the bound is below.
+        width: columns.
+        max_steps: blocks.
 
     Returns:
         The bound, and whether a state was met that is not among those found.

@@ -1,8 +1,9 @@
 """One k-point over MPI ranks: SLEPc's Krylov-Schur with MUMPS, both through PETSc, for factors that outgrow one machine.
 
-Every rank runs the same program and holds the rows of H(k) and S(k) that PETSc gives it; the factor, which is what needs the memory, is distributed. Real
-matrices are factorised as L D L† and their eigenvalues counted (Sylvester); MUMPS knows no such factorisation of complex Hermitian ones, which are factorised as
-general matrices and cannot be counted.
+Every rank runs the same program and holds the rows of H(k) and S(k) that PETSc gives it; the
+factor, which is what needs the memory, is distributed. Real matrices are factorised as L D L† and
+their eigenvalues counted (Sylvester); MUMPS knows no such factorisation of complex Hermitian ones,
+which are factorised as general matrices and cannot be counted.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def _distributed(matrix: sp.csr_matrix, petsc: Any) -> Any:
     """
     if np.iscomplexobj(matrix.data) and not np.issubdtype(petsc.ScalarType, np.complexfloating):
         raise ConfigError(
-            "--engine slepc: this k-point needs complex numbers and PETSc was built for real ones; use its complex build (PETSC_DIR, SLEPC_DIR)"
+            "--engine slepc: this k-point needs complex numbers and PETSc was built for real "
+            "ones; use its complex build (PETSC_DIR, SLEPC_DIR)"
         )
     n, comm = matrix.shape[0], petsc.COMM_WORLD
     size, rank = comm.getSize(), comm.getRank()
@@ -126,7 +128,8 @@ class PetscFactor:
             ksp.setUp()
         except petsc.Error as error:
             raise DataError(
-                f"MUMPS could not factorise H - sigma S ({error}); more ranks or machines give it more memory"
+                f"MUMPS could not factorise H - sigma S ({error}); more ranks or machines give "
+                f"it more memory"
             ) from None
         return cls(ksp)
 
@@ -149,13 +152,16 @@ def nearest_states(
     """The ``count`` states nearest sigma, by SLEPc.
 
     Args:
-        h, s: (n, n) Hermitian CSR, the same on every rank. sigma: eV.
+        h, s: (n, n) Hermitian CSR, the same on every rank.
+        sigma: eV.
 
     Returns:
-        Energies (count,), ascending, eV; states (n, count), orthonormal in S; why it failed, or an empty text; the factor of H - sigma S.
+        Energies (count,), ascending, eV; states (n, count), orthonormal in S; why it failed, or an
+        empty text; the factor of H - sigma S.
 
     Raises:
-        MissingDependencyError: slepc4py is not installed. ConfigError: complex matrices and a real PETSc. DataError: the factorisation failed.
+        MissingDependencyError: slepc4py is not installed. ConfigError: complex matrices and a real
+            PETSc. DataError: the factorisation failed.
     """
     petsc, slepc = _libraries()
     eps = slepc.EPS().create(petsc.COMM_WORLD)
@@ -176,7 +182,8 @@ def nearest_states(
         eps.solve()
     except petsc.Error as error:
         raise DataError(
-            f"SLEPc could not solve at {sigma:.6f} eV ({error}); more ranks or machines give MUMPS more memory"
+            f"SLEPc could not solve at {sigma:.6f} eV ({error}); more ranks or machines give "
+            f"MUMPS more memory"
         ) from None
     good = eps.getConverged()
     factor = PetscFactor(spectral.getKSP())

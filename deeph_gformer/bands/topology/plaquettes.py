@@ -1,8 +1,9 @@
 """Berry curvature of the filled bands and Chern numbers, plaquette by plaquette.
 
 The determinants of the links around a plaquette give its flux without any choice of phases, and the
-sum of all is a whole number; plaquettes of large flux are quartered (T. Fukui, Y. Hatsugai, H. Suzuki, J. Phys. Soc. Jpn. 74, 1674 (2005)).
-A = i <u | grad u>, Omega = rot A, C = 1 / 2 pi * integral of Omega.
+sum of all is a whole number; plaquettes of large flux are quartered (T. Fukui, Y. Hatsugai, H.
+Suzuki, J. Phys. Soc. Jpn. 74, 1674 (2005)). A = i <u | grad u>, Omega = rot A, C = 1 / 2 pi *
+integral of Omega.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def _refined(
     if depth > _DEEPEST:
         raise ConfigError(
             f"{links.problem.source}: the Berry curvature has a peak at k = "
-            f"{np.round(corner, 5).tolist()} that no plaquette resolves: the gap closes there, nearly "
+            f"{np.round(corner, 5).tolist()} that no plaquette resolves: the gap closes there, "
+            f"nearly "
             f"(smallest met: {links.smallest_gap_eV * 1e3:.3g} meV)"
         )
     step_a, step_b, total = step_a / 2, step_b / 2, 0.0

@@ -110,7 +110,8 @@ def by_translations(
             except ConfigError:  # too loose: not a set of translations of this crystal
                 continue
     raise ConfigError(
-        f"spglib finds no translation of '{structure.name}' within {_TRANSLATION_TOLERANCES[0]:g} Å that is shorter "
+        f"spglib finds no translation of '{structure.name}' within "
+        f"{_TRANSLATION_TOLERANCES[0]:g} Å that is shorter "
         "than its cell; give the primitive cell or a matrix with --unfold"
     )
 

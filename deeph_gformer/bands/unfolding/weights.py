@@ -202,8 +202,8 @@ def unfolded_weights(
 ) -> dict[str, NDArray[np.float64]]:
     """Weights of states at one wave vector.
 
-    Degenerate states are those combinations that make the total weight diagonal: k and -k, say, fold
-    onto the same K, and LAPACK mixes their states as it likes.
+    Degenerate states are those combinations that make the total weight diagonal: k and -k, say,
+    fold onto the same K, and LAPACK mixes their states as it likes.
 
     Args:
         problem: of the supercell.
