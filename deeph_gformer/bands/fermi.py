@@ -136,9 +136,9 @@ def electron_number(
 def occupations(
     energies: NDArray[np.float64], mu: float, method: Smearing, width_eV: float
 ) -> NDArray[np.float64]:
-    """Occupation between 0 and 1 of each level: complementary error function ('gaussian') or Fermi-Dirac ('fermi')."""
+    """Occupation between 0 and 1 of each level: a Gaussian of standard deviation ``width_eV``, integrated, or Fermi-Dirac ('fermi')."""
     x = (mu - energies) / width_eV
-    return 0.5 * (1.0 + erf(x)) if method == "gaussian" else expit(x)
+    return 0.5 * (1.0 + erf(x / np.sqrt(2.0))) if method == "gaussian" else expit(x)
 
 
 def _simplices(full: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -315,7 +315,8 @@ def fermi_level(
         electrons: per cell; default: ``valence`` or info.json's ``occupation``, see
             :func:`electron_number`.
         mesh: e.g. "12x12x1"; default 0.12 1/Å apart.
-        smearing, width_eV: 'gaussian', 'fermi' (of that width) or 'tetrahedron'.
+        smearing: 'gaussian', 'fermi' or 'tetrahedron'.
+        width_eV: standard deviation of the Gaussian, kT of 'fermi'.
         valence: electrons per element.
         count_at_info: where no electron number is known, count the electrons below info.json's
             Fermi level (of the DFT that made this very H) and, when they are a whole number, or

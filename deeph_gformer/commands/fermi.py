@@ -89,7 +89,7 @@ def fermi_options(parser: argparse.ArgumentParser, level: bool = True) -> None:
         type=Number(above=0),
         default=0.02,
         metavar="EV",
-        help="of the smearing (default: 0.02 eV)",
+        help="of the smearing: standard deviation of the Gaussian, kT of fermi (default: 0.02 eV)",
     )
 
 

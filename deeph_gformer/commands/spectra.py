@@ -45,7 +45,7 @@ def register(sub: Any) -> None:
         type=Number(above=0),
         default=0.05,
         metavar="EV",
-        help="its width (default: 0.05 eV)",
+        help="its width: standard deviation of the Gaussian, kT of fermi (default: 0.05 eV)",
     )
     window_option(parser, "energies shown", "-6 6")
     parser.add_argument("--fat", type=filled, metavar="Mo-d,S-p", help="Mulliken projections")

@@ -194,7 +194,7 @@ def complete_dos(dos: Dos) -> CompleteDos:
         element, _, shell = name.partition("-")
         if element not in symbols or shell not in first:
             raise ConfigError(
-                f"projection '{name}': pymatgen's CompleteDos wants an element and a shell, e.g. --fat {symbols[0]}-p"
+                f"projection '{name}': pymatgen's CompleteDos wants an element and a shell, e.g. {symbols[0]}-p"
             )
         sites = [site for site, symbol in zip(structure, symbols) if symbol == element]
         for site in sites:

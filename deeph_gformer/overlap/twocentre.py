@@ -307,5 +307,5 @@ class TwoCentre:
                 f"atoms {i + 1} ({symbol(structure.numbers[i])}) and {j + 1} ({symbol(structure.numbers[j])}) of '{structure.name}', block "
                 f"{format_key(keys[e])}, are {distance[e]:.4f} Å apart: {why}. "
                 f"Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such blocks). "
-                "Fit on structures that cover it, use basis files, or allow it with --extrapolate"
+                "Fit on structures that cover it, use basis files, or allow it (deeph-gformer overlap predict --extrapolate; in Python: extrapolate=True)"
             )

@@ -220,7 +220,7 @@ def import_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
     entries = state["state"]
     if len(indices) != len(table):
         raise ModelError(
-            f"optimizer state has {len(indices)} parameters, the network {len(table)}; train without --resume-optimizer"
+            f"optimizer state has {len(indices)} parameters, the network {len(table)}; start from a folder of the same network, or remove its optimizer_state_dict"
         )
     merged: dict[str, dict[str, Any]] = {}
     for index, (_, ours, piece, _) in zip(indices, table):
