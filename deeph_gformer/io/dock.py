@@ -304,6 +304,7 @@ def reserve(
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        early.set_obj_track_times(False)  # the same matrix is the same file
         space = h5py.h5s.create_simple((int(bounds[-1]),))
         entries = h5py.h5d.create(
             handle.id,
