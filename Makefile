@@ -26,6 +26,11 @@ docs: $(DONE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -E -q -W --keep-going docs docs/_build/html
 	@echo "the site: docs/_build/html/index.html"
 
+# mutated inputs per kind, and kills per command: hours with a large BUDGET
+BUDGET ?= 2000
+fuzz: $(DONE)
+	FUZZ_BUDGET=$(BUDGET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/robustness
+
 lint: $(DONE)
 	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks
 

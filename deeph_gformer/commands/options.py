@@ -155,9 +155,9 @@ def progress(done: int, count: int) -> None:
 def kinds_of(folder: pathlib.Path) -> list[Any]:
     """Which Hamiltonians a folder has."""
     from ..errors import DataError
-    from ..io.folder import matrix_path
+    from ..io.folder import has_matrix, matrix_path
 
-    kinds = [kind for kind in ("hamiltonian", "prediction") if matrix_path(folder, kind).is_file()]
+    kinds = [kind for kind in ("hamiltonian", "prediction") if has_matrix(folder, kind)]
     if not kinds:
         names = " nor ".join(
             matrix_path(folder, kind).name for kind in ("hamiltonian", "prediction")
@@ -196,12 +196,12 @@ def load_problem(
 ) -> BlochProblem:
     """Read H and S; S from --overlap, beside H, or from ``fallback``."""
     from ..bands import load
-    from ..io.folder import matrix_path
+    from ..io.folder import has_matrix
 
     overlap = args.overlap
     if overlap is not None and (made := _computed(overlap)):
         overlap = made
-    elif overlap is None and fallback is not None and not matrix_path(folder, "overlap").is_file():
+    elif overlap is None and fallback is not None and not has_matrix(folder, "overlap"):
         overlap = fallback
     problem = load(folder, kind, overlap, label=label, hermitize=args.hermitize)
     for note in problem.notes:

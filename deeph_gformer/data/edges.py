@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
-from ..io.folder import folder_format, matrix_path
+from ..io.folder import Kind, folder_format, has_matrix, matrix_path
 from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
 from .ranges import Ranges, beyond, describe_beyond
@@ -112,7 +112,8 @@ def select_edges(
         "overlaps": matrix_path(folder, "overlap"),
         "hamiltonians": matrix_path(folder, "hamiltonian"),
     }
-    there = [name for name, path in paths.items() if path.is_file()]
+    kinds: dict[str, Kind] = {"overlaps": "overlap", "hamiltonians": "hamiltonian"}
+    there = [name for name, kind in kinds.items() if has_matrix(folder, kind)]
     wanted = {
         "auto": there,
         "union": list(paths),

@@ -20,6 +20,7 @@ from ..data.ranges import bundle_ranges, require_within
 from ..errors import DataError
 from ..io.folder import (
     find_structures,
+    has_matrix,
     holds_another,
     matrix_path,
     read_matrix,
@@ -256,12 +257,12 @@ def read_source(
     timer.start("edges")
     if overlap is None and (
         source.is_file()
-        or not any(matrix_path(source, kind).is_file() for kind in ("overlap", "hamiltonian"))
+        or not any(has_matrix(source, kind) for kind in ("overlap", "hamiltonian"))
     ):  # type: ignore[arg-type]
         overlap = bundle_overlap(model)
     bare = overlap is not None and (
         source.is_file()
-        or (edges in ("auto", "overlaps") and not matrix_path(source, "overlap").is_file())
+        or (edges in ("auto", "overlaps") and not has_matrix(source, "overlap"))
     )
     if not bare or overlap is None:
         structure, graph, choice = model.read(source, edges)

@@ -20,7 +20,7 @@ from .. import fields
 from ..errors import ConfigError, DataError
 from ..io import Structure, dock, find_structures, read_folder, read_matrix
 from ..io.files import atomic_path
-from ..io.folder import Format, Kind, folder_format, matrix_path, replaced_folder, write_matrix
+from ..io.folder import Format, Kind, folder_format, has_matrix, replaced_folder, write_matrix
 from ..io.formats import formats, get_format, targets
 from ..io.gauge import OURS
 from .dft.runs import convert_runs
@@ -70,7 +70,7 @@ def _to_folder(
     structure, notes, files = read_folder(source), [], []
     if structure.spinful is None:  # no file says so: spin-doubled shapes tell
         candidates: tuple[Kind, ...] = ("hamiltonian", "prediction")
-        kinds = [kind for kind in candidates if matrix_path(source, kind).is_file()]
+        kinds = [kind for kind in candidates if has_matrix(source, kind)]
         structure = dataclasses.replace(
             structure, spinful=_doubled(source, kinds[0], structure) if kinds else None
         )
@@ -96,7 +96,7 @@ def _to_folder(
     moved = dataclasses.replace(moved, info=with_order(structure.info, remembered))
     get_format(form).write_structure(target, moved)
     for kind in _KINDS:
-        if not matrix_path(source, kind).is_file():
+        if not has_matrix(source, kind):
             continue
         doubled = kind != "overlap" and bool(structure.spinful)
         matrix = permute_matrix(read_matrix(source, kind, structure, doubled), order)
@@ -172,7 +172,7 @@ def convert_folder(
     from ..bands import load
 
     if kind is None:
-        kind = "hamiltonian" if matrix_path(source, "hamiltonian").is_file() else "prediction"
+        kind = "hamiltonian" if has_matrix(source, "hamiltonian") else "prediction"
     problem = load(source, kind, overlap_folder)
     notes = list(problem.notes)
     if to == "npz":

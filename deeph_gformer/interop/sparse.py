@@ -167,6 +167,8 @@ def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
         if flat.size and (flat.min() < 0 or flat.max() > 3):
             raise ValueError("shells beyond l = 0 to 3")
         shells = tuple(tuple(part.tolist()) for part in np.split(flat, np.cumsum(lengths)[:-1]))
+        if table["numbers"].ndim != 1 or table["orbital_types_length"].ndim != 1:
+            raise ValueError("numbers of another shape")
         structure = Structure(
             table["lattice"].astype(float),
             table["positions"].astype(float),

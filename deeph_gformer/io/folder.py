@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .blocks import BlockMatrix
+from .files import require_file
 from .formats import Kind, formats, get_format, structure_files
 from .hdf5.symbol_table import write_values
 from .replace import remove_leftovers, replaced_folder
@@ -23,6 +24,7 @@ __all__ = [
     "read_folder",
     "read_matrix",
     "matrix_path",
+    "has_matrix",
     "write_matrix",
     "reserve_matrix",
     "write_part",
@@ -106,6 +108,24 @@ def matrix_path(
     if form is None and folder_format(folder) is None:
         form = next((n for n, f in formats().items() if (folder / f.files[kind]).is_file()), None)
     return folder / get_format(form or _require_format(folder)).files[kind]
+
+
+def has_matrix(folder: str | os.PathLike[str], kind: Kind, form: Format | None = None) -> bool:
+    """Whether H, S or a prediction is in a folder.
+
+    Args:
+        folder: of any format.
+        kind: 'hamiltonian', 'overlap' or 'prediction'.
+        form: folder format, where it is known.
+
+    Raises:
+        DataError: something else has the file's name: a folder, a pipe, a link to nothing.
+    """
+    path = matrix_path(folder, kind, form)
+    if not os.path.lexists(path):
+        return False
+    require_file(path)
+    return True
 
 
 def read_matrix(
