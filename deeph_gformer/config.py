@@ -136,7 +136,7 @@ class TrainingConfig:
     gradient_clip: float = within(10.0, "[0, inf)")
     """Largest gradient norm; 0: no clipping."""
     ema: float = within(0.0, "[0, 1)")
-    """Decay of the running average of the weights that is validated and kept; 0: off."""
+    """Decay of the running average of the weights that is validated and kept (it forgets faster in the first steps); 0: off."""
     loss: Literal["mse", "mae", "huber"] = "mse"
     """Masked loss on H in the direct-product state (``mse``: the paper)."""
     hermitian: bool = True

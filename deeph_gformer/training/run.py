@@ -25,6 +25,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig, to_mapping, upgrade_model
@@ -284,6 +285,24 @@ class EpochLine(Callback):
             )
 
 
+def running_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """The average of weights over steps; it forgets faster at first, so that a short run is not judged by its beginning.
+
+    Args:
+        decay: share of the old average that stays, at least (1 + n) / (10 + n) after n steps.
+
+    Returns:
+        (average, weight, n) -> new average.
+    """
+
+    def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
+        """One step."""
+        keep = min(decay, (1.0 + float(n)) / (10.0 + float(n)))
+        return old + (1.0 - keep) * (new - old)
+
+    return average
+
+
 class OwnSignals(Callback):
     """Lightning listens to SIGTERM, too, and would end the training without a word: our handlers come back."""
 
@@ -448,17 +467,10 @@ def fit(
     if settings.schedule == "plateau":
         hooks.append(PlateauStop(settings.min_learning_rate))
     if settings.ema:
-        from lightning.pytorch.callbacks import EMAWeightAveraging
+        from lightning.pytorch.callbacks import WeightAveraging
 
-        hooks.append(
-            EMAWeightAveraging(decay=settings.ema, use_buffers=False)
-        )  # buffers are indices and units, never averaged
-    if settings.precision == "bf16-mixed" and device.type == "cuda":
-        with torch.cuda.device(device):
-            if not torch.cuda.is_bf16_supported(including_emulation=False):
-                raise ConfigError(
-                    f"training.precision = bf16-mixed: {torch.cuda.get_device_name(device)} has no bfloat16; choose model or tf32"
-                )
+        # buffers are indices and units, never averaged
+        hooks.append(WeightAveraging(use_buffers=False, avg_fn=running_average(settings.ema)))
     if settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
     if installed():

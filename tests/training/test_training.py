@@ -33,7 +33,7 @@ from deeph_gformer.training.batches import (
     rotate_batch,
 )
 from deeph_gformer.training.module import masked_loss
-from deeph_gformer.training.run import memory_hint
+from deeph_gformer.training.run import memory_hint, running_average
 from deeph_gformer.training.stage1 import net_config, train_stage1
 from deeph_gformer.training.stage2 import train_gformer
 
@@ -441,6 +441,16 @@ def test_ranks_share_the_structures(count: int, ranks: int) -> None:
     )
     validated = [n for rank in range(ranks) for n in RankSampler(count, rank, ranks)]
     assert sorted(validated) == sorted([*range(count)] * (1 if count >= ranks else ranks))
+
+
+def test_running_average_of_a_short_run_is_near_its_end() -> None:
+    """Weights that grow by one a step: the average is behind by about 9 steps in a hundred, then by 1 / (1 - decay)."""
+    average = running_average(0.99)
+    value, lags = torch.tensor(0.0), {}
+    for step in range(1, 3001):
+        value = average(value, torch.tensor(float(step)), step)
+        lags[step] = step - value.item()
+    assert lags[100] < 12 and lags[3000] == pytest.approx(99, abs=0.5)
 
 
 def test_losses_by_hand() -> None:
