@@ -222,11 +222,11 @@ def worker(kind: str, cell: str, args: argparse.Namespace) -> None:
 
     from deeph_gformer.data.edges import EdgeChoice
     from deeph_gformer.data.graph import build_graph
-    from deeph_gformer.inference.chunked import predict_chunked
     from deeph_gformer.inference.requirements import plan_structure
     from deeph_gformer.overlap import load as load_overlap
     from deeph_gformer.overlap.predict import read_any
     from deeph_gformer.pipeline import load
+    from deeph_gformer.prediction.reading import Item
 
     torch.set_num_threads(args.threads)
     official = kind == "official"
@@ -246,7 +246,7 @@ def worker(kind: str, cell: str, args: argparse.Namespace) -> None:
     def once(source: tuple[Any, Any, Any]) -> Any:
         if official:
             return model.stage1(source[1].to(dtype=model.dtype), features=False)  # type: ignore[misc]
-        return predict_chunked(model, *source, plan_structure(model, source[1]))
+        return next(model.predict_graphs([Item(*source)], plan_structure(model, source[1])))
 
     small, source = read(pathlib.Path(cell).with_name("twist_1_2.vasp")), read(cell)
     once(small)

@@ -21,11 +21,12 @@ from deeph_gformer.data.dataset import load_samples
 from deeph_gformer.errors import ConfigError
 from deeph_gformer.gformer.bundle import Bundle, load_bundle
 from deeph_gformer.gformer.model import GFormer
-from deeph_gformer.inference.chunked import predict_chunked
 from deeph_gformer.inference.requirements import plan_structure
 from deeph_gformer.io import read_matrix
-from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel, resolve_device
+from deeph_gformer.pipeline import HamiltonianModel
+from deeph_gformer.prediction.identity import GFormerStage1
 from deeph_gformer.runtime.communicator import Communicator
+from deeph_gformer.runtime.device import resolve_device
 from deeph_gformer.runtime.plan import GPU_CHUNK, ExecutionPlan, fair_share, free_memory
 from deeph_gformer.runtime.processes import process_device, same_device
 from deeph_gformer.stage1 import load_stage1
@@ -168,9 +169,8 @@ def test_predict(
         assert model.device.type == "cuda" and close(
             model.predict(folder, frames=frames).hamiltonian.values, expected
         )
-        structure, graph, choice = model.read(folder)
-        made = predict_chunked(
-            model, structure, graph, choice, ExecutionPlan(chunk=24), frames=frames
+        made = next(
+            model.predict_graphs([model.read(folder)], ExecutionPlan(chunk=24), frames=frames)
         )
         assert close(made.hamiltonian.values, expected)
 

@@ -23,7 +23,9 @@ from ..errors import ConfigError
 from ..gformer.bundle import BUNDLE_FILE, load_bundle
 from ..io.files import read_json, write_json
 from ..io.folder import find_structures
-from ..pipeline import GFormerStage1, HamiltonianModel, resolve_device
+from ..pipeline import HamiltonianModel
+from ..prediction.identity import GFormerStage1
+from ..runtime.device import resolve_device
 from ..stage1 import load_stage1
 from ..stage1.cascade import CascadedStage1
 from ..stage1.provider import Stage1Provider

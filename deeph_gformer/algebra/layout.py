@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
-__all__ = ["Key", "Features", "Layout", "merge", "rotate"]
+__all__ = ["Key", "Features", "Layout", "merge", "rotate", "rotate_flat"]
 
 Key = tuple[int, int]  # (l, parity)
 Features = dict[Key, Tensor]  # (rows, 2 l + 1, channels)
@@ -96,3 +96,14 @@ def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Feat
         else:
             out[key] = torch.bmm(table[l].transpose(1, 2) if to_local else table[l], value)
     return out
+
+
+def rotate_flat(value: Tensor, irreps: Irreps, blocks: Sequence[Tensor]) -> Tensor:
+    """Turn flat irreps (rows, dim) by the D^l of one proper rotation (:func:`.rotation.wigner_blocks`)."""
+    layout = Layout(irreps)
+    return layout.flat(
+        {
+            key: torch.einsum("mn,rnc->rmc", blocks[key[0]].to(part), part)
+            for key, part in layout.split(value).items()
+        }
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..algebra.layout import rotate_flat
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.graph import Graph, rotate_graph
-from ..pipeline import HamiltonianModel, rotate_flat
+from ..pipeline import HamiltonianModel
 
 __all__ = ["equivariance_error"]
 

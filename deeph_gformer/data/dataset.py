@@ -35,6 +35,7 @@ __all__ = [
     "check_splits",
     "equal_structures",
     "transpose_index",
+    "hermitian_mean",
     "hermitian_product",
 ]
 
@@ -93,20 +94,29 @@ def transpose_index(targets: TargetBlocks) -> Tensor:
     return torch.from_numpy(index)
 
 
-def hermitian_product(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
-    """½(H + H†) on direct-product vectors; elements without transposed channel stay as they are.
+def hermitian_mean(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
+    """½(H_ij(R) + H_ji(-R)†) on direct-product vectors.
 
     Args:
-        vector: (E, K) or (E, 4, K). partner: (E,). index: see :func:`transpose_index`.
+        vector: (n, K') of some edges, flat.
+        partner: (n, K') of their partners (-R, j, i).
+        index: see :func:`transpose_index`; elements without transposed channel stay as they are.
+    """
+    turned = partner[:, index.clamp(min=0)]
+    mean = (vector + (turned.conj() if turned.is_complex() else turned)) / 2
+    return mean if bool((index >= 0).all()) else torch.where(index >= 0, mean, vector)
+
+
+def hermitian_product(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
+    """:func:`hermitian_mean` of all edges.
+
+    Args:
+        vector: (E, K) or (E, 4, K).
+        partner: (E,), edge (-R, j, i) of each edge.
+        index: see :func:`transpose_index`.
     """
     flat = vector.reshape(len(vector), -1)
-    turned = flat[partner][:, index.clamp(min=0)]
-    if turned.is_complex():
-        turned = turned.conj()
-    mean = (flat + turned) / 2
-    if bool((index < 0).any()):
-        mean = torch.where(index >= 0, mean, flat)
-    return mean.reshape(vector.shape)
+    return hermitian_mean(flat, flat[partner], index).reshape(vector.shape)
 
 
 def basis_of(folders: Sequence[pathlib.Path]) -> Basis:

@@ -33,12 +33,13 @@ from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_
 from ..io.formats import formats
 from ..io.gauge import OURS
 from ..overlap import OverlapProvider
-from ..pipeline import HamiltonianModel, Prediction, identify
+from ..pipeline import HamiltonianModel, Prediction
+from ..prediction.identity import identify
+from ..prediction.reading import Item
 from ..runtime.communicator import Communicator
 from ..runtime.plan import check_spill, fair_share
 from ..runtime.processes import agree, agreed, same_input, same_structure, start_processes
 from ..runtime.timer import Progress, Timer, reset_peak
-from .chunked import Item, predict_batch
 from .output import make_overlap, output_folder, write_prediction
 from .requirements import plan_structure
 from .source import check_basis, find_sources, open_overlap, read_source, source_name, too_close
@@ -158,7 +159,7 @@ def _predict(
         )
         execution.timer = timer
     try:
-        yield from predict_batch(model, items, execution, options.hermitian, options.frames)  # type: ignore[arg-type]
+        yield from model.predict_graphs(items, execution, options.hermitian, options.frames)  # type: ignore[arg-type]
     finally:
         timer.spilled = execution.storage.spilled  # type: ignore[union-attr]
         bar.close()  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from .. import fields
 from ..analysis.metrics import gauge_errors
 from ..data.dataset import Sample, load_sample
 from ..data.edges import EdgeChoice
-from ..errors import ConfigError, DataError, ModelError
+from ..errors import ConfigError, DataError
 from ..inference.refine import output_folder, write_prediction
 from ..io.files import atomic_path, read_json, read_text, write_json, write_text
 from ..io.folder import (
@@ -33,7 +33,9 @@ from ..io.folder import (
     split_structures,
 )
 from ..io.structure import Structure
-from ..pipeline import HamiltonianModel, Prediction, load, resolve_device
+from ..pipeline import HamiltonianModel, Prediction, load
+from ..prediction.blocks import assemble, check_finite
+from ..runtime.device import resolve_device
 from ..stage1.bundle import find_models
 from .deephe3_ini import EvalIni, read_eval_ini
 
@@ -48,18 +50,10 @@ def _labelled(
     """Prediction on the edges of ``hamiltonians.h5``, the labels, and the direct-product output ((E, K) or (E, 4, K), eV)."""
     sample = load_sample(folder, model.targets, "hamiltonians", model.dtype)
     structure = read_folder(folder)
-    first, both = (h.cpu() for h in model.direct_products(sample.graph, frames, hermitian))
-    if not torch.isfinite(torch.view_as_real(both) if both.is_complex() else both).all():
-        raise ModelError(
-            f"structure '{sample.name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are "
-            "damaged"
-        )
+    first, both = model.direct_products(sample.graph, frames, hermitian)
+    check_finite(both, sample.name)
     keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
-    fill = getattr(model.stage1, "fill_missing", None)
-    matrices = [
-        model.blocks.to_matrix(h.numpy(), types, keys, np.nan if fill is None else fill)
-        for h in (first, both)
-    ]
+    matrices = [assemble(model, h, types, keys) for h in (first, both)]
     choice = EdgeChoice(keys, fields.HAMILTONIAN_FILE)
     return (
         Prediction(

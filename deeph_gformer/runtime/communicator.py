@@ -65,6 +65,17 @@ class Communicator:
         first, last = np.searchsorted(keys[:, 3], self.bounds[rank : rank + 2])
         return int(first), int(last)
 
+    def edge_bounds(self, keys: NDArray[np.int64]) -> list[int]:
+        """size + 1 edge numbers that part the ranks; ``keys``: (E, 5), in canonical order."""
+        if self.size == 1:
+            return [0, len(keys)]
+        return [0, *(self.rows(keys, rank)[1] for rank in range(self.size))]
+
+    def own_rows(self, keys: NDArray[np.int64]) -> slice:
+        """This rank's edges; ``keys``: (E, 5), in canonical order."""
+        bounds = self.edge_bounds(keys)
+        return slice(bounds[self.rank], bounds[self.rank + 1])
+
     def gather_rows(self, value: Tensor) -> Tensor:
         """Fill the rows of other ranks' atoms; in place.
 

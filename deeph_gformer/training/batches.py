@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from ..algebra.blocks import DirectSumToProduct
+from ..algebra.layout import rotate_flat
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.dataset import Sample
 from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs, rotate_graph
 from ..io.files import atomic_path
-from ..pipeline import rotate_flat
 from ..stage1.provider import Stage1Provider
 
 __all__ = [

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from ..config import TrainingConfig, to_mapping, upgrade_model
 from ..errors import ConfigError, DataError, lacks_memory
 from ..io.files import read_json, write_json, write_text
-from ..pipeline import resolve_device
+from ..runtime.device import resolve_device
 from ..stopping import Stopped, install, installed
 from .batches import Batch, EpochSampler, RankSampler, write_tensors
 from .folder import how_to_go_on

@@ -36,7 +36,8 @@ from ..gformer.bundle import Bundle, save_bundle
 from ..gformer.model import GFormer
 from ..io.folder import matrix_path, read_folder, read_matrix
 from ..io.periodicity import coupling
-from ..pipeline import HamiltonianModel, identify
+from ..pipeline import HamiltonianModel
+from ..prediction.identity import identify
 from ..stage1.provider import Stage1Provider
 from ..stopping import shielded
 from .batches import FeatureCache, feature_bytes, joiner

@@ -30,7 +30,8 @@ from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.gformer.bundle import Bundle, load_bundle
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.io import read_matrix
-from deeph_gformer.pipeline import GFormerStage1, HamiltonianModel
+from deeph_gformer.pipeline import HamiltonianModel
+from deeph_gformer.prediction.identity import GFormerStage1
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.cascade import CascadedStage1
 from deeph_gformer.stage1.conformance import check_provider

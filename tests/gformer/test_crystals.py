@@ -26,7 +26,8 @@ from deeph_gformer.gformer.bundle import Bundle
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.io.blocks import sort_keys
 from deeph_gformer.io.structure import Structure
-from deeph_gformer.pipeline import HamiltonianModel, identify
+from deeph_gformer.pipeline import HamiltonianModel
+from deeph_gformer.prediction.identity import identify
 from deeph_gformer.stage1 import load_stage1
 
 from ..conftest import ROOT

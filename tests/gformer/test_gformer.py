@@ -10,7 +10,7 @@ import pytest
 import torch
 from e3nn.o3 import Irreps
 
-from deeph_gformer.algebra.layout import Layout
+from deeph_gformer.algebra.layout import Layout, rotate_flat
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.algebra.rotation import random_rotation, wigner_blocks
 from deeph_gformer.config import GFormerConfig
@@ -24,7 +24,6 @@ from deeph_gformer.gformer.layers import PairLinear
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.gformer.scale import FeatureScale
 from deeph_gformer.gformer.spans import Span
-from deeph_gformer.pipeline import rotate_flat
 
 from ..conftest import random_structure
 

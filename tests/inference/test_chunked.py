@@ -13,8 +13,8 @@ import deeph_gformer
 from deeph_gformer.data.dataset import hermitian_product
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.gformer.spans import atom_spans
-from deeph_gformer.inference.chunked import hermitian_in_place, predict_chunked
 from deeph_gformer.pipeline import HamiltonianModel, Prediction
+from deeph_gformer.prediction.blocks import hermitian_in_place
 from deeph_gformer.runtime.plan import ExecutionPlan
 from deeph_gformer.runtime.storage import Storage
 
@@ -27,7 +27,7 @@ Folder = Callable[..., pathlib.Path]
 def chunked(
     model: HamiltonianModel, folder: pathlib.Path, execution: ExecutionPlan, **options: bool | int
 ) -> Prediction:
-    made = predict_chunked(model, *model.read(folder), execution, **options)
+    made = next(model.predict_graphs([model.read(folder)], execution, **options))
     assert made is not None
     return made
 

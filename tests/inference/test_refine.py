@@ -511,7 +511,7 @@ def test_lack_of_memory_is_one_line(
     def none_left(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr("deeph_gformer.inference.refine.predict_batch", none_left)
+    monkeypatch.setattr("deeph_gformer.pipeline.HamiltonianModel.predict_graphs", none_left)
     folder = make_folder()
     assert (
         main(

@@ -1,0 +1,128 @@
+"""From direct products to blocks: the Hermitian average, what must hold, and their order in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..algebra.orbitals import TargetBlocks
+from ..data.dataset import hermitian_mean, transpose_index
+from ..errors import ModelError
+from ..io.blocks import BlockMatrix, match_keys, reverse_keys
+from ..runtime.communicator import Communicator
+
+if TYPE_CHECKING:
+    from ..pipeline import HamiltonianModel
+
+__all__ = [
+    "BLOCK_CHUNK",
+    "assemble",
+    "check_finite",
+    "hermitian_in_place",
+    "make_hermitian",
+    "sum_of_changes",
+]
+
+#: Edges at a time where blocks are averaged, checked and put into their file order.
+BLOCK_CHUNK = 16384
+
+
+def hermitian_in_place(
+    vector: Tensor,
+    partner: Tensor,
+    index: Tensor,
+    comm: Communicator | None = None,
+    bounds: Sequence[int] = (),
+    chunk: int = BLOCK_CHUNK,
+) -> None:
+    """:func:`deeph_gformer.data.dataset.hermitian_product`, in place and by pairs of edges.
+
+    Args:
+        vector: (E, K) or (E, 4, K), contiguous, this rank's edges. partner: (E,), edge (-R, j, i) of each edge, counted over all ranks.
+        index: see :func:`deeph_gformer.data.dataset.transpose_index`. comm, bounds: processes, and size + 1 edge numbers that part them.
+    """
+    flat = vector.view(len(vector), -1)
+
+    def average(target: Tensor, x: Tensor, y: Tensor) -> None:
+        flat[target] = hermitian_mean(x, y, index)
+
+    first = 0
+    if comm is not None and comm.size > 1:
+        first = bounds[comm.rank]
+        owner = torch.bucketize(partner, torch.tensor(bounds), right=True) - 1
+        theirs = [
+            torch.nonzero(owner == rank).reshape(-1) if rank != comm.rank else partner[:0]
+            for rank in range(comm.size)
+        ]
+        # each sends in the order of the partners, which is the order in which they are wanted there
+        got = comm.exchange([flat[rows[torch.argsort(partner[rows])]] for rows in theirs])
+        for rows, values in zip(theirs, got):
+            for part, value in zip(rows.split(chunk), values.split(chunk)):
+                average(part, flat[part], value)
+        partner = torch.where(owner == comm.rank, partner - first, -1)
+    for part in torch.nonzero(torch.arange(len(partner)) <= partner).reshape(-1).split(chunk):
+        other = partner[part]
+        a, b = flat[part], flat[other]
+        average(part, a, b)
+        average(other, b, a)
+
+
+def check_finite(product: Tensor, name: str) -> None:
+    for part in product.split(BLOCK_CHUNK):
+        if not torch.isfinite(torch.view_as_real(part) if part.is_complex() else part).all():
+            raise ModelError(
+                f"structure '{name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are damaged"
+            )
+
+
+def assemble(
+    model: HamiltonianModel, product: Tensor, types: NDArray[np.int64], keys: NDArray[np.int64]
+) -> BlockMatrix:
+    """Vectors to blocks, some edges at a time."""
+    fill = getattr(model.stage1, "fill_missing", None)
+    shapes = model.blocks.shapes(types, keys)
+    offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+    vectors = product.numpy()
+    values = np.empty(offsets[-1], dtype=vectors.dtype)
+    for start in range(0, len(keys), BLOCK_CHUNK):
+        stop = min(start + BLOCK_CHUNK, len(keys))
+        part = model.blocks.to_matrix(
+            vectors[start:stop], types, keys[start:stop], np.nan if fill is None else fill
+        )
+        values[offsets[start] : offsets[stop]] = part.values
+        if not np.isfinite(part.values).all():
+            raise ModelError(
+                f"the model does not predict every block; missing: {'; '.join(model.targets.missing()[:4])}. "
+                "Give the folder of all models, or --fill-missing 0"
+            )
+    return BlockMatrix(keys, shapes, values)
+
+
+def sum_of_changes(first: Tensor, both: Tensor) -> float:
+    """Sum of |ΔH| over all elements, eV; 0 without a GFormer, whose two products are one tensor."""
+    if first is both:
+        return 0.0
+    parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK))
+    return sum(float((b - f).abs().double().sum()) for b, f in parts)
+
+
+def make_hermitian(
+    products: Sequence[Tensor], keys: NDArray[np.int64], targets: TargetBlocks, comm: Communicator
+) -> None:
+    """½(H_ij(R) + H_ji(-R)†) in place.
+
+    Args:
+        products: of this rank's edges; one that is there twice is averaged once.
+        keys: (E, 5), of all edges, in canonical order.
+        targets: of the model.
+        comm: processes that share the structure.
+    """
+    partner = torch.from_numpy(match_keys(reverse_keys(keys[comm.own_rows(keys)]), keys))
+    bounds, index = comm.edge_bounds(keys), transpose_index(targets)
+    for product in {id(p): p for p in products}.values():
+        hermitian_in_place(product, partner, index, comm, bounds)

@@ -1,0 +1,114 @@
+"""Which stage 1 a GFormer belongs to, and a GFormer that is itself a stage 1."""
+
+from __future__ import annotations
+
+import pathlib
+
+import torch
+
+from ..data.features import Stage1Features
+from ..data.fingerprint import checkpoint_fingerprint
+from ..data.graph import Graph
+from ..errors import ModelError
+from ..gformer.bundle import Bundle, Stage1Identity, require_irreps
+from ..stage1.provider import Stage1Provider
+
+__all__ = ["GFormerStage1", "check_pair", "identify"]
+
+
+def identify(stage1: Stage1Provider) -> Stage1Identity:
+    """How a bundle remembers this stage 1."""
+    return Stage1Identity(
+        stage1.fingerprint(),
+        pathlib.Path(stage1.name).name,
+        stage1.generation,
+        tuple(map(str, stage1.node_irreps)),
+        tuple(map(str, stage1.edge_irreps)),
+    )
+
+
+def check_pair(stage1: Stage1Provider | None, bundle: Bundle) -> None:
+    """Refuse a bundle on another stage 1 than its own; gives it stage 1's type.
+
+    Args:
+        stage1: what it is to run on.
+        bundle: the GFormer.
+
+    Raises:
+        ModelError: says what differs.
+    """
+    if bundle.stage1 is None:
+        return
+    if stage1 is None:
+        raise ModelError(
+            f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say where it is with --stage1"
+        )
+    require_irreps(bundle, stage1.node_irreps, stage1.edge_irreps, stage1.name)
+    if bundle.targets != stage1.targets:
+        raise ModelError(
+            f"{bundle.path}: elements, shells or target blocks differ from those of stage 1 {stage1.name}"
+        )
+    if identify(stage1).fingerprint != bundle.stage1.fingerprint:
+        raise ModelError(
+            f"{stage1.name}: is not the stage 1 that {bundle.path} was trained on ('{bundle.stage1.name}'): its parameters differ. "
+            "A correction fits one stage 1 only; train a GFormer on this one with 'deeph-gformer train'"
+        )
+    known = stage1.gauge != "unknown"
+    if bundle.cascade and known and stage1.gauge != bundle.gauge:
+        raise ModelError(
+            f"{bundle.path}: is a correction in the gauge '{bundle.gauge}', but stage 1 "
+            f"{stage1.name} is of the gauge '{stage1.gauge}'; their sum has no "
+            "energy zero. Use the stage 1 that it was trained on"
+        )
+    if bundle.dtype != stage1.dtype:
+        bundle.model.to(stage1.dtype)
+
+
+class GFormerStage1(Stage1Provider):
+    """A GFormer that predicts the whole Hamiltonian, as the frozen first stage of another one (the paper's S1_GFormer + S2_GFormer).
+
+    Attributes:
+        equivariant: False, so a trainer that rotates structures has to run it again and may not turn its output by Wigner-D.
+    """
+
+    equivariant = False
+
+    def __init__(self, bundle: Bundle) -> None:
+        """
+        Raises:
+            ModelError: the bundle needs a stage 1 itself.
+        """
+        if bundle.stage1 is not None:
+            raise ModelError(
+                f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot be a stage 1 itself"
+            )
+        self.bundle, self.targets, self.generation, self.dtype, self.parity = (
+            bundle,
+            bundle.targets,
+            bundle.generation,
+            bundle.dtype,
+            bundle.parity,
+        )
+        self.gauge = bundle.gauge
+        self.cutoff, self.node_irreps, self.edge_irreps, self.name = (
+            bundle.model.cutoff,
+            (),
+            (),
+            str(bundle.path or "GFormer"),
+        )
+
+    @torch.no_grad()
+    def forward(self, graph: Graph, features: bool = True) -> Stage1Features:
+        """See :meth:`Stage1Provider.forward`; there are no irreps."""
+        return Stage1Features(
+            (), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype))
+        )
+
+    def fingerprint(self) -> str:
+        """See :meth:`Stage1Provider.fingerprint`."""
+        return checkpoint_fingerprint([self.bundle.model.state_dict()])
+
+    def to(self, device: torch.device | str) -> GFormerStage1:
+        """Move to a device; returns self."""
+        self.bundle.model.to(device)
+        return self

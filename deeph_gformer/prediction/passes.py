@@ -1,0 +1,170 @@
+"""Both stages over the edges of a structure, in chunks: direct sums, and direct products from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..algebra.layout import rotate_flat
+from ..algebra.rotation import random_rotation, wigner_blocks
+from ..data.features import Stage1Features
+from ..data.graph import Graph, rotate_graph
+from ..data.stream import FinalChunk, IrrepStream, NoStream, Rows, count_rows
+from ..runtime.plan import ExecutionPlan, usual_chunk
+from ..stage1.stream import open_stream
+
+if TYPE_CHECKING:
+    from ..pipeline import HamiltonianModel
+
+__all__ = ["both_stages", "direct_products", "direct_sums", "fast_plan", "own_edges", "whole_sums"]
+
+
+def own_edges(graph: Graph, execution: ExecutionPlan) -> Graph:
+    """The edges of this rank's atoms, with all atoms; the graph itself where there is one rank."""
+    if execution.comm.size == 1:
+        return graph
+    rows = execution.comm.own_rows(graph.edge_key.cpu().numpy())
+    return graph._replace(
+        edge_index=graph.edge_index[:, rows],
+        edge_vector=graph.edge_vector[rows],
+        edge_key=graph.edge_key[rows],
+    )
+
+
+def _once(
+    model: HamiltonianModel, graph: Graph, mine: Graph, execution: ExecutionPlan
+) -> Iterator[tuple[Rows, Tensor | None, Tensor | None]]:
+    """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV."""
+    network = None if model.bundle is None else model.bundle.model
+    stream: IrrepStream = (
+        NoStream(mine, execution.chunk)
+        if model.stage1 is None
+        else open_stream(model.stage1, mine, execution, graph)
+    )
+    made: Iterator[tuple[FinalChunk, Tensor | None]]
+    if network is not None:
+        made = network.corrections(mine, stream, execution)
+    else:
+        made = _alone(stream)
+    for final, second in made:
+        yield final.rows, None if model.stage1 is None else final.direct_sum(), second
+        execution.timer.start("stage 1")
+        execution.tick("blocks", count_rows(final.rows))
+    if model.observe is not None:
+        model.observe(graph, Stage1Features(tuple(stream.nodes), (), torch.zeros(0)))
+    stream.close()
+
+
+def _alone(stream: IrrepStream) -> Iterator[tuple[FinalChunk, None]]:
+    """Stage 1 without a GFormer."""
+    for _ in stream.groups(False):
+        pass
+    for final in stream.final(False):
+        yield final, None
+
+
+def direct_sums(
+    model: HamiltonianModel,
+    graph: Graph,
+    mine: Graph,
+    execution: ExecutionPlan,
+    frames: int = 1,
+    seed: int = 0,
+) -> Iterator[tuple[Rows, Tensor | None, Tensor | None]]:
+    """Direct sums of this rank's edges, stage 1's and the GFormer's, chunk by chunk.
+
+    Args:
+        model: both stages.
+        graph: the structure.
+        mine: the same with this rank's edges.
+        execution: chunk, storage, processes.
+        frames: K; 1 uses the axes of the file, more are K - 1 random rotations besides, over which the
+            correction is averaged (not for ``arch: equivariant``, which needs none).
+        seed: of the rotations.
+
+    Yields:
+        Rows, (n, D) of stage 1 and (n, D) of the GFormer, eV; None of a stage that is not there.
+    """
+    if model.bundle is None or frames <= 1 or model.bundle.model.equivariant:
+        yield from _once(model, graph, mine, execution)
+        return
+    irreps = model.bundle.model.irreps_out
+    lmax = max(ir.l for _, ir in irreps)
+    generator = torch.Generator().manual_seed(seed)
+    total, first = None, None
+    for frame in range(frames):
+        rotation = random_rotation(generator) if frame else torch.eye(3, dtype=torch.float64)
+        back = [b.T for b in wigner_blocks(rotation, lmax)]
+        turned = [g if not frame else rotate_graph(g, rotation) for g in (graph, mine)]
+        for rows, own, value in _once(model, turned[0], turned[1], execution):
+            if total is None:
+                total = value.new_zeros(mine.edges, irreps.dim)  # type: ignore[union-attr]
+                first = None if own is None else torch.empty_like(total)
+            total[rows] += (rotate_flat(value, irreps, back) if frame else value) / frames
+            if not frame and own is not None:
+                first[rows] = own  # type: ignore[index]
+    for start in range(0, mine.edges, execution.chunk):
+        rows = slice(start, min(start + execution.chunk, mine.edges))
+        yield rows, None if first is None else first[rows], None if total is None else total[rows]
+
+
+def both_stages(model: HamiltonianModel, own: Tensor | None, second: Tensor | None) -> Tensor:
+    """The refined direct sum from stage 1's and the GFormer's: their sum, or, where it predicts all of H, the latter."""
+    if second is None or own is None:
+        return own if second is None else second  # type: ignore[return-value]
+    return own + second if model.bundle is not None and model.bundle.cascade else second
+
+
+@torch.no_grad()
+def direct_products(
+    model: HamiltonianModel, graph: Graph, execution: ExecutionPlan, frames: int
+) -> tuple[Tensor, Tensor]:
+    """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this rank's edges, as they leave the network."""
+    mine = own_edges(graph, execution)
+    made: list[Tensor] = []
+    for rows, own, second in direct_sums(model, graph, mine, execution, frames):
+        execution.timer.start("blocks")
+        both = both_stages(model, own, second)
+        if own is None:
+            own = torch.zeros_like(both)
+        products = [model.to_product(own)] + (
+            [model.to_product(both)] if second is not None else []
+        )
+        if not made:
+            made = [
+                execution.storage.empty(
+                    mine.edges, p[0].numel(), p.new_empty(0, device="cpu")
+                ).view(mine.edges, *p.shape[1:])
+                for p in products
+            ]
+        place = rows if isinstance(rows, slice) else rows.cpu()
+        for whole, part in zip(made, products):
+            whole[place] = part.cpu()
+    execution.timer.start("blocks")
+    return made[0], made[-1]
+
+
+def fast_plan(graphs: Sequence[Graph], device: torch.device) -> ExecutionPlan:
+    """Chunks of a size that is fast on a device, without a limit of memory."""
+    most = max(int(torch.bincount(graph.edge_index[0]).max()) for graph in graphs)
+    return ExecutionPlan(max(usual_chunk(device), most))
+
+
+@torch.no_grad()
+def whole_sums(
+    model: HamiltonianModel, graph: Graph, frames: int = 1, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """:func:`direct_sums` of all edges: of stage 1 (zero where there is none), and of both stages, (E, D)."""
+    graph = graph.to(model.device, model.dtype)
+    found = list(direct_sums(model, graph, graph, fast_plan([graph], model.device), frames, seed))
+    first: list[Tensor] = []
+    for values in ([own for _, own, _ in found], [both_stages(model, o, s) for _, o, s in found]):
+        whole = graph.edge_vector.new_zeros(graph.edges, model.targets.irreps().dim)
+        for (rows, _, _), value in zip(found, values):
+            if value is not None:
+                whole[rows] = value
+        first.append(whole)
+    return first[0], first[1]

@@ -1,0 +1,114 @@
+"""A pass over some structures, and what comes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..data.edges import EdgeChoice
+from ..data.features import Stage1Features
+from ..data.graph import Graph, batch_graphs
+from ..io.blocks import BlockMatrix
+from ..io.structure import Structure
+from ..runtime.communicator import Communicator
+from ..runtime.plan import ExecutionPlan
+from ..runtime.processes import agreed
+from .blocks import assemble, check_finite, make_hermitian, sum_of_changes
+from .passes import direct_products
+from .reading import Item
+
+if TYPE_CHECKING:
+    from ..pipeline import HamiltonianModel
+
+__all__ = ["Prediction", "predictions"]
+
+
+class Prediction(NamedTuple):
+    """What a model says about one structure.
+
+    Attributes:
+        structure: the structure, with the model's spin. graph: what the network saw.
+        hamiltonian: refined H, eV, legacy orbital order. stage1: stage 1's H on the same edges.
+        edges: which blocks are edges, and where they came from. correction: mean |ΔH| in eV.
+    """
+
+    structure: Structure
+    graph: Graph
+    hamiltonian: BlockMatrix
+    stage1: BlockMatrix
+    edges: EdgeChoice
+    correction: float
+
+
+@torch.no_grad()
+def predictions(
+    model: HamiltonianModel,
+    items: Sequence[Item],
+    execution: ExecutionPlan,
+    hermitian: bool = True,
+    frames: int = 1,
+) -> Iterator[Prediction]:
+    """Predict some structures in one pass, edges in chunks: to rounding what each gets alone.
+
+    Args:
+        model: both stages.
+        items: the structures; with several processes one, the same on each.
+        execution: see :func:`deeph_gformer.inference.requirements.plan_structure`, of all of them.
+        hermitian, frames: see :meth:`deeph_gformer.pipeline.HamiltonianModel.predict`.
+
+    Yields:
+        The predictions in order; ``model.observe`` is called before each. With several processes
+        ``hamiltonian`` and ``stage1`` hold the blocks of this process's atoms.
+
+    Raises:
+        ModelError: a prediction is not finite, or blocks are missing.
+        ConfigError: the chunk is smaller than the edges of one atom.
+    """
+    execution.timer.start("stage 1")
+    graph = batch_graphs([item.graph for item in items])
+    execution = execution.over(items[0].edges.keys, graph.nodes)
+    observe, seen = model.observe, []
+    if observe is not None:
+        model.observe = lambda graph, features: seen.append(features)
+    try:
+        first, both = direct_products(model, graph.to(model.device, model.dtype), execution, frames)
+    finally:
+        model.observe = observe
+    atoms = [item.graph.nodes for item in items]
+    nodes = [value.split(atoms) for value in seen[0].node] if seen else []
+    sizes = [len(first)] if len(items) == 1 else [item.graph.edges for item in items]
+    firsts = list(first.split(sizes))
+    boths = [None] * len(items) if first is both else list(both.split(sizes))
+    del first, both  # each structure's part is given away, so that its memory comes back early
+    for number, item in enumerate(items):
+        if observe is not None and seen:
+            node = tuple(value[number] for value in nodes)
+            observe(item.graph, Stage1Features(node, (), torch.zeros(0)))
+        yield _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
+
+
+def _finished(
+    model: HamiltonianModel,
+    item: Item,
+    first: Tensor,
+    both: Tensor | None,
+    hermitian: bool,
+    comm: Communicator,
+) -> Prediction:
+    """Vectors of one structure to a prediction; ``both`` is None where there is no second stage."""
+    structure, graph, edges = item
+    alone, both = both is None, first if both is None else both
+    if hermitian:
+        make_hermitian((first, both), edges.keys, model.targets, comm)
+    own, types = edges.keys[comm.own_rows(edges.keys)], graph.node_type.cpu().numpy()
+    with agreed(comm):
+        check_finite(both, structure.name)
+        change, size = sum_of_changes(first, both), len(edges.keys) * both[:1].numel()
+        refined = assemble(model, both, types, own)
+        del both  # a third of the memory at this point
+        stage1 = refined if alone else assemble(model, first, types, own)
+    mean = sum(comm.objects(change)) / size
+    return Prediction(structure, graph, refined, stage1, edges, mean)
