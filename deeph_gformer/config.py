@@ -193,6 +193,8 @@ class TrainConfig:
     """Where logs, checkpoints and the bundle go."""
     cascade: bool = True
     """Predict the correction to stage 1; false: all of H from stage 1's irreps, which wants several times as many epochs (the paper's -cas)."""
+    start: str = ""
+    """A bundle to start from instead of random weights (``--from``), of the same stage 1, basis and gauge."""
 
 
 @dataclasses.dataclass(frozen=True)

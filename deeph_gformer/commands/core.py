@@ -207,6 +207,12 @@ def _register_train(sub: Any) -> None:
             parser.add_argument(
                 "--resume", action="store_true", help="go on with the run in the output folder"
             )
+            parser.add_argument(
+                "--from",
+                dest="start",
+                metavar="BUNDLE",
+                help="start from a finished GFormer instead of random weights (start)",
+            )
         else:
             parser.add_argument(
                 "--resume",
@@ -435,7 +441,7 @@ def _run_train(args: argparse.Namespace) -> None:
     from ..training.run import say
     from ..training.stage2 import train_gformer
 
-    config = read_settings(args, TrainConfig, {**OPTIONS, "stage1": "stage1"})
+    config = read_settings(args, TrainConfig, {**OPTIONS, "stage1": "stage1", "start": "start"})
     if not config.stage1:
         raise ConfigError(
             "stage1 is empty: say which DeepH-E3 model folder, with --stage1 MODEL_DIR"

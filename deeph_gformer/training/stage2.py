@@ -30,9 +30,9 @@ from ..data.dataset import (
     read_splits,
     transpose_index,
 )
-from ..errors import DataError, GFormerError
+from ..errors import ConfigError, DataError, GFormerError
 from ..fields import OVERLAP_TABLE
-from ..gformer.bundle import Bundle, save_bundle
+from ..gformer.bundle import Bundle, Stage1Identity, load_bundle, save_bundle
 from ..gformer.model import GFormer
 from ..io.folder import matrix_path, read_folder, read_matrix
 from ..io.periodicity import coupling
@@ -221,6 +221,9 @@ def _train(
         cache,
         to_product,
     )
+    if config.start:
+        used_identity = identify(stage1) if stage1 is not None and (features or cascade) else None
+        start_from(config.start, model, out, used_identity, cascade, choice.gauge)
     train, val = loaders(samples["train"], samples["val"], joiner(cache), settings)
     task = Stage2Task(
         model,
@@ -363,6 +366,67 @@ def _new_model(
     return model.to(out.dtype), max(float(np.sqrt(np.mean(squares))), 1e-9)
 
 
+def start_from(
+    folder: str,
+    model: GFormer,
+    out: Output,
+    stage1: Stage1Identity | None,
+    cascade: bool,
+    gauge: str,
+) -> None:
+    """Take over the weights and units of a finished model, where both have them.
+
+    Units belong to the weights, so they are the bundle's; ranges of edges are the longer ones of both.
+    A form of Eq. 3 that the bundle does not have starts without effect.
+
+    Args:
+        folder: the bundle.
+        model: the new network, changed in place.
+        out: what it predicts.
+        stage1: its stage 1, None where it reads none.
+        cascade: whether it predicts the correction.
+        gauge: of its labels.
+
+    Raises:
+        ConfigError: the bundle is of another basis, stage 1, gauge or purpose, or of another size.
+        ModelError: it cannot be read.
+    """
+    bundle = load_bundle(folder)
+    for what, theirs, mine in (
+        ("elements, shells or blocks", bundle.targets, out.targets),
+        (
+            "stage 1",
+            bundle.stage1.fingerprint if bundle.stage1 else None,
+            stage1.fingerprint if stage1 else None,
+        ),
+        ("energy zero (data.gauge)", bundle.gauge, gauge),
+        ("purpose (cascade)", bundle.cascade, cascade),
+    ):
+        if theirs != mine:
+            shown = "" if what.startswith("elements") else f" ({theirs}, here {mine})"
+            raise ConfigError(f"--from {folder}: another {what}{shown}; start from random weights")
+    theirs, mine = bundle.model.state_dict(), model.state_dict()
+    fresh = [name for name in mine if name not in theirs]
+    other = [n for n in mine if n in theirs and theirs[n].shape != mine[n].shape]
+    strange = [name for name in (*fresh, *other) if not name.startswith("invariant.")]
+    if strange:
+        raise ConfigError(
+            f"--from {folder}: another network, {strange[0]} differs; use the same settings of model"
+        )
+    known = {n: v for n, v in theirs.items() if n in mine and n not in other}
+    known["envelope.range"] = (
+        torch.maximum(theirs["envelope.range"], mine["envelope.range"])
+        if bundle.format >= 3
+        else mine["envelope.range"]
+    )
+    model.load_state_dict({**mine, **known})
+    if model.invariant is not None and (fresh or other):
+        last = model.invariant.fc[-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+        say(f"--from {folder}: Eq. 3 in its present form is new to this bundle and starts at zero")
+
+
 def _record(
     config: TrainConfig,
     splits: dict[str, list[pathlib.Path]],
@@ -371,7 +435,9 @@ def _record(
     parameters: int,
 ) -> dict[str, Any]:
     """What a bundle remembers of its training; names of folders, no paths."""
-    settings = {k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1")}
+    settings = {
+        k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1", "start")
+    }
     settings["data"].update(
         preprocessed=pathlib.Path(config.data.preprocessed).name,
         splits=pathlib.Path(config.data.splits).name,

@@ -1,0 +1,104 @@
+"""``train --from BUNDLE``: the weights and units of a finished model are where training starts."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import pytest
+import torch
+
+from deeph_gformer.config import TrainConfig, from_mapping
+from deeph_gformer.errors import ConfigError
+from deeph_gformer.gformer.bundle import load_bundle
+from deeph_gformer.stage1 import load_stage1
+from deeph_gformer.training.stage2 import train_gformer
+
+from ..conftest import write_tiny_stage1
+from .test_training import Folder, dataset, settings
+
+SIZES = {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4}
+
+
+def run(
+    root: pathlib.Path,
+    stage1: pathlib.Path,
+    output: pathlib.Path,
+    start: str = "",
+    rate: float = 5e-3,
+    **model: object,
+) -> dict:
+    values = settings(
+        root, output, epochs=2, learning_rate=rate, min_learning_rate=0.0, warmup_steps=0
+    )
+    values |= {"model": SIZES | model, "start": start}
+    return train_gformer(from_mapping(TrainConfig, values), load_stage1(stage1))[1]
+
+
+@pytest.fixture()
+def finished(make_folder: Folder, tmp_path: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    root, stage1 = dataset(make_folder), write_tiny_stage1(tmp_path / "stage1")
+    run(root, stage1, tmp_path / "first")
+    return root, stage1, tmp_path / "first" / "bundle"
+
+
+def test_training_starts_where_the_bundle_ended(
+    finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path
+) -> None:
+    """With a learning rate of next to nothing the weights stay; from random ones they are others."""
+    root, stage1, bundle = finished
+    run(root, stage1, tmp_path / "second", str(bundle), rate=1e-12)
+    run(root, stage1, tmp_path / "fresh", rate=1e-12)
+    before, after, fresh = (
+        load_bundle(f).model.state_dict()
+        for f in (bundle, tmp_path / "second" / "bundle", tmp_path / "fresh" / "bundle")
+    )
+    assert all(torch.allclose(after[n], before[n], atol=1e-6) for n in before)
+    assert not torch.allclose(fresh["head.gates.2.weight"], before["head.gates.2.weight"])
+
+
+def test_another_form_of_equation_3_starts_without_effect(
+    finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path
+) -> None:
+    root, stage1, bundle = finished
+    run(root, stage1, tmp_path / "second", str(bundle), rate=1e-12, pairs="adjacent")
+    state = load_bundle(tmp_path / "second" / "bundle").model.state_dict()
+    assert state["invariant.fc.2.weight"].abs().max() < 1e-6
+    assert torch.allclose(
+        state["head.gates.0.weight"],
+        load_bundle(bundle).model.state_dict()["head.gates.0.weight"],
+        atol=1e-6,
+    )
+
+
+def test_other_sizes_are_named(finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path) -> None:
+    root, stage1, bundle = finished
+    with pytest.raises(ConfigError, match="--from .*another network"):
+        run(root, stage1, tmp_path / "second", str(bundle), width=32)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [("gauge", "standard", "energy zero"), ("cascade", False, "purpose")],
+)
+def test_bundles_of_another_purpose_are_named(
+    finished: tuple[pathlib.Path, ...],
+    tmp_path: pathlib.Path,
+    key: str,
+    value: object,
+    words: str,
+) -> None:
+    root, stage1, bundle = finished
+    table = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(table | {key: value}))
+    with pytest.raises(ConfigError, match=words):
+        run(root, stage1, tmp_path / "second", str(bundle))
+
+
+def test_another_stage_1_is_named(
+    finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path
+) -> None:
+    root, _, bundle = finished
+    other = write_tiny_stage1(tmp_path / "other", seed=7)
+    with pytest.raises(ConfigError, match="another stage 1"):
+        run(root, other, tmp_path / "second", str(bundle))
