@@ -68,11 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return stop.code
 
 
+def _short(text: str) -> str:
+    """One line of a length that can be read, whatever a file put into it."""
+    return text if len(text) <= 1200 else f"{text[:700]} ... {text[-400:]}"
+
+
 def _run(args: argparse.Namespace) -> int:
     try:
         return int(args.run(args) or 0)
     except GFormerError as error:
-        print(f"deeph-gformer {args.verb}: error: {printable(str(error))}", file=sys.stderr)
+        print(f"deeph-gformer {args.verb}: error: {_short(printable(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(

@@ -75,19 +75,25 @@ def _walk(data: bytes, path: pathlib.Path, marker: int, code: str) -> Records:
     return Records(starts, lengths, marker)
 
 
-def normalised(path: pathlib.Path, logical_record: int) -> bytes | None:
+def normalised(path: pathlib.Path, logical_record: int, size_record: int) -> bytes | None:
     """The file with markers of 4 bytes and logicals that are 0 or 1; None where it is like that.
 
     Args:
         path: the file.
         logical_record: number, from 0, of the record that holds nothing but logicals.
+        size_record: number of the one that holds numbers of atoms, orbitals, elements: what a reader
+            takes memory for.
 
     Raises:
-        DataError: see :func:`read_records`.
+        DataError: see :func:`read_records`; or sizes that such a file cannot hold.
     """
     data = path.read_bytes()
     records = read_records(data, path)
     content = [data[s : s + n] for s, n in zip(records.starts, records.lengths)]
+    sizes = content[size_record] if size_record < len(content) else b""
+    for size in struct.unpack(f"<{len(sizes) // 4}i", sizes[: len(sizes) // 4 * 4]):
+        if not 0 <= size <= len(data):
+            raise DataError(f"{path}: damaged, it announces {size} atoms, orbitals or elements")
     changed = records.marker != 4
     if logical_record < len(content) and len(content[logical_record]) % 4 == 0:
         count = len(content[logical_record]) // 4

@@ -317,8 +317,8 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
     return [path.name], [note]
 
 
-#: Of each ending, the record (from 0) of a Fortran file that holds logicals; None: no Fortran file.
-_LOGICALS: dict[str, int | None] = {".HSX": 1, ".TSHS": 4, ".nc": None}
+#: Of each ending, the records (from 0) of a Fortran file that hold logicals and sizes; None: no Fortran file.
+_RECORDS: dict[str, tuple[int, int] | None] = {".HSX": (1, 2), ".TSHS": (4, 1), ".nc": None}
 
 
 def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
@@ -336,7 +336,7 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
         DataError: the file is missing, damaged, or its basis is unknown. MissingDependencyError: sisl is not installed.
     """
     sisl, path = _sisl("reading SIESTA output"), pathlib.Path(path)
-    if path.suffix not in _LOGICALS:
+    if path.suffix not in _RECORDS:
         raise DataError(f"{path}: no SIESTA matrix file; give the .HSX, .TSHS or .nc of a run")
     require_file(path)
     if isinstance(fdf, (str, os.PathLike)):
@@ -344,8 +344,8 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
     inputs = sorted(path.parent.glob("*.fdf"))
     if fdf is None and len(inputs) == 1:
         fdf = inputs[0]
-    logicals = _LOGICALS[path.suffix]
-    other = None if logicals is None else normalised(path, logicals)
+    records = _RECORDS[path.suffix]
+    other = None if records is None else normalised(path, *records)
     with tempfile.TemporaryDirectory() if other else contextlib.nullcontext() as scratch:
         source = path
         if scratch is not None and other is not None:

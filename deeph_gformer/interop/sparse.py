@@ -213,15 +213,21 @@ def _matrix(
     """
     size = int(structure.orbital_counts.sum()) * factor
     cells, matrices = _integers(table[f"{name}_cells"]).reshape(-1, 3), []
+    if len(np.unique(cells, axis=0)) != len(cells):
+        raise ValueError(f"{name}_cells has a cell twice")
     for n in range(len(cells)):
         data, indices, start = (table[f"{name}_{n}_{p}"] for p in ("data", "indices", "indptr"))
-        if data.dtype.kind not in "fc" or not {indices.dtype.kind, start.dtype.kind} <= {"i"}:
+        if data.dtype.char not in "fdFD" or any(x.ndim != 1 for x in (data, indices, start)):
             raise ValueError(f"{name}_{n} holds no numbers")
-        csr = sp.csr_matrix((data, indices, start), shape=(size, size))
-        csr.check_format(full_check=True)
-        csr.sum_duplicates()
-        if csr.nnz != len(data):
+        columns, ends = _integers(indices), _integers(start)
+        # SciPy trusts these numbers, and writes beyond its memory where they are wrong
+        whole = len(ends) == size + 1 and ends[0] == 0 and ends[-1] == len(data) == len(columns)
+        if not whole or (np.diff(ends) < 0).any() or (columns < 0).any() or (columns >= size).any():
+            raise ValueError(f"{name}_{n} is no CSR matrix of {size} rows")
+        place = np.repeat(np.arange(size), np.diff(ends)) * size + columns
+        if len(np.unique(place)) != len(place):
             raise ValueError(f"{name}_{n} has an element twice")
+        csr = sp.csr_matrix((data, columns, ends), shape=(size, size))
         matrices.append(csr)
     matrix = from_real_space(cells, matrices, structure, factor)
     require_keys(matrix.keys, len(structure), f"{path}, {name}")

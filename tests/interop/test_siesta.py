@@ -86,7 +86,7 @@ def test_files_of_other_compilers(
 ) -> None:
     path, flags = tmp_path / name, 4 if name.endswith("TSHS") else 1
     records = _chain(path, -6.0, **options)
-    assert normalised(path, flags) is None
+    assert normalised(path, flags, 1 if name.endswith("TSHS") else 2) is None
     words = struct.unpack(f"<{len(records[flags]) // 4}i", records[flags])
     assert set(words) <= {0, 1} and (name.endswith("TSHS") or 1 in words)
     intel = [*records]
@@ -108,6 +108,12 @@ def test_damaged_files_say_so(tmp_path: pathlib.Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(DataError, match=f"a.HSX: .*{words}"):
             from_siesta(path, _geometry())
+    path.write_bytes(whole)
+    huge = _records(path)
+    huge[2] = struct.pack("<7i", 1, 2**30, 1, 1, 3, 1, 1)
+    _write(path, huge)
+    with pytest.raises(DataError, match="announces 1073741824 atoms"):
+        from_siesta(path, _geometry())
     path.write_bytes(whole[:-4] + b"\1\0\0\0")
     with pytest.raises(DataError, match="two different lengths"):
         from_siesta(path, _geometry())

@@ -212,3 +212,28 @@ def test_npz(tmp_path: pathlib.Path) -> None:
     (tmp_path / "b.npz").write_bytes(b"nothing")
     with pytest.raises(DataError, match="no sparse Hamiltonian"):
         read_npz(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("H_0_indptr", lambda x: np.where(np.arange(len(x)) == 1, 5, x), "no CSR matrix|twice"),
+        ("H_0_indptr", lambda x: np.where(np.arange(len(x)) == 2, 2**31 - 1, x), "no CSR matrix"),
+        ("H_0_indptr", lambda x: np.where(np.arange(len(x)) == 2, -1, x), "no CSR matrix"),
+        ("H_0_indices", lambda x: x * 0, "an element twice"),
+        ("H_0_indices", lambda x: x + 10**6, "no CSR matrix"),
+        ("H_0_data", lambda x: x[:-1], "no CSR matrix"),
+        ("H_0_data", lambda x: x.astype(int), "no numbers"),
+        ("H_cells", lambda x: x * 0, "a cell twice"),
+        ("numbers", lambda x: x[:, None], "another shape"),
+        ("spin", lambda x: x + 2, "shells or spin"),
+    ],
+)
+def test_npz_that_is_none(tmp_path: pathlib.Path, name: str, change, words: str) -> None:
+    """SciPy trusts CSR arrays: wrong ones wrote beyond its memory before they were checked here."""
+    write_npz(tmp_path / "a.npz", _problem("MoTe2"))
+    with np.load(tmp_path / "a.npz") as table:
+        arrays = {n: table[n] for n in table.files}
+    np.savez(tmp_path / "a.npz", **(arrays | {name: change(arrays[name])}))
+    with pytest.raises(DataError, match=f"a.npz: no sparse Hamiltonian.*({words})"):
+        read_npz(tmp_path / "a.npz")
