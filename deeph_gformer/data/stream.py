@@ -157,7 +157,7 @@ class NoStream(IrrepStream):
 class TensorStream(IrrepStream):
     """Features that are there already as tensors, handed out in edge frames.
 
-    What depends on the edges' directions only is kept between two uses if all edges are one chunk.
+    If all edges are one chunk, what was made of them is kept between two uses.
     """
 
     def __init__(
@@ -189,22 +189,18 @@ class TensorStream(IrrepStream):
         self._flat_edges, self._direct_sum = list(edge), direct_sum
         self._ranges = _ranges(graph.edges, chunk)
         self._lmax = max(layout.lmax for layout in (*self._node, *self._edge, self._out))
-        self._known: dict[str, list[Tensor]] = {}
-
-    def _once(self, name: str, make: Callable[[], list[Tensor]]) -> list[Tensor]:
-        if len(self._ranges) > 1:
-            return make()
-        if name not in self._known:
-            self._known[name] = make()
-        return self._known[name]
+        self._known_harmonics: list[Tensor] = []
+        self._known_final: FinalChunk | None = None
 
     def _harmonics(self, rows: slice) -> list[Tensor]:
+        if self._known_harmonics:
+            return self._known_harmonics
         sizes = [2 * l + 1 for l in range(self._lmax + 1)]
         vectors = self.graph.edge_vector[rows]
-        return self._once(
-            "harmonics",
-            lambda: list(spherical_harmonics(vectors, self._lmax).split(sizes, dim=1)),
-        )
+        made = list(spherical_harmonics(vectors, self._lmax).split(sizes, dim=1))
+        if len(self._ranges) == 1:
+            self._known_harmonics = made
+        return made
 
     def _ends(self, rows: slice, features: Features) -> list[Features]:
         """Atoms' features at both ends of the edges."""
@@ -231,35 +227,41 @@ class TensorStream(IrrepStream):
     def final(self, features: bool) -> Iterator[FinalChunk]:
         """See :class:`IrrepStream`."""
         for rows in self._ranges:
-            flat = (
-                self.graph.edge_vector[:0] if self._direct_sum is None else self._direct_sum[rows]
-            )
-            own = self._out.split(flat) if self.local and self._direct_sum is not None else {}
-
-            def same(flat: Tensor = flat) -> Tensor:
-                return flat
-
             if not features:
-                yield FinalChunk(rows, own, (), {}, {}, (), None, self._out.flat, same)
-                continue
-            vectors = self.graph.edge_vector[rows]
-            frames = self._once("frames", lambda v=vectors: edge_frames(v, self._lmax))
-            ends = self._ends(rows, self._node[-1].split(self.nodes[-1]))
-            edges = [
-                layout.split(value[rows])
-                for layout, value in zip(self._edge[-2:], self._flat_edges[-2:])
-            ]
-            own, *edges, i, j = [rotate(f, frames, to_local=True) for f in (own, *edges, *ends)]
-            harmonics = [
-                torch.einsum("emn,em->en", d, y) for d, y in zip(frames, self._harmonics(rows))
-            ]
+                flat, own = self._own(rows)
+                yield FinalChunk(rows, own, (), {}, {}, (), None, self._out.flat, lambda f=flat: f)
+            elif len(self._ranges) > 1:
+                yield self._final(rows)
+            else:
+                self._known_final = self._known_final or self._final(rows)
+                yield self._known_final
 
-            def back(made: Features, frames: list[Tensor] = frames) -> Tensor:
-                return self._out.flat(rotate(made, frames, to_local=False))
+    def _own(self, rows: slice) -> tuple[Tensor, Features]:
+        """The direct sum of some edges, flat and per irrep, in global axes."""
+        if self._direct_sum is None:
+            return self.graph.edge_vector[:0], {}
+        flat = self._direct_sum[rows]
+        return flat, self._out.split(flat) if self.local else {}
 
-            yield FinalChunk(rows, own, edges, i, j, harmonics, frames, back, same)
+    def _final(self, rows: slice) -> FinalChunk:
+        frames = edge_frames(self.graph.edge_vector[rows], self._lmax)
+        flat, own = self._own(rows)
+        ends = self._ends(rows, self._node[-1].split(self.nodes[-1]))
+        edges = [
+            layout.split(value[rows])
+            for layout, value in zip(self._edge[-2:], self._flat_edges[-2:])
+        ]
+        own, *edges, i, j = [rotate(f, frames, to_local=True) for f in (own, *edges, *ends)]
+        harmonics = [
+            torch.einsum("emn,em->en", d, y) for d, y in zip(frames, self._harmonics(rows))
+        ]
+
+        def back(made: Features) -> Tensor:
+            return self._out.flat(rotate(made, frames, to_local=False))
+
+        return FinalChunk(rows, own, edges, i, j, harmonics, frames, back, lambda: flat)
 
     def close(self) -> None:
         """See :class:`IrrepStream`."""
         self.nodes, self._flat_edges, self._direct_sum = [], [], None
-        self._known.clear()
+        self._known_harmonics, self._known_final = [], None

@@ -61,6 +61,7 @@ class ForwardPass:
         self.state: Tensor | None = None
         self.ends: tuple[Tensor, Tensor]
         self.received: Features = {}
+        self._kept: tuple[FinalChunk, Tensor, tuple[Features, ...]] | None = None
         if model.equivariant:
             split = Layout(model.irreps_out).split
             self.unit, self.per_unit = [
@@ -185,11 +186,16 @@ class ForwardPass:
 
     # --- Eq. 7 --------------------------------------------------------------------------------
     def _final(self, chunk: FinalChunk) -> tuple[Tensor, list[Features]]:
-        """e^(P) of some edges, and the irreps that the equivariant head reads."""
+        """e^(P) of some edges, and the irreps that the equivariant head reads; kept where these are all edges."""
+        if self._kept is not None and self._kept[0] is chunk:
+            return self._kept[1], list(self._kept[2])
         scales, last = self.edge_scale[-len(chunk.edges) :], self.node_scale[-1]
         edges = [scale(part) for scale, part in zip(scales, chunk.edges)]
         irreps = [self._own(chunk), *edges, last(chunk.node_i), last(chunk.node_j)]
-        return self._update(len(self.model.groups) - 1, chunk.rows), irreps
+        edge = self._update(len(self.model.groups) - 1, chunk.rows)
+        if self._whole(chunk.rows):
+            self._kept = chunk, edge, tuple(irreps)
+        return edge, irreps
 
     def send(self, chunk: FinalChunk) -> None:
         """Add what some edges give to their atoms."""
