@@ -102,7 +102,7 @@ def test_from_stage_1_to_evaluate(
 ) -> None:
     """Nobody names a gauge; every step says it, keeps it, and shows errors without μS first."""
     root = shifted(make_folder, [-5.6, -5.4, -5.8])[0].parent
-    (tmp_path / "splits.json").write_text(json.dumps({"train": ["s0", "s1"], "val": ["s2"]}))
+    (tmp_path / "splits.json").write_text(json.dumps({"train": ["s1", "s2"], "val": ["s0"]}))
     assert main(command("train-stage1", root, tmp_path / "one")) == 0
     assert "gauge standard (H - μS): μ of the training" in capsys.readouterr().out
     model = tmp_path / "one" / "model"
