@@ -31,7 +31,7 @@ def read_poscar(path: str | os.PathLike[str]) -> Atoms:
     lines = read_text(path).splitlines()
     for line in lines[5:7]:
         words = line.split()
-        counts = [int(word) for word in words if word.isascii() and word.isdigit()]
+        counts = [int(word[:18]) for word in words if word.isascii() and word.isdigit()]
         if words and len(counts) == len(words) and sum(counts) > len(lines):
             raise DataError(f"{path}: {sum(counts)} atoms are announced, in {len(lines)} lines")
     try:

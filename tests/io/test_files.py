@@ -17,6 +17,7 @@ import pytest
 from deeph_gformer.errors import DataError
 from deeph_gformer.io.files import atomic_path, read_json, read_text, require_file, write_json
 from deeph_gformer.io.npz import read_arrays
+from deeph_gformer.io.poscar import read_poscar
 from deeph_gformer.io.replace import remove_leftovers, replaced_folder
 
 from ..conftest import ROOT
@@ -204,3 +205,10 @@ def test_old_temporary_files_go(
     remove_leftovers(folder)
     assert sorted(os.listdir(folder.parent)) == [".xy.abc.tmp", "x"]
     assert not (folder / ".hamiltonians.h5.abc.tmp").exists()
+
+
+@pytest.mark.parametrize("count", ["1000000000", "9" * 5000])
+def test_a_poscar_of_more_atoms_than_lines(tmp_path: pathlib.Path, count: str) -> None:
+    (tmp_path / "POSCAR").write_text(f"x\n1.0\n3 0 0\n0 3 0\n0 0 3\nC\n{count}\nDirect\n0 0 0\n")
+    with pytest.raises(DataError, match="POSCAR: [0-9]+ atoms are announced, in 9 lines"):
+        read_poscar(tmp_path / "POSCAR")
