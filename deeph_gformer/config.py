@@ -73,7 +73,7 @@ class GFormerConfig:
     """``pairs: adjacent``: copies of the cosine, which weigh it up."""
     envelope: float = within(0.25, "[0, 1]")
     """Part of the range of an element pair over which an edge fades out; 0: none (``arch: paper`` always)."""
-    norm_floor: float = within(0.1, "(0, inf)")
+    norm_floor: float = within(1.0, "(0, inf)")
     """c in sqrt(x² + c²), the norm of an irrep x of unit variance; smooth where x vanishes."""
     groups: int = within(3, "[1, inf)")
     """P, encoder groups; with stage-1 features as many as stage 1 has."""

@@ -231,6 +231,9 @@ def simulated_gpu(free: int = 80 * 10**9) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, value in values.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, return_value=value))
+        stack.enter_context(
+            mock.patch.object(torch.distributed, "is_nccl_available", return_value=True)
+        )
         for name in ("_lazy_init", "set_device", "synchronize", "reset_peak_memory_stats"):
             stack.enter_context(mock.patch.object(torch.cuda, name))
         stack.enter_context(mock.patch.object(torch.distributed, "init_process_group", gloo))

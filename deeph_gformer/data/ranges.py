@@ -59,28 +59,26 @@ def _of_table(path: pathlib.Path, changed: int) -> Ranges:
 def bundle_ranges(bundle: Bundle | None) -> Ranges | None:
     """The ranges of a bundle's training set; None where the bundle does not know.
 
-    They are those of its edges, or, in bundles of earlier formats, of its overlap table.
+    They are those of its edges and of its overlap table, the longer ones of both: a shell of
+    neighbours just inside the orbitals' reach may be in a new structure and in none of training.
+    Bundles of earlier formats have the table alone.
     """
     if bundle is None:
         return None
+    path = bundle.path / OVERLAP_TABLE if bundle.path else None
+    known = _of_table(path, path.stat().st_mtime_ns) if path and path.is_file() else None
     envelope = getattr(bundle.model, "envelope", None)
     table = getattr(envelope, "range", None)
     if table is not None and float(table.max()) < _UNKNOWN:
         elements = bundle.targets.basis.elements
         values = table.double().tolist()
-        return Ranges(
-            {
-                (a, b): values[i][j]
-                for i, a in enumerate(elements)
-                for j, b in enumerate(elements)
-                if values[i][j] > 0
-            },
-            False,
-        )
-    path = bundle.path / OVERLAP_TABLE if bundle.path else None
-    if path is None or not path.is_file():
-        return None
-    return _of_table(path, path.stat().st_mtime_ns)
+        seen = {
+            (a, b): max(values[i][j], known.longest.get((a, b), 0.0) if known else 0.0)
+            for i, a in enumerate(elements)
+            for j, b in enumerate(elements)
+        }
+        return Ranges({pair: reach for pair, reach in seen.items() if reach > 0}, False)
+    return known
 
 
 def beyond(

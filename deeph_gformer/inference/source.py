@@ -256,13 +256,11 @@ def read_source(
     """
     timer.start("edges")
     if overlap is None and (
-        source.is_file()
-        or not any(has_matrix(source, kind) for kind in ("overlap", "hamiltonian"))
+        source.is_file() or not any(has_matrix(source, kind) for kind in ("overlap", "hamiltonian"))
     ):  # type: ignore[arg-type]
         overlap = bundle_overlap(model)
     bare = overlap is not None and (
-        source.is_file()
-        or (edges in ("auto", "overlaps") and not has_matrix(source, "overlap"))
+        source.is_file() or (edges in ("auto", "overlaps") and not has_matrix(source, "overlap"))
     )
     if not bare or overlap is None:
         structure, graph, choice = model.read(source, edges)

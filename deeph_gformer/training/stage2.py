@@ -376,7 +376,8 @@ def start_from(
 ) -> None:
     """Take over the weights and units of a finished model, where both have them.
 
-    Units belong to the weights, so they are the bundle's; ranges of edges are the longer ones of both.
+    Units belong to the weights, so they are the bundle's, but for channels that a training from the
+    start would amplify less. Ranges of edges are the longer ones of both.
     A form of Eq. 3 that the bundle does not have starts without effect.
 
     Args:
@@ -414,6 +415,9 @@ def start_from(
             f"--from {folder}: another network, {strange[0]} differs; use the same settings of model"
         )
     known = {n: v for n, v in theirs.items() if n in mine and n not in other}
+    for name in known:  # nothing is amplified more than a training from the start would do
+        if name == "own_factor" or (name.endswith(".factor") and "_scale." in name):
+            known[name] = torch.minimum(theirs[name], mine[name].to(theirs[name]))
     known["envelope.range"] = (
         torch.maximum(theirs["envelope.range"], mine["envelope.range"])
         if bundle.format >= 3
