@@ -27,7 +27,7 @@ def test_every_unseen_structure_is_better_than_stage_1(
     model = deeph_gformer.load(folder / "gformer", stage1=folder / "stage1")
     unseen = [
         (name, number)
-        for number in json.loads((SYSTEMS / "splits" / f"{name}.json").read_text())["test"]
+        for number in json.loads((SYSTEMS / "splits" / f"{name}_gformer.json").read_text())["test"]
     ]
     for system, number in [*unseen, *([(TWISTED[name], "0000")] if name in TWISTED else [])]:
         result = evaluate(model, dft(system, number)[0], invariance=False)
@@ -46,6 +46,6 @@ def test_models_were_trained_on_the_training_split_alone(name: str) -> None:
     training = json.loads((SYSTEMS / "models" / name / "gformer" / "bundle.json").read_text())[
         "training"
     ]
-    split = json.loads((SYSTEMS / "splits" / f"{name}.json").read_text())
+    split = json.loads((SYSTEMS / "splits" / f"{name}_gformer.json").read_text())
     assert training["structures"] == {part: len(split[part]) for part in ("train", "val", "test")}
     assert not set(split["test"]) & {*split["train"], *split["val"]}
