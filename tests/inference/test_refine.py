@@ -433,7 +433,7 @@ def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
     ][0]
     assert (
         len(record["warnings"]) == 1
-        and "closer than any Mo-S pair of the training set (2.138 Å)" in record["warnings"][0]
+        and "closer than any Mo-S pair of the training set (2.128 Å)" in record["warnings"][0]
     )
 
 
