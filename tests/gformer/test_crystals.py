@@ -175,7 +175,7 @@ def test_smooth_in_the_positions(case: Case) -> None:
     Stage 1 itself divides irreps that vanish in ideal crystals by their norm, so with spin-orbit coupling
     its features turn round within 0.001 Å there, and what is made of them is given more room.
     """
-    for start, limit in ((0.0, 3), (0.02, 2)):
+    for start, limit in ((0.0, 2), (0.02, 2)):
         first, both = [], []
         for n in range(4):
             positions = case.ideal.positions.copy()
