@@ -38,8 +38,12 @@ class Batch(NamedTuple):
     """Several labelled structures as one graph.
 
     Attributes:
-        graph: of all structures. label, mask: (E, K) or (E, 4, K), eV. partner: (E,), edge (-R, j, i).
-        features: stage 1's irreps, None where none are read. direct_sum: (E, D) of stage 1, None without stage 1.
+        graph: of all structures.
+        label: (E, K) or (E, 4, K), eV.
+        mask: where labels count, of the same shape.
+        partner: (E,), edge (-R, j, i).
+        features: stage 1's irreps, None where none are read.
+        direct_sum: (E, D) of stage 1, None without stage 1.
         edges: number of edges of each structure.
     """
 
@@ -63,9 +67,10 @@ class Batch(NamedTuple):
 
 
 class EpochSampler(Sampler[int]):
-    """A permutation that depends on seed and epoch only, so a resumed run sees what an unbroken one sees.
+    """A permutation of seed and epoch only: a resumed run sees what an unbroken one sees.
 
-    Several ranks share it: each takes every ranks-th structure, and all take equally many (the first ones are repeated where they do not divide).
+    Several ranks share it: each takes every ranks-th structure, and all take equally many (the
+    first ones are repeated where they do not divide).
     """
 
     def __init__(self, count: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
@@ -84,7 +89,10 @@ class EpochSampler(Sampler[int]):
 
 
 class RankSampler(Sampler[int]):
-    """In order, every structure on one rank: their mean over all ranks is that of one process. Fewer structures than ranks: each rank takes all."""
+    """In order, every structure on one rank: their mean over all ranks is that of one process.
+
+    Fewer structures than ranks: each rank takes all.
+    """
 
     def __init__(self, count: int, rank: int = 0, ranks: int = 1) -> None:
         self.mine = range(count)[rank::ranks] if count >= ranks else range(count)
@@ -128,7 +136,10 @@ class FeatureCache:
     ) -> None:
         """
         Args:
-            stage1: None gives empty entries. mode: ``ram``, ``disk`` or ``off``. folder: for ``disk``. features: whether irreps are kept.
+            stage1: None gives empty entries.
+            mode: ``ram``, ``disk`` or ``off``.
+            folder: for ``disk``.
+            features: whether irreps are kept.
             device: where stage 1 runs; it is moved there.
         """
         self.stage1, self.mode, self.folder, self.features = (
@@ -170,20 +181,21 @@ def collate(
     """Join samples and their stage-1 entries; indices are shifted."""
     sizes = [s.graph.edges for s in samples]
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist()
-    sums = None if entries[0][1] is None else torch.cat([e[1] for e in entries])
+    direct = [e[1] for e in entries if e[1] is not None]
+    sums = torch.cat(direct) if direct else None
     parts = [e[0] for e in entries if e[0] is not None]
     features = None
     if parts and sums is not None:
         features = Stage1Features(
-            tuple(torch.cat(group) for group in zip(*(part.node for part in parts))),
-            tuple(torch.cat(group) for group in zip(*(part.edge for part in parts))),
+            tuple(torch.cat(group) for group in zip(*(part.node for part in parts), strict=True)),
+            tuple(torch.cat(group) for group in zip(*(part.edge for part in parts), strict=True)),
             sums,
         )
     return Batch(
         batch_graphs([s.graph for s in samples]),
         torch.cat([s.label for s in samples]),
         torch.cat([s.mask for s in samples]),
-        torch.cat([s.partner + n for s, n in zip(samples, starts)]),
+        torch.cat([s.partner + n for s, n in zip(samples, starts, strict=True)]),
         features,
         sums,
         tuple(sizes),
@@ -203,10 +215,15 @@ def rotate_batch(
     irreps_out: Any,
     seed: tuple[int, ...],
 ) -> Batch:
-    """The batch in random axes: vectors turned, stage-1 irreps, direct sums and labels by Wigner-D (exact, stage 1 is not run again).
+    """The batch in random axes: irreps and labels turned by Wigner-D, stage 1 is not run again.
 
     Args:
-        seed: of the rotation. The mask must cover whole shells (it does).
+        batch: its mask must cover whole shells (it does).
+        to_product: DStoDP, for the labels.
+        node_irreps: of each group of ``batch.features.node``.
+        edge_irreps: of each group of ``batch.features.edge``.
+        irreps_out: of the direct sums.
+        seed: of the rotation.
     """
     generator = torch.Generator().manual_seed(
         int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -219,8 +236,12 @@ def rotate_batch(
     sums = None if batch.direct_sum is None else rotate_flat(batch.direct_sum, irreps_out, blocks)
     if features is not None and sums is not None:
         features = Stage1Features(
-            tuple(rotate_flat(v, i, blocks) for v, i in zip(features.node, node_irreps)),
-            tuple(rotate_flat(v, i, blocks) for v, i in zip(features.edge, edge_irreps)),
+            tuple(
+                rotate_flat(v, i, blocks) for v, i in zip(features.node, node_irreps, strict=True)
+            ),
+            tuple(
+                rotate_flat(v, i, blocks) for v, i in zip(features.edge, edge_irreps, strict=True)
+            ),
             sums,
         )
     return batch._replace(

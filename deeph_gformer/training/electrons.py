@@ -22,13 +22,17 @@ MOST_ORBITALS = 2000
 
 
 def count_electrons(folders: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
-    """Electrons of one structure per composition; those without overlaps or Fermi level, or whose count is not whole, are left out.
+    """Electrons of one structure per composition.
+
+    Those without overlaps or Fermi level, or whose count is not whole, are left out.
 
     Args:
-        folders: structure folders with ``hamiltonians.h5``; where ``overlaps.h5`` and info.json's Fermi level are there too, states are counted.
+        folders: structure folders with ``hamiltonians.h5``; where ``overlaps.h5`` and info.json's
+            Fermi level are there too, states are counted.
 
     Returns:
-        ``{"composition": {symbol: atoms}, "electrons": number}`` per composition, for :func:`deeph_gformer.bands.fermi.electrons_by_composition`.
+        ``{"composition": {symbol: atoms}, "electrons": number}`` per composition, for
+        :func:`deeph_gformer.bands.fermi.electrons_by_composition`.
     """
     tried: dict[tuple[tuple[str, int], ...], int] = {}
     result: list[dict[str, Any]] = []

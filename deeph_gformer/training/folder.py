@@ -1,4 +1,4 @@
-"""The folder of a training run: who has it, where it stands, what it says to those who come later."""
+"""The folder of a training run: who has it, where it stands, what it says to a later one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _take(path: pathlib.Path) -> int | None:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
-    """Keep a run folder for this process; the operating system frees it when the process dies in whatever way.
+    """Keep a run folder for this process; the operating system frees it when the process dies.
 
     A stop that is not told yet is told with how to go on.
 

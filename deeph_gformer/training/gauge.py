@@ -1,7 +1,9 @@
-"""Which zero of energy a training uses: H as the DFT code wrote it, or H - μS with μ = <H,S>/<S,S> of each structure.
+"""Which zero of energy a training uses: H as the DFT code wrote it, or H - μS.
 
-A code's zero of energy (an average potential, a pseudopotential convention) may wander from structure to structure. No
-network can know it, and it is no physics; where μ wanders, labels without it are learned far better.
+μ = <H,S>/<S,S> of each structure.
+A code's zero of energy (an average potential, a pseudopotential convention) may wander from
+structure to structure. No network can know it, and it is no physics; where μ wanders, labels
+without it are learned far better.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class GaugeChoice:
     Attributes:
         gauge: ``raw`` or ``standard``.
         reason: one sentence.
-        mean_eV, spread_eV: mean and standard deviation of μ over the training set; None where μ cannot be known.
+        mean_eV: mean of μ over the training set; None where μ cannot be known.
+        spread_eV: its standard deviation.
     """
 
     gauge: Literal["raw", "standard"]
@@ -92,7 +95,8 @@ def energy_zeros(folders: Sequence[pathlib.Path]) -> list[float]:
     """μ of each structure, eV.
 
     Args:
-        folders: structure folders; of more than :data:`MOST_STRUCTURES` equally spaced ones are taken.
+        folders: structure folders; of more than :data:`MOST_STRUCTURES` equally spaced ones are
+            taken.
 
     Raises:
         DataError: overlaps are missing, or H lacks blocks of S; names the file.
@@ -135,8 +139,9 @@ def choose_gauge(
 ) -> GaugeChoice:
     """The gauge of a training.
 
-    A correction is of the gauge of its stage 1: that which the model folder states, else that which its predictions follow.
-    Without stage 1 (or for ``cascade=false``, which does not add to it) the spread of μ over the training set decides.
+    A correction is of the gauge of its stage 1: that which the model folder states, else that which
+    its predictions follow. Without stage 1 (or for ``cascade=false``, which does not add to it) the
+    spread of μ over the training set decides.
 
     Args:
         asked: ``data.gauge``.

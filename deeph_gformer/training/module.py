@@ -1,4 +1,4 @@
-"""The Lightning module of both stages: masked loss in the direct-product state, validation in meV."""
+"""The Lightning module of both stages: loss in the direct-product state, validation in meV."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ..algebra.blocks import DirectSumToProduct
@@ -25,7 +26,13 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
     """Mean over masked elements of the loss of |error| / unit (|.| of the complex difference).
 
     Args:
-        error, mask: same shape. kind: ``mse``, ``mae`` or ``huber`` (quadratic below one unit). unit: eV.
+        error: eV, any shape, real or complex.
+        mask: of the same shape.
+        kind: ``mse``, ``mae`` or ``huber`` (quadratic below one unit).
+        unit: eV.
+
+    Returns:
+        A number without unit, (); of no masked element 0.
     """
     if not mask.all():
         error = torch.where(mask, error, error.new_zeros(()))
@@ -46,6 +53,8 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
 class HamiltonianTask(pl.LightningModule):
     """What both stages share. Subclasses give ``network`` and :meth:`error`."""
 
+    transpose: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -56,7 +65,11 @@ class HamiltonianTask(pl.LightningModule):
     ) -> None:
         """
         Args:
-            network: what is trained. to_product: DStoDP. settings: see :class:`TrainingConfig`. steps: of the whole training. unit: of the loss, eV.
+            network: what is trained.
+            to_product: DStoDP.
+            settings: see :class:`TrainingConfig`.
+            steps: of the whole training.
+            unit: of the loss, eV.
         """
         super().__init__()
         self.network, self.to_product, self.settings, self.steps, self.unit = (
@@ -111,7 +124,7 @@ class HamiltonianTask(pl.LightningModule):
         """Named tuples with graphs inside move themselves."""
         return batch.to(device)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam (AdamW with weight decay), warm-up, and the schedule."""
         s = self.settings
         parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -157,7 +170,10 @@ class HamiltonianTask(pl.LightningModule):
 
 
 class Stage1Task(HamiltonianTask):
-    """DeepH-E3's network learns H itself, or the residual of a frozen first network (whose direct sums are then in the batch)."""
+    """DeepH-E3's network learns H itself, or the residual of a frozen first network.
+
+    The direct sums of that network are then in the batch.
+    """
 
     network: DeepHE3Net
 
@@ -167,7 +183,10 @@ class Stage1Task(HamiltonianTask):
         self._engine = InferenceEngine(self.network)
 
     def error(self, batch: Batch) -> Tensor:
-        """Prediction minus label. On the CPU, what depends on a structure only is made once (for batches of one)."""
+        """Prediction minus label.
+
+        On the CPU, what depends on a structure only is made once (for batches of one).
+        """
         graph, prepared = batch.graph, None
         if graph.structures == 1 and graph.edge_vector.device.type == "cpu":
             key = graph.edge_vector.data_ptr()
@@ -191,8 +210,11 @@ class Stage2Task(HamiltonianTask):
     ) -> None:
         """
         Args:
-            args, kwargs: see :class:`HamiltonianTask`. cascade: the network learns the residual. first: a stage 1 that is not equivariant and
-                is run again on rotated structures; None: its direct sums are turned by Wigner-D.
+            *args: see :class:`HamiltonianTask`.
+            **kwargs: see :class:`HamiltonianTask`.
+            cascade: the network learns the residual.
+            first: a stage 1 that is not equivariant and is run again on rotated structures; None:
+                its direct sums are turned by Wigner-D.
         """
         super().__init__(*args, **kwargs)
         self.cascade, self.first = cascade, first
@@ -215,9 +237,9 @@ class Stage2Task(HamiltonianTask):
                         batch.graph, features=False
                     ).direct_sum
                 )
-        features = (
-            None if batch.features is None else batch.features._replace(direct_sum=batch.direct_sum)
-        )
+        features = batch.features
+        if features is not None and batch.direct_sum is not None:
+            features = features._replace(direct_sum=batch.direct_sum)
         h = self.network(batch.graph, features)
         if self.cascade and batch.direct_sum is not None:
             h = h + batch.direct_sum

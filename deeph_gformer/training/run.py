@@ -96,16 +96,20 @@ def note(text: str) -> None:
 def check_run(
     config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool
 ) -> pathlib.Path:
-    """Check that a run may use its folder: there is none yet, or it is resumed with the same configuration and splits. Nothing is made.
+    """Check that a run may use its folder: there is none yet, or it is resumed with the same
+    configuration and splits. Nothing is made.
 
     Args:
-        config: of this run; ``output`` is the folder. splits: folders of each split. resume: go on with the run that is there.
+        config: of this run; ``output`` is the folder.
+        splits: folders of each split.
+        resume: go on with the run that is there.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: the folder cannot be written or holds another run, there is nothing to resume, or torchrun started another number of processes.
+        ConfigError: the folder cannot be written or holds another run, there is nothing to resume,
+            or torchrun started another number of processes.
         DataError: a damaged checkpoint.
     """
     folder = pathlib.Path(config.output)
@@ -119,7 +123,8 @@ def check_run(
     )
     if started != devices:
         raise ConfigError(
-            f"torchrun started {started} processes, but training.devices is {devices}; set training.devices={started}"
+            f"torchrun started {started} processes, but training.devices is {devices}; set "
+            f"training.devices={started}"
         )
     if not first_rank():  # the first one speaks for all, and has perhaps written already
         return folder
@@ -144,7 +149,8 @@ def check_run(
         differs = [d for d in dict.fromkeys(differs) if d not in FREE]
         if differs:
             raise ConfigError(
-                f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); resume with the same one, or choose another output"
+                f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); "
+                f"resume with the same one, or choose another output"
             )
         known, names = read_json(folder / SPLIT_FILE), _names(splits)
         for name in names:
@@ -153,7 +159,8 @@ def check_run(
                     ", ".join(sorted({*names[name]} ^ {*known.get(name, ())})[:6]) or "the order"
                 )
                 raise ConfigError(
-                    f"{folder}: is a run of other splits ({name}: {other} differ); resume with those of {folder / SPLIT_FILE}, or choose another output"
+                    f"{folder}: is a run of other splits ({name}: {other} differ); resume with "
+                    f"those of {folder / SPLIT_FILE}, or choose another output"
                 )
         for file in (folder / CHECKPOINTS / f"{name}.ckpt" for name in (LAST, BEST)):
             read_checkpoint(file)
@@ -170,10 +177,13 @@ def recorded(
 ) -> Iterator[None]:
     """Write what a run is of, on the first rank: its configuration and the names of its structures.
 
-    Both are taken back when the run ends before its first checkpoint, so that the corrected command may use the folder.
+    Both are taken back when the run ends before its first checkpoint, so that the corrected command
+    may use the folder.
 
     Args:
-        folder: of the run. config: of the run. splits: folders of each split.
+        folder: of the run.
+        config: of the run.
+        splits: folders of each split.
     """
     if first_rank():
         write_json(folder / SPLIT_FILE, _names(splits))
@@ -238,14 +248,16 @@ def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(
-            f"{path}: not there, so there is nothing to resume; start without --resume into another output"
+            f"{path}: not there, so there is nothing to resume; start without --resume into "
+            f"another output"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         other = path.with_name(f"{LAST if path.stem == BEST else BEST}.ckpt")
         raise DataError(
-            f"{path}: damaged ({(str(error).splitlines() or ['it ends early'])[0][:120]}); copy {other.name} over it to go on from there, "
+            f"{path}: damaged ({(str(error).splitlines() or ['it ends early'])[0][:120]}); copy "
+            f"{other.name} over it to go on from there, "
             "or choose another output"
         ) from None
 
@@ -279,14 +291,16 @@ class EpochLine(Callback):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             ratio = f" | {value / self.reference:.3f} of stage 1" if self.reference else ""
             print(
-                f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
+                f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | "
+                f"lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
                 f"val {value:9.4f} meV | best {self.best:9.4f} meV{ratio}",
                 flush=True,
             )
 
 
 def running_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """The average of weights over steps; it forgets faster at first, so that a short run is not judged by its beginning.
+    """The average of weights over steps; it forgets faster at first, so that a short run is not
+    judged by its beginning.
 
     Args:
         decay: share of the old average that stays, at least (1 + n) / (10 + n) after n steps.
@@ -318,7 +332,8 @@ class WholeCurve(CSVLogger):
         """
         Args:
             folder: of the run.
-            begin: first epoch to come; rows of it and later ones, of which no checkpoint knows, are dropped.
+            begin: first epoch to come; rows of it and later ones, of which no checkpoint knows, are
+                dropped.
         """
         super().__init__(folder, "logs", "csv", flush_logs_every_n_steps=1)
         self._begin = begin
@@ -375,7 +390,8 @@ class FiniteStop(Callback):
     def _check(trainer: pl.Trainer, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise ConfigError(
-                f"training diverged: the {what} is {value} in epoch {trainer.current_epoch}; lower training.learning_rate, set training.gradient_clip "
+                f"training diverged: the {what} is {value} in epoch {trainer.current_epoch}; "
+                f"lower training.learning_rate, set training.gradient_clip "
                 "or raise training.warmup_steps, and choose another output"
             )
 
@@ -408,8 +424,10 @@ def memory_hint() -> Iterator[None]:
         if not lacks_memory(error):
             raise
         raise ConfigError(
-            "out of memory: lower training.batch_size (stage1.training.batch_size), model.width or model.gated_channels, set data.cache "
-            "to disk or, for train-stage1, edge_chunk to 4096; what is finished is kept, and a run goes on from its last epoch"
+            "out of memory: lower training.batch_size (stage1.training.batch_size), model.width "
+            "or model.gated_channels, set data.cache "
+            "to disk or, for train-stage1, edge_chunk to 4096; what is finished is kept, and a "
+            "run goes on from its last epoch"
         ) from None
 
 
@@ -428,14 +446,19 @@ def fit(
     """Train, keep the best and the last state, and load the best weights into ``task.network``.
 
     Args:
-        task: what is trained. train, val: see :func:`loaders`. folder: of the run (``logs/``, ``checkpoints/``).
-        resume: go on from ``checkpoints/last.ckpt``. reference: validation MAE of stage 1 in meV, for the lines. every: epochs between lines.
+        task: what is trained.
+        train, val: see :func:`loaders`.
+        folder: of the run (``logs/``, ``checkpoints/``).
+        resume: go on from ``checkpoints/last.ckpt``.
+        reference: validation MAE of stage 1 in meV, for the lines.
+        every: epochs between lines.
 
     Returns:
         ``{"epochs", "best_val_mae_meV", "seconds"}``.
 
     Raises:
-        ConfigError: an unknown device, or training diverged. DataError: a full disk, or a damaged checkpoint.
+        ConfigError: an unknown device, or training diverged. DataError: a full disk, or a damaged
+            checkpoint.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
@@ -507,7 +530,8 @@ def fit(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         raise DataError(
-            f"{folder}: could not be written ({error.strerror}); free some space and start again, with --resume where there is a checkpoint"
+            f"{folder}: could not be written ({error.strerror}); free some space and start "
+            f"again, with --resume where there is a checkpoint"
         ) from error
     except Stopped as stop:
         stop.note = how_to_go_on(folder, f"in epoch {trainer.current_epoch} of {settings.epochs}")

@@ -98,7 +98,8 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         ]
         if not helpers:
             raise ConfigError(
-                f"irreps_mid = {config.irreps_mid} with these harmonics cannot produce {ir}, which the orbitals need; raise their l"
+                f"irreps_mid = {config.irreps_mid} with these harmonics cannot produce {ir}, "
+                f"which the orbitals need; raise their l"
             )
         l, p = min(helpers)
         same = [mul for mul, other in mid if other.l == l]
@@ -318,12 +319,14 @@ def _start(
         old = read_model_folder(continue_from)
         if old.targets.basis != basis:
             raise ModelError(
-                f"{continue_from}: elements, shells or spin differ from those of the data: {old.targets.basis} and {basis}"
+                f"{continue_from}: elements, shells or spin differ from those of the data: "
+                f"{old.targets.basis} and {basis}"
             )
         wrong = contradictions(config.model, old)
         if wrong:
             raise ConfigError(
-                f"{continue_from}: is another network than model.{', model.'.join(wrong)} say; leave these out to go on with the folder's network, or "
+                f"{continue_from}: is another network than model.{', model.'.join(wrong)} say; "
+                f"leave these out to go on with the folder's network, or "
                 "train a new one without --resume MODEL_DIR"
             )
         return load_network(old, old.require_generation()).to(dtype), old.config, old.targets, old
@@ -350,23 +353,31 @@ def train_stage1(
     every: int = 1,
     first: Stage1Provider | None = None,
 ) -> dict[str, Any]:
-    """Train a DeepH-E3 network; the best state so far is always in ``<output>/model`` as a DeepH-E3 model folder.
+    """Train a DeepH-E3 network; the best state so far is always in ``<output>/model`` as a DeepH-E3
+    model folder.
 
     Args:
-        config: everything. resume: go on with the run in ``config.output``. continue_from: start from this DeepH-E3 model folder,
-            its Adam state included where it is there. generation: e3nn conventions of a new network. every: epochs between printed lines.
-        first: a frozen stage 1 whose residual the network learns instead of H (the paper's S1_DeepHE3 + S2_DeepHE3).
+        config: everything.
+        resume: go on with the run in ``config.output``.
+        continue_from: start from this DeepH-E3 model folder, its Adam state included where it is
+            there.
+        generation: e3nn conventions of a new network.
+        every: epochs between printed lines.
+        first: a frozen stage 1 whose residual the network learns instead of H (the paper's
+            S1_DeepHE3 + S2_DeepHE3).
 
     Returns:
         A record of plain values.
 
     Raises:
-        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run, and without memory (says what to lower).
+        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another
+        run, and without memory (says what to lower).
     """
     settings = config.training
     if continue_from and resume:
         raise ConfigError(
-            "choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR starts from another model"
+            "choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR "
+            "starts from another model"
         )
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
@@ -398,7 +409,8 @@ def _train(
         first.targets != targets or first.parity != (not arguments.no_parity)
     ):
         raise ModelError(
-            f"{first.name}: predicts other blocks than the network that is to learn its residual; model.target_blocks_type and ignore_parity "
+            f"{first.name}: predicts other blocks than the network that is to learn its "
+            f"residual; model.target_blocks_type and ignore_parity "
             "have to agree"
         )
     if first is not None and old is None:  # starts where the first network is, as the GFormer does
@@ -430,7 +442,8 @@ def _train(
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     parameters = sum(p.numel() for p in net.parameters())
     say(
-        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in samples['train']):,} training edges; "
+        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
+        f"{sum(s.graph.edges for s in samples['train']):,} training edges; "
         f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)

@@ -97,7 +97,11 @@ class Output(NamedTuple):
     """What a GFormer predicts: that of its stage 1, or said by whoever trains one alone.
 
     Attributes:
-        targets: elements, shells, channels. generation: e3nn generation. parity: of the output irreps. dtype: real type. cutoff: last Gaussian, Å.
+        targets: elements, shells, channels.
+        generation: e3nn generation.
+        parity: of the output irreps.
+        dtype: real type.
+        cutoff: last Gaussian, Å.
     """
 
     targets: TargetBlocks
@@ -140,16 +144,21 @@ def train_gformer(
     """Train stage 2 and write its bundle to ``<output>/bundle``.
 
     Args:
-        config: everything. stage1: frozen; None trains a GFormer that stands alone and predicts all of H.
+        config: everything.
+        stage1: frozen; None trains a GFormer that stands alone and predicts all of H.
         resume: go on with the run in ``config.output``.
-        features: let stage 2 read stage 1's irreps. every: epochs between printed lines. extra: recorded in the bundle.
+        features: let stage 2 read stage 1's irreps.
+        every: epochs between printed lines.
+        extra: recorded in the bundle.
         output: what a GFormer without stage 1 predicts; None: every block of the data.
 
     Returns:
-        The trained model, and a record of plain values. In data-parallel training only the first rank writes the bundle.
+        The trained model, and a record of plain values. In data-parallel training only the first
+        rank writes the bundle.
 
     Raises:
-        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another run, and without memory (says what to lower).
+        ConfigError, DataError, ModelError: see the readers; also where the run folder holds another
+        run, and without memory (says what to lower).
     """
     settings = config.training
     torch.manual_seed(settings.seed)
@@ -181,7 +190,8 @@ def _train(
         out, features = Output.of(stage1), features and bool(stage1.node_irreps)
         if features and config.model.groups not in (GFormerConfig.groups, len(stage1.node_irreps)):
             note(
-                f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 features has as many as stage 1, {len(stage1.node_irreps)}"
+                f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 "
+                f"features has as many as stage 1, {len(stage1.node_irreps)}"
             )
     choice = choose_gauge(
         config.data.gauge,
@@ -197,12 +207,14 @@ def _train(
     }
     everything = [*samples["train"], *samples["val"]]
     needs = (
-        f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB ({config.data.cache})"
+        f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB "
+        f"({config.data.cache})"
         if stage1 is not None
         else "no stage 1"
     )
     say(
-        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, {sum(s.graph.edges for s in everything):,} edges; {needs}"
+        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
+        f"{sum(s.graph.edges for s in everything):,} edges; {needs}"
     )
     cache = FeatureCache(
         stage1 if cascade or features else None,
@@ -353,7 +365,8 @@ def _new_model(
     )
     entries = [cache.get(s) for s in samples]
     residuals = [
-        to_product.inverse(s.label) - (e[1] if cascade else 0) for s, e in zip(samples, entries)
+        to_product.inverse(s.label) - (e[1] if cascade else 0)
+        for s, e in zip(samples, entries, strict=True)
     ]
     model.fit_scales(
         [s.graph for s in samples],
@@ -361,7 +374,8 @@ def _new_model(
         residuals,
     )
     squares = [
-        masked_loss(to_product(r), s.mask, "mse", 1.0).item() for r, s in zip(residuals, samples)
+        masked_loss(to_product(r), s.mask, "mse", 1.0).item()
+        for r, s in zip(residuals, samples, strict=True)
     ]
     return model.to(out.dtype), max(float(np.sqrt(np.mean(squares))), 1e-9)
 
@@ -412,7 +426,8 @@ def start_from(
     strange = [name for name in (*fresh, *other) if not name.startswith("invariant.")]
     if strange:
         raise ConfigError(
-            f"--from {folder}: another network, {strange[0]} differs; use the same settings of model"
+            f"--from {folder}: another network, {strange[0]} differs; use the same settings of "
+            f"model"
         )
     known = {n: v for n, v in theirs.items() if n in mine and n not in other}
     for name in known:  # nothing is amplified more than a training from the start would do
