@@ -1,4 +1,7 @@
-"""Overlaps and edges without a DFT run: two-centre tables, basis files, or the user's own S. numpy, scipy and h5py only; no torch."""
+"""Overlaps and edges without a DFT run: two-centre tables, basis files, or the user's own S.
+
+numpy, scipy and h5py only; no torch.
+"""
 
 from .basis import two_centre
 from .basis_files import read_basis_file

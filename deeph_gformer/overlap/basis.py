@@ -4,7 +4,8 @@ With ``f(k) = ∫ R(r) j_l(kr) r² dr`` the overlap of two orbitals a distance d
 
     S_m(d) = 8 Σ_L (-1)^((l1-l2-L)/2) G(l1 m, l2 m, L 0) √((2L+1)/4π) ∫ k² f1(k) f2(k) j_L(kd) dk
 
-(Sankey and Niklewski, Phys. Rev. B 40, 3979; Soler et al., J. Phys. Condens. Matter 14, 2745), G the integral of three real harmonics.
+(Sankey and Niklewski, Phys. Rev. B 40, 3979; Soler et al., J. Phys. Condens. Matter 14, 2745),
+G the integral of three real harmonics.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def transform(basis: AtomicBasis, k: NDArray[np.float64]) -> NDArray[np.float64]
     return np.array(
         [
             simpson(waves[l] * (orbital * basis.radius**2), x=basis.radius, axis=1)
-            for l, orbital in zip(basis.shells, basis.orbitals)
+            for l, orbital in zip(basis.shells, basis.orbitals, strict=True)
         ]
     )
 

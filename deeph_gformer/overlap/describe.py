@@ -33,7 +33,10 @@ def verdict(table: TwoCentre) -> str:
     """Whether S is two-centre, and what the table cannot know where it is not."""
     report = table.report
     if report.get("kind") == "basis":
-        return "Two-centre integrals of the basis functions: exact for S that is the plain overlap of these orbitals (not for PAW or ultrasoft S)."
+        return (
+            "Two-centre integrals of the basis functions: exact for S that is the plain overlap of "
+            "these orbitals (not for PAW or ultrasoft S)."
+        )
     off, own = float(report["worst_off_site"]), float(report["worst_on_site"])
     if report["two_centre"]:
         return f"S is two-centre: distance alone gives every training block to {max(off, own):.1e}."
@@ -42,13 +45,16 @@ def verdict(table: TwoCentre) -> str:
         ""
         if least is None or float(least) > 0
         else (
-            f" It is not even positive definite (least eigenvalue {float(least):.1e}, of the true S {float(report['least_eigenvalue']):.1e}): "
+            f" It is not even positive definite (least eigenvalue {float(least):.1e}, of the true "
+            f"S {float(report['least_eigenvalue']):.1e}): "
             "no bands can be had from it."
         )
     )
     return (
-        f"S is NOT two-centre: distance alone leaves up to {off:.1e} of the off-site and {own:.1e} of the on-site blocks unexplained "
-        "(three-centre parts, as in PAW, or several bases in one set). A table cannot know these; predicted S is wrong by as much."
+        f"S is NOT two-centre: distance alone leaves up to {off:.1e} of the off-site and "
+        f"{own:.1e} of the on-site blocks unexplained "
+        "(three-centre parts, as in PAW, or several bases in one set). A table cannot know these; "
+        "predicted S is wrong by as much."
         f"{broken} Use the code's own overlaps where that matters."
     )
 
@@ -81,12 +87,14 @@ def describe(provider: OverlapProvider) -> list[str]:
         if "residual_max" in pair.report:
             report = pair.report
             lines.append(
-                f"    {report['blocks']} blocks at {report['min_distance_A']:.3f}-{report['max_distance_A']:.3f} Å; "
+                f"    {report['blocks']} blocks at "
+                f"{report['min_distance_A']:.3f}-{report['max_distance_A']:.3f} Å; "
                 f"residual rms {report['residual_rms']:.1e} max {report['residual_max']:.1e}; "
                 f"not two-centre rms {report['off_m_rms']:.1e} max {report['off_m_max']:.1e}"
             )
             if report["cut_hard"]:
                 lines.append(
-                    f"    S is still {report['edge_value']:.1e} at the last distance: where the orbitals end is not known from these structures"
+                    f"    S is still {report['edge_value']:.1e} at the last distance: where the "
+                    "orbitals end is not known from these structures"
                 )
     return lines + [verdict(provider.table)]

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from .twocentre import PairTable, Shells, TwoCentre, bond_functions, swap_sign
 
 __all__ = ["TWO_CENTRE_LIMIT", "Samples", "collect", "fit_samples", "fit_table", "least_eigenvalue"]
 
-#: S counts as two-centre where no element of any block is further than this from what distance alone allows.
+#: S counts as two-centre where no element of any block is further than this from what distance
+#: alone allows.
 TWO_CENTRE_LIMIT = 1e-5
 _MARGIN = 0.4  # Å: how far beyond the data functions are defined at all
 _SURE = 4.0  # posterior deviations that must fit into the tolerance
@@ -33,11 +35,15 @@ _HARD = 1e-4  # larger values at the last distance mean that S was cut, not that
 
 @dataclasses.dataclass
 class Samples:
-    """What training structures say about one pair of elements: parts to be concatenated, one per structure.
+    """What training structures say about one pair of elements: parts to be concatenated, one per
+    structure.
 
     Attributes:
-        distance: (n,), Å. values: (n, F), means over ±m. forbidden: squared sum, count and largest of what distance alone cannot give.
-        absent: the least distance of a pair of atoms without a block, Å, and absent_in: the structure where that is.
+        distance: (n,), Å.
+        values: (n, F), means over ±m.
+        forbidden: squared sum, count and largest of what distance alone cannot give.
+        absent: the least distance of a pair of atoms without a block, Å.
+        absent_in: the structure where that is.
     """
 
     distance: list[NDArray[np.float64]] = dataclasses.field(default_factory=list)
@@ -55,7 +61,8 @@ def _bond_values(
     b: Shells,
     sample: Samples,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distances (n,) and radial values (n, F) of blocks of one shape; what does not fit goes to ``sample.forbidden``."""
+    """Distances (n,) and radial values (n, F) of blocks of one shape; what does not fit goes to
+    ``sample.forbidden``."""
     vectors = structure.edge_vectors(matrix.keys[index])
     turn = bond_rotation(vectors)
     blocks = np.stack([matrix.block(e) for e in index]).astype(np.float64)
@@ -83,16 +90,20 @@ def collect(
         shells by element, samples by pair of elements, on-site blocks by element.
 
     Raises:
-        DataError: atoms of one element differ in their shells, or a block has no partner (-R, j, i).
+        DataError: atoms of one element differ in their shells, or a block has no partner (-R, j,
+            i).
     """
     shells: dict[int, Shells] = {}
     samples: dict[tuple[int, int], Samples] = {}
     onsite: dict[int, list[NDArray[np.float64]]] = {}
     for structure, matrix in structures:
-        for atom, (z, mine) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
+        for atom, (z, mine) in enumerate(
+            zip(structure.numbers.tolist(), structure.orbital_types, strict=True)
+        ):
             if shells.setdefault(z, tuple(mine)) != tuple(mine):
                 raise DataError(
-                    f"'{structure.name}': atom {atom + 1} ({symbol(z)}) has shells {list(mine)}, another structure has {list(shells[z])}; "
+                    f"'{structure.name}': atom {atom + 1} ({symbol(z)}) has shells {list(mine)}, "
+                    f"another structure has {list(shells[z])}; "
                     "fit one basis at a time"
                 )
         matrix.require_symmetric(f"S of '{structure.name}'")
@@ -101,10 +112,14 @@ def collect(
         itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
         for z in np.unique(structure.numbers).tolist():
             onsite.setdefault(z, []).extend(
-                matrix.block(e).astype(float) for e in np.flatnonzero(itself & (first == z))
+                matrix.block(e).astype(float)
+                for e in np.flatnonzero(itself & (first == z)).tolist()
             )
-        for a, b in {(int(x), int(y)) for x, y in zip(first[~itself], second[~itself]) if x <= y}:
-            # of (R, i, j) and (-R, j, i) one is enough; of unlike elements it is the one that starts at the lighter
+        for a, b in {
+            (int(x), int(y)) for x, y in zip(first[~itself], second[~itself], strict=True) if x <= y
+        }:
+            # of (R, i, j) and (-R, j, i) one is enough; of unlike elements it is the one that
+            # starts at the lighter
             half = (
                 (first == a)
                 & (second == b)
@@ -127,7 +142,8 @@ def collect(
 def _absent(
     structure: Structure, matrix: BlockMatrix, samples: Mapping[tuple[int, int], Samples]
 ) -> None:
-    """Note the least distance, per pair of elements, at which this structure has atoms but no block."""
+    """Note the least distance, per pair of elements, at which this structure has atoms but no
+    block."""
     reach = {
         pair: max(float(d.max()) for d in sample.distance) + _REACH
         for pair, sample in samples.items()
@@ -145,16 +161,17 @@ def _absent(
 def _intervals(grid: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(n, 2) ranges of the grid where ``good`` holds."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], good, [False]]).astype(int)))
-    return np.array([[grid[s], grid[e - 1]] for s, e in zip(edges[::2], edges[1::2])]).reshape(
-        -1, 2
-    )
+    pairs = edges.reshape(-1, 2)
+    return np.stack([grid[pairs[:, 0]], grid[pairs[:, 1] - 1]], axis=1)
 
 
 def _cutoff(present: float, absent: float, edge: float, tolerance: float) -> float:
-    """Where edges end, from the last distance with a block, the first without, and the size of S there (all Å but the latter two).
+    """Where edges end, from the last distance with a block, the first without, and the size of S
+    there (all Å but the latter two).
 
-    Where S is still large at the last distance and nothing was seen beyond, the first distance without a block is the safe side: pairs in
-    between become edges, and are refused as unknown instead of being dropped.
+    Where S is still large at the last distance and nothing was seen beyond, the first distance
+    without a block is the safe side: pairs in between become edges, and are refused as unknown
+    instead of being dropped.
     """
     if absent - present < 0.1:
         return (present + absent) / 2
@@ -176,8 +193,10 @@ def _fit_pair(
     absent = min(sample.absent, present + _REACH)
     if cutoff is None and absent < present - _FUZZY:
         raise DataError(
-            f"overlap fit: {symbol(pair[0])}-{symbol(pair[1])} blocks reach to {present:.3f} Å, but in '{sample.absent_in}' atoms {absent:.3f} Å "
-            "apart have none: S is incomplete, or the set mixes bases. Leave such structures out, or say with --cutoff how far edges go"
+            f"overlap fit: {symbol(pair[0])}-{symbol(pair[1])} blocks reach to {present:.3f} Å, "
+            f"but in '{sample.absent_in}' atoms {absent:.3f} Å "
+            "apart have none: S is incomplete, or the set mixes bases. Leave such structures out, "
+            "or say with --cutoff how far edges go"
         )
     cutoff = cutoff or _cutoff(present, absent, edge, tolerance)
     high = max(present, cutoff) + _MARGIN
@@ -200,7 +219,8 @@ def _fit_pair(
     )
     if not len(valid):
         raise DataError(
-            f"overlap fit: {len(distance)} blocks of {symbol(pair[0])}-{symbol(pair[1])} fix no radial function to {tolerance:g}; "
+            f"overlap fit: {len(distance)} blocks of {symbol(pair[0])}-{symbol(pair[1])} fix no "
+            f"radial function to {tolerance:g}; "
             "give more structures or a larger --tolerance"
         )
     valid[-1, 1] = cutoff if valid[-1, 1] > cutoff - 0.02 else valid[-1, 1]
@@ -224,7 +244,8 @@ def _fit_pair(
 def _fit_onsite(
     blocks: list[NDArray[np.float64]], shells: Shells
 ) -> tuple[NDArray[np.float64], float]:
-    """The part of the mean on-site block that no rotation changes, and the largest departure of any block from it."""
+    """The part of the mean on-site block that no rotation changes, and the largest departure of any
+    block from it."""
     mean = np.mean(blocks, axis=0)
     mean = (mean + mean.T) / 2
     result = np.zeros_like(mean)
@@ -247,11 +268,16 @@ def fit_samples(
     """Fit what :func:`collect` found.
 
     Args:
+        shells: l of each shell, by atomic number.
+        samples: of each pair of elements.
+        onsite: blocks (n, n) of each element.
         tolerance: a distance is valid where every function is known this well (S has no unit).
-        cutoffs: edge cutoffs in Å that replace the learned ones, by pair of atomic numbers, the smaller first.
+        cutoffs: edge cutoffs in Å that replace the learned ones, by pair of atomic numbers, the
+            smaller first.
 
     Raises:
-        DataError: too few blocks. ConfigError: tolerance not positive.
+        DataError: too few blocks.
+        ConfigError: tolerance not positive.
     """
     if not tolerance > 0:
         raise ConfigError(f"tolerance is {tolerance}; it must be positive, e.g. 1e-5")
@@ -262,7 +288,8 @@ def fit_samples(
         pair: _fit_pair(pair, sample, shells, tolerance, cutoffs.get(pair))
         for pair, sample in sorted(samples.items())
     }
-    own, departure = {}, 0.0
+    own: dict[int, NDArray[np.float64]] = {}
+    departure = 0.0
     for z, blocks in onsite.items():
         if not blocks:
             raise DataError(f"overlap fit: no on-site block of {symbol(z)}")
@@ -271,7 +298,7 @@ def fit_samples(
     worst = max(
         max(float(p.report["residual_max"]), float(p.report["off_m_max"])) for p in pairs.values()
     )
-    report = {
+    report: dict[str, Any] = {
         "kind": "fitted",
         "two_centre": worst < TWO_CENTRE_LIMIT and departure < TWO_CENTRE_LIMIT,
         "worst_off_site": worst,
@@ -289,27 +316,30 @@ def fit_table(
     """Fit a table to structure folders that hold S; see :func:`fit_samples`.
 
     Args:
-        folders: legacy or DeepH-dock folders. progress: called with each folder's name.
+        folders: legacy or DeepH-dock folders.
+        tolerance: see :func:`fit_samples`.
+        cutoffs: see :func:`fit_samples`.
+        progress: called with each folder's name.
 
     Raises:
         DataError: a folder cannot be read, or the fit is impossible.
     """
-    folders = [pathlib.Path(f) for f in folders]
-    if not folders:
+    paths = [pathlib.Path(f) for f in folders]
+    if not paths:
         raise DataError("overlap fit: no structure folder given")
 
     def read() -> Iterable[tuple[Structure, BlockMatrix]]:
-        for folder in folders:
+        for folder in paths:
             if progress:
                 progress(folder.name)
             structure = read_folder(folder)
             yield structure, read_matrix(folder, "overlap", structure)
 
     table = fit_samples(*collect(read()), tolerance=tolerance, cutoffs=cutoffs)
-    report = {**table.report, "structures": [f.name for f in folders]}
+    report: dict[str, Any] = {**table.report, "structures": [f.name for f in paths]}
     if not table.report["two_centre"]:
-        structure = read_folder(folders[-1])
-        matrix = read_matrix(folders[-1], "overlap", structure)
+        structure = read_folder(paths[-1])
+        matrix = read_matrix(paths[-1], "overlap", structure)
         report["least_eigenvalue"] = least_eigenvalue(matrix, structure)
         report["least_eigenvalue_predicted"] = least_eigenvalue(
             table.blocks(structure, matrix.keys, extrapolate=True), structure

@@ -52,7 +52,9 @@ def pair_cutoff(cutoffs: Cutoffs, a: int, b: int) -> float:
     is not named).
 
     Args:
-        cutoffs: by pair. a: atomic number. b: atomic number.
+        cutoffs: by pair.
+        a: atomic number.
+        b: atomic number of the other.
     """
     return float(cutoffs.get((min(a, b), max(a, b)), 0.0))
 
@@ -153,7 +155,8 @@ def find_edges(
         pbc: whether each lattice vector repeats; along others R is 0, wherever the atoms are.
 
     Returns:
-        (E, 5) int64, Rx Ry Rz i j, i and j 0-based, canonical order; contains (-R, j, i) with each (R, i, j).
+        (E, 5) int64, Rx Ry Rz i j, i and j 0-based, canonical order; contains (-R, j, i) with each
+        (R, i, j).
 
     Raises:
         DataError: the lattice spans no volume, two atoms sit on one place, values are not finite or
@@ -201,8 +204,7 @@ def _check_cell(
     if lattice.shape != (3, 3) or positions.shape != (len(numbers), 3):
         raise DataError(
             f"edges: lattice {lattice.shape}, positions {positions.shape} and {len(numbers)} "
-            "elements "
-            "do not fit together"
+            "elements do not fit together"
         )
     if not (np.isfinite(lattice).all() and np.isfinite(positions).all()):
         raise DataError("edges: lattice or positions contain NaN or infinite values")
@@ -235,8 +237,7 @@ def _near(
             f"edges: an atom would have {dense:.0f} neighbours within {reach:.2f} Å, the cell is "
             "too "
             f"small for its {len(positions)} atoms ({abs(np.linalg.det(lattice)):.3g} Å³); check "
-            "its "
-            "lattice vectors and their unit"
+            "its lattice vectors and their unit"
         )
     heights = 1.0 / np.linalg.norm(np.linalg.inv(lattice), axis=0)
     if (reach / heights).max() > _MOST_NEIGHBOURS / 100:

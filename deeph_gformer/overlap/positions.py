@@ -79,7 +79,7 @@ def raised(basis: AtomicBasis) -> tuple[AtomicBasis, NDArray[np.float64]]:
     rows = np.concatenate([[0], np.cumsum([2 * l + 1 for l in basis.shells])])
     columns = np.concatenate([[0], np.cumsum([2 * l + 1 for l in shells])])
     coefficients = np.zeros((3, rows[-1], columns[-1]))
-    for n, (p, other) in enumerate(zip(origin, shells)):
+    for n, (p, other) in enumerate(zip(origin, shells, strict=True)):
         coefficients[:, rows[p] : rows[p + 1], columns[n] : columns[n + 1]] = coordinate_coupling(
             basis.shells[p], other
         )
@@ -157,7 +157,7 @@ class PositionTables:
         shapes = structure.orbital_counts[keys[:, 3:]]
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
         values = np.zeros((3, offsets[-1]))
-        for e, (there, ahead) in enumerate(zip(place.tolist(), forward.tolist())):
+        for e, (there, ahead) in enumerate(zip(place.tolist(), forward.tolist(), strict=True)):
             low, high = s.offsets[there], s.offsets[there + 1]
             start = structure.positions[computed[there, 3]][:, None]
             block = own[:, low:high] + start * s.values[low:high]

@@ -31,7 +31,14 @@ __all__ = ["Predicted", "predict_overlap", "read_any"]
 
 @dataclasses.dataclass(frozen=True)
 class Predicted:
-    """What was written. Attributes: file: with S. structure: its structure. edges: blocks. seconds: of each step."""
+    """What was written.
+
+    Attributes:
+        file: with S.
+        structure: its structure.
+        edges: number of blocks.
+        seconds: of each step.
+    """
 
     file: pathlib.Path
     structure: Structure
@@ -45,14 +52,16 @@ def read_any(
     """Read a structure folder or any file that ASE reads.
 
     Args:
-        source: folder or file. provider: gives the shells where the file has none.
+        source: folder or file.
+        provider: gives the shells where the file has none.
         pbc: which lattice vectors repeat; default: what the file says, and all three for a folder.
 
     Returns:
         the structure, which vectors repeat, and the folder's format (None for a file).
 
     Raises:
-        DataError: it is neither, or holds several structures, no cell, no atoms, or an unknown element.
+        DataError: it is neither, or holds several structures, no cell, no atoms, or an unknown
+            element.
     """
     path = pathlib.Path(source)
     if path.is_dir():
@@ -63,17 +72,20 @@ def read_any(
         from ase.io import read
 
         try:
-            frames = read(path, index=":")
+            frames = [f for f in read(path, index=":") if isinstance(f, Atoms)]
         except FileNotFoundError:
             raise DataError(f"{path}: no such file or folder") from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - readers of ASE fail in many ways
             raise DataError(
-                f"{path}: neither a structure folder nor a file that ASE reads ({str(error) or type(error).__name__})"
+                f"{path}: neither a structure folder nor a file that ASE reads "
+                f"({str(error) or type(error).__name__})"
             ) from None
         if len(frames) > 1:
             raise DataError(
-                f"{path}: holds {len(frames)} structures; make a folder of each first, in Python: ase.io.write('DIR', ase.io.read("
-                f"'{path.name}', ':'), format='deeph', orbital_types={{'C': [0, 0, 1, 1, 2]}}) with the shells of your elements, and give DIR"
+                f"{path}: holds {len(frames)} structures; make a folder of each first, in Python: "
+                "ase.io.write('DIR', ase.io.read("
+                f"'{path.name}', ':'), format='deeph', orbital_types={{'C': [0, 0, 1, 1, 2]}}) "
+                "with the shells of your elements, and give DIR"
             )
         atoms = frames[0] if frames else Atoms()
         structure, form, repeats = (
@@ -99,7 +111,8 @@ def predict_overlap(
     Args:
         source: a structure folder, or a file that ASE reads (POSCAR, CIF, xyz, ...).
         provider: where S comes from.
-        output: folder to write to; default for a folder: the folder itself. Where it is another folder the structure is written there, too.
+        output: folder to write to; default for a folder: the folder itself. Where it is another
+            folder the structure is written there, too.
         form: 'legacy' or 'dock'; default: that of the source, legacy for a file.
         pbc: see :func:`read_any`.
         overwrite: replace an overlap file, or another structure with its matrices, that is there.
@@ -107,12 +120,14 @@ def predict_overlap(
             S that is there, on the blocks of that S, which is kept.
 
     Raises:
-        DataError: see :meth:`OverlapProvider.overlap`, or the file or another structure is there already. ConfigError: no output folder for a file.
+        DataError: see :meth:`OverlapProvider.overlap`, or the file or another structure is there
+            already.
+        ConfigError: no output folder for a file.
     """
     if positions and not isinstance(provider, BasisOverlap):
         raise ConfigError(
-            "--positions: a table or S of a DFT run does not know <i|r|j>; give basis files (.orb, .ion, "
-            ".ion.xml, .pao) with --overlap"
+            "--positions: a table or S of a DFT run does not know <i|r|j>; give basis files "
+            "(.orb, .ion, .ion.xml, .pao) with --overlap"
         )
     start = time.perf_counter()
     structure, repeats, found = read_any(source, provider, pbc)
@@ -124,7 +139,8 @@ def predict_overlap(
     )
     if in_place and form not in (None, found):
         raise ConfigError(
-            f"{folder}: is a {found} folder; to write {form} files name another folder with --output"
+            f"{folder}: is a {found} folder; to write {form} files name another folder "
+            "with --output"
         )
     form = form or found or "legacy"
     target = matrix_path(folder, "overlap", form)
@@ -132,14 +148,16 @@ def predict_overlap(
         return _add_positions(folder, structure, provider)
     if target.exists() and not overwrite:
         raise DataError(
-            f"{target}: is there already; add --overwrite to replace it, or name another folder with --output"
+            f"{target}: is there already; add --overwrite to replace it, or name another folder "
+            "with --output"
         )
     foreign = not in_place and (
         holds_another(folder, structure) or folder_format(folder) not in (None, form)
     )
     if foreign and not overwrite:
         raise DataError(
-            f"{folder}: holds another structure; add --overwrite to replace it with all its matrices, or name another folder"
+            f"{folder}: holds another structure; add --overwrite to replace it with all its "
+            "matrices, or name another folder"
         )
     seconds = {"read": time.perf_counter() - start}
     start = time.perf_counter()
@@ -164,7 +182,8 @@ def predict_overlap(
     return Predicted(target, structure, len(matrix), seconds)
 
 
-#: S of the basis files and S that is there may differ by this; DFT codes integrate to 1e-5 or better.
+#: S of the basis files and S that is there may differ by this; DFT codes integrate to 1e-5 or
+#: better.
 _SAME_BASIS = 1e-3
 
 
@@ -188,8 +207,8 @@ def _add_positions(
     worst = float(np.abs(provider.overlap(structure, s.keys).values - s.values).max())
     if worst > _SAME_BASIS:
         raise DataError(
-            f"{folder}: its S differs from that of the basis files by up to {worst:.2g}; they are of "
-            "another basis"
+            f"{folder}: its S differs from that of the basis files by up to {worst:.2g}; they are "
+            "of another basis"
         )
     write_positions(folder, provider.positions(structure, s.keys), structure)
     seconds["positions"] = time.perf_counter() - start

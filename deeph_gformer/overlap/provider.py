@@ -1,4 +1,5 @@
-"""Where overlaps come from: a fitted table, basis files, or the user's own ``overlaps.h5``, behind one interface."""
+"""Where overlaps come from: a fitted table, basis files, or the user's own ``overlaps.h5``, behind
+one interface."""
 
 from __future__ import annotations
 
@@ -58,13 +59,15 @@ class OverlapProvider(abc.ABC):
 
         Args:
             structure: positions and lattice, Å.
-            pbc: whether each lattice vector repeats. No coupling is lost where a slab or molecule lies across a boundary that does not repeat.
+            pbc: whether each lattice vector repeats. No coupling is lost where a slab or molecule
+                lies across a boundary that does not repeat.
 
         Returns:
             (E, 5) keys Rx Ry Rz i j, 0-based, canonical order, symmetric, on-site ones included.
 
         Raises:
-            DataError: the couplings repeat along a vector whose ``pbc`` is False; see also the provider.
+            DataError: the couplings repeat along a vector whose ``pbc`` is False; see also the
+                provider.
         """
 
     @abc.abstractmethod
@@ -80,8 +83,10 @@ class TableOverlap(OverlapProvider):
     """Two-centre overlaps from radial functions.
 
     Args:
-        table: fitted (:func:`deeph_gformer.overlap.fit_table`) or read from a file (:func:`deeph_gformer.overlap.load_table`).
-        extrapolate: allow distances that the table does not know, and cut where the structure repeats against its ``pbc``.
+        table: fitted (:func:`deeph_gformer.overlap.fit_table`) or read from a file
+            (:func:`deeph_gformer.overlap.load_table`).
+        extrapolate: allow distances that the table does not know, and cut where the structure
+            repeats against its ``pbc``.
     """
 
     def __init__(self, table: TwoCentre, extrapolate: bool = False) -> None:
@@ -99,10 +104,12 @@ class TableOverlap(OverlapProvider):
     def edges(
         self, structure: Structure, pbc: Sequence[bool] = (True, True, True)
     ) -> NDArray[np.int64]:
-        """See :class:`OverlapProvider`. Pairs of elements that the table has never seen together get the largest cutoff, so that they are noticed.
+        """See :class:`OverlapProvider`. Pairs of elements that the table has never seen together
+        get the largest cutoff, so that they are noticed.
 
         Raises:
-            DataError: unknown element or shells, two atoms on one place, or, unless extrapolating, couplings that contradict ``pbc``.
+            DataError: unknown element or shells, two atoms on one place, or, unless extrapolating,
+                couplings that contradict ``pbc``.
         """
         self.table.check(structure)
         kinds = sorted(set(structure.numbers.tolist()))
@@ -125,8 +132,8 @@ class BasisOverlap(TableOverlap):
     """Two-centre overlaps computed from basis files, one per element.
 
     Args:
-        files: what :func:`deeph_gformer.overlap.basis_files.read_bases` takes: files, folders of them,
-            basis strings such as ``C6.0-s2p2d1``, or an OpenMX input that names them.
+        files: what :func:`deeph_gformer.overlap.basis_files.read_bases` takes: files, folders of
+            them, basis strings such as ``C6.0-s2p2d1``, or an OpenMX input that names them.
         extrapolate: see :class:`TableOverlap`.
         orbital_types: l of each shell by atomic number, for ``.pao`` files without a basis string.
 
@@ -173,7 +180,8 @@ class FolderOverlap(OverlapProvider):
     """The user's own S.
 
     Args:
-        folder: a structure folder with S, or a folder of such folders; then S is that of the folder with the structure's name.
+        folder: a structure folder with S, or a folder of such folders; then S is that of the folder
+            with the structure's name.
 
     Raises:
         DataError: no such folder.
@@ -192,7 +200,8 @@ class FolderOverlap(OverlapProvider):
     def _one(self) -> tuple[pathlib.Path, Structure, BlockMatrix]:
         if folder_format(self.folder) is None and self._last is None:
             raise DataError(
-                f"{self.folder}: holds several structures; ask for edges or overlap of one of them first"
+                f"{self.folder}: holds several structures; ask for edges or overlap of one of "
+                "them first"
             )
         return self._last or self._read(self.folder)
 
@@ -211,20 +220,23 @@ class FolderOverlap(OverlapProvider):
         )
         if shift > 1e-3:
             raise DataError(
-                f"{folder}: its atoms or lattice are up to {shift:.3g} Å away from those of '{structure.name}'; S belongs to another geometry"
+                f"{folder}: its atoms or lattice are up to {shift:.3g} Å away from those of "
+                f"'{structure.name}'; S belongs to another geometry"
             )
         return matrix
 
     @property
     def orbital_types(self) -> Mapping[int, Shells]:
+        """l of each shell, by atomic number, of the structure that was read last."""
         structure = self._one()[1]
         return {
             z: tuple(shells)
-            for z, shells in zip(structure.numbers.tolist(), structure.orbital_types)
+            for z, shells in zip(structure.numbers.tolist(), structure.orbital_types, strict=True)
         }
 
     @property
     def cutoffs(self) -> Mapping[tuple[int, int], float]:
+        """A little more than the longest block of each pair of elements, Å."""
         _, structure, matrix = self._one()
         numbers = np.sort(structure.numbers[matrix.keys[:, 3:]], axis=1)
         distance = np.linalg.norm(structure.edge_vectors(matrix.keys), axis=1)
@@ -252,7 +264,8 @@ class FolderOverlap(OverlapProvider):
         absent = np.flatnonzero(place < 0)
         if len(absent):
             raise DataError(
-                f"{self.folder}: S of '{structure.name}' has no block {format_key(keys[absent[0]])} ({len(absent)} such blocks); "
+                f"{self.folder}: S of '{structure.name}' has no block "
+                f"{format_key(keys[absent[0]])} ({len(absent)} such blocks); "
                 "leave those out, or use a table or basis files"
             )
         return matrix.select(place)
@@ -266,12 +279,12 @@ def load(
     """Open what ``--overlap`` names.
 
     Args:
-        source: a table (``.npz``), or a GFormer bundle that holds one; basis files (``.orb``, ``.ion``,
-            ``.ion.xml``, ``.pao``), one or several, or a folder of them, with OpenMX's basis strings
-            (``C6.0-s2p2d1``) among them; a structure folder with S, its ``overlaps.h5`` or
-            ``overlap.h5``, or a folder of structure folders.
-        extrapolate: allow distances that a table does not know, and structures that repeat against their
-            ``pbc`` (they are cut).
+        source: a table (``.npz``), or a GFormer bundle that holds one; basis files (``.orb``,
+            ``.ion``, ``.ion.xml``, ``.pao``), one or several, or a folder of them, with OpenMX's
+            basis strings (``C6.0-s2p2d1``) among them; a structure folder with S, its
+            ``overlaps.h5`` or ``overlap.h5``, or a folder of structure folders.
+        extrapolate: allow distances that a table does not know, and structures that repeat against
+            their ``pbc`` (they are cut).
         orbital_types: l of each shell by atomic number, where it is known: says what is taken from
             ``.pao`` files without a basis string.
 
@@ -303,7 +316,8 @@ def load(
     if path.name in (fields.OVERLAP_FILE, fields.DOCK_OVERLAP_FILE):
         return FolderOverlap(path.parent)
     raise DataError(
-        f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion, .ion.xml, .pao), "
+        f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion, .ion.xml, "
+        ".pao), "
         f"{fields.OVERLAP_FILE} or its folder"
     )
 
@@ -318,7 +332,8 @@ def check_shells(shells: object, where: str) -> Shells:
         if all(isinstance(l, (int, np.integer)) and 0 <= l <= 3 for l in shells):
             return tuple(int(l) for l in shells)
     raise DataError(
-        f"{where}: shells {shells!r} are no list of l from 0 (s) to 3 (f); write e.g. [0, 0, 1, 1, 2]"
+        f"{where}: shells {shells!r} are no list of l from 0 (s) to 3 (f); write e.g. "
+        "[0, 0, 1, 1, 2]"
     )
 
 
@@ -331,8 +346,11 @@ def structure_from_atoms(
     """A structure with shells, atoms in their order.
 
     Args:
-        atoms: positions and cell in Å; the cell must have three vectors, also along directions that do not repeat.
-        orbital_types: l of each shell, by atomic number. name: of the structure. spinful: whether H is spin-doubled.
+        atoms: positions and cell in Å; the cell must have three vectors, also along directions that
+            do not repeat.
+        orbital_types: l of each shell, by atomic number.
+        name: of the structure.
+        spinful: whether H is spin-doubled.
 
     Raises:
         DataError: no atoms, no full cell, or an element without shells (named with what is known).
@@ -342,14 +360,15 @@ def structure_from_atoms(
     cell = np.asarray(atoms.cell[:], dtype=float)
     if abs(np.linalg.det(cell)) < 1e-6:
         raise DataError(
-            f"'{name}': the atoms have no full cell (vectors {cell.round(3).tolist()}); give one, with vacuum where nothing repeats, "
-            "e.g. atoms.center(vacuum=10)"
+            f"'{name}': the atoms have no full cell (vectors {cell.round(3).tolist()}); give one, "
+            "with vacuum where nothing repeats, e.g. atoms.center(vacuum=10)"
         )
     numbers = np.asarray(atoms.numbers, dtype=np.int64)
     unknown = sorted({symbol(z) for z in numbers.tolist() if z not in orbital_types})
     if unknown:
         raise DataError(
-            f"'{name}': element {', '.join(unknown)} has no orbitals here; known: {', '.join(symbol(z) for z in sorted(orbital_types))}"
+            f"'{name}': element {', '.join(unknown)} has no orbitals here; known: "
+            f"{', '.join(symbol(z) for z in sorted(orbital_types))}"
         )
     return Structure(
         cell,

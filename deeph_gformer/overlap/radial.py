@@ -1,8 +1,9 @@
 """Smooth radial functions from scattered distances, with an honest error at every distance.
 
-Bayesian spline regression: the functions are B-splines whose fourth derivative, times exp(αd), is white noise of unknown size (a
-smoothing spline whose stiffness grows with the decay of the orbitals); α, the size and the label noise maximise the evidence
-(Rasmussen and Williams, Gaussian Processes for Machine Learning, chapters 2 and 5). Where no data constrain a function the posterior
+Bayesian spline regression: the functions are B-splines whose fourth derivative, times exp(αd), is
+white noise of unknown size (a smoothing spline whose stiffness grows with the decay of the
+orbitals); α, the size and the label noise maximise the evidence (Rasmussen and Williams, Gaussian
+Processes for Machine Learning, chapters 2 and 5). Where no data constrain a function the posterior
 deviation grows: that is how gaps are found.
 """
 
@@ -29,8 +30,11 @@ class RadialFit:
     """Fitted functions.
 
     Attributes:
-        knots: (K,), Å. coefficients: (C, F). noise: (F,), standard deviation of the data around the functions.
-        grid: (G,), Å. deviation: (G,), largest posterior standard deviation of any function there.
+        knots: (K,), Å.
+        coefficients: (C, F).
+        noise: (F,), standard deviation of the data around the functions.
+        grid: (G,), Å.
+        deviation: (G,), largest posterior standard deviation of any function there.
     """
 
     knots: NDArray[np.float64]
@@ -56,7 +60,7 @@ def _prior(knots: NDArray[np.float64], free: int, decay: float) -> NDArray[np.fl
     bends = BSpline(knots, np.eye(len(knots) - DEGREE - 1)[:, :free], DEGREE)(x, nu=_PENALTY)
     bends *= np.exp(decay * (x - low))[:, None] * np.sqrt(x[1] - x[0])
     ridge = _RIDGE * np.exp(decay * (np.linspace(low, high, free) - low))
-    return np.linalg.qr(np.vstack([bends, np.diag(ridge)]), mode="r")
+    return np.asarray(np.linalg.qr(np.vstack([bends, np.diag(ridge)]), mode="r"), np.float64)
 
 
 def fit_radial(
@@ -65,7 +69,8 @@ def fit_radial(
     """Fit functions of the distance that, with their first two derivatives, are zero at ``high``.
 
     Args:
-        distance: (N,), Å. values: (N, F).
+        distance: (N,), Å.
+        values: (N, F).
         low: where the functions begin, Å; at most the least distance.
         high: where they end, Å; at least the largest distance.
     """
@@ -78,7 +83,8 @@ def fit_radial(
     basis, triangle = np.linalg.qr(_design(knots, distance, free))
     projected = basis.T @ values  # (C', F)
     rest = ((values - basis @ projected) ** 2).sum(axis=0)
-    # the grid holds the data themselves: a distance that occurs again and again (a lattice vector) is known, however lonely
+    # the grid holds the data themselves: a distance that occurs again and again (a lattice vector)
+    # is known, however lonely
     grid = np.unique(
         np.concatenate(
             [
@@ -87,7 +93,7 @@ def fit_radial(
             ]
         )
     )
-    best = None
+    highest = -np.inf
     for decay in _DECAYS:
         prior = _prior(knots, free, decay)
         left, singular, right = np.linalg.svd(
@@ -104,9 +110,9 @@ def fit_radial(
         )
         chosen = evidence.argmax(axis=0)
         total = float(evidence.max(axis=0).sum())
-        if best is None or total > best[0]:
+        if total > highest:
+            highest = total
             best = (
-                total,
                 prior,
                 singular,
                 right,
@@ -114,7 +120,7 @@ def fit_radial(
                 _RATIOS[chosen],
                 variance[chosen, np.arange(values.shape[1])],
             )
-    _, prior, singular, right, turned, ratio, variance = best
+    prior, singular, right, turned, ratio, variance = best
     shrink = ratio * singular[:, None] / (1 + ratio * singular[:, None] ** 2)
     coefficients = np.zeros((size, values.shape[1]))
     coefficients[:free] = solve_triangular(prior, right.T @ (shrink * turned))

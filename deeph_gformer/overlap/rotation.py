@@ -29,10 +29,12 @@ ORDER: dict[int, tuple[int, ...]] = {
 
 
 def harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Real solid harmonics of degree l, normalised to Σ_m Y_m² = r^(2l) (so that rotation matrices are orthogonal).
+    """Real solid harmonics of degree l, normalised to Σ_m Y_m² = r^(2l) (so that rotation matrices
+    are orthogonal).
 
     Args:
-        l: 0 to 3. points: (..., 3), x y z.
+        l: 0 to 3.
+        points: (..., 3), x y z.
 
     Returns:
         (..., 2l+1), legacy order.
@@ -77,14 +79,15 @@ def _sample(l: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     generator = np.random.default_rng(0)
     points = generator.normal(size=(max(2 * l + 1, 4) * 2, 3))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return points, np.linalg.pinv(harmonics(l, points).T)
+    return points, np.asarray(np.linalg.pinv(harmonics(l, points).T), np.float64)
 
 
 def shell_rotation(l: int, rotations: NDArray[np.float64]) -> NDArray[np.float64]:
     """D with ``Y_l(R p) = D(R) Y_l(p)`` for real harmonics in the legacy order.
 
     Args:
-        l: 0 to 3. rotations: (E, 3, 3), proper or improper.
+        l: 0 to 3.
+        rotations: (E, 3, 3), proper or improper.
 
     Returns:
         (E, 2l+1, 2l+1), orthogonal.
@@ -116,7 +119,8 @@ def bond_rotation(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     axis = np.zeros_like(vectors)
     axis[:, 2] = 1.0
     np.divide(vectors, length[:, None], out=axis, where=length[:, None] > 0)
-    # Householder reflection of the axis onto -+z, made proper by a second reflection; stable in both hemispheres.
+    # Householder reflection of the axis onto -+z, made proper by a second reflection; stable in
+    # both hemispheres.
     up = np.where(axis[:, 2] >= 0, 1.0, -1.0)
     normal = axis.copy()
     normal[:, 2] += up
@@ -124,7 +128,8 @@ def bond_rotation(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         np.eye(3)
         - 2 * normal[:, :, None] * normal[:, None, :] / (normal**2).sum(axis=1)[:, None, None]
     )
-    # reflection @ axis = -up z; flipping z where up > 0 and x where up < 0 gives +z with determinant +1
+    # reflection @ axis = -up z; flipping z where up > 0 and x where up < 0 gives +z with
+    # determinant +1
     flip = np.ones((len(vectors), 3))
     flip[up > 0, 2] = -1.0
     flip[up < 0, 0] = -1.0
@@ -135,7 +140,8 @@ def block_rotation(shells: tuple[int, ...], rotations: NDArray[np.float64]) -> N
     """Block-diagonal rotation of all orbitals of an atom.
 
     Args:
-        shells: l of each shell. rotations: (E, 3, 3).
+        shells: l of each shell.
+        rotations: (E, 3, 3).
 
     Returns:
         (E, n, n) with n = Σ(2l+1).

@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..io.files import atomic_path
@@ -21,7 +22,8 @@ VERSION = 1
 
 
 def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
-    """Write a table in one step; ``.npz`` is appended where it is missing. Distances in Å, S has no unit.
+    """Write a table in one step; ``.npz`` is appended where it is missing. Distances in Å, S has no
+    unit.
 
     Returns:
         The file written.
@@ -43,7 +45,7 @@ def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
             for pair, p in table.pairs.items()
         ],
     }
-    arrays = {"header": np.array(json.dumps(header))}
+    arrays: dict[str, NDArray[np.generic]] = {"header": np.array(json.dumps(header))}
     for (a, b), pair in table.pairs.items():
         arrays.update(
             {
@@ -55,7 +57,7 @@ def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
     for z, block in table.onsite.items():
         arrays[f"onsite_{z}"] = block
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, **arrays)
+        np.savez_compressed(handle, allow_pickle=False, **arrays)
     return path
 
 
@@ -68,27 +70,34 @@ def load_table(path: str | os.PathLike[str]) -> TwoCentre:
     path = pathlib.Path(path)
     try:
         data = read_arrays(path, "overlap table")
+
+        def numbers(name: str) -> NDArray[np.float64]:
+            return np.asarray(data[name], dtype=np.float64)
+
         header = parse_json(str(data["header"]), f"{path}, header")
         if header["format"] != FORMAT:
             raise KeyError("format")
         if header["version"] > VERSION:
             raise DataError(
-                f"{path}: overlap table of version {header['version']}, this program reads up to {VERSION}; update deeph-gformer"
+                f"{path}: overlap table of version {header['version']}, this program reads up to "
+                f"{VERSION}; update deeph-gformer"
             )
         shells = {int(z): tuple(s) for z, s in header["orbital_types"].items()}
         pairs = {}
         for entry in header["pairs"]:
             a, b = entry["elements"]
             pairs[a, b] = PairTable(
-                data[f"knots_{a}_{b}"],
-                data[f"coefficients_{a}_{b}"],
+                numbers(f"knots_{a}_{b}"),
+                numbers(f"coefficients_{a}_{b}"),
                 entry["degree"],
                 entry["cutoff_A"],
-                data[f"valid_{a}_{b}"],
+                numbers(f"valid_{a}_{b}"),
                 entry["report"],
             )
-        return TwoCentre(shells, pairs, {z: data[f"onsite_{z}"] for z in shells}, header["report"])
+        onsite = {z: numbers(f"onsite_{z}") for z in shells}
+        return TwoCentre(shells, pairs, onsite, header["report"])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(
-            f"{path}: not an overlap table, or damaged ({error}); make one with deeph-gformer overlap fit"
+            f"{path}: not an overlap table, or damaged ({error}); make one with deeph-gformer "
+            "overlap fit"
         ) from None

@@ -1,8 +1,9 @@
 """Commensurate twisted bilayers of hexagonal or square layers.
 
-A layer's superlattice vector t = m a1 + n a2 and the same turned by 60 (90) degrees span a cell; where the vectors of two layers have equal
-length, one turned layer fits the other. For two equal layers (m, n) and (n, m) do, at cos θ = (m² + 4mn + n²) / 2(m² + mn + n²) on a
-hexagonal lattice (Lopes dos Santos, Peres and Castro Neto, Phys. Rev. Lett. 99, 256802).
+A layer's superlattice vector t = m a1 + n a2 and the same turned by 60 (90) degrees span a cell;
+where the vectors of two layers have equal length, one turned layer fits the other. For two equal
+layers (m, n) and (n, m) do, at cos θ = (m² + 4mn + n²) / 2(m² + mn + n²) on a hexagonal lattice
+(Lopes dos Santos, Peres and Castro Neto, Phys. Rev. Lett. 99, 256802).
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ _GAP = 2.2  # Å: larger steps in height part two layers
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer in its primitive cell, a1 and a2 in the plane, 60 (hexagonal) or 90 (square) degrees apart.
+    """One layer in its primitive cell, a1 and a2 in the plane, 60 (hexagonal) or 90 (square)
+    degrees apart.
 
     Attributes:
-        atoms: the layer, lowest atom at height 0. kind: 'hexagonal' or 'square'. constant: |a1|, Å. thickness: Å.
+        atoms: the layer, lowest atom at height 0.
+        kind: 'hexagonal' or 'square'.
+        constant: |a1|, Å.
+        thickness: Å.
     """
 
     atoms: ase.Atoms
@@ -53,7 +58,15 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Twist:
-    """One commensurate cell. Attributes: bottom and top: (m, n) of each layer; angle: degrees; strain: relative, of the top layer; atoms: in the cell."""
+    """One commensurate cell.
+
+    Attributes:
+        bottom: (m, n) of the bottom layer.
+        top: (m, n) of the top layer.
+        angle: degrees.
+        strain: relative, of the top layer.
+        atoms: in the cell.
+    """
 
     bottom: tuple[int, int]
     top: tuple[int, int]
@@ -67,7 +80,8 @@ def _primitive(atoms: ase.Atoms, where: str) -> Layer:
     cell = atoms.cell[:].copy()
     if np.abs(cell[:2, 2]).max() > 1e-3 or np.abs(cell[2, :2]).max() > 1e-3:
         raise DataError(
-            f"{where}: the first two lattice vectors must lie in the xy plane and the third along z; turn the cell first"
+            f"{where}: the first two lattice vectors must lie in the xy plane and the third along "
+            "z; turn the cell first"
         )
     lengths = np.linalg.norm(cell[:2], axis=1)
     cosine = float(cell[0] @ cell[1] / lengths.prod())
@@ -76,7 +90,8 @@ def _primitive(atoms: ase.Atoms, where: str) -> Layer:
         or min(abs(abs(cosine) - 0.5), abs(cosine)) > 2e-3
     ):
         raise DataError(
-            f"{where}: |a1| = {lengths[0]:.4f}, |a2| = {lengths[1]:.4f} Å, angle {math.degrees(math.acos(cosine)):.2f} degrees; "
+            f"{where}: |a1| = {lengths[0]:.4f}, |a2| = {lengths[1]:.4f} Å, angle "
+            f"{math.degrees(math.acos(cosine)):.2f} degrees; "
             "commensurate cells are built for hexagonal (60 or 120 degrees) and square layers only"
         )
     atoms = atoms.copy()
@@ -98,13 +113,15 @@ def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, L
     """Bottom and top layer of a cell.
 
     Args:
-        cell: one layer, or two layers one above the other. top: the other layer, where ``cell`` has one.
+        cell: one layer, or two layers one above the other.
+        top: the other layer, where ``cell`` has one.
 
     Returns:
         bottom, top, and the distance between their facing atoms in Å where ``cell`` has both.
 
     Raises:
-        DataError: more than two layers, a lattice that is neither hexagonal nor square, or lattices of different kinds.
+        DataError: more than two layers, a lattice that is neither hexagonal nor square, or lattices
+            of different kinds.
     """
 
     def parts(atoms: ase.Atoms) -> list[ase.Atoms]:
@@ -127,7 +144,8 @@ def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, L
         other = parts(top)
         if len(found) != 1 or len(other) != 1:
             raise DataError(
-                f"twist: {len(found)} and {len(other)} layers in the two cells; each must hold one (steps in height above {_GAP} Å part layers)"
+                f"twist: {len(found)} and {len(other)} layers in the two cells; each must hold "
+                f"one (steps in height above {_GAP} Å part layers)"
             )
         found += other
     elif len(found) == 1:
@@ -136,12 +154,17 @@ def read_layers(cell: ase.Atoms, top: ase.Atoms | None = None) -> tuple[Layer, L
         distance = float(found[1].positions[:, 2].min() - found[0].positions[:, 2].max())
     else:
         raise DataError(
-            f"twist: {len(found)} layers in the cell (steps in height above {_GAP} Å part layers); one or two are needed"
+            f"twist: {len(found)} layers in the cell (steps in height above {_GAP} Å part "
+            "layers); one or two are needed"
         )
-    layers = [_primitive(atoms, name) for atoms, name in zip(found, ("bottom layer", "top layer"))]
+    layers = [
+        _primitive(atoms, name)
+        for atoms, name in zip(found, ("bottom layer", "top layer"), strict=True)
+    ]
     if layers[0].kind != layers[1].kind:
         raise DataError(
-            f"twist: the bottom layer is {layers[0].kind}, the top layer {layers[1].kind}; both must be of one kind"
+            f"twist: the bottom layer is {layers[0].kind}, the top layer {layers[1].kind}; both "
+            "must be of one kind"
         )
     return layers[0], layers[1], distance
 
@@ -152,7 +175,10 @@ def twist_of(
     """Angle, strain and atoms of one cell, before it is built.
 
     Args:
-        mn: superlattice vector of the bottom layer. pq: of the top layer; default (n, m), which fits where the layers have one lattice.
+        bottom: from :func:`read_layers`.
+        top: from :func:`read_layers`.
+        mn: superlattice vector of the bottom layer.
+        pq: of the top layer; default (n, m), which fits where the layers have one lattice.
 
     Raises:
         ConfigError: negative or zero numbers.
@@ -161,7 +187,8 @@ def twist_of(
     p, q = pq or (n, m)
     if min(m, n, p, q) < 0 or m + n == 0 or p + q == 0:
         raise ConfigError(
-            f"twist: (m, n) = ({m}, {n}), (p, q) = ({p}, {q}); numbers must be 0 or more, and not both 0"
+            f"twist: (m, n) = ({m}, {n}), (p, q) = ({p}, {q}); numbers must be 0 or more, and not "
+            "both 0"
         )
     turn = 60.0 if bottom.kind == "hexagonal" else 90.0
     angle = (bottom.direction(m, n) - top.direction(p, q)) % turn
@@ -179,17 +206,21 @@ def twist_of(
 def list_twists(
     bottom: Layer, top: Layer, max_atoms: int = 500, max_strain: float = 0.005
 ) -> list[Twist]:
-    """Cells up to a number of atoms and a strain, the smallest cell of each angle, by number of atoms.
+    """The smallest commensurate cell of each angle, by number of atoms.
 
     Args:
-        max_atoms: largest cell. max_strain: largest |strain| of the top layer.
+        bottom: from :func:`read_layers`.
+        top: from :func:`read_layers`.
+        max_atoms: largest cell.
+        max_strain: largest |strain| of the top layer.
 
     Raises:
         ConfigError: no positive number of atoms, or a negative strain.
     """
     if max_atoms < 1 or not 0 <= max_strain < math.inf:
         raise ConfigError(
-            f"twist: at most {max_atoms} atoms and a strain of {max_strain}; at least 1 atom and a strain of 0 or more are needed"
+            f"twist: at most {max_atoms} atoms and a strain of {max_strain}; at least 1 atom and "
+            "a strain of 0 or more are needed"
         )
     reach = int(math.sqrt(max_atoms / min(len(bottom.atoms), len(top.atoms)))) + 1
     # (0, n) is (n, 0) turned
@@ -229,16 +260,20 @@ def twist_bilayer(
     vacuum: float = 20.0,
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> ase.Atoms:
-    """Build one cell; the top layer takes the whole strain. Layers turn about the origin of their cells.
+    """Build one cell; the top layer takes the whole strain. Layers turn about the origin of their
+    cells.
 
     Args:
+        bottom: from :func:`read_layers`.
+        top: from :func:`read_layers`.
         twist: from :func:`twist_of` or :func:`list_twists`.
         distance: height between the facing atoms of the layers, Å.
         vacuum: empty height between periodic images of the bilayer, Å.
         shift: of the top layer before it is turned, in its lattice vectors.
 
     Returns:
-        Atoms grouped by element, tags 0 (bottom) and 1 (top); periodic in the plane and, through the vacuum, along z.
+        Atoms grouped by element, tags 0 (bottom) and 1 (top); periodic in the plane and, through
+        the vacuum, along z.
 
     Raises:
         ConfigError: distance or vacuum not positive, or a shift that is no number.

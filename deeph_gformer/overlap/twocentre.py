@@ -1,7 +1,9 @@
-"""The two-centre form of S: one radial function per (shell, shell, |m|) of a pair of elements, and blocks made from them.
+"""The two-centre form of S: one radial function per (shell, shell, |m|) of a pair of elements, and
+blocks made from them.
 
-In the frame whose z axis points from atom i to atom j, ``<i, l1 m1 | j, l2 m2>`` is zero unless m1 = m2, and depends on |m| and the
-distance alone (Slater and Koster, Phys. Rev. 94, 1498). A block is that matrix turned back: ``S = D_iᵀ B D_j``.
+In the frame whose z axis points from atom i to atom j, ``<i, l1 m1 | j, l2 m2>`` is zero unless
+m1 = m2, and depends on |m| and the distance alone (Slater and Koster, Phys. Rev. 94, 1498). A block
+is that matrix turned back: ``S = D_iᵀ B D_j``.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +35,12 @@ def bond_functions(
     """Which radial function stands where in a bond-frame block.
 
     Args:
-        a: l of each shell of the first atom. b: of the second.
+        a: l of each shell of the first atom.
+        b: of the second.
 
     Returns:
-        functions (F, 3): index of the shell of a, of the shell of b, and |m|; and for the non-zero elements of the block: rows, columns, function.
+        functions (F, 3): index of the shell of a, of the shell of b, and |m|; and for the non-zero
+        elements of the block: rows, columns, function.
     """
     start_a, start_b = (
         np.concatenate([[0], np.cumsum([2 * l + 1 for l in s])]).astype(int) for s in (a, b)
@@ -59,7 +64,8 @@ def bond_functions(
 
 
 def swap_sign(a: Shells, b: Shells) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """How the functions of (a, b) become those of (b, a): ``f_ba = sign * f_ab[index]``, sign (-1)^(l1+l2).
+    """How the functions of (a, b) become those of (b, a): ``f_ba = sign * f_ab[index]``, sign
+    (-1)^(l1+l2).
 
     Returns:
         index (F,) and sign (F,), both for the functions of (b, a).
@@ -93,9 +99,12 @@ class PairTable:
     """Radial functions of one pair of elements as B-splines.
 
     Attributes:
-        knots: (K,), Å. coefficients: (K - degree - 1, F). degree: of the spline.
+        knots: (K,), Å.
+        coefficients: (K - degree - 1, F).
+        degree: of the spline.
         cutoff: edges are pairs closer than this, Å.
-        valid: (n, 2), distances at which the functions are known, Å, ascending; what lies between are gaps.
+        valid: (n, 2), distances at which the functions are known, Å, ascending; what lies between
+            are gaps.
         report: figures of the fit (plain JSON values).
     """
 
@@ -104,7 +113,7 @@ class PairTable:
     degree: int
     cutoff: float
     valid: NDArray[np.float64]
-    report: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
         """(E, F) values at distances (E,) in Å; zero beyond the last knot."""
@@ -136,7 +145,7 @@ class TwoCentre:
     orbital_types: Mapping[int, Shells]
     pairs: Mapping[tuple[int, int], PairTable]
     onsite: Mapping[int, NDArray[np.float64]]
-    report: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def cutoffs(self) -> dict[tuple[int, int], float]:
@@ -153,15 +162,17 @@ class TwoCentre:
         for z in np.unique(structure.numbers).tolist():
             if z not in self.orbital_types:
                 raise DataError(
-                    f"overlap: element {symbol(z)} of '{structure.name}' is not in the table, which knows {known}; "
+                    f"overlap: element {symbol(z)} of '{structure.name}' is not in the table, "
+                    f"which knows {known}; "
                     "fit a table on structures that contain it, or give its basis file"
                 )
         for atom, (z, shells) in enumerate(
-            zip(structure.numbers.tolist(), structure.orbital_types)
+            zip(structure.numbers.tolist(), structure.orbital_types, strict=True)
         ):
             if tuple(shells) != tuple(self.orbital_types[z]):
                 raise DataError(
-                    f"overlap: atom {atom + 1} ({symbol(z)}) of '{structure.name}' has shells {list(shells)}, the table knows {known}; "
+                    f"overlap: atom {atom + 1} ({symbol(z)}) of '{structure.name}' has shells "
+                    f"{list(shells)}, the table knows {known}; "
                     "H and S must be in one basis"
                 )
 
@@ -172,11 +183,13 @@ class TwoCentre:
 
         Args:
             structure: gives positions, elements and shells.
-            keys: (E, 5), any order; where both (R, i, j) and (-R, j, i) are there, one is the exact transpose of the other.
+            keys: (E, 5), any order; where both (R, i, j) and (-R, j, i) are there, one is the exact
+                transpose of the other.
             extrapolate: allow distances outside the valid range.
 
         Raises:
-            DataError: unknown element or shells, or a distance outside the valid range (named with its atoms).
+            DataError: unknown element or shells, or a distance outside the valid range (named with
+                its atoms).
         """
         self.check(structure)
         keys = np.asarray(keys, dtype=np.int64).reshape(-1, 5)
@@ -218,7 +231,8 @@ class TwoCentre:
         distance: NDArray[np.float64],
         partner: NDArray[np.int64] | None,
     ) -> None:
-        """Fill the blocks of one pair of elements and their transposes; with ``partner`` None only the transposes."""
+        """Fill the blocks of one pair of elements and their transposes; with ``partner`` None only
+        the transposes."""
         shells = tuple(self.orbital_types[pair[0]]), tuple(self.orbital_types[pair[1]])
         _, rows, columns, which = bond_functions(*shells)
         sizes = [sum(2 * l + 1 for l in s) for s in shells]
@@ -249,13 +263,17 @@ class TwoCentre:
             )
 
     def too_close(self, structure: Structure, keys: NDArray[np.int64], part: float = 1.0) -> str:
-        """A sentence on the two atoms that are closest to each other below the shortest distance known for their elements.
+        """A sentence on the two atoms that are closest to each other below the shortest distance
+        known for their elements.
 
         Args:
-            structure, keys: (E, 5) edges, on-site ones included or not. part: below this part of that distance.
+            structure: gives positions and elements.
+            keys: (E, 5) edges, on-site ones included or not.
+            part: below this part of that distance.
 
         Returns:
-            The sentence, empty where all distances are longer. Pairs of elements that the table does not have are left out.
+            The sentence, empty where all distances are longer. Pairs of elements that the table
+            does not have are left out.
         """
         distance = np.linalg.norm(structure.edge_vectors(keys), axis=1)
         numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)
@@ -270,8 +288,10 @@ class TwoCentre:
         i, j = keys[e, 3:].tolist()
         names = symbol(structure.numbers[i]), symbol(structure.numbers[j])
         return (
-            f"atoms {i + 1} ({names[0]}) and {j + 1} ({names[1]}) of '{structure.name}', block {format_key(keys[e])}, are {distance[e]:.4f} Å "
-            f"apart, closer than any {'-'.join(names)} pair of the training set ({shortest[e]:.3f} Å)"
+            f"atoms {i + 1} ({names[0]}) and {j + 1} ({names[1]}) of '{structure.name}', block "
+            f"{format_key(keys[e])}, are {distance[e]:.4f} Å "
+            f"apart, closer than any {'-'.join(names)} pair of the training set "
+            f"({shortest[e]:.3f} Å)"
         )
 
     def _require_known(
@@ -282,7 +302,8 @@ class TwoCentre:
         itself: NDArray[np.bool_],
         extrapolate: bool,
     ) -> None:
-        """Raise on pairs of elements without functions, and, unless extrapolating, on distances outside the valid range."""
+        """Raise on pairs of elements without functions, and, unless extrapolating, on distances
+        outside the valid range."""
         numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)
         known = ", ".join(f"{symbol(a)}-{symbol(b)}" for a, b in sorted(self.pairs))
         for a, b in np.unique(numbers[~itself], axis=0).tolist():
@@ -290,7 +311,8 @@ class TwoCentre:
             table = self.pairs.get((a, b))
             if table is None:
                 raise DataError(
-                    f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but '{structure.name}' has edges between them; known pairs: {known}"
+                    f"overlap: the table has no pair {symbol(a)}-{symbol(b)}, but "
+                    f"'{structure.name}' has edges between them; known pairs: {known}"
                 )
             bad = mine[(distance[mine] < table.cutoff) & ~table.known(distance[mine])]
             if extrapolate or not len(bad):
@@ -304,8 +326,10 @@ class TwoCentre:
                 else "a distance that the training set does not cover"
             )
             raise DataError(
-                f"atoms {i + 1} ({symbol(structure.numbers[i])}) and {j + 1} ({symbol(structure.numbers[j])}) of '{structure.name}', block "
+                f"atoms {i + 1} ({symbol(structure.numbers[i])}) and {j + 1} "
+                f"({symbol(structure.numbers[j])}) of '{structure.name}', block "
                 f"{format_key(keys[e])}, are {distance[e]:.4f} Å apart: {why}. "
                 f"Known for {symbol(a)}-{symbol(b)}: {ranges} Å ({len(bad)} such blocks). "
-                "Fit on structures that cover it, use basis files, or allow it (deeph-gformer overlap predict --extrapolate; in Python: extrapolate=True)"
+                "Fit on structures that cover it, use basis files, or allow it (deeph-gformer "
+                "overlap predict --extrapolate; in Python: extrapolate=True)"
             )

@@ -9,7 +9,7 @@ from deeph_gformer.errors import DataError
 from deeph_gformer.io import Structure
 from deeph_gformer.overlap import BasisOverlap, TwoCentre, two_centre
 from deeph_gformer.overlap.basis import BOHR, AtomicBasis, gaunt
-from deeph_gformer.overlap.basis_files import read_orb
+from deeph_gformer.overlap.orb import read_orb
 
 from .gaussians import overlap_block
 

@@ -12,7 +12,9 @@ from deeph_gformer.errors import DataError
 from deeph_gformer.io import read_folder, read_matrix
 from deeph_gformer.overlap import BasisOverlap, load
 from deeph_gformer.overlap.basis import BOHR
-from deeph_gformer.overlap.basis_files import OPENMX_BOHR, read_bases, read_ion, read_pao
+from deeph_gformer.overlap.basis_files import read_bases
+from deeph_gformer.overlap.ion import read_ion
+from deeph_gformer.overlap.pao import OPENMX_BOHR, read_pao
 
 from .gaussians import overlap_block
 from .test_basis import dimer

@@ -17,7 +17,7 @@ from deeph_gformer.io.blocks import match_keys, reverse_keys
 from deeph_gformer.io.positions import read_positions, write_positions
 from deeph_gformer.overlap import BasisOverlap, two_centre
 from deeph_gformer.overlap.basis import BOHR
-from deeph_gformer.overlap.basis_files import OPENMX_BOHR
+from deeph_gformer.overlap.pao import OPENMX_BOHR
 from deeph_gformer.overlap.positions import PositionTables, coordinate_coupling, real_harmonics
 from deeph_gformer.overlap.rotation import harmonics
 

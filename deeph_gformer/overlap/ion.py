@@ -1,0 +1,105 @@
+"""SIESTA's basis files, ``.ion`` and ``.ion.xml``."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from ..errors import DataError, MissingDependencyError
+from ..io.files import read_text
+from .basis import BOHR, AtomicBasis
+from .basis_text import GRID_STEP, WHERE, basis_lines, require_l
+
+__all__ = ["read_ion", "read_ion_xml"]
+
+
+def read_ion(path: str | os.PathLike[str]) -> AtomicBasis:
+    """Read a SIESTA ``.ion`` file (text): one shell per radial function, in the order of the file.
+
+    The file tabulates R(r) / r^l on a uniform grid of its own per function.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    from scipy.interpolate import CubicSpline
+
+    path = pathlib.Path(path)
+    lines = basis_lines(path)
+    number, shells, tables = 0, [], []
+    try:
+        for n, line in enumerate(lines):
+            if "# Atomic number" in line:
+                number = int(line.split()[0])
+            if "#orbital l, n, z" not in line:
+                continue
+            points, _, end = lines[n + 1].split()[:3]
+            body = " ".join(lines[n + 2 : n + 2 + int(points)]).split()
+            table = np.array(body, dtype=float).reshape(int(points), 2)
+            shells.append(int(line.split()[0]))
+            tables.append((table, float(end)))
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path}: not a SIESTA .ion file, or cut short ({error})") from None
+    if not tables or any(len(table) < 5 for table, _ in tables):
+        raise DataError(f"{path}: not a SIESTA .ion file, it has no '#orbital l, n, z' table")
+    if number < 1:
+        raise DataError(
+            f"{path}: atomic number {number}, a floating basis without an atom; only bases of "
+            "atoms are read"
+        )
+    require_l(path, shells)
+    reach = max(cutoff for _, cutoff in tables)
+    radius = np.linspace(0, reach, 2 * math.ceil(reach / GRID_STEP / 2) + 1)
+    orbitals = np.zeros((len(shells), len(radius)))
+    for n, (l, (table, cutoff)) in enumerate(zip(shells, tables, strict=True)):
+        inside = radius <= min(cutoff, table[-1, 0]) + 1e-9
+        # R / r^l is even in r, so its slope at 0 is zero
+        spline = CubicSpline(table[:, 0], table[:, 1], bc_type=((1, 0.0), (2, 0.0)))
+        orbitals[n, inside] = spline(radius[inside]) * radius[inside] ** l
+    return AtomicBasis(number, tuple(shells), radius, orbitals, reach, str(path)).normalised()
+
+
+def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
+    """Read a SIESTA ``.ion.xml`` file through sisl.
+
+    One shell per (n, l, zeta, polarisation), in the order of the file.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+        MissingDependencyError: sisl is not installed.
+    """
+    try:
+        import sisl
+    except ImportError:
+        raise MissingDependencyError("sisl", "sisl", "reading SIESTA .ion.xml files") from None
+    path = pathlib.Path(path)
+    if "<!ENTITY" in read_text(path, 2**26, WHERE):
+        raise DataError(f"{path}: defines XML entities, which no SIESTA basis does")
+    try:
+        atom = sisl.get_sile(path).read_basis()
+        found: dict[tuple[int, ...], sisl.AtomicOrbital] = {}
+        for orbital in atom.orbitals:
+            found.setdefault(
+                (int(orbital.n), int(orbital.l), int(orbital.zeta), int(orbital.P)), orbital
+            )
+        reach = max(float(o.R) for o in found.values())
+        count = 2 * math.ceil(reach / BOHR / GRID_STEP / 2) + 1
+        radius = np.linspace(0, reach, count)
+        orbitals = np.array([np.nan_to_num(o.radial(radius)) for o in found.values()])
+        number = int(atom.Z)
+    except Exception as error:  # noqa: BLE001 - sisl fails in many ways
+        raise DataError(
+            f"{path}: not a SIESTA basis that sisl can read ({str(error) or type(error).__name__})"
+        ) from None
+    shells = tuple(key[1] for key in found)
+    if number < 1:
+        raise DataError(
+            f"{path}: atomic number {number}, a floating basis without an atom; only bases of "
+            "atoms are read"
+        )
+    require_l(path, shells)
+    return AtomicBasis(
+        number, shells, radius / BOHR, orbitals, reach / BOHR, str(path)
+    ).normalised()
