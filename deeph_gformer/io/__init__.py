@@ -1,4 +1,4 @@
-"""Structure folders and block-sparse matrices on disk and in memory. numpy and h5py only; no torch."""
+"""Structure folders and block-sparse matrices on disk and in memory (numpy and h5py only)."""
 
 from .blocks import BlockMatrix
 from .files import atomic_path

@@ -1,4 +1,4 @@
-"""A block-sparse matrix H(R) or S(R) in memory: keys, shapes and one flat array, as in DeepH-dock's files."""
+"""A block-sparse matrix H(R) or S(R) in memory: keys, shapes and one flat array."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def format_key(key: Iterable[int]) -> str:
 
 
 def sort_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices that put keys in canonical order: by i, then j, then R (so the edges of an atom are contiguous)."""
+    """Indices that put keys in canonical order: by i, then j, then R (an atom's edges together)."""
     if len(keys):
         low = [int(column.min()) for column in keys.T]
-        span = [int(column.max()) - least + 1 for column, least in zip(keys.T, low)]
+        span = [int(column.max()) - least + 1 for column, least in zip(keys.T, low, strict=True)]
         if math.prod(span) < 2**62:  # one number per key
             code = np.zeros(len(keys), dtype=np.int64)
             for column in (3, 4, 0, 1, 2):
@@ -66,7 +66,8 @@ def match_keys(wanted: NDArray[np.int64], present: NDArray[np.int64]) -> NDArray
     """Where each wanted key stands among the present ones.
 
     Args:
-        wanted: (E, 5). present: (F, 5).
+        wanted: (E, 5).
+        present: (F, 5).
 
     Returns:
         (E,), index into ``present``, -1 where a key is absent.
@@ -100,8 +101,8 @@ def require_keys(
     if len(bad):
         key = (keys[bad[0]] + [0, 0, 0, first, first]).tolist()
         raise DataError(
-            f"{where}: {what} {key} names an atom outside {first}..{atoms - 1 + first}, the atoms of "
-            "this structure"
+            f"{where}: {what} {key} names an atom outside {first}..{atoms - 1 + first}, the "
+            "atoms of this structure"
         )
     # not abs: -2^63 is its own negative
     bad = np.flatnonzero(
@@ -109,8 +110,8 @@ def require_keys(
     )
     if len(bad):
         raise DataError(
-            f"{where}: {what} {format_key(keys[bad[0]])} lies {keys[bad[0], :3].tolist()} cells away; "
-            f"at most {MAX_CELL} are supported"
+            f"{where}: {what} {format_key(keys[bad[0]])} lies {keys[bad[0], :3].tolist()} cells "
+            f"away; at most {MAX_CELL} are supported"
         )
     ordered = keys[sort_keys(keys)]
     same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
@@ -125,10 +126,11 @@ def reverse_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @dataclasses.dataclass(frozen=True)
 class BlockMatrix:
-    """H(R) or S(R): blocks ``<i, home cell | . | j, cell R>``, rows = orbitals of i, columns = orbitals of j.
+    """H(R) or S(R): blocks ``<i, home cell | . | j, cell R>``, orbitals of i by orbitals of j.
 
     Attributes:
-        keys: (E, 5) int64, Rx Ry Rz i j, i and j 0-based, in canonical order (see :func:`sort_keys`).
+        keys: (E, 5) int64, Rx Ry Rz i j, i and j 0-based, in canonical order (see
+            :func:`sort_keys`).
         shapes: (E, 2) int64, rows and columns of each block (spin doubling included).
         values: flat, the blocks row-major one after the other; eV for H, 1 for S; float or complex.
     """
@@ -140,7 +142,8 @@ class BlockMatrix:
     def __post_init__(self) -> None:
         if self.keys.shape != (len(self.shapes), 5) or len(self.values) != self.offsets[-1]:
             raise DataError(
-                f"block matrix: {self.keys.shape} keys, {self.shapes.shape} shapes and {len(self.values)} values do not fit together"
+                f"block matrix: {self.keys.shape} keys, {self.shapes.shape} shapes and "
+                f"{len(self.values)} values do not fit together"
             )
 
     @classmethod
@@ -189,7 +192,11 @@ class BlockMatrix:
         return self.values[self.offsets[e] : self.offsets[e + 1]].reshape(self.shapes[e])
 
     def groups(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.number]]]:
-        """Blocks of equal shape together: (indices (n,), array (n, rows, columns), not to be written to); no loop over blocks in Python."""
+        """Blocks of equal shape together, without a loop over blocks in Python.
+
+        Yields:
+            Indices (n,), and an array (n, rows, columns) that is not to be written to.
+        """
         if self.uniform:
             yield np.arange(len(self)), self.values.reshape(-1, *self.shapes[0])
             return
@@ -304,6 +311,7 @@ class BlockMatrix:
         if len(lonely):
             key = self.keys[lonely[0]]
             raise DataError(
-                f"{where}: asymmetric edge set, block {format_key(key)} has no partner {format_key(reverse_keys(key[None])[0])} "
+                f"{where}: asymmetric edge set, block {format_key(key)} has no partner "
+                f"{format_key(reverse_keys(key[None])[0])} "
                 f"({len(lonely)} such blocks); H(R)_ij = H(-R)_ji† needs both"
             )

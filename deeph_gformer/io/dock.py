@@ -41,7 +41,8 @@ TABLES = (
     fields.DOCK_BOUNDARIES,
     fields.DOCK_ENTRIES,
 )
-#: e3nn[...] = legacy[LEGACY_TO_E3NN[l]]: OpenMX's order inside a shell to m = -l..l; DeepH-dock stores the latter.
+#: e3nn[...] = legacy[LEGACY_TO_E3NN[l]]: OpenMX's order inside a shell to m = -l..l; DeepH-dock
+#: stores the latter.
 LEGACY_TO_E3NN: dict[int, tuple[int, ...]] = {
     0: (0,),
     1: (1, 2, 0),
@@ -56,7 +57,9 @@ def shell_permutation(
     """Index that reorders an atom's orbitals from the legacy order to m = -l..l (or back).
 
     Args:
-        shells: l of each shell. spinful: repeat for spin down. inverse: from m = -l..l to legacy.
+        shells: l of each shell.
+        spinful: repeat for spin down.
+        inverse: from m = -l..l to legacy.
 
     Returns:
         (n_orbitals,) or (2 n_orbitals,): ``new = old[index]``.
@@ -95,7 +98,8 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
         _are_shells(orbitals[symbol]) for symbol in symbols
     ):
         raise DataError(
-            f'{folder / fields.INFO_FILE}: elements_orbital_map must give the l of each shell, 0 to 3, of every element, e.g. {{"C": [0, 0, 1, 1, 2]}}'
+            f"{folder / fields.INFO_FILE}: elements_orbital_map must give the l of each shell, 0 "
+            f'to 3, of every element, e.g. {{"C": [0, 0, 1, 1, 2]}}'
         )
     shells = tuple(tuple(orbitals[symbol]) for symbol in symbols)
     spinful = info.get("spinful")
@@ -126,7 +130,8 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     """Write ``POSCAR`` (Cartesian, atoms in their order) and ``info.json`` with DeepH-dock's keys.
 
     Raises:
-        DataError: atoms are not grouped by element (a POSCAR cannot keep such an order), or atoms of one element differ in their shells.
+        DataError: atoms are not grouped by element (a POSCAR cannot keep such an order), or atoms
+            of one element differ in their shells.
     """
     from ase.data import chemical_symbols
 
@@ -135,13 +140,15 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
     groups = [s for n, s in enumerate(symbols) if n == 0 or s != symbols[n - 1]]
     if len(set(groups)) != len(groups):
         raise DataError(
-            f"{folder}: atoms are not grouped by element ({' '.join(groups)}), and DeepH-dock's POSCAR needs them so; convert with deeph-gformer convert"
+            f"{folder}: atoms are not grouped by element ({' '.join(groups)}), and DeepH-dock's "
+            "POSCAR needs them so; convert with deeph-gformer convert"
         )
     orbital_map: dict[str, list[int]] = {}
-    for symbol, shells in zip(symbols, structure.orbital_types):
+    for symbol, shells in zip(symbols, structure.orbital_types, strict=True):
         if orbital_map.setdefault(symbol, list(shells)) != list(shells):
             raise DataError(
-                f"{folder}: two {symbol} atoms have different shells, {orbital_map[symbol]} and {list(shells)}; DeepH-dock stores one list per element"
+                f"{folder}: two {symbol} atoms have different shells, {orbital_map[symbol]} and "
+                f"{list(shells)}; DeepH-dock stores one list per element"
             )
     lines = ["deeph-gformer", "1.0"] + [
         "  ".join(f"{x: .16f}" for x in row) for row in structure.lattice
@@ -202,7 +209,10 @@ def read_pairs(handle: h5py.File, path: pathlib.Path, structure: Structure) -> N
 
 
 def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.int64]:
-    """The block keys of a DeepH-dock matrix, without its values: (E, 5) int64, 0-based, canonical order.
+    """The block keys of a matrix, without its values.
+
+    Returns:
+        (E, 5) int64, 0-based, canonical order.
 
     Raises:
         DataError: the file is missing or damaged, or has a key that this structure cannot have.
@@ -216,7 +226,7 @@ def read_keys(path: str | os.PathLike[str], structure: Structure) -> NDArray[np.
 def read_blocks(
     path: str | os.PathLike[str], structure: Structure, spinful: bool = False
 ) -> BlockMatrix:
-    """Read H or S and put its orbitals into the legacy order, the one order all of deeph-gformer uses in memory.
+    """Read H or S; its orbitals come in the legacy order, as everywhere in memory.
 
     Args:
         path: ``hamiltonian.h5``, ``overlap.h5`` or ``hamiltonian_pred.h5``.
@@ -224,7 +234,8 @@ def read_blocks(
         spinful: whether blocks are spin-doubled.
 
     Raises:
-        DataError: damaged file, missing dataset, wrong shapes, NaN; the message names file and block.
+        DataError: damaged file, missing dataset, wrong shapes, NaN; the message names file and
+            block.
     """
     path = pathlib.Path(path)
     with open_hdf5(path) as handle:
@@ -266,7 +277,8 @@ def _require_fit(
     """
     if len(shapes) != len(pairs) or len(bounds) != len(pairs) + 1:
         raise DataError(
-            f"{path}: {len(pairs)} pairs, {len(shapes)} shapes and {len(bounds)} boundaries do not fit together"
+            f"{path}: {len(pairs)} pairs, {len(shapes)} shapes and {len(bounds)} boundaries do "
+            "not fit together"
         )
     expected = structure.orbital_counts[pairs[:, 3:]] * (2 if spinful else 1)
     wrong = np.flatnonzero((shapes != expected).any(axis=1))
@@ -274,13 +286,15 @@ def _require_fit(
         e = wrong[0]
         doubled = not spinful and (shapes[e] == 2 * expected[e]).all()
         raise DataError(
-            f"{path}: block {format_key(pairs[e])} has shape {tuple(shapes[e].tolist())}; the orbitals of its atoms ask for {tuple(expected[e].tolist())}"
+            f"{path}: block {format_key(pairs[e])} has shape {tuple(shapes[e].tolist())}; the "
+            f"orbitals of its atoms ask for {tuple(expected[e].tolist())}"
             + (". It fits a spin-doubled matrix: is spinful wrong in info.json?" if doubled else "")
         )
     begins = np.concatenate([[0], np.cumsum(expected.prod(axis=1))])
     if (bounds != begins).any() or entries != (begins[-1],):
         raise DataError(
-            f"{path}: {fields.DOCK_BOUNDARIES} does not fit {fields.DOCK_SHAPES} and {fields.DOCK_ENTRIES}"
+            f"{path}: {fields.DOCK_BOUNDARIES} does not fit {fields.DOCK_SHAPES} and "
+            f"{fields.DOCK_ENTRIES}"
         )
 
 
@@ -290,7 +304,7 @@ def reserve(
     shapes: NDArray[np.int64],
     dtype: np.dtype,
 ) -> int:
-    """Write all of a file but the values. Arguments, return value and errors: see :func:`deeph_gformer.io.legacy.reserve`."""
+    """Write all of a file but the values; see :func:`deeph_gformer.io.legacy.reserve`."""
     bounds = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
     claim_space(
         path, _size(len(keys), int(bounds[-1]) * np.dtype(dtype).itemsize)
@@ -323,7 +337,14 @@ def _size(blocks: int, values: int) -> int:
 def reorder(
     matrix: BlockMatrix, structure: Structure, spinful: bool, inverse: bool = False
 ) -> BlockMatrix:
-    """Permute the orbitals inside each shell from the legacy order to m = -l..l (``inverse``: back), one pass per pair of atom kinds."""
+    """Permute the orbitals inside each shell from the legacy order to m = -l..l, or back.
+
+    Args:
+        matrix: to permute, in one pass per pair of atom kinds.
+        structure: gives the shells.
+        spinful: whether blocks are spin-doubled.
+        inverse: from m = -l..l to the legacy order.
+    """
     kinds = {shells: n for n, shells in enumerate(dict.fromkeys(structure.orbital_types))}
     orders = [shell_permutation(shells, spinful, inverse) for shells in kinds]
     kind = np.array([kinds[shells] for shells in structure.orbital_types], dtype=np.int64)

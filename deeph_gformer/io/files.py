@@ -1,4 +1,4 @@
-"""The one place that opens files to read, and that writes them so that a reader never meets half of one."""
+"""The one place that opens files to read, and that writes them whole or not at all."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def require_file(
         error: class of the error.
 
     Raises:
-        GFormerError: of the class ``error``; not there, a folder, device, pipe or socket, or larger.
+        GFormerError: of the class ``error``; not there, a folder, device, pipe or socket, or
+            larger.
     """
     path = pathlib.Path(path)
     hint = f"; {missing}" if missing else ""
@@ -124,7 +125,8 @@ def write_errors(target: str | os.PathLike[str]) -> Iterator[None]:
             else "choose another folder"
         )
         raise DataError(
-            f"{target}: could not be written ({reason}), no part of this file was left behind; {hint}"
+            f"{target}: could not be written ({reason}), no part of this file was left behind; "
+            f"{hint}"
         ) from error
 
 
@@ -134,7 +136,7 @@ def atomic_path(
     expected_bytes: int = 0,
     before: Callable[[], None] | None = None,
 ) -> Iterator[pathlib.Path]:
-    """Yield a temporary path; what is written there appears under ``target`` in one step when the block ends well.
+    """Yield a temporary path, which takes the name ``target`` when the block ends well.
 
     A regular file is replaced by renaming (a link to one keeps being a link). What is there and is
     no regular file - a pipe, a device, the standard output - is written to.
@@ -157,7 +159,8 @@ def atomic_path(
     free = shutil.disk_usage(existing).free if expected_bytes else 0
     if expected_bytes > free:
         raise DataError(
-            f"{target}: needs about {expected_bytes / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free; free some space or choose another folder"
+            f"{target}: needs about {expected_bytes / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are "
+            "free; free some space or choose another folder"
         )
     temporary: pathlib.Path | None = None
     with write_errors(target):
@@ -185,7 +188,7 @@ def atomic_path(
 
 
 def _is_stream(target: pathlib.Path) -> bool:
-    """Whether ``target`` is to be written to, not replaced: pipes, devices, this process's open files.
+    """Whether ``target`` is written to, not replaced: a pipe, device, open file of this process.
 
     Raises:
         DataError: it is a folder or a socket.
@@ -240,7 +243,11 @@ def _write_through(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def claim_space(path: str | os.PathLike[str], size: int) -> None:
-    """Make an existing file so large, on the disk, too: a full disk is noticed before anything is written.
+    """Give an existing file its size, on the disk, too: a full disk is noticed before writing.
+
+    Args:
+        path: the file.
+        size: bytes.
 
     Raises:
         OSError: the disk is full.
@@ -253,12 +260,13 @@ def claim_space(path: str | os.PathLike[str], size: int) -> None:
 
 @contextlib.contextmanager
 def atomic_hdf5(target: str | os.PathLike[str], expected_bytes: int) -> Iterator[h5py.File]:
-    """Yield a small HDF5 file to fill; it appears under ``target`` in one step when the block ends well.
+    """Yield a small HDF5 file to fill; it takes the name ``target`` when the block ends well.
 
-    It is built in memory: HDF5 cannot close a file on a full disk cleanly (it may even crash the process).
+    It is built in memory: HDF5 cannot close a file on a full disk cleanly (it may even crash).
 
     Args:
-        target: the file to create or replace. expected_bytes: about how large it gets; checked against the free space.
+        target: the file to create or replace.
+        expected_bytes: about how large it gets; checked against the free space.
 
     Raises:
         DataError: not enough space, or the file cannot be written.
@@ -314,7 +322,7 @@ def read_json(path: str | os.PathLike[str], error: type[GFormerError] = DataErro
         error: class of the error.
 
     Raises:
-        GFormerError: of the class ``error``; the file is missing or is not JSON; the message names it
-            and the place of the mistake.
+        GFormerError: of the class ``error``; the file is missing or is not JSON; the message names
+            it and the place of the mistake.
     """
     return parse_json(read_text(path, error=error), str(path), error)

@@ -90,7 +90,7 @@ def is_free(folder: str | os.PathLike[str]) -> bool:
 
 
 def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
-    """Whether the folder holds a structure that is not this one: other atoms or shells, or moved by more than 1e-3 Å."""
+    """Whether the folder holds a structure with other atoms or shells, or moved by over 1e-3 Å."""
     if folder_format(folder) is None:
         return False
     try:
@@ -103,7 +103,16 @@ def holds_another(folder: str | os.PathLike[str], structure: Structure) -> bool:
 def matrix_path(
     folder: str | os.PathLike[str], kind: Kind, form: Format | None = None
 ) -> pathlib.Path:
-    """The file that holds H, S or a prediction in this folder's format (output folders may hold nothing but a prediction)."""
+    """The file that holds H, S or a prediction in this folder's format.
+
+    Args:
+        folder: of a structure, or one that holds nothing but a prediction.
+        kind: 'hamiltonian', 'overlap' or 'prediction'.
+        form: folder format, where it is known.
+
+    Raises:
+        DataError: the folder is of no format.
+    """
     folder = pathlib.Path(folder)
     if form is None and folder_format(folder) is None:
         form = next((n for n, f in formats().items() if (folder / f.files[kind]).is_file()), None)
@@ -137,9 +146,11 @@ def read_matrix(
     """Read H, S or a prediction of a folder; orbitals in the legacy order, whatever the format.
 
     Args:
-        folder: legacy or DeepH-dock folder. kind: 'hamiltonian', 'overlap' or 'prediction'.
+        folder: legacy or DeepH-dock folder.
+        kind: 'hamiltonian', 'overlap' or 'prediction'.
         structure: the folder's structure, where it was read already.
-        spinful: whether H is spin-doubled; default: what info.json says, else no. Overlaps never are.
+        spinful: whether H is spin-doubled; default: what info.json says, else no. Overlaps never
+            are.
 
     Raises:
         DataError: the file is missing, damaged, or does not fit the structure.
@@ -185,10 +196,15 @@ def reserve_matrix(
     dtype: np.dtype,
     doubled: bool,
 ) -> tuple[int, NDArray[np.int64]]:
-    """Write all of a matrix file but the values, which several processes may then write with :func:`write_part`.
+    """Write all of a matrix file but the values, for which see :func:`write_part`.
 
     Args:
-        path: an existing (temporary) file. form: of the file. keys: (E, 5), canonical order. doubled: whether blocks are spin-doubled.
+        path: an existing (temporary) file.
+        form: of the file.
+        keys: (E, 5), canonical order.
+        structure: gives the shells.
+        dtype: of the values.
+        doubled: whether blocks are spin-doubled.
 
     Returns:
         First byte of the values, and (E + 1,) number of values before each block.
@@ -209,7 +225,15 @@ def write_part(
     structure: Structure,
     doubled: bool,
 ) -> None:
-    """Write the values of consecutive blocks; ``start``: first byte of the first one. Other arguments: see :func:`reserve_matrix`.
+    """Write the values of consecutive blocks; several processes may do so at once.
+
+    Args:
+        path: made by :func:`reserve_matrix`.
+        form: of the file.
+        start: first byte of the first block.
+        part: the blocks, orbitals in the legacy order.
+        structure: gives the shells.
+        doubled: whether blocks are spin-doubled.
 
     Raises:
         OSError: the disk is full.
@@ -242,7 +266,8 @@ def split_structures(
         the wanted folders (one at least), and those that have none of the matrices.
 
     Raises:
-        DataError: ``root`` is no folder, holds no structure, or two structures have the same name (the outputs would collide).
+        DataError: ``root`` is no folder, holds no structure, or two structures have the same name
+            (the outputs would collide).
     """
     root = require_folder(root)
     folders, bare = [], []
@@ -270,15 +295,16 @@ def split_structures(
                 f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}"
             )
         raise DataError(
-            f"{root}: no structure folder here or below; one needs {', '.join(get_format('legacy').required)}"
-            + (f" and {wanted}" if wanted else "")
+            f"{root}: no structure folder here or below; one needs "
+            f"{', '.join(get_format('legacy').required)}" + (f" and {wanted}" if wanted else "")
         )
     seen: dict[str, pathlib.Path] = {}
     for folder in folders:
         name = folder.resolve().name
         if name in seen:
             raise DataError(
-                f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, output folders are named after them"
+                f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, "
+                "output folders are named after them"
             )
         seen[name] = folder
     return folders, bare

@@ -94,7 +94,7 @@ class FolderFormat:
         self,
         path: str | os.PathLike[str],
         matrix: BlockMatrix,
-        structure: Structure | None,
+        structure: Structure,
         spinful: bool = False,
         before: Callable[[], None] | None = None,
     ) -> None:

@@ -1,10 +1,14 @@
-"""The zero of energy (gauge) of a Hamiltonian file, and the Fermi level that belongs to it, as ``info.json`` states them.
+"""The zero of energy (gauge) of a Hamiltonian file, and the Fermi level that belongs to it, as
+``info.json`` states them.
 
-H and H - μS are the same physics, but their bands differ by μ: a Fermi level is a number of one gauge, and so of one file. Keys of ``info.json``:
+H and H - μS are the same physics, but their bands differ by μ: a Fermi level is a number of one
+gauge, and so of one file. Keys of ``info.json``:
 
-- ``fermi_level`` (legacy) or ``fermi_energy_eV`` (DeepH-dock), and ``gauge``: of the DFT's Hamiltonian where that is in the folder,
+- ``fermi_level`` (legacy) or ``fermi_energy_eV`` (DeepH-dock), and ``gauge``: of the DFT's
+  Hamiltonian where that is in the folder,
   otherwise of the predicted one; the level is absent (null) where it is unknown;
-- ``deeph_gformer``: ``gauge``, and ``fermi_level`` or else ``fermi_level_note`` (why there is none), always of the predicted Hamiltonian.
+- ``deeph_gformer``: ``gauge``, and ``fermi_level`` or else ``fermi_level_note`` (why there is
+  none), always of the predicted Hamiltonian.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ class StatedLevel(NamedTuple):
     """What ``info.json`` says of one Hamiltonian file.
 
     Attributes:
-        energy_eV: Fermi level on the scale of that file; None where there is none that belongs to it.
+        energy_eV: Fermi level on the scale of that file; None where there is none that belongs to
+            it.
         gauge: ``raw`` (of the DFT code), ``standard`` (H - μS with μ = <H,S>/<S,S>) or ``unknown``.
         why: why there is no level; empty where there is one.
     """
@@ -130,7 +135,8 @@ def predicted_info(
         gauge: of the predicted Hamiltonian.
         level: its own Fermi level, eV; None where it is unknown.
         note: how the level was found, or why there is none.
-        beside_dft: whether DFT's Hamiltonian is in the folder too; then ``info``'s own level is its.
+        beside_dft: whether DFT's Hamiltonian is in the folder too; then ``info``'s own level is
+            its.
         in_place: ``info`` is the user's own file: a level that belongs to no Hamiltonian of the
             folder is kept as ``deeph_gformer: dft_fermi_level``.
 

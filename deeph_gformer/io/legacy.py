@@ -1,4 +1,4 @@
-"""The legacy DeepH folder of DeepH-pack and DeepH-E3 (DESIGN of the format: one HDF5 dataset per block, 1-based keys)."""
+"""The legacy DeepH folder of DeepH-pack and DeepH-E3: an HDF5 dataset per block, 1-based keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .hdf5.reading import (
     read_numbers,
     require_room,
 )
-from .hdf5.symbol_table import matrices_size, write_matrices
+from .hdf5.symbol_table import matrices_size, write_matrices, write_values
 from .structure import Structure
 
 __all__ = [
@@ -77,7 +77,7 @@ def _read_shells(path: pathlib.Path) -> tuple[tuple[int, ...], ...]:
 
 
 def read_structure(folder: str | os.PathLike[str]) -> Structure:
-    """Read ``lat.dat``, ``site_positions.dat``, ``element.dat``, ``orbital_types.dat`` and, where there is one, ``info.json``.
+    """Read the text files of :data:`~deeph_gformer.fields.LEGACY_FILES` and ``info.json``, if any.
 
     Args:
         folder: a legacy DeepH folder.
@@ -100,7 +100,8 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
     numbers = _table(folder / fields.ELEMENTS_FILE).reshape(-1)
     if positions.shape[0] != 3:
         raise DataError(
-            f"{folder / fields.POSITIONS_FILE}: shape {positions.shape}; three rows (x, y, z) with one column per atom are needed"
+            f"{folder / fields.POSITIONS_FILE}: shape {positions.shape}; three rows (x, y, z) "
+            "with one column per atom are needed"
         )
     if (numbers != np.round(numbers)).any() or (numbers < 1).any() or (numbers > 118).any():
         raise DataError(
@@ -167,7 +168,8 @@ def _parse_keys(names: list[str], path: pathlib.Path, atoms: int) -> NDArray[np.
     for name in names:
         if not _KEY.fullmatch(name):
             raise DataError(
-                f"{path}: dataset '{printable(name)}' is no block key; block keys look like '[0, 0, -1, 1, 2]' (Rx, Ry, Rz, i, j)"
+                f"{path}: dataset '{printable(name)}' is no block key; block keys look like '[0, "
+                "0, -1, 1, 2]' (Rx, Ry, Rz, i, j)"
             )
     keys = np.array(
         " ".join(names).translate(str.maketrans("[],", "   ")).split(), dtype=np.int64
@@ -203,10 +205,12 @@ def read_blocks(
         spinful: whether blocks are spin-doubled (rows and columns twice the orbital count).
 
     Returns:
-        The blocks in canonical order; float32/float64/complex64/complex128 as stored (one type for all).
+        The blocks in canonical order; float32/float64/complex64/complex128 as stored (one type for
+        all).
 
     Raises:
-        DataError: damaged file, wrong key, wrong shape, NaN or infinite values; the message names file and block.
+        DataError: damaged file, wrong key, wrong shape, NaN or infinite values; the message names
+            file and block.
     """
     path = pathlib.Path(path)
     factor = 2 if spinful else 1
@@ -234,7 +238,7 @@ def read_blocks(
                 )
             values = np.empty(offsets[-1], dtype=table.dtype)
             for start, stop, place in zip(
-                offsets[:-1].tolist(), offsets[1:].tolist(), order.tolist()
+                offsets[:-1].tolist(), offsets[1:].tolist(), order.tolist(), strict=True
             ):
                 values[start:stop] = table.block(place)
     matrix = BlockMatrix(keys, shapes, values)
@@ -265,10 +269,10 @@ def _read_each(
     offsets: NDArray[np.int64],
     spinful: bool,
 ) -> NDArray[np.number]:
-    """Values of datasets that are stored in any way, one after the other, flat, in one type that holds them all."""
+    """Values of datasets that are stored in any way, flat, in one type that holds them all."""
     every, usual = h5py.h5s.ALL, None
     values = np.empty(offsets[-1], dtype=np.float32)
-    for e, (name, shape) in enumerate(zip(names, map(tuple, shapes.tolist()))):
+    for e, (name, shape) in enumerate(zip(names, map(tuple, shapes.tolist()), strict=True)):
         dataset = open_dataset(handle, path, name)
         if dataset.shape != shape:
             _wrong_shape(path, name, dataset.shape, shape, spinful)
@@ -301,7 +305,10 @@ def reserve(
     """Write all of a file but the values.
 
     Args:
-        path: an existing file, which is replaced. keys: (E, 5), 0-based. shapes: (E, 2). dtype: of all blocks.
+        path: an existing file, which is replaced.
+        keys: (E, 5), 0-based.
+        shapes: (E, 2).
+        dtype: of all blocks.
 
     Returns:
         First byte of the values; they stand in the order of ``keys``, without gaps.
@@ -314,8 +321,18 @@ def reserve(
 
 
 def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
-    """:meth:`FolderFormat.write_blocks` of this format, which needs no structure."""
-    FORMAT.write_blocks(path, matrix, None)
+    """:meth:`FolderFormat.write_blocks` of this format, which needs no structure.
+
+    Args:
+        path: the file to create or replace.
+        matrix: the blocks, legacy orbital order.
+
+    Raises:
+        DataError: not enough space, or the file cannot be written.
+    """
+    with atomic_path(path, matrices_size(len(matrix), matrix.values.nbytes)) as temporary:
+        start = reserve(temporary, matrix.keys, matrix.shapes, matrix.values.dtype)
+        write_values(temporary, start, matrix.values)
 
 
 FORMAT = FolderFormat(

@@ -1,4 +1,4 @@
-"""NumPy's ``.npz`` files of others: sizes are checked before anything is inflated, nothing is unpickled."""
+"""NumPy's ``.npz`` files: sizes are checked before anything is inflated, nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, NDArray[np
                     shape, _, dtype = read(stream)
                 if math.prod(shape) * dtype.itemsize > entry.file_size:
                     raise DataError(
-                        f"{path}: '{printable(entry.filename)}' announces {math.prod(shape)} values, "
-                        "more than are there"
+                        f"{path}: '{printable(entry.filename)}' announces {math.prod(shape)} "
+                        "values, more than are there"
                     )
         with np.load(path, allow_pickle=False) as table:
             return {name: table[name] for name in table.files}

@@ -1,8 +1,8 @@
 """JSON, YAML and numbers from files and options, with limits: nothing is run, nothing grows.
 
 Refused are what other readers take in silence or die of: a key given twice, nesting beyond
-``MAX_DEPTH``, numbers of more than ``MAX_DIGITS`` digits or beyond the range of a float, YAML's tags,
-anchors and dates.
+``MAX_DEPTH``, numbers of more than ``MAX_DIGITS`` digits or beyond the range of a float, YAML's
+tags, anchors and dates.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def _yaml_loader() -> Any:
         depth = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
+            """Next node; no alias, and none too deep."""
             if self.check_event(yaml.AliasEvent):
                 raise self.wrong("anchors and aliases are not supported; write the value out")
             self.depth += 1
@@ -120,9 +121,11 @@ def _yaml_loader() -> Any:
             return node
 
         def wrong(self, text: str, mark: Any = None) -> yaml.YAMLError:
+            """An error at a place; default: here."""
             return yaml.constructor.ConstructorError(None, None, text, mark or self.get_mark())
 
         def construct_object(self, node: Any, deep: bool = False) -> Any:
+            """The value of a node; of plain kinds only, and of a sane length."""
             if node.tag.rpartition(":")[2] not in _PLAIN:
                 raise self.wrong(f"tag {_short(node.tag)} is not supported", node.start_mark)
             try:
@@ -136,6 +139,7 @@ def _yaml_loader() -> Any:
                 raise self.wrong(str(error), node.start_mark) from None
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """The value of a mapping; its keys are words, each once."""
             seen = set()
             for name, _ in getattr(node, "value", ()):
                 key = self.construct_object(name, deep=True)
@@ -159,7 +163,7 @@ def _yaml_loader() -> Any:
 
 
 def parse_yaml(text: str, where: str, error: type[GFormerError] = ConfigError) -> Any:
-    """A YAML document of plain values: mappings with words as keys, lists, numbers, words, true, null.
+    """A YAML document of plain values: mappings with words as keys, lists, numbers, words, null.
 
     Args:
         text: the document.

@@ -45,7 +45,8 @@ def unwrap_shifts(
         length: (E,), pieces are held together by their shortest edges; default: all are alike.
 
     Returns:
-        (N, 3) cells to add to each atom (the first atom of each piece stays), and the number of pieces.
+        (N, 3) cells to add to each atom (the first atom of each piece stays), and the number of
+        pieces.
     """
     from scipy.sparse import coo_matrix, csr_matrix
     from scipy.sparse.csgraph import (

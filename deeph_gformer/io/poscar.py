@@ -25,7 +25,7 @@ def read_poscar(path: str | os.PathLike[str]) -> Atoms:
     Raises:
         DataError: it is missing, no POSCAR, or announces more atoms than it has lines.
     """
-    from ase.io import read
+    from ase.io.vasp import read_vasp
 
     path = pathlib.Path(path)
     lines = read_text(path).splitlines()
@@ -37,7 +37,7 @@ def read_poscar(path: str | os.PathLike[str]) -> Atoms:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return read(path, format="vasp")
+            return read_vasp(path)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a parser of another package, on any text

@@ -180,9 +180,8 @@ def _legacy(
         block = open_dataset(handle, path, names[place])
         if block.shape != tuple(shapes[e]):
             raise DataError(
-                f"{path}: block {names[place]} has shape {block.shape}; the orbitals of its atoms "
-                "ask "
-                f"for {tuple(shapes[e].tolist())}"
+                f"{path}: block {names[place]} has shape {block.shape}; the orbitals of its "
+                f"atoms ask for {tuple(shapes[e].tolist())}"
             )
         values[axis, offsets[e] : offsets[e + 1]] = read_numbers(
             block, f"{path}: block {names[place]}"

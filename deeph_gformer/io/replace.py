@@ -1,7 +1,8 @@
-"""A structure's folder is replaced whole: its files are made in a folder beside it, which then takes the name.
+"""A structure's folder is replaced whole, by one that was made beside it.
 
 At every moment ``<folder>`` is the old one, the new one, or (for an instant, where there was an old
-one) not there; what a killed process left is put right, or removed, when the folder is next written.
+one) not there; what a killed process left is put right, or removed, when the folder is next
+written.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _escape(name: str) -> str:
 
 
 def _settle(path: pathlib.Path, folder: pathlib.Path, old: bool) -> None:
-    """Finish with a folder that a killed process left; one that a living process holds is left alone.
+    """Finish with a folder that a killed process left, not with one that a living process holds.
 
     Args:
         path: the folder.
@@ -102,7 +103,7 @@ def _settle(path: pathlib.Path, folder: pathlib.Path, old: bool) -> None:
 
 
 def _move_others(old: pathlib.Path, folder: pathlib.Path) -> None:
-    """What is no part of the structure - notes, figures - moves from the old folder to the new one."""
+    """What is no part of the structure, as notes and figures, moves to the new folder."""
     known = set(structure_files())
     for path in old.iterdir():
         temporary = path.name.startswith(".") and path.name.endswith(_NEW)
@@ -112,9 +113,10 @@ def _move_others(old: pathlib.Path, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """Yield a temporary folder; when the block ends well it replaces the structure and all matrices that are in ``folder``.
+    """Yield a temporary folder, which takes the name ``folder`` when the block ends well.
 
-    Other files stay. When the block fails ``folder`` is as it was.
+    It replaces the structure and all matrices that are in ``folder``; other files stay. When the
+    block fails ``folder`` is as it was.
 
     Args:
         folder: to make or replace; a link to a folder keeps being one.

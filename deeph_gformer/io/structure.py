@@ -24,7 +24,8 @@ class Structure:
 
     Attributes:
         lattice: (3, 3), ROWS are the lattice vectors (the files hold columns), Å.
-        positions: (N, 3), Cartesian, Å; may lie outside the cell, and must stay there, because the block keys count cells from it.
+        positions: (N, 3), Cartesian, Å; may lie outside the cell, and must stay there, because the
+            block keys count cells from it.
         numbers: (N,), atomic numbers.
         orbital_types: per atom, l of each shell, as in ``orbital_types.dat``.
         spinful: whether H is spin-doubled and complex; None where no file says so.
@@ -48,7 +49,8 @@ class Structure:
             or len(self.orbital_types) != count
         ):
             raise DataError(
-                f"structure '{self.name}': {count} elements, positions {self.positions.shape}, {len(self.orbital_types)} lines of orbital types, "
+                f"structure '{self.name}': {count} elements, positions {self.positions.shape}, "
+                f"{len(self.orbital_types)} lines of orbital types, "
                 f"lattice {self.lattice.shape}: the files do not belong together"
             )
         if not (np.isfinite(self.lattice).all() and np.isfinite(self.positions).all()):
@@ -79,7 +81,10 @@ class Structure:
         return len(self.numbers)
 
     def __repr__(self) -> str:
-        return f"Structure({self.name!r}, {self.formula}, {len(self)} atoms, {self.orbital_counts.sum()} orbitals, spinful={self.spinful})"
+        return (
+            f"Structure({self.name!r}, {self.formula}, {len(self)} atoms, "
+            f"{self.orbital_counts.sum()} orbitals, spinful={self.spinful})"
+        )
 
     @functools.cached_property
     def orbital_counts(self) -> NDArray[np.int64]:
@@ -89,7 +94,12 @@ class Structure:
         )
 
     def same_as(self, other: Structure, tolerance: float = 1e-3) -> bool:
-        """Whether both have the same atoms in the same order, the same orbitals, and lattice and positions within ``tolerance`` (Å)."""
+        """Whether both have the same atoms in the same order, in the same places.
+
+        Args:
+            other: the other structure.
+            tolerance: of lattice and positions, Å; numbers and shells are to be equal.
+        """
         return (
             self.orbital_types == other.orbital_types
             and np.array_equal(self.numbers, other.numbers)
@@ -103,12 +113,13 @@ class Structure:
         from ase.data import chemical_symbols
 
         kinds, counts = np.unique(self.numbers, return_counts=True)
-        return "".join(f"{chemical_symbols[z]}{n if n > 1 else ''}" for z, n in zip(kinds, counts))
+        pairs = zip(kinds, counts, strict=True)
+        return "".join(f"{chemical_symbols[z]}{n if n > 1 else ''}" for z, n in pairs)
 
     @property
     def reciprocal(self) -> NDArray[np.float64]:
         """(3, 3), rows are the reciprocal vectors with 2π, 1/Å."""
-        return 2 * np.pi * np.linalg.inv(self.lattice).T
+        return 2 * np.pi * np.linalg.inv(self.lattice).T.astype(np.float64)
 
     def edge_vectors(self, keys: NDArray[np.int64]) -> NDArray[np.float64]:
         """r_j + R - r_i of each edge.
@@ -119,4 +130,5 @@ class Structure:
         Returns:
             (E, 3), Å.
         """
-        return self.positions[keys[:, 4]] + keys[:, :3] @ self.lattice - self.positions[keys[:, 3]]
+        cells = keys[:, :3].astype(np.float64) @ self.lattice
+        return self.positions[keys[:, 4]] + cells - self.positions[keys[:, 3]]

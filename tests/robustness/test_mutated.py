@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import random
@@ -94,8 +95,8 @@ def _blocks(path: pathlib.Path) -> dict[tuple[int, ...], np.ndarray]:
             pairs, bounds, values = (
                 f[n][()] for n in ("atom_pairs", "chunk_boundaries", "entries")
             )
-            parts = (values[a:b] for a, b in zip(bounds, bounds[1:]))
-            return {tuple(map(int, p)): _sorted(v) for p, v in zip(pairs, parts)}
+            parts = (values[a:b] for a, b in itertools.pairwise(bounds))
+            return {tuple(map(int, p)): _sorted(v) for p, v in zip(pairs, parts, strict=True)}
         keys = {n: tuple(int(x) for x in n.strip("[] ").split(",")) for n in f}
         return {(*k[:3], k[3] - 1, k[4] - 1): _sorted(f[n][()]) for n, k in keys.items()}
 

@@ -1,8 +1,9 @@
-"""Many small contiguous HDF5 datasets without opening each: their object headers are read as one table.
+"""Many small contiguous HDF5 datasets, whose object headers are read as one table.
 
-Files of DeepH hold one dataset per block, written alike, so all object headers (version 1, HDF5 File Format Specification, IV.A) are the same bytes but for the shape
-and for where the values stand. Where a file is not like that - filters, chunks, attributes, headers of another version - nothing is read here,
-and the caller opens dataset after dataset.
+Files of DeepH hold one dataset per block, written alike, so all object headers (version 1, HDF5
+File Format Specification, IV.A) are the same bytes but for the shape and for where the values
+stand. Where a file is not like that - filters, chunks, attributes, headers of another version -
+nothing is read here, and the caller opens dataset after dataset.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ class Contiguous(NamedTuple):
     """Every dataset of a file's root group.
 
     Attributes:
-        names: in the file's order. shapes: (n, 2). starts: (n,), first byte of the values in the file. dtype: of all. data: the file's bytes.
+        names: in the file's order.
+        shapes: (n, 2).
+        starts: (n,), first byte of the values in the file.
+        dtype: of all.
+        data: the file's bytes.
     """
 
     names: list[str]
@@ -45,10 +50,12 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
     """Where all matrices of a file stand.
 
     Args:
-        handle: the open file. path: the same file.
+        handle: the open file.
+        path: the same file.
 
     Returns:
-        None where one of them is stored in another way than the first, or in a way that this function does not know.
+        None where one of them is stored in another way than the first, or in a way that this
+        function does not know.
     """
     links: list[tuple[bytes, int, int]] = []
     try:
@@ -108,7 +115,7 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
 
 
 def header_places(data: NDArray[np.uint8], address: int) -> tuple[int, int, int] | None:
-    """In an object header: where a matrix's dimensions and its contiguous layout stand, and its length up to there."""
+    """In an object header: where dimensions and layout stand, and its length to there."""
     head = data[address : address + _PREFIX].tobytes()
     if len(head) < _PREFIX or head[0] != 1:
         return None

@@ -60,8 +60,8 @@ def require_room(path: pathlib.Path, size: int, what: str) -> None:
     there = path.stat().st_size
     if size > max(_ALWAYS, _RATIO * there):
         raise DataError(
-            f"{path}: {what} announces {size / 2**20:.0f} MiB, the file has {there / 2**20:.2f} MiB: "
-            f"not allocated, or compressed more than {_RATIO} times; write it again without "
+            f"{path}: {what} announces {size / 2**20:.0f} MiB, the file has {there / 2**20:.2f} "
+            f"MiB: not allocated, or compressed more than {_RATIO} times; write it again without "
             "compression if it is right"
         )
 

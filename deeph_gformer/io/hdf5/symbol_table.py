@@ -1,8 +1,10 @@
-"""An HDF5 file of many matrices in its root group, written as a few tables instead of dataset by dataset.
+"""An HDF5 file of many matrices in its root group, written as a few tables.
 
-The root group is an old-style one (HDF5 File Format Specification, III.A-D and IV.A.2.r): a B-tree of symbol table nodes with the names in a local heap, the form that HDF5
-itself writes unless told otherwise, and that every version reads. A dataset's object header is the one that the HDF5 library makes for such a matrix; only its
-dimensions and the place of its values are filled in. Values stand at the end of the file in the order given, without gaps, so that several processes can write theirs.
+The root group is an old-style one (HDF5 File Format Specification, III.A-D and IV.A.2.r): a B-tree
+of symbol table nodes with the names in a local heap, the form that HDF5 itself writes unless told
+otherwise, and that every version reads. A dataset's object header is the one that the HDF5 library
+makes for such a matrix; only its dimensions and the place of its values are filled in. Values stand
+at the end of the file in the order given, without gaps, so that several processes can write theirs.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from .contiguous import header_places
 __all__ = ["matrices_size", "write_matrices", "write_values"]
 
 _UNDEFINED = 2**64 - 1
-#: Symbol table nodes hold up to 2 _LEAF names, nodes of the B-tree up to 2 _INTERNAL children; both are named in the superblock.
+#: Symbol table nodes hold up to 2 _LEAF names, nodes of the B-tree up to 2 _INTERNAL children; both
+#: are named in the superblock.
 _LEAF, _INTERNAL = 32, 64
 _SUPERBLOCK, _ROOT, _HEAP = 96, 40, 32
 _ENTRY = np.dtype(
@@ -35,7 +38,11 @@ _CHUNK = 2**16
 
 
 def _header(dtype: np.dtype) -> tuple[NDArray[np.uint8], int, int]:
-    """The object header of a matrix as HDF5 writes it, without padding, and where its dimensions and its layout's address stand."""
+    """The object header of a matrix as HDF5 writes it, without padding.
+
+    Returns:
+        Its bytes, and where in them its dimensions and its layout's address stand.
+    """
     with h5py.File(
         "matrix", "w", driver="core", backing_store=False, libver=("earliest", "v108")
     ) as handle:
@@ -55,7 +62,8 @@ def _header(dtype: np.dtype) -> tuple[NDArray[np.uint8], int, int]:
     places = header_places(header, 0)
     if image[address] != 1 or places is None:
         raise DataError(
-            f"HDF5 {h5py.version.hdf5_version} does not write object headers of version 1 when asked to; use another h5py"
+            f"HDF5 {h5py.version.hdf5_version} does not write object headers of version 1 when "
+            "asked to; use another h5py"
         )
     return header, places[0], places[1] + 2
 
@@ -64,7 +72,9 @@ def _tree(last: NDArray[np.int64], nodes: NDArray[np.int64], start: int) -> tupl
     """The B-tree above the symbol table nodes.
 
     Args:
-        last: heap offset of the last name in each node. nodes: their addresses. start: address of the tree.
+        last: heap offset of the last name in each node.
+        nodes: their addresses.
+        start: address of the tree.
 
     Returns:
         Its bytes and the address of its root.
@@ -105,7 +115,12 @@ def _tree_nodes(leaves: int) -> int:
 
 
 def matrices_size(count: int, values: int) -> int:
-    """About how many bytes a file takes. Args: count: matrices. values: bytes of all values."""
+    """About how many bytes a file takes.
+
+    Args:
+        count: matrices.
+        values: bytes of all values.
+    """
     return values + 300 * count + 2**16
 
 
@@ -115,10 +130,14 @@ def write_matrices(
     """Write everything but the values.
 
     Args:
-        path: an existing file, which is replaced. names: of the datasets, all different, without "/". shapes: (n, 2), rows and columns. dtype: of all.
+        path: an existing file, which is replaced.
+        names: of the datasets, all different, without "/".
+        shapes: (n, 2), rows and columns.
+        dtype: of all.
 
     Returns:
-        First byte of the values: those of dataset 0, then of dataset 1, ... without gaps; the file has its full size already, on the disk, too.
+        First byte of the values: those of dataset 0, then of dataset 1, ... without gaps; the file
+        has its full size already, on the disk, too.
 
     Raises:
         OSError: the disk is full.
@@ -185,7 +204,12 @@ def write_matrices(
 
 
 def write_values(path: str | os.PathLike[str], start: int, values: NDArray[np.number]) -> None:
-    """Write values into a file that is there already. Args: path: the file. start: first byte. values: contiguous, in the file's type.
+    """Write values into a file that is there already.
+
+    Args:
+        path: the file.
+        start: first byte.
+        values: in the file's type.
 
     Raises:
         OSError: the disk is full.
