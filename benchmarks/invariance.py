@@ -1,4 +1,4 @@
-"""How far the shipped models depend on how a crystal is written down: the table of docs/accuracy.md.
+"""How far the shipped models depend on how a crystal is written down: the table of docs/measured/invariance.md.
 
     python benchmarks/invariance.py --data DIR [--json FILE] [NAME ...]
 

@@ -1,4 +1,4 @@
-"""Do errors of DFT's states follow the errors of bands? The scatter plot of docs/accuracy.md.
+"""Do errors of DFT's states follow the errors of bands? The scatter plot of docs/reference/metrics.md.
 
     python benchmarks/states.py --data DIR --output PNG [--json FILE]
 

@@ -98,7 +98,7 @@ def _register_refine(sub: Any) -> None:
         help="predict Hamiltonians: DeepH-E3's inference step, refined",
         description="Walks DIR for structure folders, predicts with "
         "stage 1 and GFormer, and writes hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are reported. "
-        "Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' shares them among processes (docs/scaling.md).",
+        "Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' shares them among processes (docs/howto/large.md).",
     )
     parser.add_argument(
         "--preprocessed",
