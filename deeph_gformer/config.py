@@ -1,4 +1,7 @@
-"""Hyper-parameters: frozen dataclasses with a docstring under every field, and a strict YAML reader ("did you mean ...?")."""
+"""Hyper-parameters: frozen dataclasses with a docstring under every field, and a strict reader.
+
+The reader of YAML names an unknown key and what was probably meant.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import itertools
 import pathlib
 import types
 import typing
@@ -33,7 +37,12 @@ T = TypeVar("T")
 
 
 def within(default: Any, interval: str) -> Any:
-    """A field with a default and an interval of allowed numbers (of each item where it is a tuple), e.g. ``[0, 1)``; NaN is in none."""
+    """A field with a default and an interval of allowed numbers, e.g. ``[0, 1)``; NaN is in none.
+
+    Args:
+        default: a number, or a tuple of numbers that are all in the interval.
+        interval: its bounds.
+    """
     return dataclasses.field(default=default, metadata={"within": interval})
 
 
@@ -42,7 +51,8 @@ class GFormerConfig:
     """The GFormer (stage 2)."""
 
     arch: Literal["paper", "equivariant"] = "equivariant"
-    """``paper``: Eq. 2-7 as printed, on irreps in global axes. ``equivariant``: the same Transformer on invariants, gating stage 1's irreps."""
+    """``paper``: Eq. 2-7 as printed, on irreps in global axes. ``equivariant``: the same
+    Transformer on invariants, gating stage 1's irreps."""
     width: int = within(128, "[1, inf)")
     """d, width of node and edge features; a multiple of ``heads``."""
     heads: int = within(8, "[1, inf)")
@@ -64,7 +74,8 @@ class GFormerConfig:
     lmax: int = within(4, "[0, 11]")
     """Spherical harmonics of the initial edge features (``arch: paper``)."""
     pairs: Literal["all", "adjacent"] = "all"
-    """Eq. 3 over ``all`` pairs of neighbours, or ``adjacent`` ones as printed (``arch: paper`` always)."""
+    """Eq. 3 over ``all`` pairs of neighbours, or ``adjacent`` ones as printed (``arch: paper``
+    always)."""
     density_channels: int = within(16, "[1, inf)")
     """``pairs: all``: radial functions of the density."""
     density_lmax: int = within(4, "[0, 11]")
@@ -72,7 +83,8 @@ class GFormerConfig:
     cosine_repeat: int = within(16, "[1, inf)")
     """``pairs: adjacent``: copies of the cosine, which weigh it up."""
     envelope: float = within(0.25, "[0, 1]")
-    """Part of the range of an element pair over which an edge fades out; 0: none (``arch: paper`` always)."""
+    """Part of the range of an element pair over which an edge fades out; 0: none (``arch: paper``
+    always)."""
     norm_floor: float = within(1.0, "(0, inf)")
     """c in sqrt(x² + c²), the norm of an irrep x of unit variance; smooth where x vanishes."""
     groups: int = within(3, "[1, inf)")
@@ -80,9 +92,11 @@ class GFormerConfig:
     gated_channels: int = within(64, "[1, inf)")
     """Gated channels per irrep (and per |m|) of the equivariant head."""
     mixing: bool = True
-    """Equivariant head: also mix channels of different l in the frame of each edge; False: gates only."""
+    """Equivariant head: also mix channels of different l in the frame of each edge; False: gates
+    only."""
     messages: int = within(16, "[0, inf)")
-    """Equivariant head: channels per irrep that an atom gathers from its edges first (needs ``mixing``); 0: none."""
+    """Equivariant head: channels per irrep that an atom gathers from its edges first (needs
+    ``mixing``); 0: none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +150,8 @@ class TrainingConfig:
     gradient_clip: float = within(10.0, "[0, inf)")
     """Largest gradient norm; 0: no clipping."""
     ema: float = within(0.0, "[0, 1)")
-    """Decay of the running average of the weights that is validated and kept (it forgets faster in the first steps); 0: off."""
+    """Decay of the running average of the weights that is validated and kept (it forgets faster in
+    the first steps); 0: off."""
     loss: Literal["mse", "mae", "huber"] = "mse"
     """Masked loss on H in the direct-product state (``mse``: the paper)."""
     hermitian: bool = True
@@ -164,7 +179,8 @@ class DataConfig:
     preprocessed: str = ""
     """Folder with structure folders (``hamiltonians.h5`` each)."""
     splits: str = ""
-    """JSON file ``{"train": [names], "val": [names], "test": [names]}``; empty: random by the ratios below and the seed."""
+    """JSON file ``{"train": [names], "val": [names], "test": [names]}``; empty: random by the
+    ratios below and the seed."""
     train_ratio: float = within(0.7, "(0, 1)")
     """Share of training structures."""
     val_ratio: float = within(0.15, "(0, 1)")
@@ -174,8 +190,9 @@ class DataConfig:
     cache: Literal["ram", "disk", "off"] = "ram"
     """Where stage 1's features are kept between epochs."""
     gauge: Literal["auto", "raw", "standard"] = "auto"
-    """``standard``: train on H - μS with μ = <H,S>/<S,S> per structure; ``raw``: on H as it is; ``auto``: that of stage 1, or ``standard``
-    where μ differs between the structures (it is said which, and why)."""
+    """``standard``: train on H - μS with μ = <H,S>/<S,S> per structure; ``raw``: on H as it is;
+    ``auto``: that of stage 1, or ``standard`` where μ differs between the structures (it is said
+    which, and why)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +209,11 @@ class TrainConfig:
     output: str = "runs/gformer"
     """Where logs, checkpoints and the bundle go."""
     cascade: bool = True
-    """Predict the correction to stage 1; false: all of H from stage 1's irreps, which wants several times as many epochs (the paper's -cas)."""
+    """Predict the correction to stage 1; false: all of H from stage 1's irreps, which wants several
+    times as many epochs (the paper's -cas)."""
     start: str = ""
-    """A bundle to start from instead of random weights (``--from``), of the same stage 1, basis and gauge."""
+    """A bundle to start from instead of random weights (``--from``), of the same stage 1, basis and
+    gauge."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,16 +228,17 @@ class TrainStage1Config:
     dtype: Literal["float32", "float64"] = "float32"
     """Of the parameters and the saved model folder."""
     edge_chunk: int = within(0, "[0, inf)")
-    """Edges per chunk of a convolution, made again in the backward pass: two fifths of the memory for two fifths more time. 0: all at once."""
+    """Edges per chunk of a convolution, made again in the backward pass: two fifths of the memory
+    for two fifths more time. 0: all at once."""
     output: str = "runs/stage1"
     """Where logs, checkpoints and the model folder go."""
 
 
 def upgrade_model(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``model`` section of a GFormer's configuration, as an earlier version wrote it, in today's keys.
+    """The ``model`` section of a GFormer's configuration of an earlier version, in today's keys.
 
-    What did not exist then is set to what the network did: no ``messages``; Eq. 3 over adjacent pairs,
-    no envelope, and norms that are sharp where an irrep vanishes.
+    What did not exist then is set to what the network did: no ``messages``; Eq. 3 over adjacent
+    pairs, no envelope, and norms that are sharp where an irrep vanishes.
     """
     if "pairs" in values:
         return dict(values)
@@ -228,13 +248,14 @@ def upgrade_model(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def field_docs(kind: type) -> dict[str, str]:
     """The docstring under each field of a configuration class (they are also the documentation)."""
-    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    tree = ast.parse(inspect.getsource(kind))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef))
     return {
-        a.target.id: b.value.value
-        for a, b in zip(body, body[1:])
-        if isinstance(a, ast.AnnAssign)
-        and isinstance(b, ast.Expr)
-        and isinstance(b.value, ast.Constant)
+        ast.unparse(field.target): str(doc.value.value)
+        for field, doc in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
     }
 
 
@@ -250,14 +271,15 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         items = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
         if len(items) != len(value):
             raise ConfigError(f"{where} needs {len(items)} values, it has {len(value)}")
-        return tuple(_convert(v, k, f"{where}[{n}]") for n, (v, k) in enumerate(zip(value, items)))
+        pairs = zip(value, items, strict=True)
+        return tuple(_convert(v, k, f"{where}[{n}]") for n, (v, k) in enumerate(pairs))
     if origin in (typing.Union, types.UnionType):
         return (
             None
             if value is None
             else _convert(value, next(k for k in inside if k is not type(None)), where)
         )
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return _from_mapping(kind, value, where)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
@@ -279,10 +301,13 @@ def from_mapping(
     """A configuration from plain values, strictly.
 
     Args:
-        kind: the dataclass. values: e.g. of a YAML file. where: named in errors.
+        kind: the dataclass.
+        values: e.g. of a YAML file.
+        where: named in errors.
 
     Raises:
-        ConfigError: an unknown key (with what was probably meant), or a value of the wrong type, out of the choices or out of its interval.
+        ConfigError: an unknown key (with what was probably meant), or a value of the wrong type,
+            out of the choices or out of its interval.
     """
     made = _from_mapping(kind, values, where)
     _check_intervals(made, where)
@@ -290,7 +315,13 @@ def from_mapping(
 
 
 def _check_intervals(config: Any, where: str, prefix: str = "") -> None:
-    """Every number lies in its interval (see :func:`within`), and those that belong together agree; goes into the sections."""
+    """Every number lies in its interval (see :func:`within`), and those that belong together agree.
+
+    Args:
+        config: any of the dataclasses; its sections are checked, too.
+        where: named in errors.
+        prefix: of the names of its fields, e.g. ``training.``.
+    """
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
@@ -305,11 +336,13 @@ def _check_intervals(config: Any, where: str, prefix: str = "") -> None:
                     raise ConfigError(f"{where}: {key} is {_shown(value)}; allowed is {interval}")
     if isinstance(config, TrainingConfig) and config.min_learning_rate > config.learning_rate:
         raise ConfigError(
-            f"{where}: {prefix}min_learning_rate is {config.min_learning_rate}; allowed is [0, {prefix}learning_rate = {config.learning_rate}]"
+            f"{where}: {prefix}min_learning_rate is {config.min_learning_rate}; allowed is "
+            f"[0, {prefix}learning_rate = {config.learning_rate}]"
         )
     if isinstance(config, DataConfig) and config.train_ratio + config.val_ratio > 1 + 1e-9:
         raise ConfigError(
-            f"{where}: {prefix}train_ratio + val_ratio is {config.train_ratio + config.val_ratio:g}; allowed is (0, 1]"
+            f"{where}: {prefix}train_ratio + val_ratio is "
+            f"{config.train_ratio + config.val_ratio:g}; allowed is (0, 1]"
         )
 
 
@@ -360,7 +393,9 @@ def load_yaml(
     """Read a YAML file into a configuration.
 
     Args:
-        kind: the dataclass. path: the file. overrides: ``{"training.epochs": 10}``, from the command line; they win.
+        kind: the dataclass.
+        path: the file.
+        overrides: ``{"training.epochs": 10}``, from the command line; they win.
 
     Raises:
         ConfigError: the file is missing, no YAML, or has a wrong key or value.
@@ -390,8 +425,9 @@ def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
                 place[section] = {}
             place = place[section]
             if not isinstance(place, dict):
+                through = ".".join(sections[: depth + 1])
                 raise ConfigError(
-                    f"'{'.'.join(sections[: depth + 1])}' is a value, not a section: '{dotted}' cannot be set"
+                    f"'{through}' is a value, not a section: '{dotted}' cannot be set"
                 )
         place[name] = value
     return out
