@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load_stage1", "ENTRY_POINTS"]
 
-#: Entry point group where third parties register a callable like :func:`load_stage1` (without ``backend``) under their backend's name.
+#: Entry point group where third parties register a callable like :func:`load_stage1` (without
+#: ``backend``) under their backend's name.
 ENTRY_POINTS = "deeph_gformer.stage1"
 
 
@@ -29,15 +30,21 @@ def load_stage1(
     dtype: torch.dtype | None = None,
     fill_missing: float | None = None,
 ) -> Stage1Provider:
-    """The stage 1 of a ``trained_model_dir``: every model at or below it, merged into one as DeepH-E3 does.
+    """The stage 1 of a ``trained_model_dir``: every model at or below it, merged into one as
+    DeepH-E3 does.
 
     Args:
         model_dir: a DeepH-E3 model folder, or a folder of several, each predicting some blocks.
-        backend: ``embedded`` (our engine), ``official`` (the user's clone of DeepH-E3), ``auto`` (official where ``deephe3_root`` is given, else
-            embedded), or the name of a third party's entry point.
-        deephe3_root: the clone; ``official`` also looks at the variable ``DEEPHE3_ROOT`` and for an importable ``deephe3``.
-        generation: e3nn generation, where a checkpoint cannot tell. device: where to run. dtype: other than that of the parameters.
-        fill_missing: value (eV) of blocks that no model predicts; None makes them an error as soon as a structure has such a block.
+        backend: ``embedded`` (our engine), ``official`` (the user's clone of DeepH-E3), ``auto``
+            (official where ``deephe3_root`` is given, else embedded), or the name of a third
+            party's entry point.
+        deephe3_root: the clone; ``official`` also looks at the variable ``DEEPHE3_ROOT`` and for an
+            importable ``deephe3``.
+        generation: e3nn generation, where a checkpoint cannot tell.
+        device: where to run.
+        dtype: other than that of the parameters.
+        fill_missing: value (eV) of blocks that no model predicts; None makes them an error as soon
+            as a structure has such a block.
 
     Raises:
         ModelError: no model is found, one cannot be used, or they do not belong together.
@@ -77,7 +84,8 @@ def _third_party(backend: str) -> Callable[..., Stage1Provider]:
     found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if backend not in found:
         raise ConfigError(
-            f"stage-1 backend '{backend}' is unknown; choose {', '.join(['auto', 'embedded', 'official', *sorted(found)])}"
+            f"stage-1 backend '{backend}' is unknown; choose "
+            f"{', '.join(['auto', 'embedded', 'official', *sorted(found)])}"
         )
     loaded: Callable[..., Stage1Provider] = found[backend].load()
     return loaded

@@ -1,4 +1,5 @@
-"""Safe reading and writing of a DeepH-E3 model folder: its Python is parsed, never run, and its pickle may hold tensors only."""
+"""Safe reading and writing of a DeepH-E3 model folder: its Python is parsed, never run, and its
+pickle may hold tensors only."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ class NetConfig:
         for name in ("selftp", "only_ij", "if_sort_irreps"):
             if getattr(self, name):
                 raise ModelError(
-                    f"{where}: {name} = True is not supported (DeepH-E3 marks it as under development)"
+                    f"{where}: {name} = True is not supported (DeepH-E3 marks it as under "
+                    "development)"
                 )
         for name in ("use_sc", "edge_upd"):
             if not getattr(self, name):
@@ -101,7 +103,8 @@ class NetConfig:
                     ) from None
                 if self.no_parity and any(ir.p != 1 for _, ir in irreps):
                     raise ModelError(
-                        f"{where}: {field.name} = {irreps} has odd irreps, but the network ignores parity (no_parity = True)"
+                        f"{where}: {field.name} = {irreps} has odd irreps, but the network ignores "
+                        "parity (no_parity = True)"
                     )
                 if field.name in ("irreps_embed_node", "irreps_edge_init") and any(
                     (ir.l, ir.p) != (0, 1) for _, ir in irreps
@@ -114,11 +117,17 @@ class ModelFolder:
     """One trained DeepH-E3 model as read from disk.
 
     Attributes:
-        path: the folder. config: network. targets: elements, shells, channels. state_dict: parameters and buffers as stored.
-        generation: detected e3nn generation, None where the checkpoint cannot tell. dtype: of the parameters.
-        epoch, val_loss: as stored (loss in eV²). checkpoint: everything else that the .pkl holds (optimizer, scheduler).
+        path: the folder.
+        config: network.
+        targets: elements, shells, channels.
+        state_dict: parameters and buffers as stored.
+        generation: detected e3nn generation, None where the checkpoint cannot tell.
+        dtype: of the parameters.
+        epoch, val_loss: as stored (loss in eV²).
+        checkpoint: everything else that the .pkl holds (optimizer, scheduler).
         train_ini: text of ``src/train.ini``, empty where there is none.
-        notes: content of ``deeph_gformer.json``, which our training adds; empty for a folder of DeepH-E3 itself.
+        notes: content of ``deeph_gformer.json``, which our training adds; empty for a folder of
+            DeepH-E3 itself.
     """
 
     path: pathlib.Path
@@ -135,32 +144,36 @@ class ModelFolder:
 
     @property
     def gauge(self) -> Gauge:
-        """The gauge that the network was trained in; ``unknown`` for a folder of DeepH-E3 itself."""
+        """The gauge that the network was trained in; ``unknown`` for folders of DeepH-E3 itself."""
         return self.notes.get("gauge", "unknown")
 
     def require_generation(self, override: Generation | None = None) -> Generation:
         """The generation to use.
 
         Raises:
-            ModelError: the checkpoint cannot tell and no override is given, or the override contradicts the checkpoint.
+            ModelError: the checkpoint cannot tell and no override is given, or the override
+                contradicts the checkpoint.
         """
         if override is not None:
             if self.generation is not None and override != self.generation:
                 raise ModelError(
-                    f"{self.path}: the checkpoint's buffers are of e3nn generation {self.generation}, --e3nn-generation says {override}; "
+                    f"{self.path}: the checkpoint's buffers are of e3nn generation "
+                    f"{self.generation}, --e3nn-generation says {override}; "
                     "leave the option out"
                 )
             return override
         if self.generation is None:
             raise ModelError(
-                f"{self.path}: the e3nn generation cannot be told from the checkpoint's buffers; say it with --e3nn-generation "
+                f"{self.path}: the e3nn generation cannot be told from the checkpoint's buffers; "
+                "say it with --e3nn-generation "
                 "0.3 (trained with e3nn 0.3.x), 0.4 (0.4.x) or '>=0.5'"
             )
         return self.generation
 
 
 def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """Model folders at or below ``root``: those with ``best_model.pkl`` and ``src/``, as DeepH-E3 looks for them, sorted.
+    """Model folders at or below ``root``: those with ``best_model.pkl`` and ``src/``, as DeepH-E3
+    looks for them, sorted.
 
     Raises:
         ModelError: there is none.
@@ -168,7 +181,8 @@ def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
     root = pathlib.Path(root)
     if not root.is_dir():
         raise ModelError(
-            f"{root}: {'is a file' if root.exists() else 'no such folder'} (a DeepH-E3 model folder holds {fields.MODEL_CHECKPOINT} and {fields.MODEL_SOURCE}/)"
+            f"{root}: {'is a file' if root.exists() else 'no such folder'} (a DeepH-E3 model "
+            f"folder holds {fields.MODEL_CHECKPOINT} and {fields.MODEL_SOURCE}/)"
         )
     found = []
     for path, below, files in os.walk(root):
@@ -177,7 +191,8 @@ def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
             found.append(pathlib.Path(path))
     if not found:
         raise ModelError(
-            f"{root}: no DeepH-E3 model here or below; one holds {fields.MODEL_CHECKPOINT} and a folder {fields.MODEL_SOURCE}/"
+            f"{root}: no DeepH-E3 model here or below; one holds {fields.MODEL_CHECKPOINT} and a "
+            f"folder {fields.MODEL_SOURCE}/"
         )
     return found
 
@@ -229,7 +244,8 @@ def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
     """Tensors and plain Python values of a ``.pkl``; nothing else is ever unpickled.
 
     Raises:
-        ModelError: the file is missing or damaged, asks for a foreign object, or holds no state_dict.
+        ModelError: the file is missing or damaged, asks for a foreign object, or holds no
+            state_dict.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -244,13 +260,15 @@ def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
             or "was not an allowed" in text
         ):
             raise ModelError(
-                f"{path}: needs objects that are no tensors to be unpickled, which can run any code; refused. Save it again with "
+                f"{path}: needs objects that are no tensors to be unpickled, which can run any "
+                "code; refused. Save it again with "
                 "plain tensors (torch.save of a state_dict)"
             ) from None
         raise ModelError(f"{path}: damaged, not a checkpoint that torch.load can read") from None
-    except Exception as error:  # the restricted unpickler trips over damaged files in every way
+    except Exception as error:  # noqa: BLE001  (damaged files trip the unpickler in every way)
         raise ModelError(
-            f"{path}: damaged, not a checkpoint that torch.load can read ({(str(error) or type(error).__name__).splitlines()[0]})"
+            f"{path}: damaged, not a checkpoint that torch.load can read "
+            f"({(str(error) or type(error).__name__).splitlines()[0]})"
         ) from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ModelError(f"{path}: holds no 'state_dict'; this is no DeepH-E3 checkpoint")
@@ -261,10 +279,12 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     """Read one model folder.
 
     Args:
-        folder: holds ``best_model.pkl`` and ``src/`` with ``build_model.py`` (parsed, not run), ``dataset_info.json``, ``target_blocks.json``.
+        folder: holds ``best_model.pkl`` and ``src/`` with ``build_model.py`` (parsed, not run),
+            ``dataset_info.json``, ``target_blocks.json``.
 
     Raises:
-        ModelError: a file is missing, damaged or unsafe, parameters are NaN, or the parts do not fit together.
+        ModelError: a file is missing, damaged or unsafe, parameters are NaN, or the parts do not
+            fit together.
     """
     folder = pathlib.Path(folder)
     source = folder / fields.MODEL_SOURCE
@@ -283,7 +303,8 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     high = max((l for shells in basis.orbital_types for l in shells), default=0)
     if high > 3:
         raise ModelError(
-            f"{source / 'dataset_info.json'}: a shell with l = {high}; the DeepH format defines an orbital order for l = 0 to 3 only"
+            f"{source / 'dataset_info.json'}: a shell with l = {high}; the DeepH format defines an "
+            "orbital order for l = 0 to 3 only"
         )
     targets = TargetBlocks.from_json(
         basis, _read_json(source / "target_blocks.json"), str(source / "target_blocks.json")
@@ -292,7 +313,8 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
         config.irreps_out_edge
     ) != targets.irreps(not config.no_parity):
         raise ModelError(
-            f"{source}: build_model.py, dataset_info.json and target_blocks.json do not belong together (elements or output irreps differ)"
+            f"{source}: build_model.py, dataset_info.json and target_blocks.json do not belong "
+            "together (elements or output irreps differ)"
         )
     checkpoint = load_checkpoint(folder / fields.MODEL_CHECKPOINT)
     state = checkpoint.pop("state_dict")
@@ -302,7 +324,8 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(
-                f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite values; the training diverged, "
+                f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite "
+                "values; the training diverged, "
                 "use an earlier checkpoint"
             )
     floating = [
@@ -359,16 +382,21 @@ def write_model_folder(
     train_ini: str,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what DeepH-E3's training leaves: ``best_model.pkl`` and ``src/`` with the four files that evaluation reads.
+    """Write what DeepH-E3's training leaves: ``best_model.pkl`` and ``src/`` with the four files
+    that evaluation reads.
 
     Args:
-        folder: created where needed. checkpoint: with ``state_dict`` under the official parameter names. train_ini: text of ``src/train.ini``.
+        folder: created where needed.
+        config: arguments of the network.
+        targets: elements, shells, spin and output channels.
+        checkpoint: with ``state_dict`` under the official parameter names.
+        train_ini: text of ``src/train.ini``.
         notes: what :func:`read_notes` will find; ``gauge`` and more.
     """
     folder = pathlib.Path(folder)
     source = folder / fields.MODEL_SOURCE
     basis = targets.basis
-    order = (
+    order: tuple[str, ...] = (
         "num_species",
         "irreps_embed_node",
         "irreps_edge_init",

@@ -1,4 +1,5 @@
-"""Two DeepH-E3 networks in a row: the second was trained on the residual of the first (the paper's S1_DeepHE3 + S2_DeepHE3)."""
+"""Two DeepH-E3 networks in a row: the second was trained on the residual of the first (the paper's
+S1_DeepHE3 + S2_DeepHE3)."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ __all__ = ["CascadedStage1"]
 
 
 class CascadedStage1(Stage1Provider):
-    """The sum of two networks' Hamiltonians, with the irreps of the second; equivariant because both are."""
+    """The sum of two networks' Hamiltonians, with the irreps of the second; equivariant because
+    both are."""
 
     def __init__(self, first: Stage1Provider, second: Stage1Provider) -> None:
         """
         Args:
-            first: predicts H. second: predicts the residual of ``first``.
+            first: predicts H.
+            second: predicts the residual of ``first``.
 
         Raises:
             ModelError: they do not predict the same blocks in the same conventions.

@@ -1,7 +1,9 @@
-"""Does a stage 1 keep what :class:`Stage1Provider` promises? Ships with the package, for third parties too."""
+"""Does a stage 1 keep what :class:`Stage1Provider` promises? Ships with the package, for third
+parties too."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -29,8 +31,12 @@ class Finding(NamedTuple):
     """One checked promise.
 
     Attributes:
-        name: what was checked. passed: whether it holds. error: what was measured (relative to the largest value; 0 where there is nothing to
-            measure). limit: what is allowed. detail: the words for a failure.
+        name: what was checked.
+        passed: whether it holds.
+        error: what was measured (relative to the largest value; 0 where there is nothing to
+            measure).
+        limit: what is allowed.
+        detail: the words for a failure.
     """
 
     name: str
@@ -40,7 +46,9 @@ class Finding(NamedTuple):
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.error:.1e} (limit {self.limit:.0e}){' - ' + self.detail if self.detail else ''}"
+        detail = f" - {self.detail}" if self.detail else ""
+        measured = f"{self.error:.1e} (limit {self.limit:.0e}){detail}"
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {measured}"
 
 
 def probe_graph(
@@ -49,7 +57,10 @@ def probe_graph(
     """A small molecule of all elements of a basis, every pair joined; atoms 1.4 Å or more apart.
 
     Args:
-        basis: elements and shells. dtype: of the vectors. atoms: at least as many as there are elements. seed: of the positions.
+        basis: elements and shells.
+        dtype: of the vectors.
+        atoms: at least as many as there are elements.
+        seed: of the positions.
     """
     generator = torch.Generator().manual_seed(seed)
     count = max(atoms, len(basis.elements))
@@ -74,14 +85,17 @@ def probe_graph(
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
-    """Largest difference over largest value; infinite where shapes differ or something is not finite."""
+    """Largest difference over largest value; infinite where shapes differ or something is not
+    finite."""
     if a.shape != b.shape or not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
         return math.inf
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) if b.numel() else 0.0
 
 
 def _outputs_gap(a: Stage1Features, b: Stage1Features) -> float:
-    pairs = list(zip((*a.node, *a.edge, a.direct_sum), (*b.node, *b.edge, b.direct_sum)))
+    pairs = list(
+        zip((*a.node, *a.edge, a.direct_sum), (*b.node, *b.edge, b.direct_sum), strict=True)
+    )
     return max(_gap(x, y) for x, y in pairs)
 
 
@@ -93,7 +107,8 @@ def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Features) -> Find
         or not out.node
     ):
         wrong.append(
-            f"{len(out.node)} node and {len(out.edge)} edge groups, {len(provider.node_irreps)} and {len(provider.edge_irreps)} announced"
+            f"{len(out.node)} node and {len(out.edge)} edge groups, {len(provider.node_irreps)} "
+            f"and {len(provider.edge_irreps)} announced"
         )
     for kind, rows, tensors, irreps in (
         ("node", graph.nodes, out.node, provider.node_irreps),
@@ -101,7 +116,7 @@ def _shapes(provider: Stage1Provider, graph: Graph, out: Stage1Features) -> Find
     ):
         wrong += [
             f"{kind} irreps of group {p}: {tuple(t.shape)} instead of {(rows, i.dim)}"
-            for p, (t, i) in enumerate(zip(tensors, irreps))
+            for p, (t, i) in enumerate(zip(tensors, irreps, strict=False))
             if t.shape != (rows, i.dim)
         ]
     width = provider.targets.irreps().dim
@@ -163,6 +178,7 @@ def _equivariance(
                 (*turned.node, *turned.edge),
                 (*out.node, *out.edge),
                 (*provider.node_irreps, *provider.edge_irreps),
+                strict=True,
             )
         ),
         default=math.inf,
@@ -197,12 +213,17 @@ def _batch_gap(
 ) -> float:
     """The graph behind another one in a batch gives what it gives alone."""
     both = provider(batch_graphs([rotate_graph(graph, rotation), graph]))
-    pairs = zip((*both.node, *both.edge, both.direct_sum), (*out.node, *out.edge, out.direct_sum))
+    pairs = zip(
+        (*both.node, *both.edge, both.direct_sum),
+        (*out.node, *out.edge, out.direct_sum),
+        strict=True,
+    )
     return max(_gap(t[-len(o) :], o) for t, o in pairs)
 
 
 def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Features) -> float:
-    """What the provider hands out in chunks is its output as a whole; projections on the edges are those of irreps in global axes."""
+    """What the provider hands out in chunks is its output as a whole; projections on the edges are
+    those of irreps in global axes."""
     stream = provider.stream(graph, ExecutionPlan(2 * graph.nodes))
     if stream is None:
         return 0.0
@@ -251,8 +272,11 @@ def check_provider(
     """Check every promise of the interface.
 
     Args:
-        provider: the stage 1. graph: where to try it; by default :func:`probe_graph`. rotations: how many random ones, inversion besides.
-        seed: of the rotations. strict: raise where a promise is broken.
+        provider: the stage 1.
+        graph: where to try it; by default :func:`probe_graph`.
+        rotations: how many random ones, inversion besides.
+        seed: of the rotations.
+        strict: raise where a promise is broken.
 
     Returns:
         The findings, in the order of the checks.
@@ -267,13 +291,14 @@ def check_provider(
     findings: list[Finding] = []
 
     def attempt(name: str, check: Callable[[], Finding | list[Finding]]) -> None:
-        """Note what a check finds; whatever it raises that is no message for the user is a finding of its own."""
+        """Note what a check finds; whatever it raises that is no message for the user is a finding
+        of its own."""
         try:
             found = check()
             findings.extend(found if isinstance(found, list) else [found])
         except GFormerError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (third-party code may raise anything)
             findings.append(Finding(name, False, math.inf, 0.0, f"{type(error).__name__}: {error}"))
 
     default = torch.get_default_dtype()
@@ -303,10 +328,10 @@ def check_provider(
         rotation = random_rotation(generator)
         attempt(
             "equivariance",
-            lambda r=rotation, n=number: _equivariance(
-                provider, graph, out, r, f"rotation {n + 1}", limit
+            functools.partial(
+                _equivariance, provider, graph, out, rotation, f"rotation {number + 1}", limit
             ),
-        )  # type: ignore[misc]
+        )
     if provider.parity and provider.equivariant:
         attempt(
             "equivariance",

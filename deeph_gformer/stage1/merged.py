@@ -17,16 +17,19 @@ __all__ = ["MergedStage1"]
 
 
 class MergedStage1(Stage1Provider):
-    """Models side by side: their output channels are joined, model after model, and so are their irreps, group by group.
+    """Models side by side: their output channels are joined, model after model, and so are their
+    irreps, group by group.
 
-    The irreps of group p are those of all models, concatenated, so stage 2 sees what every model knows. Models with fewer
-    encoder groups set P; of the others the last P groups count (the last group is the one the output is made of).
+    The irreps of group p are those of all models, concatenated, so stage 2 sees what every model
+    knows. Models with fewer encoder groups set P; of the others the last P groups count (the last
+    group is the one the output is made of).
     """
 
     def __init__(self, models: Sequence[Stage1Provider], fill_missing: float | None = None) -> None:
         """
         Args:
-            models: at least one; of one basis, dtype and e3nn generation. fill_missing: see :class:`Stage1Provider`.
+            models: at least one; of one basis, dtype and e3nn generation.
+            fill_missing: see :class:`Stage1Provider`.
 
         Raises:
             ModelError: the models do not belong together, or two of them predict the same block.
@@ -43,7 +46,8 @@ class MergedStage1(Stage1Provider):
             ):
                 if a != b:
                     raise ModelError(
-                        f"models of different {what} cannot be merged: {first.name} ({a}) and {other.name} ({b}); keep them in separate folders"
+                        f"models of different {what} cannot be merged: {first.name} ({a}) and "
+                        f"{other.name} ({b}); keep them in separate folders"
                     )
         owner: dict[tuple[tuple[int, int], tuple[int, int]], str] = {}
         for model in models:
@@ -52,7 +56,8 @@ class MergedStage1(Stage1Provider):
                     if owner.setdefault((pair, shells), model.name) != model.name:
                         z = [first.targets.basis.elements[n] for n in pair]
                         raise ModelError(
-                            f"{owner[pair, shells]} and {model.name} both predict shells {list(shells)} of elements {z}; "
+                            f"{owner[pair, shells]} and {model.name} both predict shells "
+                            f"{list(shells)} of elements {z}; "
                             "name one of them instead of their folder"
                         )
         self.models = tuple(models)

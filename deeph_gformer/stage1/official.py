@@ -1,8 +1,11 @@
-"""DeepH-E3 itself as a stage 1: the real ``Net`` of the user's clone, its intermediate irreps taken by forward hooks.
+"""DeepH-E3 itself as a stage 1: the real ``Net`` of the user's clone, its intermediate irreps taken
+by forward hooks.
 
-The clone is imported under a private package name, module by module, so neither its ``__init__`` (pathos, tensorboard, plotting) nor a ``deephe3`` that
-the user imports elsewhere is touched. torch_scatter, which today's torch has no build of, is stood in for during that import only; the normalisation
-of the checkpoint's e3nn generation is set inside the private copy only. The model folder's own Python is never run.
+The clone is imported under a private package name, module by module, so neither its ``__init__``
+(pathos, tensorboard, plotting) nor a ``deephe3`` that the user imports elsewhere is touched.
+torch_scatter, which today's torch has no build of, is stood in for during that import only; the
+normalisation of the checkpoint's e3nn generation is set inside the private copy only. The model
+folder's own Python is never run.
 """
 
 from __future__ import annotations
@@ -59,12 +62,14 @@ def find_deephe3(root: str | os.PathLike[str] | None = None) -> pathlib.Path:
             if (folder / "model.py").is_file() and (folder / "e3modules.py").is_file():
                 return folder.resolve()
         raise ConfigError(
-            f"{given}: no clone of DeepH-E3 (it would hold deephe3/model.py); give its folder with --deephe3-root or DEEPHE3_ROOT"
+            f"{given}: no clone of DeepH-E3 (it would hold deephe3/model.py); give its folder with "
+            "--deephe3-root or DEEPHE3_ROOT"
         )
     spec = importlib.util.find_spec("deephe3")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
-            "the official backend needs DeepH-E3: clone it and give its folder with --deephe3-root or DEEPHE3_ROOT, or use --backend embedded"
+            "the official backend needs DeepH-E3: clone it and give its folder with --deephe3-root "
+            "or DEEPHE3_ROOT, or use --backend embedded"
         )
     return pathlib.Path(next(iter(spec.submodule_search_locations))).resolve()
 
@@ -118,7 +123,8 @@ def official_modules(folder: pathlib.Path, generation: Generation) -> types.Simp
     """DeepH-E3's ``model`` and ``e3modules``, a private copy per e3nn generation.
 
     Args:
-        folder: see :func:`find_deephe3`. generation: whose path normalisation and Wigner signs the copy uses.
+        folder: see :func:`find_deephe3`.
+        generation: whose path normalisation and Wigner signs the copy uses.
 
     Raises:
         ModelError: the clone cannot be imported.
@@ -136,7 +142,8 @@ def official_modules(folder: pathlib.Path, generation: Generation) -> types.Simp
             e3modules = importlib.import_module(f"{package}.e3modules")
         except Exception as error:
             raise ModelError(
-                f"{folder}: DeepH-E3 cannot be imported on this stack ({type(error).__name__}: {error}); use the embedded backend"
+                f"{folder}: DeepH-E3 cannot be imported on this stack ({type(error).__name__}: "
+                f"{error}); use the embedded backend"
             ) from error
         finally:
             for name in [n for n in sys.modules if n == package or n.startswith(package + ".")]:
@@ -164,7 +171,8 @@ def official_modules(folder: pathlib.Path, generation: Generation) -> types.Simp
 
 
 def _restore_bessel_rounding(e3modules: types.ModuleType) -> None:
-    """Give the copy the Bessel functions of DeepH-E3's documented stack (numpy 1.x); numpy 2 would normalise them in float32."""
+    """Give the copy the Bessel functions of DeepH-E3's documented stack (numpy 1.x); numpy 2 would
+    normalise them in float32."""
     from .embedded.radial import bessel_formulas
 
     e3modules.bessel_basis = bessel_formulas  # type: ignore[attr-defined]
@@ -175,11 +183,16 @@ def official_net(
     generation: Generation,
     dtype: torch.dtype,
     root: str | os.PathLike[str] | None = None,
-) -> nn.Module:
+) -> Any:
     """DeepH-E3's ``Net`` with random parameters, as its documented stack would build it.
 
+    Its type is that of the user's own class, of which nothing is known beforehand.
+
     Args:
-        config: network arguments. generation, root: see :class:`OfficialStage1`. dtype: of the parameters.
+        config: network arguments.
+        generation: see :class:`OfficialStage1`.
+        root: see :class:`OfficialStage1`.
+        dtype: of the parameters.
 
     Raises:
         ModelError: DeepH-E3 refuses the network.
@@ -188,7 +201,7 @@ def official_net(
     with _LOCK, default_dtype(dtype), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            net: nn.Module = modules.model.Net(**dataclasses.asdict(config))
+            net = modules.model.Net(**dataclasses.asdict(config))
         except (AssertionError, ValueError) as error:
             raise ModelError(f"DeepH-E3 refuses this network: {error}") from error
     if config.use_sbf:
@@ -201,10 +214,13 @@ def official_net(
 def translate_state(
     state: Mapping[str, Tensor], template: Mapping[str, Tensor], where: str
 ) -> dict[str, Tensor]:
-    """A checkpoint of any e3nn generation under the buffer names and norms of the e3nn that is installed.
+    """A checkpoint of any e3nn generation under the buffer names and norms of the e3nn that is
+    installed.
 
     Args:
-        state: as stored. template: ``state_dict`` of the network it goes into. where: named in errors.
+        state: as stored.
+        template: ``state_dict`` of the network it goes into.
+        where: named in errors.
 
     Raises:
         ModelError: parameters are missing, extra or of another shape; each is listed.
@@ -260,10 +276,14 @@ class _Batch:
 
 
 class OfficialStage1(Stage1Provider):
-    """The official network. Irreps come from forward hooks on ``node_update_blocks[p]``, ``edge_update_blocks[p]`` and ``lin_edge``.
+    """The official network.
+
+    Irreps come from forward hooks on ``node_update_blocks[p]``, ``edge_update_blocks[p]`` and
+    ``lin_edge``.
 
     Attributes:
-        net: DeepH-E3's ``Net``. folder: what it was read from.
+        net: DeepH-E3's ``Net``.
+        folder: what it was read from.
     """
 
     def __init__(
@@ -277,8 +297,11 @@ class OfficialStage1(Stage1Provider):
     ) -> None:
         """
         Args:
-            folder: a DeepH-E3 model folder, or what :func:`read_model_folder` made of it. deephe3_root: see :func:`find_deephe3`.
-            generation: where the checkpoint cannot tell. device: where to run. dtype: other than that of the parameters.
+            folder: a DeepH-E3 model folder, or what :func:`read_model_folder` made of it.
+            deephe3_root: see :func:`find_deephe3`.
+            generation: where the checkpoint cannot tell.
+            device: where to run.
+            dtype: other than that of the parameters.
             fill_missing: see :class:`Stage1Provider`.
 
         Raises:

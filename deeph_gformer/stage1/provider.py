@@ -1,4 +1,5 @@
-"""The interface of stage 1: a frozen network that gives irreps of every encoder group and the direct-sum Hamiltonian."""
+"""The interface of stage 1: a frozen network that gives irreps of every encoder group and the
+direct-sum Hamiltonian."""
 
 from __future__ import annotations
 
@@ -24,19 +25,26 @@ __all__ = ["Stage1Provider", "joint_fingerprint"]
 
 
 class Stage1Provider(abc.ABC):
-    """A frozen stage 1. Third parties implement this, check it with :func:`deeph_gformer.stage1.conformance.check_provider`
+    """A frozen stage 1.
+
+    Third parties implement this, check it with
+    :func:`deeph_gformer.stage1.conformance.check_provider`
     and register it under the entry point group ``deeph_gformer.stage1``.
 
     Attributes:
         targets: elements, shells, spin and output channels.
         generation: e3nn generation of the network and of the assembly of H.
-        dtype: real floating type. cutoff: radius of the distance basis, Å (not an edge cutoff: edges come from the data).
+        dtype: real floating type.
+        cutoff: radius of the distance basis, Å (not an edge cutoff: edges come from the data).
         node_irreps, edge_irreps: per encoder group.
-        name: for messages. parity: False for a model trained with ``ignore_parity``.
-        fill_missing: value of blocks that no output channel predicts, eV; None makes such blocks an error.
-        equivariant: whether irreps and Hamiltonian turn with the structure; False: a trainer that rotates structures runs it
-            again, and may not turn its output by Wigner-D.
-        gauge: energy zero of its Hamiltonians: ``raw`` (the DFT code's), ``standard`` (H - μS), or ``unknown``.
+        name: for messages.
+        parity: False for a model trained with ``ignore_parity``.
+        fill_missing: value of blocks that no output channel predicts, eV; None makes such blocks an
+            error.
+        equivariant: whether irreps and Hamiltonian turn with the structure; False: a trainer that
+            rotates structures runs it again, and may not turn its output by Wigner-D.
+        gauge: energy zero of its Hamiltonians: ``raw`` (the DFT code's), ``standard`` (H - μS), or
+            ``unknown``.
     """
 
     targets: TargetBlocks
@@ -56,22 +64,27 @@ class Stage1Provider(abc.ABC):
         """Run the network without gradients.
 
         Args:
-            graph: one or several structures. features: whether the irreps are wanted (empty tuples when not).
+            graph: one or several structures.
+            features: whether the irreps are wanted (empty tuples when not).
         """
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """What tells this network from any other: bundles name their stage 1 by it, and refuse another.
+        """What tells this network from any other: bundles name their stage 1 by it, and refuse
+        another.
 
         It depends on the parameters alone, not on device, type, or where they were read from;
         :func:`deeph_gformer.data.fingerprint.fingerprint` makes one from tensors.
         """
 
     def stream(self, graph: Graph, execution: ExecutionPlan) -> IrrepStream | None:
-        """One pass whose features are handed out chunk by chunk while it runs; None where a provider has no better way than :meth:`forward`.
+        """One pass whose features are handed out chunk by chunk while it runs; None where a
+        provider has no better way than :meth:`forward`.
 
         Args:
-            graph: one structure (with several ranks this rank's edges), on the provider's device and in its type. execution: see :class:`ExecutionPlan`.
+            graph: one structure (with several ranks this rank's edges), on the provider's device
+                and in its type.
+            execution: see :class:`ExecutionPlan`.
         """
         return None
 
@@ -83,7 +96,8 @@ class Stage1Provider(abc.ABC):
         """Every block of the graph is predicted, or ``fill_missing`` says what to write instead.
 
         Raises:
-            ModelError: lists the shells of the element pairs of this graph that no channel predicts.
+            ModelError: lists the shells of the element pairs of this graph that no channel
+                predicts.
         """
         if self.fill_missing is not None:
             return
@@ -104,7 +118,8 @@ class Stage1Provider(abc.ABC):
                 f"; and {len(missing) - 12} more" if len(missing) > 12 else ""
             )
             raise ModelError(
-                f"{self.name}: {len(missing)} blocks of this structure are not predicted ({listed}); add the models that predict them to the "
+                f"{self.name}: {len(missing)} blocks of this structure are not predicted "
+                f"({listed}); add the models that predict them to the "
                 "folder, or write zeros with --fill-missing 0"
             )
 
@@ -127,17 +142,20 @@ class Stage1Provider(abc.ABC):
 
         basis = self.targets.basis
         shells = ", ".join(
-            f"{chemical_symbols[z]} {list(s)}" for z, s in zip(basis.elements, basis.orbital_types)
+            f"{chemical_symbols[z]} {list(s)}"
+            for z, s in zip(basis.elements, basis.orbital_types, strict=True)
         )
         return (
-            f"{type(self).__name__}({self.name}: {shells}, spinful={basis.spinful}, {len(self.node_irreps)} encoder groups, "
-            f"{len(self.targets.blocks)} target blocks, {str(self.dtype).removeprefix('torch.')}, e3nn generation {self.generation})"
+            f"{type(self).__name__}({self.name}: {shells}, spinful={basis.spinful}, "
+            f"{len(self.node_irreps)} encoder groups, "
+            f"{len(self.targets.blocks)} target blocks, {str(self.dtype).removeprefix('torch.')}, "
+            f"e3nn generation {self.generation})"
         )
 
 
 def joint_fingerprint(models: Sequence[Stage1Provider]) -> str:
     """The fingerprint of several providers that act as one."""
-    folders = [getattr(model, "folder", None) for model in models]
-    if all(folder is not None for folder in folders):
+    folders = [model.folder for model in models if hasattr(model, "folder")]
+    if len(folders) == len(models):
         return checkpoint_fingerprint([folder.state_dict for folder in folders])
     return hashlib.sha256(" ".join(m.fingerprint() for m in models).encode()).hexdigest()[:32]

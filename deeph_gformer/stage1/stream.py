@@ -81,7 +81,10 @@ def open_stream(
     """The best stream that a stage 1 has.
 
     Args:
-        provider: stage 1. graph: one structure; with several ranks this rank's edges. execution: see :class:`ExecutionPlan`. whole: all edges, with several ranks.
+        provider: stage 1.
+        graph: one structure; with several ranks this rank's edges.
+        execution: see :class:`ExecutionPlan`.
+        whole: all edges, with several ranks.
 
     Raises:
         ModelError: see :meth:`Stage1Provider.check_complete`.

@@ -1,7 +1,8 @@
 """Parameters of the engine <-> the official checkpoint, one to one and strict.
 
-The official tensor products hold one small parameter per path (``tp.weights1.n``); the engine holds them joined in one vector. Everything
-else has the same name. Buffers (masks, Wigner symbols, Gaussian centres) are checked where they carry meaning, and written again on saving.
+The official tensor products hold one small parameter per path (``tp.weights1.n``); the engine holds
+them joined in one vector. Everything else has the same name. Buffers (masks, Wigner symbols,
+Gaussian centres) are checked where they carry meaning, and written again on saving.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _BUFFERS = re.compile(
 
 
 def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torch.Size]]:
-    """Official parameters in the order of ``Net.parameters()`` (lin_pre, conv, lin_post, sc, norm, skip_connect).
+    """Official parameters in the order of ``Net.parameters()`` (lin_pre, conv, lin_post, sc, norm,
+    skip_connect).
 
     Yields:
         (official name, our name, slice of our flat parameter, official shape)
@@ -45,7 +47,8 @@ def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torc
         owner, _, leaf = name.rpartition(".")
         module = modules[owner]
         if not parameter.numel() and isinstance(module, (ChannelLinear, SelfConnection)):
-            continue  # e3nn keeps empty weights as buffers; empty parameters of e3LayerNorm are parameters
+            # e3nn keeps empty weights as buffers; empty parameters of e3LayerNorm are parameters
+            continue
         if isinstance(module, EdgeTensorProduct):
             which = int(leaf == "weight2")
             for n, path in enumerate(module.paths):
@@ -65,7 +68,8 @@ def load_network(folder: ModelFolder, generation: Generation) -> DeepHE3Net:
     """The engine with the parameters of a model folder.
 
     Args:
-        folder: as read. generation: see :meth:`ModelFolder.require_generation`.
+        folder: as read.
+        generation: see :meth:`ModelFolder.require_generation`.
 
     Raises:
         ModelError: parameters are missing, extra, or of another shape; each is listed.
@@ -119,12 +123,13 @@ def _check_gaussians(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -
             stored.double(), torch.linspace(0, stop, count, dtype=torch.float64), atol=1e-5
         ):
             raise ModelError(
-                f"{where}: '{name}.offsets' are not {count} equidistant points from 0 to {stop} Å; the checkpoint is of a modified DeepH-E3"
+                f"{where}: '{name}.offsets' are not {count} equidistant points from 0 to {stop} Å; "
+                "the checkpoint is of a modified DeepH-E3"
             )
 
 
 def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """A state_dict that the official ``Net`` loads strictly under e3nn of the network's generation."""
+    """A state_dict that the official ``Net`` loads strictly under e3nn of its generation."""
     own = dict(net.named_parameters())
     state: dict[str, Tensor] = {}
     for name, ours, piece, shape in official_parameters(net):
@@ -140,7 +145,10 @@ def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[st
 def _ones(irreps: Irreps, reachable: Sequence[bool]) -> Tensor:
     return (
         torch.cat(
-            [torch.full((mul * ir.dim,), float(ok)) for (mul, ir), ok in zip(irreps, reachable)]
+            [
+                torch.full((mul * ir.dim,), float(ok))
+                for (mul, ir), ok in zip(irreps, reachable, strict=True)
+            ]
         )
         if irreps.dim
         else torch.ones(0)
@@ -208,7 +216,8 @@ def _buffers(net: DeepHE3Net, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]
 
 
 def import_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any]:
-    """An official Adam state (one entry per official parameter) as the state of an Adam over ``net.parameters()``.
+    """An official Adam state (one entry per official parameter) as the state of an Adam over
+    ``net.parameters()``.
 
     Raises:
         ModelError: the numbers of parameters differ.
@@ -220,10 +229,11 @@ def import_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
     entries = state["state"]
     if len(indices) != len(table):
         raise ModelError(
-            f"optimizer state has {len(indices)} parameters, the network {len(table)}; start from a folder of the same network, or remove its optimizer_state_dict"
+            f"optimizer state has {len(indices)} parameters, the network {len(table)}; start from "
+            "a folder of the same network, or remove its optimizer_state_dict"
         )
     merged: dict[str, dict[str, Any]] = {}
-    for index, (_, ours, piece, _) in zip(indices, table):
+    for index, (_, ours, piece, _) in zip(indices, table, strict=True):
         entry = entries.get(index)
         if entry is None:
             continue

@@ -1,11 +1,14 @@
-r"""DeepH-E3's equivariant convolution in edge frames (SO(2) convolution, eSCN of Passaro & Zitnick 2023).
+r"""DeepH-E3's equivariant convolution in edge frames (SO(2) convolution, eSCN of Passaro & Zitnick
+2023).
 
 The official tensor product is, per path p = (slot in, l2, slot out),
 
-.. math:: z_{w m_3} = a_p \sum_{u v m_1 m_2} W^1_{uw} W^2_{vw}\; \sqrt{2 l_3 + 1}\, w_{3j}(l_1 l_2 l_3)_{m_1 m_2 m_3}\; x_{u m_1} Y_{v m_2}.
+.. math:: z_{w m_3} = a_p \sum_{u v m_1 m_2} W^1_{uw} W^2_{vw}\; \sqrt{2 l_3 + 1}\, w_{3j}(l_1 l_2
+l_3)_{m_1 m_2 m_3}\; x_{u m_1} Y_{v m_2}.
 
-With the edge on the polar axis only :math:`Y_{l_2 0} = \sqrt{2 l_2 + 1}` is left, so m3 = m1 (l1+l2+l3 even) or m3 = -m1 (odd), and all l2 between one slot in
-and one slot out add up to one matrix per \|m\|. A self-loop has Y_00 alone; it uses the matrices of the l2 = 0 paths.
+With the edge on the polar axis only :math:`Y_{l_2 0} = \sqrt{2 l_2 + 1}` is left, so m3 = m1
+(l1+l2+l3 even) or m3 = -m1 (odd), and all l2 between one slot in and one slot out add up to one
+matrix per \|m\|. A self-loop has Y_00 alone; it uses the matrices of the l2 = 0 paths.
 """
 
 from __future__ import annotations
@@ -30,8 +33,11 @@ class Path(NamedTuple):
     """One path of the official tensor product.
 
     Attributes:
-        i_in, i_sh, i_out: slots. rows, columns: multiplicities in and out. copies: multiplicity of the harmonics (1 but for a Bessel basis).
-        start1, start2: first weight in the flat parameters. factor: path normalisation.
+        i_in, i_sh, i_out: slots.
+        rows, columns: multiplicities in and out.
+        copies: multiplicity of the harmonics (1 but for a Bessel basis).
+        start1, start2: first weight in the flat parameters.
+        factor: path normalisation.
     """
 
     i_in: int
@@ -76,8 +82,9 @@ Matrices = tuple[list[list[Tensor]], list[list[Tensor]] | None]
 class Block(NamedTuple):
     r"""The matrices between one family of irreps in and one out, for even or odd l1 + l2 + l3.
 
-    A family is the irreps of natural parity (-1)^l, or the others. Its irreps stand by falling l, so that those with
-    l >= m, which alone have a component m, are the first rows or columns of the matrix of \|m\|.
+    A family is the irreps of natural parity (-1)^l, or the others. Its irreps stand by falling l,
+    so that those with l >= m, which alone have a component m, are the first rows or columns of the
+    matrix of \|m\|.
 
     Attributes:
         keys_in, keys_out: the irreps, l falling.
@@ -94,10 +101,12 @@ class Block(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What the matrices are made of: ``matrices[target] += weight1[first] * weight2[second] * value``.
+    """What the matrices are made of: ``matrices[target] += weight1[first] * weight2[second] *
+    value``.
 
     Attributes:
-        first, second, target: (T,) int64, indices into the flat parameters and into the vector of all matrices.
+        first, second, target: (T,) int64, indices into the flat parameters and into the vector of
+            all matrices.
         value: (T,), Clebsch-Gordan number times normalisation.
     """
 
@@ -109,15 +118,19 @@ class Terms(NamedTuple):
 
 def join_terms(parts: list[Terms]) -> Terms:
     """One after the other."""
-    return Terms(*(torch.cat(column) for column in zip(*parts)))
+    return Terms(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 class EdgeTensorProduct(Collapsing):
-    """``SeparateWeightTensorProduct`` in edge frames. Parameters ``weight1``, ``weight2`` are the official ones, flattened path after path.
+    """``SeparateWeightTensorProduct`` in edge frames.
+
+    Parameters ``weight1``, ``weight2`` are the official ones, flattened path after path.
 
     Attributes:
-        paths: in the official order. blocks: the matrices that all paths add up to.
-        copies: multiplicity of all harmonics with a Bessel basis (one set of matrices for each), else 1.
+        paths: in the official order.
+        blocks: the matrices that all paths add up to.
+        copies: multiplicity of all harmonics with a Bessel basis (one set of matrices for each),
+            else 1.
     """
 
     def __init__(
@@ -200,7 +213,8 @@ class EdgeTensorProduct(Collapsing):
         return blocks, total
 
     def _path_terms(self, path: Path) -> Terms:
-        """What one path adds to the matrices of its block, for every m and every copy of its harmonic."""
+        """What one path adds to the matrices of its block, for every m and every copy of its
+        harmonic."""
         l1, l2, l3 = self._ls(path)
         (key_in, row, _), (key_out, column, _) = (
             self.layout_in.slots[path.i_in],
@@ -210,7 +224,8 @@ class EdgeTensorProduct(Collapsing):
         block = next(
             b for b in self.blocks if key_in in b.keys_in and key_out in b.keys_out and b.odd == odd
         )
-        # rows and columns of the irreps before this one (larger l, so there for every m of this path)
+        # rows and columns of the irreps before this one (larger l, so there for every m of this
+        # path)
         before_in = block.keys_in[: block.keys_in.index(key_in)]
         before_out = block.keys_out[: block.keys_out.index(key_out)]
         rows = row + sum(self.layout_in.channels[k] for k in before_in) + torch.arange(path.rows)
@@ -256,11 +271,12 @@ class EdgeTensorProduct(Collapsing):
         vector = vector.reshape(self.copies, self._size)
         shapes = [shape for block in self.blocks for shape in block.shapes]
         parts = vector.split([rows * columns for rows, columns in shapes], dim=1)
-        each = iter(p.reshape(self.copies, *shape) for p, shape in zip(parts, shapes))
+        each = iter(p.reshape(self.copies, *shape) for p, shape in zip(parts, shapes, strict=True))
         return [[next(each) for _ in block.shapes] for block in self.blocks]
 
     def both_matrices(self) -> Matrices:
-        """Matrices (rows, copies * columns) of regular edges, and of self-loops where they have their own."""
+        """Matrices (rows, copies * columns) of regular edges, and of self-loops where they have
+        their own."""
         return self.collapsed(self._build)  # type: ignore[no-any-return]
 
     def _build(self) -> Matrices:
@@ -282,7 +298,8 @@ class EdgeTensorProduct(Collapsing):
             features: rows are edges, self-loops last; keys as in ``irreps_in``.
             matrices: see :meth:`both_matrices`.
             regular: number of edges that are no self-loops.
-            radial: (E, copies), with a Bessel basis: the radial factor of each harmonic (zero for l > 0 on self-loops).
+            radial: (E, copies), with a Bessel basis: the radial factor of each harmonic (zero for l
+                > 0 on self-loops).
 
         Returns:
             Features with the keys of ``irreps_out``.
@@ -323,7 +340,7 @@ class EdgeTensorProduct(Collapsing):
                     z = -z if block.odd and sign < 0 else z
                     keys = [k for k in block.keys_out if k[0] >= m]
                     parts = z.split([self.layout_out.channels[k] for k in keys], dim=1)
-                    for key, part in zip(keys, parts):
+                    for key, part in zip(keys, parts, strict=True):
                         place = (key, -sign * m if block.odd else sign * m)
                         sums[place] = sums[place] + part if place in sums else part
         like = next(iter(features.values()))
@@ -337,7 +354,10 @@ class EdgeTensorProduct(Collapsing):
 
 
 class EquivariantConvolution(nn.Module):
-    """DeepH-E3's ``EquiConv``: tensor product, gate, and a factor per channel from the edge length. All in edge frames."""
+    """DeepH-E3's ``EquiConv``: tensor product, gate, and a factor per channel from the edge length.
+
+    All in edge frames.
+    """
 
     def __init__(
         self,
@@ -356,13 +376,9 @@ class EquivariantConvolution(nn.Module):
         )
         self.irreps_out = self.gate.irreps_out
         multiplicities = sum(mul for mul, _ in self.irreps_out)
-        self.fc = nn.Sequential(
-            nn.Linear(basis, 64),
-            nn.SiLU(),
-            nn.Linear(64, 64),
-            nn.SiLU(),
-            nn.Linear(64, multiplicities),
-        )
+        first, second, last = nn.Linear(basis, 64), nn.Linear(64, 64), nn.Linear(64, multiplicities)
+        self.fc = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), last)
+        self.linears = (first, second, last)
         self.layout = Layout(self.irreps_out)
         index = self.layout.multiplicity_index()
         order = torch.cat(list(index.values()))
@@ -382,7 +398,9 @@ class EquivariantConvolution(nn.Module):
         Args:
             features: (E, 2 l + 1, channels) of (node i, node j, edge), in edge frames.
             distance: (E, basis), Gaussians of the edge length.
-            matrices, regular, radial: see :meth:`EdgeTensorProduct.forward`.
+            matrices: see :meth:`EdgeTensorProduct.forward`.
+            regular: see :meth:`EdgeTensorProduct.forward`.
+            radial: see :meth:`EdgeTensorProduct.forward`.
         """
         out = self.gate(self.tp(features, matrices, regular, radial))
         weight = self.fc(distance)
@@ -390,4 +408,4 @@ class EquivariantConvolution(nn.Module):
             weight = weight[:, self._order]
         # split, not slices: see Gate
         parts = weight[:, None].split(list(self.layout.channels.values()), dim=2)
-        return {key: out[key] * part for key, part in zip(self.layout.channels, parts)}
+        return {key: out[key] * part for key, part in zip(self.layout.channels, parts, strict=True)}

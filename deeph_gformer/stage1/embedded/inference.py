@@ -1,13 +1,18 @@
-"""The network without gradients: in place, edges in chunks, every linear map folded. Same numbers as :mod:`.network` to rounding.
+"""The network without gradients: in place, edges in chunks, every linear map folded.
 
-Per block: messages of all edges summed over atoms (chunk by chunk), node update; then new edge features before their norm (chunk by chunk) with the sums
-that ``e3LayerNorm`` takes over the whole structure; then norm and skip connection. What stays per edge: its features before and after an update, its Wigner-D
-blocks and, unless memory is short, its distance basis and the rotated features of its two atoms; everything else lives as long as a chunk. With several ranks each has the edges of
+Same numbers as :mod:`.network` to rounding.
+
+Per block: messages of all edges summed over atoms (chunk by chunk), node update; then new edge
+features before their norm (chunk by chunk) with the sums that ``e3LayerNorm`` takes over the whole
+structure; then norm and skip connection. What stays per edge: its features before and after an
+update, its Wigner-D blocks and, unless memory is short, its distance basis and the rotated features
+of its two atoms; everything else lives as long as a chunk. With several ranks each has the edges of
 its own atoms; sums over atoms are gathered once per update and the norm's sums are added up.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -19,7 +24,7 @@ from ...data.graph import Graph
 from ...runtime.plan import ExecutionPlan, usual_chunk
 from .layout import Layout
 from .local import BlockDiagonal, Local, LocalLayout, chunk, signs
-from .modules import INITIAL_RADIUS, gaussians
+from .modules import INITIAL_RADIUS, ChannelLinear, gaussians
 from .network import DeepHE3Net, EdgeUpdate, NodeUpdate, Prepared, _add
 from .plan import ConvolutionPlan, NormPlan
 
@@ -54,7 +59,8 @@ class EdgePlan:
 
         Args:
             out: filled.
-            message, old: of the same edges.
+            message: of the same edges.
+            old: of the same edges.
             kinds: per pair of elements that occurs its number and the edges of it.
         """
         self.post.add_to(out, message, keep=False)
@@ -69,7 +75,7 @@ class EdgePlan:
                 for family in out
             ]
             self.sc[t].add_to(made, _rows(old, index))
-            for whole, part in zip(out, made):
+            for whole, part in zip(out, made, strict=True):
                 for m, value in enumerate(part):
                     whole[m].view(-1, signs(m), value.shape[1]).index_add_(
                         0, index, value.view(len(index), signs(m), -1)
@@ -80,8 +86,8 @@ class EdgePlan:
         if self.skip is not None:
             self.skip.add_to(new, old)
             return
-        for a, b in zip(new, old):
-            for x, y in zip(a, b):
+        for a, b in zip(new, old, strict=True):
+            for x, y in zip(a, b, strict=True):
                 x.add_(y)
 
 
@@ -105,7 +111,7 @@ class InferencePlan:
         self.parity, self.edge_init = parity, LocalLayout(edge, parity)
         self.node_plans: list[ConvolutionPlan] = []
         self.edge_plans: list[tuple[ConvolutionPlan, EdgePlan]] = []
-        for node_update, edge_update in zip(net.node_update_blocks, net.edge_update_blocks):
+        for node_update, edge_update in net.updates:
             self.node_plans.append(ConvolutionPlan(node_update, node, edge, True, parity))
             node = node_update.irreps_out
             self.edge_plans.append(
@@ -118,7 +124,8 @@ class InferencePlan:
 
 
 def _atom_rows(node: Features, layout: LocalLayout) -> dict[tuple[int, int], Tensor]:
-    """Features (l > 0) of the atoms, each atom's in one row (N, C (2l+1)): gathered once per update, not once per chunk."""
+    """Features (l > 0) of the atoms, each atom's in one row (N, C (2l+1)): gathered once per
+    update, not once per chunk."""
     return {
         key: node[key].transpose(1, 2).reshape(len(node[key]), -1)
         for keys in layout.keys
@@ -136,7 +143,11 @@ def _rotate_pair(
     """Features (l > 0) of the two atoms of some edges, in the frame of each edge.
 
     Args:
-        rows: see :func:`_atom_rows`. layout: of ``out``. ends: (E, 2), atoms i and j. frames: of these edges. out: filled.
+        rows: see :func:`_atom_rows`.
+        layout: of ``out``.
+        ends: (E, 2), atoms i and j.
+        frames: of these edges.
+        out: filled.
     """
     for f in (0, 1):
         for key in layout.keys[f]:
@@ -156,14 +167,17 @@ def _spans(start: int, stop: int, size: int, loops: bool) -> list[Span]:
     """Equal pieces of at most ``size`` edges."""
     pieces = -(-(stop - start) // size)
     marks = [start + (stop - start) * n // pieces for n in range(pieces + 1)] if pieces else []
-    return [(a, b, loops) for a, b in zip(marks, marks[1:])]
+    return [(a, b, loops) for a, b in itertools.pairwise(marks)]
 
 
 class Run:
     """One forward pass; what it keeps of an edge is described above.
 
     Attributes:
-        node: after encoder group p. edge, old: edge features after and before it. layouts: of ``old`` and ``edge``. spans: the chunks.
+        node: after encoder group p.
+        edge, old: edge features after and before it.
+        layouts: of ``old`` and ``edge``.
+        spans: the chunks.
     """
 
     def __init__(
@@ -171,7 +185,9 @@ class Run:
     ) -> None:
         """
         Args:
-            net, plan: the network and its plan. p: see :meth:`DeepHE3Net.prepare`; with several processes of this one's edges.
+            net: the network and its plan.
+            plan: the network and its plan.
+            p: see :meth:`DeepHE3Net.prepare`; with several processes of this one's edges.
             execution: chunk, storage, communicator.
         """
         self.net, self.plan, self.p, self.execution, self.storage = (
@@ -206,7 +222,8 @@ class Run:
         self._rows: dict[tuple[int, int], Tensor] = {}
 
     def _kinds(self) -> list[list[tuple[int, Tensor]]]:
-        """Per chunk: the pairs of elements that occur, and the edges of each; a GPU is waited for just once."""
+        """Per chunk: the pairs of elements that occur, and the edges of each; a GPU is waited for
+        just once."""
         p, species = self.p, self.net.config.num_species
         if species == 1:
             return [[] for _ in self.spans]
@@ -215,13 +232,13 @@ class Run:
         counts = [torch.bincount(kind[a:b], minlength=species**2) for a, b, _ in self.spans]
         return [
             [(t, part) for t, part in enumerate(order.split(count)) if len(part)]
-            for order, count in zip(orders, torch.stack(counts).tolist())
+            for order, count in zip(orders, torch.stack(counts).tolist(), strict=True)
         ]
 
     def groups(self) -> Iterator[int]:
         """Run; gives the number of every encoder group when it is done."""
-        blocks = zip(self.net.node_update_blocks, self.plan.node_plans, self.plan.edge_plans)
-        for group, (node_update, conv, (edge_conv, edge_plan)) in enumerate(blocks):
+        blocks = zip(self.net.updates, self.plan.node_plans, self.plan.edge_plans, strict=True)
+        for group, ((node_update, _), conv, (edge_conv, edge_plan)) in enumerate(blocks):
             self.node = self.update_nodes(node_update, conv)
             self.update_edges(edge_conv, edge_plan)
             yield group
@@ -299,7 +316,8 @@ class Run:
         return update.skip_connect(node, update.norm(new, self.p.node_segments))  # type: ignore[no-any-return]
 
     def gather(self, total: Features, message: Features, a: int, b: int) -> None:
-        """Turn the messages of edges a..b to global axes and add them to their atoms: on a CPU in one product per atom, D^T (deg m, k) times x (deg m, c)."""
+        """Turn the messages of edges a..b to global axes and add them to their atoms: on a CPU in
+        one product per atom, D^T (deg m, k) times x (deg m, c)."""
         source, frames = self.p.source[a:b], self.frames(a, b)
         atoms, stops = _runs(source) if source.device.type == "cpu" else ([], [])
         if not atoms or 4 * len(atoms) > b - a:
@@ -308,15 +326,20 @@ class Run:
             return
         for key, value in message.items():
             d = 2 * key[0] + 1
-            # D of one edge after the other, (k, deg m) for the edges of an atom, times their (deg m, c)
+            # D of one edge after the other, (k, deg m) for the edges of an atom, times their (deg
+            # m, c)
             turn, rows = frames[key[0]].transpose(1, 2).reshape(-1, d).T, value.flatten(0, 1)
             start = 0
-            for atom, stop in zip(atoms, stops):
+            for atom, stop in zip(atoms, stops, strict=True):
                 total[key][atom].addmm_(turn[:, start * d : stop * d], rows[start * d : stop * d])
                 start = stop
 
     def update_edges(self, conv: ConvolutionPlan, plan: EdgePlan) -> None:
-        """Eq. 1, second line: new edge features, and the rotated node features that the next node update reads again."""
+        """Eq.
+
+        1, second line: new edge features, and the rotated node features that the next node update
+        reads again.
+        """
         self.release(self._pair)
         self._pair = (
             conv.pair.empty(self.edges, self.like, self.storage)
@@ -327,7 +350,7 @@ class Run:
         new, edge = plan.layout.empty(self.edges, self.like, self.storage), self.edge
         parts = (conv.node_part(conv.regular, self.node), conv.node_part(conv.loops, self.node))
         sums: dict[tuple[int, int], Tensor] = {}
-        for span, kinds in zip(self.spans, self.kinds):
+        for span, kinds in zip(self.spans, self.kinds, strict=True):
             a, b, _ = span
             pair = self.pair(conv.pair, a, b)
             if self._pair is not None:
@@ -367,9 +390,10 @@ class Run:
             plan.after_norm(part, chunk(old, a, b))
             self.execution.tick("stage 1", b - a)
 
-    def flat(self, layout: LocalLayout, edge: Local, linear: nn.Module | None) -> Tensor:
-        """Edge features in global axes, e3nn's layout and the graph's order; through ``linear`` first where given."""
-        target: Layout = layout.layout if linear is None else linear.layout_out
+    def flat(self, layout: LocalLayout, edge: Local, linear: ChannelLinear | None) -> Tensor:
+        """Edge features in global axes, e3nn's layout and the graph's order; through ``linear``
+        first where given."""
+        target = layout.layout if linear is None else linear.layout_out
         out = self.like.new_empty(self.edges, target.irreps.dim)
         for a, b, _ in self.spans:
             value = layout.features(chunk(edge, a, b))
@@ -390,7 +414,8 @@ def _sorted(table: dict[tuple[int, int], Tensor]) -> list[Tensor]:
 
 
 class InferenceEngine:
-    """Runs a network without gradients, always in the type of its parameters; follows them when they change."""
+    """Runs a network without gradients, always in the type of its parameters; follows them when
+    they change."""
 
     def __init__(self, net: DeepHE3Net) -> None:
         """

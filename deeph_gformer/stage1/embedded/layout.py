@@ -1,4 +1,4 @@
-"""Features of the engine (:mod:`deeph_gformer.algebra.layout`) between global axes and edge frames."""
+"""Features of the engine (:mod:`deeph_gformer.algebra.layout`) to global axes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Layout(FeatureLayout):
         return joined.index_select(1, self._columns)
 
     def _column_order(self) -> Tensor:
-        """(dim,), where each component of the flat vector stands when slots of equal irrep are joined."""
+        """(dim,), where each component of the flat vector stands when slots of equal irrep are
+        joined."""
         first, total = {}, 0
         for key, channels in self.channels.items():
             first[key] = total

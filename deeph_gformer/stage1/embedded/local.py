@@ -1,7 +1,9 @@
-"""Edge features for inference: sorted by \\|m\\| instead of l, so that one matrix product per \\|m\\| does a whole convolution.
+"""Edge features for inference: sorted by \\|m\\| instead of l, so that one matrix product per
+\\|m\\| does a whole convolution.
 
-In the frame of an edge the two components m and -m of all irreps of one family (natural parity (-1)^l, or the other) mix among themselves only. A family's
-channels stand in order of falling l, so those with l >= m are a prefix: one column range serves every m.
+In the frame of an edge the two components m and -m of all irreps of one family (natural parity
+(-1)^l, or the other) mix among themselves only. A family's channels stand in order of falling l, so
+those with l >= m are a prefix: one column range serves every m.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from .layout import Layout
 
 __all__ = ["Local", "LocalLayout", "BlockDiagonal"]
 
-#: Per family and m = 0..lmax: (rows * s, channels with l >= m), s = 1 for m = 0, else 2 (first -m, then +m).
+#: Per family and m = 0..lmax: (rows * s, channels with l >= m), s = 1 for m = 0, else 2 (first -m,
+#: then +m).
 Local = list[list[Tensor]]
 
 
@@ -30,13 +33,15 @@ class LocalLayout:
     """Where the irreps of a :class:`Layout` stand in :data:`Local`.
 
     Attributes:
-        layout: the irreps. keys: per family (natural parity first), its keys with l falling.
+        layout: the irreps.
+        keys: per family (natural parity first), its keys with l falling.
     """
 
     def __init__(self, irreps: Irreps | str, parity: bool) -> None:
         """
         Args:
-            irreps: in e3nn's order. parity: False where every irrep is called even (one family then).
+            irreps: in e3nn's order.
+            parity: False where every irrep is called even (one family then).
         """
         self.layout = Layout(irreps)
         keys = sorted(self.layout.channels, key=lambda k: -k[0])
@@ -120,7 +125,8 @@ def chunk(local: Local, start: int, stop: int) -> Local:
 class BlockDiagonal:
     """A map that mixes the channels of each irrep.
 
-    Small neighbouring irreps (l > 0) share one matrix with zeros between them: one product instead of several thin ones. Its leading part serves every m.
+    Small neighbouring irreps (l > 0) share one matrix with zeros between them: one product instead
+    of several thin ones. Its leading part serves every m.
     """
 
     #: Channels up to which irreps are joined.
@@ -131,7 +137,9 @@ class BlockDiagonal:
     ) -> None:
         """
         Args:
-            matrices: per irrep (channels in, channels out). layout_in, layout_out: of rows and columns.
+            matrices: per irrep (channels in, channels out).
+            layout_in: of rows and columns.
+            layout_out: of rows and columns.
         """
         self.parts: list[
             tuple[int, Tensor, list[tuple[slice, slice]]]
@@ -165,20 +173,23 @@ class BlockDiagonal:
         places = [(layout_in.columns(f, k), layout_out.columns(f, k)) for k in group]
         first, left = places[0][0].start, places[0][1].start
         mixed = matrices[group[0]].new_zeros(places[-1][0].stop - first, places[-1][1].stop - left)
-        for key, (rows, columns) in zip(group, places):
+        for key, (rows, columns) in zip(group, places, strict=True):
             mixed[
                 rows.start - first : rows.stop - first, columns.start - left : columns.stop - left
             ] = matrices[key]
         ranges = []
         for m in range(group[0][0] + 1):
             rows, columns = next(
-                place for key, place in reversed(list(zip(group, places))) if key[0] >= m
+                place
+                for key, place in reversed(list(zip(group, places, strict=True)))
+                if key[0] >= m
             )
             ranges.append((slice(first, rows.stop), slice(left, columns.stop)))
         self.parts.append((f, mixed, ranges))
 
     def add_to(self, out: Local, local: Local, keep: bool = True) -> None:
-        """``out += map(local)``, row by row; ``out = map(local)`` with ``keep`` off, for irreps that stay the same."""
+        """``out += map(local)``, row by row; ``out = map(local)`` with ``keep`` off, for irreps
+        that stay the same."""
         beta = 1 if keep else 0
         for f, mixed, ranges in self.parts:
             for m, (rows, columns) in enumerate(ranges):

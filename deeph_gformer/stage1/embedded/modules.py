@@ -1,4 +1,5 @@
-"""Building blocks of the network that act on channels only; all commute with rotations, so they work in any frame.
+"""Building blocks of the network that act on channels only; all commute with rotations, so they
+work in any frame.
 
 Parameter names are those of DeepH-E3's checkpoints.
 """
@@ -33,9 +34,12 @@ __all__ = [
 
 
 class RowGroups(NamedTuple):
-    """Rows of equal type. ``index[t]`` lists the rows of type t; None where there is one type only."""
+    """Rows of equal type.
 
-    index: tuple[Tensor, ...] | None
+    ``rows[t]`` lists the rows of type t; None where there is one type only.
+    """
+
+    rows: tuple[Tensor, ...] | None
     inverse: Tensor | None
 
     @classmethod
@@ -51,11 +55,13 @@ class Segments(NamedTuple):
     """Which structure each row belongs to, for the graph-wide means of :class:`LayerNorm`.
 
     Attributes:
-        rows: (rows,) int64, or None for a single structure. count: number of structures. sizes: (count,), rows of each.
+        rows: (rows,) int64, or None for a single structure.
+        count: number of structures.
+        sizes: (count,), rows of each.
     """
 
     rows: Tensor | None
-    count: int
+    structures: int
     sizes: Tensor
 
     @classmethod
@@ -75,7 +81,7 @@ class Segments(NamedTuple):
         """Sum over the rows of each structure: (rows, ...) to (count, ...)."""
         if self.rows is None:
             return value.sum(dim=0, keepdim=True)
-        return value.new_zeros(self.count, *value.shape[1:]).index_add(0, self.rows, value)
+        return value.new_zeros(self.structures, *value.shape[1:]).index_add(0, self.rows, value)
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean over the rows of each structure: (rows, ...) to (count, ...)."""
@@ -87,7 +93,8 @@ class Segments(NamedTuple):
 
 
 class Collapsing(nn.Module):
-    """Keeps matrices that are made from parameters, as long as no gradient is wanted and the parameters stay as they are."""
+    """Keeps matrices that are made from parameters, as long as no gradient is wanted and the
+    parameters stay as they are."""
 
     _made: Any = None
     _stamp: tuple[object, ...] = ()
@@ -124,12 +131,14 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(value: Tensor, index: Tensor) -> Tensor:
-    """``value[index]``, whose gradient is summed from contiguous rows: torch takes up to a hundred times as long for strided ones."""
+    """``value[index]``, whose gradient is summed from contiguous rows: torch takes up to a hundred
+    times as long for strided ones."""
     return _GatherRows.apply(value, index)  # type: ignore[no-any-return]
 
 
 def gaussians(length: Tensor, stop: float, count: int) -> Tensor:
-    """Gaussians on ``count`` equidistant centres from 0 to ``stop`` (Å), width = spacing; (rows, count)."""
+    """Gaussians on ``count`` equidistant centres from 0 to ``stop`` (Å), width = spacing; (rows,
+    count)."""
     centres = torch.linspace(0.0, stop, count, dtype=length.dtype, device=length.device)
     width = centres[1] - centres[0]
     return torch.exp(-0.5 / width**2 * (length[:, None] - centres) ** 2)
@@ -158,10 +167,12 @@ class SlotPair(NamedTuple):
 def slot_pairs(
     layout_in: Layout, layout_out: Layout, generation: Generation, copies: int = 1
 ) -> list[SlotPair]:
-    """The pairs in the order of e3nn's flat weights: slot in after slot in, for each slot out after slot out.
+    """The pairs in the order of e3nn's flat weights: slot in after slot in, for each slot out after
+    slot out.
 
     Args:
-        layout_in, layout_out: the slots.
+        layout_in: the slots.
+        layout_out: the slots.
         generation: of e3nn, for the normalisation.
         copies: multiplicity of the second input of a tensor product.
     """
@@ -240,7 +251,8 @@ class ChannelLinear(Collapsing):
 
 
 class SelfConnection(Collapsing):
-    """``FullyConnectedTensorProduct`` with the one-hot type: one :class:`ChannelLinear` without bias per element (or pair of elements)."""
+    """``FullyConnectedTensorProduct`` with the one-hot type: one :class:`ChannelLinear` without
+    bias per element (or pair of elements)."""
 
     def __init__(
         self, irreps_in: Irreps, types: int, irreps_out: Irreps, generation: Generation
@@ -279,19 +291,21 @@ class SelfConnection(Collapsing):
         out = {}
         for key, matrix in self.matrices().items():
             value = features[key]
-            if groups.index is None:
+            if groups.rows is None:
                 out[key] = value @ matrix[0]
             else:
                 out[key] = torch.cat(
-                    [value[index] @ matrix[t] for t, index in enumerate(groups.index)]
+                    [value[index] @ matrix[t] for t, index in enumerate(groups.rows)]
                 )[groups.inverse]
         return out
 
 
 class LayerNorm(nn.Module):
-    """DeepH-E3's ``e3LayerNorm``: subtracts the mean over a structure's rows and a slot's channels; scalars are also divided by their rms.
+    """DeepH-E3's ``e3LayerNorm``: subtracts the mean over a structure's rows and a slot's channels;
+    scalars are also divided by their rms.
 
-    In edge frames the mean of l > 0 is taken in global axes and turned back (``frames``), so the result is that of the official network.
+    In edge frames the mean of l > 0 is taken in global axes and turned back (``frames``), so the
+    result is that of the official network.
     """
 
     eps = 1e-5
@@ -349,20 +363,24 @@ class LayerNorm(nn.Module):
 
 @functools.cache
 def activation(name: str) -> tuple[Callable[[Tensor], Tensor], float]:
-    """A function of torch and the factor that e3nn gives it: unit second moment under a normal distribution (a million samples of a fixed seed)."""
-    function: Callable[[Tensor], Tensor] = {
+    """A function of torch and the factor that e3nn gives it: unit second moment under a normal
+    distribution (a million samples of a fixed seed)."""
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
         "silu": nn.functional.silu,
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
-    }[name]
+    }
+    function = functions[name]
     return function, float(normalize2mom(function).cst)
 
 
 class Gate(nn.Module):
-    """e3nn's ``Gate`` as DeepH-E3 uses it: SiLU/tanh on scalars, sigmoid/tanh gates times l > 0, each scaled to unit second moment.
+    """e3nn's ``Gate`` as DeepH-E3 uses it: SiLU/tanh on scalars, sigmoid/tanh gates times l > 0,
+    each scaled to unit second moment.
 
     Attributes:
-        irreps_in: what the tensor product must give (sorted and joined by e3nn: scalars and gates share a slot).
+        irreps_in: what the tensor product must give (sorted and joined by e3nn: scalars and gates
+            share a slot).
         irreps_out: scalars, then the gated irreps.
         gate_key: the irrep of the gates, None where nothing is gated.
         gate_channels: per gated irrep, which gate multiplies each of its channels.
@@ -390,7 +408,8 @@ class Gate(nn.Module):
         self.irreps_in = (scalars + gates + gated).sort().irreps.simplify()
         self.irreps_out = scalars + gated
         self.layout_in, self.layout_out = Layout(self.irreps_in), Layout(self.irreps_out)
-        # sorting is stable, so within a joined scalar slot the scalars of its parity come first, then the gates
+        # sorting is stable, so within a joined scalar slot the scalars of its parity come first,
+        # then the gates
         used: dict[Key, int] = {}
         self.pieces: list[tuple[Key, int, int]] = []
         for mul, ir in parts:
@@ -399,7 +418,7 @@ class Gate(nn.Module):
             used[ir.l, ir.p] = start + mul
         self.scalar_count = len(scalars)
         self.gated = [((ir.l, ir.p), mul) for mul, ir in gated]
-        self.gate_key: Key | None = (0, gate_ir.p) if gated.dim else None
+        self.gate_key: Key | None = (0, gate_ir.p) if gated.dim and gate_ir is not None else None
         self.gate_channels: dict[Key, list[int]] = {}
         first = 0
         for key, mul in self.gated:
@@ -429,7 +448,7 @@ class Gate(nn.Module):
         factors: dict[Key, list[Tensor]] = {}
         if gates:
             each = _join(gates).split([mul for _, mul in self.gated], dim=2)
-            for (key, _), factor in zip(self.gated, each):
+            for (key, _), factor in zip(self.gated, each, strict=True):
                 factors.setdefault(key, []).append(factor)
         made.update({key: features[key] * _join(values) for key, values in factors.items()})
         return made

@@ -1,11 +1,13 @@
 """DeepH-E3's network (Eq. 1) on our engine: node and edge updates, same parameters, same numbers.
 
-Edge features stay in the frame of their edge from the first layer to the last; node features are turned into each edge's frame where a
-convolution needs them, and messages are turned back before they are summed. Wigner-D matrices are made once per structure.
+Edge features stay in the frame of their edge from the first layer to the last; node features are
+turned into each edge's frame where a convolution needs them, and messages are turned back before
+they are summed. Wigner-D matrices are made once per structure.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -41,12 +43,21 @@ class Prepared(NamedTuple):
     """What depends on the structure only. Edges: regular ones first, self-loops last.
 
     Attributes:
-        order: (E,), the graph's edge at each row. inverse: its inverse. source, destination: (E,), atoms i and j.
-        frames: D^l of every edge, per l (E, 2 l + 1, 2 l + 1), as :func:`deeph_gformer.algebra.rotation.edge_frames` makes them. regular: number of edges that are no self-loops.
-        length: (E,), Å. distance: (E, basis). initial: (E, channels), see :data:`INITIAL_RADIUS`. radial: (E, copies) with a Bessel basis.
-        node_kind, edge_kind: rows by element and by pair of elements. node_segments, edge_segments: rows by structure.
+        order: (E,), the graph's edge at each row.
+        inverse: its inverse.
+        source, destination: (E,), atoms i and j.
+        frames: D^l of every edge, per l (E, 2 l + 1, 2 l + 1), as
+            :func:`deeph_gformer.algebra.rotation.edge_frames` makes them.
+        regular: number of edges that are no self-loops.
+        length: (E,), Å.
+        distance: (E, basis).
+        initial: (E, channels), see :data:`INITIAL_RADIUS`.
+        radial: (E, copies) with a Bessel basis.
+        node_kind, edge_kind: rows by element and by pair of elements.
+        node_segments, edge_segments: rows by structure.
 
-    For inference ``distance`` and ``initial`` are empty and ``edge_kind`` is not made: they are cheap to make chunk by chunk.
+    For inference ``distance`` and ``initial`` are empty and ``edge_kind`` is not made: they are
+    cheap to make chunk by chunk.
     """
 
     order: Tensor
@@ -99,7 +110,8 @@ def _add(a: Features, b: Features) -> Features:
 
 
 class _Update(nn.Module):
-    """What node and edge updates have in common: Linear, convolution, Linear, self-connection, norm, skip connection."""
+    """What node and edge updates have in common: Linear, convolution, Linear, self-connection,
+    norm, skip connection."""
 
     def __init__(
         self,
@@ -189,9 +201,11 @@ def rows(features: Features, start: int, stop: int) -> Features:
 def in_chunks(
     messages: Callable[[Prepared, int, int], Features], p: Prepared, chunk: int
 ) -> Iterator[tuple[int, int, Features]]:
-    """What ``messages`` makes of the edges, chunk by chunk: (first edge, the one after the last, features).
+    """What ``messages`` makes of the edges, chunk by chunk: (first edge, the one after the last,
+    features).
 
-    With several chunks what happens inside is not kept for the backward pass but made again there, chunk by chunk.
+    With several chunks what happens inside is not kept for the backward pass but made again there,
+    chunk by chunk.
     """
     edges = len(p.source)
     if not chunk or chunk >= edges:
@@ -199,14 +213,15 @@ def in_chunks(
         return
     pieces = -(-edges // chunk)
     marks = [edges * n // pieces for n in range(pieces + 1)]
-    for a, b in zip(marks, marks[1:]):
+    for a, b in itertools.pairwise(marks):
         part = p.span(a, b)
         made = checkpoint(messages, part, a, b, use_reentrant=False, preserve_rng_state=False)
         yield a, b, made
 
 
 def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
-    """(n_i, n_j, e_ij) of every edge in its frame; channels in that order, as the official concatenation."""
+    """(n_i, n_j, e_ij) of every edge in its frame; channels in that order, as the official
+    concatenation."""
     pair = {
         key: torch.cat([gather_rows(value, p.source), gather_rows(value, p.destination)], dim=2)
         for key, value in node.items()
@@ -215,19 +230,24 @@ def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
 
 
 class DeepHE3Net(nn.Module):
-    """The network, for training. ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one to one (checkpoint.py).
+    """The network, for training.
+
+    ``forward`` and the fields of :class:`NetConfig` mirror DeepH-E3's ``Net``; parameters map one
+    to one (checkpoint.py).
 
     Without gradients :class:`.inference.InferenceEngine` gives the same numbers faster.
 
     Attributes:
-        chunk: edges per chunk of a convolution in training; 0: all at once. In chunks what a convolution needs inside is
-            made again in the backward pass: a fraction of the memory for a third more arithmetic.
+        chunk: edges per chunk of a convolution in training; 0: all at once. In chunks what a
+            convolution needs inside is made again in the backward pass: a fraction of the memory
+            for a third more arithmetic.
     """
 
     def __init__(self, config: NetConfig, generation: Generation) -> None:
         """
         Args:
-            config: network arguments. generation: e3nn generation that the parameters mean.
+            config: network arguments.
+            generation: e3nn generation that the parameters mean.
         """
         super().__init__()
         config.check("network")
@@ -237,7 +257,7 @@ class DeepHE3Net(nn.Module):
             Irreps(f"{config.num_species}x0e"), node, generation, biases=False
         )
         self.layout_edge_init = Layout(edge)
-        self.node_update_blocks, self.edge_update_blocks = nn.ModuleList(), nn.ModuleList()
+        self.updates: list[tuple[NodeUpdate, EdgeUpdate]] = []
         for number in range(config.num_block):
             last = number == config.num_block - 1
             update = NodeUpdate(
@@ -249,7 +269,6 @@ class DeepHE3Net(nn.Module):
                 generation,
             )
             node = update.irreps_out
-            self.node_update_blocks.append(update)
             edge_update = EdgeUpdate(
                 config,
                 edge,
@@ -259,11 +278,13 @@ class DeepHE3Net(nn.Module):
                 generation,
             )
             edge = edge_update.irreps_out
-            self.edge_update_blocks.append(edge_update)
+            self.updates.append((update, edge_update))
+        self.node_update_blocks = nn.ModuleList(update for update, _ in self.updates)
+        self.edge_update_blocks = nn.ModuleList(update for _, update in self.updates)
         self.lin_node = ChannelLinear(node, Irreps(config.irreps_out_node), generation, biases=True)
         self.lin_edge = ChannelLinear(edge, Irreps(config.irreps_out_edge), generation, biases=True)
-        self.node_irreps = tuple(block.irreps_out for block in self.node_update_blocks)
-        self.edge_irreps = tuple(block.irreps_out for block in self.edge_update_blocks)
+        self.node_irreps = tuple(update.irreps_out for update, _ in self.updates)
+        self.edge_irreps = tuple(update.irreps_out for _, update in self.updates)
         layouts = [
             Layout(i)
             for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))
@@ -278,7 +299,8 @@ class DeepHE3Net(nn.Module):
 
         Args:
             graph: one or several structures; its vectors' dtype is that of the parameters.
-            inference: leave out what :mod:`.inference` makes chunk by chunk. storage: where edge-wise arrays go.
+            inference: leave out what :mod:`.inference` makes chunk by chunk.
+            storage: where edge-wise arrays go.
         """
         config, loops = self.config, graph.self_loop
         order = torch.cat([torch.nonzero(~loops), torch.nonzero(loops)]).reshape(-1)
@@ -320,7 +342,8 @@ class DeepHE3Net(nn.Module):
     def _frames(
         self, vector: Tensor, dtype: torch.dtype, storage: Storage, size: int = 65536
     ) -> list[Tensor]:
-        """D^l of every edge, per l (E, 2 l + 1, 2 l + 1); made piece by piece, as they are computed in float64.
+        """D^l of every edge, per l (E, 2 l + 1, 2 l + 1); made piece by piece, as they are computed
+        in float64.
 
         In memory each matrix is transposed: both ways of turning then read it along its rows.
         """
@@ -330,7 +353,9 @@ class DeepHE3Net(nn.Module):
             for l in range(self.lmax + 1)
         ]
         for start in range(0, len(vector), size):
-            for whole, part in zip(out, edge_frames(vector[start : start + size], self.lmax)):
+            for whole, part in zip(
+                out, edge_frames(vector[start : start + size], self.lmax), strict=True
+            ):
                 whole[start : start + size] = part.transpose(1, 2).to(dtype)
         return [whole.transpose(1, 2) for whole in out]
 
@@ -340,17 +365,20 @@ class DeepHE3Net(nn.Module):
         """Direct-sum Hamiltonian and, where asked, the irreps after each encoder group.
 
         Args:
-            graph: see :meth:`prepare`. prepared: its result, where it was made before. features: whether irreps are wanted.
+            graph: see :meth:`prepare`.
+            prepared: its result, where it was made before.
+            features: whether irreps are wanted.
 
         Returns:
-            ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes, e3nn's flat layout, the graph's edge order.
+            ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes,
+            e3nn's flat layout, the graph's edge order.
         """
         p = self.prepare(graph) if prepared is None else prepared
         one_hot = nn.functional.one_hot(p.node_type, self.config.num_species).to(p.distance.dtype)
         node = self.embedding({(0, 1): one_hot[:, None, :]})
         edge = self.layout_edge_init.split(p.initial)
         nodes, edges = [], []
-        for node_update, edge_update in zip(self.node_update_blocks, self.edge_update_blocks):
+        for node_update, edge_update in self.updates:
             node = node_update(node, edge, p, self.chunk)
             edge = edge_update(node, edge, p, self.chunk)
             if features:

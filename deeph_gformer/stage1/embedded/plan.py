@@ -1,4 +1,5 @@
-"""What inference prepares from the parameters of one update: every matrix ready for :mod:`.local`'s order, all linear maps before a convolution folded in."""
+"""What inference prepares from the parameters of one update: every matrix ready for :mod:`.local`'s
+order, all linear maps before a convolution folded in."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Factor(NamedTuple):
     Attributes:
         family: of the irreps in.
         odd: whether m goes to -m.
-        pair: (channels of nodes i and j with l > 0, columns). edge: (channels of the edge, columns). None: there are none.
+        pair: (channels of nodes i and j with l > 0, columns).
+        edge: (channels of the edge, columns). None: there are none.
     """
 
     family: int
@@ -33,14 +35,18 @@ class Factor(NamedTuple):
 
 
 class ProductPlan:
-    """The matrices of one tensor product for regular edges or for self-loops, split by what they multiply.
+    """The matrices of one tensor product for regular edges or for self-loops, split by what they
+    multiply.
 
-    The input's channels are those of node i, node j and the edge, so a matrix's rows are cut at these seams. Scalars of the atoms are multiplied once per atom.
+    The input's channels are those of node i, node j and the edge, so a matrix's rows are cut at
+    these seams. Scalars of the atoms are multiplied once per atom.
 
     Attributes:
         factors: per output family and m.
-        node: per output family: per scalar irrep of the atoms its key, and (channels, columns) for node i and node j.
-        constant: per output family (columns,): what the bias of ``lin_pre`` adds where that acts on edges.
+        node: per output family: per scalar irrep of the atoms its key, and (channels, columns) for
+            node i and node j.
+        constant: per output family (columns,): what the bias of ``lin_pre`` adds where that acts on
+            edges.
     """
 
     def __init__(
@@ -57,13 +63,14 @@ class ProductPlan:
         self.factors: dict[tuple[int, int], list[Factor]] = {}
         self.node: dict[int, list[tuple[Key, Tensor, Tensor]]] = {0: [], 1: []}
         self.constant: dict[int, Tensor] = {}
-        for block, matrices in zip(tp.blocks, tp.matrices(loops)):
+        for block, matrices in zip(tp.blocks, tp.matrices(loops), strict=True):
             f_in = plan.product_in.family(block.keys_in[0])
             f_out = plan.product_out.family(block.keys_out[0])
             for m, matrix in enumerate(matrices):
                 if block.odd and m == 0:
                     continue
-                # (copies, rows, columns) -> (rows, copies * columns), columns as the gate wants them
+                # (copies, rows, columns) -> (rows, copies * columns), columns as the gate wants
+                # them
                 columns = matrix[:, :, plan.order(f_out, m)].transpose(0, 1)
                 rows = columns.reshape(matrix.shape[1], -1)
                 pair, edge = [], []
@@ -94,14 +101,18 @@ class ProductPlan:
 
 
 class ConvolutionPlan:
-    """``EquiConv`` of one update, from (rotated nodes i and j, edge) to gated messages, all in edge frames."""
+    """``EquiConv`` of one update, from (rotated nodes i and j, edge) to gated messages, all in edge
+    frames."""
 
     def __init__(
         self, update: _Update, node: Irreps, edge: Irreps, pre_is_node: bool, parity: bool
     ) -> None:
         """
         Args:
-            update: the trained modules. node, edge: irreps of the features they read. pre_is_node: whether ``lin_pre`` acts on nodes or on edges.
+            update: the trained modules.
+            node: irreps of the features they read.
+            edge: irreps of the features they read.
+            pre_is_node: whether ``lin_pre`` acts on nodes or on edges.
             parity: see :class:`LocalLayout`.
         """
         conv, gate, tp = update.conv, update.conv.gate, update.conv.tp
@@ -127,18 +138,19 @@ class ConvolutionPlan:
         places = conv.layout.multiplicity_index()
         weighed = [k for _, k in gated]
         weighed += [k for f, k in self.scalars.items() if k is not None and self.scalar_count[f]]
-        order = torch.cat([places[k] for k in weighed]).to(conv.fc[4].weight.device)
-        last = conv.fc[4]
+        first, second, last = conv.linears
+        order = torch.cat([places[k] for k in weighed]).to(last.weight.device)
         self.layers = [
-            (conv.fc[0].weight.T, conv.fc[0].bias),
-            (conv.fc[2].weight.T, conv.fc[2].bias),
+            (first.weight.T, first.bias),
+            (second.weight.T, second.bias),
             (last.weight[order].T.contiguous(), last.bias[order]),
         ]
         self.regular = ProductPlan(self, tp, False, self.pre)
         self.loops = self.regular if tp.radial else ProductPlan(self, tp, True, self.pre)
 
     def order(self, f: int, m: int) -> list[int]:
-        """Columns of an output family as the gate wants them: l > 0, scalars, gates in the order of the channels they gate."""
+        """Columns of an output family as the gate wants them: l > 0, scalars, gates in the order of
+        the channels they gate."""
         width = self.product_out.width(f, m)
         key = self.scalars[f]
         if m or key is None or key != self.gate_key:
@@ -147,14 +159,15 @@ class ConvolutionPlan:
         return [*range(start), *(start + g for g in self.gate_order)]
 
     def node_part(self, product: ProductPlan, node: Features) -> dict[int, tuple[Tensor, Tensor]]:
-        """What the scalars of nodes i and j add to m = 0, once per node: per output family two (N, columns)."""
+        """What the scalars of nodes i and j add to m = 0, once per node: per output family two (N,
+        columns)."""
         scalars = {key: value for key, value in node.items() if key[0] == 0}
         if self.pre_is_node:
             mix = self.pre.matrices()
             scalars = {key: value @ mix[key] for key, value in scalars.items()}
             if (0, 1) in scalars and len(self.pre.bias):
                 scalars[0, 1] = scalars[0, 1] + self.pre.bias
-        out = {}
+        out: dict[int, tuple[Tensor, Tensor]] = {}
         for f, parts in product.node.items():
             for key, of_i, of_j in parts:
                 value = scalars[key][:, 0]
@@ -178,8 +191,14 @@ class ConvolutionPlan:
         """Gated messages of some edges.
 
         Args:
-            product: :attr:`regular` or :attr:`loops`. pair: rotated nodes, l > 0. edge: edge features. node: see :meth:`node_part`.
-            source, destination: (E,). distance: (E, basis). radial: (E, copies) with a Bessel basis.
+            product: :attr:`regular` or :attr:`loops`.
+            pair: rotated nodes, l > 0.
+            edge: edge features.
+            node: see :meth:`node_part`.
+            source: (E,).
+            destination: (E,).
+            distance: (E, basis).
+            radial: (E, copies) with a Bessel basis.
         """
         edges = len(source)
         made: Local = [[], []]
@@ -255,14 +274,18 @@ class ConvolutionPlan:
 
 
 class NormPlan:
-    """``e3LayerNorm`` on :data:`Local`: sums over edges first (chunk by chunk), then the subtraction.
+    """``e3LayerNorm`` on :data:`Local`: sums over edges first (chunk by chunk), then the
+    subtraction.
 
-    Means are per slot (``mul x ir`` of e3nn), and slots of one family stand by falling l like its channels, so those with l >= m come first.
+    Means are per slot (``mul x ir`` of e3nn), and slots of one family stand by falling l like its
+    channels, so those with l >= m come first.
 
     Attributes:
-        average: per family (channels, slots): 1 / multiplicity where the channel belongs to the slot.
+        average: per family (channels, slots): 1 / multiplicity where the channel belongs to the
+            slot.
         spread: per family (slots, channels): the channel's weight where it belongs to the slot.
-        weight: per family (channels,). count: per family and m: slots with l >= m.
+        weight: per family (channels,).
+        count: per family and m: slots with l >= m.
     """
 
     def __init__(self, norm: LayerNorm, parity: bool) -> None:
@@ -277,7 +300,8 @@ class NormPlan:
         self.spread: list[Tensor] = []
         self.weight: list[Tensor] = []
         self.count: list[list[int]] = []
-        #: Per family with scalars: their key, (channels, slots) averages, and (slots, channels) of ones.
+        #: Per family with scalars: their key, (channels, slots) averages, and (slots, channels) of
+        #: ones.
         self.scalars: dict[int, tuple[Key, Tensor, Tensor]] = {}
         places = norm.layout.multiplicity_index()
         for f in (0, 1):
@@ -314,7 +338,8 @@ class NormPlan:
         segments: Segments,
         into: dict[tuple[int, int], Tensor],
     ) -> None:
-        """Add, per family and l, the means over each slot's channels in global axes: (structures, 2 l + 1, slots).
+        """Add, per family and l, the means over each slot's channels in global axes: (structures, 2
+        l + 1, slots).
 
         Args:
             local: some edges.
@@ -336,7 +361,7 @@ class NormPlan:
                     pair = means[m].view(edges, 2, -1)
                     value[:, l - m : l + m + 1 : 2 * m] = pair[:, :, slots]
                 if (f, l) not in into:
-                    into[f, l] = value.new_zeros(segments.count, *value.shape[1:])
+                    into[f, l] = value.new_zeros(segments.structures, *value.shape[1:])
                 if segments.rows is None:  # turn and sum in one product
                     turn = frames[l].transpose(1, 2).reshape(-1, 2 * l + 1).T
                     into[f, l][0].addmm_(turn, value.view(-1, value.shape[2]))
@@ -350,7 +375,8 @@ class NormPlan:
         segments: Segments,
         into: dict[int, Tensor],
     ) -> None:
-        """Add, per family with scalars, the mean squares over each slot's channels: (structures, slots).
+        """Add, per family with scalars, the mean squares over each slot's channels: (structures,
+        slots).
 
         Args:
             local: some edges.
@@ -378,7 +404,8 @@ class NormPlan:
             local: their features.
             centre: per family and l (structures, 2 l + 1, slots), global axes: what is subtracted.
             inverse: per family with scalars (structures, slots): what scalars are multiplied by.
-            frames, segments: of these edges.
+            frames: of these edges.
+            segments: of these edges.
         """
         for f in (0, 1):
             if not local[f]:

@@ -24,10 +24,13 @@ __all__ = ["EmbeddedStage1"]
 
 
 class EmbeddedStage1(Stage1Provider):
-    """DeepH-E3's network run by our own engine: same parameters, same numbers, no clone of DeepH-E3.
+    """DeepH-E3's network run by our own engine: same parameters, same numbers, no clone of
+    DeepH-E3.
 
     Attributes:
-        net: the network; its parameters ask for no gradient until a trainer switches them on. engine: runs it. folder: what it was read from.
+        net: the network; its parameters ask for no gradient until a trainer switches them on.
+        engine: runs it.
+        folder: what it was read from.
     """
 
     def __init__(
@@ -40,8 +43,11 @@ class EmbeddedStage1(Stage1Provider):
     ) -> None:
         """
         Args:
-            folder: a DeepH-E3 model folder, or what :func:`read_model_folder` made of it. generation: where the checkpoint cannot tell.
-            device: where to run. dtype: other than that of the parameters. fill_missing: see :class:`Stage1Provider`.
+            folder: a DeepH-E3 model folder, or what :func:`read_model_folder` made of it.
+            generation: where the checkpoint cannot tell.
+            device: where to run.
+            dtype: other than that of the parameters.
+            fill_missing: see :class:`Stage1Provider`.
 
         Raises:
             ModelError: the folder cannot be used.

@@ -1,14 +1,19 @@
-r"""The spherical Bessel basis of DeepH-E3 (``spherical_basis_irreps``), after Gasteiger et al. 2020 (DimeNet).
+r"""The spherical Bessel basis of DeepH-E3 (``spherical_basis_irreps``), after Gasteiger et al.
 
-.. math:: f_{ln}(r) = N_{ln}\, j_l(z_{ln} x)\, u(r),\qquad x = (r + 10^{-7})/r_{max},\qquad N_{ln}^{-2} = j_{l+1}(z_{ln})^2 / 2
+2020 (DimeNet).
 
-DeepH-E3 keeps the zeros z in float32 and, on its documented stack (numpy 1.x), computes N in float64 from these rounded zeros. The rounding (up to 1e-7)
-is part of every trained model, so it is kept here; numpy 2 would also round N.
+.. math:: f_{ln}(r) = N_{ln}\, j_l(z_{ln} x)\, u(r),\qquad x = (r + 10^{-7})/r_{max},\qquad
+N_{ln}^{-2} = j_{l+1}(z_{ln})^2 / 2
+
+DeepH-E3 keeps the zeros z in float32 and, on its documented stack (numpy 1.x), computes N in
+float64 from these rounded zeros. The rounding (up to 1e-7) is part of every trained model, so it is
+kept here; numpy 2 would also round N.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -23,7 +28,8 @@ __all__ = ["bessel_zeros", "bessel_norms", "bessel_factors", "bessel_formulas", 
 
 @functools.lru_cache(maxsize=64)
 def bessel_zeros(l: int, count: int) -> tuple[float, ...]:
-    """The first ``count`` positive zeros of j_l, rounded to float32; those of j_l lie between neighbouring zeros of j_(l-1)."""
+    """The first ``count`` positive zeros of j_l, rounded to float32; those of j_l lie between
+    neighbouring zeros of j_(l-1)."""
     zeros = np.arange(1, count + l + 1) * np.pi
     for order in range(1, l + 1):
         zeros = np.array(
@@ -31,7 +37,7 @@ def bessel_zeros(l: int, count: int) -> tuple[float, ...]:
                 brentq(
                     lambda r, order=order: spherical_jn(order, r), a, b, xtol=1e-15, rtol=8.9e-16
                 )
-                for a, b in zip(zeros[:-1], zeros[1:])
+                for a, b in itertools.pairwise(zeros)
             ]
         )
     return tuple(float(z) for z in zeros[:count].astype(np.float32))
@@ -58,7 +64,10 @@ def bessel_factors(length: Tensor, irreps: Irreps, r_max: float, regular: int) -
     """Factor of each harmonic: f_ln(r).
 
     Args:
-        length: (E,), Å, self-loops last. irreps: ``mul x l`` gives n = 0..mul-1. r_max: Å. regular: number of edges that are no self-loops.
+        length: (E,), Å, self-loops last.
+        irreps: ``mul x l`` gives n = 0..mul-1.
+        r_max: Å.
+        regular: number of edges that are no self-loops.
 
     Returns:
         (E, total multiplicity); zero for l > 0 on self-loops, whose harmonics vanish.
@@ -66,7 +75,7 @@ def bessel_factors(length: Tensor, irreps: Irreps, r_max: float, regular: int) -
     x = ((length + 1e-7) / r_max).double().cpu().numpy()
     columns = []
     for mul, ir in irreps:
-        for zero, norm in zip(bessel_zeros(ir.l, mul), bessel_norms(ir.l, mul)):
+        for zero, norm in zip(bessel_zeros(ir.l, mul), bessel_norms(ir.l, mul), strict=True):
             column = norm * spherical_jn(ir.l, zero * x)
             if ir.l:
                 column[regular:] = 0.0
@@ -80,10 +89,12 @@ def bessel_factors(length: Tensor, irreps: Irreps, r_max: float, regular: int) -
 def bessel_formulas(orders: int, count: int) -> list[list[Any]]:
     r"""N_ln j_l(z_ln x) as sympy expressions in x, for DeepH-E3's own code.
 
-    From :math:`y^{l+1} j_l(y) = A_l(y) \sin y + B_l(y) \cos y` with :math:`A_{l+1} = (2l+1) A_l - y^2 A_{l-1}`, B alike.
+    From :math:`y^{l+1} j_l(y) = A_l(y) \sin y + B_l(y) \cos y` with :math:`A_{l+1} = (2l+1) A_l -
+    y^2 A_{l-1}`, B alike.
 
     Args:
-        orders: l = 0 .. orders - 1. count: zeros of each.
+        orders: l = 0 .. orders - 1.
+        count: zeros of each.
     """
     import sympy
 
@@ -92,7 +103,7 @@ def bessel_formulas(orders: int, count: int) -> list[list[Any]]:
     out = []
     for l in range(orders):
         row = []
-        for zero, norm in zip(bessel_zeros(l, count), bessel_norms(l, count)):
+        for zero, norm in zip(bessel_zeros(l, count), bessel_norms(l, count), strict=True):
             a, b = (sympy.Poly(part[-1], y).all_coeffs()[::-1] for part in (sine, cosine))
             powers = [
                 [

@@ -1,7 +1,10 @@
-"""The embedded engine as a stream: features in edge frames, straight from where the engine keeps them."""
+"""The embedded engine as a stream: features in edge frames, straight from where the engine keeps
+them."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -19,14 +22,15 @@ __all__ = ["EmbeddedStream", "bytes_per_edge"]
 
 
 def bytes_per_edge(engine: InferenceEngine, keep_pairs: bool) -> int:
-    """What the engine keeps of an edge at most: features before and after an update, rotated atoms and distance basis, frames, bookkeeping."""
+    """What the engine keeps of an edge at most: features before and after an update, rotated atoms
+    and distance basis, frames, bookkeeping."""
     net, plan = engine.net, engine.plan
     layouts = [plan.edge_init, *(edge_plan.layout for _, edge_plan in plan.edge_plans)]
-    numbers = [a.numbers() + b.numbers() for a, b in zip(layouts, layouts[1:])]
+    numbers = [a.numbers() + b.numbers() for a, b in itertools.pairwise(layouts)]
     if keep_pairs:
         numbers = [
             n + conv.pair.numbers() + net.config.num_basis
-            for n, (conv, _) in zip(numbers, plan.edge_plans)
+            for n, (conv, _) in zip(numbers, plan.edge_plans, strict=True)
         ]
     frames = sum((2 * l + 1) ** 2 for l in range(net.lmax + 1))
     return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 4 * 8
@@ -90,7 +94,9 @@ class EmbeddedStream(IrrepStream):
             def flat(made: Features, frames: list[Tensor] = frames) -> Tensor:
                 return target.flat_global(made, frames)
 
-            edges, ends, harmonics = [], [{}, {}], []
+            edges: list[Features] = []
+            ends: tuple[Features, Features] = ({}, {})
+            harmonics: list[Tensor] = []
             if features:
                 edges = (
                     [run.layouts[0].features(chunk(run.old, a, b)), value]
@@ -99,7 +105,7 @@ class EmbeddedStream(IrrepStream):
                 )
                 both = pairs.features(run.pair(pairs, a, b))
                 for side, index in enumerate((run.p.source[a:b], run.p.destination[a:b])):
-                    ends[side] = {key: part.chunk(2, dim=2)[side] for key, part in both.items()}
+                    ends[side].update({k: part.chunk(2, dim=2)[side] for k, part in both.items()})
                     ends[side].update({key: part[index][:, None] for key, part in scalars.items()})
                 harmonics = self._harmonics(b - a, loops)
             yield FinalChunk(
@@ -111,7 +117,7 @@ class EmbeddedStream(IrrepStream):
                 harmonics,
                 frames,
                 flat,
-                lambda own=own, flat=flat: flat(own),
+                functools.partial(flat, own),
             )
 
     def _harmonics(self, rows: int, loops: bool) -> list[Tensor]:
@@ -134,7 +140,8 @@ class EmbeddedStream(IrrepStream):
 
 
 def _axis(layout: LocalLayout, local: Local, loops: bool) -> dict[Key, Tensor]:
-    """Y_l · x of the natural-parity keys with l > 0: in edge frames their m = 0 component times sqrt(2l + 1); zero on self-loops."""
+    """Y_l · x of the natural-parity keys with l > 0: in edge frames their m = 0 component times
+    sqrt(2l + 1); zero on self-loops."""
     out = {}
     for f in (0, 1):
         for l, p in layout.keys[f]:
