@@ -1,8 +1,8 @@
 """deeph-gformer: refine DeepH-E3 Hamiltonians with a non-linear 3D graph Transformer.
 
 >>> import deeph_gformer
->>> model = deeph_gformer.load("examples/graphene/gformer", stage1="examples/graphene/stage1")   # doctest: +SKIP
->>> model.predict("examples/graphene/structures/0030").hamiltonian                                # doctest: +SKIP
+>>> model = deeph_gformer.load("gformer/", stage1="stage1/")           # doctest: +SKIP
+>>> model.predict("structures/0030").hamiltonian                       # doctest: +SKIP
 """
 
 from __future__ import annotations

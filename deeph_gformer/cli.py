@@ -31,8 +31,8 @@ _AREAS = (
 
 #: What to do where memory does not suffice.
 ADVICE = {
-    "refine": "give less to --max-memory than there is, --spill DIR for what does not fit, --device cpu where a GPU is too small, or share the work "
-    "with torchrun",
+    "refine": "give less to --max-memory than there is, --spill DIR for what does not fit, "
+    "--device cpu where a GPU is too small, or share the work with torchrun",
     "bands": "use the sparse solver (--solver sparse, --window) and fewer --processes",
 }
 OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 well, 2 the user's input, 130 Ctrl-C, 143 SIGTERM)."""
+    """Run one command; the exit code: 0 well, 2 the user's input, 130 Ctrl-C, 143 SIGTERM."""
     words = sys.argv[1:] if argv is None else argv
     verb = next((word for word in words if not word.startswith("-")), "")
     with plain_streams(), stoppable() if verb in STOPPABLE else contextlib.nullcontext():
@@ -81,7 +81,8 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            f"deeph-gformer {args.verb}: interrupted; finished files are whole, the one in work was discarded",
+            f"deeph-gformer {args.verb}: interrupted; finished files are whole, the one in "
+            "work was discarded",
             file=sys.stderr,
         )
         return 130
@@ -92,7 +93,8 @@ def _run(args: argparse.Namespace) -> int:
             raise
         reason = (str(error).splitlines() or ["no more to be had"])[0][:160]
         print(
-            f"deeph-gformer {args.verb}: error: out of memory ({reason}); {ADVICE.get(args.verb, OTHER_ADVICE)}",
+            f"deeph-gformer {args.verb}: error: out of memory ({reason}); "
+            f"{ADVICE.get(args.verb, OTHER_ADVICE)}",
             file=sys.stderr,
         )
         return 2

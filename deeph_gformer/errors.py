@@ -14,7 +14,10 @@ __all__ = [
 
 
 class GFormerError(Exception):
-    """Base of every error that deeph-gformer raises on purpose; the command line turns it into one line and exit code 2."""
+    """Base of every error that deeph-gformer raises on purpose.
+
+    The command line turns it into one line and exit code 2.
+    """
 
 
 class DataError(GFormerError):
@@ -34,7 +37,8 @@ class MissingDependencyError(GFormerError):
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the library '{library}', which is not installed: pip install 'deeph-gformer[{extra}]'"
+            f"{purpose} needs the library '{library}', which is not installed: pip install "
+            f"'deeph-gformer[{extra}]'"
         )
 
     def __reduce__(self) -> tuple[type[GFormerError], tuple[str]]:
@@ -43,7 +47,8 @@ class MissingDependencyError(GFormerError):
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether memory, of the machine or of a GPU, is what was missing: Python's, NumPy's and torch's ways to say so."""
+    """Whether memory, of the machine or of a GPU, is what was missing: Python's, NumPy's and
+    torch's ways to say so."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
@@ -52,7 +57,8 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def printable(text: str) -> str:
-    """``text`` on one line that any terminal shows as it is: control characters and bytes that are no text are escaped.
+    """``text`` on one line that any terminal shows as it is: control characters and bytes that are
+    no text are escaped.
 
     Args:
         text: e.g. a message with the name of a file in it.

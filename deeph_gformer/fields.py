@@ -1,14 +1,15 @@
 """Every tensor, file and HDF5 dataset, named once: name | shape | unit.
 
-N atoms, E edges (blocks), D direct-sum components per edge, K target components per edge and spin (DeepH-E3's ``slices[-1]``).
-An edge (R, i, j) points from atom i of the home cell to atom j of cell R.
+N atoms, E edges (blocks), D direct-sum components per edge, K target components per edge and spin
+(DeepH-E3's ``slices[-1]``). An edge (R, i, j) points from atom i of the home cell to atom j of cell
+R.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# --- files of a legacy DeepH folder (DeepH-pack, DeepH-E3) -------------------------------------------------------
+# --- files of a legacy DeepH folder (DeepH-pack, DeepH-E3) ----------------------------------------
 LATTICE_FILE: Final = "lat.dat"  # (3, 3), columns = lattice vectors | Å
 RECIPROCAL_FILE: Final = "rlat.dat"  # (3, 3), columns = reciprocal vectors, with 2π | 1/Å
 POSITIONS_FILE: Final = "site_positions.dat"  # (3, N), columns = atoms, Cartesian | Å
@@ -23,7 +24,7 @@ POSITION_MATRIX_FILE: Final = "positions.h5"  # "[Rx, Ry, Rz, i, j, a]", a = 1, 
 PREDICTION_FILE: Final = "hamiltonians_pred.h5"  # the same keys | eV
 LEGACY_FILES: Final = (ELEMENTS_FILE, LATTICE_FILE, ORBITAL_TYPES_FILE, POSITIONS_FILE)
 
-# --- files of a DeepH-dock folder ---------------------------------------------------------------------------------
+# --- files of a DeepH-dock folder -----------------------------------------------------------------
 DOCK_STRUCTURE_FILE: Final = "POSCAR"
 DOCK_HAMILTONIAN_FILE: Final = "hamiltonian.h5"  # datasets below | eV
 OVERLAP_TABLE: Final = "overlap.npz"  # of a bundle: radial tables of S | 1
@@ -35,12 +36,12 @@ DOCK_SHAPES: Final = "chunk_shapes"  # (E, 2) int64, spin doubling included
 DOCK_BOUNDARIES: Final = "chunk_boundaries"  # (E + 1,) int64
 DOCK_ENTRIES: Final = "entries"  # flat, row-major | eV or 1
 
-# --- files of a DeepH-E3 model folder -----------------------------------------------------------------------------
+# --- files of a DeepH-E3 model folder -------------------------------------------------------------
 MODEL_CHECKPOINT: Final = "best_model.pkl"
 MODEL_NOTES: Final = "deeph_gformer.json"  # what our training adds: gauge (DeepH-E3 ignores it)
 MODEL_SOURCE: Final = "src"  # train.ini, dataset_info.json, target_blocks.json, build_model.py
 
-# --- graph (deeph_gformer.data.graph.Graph) -----------------------------------------------------------------------
+# --- graph (deeph_gformer.data.graph.Graph) -------------------------------------------------------
 NODE_TYPE: Final = "node_type"  # (N,) int64, index into the model's element list
 EDGE_INDEX: Final = "edge_index"  # (2, E) int64, i and j of each edge
 EDGE_VECTOR: Final = "edge_vector"  # (E, 3), r_j + R - r_i, Cartesian x y z | Å
@@ -48,8 +49,9 @@ EDGE_LENGTH: Final = "edge_length"  # (E,) | Å
 EDGE_KEY: Final = "edge_key"  # (E, 5) int64, Rx Ry Rz i j, 0-based
 BATCH: Final = "node_batch"  # (N,) int64, structure of each atom
 
-# --- stage 1 (deeph_gformer.data.features.Stage1Features) ------------------------------------------------------------------
+# --- stage 1 (deeph_gformer.data.features.Stage1Features) -----------------------------------------
 NODE_IRREPS: Final = "node"  # P tensors (N, d_n^p), direct-sum layout of their Irreps
 EDGE_IRREPS: Final = "edge"  # P tensors (E, d_e^p)
 DIRECT_SUM: Final = "direct_sum"  # (E, D) | eV
-DIRECT_PRODUCT: Final = "direct_product"  # (E, K), spin-orbit (E, 4, K) complex (uu, ud, du, dd), legacy orbital order | eV
+# (E, K), spin-orbit (E, 4, K) complex (uu, ud, du, dd), legacy orbital order | eV
+DIRECT_PRODUCT: Final = "direct_product"

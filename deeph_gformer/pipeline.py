@@ -1,4 +1,5 @@
-"""The page: graph -> stage 1 -> GFormer -> direct sum -> direct product -> blocks (Fig. 1 of the paper).
+"""The page: graph -> stage 1 -> GFormer -> direct sum -> direct product -> blocks (Fig. 1 of the
+paper).
 
 >>> model = load("gformer/", stage1="stage1/")                                      # doctest: +SKIP
 >>> prediction = model.predict("structures/0030")                                   # doctest: +SKIP
@@ -50,7 +51,8 @@ class HamiltonianModel:
         stage1: frozen DeepH-E3, None only for a GFormer that stands alone.
         bundle: stage 2, None for stage 1 alone.
         device: where both run.
-        observe: called with every graph and stage 1's node irreps, e.g. by the guard; None: nobody looks.
+        observe: called with every graph and stage 1's node irreps, e.g. by the guard; None: nobody
+            looks.
     """
 
     stage1: Stage1Provider | None
@@ -59,14 +61,14 @@ class HamiltonianModel:
     observe: Callable[[Graph, Stage1Features], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.stage1 is None and self.bundle is None:
+        source = self.bundle if self.stage1 is None else self.stage1
+        if source is None:
             raise ConfigError("neither a stage 1 nor a GFormer bundle is given")
         if self.bundle is not None:
             check_pair(self.stage1, self.bundle)
             self.bundle.model.to(self.device)
         if self.stage1 is not None:
             self.stage1.to(self.device)
-        source = self.stage1 if self.stage1 is not None else self.bundle
         self.targets: TargetBlocks = source.targets
         self.dtype: torch.dtype = source.dtype
         to_product = DirectSumToProduct(self.targets, source.generation, self.dtype)
@@ -94,15 +96,18 @@ class HamiltonianModel:
         hermitian: bool = True,
         execution: ExecutionPlan | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """H of stage 1 and of both stages in the direct-product state: Fig. 1 without the last arrow.
+        """H of stage 1 and of both stages in the direct-product state: Fig. 1 without the last
+        arrow.
 
         Args:
             graph: one structure.
-            frames, hermitian, execution: see :meth:`predict_graphs`.
+            frames: rotated frames to average.
+            hermitian: make it ½(H + H†).
+            execution: see :meth:`predict_graphs`.
 
         Returns:
-            (E, K) or (E, 4, K) each, eV, legacy orbital order, on the CPU, of this rank's edges; the same
-            tensor twice without a GFormer.
+            (E, K) or (E, 4, K) each, eV, legacy orbital order, on the CPU, of this rank's edges;
+            the same tensor twice without a GFormer.
         """
         execution = execution or fast_plan([graph], self.device)
         products = direct_products(self, graph.to(self.device, self.dtype), execution, frames)
@@ -116,7 +121,10 @@ class HamiltonianModel:
         edges: EdgeMode = "auto",
         keys: NDArray[np.int64] | None = None,
     ) -> Item:
-        """The graph of a structure as this model wants it; see :func:`.prediction.reading.read_graph`."""
+        """The graph of a structure as this model wants it.
+
+        See :func:`.prediction.reading.read_graph`.
+        """
         return read_graph(source, self.targets.basis, bundle_ranges(self.bundle), edges, keys)
 
     def predict(
@@ -148,12 +156,15 @@ class HamiltonianModel:
         hermitian: bool = True,
         frames: int = 1,
     ) -> Iterator[Prediction]:
-        """Predict some structures in one pass, edges in chunks; see :func:`.prediction.run.predictions`.
+        """Predict some structures in one pass, edges in chunks.
+
+        See :func:`.prediction.run.predictions`.
 
         Args:
             items: what :meth:`read` gives of each; with several processes one, the same on each.
             execution: chunk, storage, processes; None: no limit of memory, one process.
-            hermitian, frames: see :meth:`predict`.
+            hermitian: see :meth:`predict`.
+            frames: see :meth:`predict`.
         """
         execution = execution or fast_plan([item.graph for item in items], self.device)
         return predictions(self, items, execution, hermitian, frames)

@@ -1,7 +1,9 @@
-"""A training that is told to stop (SIGTERM of a batch system, Ctrl-C) ends with one line, whole files and its own exit code.
+"""A training that is told to stop (SIGTERM of a batch system, Ctrl-C) ends with one line, whole
+files and its own exit code.
 
-Both signals raise :class:`Stopped` in the main thread, which is no ``Exception``: only who has to tidy up catches it. After the first one
-further signals are ignored, so that tidying up is not interrupted.
+Both signals raise :class:`Stopped` in the main thread, which is no ``Exception``: only who has to
+tidy up catches it. After the first one further signals are ignored, so that tidying up is not
+interrupted.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in zip(SIGNALS, before):
+        for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
 
 

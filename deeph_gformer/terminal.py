@@ -46,7 +46,7 @@ class Plain:
 def plain_streams() -> Iterator[None]:
     """Standard output and error through :class:`Plain` for as long as a command runs."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Plain(sys.stdout), Plain(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Plain(sys.stdout), Plain(sys.stderr)
     try:
         yield
     finally:

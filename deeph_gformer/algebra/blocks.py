@@ -2,11 +2,13 @@ r"""Direct sum <-> direct product <-> Hamiltonian blocks (Eq. 7, DStoDP).
 
 Spinless, one channel (l1, l2), in e3nn's order m = -l..l:
 
-.. math:: H_{m_1 m_2} = \sum_{l=|l_1-l_2|}^{l_1+l_2} \sum_m w_{3j}(l_1, l_2, l)_{m_1 m_2 m}\; h_{l m}
+.. math::
+    H_{m_1 m_2} = \sum_{l=|l_1-l_2|}^{l_1+l_2} \sum_m w_{3j}(l_1, l_2, l)_{m_1 m_2 m}\; h_{l m}
 
-and back with :math:`(2l+1)\,w_{3j}`. With spin-orbit coupling the block is :math:`(l_1 \otimes \tfrac12) \otimes (l_2 \otimes \tfrac12)`: the direct sum
-holds l1 ⊗ l2 for the spin singlet and, for each of its irreps, the product with the spin triplet (y, z, x); real parts first, then imaginary parts.
-The direct product is in the legacy orbital order, as on disk.
+and back with :math:`(2l+1)\,w_{3j}`. With spin-orbit coupling the block is
+:math:`(l_1 \otimes \tfrac12) \otimes (l_2 \otimes \tfrac12)`: the direct sum holds l1 ⊗ l2 for
+the spin singlet and, for each of its irreps, the product with the spin triplet (y, z, x); real
+parts first, then imaginary parts. The direct product is in the legacy orbital order, as on disk.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ __all__ = [
     "rotate_blocks",
 ]
 
-#: (4, 4): rows uu, ud, du, dd; columns singlet, then triplet in e3nn's order y, z, x (Pauli matrices / sqrt 2).
+#: (4, 4): rows uu, ud, du, dd; columns singlet, then triplet in e3nn's order y, z, x (Pauli
+#: matrices / sqrt 2).
 SPIN_BASIS = (
     torch.tensor(
         [[1, 0, 1, 0], [0, -1j, 0, 1], [0, 1j, 0, 1], [1, 0, -1, 0]], dtype=torch.complex128
@@ -48,10 +51,14 @@ def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> 
     """Matrix from the direct-sum vector of one channel to its direct-product vector.
 
     Args:
-        l1, l2: degrees of the two shells. spinful: with spin. generation: whose Wigner symbols.
+        l1: degree of the shell of i.
+        l2: degree of the shell of j.
+        spinful: with spin.
+        generation: whose Wigner symbols.
 
     Returns:
-        (d, d) float64 with d = (2 l1 + 1)(2 l2 + 1); spin-orbit (4 d, 4 d) complex128, rows (spin pair, legacy m1, legacy m2).
+        (d, d) float64 with d = (2 l1 + 1)(2 l2 + 1); spin-orbit (4 d, 4 d) complex128, rows (spin
+        pair, legacy m1, legacy m2).
     """
     rows, columns = list(LEGACY_TO_E3NN[l1]), list(LEGACY_TO_E3NN[l2])
     back1, back2 = np.argsort(rows), np.argsort(columns)
@@ -80,7 +87,10 @@ def block_transform(l1: int, l2: int, spinful: bool, generation: Generation) -> 
 
 
 class _Reordered(torch.autograd.Function):
-    """Columns (last dimension) in another order; the gradient comes back by the inverse order, not by a scatter into zeros."""
+    """Columns (last dimension) in another order.
+
+    The gradient comes back by the inverse order, not by a scatter into zeros.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -88,7 +98,7 @@ class _Reordered(torch.autograd.Function):
         return value.index_select(-1, order)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient.index_select(-1, ctx.saved_tensors[0]), None, None
 
 
@@ -100,7 +110,9 @@ class DirectSumToProduct(nn.Module):
     ) -> None:
         """
         Args:
-            targets: the channels. generation: whose Wigner symbols. dtype: real type of the direct-sum vector.
+            targets: the channels.
+            generation: whose Wigner symbols.
+            dtype: real type of the direct-sum vector.
         """
         super().__init__()
         self.targets, self.generation, self.spinful = targets, generation, targets.basis.spinful
@@ -160,7 +172,7 @@ class DirectSumToProduct(nn.Module):
         h = _Reordered.apply(h, self.sum_order, self.sum_place)
         blocks = []
         for number, (part, (l1, l2)) in enumerate(
-            zip(h.split([spins * size for size in self.sizes], dim=1), self.pairs)
+            zip(h.split([spins * size for size in self.sizes], dim=1), self.pairs, strict=True)
         ):
             d = (2 * l1 + 1) * (2 * l2 + 1)
             block = part.reshape(-1, spins * d) @ self.get_buffer(f"forward_{number}")
@@ -176,7 +188,9 @@ class DirectSumToProduct(nn.Module):
         spins = h.shape[1]
         h = _Reordered.apply(h, self.product_order, self.product_place)
         blocks = []
-        for number, (part, (l1, l2)) in enumerate(zip(h.split(self.sizes, dim=2), self.pairs)):
+        for number, (part, (l1, l2)) in enumerate(
+            zip(h.split(self.sizes, dim=2), self.pairs, strict=True)
+        ):
             d = (2 * l1 + 1) * (2 * l2 + 1)
             block = part.reshape(len(h), spins, -1, d).transpose(1, 2).reshape(-1, spins * d)
             blocks.append((block @ self.get_buffer(f"inverse_{number}")).reshape(len(h), -1))
@@ -196,10 +210,11 @@ class BlockAssembly:
         }
 
     def _pair_source(self, i: int, j: int) -> NDArray[np.int64]:
-        """For each element of the block of an (i, j) pair, where it stands in the (spin pair, K) vector; -1 = not predicted."""
+        """For each element of the block of an (i, j) pair, where it stands in the (spin pair, K)
+        vector; -1 = not predicted."""
         rows, columns = self.basis.counts(i), self.basis.counts(j)
         source = np.full((rows, columns), -1, dtype=np.int64)
-        for channel, start in zip(self.targets.blocks, self.targets.slices):
+        for channel, start in zip(self.targets.blocks, self.targets.slices[:-1], strict=True):
             if (i, j) not in channel:
                 continue
             a, b = channel[i, j]
@@ -207,7 +222,8 @@ class BlockAssembly:
             r, c = self.basis.offset(i, a), self.basis.offset(j, b)
             if (source[r : r + 2 * la + 1, c : c + 2 * lb + 1] >= 0).any():
                 raise ModelError(
-                    f"shells {a}, {b} of elements {self.basis.elements[i]}, {self.basis.elements[j]} are predicted by two output channels"
+                    f"shells {a}, {b} of elements {self.basis.elements[i]}, "
+                    f"{self.basis.elements[j]} are predicted by two output channels"
                 )
             source[r : r + 2 * la + 1, c : c + 2 * lb + 1] = start + np.arange(
                 (2 * la + 1) * (2 * lb + 1)
@@ -250,7 +266,9 @@ class BlockAssembly:
         """Vectors to blocks.
 
         Args:
-            direct_product: (E, K) or (E, 4, K), eV. node_type: (N,) element indices. keys: (E, 5), 0-based, canonical order.
+            direct_product: (E, K) or (E, 4, K), eV.
+            node_type: (N,) element indices.
+            keys: (E, 5), 0-based, canonical order.
             missing: value of elements that no channel predicts.
 
         Returns:
@@ -263,7 +281,7 @@ class BlockAssembly:
         for index, source in self._groups(node_type, keys):
             place = source.reshape(-1)
             block = (
-                np.where(place >= 0, flat[index][:, place], flat.dtype.type(missing))
+                np.where(place >= 0, flat[index][:, place], np.asarray(missing, dtype=flat.dtype))
                 if (place < 0).any()
                 else flat[index][:, place]
             )
@@ -276,7 +294,8 @@ class BlockAssembly:
         """Blocks to vectors.
 
         Returns:
-            ``(direct_product, mask)``: (E, K) or (E, 4, K) each; the mask says which components the edge's pair of elements has.
+            ``(direct_product, mask)``: (E, K) or (E, 4, K) each; the mask says which components the
+            edge's pair of elements has.
         """
         spins = 4 if self.basis.spinful else 1
         flat = np.zeros((len(matrix), spins * self.targets.width), dtype=matrix.values.dtype)
@@ -298,7 +317,9 @@ def orbital_rotation(basis: Basis, element: int, rotation: Tensor) -> NDArray[np
     """How the orbitals of one element turn, in legacy order; with spin kron(D½, D).
 
     Args:
-        basis: the shells. element: index into ``basis.elements``. rotation: (3, 3), Cartesian, orthogonal (an inversion gives (-1)^l; spin is even).
+        basis: the shells.
+        element: index into ``basis.elements``.
+        rotation: (3, 3), Cartesian, orthogonal (an inversion gives (-1)^l; spin is even).
 
     Returns:
         (n, n) float64, with spin (2n, 2n) complex128: the matrix U of H' = U H U†.
@@ -322,7 +343,10 @@ def rotate_blocks(
     """H(R) of the turned structure, exactly: every block becomes U_i H U_j†.
 
     Args:
-        matrix: blocks in legacy order. basis: the shells. node_type: (N,), element indices. rotation: (3, 3), Cartesian, orthogonal.
+        matrix: blocks in legacy order.
+        basis: the shells.
+        node_type: (N,), element indices.
+        rotation: (3, 3), Cartesian, orthogonal.
     """
     turns = [orbital_rotation(basis, n, rotation) for n in range(len(basis.elements))]
     kinds = node_type[matrix.keys[:, 3:]]

@@ -1,4 +1,5 @@
-"""Spherical features: one tensor (rows, 2 l + 1, channels) per irrep, instead of e3nn's flat vector."""
+"""Spherical features: one tensor (rows, 2 l + 1, channels) per irrep, instead of e3nn's flat
+vector."""
 
 from __future__ import annotations
 
@@ -15,10 +16,13 @@ Features = dict[Key, Tensor]  # (rows, 2 l + 1, channels)
 
 
 class Layout:
-    """Where the slots ``mul x ir`` of some irreps stand in :data:`Features`: slots of equal irrep are joined, in their order.
+    """Where the slots ``mul x ir`` of some irreps stand in :data:`Features`: slots of equal irrep
+    are joined, in their order.
 
     Attributes:
-        irreps: as given. slots: per slot (key, first channel, multiplicity). channels: per key, in order of first appearance.
+        irreps: as given.
+        slots: per slot (key, first channel, multiplicity).
+        channels: per key, in order of first appearance.
     """
 
     def __init__(self, irreps: Irreps | str) -> None:
@@ -37,7 +41,8 @@ class Layout:
         return max((l for l, _ in self.channels), default=0)
 
     def multiplicity_index(self) -> dict[Key, Tensor]:
-        """Per key (channels,), the place of each channel in a vector with one number per multiplicity (e3nn's slot order)."""
+        """Per key (channels,), the place of each channel in a vector with one number per
+        multiplicity (e3nn's slot order)."""
         index: dict[Key, list[int]] = {key: [] for key in self.channels}
         start = 0
         for key, _, mul in self.slots:
@@ -84,7 +89,8 @@ def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Feat
     """Turn features between global axes and edge frames.
 
     Args:
-        features: rows are edges. frames: D^l of every edge (see :func:`deeph_gformer.algebra.rotation.edge_frames`).
+        features: rows are edges.
+        frames: D^l of every edge (see :func:`deeph_gformer.algebra.rotation.edge_frames`).
         to_local: global to local (D^T), else local to global (D).
     """
     table = list(frames)
@@ -99,7 +105,8 @@ def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Feat
 
 
 def rotate_flat(value: Tensor, irreps: Irreps, blocks: Sequence[Tensor]) -> Tensor:
-    """Turn flat irreps (rows, dim) by the D^l of one proper rotation (:func:`.rotation.wigner_blocks`)."""
+    """Turn flat irreps (rows, dim) by the D^l of one proper rotation
+    (:func:`.rotation.wigner_blocks`)."""
     layout = Layout(irreps)
     return layout.flat(
         {

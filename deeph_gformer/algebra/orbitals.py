@@ -1,4 +1,5 @@
-"""Target blocks: which pair of shells of which pair of elements is predicted by which output channel (DeepH-E3's ``target_blocks``)."""
+"""Target blocks: which pair of shells of which pair of elements is predicted by which output
+channel (DeepH-E3's ``target_blocks``)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Basis:
 def block_irreps(l1: int, l2: int, spinful: bool, parity: bool = True) -> Irreps:
     """Irreps of one block: l1 ⊗ l2, and for spin-orbit (l1 ⊗ ½) ⊗ (l2 ⊗ ½), in DeepH-E3's order.
 
-    Spinless: \\|l1-l2\\| ... l1+l2. Spin-orbit adds, for each of these, its product with l = 1. All have parity (-1)^(l1+l2).
+    Spinless: \\|l1-l2\\| ... l1+l2. Spin-orbit adds, for each of these, its product with l = 1. All
+    have parity (-1)^(l1+l2).
     """
     p = (-1) ** (l1 + l2) if parity else 1
     ls = list(range(abs(l1 - l2), l1 + l2 + 1))
@@ -57,7 +59,8 @@ class TargetBlocks:
 
     Attributes:
         basis: elements and shells.
-        blocks: per channel, ``{(element i, element j): (shell of i, shell of j)}`` with indices into ``basis``.
+        blocks: per channel, ``{(element i, element j): (shell of i, shell of j)}`` with indices
+            into ``basis``.
     """
 
     basis: Basis
@@ -67,10 +70,12 @@ class TargetBlocks:
     def from_json(
         cls, basis: Basis, targets: Sequence[dict[str, Sequence[int]]], where: str
     ) -> TargetBlocks:
-        """From DeepH-E3's ``target_blocks.json``: ``[{"42 16": [3, 4], ...}, ...]``, atomic numbers and shell indices.
+        """From DeepH-E3's ``target_blocks.json``: ``[{"42 16": [3, 4], ...}, ...]``, atomic numbers
+        and shell indices.
 
         Raises:
-            ModelError: an unknown element, a shell that does not exist, or shells of different l in one channel.
+            ModelError: an unknown element, a shell that does not exist, or shells of different l in
+                one channel.
         """
         out = []
         index = {z: n for n, z in enumerate(basis.elements)}
@@ -83,7 +88,8 @@ class TargetBlocks:
                     basis.orbital_types[i][a], basis.orbital_types[j][b]
                 except (KeyError, ValueError, IndexError, TypeError):
                     raise ModelError(
-                        f"{where}: target block {number}, '{pair}': {shells} does not fit the elements {list(basis.elements)} with shells "
+                        f"{where}: target block {number}, '{pair}': {shells} does not fit the "
+                        f"elements {list(basis.elements)} with shells "
                         f"{[list(s) for s in basis.orbital_types]}"
                     ) from None
                 channel[i, j] = (a, b)
@@ -113,7 +119,8 @@ class TargetBlocks:
             }
             if len(pairs) != 1:
                 raise ModelError(
-                    f"target block {number} mixes shells of different l: {sorted(pairs)}; one output channel has one pair of l"
+                    f"target block {number} mixes shells of different l: {sorted(pairs)}; one "
+                    "output channel has one pair of l"
                 )
             out.append(pairs.pop())
         return tuple(out)
@@ -132,7 +139,10 @@ class TargetBlocks:
         return self.slices[-1]
 
     def irreps(self, parity: bool = True) -> Irreps:
-        """Irreps of the direct-sum vector (D components); with spin-orbit the real parts, then the imaginary parts."""
+        """Irreps of the direct-sum vector (D components).
+
+        With spin-orbit the real parts, then the imaginary parts.
+        """
         out = sum(
             (block_irreps(l1, l2, self.basis.spinful, parity) for l1, l2 in self.degrees),
             Irreps([]),
@@ -159,13 +169,17 @@ def make_target_blocks(
     element_pairs: Sequence[str] | None = None,
     specified: Sequence[dict[str, Sequence[int]]] | None = None,
 ) -> TargetBlocks:
-    """The channels DeepH-E3 makes for ``target_blocks_type``: like shells of different element pairs share one channel.
+    """The channels DeepH-E3 makes for ``target_blocks_type``: like shells of different element
+    pairs share one channel.
 
-    Two pairs of shells are alike when both have the same l and the same number among the shells of that l.
+    Two pairs of shells are alike when both have the same l and the same number among the shells of
+    that l.
 
     Args:
-        basis: elements and shells. kind: ``all``, ``diag`` (equal shells), ``off-diag``, or ``specify``.
-        element_pairs: keep only these, e.g. ``["42 16"]``. specified: the channels for ``specify``.
+        basis: elements and shells.
+        kind: ``all``, ``diag`` (equal shells), ``off-diag``, or ``specify``.
+        element_pairs: keep only these, e.g. ``["42 16"]``.
+        specified: the channels for ``specify``.
 
     Raises:
         ConfigError: ``specify`` without channels, or nothing is left to predict.
@@ -191,6 +205,7 @@ def make_target_blocks(
     blocks = tuple(channel for alike, channel in channels.items() if keep(alike))
     if not blocks:
         raise ConfigError(
-            f"target_blocks_type = {kind} with element pairs {element_pairs} leaves nothing to predict"
+            f"target_blocks_type = {kind} with element pairs {element_pairs} leaves nothing "
+            "to predict"
         )
     return TargetBlocks(basis, blocks)

@@ -1,6 +1,9 @@
-"""Rotations of spherical tensors: Wigner-D blocks, edge frames on e3nn's polar axis, rotated Hamiltonians.
+"""Rotations of spherical tensors.
 
-e3nn orders vectors (y, z, x), so its polar axis is the Cartesian z axis: with an edge along it, only m = 0 of Y_l is non-zero.
+Wigner-D blocks, edge frames on e3nn's polar axis, rotated Hamiltonians.
+
+e3nn orders vectors (y, z, x), so its polar axis is the Cartesian z axis: with an edge along it,
+only m = 0 of Y_l is non-zero.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ def to_e3nn_axes(rotation: Tensor) -> Tensor:
 
 
 def random_rotation(generator: torch.Generator | None = None, inversion: bool = False) -> Tensor:
-    """A random proper rotation of Cartesian vectors (times -1 with ``inversion``); (3, 3) float64, uniform over SO(3)."""
+    """A random proper rotation of Cartesian vectors (times -1 with ``inversion``).
+
+    (3, 3) float64, uniform over SO(3).
+    """
     matrix, upper = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))
     matrix = matrix * torch.diagonal(upper).sign()
     matrix = matrix * torch.linalg.det(matrix).sign()
@@ -42,7 +48,9 @@ def wigner_blocks(rotation: Tensor, lmax: int) -> list[Tensor]:
     """D^l(R) for l = 0..lmax of one proper Cartesian rotation, acting on columns in e3nn's order.
 
     Args:
-        rotation: (3, 3), proper (take an inversion out first: it multiplies an irrep by its parity).
+        rotation: (3, 3), proper (take an inversion out first: it multiplies an irrep by its
+            parity).
+        lmax: largest l.
 
     Returns:
         lmax + 1 matrices (2 l + 1, 2 l + 1), in the rotation's dtype; computed in float64.
@@ -64,9 +72,12 @@ def _sample(l: int) -> tuple[Tensor, Tensor]:
 
 
 def _fit_wigner(l: int, turn: Tensor) -> Tensor:
-    """D^l with Y_l(x R^T) = Y_l(x) D^T, solved from Y_l itself in float64 (o3.wigner_D is good to 1e-7 only).
+    """D^l with Y_l(x R^T) = Y_l(x) D^T, solved from Y_l itself in float64.
+
+    (``o3.wigner_D`` is good to 1e-7 only.)
 
     Args:
+        l: degree.
         turn: (..., 3, 3), R^T in e3nn's axes, float64, proper.
 
     Returns:
@@ -95,19 +106,26 @@ def _tilt_table(l: int) -> Tensor:
 
 
 def edge_frames(vectors: Tensor, lmax: int) -> list[Tensor]:
-    """Matrices that turn e3nn's polar axis onto each edge: ``global = D @ local``, ``local = D^T @ global``.
+    """Matrices that turn e3nn's polar axis onto each edge.
+
+    ``global = D @ local``, ``local = D^T @ global``.
 
     Args:
         vectors: (E, 3), Cartesian, any length; a zero vector (self-loop) gets the identity.
+        lmax: largest l.
 
     Returns:
-        lmax + 1 tensors (E, 2 l + 1, 2 l + 1) in the vectors' dtype; D^l(α, β, 0) computed in float64.
+        lmax + 1 tensors (E, 2 l + 1, 2 l + 1) in the vectors' dtype; D^l(α, β, 0) computed in
+        float64.
     """
     return _frames(vectors[:, _AXES], lmax)
 
 
 def direction_frames(directions: Tensor, lmax: int) -> list[Tensor] | None:
-    """:func:`edge_frames` of vectors in e3nn's order (y, z, x); None where all of them are the polar axis already."""
+    """:func:`edge_frames` of vectors in e3nn's order (y, z, x).
+
+    None where all of them are the polar axis already.
+    """
     if not bool(directions[:, [0, 2]].any()) and bool((directions[:, 1] >= 0).all()):
         return None
     return _frames(directions, lmax)
@@ -136,6 +154,7 @@ def spherical_harmonics(vectors: Tensor, lmax: int) -> Tensor:
 
     Args:
         vectors: (E, 3). A zero vector has Y_00 = 1 and all other components 0.
+        lmax: largest l.
 
     Returns:
         (E, (lmax + 1)^2).
@@ -146,7 +165,10 @@ def spherical_harmonics(vectors: Tensor, lmax: int) -> Tensor:
 
 
 def spin_rotation(rotation: Tensor) -> Tensor:
-    """D^{1/2}(R) of one proper Cartesian rotation in the basis (up, down) along z; (2, 2) complex128, defined up to a sign."""
+    """D^{1/2}(R) of one proper Cartesian rotation in the basis (up, down) along z.
+
+    (2, 2) complex128, defined up to a sign.
+    """
     angles = o3.matrix_to_angles(to_e3nn_axes(rotation.double()))
     about_z = [
         torch.diag(torch.exp(torch.tensor([-0.5j, 0.5j], dtype=torch.complex128) * a))
@@ -160,7 +182,9 @@ def rotate_irreps(flat: Tensor, irreps: o3.Irreps, rotation: Tensor) -> Tensor:
     """Turn features in e3nn's flat layout.
 
     Args:
-        flat: (rows, irreps.dim). irreps: of the columns. rotation: (3, 3), Cartesian, orthogonal; an improper one also multiplies by the parity.
+        flat: (rows, irreps.dim).
+        irreps: of the columns.
+        rotation: (3, 3), Cartesian, orthogonal; an improper one also multiplies by the parity.
 
     Returns:
         (rows, irreps.dim): each irrep's components times D^l(R)^T.

@@ -1,15 +1,17 @@
-"""Wigner-3j symbols and path normalisations of every e3nn generation: the only place of the package that knows them.
+"""Wigner-3j symbols and path normalisations of every e3nn generation.
 
-A DeepH-E3 checkpoint means something only together with the e3nn it was trained with. Three things changed between releases
-(DESIGN section 3, found by comparing the official network layer by layer):
+The only place of the package that knows them.
 
-==========  =======================  =============================  ==========================================
-generation  path normalisation       stored ``_w3j`` buffers         sign of some symbols with l1+l2+l3 odd
-==========  =======================  =============================  ==========================================
-``0.3``     every path alike          factor sqrt(2 l3 + 1)          old (:data:`FLIPPED`)
-``0.4``     every element alike       norm 1                         old
-``>=0.5``   every element alike       norm 1                         today's
-==========  =======================  =============================  ==========================================
+A DeepH-E3 checkpoint means something only together with the e3nn it was trained with. Three things
+changed between releases (found by comparing the official network layer by layer):
+
+==========  ====================  =============================  =================================
+generation  path normalisation    stored ``_w3j`` buffers        sign of some symbols, l1+l2+l3 odd
+==========  ====================  =============================  =================================
+``0.3``     every path alike      factor sqrt(2 l3 + 1)          old (:data:`FLIPPED`)
+``0.4``     every element alike   norm 1                         old
+``>=0.5``   every element alike   norm 1                         today's
+==========  ====================  =============================  =================================
 """
 
 from __future__ import annotations
@@ -37,13 +39,16 @@ __all__ = [
 Generation = Literal["0.3", "0.4", ">=0.5"]
 GENERATIONS: tuple[Generation, ...] = get_args(Generation)
 
-#: Sorted (l1, l2, l3) up to l = 11 whose symbol has the opposite sign before e3nn 0.5, in every order of the three.
+#: Sorted (l1, l2, l3) up to l = 11 whose symbol has the opposite sign before e3nn 0.5, in every
+#: order of the three.
 # fmt: off
 FLIPPED: frozenset[tuple[int, int, int]] = frozenset({
-    (1, 2, 2), (1, 3, 3), (1, 4, 4), (1, 5, 5), (4, 4, 5), (5, 5, 5), (1, 6, 6), (3, 4, 6), (4, 5, 6), (5, 6, 6), (1, 7, 7), (3, 5, 7),
-    (4, 6, 7), (5, 7, 7), (1, 8, 8), (3, 6, 8), (4, 7, 8), (5, 8, 8), (1, 9, 9), (3, 7, 9), (4, 8, 9), (5, 9, 9), (6, 6, 9), (7, 7, 9),
-    (8, 8, 9), (9, 9, 9), (1, 10, 10), (3, 8, 10), (4, 9, 10), (5, 6, 10), (5, 10, 10), (6, 7, 10), (7, 8, 10), (8, 9, 10), (9, 10, 10),
-    (1, 11, 11), (3, 9, 11), (4, 10, 11), (5, 7, 11), (5, 11, 11), (6, 8, 11), (7, 9, 11), (8, 10, 11), (9, 11, 11)})
+    (1, 2, 2), (1, 3, 3), (1, 4, 4), (1, 5, 5), (4, 4, 5), (5, 5, 5), (1, 6, 6), (3, 4, 6),
+    (4, 5, 6), (5, 6, 6), (1, 7, 7), (3, 5, 7), (4, 6, 7), (5, 7, 7), (1, 8, 8), (3, 6, 8),
+    (4, 7, 8), (5, 8, 8), (1, 9, 9), (3, 7, 9), (4, 8, 9), (5, 9, 9), (6, 6, 9), (7, 7, 9),
+    (8, 8, 9), (9, 9, 9), (1, 10, 10), (3, 8, 10), (4, 9, 10), (5, 6, 10), (5, 10, 10),
+    (6, 7, 10), (7, 8, 10), (8, 9, 10), (9, 10, 10), (1, 11, 11), (3, 9, 11), (4, 10, 11),
+    (5, 7, 11), (5, 11, 11), (6, 8, 11), (7, 9, 11), (8, 10, 11), (9, 11, 11)})
 # fmt: on
 
 _BUFFER = "_w3j_"
@@ -55,8 +60,9 @@ def parse_generation(text: str) -> Generation:
     Raises:
         ConfigError: anything else.
     """
-    if text in GENERATIONS:
-        return text  # type: ignore[return-value]
+    for generation in GENERATIONS:
+        if text == generation:
+            return generation
     if text in ("0.5", "0.6"):
         return ">=0.5"
     raise ConfigError(
@@ -76,7 +82,11 @@ def wigner_3j(
     r"""Real Wigner-3j symbol, Frobenius norm 1, in the sign convention of a generation.
 
     Args:
-        l1, l2, l3: degrees, \|l1 - l2\| <= l3 <= l1 + l2, at most 11. generation: whose sign. dtype: of the result.
+        l1: degree, at most 11.
+        l2: degree, at most 11.
+        l3: degree, \|l1 - l2\| <= l3 <= l1 + l2, at most 11.
+        generation: whose sign.
+        dtype: of the result.
 
     Returns:
         (2 l1 + 1, 2 l2 + 1, 2 l3 + 1); a fresh tensor.
@@ -92,11 +102,13 @@ def path_weights(fan_in: Sequence[int], generation: Generation) -> list[float]:
     """Factor of each path that ends in the same output irrep, for weights of unit variance.
 
     Args:
-        fan_in: for each of these paths, the number of products it sums (mul1 * mul2 for ``uvw``, mul_in for ``Linear``).
+        fan_in: for each of these paths, the number of products it sums (mul1 * mul2 for ``uvw``,
+            mul_in for ``Linear``).
+        generation: whose normalisation.
 
     Returns:
-        One factor per path: ``1/sqrt(sum(fan_in))``, and ``1/sqrt(n_paths * fan_in)`` for generation ``0.3``
-        (today's ``path_normalization="path"``).
+        One factor per path: ``1/sqrt(sum(fan_in))``, and ``1/sqrt(n_paths * fan_in)`` for
+        generation ``0.3`` (today's ``path_normalization="path"``).
     """
     if generation == "0.3":
         return [1 / math.sqrt(len(fan_in) * n) for n in fan_in]
@@ -106,14 +118,17 @@ def path_weights(fan_in: Sequence[int], generation: Generation) -> list[float]:
 def detect_generation(
     state_dict: Mapping[str, torch.Tensor], where: str = "checkpoint"
 ) -> Generation | None:
-    """The e3nn generation of a DeepH-E3 checkpoint, from its own ``_w3j_l1_l2_l3`` buffers (prefix, norm and sign).
+    """The e3nn generation of a DeepH-E3 checkpoint, from its own ``_w3j_l1_l2_l3`` buffers (prefix,
+    norm and sign).
 
     Args:
-        state_dict: parameters and buffers. where: named in errors.
+        state_dict: parameters and buffers.
+        where: named in errors.
 
     Returns:
-        The generation; None where the checkpoint cannot tell: it has no such buffer, or a unit-norm set that holds no symbol
-        whose sign ever changed (``0.4`` and ``>=0.5`` would then predict alike inside the network, but not in the assembly of H).
+        The generation; None where the checkpoint cannot tell: it has no such buffer, or a unit-norm
+        set that holds no symbol whose sign ever changed (``0.4`` and ``>=0.5`` would then predict
+        alike inside the network, but not in the assembly of H).
 
     Raises:
         ModelError: a buffer fits no generation, or buffers of different generations are mixed.
@@ -133,7 +148,8 @@ def detect_generation(
         today = _symbol(l1, l2, l3, False)
         if value.shape != today.shape:
             raise ModelError(
-                f"{where}: buffer '{name}' has shape {tuple(value.shape)} instead of {tuple(today.shape)}"
+                f"{where}: buffer '{name}' has shape {tuple(value.shape)} instead of "
+                f"{tuple(today.shape)}"
             )
         tolerance = 1e-5
         flips = tuple(sorted((l1, l2, l3))) in FLIPPED
@@ -151,7 +167,8 @@ def detect_generation(
             votes.setdefault("0.4", name)
         else:
             raise ModelError(
-                f"{where}: Wigner-3j buffer '{name}' (norm {value.norm():.4f}) fits no e3nn generation in norm and sign; the checkpoint is "
+                f"{where}: Wigner-3j buffer '{name}' (norm {value.norm():.4f}) fits no e3nn "
+                "generation in norm and sign; the checkpoint is "
                 "damaged or was made by a modified e3nn"
             )
     if len(votes) > 1:

@@ -1,8 +1,9 @@
 """Is this the basis that a model was trained on?
 
-A model means something in one basis only, and two codes' orbitals may have equal shells. Overlaps tell them apart: the table of S that
-training keeps beside a model (on-site blocks, and two-centre functions of the distance) is compared with the S of a structure, at the
-distances that training knew.
+A model means something in one basis only, and two codes' orbitals may have equal shells. Overlaps
+tell them apart: the table of S that training keeps beside a model (on-site blocks, and two-centre
+functions of the distance) is compared with the S of a structure, at the distances that training
+knew.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ __all__ = [
     "write_basis_table",
 ]
 
-#: Largest difference of S within one basis. PAW overlaps, which are not two-centre, differ by 0.004 in the median; other bases by 0.1 and more.
+#: Largest difference of S within one basis. PAW overlaps, which are not two-centre, differ by 0.004
+#: in the median; other bases by 0.1 and more.
 LIMIT = 0.03
 #: Compared are blocks up to this much longer than the shortest one of their pair of elements, Å.
 REACH = 0.6
@@ -98,7 +100,8 @@ def basis_difference(
         overlap: its S.
 
     Returns:
-        None where no block can be compared, or where S of the training set is no function of distance.
+        None where no block can be compared, or where S of the training set is no function of
+        distance.
     """
     own = (table.report.get(f"worst_{place}", 0.0) for place in ("off_site", "on_site"))
     if any(isinstance(value, (int, float)) and value > LIMIT for value in own):
@@ -120,7 +123,10 @@ def basis_difference(
 
 
 def basis_table(model: HamiltonianModel) -> tuple[TwoCentre, pathlib.Path] | None:
-    """The overlap table of a model's training set: the bundle's, else that of stage 1's folder; None where neither has one."""
+    """The overlap table of a model's training set: the bundle's, else that of stage 1's folder.
+
+    None where neither has one.
+    """
     folders = [model.bundle.path if model.bundle is not None else None]
     stage1 = getattr(model.stage1, "models", (model.stage1,))
     folders += [getattr(getattr(m, "folder", None), "path", None) for m in stage1]
@@ -132,7 +138,9 @@ def basis_table(model: HamiltonianModel) -> tuple[TwoCentre, pathlib.Path] | Non
 
 
 def write_basis_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
-    """Fit a table to the overlaps of a training set and keep it beside a model; says so where it cannot.
+    """Fit a table to the overlaps of a training set and keep it beside a model.
+
+    Says so where it cannot.
 
     It also makes S of new structures (:mod:`deeph_gformer.overlap`).
 

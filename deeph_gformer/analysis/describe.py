@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 from .. import fields
-from ..errors import DataError
+from ..errors import DataError, GFormerError
 from ..gformer.bundle import BUNDLE_FILE, load_bundle
 from ..io.folder import find_structures, folder_format, matrix_path, read_folder
+from ..io.formats import Kind
 from ..io.gauge import stated_level
 from ..stage1.bundle import find_models, read_model_folder
 
@@ -25,13 +26,15 @@ GAUGE_WORDS = {
 
 
 def describe(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
-    """Tell a structure folder, a DeepH-E3 model folder, a GFormer bundle, or a folder of one of these.
+    """Tell a structure folder, a DeepH-E3 model folder, a GFormer bundle, or a folder of one of
+    these.
 
     Returns:
         Plain values, and a text for people.
 
     Raises:
-        DataError: it is none of them. ModelError: it is a damaged model.
+        DataError: it is none of them.
+        ModelError: it is a damaged model.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -67,10 +70,12 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
     from ..data.edges import select_edges
 
     structure = read_folder(path)
-    shells = {s: str(list(o)) for s, o in zip(_symbols(structure.numbers), structure.orbital_types)}
-    files = {
-        kind: matrix_path(path, kind).is_file() for kind in ("hamiltonian", "overlap", "prediction")
-    }  # type: ignore[arg-type]
+    shells = {
+        s: str(list(o))
+        for s, o in zip(_symbols(structure.numbers), structure.orbital_types, strict=True)
+    }
+    kinds: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
+    files: dict[str, bool] = {kind: matrix_path(path, kind).is_file() for kind in kinds}
     table: dict[str, Any] = {
         "kind": "structure folder",
         "format": folder_format(path),
@@ -92,10 +97,14 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
         table["longest_edge_angstrom"] = float(
             np.linalg.norm(structure.edge_vectors(choice.keys), axis=1).max()
         )
-    for kind, label in (("hamiltonian", ""), ("prediction", "predicted_")):
+    labels: dict[Literal["hamiltonian", "prediction"], str] = {
+        "hamiltonian": "",
+        "prediction": "predicted_",
+    }
+    for kind, label in labels.items():
         if not files[kind]:
             continue
-        stated = stated_level(structure.info, kind)  # type: ignore[arg-type]
+        stated = stated_level(structure.info, kind)
         table[f"{label}gauge"] = stated.gauge
         if stated.energy_eV is not None:
             table[f"{label}fermi_level_eV"] = stated.energy_eV
@@ -110,7 +119,7 @@ def _model(path: pathlib.Path) -> dict[str, Any]:
     return {
         "kind": "DeepH-E3 model folder (stage 1)",
         "elements": _symbols(basis.elements),
-        "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
+        "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types), strict=True)),
         "spinful": basis.spinful,
         "gauge": GAUGE_WORDS[folder.gauge],
         "target_blocks": len(folder.targets.blocks),
@@ -140,7 +149,7 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
         "arch": bundle.model.config.arch,
         "parameters": sum(p.numel() for p in bundle.model.parameters()),
         "elements": _symbols(basis.elements),
-        "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types))),
+        "shells_l": dict(zip(_symbols(basis.elements), map(str, basis.orbital_types), strict=True)),
         "spinful": basis.spinful,
         "predicts": "the correction to stage 1" if bundle.cascade else "the whole Hamiltonian",
         **({"lacks": bundle.lacks} if bundle.lacks else {}),
@@ -181,8 +190,9 @@ def _collection(path: pathlib.Path) -> dict[str, Any]:
         pass
     try:
         models = find_models(path)
-    except Exception:
+    except GFormerError:
         raise DataError(
-            f"{path}: neither a structure folder (legacy or DeepH-dock), nor a DeepH-E3 model folder, nor a GFormer bundle, nor a folder of these"
+            f"{path}: neither a structure folder (legacy or DeepH-dock), nor a DeepH-E3 model "
+            "folder, nor a GFormer bundle, nor a folder of these"
         ) from None
     return {"kind": "folder of DeepH-E3 models", "models": [str(m) for m in models]}

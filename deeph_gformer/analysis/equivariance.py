@@ -18,18 +18,23 @@ def equivariance_error(
 ) -> tuple[float, float]:
     """Equivariance error of stage 1 and of both stages.
 
-    The structure is turned, predicted, and the direct sum turned back by Wigner-D, which is H(x) -> D H(x) D† with its spin part.
+    The structure is turned, predicted, and the direct sum turned back by Wigner-D, which is H(x) ->
+    D H(x) D† with its spin part.
 
     Args:
-        model: the model. graph: a structure. rotations: how many random proper rotations. seed: of them. frames: as at inference.
+        model: the model.
+        graph: a structure.
+        rotations: how many random proper rotations.
+        seed: of them.
+        frames: as at inference.
 
     Returns:
-        (stage 1, both stages), mean over rotations and elements of the direct-product difference, meV.
+        (stage 1, both stages), mean over rotations and elements of the direct-product difference,
+        meV.
     """
     graph = graph.to(model.device, torch.float64)
-    irreps = model.targets.irreps(
-        getattr(model.stage1, "parity", True) if model.stage1 is not None else model.bundle.parity
-    )
+    source = model.bundle if model.stage1 is None else model.stage1
+    irreps = model.targets.irreps(True if source is None else source.parity)
     lmax = max(ir.l for _, ir in irreps)
     generator = torch.Generator().manual_seed(seed)
     still = model.direct_sums(graph.to(dtype=model.dtype), frames)

@@ -61,20 +61,24 @@ def evaluate(
         plots: folder for figures and their data.
 
     Returns:
-        ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance": {...}}``, units in key names. ``errors`` says
-        which errors these are, ``raw`` or ``without μS``; ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see :mod:`.places`.
-        With ``states``, structures and total hold ``states_error_meV`` and ``ghost_meV`` (both
-        stages), and the same of stage 1 with ``stage1_`` before it; None where there are no overlaps or no Fermi level.
-        With ``invariance``, structures and total hold the keys of :meth:`.invariance.Invariance.to_json`.
+        ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance":
+        {...}}``, units in key names. ``errors`` says which errors these are, ``raw`` or ``without
+        μS``; ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see
+        :mod:`.places`. With ``states``, structures and total hold ``states_error_meV`` and
+        ``ghost_meV`` (both stages), and the same of stage 1 with ``stage1_`` before it; None where
+        there are no overlaps or no Fermi level. With ``invariance``, structures and total hold the
+        keys of :meth:`.invariance.Invariance.to_json`.
 
     Raises:
-        ConfigError: the split is empty, or an option is out of range or needs another one. DataError, ModelError: see the readers.
+        ConfigError: the split is empty, or an option is out of range or needs another one.
+            DataError, ModelError: see the readers.
     """
     if rotations < 0:
         raise ConfigError(f"--rotations {rotations}: 0 (none) or more are needed")
     if split != "test" and splits is None:
         raise ConfigError(
-            f"--split {split}: needs a split file, --splits FILE; without one every structure is evaluated"
+            f"--split {split}: needs a split file, --splits FILE; without one every structure "
+            "is evaluated"
         )
     if frames > 1 and (model.bundle is None or model.bundle.model.equivariant):
         what = "stage 1 alone" if model.bundle is None else "arch: equivariant"
@@ -93,7 +97,7 @@ def evaluate(
     without = gauge != "raw" and all(have_s)
     records, errors, predictions, places = [], [], [], PlaceErrors()
     spinful = model.targets.basis.spinful
-    for folder, has_s in zip(folders, have_s):
+    for folder, has_s in zip(folders, have_s, strict=True):
         prediction = model.predict(folder, edges, frames=frames)
         truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
         name, types = folder.resolve().name, prediction.graph.node_type.numpy()

@@ -1,17 +1,23 @@
-"""The guard: is a correction, and are the features it was made of, of the kind that training and validation saw?
+"""The guard: is a correction, and are the features it was made of, of the kind that training and
+validation saw?
 
 Training records two distributions in the bundle (``training["guard"]``):
 
-* *correction*: per structure x = mean |ΔH|; its reference is the mean over the validation structures, its spread the rms distance of training
-  and validation structures from that mean, at least :data:`FLOOR` of the mean (so that one validation structure is enough);
-* *features*: per atom the norms of stage 1's last node irreps, standardised per element and channel over the training atoms; x = the
+* *correction*: per structure x = mean |ΔH|; its reference is the mean over the validation
+structures, its spread the rms distance of training
+  and validation structures from that mean, at least :data:`FLOOR` of the mean (so that one
+  validation structure is enough);
+* *features*: per atom the norms of stage 1's last node irreps, standardised per element and channel
+over the training atoms; x = the
   largest distance of an atom, sqrt(mean over channels of z²); mean and spread over the structures.
 
-* *composition*: the fraction of each element, and the number of edges per atom, over training and validation. DeepH-E3 normalises by
-  means over the whole structure, so its predictions in one place depend on what is elsewhere: half a cell of vacuum-separated
-  another material, or another density, changes them everywhere.
+* *composition*: the fraction of each element, and the number of edges per atom, over training and
+validation. DeepH-E3 normalises by
+  means over the whole structure, so its predictions in one place depend on what is elsewhere: half
+  a cell of vacuum-separated another material, or another density, changes them everywhere.
 
-The distance of a new structure is z = (x - mean) / spread, in standard deviations. Beyond :data:`LIMIT` a correction is out of range.
+The distance of a new structure is z = (x - mean) / spread, in standard deviations. Beyond
+:data:`LIMIT` a correction is out of range.
 """
 
 from __future__ import annotations
@@ -41,14 +47,18 @@ __all__ = ["Guard", "Judgement", "guard_statistics", "guard_lines", "LIMIT"]
 LIMIT = 6.0
 #: Smallest spread, as a share of the mean.
 FLOOR = 0.1
-#: How far an element's fraction may be outside the range of training, and the number of edges per atom as a factor.
+#: How far an element's fraction may be outside the range of training, and the number of edges per
+#: atom as a factor.
 FRACTION, DENSITY = 0.1, 1.3
 #: Structures of each split that are looked at, evenly spaced.
 MOST = 64
 
 
 def feature_norms(out: Stage1Features, stage1: Stage1Provider) -> NDArray[np.float64]:
-    """Norms of the last group's node irreps: rms over m per channel, 0e as it is; (N, channels). They do not change under rotation."""
+    """Norms of the last group's node irreps: rms over m per channel, 0e as it is; (N, channels).
+
+    They do not change under rotation.
+    """
     irreps = stage1.node_irreps[-1]
     scale = FeatureScale(irreps)
     value = out.node[-1].detach().double().cpu()
@@ -77,13 +87,15 @@ def _unlike(own: NDArray[np.float64], table: dict[str, Any], names: Sequence[str
     away = np.maximum(low - own, own - high)[:-1]
     worst = int(away.argmax())
     if away[worst] > FRACTION:
-        found = f"{names[worst]} is {own[worst]:.2f} of the atoms, {low[worst]:.2f} to {high[worst]:.2f} in training"
+        known = f"{low[worst]:.2f} to {high[worst]:.2f} in training"
+        found = f"{names[worst]} is {own[worst]:.2f} of the atoms, {known}"
     elif not low[-1] / DENSITY <= own[-1] <= high[-1] * DENSITY:
         found = f"{own[-1]:.0f} edges an atom, {low[-1]:.0f} to {high[-1]:.0f} in training"
     else:
         return None
     return (
-        f"{found}: DeepH-E3 normalises by means over the whole structure, so both stages may be off everywhere; "
+        f"{found}: DeepH-E3 normalises by means over the whole structure, so both stages may "
+        "be off everywhere; "
         "predict parts of one kind apart"
     )
 
@@ -94,7 +106,8 @@ def _distance(
     mean: NDArray[np.float64],
     spread: NDArray[np.float64],
 ) -> float:
-    """Largest distance of an atom from the training atoms of its element, in standard deviations per channel."""
+    """Largest distance of an atom from the training atoms of its element, in standard deviations
+    per channel."""
     return float(np.sqrt((((norms - mean[kinds]) / spread[kinds]) ** 2).mean(axis=1)).max())
 
 
@@ -127,7 +140,9 @@ def guard_statistics(
     """What the bundle records, see the module's text.
 
     Args:
-        model: both stages. train, val: graphs; at most :data:`MOST` of each are used.
+        model: both stages.
+        train: graphs of training; at most :data:`MOST` are used.
+        val: graphs of validation; likewise.
 
     Returns:
         Plain values; empty without a stage 1 (there is no correction then).
@@ -169,7 +184,7 @@ def guard_statistics(
             chosen = rows[owner == z]
             mean[z], own = chosen.mean(axis=0), chosen.std(axis=0)
             spread[z] = np.maximum(own, np.maximum(1e-3 * np.abs(mean[z]), 1e-6))
-        distances = [_distance(n, k, mean, spread) for n, k in zip(norms, kinds)]
+        distances = [_distance(n, k, mean, spread) for n, k in zip(norms, kinds, strict=True)]
         table["features"] = {
             **_reference(distances[count:], distances, ""),
             "norm_mean": np.round(mean, 7).tolist(),
@@ -183,8 +198,12 @@ class Judgement:
     """How unusual one structure is.
 
     Attributes:
-        correction_z: distance of mean |ΔH| from validation, standard deviations (negative: smaller than usual). features_z: that of stage 1's features;
-            None where the bundle does not read them. out_of_range: the correction is larger than :data:`LIMIT` allows. warning: a sentence, or None.
+        correction_z: distance of mean |ΔH| from validation, standard deviations (negative: smaller
+            than usual).
+        features_z: that of stage 1's features;
+            None where the bundle does not read them.
+        out_of_range: the correction is larger than :data:`LIMIT` allows.
+        warning: a sentence, or None.
     """
 
     correction_z: float
@@ -194,17 +213,20 @@ class Judgement:
 
 
 class Guard:
-    """Judges predictions of one model: ``with guard.watching(): p = model.predict(...)``, then ``guard.judge(p.correction)``."""
+    """Judges predictions of one model: ``with guard.watching(): p = model.predict(...)``, then
+    ``guard.judge(p.correction)``."""
 
     def __init__(self, model: HamiltonianModel) -> None:
         """
         Raises:
-            ModelError: the bundle has no such record (an older one, or a GFormer without a stage 1).
+            ModelError: the bundle has no such record (an older one, or a GFormer without a stage
+                1).
         """
         table = self.table(model.bundle)
         if table is None:
             raise ModelError(
-                f"{model.bundle.path if model.bundle else 'stage 1 alone'}: no statistics of the correction are recorded, so nothing can be "
+                f"{model.bundle.path if model.bundle else 'stage 1 alone'}: no statistics of "
+                "the correction are recorded, so nothing can be "
                 "guarded; train the GFormer again with this version"
             )
         self.model, self._table, self._seen = model, table, None
@@ -259,12 +281,14 @@ class Guard:
         warning = None
         if out:
             warning = (
-                f"the correction ({correction * 1e3:.3g} meV) is {z:.1f} standard deviations above that of validation ({table['mean_meV']:.3g} meV): "
+                f"the correction ({correction * 1e3:.3g} meV) is {z:.1f} standard deviations "
+                f"above that of validation ({table['mean_meV']:.3g} meV): "
                 "the structure is unlike those of training; --guard keeps stage 1 for it"
             )
         elif self._seen is not None and self._seen > LIMIT:
             warning = (
-                f"stage 1's features are {self._seen:.1f} standard deviations from those of training, so the correction may not hold; "
+                f"stage 1's features are {self._seen:.1f} standard deviations from those of "
+                "training, so the correction may not hold; "
                 "compare with --stage1-only"
             )
         elif self._unlike is not None:
@@ -273,7 +297,8 @@ class Guard:
 
 
 def guard_lines(result: dict[str, Any]) -> list[str]:
-    """What the terminal says about the records of :func:`deeph_gformer.refine`: one line a warning, and where stage 1 was kept."""
+    """What the terminal says about the records of :func:`deeph_gformer.refine`: one line a warning,
+    and where stage 1 was kept."""
     lines = [
         f"{r['name']}: warning: {r['guard_warning']}"
         for r in result["structures"]

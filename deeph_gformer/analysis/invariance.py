@@ -1,15 +1,18 @@
-"""How far a prediction depends on how the crystal is written down, and how smooth it is in the positions.
+"""How far a prediction depends on how the crystal is written down, and how smooth it is in the
+positions.
 
 Of one structure, predicted again in other descriptions (:mod:`.redescribe`):
 
-* *eigenvalues*: the largest difference at matching k, over the states that DFT has within 3 eV of its Fermi level (found by
+* *eigenvalues*: the largest difference at matching k, over the states that DFT has within 3 eV of
+its Fermi level (found by
   counting, so that no energy zero enters), at two k-points;
 * *blocks*: the largest difference of a matrix element;
-* *smoothness*: the largest second difference of a matrix element, while one atom goes through the nearest place where two of its neighbours
+* *smoothness*: the largest second difference of a matrix element, while one atom goes through the
+nearest place where two of its neighbours
   change their order of distance, in steps of :data:`STEP_ANGSTROM`.
 
-Cost: about eleven predictions of the structure (a doubled cell counts twice), and ten eigenproblems of its size and two of the doubled one;
-eigenvalues of problems beyond 2600 orbitals are left out.
+Cost: about eleven predictions of the structure (a doubled cell counts twice), and ten eigenproblems
+of its size and two of the doubled one; eigenvalues of problems beyond 2600 orbitals are left out.
 """
 
 from __future__ import annotations
@@ -109,7 +112,8 @@ def crossing(
 ) -> tuple[int, NDArray[np.float64], float]:
     """A place nearby where two near neighbours of an atom change their order of distance.
 
-    Of all such places within :data:`NEARBY_ANGSTROM` (else of all) it is that of the closest neighbours.
+    Of all such places within :data:`NEARBY_ANGSTROM` (else of all) it is that of the closest
+    neighbours.
 
     Args:
         structure: the crystal.
@@ -207,7 +211,8 @@ def invariance(
     if overlap is None:
         notes = ["no overlaps: no eigenvalues"]
     eigenvalues: dict[str, float | None] = {}
-    blocks, stage1 = {}, {}
+    blocks: dict[str, float] = {}
+    stage1: dict[str, float] = {}
     for kind, new in descriptions(structure, keys, seed).items():
         there = new.structure(structure)
         again = model.predict(there, keys=new.keys(keys)[0], frames=frames)
@@ -224,9 +229,9 @@ def invariance(
         if problem.size > MOST_ORBITALS:
             notes.append(f"{kind}: {problem.size} orbitals, more than {MOST_ORBITALS}")
             continue
-        old = tuple(
-            BlochProblem(structure, h, overlap, source=structure.name)
-            for h in (truth, prediction.hamiltonian)
+        old = (
+            BlochProblem(structure, truth, overlap, source=structure.name),
+            BlochProblem(structure, prediction.hamiltonian, overlap, source=structure.name),
         )
         try:
             eigenvalues[kind] = _eigenvalues(new, old, problem, fermi)

@@ -38,8 +38,8 @@ class StructureErrors:
         elements: number of matrix elements.
         stage1_max_meV: largest |ΔH|.
         refined_max_meV: the same of both stages.
-        block_sum: (2, P, C), sum of |ΔH| over the elements of each pair of elements (i n + j, n elements) and output channel,
-            meV, for stage 1 and refined.
+        block_sum: (2, P, C), sum of |ΔH| over the elements of each pair of elements (i n + j, n
+            elements) and output channel, meV, for stage 1 and refined.
         block_count: (P, C), number of matrix elements.
     """
 
@@ -78,8 +78,9 @@ def structure_errors(
     keys = truth.keys[where[have]]
     pair = node_type[keys[:, 3]] * kinds + node_type[keys[:, 4]]
 
-    def by_pair(values: NDArray[np.number]) -> NDArray[np.float64]:
-        """(E, ..., K) summed over the edges of each pair of elements and the components of each channel."""
+    def by_pair(values: NDArray[np.number] | NDArray[np.bool_]) -> NDArray[np.float64]:
+        """(E, ..., K) summed over the edges of each pair of elements and the components of each
+        channel."""
         each = np.zeros((kinds**2, targets.width))
         np.add.at(each, pair, values.reshape(len(values), -1, targets.width).sum(axis=1))
         return np.add.reduceat(each, targets.slices[:-1], axis=1)
@@ -132,7 +133,8 @@ def gauge_errors(
         node_type: (N,).
 
     Returns:
-        ``gauge_free`` (without μS, the error that matters; first, and only where there is S), and ``raw``.
+        ``gauge_free`` (without μS, the error that matters; first, and only where there is S), and
+        ``raw``.
 
     Raises:
         DataError: prediction and DFT have no block in common.
@@ -149,7 +151,8 @@ def gauge_errors(
 
 
 def headline_errors(kinds: Sequence[Mapping[str, StructureErrors]]) -> str:
-    """Which of :func:`gauge_errors` a set of structures is told in: ``gauge_free`` where all have S, else ``raw``.
+    """Which of :func:`gauge_errors` a set of structures is told in: ``gauge_free`` where all have
+    S, else ``raw``.
 
     Args:
         kinds: of each structure.
@@ -200,19 +203,29 @@ def headline(total: Mapping[str, Any], alone: bool = False) -> str:
     return f"{said('gauge_free', True)} (without μS; raw: {said('raw', False)})"
 
 
+def _totals(
+    errors: Sequence[StructureErrors],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Sums over the structures of (2, n², C) errors and of (n², C) numbers of elements."""
+    return (
+        np.sum([e.block_sum for e in errors], axis=0),
+        np.sum([e.block_count for e in errors], axis=0),
+    )
+
+
 def block_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
     """MAE_block^H over all structures, (2, C): stage 1 and refined, meV per output channel.
 
-    A channel holds like pairs of shells of *all* pairs of elements; :func:`pair_errors` tells these apart.
+    A channel holds like pairs of shells of *all* pairs of elements; :func:`pair_errors` tells these
+    apart.
     """
-    return _mean(
-        sum(e.block_sum for e in errors).sum(axis=1), sum(e.block_count for e in errors).sum(axis=0)
-    )
+    total, count = _totals(errors)
+    return _mean(total.sum(axis=1), count.sum(axis=0))
 
 
 def pair_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
     """The same for each pair of elements, (2, n, n, C); NaN where no structure has such a block."""
-    total, count = sum(e.block_sum for e in errors), sum(e.block_count for e in errors)
+    total, count = _totals(errors)
     kinds = round(len(count) ** 0.5)
     return _mean(total, count).reshape(2, kinds, kinds, -1)
 
@@ -220,8 +233,8 @@ def pair_errors(errors: Sequence[StructureErrors]) -> NDArray[np.float64]:
 def summarise(errors: Sequence[StructureErrors], targets: TargetBlocks) -> dict[str, Any]:
     """MAE_all^H, MAE_cha.s^H and MAE_cha.b^H as plain values.
 
-    MAE_all is the mean over structures of their mean |ΔH|; ``mae_elements`` is the mean over all elements. The challenging
-    structure and block are those worst for stage 1.
+    MAE_all is the mean over structures of their mean |ΔH|; ``mae_elements`` is the mean over all
+    elements. The challenging structure and block are those worst for stage 1.
     """
     worst = max(errors, key=lambda e: e.stage1_meV)
     blocks = block_errors(errors)

@@ -16,7 +16,8 @@ __all__ = ["PLACES", "BOND_FACTOR", "layers", "edge_places", "PlaceErrors"]
 
 PLACES = ("on-site", "within a layer", "between layers")
 
-#: Two atoms are bonded below this many times the sum of their covalent radii (ASE's table); layers 3 Å apart stay separate.
+#: Two atoms are bonded below this many times the sum of their covalent radii (ASE's table); layers
+#: 3 Å apart stay separate.
 BOND_FACTOR = 1.2
 
 
@@ -26,11 +27,13 @@ def layers(
     """Layers, chains or molecules: what bonds hold together.
 
     Args:
-        structure: atoms and cell. keys: (E, 5), edges that contain every bond.
+        structure: atoms and cell.
+        keys: (E, 5), edges that contain every bond.
 
     Returns:
-        ``(layer, cell, periods)``: (N,) number of each atom's layer; (N, 3) the cell that a walk along bonds from the layer's first atom finds it
-        in; per layer an orthonormal basis (n, 3) of the directions, in fractional coordinates, that the layer itself is periodic in.
+        ``(layer, cell, periods)``: (N,) number of each atom's layer; (N, 3) the cell that a walk
+        along bonds from the layer's first atom finds it in; per layer an orthonormal basis (n, 3)
+        of the directions, in fractional coordinates, that the layer itself is periodic in.
     """
     radii = covalent_radii[structure.numbers]
     bonds = keys[
@@ -60,7 +63,10 @@ def layers(
 
 
 def edge_places(structure: Structure, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(E,), index into :data:`PLACES` of each edge. A material that is bonded in three directions is one layer."""
+    """(E,), index into :data:`PLACES` of each edge.
+
+    A material that is bonded in three directions is one layer.
+    """
     layer, cell, periods = layers(structure, keys)
     i, j = keys[:, 3], keys[:, 4]
     shift = (
@@ -84,7 +90,8 @@ class PlaceErrors:
     def add(
         self, structure: Structure, truth: BlockMatrix, predictions: Sequence[BlockMatrix]
     ) -> None:
-        """Count one structure; ``predictions`` are stage 1 and refined, over the blocks that ``truth`` has too, in its shapes."""
+        """Count one structure; ``predictions`` are stage 1 and refined, over the blocks that
+        ``truth`` has too, in its shapes."""
         where = match_keys(predictions[0].keys, truth.keys)
         have = np.flatnonzero(where >= 0)
         place = edge_places(structure, predictions[0].keys)[have]
@@ -99,7 +106,8 @@ class PlaceErrors:
             )
 
     def table(self) -> list[dict[str, Any]]:
-        """Per place that occurs: share of the elements, mean |H| of DFT and MAE of stage 1 and refined, meV."""
+        """Per place that occurs: share of the elements, mean |H| of DFT and MAE of stage 1 and
+        refined, meV."""
         rows = []
         for n in np.flatnonzero(self.counts):
             mean, first, both = (self.sums[:, n] / self.counts[n] * 1e3).tolist()

@@ -1,4 +1,5 @@
-"""Figures of ``evaluate``: MAE_block heat maps (Fig. 3-4), parity, error against distance, per-structure bars; each PNG with its data as JSON."""
+"""Figures of ``evaluate``: MAE_block heat maps (Fig. 3-4), parity, error against distance,
+per-structure bars; each PNG with its data as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ _STAGE1, _REFINED = "#c0504d", "#1f77b4"
 def orbital_pair_map(
     model: HamiltonianModel, errors: Sequence[StructureErrors], pair: tuple[int, int]
 ) -> np.ndarray:
-    """MAE_block^H of one pair of elements over its shells: (2, shells of i, shells of j), meV; NaN where nothing is predicted."""
+    """MAE_block^H of one pair of elements over its shells: (2, shells of i, shells of j), meV.
+
+    NaN where nothing is predicted.
+    """
     blocks, targets = pair_errors(errors)[:, pair[0], pair[1]], model.targets
     shells = targets.basis.orbital_types
     out = np.full((2, len(shells[pair[0]]), len(shells[pair[1]])), np.nan)
@@ -112,7 +116,7 @@ def _heat_maps(
                 continue
             top = float(np.nanmax(values))
             figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.8), constrained_layout=True)
-            for n, (axis, title) in enumerate(zip(axes, ("stage 1", "refined"))):
+            for n, (axis, title) in enumerate(zip(axes, ("stage 1", "refined"), strict=True)):
                 picture = axis.imshow(values[n], vmin=0, vmax=top, cmap="viridis")
                 for (a, b), value in np.ndenumerate(values[n]):
                     if np.isfinite(value):
@@ -170,6 +174,7 @@ def distance_data(
                 np.abs(both.values - label.values),
                 np.abs(label.values),
             ),
+            strict=False,
         ):
             target.append(np.add.reduceat(matrix, label.offsets[:-1]) / counts * 1e3)
     r, values = np.concatenate(length), [np.concatenate(s) for s in sums]

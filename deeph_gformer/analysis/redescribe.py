@@ -1,7 +1,10 @@
-"""The same crystal described otherwise: supercells, other lattice vectors, renumbered atoms, atoms moved by lattice vectors.
+"""The same crystal described otherwise.
 
-Every such description is one integer matrix (new lattice vectors in the old ones) and, for each new atom, the old atom that it is and the
-cell it sits in. The map of blocks follows from it alone and is exact: no number of H or S changes, only the keys do.
+Supercells, other lattice vectors, renumbered atoms, atoms moved by lattice vectors.
+
+Every such description is one integer matrix (new lattice vectors in the old ones) and, for each new
+atom, the old atom that it is and the cell it sits in. The map of blocks follows from it alone and
+is exact: no number of H or S changes, only the keys do.
 """
 
 from __future__ import annotations
@@ -118,7 +121,7 @@ class Description:
 
     def kpoint(self, k: ArrayLike) -> NDArray[np.float64]:
         """The point of reciprocal space that was (3,) fractional, in the new reciprocal vectors."""
-        return self.matrix @ np.asarray(k, dtype=np.float64)
+        return self.matrix.astype(np.float64) @ np.asarray(k, dtype=np.float64)
 
     def unfolded(self, k: ArrayLike) -> NDArray[np.float64]:
         """(n, 3), old k-points whose spectra together are the new one at ``k`` (3,), fractional."""

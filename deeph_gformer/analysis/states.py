@@ -1,13 +1,18 @@
 """What an error of H does to DFT's own states: the errors that bands see.
 
-With DFT's eigenvectors C of a k-point, C† S C = 1 and C† H C = E, and a predicted H', the states p within a window around the Fermi
-level are judged by the matrix D = C† H' C - E, without any eigenproblem of the prediction:
+With DFT's eigenvectors C of a k-point, C† S C = 1 and C† H C = E, and a predicted H', the states p
+within a window around the Fermi level are judged by the matrix D = C† H' C - E, without any
+eigenproblem of the prediction:
 
-* *first order*: D_pp is how far state p moves; mean |D_pp - μ| over states and k-points. μ = mean D_pp is the shift of the energy zero
-  (H' - μS moves every D_pp by -μ and no other element). Degenerate states take the eigenvalues of their block of D.
-* *ghost measure*: how far the states outside the window push into it, Σ_q of two-level repulsions (√(Δ² + 4|D_qp|²) - Δ) / 2 with
-  Δ = |E_q - E_p|; it is |D_qp|² / Δ where the coupling is weak. Coefficients of states with a small eigenvalue of S are large, so an
-  error of H that no average shows becomes a strong coupling, and the predicted bands have states where DFT has none.
+* *first order*: D_pp is how far state p moves; mean |D_pp - μ| over states and k-points. μ = mean
+D_pp is the shift of the energy zero
+  (H' - μS moves every D_pp by -μ and no other element). Degenerate states take the eigenvalues of
+  their block of D.
+* *ghost measure*: how far the states outside the window push into it, Σ_q of two-level repulsions
+(√(Δ² + 4|D_qp|²) - Δ) / 2 with
+  Δ = |E_q - E_p|; it is |D_qp|² / Δ where the coupling is weak. Coefficients of states with a small
+  eigenvalue of S are large, so an error of H that no average shows becomes a strong coupling, and
+  the predicted bands have states where DFT has none.
 
 Both are the same in every gauge. Torch-free.
 """
@@ -38,9 +43,11 @@ __all__ = [
 
 #: States this close to the Fermi level count.
 WINDOW_EV = 3.0
-#: Largest distance of k-points, 1/Å (2π included): a few points for the cells of training sets, Γ for large ones.
+#: Largest distance of k-points, 1/Å (2π included): a few points for the cells of training sets, Γ
+#: for large ones.
 SPACING = 0.6
-#: Larger problems, spin included, are left out by ``evaluate`` and ``compare``: all eigenvectors are needed.
+#: Larger problems, spin included, are left out by ``evaluate`` and ``compare``: all eigenvectors
+#: are needed.
 MOST_ORBITALS = 2600
 #: States closer than this are degenerate, eV.
 DEGENERATE_EV = 1e-5
@@ -130,14 +137,19 @@ def dft_states(
     fermi = problem.stated_fermi_eV if fermi_eV is None else fermi_eV
     if fermi is None:
         raise ConfigError(
-            f"{problem.source}: info.json states no Fermi level, so the window of states has no middle"
+            f"{problem.source}: info.json states no Fermi level, so the window of states has "
+            "no middle"
         )
     if not 0 < window_eV < np.inf:
         raise ConfigError(f"window {window_eV:g} eV: it must be positive and finite")
-    numbers = tuple(mesh) if mesh is not None else default_mesh(problem, SPACING)
+    if mesh is None:
+        numbers = default_mesh(problem, SPACING)
+    else:
+        a, b, c = mesh
+        numbers = (a, b, c)
     kpoints, weights, _ = mesh_points(numbers, has_time_reversal(problem))
     points, left_out = [], []
-    for k, weight in zip(kpoints, weights):
+    for k, weight in zip(kpoints, weights, strict=True):
         where = f"{problem.source}, k = {np.round(k, 4).tolist()}"
         try:
             found = solve_dense(*problem.at(k), vectors=True, where=where)
@@ -155,7 +167,8 @@ def dft_states(
         raise DataError(left_out[0])
     if not points:
         raise DataError(
-            f"{problem.source}: no state lies within {window_eV:g} eV of the Fermi level {fermi:g} eV "
+            f"{problem.source}: no state lies within {window_eV:g} eV of the Fermi level "
+            f"{fermi:g} eV "
             f"at {len(kpoints)} k-points; does the level belong to this Hamiltonian?"
         )
     return DftStates(problem, tuple(points), float(fermi), float(window_eV), tuple(left_out))
@@ -179,7 +192,8 @@ def state_errors(states: DftStates, hamiltonian: BlockMatrix) -> StateErrors:
 
     Args:
         states: of :func:`dft_states`.
-        hamiltonian: predicted H of the same structure, in any gauge, eV; blocks that it lacks count as zero.
+        hamiltonian: predicted H of the same structure, in any gauge, eV; blocks that it lacks count
+            as zero.
 
     Raises:
         DataError: it does not fit the structure.
@@ -193,8 +207,7 @@ def state_errors(states: DftStates, hamiltonian: BlockMatrix) -> StateErrors:
         first, last = point.inside
         h, _ = problem.at(point.k)
         d = point.vectors.conj().T @ (h @ point.vectors[:, first:last])  # (n, w)
-        inside = d[first:last].copy()
-        inside[np.diag_indices(last - first)] -= point.energies[first:last]
+        inside = d[first:last] - np.diag(point.energies[first:last])
         shifts.append(_first_order(inside, point.energies[first:last]))
         rest = np.r_[0:first, last : len(point.energies)]
         coupling = np.abs(d[rest])

@@ -17,7 +17,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(row: Sequence[str]) -> str:
         return "  ".join(
             str(v).ljust(w) if c == 0 else str(v).rjust(w)
-            for c, (v, w) in enumerate(zip(row, widths))
+            for c, (v, w) in enumerate(zip(row, widths, strict=True))
         )
 
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
@@ -28,7 +28,10 @@ def _number(value: Any, form: str = ".4f") -> str:
 
 
 def refine_table(result: dict[str, Any], alone: bool = False) -> str:
-    """Summary of :func:`deeph_gformer.refine`; ``alone``: one stage ran, so there is nothing to compare with it."""
+    """Summary of :func:`deeph_gformer.refine`.
+
+    ``alone``: one stage ran, so there is nothing to compare with it.
+    """
     records = result["structures"]
     columns: list[tuple[str, Any]] = [
         ("structure", lambda r: r["name"]),
@@ -53,7 +56,9 @@ def refine_table(result: dict[str, Any], alone: bool = False) -> str:
     for r in records:
         if r["hamiltonian_only_edges"]:
             lines.append(
-                f"{r['name']}: {r['hamiltonian_only_edges']} edges are in hamiltonians.h5 and not in overlaps.h5 (--edges overlaps leaves them out, as DeepH-E3's inference does)"
+                f"{r['name']}: {r['hamiltonian_only_edges']} edges are in hamiltonians.h5 and "
+                "not in overlaps.h5 (--edges overlaps leaves them out, as DeepH-E3's "
+                "inference does)"
             )
         if r["spin_from"] == "model":
             lines.append(f"{r['name']}: no info.json, the model's spin was used")
@@ -85,7 +90,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
     pairs = [(r["stage1_mae_meV"], r["refined_mae_meV"]) for r in records]
     rows = [
         [r["name"], str(r["atoms"]), f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"]
-        for r, (a, b) in zip(records, pairs)
+        for r, (a, b) in zip(records, pairs, strict=True)
     ]
     lines = [
         text_table(["structure", "atoms", "stage 1 MAE/meV", "refined MAE/meV", "ratio"], rows)
@@ -141,7 +146,8 @@ def evaluation_table(result: dict[str, Any]) -> str:
     if "invariance_meV" in total:
         lines += [_invariance_table(total), ""]
     lines.append(
-        f"challenging structure: {total['challenging_structure']}; challenging block: {total['challenging_block']}; "
+        f"challenging structure: {total['challenging_structure']}; challenging block: "
+        f"{total['challenging_block']}; "
         f"{sum(b < a for a, b in pairs)} of {total['structures']} structures better than stage 1"
     )
     return "\n".join(lines)

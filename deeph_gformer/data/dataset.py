@@ -1,4 +1,7 @@
-"""Structures with labels, ready for training: graph, direct-product labels, mask, and the partner of every edge."""
+"""Structures with labels, ready for training.
+
+Graph, direct-product labels, mask, and the partner of every edge.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,10 @@ class Sample:
     """One labelled structure.
 
     Attributes:
-        name, folder: where it comes from. graph: its graph.
-        label: (E, K) or (E, 4, K), eV, direct product, legacy orbital order. mask: same shape, True where the label exists.
+        name, folder: where it comes from.
+        graph: its graph.
+        label: (E, K) or (E, 4, K), eV, direct product, legacy orbital order.
+        mask: same shape, True where the label exists.
         partner: (E,) int64, edge (-R, j, i) of each edge.
         gauge: μ in eV that was taken out of the label as H - μS (0 for the raw gauge).
     """
@@ -61,11 +66,12 @@ class Sample:
 
 
 def transpose_index(targets: TargetBlocks) -> Tensor:
-    """Index that turns the direct-product vector of (i, j) into that of the transposed block (j, i).
+    """Index that turns the direct-product vector of (i, j) into that of the transposed block (j,
+    i).
 
     Returns:
-        (K,) or, spin-orbit, (4 K,) on the flattened (4, K): ``transposed = vector[partner][..., index]`` (conjugate it for spin-orbit).
-        -1 where the transposed element is not predicted.
+        (K,) or, spin-orbit, (4 K,) on the flattened (4, K): ``transposed = vector[partner][...,
+        index]`` (conjugate it for spin-orbit). -1 where the transposed element is not predicted.
     """
     width = targets.width
     channel_of = {
@@ -129,18 +135,20 @@ def basis_of(folders: Sequence[pathlib.Path]) -> Basis:
     spin: tuple[bool, pathlib.Path] | None = None
     for folder in folders:
         structure = read_folder(folder)
-        for z, own in zip(structure.numbers.tolist(), structure.orbital_types):
+        for z, own in zip(structure.numbers.tolist(), structure.orbital_types, strict=True):
             known = shells.setdefault(z, (tuple(own), folder))
             if known[0] != tuple(own):
                 raise DataError(
-                    f"{folder}: element {z} has shells {list(own)}, but {list(known[0])} in {known[1]}; one set needs one basis"
+                    f"{folder}: element {z} has shells {list(own)}, but {list(known[0])} in "
+                    f"{known[1]}; one set needs one basis"
                 )
         if structure.spinful is None:
             raise DataError(f"{folder}: info.json with isspinful is needed for training")
         spin = spin or (structure.spinful, folder)
         if spin[0] != structure.spinful:
             raise DataError(
-                f"{folder}: isspinful is {structure.spinful}, but {spin[0]} in {spin[1]}; one set needs one kind of spin"
+                f"{folder}: isspinful is {structure.spinful}, but {spin[0]} in {spin[1]}; one "
+                "set needs one kind of spin"
             )
     elements = tuple(sorted(shells))
     return Basis(elements, tuple(shells[z][0] for z in elements), bool(spin and spin[0]))
@@ -156,11 +164,15 @@ def load_sample(
     """Read one structure with its Hamiltonian.
 
     Args:
-        folder: legacy or DeepH-dock. targets: the model's channels. edges: see :func:`select_edges`.
-        dtype: real type of vectors and labels. gauge: ``standard`` takes μS out of H.
+        folder: legacy or DeepH-dock.
+        targets: the model's channels.
+        edges: see :func:`select_edges`.
+        dtype: real type of vectors and labels.
+        gauge: ``standard`` takes μS out of H.
 
     Raises:
-        DataError: a file is missing or damaged, or spin differs from the model's. ModelError: elements or shells differ.
+        DataError: a file is missing or damaged, or spin differs from the model's.
+        ModelError: elements or shells differ.
     """
     folder = pathlib.Path(folder)
     structure = read_folder(folder)
@@ -183,8 +195,8 @@ def load_sample(
     graph = build_graph(structure, choice.keys, targets.basis, dtype)
     where = match_keys(choice.keys, hamiltonian.keys)
     have = np.flatnonzero(where >= 0)
-    kind = {torch.float32: np.float32, torch.float64: np.float64}[dtype]
-    kind = np.result_type(kind, np.complex64) if spinful else np.dtype(kind)
+    kind = np.dtype({torch.float32: np.float32, torch.float64: np.float64}[dtype])
+    kind = np.result_type(kind, np.complex64) if spinful else kind
     found, mask = BlockAssembly(targets).from_matrix(
         hamiltonian.select(where[have]), graph.node_type.numpy()
     )
@@ -209,7 +221,8 @@ def load_sample(
 def _check_spin(structure: Structure, basis: Basis, folder: pathlib.Path) -> None:
     if structure.spinful is not None and structure.spinful != basis.spinful:
         raise DataError(
-            f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if basis.spinful else 'spinless'} Hamiltonians"
+            f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts "
+            f"{'spinful' if basis.spinful else 'spinless'} Hamiltonians"
         )
 
 
@@ -230,11 +243,13 @@ def read_splits(
     """Folders of train, val and test from a split file.
 
     Args:
-        path: JSON ``{"train": [...], "val": [...], "test": [...]}``; entries are folder names, or ``[first, last]`` numbers of sorted folders
-            as ``{"train": {"range": [0, 25]}}``. root: where the folders are.
+        path: JSON ``{"train": [...], "val": [...], "test": [...]}``; entries are folder names, or
+            ``[first, last]`` numbers of sorted folders as ``{"train": {"range": [0, 25]}}``.
+        root: where the folders are.
 
     Raises:
-        ConfigError: unknown keys or names, a structure in two splits, or an empty training set. DataError: no readable JSON file.
+        ConfigError: unknown keys or names, a structure in two splits, or an empty training set.
+        DataError: no readable JSON file.
     """
     path = pathlib.Path(path)
     table: Any = read_json(path)
@@ -257,18 +272,21 @@ def read_splits(
                 or not 0 <= ends[0] <= ends[1] < len(folders)
             ):
                 raise ConfigError(
-                    f"{path}: 'range' of split '{split}' is {ends}; [first, last] with 0 <= first <= last <= {len(folders) - 1} is needed "
+                    f"{path}: 'range' of split '{split}' is {ends}; [first, last] with 0 <= "
+                    f"first <= last <= {len(folders) - 1} is needed "
                     f"({len(folders)} structures with hamiltonians.h5 under {root})"
                 )
             names = [folder.resolve().name for folder in folders[ends[0] : ends[1] + 1]]
         if not isinstance(names, list):
             raise ConfigError(
-                f"{path}: split '{split}' is {names!r}; a list of folder names or {{\"range\": [first, last]}} is needed"
+                f"{path}: split '{split}' is {names!r}; a list of folder names or "
+                f'{{"range": [first, last]}} is needed'
             )
         for name in names:
             if str(name) not in by_name:
                 raise ConfigError(
-                    f"{path}: '{name}' of split '{split}' is no structure with hamiltonians.h5 under {root}"
+                    f"{path}: '{name}' of split '{split}' is no structure with "
+                    f"hamiltonians.h5 under {root}"
                 )
             folder = by_name[str(name)]
             if folder in owner:
@@ -283,7 +301,10 @@ def read_splits(
 def make_splits(
     root: str | os.PathLike[str], train: float, val: float, seed: int
 ) -> dict[str, list[pathlib.Path]]:
-    """Random splits of all structures with ``hamiltonians.h5`` under ``root``; the same seed gives the same splits."""
+    """Random splits of all structures with ``hamiltonians.h5`` under ``root``.
+
+    The same seed gives the same splits.
+    """
     folders = find_structures(root, ("hamiltonian",))
     order = np.random.default_rng(seed).permutation(len(folders))
     a = max(1, round(train * len(folders)))
@@ -292,7 +313,7 @@ def make_splits(
     return check_splits(
         {
             name: [folders[n] for n in sorted(part)]
-            for name, part in zip(("train", "val", "test"), parts)
+            for name, part in zip(("train", "val", "test"), parts, strict=True)
         },
         str(root),
     )
@@ -301,12 +322,14 @@ def make_splits(
 def check_splits(
     splits: dict[str, list[pathlib.Path]], where: str
 ) -> dict[str, list[pathlib.Path]]:
-    """The splits as they are, when they have training and validation structures and share none (see :func:`equal_structures`).
+    """The splits as they are, when they have training and validation structures and share none (see
+    :func:`equal_structures`).
 
     A structure that is twice in one split is noted on standard error.
 
     Raises:
-        ConfigError: an empty split, or a structure in two of them; ``where`` names the source of the splits.
+        ConfigError: an empty split, or a structure in two of them; ``where`` names the source of
+            the splits.
     """
     for name in ("train", "val"):
         if not splits[name]:
@@ -321,12 +344,14 @@ def check_splits(
         )
         if first != second:
             raise ConfigError(
-                f"{where}: the same structure is in two splits: {one} ({first}) and {other} ({second}); errors on such a split say nothing"
+                f"{where}: the same structure is in two splits: {one} ({first}) and {other} "
+                f"({second}); errors on such a split say nothing"
             )
         repeated.append(f"{one} and {other} ({first})")
     if repeated:
         print(
-            f"note: {where}: the same structure is there twice, and counts twice: {'; '.join(repeated[:3])}",
+            f"note: {where}: the same structure is there twice, and counts twice: "
+            f"{'; '.join(repeated[:3])}",
             file=sys.stderr,
         )
     return splits
@@ -337,9 +362,11 @@ SAME_DISTANCE = 1e-4
 
 
 def equal_structures(structures: Sequence[Structure]) -> list[tuple[int, int]]:
-    """Pairs of structures that are the same crystal: shifted, turned or in another order of atoms, within :data:`SAME_DISTANCE`.
+    """Pairs of structures that are the same crystal: shifted, turned or in another order of atoms,
+    within :data:`SAME_DISTANCE`.
 
-    Compared are elements, the lengths and angles of the lattice vectors, and the distances of each atom to its nearest neighbours.
+    Compared are elements, the lengths and angles of the lattice vectors, and the distances of each
+    atom to its nearest neighbours.
 
     Returns:
         Indices into ``structures``; of n equal ones n - 1 pairs or more.
@@ -365,11 +392,12 @@ def equal_structures(structures: Sequence[Structure]) -> list[tuple[int, int]]:
 
 
 def _distances(structure: Structure, nearest: int = 16) -> NDArray[np.float64]:
-    """Numbers that tell a crystal whatever its place, axes and order of atoms, and are continuous in it.
+    """Numbers that tell a crystal whatever its place, axes and order of atoms, and are continuous
+    in it.
 
     Returns:
-        (6 + N nearest,), Å: lengths of the lattice vectors and of their differences; of each atom the distances to its nearest neighbours
-        (27 cells), each column sorted within an element.
+        (6 + N nearest,), Å: lengths of the lattice vectors and of their differences; of each atom
+        the distances to its nearest neighbours (27 cells), each column sorted within an element.
     """
     lattice = structure.lattice
     edges = np.linalg.norm(np.concatenate([lattice, lattice - np.roll(lattice, 1, axis=0)]), axis=1)

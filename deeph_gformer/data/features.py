@@ -11,7 +11,9 @@ __all__ = ["Stage1Features"]
 
 
 class Stage1Features(NamedTuple):
-    """What stage 1 says about a graph; edges in the graph's order, irreps in e3nn's flat layout and global axes.
+    """What stage 1 says about a graph.
+
+    Edges in the graph's order, irreps in e3nn's flat layout and global axes.
 
     Attributes:
         node: per encoder group p of P (N, d_n^p); empty where the irreps were not asked for.

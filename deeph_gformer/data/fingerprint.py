@@ -16,7 +16,8 @@ _PARAMETER = re.compile(r"(weight|bias|weights[12]\.\d+)$")
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and float32 values of all tensors, independent of order, device and precision of storage."""
+    """SHA-256 over names and float32 values of all tensors, independent of order, device and
+    precision of storage."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().to("cpu", torch.float32).contiguous()
@@ -26,7 +27,10 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def checkpoint_fingerprint(states: Sequence[Mapping[str, Tensor]]) -> str:
-    """That of several ``state_dict``\\ s together; buffers do not count, so every backend and type gives the same."""
+    """That of several ``state_dict``\\ s together.
+
+    Buffers do not count, so every backend and type gives the same.
+    """
     return fingerprint(
         {
             f"{number}.{name}": value

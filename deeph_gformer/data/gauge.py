@@ -42,7 +42,7 @@ def gauge_products(
     if not spinful:
         total = float(np.vdot(overlap.values, h.values).real)
     else:
-        for (_, s_block), (_, h_block) in zip(overlap, h):
+        for (_, s_block), (_, h_block) in zip(overlap, h, strict=True):
             n, m = s_block.shape
             total += float(np.sum(s_block * (h_block[:n, :m].real + h_block[n:, m:].real)))
     return total, float(np.vdot(overlap.values, overlap.values)) * (2 if spinful else 1)

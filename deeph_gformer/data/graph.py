@@ -23,8 +23,10 @@ class Graph(NamedTuple):
 
     Attributes:
         node_type: (N,) int64, index into the model's elements.
-        edge_index: (2, E) int64, atoms i and j; edges are in canonical order (by i, j, R), structure after structure.
-        edge_vector: (E, 3), r_j + R - r_i, Cartesian, Å; exactly zero for a self-loop (R = 0, i = j).
+        edge_index: (2, E) int64, atoms i and j; edges are in canonical order (by i, j, R),
+            structure after structure.
+        edge_vector: (E, 3), r_j + R - r_i, Cartesian, Å; exactly zero for a self-loop (R = 0, i =
+            j).
         edge_key: (E, 5) int64, Rx Ry Rz i j, 0-based within the structure.
         node_batch: (N,) int64, structure of each atom.
         structures: number of structures.
@@ -62,9 +64,14 @@ class Graph(NamedTuple):
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Graph:
         """The same graph on another device, its vectors in another floating type."""
-        moved = [t.to(device) if isinstance(t, Tensor) else t for t in self]
-        graph = Graph(*moved)
-        return graph if dtype is None else graph._replace(edge_vector=graph.edge_vector.to(dtype))
+        return Graph(
+            self.node_type.to(device),
+            self.edge_index.to(device),
+            self.edge_vector.to(device, dtype),
+            self.edge_key.to(device),
+            self.node_batch.to(device),
+            self.structures,
+        )
 
 
 def node_types(structure: Structure, basis: Basis) -> NDArray[np.int64]:
@@ -74,7 +81,8 @@ def node_types(structure: Structure, basis: Basis) -> NDArray[np.int64]:
         (N,) int64.
 
     Raises:
-        ModelError: the model does not know an element, or knows other shells for it; both lists are named.
+        ModelError: the model does not know an element, or knows other shells for it; both lists are
+            named.
     """
     from ase.data import chemical_symbols
 
@@ -82,13 +90,17 @@ def node_types(structure: Structure, basis: Basis) -> NDArray[np.int64]:
     unknown = sorted(set(structure.numbers.tolist()) - set(index))
     if unknown:
         raise ModelError(
-            f"structure '{structure.name}' has {', '.join(chemical_symbols[z] for z in unknown)}, which the model does not know; "
+            f"structure '{structure.name}' has "
+            f"{', '.join(chemical_symbols[z] for z in unknown)}, which the model does not know; "
             f"it was trained on {', '.join(chemical_symbols[z] for z in basis.elements)}"
         )
-    for atom, (z, shells) in enumerate(zip(structure.numbers.tolist(), structure.orbital_types)):
+    for atom, (z, shells) in enumerate(
+        zip(structure.numbers.tolist(), structure.orbital_types, strict=True)
+    ):
         if tuple(shells) != basis.orbital_types[index[z]]:
             raise ModelError(
-                f"structure '{structure.name}', atom {atom + 1} ({chemical_symbols[z]}): shells l = {list(shells)}, but the model was trained with "
+                f"structure '{structure.name}', atom {atom + 1} ({chemical_symbols[z]}): "
+                f"shells l = {list(shells)}, but the model was trained with "
                 f"{list(basis.orbital_types[index[z]])}; use data of the same basis set"
             )
     return np.array([index[z] for z in structure.numbers.tolist()], dtype=np.int64)
@@ -100,11 +112,15 @@ def build_graph(
     """The graph whose edges are ``keys``.
 
     Args:
-        structure: the atoms. keys: (E, 5), 0-based, any order. basis: the model's elements. dtype: of the edge vectors.
+        structure: the atoms.
+        keys: (E, 5), 0-based, any order.
+        basis: the model's elements.
+        dtype: of the edge vectors.
 
     Raises:
         ModelError: see :func:`node_types`.
-        DataError: an edge without its reverse, an atom without its on-site block, or two atoms at the same place.
+        DataError: an edge without its reverse, an atom without its on-site block, or two atoms at
+            the same place.
     """
     types = node_types(structure, basis)
     keys = keys[sort_keys(keys)]
@@ -114,12 +130,14 @@ def build_graph(
     missing = np.setdiff1d(np.arange(len(structure)), keys[onsite, 3])
     if len(missing):
         raise DataError(
-            f"structure '{structure.name}': atom {missing[0] + 1} has no on-site block {format_key((0, 0, 0, missing[0], missing[0]))}"
+            f"structure '{structure.name}': atom {missing[0] + 1} has no on-site block "
+            f"{format_key((0, 0, 0, missing[0], missing[0]))}"
         )
     near = np.flatnonzero(~onsite & (np.linalg.norm(vectors, axis=1) < 1e-3))
     if len(near):
         raise DataError(
-            f"structure '{structure.name}': block {format_key(keys[near[0]])} joins two atoms at the same place"
+            f"structure '{structure.name}': block {format_key(keys[near[0]])} joins two atoms "
+            "at the same place"
         )
     return Graph(
         torch.from_numpy(types),
@@ -138,10 +156,10 @@ def batch_graphs(graphs: Sequence[Graph]) -> Graph:
     firsts = np.concatenate([[0], np.cumsum([g.structures for g in graphs])])
     return Graph(
         torch.cat([g.node_type for g in graphs]),
-        torch.cat([g.edge_index + int(s) for g, s in zip(graphs, starts)], dim=1),
+        torch.cat([g.edge_index + int(s) for g, s in zip(graphs, starts[:-1], strict=True)], dim=1),
         torch.cat([g.edge_vector for g in graphs]),
         torch.cat([g.edge_key for g in graphs]),
-        torch.cat([g.node_batch + int(f) for g, f in zip(graphs, firsts)]),
+        torch.cat([g.node_batch + int(f) for g, f in zip(graphs, firsts[:-1], strict=True)]),
         int(firsts[-1]),
     )
 

@@ -45,8 +45,8 @@ class EdgeChunk(NamedTuple):
         rows: which edges of the graph, n of them.
         group: number of the encoder group.
         edge: their irreps, (n, 2 l + 1, C) per key.
-        axis_edge, axis_i, axis_j: Y_l · x of every natural-parity key with l > 0, of the edge and of
-            its two atoms, (n, C).
+        axis_edge, axis_i, axis_j: Y_l · x of every natural-parity key with l > 0, of the edge and
+            of its two atoms, (n, C).
         flat: function without arguments: the irreps in e3nn's flat layout and global axes, (n, d).
     """
 
@@ -70,7 +70,8 @@ class FinalChunk(NamedTuple):
         harmonics: Y_l, per l (n, 2 l + 1).
         frames: D^l of the frames that all of these are in, per l (n, 2 l + 1, 2 l + 1) (see
             :func:`deeph_gformer.algebra.rotation.edge_frames`); None: they are in global axes.
-        flat: turns direct-sum features in these frames into e3nn's flat layout and global axes, (n, D).
+        flat: turns direct-sum features in these frames into e3nn's flat layout and global axes,
+            (n, D).
         direct_sum: function without arguments: ``flat(own)``.
     """
 
@@ -116,7 +117,8 @@ class IrrepStream(abc.ABC):
         """Run the encoder groups.
 
         Args:
-            features: give every edge of every group once, group after group; False: nothing is given.
+            features: give every edge of every group once, group after group; False: nothing is
+                given.
         """
 
     @abc.abstractmethod
@@ -129,6 +131,10 @@ class IrrepStream(abc.ABC):
 
     def close(self) -> None:  # noqa: B027  (nothing to give back is the rule)
         """Forget edge-wise arrays."""
+
+
+def _given(value: Tensor) -> Callable[[], Tensor]:
+    return lambda: value
 
 
 def _ranges(edges: int, chunk: int) -> list[slice]:
@@ -147,11 +153,9 @@ class NoStream(IrrepStream):
 
     def final(self, features: bool) -> Iterator[FinalChunk]:
         """Rows only."""
+        nothing = torch.zeros(0)
         for rows in self._rows:
-            nothing = torch.zeros(0)
-            yield FinalChunk(
-                rows, {}, (), {}, {}, (), None, lambda made, n=nothing: n, lambda n=nothing: n
-            )
+            yield FinalChunk(rows, {}, (), {}, {}, (), None, lambda made: nothing, _given(nothing))
 
 
 class TensorStream(IrrepStream):
@@ -175,9 +179,11 @@ class TensorStream(IrrepStream):
         """
         Args:
             graph: with the edges that are handed out.
-            node_irreps, edge_irreps: per encoder group.
+            node_irreps: per encoder group.
+            edge_irreps: likewise.
             irreps_out: direct sum.
-            node, edge: stage 1's features per group, (N, d_n^p) and (E, d_e^p), flat.
+            node: stage 1's node features per group, (N, d_n^p), flat.
+            edge: its edge features per group, (E, d_e^p), flat.
             direct_sum: (E, D), eV; None where nobody asks for it.
             chunk: edges per chunk.
             local: give invariants and edge frames; False: flat features only.
@@ -213,23 +219,25 @@ class TensorStream(IrrepStream):
         """See :class:`IrrepStream`."""
         if not features:
             return
-        for p, (node, flat) in enumerate(zip(self.nodes, self._flat_edges)):
+        for p, (node, flat) in enumerate(zip(self.nodes, self._flat_edges, strict=True)):
             atoms = {k: v for k, v in self._node[p].split(node).items() if k[0]}
             for rows in self._ranges:
                 part = flat[rows]
                 if not self.local:
-                    yield EdgeChunk(rows, p, {}, {}, {}, {}, lambda part=part: part)
+                    yield EdgeChunk(rows, p, {}, {}, {}, {}, _given(part))
                     continue
                 harmonics, edge = self._harmonics(rows), self._edge[p].split(part)
-                axes = [project(f, harmonics) for f in (edge, *self._ends(rows, atoms))]
-                yield EdgeChunk(rows, p, edge, *axes, lambda part=part: part)
+                own = project(edge, harmonics)
+                of_i, of_j = (project(f, harmonics) for f in self._ends(rows, atoms))
+                yield EdgeChunk(rows, p, edge, own, of_i, of_j, _given(part))
 
     def final(self, features: bool) -> Iterator[FinalChunk]:
         """See :class:`IrrepStream`."""
         for rows in self._ranges:
             if not features:
                 flat, own = self._own(rows)
-                yield FinalChunk(rows, own, (), {}, {}, (), None, self._out.flat, lambda f=flat: f)
+                given = _given(flat)
+                yield FinalChunk(rows, own, (), {}, {}, (), None, self._out.flat, given)
             elif len(self._ranges) > 1:
                 yield self._final(rows)
             else:
@@ -249,17 +257,18 @@ class TensorStream(IrrepStream):
         ends = self._ends(rows, self._node[-1].split(self.nodes[-1]))
         edges = [
             layout.split(value[rows])
-            for layout, value in zip(self._edge[-2:], self._flat_edges[-2:])
+            for layout, value in zip(self._edge[-2:], self._flat_edges[-2:], strict=True)
         ]
         own, *edges, i, j = [rotate(f, frames, to_local=True) for f in (own, *edges, *ends)]
         harmonics = [
-            torch.einsum("emn,em->en", d, y) for d, y in zip(frames, self._harmonics(rows))
+            torch.einsum("emn,em->en", d, y)
+            for d, y in zip(frames, self._harmonics(rows), strict=True)
         ]
 
         def back(made: Features) -> Tensor:
             return self._out.flat(rotate(made, frames, to_local=False))
 
-        return FinalChunk(rows, own, edges, i, j, harmonics, frames, back, lambda: flat)
+        return FinalChunk(rows, own, edges, i, j, harmonics, frames, back, _given(flat))
 
     def close(self) -> None:
         """See :class:`IrrepStream`."""

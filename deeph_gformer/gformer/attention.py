@@ -8,7 +8,8 @@ r"""Eq. 4 and 5, multi-head attention over the neighbours Ω(i).
     v^h_i = \sum_j \alpha_{ij} W^h_v\, cat(\tilde n_j, \tilde e_{ij}),\qquad
     n_i = FC(LN(W_o\, cat(v^1_i, ..., v^H_i)) + n^{(p-1)}_i)
 
-Every term of the softmax carries the edge's envelope f (see :mod:`.envelope`; 1 in ``arch: paper``).
+Every term of the softmax carries the edge's envelope f (see :mod:`.envelope`; 1 in ``arch:
+paper``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .layers import PairLinear, fully_connected
+from .layers import FullyConnected, PairLinear
 from .spans import Span
 
 __all__ = ["AtomParts", "NeighbourAttention"]
@@ -51,7 +52,7 @@ class NeighbourAttention(nn.Module):
         self.value = PairLinear(width, width, width)
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        self.fc = fully_connected(width, width)
+        self.fc = FullyConnected(width, width)
 
     def atoms(self, node: Tensor) -> AtomParts:
         """The atoms' parts, made once: ñ (N, d)."""
@@ -113,4 +114,4 @@ class NeighbourAttention(nn.Module):
 
     def finish(self, mixed: Tensor, old: Tensor) -> Tensor:
         """n^(p) from the mixed values and n^(p-1), (N, d)."""
-        return self.fc(self.norm(self.output(mixed)) + old)  # type: ignore[no-any-return]
+        return self.fc(self.norm(self.output(mixed)) + old)

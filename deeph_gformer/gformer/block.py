@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..errors import ModelError
 from .attention import NeighbourAttention
 
 __all__ = ["EncoderGroup"]
@@ -19,8 +20,8 @@ __all__ = ["EncoderGroup"]
 class EncoderGroup(nn.Module):
     """Eq. 2, attention (Eq. 4-5) and the edge update (Eq. 6) of one group.
 
-    With ``residual`` (ours) the edge update reads ẽ instead of e^(p-1) and is added to it: stage 1's
-    edge irreps then reach their edge directly, and not only through the attention.
+    With ``residual`` (ours) the edge update reads ẽ instead of e^(p-1) and is added to it: stage
+    1's edge irreps then reach their edge directly, and not only through the attention.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class EncoderGroup(nn.Module):
             heads: H.
             node_in: width of stage 1's node features in this group (0: none, alpha has no effect).
             edge_in: width of its edge features (0: none, lam has no effect).
-            alpha, beta, lam: weights of Eq. 2.
+            alpha: weight of stage 1's node features in Eq. 2.
+            beta: weight of n_invar.
+            lam: weight λ of stage 1's edge features.
             attention: False for the plain mean.
             residual: see above.
         """
@@ -67,8 +70,13 @@ class EncoderGroup(nn.Module):
         return node
 
     def edge_part(self, stage1: Tensor, columns: slice, bias: bool) -> Tensor:
-        """What some columns of stage 1's edge features add to ẽ, (E, d); one part carries the bias."""
+        """What some columns of stage 1's edge features add to ẽ, (E, d).
+
+        One part carries the bias.
+        """
         layer = self.from_edge
+        if layer is None:
+            raise ModelError("this encoder group reads no edge irreps")
         added = nn.functional.linear(stage1, layer.weight[:, columns], layer.bias if bias else None)
         return self.lam * added
 
@@ -77,7 +85,8 @@ class EncoderGroup(nn.Module):
 
         Args:
             old: e^(p-1), with ``residual`` ẽ.
-            of_i, of_j: ``edge_node_i`` and ``edge_node_j`` of n^(p) at both ends, (E, d).
+            of_i: ``edge_node_i`` of n^(p) at atom i, (E, d).
+            of_j: ``edge_node_j`` at atom j, (E, d).
         """
         update = self.edge_out(self.edge_old(self.edge_norm(old)) + of_i + of_j)
         return old + update if self.residual else update

@@ -1,7 +1,8 @@
-"""A trained GFormer on disk: ``gformer.safetensors`` (tensors) and ``bundle.json`` (everything else). Nothing is pickled.
+"""A trained GFormer on disk: ``gformer.safetensors`` (tensors) and ``bundle.json`` (everything
+else). Nothing is pickled.
 
-The bundle names the stage 1 it was trained on by a fingerprint of its parameters; another stage 1 is refused, because the correction of
-one model is noise on another.
+The bundle names the stage 1 it was trained on by a fingerprint of its parameters; another stage 1
+is refused, because the correction of one model is noise on another.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ __all__ = [
 ]
 
 BUNDLE_FILE, WEIGHTS_FILE = "bundle.json", "gformer.safetensors"
-#: 2: the configuration knows ``messages``; 3: ``pairs``, ``envelope``, ``norm_floor``; ranges of edges
+#: 2: the configuration knows ``messages``; 3: ``pairs``, ``envelope``, ``norm_floor``; ranges of
+#: edges
 FORMAT = 3
 
 
@@ -44,7 +46,9 @@ class Stage1Identity:
     """What a GFormer needs to know of its stage 1.
 
     Attributes:
-        fingerprint: of the parameters (see :func:`fingerprint`). name: folder it was read from. generation: e3nn generation.
+        fingerprint: of the parameters (see :func:`fingerprint`).
+        name: folder it was read from.
+        generation: e3nn generation.
         node_irreps, edge_irreps: per encoder group.
     """
 
@@ -60,11 +64,16 @@ class Bundle:
     """A GFormer with its surroundings.
 
     Attributes:
-        model: the network, in evaluation mode. targets: elements, shells, channels. stage1: its stage 1; None for a GFormer alone.
+        model: the network, in evaluation mode.
+        targets: elements, shells, channels.
+        stage1: its stage 1; None for a GFormer alone.
         cascade: True: it predicts the correction; False: the whole Hamiltonian.
-        parity: whether its output irreps have parity. dtype: real type.
+        parity: whether its output irreps have parity.
+        dtype: real type.
         features: whether it reads stage 1's irreps.
-        gauge: ``raw`` or ``standard``. training: free-form record (data, splits, errors in meV, settings). path: where it was read from.
+        gauge: ``raw`` or ``standard``.
+        training: free-form record (data, splits, errors in meV, settings).
+        path: where it was read from.
         format: of the files it was read from.
     """
 
@@ -83,7 +92,10 @@ class Bundle:
 
     @property
     def lacks(self) -> str:
-        """What a bundle of an earlier format does worse than one trained today; empty where nothing."""
+        """What a bundle of an earlier format does worse than one trained today.
+
+        Empty where nothing.
+        """
         if self.format >= 3:
             return ""
         jumps = (
@@ -101,13 +113,15 @@ class Bundle:
         parameters = sum(p.numel() for p in self.model.parameters())
         basis = self.targets.basis
         return (
-            f"Bundle({self.path or 'unsaved'}: GFormer arch {self.model.config.arch}, {parameters:,} parameters, elements {list(basis.elements)}, "
+            f"Bundle({self.path or 'unsaved'}: GFormer arch {self.model.config.arch}, "
+            f"{parameters:,} parameters, elements {list(basis.elements)}, "
             f"spinful={basis.spinful}, stage 1 {self.stage1.name if self.stage1 else 'none'})"
         )
 
 
 def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
-    """Write a bundle; each file in one step, the JSON last, so a folder with ``bundle.json`` is whole."""
+    """Write a bundle; each file in one step, the JSON last, so a folder with ``bundle.json`` is
+    whole."""
     from safetensors.torch import save_file
 
     folder = pathlib.Path(folder)
@@ -152,7 +166,8 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     """Read a bundle.
 
     Raises:
-        ModelError: a file is missing or damaged, is of a newer format, or JSON and tensors do not belong together.
+        ModelError: a file is missing or damaged, is of a newer format, or JSON and tensors do not
+            belong together.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -171,7 +186,8 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise ModelError(f"{path}: no GFormer bundle")
     if table["format"] > FORMAT:
         raise ModelError(
-            f"{path}: bundle format {table['format']} is newer than this deeph-gformer {__version__} reads ({FORMAT}); update it"
+            f"{path}: bundle format {table['format']} is newer than this deeph-gformer "
+            f"{__version__} reads ({FORMAT}); update it"
         )
     try:
         if table["gauge"] not in GAUGES:
@@ -195,13 +211,13 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
             if raw
             else None
         )
-        features = bool(table.get("features", True)) and stage1 is not None
+        features = bool(table.get("features", True))
         model = GFormer(
             config,
             len(basis.elements),
             targets.irreps(table["parity"]),
-            stage1.node_irreps if features else (),
-            stage1.edge_irreps if features else (),
+            stage1.node_irreps if stage1 is not None and features else (),
+            stage1.edge_irreps if stage1 is not None and features else (),
             table["cutoff_angstrom"],
         )
         weights = load_file(folder / WEIGHTS_FILE)
@@ -218,13 +234,15 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise ModelError(f"{folder / WEIGHTS_FILE}: damaged ({error})") from None
     except RuntimeError as error:
         raise ModelError(
-            f"{folder}: {WEIGHTS_FILE} does not fit {BUNDLE_FILE} ({str(error).splitlines()[-1].strip()})"
+            f"{folder}: {WEIGHTS_FILE} does not fit {BUNDLE_FILE} "
+            f"({str(error).splitlines()[-1].strip()})"
         ) from None
     if any(v.is_floating_point() and not torch.isfinite(v).all() for v in weights.values()):
         raise ModelError(f"{folder / WEIGHTS_FILE}: contains NaN or infinite values")
     if fingerprint(weights) != table.get("weights"):
         raise ModelError(
-            f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' fingerprint differs)"
+            f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the "
+            "weights' fingerprint differs)"
         )
     return Bundle(
         model.eval().requires_grad_(False),
@@ -258,5 +276,6 @@ def require_irreps(
     ):
         if tuple(map(Irreps, mine)) != tuple(theirs):
             raise ModelError(
-                f"{bundle.path}: was trained on a stage 1 with {what} irreps {list(mine)}, {name} has {list(map(str, theirs))}"
+                f"{bundle.path}: was trained on a stage 1 with {what} irreps {list(mine)}, "
+                f"{name} has {list(map(str, theirs))}"
             )

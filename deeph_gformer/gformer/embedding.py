@@ -1,4 +1,7 @@
-"""Initial features (paper, "Initial Features"): element and pair embeddings, Gaussians of the distance, harmonics."""
+"""Initial features (paper, "Initial Features").
+
+Element and pair embeddings, Gaussians of the distance, harmonics.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ __all__ = ["Embedding"]
 
 
 class Embedding(nn.Module):
-    """n^(0) = W z_i and e^(0) = W cat(z_ij, d_ij, Y_lm); both invariant without harmonics (``lmax < 0``)."""
+    """n^(0) = W z_i and e^(0) = W cat(z_ij, d_ij, Y_lm).
+
+    Both invariant without harmonics (``lmax < 0``).
+    """
 
     def __init__(
         self, elements: int, width: int, embed: int, gaussians: int, cutoff: float, lmax: int
@@ -40,7 +46,7 @@ class Embedding(nn.Module):
 
     def nodes(self, graph: Graph) -> Tensor:
         """n^(0), (N, d)."""
-        return self.node(self.element(graph.node_type))  # type: ignore[no-any-return]
+        return self.node(self.element(graph.node_type))
 
     def edges(self, graph: Graph) -> Tensor:
         """e^(0), (E, d); W z_ij is made once per pair of elements."""

@@ -1,4 +1,5 @@
-r"""A weight per edge that fades out where the edge ends, so that nothing jumps when it enters or leaves.
+r"""A weight per edge that fades out where the edge ends, so that nothing jumps when it enters or
+leaves.
 
 .. math:: f(r) = t^3 (10 - 15 t + 6 t^2),\qquad t = \min(1, (1 - r / R) / w)
 

@@ -1,11 +1,11 @@
-"""One pass of the GFormer over the edges of a graph, sets of whole atoms one after the other (Eq. 2-7).
+"""One pass of the GFormer (Eq. 2-7) over the edges of a graph, set of whole atoms after set.
 
 Kept per edge: one vector of width d per encoder group, what stage 1's irreps of that group add to ẽ
 (Eq. 2; linear, so it is made while stage 1 runs, and the irreps need not stay). The irreps that the
-equivariant head reads come from the stream again. All edges of an atom are in one set, so the softmax
-over its neighbours (Eq. 4-5) and the pairs of Ω(i) (Eq. 3) need no second pass. The edge update (Eq. 6)
-of a group is made when the next one reads it. In training all edges are one set, and nothing is
-written in place, so gradients flow.
+equivariant head reads come from the stream again. All edges of an atom are in one set, so the
+softmax over its neighbours (Eq. 4-5) and the pairs of Ω(i) (Eq. 3) need no second pass. The edge
+update (Eq. 6) of a group is made when the next one reads it. In training all edges are one set, and
+nothing is written in place, so gradients flow.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from ..algebra.layout import Features, Layout, rotate
 from ..data.graph import Graph
 from ..data.stream import EdgeChunk, FinalChunk, Rows
+from ..errors import ModelError
 from ..runtime.plan import ExecutionPlan
 from .gated import GatedHead, saturated
 from .layers import norms
@@ -32,7 +33,8 @@ __all__ = ["ForwardPass"]
 
 
 class ForwardPass:
-    """The state of a pass: :meth:`read_group` for what stage 1 gives, :meth:`encode`, :meth:`send`, :meth:`head`.
+    """The state of a pass: :meth:`read_group` for what stage 1 gives, :meth:`encode`, :meth:`send`,
+    :meth:`head`.
 
     :meth:`GFormer.corrections` calls them in this order.
     """
@@ -58,7 +60,7 @@ class ForwardPass:
         self.node_scale = [KeyedScale(s) for s in model.node_scale]
         self.edge_scale = [KeyedScale(s) for s in model.edge_scale]
         self.stage1_part: list[Tensor | None] = [None] * len(model.groups)
-        self.state: Tensor | None = None
+        self.state: Tensor
         self.ends: tuple[Tensor, Tensor]
         self.received: Features = {}
         self._kept: tuple[FinalChunk, Tensor, tuple[Features, ...]] | None = None
@@ -145,7 +147,8 @@ class ForwardPass:
         """All encoder groups.
 
         Args:
-            nodes: stage 1's node irreps per group (N, d_n^p), flat; empty for a GFormer that reads none.
+            nodes: stage 1's node irreps per group (N, d_n^p), flat; empty for a GFormer that reads
+                none.
         """
         model = self.model
         node, invariant = model.embedding.nodes(self.graph), self._invariant()
@@ -168,7 +171,9 @@ class ForwardPass:
                 self.execution.tick("GFormer", span.stop - span.start)
             if p and read is not None:
                 self.execution.storage.release(read)
-            self.stage1_part[p], self.state = None, state
+            self.stage1_part[p] = None
+            if state is not None:
+                self.state = state
             node = group.attention.finish(self._atoms(mixed), node)
             self.ends = group.edge_node_i(node), group.edge_node_j(node)
 
@@ -186,11 +191,14 @@ class ForwardPass:
 
     # --- Eq. 7 --------------------------------------------------------------------------------
     def _final(self, chunk: FinalChunk) -> tuple[Tensor, list[Features]]:
-        """e^(P) of some edges, and the irreps that the equivariant head reads; kept where these are all edges."""
+        """e^(P) of some edges, and the irreps that the equivariant head reads.
+
+        Kept where these are all edges.
+        """
         if self._kept is not None and self._kept[0] is chunk:
             return self._kept[1], list(self._kept[2])
         scales, last = self.edge_scale[-len(chunk.edges) :], self.node_scale[-1]
-        edges = [scale(part) for scale, part in zip(scales, chunk.edges)]
+        edges = [scale(part) for scale, part in zip(scales, chunk.edges, strict=True)]
         irreps = [self._own(chunk), *edges, last(chunk.node_i), last(chunk.node_j)]
         edge = self._update(len(self.model.groups) - 1, chunk.rows)
         if self._whole(chunk.rows):
@@ -199,7 +207,9 @@ class ForwardPass:
 
     def send(self, chunk: FinalChunk) -> None:
         """Add what some edges give to their atoms."""
-        head: GatedHead = self.model.head
+        head = self.model.head
+        if not isinstance(head, GatedHead) or head.messages is None:
+            raise ModelError("this GFormer sends no messages (model.messages is 0)")
         sent = _turned(head.send(*self._final(chunk), chunk.harmonics), chunk.frames, False)
         source, f = self.graph.edge_index[0, chunk.rows], self.envelope[chunk.rows][:, None, None]
         if not self.received:
@@ -212,23 +222,24 @@ class ForwardPass:
         count = self.like.new_zeros(self.graph.nodes)
         count = count.index_add(0, self.graph.edge_index[0], self.envelope)
         factor = count.clamp(min=1).rsqrt()[:, None]  # an atom's own edge counts as one
-        gather = self.execution.comm.gather_rows
+        messages, gather = self.model.messages, self.execution.comm.gather_rows
         self.received = {
             key: gather(value.flatten(1) * factor).reshape(value.shape)
             for key, value in self.received.items()
         }
-        self.sizes = self.model.head.messages.sizes(self.received, self.floor)
+        if messages is not None:
+            self.sizes = messages.sizes(self.received, self.floor)
 
     def head(self, chunk: FinalChunk) -> Tensor:
         """The correction of some edges, (n, D), eV, e3nn's flat layout in global axes."""
-        model, loops = self.model, self.loops[chunk.rows]
-        if not isinstance(model.head, GatedHead):
+        model, head, loops = self.model, self.model.head, self.loops[chunk.rows]
+        if not isinstance(head, GatedHead):
             edge = self._update(len(model.groups) - 1, chunk.rows)
             unit = torch.where(loops[:, None], model.onsite_scale, model.out_scale)
-            return model.head(edge) * unit  # type: ignore[no-any-return]
+            return head(edge) * unit
         edge, irreps = self._final(chunk)
-        if model.head.messages is not None:
-            for index, size in zip(self.graph.edge_index[:, chunk.rows], self.sizes):
+        if head.messages is not None:
+            for index, size in zip(self.graph.edge_index[:, chunk.rows], self.sizes, strict=True):
                 edge = edge + size[index]
                 given = {k: v.index_select(0, index) for k, v in self.received.items()}
                 irreps.append(_turned(given, chunk.frames, True))
@@ -236,7 +247,7 @@ class ForwardPass:
         return chunk.flat(
             {
                 k: v * torch.where(loops[:, None, None], onsite[k], between[k])
-                for k, v in model.head(edge, irreps, chunk.harmonics).items()
+                for k, v in head(edge, irreps, chunk.harmonics).items()
             }
         )
 

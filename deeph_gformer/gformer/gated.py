@@ -1,11 +1,16 @@
-r"""``arch: equivariant`` (ours): invariants drive the Transformer, its output gates stage 1's irreps, so the correction is exactly E(3)-equivariant.
+r"""``arch: equivariant`` (ours), exactly E(3)-equivariant.
 
-.. math:: \Delta h^{(l)}_{ij} = W^{(l)}_2 \left( g^{(l)}(e^{(P)}_{ij}) \odot W^{(l)}_1\, x^{(l)}_{ij} \right)
+Invariants drive the Transformer, its output gates stage 1's irreps.
 
-x collects, per irrep, stage 1's own prediction (saturated, in units of the residual), its edge features, those of both atoms, and the
-harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
-invariants only: scalars, norms, and projections on the edge axis. Gates alone keep every irrep to itself; :mod:`.local` adds mixing across l,
-:mod:`.messages` irreps that atoms gather from their edges first.
+.. math::
+    \Delta h^{(l)}_{ij} = W^{(l)}_2
+        \left( g^{(l)}(e^{(P)}_{ij}) \odot W^{(l)}_1\, x^{(l)}_{ij} \right)
+
+x collects, per irrep, stage 1's own prediction (saturated, in units of the residual), its edge
+features, those of both atoms, and the harmonics Y_l of the edge. The Transformer of Eq. 2-6 sees
+invariants only: scalars, norms, and projections on the edge axis. Gates alone keep every irrep to
+itself; :mod:`.local` adds mixing across l, :mod:`.messages` irreps that atoms gather from their
+edges first.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from torch import Tensor, nn
 
 from ..algebra.layout import Features, Key, Layout, merge
 from ..errors import ModelError
-from .layers import fully_connected
+from .layers import FullyConnected
 from .local import LocalMixing
 from .messages import Messages
 
@@ -26,7 +31,10 @@ __all__ = ["saturated", "invariant_widths", "GatedHead"]
 
 
 def saturated(features: Features) -> Features:
-    """x / sqrt(1 + |x|²/(2l+1)): small irreps as they are, large ones by their direction; an equivariant map."""
+    """x / sqrt(1 + |x|²/(2l+1)): small irreps as they are, large ones by their direction.
+
+    An equivariant map.
+    """
     return {
         key: value / (1 + value.square().mean(dim=1, keepdim=True)).sqrt()
         for key, value in features.items()
@@ -34,7 +42,10 @@ def saturated(features: Features) -> Features:
 
 
 def invariant_widths(node: Irreps, edge: Irreps) -> tuple[int, int]:
-    """Invariants of an atom: norms; of an edge: norms, its projections on the axis, those of both atoms."""
+    """Invariants of an atom: norms.
+
+    Of an edge: norms, its projections on the axis, those of both atoms.
+    """
 
     def natural(irreps: Irreps) -> int:
         return sum(mul for mul, ir in irreps if ir.l > 0 and ir.p == (-1) ** ir.l)
@@ -63,9 +74,15 @@ class GatedHead(nn.Module):
     ) -> None:
         """
         Args:
-            edge_irreps: of the direct sum and the encoder groups that are read. node_irreps: of the last group. irreps_out: direct sum.
-            width: d of e^(P). hidden: gated channels per irrep. lmax: of the edge harmonics. mixing: also mix across l (:mod:`.local`).
-            messages: channels per irrep that atoms gather from their edges first (:mod:`.messages`); 0, or no mixing: none.
+            edge_irreps: of the direct sum and the encoder groups that are read.
+            node_irreps: of the last group.
+            irreps_out: direct sum.
+            width: d of e^(P).
+            hidden: gated channels per irrep.
+            lmax: of the edge harmonics.
+            mixing: also mix across l (:mod:`.local`).
+            messages: channels per irrep that atoms gather from their edges first
+                (:mod:`.messages`); 0, or no mixing: none.
         """
         super().__init__()
         self.layout_out = Layout(irreps_out)
@@ -98,25 +115,26 @@ class GatedHead(nn.Module):
                 for k in self.keys
             ]
         )
-        self.gates = fully_connected(width, hidden * len(self.keys), width)
-        nn.init.zeros_(self.gates[-1].weight)
-        nn.init.zeros_(self.gates[-1].bias)
+        self.gates = FullyConnected(width, hidden * len(self.keys), width)
+        self.gates.start_at(0.0)
         self.mixing = (
             LocalMixing(available, self.layout_out.channels, width, hidden) if mixing else None
         )
         scalars = self.layout_out.channels.get((0, 1), 0)
-        self.scalars = fully_connected(width, scalars, width) if scalars else None
+        self.scalars = FullyConnected(width, scalars, width) if scalars else None
         if self.scalars is not None:
-            nn.init.zeros_(self.scalars[-1].weight)
-            nn.init.zeros_(self.scalars[-1].bias)
+            self.scalars.start_at(0.0)
 
     def send(
         self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]
     ) -> Features:
-        """What edges give to their atoms i (zero on an atom with itself); arguments and frames as those of :meth:`forward`."""
+        """What edges give to their atoms i (zero on an atom with itself).
+
+        Arguments and frames as those of :meth:`forward`.
+        """
         if self.messages is None:
             raise ModelError("this GFormer sends no messages (model.messages is 0)")
-        return self.messages.mixing(edge, _join(irreps, harmonics), harmonics[1])  # type: ignore[no-any-return]
+        return self.messages.mixing(edge, _join(irreps, harmonics), harmonics[1])
 
     def forward(
         self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]
@@ -124,7 +142,9 @@ class GatedHead(nn.Module):
         """The correction of some edges.
 
         Args:
-            edge: e^(P), (E, d). irreps: of every edge: direct sum, edge groups, atom i, atom j and, with messages, u of atom i and of atom j.
+            edge: e^(P), (E, d).
+            irreps: of every edge: direct sum, edge groups, atom i, atom j and, with messages, u of
+                atom i and of atom j.
             harmonics: Y_l. All in the same frame, which may be another one for every edge.
 
         Returns:

@@ -4,12 +4,12 @@ As printed (``AdjacentPairs``, for ``arch: paper``):
 
 .. math:: n_i^{invar} = \sum_{(j,k) \in \Omega(i)} FC(cat(z_i, z_j, z_k, d_{ij}, d_{ik}, c_{ijk}))
 
-(j, k) are adjacent in the array Ω(i), sorted by distance. Neighbours at equal distances have no order;
-there the sum is averaged over all orders, so it does not depend on how a crystal is described. It
-still jumps where two distances cross.
+(j, k) are adjacent in the array Ω(i), sorted by distance. Neighbours at equal distances have no
+order; there the sum is averaged over all orders, so it does not depend on how a crystal is
+described. It still jumps where two distances cross.
 
-Over all pairs, smooth, and as cheap (``DensityPairs``, our default): a density expansion and its power
-spectrum, which is the sum over all pairs by the addition theorem of the Legendre polynomials.
+Over all pairs, smooth, and as cheap (``DensityPairs``, our default): a density expansion and its
+power spectrum, which is the sum over all pairs by the addition theorem of the Legendre polynomials.
 
 .. math::
     A_{nlm} = \sum_j f(r_{ij})\, \varphi_n(r_{ij}, z_j)\, Y_{lm}(\hat r_{ij}),\qquad
@@ -29,13 +29,14 @@ from torch import Tensor, nn
 
 from ..algebra.rotation import spherical_harmonics
 from ..data.graph import Graph
-from .layers import fully_connected
+from .layers import FullyConnected
 from .scale import SMALL
 from .spans import Span
 
 __all__ = ["Triplets", "find_triplets", "AdjacentPairs", "DensityPairs"]
 
-#: Distances that differ by less, in Å, are equal: rounding must not order the neighbours of a crystal.
+#: Distances that differ by less, in Å, are equal: rounding must not order the neighbours of a
+#: crystal.
 DISTANCE_STEP = 1e-5
 
 
@@ -57,9 +58,9 @@ class Triplets(NamedTuple):
 def find_triplets(graph: Graph) -> Triplets:
     """Adjacent pairs in the sorted Ω(i), averaged over the orders of neighbours at equal distances.
 
-    Without equal distances these are |Ω(i)| - 1 pairs. A shell of g equal ones has every ordered pair
-    within it with the weight 1/g, and is joined to the next shell, of h, by g h pairs of 1/(g h).
-    Self-loops are left out, they have no angle.
+    Without equal distances these are |Ω(i)| - 1 pairs. A shell of g equal ones has every ordered
+    pair within it with the weight 1/g, and is joined to the next shell, of h, by g h pairs of 1/(g
+    h). Self-loops are left out, they have no angle.
     """
     length, source = graph.edge_length.double(), graph.edge_index[0]
     keep = torch.nonzero(~graph.self_loop).reshape(-1)
@@ -76,7 +77,9 @@ def find_triplets(graph: Graph) -> Triplets:
     if len(size) > 1:
         following[:-1] = atom[start[1:]] == atom[start[:-1]]
     # every member of a shell with all members of the same one, and with all of the next one
-    j, k, weight = [], [], []
+    j: list[Tensor] = []
+    k: list[Tensor] = []
+    weight: list[Tensor] = []
     for shift in (0, 1):
         mine = (
             torch.nonzero(following[shell]).reshape(-1)
@@ -93,7 +96,8 @@ def find_triplets(graph: Graph) -> Triplets:
         own = size[shell[left]].double()
         part = 1 / (own * size[shell[left] + 1]) if shift else 1 / own
         different = left != right
-        j, k = [*j, order[left[different]]], [*k, order[right[different]]]
+        j.append(order[left[different]])
+        k.append(order[right[different]])
         weight.append(part[different])
     edge_j, edge_k = torch.cat(j), torch.cat(k)
     a, b = graph.edge_vector[edge_j].double(), graph.edge_vector[edge_k].double()
@@ -103,7 +107,8 @@ def find_triplets(graph: Graph) -> Triplets:
 
 
 class AdjacentPairs(nn.Module):
-    """Eq. 3 as printed. FC's first layer is taken apart per argument, its second acts once per atom."""
+    """Eq. 3 as printed. FC's first layer is taken apart per argument, its second acts once per
+    atom."""
 
     def __init__(self, width: int, embed: int, gaussians: int, repeat: int = 16) -> None:
         """
@@ -116,7 +121,7 @@ class AdjacentPairs(nn.Module):
         super().__init__()
         self.repeat = repeat
         self.sizes = [embed, embed, embed, gaussians, gaussians, repeat]
-        self.fc = fully_connected(sum(self.sizes), width)
+        self.fc = FullyConnected(sum(self.sizes), width)
 
     def span(self, graph: Graph, span: Span, table: Tensor, distances: Tensor, f: Tensor) -> Tensor:
         """Sums over the pairs of a span's atoms, which :meth:`finish` needs.
@@ -131,7 +136,7 @@ class AdjacentPairs(nn.Module):
         Returns:
             (atoms of the span, hidden + 1).
         """
-        first = self.fc[0]
+        first = self.fc.first
         zi, zj, zk, dj, dk, c = first.weight.split(self.sizes, dim=1)
         by_i = nn.functional.linear(table, zi, first.bias)
         j, k, cosine, weight = find_triplets(graph)
@@ -146,8 +151,11 @@ class AdjacentPairs(nn.Module):
         )
 
     def finish(self, sums: Tensor, z: Tensor) -> Tensor:
-        """n_invar (N, d) from the sums (N, hidden + 1); zero for an atom with fewer than two neighbours."""
-        second = self.fc[2]
+        """n_invar (N, d) from the sums (N, hidden + 1).
+
+        Zero for an atom with fewer than two neighbours.
+        """
+        second = self.fc.last
         return sums[:, :-1] @ second.weight.T + sums[:, -1:] * second.bias
 
 
@@ -157,6 +165,10 @@ class DensityPairs(nn.Module):
     The radial functions are φ_n(r, z) = (W d(r))_n (1 + (V z)_n). Entries of the power spectrum are
     given to FC in units of their spread over the training set, measured before training.
     """
+
+    mean: Tensor
+    factor: Tensor
+    upper: Tensor
 
     def __init__(self, width: int, embed: int, gaussians: int, channels: int, lmax: int) -> None:
         """
@@ -172,7 +184,7 @@ class DensityPairs(nn.Module):
         self.radial = nn.Linear(gaussians, channels, bias=False)
         self.element = nn.Linear(embed, channels, bias=False)
         entries = (lmax + 1) * channels * (channels + 1) // 2
-        self.fc = fully_connected(embed + entries, width, width)
+        self.fc = FullyConnected(embed + entries, width, width)
         self.register_buffer("mean", torch.zeros(entries))
         self.register_buffer("factor", torch.ones(entries))
         upper = torch.triu_indices(channels, channels)
@@ -185,7 +197,8 @@ class DensityPairs(nn.Module):
 
     @torch.no_grad()
     def fit(self, sums: Sequence[Tensor]) -> None:
-        """Set the units of the power spectrum from A of the training set, (N, (lmax + 1)² n) each."""
+        """Set the units of the power spectrum from A of the training set, (N, (lmax + 1)² n)
+        each."""
         values = torch.cat([self._spectrum(a).double() for a in sums])
         spread = values.std(dim=0, correction=0)
         floor = SMALL * spread.square().mean().sqrt()
@@ -217,4 +230,4 @@ class DensityPairs(nn.Module):
     def finish(self, sums: Tensor, z: Tensor) -> Tensor:
         """n_invar (N, d) from A (N, (lmax + 1)² n) and z (N, embed)."""
         spectrum = (self._spectrum(sums) - self.mean) * self.factor
-        return self.fc(torch.cat([z, spectrum], dim=1))  # type: ignore[no-any-return]
+        return self.fc(torch.cat([z, spectrum], dim=1))

@@ -1,12 +1,16 @@
-r"""Irreps mixed across l in the frame of each edge (the SO(2) trick of eSCN, Passaro and Zitnick 2023), gated by the Transformer's invariants.
+r"""Irreps mixed across l in the frame of each edge (the SO(2) trick of eSCN, Passaro and Zitnick
+2023), gated by the Transformer's invariants.
 
-With the polar axis along the edge, what is left of the rotations turns the components m and -m of every irrep by the same angle. So one matrix per
-\|m\| may mix all channels of all l ≥ \|m\|, and the result is exactly as equivariant as its inputs:
+With the polar axis along the edge, what is left of the rotations turns the components m and -m of
+every irrep by the same angle. So one matrix per \|m\| may mix all channels of all l ≥ \|m\|, and
+the result is exactly as equivariant as its inputs:
 
-.. math:: \Delta h_{m} = W_{2,|m|} \left( g_{|m|}(e^{(P)}_{ij}) \odot W_{1,|m|}\, (D^{-1} x)_{m} \right)
+.. math::
+    \Delta h_{m} = W_{2,|m|} \left( g_{|m|}(e^{(P)}_{ij}) \odot W_{1,|m|}\, (D^{-1} x)_{m} \right)
 
-Reflections in planes through the edge separate two families, natural parity p = (-1)^l and unnatural. For m > 0 a quarter turn, (x_m, x_-m) to (x_-m, -x_m),
-makes one look like the other; at m = 0 they stay apart.
+Reflections in planes through the edge separate two families, natural parity p = (-1)^l and
+unnatural. For m > 0 a quarter turn, (x_m, x_-m) to (x_-m, -x_m), makes one look like the other; at
+m = 0 they stay apart.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 
 from ..algebra.layout import Features, Key
 from ..algebra.rotation import direction_frames
-from .layers import fully_connected
+from .layers import FullyConnected
 
 __all__ = ["LocalMixing"]
 
@@ -40,7 +44,10 @@ class LocalMixing(nn.Module):
     ) -> None:
         """
         Args:
-            available, wanted: channels per irrep (l, parity) of input and output. width: d of e^(P). hidden: gated channels per \\|m\\|.
+            available: channels per irrep (l, parity) of the input.
+            wanted: those of the output.
+            width: d of e^(P).
+            hidden: gated channels per \\|m\\|.
             start: what all gates are before training.
         """
         super().__init__()
@@ -69,15 +76,16 @@ class LocalMixing(nn.Module):
         self.second = nn.ParameterList(
             [nn.Parameter(torch.randn(hidden, b) / hidden**0.5) for _, b in sizes]
         )
-        self.gates = fully_connected(width, hidden * len(self.maps), width)
-        nn.init.zeros_(self.gates[-1].weight)
-        nn.init.constant_(self.gates[-1].bias, start)
+        self.gates = FullyConnected(width, hidden * len(self.maps), width)
+        self.gates.start_at(start)
 
     def forward(self, edge: Tensor, features: Features, direction: Tensor) -> Features:
         """Mixed irreps of some edges.
 
         Args:
-            edge: e^(P), (E, d). features: (E, 2 l + 1, C) per key. direction: (E, 3), unit vectors along the edges in e3nn's order (y, z, x), in the
+            edge: e^(P), (E, d).
+            features: (E, 2 l + 1, C) per key.
+            direction: (E, 3), unit vectors along the edges in e3nn's order (y, z, x), in the
                 axes that the features are given in.
 
         Returns:
@@ -92,11 +100,13 @@ class LocalMixing(nn.Module):
         made: dict[Key, list[Tensor | None]] = {k: [None] * (2 * k[0] + 1) for k in self.outputs}
         gates = (self.gates(edge) * joins).split(self.hidden, dim=1)
         for (m, inputs, outputs), first, second, gate in zip(
-            self.maps, self.first, self.second, gates
+            self.maps, self.first, self.second, gates, strict=False
         ):
             x = torch.cat([_components(local[k], k, m) for k in inputs], dim=2)  # (E, 1 or 2, C)
             value = ((x @ first) * gate[:, None]) @ second
-            for key, part in zip(outputs, value.split([self.channels[k] for k in outputs], dim=2)):
+            for key, part in zip(
+                outputs, value.split([self.channels[k] for k in outputs], dim=2), strict=True
+            ):
                 if m == 0:
                     made[key][key[0]] = part[:, 0]
                 elif _natural(key):
@@ -112,7 +122,10 @@ class LocalMixing(nn.Module):
 
 
 def _components(value: Tensor, key: Key, m: int) -> Tensor:
-    """(E, 2, C): components m and -m, those of unnatural parity after a quarter turn; (E, 1, C) for m = 0."""
+    """(E, 2, C): components m and -m, those of unnatural parity after a quarter turn.
+
+    (E, 1, C) for m = 0.
+    """
     l = key[0]
     if m == 0:
         return value[:, l : l + 1]

@@ -1,9 +1,11 @@
 r"""Irreps that an atom gathers from its edges before the equivariant head reads them.
 
-.. math:: u_i = \frac{1}{\sqrt{\sum_j f_{ij}}} \sum_{j \in \Omega(i)} f_{ij} D\, W_2 \left( g(e^{(P)}_{ij}) \odot W_1\, D^{-1} x_{ij} \right)
+.. math::
+    u_i = \frac{1}{\sqrt{\sum_j f_{ij}}} \sum_{j \in \Omega(i)}
+        f_{ij} D\, W_2 \left( g(e^{(P)}_{ij}) \odot W_1\, D^{-1} x_{ij} \right)
 
-f is the envelope (:mod:`.envelope`); W, g and D are those of :mod:`.local`. An edge reads u of both its
-atoms; an atom's own block, whose frame has no axis to mix l about, learns the directions of its
+f is the envelope (:mod:`.envelope`); W, g and D are those of :mod:`.local`. An edge reads u of both
+its atoms; an atom's own block, whose frame has no axis to mix l about, learns the directions of its
 neighbours from u alone.
 """
 
@@ -34,7 +36,11 @@ class Messages(nn.Module):
     ) -> None:
         """
         Args:
-            available: channels per irrep of the edges. keys: irreps of u. channels: of u per irrep. width: d of e^(P). hidden: gated channels per \\|m\\|.
+            available: channels per irrep of the edges.
+            keys: irreps of u.
+            channels: of u per irrep.
+            width: d of e^(P).
+            hidden: gated channels per \\|m\\|.
         """
         super().__init__()
         self.channels: dict[Key, int] = dict.fromkeys(keys, channels)

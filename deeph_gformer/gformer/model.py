@@ -25,20 +25,27 @@ from .envelope import Envelope
 from .forward import ForwardPass
 from .gated import GatedHead, invariant_widths
 from .invariants import AdjacentPairs, DensityPairs
-from .layers import fully_connected
+from .layers import FullyConnected, Modules
+from .messages import Messages
 from .scale import FeatureScale, channel_rms, spreadless
 from .spans import Span
 
 __all__ = ["GFormer"]
 
 #: Stage 1's own prediction is read in units of the residual's spread, but in none smaller than this
-#: part of its own rms between atoms: it is saturated, and must not be so by an atom's step of 0.001 Å.
+#: part of its own rms between atoms: it is saturated, and a step of 0.001 Å must not do that.
 OWN_FLOOR = 0.3
 
 
 class GFormer(nn.Module):
-    """Stage 2: predicts the direct-sum correction of every edge. The package docstring lists the files."""
+    """Stage 2: predicts the direct-sum correction of every edge.
 
+    The package docstring lists the files.
+    """
+
+    groups: Modules[EncoderGroup]
+    node_scale: Modules[FeatureScale]
+    edge_scale: Modules[FeatureScale]
     out_scale: Tensor
     onsite_scale: Tensor
     own_factor: Tensor
@@ -57,7 +64,8 @@ class GFormer(nn.Module):
             config: hyper-parameters.
             elements: number of elements.
             irreps_out: direct sum.
-            node_irreps, edge_irreps: of stage 1's encoder groups; empty: no stage-1 features are read.
+            node_irreps: of stage 1's encoder groups; empty: no stage-1 features are read.
+            edge_irreps: likewise.
             cutoff: last Gaussian of the distance, Å.
 
         Raises:
@@ -79,9 +87,9 @@ class GFormer(nn.Module):
         self.embedding = Embedding(elements, width, config.embed, config.gaussians, cutoff, lmax)
         self.envelope = Envelope(elements, config.envelope if self.equivariant else 0.0)
         self.invariant = self._invariant(config) if config.beta else None
-        self.node_scale = nn.ModuleList([FeatureScale(i) for i in self.node_irreps])
-        self.edge_scale = nn.ModuleList([FeatureScale(i) for i in self.edge_irreps])
-        self.groups = nn.ModuleList()
+        self.node_scale = Modules([FeatureScale(i) for i in self.node_irreps])
+        self.edge_scale = Modules([FeatureScale(i) for i in self.edge_irreps])
+        self.groups = Modules()
         for p in range(len(self.node_irreps) or config.groups):
             self.groups.append(
                 EncoderGroup(
@@ -102,7 +110,7 @@ class GFormer(nn.Module):
         self.register_buffer("own_factor", torch.ones(2, columns))
         self.register_load_state_dict_pre_hook(_upgrade_state)
 
-    def _invariant(self, config: GFormerConfig) -> nn.Module:
+    def _invariant(self, config: GFormerConfig) -> AdjacentPairs | DensityPairs:
         sizes = config.width, config.embed, config.gaussians
         if self.equivariant and config.pairs == "all":
             return DensityPairs(*sizes, config.density_channels, config.density_lmax)
@@ -118,12 +126,11 @@ class GFormer(nn.Module):
         node_in, edge_in = invariant_widths(node, edge)
         return node_in, edge_in + self.irreps_out.num_irreps
 
-    def _head(self, config: GFormerConfig) -> nn.Module:
+    def _head(self, config: GFormerConfig) -> FullyConnected | GatedHead:
         """Eq. 7; zero before training, so an untrained GFormer returns stage 1 exactly."""
         if not self.equivariant:
-            head = fully_connected(config.width, self.irreps_out.dim, config.width)
-            nn.init.zeros_(head[-1].weight)
-            nn.init.zeros_(head[-1].bias)
+            head = FullyConnected(config.width, self.irreps_out.dim, config.width)
+            head.start_at(0.0)
             return head
         irreps = (*self.node_irreps, *self.edge_irreps, self.irreps_out)
         return GatedHead(
@@ -136,6 +143,11 @@ class GFormer(nn.Module):
             config.mixing,
             config.messages,
         )
+
+    @property
+    def messages(self) -> Messages | None:
+        """What the head gathers from an atom's edges first; None where it gathers nothing."""
+        return self.head.messages if isinstance(self.head, GatedHead) else None
 
     @torch.no_grad()
     def fit_scales(
@@ -155,25 +167,26 @@ class GFormer(nn.Module):
             scale.fit([f.edge[p] for f in features])
         channel, floor = FeatureScale(self.irreps_out).index, torch.zeros(()).double()
         if features:
-            own = [f.direct_sum[~g.self_loop] for g, f in zip(graphs, features)]
+            own = [f.direct_sum[~g.self_loop] for g, f in zip(graphs, features, strict=True)]
             between = channel_rms(self.irreps_out, own)
             floor = OWN_FLOOR * between.square().mean().sqrt()
         for row, (buffer, onsite) in enumerate(
             ((self.out_scale, False), (self.onsite_scale, True))
         ):
-            chosen = [t[g.self_loop == onsite] for g, t in zip(graphs, targets)]
+            chosen = [t[g.self_loop == onsite] for g, t in zip(graphs, targets, strict=True)]
             spread = channel_rms(self.irreps_out, chosen)
             off = spreadless(spread)
             buffer.copy_(torch.where(off, 0.0, spread)[channel])
             self.own_factor[row] = torch.where(off, 0.0, 1 / spread.clamp(min=floor))[channel]
         if isinstance(self.invariant, DensityPairs):
-            self.invariant.fit([self._density(g.to(self.out_scale.device)) for g in graphs])
+            density, device = self.invariant, self.out_scale.device
+            density.fit([self._density(density, g.to(device)) for g in graphs])
 
-    def _density(self, graph: Graph) -> Tensor:
+    def _density(self, pairs: DensityPairs, graph: Graph) -> Tensor:
         graph = graph._replace(edge_vector=graph.edge_vector.to(self.out_scale.dtype))
         distances, f = self.embedding.distances(graph), self.envelope(graph)
         whole = Span(0, graph.edges, 0, graph.nodes)
-        return self.invariant.span(graph, whole, self.embedding.element.weight, distances, f)
+        return pairs.span(graph, whole, self.embedding.element.weight, distances, f)
 
     def corrections(
         self, graph: Graph, stream: IrrepStream, execution: ExecutionPlan
@@ -201,7 +214,7 @@ class GFormer(nn.Module):
                 run.read_own(final)
         timer.start("GFormer")
         run.encode(stream.nodes if self.node_irreps else ())
-        if self.equivariant and self.head.messages is not None:
+        if self.messages is not None:
             for final in stream.final(True):
                 run.send(final)
             run.gather()
@@ -243,7 +256,10 @@ class GFormer(nn.Module):
 
 
 def _upgrade_state(model: GFormer, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
-    """Weights from before bundle format 3: no ranges; channels that only rounding scaled are switched off."""
+    """Weights from before bundle format 3: no ranges.
+
+    Channels that only rounding scaled are switched off.
+    """
     if f"{prefix}own_factor" in state:
         return
     state[f"{prefix}envelope.range"] = model.envelope.range

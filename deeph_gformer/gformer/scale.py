@@ -1,4 +1,4 @@
-"""Units of features: stage 1's irreps scaled to unit variance, without amplifying what has no spread."""
+"""Units of features: stage 1's irreps at unit variance, without amplifying what has no spread."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["FeatureScale", "KeyedScale", "channel_rms", "spreadless", "VANISHES"
 #: A channel whose spread is below this part of the rms spread of all channels beside it vanishes by
 #: symmetry or Hermiticity; what is left is rounding, so it is switched off.
 VANISHES = 1e-6
-#: No channel is scaled up by more than one with this part of the rms spread would be: in a symmetric
-#: crystal it can vanish although it does not in the training set, and rounding must not grow.
+#: No channel is scaled up by more than one with this part of the rms spread would be: in a
+#: symmetric crystal it can vanish although it does not in the training set, and rounding must not
+#: grow.
 SMALL = 1e-2
 
 
@@ -53,7 +54,12 @@ def _channel_index(irreps: Irreps) -> Tensor:
 
 
 class FeatureScale(nn.Module):
-    """Equivariant scaling of irreps to unit variance: one factor per channel, a mean for 0e only."""
+    """Equivariant scaling of irreps to unit variance: one factor a channel, a mean for 0e only."""
+
+    index: Tensor
+    scalar: Tensor
+    mean: Tensor
+    factor: Tensor
 
     def __init__(self, irreps: Irreps) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""Sets of whole atoms: all edges of an atom are worked on together, those of a large structure set after set."""
+"""Sets of whole atoms: all edges of an atom are worked on together, those of a large structure set
+after set."""
 
 from __future__ import annotations
 

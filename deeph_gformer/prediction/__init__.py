@@ -1,1 +1,4 @@
-"""The steps of a prediction, for one process or several, edges in chunks; :mod:`deeph_gformer.pipeline` calls them."""
+"""The steps of a prediction, for one process or several, edges in chunks.
+
+:mod:`deeph_gformer.pipeline` calls them.
+"""

@@ -1,4 +1,7 @@
-"""From direct products to blocks: the Hermitian average, what must hold, and their order in files."""
+"""From direct products to blocks.
+
+The Hermitian average, what must hold, and their order in files.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +46,12 @@ def hermitian_in_place(
     """:func:`deeph_gformer.data.dataset.hermitian_product`, in place and by pairs of edges.
 
     Args:
-        vector: (E, K) or (E, 4, K), contiguous, this rank's edges. partner: (E,), edge (-R, j, i) of each edge, counted over all ranks.
-        index: see :func:`deeph_gformer.data.dataset.transpose_index`. comm, bounds: processes, and size + 1 edge numbers that part them.
+        vector: (E, K) or (E, 4, K), contiguous, this rank's edges.
+        partner: (E,), edge (-R, j, i) of each edge, counted over all ranks.
+        index: see :func:`deeph_gformer.data.dataset.transpose_index`.
+        comm: the processes; None: one.
+        bounds: size + 1 edge numbers that part them.
+        chunk: edges at a time.
     """
     flat = vector.view(len(vector), -1)
 
@@ -61,8 +68,8 @@ def hermitian_in_place(
         ]
         # each sends in the order of the partners, which is the order in which they are wanted there
         got = comm.exchange([flat[rows[torch.argsort(partner[rows])]] for rows in theirs])
-        for rows, values in zip(theirs, got):
-            for part, value in zip(rows.split(chunk), values.split(chunk)):
+        for rows, values in zip(theirs, got, strict=True):
+            for part, value in zip(rows.split(chunk), values.split(chunk), strict=True):
                 average(part, flat[part], value)
         partner = torch.where(owner == comm.rank, partner - first, -1)
     for part in torch.nonzero(torch.arange(len(partner)) <= partner).reshape(-1).split(chunk):
@@ -76,7 +83,8 @@ def check_finite(product: Tensor, name: str) -> None:
     for part in product.split(BLOCK_CHUNK):
         if not torch.isfinite(torch.view_as_real(part) if part.is_complex() else part).all():
             raise ModelError(
-                f"structure '{name}': the prediction is not finite; it lies far outside what the model was trained on, or the weights are damaged"
+                f"structure '{name}': the prediction is not finite; it lies far outside what "
+                "the model was trained on, or the weights are damaged"
             )
 
 
@@ -97,7 +105,8 @@ def assemble(
         values[offsets[start] : offsets[stop]] = part.values
         if not np.isfinite(part.values).all():
             raise ModelError(
-                f"the model does not predict every block; missing: {'; '.join(model.targets.missing()[:4])}. "
+                "the model does not predict every block; missing: "
+                f"{'; '.join(model.targets.missing()[:4])}. "
                 "Give the folder of all models, or --fill-missing 0"
             )
     return BlockMatrix(keys, shapes, values)
@@ -107,7 +116,7 @@ def sum_of_changes(first: Tensor, both: Tensor) -> float:
     """Sum of |ΔH| over all elements, eV; 0 without a GFormer, whose two products are one tensor."""
     if first is both:
         return 0.0
-    parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK))
+    parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK), strict=True)
     return sum(float((b - f).abs().double().sum()) for b, f in parts)
 
 

@@ -41,17 +41,21 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle) -> None:
         return
     if stage1 is None:
         raise ModelError(
-            f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say where it is with --stage1"
+            f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say "
+            "where it is with --stage1"
         )
     require_irreps(bundle, stage1.node_irreps, stage1.edge_irreps, stage1.name)
     if bundle.targets != stage1.targets:
         raise ModelError(
-            f"{bundle.path}: elements, shells or target blocks differ from those of stage 1 {stage1.name}"
+            f"{bundle.path}: elements, shells or target blocks differ from those of stage 1 "
+            f"{stage1.name}"
         )
     if identify(stage1).fingerprint != bundle.stage1.fingerprint:
         raise ModelError(
-            f"{stage1.name}: is not the stage 1 that {bundle.path} was trained on ('{bundle.stage1.name}'): its parameters differ. "
-            "A correction fits one stage 1 only; train a GFormer on this one with 'deeph-gformer train'"
+            f"{stage1.name}: is not the stage 1 that {bundle.path} was trained on "
+            f"('{bundle.stage1.name}'): its parameters differ. "
+            "A correction fits one stage 1 only; train a GFormer on this one with "
+            "'deeph-gformer train'"
         )
     known = stage1.gauge != "unknown"
     if bundle.cascade and known and stage1.gauge != bundle.gauge:
@@ -65,10 +69,12 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle) -> None:
 
 
 class GFormerStage1(Stage1Provider):
-    """A GFormer that predicts the whole Hamiltonian, as the frozen first stage of another one (the paper's S1_GFormer + S2_GFormer).
+    """A GFormer that predicts the whole Hamiltonian, as the frozen first stage of another one (the
+    paper's S1_GFormer + S2_GFormer).
 
     Attributes:
-        equivariant: False, so a trainer that rotates structures has to run it again and may not turn its output by Wigner-D.
+        equivariant: False, so a trainer that rotates structures has to run it again and may not
+            turn its output by Wigner-D.
     """
 
     equivariant = False
@@ -80,7 +86,8 @@ class GFormerStage1(Stage1Provider):
         """
         if bundle.stage1 is not None:
             raise ModelError(
-                f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot be a stage 1 itself"
+                f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot "
+                "be a stage 1 itself"
             )
         self.bundle, self.targets, self.generation, self.dtype, self.parity = (
             bundle,

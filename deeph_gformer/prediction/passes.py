@@ -1,4 +1,7 @@
-"""Both stages over the edges of a structure, in chunks: direct sums, and direct products from them."""
+"""Both stages over the edges of a structure, in chunks.
+
+Direct sums, and direct products from them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.features import Stage1Features
 from ..data.graph import Graph, rotate_graph
 from ..data.stream import FinalChunk, IrrepStream, NoStream, Rows, count_rows
+from ..errors import ModelError
 from ..runtime.plan import ExecutionPlan, usual_chunk
 from ..stage1.stream import open_stream
 
@@ -81,8 +85,8 @@ def direct_sums(
         graph: the structure.
         mine: the same with this rank's edges.
         execution: chunk, storage, processes.
-        frames: K; 1 uses the axes of the file, more are K - 1 random rotations besides, over which the
-            correction is averaged (not for ``arch: equivariant``, which needs none).
+        frames: K; 1 uses the axes of the file, more are K - 1 random rotations besides, over which
+            the correction is averaged (not for ``arch: equivariant``, which needs none).
         seed: of the rotations.
 
     Yields:
@@ -94,35 +98,43 @@ def direct_sums(
     irreps = model.bundle.model.irreps_out
     lmax = max(ir.l for _, ir in irreps)
     generator = torch.Generator().manual_seed(seed)
-    total, first = None, None
+    total: Tensor | None = None
+    first: Tensor | None = None
     for frame in range(frames):
         rotation = random_rotation(generator) if frame else torch.eye(3, dtype=torch.float64)
         back = [b.T for b in wigner_blocks(rotation, lmax)]
         turned = [g if not frame else rotate_graph(g, rotation) for g in (graph, mine)]
         for rows, own, value in _once(model, turned[0], turned[1], execution):
+            if value is None:
+                raise ModelError("no GFormer ran, although there is one")
             if total is None:
-                total = value.new_zeros(mine.edges, irreps.dim)  # type: ignore[union-attr]
-                first = None if own is None else torch.empty_like(total)
+                total = value.new_zeros(mine.edges, irreps.dim)
             total[rows] += (rotate_flat(value, irreps, back) if frame else value) / frames
             if not frame and own is not None:
-                first[rows] = own  # type: ignore[index]
+                first = torch.empty_like(total) if first is None else first
+                first[rows] = own
     for start in range(0, mine.edges, execution.chunk):
         rows = slice(start, min(start + execution.chunk, mine.edges))
         yield rows, None if first is None else first[rows], None if total is None else total[rows]
 
 
 def both_stages(model: HamiltonianModel, own: Tensor | None, second: Tensor | None) -> Tensor:
-    """The refined direct sum from stage 1's and the GFormer's: their sum, or, where it predicts all of H, the latter."""
-    if second is None or own is None:
-        return own if second is None else second  # type: ignore[return-value]
-    return own + second if model.bundle is not None and model.bundle.cascade else second
+    """The refined direct sum from stage 1's and the GFormer's: their sum, or, where it predicts all
+    of H, the latter."""
+    if own is not None and model.bundle is not None and model.bundle.cascade:
+        return own if second is None else own + second
+    one = own if second is None else second
+    if one is None:
+        raise ModelError("neither a stage 1 nor a GFormer ran")
+    return one
 
 
 @torch.no_grad()
 def direct_products(
     model: HamiltonianModel, graph: Graph, execution: ExecutionPlan, frames: int
 ) -> tuple[Tensor, Tensor]:
-    """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this rank's edges, as they leave the network."""
+    """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this
+    rank's edges, as they leave the network."""
     mine = own_edges(graph, execution)
     made: list[Tensor] = []
     for rows, own, second in direct_sums(model, graph, mine, execution, frames):
@@ -141,7 +153,7 @@ def direct_products(
                 for p in products
             ]
         place = rows if isinstance(rows, slice) else rows.cpu()
-        for whole, part in zip(made, products):
+        for whole, part in zip(made, products, strict=True):
             whole[place] = part.cpu()
     execution.timer.start("blocks")
     return made[0], made[-1]
@@ -157,13 +169,14 @@ def fast_plan(graphs: Sequence[Graph], device: torch.device) -> ExecutionPlan:
 def whole_sums(
     model: HamiltonianModel, graph: Graph, frames: int = 1, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """:func:`direct_sums` of all edges: of stage 1 (zero where there is none), and of both stages, (E, D)."""
+    """:func:`direct_sums` of all edges: of stage 1 (zero where there is none), and of both stages,
+    (E, D)."""
     graph = graph.to(model.device, model.dtype)
     found = list(direct_sums(model, graph, graph, fast_plan([graph], model.device), frames, seed))
     first: list[Tensor] = []
     for values in ([own for _, own, _ in found], [both_stages(model, o, s) for _, o, s in found]):
         whole = graph.edge_vector.new_zeros(graph.edges, model.targets.irreps().dim)
-        for (rows, _, _), value in zip(found, values):
+        for (rows, _, _), value in zip(found, values, strict=True):
             if value is not None:
                 whole[rows] = value
         first.append(whole)

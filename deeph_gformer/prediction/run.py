@@ -30,9 +30,12 @@ class Prediction(NamedTuple):
     """What a model says about one structure.
 
     Attributes:
-        structure: the structure, with the model's spin. graph: what the network saw.
-        hamiltonian: refined H, eV, legacy orbital order. stage1: stage 1's H on the same edges.
-        edges: which blocks are edges, and where they came from. correction: mean |ΔH| in eV.
+        structure: the structure, with the model's spin.
+        graph: what the network saw.
+        hamiltonian: refined H, eV, legacy orbital order.
+        stage1: stage 1's H on the same edges.
+        edges: which blocks are edges, and where they came from.
+        correction: mean |ΔH| in eV.
     """
 
     structure: Structure
@@ -57,7 +60,8 @@ def predictions(
         model: both stages.
         items: the structures; with several processes one, the same on each.
         execution: see :func:`deeph_gformer.inference.requirements.plan_structure`, of all of them.
-        hermitian, frames: see :meth:`deeph_gformer.pipeline.HamiltonianModel.predict`.
+        hermitian: make it ½(H + H†).
+        frames: rotated frames to average (not for ``arch: equivariant``).
 
     Yields:
         The predictions in order; ``model.observe`` is called before each. With several processes

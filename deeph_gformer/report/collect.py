@@ -1,4 +1,5 @@
-"""What a report tells, gathered from a training run, from a result of ``evaluate``, and from a model."""
+"""What a report tells, gathered from a training run, from a result of ``evaluate``, and from a
+model."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def describe_model(bundle: Bundle | None, record: dict[str, Any] | None = None) 
         "elements": ", ".join(chemical_symbols[z] for z in basis.elements),
         "shells (l)": "; ".join(
             f"{chemical_symbols[z]} {', '.join(map(str, shells))}"
-            for z, shells in zip(basis.elements, basis.orbital_types)
+            for z, shells in zip(basis.elements, basis.orbital_types, strict=True)
         ),
         "spin-orbit coupling": "yes" if basis.spinful else "no",
         "predicts": "the correction to stage 1" if bundle.cascade else "all of H",
@@ -75,7 +76,7 @@ def block_tables(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
         Per pair, e.g. ``"Mo-S"``: ``rows``, ``columns`` and, in meV, ``stage 1``, ``refined``.
     """
     basis = result["basis"]
-    shells = dict(zip(basis["elements"], basis["orbital_types"]))
+    shells = dict(zip(basis["elements"], basis["orbital_types"], strict=True))
     tables: dict[str, dict[str, Any]] = {}
     for block in result["blocks"]:
         for pair, values in block["pairs"].items():

@@ -185,7 +185,7 @@ def geometry(atoms: Mapping[str, Any]) -> Any:
     radii = [1.2 * covalent_radii[atomic_numbers[s]] for s in symbols]
     i, j, vectors = neighbor_list("ijD", Atoms(symbols, where, cell=cell, pbc=True), radii)
     line: list[list[float | None]] = [[], [], []]
-    for a, vector in zip(i, vectors):
+    for a, vector in zip(i, vectors, strict=True):
         for axis in range(3):
             line[axis] += [where[a, axis], where[a, axis] + vector[axis] / 2, None]
     figure.add_scatter3d(
@@ -233,6 +233,6 @@ def geometry(atoms: Mapping[str, Any]) -> Any:
         hoverinfo="skip",
     )
     figure.update_layout(**_LAYOUT, height=480, scene={"aspectmode": "data"})
-    for axis in ("xaxis", "yaxis", "zaxis"):
-        figure.update_layout({"scene": {axis: {"title": f"{axis[0]} / Å"}}})
+    for name in ("xaxis", "yaxis", "zaxis"):
+        figure.update_layout({"scene": {name: {"title": f"{name[0]} / Å"}}})
     return figure

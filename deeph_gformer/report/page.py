@@ -134,7 +134,8 @@ def _cards(result: Mapping[str, Any]) -> str:
 def _evaluation(result: Mapping[str, Any], draw: _Figures) -> list[str]:
     parts = [
         "<h2>Errors of H</h2>",
-        f'<p class="note">Errors are {_escape(result["errors"])}; H and H + μS are the same physics. '
+        f'<p class="note">Errors are {_escape(result["errors"])}; H and H + μS are the same '
+        "physics. "
         "Click a column to sort.</p>",
         _cards(result),
     ]
@@ -146,7 +147,7 @@ def _evaluation(result: Mapping[str, Any], draw: _Figures) -> list[str]:
     for key, label in (("states_error_meV", "states"), ("ghost_meV", "ghosts")):
         if any(isinstance(r.get(key), dict) for r in result["structures"]):
             columns += [f"{label}, stage 1 / meV", f"{label}, refined / meV"]
-            for row, record in zip(rows, result["structures"]):
+            for row, record in zip(rows, result["structures"], strict=True):
                 values = record.get(key) or {}
                 row += [values.get("stage1"), values.get("refined")]
     parts += ["<h3>By structure</h3>", _table(columns, rows, bad=4)]

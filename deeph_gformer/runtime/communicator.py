@@ -1,8 +1,12 @@
-"""Processes that share one structure: each owns the edges of a range of atoms. Without ``torchrun`` there is one, and nothing is sent."""
+"""Processes that share one structure: each owns the edges of a range of atoms.
+
+Without ``torchrun`` there is one, and nothing is sent.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,8 @@ def split_atoms(degree: NDArray[np.int64], parts: int) -> tuple[int, ...]:
     """Cut the atoms into ranges of about equally many edges.
 
     Args:
-        degree: (N,), edges of each atom. parts: number of ranges.
+        degree: (N,), edges of each atom.
+        parts: number of ranges.
 
     Returns:
         parts + 1 atom numbers, rising, from 0 to N.
@@ -43,7 +48,8 @@ class Communicator:
     """Who works on a structure.
 
     Attributes:
-        rank, size: this process and how many there are. bounds: size + 1 atom numbers; atoms bounds[r] to bounds[r + 1] are those of rank r.
+        rank, size: this process and how many there are.
+        bounds: size + 1 atom numbers; atoms bounds[r] to bounds[r + 1] are those of rank r.
     """
 
     rank: int = 0
@@ -51,7 +57,10 @@ class Communicator:
     bounds: tuple[int, ...] = ()
 
     def over(self, degree: NDArray[np.int64]) -> Communicator:
-        """The same processes with the atoms of a structure shared out; ``degree`` as in :func:`split_atoms`."""
+        """The same processes with the atoms of a structure shared out.
+
+        ``degree`` as in :func:`split_atoms`.
+        """
         return dataclasses.replace(self, bounds=split_atoms(degree, self.size))
 
     @property
@@ -60,7 +69,12 @@ class Communicator:
         return self.bounds[self.rank], self.bounds[self.rank + 1]
 
     def rows(self, keys: NDArray[np.int64], rank: int | None = None) -> tuple[int, int]:
-        """First edge of a rank (default: this one), and the one after its last. Args: keys: (E, 5), in canonical order, so sorted by i."""
+        """First edge of a rank, and the one after its last.
+
+        Args:
+            keys: (E, 5), in canonical order, so sorted by i.
+            rank: None: this one.
+        """
         rank = self.rank if rank is None else rank
         first, last = np.searchsorted(keys[:, 3], self.bounds[rank : rank + 2])
         return int(first), int(last)
@@ -87,13 +101,13 @@ class Communicator:
         """
         if self.size == 1:
             return value
-        counts = [b - a for a, b in zip(self.bounds, self.bounds[1:])]
+        counts = [b - a for a, b in itertools.pairwise(self.bounds)]
         start, stop = self.atoms
         mine = value.new_zeros(max(counts), *value.shape[1:])
         mine[: stop - start] = value[start:stop]
         parts = [torch.empty_like(mine) for _ in counts]
         self._call(torch.distributed.all_gather, parts, mine)
-        for rank, (part, count) in enumerate(zip(parts, counts)):
+        for rank, (part, count) in enumerate(zip(parts, counts, strict=True)):
             value[self.bounds[rank] : self.bounds[rank] + count] = part[:count]
         return value
 
@@ -131,7 +145,8 @@ class Communicator:
         """Join the rows of all ranks (edges, in their order) on rank 0.
 
         Args:
-            value: (E of this rank, ...). rows: E of all.
+            value: (E of this rank, ...).
+            rows: E of all.
 
         Returns:
             (rows, ...) on rank 0, None elsewhere.
@@ -155,6 +170,8 @@ class Communicator:
             function(*arguments)
         except RuntimeError as error:
             raise DataError(
-                f"rank {self.rank}: another process ended ({str(error).splitlines()[0][:120]}); nothing half-written is left, run again with "
+                f"rank {self.rank}: another process ended "
+                f"({str(error).splitlines()[0][:120]}); nothing half-written is left, run "
+                "again with "
                 "--skip-existing to go on"
             ) from error

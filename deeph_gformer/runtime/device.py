@@ -33,6 +33,7 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         if (device.index or 0) >= count:
             raise ConfigError(
-                f"device '{name}': this machine has {count} GPU(s), numbered from 0; choose one of them, or auto"
+                f"device '{name}': this machine has {count} GPU(s), numbered from 0; choose "
+                "one of them, or auto"
             )
     return device

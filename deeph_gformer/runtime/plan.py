@@ -1,4 +1,7 @@
-"""How a pass over a structure is executed: edges per chunk, what is kept and where, so that it fits into memory."""
+"""How a pass over a structure is executed.
+
+Edges per chunk, what is kept and where, so that it fits into memory.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +43,13 @@ _UNITS = {
         for e, b in (("", 1000), ("B", 1000), ("IB", 1024))
     },
 }
-#: Edges per chunk: what fits into a processor's cache, and the most for several threads, which want twice as many each; on a GPU what keeps it busy.
+#: Edges per chunk: what fits into a processor's cache, and the most for several threads, which want
+#: twice as many each; on a GPU what keeps it busy.
 CPU_CHUNK, MOST_CPU_CHUNK, GPU_CHUNK = 1024, 16384, 65536
 #: Bytes that libraries take while they work.
 RESERVE = 64 * 2**20
-#: What a process takes before it starts differs from run to run by up to this part of it; a minimum that is named must do the next time.
+#: What a process takes before it starts differs from run to run by up to this part of it; a minimum
+#: that is named must do the next time.
 SPREAD = 0.25
 
 
@@ -70,7 +75,8 @@ class ExecutionPlan:
     timer: Timer = dataclasses.field(default_factory=Timer)
 
     def over(self, keys: NDArray[np.int64], atoms: int) -> ExecutionPlan:
-        """The same with the atoms of a structure, whose edges are ``keys`` (E, 5), shared out among the processes."""
+        """The same with the atoms of a structure, whose edges are ``keys`` (E, 5), shared out among
+        the processes."""
         if self.comm.size == 1:
             return self
         comm = self.comm.over(np.bincount(keys[:, 3], minlength=atoms))
@@ -132,7 +138,8 @@ def check_spill(folder: str | os.PathLike[str]) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ConfigError(
-            f"--spill {folder}: no file can be made in it ({error.strerror}); name a folder on a disk with space"
+            f"--spill {folder}: no file can be made in it ({error.strerror}); name a folder "
+            "on a disk with space"
         ) from None
 
 
@@ -161,7 +168,8 @@ def free_memory(device: torch.device) -> int:
 
 
 def fair_share(device: torch.device, limit: int | None) -> int | None:
-    """Bytes that this process may take: ``limit``, else its part of what is free where processes share the machine's memory.
+    """Bytes that this process may take: ``limit``, else its part of what is free where processes
+    share the machine's memory.
 
     None: all there is, for one process, and for a GPU, which no other process of the run uses.
     """

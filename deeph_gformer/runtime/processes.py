@@ -1,4 +1,7 @@
-"""``torchrun --nproc-per-node N -m deeph_gformer refine ...``: processes that share structures, or take one each."""
+"""``torchrun --nproc-per-node N -m deeph_gformer refine ...``.
+
+Processes that share structures, or take one each.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +47,15 @@ def process_device(name: str) -> str:
     """The device of this process: with several processes and GPUs, each has its own.
 
     Raises:
-        ConfigError: fewer GPUs than processes on this machine (NCCL wants one each), or a torch without NCCL.
+        ConfigError: fewer GPUs than processes on this machine (NCCL wants one each), or a torch
+            without NCCL.
     """
     if _environment()[1] == 1 or name == "cpu" or not torch.cuda.is_available():
         return name
     if not torch.distributed.is_nccl_available():
         raise ConfigError(
-            f"torch {torch.__version__} has no NCCL, through which processes on GPUs talk: install a build that has it, start one process, "
+            f"torch {torch.__version__} has no NCCL, through which processes on GPUs talk: "
+            "install a build that has it, start one process, "
             "or give --device cpu"
         )
     if name not in ("auto", "cuda"):
@@ -58,7 +63,8 @@ def process_device(name: str) -> str:
     processes, devices = local_processes(), torch.cuda.device_count()
     if processes > devices:
         raise ConfigError(
-            f"{processes} processes share {devices} GPU(s): start one per GPU (--nproc-per-node {devices}), or give --device cpu"
+            f"{processes} processes share {devices} GPU(s): start one per GPU "
+            f"(--nproc-per-node {devices}), or give --device cpu"
         )
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
 
@@ -75,13 +81,15 @@ def same_device(comm: Communicator, device: torch.device) -> None:
     if len(set(kinds)) > 1:
         without = ", ".join(str(rank) for rank, kind in enumerate(kinds) if kind == "cpu")
         raise ConfigError(
-            f"processes {without} have no GPU and the others do: start processes on machines with GPUs only, or give --device cpu"
+            f"processes {without} have no GPU and the others do: start processes on machines "
+            "with GPUs only, or give --device cpu"
         )
     if device.type == "cuda":
         places = comm.objects((os.uname().nodename, str(device)))
         if len(set(places)) < comm.size:
             raise ConfigError(
-                f"several processes would use {device} of one machine: give --device cuda without a number, and each takes its own"
+                f"several processes would use {device} of one machine: give --device cuda "
+                "without a number, and each takes its own"
             )
 
 
@@ -93,7 +101,8 @@ def local_processes() -> int:
 def start_processes() -> Communicator:
     """Join the processes that torchrun started; without it there is one.
 
-    A process that is told to stop (torchrun does so when another one dies) removes its temporary files first, and one of them says what happened.
+    A process that is told to stop (torchrun does so when another one dies) removes its temporary
+    files first, and one of them says what happened.
     """
     rank, size = _environment()
     if size == 1:
@@ -108,12 +117,16 @@ def start_processes() -> Communicator:
         first = Communicator(rank, size).objects(os.getpid())[0]
 
         def stop(number: int, frame: object) -> None:
-            """Say so once, by the first process or, where that is the dead one, by the second; leave through the ``finally`` blocks."""
+            """Say so once, by the first process or, where that is the dead one, by the second.
+
+            Leave through the ``finally`` blocks.
+            """
             for each in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(each, signal.SIG_IGN)  # the keyboard's is followed by torchrun's
             if rank == 0 or (rank == 1 and not os.path.exists(f"/proc/{first}")):
                 print(
-                    "deeph-gformer: stopped, another process ended or the run was cancelled (memory?); finished structures are whole, go on "
+                    "deeph-gformer: stopped, another process ended or the run was cancelled "
+                    "(memory?); finished structures are whole, go on "
                     "with --skip-existing",
                     file=sys.stderr,
                     flush=True,
@@ -126,7 +139,10 @@ def start_processes() -> Communicator:
 
 
 def end_processes() -> None:
-    """Leave the processes that :func:`start_processes` joined; without it NCCL complains at the end."""
+    """Leave the processes that :func:`start_processes` joined.
+
+    Without it NCCL complains at the end.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -135,7 +151,9 @@ def same_input(comm: Communicator, what: str, values: Mapping[str, Any]) -> None
     """Every process must have read the same.
 
     Args:
-        comm: the processes. what: for the message. values: arrays and plain values by name.
+        comm: the processes.
+        what: for the message.
+        values: arrays and plain values by name.
 
     Raises:
         DataError: names the first difference.
@@ -154,7 +172,8 @@ def same_input(comm: Communicator, what: str, values: Mapping[str, Any]) -> None
         different = [name for name in digests if other.get(name) != digests[name]]
         if different:
             raise DataError(
-                f"{what}: processes {comm.rank} and {rank} read different {different[0]}; all must see the same files (one shared folder, nobody writing to it)"
+                f"{what}: processes {comm.rank} and {rank} read different {different[0]}; all "
+                "must see the same files (one shared folder, nobody writing to it)"
             )
 
 
@@ -173,7 +192,8 @@ def same_structure(comm: Communicator, structure: Structure, graph: Graph) -> No
 
 
 def agree(comm: Communicator, error: GFormerError | None) -> None:
-    """Stop everywhere when one process met an error: it is raised on rank 0, the others end with exit code 2.
+    """Stop everywhere when one process met an error: it is raised on rank 0, the others end with
+    exit code 2.
 
     Raises:
         GFormerError: the error of the first process that has one.

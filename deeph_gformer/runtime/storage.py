@@ -18,11 +18,14 @@ __all__ = ["Storage"]
 class Storage:
     """Gives edge-wise arrays.
 
-    A file is removed from its folder as soon as it is open, so nothing is left behind however the process ends; its space comes back when the
-    array is forgotten. The space is reserved at once: a full disk is an error here and not a crash later.
+    A file is removed from its folder as soon as it is open, so nothing is left behind however the
+    process ends; its space comes back when the array is forgotten. The space is reserved at once: a
+    full disk is an error here and not a crash later.
 
     Attributes:
-        folder: where files go; None: there are none. limit: bytes of memory that may be used before files are (None: no limit). spilled: bytes in files so far.
+        folder: where files go; None: there are none.
+        limit: bytes of memory that may be used before files are (None: no limit).
+        spilled: bytes in files so far.
     """
 
     def __init__(
@@ -44,7 +47,8 @@ class Storage:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ConfigError(
-                    f"--spill {self.folder}: cannot be used ({error.strerror}); name a folder on a disk with space"
+                    f"--spill {self.folder}: cannot be used ({error.strerror}); name a folder "
+                    "on a disk with space"
                 ) from None
 
     def empty(self, rows: int, columns: int, like: Tensor) -> Tensor:
@@ -84,8 +88,10 @@ class Storage:
             mapped = mmap.mmap(descriptor, size)
         except OSError as error:
             raise DataError(
-                f"--spill {self.folder}: {size / 2**30:.2f} GiB more could not be reserved after {self.spilled / 2**30:.2f} GiB ({error.strerror}); "
-                "nothing was left behind. Free some space, name another folder, or give more --max-memory"
+                f"--spill {self.folder}: {size / 2**30:.2f} GiB more could not be reserved "
+                f"after {self.spilled / 2**30:.2f} GiB ({error.strerror}); "
+                "nothing was left behind. Free some space, name another folder, or give more "
+                "--max-memory"
             ) from None
         finally:
             if descriptor >= 0:

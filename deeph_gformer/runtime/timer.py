@@ -24,7 +24,10 @@ def _status(field: str) -> int | None:
 
 
 def resident_bytes() -> int:
-    """Memory of this process now, without files that are mapped; 0 where the system does not tell."""
+    """Memory of this process now, without files that are mapped.
+
+    0 where the system does not tell.
+    """
     return _status("RssAnon") or _status("VmRSS") or 0
 
 
@@ -49,11 +52,16 @@ def reset_peak(device: torch.device) -> None:
 
 
 class Timer:
-    """A clock with one hand per step; a step's time is that between its :meth:`start` and the next one. Work that a GPU has in its queue is waited for.
+    """A clock with one hand per step.
+
+    a step's time is that between its :meth:`start` and the next one. Work that a GPU has in its
+    queue is waited for.
 
     Attributes:
-        seconds: per step, in order of appearance. processor: the same in processor time, which other work on the machine does not lengthen.
-        private: largest memory seen by :meth:`sample`, mapped files not counted. spilled: bytes of edge features that were in files.
+        seconds: per step, in order of appearance.
+        processor: the same in processor time, which other work on the machine does not lengthen.
+        private: largest memory seen by :meth:`sample`, mapped files not counted.
+        spilled: bytes of edge features that were in files.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -70,7 +78,7 @@ class Timer:
             torch.cuda.synchronize(self._gpu)
         now = (time.perf_counter(), time.process_time())
         if self._step:
-            for table, a, b in zip((self.seconds, self.processor), self._since, now):
+            for table, a, b in zip((self.seconds, self.processor), self._since, now, strict=True):
                 table[self._step] = table.get(self._step, 0.0) + b - a
         self._step, self._since = step, now
 
@@ -79,9 +87,11 @@ class Timer:
         self.private = max(self.private, resident_bytes())
 
     def table(self) -> dict[str, Any]:
-        """Seconds per step, the peak memory so far (of a GPU too, as far as tensors go) and what was in files, in bytes; plain values.
+        """Seconds per step, the peak memory so far (of a GPU too, as far as tensors go) and what
+        was in files, in bytes; plain values.
 
-        Pages of spilled files count as resident although the system can take them back at any time, so without them the peak is what was sampled.
+        Pages of spilled files count as resident although the system can take them back at any time,
+        so without them the peak is what was sampled.
         """
         self.start(self._step)
         if self.private:
@@ -103,7 +113,9 @@ class Progress:
     def __init__(self, name: str, total: int, show: bool) -> None:
         """
         Args:
-            name: of the structure. total: edges of all passes. show: False: there is no bar.
+            name: of the structure.
+            total: edges of all passes.
+            show: False: there is no bar.
         """
         self._bar = None
         if show:
