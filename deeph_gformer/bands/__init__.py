@@ -1,4 +1,4 @@
-"""From H(R) and S(R) to physics: bands, Fermi level, density of states, gaps, derivatives, comparisons. No torch needed.
+"""From H(R) and S(R) to physics, without torch: bands, Fermi level, density of states, gaps ...
 
 >>> from deeph_gformer import bands                                            # doctest: +SKIP
 >>> problem = bands.load("graphene/0000")
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from .bandstructure import band_structure
 from .bloch import BlochProblem
-from .compare import BandError, HamiltonianError, compare, compare_bands, error_modes, find_ghosts
+from .compare import BandError, HamiltonianError, compare, compare_bands
 from .derivatives import band_curvature, effective_masses, velocities
 from .dos import Dos, density_of_states
 from .fermi import FermiLevel, electrons_at, fermi_level
 from .gap import BandGap, band_gap
+from .ghosts import error_modes, find_ghosts
 from .kmesh import MeshSpectrum, mesh_spectrum
 from .kpath import KPath, automatic_path, read_path_file, seekpath_path
 from .loading import load

@@ -40,11 +40,10 @@ def _columns(solutions: list[Solution]) -> tuple[bool, int, list[int], int]:
     """
     counted = all(s.first is not None for s in solutions if not s.failure)
     first = [(s.first or 0) if counted else 0 for s in solutions]
-    lowest = min((f for f, s in zip(first, solutions) if len(s.energies)), default=0)
+    lowest = min((f for f, s in zip(first, solutions, strict=True) if len(s.energies)), default=0)
     starts = [f - lowest for f in first]
-    width = max(
-        (c + len(s.energies) for c, s in zip(starts, solutions) if len(s.energies)), default=0
-    )
+    ends = [c + len(s.energies) for c, s in zip(starts, solutions, strict=True) if len(s.energies)]
+    width = max(ends, default=0)
     return counted, lowest, starts, width
 
 
@@ -57,7 +56,7 @@ def _table(
 ) -> NDArray[np.float64]:
     """(K, width, *depth): row k has its (B, *depth) values from column ``starts[k]`` on."""
     table = np.full((len(rows), width, *depth), fill)
-    for row, values, start in zip(table, rows, starts):
+    for row, values, start in zip(table, rows, starts, strict=True):
         if values is not None and len(values):
             row[start : start + len(values)] = values
     return table

@@ -34,7 +34,10 @@ DENSE_LIMIT = 6000
 GB a matrix and minutes a k-point."""
 Solver = Literal["auto", "dense", "sparse"]
 Weigh = Callable[..., dict[str, NDArray[np.float64]]]
-"""(problem, k (3,), vectors (n, B), energies (B,), S(k)) -> weights (B,) by name; importable by name."""
+"""(problem, k (3,), vectors (n, B), energies (B,), S(k)) -> weights (B,) by name.
+
+Importable by name.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,11 +245,11 @@ def _trim(
     """Keep the bands that enter the window, or the ``nbands`` nearest the Fermi level."""
     if window is None and nbands is None:
         return bands
-    keep = np.ones(bands.energies_eV.shape[1], dtype=bool)
+    keep: NDArray[np.bool_] = np.ones(bands.energies_eV.shape[1], dtype=bool)
     with np.errstate(invalid="ignore"):
         if window is not None:
             low, high = window[0] + EDGE_EV, window[1] + EDGE_EV
-            keep = ((bands.energies_eV > low) & (bands.energies_eV <= high)).any(axis=0)
+            keep &= ((bands.energies_eV > low) & (bands.energies_eV <= high)).any(axis=0)
     if nbands is not None and keep.sum() > nbands:
         middle = int(np.searchsorted(np.nanmean(bands.energies_eV, axis=0), center))
         low = int(np.clip(middle - nbands // 2, 0, len(keep) - nbands))

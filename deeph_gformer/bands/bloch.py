@@ -43,7 +43,7 @@ def bloch_phases(cells: NDArray[np.int64], k: ArrayLike) -> NDArray[np.number]:
     except (TypeError, ValueError):
         point = np.empty(0)
     if point.shape != (3,) or not np.isfinite(point).all():
-        raise ConfigError(f"k = {k}: write three finite fractional numbers, e.g. (0.5, 0, 0)")
+        raise ConfigError(f"k = {k!r}: write three finite fractional numbers, e.g. (0.5, 0, 0)")
     turns = np.asarray(cells, dtype=float) @ point
     if np.abs(2 * turns - np.round(2 * turns)).max(initial=0.0) < 1e-12:
         return np.where(np.round(2 * turns).astype(np.int64) % 2 == 0, 1.0, -1.0)
@@ -96,6 +96,10 @@ class BlochProblem:
             structure: gives the orbitals.
             h: H(R), eV.
             s: S(R); None means an orthogonal basis.
+            label: name in figures.
+            source: file of H, for messages.
+            predicted: whether H comes from a network.
+            notes: what was found while reading.
 
         Raises:
             DataError: block shapes do not fit the structure, S is spin-doubled, or no block of H
@@ -165,7 +169,9 @@ class BlochProblem:
             )
 
     def __repr__(self) -> str:
-        return f"BlochProblem({self.label or self.structure.name!r}, {self.structure.formula}, {self.size} orbitals{', spin-orbit' if self.spin == 2 else ''})"
+        name = self.label or self.structure.name
+        spin = ", spin-orbit" if self.spin == 2 else ""
+        return f"BlochProblem({name!r}, {self.structure.formula}, {self.size} orbitals{spin})"
 
     @property
     def size(self) -> int:
@@ -192,7 +198,7 @@ class BlochProblem:
 
     @functools.cached_property
     def periodic(self) -> tuple[bool, bool, bool]:
-        """Along which lattice vectors the crystal is periodic: atoms couple to their own images there."""
+        """Along which lattice vectors atoms couple to their own images: the crystal is periodic."""
         keys = np.concatenate([self.h.keys, self.s.keys])
         return coupling(keys, len(self.structure)).directions
 
@@ -203,7 +209,7 @@ class BlochProblem:
 
     @functools.cached_property
     def spin_order(self) -> NDArray[np.int64]:
-        """(n,), index that puts the rows of H(k) into the global order, all spin-up orbitals first."""
+        """(n,), index that puts the rows of H(k) into the global order, spin-up orbitals first."""
         down = np.concatenate(
             [np.repeat(np.arange(self.spin), n) for n in self.structure.orbital_counts]
         )

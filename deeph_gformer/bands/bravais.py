@@ -182,7 +182,7 @@ def _triclinic(metric: Metric) -> tuple[str, dict[str, NDArray[np.float64]], str
     from ase.cell import Cell
     from ase.lattice import TRI
 
-    reciprocal, change = _reduced(np.linalg.inv(metric))
+    reciprocal, change = _reduced(np.linalg.inv(metric).astype(np.float64))
     root = np.sqrt(np.diag(reciprocal))
     cosines = (reciprocal / np.outer(root, root))[[1, 2, 0], [2, 0, 1]]  # b2 b3, b3 b1, b1 b2
     cosines[np.abs(cosines) < 1e-7] = 0.0

@@ -140,7 +140,8 @@ def bloch_sums(
     terms = np.ones(indptr[-1] + 1, dtype=kind)  # becomes where the terms of each number start
     terms[0] = 0
     placed = []
-    for groups in zip(*(matrix.groups() for matrix in matrices)):  # blocks of one shape
+    by_shape = zip(*(matrix.groups() for matrix in matrices), strict=True)
+    for groups in by_shape:
         block, (rows, columns) = groups[0][0], groups[0][1].shape[1:]
         pair = pairs.of_block[block]
         i, j = pairs.i[pair], pairs.j[pair]
@@ -165,7 +166,7 @@ def bloch_sums(
         if not single:
             place = terms[place] + pairs.image[block][:, None, None].astype(kind)
         of_cell[place] = cell[block].astype(np.int32)[:, None, None]
-        for target, array in zip(values, arrays):
+        for target, array in zip(values, arrays, strict=True):
             target[place] = array
     n, shape = int(first[-1]), (len(indices), len(cells))
     return [

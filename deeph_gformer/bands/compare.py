@@ -1,4 +1,4 @@
-"""Two Hamiltonians or two band structures against each other, with the gauge H -> H + mu S taken out, and the hunt for ghost bands."""
+"""Two Hamiltonians or two band structures against each other, without the gauge H -> H + mu S."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix
 from ..io.blocks import format_key, match_keys
-from .bloch import BlochProblem
 from .fermi import FermiLevel
 from .kmesh import MeshSpectrum, mesh_points
 from .kpath import KPath
@@ -23,12 +22,8 @@ __all__ = [
     "HamiltonianError",
     "compare",
     "BandError",
+    "common_bands",
     "compare_bands",
-    "Ghost",
-    "find_ghosts",
-    "ErrorMode",
-    "error_modes",
-    "blame_blocks",
     "mesh_bands",
 ]
 
@@ -80,7 +75,9 @@ def _spin_doubled(s: BlockMatrix, shapes: NDArray[np.int64]) -> BlockMatrix:
 
 
 def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) -> HamiltonianError:
-    """Errors of ``h2`` against ``h1``; mu = <dH, S> / <S, S> over their common blocks (Frobenius product over R).
+    """Errors of ``h2`` against ``h1``, raw and without mu S.
+
+    mu = <dH, S> / <S, S> over their common blocks (Frobenius product over R).
 
     Args:
         h1: reference, eV.
@@ -145,7 +142,8 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
 
 @dataclasses.dataclass(frozen=True)
 class BandError:
-    """Eigenvalue errors of one band structure against another, both relative to their own Fermi level.
+    """Eigenvalue errors of one band structure against another, both relative to their own Fermi
+    level.
 
     Attributes:
         mae_meV: mean absolute error over the states of the reference in ``window_eV``.
@@ -177,7 +175,16 @@ class BandError:
         return fields
 
 
-def _common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def common_bands(one: Bands, two: Bands) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Energies of the bands that both have, (K, B) each, relative to their own Fermi levels.
+
+    Args:
+        one: bands.
+        two: on the same path.
+
+    Raises:
+        ConfigError: the paths differ, or the bands of one have no numbers.
+    """
     if one.kpoints.shape != two.kpoints.shape or np.abs(one.kpoints - two.kpoints).max() > 1e-6:
         raise ConfigError(
             f"bands '{one.label}' and '{two.label}' lie on different k-paths ({len(one.kpoints)} "
@@ -213,10 +220,10 @@ def compare_bands(
     """
     if window_eV is None:
         window_eV = reference.default_window()
-    low, high = require_window(
-        window_eV if isinstance(window_eV, Sequence) else (-window_eV, window_eV)
-    )
-    a, b = _common_bands(reference, other)
+    if isinstance(window_eV, (int, float)):
+        window_eV = (-window_eV, window_eV)
+    low, high = require_window(window_eV)
+    a, b = common_bands(reference, other)
     with np.errstate(invalid="ignore"):
         inside = (a >= low - EDGE_EV) & (a <= high + EDGE_EV) & np.isfinite(a) & np.isfinite(b)
     if not inside.any():
@@ -239,160 +246,9 @@ def compare_bands(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Ghost:
-    """A state of the prediction where the reference has none.
-
-    Attributes:
-        k_index, k: where, on the path.
-        band: index among all bands.
-        energy_eV: relative to the Fermi level.
-        gap_eV: the (low, high) edges of the reference's gap it lies in; low is -inf below all
-            bands.
-    """
-
-    k_index: int
-    k: tuple[float, float, float]
-    band: int
-    energy_eV: float
-    gap_eV: tuple[float, float]
-
-
-def find_ghosts(
-    reference: Bands, other: Bands, margin_eV: float = 0.1, window_eV: float = 10.0
-) -> list[Ghost]:
-    """States of ``other`` that lie in a gap of ``reference`` (over the whole path) by more than ``margin_eV`` from its edges.
-
-    Args:
-        reference: complete bands.
-        other: on the same path.
-        margin_eV: an ordinary band error is smaller.
-        window_eV: looked at around E_F.
-
-    Raises:
-        ConfigError: the paths differ, or the reference is not complete.
-    """
-    _common_bands(reference, other)
-    if not bool(np.all(reference.complete)):
-        raise ConfigError(
-            f"bands '{reference.label}' are incomplete; ghost bands can only be told from a "
-            f"complete reference"
-        )
-    levels = reference.aligned_eV
-    edges: list[tuple[float, float]] = []
-    if reference.first_band == 0:
-        edges.append((-np.inf, float(np.nanmin(levels))))
-    tops, bottoms = (
-        np.maximum.accumulate(np.nanmax(levels, axis=0))[:-1],
-        np.nanmin(levels, axis=0)[1:],
-    )
-    edges += [(float(t), float(b)) for t, b in zip(tops, bottoms) if b - t > 2 * margin_eV]
-    energies, ghosts = other.aligned_eV, []
-    for low, high in edges:
-        with np.errstate(invalid="ignore"):
-            found = np.argwhere(
-                (energies > low + margin_eV)
-                & (energies < high - margin_eV)
-                & (np.abs(energies) < window_eV)
-            )
-        for row, column in found:
-            k = tuple(float(v) for v in other.kpoints[row])
-            ghosts.append(
-                Ghost(
-                    int(row),
-                    k,
-                    int(column) + (other.first_band or 0),
-                    float(energies[row, column]),
-                    (low, high),
-                )
-            )  # type: ignore[arg-type]
-    return ghosts
-
-
-@dataclasses.dataclass(frozen=True)
-class ErrorMode:
-    """One S-weighted mode of the error: dH c = epsilon S c.
-
-    Attributes:
-        energy_eV: epsilon, the largest first-order energy error any normalised state can have.
-        blocks: (atom i, atom j, share in eV), atoms from 1.
-    """
-
-    energy_eV: float
-    blocks: tuple[tuple[int, int, float], ...]
-
-
-def blame_blocks(
-    problem: BlochProblem, difference: NDArray[np.number], state: NDArray[np.number], count: int = 5
-) -> tuple[tuple[int, int, float], ...]:
-    """Which atom pairs make <c|dH|c>: Re c_i† dH_ij c_j, pairs (i, j) and (j, i) together, the largest first.
-
-    Args:
-        problem: gives the atoms.
-        difference: (n, n), dH(k), eV.
-        state: (n,).
-
-    Returns:
-        (i, j, share in eV), atoms from 1, i <= j.
-    """
-    offsets = np.concatenate([[0], np.cumsum(problem.structure.orbital_counts * problem.spin)])[:-1]
-    share = (state.conj()[:, None] * difference * state[None, :]).real
-    share = np.add.reduceat(np.add.reduceat(share, offsets, axis=0), offsets, axis=1)
-    share = np.triu(share + share.T) - np.diag(np.diag(share))
-    order = np.argsort(-np.abs(share), axis=None)[:count]
-    return tuple(
-        (int(i) + 1, int(j) + 1, float(share[i, j]))
-        for i, j in zip(*np.unravel_index(order, share.shape))
-    )
-
-
-def error_modes(
-    reference: BlochProblem,
-    other: BlochProblem,
-    k: ArrayLike = (0.0, 0.0, 0.0),
-    count: int = 3,
-    mu_eV: float | None = None,
-) -> list[ErrorMode]:
-    """The worst S-weighted error modes at one k-point and the blocks that cause them.
-
-    Large modes along nearly linearly dependent combinations of orbitals (small eigenvalues of S)
-    are what makes ghost bands.
-
-    Args:
-        reference, other: the same structure; the reference's S is used.
-        k: (3,), fractional.
-        mu_eV: gauge shift to remove; default that of :func:`compare`.
-
-    Raises:
-        DataError: the two do not belong together, or S is not positive definite.
-    """
-    import scipy.linalg
-
-    if reference.size != other.size:
-        raise DataError(
-            f"{reference.source} has {reference.size} orbitals, {other.source} has {other.size}; "
-            f"they belong to different structures"
-        )
-    mu = compare(reference.h, other.h, reference.s).mu_eV if mu_eV is None else mu_eV
-    h1, s = reference.at(k)
-    h2, _ = other.at(k)
-    difference = h2 - h1 - mu * s
-    try:
-        values, vectors = scipy.linalg.eigh(difference, s)
-    except scipy.linalg.LinAlgError:
-        raise DataError(
-            f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; "
-            f"error modes need a positive definite overlap"
-        ) from None
-    order = np.argsort(-np.abs(values))[:count]
-    return [
-        ErrorMode(float(values[n]), blame_blocks(reference, difference, vectors[:, n]))
-        for n in order
-    ]
-
-
 def mesh_bands(spectrum: MeshSpectrum, fermi: FermiLevel | None, label: str) -> Bands:
-    """The spectrum of a whole mesh as :class:`Bands` without a path, for :func:`compare_bands` and :func:`find_ghosts`."""
+    """The spectrum of a whole mesh as :class:`Bands` without a path, for :func:`compare_bands` and
+    :func:`find_ghosts`."""
     index = spectrum.full.reshape(-1)
     kpoints = mesh_points(spectrum.mesh, False)[0]  # of all points, whatever was solved
     path = KPath(

@@ -102,6 +102,7 @@ def band_curvature(
         k: (3,), fractional.
         direction: (3,), normalised here.
         bands: from 0; default all.
+        degeneracy_eV: levels nearer than this are one group.
 
     Returns:
         dE/dk (B,), eV Å, and d2E/dk2 (B,), eV Å^2; within a degenerate group in the order of the
@@ -112,7 +113,7 @@ def band_curvature(
     """
     u = np.asarray(direction, dtype=float)
     if u.shape != (3,) or not np.linalg.norm(u) > 0:
-        raise ConfigError(f"direction {direction}: three numbers, not all zero, are needed")
+        raise ConfigError(f"direction {direction!r}: three numbers, not all zero, are needed")
     u = u / np.linalg.norm(u)
     chosen = _checked(problem, bands)
     energies, c = _states(problem, k)
@@ -178,6 +179,7 @@ def effective_masses(
         problem: the Hamiltonian.
         k: (3,), fractional.
         bands: from 0.
+        degeneracy_eV: levels nearer than this are one group.
 
     Raises:
         ConfigError: a band that is not there.

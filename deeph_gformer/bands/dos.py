@@ -1,4 +1,5 @@
-"""Density of states, total and projected: Gaussian or Fermi broadening, or linear tetrahedra (ASE's)."""
+"""Density of states, total and projected: Gaussian or Fermi broadening, or linear tetrahedra
+(ASE's)."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class Dos:
         write_json(path, self.to_dict())
 
     def to_ase(self) -> Any:
-        """``ase.spectrum.dosdata.GridDOSData``, energies relative to the Fermi level where there is one."""
+        """``ase.spectrum.dosdata.GridDOSData``, energies relative to the Fermi level where there is
+        one."""
         from ase.spectrum.dosdata import GridDOSData
 
         return GridDOSData(
@@ -107,7 +109,7 @@ def _broadened(
     width: float,
 ) -> NDArray[np.float64]:
     result = np.zeros(len(grid))
-    for number, (level, share) in enumerate(zip(spectrum.energies, spectrum.weights)):
+    for number, (level, share) in enumerate(zip(spectrum.energies, spectrum.weights, strict=True)):
         near = (level > grid[0] - 30 * width) & (level < grid[-1] + 30 * width)
         x = (grid[:, None] - level[near]) / width
         kernel = (
@@ -170,6 +172,7 @@ def density_of_states(
         mesh: Γ-centred, default 0.12 1/Å apart.
         method: 'gaussian' (standard deviation ``width_eV``), 'fermi' (minus the derivative of
             Fermi-Dirac at that width) or 'tetrahedron'.
+        width_eV: of 'gaussian' and 'fermi'.
         window: (low, high) eV, relative to the Fermi level where one is given; default: the whole
             spectrum.
         points: of the energy grid; default: a spacing of a quarter of the width (tetrahedra: 10
@@ -177,6 +180,8 @@ def density_of_states(
         projections: e.g. "Mo-d,S-p".
         fermi: for the zero of plots.
         spectrum: the solved mesh (with the same projections), where there is one.
+        s_threshold: see :func:`~.solve.solve_dense`.
+        processes: see :func:`~.solve.map_kpoints`.
 
     Raises:
         ConfigError: unknown method, a width or window that is none, a spectrum that lacks the

@@ -1,4 +1,4 @@
-"""The Fermi level by counting electrons on a k mesh (smearing or linear tetrahedra), and where the number of electrons comes from."""
+"""The Fermi level by counting electrons on a k mesh, and where their number comes from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ __all__ = [
 Smearing = Literal["gaussian", "fermi", "tetrahedron"]
 DEFAULT_WIDTH_EV = 0.02
 _WHOLE, _NEARLY_WHOLE = 0.05, 0.3
-"""How far a count at the DFT's Fermi level may be from a whole number: of any spectrum, and of one whose filled bands are separate."""
+"""How far a count at the DFT's Fermi level may be from a whole number: of any spectrum, and of one
+whose filled bands are separate."""
 _APART_EV = 1e-3
 
 
@@ -97,7 +98,8 @@ def parse_valence(text: str) -> dict[str, float]:
 def electron_number(
     structure: Structure, electrons: float | None = None, valence: Mapping[str, float] | None = None
 ) -> tuple[float, str] | None:
-    """Electrons per cell and where the number comes from: ``electrons``, else ``valence`` per element, else info.json's ``occupation``.
+    """Electrons per cell and where the number comes from: ``electrons``, else ``valence`` per
+    element, else info.json's ``occupation``.
 
     Returns:
         (electrons, source), None where nothing says it.
@@ -121,28 +123,28 @@ def electron_number(
                 f"valence electrons are given for {', '.join(sorted(valence))}, but structure "
                 f"'{structure.name}' also has {', '.join(missing)}"
             )
-        return float(
-            sum(valence[s] for s in symbols)
-        ), "valence electrons per element (" + ", ".join(
-            f"{s} {valence[s]:g}" for s in sorted(set(symbols))
-        ) + ")"
+        words = ", ".join(f"{s} {valence[s]:g}" for s in sorted(set(symbols)))
+        return float(sum(valence[s] for s in symbols)), f"valence electrons per element ({words})"
     value = structure.info.get("occupation")
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if plain and 0 < value < np.inf:  # -1, 0 and NaN stand for a number that was never set
-        return float(value), "occupation in info.json"
+    number = float(value) if plain and value is not None else 0.0
+    if 0 < number < np.inf:  # -1, 0 and NaN stand for a number that was never set
+        return number, "occupation in info.json"
     return None
 
 
 def occupations(
     energies: NDArray[np.float64], mu: float, method: Smearing, width_eV: float
 ) -> NDArray[np.float64]:
-    """Occupation between 0 and 1 of each level: a Gaussian of standard deviation ``width_eV``, integrated, or Fermi-Dirac ('fermi')."""
+    """Occupation between 0 and 1 of each level: a Gaussian of standard deviation ``width_eV``,
+    integrated, or Fermi-Dirac ('fermi')."""
     x = (mu - energies) / width_eV
     return 0.5 * (1.0 + erf(x / np.sqrt(2.0))) if method == "gaussian" else expit(x)
 
 
 def _simplices(full: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Corners of the simplices that fill a periodic mesh (Kuhn's triangulation: d! simplices a cell).
+    """Corners of the simplices that fill a periodic mesh (Kuhn's triangulation: d! simplices a
+    cell).
 
     Args:
         full: (n1, n2, n3), index of each mesh point.
@@ -164,10 +166,12 @@ def _simplices(full: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def simplex_fraction(corners: NDArray[np.float64], mu: float) -> NDArray[np.float64]:
-    """Fraction of each simplex where a linearly interpolated energy is below mu (Blöchl et al., PRB 49, 16223 (1994), Eq. A in d = 1, 2, 3).
+    """Fraction of each simplex where a linearly interpolated energy is below mu (Blöchl et al., PRB
+    49, 16223 (1994), Eq. A in d = 1, 2, 3).
 
     Args:
         corners: (d + 1, ...), energies at the corners, ascending along axis 0.
+        mu: eV.
 
     Returns:
         (...), 0 to 1.
@@ -221,7 +225,8 @@ def find_level(
     method: Smearing = "gaussian",
     width_eV: float = DEFAULT_WIDTH_EV,
 ) -> tuple[float, bool]:
-    """The chemical potential that holds ``electrons``, and whether it lies in a gap (then it is set to the middle of it).
+    """The chemical potential that holds ``electrons``, and whether it lies in a gap (then it is set
+    to the middle of it).
 
     Raises:
         ConfigError: the bands cannot hold that many electrons, the method is unknown or the width
@@ -322,6 +327,9 @@ def fermi_level(
             Fermi level (of the DFT that made this very H) and, when they are a whole number, or
             nearly one that fills separate bands, use that number.
         spectrum: the solved mesh, where there is one.
+        electrons_source: where ``electrons`` comes from, for reports.
+        s_threshold: see :func:`~.solve.solve_dense`.
+        processes: see :func:`~.solve.map_kpoints`.
 
     Raises:
         ConfigError: the number of electrons is unknown, or does not fit the bands.
@@ -363,7 +371,8 @@ def fermi_level(
 def electrons_by_composition(
     structure: Structure, known: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    """Electrons per cell of a structure from those of others: each atom brings its own, so a sum of compositions brings the sum.
+    """Electrons per cell of a structure from those of others: each atom brings its own, so a sum of
+    compositions brings the sum.
 
     Args:
         structure: any.

@@ -1,4 +1,5 @@
-"""Band files that other programs read: ``openmx.Band`` (OpenMX, DeepH-pack, bandgnu13) and DeepH-dock's ``band.h5``."""
+"""Band files that other programs read: ``openmx.Band`` (OpenMX, DeepH-pack, bandgnu13) and
+DeepH-dock's ``band.h5``."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _HARTREE_EV = 27.211386245988
 _BOHR_ANGSTROM = 0.529177210903
 
 
-def _known(bands: Bands, what: str) -> NDArray[np.float64]:
-    """(K, B) of the bands known at every k-point.
+def _known(bands: Bands, what: str) -> tuple[NDArray[np.float64], float]:
+    """(K, B) of the bands known at every k-point, and the Fermi level, eV.
 
     Raises:
         ConfigError: there is none, or no Fermi level.
@@ -34,11 +35,14 @@ def _known(bands: Bands, what: str) -> NDArray[np.float64]:
         raise ConfigError(
             f"{what}: no band of '{bands.label}' is known at every k-point; write .json instead"
         )
-    return bands.energies_eV[:, known]
+    return bands.energies_eV[:, known], bands.fermi_eV
 
 
 def _segments(bands: Bands) -> list[tuple[int, int, str, str]]:
-    """(start, stop, first label, last label) of each segment; the labels of OpenMX's file are plain words."""
+    """(start, stop, first label, last label) of each segment.
+
+    The labels of OpenMX's file are plain words.
+    """
     names = dict(bands.labels)
     return [
         (start, stop, names.get(start, "?"), names.get(stop - 1, "?"))
@@ -47,15 +51,16 @@ def _segments(bands: Bands) -> list[tuple[int, int, str, str]]:
 
 
 def write_openmx_band(path: str | os.PathLike[str], bands: Bands) -> None:
-    """OpenMX's band file: Hartree, reciprocal vectors in 1/Bohr, segments, then two lines a k-point.
+    """OpenMX's band file: Hartree, reciprocal vectors in 1/Bohr, segments, then two lines a
+    k-point.
 
     Raises:
         ConfigError: no Fermi level, or no band known at every k-point.
     """
-    energies = _known(bands, str(path))
+    energies, fermi = _known(bands, str(path))
     reciprocal = 2 * np.pi * np.linalg.inv(bands.lattice).T * _BOHR_ANGSTROM
     lines = [
-        f"{energies.shape[1]} 0 {bands.fermi_eV / _HARTREE_EV:.12f}",
+        f"{energies.shape[1]} 0 {fermi / _HARTREE_EV:.12f}",
         " ".join(f"{v:.12f}" for v in reciprocal.ravel()),
         str(len(bands.path.segments)),
     ]
@@ -64,19 +69,21 @@ def write_openmx_band(path: str | os.PathLike[str], bands: Bands) -> None:
             f"{v:.12f}" for v in np.concatenate([bands.kpoints[start], bands.kpoints[stop - 1]])
         )
         lines.append(f"{stop - start} {ends} {first} {last}")
-    for k, row in zip(bands.kpoints, energies):
+    for k, row in zip(bands.kpoints, energies, strict=True):
         lines.append(f"{energies.shape[1]} " + " ".join(f"{v:.12f}" for v in k))
         lines.append(" ".join(f"{v / _HARTREE_EV:.12f}" for v in row))
     write_text(path, "\n".join(lines) + "\n")
 
 
 def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
-    """DeepH-dock's band file, with its names and units: energies relative to E_F in eV (B, K), path lengths in 1/Å without 2π.
+    """DeepH-dock's band file, with its names and units: energies relative to E_F in eV (B, K), path
+    lengths in 1/Å without 2π.
 
     Raises:
         ConfigError: no Fermi level, or no band known at every k-point.
     """
-    energies = _known(bands, str(path)) - bands.fermi_eV
+    absolute, fermi = _known(bands, str(path))
+    energies = absolute - fermi
     pieces = _segments(bands)
     top, bottom = energies.max(axis=0), energies.min(axis=0)
     crossing = bool(((bottom <= 0) & (top >= 0)).any())
@@ -90,7 +97,7 @@ def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
         "rlv": 2 * np.pi * np.linalg.inv(bands.lattice).T,
         "spinful": bands.electrons_per_band == 1,
         "band_quantity": energies.shape[1],
-        "fermi_energy_before_shift_eV": bands.fermi_eV,
+        "fermi_energy_before_shift_eV": fermi,
         "fermi_energy_eV": 0.0,
         "k_path_quantity": len(pieces),
         "k_path_density_list": [stop - start for start, stop, *_ in pieces],
@@ -116,7 +123,8 @@ def write_dock_band(path: str | os.PathLike[str], bands: Bands) -> None:
 
 
 def write_bands(path: str | os.PathLike[str], bands: Bands) -> None:
-    """Write bands in the format that the name asks for: ``*.ase.json``, ``*.json``, ``*.Band``, ``*.h5``, or a figure (.png, .svg, .pdf).
+    """Write bands in the format that the name asks for: ``*.ase.json``, ``*.json``, ``*.Band``,
+    ``*.h5``, or a figure (.png, .svg, .pdf).
 
     Raises:
         ConfigError: no format belongs to the name, or it needs what the bands lack.

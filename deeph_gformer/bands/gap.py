@@ -104,7 +104,10 @@ def _refine(
     bands: int,
     s_threshold: float | None,
 ) -> tuple[NDArray[np.float64], float]:
-    """Minimise sign . (valence, conduction) around a mesh point; Nelder-Mead, within one mesh cell."""
+    """Minimise sign . (valence, conduction) around a mesh point.
+
+    Nelder-Mead, within one mesh cell.
+    """
     from scipy.optimize import minimize
 
     axes = [a for a in range(3) if mesh[a] > 1]
@@ -134,6 +137,12 @@ def _refine(
     return k, here
 
 
+def _fractional(k: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Rounded for reports."""
+    x, y, z = (np.round(k, 6) + 0.0).tolist()
+    return x, y, z
+
+
 def band_gap(
     problem: BlochProblem,
     electrons: float,
@@ -152,6 +161,8 @@ def band_gap(
         mesh: Γ-centred, default 0.12 1/Å apart.
         spectrum: the solved mesh, where there is one.
         refine: improve each edge between the mesh points (Nelder-Mead on the exact bands).
+        s_threshold: see :func:`~.solve.solve_dense`.
+        processes: see :func:`~.solve.map_kpoints`.
 
     Raises:
         ConfigError: an odd number of electrons in spin-degenerate bands, or more than the bands
@@ -188,7 +199,7 @@ def band_gap(
     same = bool(vertical - (bottom - top) < 1e-5)
     if same:
         places[0] = places[1] = places[2]
-    point = [tuple(float(v) for v in np.round(p, 6) + 0.0) for p in places]
+    point = [_fractional(place) for place in places]
     return BandGap(
         bottom - top,
         vertical,

@@ -54,17 +54,17 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
 
 
 def default_mesh(problem: BlochProblem, spacing: float = 0.12) -> tuple[int, int, int]:
-    """Mesh points no further apart than ``spacing`` 1/Å (2π included); 1 along directions without periodicity."""
+    """Mesh points at most ``spacing`` 1/Å apart (2π included); one where there is no period."""
     lengths = np.linalg.norm(problem.structure.reciprocal, axis=1)
     counts = [
         max(1, int(np.ceil(length / spacing))) if periodic else 1
-        for length, periodic in zip(lengths, problem.periodic)
+        for length, periodic in zip(lengths, problem.periodic, strict=True)
     ]
     return (counts[0], counts[1], counts[2])
 
 
 def has_time_reversal(problem: BlochProblem) -> bool:
-    """Whether E(k) = E(-k): a real H(R), or with spin H_dd = H_uu*, H_du = -H_ud* in every block."""
+    """Whether E(k) = E(-k): H(R) real, or with spin H_dd = H_uu*, H_du = -H_ud* in every block."""
     if not np.iscomplexobj(problem.h.values):
         return True
     for _, blocks in problem.h.groups():
@@ -171,9 +171,12 @@ def mesh_spectrum(
     """Solve H on a Γ-centred mesh (half of it where time reversal allows).
 
     Args:
+        problem: the Hamiltonian.
         mesh: e.g. "12x12x1"; default: 0.12 1/Å apart.
         projections: see :func:`~.projection.parse_projections`.
-        s_threshold, processes: see :func:`~.solve.solve_dense`, :func:`~.solve.map_kpoints`.
+        s_threshold: see :func:`~.solve.solve_dense`.
+        processes: see :func:`~.solve.map_kpoints`.
+        progress: called with (done, all).
 
     Raises:
         ConfigError, DataError: see there.

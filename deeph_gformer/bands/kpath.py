@@ -83,19 +83,24 @@ def path_from_segments(
         ends: (start, end) of each segment, fractional.
         names: their labels.
         counts: points of each segment, >= 2.
+        source: where the path comes from, for messages.
 
     Raises:
         ConfigError: a segment has fewer than two points, or all together have more than anyone can
             compute.
     """
     reciprocal = 2 * np.pi * np.linalg.inv(lattice).T
-    points, distances, segments, labels, travelled = [], [], [], [], 0.0
+    points: list[NDArray[np.float64]] = []
+    distances: list[NDArray[np.float64]] = []
+    segments: list[tuple[int, int]] = []
+    labels: list[tuple[int, str]] = []
+    travelled = 0.0
     if sum(counts) > MOST_KPOINTS:
         raise ConfigError(
             f"{source}: {sum(counts)} k-points on the path; at most {MOST_KPOINTS} are computed, "
             f"take fewer"
         )
-    for (start, end), (first, last), count in zip(ends, names, counts):
+    for (start, end), (first, last), count in zip(ends, names, counts, strict=True):
         if count < 2:
             raise ConfigError(
                 f"{source}: segment {first}-{last} has {count} point(s); each needs at least 2, "
@@ -212,7 +217,7 @@ def automatic_path(
             f"structure '{structure.name}' ({source}); "
             f"it has {', '.join(sorted(special))}, its standard path is {default}"
         )
-    names = [(a, b) for piece in pieces for a, b in zip(piece[:-1], piece[1:])]
+    names = [(a, b) for piece in pieces for a, b in zip(piece[:-1], piece[1:], strict=True)]
     if not names:
         raise ConfigError(f"path '{path}': at least two special points are needed, e.g. {default}")
     ends = [(special[a], special[b]) for a, b in names]
@@ -250,7 +255,7 @@ def seekpath_path(
                 (structure.lattice, scaled, structure.numbers),
                 with_time_reversal=with_time_reversal,
             )
-        except Exception as error:
+        except (ValueError, seekpath.hpkot.SymmetryDetectionError) as error:
             raise ConfigError(
                 f"structure '{structure.name}': seekpath found no path ({error}); use "
                 f"--path-from ase"

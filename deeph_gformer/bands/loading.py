@@ -1,4 +1,4 @@
-"""Folders on disk -> :class:`BlochProblem`, with every check a Hamiltonian from a network or a stranger needs."""
+"""Folders on disk -> :class:`BlochProblem`, with every check that a stranger's file needs."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def symmetrized(
         source: file, for messages.
         tolerance: largest accepted |M - M†|.
         unit: " eV" or "".
+        notes: gets a sentence where something changed.
         project: accept any.
 
     Raises:

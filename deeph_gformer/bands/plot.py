@@ -178,7 +178,12 @@ def _draw_lines(
             drawn[0].set_label(label)
     loose = np.flatnonzero(~bands.drawable) if joined else np.arange(len(energies))
     if len(loose):
-        look = {"marker": ".", "markersize": 3, "markeredgewidth": 0, "zorder": 2}
+        look: dict[str, Any] = {
+            "marker": ".",
+            "markersize": 3,
+            "markeredgewidth": 0,
+            "zorder": 2,
+        }
         name = f"{label} (incomplete k-points)" if joined else label
         _scatter(ax, bands.distances[loose], energies[loose], colour, name, look)
 
@@ -190,7 +195,7 @@ def _draw_residuals(
     residual = error.residual_meV
     x = np.repeat(bands.distances[:, None], residual.shape[1], axis=1)
     shown = np.isfinite(residual)
-    marker = {"markersize": 2.2, "markeredgewidth": 0.5}
+    marker: dict[str, Any] = {"markersize": 2.2, "markeredgewidth": 0.5}
     fill = "none" if style == "dots" else colour
     ax.plot(x[shown], residual[shown], "o", color=colour, markerfacecolor=fill, **marker)
     return residual[shown]
@@ -252,7 +257,7 @@ def plot_comparison(
         ax = figure.add_subplot()
     width = 1.1 if len(entries) == 1 else 1.6
     residuals = [np.zeros(0)]
-    for (label, bands, style), colour in zip(entries, colours):
+    for (label, bands, style), colour in zip(entries, colours, strict=True):
         error = errors.get(label)
         words = label if error is None else f"{label}: MAE {error.mae_meV:.3g} meV"
         draw_bands(ax, bands, style, colour, words, window, width if style == "line" else 1.1)
@@ -279,13 +284,13 @@ def _finish_residuals(ax: Axes, reference: Bands, values: NDArray[np.float64]) -
 def _legend(below: Axes, source: Axes, errors: list[BandError], entries: int) -> None:
     """The legend of ``source``, under the axes ``below``."""
     handles, labels = source.get_legend_handles_labels()
-    shown = [(handle, label) for handle, label in zip(handles, labels) if label]
+    shown = [(handle, label) for handle, label in zip(handles, labels, strict=True) if label]
     if not shown:
         return
     window = errors[0].window_eV if errors else (0.0, 0.0)
     note = "band error over ${:g} \\leq E - E_\\mathrm{{F}} \\leq {:g}$ eV".format(*window)
     below.legend(
-        *zip(*shown),
+        *zip(*shown, strict=True),
         loc="upper center",
         bbox_to_anchor=(0.5, -0.09 if below is source else -0.24),
         ncols=min(2 if errors else 3, entries),

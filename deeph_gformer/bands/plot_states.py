@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def plot_fat(
     window, count = window_eV or bands.default_window(), len(bands.projections)
     figure = new_figure(1.4 + 3.0 * count, 4.2)
     panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-    for ax, (name, weight) in zip(panels, bands.projections.items()):
+    for ax, (name, weight) in zip(panels, bands.projections.items(), strict=True):
         size = 1.0 + 22 * np.clip(weight, 0, 1)
         dots = _coloured(ax, bands, weight, window, (0.0, 1.0), "viridis_r", size)
         finish_axes(ax, bands, window, name)
@@ -164,7 +164,7 @@ def plot_dos(
     for number, dos in enumerate(doses):
         style, colour = _TOTALS[number % len(_TOTALS)]
         x = dos.energies_eV - (dos.fermi.energy_eV if dos.fermi else 0.0)
-        look = {"color": colour, "linewidth": 1.1, "linestyle": style}
+        look: dict[str, Any] = {"color": colour, "linewidth": 1.1, "linestyle": style}
         ax.plot(x, dos.total, label=dos.label or "total", **look)
     if doses[0].fermi:
         ax.axvline(0.0, color="0.55", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)

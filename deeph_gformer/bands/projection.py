@@ -61,7 +61,7 @@ def parse_projections(
         if found["shell"]:
             mask &= shell == _LETTERS.index(found["shell"])
         if not mask.any():
-            have = sorted({f"{s}-{_LETTERS[l]}" for s, l in zip(symbol, shell)})
+            have = sorted({f"{s}-{_LETTERS[l]}" for s, l in zip(symbol, shell, strict=True)})
             raise ConfigError(
                 f"projection '{item}' selects no orbital of '{structure.name}' ({len(structure)} "
                 f"atoms); it has {', '.join(have)}"
@@ -73,7 +73,9 @@ def parse_projections(
 def mulliken_weights(
     vectors: NDArray[np.number], s: NDArray[np.number], masks: dict[str, NDArray[np.bool_]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Mulliken weight of each state on each group: Re sum_{mu in group} c_mu* (S c)_mu; over all orbitals it is 1.
+    """Mulliken weight of each state on each group: Re sum_{mu in group} c_mu* (S c)_mu.
+
+    Over all orbitals it is 1.
 
     Args:
         vectors: (n, B).
@@ -90,7 +92,8 @@ def mulliken_weights(
 def spin_expectation(
     problem: BlochProblem, vectors: NDArray[np.number], s: NDArray[np.number]
 ) -> NDArray[np.float64]:
-    """<sigma_x>, <sigma_y>, <sigma_z> of each state, between -1 and 1 (twice the spin in units of hbar).
+    """<sigma_x>, <sigma_y>, <sigma_z> of each state, between -1 and 1 (twice the spin in units of
+    hbar).
 
     Args:
         problem: with spin-orbit coupling.

@@ -24,6 +24,11 @@ __all__ = ["Bands"]
 _KIND = "deeph-gformer bands"
 
 
+def _unset() -> NDArray[np.bool_]:
+    """Stands for a flag that is the same at all k-points."""
+    return np.zeros(0, dtype=bool)
+
+
 @dataclasses.dataclass
 class Bands:
     """Eigenvalues along a path.
@@ -59,8 +64,8 @@ class Bands:
     solver: str = ""
     notes: list[str] = dataclasses.field(default_factory=list)
     first_band: int | None = 0
-    complete: NDArray[np.bool_] | None = None
-    drawable: NDArray[np.bool_] | None = None
+    complete: NDArray[np.bool_] = dataclasses.field(default_factory=_unset)
+    drawable: NDArray[np.bool_] = dataclasses.field(default_factory=_unset)
     electrons_per_band: int = 2
     projections: dict[str, NDArray[np.float64]] = dataclasses.field(default_factory=dict)
     spin: NDArray[np.float64] | None = None
@@ -71,13 +76,15 @@ class Bands:
                 f"bands '{self.label}': energies {self.energies_eV.shape} do not fit "
                 f"{len(self.path)} k-points"
             )
-        if self.complete is None:
+        if not len(self.complete):
             self.complete = np.ones(len(self.path), dtype=bool)
-        if self.drawable is None:
+        if not len(self.drawable):
             self.drawable = self.complete.copy()
 
     def __repr__(self) -> str:
-        return f"Bands({self.label!r}, {self.energies_eV.shape[0]} k-points, {self.energies_eV.shape[1]} bands, {' '.join(t[1] for t in self.path.ticks)})"
+        points, bands = self.energies_eV.shape
+        path = " ".join(name for _, name in self.path.ticks)
+        return f"Bands({self.label!r}, {points} k-points, {bands} bands, {path})"
 
     @property
     def kpoints(self) -> NDArray[np.float64]:
@@ -113,10 +120,14 @@ class Bands:
         return default_window(levels, reach_eV)
 
     def lines(self) -> Iterator[tuple[slice, NDArray[np.int64]]]:
-        """The pieces of the path whose points may be joined: (segment, indices of its drawable k-points without a break)."""
+        """Pieces of the path whose points may be joined.
+
+        Yields:
+            Segment, and indices of its drawable k-points without a break.
+        """
         for start, stop in self.path.segments:
             index = np.arange(start, stop)
-            good = index[self.drawable[start:stop]] if self.drawable is not None else index
+            good = index[self.drawable[start:stop]]
             for run in np.split(good, np.flatnonzero(np.diff(good) > 1) + 1):
                 if len(run):
                     yield slice(start, stop), run
@@ -135,14 +146,17 @@ class Bands:
         )
 
     def to_ase(self) -> Any:
-        """``ase.spectrum.band_structure.BandStructure`` (reference = Fermi level); bands that are not known everywhere are left out."""
+        """``ase.spectrum.band_structure.BandStructure`` (reference = Fermi level).
+
+        Bands that are not known everywhere are left out.
+        """
         from ase.cell import Cell
         from ase.dft.kpoints import BandPath
         from ase.spectrum.band_structure import BandStructure
 
         names = {("G" if name == "Γ" else name): self.kpoints[index] for index, name in self.labels}
         pieces: list[str] = []
-        for (start, stop), piece in zip(self.path.segments, range(len(self.path.segments))):
+        for piece, (start, stop) in enumerate(self.path.segments):
             here = {index: ("G" if name == "Γ" else name) for index, name in self.labels}
             first, last = here.get(start, ""), here.get(stop - 1, "")
             joined = piece > 0 and pieces and pieces[-1].endswith(first)
@@ -157,7 +171,9 @@ class Bands:
         return BandStructure(path, self.energies_eV[None, :, known], reference=self.fermi_eV or 0.0)
 
     def to_pymatgen(self) -> Any:
-        """``pymatgen.electronic_structure.bandstructure.BandStructureSymmLine``; bands that are not known everywhere are left out.
+        """``pymatgen.electronic_structure.bandstructure.BandStructureSymmLine``.
+
+        Bands that are not known everywhere are left out.
 
         Raises:
             MissingDependencyError: pymatgen is not installed. ConfigError: there is no Fermi level.

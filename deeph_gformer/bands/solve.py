@@ -32,7 +32,8 @@ __all__ = [
 ILL_CONDITIONED = 1e-5
 """Eigenvalues of S(k) below this are reported: they amplify errors of H by their inverse."""
 Check = Literal["auto", "count", "random", "none"]
-"""How the sparse solver shows that it missed no state: two counts (Sylvester's law), a search from random vectors, or, 'auto', one of them by size."""
+"""How the sparse solver shows that it missed no state: two counts (Sylvester's law), a search from
+random vectors, or, 'auto', one of them by size."""
 T = TypeVar("T")
 
 
@@ -98,7 +99,7 @@ def nearest_levels(levels: NDArray[np.float64]) -> str:
     return f"; the nearest levels are at {' and '.join(words)} eV" if words else ""
 
 
-def require_window(window: tuple[float, float]) -> tuple[float, float]:
+def require_window(window: Sequence[float]) -> tuple[float, float]:
     """Two finite energies, the first below the second.
 
     Raises:
@@ -116,7 +117,8 @@ def require_window(window: tuple[float, float]) -> tuple[float, float]:
 
 
 def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
-    """(positive definite, reciprocal condition number estimate) of S from its Cholesky factor (LAPACK potrf, pocon)."""
+    """(positive definite, reciprocal condition number estimate) of S from its Cholesky factor
+    (LAPACK potrf, pocon)."""
     potrf, pocon = scipy.linalg.get_lapack_funcs(("potrf", "pocon"), (s,))
     factor, info = potrf(s, lower=False, clean=False)
     if info != 0:
@@ -126,7 +128,12 @@ def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
 
 
 def not_definite(where: str, finding: str) -> str:
-    """The message for an S(k) that is no overlap. ``where``: file and k-point; ``finding``: how it was seen."""
+    """The message for an S(k) that is no overlap.
+
+    Args:
+        where: file and k-point.
+        finding: how it was seen.
+    """
     return (
         f"{where}: S(k) is not positive definite, {finding}; the overlap file is damaged, "
         f"belongs to another structure "
@@ -281,10 +288,13 @@ def map_kpoints(
     processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[T]:
-    """``[function(problem, k) for k in kpoints]``, equal k-points once, over ``processes`` fresh processes (BLAS threads shared out among them).
+    """``[function(problem, k) for k in kpoints]``, equal k-points once, over fresh processes.
+
+    BLAS threads are shared out among them.
 
     Args:
         function: importable by name (a top-level function or ``functools.partial`` of one).
+        problem: handed to it.
         kpoints: (K, 3), fractional.
         processes: 1 stays in this process; more needs the usual ``if __name__ == "__main__":``
             guard in scripts.

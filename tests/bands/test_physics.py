@@ -10,7 +10,6 @@ import scipy.linalg
 
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
-from deeph_gformer.bands.compare import blame_blocks
 from deeph_gformer.bands.derivatives import HBAR2_OVER_ME
 from deeph_gformer.bands.fermi import (
     electron_number,
@@ -19,6 +18,7 @@ from deeph_gformer.bands.fermi import (
     parse_valence,
     simplex_fraction,
 )
+from deeph_gformer.bands.ghosts import blame_blocks
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation
 from deeph_gformer.bands.solve import default_window, map_kpoints, solve_dense

@@ -1,4 +1,5 @@
-"""Some eigenvalues of large sparse H c = E S c: everything that the rest of the package calls is here.
+"""Some eigenvalues of large sparse H c = E S c: everything that the rest of the package calls is
+here.
 
 ``solver`` finds the states around an energy, ``factors`` factorises H - sigma S (``frontal`` on a
 ``dissection`` of the atoms, or ``slepc`` over MPI ranks), ``lanczos`` iterates, ``inertia`` counts.

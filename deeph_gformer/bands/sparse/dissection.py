@@ -1,4 +1,5 @@
-"""Nested dissection of a crystal's atoms: the order in which a sparse factorisation eliminates them.
+"""Nested dissection of a crystal's atoms: the order in which a sparse factorisation eliminates
+them.
 
 Planes halve the atoms again and again; the atoms that part the halves are eliminated last (A.
 George, SIAM J. Numer. Anal. 10, 345 (1973)). A periodic direction is cut twice, along planes that
@@ -41,7 +42,10 @@ class Separator:
 
 @dataclasses.dataclass(frozen=True)
 class _Cut:
-    """One way to halve a part: which atoms are left; for a cut through a periodic direction its number, dual vector and two fractions."""
+    """One way to halve a part: which atoms are left.
+
+    For a cut through a periodic direction its number, dual vector and two fractions.
+    """
 
     left: NDArray[np.bool_]
     axis: int = -1
@@ -76,7 +80,7 @@ def minimum_cover(crossing: sp.csr_matrix) -> tuple[NDArray[np.bool_], NDArray[n
 
 
 def _dense_cost(p: float, m: float) -> float:
-    """Multiply-adds (halved by symmetry) of eliminating p rows of a dense matrix with p + m rows."""
+    """Multiply-adds (halved by symmetry) of eliminating p rows of a dense matrix of p + m rows."""
     return p**3 / 3 + p * p * m + p * m * m
 
 
@@ -94,7 +98,7 @@ class _Dissection:
         x, n = self.positions[atoms], len(atoms)
         if periodic:
             duals = np.linalg.pinv(self.lattice[list(periodic)]).T
-            for axis, dual in zip(periodic, duals):
+            for axis, dual in zip(periodic, duals, strict=True):
                 fraction = (x @ dual) % 1.0
                 order = np.argsort(fraction, kind="stable")
                 for start in np.arange(4) * n // 8:
@@ -122,7 +126,10 @@ class _Dissection:
     def _separate(
         self, atoms: Index, pairs: tuple[Index, Index], left: NDArray[np.bool_]
     ) -> list[tuple[Index, Index, Index]]:
-        """Separators of one cut: the smallest, and the two one-sided boundaries; each as (separator, left, right)."""
+        """Separators of one cut: the smallest, and the two one-sided boundaries.
+
+        Each as (separator, left, right).
+        """
         side = self.side
         side[atoms] = np.where(left, 1, 2)
         crossing = (side[pairs[0]] == 1) & (side[pairs[1]] == 2)
@@ -169,17 +176,18 @@ class _Dissection:
         return size
 
     def _unwind(self, cut: _Cut, parts: tuple[Index, Index]) -> None:
-        """Move the atoms of each half into one image, so that the direction is no longer periodic."""
+        """Move the atoms of each half into one image, so that the direction is not periodic."""
         if cut.dual is None:
             return
-        for part, start in zip(parts, cut.starts):
+        for part, start in zip(parts, cut.starts, strict=True):
             fraction = self.positions[part] @ cut.dual
             self.positions[part] += ((fraction - start + 0.25) % 1.0 - fraction)[
                 :, None
             ] * self.lattice[cut.axis]
 
     def _sorted(self, separator: Index, cut: _Cut) -> Index:
-        """Separator atoms along its length, so that the boundary of a neighbouring part is a few runs of them."""
+        """Separator atoms along its length, so that the boundary of a neighbouring part is a few
+        runs of them."""
         if len(separator) < 3:
             return np.sort(separator)
         x = self.positions[separator]
@@ -314,7 +322,9 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
     sequence = np.concatenate([node.atoms for node, _ in nodes])
     rank = np.empty(len(sequence), dtype=np.int64)
     rank[sequence] = np.arange(len(sequence))
-    fronts, boundaries, done = [], [], 0
+    fronts: list[Front] = []
+    boundaries: list[Index] = []
+    done = 0
     cost = entries = 0.0
     largest = waiting = stack = 0
     for node, children in nodes:

@@ -37,7 +37,9 @@ CONTRACTION = 0.1
 class Factor(Protocol):
     """A factorised H - sigma S."""
 
-    negative: int | None
+    @property
+    def negative(self) -> int | None:
+        """Number of negative eigenvalues; None where the engine cannot tell."""
 
     def solve(self, b: NDArray[np.number]) -> NDArray[np.number]:
         """(H - sigma S)^-1 b."""

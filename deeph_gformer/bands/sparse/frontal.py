@@ -1,4 +1,5 @@
-"""A multifrontal block LDL† factorisation of Hermitian matrices in an atomic-orbital basis, with the inertia for free.
+"""A multifrontal block LDL† factorisation of Hermitian matrices in an atomic-orbital basis, with
+the inertia for free.
 
 Why our own: SuperLU knows neither Hermitian symmetry nor a good ordering for such matrices, and
 MUMPS (where it is installed) factorises complex Hermitian matrices as general ones, without their
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,13 +35,18 @@ _CHUNK = 128
 _TILE = 1024, 512
 """Rows and columns of one matrix product; its result stays in cache until it is subtracted."""
 _GROWTH = 10.0
-"""An eigenvector is delayed where its coupling to other rows is larger than this many times its eigenvalue."""
+"""An eigenvector is delayed where its coupling to other rows is larger than this many times its
+eigenvalue."""
 _RUN = 512
-"""Longest run of rows that is added to a parent front at once; of a waiting triangle so much beyond its diagonal is kept."""
+"""Longest run of rows that is added to a parent front at once.
+
+Of a waiting triangle so much beyond its diagonal is kept.
+"""
 _DOUBTFUL = 32
 """Eigenvectors of a chunk, the smallest eigenvalues first, that are examined."""
 
-Matrix = NDArray[np.number]
+Matrix = NDArray[Any]
+"""Of any precision, real or complex, which NumPy's annotations cannot say of sums."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +66,10 @@ class _Chunk:
 
 
 class _Elimination:
-    """Elimination within one front: (t, t) with spare rows at the end, lower triangle given. The buffer serves one front after the other."""
+    """Elimination within one front: (t, t) with spare rows at the end, lower triangle given.
+
+    The buffer serves one front after the other.
+    """
 
     def __init__(self, f: Matrix, total: int, buffer: Matrix) -> None:
         self.f, self.total, self._buffer = f, total, buffer
@@ -67,7 +77,8 @@ class _Elimination:
         self.negative = 0
 
     def subtract(self, pivots: slice, columns: slice) -> None:
-        """f[j:, j] -= A21 X for the columns j, lower triangle only: A21 = f[:, pivots], X = f[pivots, columns]."""
+        """f[j:, j] -= A21 X for the columns j, lower triangle only: A21 = f[:, pivots], X =
+        f[pivots, columns]."""
         f, total = self.f, self.total
         for start in range(columns.start, columns.stop, _TILE[1]):
             stop = min(start + _TILE[1], columns.stop)
@@ -119,19 +130,17 @@ class _Elimination:
             f[np.arange(old, self.total), np.arange(old, self.total)] = values[delay]
 
 
-def _runs(places: NDArray[np.int64], longest: int) -> list[tuple[int, int, int]]:
+def _runs(places: NDArray[np.integer], longest: int) -> list[tuple[int, int, int]]:
     """Consecutive numbers in a rising list: (first index, last index + 1, first number)."""
     breaks = np.flatnonzero(np.diff(places) != 1) + 1
     result = []
-    for first, last in zip(np.concatenate([[0], breaks]), np.concatenate([breaks, [len(places)]])):
-        result += [
-            (i, min(i + longest, int(last)), int(places[i]))
-            for i in range(int(first), int(last), longest)
-        ]
+    ends = [0, *breaks.tolist(), len(places)]
+    for first, last in zip(ends[:-1], ends[1:], strict=True):
+        result += [(i, min(i + longest, last), int(places[i])) for i in range(first, last, longest)]
     return result
 
 
-def _extend_add(f: Matrix, places: NDArray[np.int64], schur: Matrix) -> None:
+def _extend_add(f: Matrix, places: NDArray[np.integer], schur: Matrix) -> None:
     """f[places, places] += schur, lower triangles; places rise, mostly in long runs."""
     runs = _runs(places, _RUN)
     for i, (first, last, row) in enumerate(runs):
@@ -142,7 +151,8 @@ def _extend_add(f: Matrix, places: NDArray[np.int64], schur: Matrix) -> None:
 
 
 class _Stack:
-    """Lower triangles that wait for the parent front, in memory that is used again and again: fresh memory is slower than the copy."""
+    """Lower triangles that wait for the parent front, in memory that is used again and again: fresh
+    memory is slower than the copy."""
 
     def __init__(self, size: int, dtype: DTypeLike) -> None:
         self._memory, self._used = np.empty(size, dtype=dtype), 0
@@ -165,7 +175,8 @@ class _Stack:
 
 @dataclasses.dataclass(frozen=True)
 class _Done:
-    """An eliminated front: its rows (t,), first those eliminated, then the boundary, then delayed ones; upper (p, t) with X; chunks."""
+    """An eliminated front: its rows (t,), first those eliminated, then the boundary, then delayed
+    ones; upper (p, t) with X; chunks."""
 
     rows: NDArray[np.int64]
     upper: Matrix
@@ -212,7 +223,8 @@ class FrontalFactor:
         position: NDArray[np.int32],
         updates: list[tuple[NDArray[np.int64], Matrix]],
     ) -> tuple[Matrix, NDArray[np.int64], int]:
-        """The front's matrix with room for delayed rows, its rows, and how many of them are to be eliminated: delayed ones of the children first."""
+        """The front's matrix with room for delayed rows, its rows, and how many of them are to be
+        eliminated: delayed ones of the children first."""
         late = [rows[rows >= self.n] for rows, _ in updates]
         ahead = sum(len(part) for part in late)
         rows = np.concatenate([*late, front.rows, front.boundary])
@@ -252,7 +264,10 @@ class FrontalFactor:
         buffer: Matrix,
         updates: list[tuple[NDArray[np.int64], Matrix]],
     ) -> tuple[NDArray[np.int64], Matrix]:
-        """Assemble and eliminate one front; returns the rows that it leaves to its parent and their matrix, lower triangle."""
+        """Assemble and eliminate one front.
+
+        Returns the rows that it leaves to its parent and their matrix, lower triangle.
+        """
         f, rows, p = self._assemble(matrix, front, position, updates)
         work = _Elimination(f, len(rows), buffer)
         work.eliminate(0, p)

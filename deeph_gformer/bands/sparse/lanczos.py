@@ -1,4 +1,4 @@
-"""Block Lanczos in shift-invert mode, in the metric of S, with full reorthogonalisation and thick restarts.
+"""Block Lanczos in shift-invert mode, in the metric of S, fully reorthogonalised, thick restarts.
 
 ARPACK applies the factorised matrix to one vector at a time, which for large fronts is bound by
 memory, and finds copies of a degenerate level one by one; blocks make it matrix-matrix work and
@@ -23,7 +23,8 @@ _TOLERANCE = 1e-11
 """Accepted norm of (OP - theta) x relative to theta; the eigenvalue's own error is its square."""
 
 _NEGATIVE = 1e-4
-"""Of the eigenvalues of w† S w relative to the largest: rounding, in single precision too, stays above minus this."""
+"""Of the eigenvalues of w† S w relative to the largest: rounding, in single precision too, stays
+above minus this."""
 
 _SAFETY = 10.0
 """Residuals enter Kato's bound in the norm of S^-1; this stands for the difference."""
@@ -155,7 +156,8 @@ def polish(
     accuracy: float,
     max_steps: int = 4,
 ) -> tuple[NDArray[np.float64], NDArray[np.number], bool]:
-    """Approximate eigenvectors nearest sigma made exact with an approximate inverse of A = H - sigma S.
+    """Approximate eigenvectors nearest sigma made exact with an approximate inverse of A = H -
+    sigma S.
 
     x - A^-1 (H x - E S x) is (E - sigma) A^-1 S x: inverse iteration on the whole subspace, in
     which an error of A^-1 meets residuals only. The error of an energy is estimated as r² / g (T.
@@ -164,10 +166,13 @@ def polish(
 
     Args:
         solve: approximates A^-1 on (n, b).
-        h, s: (n, n) Hermitian, in full precision.
+        h: (n, n) Hermitian, in full precision, eV.
+        s: (n, n) Hermitian, in full precision.
         vectors: (n, c).
+        sigma: eV.
         spare: how many of them, those farthest from sigma, need not be accurate.
         accuracy: of the energies, eV.
+        max_steps: of inverse iteration.
 
     Returns:
         energies (c,), ascending, eV; vectors (n, c), orthonormal in S; whether the accuracy was
@@ -205,7 +210,8 @@ def chance_of_missing(
     max_steps: int = 60,
     seed: int = 1,
 ) -> tuple[float, bool]:
-    """Upper bound on the probability that a state within ``reach`` of sigma is not among those found: block Lanczos from random vectors without them.
+    """Upper bound on the probability that a state within ``reach`` of sigma is not among those
+    found: block Lanczos from random vectors without them.
 
     Let theta be the largest |1 / (E - sigma)| of a missing state, v that state, theta >= t = 1 /
     reach, and mu < t the largest |Ritz value| after k steps from w. A Chebyshev polynomial in the
@@ -225,6 +231,7 @@ def chance_of_missing(
         target: stop where the bound is below.
         width: columns.
         max_steps: blocks.
+        seed: of the random vectors.
 
     Returns:
         The bound, and whether a state was met that is not among those found.
@@ -246,7 +253,7 @@ def chance_of_missing(
         w = outside(solve(sq))
         rows = [np.zeros((b.shape[1], q.shape[1]), dtype=w.dtype) for b in basis]
         for _ in range(2):
-            for row, b, sb in zip(rows, basis, s_basis):
+            for row, b, sb in zip(rows, basis, s_basis, strict=True):
                 part = sb.conj().T @ w
                 w = w - b @ part
                 row += part

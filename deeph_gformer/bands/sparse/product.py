@@ -13,7 +13,8 @@ __all__ = ["RowParts", "thread_count"]
 
 
 def thread_count() -> int:
-    """Threads that numerical libraries may use: OMP_NUM_THREADS, else the cores this process may run on."""
+    """Threads that numerical libraries may use: OMP_NUM_THREADS, else the cores this process may
+    run on."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
@@ -21,7 +22,9 @@ def thread_count() -> int:
 
 
 class RowParts:
-    """A CSR matrix as ranges of rows with equally many numbers, one for each thread; ``parts @ x`` is the product. Nothing is copied.
+    """A CSR matrix as ranges of rows with equally many numbers, one for each thread.
+
+    ``parts @ x`` is the product. Nothing is copied.
 
     Attributes:
         shape: (n, m).
@@ -34,7 +37,7 @@ class RowParts:
         cuts = np.searchsorted(matrix.indptr, np.linspace(0, matrix.nnz, count + 1)[1:-1])
         self._cuts = [0, *cuts.tolist(), matrix.shape[0]]
         self._parts = []
-        for first, last in zip(self._cuts[:-1], self._cuts[1:]):
+        for first, last in zip(self._cuts[:-1], self._cuts[1:], strict=True):
             start, stop = matrix.indptr[first], matrix.indptr[last]
             indptr = matrix.indptr[first : last + 1] - start
             self._parts.append(

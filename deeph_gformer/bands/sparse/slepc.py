@@ -1,4 +1,5 @@
-"""One k-point over MPI ranks: SLEPc's Krylov-Schur with MUMPS, both through PETSc, for factors that outgrow one machine.
+"""One k-point over MPI ranks: SLEPc's Krylov-Schur with MUMPS, both through PETSc, for factors that
+outgrow one machine.
 
 Every rank runs the same program and holds the rows of H(k) and S(k) that PETSc gives it; the
 factor, which is what needs the memory, is distributed. Real matrices are factorised as L D L† and
@@ -71,7 +72,10 @@ def _distributed(matrix: sp.csr_matrix, petsc: Any) -> Any:
 
 
 def _set_direct(ksp: Any, petsc: Any) -> None:
-    """MUMPS, as L D L† where that is possible. An inertia needs ScaLAPACK's root switched off (ICNTL 13) and null pivots looked for (ICNTL 24)."""
+    """MUMPS, as L D L† where that is possible.
+
+    An inertia needs ScaLAPACK's root switched off (ICNTL 13) and null pivots looked for (ICNTL 24).
+    """
     ksp.setType(petsc.KSP.Type.PREONLY)
     pc = ksp.getPC()
     real = not np.issubdtype(petsc.ScalarType, np.complexfloating)
@@ -152,8 +156,10 @@ def nearest_states(
     """The ``count`` states nearest sigma, by SLEPc.
 
     Args:
-        h, s: (n, n) Hermitian CSR, the same on every rank.
+        h: (n, n) Hermitian CSR, eV, the same on every rank.
+        s: (n, n) Hermitian CSR, the same on every rank.
         sigma: eV.
+        count: states.
 
     Returns:
         Energies (count,), ascending, eV; states (n, count), orthonormal in S; why it failed, or an

@@ -84,9 +84,9 @@ def _refined(
             here = corner + i * step_a + j * step_b
             ends = (here, here + step_a, here + step_a + step_b, here + step_b, here)
             around = 1.0 + 0.0j
-            for start, end in zip(ends[:2], ends[1:3]):
+            for start, end in zip(ends[:2], ends[1:3], strict=True):
                 around *= _phase(links, start, end)
-            for end, start in zip(ends[2:4], ends[3:]):
+            for end, start in zip(ends[2:4], ends[3:], strict=True):
                 around /= _phase(links, start, end)
             flux = -float(np.angle(around))
             large = abs(flux) > _LARGEST_FLUX

@@ -33,7 +33,7 @@ def plot_centres(
     """
     figure = new_figure(1.0 + 2.8 * len(planes), 3.6)
     panels = list(figure.subplots(1, len(planes), sharey=True, squeeze=False)[0])
-    for ax, plane in zip(panels, planes):
+    for ax, plane in zip(panels, planes, strict=True):
         x = np.repeat(plane.k[:, None], plane.centres.shape[1], axis=1)
         look = {"markerfacecolor": "none", "markeredgewidth": 0.8, "markersize": 3.2}
         ax.plot(x.ravel(), plane.centres.ravel(), "o", color="#1a1a1a", **look)
@@ -71,7 +71,7 @@ def plot_curvature(
     panels = list(figure.subplots(1, len(maps), squeeze=False)[0])
     values = np.concatenate([one.curvature_A2.ravel() for one in maps])
     top = max(float(np.quantile(np.abs(values), 0.995)), 1e-12)
-    for ax, one in zip(panels, maps):
+    for ax, one in zip(panels, maps, strict=True):
         a, b = one.axes
         across = reciprocal[a] / np.linalg.norm(reciprocal[a])
         up = reciprocal[b] - (reciprocal[b] @ across) * across

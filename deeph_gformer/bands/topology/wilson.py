@@ -182,7 +182,7 @@ def z2_invariant(
         return found[t]
 
     points = np.linspace(0.0, 0.5, _FIRST_LINES).tolist()
-    waiting = list(zip(points[:-1], points[1:]))
+    waiting = list(zip(points[:-1], points[1:], strict=True))
     total = 0
     while waiting:
         a, b = waiting.pop(0)
@@ -249,7 +249,7 @@ def z2_of_crystal(links: Links, progress: Progress = None) -> tuple[list[int], l
     planes = []
     for axis, value in ((0, 0.0), (0, 0.5), (1, 0.5), (2, 0.5)):
         others = [other for other in range(3) if other != axis]
-        fixed = tuple(value if other == axis else 0.0 for other in range(3))
-        planes.append(z2_invariant(links, others[0], others[1], fixed, progress))  # type: ignore[arg-type]
+        x, y, z = (value if other == axis else 0.0 for other in range(3))
+        planes.append(z2_invariant(links, others[0], others[1], (x, y, z), progress))
     strong = (planes[0].z2 + planes[1].z2) % 2
     return [strong, planes[1].z2, planes[2].z2, planes[3].z2], planes

@@ -43,7 +43,7 @@ def spectral_function(
         raise ConfigError(f"broadening {width_eV} eV: it must be positive and finite")
     levels, weights = unfolded.bands.aligned_eV, unfolded.bands.projections[name]
     result = np.zeros((len(levels), len(energies_eV)))
-    for row, level, weight in zip(result, levels, weights):
+    for row, level, weight in zip(result, levels, weights, strict=True):
         known = np.isfinite(level)
         x = (energies_eV[:, None] - level[known]) / width_eV
         row[:] = np.exp(-0.5 * np.minimum(x**2, 1400.0)) @ weight[known]
@@ -70,6 +70,9 @@ def plot_unfolded(
     Returns:
         The axes of the panels, Hamiltonian by Hamiltonian.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
     window = window_eV or unfolded[0].bands.default_window()
     grid = np.linspace(*window, int(np.clip(4 * (window[1] - window[0]) / width_eV, 200, 2000)))
     names = list(unfolded[0].bands.projections)
@@ -78,14 +81,15 @@ def plot_unfolded(
     maps = [[spectral_function(u, grid, width_eV, name) for name in names] for u in unfolded]
     # one scale for all; the brightest crossing points must not darken the rest
     top = float(np.quantile(np.concatenate([m[m > 1e-3 * m.max()] for r in maps for m in r]), 0.99))
-    for row, one, images in zip(panels, unfolded, maps):
-        for ax, name, image in zip(row, names, images):
-            mesh = _image(ax, one, grid, image, top)
+    for row, one, images in zip(panels, unfolded, maps, strict=True):
+        for ax, name, image in zip(row, names, images, strict=True):
+            _image(ax, one, grid, image, top)
             words = [one.bands.label] * (len(unfolded) > 1) + [name] * (len(names) > 1)
             finish_axes(ax, one.bands, window, ", ".join(words))
             if ax is not row[0]:
                 ax.set_ylabel("")
-    figure.colorbar(mesh, ax=panels.ravel().tolist(), label="$A(k, E)$ (1/eV)", extend="max")
+    scale = ScalarMappable(Normalize(0.0, top), "magma_r")
+    figure.colorbar(scale, ax=panels.ravel().tolist(), label="$A(k, E)$ (1/eV)", extend="max")
     if title:
         figure.suptitle(title, fontsize="medium")
     save_figure(figure, path)
@@ -94,14 +98,13 @@ def plot_unfolded(
 
 def _image(
     ax: Axes, one: Unfolded, grid: NDArray[np.float64], image: NDArray[np.float64], top: float
-) -> object:
+) -> None:
     """Segment by segment, so that nothing is smeared over a jump."""
-    mesh = None
     for start, stop in one.bands.path.segments:
         x = one.bands.distances[start:stop]
         if stop - start < 2 or x[-1] <= x[0]:
             continue
-        mesh = ax.pcolormesh(
+        ax.pcolormesh(
             x,
             grid,
             image[start:stop].T,
@@ -111,4 +114,3 @@ def _image(
             shading="gouraud",
             rasterized=True,
         )
-    return mesh

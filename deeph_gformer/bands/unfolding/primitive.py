@@ -94,7 +94,11 @@ def by_translations(
     axes = repeating_axes(periodic)
     chosen = np.arange(len(structure)) if atoms is None else atoms
     fractions = structure.positions[chosen] @ np.linalg.inv(structure.lattice)
-    crystal = (structure.lattice, fractions, structure.numbers[chosen])
+    crystal = (
+        structure.lattice.tolist(),
+        fractions.tolist(),
+        structure.numbers[chosen].tolist(),
+    )
     for tolerance in _TRANSLATION_TOLERANCES:
         found = spglib.get_symmetry(crystal, symprec=tolerance)
         if found is None:

@@ -268,8 +268,8 @@ def map_onto(
     atoms = np.arange(len(structure)) if atoms is None else atoms
     numbers = structure.numbers[atoms]
     count, left = divmod(len(atoms), len(primitive.numbers))
-    here = dict(zip(*np.unique(numbers, return_counts=True)))
-    there = dict(zip(*np.unique(primitive.numbers, return_counts=True)))
+    here = dict(zip(*np.unique(numbers, return_counts=True), strict=True))
+    there = dict(zip(*np.unique(primitive.numbers, return_counts=True), strict=True))
     if left or not count or here != {z: n * count for z, n in there.items()}:
         raise ConfigError(
             f"{name}: {len(atoms)} atoms of '{structure.name}' are no multiple of its "

@@ -93,10 +93,11 @@ def _read_cell(source: str | os.PathLike[str] | Structure | Any) -> tuple[Cell, 
     """
     if isinstance(source, Structure):
         return Cell(source.lattice, source.positions, source.numbers), f"'{source.name}'"
-    if hasattr(source, "get_positions"):
-        return Cell(
-            np.array(source.cell), source.get_positions(), source.numbers
-        ), f"'{source.get_chemical_formula()}'"
+    import ase.io
+
+    if isinstance(source, ase.Atoms):
+        cell = Cell(np.array(source.cell), source.get_positions(), source.numbers)
+        return cell, f"'{source.get_chemical_formula()}'"
     path = pathlib.Path(source)
     if path.is_dir():
         from ...io import read_folder
@@ -143,7 +144,7 @@ def primitive_maps(
     if len(primitives) > 1:
         layers = list(split_layers(structure, periodic, len(primitives)))
     maps = []
-    for primitive, atoms in zip(primitives, layers):
+    for primitive, atoms in zip(primitives, layers, strict=True):
         text = str(primitive) if isinstance(primitive, (str, os.PathLike)) else ""
         matrix = _parse_matrix(text) if text else None
         if isinstance(primitive, (np.ndarray, list, tuple)):
@@ -228,7 +229,7 @@ def unfolded_weights(
         blocks = [a[:, group].T @ b[:, group] for a, b in sums]
         blocks = [(block + block.conj().T) / 2 for block in blocks]
         _, turn = np.linalg.eigh(np.sum(blocks, axis=0))
-        for part, block in zip(parts, blocks):
+        for part, block in zip(parts, blocks, strict=True):
             part[group] = np.einsum("ij,ik,kj->j", turn.conj(), block, turn).real
     layers = {f"layer {n}": part for n, part in enumerate(parts, 1)} if len(maps) > 1 else {}
     return {TOTAL: parts.sum(axis=0), **layers}
