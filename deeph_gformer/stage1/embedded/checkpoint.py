@@ -19,8 +19,9 @@ from ...algebra.wigner import Generation, wigner_3j
 from ...errors import ModelError
 from ..bundle import ModelFolder
 from .convolution import EdgeTensorProduct
-from .modules import INITIAL_RADIUS, ChannelLinear, SelfConnection
+from .linear import ChannelLinear, SelfConnection
 from .network import DeepHE3Net
+from .radial import INITIAL_RADIUS
 
 __all__ = [
     "load_network",

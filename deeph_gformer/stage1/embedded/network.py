@@ -24,19 +24,12 @@ from ...runtime.storage import Storage
 from ..bundle import NetConfig
 from .convolution import EquivariantConvolution
 from .layout import Layout
-from .modules import (
-    INITIAL_RADIUS,
-    ChannelLinear,
-    LayerNorm,
-    RowGroups,
-    Segments,
-    SelfConnection,
-    gather_rows,
-    gaussians,
-)
-from .radial import bessel_factors
+from .linear import ChannelLinear, SelfConnection
+from .norm import LayerNorm
+from .radial import INITIAL_RADIUS, bessel_factors, gaussians
+from .rows import RowGroups, Segments, gather_rows
 
-__all__ = ["DeepHE3Net", "Prepared"]
+__all__ = ["DeepHE3Net", "NodeUpdate", "EdgeUpdate", "Update", "Prepared"]
 
 
 class Prepared(NamedTuple):
@@ -109,7 +102,7 @@ def _add(a: Features, b: Features) -> Features:
     return {key: value + b[key] if key in b else value for key, value in a.items()}
 
 
-class _Update(nn.Module):
+class Update(nn.Module):
     """What node and edge updates have in common: Linear, convolution, Linear, self-connection,
     norm, skip connection."""
 
@@ -143,7 +136,7 @@ class _Update(nn.Module):
         self.skip_connect = SkipConnection(irreps_in, self.irreps_out, generation)
 
 
-class NodeUpdate(_Update):
+class NodeUpdate(Update):
     """Messages of (n_i, n_j, e_ij) summed over the neighbours of i (Eq. 1, first line)."""
 
     def forward(self, node: Features, edge: Features, p: Prepared, chunk: int = 0) -> Features:
@@ -173,7 +166,7 @@ class NodeUpdate(_Update):
         return self.skip_connect(node, self.norm(new, p.node_segments))
 
 
-class EdgeUpdate(_Update):
+class EdgeUpdate(Update):
     """e_ij from (n_i, n_j, e_ij) (Eq. 1, second line)."""
 
     def forward(self, node: Features, edge: Features, p: Prepared, chunk: int = 0) -> Features:

@@ -1,9 +1,8 @@
-r"""The spherical Bessel basis of DeepH-E3 (``spherical_basis_irreps``), after Gasteiger et al.
-
-2020 (DimeNet).
+r"""Functions of the edge length: Gaussians, and the spherical Bessel basis of DeepH-E3
+(``spherical_basis_irreps``), after Gasteiger et al. 2020 (DimeNet).
 
 .. math:: f_{ln}(r) = N_{ln}\, j_l(z_{ln} x)\, u(r),\qquad x = (r + 10^{-7})/r_{max},\qquad
-N_{ln}^{-2} = j_{l+1}(z_{ln})^2 / 2
+   N_{ln}^{-2} = j_{l+1}(z_{ln})^2 / 2
 
 DeepH-E3 keeps the zeros z in float32 and, on its documented stack (numpy 1.x), computes N in
 float64 from these rounded zeros. The rounding (up to 1e-7) is part of every trained model, so it is
@@ -23,7 +22,26 @@ from scipy.optimize import brentq
 from scipy.special import spherical_jn
 from torch import Tensor
 
-__all__ = ["bessel_zeros", "bessel_norms", "bessel_factors", "bessel_formulas", "polynomial_cutoff"]
+__all__ = [
+    "INITIAL_RADIUS",
+    "gaussians",
+    "bessel_zeros",
+    "bessel_norms",
+    "bessel_factors",
+    "bessel_formulas",
+    "polynomial_cutoff",
+]
+
+#: The initial edge features are Gaussians up to this length (Å), whatever the cutoff.
+INITIAL_RADIUS = 6.0
+
+
+def gaussians(length: Tensor, stop: float, count: int) -> Tensor:
+    """Gaussians on ``count`` equidistant centres from 0 to ``stop`` (Å), width = spacing; (rows,
+    count)."""
+    centres = torch.linspace(0.0, stop, count, dtype=length.dtype, device=length.device)
+    width = centres[1] - centres[0]
+    return torch.exp(-0.5 / width**2 * (length[:, None] - centres) ** 2)
 
 
 @functools.lru_cache(maxsize=64)
