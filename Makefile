@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/installed
 
-.PHONY: install demo test docs lint clean
+.PHONY: install demo test test-matrix docs lint fuzz clean
 
 install: $(DONE)
 
@@ -30,6 +30,10 @@ docs: $(DONE)
 BUDGET ?= 2000
 fuzz: $(DONE)
 	FUZZ_BUDGET=$(BUDGET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/robustness
+
+# several Pythons, newest or lowest dependencies; see packaging/test_matrix.sh for its variables
+test-matrix:
+	bash packaging/test_matrix.sh
 
 lint: $(DONE)
 	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks
