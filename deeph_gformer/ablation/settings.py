@@ -1,4 +1,6 @@
-"""The eight settings of Tables 2-4, and one more: what each of them trains, and the model it becomes."""
+"""The eight settings of Tables 2-4, and one more: what each of them trains, and the model it
+becomes.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,12 @@ class Setting(NamedTuple):
     """One row of the tables.
 
     Attributes:
-        label, latex: its name in the paper. second: what is trained: ``e3``, ``gformer`` or nothing new. stage1: whether DeepH-E3 is below.
-        cascade, features: as in :func:`train_gformer`. rotate: rotation augmentation. paper: only ``arch: paper`` can do it.
+        label, latex: its name in the paper.
+        second: what is trained: ``e3``, ``gformer`` or nothing new.
+        stage1: whether DeepH-E3 is below.
+        cascade, features: as in :func:`train_gformer`.
+        rotate: rotation augmentation.
+        paper: only ``arch: paper`` can do it.
         changes: to the GFormer's configuration.
     """
 
@@ -116,7 +122,9 @@ SETTINGS: dict[str, Setting] = {
 
 @dataclasses.dataclass(frozen=True)
 class AblationStage1:
-    """DeepH-E3: a trained model folder, or how to train one. Every other DeepH-E3 network (``e3+e3``, ``e3-big``) is trained in the same way."""
+    """DeepH-E3: a trained model folder, or how to train one. Every other DeepH-E3 network
+    (``e3+e3``, ``e3-big``) is trained in the same way.
+    """
 
     folder: str = ""
     """A trained DeepH-E3 model folder; empty: one is trained."""
@@ -132,7 +140,9 @@ class AblationStage1:
 
 @dataclasses.dataclass(frozen=True)
 class AblationConfig:
-    """``deeph-gformer ablate``: the settings of Tables 2-4 on the same data, splits, seed and budget."""
+    """``deeph-gformer ablate``: the settings of Tables 2-4 on the same data, splits, seed and
+    budget.
+    """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """Structures and splits; the test split is the first test set, called ``test``."""
@@ -156,11 +166,17 @@ class AblationConfig:
         "e3+gformer-att",
         "e3+gformer",
     )
-    """Which rows: these eight, or ``e3-big``, a DeepH-E3 with as many parameters as both stages together."""
+    """Which rows: these eight, or ``e3-big``, a DeepH-E3 with as many parameters as both stages
+    together.
+    """
     seeds: tuple[int, ...] = within((42,), "[0, 4294967295]")
-    """The first is the seed of the splits, of stage 1 and of every network (instead of ``training.seed``); each further one repeats all but ``e3``."""
+    """The first is the seed of the splits, of stage 1 and of every network (instead of
+    ``training.seed``); each further one repeats all but ``e3``.
+    """
     paper_where_needed: bool = True
-    """``gformer``, ``gformer+gformer`` and ``-cov`` need ``arch: paper``; true switches them to it, false makes that an error."""
+    """``gformer``, ``gformer+gformer`` and ``-cov`` need ``arch: paper``; true switches them to it,
+    false makes that an error.
+    """
     rotations: int = within(1, "[0, inf)")
     """Random rotations per test structure for the equivariance error; 0: none."""
     output: str = "runs/ablation"
@@ -171,7 +187,9 @@ def model_config(kind: str, config: AblationConfig, groups: int) -> GFormerConfi
     """The GFormer of one setting.
 
     Args:
-        kind: the setting. config: everything. groups: P of stage 1, for settings without its features.
+        kind: the setting.
+        config: everything.
+        groups: P of stage 1, for settings without its features.
 
     Raises:
         ConfigError: it needs ``arch: paper`` and may not have it.
@@ -181,7 +199,8 @@ def model_config(kind: str, config: AblationConfig, groups: int) -> GFormerConfi
     if setting.paper and config.model.arch != "paper":
         if not config.paper_where_needed:
             raise ConfigError(
-                f"setting '{kind}' has no stage-1 irreps to gate and needs model.arch: paper; set paper_where_needed: true or leave it out"
+                f"setting '{kind}' has no stage-1 irreps to gate and needs model.arch: paper; "
+                "set paper_where_needed: true or leave it out"
             )
         changes["arch"] = "paper"
     if not setting.features:
@@ -190,7 +209,9 @@ def model_config(kind: str, config: AblationConfig, groups: int) -> GFormerConfi
 
 
 def network_config(config: AblationConfig, stage1: Stage1Provider | None) -> Stage1Config:
-    """The DeepH-E3 network of ``e3+e3``: that of the model folder where one is given, otherwise the configured one."""
+    """The DeepH-E3 network of ``e3+e3``: that of the model folder where one is given, otherwise the
+    configured one.
+    """
     if not config.stage1.folder or not isinstance(stage1, EmbeddedStage1):
         return config.stage1.model
     return stage1_config(stage1.folder.config)
@@ -221,7 +242,8 @@ def _count(config: Stage1Config, targets: TargetBlocks, generation: Generation) 
 def scaled_network(
     config: Stage1Config, targets: TargetBlocks, generation: Generation, goal: int
 ) -> tuple[Stage1Config, int]:
-    """The network with every multiplicity of ``irreps_mid`` multiplied by one factor so that it has about ``goal`` parameters.
+    """The network with every multiplicity of ``irreps_mid`` multiplied by one factor so that it has
+    about ``goal`` parameters.
 
     Returns:
         The configuration and its number of parameters.

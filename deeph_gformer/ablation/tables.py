@@ -24,7 +24,9 @@ Column = tuple[str, str, str, str]  # key, heading, LaTeX heading, number format
 
 
 def columns(gauge: str) -> list[Column]:
-    """Columns of the tables; beside errors in the gauge of the training stand those of the other kind."""
+    """Columns of the tables; beside errors in the gauge of the training stand those of the other
+    kind.
+    """
     other: Column = (
         ("raw_mae_all_meV", "MAE_all^H with μS", r"MAE$_{all}^H$ with $\mu S$", ".4f")
         if gauge == "standard"
@@ -50,8 +52,8 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
     """The figures of one setting on one test set.
 
     Args:
-        result, reference: of :func:`deeph_gformer.analysis.evaluate.evaluate` for the setting and for ``e3``, which
-            decides what the challenging structure and block are.
+        result: of :func:`deeph_gformer.analysis.evaluate.evaluate` for the setting.
+        reference: the same for ``e3``, which decides what the challenging structure and block are.
     """
     base = [s["refined_mae_meV"] for s in reference["structures"]]
     worst = reference["structures"][int(np.argmax(base))]["name"]
@@ -73,7 +75,7 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
         "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)),
         "mae_elements_meV": total["refined"]["mae_elements_meV"],
         "better_than_e3_structures": sum(
-            s["refined_mae_meV"] < b for s, b in zip(result["structures"], base)
+            s["refined_mae_meV"] < b for s, b in zip(result["structures"], base, strict=True)
         ),
         "structures": len(base),
     }
@@ -103,7 +105,9 @@ def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[
             }
             if len(per_seed) > 1:
                 mean["mae_all_spread_meV"] = float(
-                    np.std([m["mae_all_meV"] for m in per_seed], ddof=1)
+                    np.std(
+                        [m["mae_all_meV"] for m in per_seed if m["mae_all_meV"] is not None], ddof=1
+                    )
                 )
             row["tests"][name] = mean
         rows[kind] = row
@@ -238,8 +242,11 @@ def write_tables(
     """Write ``table.txt``, ``.md``, ``.tex``, ``.csv`` and ``.json``, and print the first.
 
     Args:
-        folder: where. results: of every setting and seed. reference: of ``e3``; of the first setting where no stage 1 is used.
-        basis: of the data. config: recorded.
+        folder: where.
+        results: of every setting and seed.
+        reference: of ``e3``; of the first setting where no stage 1 is used.
+        basis: of the data.
+        config: recorded.
 
     Returns:
         What ``table.json`` holds.
@@ -249,7 +256,8 @@ def write_tables(
     sizes = {n: len(reference["tests"][n]["structures"]) for n in names}
     label = SETTINGS[reference["setting"]].label
     notes = [
-        f"cha.s and cha.b: the structure and the block worst for {label}; training/s: of all stages that were trained here"
+        f"cha.s and cha.b: the structure and the block worst for {label}; training/s: of all "
+        "stages that were trained here"
     ]
     for n in names:
         if config.data.gauge == "standard":

@@ -16,8 +16,9 @@ def register(sub: Any) -> None:
     parser = sub.add_parser(
         "ablate",
         help="train and evaluate the settings of Tables 2-4",
-        description="Trains and evaluates any of the paper's eight settings (and e3-big) with the same data, splits, seed and budget, and writes the table as "
-        "text, Markdown, LaTeX, CSV and JSON. The same command goes on where it stopped; finished settings are not run again.",
+        description="Trains and evaluates any of the paper's eight settings (and e3-big) with the "
+        "same data, splits, seed and budget, and writes the table as text, Markdown, LaTeX, CSV "
+        "and JSON. The same command goes on where it stopped; finished settings are not run again.",
     )
     parser.add_argument(
         "config",

@@ -24,6 +24,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..bands import Bands, BlochProblem, FermiLevel
     from ..bands.plot import Style
+    from ..bands.unfolding import Unfolded
 
 __all__ = ["register"]
 
@@ -91,8 +92,8 @@ def register(sub: Any) -> None:
         type=filled,
         action="append",
         metavar="PRIMITIVE",
-        help="spectral weights on the path of a primitive cell: a structure file or folder, "
-        "integers "
+        help="spectral weights on the path of a primitive cell: a "
+        "structure file or folder, integers "
         "(2,2,1, or nine of a matrix), or spglib; once for each layer of a slab, from below",
     )
     group.add_argument(
@@ -199,7 +200,9 @@ def _wanted(args: argparse.Namespace) -> list[tuple[BlochProblem, Style]]:
 def _solve_bands(
     args: argparse.Namespace,
 ) -> tuple[list[tuple[str, Bands, Style]], BlochProblem, list[bool]]:
-    """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, the first Hamiltonian, and which are of its structure."""
+    """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, the first
+    Hamiltonian, and which are of its structure.
+    """
     from ..bands import band_structure, read_path_file
 
     problems = _wanted(args)
@@ -251,7 +254,7 @@ def _solve_bands(
         )
     print(f"path {' '.join(t[1] for t in path.ticks)} ({path.source}), {len(path)} k-points")
     same = [reference.structure.same_as(problem.structure) for problem, _ in problems]
-    for (problem, _), alike in zip(problems, same):
+    for (problem, _), alike in zip(problems, same, strict=True):
         if not alike:
             say(
                 f"{problem.label}: {problem.source} is of another structure than "
@@ -310,7 +313,7 @@ def _run_bands(args: argparse.Namespace) -> int:
     _require_states(found[0][1], window)
     errors = {
         label: compare_bands(found[0][1], bands, window)
-        for (label, bands, _), alike in zip(found[1:], same[1:])
+        for (label, bands, _), alike in zip(found[1:], same[1:], strict=True)
         if alike
     }
     if errors:
@@ -319,9 +322,8 @@ def _run_bands(args: argparse.Namespace) -> int:
             if window[0] == -window[1]
             else f"{window[0]:g} to {window[1]:g} eV"
         )
-        print(
-            f"{'band error (meV), ' + where:<34}{'MAE':>9}{'RMSE':>9}{'max':>9}{'shift':>9}{'states':>9}"
-        )
+        heads = ("MAE", "RMSE", "max", "shift", "states")
+        print(f"{'band error (meV), ' + where:<34}" + "".join(f"{head:>9}" for head in heads))
         for label, error in errors.items():
             print(
                 f"{label:<34}{error.mae_meV:9.3f}{error.rmse_meV:9.3f}{error.max_meV:9.3f}{error.shift_meV:9.3f}{error.states:9d}"
@@ -365,7 +367,8 @@ def _run_unfold(args: argparse.Namespace, asked: tuple[float, float] | None) -> 
         if value:
             raise ConfigError(f"--unfold and {option} exclude each other")
     problems = [problem for problem, _ in _wanted(args)]
-    found, level = [], None
+    found: list[Unfolded] = []
+    level: FermiLevel | None = None
     for problem in problems:
         if not found or level is not None:
             required = args.fermi != "auto"

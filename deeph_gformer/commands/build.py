@@ -156,10 +156,11 @@ def _read_atoms(path: str) -> ase.Atoms:
     from ase.io import read
 
     try:
-        return read(path)
+        found = read(path, index=-1)
+        return found[-1] if isinstance(found, list) else found
     except FileNotFoundError:
         raise DataError(f"{path}: file not found") from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - ASE's readers raise many kinds
         raise DataError(
             f"{path}: not a structure that ASE reads ({str(error) or type(error).__name__})"
         ) from None
@@ -180,14 +181,16 @@ def _require_new(paths: list[pathlib.Path], overwrite: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise DataError(
-            f"{there[0]}: is there already; add --overwrite to replace it, or name another one with --output"
+            f"{there[0]}: is there already; add --overwrite to replace it, or name another one "
+            "with --output"
         )
 
 
 def _require_size(atoms: int, limit: int | None) -> None:
     if atoms > (limit or BUILT_ATOMS):
         raise ConfigError(
-            f"{atoms} atoms, more than {limit or BUILT_ATOMS}; if that is meant, allow it with --max-atoms {atoms}"
+            f"{atoms} atoms, more than {limit or BUILT_ATOMS}; if that is meant, allow it with "
+            f"--max-atoms {atoms}"
         )
 
 
@@ -239,7 +242,7 @@ def run_twist(args: argparse.Namespace) -> int:
             )
         twists = [
             twist_of(bottom, top, mn, pq)
-            for mn, pq in zip(args.mn, args.pq or [None] * len(args.mn))
+            for mn, pq in zip(args.mn, args.pq or [None] * len(args.mn), strict=True)
         ]
     else:
         twists = list_twists(bottom, top, args.max_atoms or LISTED_ATOMS, args.max_strain)
@@ -265,7 +268,8 @@ def run_twist(args: argparse.Namespace) -> int:
     if strained:
         first = strained[0]
         raise ConfigError(
-            f"cell {first.bottom} with {first.top} strains the top layer by {100 * first.strain:.2f} %; choose --pq so that it fits "
+            f"cell {first.bottom} with {first.top} strains the top layer by "
+            f"{100 * first.strain:.2f} %; choose --pq so that it fits "
             "(without --mn the fitting cells are listed), or allow it with --max-strain"
         )
     distance = args.distance or found
@@ -295,7 +299,7 @@ def run_twist(args: argparse.Namespace) -> int:
     _require_new(paths, args.overwrite)
     for twist in twists:
         _require_size(twist.atoms, args.max_atoms)
-    for twist, path in zip(twists, paths):
+    for twist, path in zip(twists, paths, strict=True):
         atoms = twist_bilayer(bottom, top, twist, distance, args.vacuum, args.shift)
         _write_atoms(path, atoms)
         print(f"{path}: {len(atoms)} atoms, {twist.angle:.4f} degrees")
@@ -318,7 +322,8 @@ def run_supercell(args: argparse.Namespace) -> int:
     )
     if round(float(np.linalg.det(matrix))) <= 0 or (args.size and min(args.size) < 1):
         raise ConfigError(
-            "the repeats span no volume, or turn the cell inside out; the determinant must be positive"
+            "the repeats span no volume, or turn the cell inside out; "
+            "the determinant must be positive"
         )
     if abs(np.linalg.det(atoms.cell[:])) < 1e-6:
         raise DataError(f"{args.cell}: has no full cell to repeat")

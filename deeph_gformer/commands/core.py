@@ -74,13 +74,15 @@ def register(sub: Any) -> None:
         "--plots",
         type=pathlib.Path,
         metavar="DIR",
-        help="write figures and their data: heat map of MAE_block, parity, error against distance, bars",
+        help="write figures and their data: heat map of MAE_block, "
+        "parity, error against distance, bars",
     )
     parser.add_argument(
         "--report",
         type=pathlib.Path,
         metavar="FILE",
-        help="write one HTML file with all of it, and with bands and geometry of the worst structure",
+        help="write one HTML file with all of it, and with bands and "
+        "geometry of the worst structure",
     )
     _json_option(parser)
     parser.set_defaults(run=_run_evaluate)
@@ -97,15 +99,18 @@ def _register_refine(sub: Any) -> None:
         "refine",
         help="predict Hamiltonians: DeepH-E3's inference step, refined",
         description="Walks DIR for structure folders, predicts with "
-        "stage 1 and GFormer, and writes hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are reported. "
-        "Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' shares them among processes (docs/howto/large.md).",
+        "stage 1 and GFormer, and writes hamiltonians_pred.h5 and info.json. Where "
+        "hamiltonians.h5 is there, errors against it are reported. "
+        "Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' shares them "
+        "among processes (docs/howto/large.md).",
     )
     parser.add_argument(
         "--preprocessed",
         required=True,
         type=pathlib.Path,
         metavar="DIR",
-        help="folder with structure folders (legacy or DeepH-dock); or, with --overlap and --output, structure files (POSCAR, .cif, ...)",
+        help="folder with structure folders (legacy or DeepH-dock); or, with --overlap and "
+        "--output, structure files (POSCAR, .cif, ...)",
     )
     parser.add_argument(
         "--overlap",
@@ -113,7 +118,8 @@ def _register_refine(sub: Any) -> None:
         dest="overlap",
         nargs="+",
         metavar="SOURCE",
-        help="edges and S of structures without overlaps.h5, which is then written: a table (.npz), "
+        help="edges and S of structures without overlaps.h5, which is "
+        "then written: a table (.npz), "
         "basis files or a folder of them (OpenMX: with C6.0-s2p2d1 ...), a folder with overlaps "
         "(default: the table in the bundle)",
     )
@@ -156,7 +162,8 @@ def _register_refine(sub: Any) -> None:
     parser.add_argument(
         "--max-memory",
         metavar="SIZE",
-        help="what one process may take, e.g. 8GB (of the GPU's memory where it runs on one; default: nine tenths of what is free)",
+        help="what one process may take, e.g. 8GB (of the GPU's memory where it runs on one; "
+        "default: nine tenths of what is free)",
     )
     parser.add_argument(
         "--batch-edges",
@@ -169,7 +176,8 @@ def _register_refine(sub: Any) -> None:
         "--spill",
         type=pathlib.Path,
         metavar="DIR",
-        help="folder on a fast disk for edge features that do not fit into memory (removed at the end)",
+        help="folder on a fast disk for edge features that do not fit "
+        "into memory (removed at the end)",
     )
     _json_option(parser)
     parser.set_defaults(run=_run_refine)
@@ -183,8 +191,8 @@ def _register_train(sub: Any) -> None:
         parser = sub.add_parser(
             verb,
             help=what,
-            description=f"{what[0].upper()}{what[1:]}. Settings come from a YAML file, from --set, or both; "
-            f"'deeph-gformer {verb} --list' prints every key with its meaning.",
+            description=f"{what[0].upper()}{what[1:]}. Settings come from a YAML file, from "
+            f"--set, or both; 'deeph-gformer {verb} --list' prints every key with its meaning.",
         )
         parser.add_argument(
             "config",
@@ -219,7 +227,8 @@ def _register_train(sub: Any) -> None:
                 nargs="?",
                 const="",
                 metavar="MODEL_DIR",
-                help="go on with the run in the output folder; or start from a DeepH-E3 model folder, its optimizer state included",
+                help="go on with the run in the output folder; or start from a DeepH-E3 model "
+                "folder, its optimizer state included",
             )
         parser.add_argument("--output", metavar="DIR", help="folder of the run (output)")
         parser.add_argument("--epochs", type=int, metavar="N", help="training.epochs")
@@ -290,7 +299,8 @@ def _prediction_options(parser: argparse.ArgumentParser) -> None:
         "--edges",
         choices=("auto", "overlaps", "hamiltonians", "union"),
         default="auto",
-        help="blocks that become edges (default auto: overlaps.h5, or its union with hamiltonians.h5 where both are there)",
+        help="blocks that become edges (default auto: overlaps.h5, or its union with "
+        "hamiltonians.h5 where both are there)",
     )
     parser.add_argument(
         "--frames",
@@ -384,7 +394,8 @@ def _run_refine(args: argparse.Namespace) -> None:
     if first:
         for folder in result["without_edges"]:
             print(
-                f"warning: {folder} is skipped: neither S nor H is there, and the model has no table that makes S (see --overlap)",
+                f"warning: {folder} is skipped: neither S nor H is there, and the model has no "
+                "table that makes S (see --overlap)",
                 file=sys.stderr,
             )
         for record in result["structures"]:
@@ -392,7 +403,8 @@ def _run_refine(args: argparse.Namespace) -> None:
                 print(f"warning: {record['name']}: {text}", file=sys.stderr)
             if record["spilled_bytes"]:
                 print(
-                    f"{record['name']}: {show_size(record['spilled_bytes'])} of edge features were in files (--spill)"
+                    f"{record['name']}: {show_size(record['spilled_bytes'])} of edge features "
+                    "were in files (--spill)"
                 )
         print(
             "\n".join(
@@ -463,7 +475,8 @@ def _trained(args: argparse.Namespace, record: dict[str, Any]) -> None:
 
     if not record["structures"]["test"]:
         note(
-            "the test split is empty: keep structures that no training saw for 'deeph-gformer evaluate'"
+            "the test split is empty: keep structures that no training "
+            "saw for 'deeph-gformer evaluate'"
         )
     if first_rank():
         _write_json(args, record)

@@ -6,9 +6,9 @@ import argparse
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .options import Number, filled, hamiltonian_options, say
+from .options import HamiltonianKind, Number, filled, hamiltonian_options, say
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem, FermiLevel
@@ -148,7 +148,7 @@ def _level_without_counting(args: argparse.Namespace, problem: BlochProblem) -> 
     if args.fermi in ("auto", "count"):
         return None
     if args.fermi == "info":
-        kind = "prediction" if problem.predicted else "hamiltonian"
+        kind: HamiltonianKind = "prediction" if problem.predicted else "hamiltonian"
         level = require_level(problem.structure.info, kind, problem.source)
         return FermiLevel(level, "info.json of this folder, as asked")
     try:
@@ -223,6 +223,28 @@ def _count(
         s_threshold=args.s_threshold,
         processes=args.processes,
     )
+
+
+@overload
+def fermi_of(
+    args: argparse.Namespace,
+    problem: BlochProblem,
+    known: FermiLevel | None = None,
+    spectrum: Any = None,
+    required: Literal[True] = True,
+    others: Sequence[BlochProblem] = (),
+) -> FermiLevel: ...
+
+
+@overload
+def fermi_of(
+    args: argparse.Namespace,
+    problem: BlochProblem,
+    known: FermiLevel | None = None,
+    spectrum: Any = None,
+    required: bool = True,
+    others: Sequence[BlochProblem] = (),
+) -> FermiLevel | None: ...
 
 
 def fermi_of(

@@ -16,8 +16,9 @@ def register(sub: Any) -> None:
     parser = sub.add_parser(
         "eval",
         help="DeepH-E3's evaluation from its own ini file, with or without a GFormer on top",
-        description="Does what deephe3-eval.py does with this ini: the same files in the same places. With --model the Hamiltonians "
-        "are refined.",
+        description="Does what deephe3-eval.py does with this ini: the same "
+        "files in the same places. With "
+        "--model the Hamiltonians are refined.",
     )
     parser.add_argument(
         "ini",
@@ -73,31 +74,34 @@ def register(sub: Any) -> None:
 
     parser = sub.add_parser(
         "convert",
-        help="output of DFT codes into training folders; legacy and DeepH-dock folders into each other, and into Wannier90, "
-        "sisl, SciPy or POSCAR files",
-        description="A folder of DFT runs or of structure folders is converted one by one into TARGET/<name>. Runs are read several "
-        "at a time; those that are there already, from the same files, are left as they are. Legacy to DeepH-dock groups atoms by "
-        "element, says so, and remembers the order for the way back.",
+        help="output of DFT codes into training folders; legacy and DeepH-dock folders into each "
+        "other, and into Wannier90, sisl, SciPy or POSCAR files",
+        description="A folder of DFT runs or of structure folders is converted one by one into "
+        "TARGET/<name>. Runs are read several at a time; those that are there already, from the "
+        "same files, are left as they are. Legacy to DeepH-dock groups atoms by element, says "
+        "so, and remembers the order for the way back.",
     )
     parser.add_argument(
         "source",
         type=pathlib.Path,
         metavar="SOURCE",
-        help="a DFT run (its folder, or a .scfout, .TSHS, .HSX, .nc), a structure folder, a folder of "
-        "either, or our .npz",
+        help="a DFT run (its folder, or a .scfout, .TSHS, .HSX, .nc), a structure folder, "
+        "a folder of either, or our .npz",
     )
     parser.add_argument(
         "target",
         type=pathlib.Path,
         metavar="TARGET",
-        help="folder (legacy, dock, wannier90, pyatb) or file (sisl: .TSHS or .nc, npz, poscar) to write",
+        help="folder (legacy, dock, wannier90, pyatb) or file (sisl: "
+        ".TSHS or .nc, npz, poscar) to write",
     )
     parser.add_argument(
         "--from",
         dest="code",
         metavar="CODE",
-        help="SOURCE is a run of this DFT code or a folder of them: auto, openmx, abacus, siesta, gpaw, aims, pyscf "
-        "or an installed reader (default: DFT runs where there are no structure folders)",
+        help="SOURCE is a run of this DFT code or a folder of them: auto, openmx, abacus, siesta, "
+        "gpaw, aims, pyscf or an installed reader (default: DFT runs where "
+        "there are no structure folders)",
     )
     parser.add_argument(
         "--format",
@@ -119,8 +123,8 @@ def register(sub: Any) -> None:
     parser.add_argument(
         "--to",
         metavar="FORMAT",
-        help="legacy, dock or an installed folder format; wannier90, pyatb, sisl, npz or poscar (default: "
-        "the other one of legacy and dock)",
+        help="legacy, dock or an installed folder format; wannier90, pyatb, sisl, npz or poscar "
+        "(default: the other one of legacy and dock)",
     )
     parser.add_argument(
         "--kind",
@@ -136,7 +140,8 @@ def register(sub: Any) -> None:
     parser.add_argument(
         "--mesh",
         metavar="9x9x1",
-        help="k mesh of the Löwdin orthogonalisation (wannier90; default: four times the range of H, plus one)",
+        help="k mesh of the Löwdin orthogonalisation (wannier90; default: four "
+        "times the range of H, plus one)",
     )
     parser.add_argument(
         "--fdf",

@@ -7,7 +7,7 @@ import math
 import pathlib
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,9 @@ __all__ = [
     "window_of",
     "window_option",
 ]
+
+
+HamiltonianKind = Literal["hamiltonian", "prediction"]
 
 
 class Number:
@@ -112,7 +115,8 @@ def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         type=pathlib.Path,
         metavar="DIR",
-        help="folder with the overlap, or of basis files (OpenMX: the shells say what is taken), or a "
+        help="folder with the overlap, or of basis files (OpenMX: the "
+        "shells say what is taken), or a "
         "table of overlaps (default: beside H, else the first folder's)",
     )
     group.add_argument(
@@ -152,16 +156,15 @@ def progress(done: int, count: int) -> None:
         )
 
 
-def kinds_of(folder: pathlib.Path) -> list[Any]:
+def kinds_of(folder: pathlib.Path) -> list[HamiltonianKind]:
     """Which Hamiltonians a folder has."""
     from ..errors import DataError
     from ..io.folder import has_matrix, matrix_path
 
-    kinds = [kind for kind in ("hamiltonian", "prediction") if has_matrix(folder, kind)]
+    both: tuple[HamiltonianKind, ...] = ("hamiltonian", "prediction")
+    kinds = [kind for kind in both if has_matrix(folder, kind)]
     if not kinds:
-        names = " nor ".join(
-            matrix_path(folder, kind).name for kind in ("hamiltonian", "prediction")
-        )
+        names = " nor ".join(matrix_path(folder, kind).name for kind in both)
         raise DataError(f"{folder}: a structure without a Hamiltonian, neither {names} is there")
     return kinds
 
@@ -181,7 +184,7 @@ def _computed(source: pathlib.Path) -> Callable[[Structure], BlockMatrix] | None
         return None
 
     def make(structure: Structure) -> BlockMatrix:
-        shells = dict(zip(structure.numbers.tolist(), structure.orbital_types))
+        shells = dict(zip(structure.numbers.tolist(), structure.orbital_types, strict=True))
         return load(source, orbital_types=shells).overlap(structure)
 
     return make
@@ -190,7 +193,7 @@ def _computed(source: pathlib.Path) -> Callable[[Structure], BlockMatrix] | None
 def load_problem(
     args: argparse.Namespace,
     folder: pathlib.Path,
-    kind: Any,
+    kind: HamiltonianKind,
     label: str | None = None,
     fallback: pathlib.Path | None = None,
 ) -> BlochProblem:

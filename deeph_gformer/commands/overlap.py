@@ -24,8 +24,8 @@ def register(sub: argparse._SubParsersAction) -> None:
         "overlap",
         nargs="+",
         metavar="SOURCE",
-        help="table (.npz), basis files, a folder of them (OpenMX: with C6.0-s2p2d1 ...), overlaps.h5 "
-        "or its folder",
+        help="table (.npz), basis files, a folder of them (OpenMX: with C6.0-s2p2d1 "
+        "...), overlaps.h5 or its folder",
     )
     json_option(info)
     info.set_defaults(run=run_info)
@@ -56,7 +56,8 @@ def _register_fit(sub: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         metavar="A-B=R",
-        help="edge cutoff of two elements in Å instead of the learned one, e.g. C-C=6.35; repeatable",
+        help="edge cutoff of two elements in Å instead of the learned "
+        "one, e.g. C-C=6.35; repeatable",
     )
     output_option(fit, "table to write (.npz)")
     json_option(fit)
@@ -86,7 +87,8 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
         "--output",
         "-o",
         metavar="DIR",
-        help="where to write; of several structures a folder each (default: into the structure folder)",
+        help="where to write; of several structures a folder each "
+        "(default: into the structure folder)",
     )
     predict.add_argument(
         "--format",
@@ -102,12 +104,14 @@ def _register_predict(sub: argparse._SubParsersAction) -> None:
     predict.add_argument(
         "--extrapolate",
         action="store_true",
-        help="allow distances that the table does not know, and cut structures that repeat against their pbc",
+        help="allow distances that the table does not know, and cut "
+        "structures that repeat against their pbc",
     )
     predict.add_argument(
         "--pbc",
         metavar="T,T,F",
-        help="which lattice vectors repeat (default: as a file says; all for a folder); a slab across the boundary stays whole",
+        help="which lattice vectors repeat (default: as a file says; all for a folder); a slab "
+        "across the boundary stays whole",
     )
     predict.add_argument(
         "--overwrite",
@@ -169,7 +173,8 @@ def _chosen(folders: list[pathlib.Path], names: list[str] | None) -> list[pathli
         )
         if not part:
             raise DataError(
-                f"--structures {name}: no such structure; there are {', '.join(list(by_name)[:8])}{' ...' if len(by_name) > 8 else ''}"
+                f"--structures {name}: no such structure; there are "
+                f"{', '.join(list(by_name)[:8])}{' ...' if len(by_name) > 8 else ''}"
             )
         chosen.update(part)
     return list(chosen.values())
@@ -235,7 +240,7 @@ def _known_shells(sources: list[pathlib.Path]) -> dict[int, tuple[int, ...]]:
     for source in sources:
         if source.is_dir():
             structure = read_folder(source)
-            for z, mine in zip(structure.numbers.tolist(), structure.orbital_types):
+            for z, mine in zip(structure.numbers.tolist(), structure.orbital_types, strict=True):
                 shells.setdefault(z, tuple(mine))
     return shells
 
@@ -263,7 +268,7 @@ def run_predict(args: argparse.Namespace) -> int:
         )
     form = None if args.format == "same" else args.format
     rows = []
-    for source, name in zip(sources, names):
+    for source, name in zip(sources, names, strict=True):
         output = (
             None
             if args.output is None

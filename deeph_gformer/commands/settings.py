@@ -1,20 +1,36 @@
-"""Settings of the training commands: a YAML file, ``--set KEY=VALUE``, and the options that are short for a key."""
+"""Settings of the training commands: a YAML file, ``--set KEY=VALUE``, and the options that are
+short for a key.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ..config import apply_overrides, field_docs, from_mapping, load_yaml, upgrade_model
+from ..config import DataConfig, apply_overrides, field_docs, from_mapping, load_yaml, upgrade_model
 from ..errors import ConfigError
 from ..io.files import read_json
 
 __all__ = ["pair", "read_settings", "list_settings"]
 
-T = TypeVar("T")
+
+class RunSettings(Protocol):
+    """What the configurations of all training commands have."""
+
+    @property
+    def data(self) -> DataConfig:
+        """The structures."""
+
+    @property
+    def output(self) -> str:
+        """Folder of the run."""
+
+
+T = TypeVar("T", bound=RunSettings)
 
 
 def pair(option: str, text: str, form: str) -> tuple[str, str]:
@@ -38,7 +54,9 @@ def read_settings(
     """The configuration that the command line asks for.
 
     Args:
-        args: has ``config`` (YAML file or None) and ``set``. kind: the dataclass. options: ``{option: dotted key}``; those that are None are left out.
+        args: has ``config`` (YAML file or None) and ``set``.
+        kind: the dataclass.
+        options: ``{option: dotted key}``; those that are None are left out.
         more: further dotted keys.
 
     Raises:
@@ -64,7 +82,7 @@ def read_settings(
         if args.config
         else from_mapping(kind, apply_overrides(known, overrides), "command line")
     )
-    if not config.data.preprocessed:  # type: ignore[attr-defined]
+    if not config.data.preprocessed:
         raise ConfigError(
             "data.preprocessed is empty: say where the structures are, with --preprocessed DIR"
         )
@@ -90,4 +108,6 @@ def list_settings(kind: type, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value):
             list_settings(type(value), f"{prefix}{field.name}.")
         else:
-            print(f"{prefix}{field.name}: {value!r}\n      {docs.get(field.name, '')}")
+            text = " ".join(docs.get(field.name, "").split())
+            print(f"{prefix}{field.name}: {value!r}")
+            print(textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .fermi import fermi_of, fermi_options, one_folder, valence_of
 from .options import (
+    HamiltonianKind,
     Number,
     filled,
     hamiltonian_options,
@@ -21,7 +22,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..bands import BlochProblem
+    from ..bands import Bands, BlochProblem, FermiLevel
 
 __all__ = ["register"]
 
@@ -177,6 +178,7 @@ def _run_dos(args: argparse.Namespace) -> int:
 def _run_gap(args: argparse.Namespace) -> int:
     from ..bands import band_gap, mesh_spectrum
     from ..bands.fermi import electron_number
+    from ..errors import ConfigError
     from ..io.files import write_json
 
     problem = single_problem(args)
@@ -192,7 +194,9 @@ def _run_gap(args: argparse.Namespace) -> int:
     number = electron_number(problem.structure, args.electrons, valence_of(args, problem))
     if number is None:
         level = fermi_of(args, problem, spectrum=spectrum)
-        number = float(level.electrons), level.electrons_source
+        if level.electrons is None:
+            raise ConfigError(f"{problem.source}: the number of electrons is unknown")
+        number = level.electrons, level.electrons_source
     gap = band_gap(
         problem,
         number[0],
@@ -224,7 +228,7 @@ def _run_compare(args: argparse.Namespace) -> int:
 
     other = args.other or args.reference
     reference = load_problem(args, args.reference, "hamiltonian")
-    kind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
+    kind: HamiltonianKind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
     if kind == "hamiltonian" and other.resolve() == args.reference.resolve():
         raise DataError(
             f"{matrix_path(other, 'prediction')}: file not found; name the folder with the "
@@ -316,7 +320,8 @@ def _compare_eigenvalues(
     from ..bands import compare_bands, find_ghosts, mesh_spectrum
     from ..bands.compare import mesh_bands
 
-    found, level = [], None
+    found: list[Bands] = []
+    level: FermiLevel | None = None
     for one in (reference, problem):
         spectrum = mesh_spectrum(
             one,
@@ -332,9 +337,8 @@ def _compare_eigenvalues(
     ghosts = find_ghosts(found[0], found[1], args.ghost_margin)
     print(
         f"eigenvalues {error.window_eV[0]:g} to {error.window_eV[1]:g} eV from E_F, meV: MAE "
-        f"{error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, "
-        f"shift {error.shift_meV:.3f} "
-        f"({error.states} states)"
+        f"{error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, shift "
+        f"{error.shift_meV:.3f} ({error.states} states)"
     )
     print(
         f"ghost states: {len(ghosts)}"

@@ -24,14 +24,10 @@ def register(sub: Any) -> None:
         "topology",
         help="Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity",
         description="z2: Wannier charge centres and the Z2 number of a slab, or the four of a "
-        "crystal. "
-        "chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 and 1/2. "
-        "berry: "
-        "the same with the map of the curvature. ahc: intrinsic anomalous Hall conductivity, of "
-        "metals "
-        "too. Position matrices (positions.h5, position_matrix.h5) are used where the folder has "
-        "them, "
-        "else atom positions.",
+        "crystal. chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 "
+        "and 1/2. berry: the same with the map of the curvature. ahc: intrinsic anomalous Hall "
+        "conductivity, of metals too. Position matrices (positions.h5, position_matrix.h5) are "
+        "used where the folder has them, else atom positions.",
     )
     one_folder(parser)
     parser.add_argument(
@@ -141,8 +137,7 @@ def _say_gap(links: Links) -> None:
     if links.bottom_eV < links.top_eV:
         say(
             f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV: a semimetal, "
-            f"whose "
-            "filled bands are apart at every k met; the invariant is theirs"
+            "whose filled bands are apart at every k met; the invariant is theirs"
         )
 
 
@@ -222,12 +217,12 @@ def _hall(args: argparse.Namespace, problem: BlochProblem, positions: Any) -> di
         progress=progress,
     )
     unit = "e²/h" if found.unit == "e2/h" else found.unit
-    for name, value in zip(("yz", "zx", "xy"), found.sigma):
+    for name, value in zip(("yz", "zx", "xy"), found.sigma, strict=True):
         print(f"sigma_{name} = {value:.5g} {unit}")
     key = "sigma_e2_per_h" if found.unit == "e2/h" else "sigma_S_per_cm"
     return {
         "fermi": level.to_dict(),
-        key: dict(zip(("yz", "zx", "xy"), found.sigma.tolist())),
+        key: dict(zip(("yz", "zx", "xy"), found.sigma.tolist(), strict=True)),
         "mesh": list(found.mesh),
         "width_eV": found.width_eV,
         "method": found.method,

@@ -1,4 +1,5 @@
-"""What ``refine`` writes: ``hamiltonians_pred.h5``, ``info.json`` and, where it made them, overlaps.
+"""What ``refine`` writes: ``hamiltonians_pred.h5``, ``info.json`` and, where it made them,
+overlaps.
 
 Several processes write one file together, each the values of its own edges.
 """
@@ -43,7 +44,8 @@ __all__ = ["make_overlap", "output_folder", "write_prediction", "write_shared"]
 
 
 def output_folder(folder: pathlib.Path, output: str | os.PathLike[str] | None) -> pathlib.Path:
-    """Where the prediction of ``folder`` (or a structure file) goes: ``<output>/<structure name>``, or the folder itself.
+    """Where the prediction of ``folder`` (or a structure file) goes: ``<output>/<structure name>``,
+    or the folder itself.
 
     Raises:
         ConfigError: a file without ``output``.
@@ -64,11 +66,19 @@ def write_shared(
     spinful: bool = False,
     before: Callable[[], None] | None = None,
 ) -> None:
-    """:func:`deeph_gformer.io.folder.write_matrix` by all processes: the first one makes the file, each writes its blocks, then the file gets its name.
+    """:func:`deeph_gformer.io.folder.write_matrix` by all processes: the first one makes the file,
+    each writes its blocks, then the file gets its name.
 
     Args:
-        comm: the processes, which must see the same file system. part: consecutive blocks; those of rank 0, 1, ... are all blocks in order.
-        keys: (E, 5), of all blocks, in canonical order. folder, kind, structure, form, spinful, before: as for ``write_matrix``.
+        comm: the processes, which must see the same file system.
+        folder: as for ``write_matrix``.
+        kind: as for ``write_matrix``.
+        part: consecutive blocks; those of rank 0, 1, ... are all blocks in order.
+        keys: (E, 5), of all blocks, in canonical order.
+        structure: as for ``write_matrix``.
+        form: as for ``write_matrix``.
+        spinful: as for ``write_matrix``.
+        before: as for ``write_matrix``.
 
     Raises:
         DataError: on rank 0, where any process cannot write; no part of the file is left.
@@ -92,7 +102,8 @@ def write_shared(
         with agreed(comm), write_errors(path):
             if not temporary.is_file():
                 raise DataError(
-                    f"{path}: process {comm.rank} does not see the file that the first process began; --output must be one folder, shared by all machines"
+                    f"{path}: process {comm.rank} does not see the file that the first process "
+                    "began; --output must be one folder, shared by all machines"
                 )
             write_part(temporary, form, starts[comm.rank], part, structure, doubled)
         with agreed(comm):
@@ -109,11 +120,18 @@ def make_overlap(
     comm: Communicator,
     overwrite: bool = False,
 ) -> None:
-    """Make S of a structure, each process the blocks of its own atoms, and write it beside the prediction to come.
+    """Make S of a structure, each process the blocks of its own atoms, and write it beside the
+    prediction to come.
 
     Args:
-        overlap, structure, keys: see :func:`read_source`; (E, 5) in canonical order. target, form: where it is written. timer: clock.
-        comm: processes that share the structure. overwrite: replace other overlaps.
+        overlap: makes S.
+        structure: the atoms.
+        keys: (E, 5), of all blocks, in canonical order.
+        target: where it is written.
+        form: folder format.
+        timer: clock.
+        comm: processes that share the structure.
+        overwrite: replace other overlaps.
 
     Raises:
         DataError: ``target`` has other overlaps; see also :meth:`OverlapProvider.overlap`.
@@ -139,7 +157,8 @@ def make_overlap(
             or np.abs(found.select(np.arange(len(keys))[own]).values - matrix.values).max() > 1e-6
         ):
             raise DataError(
-                f"{path}: is there already, with other overlaps; choose --overwrite, or another --output"
+                f"{path}: is there already, with other overlaps; choose --overwrite, or another "
+                "--output"
             )
 
 
@@ -153,7 +172,8 @@ def write_prediction(
     comm: Communicator | None = None,
     source: pathlib.Path | None = None,
 ) -> None:
-    """Write one prediction: ``info.json`` (updated, not replaced) once the Hamiltonian is whole, just before that takes its name.
+    """Write one prediction: ``info.json`` (updated, not replaced) once the Hamiltonian is whole,
+    just before that takes its name.
 
     So where there is a prediction there is all that belongs to it, whenever the process dies.
 

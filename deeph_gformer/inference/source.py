@@ -1,4 +1,6 @@
-"""What ``refine`` reads: structure folders with their own edges, or bare structures whose edges and overlaps come from a table."""
+"""What ``refine`` reads: structure folders with their own edges, or bare structures whose edges and
+overlaps come from a table.
+"""
 
 from __future__ import annotations
 
@@ -70,13 +72,16 @@ def open_overlap(
         return overlap
     basis = model.targets.basis
     return load_overlap(
-        overlap, orbital_types=dict(zip(basis.elements, map(tuple, basis.orbital_types)))
+        overlap,
+        orbital_types=dict(zip(basis.elements, map(tuple, basis.orbital_types), strict=True)),
     )
 
 
 @functools.lru_cache(maxsize=4)
 def _read_table(path: pathlib.Path, changed: int) -> TwoCentre:
-    """A table, read once for all structures as long as its file does not change (``changed``: time stamp in ns)."""
+    """A table, read once for all structures as long as its file does not change (``changed``: time
+    stamp in ns).
+    """
     return load_table(path)
 
 
@@ -96,14 +101,17 @@ def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
     )
 
 
-#: Atoms closer than this part of the shortest distance of the training set are refused; others below that distance are warned of.
+#: Atoms closer than this part of the shortest distance of the training set are refused; others
+#: below that distance are warned of.
 CLOSEST = 0.95
 
 
 def too_close(
     model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0
 ) -> str:
-    """A sentence on two atoms that are closer than any pair of their elements in the training set; empty where there are none."""
+    """A sentence on two atoms that are closer than any pair of their elements in the training set;
+    empty where there are none.
+    """
     table = _training_table(model)
     return "" if table is None else table.too_close(structure, keys, part)
 
@@ -114,19 +122,23 @@ def require_seen(
     """Refuse a structure without DFT files that is unlike every training structure.
 
     Args:
-        model: its bundle remembers the training set (a stage 1 alone does not). structure, keys: with its edges. pbc: for the message.
+        model: its bundle remembers the training set (a stage 1 alone does not).
+        structure: the atoms.
+        keys: (E, 5), its edges.
+        pbc: for the message.
 
     Raises:
-        DataError: it repeats in another number of directions than in training, or two atoms are much too close.
+        DataError: it repeats in another number of directions than in training, or two atoms are
+            much too close.
     """
-    seen = model.bundle.training.get("periodicity") if model.bundle else None
+    seen: list[int] = (model.bundle.training.get("periodicity") if model.bundle else None) or []
     found = coupling(keys, len(structure)) if seen else None
     if found is not None and found.rank not in seen:
         flags = ", ".join(str(bool(p)) for p in pbc)
-        least = seen is not None and found.rank < min(seen)
+        least = found.rank < min(seen)
         raise DataError(
-            f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an atom "
-            "couples to its own images there), the model's training structures in "
+            f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an "
+            "atom couples to its own images there), the model's training structures in "
             f"{' or '.join(map(str, seen))}. "
             + (
                 "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
@@ -154,7 +166,8 @@ def check_basis(
     """Refuse a structure whose S is not in the basis of the training set.
 
     Args:
-        model: it, or its stage 1, may keep a table of the training set's overlaps; else nothing is checked.
+        model: it, or its stage 1, may keep a table of the training set's overlaps; else nothing is
+            checked.
         source: from :func:`find_sources`.
         structure: the crystal.
         keys: (E, 5), its edges.
@@ -185,11 +198,15 @@ def find_sources(
     """Structures at or below ``root``, or the structure file ``root`` itself.
 
     Args:
-        root: folder or file. model: its bundle may hold a table. overlap: where edges and S of bare structures come from.
-        edges: see :func:`select_edges`. output: folder of the predictions, which is not searched.
+        root: folder or file.
+        model: its bundle may hold a table.
+        overlap: where edges and S of bare structures come from.
+        edges: see :func:`select_edges`.
+        output: folder of the predictions, which is not searched.
 
     Returns:
-        The sources, and folders that are left out because they have no edges (those of earlier predictions not counted).
+        The sources, and folders that are left out because they have no edges (those of earlier
+        predictions not counted).
 
     Raises:
         DataError: there is no structure, or none with edges and no table.
@@ -199,7 +216,8 @@ def find_sources(
     if root.is_file():
         if table is None:
             raise DataError(
-                f"{root}: a structure file has no edges; say where overlaps come from with --overlap (a table or basis files)"
+                f"{root}: a structure file has no edges; say where overlaps come from with "
+                "--overlap (a table or basis files)"
             )
         return [root], []
     if overlap is None:
@@ -244,20 +262,26 @@ def read_source(
     """One structure as the model wants it.
 
     Args:
-        source: from :func:`find_sources`. edges: see :func:`select_edges`.
+        source: from :func:`find_sources`.
+        model: its basis, dtype and ranges.
+        edges: see :func:`select_edges`.
         overlap: for bare structures; None: the bundle's table, for those with neither S nor H.
-        target: where the prediction goes, None where another process writes. timer: clock.
+        target: where the prediction goes, None where another process writes.
+        timer: clock.
 
     Returns:
-        The structure, its graph and edges, and what makes its overlaps, where it has none of its own (see :func:`make_overlap`).
+        The structure, its graph and edges, and what makes its overlaps, where it has none of its
+        own (see :func:`make_overlap`).
 
     Raises:
-        DataError: ``target`` holds another structure; DataError, ModelError: see :meth:`HamiltonianModel.read` and :func:`require_seen`.
+        DataError: ``target`` holds another structure; see also :meth:`HamiltonianModel.read` and
+            :func:`require_seen`.
+        ModelError: see :meth:`HamiltonianModel.read`.
     """
     timer.start("edges")
     if overlap is None and (
-        source.is_file() or not any(has_matrix(source, kind) for kind in ("overlap", "hamiltonian"))
-    ):  # type: ignore[arg-type]
+        source.is_file() or not (has_matrix(source, "overlap") or has_matrix(source, "hamiltonian"))
+    ):
         overlap = bundle_overlap(model)
     bare = overlap is not None and (
         source.is_file() or (edges in ("auto", "overlaps") and not has_matrix(source, "overlap"))
@@ -278,7 +302,8 @@ def read_source(
 def _check_target(target: pathlib.Path | None, structure: Structure) -> None:
     if target is not None and holds_another(target, structure):
         raise DataError(
-            f"{target}: holds another structure than '{structure.name}'; choose another --output, or remove that folder"
+            f"{target}: holds another structure than '{structure.name}'; choose another "
+            "--output, or remove that folder"
         )
 
 
@@ -289,6 +314,7 @@ def _bare_structure(
     structure, pbc, _ = read_any(source, overlap)
     if structure.spinful is not None and structure.spinful != basis.spinful:
         raise DataError(
-            f"{source}: info.json says isspinful = {structure.spinful}, the model predicts {'spinful' if basis.spinful else 'spinless'} Hamiltonians"
+            f"{source}: info.json says isspinful = {structure.spinful}, the model predicts "
+            f"{'spinful' if basis.spinful else 'spinless'} Hamiltonians"
         )
     return dataclasses.replace(structure, spinful=basis.spinful), pbc

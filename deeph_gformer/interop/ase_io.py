@@ -1,7 +1,9 @@
-"""DeepH folders as an I/O format of ASE: ``ase.io.read("folder", format="deeph")``, ``ase.io.write("folders", trajectory, format="deeph", ...)``.
+"""DeepH folders as an I/O format of ASE: ``ase.io.read("folder", format="deeph")``,
+``ase.io.write("folders", trajectory, format="deeph", ...)``.
 
-A folder says nothing about periodic boundary conditions. An ``Atoms`` read from one repeats along the lattice vectors that its blocks cross, or,
-where there is no matrix file, along those without 8 Å of vacuum.
+A folder says nothing about periodic boundary conditions. An ``Atoms`` read from one repeats along
+the lattice vectors that its blocks cross, or, where there is no matrix file, along those without 8
+Å of vacuum.
 """
 
 from __future__ import annotations
@@ -51,28 +53,34 @@ def _periodic(folder: pathlib.Path, structure: Structure) -> tuple[bool, bool, b
 def _by_element(
     symbols: Sequence[str], shells: Sequence[Sequence[int]], name: str
 ) -> dict[str, list[int]]:
-    """Shells of each element from shells of each atom: unlike a list per atom they stay right when ASE reorders atoms."""
+    """Shells of each element from shells of each atom: unlike a list per atom they stay right when
+    ASE reorders atoms.
+    """
     from ..errors import DataError
 
     table: dict[str, list[int]] = {}
-    for atom, (symbol, mine) in enumerate(zip(symbols, shells), 1):
+    for atom, (symbol, mine) in enumerate(zip(symbols, shells, strict=True), 1):
         if table.setdefault(symbol, list(mine)) != list(mine):
             raise DataError(
-                f"'{name}', atom {atom} ({symbol}): its shells are {list(mine)}, those of {symbol} before it {table[symbol]}; were atoms "
-                f"reordered or changed? Set atoms.info['orbital_types'] = {{'{symbol}': ...}} for each element, or pass orbital_types"
+                f"'{name}', atom {atom} ({symbol}): its shells are {list(mine)}, those of "
+                f"{symbol} before it {table[symbol]}; were atoms "
+                f"reordered or changed? Set atoms.info['orbital_types'] = {{'{symbol}': ...}} "
+                "for each element, or pass orbital_types"
             )
     return table
 
 
 def to_atoms(structure: Structure, pbc: Sequence[bool] | bool = True) -> Atoms:
-    """``Atoms`` with the same positions, not wrapped; shells and ``info.json`` go to ``atoms.info``.
+    """``Atoms`` with the same positions, not wrapped; shells and ``info.json`` go to
+    ``atoms.info``.
 
     Args:
-        structure: from a folder. pbc: which lattice vectors repeat.
+        structure: from a folder.
+        pbc: which lattice vectors repeat.
 
     Returns:
-        ``atoms.info["orbital_types"]`` holds l of each element's shells, ``["isspinful"]`` the spin, ``["deeph"]`` the rest, ``["name"]`` the
-        name.
+        ``atoms.info["orbital_types"]`` holds l of each element's shells, ``["isspinful"]`` the
+        spin, ``["deeph"]`` the rest, ``["name"]`` the name.
 
     Raises:
         DataError: two atoms of one element have different shells, which ASE cannot keep apart.
@@ -109,8 +117,11 @@ def from_atoms(
     """A structure from ``Atoms``, in their order.
 
     Args:
-        atoms: positions and a full cell, Å. orbital_types: ``{"C": [0, 0, 1, 1, 2]}`` or a list per atom; default ``atoms.info["orbital_types"]``.
-        spinful: default ``atoms.info["isspinful"]``. name: default ``atoms.info["name"]``, else the formula.
+        atoms: positions and a full cell, Å.
+        orbital_types: ``{"C": [0, 0, 1, 1, 2]}`` or a list per atom; default
+            ``atoms.info["orbital_types"]``.
+        spinful: default ``atoms.info["isspinful"]``.
+        name: default ``atoms.info["name"]``, else the formula.
 
     Raises:
         DataError: no cell, no shells for an element, or lists that do not fit the atoms.
@@ -125,7 +136,8 @@ def from_atoms(
     shells: Any = orbital_types if orbital_types is not None else atoms.info.get("orbital_types")
     if shells is None:
         raise DataError(
-            f"'{name}': a DeepH folder needs the shells of each element; pass orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis "
+            f"'{name}': a DeepH folder needs the shells of each element; pass "
+            f"orbital_types={{'C': [0, 0, 1, 1, 2]}}, as the model or basis "
             "has them"
         )
     if not isinstance(shells, Mapping):
@@ -135,7 +147,8 @@ def from_atoms(
             or len(shells) != len(atoms)
         ):
             raise DataError(
-                f"'{name}': orbital_types = {shells!r}; give one list of shells per atom ({len(atoms)}), or a dict with one per element"
+                f"'{name}': orbital_types = {shells!r}; give one list of shells per atom "
+                f"({len(atoms)}), or a dict with one per element"
             )
         shells = [check_shells(value, f"'{name}', atom {n}") for n, value in enumerate(shells, 1)]
         if orbital_types is None:
@@ -170,7 +183,8 @@ def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1)
     """ASE's reader: one folder, a file in it, or every structure folder below, sorted.
 
     Args:
-        filename: folder. index: which of them.
+        filename: folder.
+        index: which of them.
 
     Raises:
         DataError: no structure folder there, not so many, or a damaged one.
@@ -184,7 +198,8 @@ def read_deeph(filename: str | os.PathLike[str], index: int | slice | None = -1)
     folders = [root] if folder_format(root) else find_structures(root)
     if isinstance(index, int) and not -len(folders) <= index < len(folders):
         raise DataError(
-            f"{root}: structure number {index} is asked for; there are {len(folders)}, counted from 0"
+            f"{root}: structure number {index} is asked for; there are {len(folders)}, counted "
+            "from 0"
         )
     for folder in (
         folders[index] if isinstance(index, slice) else [folders[-1 if index is None else index]]
@@ -205,15 +220,21 @@ def write_deeph(
     """ASE's writer: one image into the folder itself, several into ``<folder>/0000``, ``0001``, ...
 
     Args:
-        filename: folder. images: one ``Atoms`` or many. orbital_types, spinful: see :func:`from_atoms`.
-        form: ``legacy`` or ``dock`` (atoms must be grouped by element). overlap: also write S from this source (see :func:`deeph_gformer.overlap.load`).
+        filename: folder.
+        images: one ``Atoms`` or many.
+        orbital_types: see :func:`from_atoms`.
+        spinful: see :func:`from_atoms`.
+        form: ``legacy`` or ``dock`` (atoms must be grouped by element).
+        overlap: also write S from this source (see :func:`deeph_gformer.overlap.load`).
         overwrite: replace structures that are there, with all their matrices.
 
     Returns:
         the folders.
 
     Raises:
-        DataError: a folder holds a structure already, a structure lacks cell or shells, or S cannot be known. ConfigError: unknown ``form``.
+        DataError: a folder holds a structure already, a structure lacks cell or shells, or S cannot
+            be known.
+        ConfigError: unknown ``form``.
     """
     from ase import Atoms
 
@@ -237,7 +258,7 @@ def write_deeph(
                 f"{folder}: holds a structure already; pass overwrite=True or choose another folder"
             )
     with contextlib.ExitStack() as stack:  # all frames appear, or none
-        for folder, atoms in zip(folders, frames):
+        for folder, atoms in zip(folders, frames, strict=True):
             shells = orbital_types
             if shells is None and provider is not None and "orbital_types" not in atoms.info:
                 from ase.data import chemical_symbols

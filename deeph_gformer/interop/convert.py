@@ -1,7 +1,8 @@
-"""``convert``: DFT runs into folders, legacy <-> DeepH-dock, and folders out to Wannier90, sisl, SciPy and POSCAR.
+"""``convert``: DFT runs into folders, legacy <-> DeepH-dock, and folders out to Wannier90, sisl,
+SciPy and POSCAR.
 
-Legacy to DeepH-dock permutes atoms and keys together and remembers the order (:mod:`deeph_gformer.interop.folders`), so that the way
-back restores it.
+Legacy to DeepH-dock permutes atoms and keys together and remembers the order
+(:mod:`deeph_gformer.interop.folders`), so that the way back restores it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def _stored_order(
         return None
     if sorted(order) != list(range(count)):
         raise DataError(
-            f"{where / fields.INFO_FILE}: {ATOM_ORDER} is no permutation of the {count} atoms; was an atom added or removed? Delete the entry to "
+            f"{where / fields.INFO_FILE}: {ATOM_ORDER} is no permutation of the {count} atoms; "
+            "was an atom added or removed? Delete the entry to "
             "keep the order of the POSCAR"
         )
     return np.array(order, dtype=np.int64)
@@ -60,7 +62,8 @@ def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise DataError(
-            f"{target}: is there already and not empty; add --overwrite to replace its structure, or name another folder"
+            f"{target}: is there already and not empty; add --overwrite to replace its "
+            "structure, or name another folder"
         )
 
 
@@ -80,8 +83,8 @@ def _to_folder(
         if (order != np.arange(len(order))).any():
             remembered = order
             notes.append(
-                f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are atoms "
-                f"{' '.join(str(n + 1) for n in order[:20].tolist())}"
+                f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are "
+                f"atoms {' '.join(str(n + 1) for n in order[:20].tolist())}"
                 + (" ..." if len(order) > 20 else "")
                 + f" of {source.name} (kept in {fields.INFO_FILE}, {OURS}.{ATOM_ORDER})"
             )
@@ -90,7 +93,8 @@ def _to_folder(
         if stored is not None:
             order = np.argsort(stored)
             notes.append(
-                f"atoms put back into the order that {fields.INFO_FILE} remembers ({OURS}.{ATOM_ORDER})"
+                f"atoms put back into the order that {fields.INFO_FILE} remembers "
+                f"({OURS}.{ATOM_ORDER})"
             )
     moved = permute_structure(structure, order)
     moved = dataclasses.replace(moved, info=with_order(structure.info, remembered))
@@ -126,15 +130,22 @@ def convert_folder(
     """Convert one structure folder.
 
     Args:
-        source: legacy or DeepH-dock folder. target: folder to write (``legacy``, ``dock``, ``wannier90``, ``pyatb``), or file (``sisl``, ``npz``, ``poscar``).
-        to: what to write. kind: which Hamiltonian goes to Wannier90, sisl and SciPy; default: DFT's, or the prediction where that is alone.
-        overlap_folder: where S is, when not beside H. mesh: k mesh of the Löwdin transform (Wannier90). overwrite: replace what is there.
+        source: legacy or DeepH-dock folder.
+        target: folder to write (``legacy``, ``dock``, ``wannier90``, ``pyatb``), or file (``sisl``,
+            ``npz``, ``poscar``).
+        to: what to write.
+        kind: which Hamiltonian goes to Wannier90, sisl and SciPy; default: DFT's, or the prediction
+            where that is alone.
+        overlap_folder: where S is, when not beside H.
+        mesh: k mesh of the Löwdin transform (Wannier90).
+        overwrite: replace what is there.
 
     Returns:
         ``{"source", "target", "to", "files", "notes"}``.
 
     Raises:
-        DataError: the source is no structure folder or is damaged, or the target is there. ConfigError: unknown format, or an option that has no effect on it.
+        DataError: the source is no structure folder or is damaged, or the target is there.
+        ConfigError: unknown format, or an option that has no effect on it.
         MissingDependencyError: sisl is not installed.
     """
     if to not in targets():
@@ -157,7 +168,8 @@ def convert_folder(
     into_folder = to in ("wannier90", "pyatb")
     if target.exists() and target.is_dir() != into_folder:
         raise DataError(
-            f"{target}: is a {'folder' if target.is_dir() else 'file'}; --to {to} writes a {'folder' if into_folder else 'file'}"
+            f"{target}: is a {'folder' if target.is_dir() else 'file'}; --to {to} writes a "
+            f"{'folder' if into_folder else 'file'}"
         )
     if (
         target.exists()
@@ -247,7 +259,8 @@ def _from_npz(
 
     if to not in formats():
         raise ConfigError(
-            f"{source}: is a file; it can be converted to {', '.join(formats())}, from there to {to}"
+            f"{source}: is a file; it can be converted to {', '.join(formats())}, from there to "
+            f"{to}"
         )
     _check_target(target, source, overwrite)
     problem = read_npz(source)
@@ -300,12 +313,12 @@ def convert(
     """Convert a folder or a DFT run, or every one below ``source`` into ``<target>/<name>``.
 
     Args:
-        source: a structure folder, a DFT run (its folder, or OpenMX's ``.scfout``, SIESTA's ``.TSHS``, ...), a folder of
-            either, or our ``.npz``.
+        source: a structure folder, a DFT run (its folder, or OpenMX's ``.scfout``, SIESTA's
+            ``.TSHS``, ...), a folder of either, or our ``.npz``.
         target: see :func:`convert_folder`; a folder for DFT runs.
         to: default: the other one of ``legacy`` and ``dock``.
-        code: ``auto``, ``openmx``, ``abacus``, ...: ``source`` is a DFT run or a folder of them; default: DFT runs are
-            looked for where there are no structure folders.
+        code: ``auto``, ``openmx``, ``abacus``, ...: ``source`` is a DFT run or a folder of them;
+            default: DFT runs are looked for where there are no structure folders.
         form: folder format for DFT runs; default: ``legacy``.
         unconverged: read DFT runs that did not converge, too.
         fdf: SIESTA's input, where it is not the only one beside the matrix.
@@ -318,7 +331,8 @@ def convert(
         options: ``kind``, ``overlap_folder`` and ``mesh`` of :func:`convert_folder`.
 
     Returns:
-        a record per structure, see :func:`convert_folder` and :func:`deeph_gformer.interop.dft.runs.convert_runs`.
+        a record per structure, see :func:`convert_folder` and
+        :func:`deeph_gformer.interop.dft.runs.convert_runs`.
 
     Raises:
         DataError: nothing to convert; see also :func:`convert_folder`.
@@ -382,6 +396,7 @@ def _run_format(to: str | None, form: Format | None) -> Format:
     wanted = form or to or "legacy"
     if wanted not in formats():
         raise ConfigError(
-            f"--to {wanted}: DFT runs become {' or '.join(formats())}; convert that folder to {wanted}"
+            f"--to {wanted}: DFT runs become {' or '.join(formats())}; convert that folder to "
+            f"{wanted}"
         )
     return wanted

@@ -1,7 +1,9 @@
-"""DeepH-E3's evaluation step from its own ini file: the same files in the same places, with or without a GFormer on top.
+"""DeepH-E3's evaluation step from its own ini file: the same files in the same places, with or
+without a GFormer on top.
 
-Without a bundle this is stage 1 alone and equals ``deephe3-eval.py``: the raw network output, not made Hermitian. With a bundle it is the
-refined Hamiltonian, Hermitian like that of ``deeph-gformer refine``.
+Without a bundle this is stage 1 alone and equals ``deephe3-eval.py``: the raw network output, not
+made Hermitian. With a bundle it is the refined Hamiltonian, Hermitian like that of ``deeph-gformer
+refine``.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from ..analysis.metrics import gauge_errors
 from ..data.dataset import Sample, load_sample
 from ..data.edges import EdgeChoice
 from ..errors import ConfigError, DataError
-from ..inference.refine import output_folder, write_prediction
+from ..inference.output import output_folder, write_prediction
 from ..io.files import atomic_path, read_json, read_text, write_json, write_text
 from ..io.folder import (
     Kind,
@@ -47,7 +49,9 @@ TEST_RESULT_FILE = "test_result.h5"
 def _labelled(
     model: HamiltonianModel, folder: pathlib.Path, hermitian: bool, frames: int
 ) -> tuple[Prediction, Sample, Tensor]:
-    """Prediction on the edges of ``hamiltonians.h5``, the labels, and the direct-product output ((E, K) or (E, 4, K), eV)."""
+    """Prediction on the edges of ``hamiltonians.h5``, the labels, and the direct-product output
+    ((E, K) or (E, 4, K), eV).
+    """
     sample = load_sample(folder, model.targets, "hamiltonians", model.dtype)
     structure = read_folder(folder)
     first, both = model.direct_products(sample.graph, frames, hermitian)
@@ -72,10 +76,14 @@ def _labelled(
 def write_test_result(
     group: h5py.Group, structure: Structure, sample: Sample, prediction: Tensor
 ) -> None:
-    """One structure of ``test_result.h5``, with DeepH-E3's dataset names, so that ``deephe3-analyze.py`` reads it.
+    """One structure of ``test_result.h5``, with DeepH-E3's dataset names, so that
+    ``deephe3-analyze.py`` reads it.
 
     Args:
-        group: to fill. structure: the atoms. sample: graph, labels and mask. prediction: (E, K) or (E, 4, K), eV.
+        group: to fill.
+        structure: the atoms.
+        sample: graph, labels and mask.
+        prediction: (E, K) or (E, 4, K), eV.
     """
     graph = sample.graph
     dtype = sample.label.real.dtype if sample.label.is_complex() else sample.label.dtype
@@ -105,7 +113,9 @@ def write_test_result(
 
 
 def _write_source(target: pathlib.Path, model: HamiltonianModel, last: pathlib.Path) -> None:
-    """``src/`` beside a test result: elements and shells, the channels of all models together, and the last model's ``train.ini``."""
+    """``src/`` beside a test result: elements and shells, the channels of all models together, and
+    the last model's ``train.ini``.
+    """
     basis = model.targets.basis
     path = target / "dataset_info.json"
     info = {
@@ -115,7 +125,8 @@ def _write_source(target: pathlib.Path, model: HamiltonianModel, last: pathlib.P
     }
     if path.is_file() and read_json(path) != info:
         raise DataError(
-            f"{path}: belongs to a test result of other elements, orbitals or spin; choose another output_dir"
+            f"{path}: belongs to a test result of other elements, orbitals or spin; choose "
+            "another output_dir"
         )
     write_json(path, info)
     write_json(target / "target_blocks.json", model.targets.to_json())
@@ -216,24 +227,32 @@ def evaluate_ini(
     """Do what ``deephe3-eval.py`` does with this ini.
 
     Args:
-        path: DeepH-E3's evaluation ini. bundle: a GFormer on top of the models in ``trained_model_dir``; None is stage 1 alone.
-        hermitian: write ½(H + H†); default: only with a bundle, because DeepH-E3 writes the raw output.
-        fill_missing: value (eV) of blocks that no model predicts (``--debug`` of DeepH-E3 is 0); None makes them an error.
-        frames: rotated frames to average (see :func:`deeph_gformer.pipeline.correction`). say: called with a line per structure.
+        path: DeepH-E3's evaluation ini.
+        bundle: a GFormer on top of the models in ``trained_model_dir``; None is stage 1 alone.
+        hermitian: write ½(H + H†); default: only with a bundle, because DeepH-E3 writes the raw
+            output.
+        fill_missing: value (eV) of blocks that no model predicts (``--debug`` of DeepH-E3 is 0);
+            None makes them an error.
+        frames: rotated frames to average (see :func:`deeph_gformer.pipeline.correction`).
+        say: called with a line per structure.
         stage1_options: ``backend``, ``deephe3_root``, ``generation``.
 
     Returns:
-        ``{"structures": [record, ...], "skipped": [names], "notes": [...], "test_result": path or None, "output_dir": path}``.
+        ``{"structures": [record, ...], "skipped": [names], "notes": [...], "test_result": path or
+        None, "output_dir": path}``.
 
     Raises:
-        ConfigError: the ini, see :func:`read_eval_ini`, or ``frames``. DataError, ModelError: folders or models that cannot be used (structures before are written).
+        ConfigError: the ini, see :func:`read_eval_ini`, or ``frames``.
+        DataError, ModelError: folders or models that cannot be used (structures before are
+            written).
     """
     ini = read_eval_ini(path)
     for note in ini.notes:
         say(note)
     if frames < 1 or (frames > 1 and bundle is None):
         raise ConfigError(
-            f"--frames {frames}: at least 1 is needed, and more than 1 only with a GFormer (--model BUNDLE)"
+            f"--frames {frames}: at least 1 is needed, and more than 1 only with a GFormer "
+            "(--model BUNDLE)"
         )
     try:
         resolve_device(ini.device)
@@ -244,7 +263,8 @@ def evaluate_ini(
     if without:
         missing = " or ".join(sorted({matrix_path(folder, kind).name for folder in without}))
         say(
-            f"{len(without)} skipped: {', '.join(folder.resolve().name for folder in without)} (no {missing})"
+            f"{len(without)} skipped: {', '.join(folder.resolve().name for folder in without)} "
+            f"(no {missing})"
         )
     model = load(
         bundle,
@@ -262,7 +282,8 @@ def evaluate_ini(
             prediction = model.predict(folder, "overlaps", hermitian, frames)
             records.append(_finish(ini, model, folder, prediction, start, True))
             say(
-                f"{records[-1]['name']}: {records[-1]['edges']} edges, {records[-1]['seconds']:.2f} s"
+                f"{records[-1]['name']}: {records[-1]['edges']} edges, "
+                f"{records[-1]['seconds']:.2f} s"
             )
     else:
         records = _test(ini, model, folders, hermitian, frames, say)

@@ -1,4 +1,6 @@
-"""DeepH-E3's evaluation ini: every key of ``[basic]`` and ``[data]``, its comments and its defaults, and a message with the line for each mistake."""
+"""DeepH-E3's evaluation ini: every key of ``[basic]`` and ``[data]``, its comments and its
+defaults, and a message with the line for each mistake.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from ..io.files import read_text
 
 __all__ = ["EvalIni", "read_eval_ini"]
 
-#: Keys of DeepH-E3's evaluation ini (lower case, as configparser sees them) and their defaults; None marks those that must be filled in.
+#: Keys of DeepH-E3's evaluation ini (lower case, as configparser sees them) and their defaults;
+#: None marks those that must be filled in.
 _KEYS: dict[str, dict[str, str | None]] = {
     "basic": {
         "device": "cpu",
@@ -46,9 +49,15 @@ class EvalIni:
     """What an evaluation ini asks for.
 
     Attributes:
-        path: the file. device: torch device; device_place: file and line, for messages. dtype: ``float32`` or ``float64`` (the ini says float or double).
-        trained_model_dir, output_dir, processed_data_dir: as given; relative paths count from the working directory, as in DeepH-E3.
-        inference: edges from ``overlaps.h5`` (True) or ``hamiltonians.h5`` (False, with a test result). test_only: write no predictions.
+        path: the file.
+        device: torch device.
+        device_place: file and line, for messages.
+        dtype: ``float32`` or ``float64`` (the ini says float or double).
+        trained_model_dir, output_dir, processed_data_dir: as given; relative paths count from the
+            working directory, as in DeepH-E3.
+        inference: edges from ``overlaps.h5`` (True) or ``hamiltonians.h5`` (False, with a test
+            result).
+        test_only: write no predictions.
         notes: sentences about keys that have no effect here.
     """
 
@@ -65,7 +74,9 @@ class EvalIni:
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:
-    """Line number (from 1) of each section, under (section, ""), and of each option, under (section, option)."""
+    """Line number (from 1) of each section, under (section, ""), and of each option, under
+    (section, option).
+    """
     places: dict[tuple[str, str], int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -115,7 +126,8 @@ class _Reader:
     def _check_section(self, section: str) -> None:
         if section not in _KEYS:
             raise ConfigError(
-                f"{self.where(section)}: section [{section}] is unknown to DeepH-E3's evaluation; there are [basic] and [data]"
+                f"{self.where(section)}: section [{section}] is unknown to DeepH-E3's "
+                "evaluation; there are [basic] and [data]"
             )
         for key in self.parser[section]:
             if key not in _KEYS[section]:
@@ -134,18 +146,21 @@ class _Reader:
             value = self.parser.get(section, key, fallback=default or "").strip()
         except configparser.InterpolationError:
             raise ConfigError(
-                f"{self.where(section, key)}: {_SPELLING.get(key, key)} holds a %, which in DeepH-E3's ini stands for %(name)s, another key of "
+                f"{self.where(section, key)}: {_SPELLING.get(key, key)} holds a %, which in "
+                "DeepH-E3's ini stands for %(name)s, another key of "
                 "its section; write %% for a plain %"
             ) from None
         if "\n" in value:
             raise ConfigError(
-                f"{self.where(section, key)}: {_SPELLING.get(key, key)} goes on in the next line, because that is indented; start each key at "
+                f"{self.where(section, key)}: {_SPELLING.get(key, key)} goes on in the next "
+                "line, because that is indented; start each key at "
                 "the beginning of its line"
             )
         if not value and default is None:
             state = "is empty" if (section, key) in self.places else f"is missing in [{section}]"
             raise ConfigError(
-                f"{self.where(section, key)}: {_SPELLING.get(key, key)} {state}; it must name a folder"
+                f"{self.where(section, key)}: {_SPELLING.get(key, key)} {state}; it must name a "
+                "folder"
             )
         return value
 
@@ -161,7 +176,8 @@ class _Reader:
         value = self.text(section, key) or str(_KEYS[section][key])
         if value not in allowed:
             raise ConfigError(
-                f"{self.where(section, key)}: {key} = {value}: only {' or '.join(allowed)} is supported"
+                f"{self.where(section, key)}: {key} = {value}: only {' or '.join(allowed)} is "
+                "supported"
             )
         return value
 
@@ -173,16 +189,17 @@ def _refuse_graphs(reader: _Reader) -> list[str]:
     )
     if graph:
         raise ConfigError(
-            f"{reader.where('data', 'graph_dir')}: graph_dir = {graph}: a cached graph is a pickle of PyTorch Geometric objects; it runs "
-            "code when it is "
-            "loaded and fits one PyG version only, so it is refused. Leave graph_dir empty and set processed_data_dir: edges are built from "
-            "it in seconds"
+            f"{reader.where('data', 'graph_dir')}: graph_dir = {graph}: a cached graph is a "
+            "pickle of PyTorch Geometric objects; it runs code when it is loaded and fits one "
+            "PyG version only, so it is refused. Leave graph_dir empty and set "
+            "processed_data_dir: edges are built from it in seconds"
         )
     if dft:
         raise ConfigError(
-            f"{reader.where('data', 'dft_data_dir')}: DFT_data_dir = {dft}: reading raw DFT output is not part of this program. Preprocess "
-            "it with "
-            "DeepH-pack's deeph-preprocess or with DeepH-dock, then set processed_data_dir and leave DFT_data_dir empty"
+            f"{reader.where('data', 'dft_data_dir')}: DFT_data_dir = {dft}: reading raw DFT "
+            "output is not part of this program. Preprocess it with DeepH-pack's "
+            "deeph-preprocess or with DeepH-dock, then set "
+            "processed_data_dir and leave DFT_data_dir empty"
         )
     cached = (
         sorted(pathlib.Path(save).glob("HGraph-*.pkl"))
@@ -194,9 +211,9 @@ def _refuse_graphs(reader: _Reader) -> list[str]:
     ).strip()
     if (cached or save.endswith(".pkl")) and not processed:
         raise ConfigError(
-            f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a cached graph, a pickle that runs code when it "
-            "is loaded; refused. "
-            "Set processed_data_dir to the structure folders it was made from"
+            f"{reader.where('data', 'save_graph_dir')}: {cached[0] if cached else save} is a "
+            "cached graph, a pickle that runs code when it is loaded; refused. Set "
+            "processed_data_dir to the structure folders it was made from"
         )
     notes = [
         f"save_graph_dir holds {path.name}: not read, edges come from processed_data_dir"
@@ -213,7 +230,8 @@ def read_eval_ini(path: str | os.PathLike[str]) -> EvalIni:
     """Read DeepH-E3's evaluation ini.
 
     Raises:
-        ConfigError: no such file, no ini, an unknown or missing key (with its line), a cached graph or raw DFT data instead of structure folders.
+        ConfigError: no such file, no ini, an unknown or missing key (with its line), a cached graph
+            or raw DFT data instead of structure folders.
     """
     reader = _Reader(pathlib.Path(path))
     notes = _refuse_graphs(reader)
@@ -223,7 +241,8 @@ def read_eval_ini(path: str | os.PathLike[str]) -> EvalIni:
     inference, test_only = reader.flag("basic", "inference"), reader.flag("basic", "test_only")
     if test_only and inference:
         raise ConfigError(
-            f"{reader.where('basic', 'test_only')}: test_only = True needs inference = False: a test compares with hamiltonians.h5"
+            f"{reader.where('basic', 'test_only')}: test_only = True needs inference = False: a "
+            "test compares with hamiltonians.h5"
         )
     return EvalIni(
         reader.path,

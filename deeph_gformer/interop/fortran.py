@@ -49,15 +49,17 @@ def read_records(data: bytes, path: pathlib.Path) -> Records:
             continue
         if code.startswith(">"):
             raise DataError(
-                f"{path}: written by a big-endian machine; convert it where it was written, or write "
-                "a .nc file there"
+                f"{path}: written by a big-endian machine; convert it where it was written, or "
+                "write a .nc file there"
             )
         return _walk(data, path, marker, code)
     raise DataError(f"{path}: no unformatted Fortran file, or cut short in its first record")
 
 
 def _walk(data: bytes, path: pathlib.Path, marker: int, code: str) -> Records:
-    starts, lengths, place = [], [], 0
+    starts: list[int] = []
+    lengths: list[int] = []
+    place = 0
     while place < len(data):
         head = data[place : place + marker]
         length = struct.unpack(code, head)[0] if len(head) == marker else -1
@@ -65,7 +67,8 @@ def _walk(data: bytes, path: pathlib.Path, marker: int, code: str) -> Records:
         end = place + marker + abs(length)
         if len(head) < marker or len(data) < end + marker:
             raise DataError(
-                f"{path}: cut short, record {len(starts) + 1} ends after the file's {len(data)} bytes"
+                f"{path}: cut short, record {len(starts) + 1} ends after the file's {len(data)} "
+                "bytes"
             )
         if abs(struct.unpack(code, data[end : end + marker])[0]) != abs(length):
             raise DataError(f"{path}: damaged, record {len(starts) + 1} has two different lengths")
@@ -81,15 +84,15 @@ def normalised(path: pathlib.Path, logical_record: int, size_record: int) -> byt
     Args:
         path: the file.
         logical_record: number, from 0, of the record that holds nothing but logicals.
-        size_record: number of the one that holds numbers of atoms, orbitals, elements: what a reader
-            takes memory for.
+        size_record: number of the one that holds numbers of atoms, orbitals, elements: what a
+            reader takes memory for.
 
     Raises:
         DataError: see :func:`read_records`; or sizes that such a file cannot hold.
     """
     data = path.read_bytes()
     records = read_records(data, path)
-    content = [data[s : s + n] for s, n in zip(records.starts, records.lengths)]
+    content = [data[s : s + n] for s, n in zip(records.starts, records.lengths, strict=True)]
     sizes = content[size_record] if size_record < len(content) else b""
     for size in struct.unpack(f"<{len(sizes) // 4}i", sizes[: len(sizes) // 4 * 4]):
         if not 0 <= size <= len(data):
@@ -104,4 +107,6 @@ def normalised(path: pathlib.Path, logical_record: int, size_record: int) -> byt
     if not changed:
         return None
     marks = [struct.pack("<i", len(part)) for part in content]
-    return b"".join(piece for mark, part in zip(marks, content) for piece in (mark, part, mark))
+    return b"".join(
+        piece for mark, part in zip(marks, content, strict=True) for piece in (mark, part, mark)
+    )

@@ -1,7 +1,9 @@
-"""A converged GPAW LCAO calculation -> a DeepH folder: H_ij(R) and S_ij(R) by Fourier sum over the k-points.
+"""A converged GPAW LCAO calculation -> a DeepH folder: H_ij(R) and S_ij(R) by Fourier sum over the
+k-points.
 
-Units and conventions: eV on GPAW's energy zero (the vacuum level where a direction is not periodic), blocks wherever the orbitals' cutoff spheres
-touch, shells sorted by l, legacy orbital order. GPAW orders a shell m = -l..l with positive signs and sums exp(-2 pi i k.R).
+Units and conventions: eV on GPAW's energy zero (the vacuum level where a direction is not
+periodic), blocks wherever the orbitals' cutoff spheres touch, shells sorted by l, legacy orbital
+order. GPAW orders a shell m = -l..l with positive signs and sums exp(-2 pi i k.R).
 """
 
 from __future__ import annotations
@@ -31,30 +33,37 @@ def _check(calc: Any, require_converged: bool) -> None:
     wfs = getattr(calc, "wfs", None)
     if wfs is None or getattr(wfs, "mode", "") != "lcao":
         raise DataError(
-            f"GPAW calculation: mode is '{getattr(wfs, 'mode', 'not set')}', but only mode='lcao' has a Hamiltonian between atomic orbitals; "
+            f"GPAW calculation: mode is '{getattr(wfs, 'mode', 'not set')}', but only "
+            "mode='lcao' has a Hamiltonian between atomic orbitals; "
             "calculate with GPAW(mode='lcao', basis='dzp')"
         )
     if require_converged and not (calc.scf is not None and calc.scf.converged):
         raise DataError(
-            "GPAW calculation: the density is not converged; run atoms.get_potential_energy() to the end (more maxiter, another mixer)"
+            "GPAW calculation: the density is not converged; run atoms.get_potential_energy() to "
+            "the end (more maxiter, another mixer)"
         )
     if wfs.nspins != 1 or getattr(wfs, "collinear", True) is False:
         raise DataError(
-            "GPAW calculation: spin-polarised; a DeepH folder holds spinless or spin-orbit Hamiltonians. Calculate with spinpol=False"
+            "GPAW calculation: spin-polarised; a DeepH folder holds spinless or spin-orbit "
+            "Hamiltonians. Calculate with spinpol=False"
         )
     if wfs.world.size != 1:
         raise DataError(
-            f"GPAW calculation: runs on {wfs.world.size} processes, the matrices are spread over them; restart the .gpw file on one process"
+            f"GPAW calculation: runs on {wfs.world.size} processes, the matrices are spread over "
+            "them; restart the .gpw file on one process"
         )
     if wfs.kpt_u[0].S_MM is None:
         raise DataError(
-            "GPAW calculation: holds no matrices (read from a .gpw file?); run calc.get_potential_energy() again, which takes one step from a "
+            "GPAW calculation: holds no matrices (read from a .gpw file?); run "
+            "calc.get_potential_energy() again, which takes one step from a "
             "converged density"
         )
 
 
 def _shells(setup: Any) -> tuple[list[Any], list[int]]:
-    """Radial functions of a setup and their l, in GPAW's order (the attribute was renamed between versions)."""
+    """Radial functions of a setup and their l, in GPAW's order (the attribute was renamed between
+    versions).
+    """
     functions = list(getattr(setup, "phit_j", None) or setup.basis_functions_J)
     return functions, [int(f.get_angular_momentum_number()) for f in functions]
 
@@ -90,17 +99,22 @@ def _matrices(calc: Any) -> tuple[list[NDArray[np.number]], list[NDArray[np.numb
 def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> BlochProblem:
     """H(R) and S(R) of a converged calculation.
 
-    Every pair of atoms whose orbitals touch becomes a block. When the k mesh is too coarse to tell such pairs (and the tails of the PAW
-    projectors) apart, does not hold Γ, or was reduced by point-group symmetry, H(k) is evaluated once more on a fine enough mesh at fixed density.
+    Every pair of atoms whose orbitals touch becomes a block. When the k mesh is too coarse to tell
+    such pairs (and the tails of the PAW projectors) apart, does not hold Γ, or was reduced by
+    point-group symmetry, H(k) is evaluated once more on a fine enough mesh at fixed density.
 
     Args:
-        calc: GPAW in LCAO mode, spin-paired, on one process. name: of the structure. require_converged: refuse a density that is not.
+        calc: GPAW in LCAO mode, spin-paired, on one process.
+        name: of the structure.
+        require_converged: refuse a density that is not.
 
     Returns:
-        the problem; ``structure.info`` has what every DFT folder has (:func:`deeph_gformer.interop.dft.run.describe`), k mesh of the sum and orbital cutoffs.
+        the problem; ``structure.info`` has what every DFT folder has
+        (:func:`deeph_gformer.interop.dft.run.describe`), k mesh of the sum and orbital cutoffs.
 
     Raises:
-        DataError: not converged, not LCAO, spin-polarised, parallel. MissingDependencyError: gpaw is not installed.
+        DataError: not converged, not LCAO, spin-polarised, parallel.
+        MissingDependencyError: gpaw is not installed.
     """
     from ase.units import Bohr
 
@@ -184,7 +198,8 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
 def write_gpaw(
     folder: str | os.PathLike[str], calc: Any, form: str = "legacy", require_converged: bool = True
 ) -> BlochProblem:
-    """Write a converged calculation as a structure folder (see :func:`from_gpaw`); returns the problem.
+    """Write a converged calculation as a structure folder (see :func:`from_gpaw`); returns the
+    problem.
 
     Raises:
         DataError: the folder holds a structure already, or see :func:`from_gpaw`.

@@ -35,13 +35,15 @@ def open_model(
     if isinstance(model, HamiltonianModel):
         if stage1 is not None or options:
             raise ConfigError(
-                "HamiltonianCalculator: a loaded model is given, so stage1 and its options have no effect; leave them out"
+                "HamiltonianCalculator: a loaded model is given, so stage1 and its options have "
+                "no effect; leave them out"
             )
         return model
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise ConfigError(
-            f"HamiltonianCalculator: option {', '.join(unknown)} is unknown; of the model there are {', '.join(_OPTIONS)}"
+            f"HamiltonianCalculator: option {', '.join(unknown)} is unknown; of the model there "
+            f"are {', '.join(_OPTIONS)}"
         )
     return load(model, stage1, **options)
 
@@ -53,11 +55,15 @@ def bundle_table(model: HamiltonianModel) -> pathlib.Path:
         ConfigError: there is none, or it cannot make S (PAW data).
     """
     path = model.bundle.path / OVERLAP_TABLE if model.bundle and model.bundle.path else None
-    hint = "give HamiltonianCalculator overlap=...: a table ('deeph-gformer overlap fit'), basis files, or a folder with overlaps.h5"
+    hint = (
+        "give HamiltonianCalculator overlap=...: a table ('deeph-gformer overlap fit'), basis "
+        "files, or a folder with overlaps.h5"
+    )
     if path is None or not path.is_file():
         raise ConfigError(f"the model has no overlap table, so edges and S are unknown; {hint}")
     if not load_table(path).report.get("two_centre", True):
         raise ConfigError(
-            f"{path}: the training set's S is not two-centre (PAW?), so this table cannot make S; {hint}"
+            f"{path}: the training set's S is not two-centre (PAW?), so this table cannot make "
+            f"S; {hint}"
         )
     return path

@@ -1,8 +1,9 @@
 """PYATB's input from H, S and the position matrix: ABACUS' sparse files, ``Input`` and ``STRU``.
 
-PYATB (G. Jin et al., Comput. Phys. Commun. 291, 108844 (2023)) works in the non-orthogonal basis, so nothing
-is lost on the way. Orbitals stand in ABACUS' order (:mod:`~.dft.abacus`): atoms by element, a shell
-m = 0, 1, -1, 2, ... with a factor (-1)^m, spin as the fastest index. H in eV, r in Å.
+PYATB (G. Jin et al., Comput. Phys. Commun. 291, 108844 (2023)) works in the non-orthogonal basis,
+so nothing is lost on the way. Orbitals stand in ABACUS' order (:mod:`~.dft.abacus`): atoms by
+element, a shell m = 0, 1, -1, 2, ... with a factor (-1)^m, spin as the fastest index. H in eV, r in
+Å.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _by_cell(
             )
     size, result = int(first[-1]), {}
     for cell, pieces in parts.items():
-        value, row, column = (np.concatenate(arrays) for arrays in zip(*pieces))
+        value, row, column = (np.concatenate(arrays) for arrays in zip(*pieces, strict=True))
         result[cell] = sp.csr_matrix((value, (row, column)), shape=(size, size))
         result[cell].sort_indices()
     return result
@@ -135,7 +136,7 @@ def _input(problem: BlochProblem, fermi_eV: float | None, has_r: bool) -> str:
     level = "Auto" if fermi_eV is None else f"{fermi_eV:.10f}"
     path = automatic_path(crystal, problem.periodic)
     points = []
-    for (start, stop), following in zip(path.segments, [*path.segments[1:], None]):
+    for (start, stop), following in zip(path.segments, [*path.segments[1:], None], strict=True):
         k = " ".join(f"{v:.10f}" for v in path.kpoints[start])
         points.append(f"    {k} {_POINTS}")
         ends = (
@@ -229,8 +230,7 @@ def write_pyatb(
         if np.abs(problem.h.values.imag).max(initial=0.0) > 1e-10:
             raise ConfigError(
                 f"{problem.source}: H(R) is complex without spin-orbit coupling; PYATB reads "
-                f"complex "
-                "matrices with spin only"
+                "complex matrices with spin only"
             )
     folder = pathlib.Path(folder)
     try:

@@ -1,7 +1,7 @@
 """pymatgen: ``Structure`` to and from ours, band structures and densities of states out.
 
->>> table = to_pymatgen(read_folder("folder"))                                                     # doctest: +SKIP
->>> symmetry_line(bands.band_structure(problem, "GMKG", fermi=level))                               # doctest: +SKIP
+>>> table = to_pymatgen(read_folder("folder"))                                 # doctest: +SKIP
+>>> symmetry_line(bands.band_structure(problem, "GMKG", fermi=level))           # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def _core(purpose: str) -> ModuleType:
 
 
 def to_pymatgen(structure: Structure) -> PymatgenStructure:
-    """``pymatgen.core.Structure`` with the same positions (not wrapped into the cell); shells become the site property ``orbital_types``.
+    """``pymatgen.core.Structure`` with the same positions (not wrapped into the cell); shells
+    become the site property ``orbital_types``.
 
     ``properties`` holds ``name``, ``isspinful`` and ``deeph`` (info.json).
 
@@ -77,24 +78,29 @@ def from_pymatgen(
     """Ours from pymatgen's, sites in their order.
 
     Args:
-        source: ordered sites. orbital_types: ``{"C": [0, 0, 1, 1, 2]}``; default: the site property ``orbital_types``.
-        spinful, name: default: what ``properties`` say, else unknown and the formula.
+        source: ordered sites.
+        orbital_types: ``{"C": [0, 0, 1, 1, 2]}``; default: the site property ``orbital_types``.
+        spinful: default: what ``properties`` say, else unknown.
+        name: default: what ``properties`` say, else the formula.
 
     Raises:
-        DataError: a site is disordered, or its shells are unknown. ConfigError: another class of object.
+        DataError: a site is disordered, or its shells are unknown.
+        ConfigError: another class of object.
     """
     if not isinstance(source, _core("from_pymatgen").Structure):
         raise ConfigError(
-            f"from_pymatgen: a pymatgen Structure with a lattice is needed, not {type(source).__module__.split('.')[0]}'s {type(source).__name__}"
+            "from_pymatgen: a pymatgen Structure with a lattice is needed, not "
+            f"{type(source).__module__.split('.')[0]}'s {type(source).__name__}"
         )
     name = str(name or source.properties.get("name") or source.formula.replace(" ", ""))
     if not source.is_ordered:
         raise DataError(
-            f"'{name}': has partly occupied sites; a Hamiltonian needs whole atoms, e.g. one of pymatgen's ordered approximants"
+            f"'{name}': has partly occupied sites; a Hamiltonian needs whole atoms, e.g. one of "
+            "pymatgen's ordered approximants"
         )
     symbols = [site.specie.symbol for site in source]
     shells: list[tuple[int, ...]] = []
-    for number, (site, symbol) in enumerate(zip(source, symbols)):
+    for number, (site, symbol) in enumerate(zip(source, symbols, strict=True)):
         own = (
             orbital_types.get(symbol)
             if orbital_types is not None
@@ -103,8 +109,9 @@ def from_pymatgen(
         if own is None:
             known = ", ".join(sorted(orbital_types)) if orbital_types else "none"
             raise DataError(
-                f"'{name}', site {number + 1} ({symbol}): its shells are unknown (known: {known}); pass "
-                f"orbital_types={{'{symbol}': [0, 0, 1, 1, 2]}} as the model has them"
+                f"'{name}', site {number + 1} ({symbol}): its shells are unknown (known: "
+                f"{known}); pass orbital_types={{'{symbol}': [0, 0, 1, 1, 2]}} as the model has "
+                "them"
             )
         shells.append(check_shells(own, f"'{name}', site {number + 1} ({symbol})"))
     spin = source.properties.get("isspinful") if spinful is None else spinful
@@ -135,10 +142,12 @@ def write(
     form: str = "legacy",
     overwrite: bool = False,
 ) -> None:
-    """Write a structure folder; with ``overwrite`` the matrices of a structure that is there are removed, too.
+    """Write a structure folder; with ``overwrite`` the matrices of a structure that is there are
+    removed, too.
 
     Raises:
-        DataError: the folder holds a structure already, or see :func:`from_pymatgen`. ConfigError: unknown ``form``.
+        DataError: the folder holds a structure already, or see :func:`from_pymatgen`.
+        ConfigError: unknown ``form``.
     """
     import pathlib
 
@@ -162,10 +171,12 @@ def symmetry_line(bands: Bands) -> BandStructureSymmLine:
 
 
 def complete_dos(dos: Dos) -> CompleteDos:
-    """``CompleteDos``: the total, and the projections that name one shell of one element (``Mo-d``) shared evenly over that element's atoms.
+    """``CompleteDos``: the total, and the projections that name one shell of one element (``Mo-d``)
+    shared evenly over that element's atoms.
 
     Raises:
-        MissingDependencyError: pymatgen is not installed. ConfigError: no Fermi level, or a projection that is no element with a shell.
+        MissingDependencyError: pymatgen is not installed.
+        ConfigError: no Fermi level, or a projection that is no element with a shell.
     """
     _core("complete_dos")
     from ase.data import chemical_symbols
@@ -194,9 +205,10 @@ def complete_dos(dos: Dos) -> CompleteDos:
         element, _, shell = name.partition("-")
         if element not in symbols or shell not in first:
             raise ConfigError(
-                f"projection '{name}': pymatgen's CompleteDos wants an element and a shell, e.g. {symbols[0]}-p"
+                f"projection '{name}': pymatgen's CompleteDos wants an element and a shell, e.g. "
+                f"{symbols[0]}-p"
             )
-        sites = [site for site, symbol in zip(structure, symbols) if symbol == element]
+        sites = [site for site, symbol in zip(structure, symbols, strict=True) if symbol == element]
         for site in sites:
             table[site].update(
                 {
@@ -213,10 +225,12 @@ def as_dict(structure: Structure) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> Structure:
-    """The inverse of :func:`as_dict`; also reads any ordered ``Structure`` dictionary whose sites have ``orbital_types``.
+    """The inverse of :func:`as_dict`; also reads any ordered ``Structure`` dictionary whose sites
+    have ``orbital_types``.
 
     Raises:
-        ConfigError: it is none. DataError: see :func:`from_pymatgen`.
+        ConfigError: it is none.
+        DataError: see :func:`from_pymatgen`.
     """
     core = _core("from_dict")
     try:

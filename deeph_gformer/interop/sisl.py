@@ -1,7 +1,8 @@
 """sisl: H and S as ``sisl.Hamiltonian`` and back, and SIESTA output -> DeepH folders through it.
 
-sisl and SIESTA order a shell m = -l..l and put a factor (-1)^m before the real harmonics (p: -y, z, -x), so elements change order
-and sign on the way. Both sum exp(+2 pi i k.R) in sisl's default gauge ("lattice"), so eigenvalues are the same.
+sisl and SIESTA order a shell m = -l..l and put a factor (-1)^m before the real harmonics (p: -y, z,
+-x), so elements change order and sign on the way. Both sum exp(+2 pi i k.R) in sisl's default gauge
+("lattice"), so eigenvalues are the same.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from ..bands import BlochProblem
 from ..errors import ConfigError, DataError, MissingDependencyError, printable
 from ..io import BlockMatrix, Structure
 from ..io.blocks import match_keys, sort_keys
-from ..io.dock import LEGACY_TO_E3NN
 from ..io.files import atomic_path, require_file
 from .fortran import normalised
+from .sisl_orbitals import shell_signs, shells_of, sisl_order, spin_parts
 from .sparse import block_entries, from_real_space
 
 __all__ = ["to_sisl", "from_sisl", "from_siesta", "write_sisl", "shell_signs"]
@@ -39,21 +40,6 @@ def _sisl(purpose: str) -> ModuleType:
     return sisl  # type: ignore[no-any-return]
 
 
-def shell_signs(l: int) -> NDArray[np.float64]:
-    """(2l + 1,), sisl's function over the positive real harmonic, for m = -l..l: (-1)^m."""
-    return np.array([(-1.0) ** m for m in range(-l, l + 1)])
-
-
-def _transform(shells: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(index, sign) of an atom: sisl orbital n is ``sign[n]`` times the legacy orbital ``index[n]``."""
-    index: list[int] = []
-    signs: list[float] = []
-    for l in shells:
-        index += [len(index) + m for m in LEGACY_TO_E3NN[l]]
-        signs += shell_signs(l).tolist()
-    return np.array(index, dtype=np.int64), np.array(signs)
-
-
 def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
     structure = problem.structure
     length = np.linalg.norm(structure.edge_vectors(problem.h.keys), axis=1)
@@ -63,7 +49,7 @@ def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
     }
     kinds: dict[tuple[int, tuple[int, ...]], Any] = {}
     atoms = []
-    for z, shells in zip(structure.numbers.tolist(), structure.orbital_types):
+    for z, shells in zip(structure.numbers.tolist(), structure.orbital_types, strict=True):
         if (z, shells) not in kinds:
             orbitals = [
                 sisl.AtomicOrbital(
@@ -77,30 +63,6 @@ def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
     cells = np.concatenate([problem.h.keys[:, :3], problem.s.keys[:, :3]])
     lattice = sisl.Lattice(structure.lattice, nsc=2 * np.abs(cells).max(axis=0) + 1)
     return sisl.Geometry(structure.positions, atoms=atoms, lattice=lattice)
-
-
-def _sisl_order(matrix: BlockMatrix, structure: Structure, spin: int) -> BlockMatrix:
-    """The same blocks in sisl's orbital order and signs."""
-    table = {shells: _transform(shells) for shells in set(structure.orbital_types)}
-    kind = {shells: n for n, shells in enumerate(table)}
-    of = np.array([kind[s] for s in structure.orbital_types])
-    values = np.empty(len(matrix.values), dtype=matrix.values.dtype)
-    pair = of[matrix.keys[:, 3]] * len(kind) + of[matrix.keys[:, 4]]
-    names = list(table)
-    for code in np.unique(pair):
-        (rows, r_sign), (columns, c_sign) = (table[names[n]] for n in divmod(int(code), len(kind)))
-        if spin == 2:
-            rows, columns = (
-                np.concatenate([rows, rows + len(rows)]),
-                np.concatenate([columns, columns + len(columns)]),
-            )
-            r_sign, c_sign = np.tile(r_sign, 2), np.tile(c_sign, 2)
-        start = matrix.offsets[np.flatnonzero(pair == code)][:, None]
-        source = (rows[:, None] * len(columns) + columns).reshape(-1)
-        values[start + np.arange(len(source))] = matrix.values[start + source] * np.outer(
-            r_sign, c_sign
-        ).reshape(-1)
-    return BlockMatrix(matrix.keys, matrix.shapes, values)
 
 
 def _on_keys(
@@ -122,26 +84,30 @@ def _on_keys(
 
 
 def to_sisl(problem: BlochProblem) -> Any:
-    """``sisl.Hamiltonian`` (eV, with overlap) of a problem; spin-orbit coupling becomes sisl's complex spin-orbit kind.
+    """``sisl.Hamiltonian`` (eV, with overlap) of a problem; spin-orbit coupling becomes sisl's
+    complex spin-orbit kind.
 
-    Orbitals carry l, m and zeta; their principal number is l + 1 and their range half the longest edge, because a folder knows neither.
+    Orbitals carry l, m and zeta; their principal number is l + 1 and their range half the longest
+    edge, because a folder knows neither.
 
     Raises:
-        MissingDependencyError: sisl is not installed. ConfigError: it is no problem.
+        MissingDependencyError: sisl is not installed.
+        ConfigError: it is no problem.
     """
     sisl = _sisl("to_sisl")
     if not isinstance(problem, BlochProblem):
         raise ConfigError(
-            f"to_sisl: a BlochProblem is needed, not {type(problem).__name__}; make one with deeph_gformer.bands.load(folder)"
+            f"to_sisl: a BlochProblem is needed, not {type(problem).__name__}; make one with "
+            "deeph_gformer.bands.load(folder)"
         )
     structure, spin = problem.structure, problem.spin
     geometry = _geometry(sisl, problem)
     counts = structure.orbital_counts
     keys = np.unique(np.concatenate([problem.h.keys, problem.s.keys]), axis=0)
     keys = keys[sort_keys(keys)]
-    h = _sisl_order(_on_keys(problem.h, keys, counts * spin), structure, spin)
-    s = _sisl_order(_on_keys(problem.s, keys, counts), structure, 1)
-    parts = {0: h.values} if spin == 1 else dict(enumerate(_spin_parts(h)))
+    h = sisl_order(_on_keys(problem.h, keys, counts * spin), structure, spin)
+    s = sisl_order(_on_keys(problem.s, keys, counts), structure, 1)
+    parts = {0: h.values} if spin == 1 else dict(enumerate(spin_parts(h)))
     block, row, column = block_entries(s, counts)
     cells = np.array([geometry.lattice.sc_index(c) for c in keys[:, :3]])
     column = column + cells[block] * int(counts.sum())
@@ -157,61 +123,22 @@ def to_sisl(problem: BlochProblem) -> Any:
     )
 
 
-def _spin_parts(h: BlockMatrix) -> list[NDArray[np.number]]:
-    """Flat values of the quarters of each block, in sisl's order: up-up, down-down, up-down, down-up."""
-    quarter = BlockMatrix(h.keys, h.shapes // 2, np.zeros(len(h.values) // 4, dtype=h.values.dtype))
-    parts = []
-    for a, b in ((0, 0), (1, 1), (0, 1), (1, 0)):
-        groups = []
-        for index, array in h.groups():
-            r, c = array.shape[1] // 2, array.shape[2] // 2
-            groups.append((index, array[:, a * r : (a + 1) * r, b * c : (b + 1) * c]))
-        parts.append(quarter.with_groups(groups).values)
-    return parts
-
-
-def _shells_of(
-    atom: Any, number: int
-) -> tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.float64]]:
-    """(l of each shell, for each legacy orbital its place among sisl's, its sign) of one ``sisl.Atom``."""
-    found: dict[tuple[Any, ...], dict[int, int]] = {}
-    for place, orbital in enumerate(atom.orbitals):
-        try:
-            name = (int(orbital.l), int(orbital.n), int(orbital.zeta), bool(orbital.P))
-            found.setdefault(name, {})[int(orbital.m)] = place
-        except (AttributeError, TypeError):
-            raise DataError(
-                f"atom {number + 1} ({atom.symbol}), orbital {place + 1}: {type(orbital).__name__} has no l and m; only bases of atomic "
-                "orbitals with full "
-                "shells (sisl.AtomicOrbital) fit a DeepH folder. Read the geometry together with its basis, e.g. from SIESTA's .fdf"
-            ) from None
-    shells, index, signs = [], [], []
-    for name in sorted(found, key=lambda n: n[0]):
-        l = name[0]
-        if sorted(found[name]) != list(range(-l, l + 1)) or l > 3:
-            raise DataError(
-                f"atom {number + 1} ({atom.symbol}): shell n={name[1]} l={l} zeta={name[2]} has m = {sorted(found[name])}; a DeepH folder "
-                "needs full shells, l = 0 to 3"
-            )
-        ms = np.argsort(np.array(LEGACY_TO_E3NN[l])) - l  # m of each legacy orbital
-        index += [found[name][int(m)] for m in ms]
-        signs += [(-1.0) ** int(m) for m in ms]
-        shells.append(l)
-    return tuple(shells), np.array(index, dtype=np.int64), np.array(signs)
-
-
 def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> BlochProblem:
     """H, S and structure of a ``sisl.Hamiltonian``.
 
     Args:
-        hamiltonian: in a basis of atomic orbitals with full shells. Collinear and non-collinear spin become spin-doubled blocks.
-        name: of the structure. shift_eV: energy added as shift·S, to undo a shift to the Fermi level.
+        hamiltonian: in a basis of atomic orbitals with full shells. Collinear and non-collinear
+            spin become spin-doubled blocks.
+        name: of the structure.
+        shift_eV: energy added as shift·S, to undo a shift to the Fermi level.
 
     Returns:
         the problem, blocks in the legacy orbital order; shells sorted by l.
 
     Raises:
-        DataError: another kind of basis, or incomplete shells. ConfigError: it is no Hamiltonian. MissingDependencyError: sisl is not installed.
+        DataError: another kind of basis, or incomplete shells.
+        ConfigError: it is no Hamiltonian.
+        MissingDependencyError: sisl is not installed.
     """
     if not isinstance(hamiltonian, _sisl("from_sisl").Hamiltonian):
         raise ConfigError(
@@ -226,7 +153,7 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
         hamiltonian = hamiltonian.transform(spin="spin-orbit").astype(np.complex128)
     shells, order, signs, first = [], [], [], 0
     for number, atom in enumerate(geometry.atoms):
-        own, index, sign = _shells_of(atom, number)
+        own, index, sign = shells_of(atom, number)
         shells.append(own)
         order.append(index + first)
         signs.append(sign)
@@ -274,12 +201,15 @@ def _double(parts: list[sp.csr_matrix], structure: Structure) -> sp.csr_matrix:
     """[[uu, ud], [du, dd]] atom by atom from whole uu, dd, ud, du."""
     counts = structure.orbital_counts
     up = np.concatenate(
-        [2 * start + np.arange(n) for start, n in zip(np.cumsum(counts) - counts, counts)]
+        [
+            2 * start + np.arange(n)
+            for start, n in zip(np.cumsum(counts) - counts, counts, strict=True)
+        ]
     )
     down = up + np.repeat(counts, counts)
     size = 2 * len(up)
     total = sp.csr_matrix((size, size), dtype=np.complex128)
-    for part, rows, columns in zip(parts, (up, down, up, down), (up, down, down, up)):
+    for part, rows, columns in zip(parts, (up, down, up, down), (up, down, down, up), strict=True):
         coo = part.tocoo()
         total = total + sp.csr_matrix(
             (coo.data, (rows[coo.row], columns[coo.col])), shape=(size, size)
@@ -303,7 +233,8 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
         )
     if path.suffix == ".nc" and importlib.util.find_spec("netCDF4") is None:
         raise DataError(
-            f"{path}: .nc files need the library netCDF4, which is not installed: pip install netCDF4, or write a .TSHS file"
+            f"{path}: .nc files need the library netCDF4, which is not installed: pip install "
+            "netCDF4, or write a .TSHS file"
         )
     hamiltonian = to_sisl(problem)
     with atomic_path(path) as temporary:
@@ -313,16 +244,21 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
             os.replace(inside, temporary)
         finally:
             inside.unlink(missing_ok=True)
-    note = f"a {path.suffix} file keeps no l and m of the orbitals: to come back, read it with the geometry of to_sisl (from_siesta(path, geometry))"
+    note = (
+        f"a {path.suffix} file keeps no l and m of the orbitals: to come back, read it with the "
+        "geometry of to_sisl (from_siesta(path, geometry))"
+    )
     return [path.name], [note]
 
 
-#: Of each ending, the records (from 0) of a Fortran file that hold logicals and sizes; None: no Fortran file.
+#: Of each ending, the records (from 0) of a Fortran file that hold logicals and sizes; None: no
+#: Fortran file.
 _RECORDS: dict[str, tuple[int, int] | None] = {".HSX": (1, 2), ".TSHS": (4, 1), ".nc": None}
 
 
 def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
-    """H and S that SIESTA wrote (``.HSX``, ``.TSHS``, ``.nc``), on SIESTA's own energy zero, with its Fermi level in ``structure.info``.
+    """H and S that SIESTA wrote (``.HSX``, ``.TSHS``, ``.nc``), on SIESTA's own energy zero, with
+    its Fermi level in ``structure.info``.
 
     sisl subtracts the Fermi level from what it reads of each of these but the oldest .HSX, which
     hold none; here it is added again. A run that never found its Fermi level stores a huge number:
@@ -330,10 +266,12 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
 
     Args:
         path: the matrix file, of any compiler (little-endian).
-        fdf: input file of the run, from which sisl reads geometry and basis (default: the only ``.fdf`` beside it), or a ``sisl.Geometry``.
+        fdf: input file of the run, from which sisl reads geometry and basis (default: the only
+            ``.fdf`` beside it), or a ``sisl.Geometry``.
 
     Raises:
-        DataError: the file is missing, damaged, or its basis is unknown. MissingDependencyError: sisl is not installed.
+        DataError: the file is missing, damaged, or its basis is unknown.
+        MissingDependencyError: sisl is not installed.
     """
     sisl, path = _sisl("reading SIESTA output"), pathlib.Path(path)
     if path.suffix not in _RECORDS:

@@ -1,11 +1,12 @@
 """H(R) and S(R) as SciPy CSR matrices, one per lattice vector R, and a plain ``.npz`` file of them.
 
-Orbitals stand atom after atom in the legacy order; with spin-orbit coupling each atom has its spin-up orbitals, then its spin-down ones
-(the order of :class:`~deeph_gformer.bands.BlochProblem`).
+Orbitals stand atom after atom in the legacy order; with spin-orbit coupling each atom has its
+spin-up orbitals, then its spin-down ones (the order of :class:`~deeph_gformer.bands.BlochProblem`).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 
@@ -31,7 +32,8 @@ def block_entries(
     """(block, row, column) of each of the matrix's values, in their order.
 
     Args:
-        matrix: blocks. counts: (N,), rows that each atom has in all (spin included).
+        matrix: blocks.
+        counts: (N,), rows that each atom has in all (spin included).
 
     Returns:
         three int64 arrays as long as ``matrix.values``; rows and columns count over the whole cell.
@@ -54,10 +56,13 @@ def real_space(
     """One CSR matrix per lattice vector.
 
     Args:
-        matrix: H(R), or S(R). structure: its atoms. spin: 2 for a spin-doubled matrix.
+        matrix: H(R), or S(R).
+        structure: its atoms.
+        spin: 2 for a spin-doubled matrix.
 
     Returns:
-        ``(cells, matrices)``: (C, 3) lattice vectors R in lexical order, and C matrices (n, n) of ``<home cell | . | cell R>``.
+        ``(cells, matrices)``: (C, 3) lattice vectors R in lexical order, and C matrices (n, n) of
+        ``<home cell | . | cell R>``.
     """
     counts = structure.orbital_counts * spin
     size = int(counts.sum())
@@ -67,7 +72,7 @@ def real_space(
     order = np.argsort(cell, kind="stable")
     bounds = np.searchsorted(cell[order], np.arange(len(cells) + 1))
     matrices = []
-    for start, stop in zip(bounds, bounds[1:]):
+    for start, stop in itertools.pairwise(bounds):
         take = order[start:stop]
         matrices.append(
             sp.csr_matrix((matrix.values[take], (row[take], column[take])), shape=(size, size))
@@ -78,10 +83,14 @@ def real_space(
 def from_real_space(
     cells: NDArray[np.int64], matrices: list[sp.csr_matrix], structure: Structure, spin: int = 1
 ) -> BlockMatrix:
-    """The inverse of :func:`real_space`; every atom pair with a stored element becomes a block, and all on-site pairs do.
+    """The inverse of :func:`real_space`; every atom pair with a stored element becomes a block, and
+    all on-site pairs do.
 
     Args:
-        cells: (C, 3). matrices: C matrices (n, n). structure: gives the orbitals. spin: 2 for a spin-doubled matrix.
+        cells: (C, 3).
+        matrices: C matrices (n, n).
+        structure: gives the orbitals.
+        spin: 2 for a spin-doubled matrix.
 
     Raises:
         DataError: the matrices do not have as many rows as the structure has orbitals.
@@ -91,7 +100,8 @@ def from_real_space(
     atom = np.repeat(np.arange(len(counts)), counts)
     if any(m.shape != (first[-1], first[-1]) for m in matrices):
         raise DataError(
-            f"matrices {matrices[0].shape} do not fit the {first[-1]} orbitals of structure '{structure.name}'"
+            f"matrices {matrices[0].shape} do not fit the {first[-1]} orbitals of structure "
+            f"'{structure.name}'"
         )
     parts = [sp.coo_matrix(matrix) for matrix in matrices]
     which = np.repeat(np.arange(len(parts)), [len(part.data) for part in parts])
@@ -115,9 +125,11 @@ def from_real_space(
 def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
     """H(R) and S(R) as plain arrays that ``numpy.load`` reads without pickle.
 
-    Arrays: ``lattice`` (3, 3) rows, Å; ``positions`` (N, 3), Å; ``numbers`` (N,); ``orbital_counts`` (N,), spinless; ``orbital_l`` and
-    ``orbital_types_length`` (shells of all atoms one after the other, and how many each atom has); ``spin`` 1 or 2; per matrix M = H (eV), S:
-    ``M_cells`` (C, 3) and, for cell number c, ``M_c_data``, ``M_c_indices``, ``M_c_indptr``. S is spinless.
+    Arrays: ``lattice`` (3, 3) rows, Å; ``positions`` (N, 3), Å; ``numbers`` (N,);
+    ``orbital_counts`` (N,), spinless; ``orbital_l`` and ``orbital_types_length`` (shells of all
+    atoms one after the other, and how many each atom has); ``spin`` 1 or 2; per matrix M = H (eV),
+    S: ``M_cells`` (C, 3) and, for cell number c, ``M_c_data``, ``M_c_indices``, ``M_c_indptr``. S
+    is spinless.
     """
     structure = problem.structure
     arrays: dict[str, NDArray[np.generic]] = {

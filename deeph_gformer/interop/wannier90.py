@@ -1,8 +1,10 @@
-"""Wannier90's ``_hr.dat`` from H and S: Löwdin-orthogonalised on a k mesh, for programs that know orthogonal bases only (PythTB, WannierTools, ...).
+"""Wannier90's ``_hr.dat`` from H and S: Löwdin-orthogonalised on a k mesh, for programs that know
+orthogonal bases only (PythTB, WannierTools, ...).
 
-H'(k) = S(k)^-1/2 H(k) S(k)^-1/2 has the eigenvalues of H c = E S c, exactly, on the points of the mesh; between them H'(R) is cut at the
-mesh's Wigner-Seitz cell, like any Wannier interpolation, and converges exponentially with the mesh. The orbitals are atom after atom in the legacy order;
-with spin-orbit coupling each atom has its spin-up orbitals, then its spin-down ones.
+H'(k) = S(k)^-1/2 H(k) S(k)^-1/2 has the eigenvalues of H c = E S c, exactly, on the points of the
+mesh; between them H'(R) is cut at the mesh's Wigner-Seitz cell, like any Wannier interpolation, and
+converges exponentially with the mesh. The orbitals are atom after atom in the legacy order; with
+spin-orbit coupling each atom has its spin-up orbitals, then its spin-down ones.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Tight:
     """An orthogonal tight-binding model as ``_hr.dat`` stores it.
 
     Attributes:
-        cells: (C, 3) lattice vectors. degeneracy: (C,). matrices: (C, n, n) complex, eV, not yet divided by the degeneracy.
+        cells: (C, 3) lattice vectors.
+        degeneracy: (C,).
+        matrices: (C, n, n) complex, eV, not yet divided by the degeneracy.
     """
 
     def __init__(
@@ -58,10 +62,12 @@ def wigner_seitz(
     """Lattice vectors in or on the Wigner-Seitz cell of the supercell that belongs to a k mesh.
 
     Args:
-        lattice: (3, 3), rows, Å. mesh: three integers.
+        lattice: (3, 3), rows, Å.
+        mesh: three integers.
 
     Returns:
-        (C, 3) cells in lexical order and (C,) how many of them are equivalent; Σ 1/degeneracy = number of mesh points.
+        (C, 3) cells in lexical order and (C,) how many of them are equivalent; Σ 1/degeneracy =
+        number of mesh points.
     """
     size = np.array(mesh, dtype=np.int64)
     span = [range(-n, n + 1) if n > 1 else range(1) for n in mesh]
@@ -81,7 +87,8 @@ def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> Tight:
     """Orthogonalise on a Γ-centred mesh and transform back.
 
     Args:
-        problem: H and S. mesh: three integers.
+        problem: H and S.
+        mesh: three integers.
 
     Raises:
         DataError: S(k) has (nearly) no norm for a state: Löwdin's S^-1/2 does not exist.
@@ -95,9 +102,9 @@ def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> Tight:
         value, basis = scipy.linalg.eigh(s)
         if value[0] < _SMALLEST_S:
             raise DataError(
-                f"{problem.source}, k = {np.round(k, 5).tolist()}: the smallest eigenvalue of S is {value[0]:.2g}; the basis is linearly "
-                "dependent (or S damaged), "
-                "and an orthogonalised _hr.dat cannot be made from it"
+                f"{problem.source}, k = {np.round(k, 5).tolist()}: the smallest eigenvalue of S "
+                f"is {value[0]:.2g}; the basis is linearly dependent (or S damaged), and an "
+                "orthogonalised _hr.dat cannot be made from it"
             )
         root = (basis / np.sqrt(value)) @ basis.conj().T
         matrices += np.exp(-2j * np.pi * cells @ k)[:, None, None] * (root @ h @ root)[None]
@@ -117,12 +124,12 @@ def _centres(problem: BlochProblem) -> str:
     structure = problem.structure
     rows = [
         ("X", position)
-        for position, n in zip(structure.positions, structure.orbital_counts)
+        for position, n in zip(structure.positions, structure.orbital_counts, strict=True)
         for _ in range(n * problem.spin)
     ]
     rows += [
         (chemical_symbols[z], position)
-        for z, position in zip(structure.numbers, structure.positions)
+        for z, position in zip(structure.numbers, structure.positions, strict=True)
     ]
     lines = "".join(f"{name:3s} " + " ".join(f"{x:17.10f}" for x in p) + "\n" for name, p in rows)
     return f"{len(rows)}\nWannier centres = atoms, written by deeph-gformer\n{lines}"
@@ -134,16 +141,21 @@ def write_wannier90(
     mesh: str | Sequence[int] | None = None,
     prefix: str = "wannier90",
 ) -> tuple[list[str], list[str]]:
-    """Write ``<prefix>_hr.dat``, ``<prefix>_centres.xyz`` and a ``<prefix>.win`` with the cell: what ``pythtb.w90(target, prefix)`` and sisl read.
+    """Write ``<prefix>_hr.dat``, ``<prefix>_centres.xyz`` and a ``<prefix>.win`` with the cell:
+    what ``pythtb.w90(target, prefix)`` and sisl read.
 
     Args:
-        target: folder. problem: H and S. mesh: of the Löwdin transform, "9x9x1"; default: four times the range of H, plus one. prefix: of the names.
+        target: folder.
+        problem: H and S.
+        mesh: of the Löwdin transform, "9x9x1"; default: four times the range of H, plus one.
+        prefix: of the names.
 
     Returns:
         (files, notes).
 
     Raises:
-        ConfigError: not a mesh. DataError: see :func:`lowdin`.
+        ConfigError: not a mesh.
+        DataError: see :func:`lowdin`.
     """
     from ..bands.kmesh import parse_mesh
 
@@ -151,18 +163,25 @@ def write_wannier90(
     model = lowdin(problem, numbers)
     size, folder = problem.size, pathlib.Path(target)
     name = "x".join(map(str, numbers))
-    head = f" deeph-gformer: Loewdin-orthogonalised on a {name} mesh, {problem.structure.name}\n{size:12d}\n{len(model.cells):12d}\n"
+    head = (
+        f" deeph-gformer: Loewdin-orthogonalised on a {name} mesh, "
+        f"{problem.structure.name}\n{size:12d}\n{len(model.cells):12d}\n"
+    )
     head += "".join(
         "".join(f"{d:5d}" for d in model.degeneracy[n : n + 15]) + "\n"
         for n in range(0, len(model.degeneracy), 15)
     )
     column, row = np.divmod(np.arange(size * size), size)
     lines = [head]
-    for cell, matrix in zip(model.cells.tolist(), model.matrices):
+    for cell, matrix in zip(model.cells.tolist(), model.matrices, strict=True):
         values = matrix[row, column]
         place = "".join(f"{c:5d}" for c in cell)
         table = zip(
-            (row + 1).tolist(), (column + 1).tolist(), values.real.tolist(), values.imag.tolist()
+            (row + 1).tolist(),
+            (column + 1).tolist(),
+            values.real.tolist(),
+            values.imag.tolist(),
+            strict=True,
         )
         lines.append("".join(f"{place}{r:5d}{c:5d}{x:20.12f}{y:20.12f}\n" for r, c, x, y in table))
     write_text(folder / f"{prefix}_hr.dat", "".join(lines))
@@ -173,11 +192,13 @@ def write_wannier90(
     spin = "spinors = true\n" if problem.spin == 2 else ""
     write_text(
         folder / f"{prefix}.win",
-        f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = {' '.join(map(str, numbers))}\n\nbegin "
+        f"num_wann = {size}\nnum_bands = {size}\n{spin}mp_grid = "
+        f"{' '.join(map(str, numbers))}\n\nbegin "
         f"unit_cell_cart\nAng\n{cell}end unit_cell_cart\n",
     )
     notes = [
-        f"Löwdin-orthogonalised on a {name} mesh: eigenvalues are exact on its points and interpolated between them"
+        f"Löwdin-orthogonalised on a {name} mesh: eigenvalues are exact on its points and "
+        "interpolated between them"
     ]
     return [f"{prefix}_hr.dat", f"{prefix}_centres.xyz", f"{prefix}.win"], notes
 

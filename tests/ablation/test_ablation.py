@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import deeph_gformer
-from deeph_gformer.ablation import run as ablation
 from deeph_gformer.ablation.run import AblationConfig, ablate
 from deeph_gformer.ablation.settings import (
     SETTINGS,
@@ -23,6 +22,7 @@ from deeph_gformer.ablation.settings import (
     stage1_parameters,
 )
 from deeph_gformer.ablation.tables import metrics_of
+from deeph_gformer.ablation.training import differences
 from deeph_gformer.cli import main
 from deeph_gformer.config import GFormerConfig, TrainingConfig, from_mapping, load_yaml
 from deeph_gformer.data.dataset import load_sample
@@ -606,7 +606,7 @@ def test_differences_name_nested_keys() -> None:
         "stage1": {"training": {"epochs": 4, "device": "cuda"}},
         "settings": [],
     }
-    assert ablation.differences(old, new) == ["data.edges", "stage1.training.epochs"]
+    assert differences(old, new) == ["data.edges", "stage1.training.epochs"]
 
 
 def test_model_config_of_each_setting() -> None:

@@ -1,8 +1,8 @@
 """Output files of DFT codes -> structure folders.
 
 >>> from deeph_gformer.interop.dft import read_run
->>> run = read_run("run/graphene.scfout")                                              # doctest: +SKIP
->>> run.hamiltonian, run.overlap, run.structure.info["fermi_level"], run.notes         # doctest: +SKIP
+>>> run = read_run("run/graphene.scfout")                               # doctest: +SKIP
+>>> run.hamiltonian, run.overlap, run.structure.info["fermi_level"]     # doctest: +SKIP
 """
 
 from .registry import DFTReader, readers

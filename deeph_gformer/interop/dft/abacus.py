@@ -22,18 +22,15 @@ from ...io import BlockMatrix, Structure
 from ...io.dock import LEGACY_TO_E3NN
 from ..sparse import from_real_space
 from .abacus_csr import SparseFile, read_csr
+from .abacus_files import ASK, Places, is_output, matrix_files, places
 from .abacus_log import Log, read_log
 from .run import UNCONVERGED, DFTRun, common_keys, describe, double, element_from
-from .stru import Stru, read_input, read_stru
+from .stru import Stru, read_stru
 
 __all__ = ["Abacus", "RYDBERG_EV", "orbital_order", "wrapped"]
 
 #: ABACUS' own constant.
 RYDBERG_EV = 13.605698
-_H = (("hrs1_nao.csr", "hrs2_nao.csr"), ("data-HR-sparse_SPIN0.csr", "data-HR-sparse_SPIN1.csr"))
-_H_STEPS = (r"hrs1g\d+_nao\.csr", r"\d+_data-HR-sparse_SPIN0\.csr")
-_S = ("srs1_nao.csr", "sr_nao.csr", "data-SR-sparse_SPIN0.csr", "SR.csr")
-_ASK = "set 'out_mat_hs2 1' and 'gamma_only 0' in INPUT (overlaps alone: 'calculation get_s') and run ABACUS again"
 
 
 class Abacus:
@@ -42,14 +39,16 @@ class Abacus:
     name = "abacus"
 
     def find(self, path: pathlib.Path) -> list[pathlib.Path]:
-        """The run at ``path``: a folder with STRU and INPUT or an ``OUT.*``, or that ``OUT.*`` itself."""
+        """The run at ``path``: a folder with STRU and INPUT or an ``OUT.*``, or that ``OUT.*``
+        itself.
+        """
         if not path.is_dir():
             return []
         inputs = all((path / name).is_file() for name in ("STRU", "INPUT")) and not any(
             path.glob("*/OUT.*")
         )
-        outputs = any(_is_output(folder) for folder in path.glob("OUT.*"))
-        return [path] if inputs or outputs or _is_output(path) else []
+        outputs = any(is_output(folder) for folder in path.glob("OUT.*"))
+        return [path] if inputs or outputs or is_output(path) else []
 
     def read(self, run: pathlib.Path, unconverged: bool = False) -> DFTRun:
         """Read one run.
@@ -59,16 +58,16 @@ class Abacus:
             unconverged: read runs whose density did not converge, too.
 
         Raises:
-            DataError: files are missing, damaged or of different runs, the run did not converge, or a setting has no
-                form in a folder.
+            DataError: files are missing, damaged or of different runs, the run did not converge, or
+                a setting has no form in a folder.
         """
-        place = _places(run)
-        files = _matrix_files(place)
+        place = places(run)
+        files = matrix_files(place)
         log = read_log(place.out, place.settings.get("calculation", "scf"))
         notes: list[str] = []
         h_files = [read_csr(path) for path in files.h]
         s_file = read_csr(files.s) if files.s else None
-        for matrix, path in zip([*h_files, s_file], [*files.h, files.s]):
+        for matrix, path in zip([*h_files, s_file], [*files.h, files.s], strict=True):
             if matrix is not None and matrix.folded:
                 raise DataError(
                     f"{path}: holds H summed over all lattice vectors (gamma_only 1); run with "
@@ -77,7 +76,7 @@ class Abacus:
         stru = _structure_file(place, log, notes)
         one = h_files[0] if h_files else s_file
         if one is None:
-            raise DataError(f"{run}: an ABACUS run without H(R) and S(R); {_ASK}")
+            raise DataError(f"{run}: an ABACUS run without H(R) and S(R); {ASK}")
         shells, numbers = _species(stru, log, place.stru)
         counts = np.array([sum(2 * l + 1 for l in own) for own in shells])
         doubled = _doubled([*h_files, *([s_file] if s_file else [])], int(counts.sum()), place)
@@ -117,87 +116,7 @@ class Abacus:
         return DFTRun(structure, h, s, tuple(notes), read)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Places:
-    run: pathlib.Path
-    out: pathlib.Path
-    stru: pathlib.Path
-    settings: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Files:
-    h: tuple[pathlib.Path, ...]
-    s: pathlib.Path | None
-
-
-def _is_output(folder: pathlib.Path) -> bool:
-    names = (*_H[0], *_H[1], *_S)
-    return folder.is_dir() and (
-        any((folder / name).is_file() for name in names)
-        or (folder.name.startswith("OUT.") and any(folder.glob("running_*.log")))
-    )
-
-
-def _places(run: pathlib.Path) -> _Places:
-    """Where the run's files are."""
-    if _is_output(run) and not any(_is_output(folder) for folder in run.glob("OUT.*")):
-        out, run = run, run.resolve().parent if run.name.startswith("OUT.") else run
-    else:
-        settings = read_input(run / "INPUT")
-        named = run / f"OUT.{settings.get('suffix', 'ABACUS')}"
-        found = [named] if named.is_dir() else sorted(f for f in run.glob("OUT.*") if f.is_dir())
-        if len(found) > 1:
-            raise DataError(f"{run}: holds {', '.join(f.name for f in found)}; name one of them")
-        if not found:
-            raise DataError(f"{run}: an ABACUS run without {named.name}; run ABACUS there, {_ASK}")
-        out = found[0]
-    settings = read_input(run / "INPUT") | read_input(out / "INPUT")
-    name = settings.get("stru_file", "STRU").split("#")[0].strip() or "STRU"
-    stru = next((p for p in (run / name, run / "STRU", out / "STRU") if p.is_file()), run / name)
-    kind = settings.get("calculation", "scf").split()[0]
-    if kind in ("relax", "cell-relax", "md"):
-        raise DataError(
-            f"{run}: 'calculation {kind}' moves atoms, and STRU holds the first structure; make a "
-            "single-point run (calculation scf) of the one that is wanted"
-        )
-    return _Places(run, out, stru, settings | {"calculation": kind})
-
-
-def _matrix_files(place: _Places) -> _Files:
-    """The files of H (one, or up and down) and S.
-
-    Raises:
-        DataError: there is none, or files of two versions of ABACUS.
-    """
-    sets = [
-        tuple(place.out / n for n in names if (place.out / n).is_file())
-        for names in _H
-        if (place.out / names[0]).is_file()
-    ]
-    if len(sets) > 1:
-        raise DataError(
-            f"{place.out}: holds {sets[0][0].name} and {sets[1][0].name}, of two versions of ABACUS; "
-            "remove those of the older run"
-        )
-    places = [place.out / name for name in _S] + [place.run / name for name in _S[1::2]]
-    s = [path for path in places if path.is_file()]
-    if len(s) > 1:
-        raise DataError(f"{s[0]} and {s[1]}: overlaps of two runs; remove those of the older run")
-    if not sets and not s:
-        steps = [
-            p.name
-            for p in (*place.out.glob("*.csr"), *place.out.glob("matrix/*.csr"))
-            if any(re.fullmatch(pattern, p.name) for pattern in _H_STEPS)
-        ]
-        hint = f" but those of ionic steps ({steps[0]})" if steps else ""
-        raise DataError(f"{place.out}: no H(R) and no S(R){hint}; {_ASK}")
-    if sets and not s:
-        raise DataError(f"{place.out}: H(R) without S(R) ({_S[0]}); {_ASK}")
-    return _Files(sets[0] if sets else (), s[0])
-
-
-def _structure_file(place: _Places, log: Log, notes: list[str]) -> Stru:
+def _structure_file(place: Places, log: Log, notes: list[str]) -> Stru:
     """STRU, else the running log's structure, which has fewer digits."""
     if place.stru.is_file():
         stru = read_stru(place.stru, log.lattice)
@@ -208,8 +127,8 @@ def _structure_file(place: _Places, log: Log, notes: list[str]) -> Stru:
         return stru
     if log.lattice is None or log.positions is None:
         raise DataError(
-            f"{place.run}: neither {place.stru.name} nor a running log with the structure; copy the "
-            "STRU of the run there"
+            f"{place.run}: neither {place.stru.name} nor a running log with the structure; copy "
+            "the STRU of the run there"
         )
     notes.append(
         f"no {place.stru.name}: lattice and positions are those of the running log, of six digits"
@@ -226,12 +145,14 @@ def _species(
         found = log.shells.get(label) or _shells_in_name(stru.orbitals.get(label, ""))
         if found is None:
             raise DataError(
-                f"{where}: shells of '{label}' are unknown: neither the running log nor the orbital "
-                f"file's name '{stru.orbitals.get(label, '')}' (X_gga_8au_100Ry_2s2p1d.orb) tells them"
+                f"{where}: shells of '{label}' are unknown: neither the running log nor the "
+                f"orbital file's name '{stru.orbitals.get(label, '')}' "
+                "(X_gga_8au_100Ry_2s2p1d.orb) tells them"
             )
         if max(found) > 3:
             raise DataError(
-                f"{where}: '{label}' has shells of l = {max(found)}; DeepH's folders hold l = 0 to 3"
+                f"{where}: '{label}' has shells of l = {max(found)}; DeepH's folders hold l = 0 "
+                "to 3"
             )
         shells[label] = found
         numbers[label] = element_from((label, stru.potentials.get(label, "")), where)
@@ -252,18 +173,19 @@ def _shells_in_name(name: str) -> tuple[int, ...] | None:
     )
 
 
-def _doubled(matrices: list[SparseFile], orbitals: int, place: _Places) -> bool:
+def _doubled(matrices: list[SparseFile], orbitals: int, place: Places) -> bool:
     """Whether matrices have spin as the fastest index (``nspin 4``)."""
     sizes = {matrix.size for matrix in matrices}
     if len(sizes) == 1 and sizes <= {orbitals, 2 * orbitals}:
         return sizes == {2 * orbitals}
     raise DataError(
-        f"{place.out}: matrices of {' and '.join(map(str, sorted(sizes)))} rows, but {place.stru.name} "
-        f"has {orbitals} orbitals (twice as many with nspin 4); they are of different runs"
+        f"{place.out}: matrices of {' and '.join(map(str, sorted(sizes)))} rows, but "
+        f"{place.stru.name} has {orbitals} orbitals (twice as many with nspin 4); they are of "
+        "different runs"
     )
 
 
-def _check_spin(nspin: int, place: _Places, has_h: bool) -> None:
+def _check_spin(nspin: int, place: Places, has_h: bool) -> None:
     said = place.settings.get("nspin", str(nspin)).split()[0]
     if not has_h and {said, str(nspin)} <= {"1", "2"}:  # overlaps are the same
         return
@@ -294,8 +216,8 @@ def wrapped(
         return inside
     if len(log.positions) != len(fractional):
         raise DataError(
-            f"{where}: {len(fractional)} atoms, the running log has {len(log.positions)}; they are of "
-            "different runs"
+            f"{where}: {len(fractional)} atoms, the running log has {len(log.positions)}; they "
+            "are of different runs"
         )
     own = log.positions @ np.linalg.inv(lattice)
     result = fractional + np.round(own - fractional)
@@ -303,13 +225,13 @@ def wrapped(
     if error.max() > 1e-3:
         atom = int(error.argmax())
         raise DataError(
-            f"{where}: atom {atom + 1} is {error[atom]:.3g} Å away from where the running log has it; "
-            "they are of different runs"
+            f"{where}: atom {atom + 1} is {error[atom]:.3g} Å away from where the running log "
+            "has it; they are of different runs"
         )
     return result
 
 
-def _check_header(matrix: SparseFile, fractional: NDArray[np.float64], place: _Places) -> None:
+def _check_header(matrix: SparseFile, fractional: NDArray[np.float64], place: Places) -> None:
     """The structure in the head of newer matrix files is that of STRU."""
     there = matrix.fractional
     if there is None:
@@ -332,7 +254,8 @@ def orbital_order(
 
     Args:
         shells: l of each atom's shells.
-        spin: 2 where spin is ABACUS' fastest index; legacy orbitals of an atom are then all up, all down.
+        spin: 2 where spin is ABACUS' fastest index; legacy orbitals of an atom are then all up, all
+            down.
     """
     order: list[int] = []
     signs: list[float] = []

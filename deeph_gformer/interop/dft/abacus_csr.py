@@ -65,8 +65,8 @@ def read_csr(path: pathlib.Path) -> SparseFile:
     steps = len(re.findall(rb"^\s*(?:STEP:|--- Ionic Step)", data, re.MULTILINE))
     if steps > 1:
         raise DataError(
-            f"{path}: holds {steps} ionic steps one after the other; convert a single-point run of the "
-            "structure that is wanted"
+            f"{path}: holds {steps} ionic steps one after the other; convert a single-point run "
+            "of the structure that is wanted"
         )
     head = data[:65536]
     if b"number of localized basis" in head:
@@ -78,8 +78,8 @@ def read_csr(path: pathlib.Path) -> SparseFile:
     )
     if not found:
         raise DataError(
-            f"{path}: no sparse matrix of ABACUS in a layout known here (3.0 to 3.11, text): it starts "
-            f"with {head[:40].decode('utf-8', 'replace')!r}; 'out_mat_hs2 1' writes one"
+            f"{path}: no sparse matrix of ABACUS in a layout known here (3.0 to 3.11, text): it "
+            f"starts with {head[:40].decode('utf-8', 'replace')!r}; 'out_mat_hs2 1' writes one"
         )
     size = int(found.group(1))
     return SparseFile(size, *_body(path, data[found.end() :], size, False, int(found.group(2))))

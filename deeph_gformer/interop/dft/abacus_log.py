@@ -142,7 +142,8 @@ def _structure(
         return None, None, ()
     lattice = np.array(rows.groups(), float).reshape(3, 3) * constant
     table = re.search(
-        r"^\s*(CARTESIAN COORDINATES \( ?UNIT|(?<!K-POINTS )DIRECT COORDINATES)[^\n]*\n\s*atom[^\n]*\n"
+        r"^\s*(CARTESIAN COORDINATES \( ?UNIT|(?<!K-POINTS )DIRECT "
+        r"COORDINATES)[^\n]*\n\s*atom[^\n]*\n"
         r"((?:[ \t]*\S+(?:[ \t]+[-+\d.eE]+)+[ \t]*\n)+)",
         text,
         re.MULTILINE,

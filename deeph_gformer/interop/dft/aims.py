@@ -9,6 +9,7 @@ j only. FHI-aims counts cells from atoms mapped into the cell around the origin,
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import re
 
@@ -50,7 +51,8 @@ class Aims:
             unconverged: read a run that did not converge, too.
 
         Raises:
-            DataError: files are missing, damaged or of different runs, the run did not converge, or spin-orbit coupling.
+            DataError: files are missing, damaged or of different runs, the run did not converge, or
+                spin-orbit coupling.
         """
         missing = [n for n in (_INDICES, _OVERLAP, _BASIS) if not (run / n).is_file()]
         sets = [names for names in _H if all((run / n).is_file() for n in names)]
@@ -60,8 +62,8 @@ class Aims:
         control = read_text(run / "control.in")
         if _setting(control, "include_spin_orbit"):
             raise DataError(
-                f"{run}: include_spin_orbit adds spin-orbit coupling after the matrices are written; they "
-                "hold none"
+                f"{run}: include_spin_orbit adds spin-orbit coupling after the matrices are "
+                "written; they hold none"
             )
         lattice, positions, numbers = _geometry(run / "geometry.in")
         shells, order, sign = _basis(run / _BASIS, len(numbers))
@@ -71,8 +73,8 @@ class Aims:
             values = _values(run / name)
             if places.max(initial=-1) >= len(values):
                 raise DataError(
-                    f"{run / name}: {len(values)} values, {_INDICES} asks for {int(places.max()) + 1}; cut "
-                    "short, or of another run"
+                    f"{run / name}: {len(values)} values, {_INDICES} asks for "
+                    f"{int(places.max()) + 1}; cut short, or of another run"
                 )
             parts.append(_matrices(values[places], cells, rows, columns, len(order)))
         notes: list[str] = []
@@ -172,8 +174,8 @@ def _basis(
             or degree > 3
         ):
             raise DataError(
-                f"{path}: basis function {place + 1} begins a shell l = {degree} that is incomplete, in another "
-                "order, or beyond f"
+                f"{path}: basis function {place + 1} begins a shell l = {degree} that is "
+                "incomplete, in another order, or beyond f"
             )
         own[atom[place]].append((degree, place))
         place = part.stop
@@ -212,8 +214,8 @@ def _indices(
         raise DataError(f"{path}: damaged: a word that is no number") from None
     if basis != size or len(flat) != 3 * cells + 2 * cells * basis + total:
         raise DataError(
-            f"{path}: {basis} basis functions and {len(flat)} numbers; {_BASIS} lists {size} functions: cut "
-            "short, or of another run"
+            f"{path}: {basis} basis functions and {len(flat)} numbers; {_BASIS} lists {size} "
+            "functions: cut short, or of another run"
         )
     vectors = flat[: 3 * cells].reshape(cells, 3)
     first, last = flat[3 * cells :][: 2 * cells * basis].reshape(2, cells, basis) - 1
@@ -246,7 +248,7 @@ def _matrices(
     which = which.reshape(-1)
     order = np.argsort(which, kind="stable")
     bounds = np.searchsorted(which[order], np.arange(len(every) + 1))
-    parts = [order[a:b] for a, b in zip(bounds, bounds[1:])]
+    parts = [order[a:b] for a, b in itertools.pairwise(bounds)]
     return every, [sp.csr_matrix((v[p], (i[p], j[p])), shape=(size, size)) for p in parts]
 
 
@@ -287,6 +289,7 @@ def _output(run: pathlib.Path, notes: list[str]) -> dict[str, object]:
             facts["failed"] = True
         return facts
     notes.append(
-        "no standard output of FHI-aims beside the matrices: Fermi level and convergence are unknown"
+        "no standard output of FHI-aims beside the matrices: Fermi "
+        "level and convergence are unknown"
     )
     return {}

@@ -12,7 +12,9 @@ __all__ = ["Gpaw"]
 
 
 class Gpaw:
-    """Reader of GPAW restart files; a step at fixed density gives the matrices, which such a file does not hold."""
+    """Reader of GPAW restart files; a step at fixed density gives the matrices, which such a file
+    does not hold.
+    """
 
     name = "gpaw"
 
@@ -54,7 +56,8 @@ class Gpaw:
             raise
         except Exception as error:  # noqa: BLE001 - GPAW's reader raises anything on damaged files
             raise DataError(
-                f"{run}: GPAW cannot read it ({type(error).__name__}: {printable(str(error))[:200]})"
+                f"{run}: GPAW cannot read it ({type(error).__name__}: "
+                f"{printable(str(error))[:200]})"
             ) from error
         problem, notes = from_gpaw(calc, run.stem, not unconverged), []
         if not converged:

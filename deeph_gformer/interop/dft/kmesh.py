@@ -22,7 +22,8 @@ def aliased(keys: NDArray[np.int64], mesh: NDArray[np.int64]) -> bool:
 
 
 def mesh_for(keys: NDArray[np.int64], mesh: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The smallest mesh, not below the given one, on which no two of the cells of an atom pair coincide.
+    """The smallest mesh, not below the given one, on which no two of the cells of an atom pair
+    coincide.
 
     Args:
         keys: (E, 5), Rx Ry Rz i j.
@@ -70,4 +71,4 @@ def inverse_fourier(
         cell: (3,), R; -R for codes with the other sign in the phase.
     """
     phases = np.exp(-2j * np.pi * points @ cell) * weights
-    return sum(p.real * m.real - p.imag * np.imag(m) for p, m in zip(phases, matrices))
+    return sum(p.real * m.real - p.imag * np.imag(m) for p, m in zip(phases, matrices, strict=True))

@@ -55,8 +55,8 @@ class OpenMX:
             unconverged: read runs whose density did not converge, too.
 
         Raises:
-            DataError: files are missing, damaged or of different runs, the run did not converge, or a setting has no
-                form in a folder.
+            DataError: files are missing, damaged or of different runs, the run did not converge, or
+                a setting has no form in a folder.
         """
         if run.is_dir():
             files = sorted(run.glob("*.scfout"))
@@ -76,10 +76,11 @@ def _scfout(path: pathlib.Path, unconverged: bool) -> DFTRun:
     labels = _labels(data.input_text, path)
     if len(labels) != len(data.positions):
         raise DataError(
-            f"{path}: {len(data.positions)} atoms, but its input lists {len(labels)}; the file is damaged"
+            f"{path}: {len(data.positions)} atoms, but its input lists {len(labels)}; the file "
+            "is damaged"
         )
     numbers, shells = _atoms(labels, species, path)
-    for atom, (own, count) in enumerate(zip(shells, data.orbital_counts.tolist())):
+    for atom, (own, count) in enumerate(zip(shells, data.orbital_counts.tolist(), strict=True)):
         if sum(2 * l + 1 for l in own) != count:
             raise DataError(
                 f"{path}: atom {atom + 1} has {count} orbitals, but its basis "
@@ -218,7 +219,8 @@ def _atoms(
 
 
 def shells_of(pao: str, where: pathlib.Path) -> tuple[int, ...]:
-    """l of the shells of a basis like ``C6.0-s2p2d1``: sorted; of ``s4>2`` the number after ``>`` counts.
+    """l of the shells of a basis like ``C6.0-s2p2d1``: sorted; of ``s4>2`` the number after ``>``
+    counts.
 
     Args:
         pao: name of the orbital file with the basis.
@@ -272,10 +274,14 @@ def _output(
     version = re.search(r"OpenMX Ver\. (\S+)", text)
     levels = re.findall(r"^\s*Chemical potential \(Hartree\)\s+(\S+)", text, re.MULTILINE)
     if levels and abs(float(levels[-1]) - data.chemical_potential) > 1e-8:
-        reason = f"{out}: is of another run than {path.name} (chemical potential {levels[-1]} instead of {data.chemical_potential:.12f} Ha)"
+        reason = (
+            f"{out}: is of another run than {path.name} (chemical potential {levels[-1]} instead "
+            f"of {data.chemical_potential:.12f} Ha)"
+        )
         if not lenient:
             raise DataError(
-                f"{reason}, so nothing tells whether that converged; put the right one there, or add --unconverged"
+                f"{reason}, so nothing tells whether that converged; put the right one there, or "
+                "add --unconverged"
             )
         notes.append(f"{reason}; ignored")
         return None, True
@@ -292,14 +298,17 @@ def _output(
 
 
 def _overlap_only(folder: pathlib.Path) -> DFTRun:
-    """S of an OpenMX that was changed to stop after the overlaps: ``output/overlaps_N.h5`` of N processes."""
+    """S of an OpenMX that was changed to stop after the overlaps: ``output/overlaps_N.h5`` of N
+    processes.
+    """
     parts = sorted(folder.glob("output/overlaps_*.h5"))
     texts = _inputs(folder)
     if not parts:
         raise DataError(f"{folder}: an OpenMX run without .scfout; {_ASK}")
     if not texts:
         raise DataError(
-            f"{folder}: overlaps, but neither .out nor .dat of the run, which name elements and shells"
+            f"{folder}: overlaps, but neither .out nor .dat of the run, which name elements and "
+            "shells"
         )
     path = texts[0]
     text = read_text(path, strict=False)
@@ -324,7 +333,9 @@ def _overlap_only(folder: pathlib.Path) -> DFTRun:
 
 
 def _geometry(text: str, where: pathlib.Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lattice and positions (Å) of an input; fractional ones are wrapped into the cell, as OpenMX does, others are not."""
+    """Lattice and positions (Å) of an input; fractional ones are wrapped into the cell, as OpenMX
+    does, others are not.
+    """
     units = {"ang": 1.0, "au": BOHR_A}
     cell_unit = (_keyword(text, "atoms.unitvectors.unit") or "Ang").lower()
     unit = (_keyword(text, "atoms.speciesandcoordinates.unit") or "Ang").lower()

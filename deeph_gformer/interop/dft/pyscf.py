@@ -13,24 +13,21 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, MissingDependencyError
+from ...errors import DataError
 from ...io import BlockMatrix, Structure
-from ...io.dock import LEGACY_TO_E3NN
 from ...io.hdf5.reading import open_hdf5
 from ...io.parsing import parse_json
-from ...overlap.neighbours import find_edges
 from .kmesh import half_mesh, inverse_fourier, mesh_for
+from .pyscf_basis import Basis, basis_of, bohr, load_pyscf, pairs_of
 from .run import UNCONVERGED, DFTRun, check_run, describe, double
 
 __all__ = ["PySCF", "from_pyscf", "write_pyscf"]
 
-#: Overlap at which pairs of atoms end.
-TOLERANCE = 1e-9
 #: Largest error of H(k) (eV) and S(k) off the mesh.
 _ACCURACY = 1e-5
 #: A point off every mesh.
@@ -61,10 +58,11 @@ class PySCF:
             unconverged: no effect; a checkpoint does not tell.
 
         Raises:
-            DataError: damaged, no k-points, a k mesh that is not Γ-centred or too coarse for the orbitals' range.
+            DataError: damaged, no k-points, a k mesh that is not Γ-centred or too coarse for the
+                orbitals' range.
             MissingDependencyError: PySCF is not installed.
         """
-        _pyscf()
+        load_pyscf()
         if run.is_dir():
             files = self.find(run)
             if len(files) != 1:
@@ -90,14 +88,14 @@ class PySCF:
             place = np.abs(difference - np.round(difference)).sum(axis=2).argmin(axis=1)
             return [[part[n] for n in place] for part in h], [s[n] for n in place]
 
-        basis = _basis(cell, str(run))
-        keys = _pairs(cell, basis)
+        basis = basis_of(cell, str(run))
+        keys = pairs_of(cell, basis)
         if (mesh_for(keys, lowest) != lowest).any():
             raise DataError(
-                f"{run}: its {'x'.join(map(str, lowest))} k-points cannot tell pairs of atoms within the "
-                f"orbitals' range apart ({'x'.join(map(str, mesh_for(keys, lowest)))} are needed); run on "
-                "that mesh, or call interop.dft.pyscf.write_pyscf(folder, mf) where the calculation "
-                "is in memory"
+                f"{run}: its {'x'.join(map(str, lowest))} k-points cannot tell pairs of atoms "
+                f"within the orbitals' range apart ({'x'.join(map(str, mesh_for(keys, lowest)))} "
+                "are needed); run on that mesh, or call interop.dft.pyscf.write_pyscf(folder, "
+                "mf) where the calculation is in memory"
             )
         info = {
             "fermi_level": _level(table["mo_energy"], table["mo_occ"]),
@@ -107,16 +105,6 @@ class PySCF:
         read = _assemble(cell, basis, keys, lowest, matrices, info, run.stem)
         note = "a checkpoint does not tell whether the run converged, nor its functional"
         return DFTRun(read.structure, read.hamiltonian, read.overlap, (*read.notes, note), (run,))
-
-
-def _pyscf() -> Any:
-    try:
-        import pyscf
-        import pyscf.pbc.gto
-        import pyscf.pbc.scf
-    except ImportError:
-        raise MissingDependencyError("pyscf", "pyscf", "reading PySCF calculations") from None
-    return pyscf
 
 
 def _stacked(group: Any, name: str) -> NDArray[np.number]:
@@ -130,8 +118,10 @@ def _stacked(group: Any, name: str) -> NDArray[np.number]:
 
 
 def _cell(table: dict[str, Any]) -> Any:
-    """A Cell from the plain numbers of its JSON; PySCF's own loader evaluates strings of the file as Python."""
-    cell = _pyscf().pbc.gto.Cell()
+    """A Cell from the plain numbers of its JSON; PySCF's own loader evaluates strings of the file
+    as Python.
+    """
+    cell = load_pyscf().pbc.gto.Cell()
     names = ("precision", "dimension", "cart", "unit", "spin", "charge", "low_dim_ft_type")
     cell.__dict__.update({n: table[n] for n in names if n in table})
     cell.a = np.array(table["a"], float).reshape(3, 3)
@@ -140,7 +130,7 @@ def _cell(table: dict[str, Any]) -> Any:
     cell._env = np.array(table["_env"], dtype=float)
     cell._ecpbas = np.zeros((0, 8), dtype=np.int32)
     cell._built = True
-    cell.rcut = _pyscf().pbc.gto.cell.estimate_rcut(cell, cell.precision)
+    cell.rcut = load_pyscf().pbc.gto.cell.estimate_rcut(cell, cell.precision)
     return cell
 
 
@@ -155,7 +145,8 @@ def _own_mesh(fractional: NDArray[np.float64], where: pathlib.Path) -> NDArray[n
     whole = np.abs(inside * mesh - np.round(inside * mesh)).max() < 1e-4
     if not whole or len(np.unique(inside, axis=0)) != mesh.prod():
         raise DataError(
-            f"{where}: its k-points are no whole Γ-centred mesh; use cell.make_kpts(mesh) without symmetry"
+            f"{where}: its k-points are no whole Γ-centred mesh; use cell.make_kpts(mesh) "
+            "without symmetry"
         )
     return mesh
 
@@ -163,14 +154,15 @@ def _own_mesh(fractional: NDArray[np.float64], where: pathlib.Path) -> NDArray[n
 def _of_orbitals(
     cell: Any, kpts: NDArray[np.float64], table: dict[str, NDArray[np.number]], where: pathlib.Path
 ) -> tuple[list[list[NDArray[np.number]]], list[NDArray[np.number]]]:
-    """H(k) of each spin and S(k) from all orbitals at each k-point: C† S C = 1, so H = S C ε C† S."""
+    """H(k) of each spin and S(k) from all orbitals at each k-point: C† S C = 1, H = S C ε C† S."""
     s = [np.asarray(m) for m in cell.pbc_intor("int1e_ovlp", hermi=1, kpts=kpts)]
     c, e = table["mo_coeff"], table["mo_energy"]
     c, e = (c[None], e[None]) if e.ndim == 2 else (c, e)
     if c.shape[-2:] != s[0].shape:
         raise DataError(
-            f"{where}: {c.shape[-1]} orbitals for {len(s[0])} basis functions (linear dependence was "
-            "removed); H between basis functions is unknown: use a basis without diffuse functions"
+            f"{where}: {c.shape[-1]} orbitals for {len(s[0])} basis functions (linear dependence "
+            "was removed); H between basis functions is unknown: use a "
+            "basis without diffuse functions"
         )
     return [
         [s[k] @ c[spin][k] * e[spin][k] @ c[spin][k].conj().T @ s[k] for k in range(len(kpts))]
@@ -178,97 +170,9 @@ def _of_orbitals(
     ], s
 
 
-class _Basis(NamedTuple):
-    """Shells (legacy order) of a cell's atoms, PySCF's orbital for each legacy one, and the most diffuse exponents by l."""
-
-    shells: tuple[tuple[int, ...], ...]
-    order: NDArray[np.int64]
-    exponents: list[dict[int, float]]
-    numbers: NDArray[np.int64]
-
-
-def _basis(cell: Any, where: str) -> _Basis:
-    """The basis of a cell.
-
-    Raises:
-        DataError: Cartesian functions, shells beyond f, empty atoms.
-    """
-    if cell.cart:
-        raise DataError(
-            f"{where}: Cartesian Gaussians; folders hold spherical ones: cell.cart = False"
-        )
-    charge = _pyscf().gto.charge
-    shells, order, exponents, numbers = [], [], [], []
-    rows: list[list[tuple[int, int, float]]] = [
-        [] for _ in range(cell.natm)
-    ]  # l, first orbital, exponent
-    first = 0
-    for n in range(cell.nbas):
-        l, lowest = int(cell.bas_angular(n)), float(np.min(cell.bas_exp(n)))
-        for _ in range(int(cell.bas_nctr(n))):
-            rows[int(cell.bas_atom(n))].append((l, first, lowest))
-            first += 2 * l + 1
-    for atom, own in enumerate(rows):
-        symbol = str(cell._atom[atom][0])
-        if symbol.upper().startswith(("GHOST", "X-")) or charge(symbol) == 0 or not own:
-            raise DataError(
-                f"{where}: atom {atom + 1} ('{symbol}') is empty; folders have no such atoms"
-            )
-        if max(l for l, _, _ in own) > 3:
-            raise DataError(
-                f"{where}: atom {atom + 1} ('{symbol}') has shells beyond f; folders hold s to f"
-            )
-        own = sorted(own, key=lambda row: row[0])
-        for l, start, _ in own:
-            places = range(3) if l == 1 else np.argsort(LEGACY_TO_E3NN[l])
-            order += [start + int(place) for place in places]
-        shells.append(tuple(l for l, _, _ in own))
-        exponents.append({l: min(a for k, _, a in own if k == l) for l, _, _ in own})
-        numbers.append(int(charge(symbol)))
-    return _Basis(tuple(shells), np.array(order), exponents, np.array(numbers, dtype=np.int64))
-
-
-def _range(one: dict[int, float], two: dict[int, float], tolerance: float) -> float:
-    """Distance (bohr) beyond which overlaps of two atoms' functions stay below the tolerance.
-
-    Of r^l e^{-a r²} and r^m e^{-b r²}, normalised, the overlap at distance d is at most about
-    (1 + d sqrt(ab/(a+b)))^(l+m) e^{-d² ab/(a+b)}.
-    """
-    grid = np.arange(0.0, 200.0, 0.05)
-    reach = 0.0
-    for l, a in one.items():
-        for m, b in two.items():
-            mu = a * b / (a + b)
-            bound = (1 + grid * np.sqrt(mu)) ** (l + m) * np.exp(-mu * grid**2)
-            reach = max(reach, float(grid[bound > tolerance].max(initial=0.0)))
-    return reach + 0.05
-
-
-def _bohr() -> float:
-    return float(_pyscf().data.nist.BOHR)
-
-
-def _pairs(cell: Any, basis: _Basis, tolerance: float = TOLERANCE) -> NDArray[np.int64]:
-    """(E, 5), the pairs of atoms that become blocks."""
-    # per element the most diffuse function of each l, so that the set depends on distances alone
-    kinds: dict[int, dict[int, float]] = {}
-    for z, own in zip(basis.numbers.tolist(), basis.exponents):
-        for l, a in own.items():
-            kinds.setdefault(z, {})[l] = min(a, kinds.get(z, {}).get(l, a))
-    cutoffs = {
-        (a, b): _range(kinds[a], kinds[b], tolerance) * _bohr()
-        for a in kinds
-        for b in kinds
-        if a <= b
-    }
-    periodic = [axis < int(cell.dimension) for axis in range(3)]
-    lattice, positions = cell.lattice_vectors() * _bohr(), cell.atom_coords() * _bohr()
-    return find_edges(lattice, positions, basis.numbers, cutoffs, periodic)
-
-
 def _blocks(
     keys: NDArray[np.int64],
-    basis: _Basis,
+    basis: Basis,
     matrices: Sequence[NDArray[np.number]],
     points: NDArray[np.float64],
     weights: NDArray[np.float64],
@@ -288,7 +192,7 @@ def _blocks(
 
 def _assemble(
     cell: Any,
-    basis: _Basis,
+    basis: Basis,
     keys: NDArray[np.int64],
     mesh: NDArray[np.int64],
     matrices: Matrices,
@@ -296,7 +200,7 @@ def _assemble(
     name: str,
 ) -> DFTRun:
     """Structure, H(R) and S(R) from H(k) and S(k) on a mesh that tells the pairs apart."""
-    hartree = float(_pyscf().data.nist.HARTREE2EV)
+    hartree = float(load_pyscf().data.nist.HARTREE2EV)
     points, weights = half_mesh(mesh)
     h_k, s_k = matrices(points)
     spins = [_blocks(keys, basis, [m * hartree for m in part], points, weights) for part in h_k]
@@ -308,10 +212,10 @@ def _assemble(
         notes.append("collinear spin: H is [[up, 0], [0, down]]")
     else:
         h = spins[0]
-    info = describe("PySCF", _pyscf().__version__, **info, k_mesh=[int(n) for n in mesh])
+    info = describe("PySCF", load_pyscf().__version__, **info, k_mesh=[int(n) for n in mesh])
     structure = Structure(
-        cell.lattice_vectors() * _bohr(),
-        cell.atom_coords() * _bohr(),
+        cell.lattice_vectors() * bohr(),
+        cell.atom_coords() * bohr(),
         basis.numbers,
         basis.shells,
         len(spins) == 2,
@@ -322,13 +226,15 @@ def _assemble(
 
 
 def _level(energies: NDArray[np.number], occupations: NDArray[np.number]) -> float | None:
-    """Fermi level in eV: the middle between the highest occupied and the lowest empty state; where they cross, PySCF's (the highest occupied)."""
+    """Fermi level in eV: the middle between the highest occupied and the lowest empty state; where
+    they cross, PySCF's (the highest occupied).
+    """
     e, f = np.ravel(energies), np.ravel(occupations)
     if not len(e) or f.max() <= 0 or f.min() > 0:
         return None
     half = f.max() / 2
     top, bottom = float(e[f > half].max()), float(e[f <= half].min())
-    return (top + bottom) / 2 * float(_pyscf().data.nist.HARTREE2EV)
+    return (top + bottom) / 2 * float(load_pyscf().data.nist.HARTREE2EV)
 
 
 def _whole(number: float) -> float | int:
@@ -338,8 +244,8 @@ def _whole(number: float) -> float | int:
 def from_pyscf(mf: Any, name: str = "pyscf", unconverged: bool = False) -> DFTRun:
     """H(R) and S(R) of a calculation in memory.
 
-    H(k) is evaluated at fixed density on a mesh that is fine enough for the orbitals' range, and at one
-    point off it for comparison.
+    H(k) is evaluated at fixed density on a mesh that is fine enough for the orbitals' range, and at
+    one point off it for comparison.
 
     Args:
         mf: a KRKS, KUKS, KRHF or KUHF object after ``kernel()``.
@@ -347,11 +253,12 @@ def from_pyscf(mf: Any, name: str = "pyscf", unconverged: bool = False) -> DFTRu
         unconverged: read it although the density is not converged.
 
     Raises:
-        DataError: another kind of calculation, not converged, a basis that folders do not hold, k-points reduced by symmetry, or an
-            H that reaches further than overlaps (exact exchange).
+        DataError: another kind of calculation, not converged, a basis that folders do not hold,
+            k-points reduced by symmetry, or an H that reaches further than overlaps (exact
+            exchange).
         MissingDependencyError: PySCF is not installed.
     """
-    _pyscf()
+    load_pyscf()
     from pyscf.pbc.scf import khf, kuhf
 
     where = f"PySCF calculation '{name}'"
@@ -367,8 +274,8 @@ def from_pyscf(mf: Any, name: str = "pyscf", unconverged: bool = False) -> DFTRu
         )
     if mf.mo_coeff is None or not (mf.converged or unconverged):
         raise DataError(f"{where}: the density is not converged; {UNCONVERGED.replace('--', '')}")
-    basis = _basis(cell, where)
-    keys, density = _pairs(cell, basis), mf.make_rdm1()
+    basis = basis_of(cell, where)
+    keys, density = pairs_of(cell, basis), mf.make_rdm1()
     shared = cell.reciprocal_vectors() if int(cell.dimension) else np.zeros((3, 3))
 
     def matrices(points: NDArray[np.float64]) -> Any:
@@ -398,7 +305,7 @@ def _flat(values: Any) -> NDArray[np.number]:
 
 
 def _check_off_mesh(
-    run: DFTRun, basis: _Basis, matrices: Matrices, dimension: int, where: str
+    run: DFTRun, basis: Basis, matrices: Matrices, dimension: int, where: str
 ) -> None:
     """H(k) and S(k) of the blocks at a point off the mesh are PySCF's own.
 
@@ -409,7 +316,7 @@ def _check_off_mesh(
 
     point = np.where(np.arange(3) < dimension, _CHECK, 0.0)
     parts, s = matrices(point[None])
-    hartree = float(_pyscf().data.nist.HARTREE2EV)
+    hartree = float(load_pyscf().data.nist.HARTREE2EV)
     if run.hamiltonian is None:
         return
     problem = BlochProblem(run.structure, run.hamiltonian, run.overlap)
@@ -428,9 +335,9 @@ def _check_off_mesh(
             error_s = float(np.abs(mine_s[np.ix_(row, row)] - s[0][place]).max())
     if max(error_h, error_s) > _ACCURACY:
         raise DataError(
-            f"{where}: H off the k mesh differs from PySCF's own by {error_h:.1e} eV (S: {error_s:.1e}): it "
-            "reaches further than overlaps do. Exact exchange (hybrid functionals, HF) does that; use a "
-            "local functional, or cell.precision below 1e-8"
+            f"{where}: H off the k mesh differs from PySCF's own by {error_h:.1e} eV (S: "
+            f"{error_s:.1e}): it reaches further than overlaps do. Exact exchange (hybrid "
+            "functionals, HF) does that; use a local functional, or cell.precision below 1e-8"
         )
 
 

@@ -41,7 +41,8 @@ class DFTReader(Protocol):
     name: str
 
     def find(self, path: pathlib.Path) -> list[pathlib.Path]:
-        """The runs of this code at ``path`` (a folder, not what is below it, or a file); empty where there is none.
+        """The runs of this code at ``path`` (a folder, not what is below it, or a file); empty
+        where there is none.
 
         A run whose matrices are missing counts: :meth:`read` says what to set.
         """
@@ -70,8 +71,8 @@ def readers() -> Mapping[str, DFTReader]:
         found = point.load()()
         if not isinstance(found, DFTReader) or found.name in known:
             raise DataError(
-                f"entry point {ENTRY_POINTS}: '{point.value}' is no DFTReader with a name of its own; "
-                "remove that package, or mend it"
+                f"entry point {ENTRY_POINTS}: '{point.value}' is no DFTReader with a name of its "
+                "own; remove that package, or mend it"
             )
         known[found.name] = found
     return known

@@ -39,8 +39,8 @@ class DFTRun:
     """One structure as a DFT code left it.
 
     Attributes:
-        structure: atoms, shells (sorted by l, legacy order inside) and ``info``; positions where the
-            code's cell indices count from.
+        structure: atoms, shells (sorted by l, legacy order inside) and ``info``; positions where
+            the code's cell indices count from.
         hamiltonian: H(R), eV, on the code's own zero of energy; spin-doubled and complex where
             ``structure.spinful``. None for a run that wrote overlaps only.
         overlap: S(R), spinless; None where the code wrote none.
@@ -65,7 +65,8 @@ class DFTRun:
 
 
 def describe(code: str, version: str, **more: Any) -> dict[str, Any]:
-    """The part of ``info.json`` that says where a Hamiltonian comes from; keys that are None are left out.
+    """The part of ``info.json`` that says where a Hamiltonian comes from; keys that are None are
+    left out.
 
     Args:
         code: name of the DFT code.
@@ -93,7 +94,8 @@ def check_run(run: DFTRun, where: pathlib.Path) -> DFTRun:
         the run with its notes completed.
 
     Raises:
-        DataError: nothing was read, NaN or infinite values, blocks of a wrong shape, or a matrix that is not Hermitian.
+        DataError: nothing was read, NaN or infinite values, blocks of a wrong shape, or a matrix
+            that is not Hermitian.
     """
     run = dataclasses.replace(
         run,
@@ -142,7 +144,7 @@ def double(parts: Sequence[BlockMatrix]) -> BlockMatrix:
     out = BlockMatrix(
         first.keys, 2 * first.shapes, np.zeros(4 * len(first.values), dtype=np.complex128)
     )
-    grouped = zip(*(part.groups() for part in parts))
+    grouped = zip(*(part.groups() for part in parts), strict=True)
     return out.with_groups(
         (four[0][0], np.block([[four[0][1], four[1][1]], [four[2][1], four[3][1]]]))
         for four in grouped
@@ -167,7 +169,7 @@ def on_keys(matrix: BlockMatrix, keys: NDArray[np.int64]) -> BlockMatrix:
         matrix: every atom of ``keys`` has a block in it.
         keys: (E, 5), canonical order.
     """
-    rows = dict(zip(matrix.keys[:, 3].tolist(), matrix.shapes[:, 0].tolist()))
+    rows = dict(zip(matrix.keys[:, 3].tolist(), matrix.shapes[:, 0].tolist(), strict=True))
     shapes = np.array([[rows[i], rows[j]] for i, j in keys[:, 3:].tolist()]).reshape(-1, 2)
     out = BlockMatrix(keys, shapes, np.zeros(int(shapes.prod(axis=1).sum()), matrix.values.dtype))
     have = np.flatnonzero(match_keys(keys, matrix.keys) >= 0)
@@ -177,13 +179,15 @@ def on_keys(matrix: BlockMatrix, keys: NDArray[np.int64]) -> BlockMatrix:
     return out
 
 
-#: Blocks whose largest element is below this (eV, or 1) may lack their partner: a code's own threshold for
+#: Blocks whose largest element is below this (eV, or 1) may lack their partner: a code's own
+#: threshold for
 #: what it writes can keep one of two equal elements.
 _NEGLIGIBLE = 1e-7
 
 
 def complete_pairs(matrix: BlockMatrix) -> BlockMatrix:
-    """Add the partner (-R, j, i) of blocks that lack it and are negligible; others are left as they are.
+    """Add the partner (-R, j, i) of blocks that lack it and are negligible; others are left as they
+    are.
 
     Args:
         matrix: H or S.
@@ -199,14 +203,16 @@ def complete_pairs(matrix: BlockMatrix) -> BlockMatrix:
 
 
 def element_from(names: Sequence[str], where: pathlib.Path) -> int:
-    """The atomic number that the first of these names is called after (``O_PBE19``, ``Fe1``, ``Mo.upf``).
+    """The atomic number that the first of these names is called after (``O_PBE19``, ``Fe1``,
+    ``Mo.upf``).
 
     Args:
         names: of species, potentials or orbital files, the surest first.
         where: for messages.
 
     Raises:
-        DataError: none is called after an element (an empty atom, or files with names of one's own).
+        DataError: none is called after an element (an empty atom, or files with names of one's
+            own).
     """
     from ase.data import atomic_numbers
 
@@ -215,8 +221,8 @@ def element_from(names: Sequence[str], where: pathlib.Path) -> int:
         if found and atomic_numbers.get(found.group(1), 0) > 0:
             return int(atomic_numbers[found.group(1)])
     raise DataError(
-        f"{where}: none of {', '.join(map(repr, names))} tells an element; folders have no empty atoms: "
-        "give species and files names that start with the element (O_PBE19, Fe1, Mo.upf)"
+        f"{where}: none of {', '.join(map(repr, names))} tells an element; folders have no empty "
+        "atoms: give species and files names that start with the element (O_PBE19, Fe1, Mo.upf)"
     )
 
 

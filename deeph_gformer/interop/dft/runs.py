@@ -62,7 +62,8 @@ def find_runs(source: str | os.PathLike[str], code: str = "auto") -> list[FoundR
         codes = sorted({name for _, name in here})
         if len(codes) > 1:
             raise DataError(
-                f"{folder}: could be a run of {' or '.join(codes)}; say which with --from {codes[0]}"
+                f"{folder}: could be a run of {' or '.join(codes)}; say which with --from "
+                f"{codes[0]}"
             )
         found += here
         if folder == source and here:
@@ -71,7 +72,7 @@ def find_runs(source: str | os.PathLike[str], code: str = "auto") -> list[FoundR
         kinds = ", ".join(reader.name for reader in using)
         raise DataError(f"{source}: neither structure folders nor DFT runs ({kinds}) here or below")
     names = _names(source, [path for path, _ in found])
-    return [FoundRun(path, code, name) for (path, code), name in zip(found, names)]
+    return [FoundRun(path, code, name) for (path, code), name in zip(found, names, strict=True)]
 
 
 def _folders(source: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -85,12 +86,14 @@ def _folders(source: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _names(source: pathlib.Path, paths: list[pathlib.Path]) -> list[str]:
-    """A name for each run: that of its folder, with the file's where several share a folder; the whole way where names clash."""
+    """A name for each run: that of its folder, with the file's where several share a folder; the
+    whole way where names clash.
+    """
     folders = [path.parent if path.is_file() else path for path in paths]
     several = {folder for folder in folders if folders.count(folder) > 1}
     names = [
         f"{folder.resolve().name}_{path.stem}" if folder in several else folder.resolve().name
-        for folder, path in zip(folders, paths)
+        for folder, path in zip(folders, paths, strict=True)
     ]
     if len(set(names)) == len(names):
         return names
@@ -100,7 +103,7 @@ def _names(source: pathlib.Path, paths: list[pathlib.Path]) -> list[str]:
     ]
     return [
         "_".join((way if folder in several else folder.relative_to(source)).parts)
-        for way, folder in zip(ways, folders)
+        for way, folder in zip(ways, folders, strict=True)
     ]
 
 
@@ -188,8 +191,8 @@ def _convert_one(
             return record | {"skipped": True}
         if not overwrite and not is_free(place):
             raise DataError(
-                f"{place}: holds a structure that was not made from these files as they are now; add "
-                "--overwrite to replace it, or name another folder"
+                f"{place}: holds a structure that was not made from these files as they are now; "
+                "add --overwrite to replace it, or name another folder"
             )
         read = read_run(run.path, run.code, unconverged=unconverged, **options)
         made = {
@@ -220,7 +223,8 @@ def convert_runs(
 ) -> list[dict[str, Any]]:
     """Convert a run into ``target``, or each run below ``source`` into ``<target>/<name>``.
 
-    A folder that was made from the same, unchanged files is left as it is, so an interrupted conversion goes on.
+    A folder that was made from the same, unchanged files is left as it is, so an interrupted
+    conversion goes on.
 
     Args:
         source: a run's folder or file, or a folder of runs.
@@ -235,7 +239,8 @@ def convert_runs(
         options: further ones of the code's reader (``fdf`` of SIESTA).
 
     Returns:
-        a record per run: ``source``, ``target``, ``from``, ``to``, ``files``, ``notes``, and ``skipped`` or ``error``.
+        a record per run: ``source``, ``target``, ``from``, ``to``, ``files``, ``notes``, and
+        ``skipped`` or ``error``.
 
     Raises:
         DataError: there is no run, or the only one cannot be converted.
@@ -254,7 +259,10 @@ def convert_runs(
     taken |= {path.resolve().parent for path, *_ in runs if path.is_file()}
     if any(place.resolve() in taken for place in places):
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
-    jobs = [(run, place, form, unconverged, overwrite, options) for run, place in zip(runs, places)]
+    jobs = [
+        (run, place, form, unconverged, overwrite, options)
+        for run, place in zip(runs, places, strict=True)
+    ]
     count = min(processes or len(os.sched_getaffinity(0)), len(jobs))
     records = _all(jobs, count, progress)
     if single and "error" in records[0]:

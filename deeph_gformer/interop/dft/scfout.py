@@ -105,10 +105,11 @@ def _header(data: _Fields) -> tuple[NDArray[np.int64], int, int]:
             orders[order] = words
     if not orders:
         raise DataError(
-            f"{data.path}: no .scfout of OpenMX: its first words are no number of atoms and spin in "
-            "either byte order"
+            f"{data.path}: no .scfout of OpenMX: its first words are no number of atoms and spin "
+            "in either byte order"
         )
-    # spin word 0 (3.8, no spin) looks alike in both orders: the smaller number of atoms and cells is meant
+    # spin word 0 (3.8, no spin) looks alike in both orders: the smaller number of atoms and cells
+    # is meant
     data.order = min(orders, key=lambda order: int(orders[order][0] + orders[order][5]))
     words = orders[data.order]
     spin, version = int(words[1]) % 4, int(words[1]) // 4
@@ -123,8 +124,8 @@ def _header(data: _Fields) -> tuple[NDArray[np.int64], int, int]:
         )
     if words[2:5].any():
         raise DataError(
-            f"{data.path}: written by a transport calculation with leads; a folder holds a periodic "
-            "structure without: run it with 'scf.EigenvalueSolver Band'"
+            f"{data.path}: written by a transport calculation with leads; a folder holds a "
+            "periodic structure without: run it with 'scf.EigenvalueSolver Band'"
         )
     return words, spin, version
 
@@ -195,7 +196,8 @@ def read_scfout(path: str | os.PathLike[str]) -> Scfout:
 
 
 def input_lines(data: NDArray[np.uint8]) -> str:
-    """The input's text from records of 256 bytes: each is cut at its first NUL, because stale text follows it.
+    """The input's text from records of 256 bytes: each is cut at its first NUL, because stale text
+    follows it.
 
     Args:
         data: whole records.

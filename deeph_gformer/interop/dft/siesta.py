@@ -53,7 +53,8 @@ class Siesta:
             fdf: the input, which gives the basis; default: the only ``.fdf`` beside the matrix.
 
         Raises:
-            DataError: see :func:`deeph_gformer.interop.sisl.from_siesta`; or the run did not converge.
+            DataError: see :func:`deeph_gformer.interop.sisl.from_siesta`; or the run did not
+                converge.
             MissingDependencyError: sisl is not installed.
         """
         from ..sisl import from_siesta

@@ -130,7 +130,7 @@ def _parse(sections: dict[str, list[str]], lattice: NDArray[np.float64] | None) 
         tuple(labels),
         {line[0]: line[2] if len(line) > 2 else "" for line in species},
         {line[0]: float(line[1]) for line in species if len(line) > 1},
-        {line[0]: file for line, file in zip(species, files)},
+        {line[0]: file for line, file in zip(species, files, strict=False)},
     )
 
 

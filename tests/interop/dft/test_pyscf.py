@@ -96,8 +96,8 @@ def test_rotation_covariance() -> None:
             a=np.array([[2.8, 0, 0], [0.3, 2.6, 0], [0, 0.2, 2.7]]) @ rotation.T,
             basis=basis,
         )
-        shells = reader._basis(cell, "test")
-        keys = reader._pairs(cell, shells)
+        shells = reader.basis_of(cell, "test")
+        keys = reader.pairs_of(cell, shells)
 
         def matrices(points: np.ndarray, cell: Any = cell) -> Any:
             k = points @ cell.reciprocal_vectors()

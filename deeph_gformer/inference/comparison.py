@@ -1,0 +1,72 @@
+"""How a prediction differs from stage 1: what ``refine`` says of each structure."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import torch
+
+from ..data.gauge import common_blocks, gauge_products, spin_double, subtract_overlap
+from ..io import BlockMatrix
+from ..io.folder import folder_format, matrix_path, read_matrix
+from ..pipeline import Prediction
+from ..runtime.communicator import Communicator
+
+__all__ = ["LARGE", "joined", "mean_correction", "stored_overlap"]
+
+
+#: Edges from which on a structure gets a progress bar of its own.
+LARGE = 20_000
+
+
+def stored_overlap(
+    folder: pathlib.Path,
+    target: pathlib.Path,
+    prediction: Prediction,
+    has_truth: bool,
+) -> BlockMatrix | None:
+    """S of a structure, where it is there and of use: errors against DFT, or a small structure."""
+    if not has_truth and len(prediction.edges.keys) > LARGE:
+        return None
+    for place in (folder, target):
+        if place.is_dir() and folder_format(place) is not None:
+            if matrix_path(place, "overlap").is_file():
+                return read_matrix(place, "overlap", prediction.structure)
+    return None
+
+
+def mean_correction(
+    prediction: Prediction, overlap: BlockMatrix | None, comm: Communicator
+) -> float:
+    """Mean |ΔH| over the elements of all blocks, without the part that is a shift of energy, eV."""
+    change = BlockMatrix(
+        prediction.hamiltonian.keys,
+        prediction.hamiltonian.shapes,
+        prediction.hamiltonian.values - prediction.stage1.values,
+    )
+    spinful = bool(prediction.structure.spinful)
+    if overlap is not None:
+        overlap = common_blocks(overlap, change)
+        parts = comm.objects(gauge_products(change, overlap, spinful))
+        total, norm = np.sum(parts, axis=0)
+        doubled = spin_double(overlap) if spinful else overlap
+        change = subtract_overlap(change, doubled, total / norm if norm else 0.0)
+    sums = comm.objects((float(np.abs(change.values).sum()), len(change.values)))
+    total, count = np.sum(sums, axis=0)
+    return float(total / max(count, 1))
+
+
+def joined(prediction: Prediction, comm: Communicator) -> tuple[BlockMatrix, BlockMatrix] | None:
+    """Stage 1's and the refined Hamiltonian of all edges; None on all ranks but the first."""
+    if comm.size == 1:
+        return prediction.stage1, prediction.hamiltonian
+    keys, counts = prediction.edges.keys, prediction.structure.orbital_counts
+    shapes = counts[keys[:, 3:]] * (2 if prediction.structure.spinful else 1)
+    parts = [
+        comm.to_first(torch.from_numpy(m.values), int(shapes.prod(axis=1).sum()))
+        for m in (prediction.stage1, prediction.hamiltonian)
+    ]
+    if parts[0] is None or parts[1] is None:
+        return None
+    return BlockMatrix(keys, shapes, parts[0].numpy()), BlockMatrix(keys, shapes, parts[1].numpy())

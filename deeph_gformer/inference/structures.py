@@ -1,0 +1,328 @@
+"""Structures of ``refine``: each is read, predicted, written, and compared with DFT."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from .. import fields as names
+from ..analysis.guard import Guard
+from ..analysis.metrics import (
+    ERROR_WORDS,
+    StructureErrors,
+    gauge_errors,
+    headline_errors,
+    means,
+)
+from ..data.edges import EdgeMode
+from ..data.graph import batch_graphs
+from ..errors import DataError, GFormerError
+from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers
+from ..overlap import OverlapProvider
+from ..pipeline import HamiltonianModel, Prediction
+from ..prediction.reading import Item
+from ..runtime.communicator import Communicator
+from ..runtime.plan import fair_share
+from ..runtime.processes import agreed, same_structure
+from ..runtime.timer import Progress, Timer, reset_peak
+from .comparison import LARGE, joined, mean_correction, stored_overlap
+from .output import make_overlap, output_folder, write_prediction
+from .requirements import plan_structure
+from .source import check_basis, read_source, source_name, too_close
+
+__all__ = ["RefineOptions", "refine_folder", "refine_folders"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineOptions:
+    """How to refine a structure; see :func:`refine` for what they mean."""
+
+    edges: EdgeMode = "auto"
+    hermitian: bool = True
+    frames: int = 1
+    form: str = "same"
+    guard: bool = False
+    overlap: OverlapProvider | None = None
+    memory: int | None = None
+    spill: str | os.PathLike[str] | None = None
+    progress: bool = False
+    overwrite: bool = False
+    any_basis: bool = False
+    batch_edges: int = 0
+
+    def format(self, source: pathlib.Path) -> Format:
+        """The format that is written."""
+        own = folder_format(source) if source.is_dir() else None
+        return own or "legacy" if self.form == "same" else self.form  # type: ignore[return-value]
+
+
+def _passes(model: HamiltonianModel) -> int:
+    """How often every edge is met, for the progress bar."""
+    stage1 = (
+        0
+        if model.stage1 is None
+        else 3 * len(model.stage1.edge_irreps)
+        if model.stage1.stream_bytes(True)
+        else 1
+    )
+    gformer = (
+        0
+        if model.bundle is None
+        else len(model.bundle.model.groups) + (model.bundle.model.invariant is not None)
+    )
+    return stage1 + gformer + 1
+
+
+def _read(
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    target: pathlib.Path,
+    options: RefineOptions,
+    comm: Communicator,
+    timer: Timer,
+) -> Item:
+    """Structure, graph and edges; overlaps that are made for it are written."""
+    with agreed(comm):
+        structure, graph, choice, overlap = read_source(
+            folder,
+            model,
+            options.edges,
+            options.overlap,
+            target if comm.rank == 0 else None,
+            timer,
+        )
+    with agreed(comm):
+        same_structure(comm, structure, graph)
+        if comm.rank == 0 and not options.any_basis:
+            check_basis(model, folder, structure, choice.keys, overlap)
+    if overlap is not None:
+        make_overlap(
+            overlap,
+            structure,
+            choice.keys,
+            target,
+            options.format(folder),
+            timer,
+            comm,
+            options.overwrite,
+        )
+    return Item(structure, graph, choice)
+
+
+def _predict(
+    model: HamiltonianModel,
+    items: Sequence[Item],
+    options: RefineOptions,
+    comm: Communicator,
+    timer: Timer,
+) -> Iterator[Prediction]:
+    """Plan and run, one structure or several in one pass."""
+    bar, execution = None, None
+    with agreed(comm):
+        graph = batch_graphs([item.graph for item in items])
+        bar = Progress(
+            items[0].structure.name,
+            graph.edges // comm.size * _passes(model),
+            options.progress and comm.rank == 0 and len(items) == 1 and graph.edges >= LARGE,
+        )
+
+        def tick(step: str, edges: int) -> None:
+            bar.tick(step, edges)
+            if options.spill is not None:
+                timer.sample()
+
+        execution = plan_structure(
+            model,
+            graph,
+            limit=fair_share(model.device, options.memory),
+            spill=options.spill,
+            comm=comm,
+            tick=tick,
+        )
+        execution.timer = timer
+    try:
+        yield from model.predict_graphs(items, execution, options.hermitian, options.frames)  # type: ignore[arg-type]
+    finally:
+        timer.spilled = execution.storage.spilled  # type: ignore[union-attr]
+        bar.close()  # type: ignore[union-attr]
+
+
+def refine_folder(
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    output: str | os.PathLike[str] | None = None,
+    options: RefineOptions | None = None,
+    comm: Communicator | None = None,
+) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
+    """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
+
+    Args:
+        model: both stages.
+        folder: a structure folder; or a structure file, with ``options.overlap``.
+        output: see :func:`output_folder`.
+        options: how.
+        comm: processes that share the structure.
+
+    Returns:
+        A record of plain values (units in the key names), and the errors against DFT; None on all
+        ranks but the first.
+    """
+    made = list(refine_folders(model, [folder], output, options, comm))
+    return made[0] if made else None
+
+
+def refine_folders(
+    model: HamiltonianModel,
+    folders: Iterable[pathlib.Path],
+    output: str | os.PathLike[str] | None = None,
+    options: RefineOptions | None = None,
+    comm: Communicator | None = None,
+) -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
+    """:func:`refine_folder` of each; with ``options.batch_edges`` small ones run together, as one
+    graph of about so many edges.
+
+    Args:
+        model: see :func:`refine_folder`.
+        folders: their order is kept. One that cannot be read ends the run after those before it are
+            written.
+        output: see :func:`output_folder`.
+        options: how.
+        comm: processes that share each structure.
+    """
+    options, comm = options or RefineOptions(), comm or Communicator()
+    waiting: list[tuple[pathlib.Path, Item]] = []
+    edges, timer, start = 0, Timer(model.device), time.perf_counter()
+
+    def run() -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
+        if waiting:
+            yield from _refine_batch(model, waiting, output, options, comm, timer, start)
+
+    reset_peak(model.device)
+    for folder in folders:
+        target = output_folder(folder, output)
+        if comm.rank == 0:
+            remove_leftovers(target)
+        try:
+            item = _read(model, folder, target, options, comm, timer)
+        except GFormerError:
+            yield from run()
+            raise
+        waiting.append((folder, item))
+        edges += item.graph.edges
+        if edges >= options.batch_edges or comm.size > 1:
+            yield from run()
+            waiting, edges, timer, start = [], 0, Timer(model.device), time.perf_counter()
+            reset_peak(model.device)
+    yield from run()
+
+
+def _refine_batch(
+    model: HamiltonianModel,
+    batch: Sequence[tuple[pathlib.Path, Item]],
+    output: str | os.PathLike[str] | None,
+    options: RefineOptions,
+    comm: Communicator,
+    timer: Timer,
+    start: float,
+) -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
+    """Run structures that were read; times of a batch are shared out by edges."""
+    watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
+    made = []
+    with watch.watching() if watch is not None else contextlib.nullcontext():
+        predictions = _predict(model, [item for _, item in batch], options, comm, timer)
+        for prediction, (folder, _) in zip(predictions, batch, strict=True):
+            result = _write(model, folder, output, options, comm, timer, watch, prediction)
+            if result is not None:
+                made.append(result)
+    seconds, table = time.perf_counter() - start, timer.table()
+    edges = sum(item.graph.edges for _, item in batch)
+    for record, errors in made:
+        share = record["edges"] / edges if len(batch) > 1 else 1.0
+        record.update(table, seconds=seconds * share, structures_at_once=len(batch))
+        for steps in ("step_seconds", "step_processor_seconds"):
+            record[steps] = {name: value * share for name, value in table[steps].items()}
+        yield record, errors
+
+
+def _write(
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    output: str | os.PathLike[str] | None,
+    options: RefineOptions,
+    comm: Communicator,
+    timer: Timer,
+    watch: Guard | None,
+    prediction: Prediction,
+) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
+    """Write a prediction and compare it; the record without times."""
+    target, form = output_folder(folder, output), options.format(folder)
+    verdict = watch.judge(prediction.correction) if watch is not None else None
+    guarded = comm.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
+    if guarded:
+        prediction = prediction._replace(hamiltonian=prediction.stage1)
+    timer.start("file")
+    write_prediction(target, prediction, model, form, output is not None, guarded, comm, folder)
+    timer.start("")
+    has_truth = comm.objects(folder.is_dir() and matrix_path(folder, "hamiltonian").is_file())[0]
+    whole = joined(prediction, comm) if has_truth else None
+    with agreed(comm):
+        overlap = stored_overlap(folder, target, prediction, has_truth)
+    size = mean_correction(prediction, overlap, comm)
+    if comm.rank:
+        return None
+    record: dict[str, Any] = {
+        "name": source_name(folder),
+        "folder": str(folder),
+        "output": str(target),
+        "atoms": len(prediction.structure),
+        "edges": len(prediction.edges.keys),
+        "edges_from": prediction.edges.source,
+        "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
+        "mean_correction_meV": size * 1e3,
+        "spin_from": "model"
+        if folder.is_dir() and not (folder / names.INFO_FILE).is_file()
+        else names.INFO_FILE,
+        "processes": comm.size,
+    }
+    if verdict is not None:
+        record.update(
+            guard_correction_meV=prediction.correction * 1e3,
+            correction_z=verdict.correction_z,
+            features_z=verdict.features_z,
+            guarded=guarded,
+            guard_warning=verdict.warning,
+        )
+    close = too_close(model, prediction.structure, prediction.edges.keys)
+    record["warnings"] = [text for text in (close, prediction.edges.note) if text]
+    kinds, truth = None, None
+    if has_truth:
+        try:
+            truth = read_matrix(
+                folder, "hamiltonian", prediction.structure, model.targets.basis.spinful
+            )
+        except DataError as error:
+            record["warnings"].append(f"no errors against DFT: {error}")
+    if truth is not None and whole is not None:
+        kinds = gauge_errors(
+            record["name"],
+            truth,
+            *whole,
+            overlap,
+            model.targets,
+            prediction.graph.node_type.numpy(),
+        )
+        headline = kinds[headline_errors([kinds])]
+        record.update(
+            means([kinds]),
+            errors=ERROR_WORDS[headline_errors([kinds])],
+            stage1_mae_meV=headline.stage1_meV,
+            refined_mae_meV=headline.refined_meV,
+            stage1_max_meV=headline.stage1_max_meV,
+            refined_max_meV=headline.refined_max_meV,
+        )
+    return record, kinds
