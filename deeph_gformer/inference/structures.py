@@ -58,7 +58,7 @@ class RefineOptions:
     def format(self, source: pathlib.Path) -> Format:
         """The format that is written."""
         own = folder_format(source) if source.is_dir() else None
-        return own or "legacy" if self.form == "same" else self.form  # type: ignore[return-value]
+        return own or "legacy" if self.form == "same" else self.form
 
 
 def _passes(model: HamiltonianModel) -> int:
@@ -146,10 +146,10 @@ def _predict(
         )
         execution.timer = timer
     try:
-        yield from model.predict_graphs(items, execution, options.hermitian, options.frames)  # type: ignore[arg-type]
+        yield from model.predict_graphs(items, execution, options.hermitian, options.frames)
     finally:
-        timer.spilled = execution.storage.spilled  # type: ignore[union-attr]
-        bar.close()  # type: ignore[union-attr]
+        timer.spilled = execution.storage.spilled
+        bar.close()
 
 
 def refine_folder(

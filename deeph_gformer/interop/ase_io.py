@@ -43,7 +43,7 @@ def _periodic(folder: pathlib.Path, structure: Structure) -> tuple[bool, bool, b
 
     reader = get_format(folder_format(folder) or "legacy")
     for kind in ("overlap", "hamiltonian"):
-        path = matrix_path(folder, kind)  # type: ignore[arg-type]
+        path = matrix_path(folder, kind)
         if path.is_file():
             x, y, z = (bool(v) for v in (reader.read_keys(path, structure)[:, :3] != 0).any(axis=0))
             return x, y, z
@@ -269,5 +269,5 @@ def write_deeph(
             writer.write_structure(scratch, structure)
             if provider is not None:
                 keys = provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist()))
-                write_matrix(scratch, "overlap", provider.overlap(structure, keys), structure, form)  # type: ignore[arg-type]
+                write_matrix(scratch, "overlap", provider.overlap(structure, keys), structure, form)
     return folders

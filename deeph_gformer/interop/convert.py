@@ -157,7 +157,7 @@ def convert_folder(
     if to in formats():
         _check_target(target, source, overwrite)
         with replaced_folder(target) as scratch:
-            files, notes = _to_folder(source, scratch, to)  # type: ignore[arg-type]
+            files, notes = _to_folder(source, scratch, to)
         return {
             "source": str(source),
             "target": str(target),

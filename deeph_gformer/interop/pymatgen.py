@@ -41,7 +41,7 @@ def _core(purpose: str) -> ModuleType:
         import pymatgen.core
     except ImportError:
         raise MissingDependencyError("pymatgen", "pymatgen", purpose) from None
-    return pymatgen.core  # type: ignore[no-any-return]
+    return pymatgen.core
 
 
 def to_pymatgen(structure: Structure) -> PymatgenStructure:
@@ -167,7 +167,7 @@ def write(
 
 def symmetry_line(bands: Bands) -> BandStructureSymmLine:
     """``BandStructureSymmLine`` of bands along a path; see :meth:`Bands.to_pymatgen`."""
-    return bands.to_pymatgen()  # type: ignore[no-any-return]
+    return bands.to_pymatgen()
 
 
 def complete_dos(dos: Dos) -> CompleteDos:
@@ -221,7 +221,7 @@ def complete_dos(dos: Dos) -> CompleteDos:
 
 def as_dict(structure: Structure) -> dict[str, Any]:
     """MSON dictionary of a structure: pymatgen's, with shells, spin and info; plain JSON."""
-    return json.loads(json.dumps(to_pymatgen(structure).as_dict(), default=float))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(to_pymatgen(structure).as_dict(), default=float))
 
 
 def from_dict(data: Mapping[str, Any]) -> Structure:

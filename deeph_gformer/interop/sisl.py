@@ -37,7 +37,7 @@ def _sisl(purpose: str) -> ModuleType:
         import sisl
     except ImportError:
         raise MissingDependencyError("sisl", "sisl", purpose) from None
-    return sisl  # type: ignore[no-any-return]
+    return sisl
 
 
 def _geometry(sisl: ModuleType, problem: BlochProblem) -> Any:
