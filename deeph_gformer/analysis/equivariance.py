@@ -9,6 +9,7 @@ from ..algebra.layout import rotate_flat
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.graph import Graph, rotate_graph
 from ..pipeline import HamiltonianModel
+from ..prediction.passes import whole_sums
 
 __all__ = ["equivariance_error"]
 
@@ -37,12 +38,12 @@ def equivariance_error(
     irreps = model.targets.irreps(True if source is None else source.parity)
     lmax = max(ir.l for _, ir in irreps)
     generator = torch.Generator().manual_seed(seed)
-    still = model.direct_sums(graph.to(dtype=model.dtype), frames)
+    still = whole_sums(model, graph.to(dtype=model.dtype), frames)
     total = [0.0, 0.0]
     for _ in range(rotations):
         rotation = random_rotation(generator)
         back = [b.T.to(model.device) for b in wigner_blocks(rotation, lmax)]
-        moved = model.direct_sums(rotate_graph(graph, rotation).to(dtype=model.dtype), frames)
+        moved = whole_sums(model, rotate_graph(graph, rotation).to(dtype=model.dtype), frames)
         for n in (0, 1):
             difference: Tensor = model.to_product(
                 rotate_flat(moved[n], irreps, back)

@@ -39,6 +39,7 @@ from ..gformer.bundle import Bundle
 from ..gformer.scale import FeatureScale
 from ..overlap.neighbours import symbol
 from ..pipeline import HamiltonianModel
+from ..prediction.run import hermitian_products
 from ..stage1.provider import Stage1Provider
 
 __all__ = ["Guard", "Judgement", "guard_statistics", "guard_lines", "LIMIT"]
@@ -164,7 +165,7 @@ def guard_statistics(
         for part in (_pick(train), _pick(val)):
             values = []
             for graph in part:
-                first, both = model.direct_products(graph)
+                first, both = hermitian_products(model, graph)
                 values.append(float((both - first).abs().mean()) * 1e3)
             corrections.append(values)
     finally:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+from typing import Any
 
 import torch
 
 from ..data.features import Stage1Features
 from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
-from ..errors import ModelError
-from ..gformer.bundle import Bundle, Stage1Identity, require_irreps
+from ..errors import ConfigError, ModelError
+from ..gformer.bundle import BUNDLE_FILE, Bundle, Stage1Identity, load_bundle, require_irreps
+from ..stage1 import load_stage1
 from ..stage1.provider import Stage1Provider
 
-__all__ = ["GFormerStage1", "check_pair", "identify"]
+__all__ = ["GFormerStage1", "check_pair", "identify", "open_stage1"]
 
 
 def identify(stage1: Stage1Provider) -> Stage1Identity:
@@ -27,18 +30,26 @@ def identify(stage1: Stage1Provider) -> Stage1Identity:
     )
 
 
-def check_pair(stage1: Stage1Provider | None, bundle: Bundle) -> None:
+def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Provider | Bundle:
     """Refuse a bundle on another stage 1 than its own; gives it stage 1's type.
 
     Args:
         stage1: what it is to run on.
         bundle: the GFormer.
 
+    Returns:
+        The one that says which elements, shells and blocks there are: stage 1, else the GFormer.
+
     Raises:
         ModelError: says what differs.
+        ConfigError: there is neither.
     """
+    if bundle is None:
+        if stage1 is None:
+            raise ConfigError("neither a stage 1 nor a GFormer bundle is given")
+        return stage1
     if bundle.stage1 is None:
-        return
+        return bundle if stage1 is None else stage1
     if stage1 is None:
         raise ModelError(
             f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say "
@@ -66,6 +77,7 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle) -> None:
         )
     if bundle.dtype != stage1.dtype:
         bundle.model.to(stage1.dtype)
+    return stage1
 
 
 class GFormerStage1(Stage1Provider):
@@ -119,3 +131,26 @@ class GFormerStage1(Stage1Provider):
         """Move to a device; returns self."""
         self.bundle.model.to(device)
         return self
+
+
+def open_stage1(
+    path: str | os.PathLike[str],
+    dtype: torch.dtype | None,
+    device: torch.device,
+    **options: Any,
+) -> Stage1Provider:
+    """DeepH-E3 models, or the bundle of a GFormer that stands alone.
+
+    Args:
+        path: a model folder, a folder of several, or a bundle.
+        dtype: other than that of the parameters (not of a bundle).
+        device: where to run.
+        options: see :func:`deeph_gformer.stage1.load_stage1`.
+
+    Raises:
+        ModelError: a model cannot be read or used.
+        ConfigError: an unknown backend.
+    """
+    if (pathlib.Path(path) / BUNDLE_FILE).is_file():
+        return GFormerStage1(load_bundle(path))
+    return load_stage1(path, dtype=dtype, device=device, **options)

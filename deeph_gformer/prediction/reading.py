@@ -18,7 +18,10 @@ from ..errors import ConfigError, DataError
 from ..io.folder import read_folder
 from ..io.structure import Structure
 
-__all__ = ["Item", "read_graph"]
+__all__ = ["Item", "Source", "read_graph"]
+
+#: A structure folder, or a structure whose edges are given beside it.
+Source = str | os.PathLike[str] | Structure
 
 
 class Item(NamedTuple):
@@ -36,7 +39,7 @@ class Item(NamedTuple):
 
 
 def read_graph(
-    source: str | os.PathLike[str] | Structure,
+    source: Source,
     basis: Basis,
     ranges: Ranges | None = None,
     edges: EdgeMode = "auto",

@@ -17,13 +17,13 @@ from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from .blocks import assemble, check_finite, make_hermitian, sum_of_changes
-from .passes import direct_products
+from .passes import direct_products, fast_plan
 from .reading import Item
 
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
 
-__all__ = ["Prediction", "predictions"]
+__all__ = ["Prediction", "hermitian_products", "predictions"]
 
 
 class Prediction(NamedTuple):
@@ -92,6 +92,28 @@ def predictions(
             node = tuple(value[number] for value in nodes)
             observe(item.graph, Stage1Features(node, (), torch.zeros(0)))
         yield _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
+
+
+def hermitian_products(
+    model: HamiltonianModel, graph: Graph, frames: int = 1, hermitian: bool = True
+) -> tuple[Tensor, Tensor]:
+    """H of stage 1 and of both stages in the direct-product state: Fig. 1 without the last arrow.
+
+    Args:
+        model: both stages.
+        graph: one structure.
+        frames: rotated frames to average (not for ``arch: equivariant``).
+        hermitian: make them ½(H + H†).
+
+    Returns:
+        (E, K) or (E, 4, K) each, eV, legacy orbital order, on the CPU; the same tensor twice
+        without a GFormer.
+    """
+    execution = fast_plan([graph], model.device)
+    products = direct_products(model, graph.to(model.device, model.dtype), execution, frames)
+    if hermitian:
+        make_hermitian(products, graph.edge_key.cpu().numpy(), model.targets, execution.comm)
+    return products
 
 
 def _finished(

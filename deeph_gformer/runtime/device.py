@@ -6,7 +6,19 @@ import torch
 
 from ..errors import ConfigError
 
-__all__ = ["resolve_device"]
+__all__ = ["resolve_device", "resolve_dtype"]
+
+
+def resolve_dtype(name: str | None) -> torch.dtype | None:
+    """``float32`` or ``float64``; None for None.
+
+    Raises:
+        ConfigError: another name.
+    """
+    kinds = {None: None, "float32": torch.float32, "float64": torch.float64}
+    if name not in kinds:
+        raise ConfigError(f"dtype '{name}' is unknown; choose float32 or float64")
+    return kinds[name]
 
 
 def resolve_device(name: str) -> torch.device:
