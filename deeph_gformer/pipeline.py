@@ -1,7 +1,8 @@
 """The page: graph -> stage 1 -> GFormer -> direct sum -> direct product -> blocks (Fig. 1).
 
-The arrows are, in this order, :mod:`.prediction.reading`, :mod:`.stage1.stream` and
-:mod:`.gformer.forward`, :mod:`.prediction.passes`, :mod:`.algebra.blocks`, :mod:`.prediction.blocks`.
+The arrows are, in this order, :mod:`.prediction.reading`, :mod:`.stage1.stream`,
+:mod:`.gformer.forward`, :mod:`.prediction.passes`, :mod:`.algebra.blocks` and
+:mod:`.prediction.blocks`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class HamiltonianModel:
     def read(
         self, source: Source, edges: EdgeMode = "auto", keys: NDArray[np.int64] | None = None
     ) -> Item:
-        """A structure's graph as this model wants it; see :func:`.prediction.reading.read_graph`."""
+        """The graph of a structure for this model; see :func:`.prediction.reading.read_graph`."""
         return read_graph(source, self.targets.basis, bundle_ranges(self.bundle), edges, keys)
 
     def predict(
@@ -81,7 +82,7 @@ class HamiltonianModel:
         """Predict the Hamiltonian of one structure; for several see :meth:`predict_graphs`.
 
         Args:
-            source: a structure folder; or a :class:`.Structure`, with ``keys`` (E, 5) for its edges.
+            source: a folder; or a :class:`.Structure`, with ``keys`` (E, 5) for its edges.
             edges: which blocks are edges (folders only).
             hermitian: make it ½(H + H†).
             frames: rotated frames to average (not for ``arch: equivariant``).

@@ -71,7 +71,8 @@ def evaluate(
 
     Raises:
         ConfigError: the split is empty, or an option is out of range or needs another one.
-            DataError, ModelError: see the readers.
+        DataError: see the readers.
+        ModelError: see the readers.
     """
     if rotations < 0:
         raise ConfigError(f"--rotations {rotations}: 0 (none) or more are needed")

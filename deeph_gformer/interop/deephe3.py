@@ -37,6 +37,7 @@ from ..io.folder import (
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, load
 from ..prediction.blocks import assemble, check_finite
+from ..prediction.run import hermitian_products
 from ..runtime.device import resolve_device
 from ..stage1.bundle import find_models
 from .deephe3_ini import EvalIni, read_eval_ini
@@ -54,7 +55,7 @@ def _labelled(
     """
     sample = load_sample(folder, model.targets, "hamiltonians", model.dtype)
     structure = read_folder(folder)
-    first, both = model.direct_products(sample.graph, frames, hermitian)
+    first, both = hermitian_products(model, sample.graph, frames, hermitian)
     check_finite(both, sample.name)
     keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
     matrices = [assemble(model, h, types, keys) for h in (first, both)]

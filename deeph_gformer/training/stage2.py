@@ -38,6 +38,7 @@ from ..io.folder import matrix_path, read_folder, read_matrix
 from ..io.periodicity import coupling
 from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
+from ..prediction.run import hermitian_products
 from ..stage1.provider import Stage1Provider
 from ..stopping import shielded
 from .batches import FeatureCache, feature_bytes, joiner
@@ -489,7 +490,7 @@ def validation_errors(model: HamiltonianModel, samples: Sequence[Sample]) -> dic
         types, keys = sample.graph.node_type.numpy(), sample.graph.edge_key.numpy()
         first, both = (
             model.blocks.to_matrix(h.cpu().numpy(), types, keys, np.nan if fill is None else fill)
-            for h in model.direct_products(sample.graph)
+            for h in hermitian_products(model, sample.graph)
         )
         there = matrix_path(sample.folder, "overlap").is_file()
         kinds.append(
