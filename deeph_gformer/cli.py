@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 from . import __version__
-from .errors import GFormerError, lacks_memory, printable
+from .commands.options import Verb, add_options, collect
+from .errors import ConfigError, GFormerError, lacks_memory, printable
 from .stopping import Stopped, stoppable
 from .terminal import plain_streams
 
-__all__ = ["main", "build_parser"]
+__all__ = ["build_parser", "main", "verbs"]
 
+#: Modules with verbs, in the order of the list.
 _AREAS = (
-    "core",
+    "refine",
+    "deephe3",
+    "train",
     "ablation",
-    "interop",
+    "evaluate",
+    "compare",
+    "report",
+    "convert",
     "overlap",
     "build",
     "bands",
     "spectra",
     "topology",
-    "report",
 )
-
+#: Headings of the list of verbs.
+SECTIONS = {
+    "predict": "predict",
+    "train": "train",
+    "judge": "judge",
+    "data": "data",
+    "physics": "physics of a Hamiltonian",
+}
 
 #: What to do where memory does not suffice.
 ADVICE = {
@@ -37,31 +53,121 @@ ADVICE = {
 }
 OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
 
-
 #: Verbs that end at SIGTERM and Ctrl-C with a line on how to go on.
 STOPPABLE = ("train", "train-stage1", "ablate")
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse, with one line for bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line; exit code 2."""
+        print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def verbs() -> list[Verb]:
+    """Every sub-command, in the order of the list."""
+    areas = (importlib.import_module(f"{__package__}.commands.{area}") for area in _AREAS)
+    return [verb for area in areas for verb in area.VERBS]
+
+
+def _listing(every: Sequence[Verb]) -> str:
+    """The verbs under their headings."""
+    width = max(len(verb.name) for verb in every) + 2
+    lines = []
+    for section, title in SECTIONS.items():
+        lines.append(f"\n{title}:")
+        lines += [f"  {v.name:<{width}}{v.help}" for v in every if v.section == section]
+    return "\n".join([*lines, "\n'deeph-gformer VERB --help' explains a verb."]).lstrip("\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every sub-command."""
-    parser = argparse.ArgumentParser(
+    every = verbs()
+    parser = _Parser(
         prog="deeph-gformer",
+        usage="deeph-gformer VERB ...",
         description="Refine DeepH-E3 Hamiltonians with a non-linear 3D graph Transformer.",
+        epilog=_listing(every),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"deeph-gformer {__version__}")
-    sub = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for area in _AREAS:
-        importlib.import_module(f"{__package__}.commands.{area}").register(sub)
+    # the list is the epilog: argparse knows no headings among sub-commands
+    sub = parser.add_subparsers(
+        dest="verb", prog="deeph-gformer", metavar="VERB", help=argparse.SUPPRESS
+    )
+    _add_verbs(sub, every)
     return parser
 
 
+def _add_verbs(sub: Any, every: Iterable[Verb], **words: str) -> None:
+    for verb in every:
+        text = verb.description or f"{verb.help[0].upper()}{verb.help[1:]}."
+        listed = {} if verb.section else {"help": verb.help}
+        parser = sub.add_parser(verb.name, description=text, **listed)
+        if verb.actions:
+            _add_verbs(
+                parser.add_subparsers(dest="action", metavar="ACTION", required=True), verb.actions
+            )
+        else:
+            add_options(parser, verb.options)
+            parser.set_defaults(run=functools.partial(_call, verb), parser=parser)
+
+
+def _call(verb: Verb, args: argparse.Namespace) -> int:
+    options = collect(verb.options, args)
+    return int((verb.run(options) if verb.run else None) or 0)
+
+
+def _require_verbs(words: Sequence[str]) -> None:
+    """The verb, and its action, are known.
+
+    Raises:
+        ConfigError: with the closest one.
+    """
+    known, what = {verb.name: verb for verb in verbs()}, "verb"
+    for word in words:
+        if word.startswith("-") or not known:
+            return
+        if word not in known:
+            close = difflib.get_close_matches(word, known, 1, 0.5)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(f"unknown {what} '{word}'; {hint}There are {', '.join(known)}")
+        known, what = {verb.name: verb for verb in known[word].actions}, f"action of {word}"
+
+
+def _refuse(word: str, parser: argparse.ArgumentParser) -> None:
+    """End with a line on a word that the verb does not know.
+
+    Args:
+        word: e.g. an option with a typing error.
+        parser: of the verb.
+    """
+    options = list(parser._option_string_actions)
+    close = difflib.get_close_matches(word.partition("=")[0], options, 1, 0.7)
+    hint = f"; did you mean {close[0]}?" if close and word.startswith("-") else ""
+    kind = "unknown option" if word.startswith("-") else "one word too many:"
+    parser.error(f"{kind} {word}{hint}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0 well, 2 the user's input, 130 Ctrl-C, 143 SIGTERM."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run one command.
+
+    Args:
+        argv: the words after ``deeph-gformer``; default: those of this process.
+
+    Returns:
+        0 well, 2 the user's input, 130 Ctrl-C, 143 SIGTERM.
+    """
+    words = list(sys.argv[1:] if argv is None else map(str, argv))
     verb = next((word for word in words if not word.startswith("-")), "")
     with plain_streams(), stoppable() if verb in STOPPABLE else contextlib.nullcontext():
         try:
-            return _run(build_parser().parse_args(argv))
+            if not words:
+                build_parser().print_help()
+                return 0
+            return _run(words, verb)
         except Stopped as stop:
             if os.environ.get("RANK", "0") == os.environ.get("LOCAL_RANK", "0") == "0":
                 print(f"deeph-gformer {verb}: {printable(str(stop))}", file=sys.stderr)
@@ -73,16 +179,21 @@ def _short(text: str) -> str:
     return text if len(text) <= 1200 else f"{text[:700]} ... {text[-400:]}"
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(words: Sequence[str], verb: str) -> int:
+    name = "deeph-gformer"
     try:
+        _require_verbs(words)
+        args, unknown = build_parser().parse_known_args(words)
+        name = f"{name} {verb}"
+        if unknown:
+            _refuse(unknown[0], args.parser)
         return int(args.run(args) or 0)
     except GFormerError as error:
-        print(f"deeph-gformer {args.verb}: error: {_short(printable(str(error)))}", file=sys.stderr)
+        print(f"{name}: error: {_short(printable(str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
-            f"deeph-gformer {args.verb}: interrupted; finished files are whole, the one in "
-            "work was discarded",
+            f"{name}: interrupted; finished files are whole, the one in work was discarded",
             file=sys.stderr,
         )
         return 130
@@ -92,9 +203,6 @@ def _run(args: argparse.Namespace) -> int:
         if not lacks_memory(error):
             raise
         reason = (str(error).splitlines() or ["no more to be had"])[0][:160]
-        print(
-            f"deeph-gformer {args.verb}: error: out of memory ({reason}); "
-            f"{ADVICE.get(args.verb, OTHER_ADVICE)}",
-            file=sys.stderr,
-        )
+        advice = ADVICE.get(verb, OTHER_ADVICE)
+        print(f"{name}: error: out of memory ({reason}); {advice}", file=sys.stderr)
         return 2

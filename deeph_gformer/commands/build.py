@@ -3,145 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from .options import Number
-from .overlap import json_option, output_option, write_figures
+from .options import Integers, Number, Options, Verb, option
+from .shared import JsonOption, output_file, write_json_option
 
 if TYPE_CHECKING:
     import ase
 
     from ..overlap.twist import Twist
 
-__all__ = ["register"]
+__all__ = ["VERBS"]
 
+#: Largest cells of the list and of what is built, where ``--max-atoms`` does not say it.
 LISTED_ATOMS, BUILT_ATOMS = 500, 2_000_000
-"""Largest cells of the list and of what is built, where ``--max-atoms`` does not say it."""
-
-
-def register(sub: argparse._SubParsersAction) -> None:
-    """Add ``build`` to the parser."""
-    build = sub.add_parser("build", help="twisted bilayers and supercells").add_subparsers(
-        dest="action", metavar="ACTION", required=True
-    )
-    _register_twist(build)
-    cell = build.add_parser("supercell", help="repeat a cell")
-    cell.add_argument(
-        "--cell", required=True, metavar="FILE", help="any structure file that ASE reads"
-    )
-    cell.add_argument(
-        "--size",
-        type=_integers(3),
-        metavar="A,B,C",
-        help="repeats along the lattice vectors, e.g. 3,3,1",
-    )
-    cell.add_argument(
-        "--matrix",
-        type=_integers(9),
-        metavar="M11,M12,...",
-        help="instead of --size: 9 integers, rows = new vectors in the old ones",
-    )
-    _max_atoms_option(cell, f"largest cell built (default {BUILT_ATOMS})")
-    _overwrite_option(cell)
-    output_option(
-        cell, "structure file to write; its name says the format (POSCAR, .cif, .xyz, ...)"
-    )
-    cell.set_defaults(run=run_supercell)
-
-
-def _register_twist(sub: argparse._SubParsersAction) -> None:
-    twist = sub.add_parser(
-        "twist", help="commensurate twisted bilayers of hexagonal or square layers"
-    )
-    twist.add_argument(
-        "--cell",
-        required=True,
-        metavar="FILE",
-        help="one layer, or a bilayer, in its primitive cell (POSCAR, .cif, ...)",
-    )
-    twist.add_argument("--top", metavar="FILE", help="the top layer, where it is another one")
-    twist.add_argument(
-        "--mn",
-        nargs="+",
-        type=_integers(2),
-        metavar="M,N",
-        help="superlattice vectors of the bottom layer; without it cells are listed only",
-    )
-    twist.add_argument(
-        "--pq",
-        nargs="+",
-        type=_integers(2),
-        metavar="P,Q",
-        help="of the top layer, one for each --mn (default N,M)",
-    )
-    twist.add_argument(
-        "--distance",
-        type=Number(above=0),
-        metavar="ÅNGSTRÖM",
-        help="between the facing atoms of the layers (default: as in the bilayer cell)",
-    )
-    twist.add_argument(
-        "--vacuum",
-        type=Number(above=0),
-        default=20.0,
-        metavar="ÅNGSTRÖM",
-        help="between periodic images of the bilayer (default 20)",
-    )
-    twist.add_argument(
-        "--shift",
-        type=_floats,
-        default=(0.0, 0.0),
-        metavar="U,V",
-        help="of the top layer before it is turned, in its lattice vectors",
-    )
-    _max_atoms_option(
-        twist,
-        f"largest cell of the list (default {LISTED_ATOMS}), or built (default {BUILT_ATOMS})",
-    )
-    twist.add_argument(
-        "--max-strain",
-        type=Number(least=0),
-        default=0.005,
-        help="largest relative strain of the top layer (default 0.005)",
-    )
-    twist.add_argument("--list", action="store_true", help="print the table and build nothing")
-    twist.add_argument(
-        "--output",
-        "-o",
-        metavar="PATH",
-        help="structure file, or for several cells a folder that gets twist_M_N.vasp",
-    )
-    _overwrite_option(twist)
-    json_option(twist)
-    twist.set_defaults(run=run_twist)
-
-
-def _max_atoms_option(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--max-atoms", type=Number(int, least=1), metavar="N", help=text)
-
-
-def _overwrite_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-
-
-class _integers:
-    """argparse type: so many comma-separated integers."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __call__(self, text: str) -> tuple[int, ...]:
-        try:
-            values = tuple(int(v) for v in text.split(","))
-        except ValueError:
-            values = ()
-        if len(values) != self.count:
-            raise argparse.ArgumentTypeError(
-                f"'{text}': {self.count} integers with commas are needed"
-            )
-        return values
 
 
 def _floats(text: str) -> tuple[float, float]:
@@ -150,6 +29,122 @@ def _floats(text: str) -> tuple[float, float]:
     except (ValueError, argparse.ArgumentTypeError):
         raise argparse.ArgumentTypeError(f"'{text}': two numbers with a comma are needed") from None
     return u, v
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _BuildOptions(Options):
+    """What both actions have."""
+
+    max_atoms: int | None = option(
+        type=Number(int, least=1),
+        metavar="N",
+        shown=f"{BUILT_ATOMS}; of a list {LISTED_ATOMS}",
+        help="largest cell that is built, or listed",
+    )
+    overwrite: bool = option(default=False, help="replace files that are there")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwistOptions(_BuildOptions, JsonOption):
+    """Of ``build twist``."""
+
+    cell: str = option(
+        required=True,
+        metavar="FILE",
+        help="one layer, or a bilayer, in its primitive cell (POSCAR, .cif, ...)",
+    )
+    top: str | None = option(metavar="FILE", help="the top layer, where it is another one")
+    mn: tuple[tuple[int, int], ...] = option(
+        nargs="+",
+        type=Integers(2),
+        metavar="M,N",
+        help="superlattice vectors of the bottom layer; without it cells are listed only",
+    )
+    pq: tuple[tuple[int, int], ...] = option(
+        nargs="+",
+        type=Integers(2),
+        metavar="P,Q",
+        shown="N,M",
+        help="of the top layer, one for each --mn",
+    )
+    distance: float | None = option(
+        type=Number(above=0),
+        metavar="ÅNGSTRÖM",
+        shown="as in the bilayer cell",
+        help="between the facing atoms of the layers",
+    )
+    vacuum: float = option(
+        type=Number(above=0),
+        default=20.0,
+        unit="Å",
+        metavar="ÅNGSTRÖM",
+        help="between periodic images of the bilayer",
+    )
+    shift: tuple[float, float] = option(
+        type=_floats,
+        default=(0.0, 0.0),
+        shown="0,0",
+        metavar="U,V",
+        help="of the top layer before it is turned, in its lattice vectors",
+    )
+    max_strain: float = option(
+        type=Number(least=0),
+        default=0.005,
+        metavar="X",
+        help="largest relative strain of the top layer",
+    )
+    list: bool = option(default=False, help="print the table and build nothing")
+    output: pathlib.Path | None = option(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        metavar="PATH",
+        help="structure file, or for several cells a folder that gets twist_M_N.vasp",
+    )
+
+    def __post_init__(self) -> None:
+        """Check vectors.
+
+        Raises:
+            ConfigError: those of one layer are missing.
+        """
+        super().__post_init__()
+        if self.pq and not self.mn:
+            raise ConfigError("--pq goes with --mn, the vectors of the bottom layer; give both")
+        if self.pq and len(self.pq) != len(self.mn):
+            raise ConfigError(
+                f"--pq has {len(self.pq)} entries, --mn {len(self.mn)}; give one for each"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SupercellOptions(_BuildOptions):
+    """Of ``build supercell``."""
+
+    cell: str = option(required=True, metavar="FILE", help="any structure file that ASE reads")
+    size: tuple[int, int, int] | None = option(
+        type=Integers(3),
+        metavar="A,B,C",
+        help="repeats along the lattice vectors, e.g. 3,3,1",
+    )
+    matrix: tuple[int, ...] | None = option(
+        type=Integers(9),
+        metavar="M11,M12,...",
+        help="instead of --size: 9 integers, rows = new vectors in the old ones",
+    )
+    output: pathlib.Path = output_file(
+        "structure file to write; its name says the format (POSCAR, .cif, .xyz, ...)"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the repeats.
+
+        Raises:
+            ConfigError: there are none, or two.
+        """
+        super().__post_init__()
+        if (self.size is None) == (self.matrix is None):
+            raise ConfigError("give either --size or --matrix")
 
 
 def _read_atoms(path: str) -> ase.Atoms:
@@ -177,7 +172,7 @@ def _format_of(path: pathlib.Path) -> str:
     return form if form in ioformats else ""
 
 
-def _require_new(paths: list[pathlib.Path], overwrite: bool) -> None:
+def _require_new(paths: Sequence[pathlib.Path], overwrite: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise DataError(
@@ -226,29 +221,23 @@ def _twist_table(twists: list[Twist]) -> str:
     return "\n".join(lines)
 
 
-def run_twist(args: argparse.Namespace) -> int:
+def run_twist(options: TwistOptions) -> None:
     """List or build twisted bilayers."""
-    from ..overlap.twist import list_twists, read_layers, twist_bilayer, twist_of
+    from ..overlap.twist import list_twists, read_layers, twist_of
 
-    if args.pq and not args.mn:
-        raise ConfigError("--pq goes with --mn, the vectors of the bottom layer; give both")
     bottom, top, found = read_layers(
-        _read_atoms(args.cell), _read_atoms(args.top) if args.top else None
+        _read_atoms(options.cell), _read_atoms(options.top) if options.top else None
     )
-    if args.mn:
-        if args.pq and len(args.pq) != len(args.mn):
-            raise ConfigError(
-                f"--pq has {len(args.pq)} entries, --mn {len(args.mn)}; give one for each"
-            )
+    if options.mn:
         twists = [
             twist_of(bottom, top, mn, pq)
-            for mn, pq in zip(args.mn, args.pq or [None] * len(args.mn), strict=True)
+            for mn, pq in zip(options.mn, options.pq or [None] * len(options.mn), strict=True)
         ]
     else:
-        twists = list_twists(bottom, top, args.max_atoms or LISTED_ATOMS, args.max_strain)
+        twists = list_twists(bottom, top, options.max_atoms or LISTED_ATOMS, options.max_strain)
     print(_twist_table(twists))
-    write_figures(
-        args.json,
+    write_json_option(
+        options,
         {
             "twists": [
                 {
@@ -262,9 +251,29 @@ def run_twist(args: argparse.Namespace) -> int:
             ]
         },
     )
-    if args.list or not args.mn:
-        return 0
-    strained = [t for t in twists if abs(t.strain) > args.max_strain]
+    if options.list or not options.mn:
+        return
+    _build(options, twists, bottom, top, found)
+
+
+def _build(
+    options: TwistOptions, twists: Sequence[Twist], bottom: Any, top: Any, found: float | None
+) -> None:
+    """Build and write what :func:`run_twist` listed.
+
+    Args:
+        options: of the verb.
+        twists: the cells.
+        bottom: layer.
+        top: layer.
+        found: distance of the layers in the cell, Å.
+
+    Raises:
+        ConfigError: they do not fit, or options are missing.
+    """
+    from ..overlap.twist import twist_bilayer
+
+    strained = [t for t in twists if abs(t.strain) > options.max_strain]
     if strained:
         first = strained[0]
         raise ConfigError(
@@ -272,16 +281,16 @@ def run_twist(args: argparse.Namespace) -> int:
             f"{100 * first.strain:.2f} %; choose --pq so that it fits "
             "(without --mn the fitting cells are listed), or allow it with --max-strain"
         )
-    distance = args.distance or found
+    distance = options.distance or found
     if distance is None:
         raise ConfigError(
             "the cell holds one layer: name the distance between the layers with --distance (Å)"
         )
-    if args.output is None:
+    if options.output is None:
         raise ConfigError(
             "name the file (or, for several cells, the folder) to write with --output"
         )
-    target = pathlib.Path(args.output)
+    target = options.output
     if (
         len(twists) > 1
         and not target.is_dir()
@@ -296,39 +305,54 @@ def run_twist(args: argparse.Namespace) -> int:
         else target / f"twist_{t.bottom[0]}_{t.bottom[1]}.vasp"
         for t in twists
     ]
-    _require_new(paths, args.overwrite)
+    _require_new(paths, options.overwrite)
     for twist in twists:
-        _require_size(twist.atoms, args.max_atoms)
+        _require_size(twist.atoms, options.max_atoms)
     for twist, path in zip(twists, paths, strict=True):
-        atoms = twist_bilayer(bottom, top, twist, distance, args.vacuum, args.shift)
+        atoms = twist_bilayer(bottom, top, twist, distance, options.vacuum, options.shift)
         _write_atoms(path, atoms)
         print(f"{path}: {len(atoms)} atoms, {twist.angle:.4f} degrees")
-    return 0
 
 
-def run_supercell(args: argparse.Namespace) -> int:
+def run_supercell(options: SupercellOptions) -> None:
     """Repeat a cell."""
     import numpy as np
     from ase.build import make_supercell
 
-    if (args.size is None) == (args.matrix is None):
-        raise ConfigError("give either --size or --matrix")
-    _require_new([pathlib.Path(args.output)], args.overwrite)
-    atoms = _read_atoms(args.cell)
+    _require_new([options.output], options.overwrite)
+    atoms = _read_atoms(options.cell)
     matrix = (
-        np.diag(np.array(args.size, dtype=float))
-        if args.size
-        else np.array(args.matrix, dtype=float).reshape(3, 3)
+        np.diag(np.array(options.size, dtype=float))
+        if options.size
+        else np.array(options.matrix, dtype=float).reshape(3, 3)
     )
-    if round(float(np.linalg.det(matrix))) <= 0 or (args.size and min(args.size) < 1):
+    if round(float(np.linalg.det(matrix))) <= 0 or (options.size and min(options.size) < 1):
         raise ConfigError(
             "the repeats span no volume, or turn the cell inside out; "
             "the determinant must be positive"
         )
     if abs(np.linalg.det(atoms.cell[:])) < 1e-6:
-        raise DataError(f"{args.cell}: has no full cell to repeat")
-    _require_size(len(atoms) * round(float(np.linalg.det(matrix))), args.max_atoms)
+        raise DataError(f"{options.cell}: has no full cell to repeat")
+    _require_size(len(atoms) * round(float(np.linalg.det(matrix))), options.max_atoms)
     big = make_supercell(atoms, matrix.astype(int))
-    _write_atoms(pathlib.Path(args.output), big[np.argsort(big.numbers, kind="stable")])
-    print(f"{args.output}: {len(big)} atoms")
-    return 0
+    _write_atoms(options.output, big[np.argsort(big.numbers, kind="stable")])
+    print(f"{options.output}: {len(big)} atoms")
+
+
+VERBS = (
+    Verb(
+        "build",
+        "data",
+        "twisted bilayers and supercells",
+        actions=(
+            Verb(
+                "twist",
+                "",
+                "commensurate twisted bilayers of hexagonal or square layers",
+                TwistOptions,
+                run_twist,
+            ),
+            Verb("supercell", "", "repeat a cell", SupercellOptions, run_supercell),
+        ),
+    ),
+)

@@ -1,35 +1,221 @@
-"""Options that the commands on Hamiltonians share: which H, which S, which energies."""
+"""Options as dataclasses: a verb has one, and each option is one field with its flag and its help.
+
+Options that several verbs share are fields of a class that theirs inherit from (see
+:mod:`.shared`). :func:`add_options` makes argparse's parser of such a class, :func:`collect` an
+object of it from what argparse read. Defaults and units are added to the help by itself.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
+import os
 import pathlib
 import re
-import sys
-from typing import TYPE_CHECKING, Any, Literal
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..bands import BlochProblem
-    from ..io import BlockMatrix, Structure
+from ..errors import ConfigError
 
 __all__ = [
+    "Integers",
     "Number",
+    "Options",
+    "Verb",
+    "add_options",
+    "argument",
+    "collect",
     "filled",
-    "hamiltonian_options",
-    "say",
-    "progress",
-    "kinds_of",
-    "load_problem",
-    "single_problem",
-    "window_of",
-    "window_option",
+    "option",
 ]
 
+#: Key of argparse's words in a field's metadata.
+_WORDS = "argparse"
 
-HamiltonianKind = Literal["hamiltonian", "prediction"]
+O = TypeVar("O", bound="Options")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a verb was asked to do. Classes check in ``__post_init__`` what options say together."""
+
+    def __post_init__(self) -> None:
+        """Check options against each other; each class calls that of the classes above."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A sub-command.
+
+    Attributes:
+        name: what is typed.
+        section: heading in the list of verbs; empty for an action of a verb.
+        help: one line of that list.
+        options: its options.
+        run: called with them; returns the exit code (None is 0).
+        description: more than ``help``, for its own help.
+        actions: sub-commands instead of options.
+    """
+
+    name: str
+    section: str
+    help: str
+    options: type[Options] = Options
+    run: Callable[[Any], int | None] | None = None
+    description: str = ""
+    actions: tuple[Verb, ...] = ()
+
+
+def option(
+    *flags: str,
+    help: str,
+    default: Any = None,
+    shown: str = "",
+    unit: str = "",
+    group: str = "",
+    one_of: str = "",
+    key: str = "",
+    writes: str = "",
+    **words: Any,
+) -> Any:
+    """A field that is an option.
+
+    Args:
+        flags: e.g. ``-o``, ``--output``; none: ``--`` and the name of the field.
+        help: what it is, without its default. A default of False makes a switch.
+        default: its value where it is not given.
+        shown: how the default reads in the help, where that is not the value itself.
+        unit: of the value, for the default in the help.
+        group: heading in the help.
+        one_of: options with the same word here exclude each other.
+        key: the setting that it is short for, for the training commands.
+        writes: ``file`` or ``folder``: it is written, so it must be possible to.
+        words: further ones of argparse (``type``, ``metavar``, ``nargs``, ...). Choices are those
+            of the field's type, a ``Literal``.
+    """
+    if default is False:
+        words.setdefault("action", "store_true")
+    elif shown or default not in (None, "", ()):
+        text = str(default) if not shown else shown
+        help = f"{help} (default: {text}{f' {unit}' if unit and not shown else ''})"
+    if words.get("action") == "append" or words.get("nargs") in ("+", "*"):
+        default = () if default is None else default
+    metadata = {
+        _WORDS: {"help": help, **words},
+        "flags": flags,
+        "group": group,
+        "one_of": one_of,
+        "key": key,
+        "writes": writes,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def argument(*, help: str, metavar: str, default: Any = dataclasses.MISSING, **words: Any) -> Any:
+    """A field that is a word of the command line by its place, a path unless ``type`` says else.
+
+    Args:
+        help: what it is.
+        metavar: its name in the help.
+        default: its value where it may be left away.
+        words: further ones of argparse.
+    """
+    if default is not dataclasses.MISSING:
+        words.setdefault("nargs", "?")
+    words = {"type": pathlib.Path, "help": help, "metavar": metavar, **words}
+    return dataclasses.field(default=default, metadata={_WORDS: words, "flags": None})
+
+
+def _fields(kind: type[Options]) -> Iterator[dataclasses.Field[Any]]:
+    """Options of a class, its own first, then those of the classes that it inherits from."""
+    every = {field.name: field for field in dataclasses.fields(kind) if field.metadata}
+    for owner in kind.__mro__:
+        for name in owner.__dict__.get("__annotations__", {}):
+            if name in every:
+                yield every.pop(name)
+
+
+def _literals(hint: Any) -> tuple[str, ...]:
+    """The words of a ``Literal``, or of one of the types that a value may have."""
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)
+    return next((found for part in typing.get_args(hint) if (found := _literals(part))), ())
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
+    """Add every option of a class to a parser; negative numbers with an exponent are values there.
+
+    Args:
+        parser: of the verb.
+        kind: its options.
+    """
+    parser._negative_number_matcher = re.compile(
+        r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE
+    )
+    hints = typing.get_type_hints(kind)
+    groups: dict[str, Any] = {"": parser}
+    exclusive: dict[str, Any] = {}
+    for field in _fields(kind):
+        words, flags = dict(field.metadata[_WORDS]), field.metadata["flags"]
+        if choices := _literals(hints[field.name]):
+            words["choices"] = choices
+        if flags is None:
+            if field.default is not dataclasses.MISSING:
+                words["default"] = field.default
+            parser.add_argument(field.name, **words)
+            continue
+        title = field.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        place, one_of = groups[title], field.metadata["one_of"]
+        if one_of:
+            place = exclusive.setdefault(one_of, None) or place.add_mutually_exclusive_group()
+            exclusive[one_of] = place
+        if words.get("action") != "append":
+            words["default"] = field.default
+        flags = flags or ("--" + field.name.replace("_", "-"),)
+        place.add_argument(*flags, dest=field.name, **words)
+
+
+def collect(kind: type[O], args: argparse.Namespace) -> O:
+    """The options of a verb from what argparse read.
+
+    Args:
+        kind: the class.
+        args: has a value for each of its fields.
+
+    Raises:
+        ConfigError: options contradict each other, or a file or folder cannot be written.
+    """
+    values = {}
+    for field in _fields(kind):
+        value = getattr(args, field.name)
+        if field.metadata[_WORDS].get("action") == "append" and value is None:
+            value = ()
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+        if field.metadata.get("writes") and value:
+            flag = next(f for f in (*field.metadata["flags"], f"--{field.name}") if "--" in f)
+            for path in value if isinstance(value, (list, tuple)) else (value,):
+                _require_writable(flag, pathlib.Path(path), field.metadata["writes"])
+    return kind(**values)
+
+
+def _require_writable(flag: str, path: pathlib.Path, what: str) -> None:
+    """Say before the work, not after it, that its result could not be written."""
+    if what == "file" and path.is_dir():
+        raise ConfigError(f"{flag} {path}: is a folder; name a file")
+    if what == "folder" and path.exists() and not path.is_dir():
+        raise ConfigError(f"{flag} {path}: is a file; name a folder")
+    above = path if path.exists() else path.parent
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if path.exists() or above.is_dir():
+        if os.access(above, os.W_OK):
+            return
+        raise ConfigError(f"{flag} {path}: {above} may not be written; choose another place")
+    raise ConfigError(f"{flag} {path}: {above} is a file, not a folder; choose another place")
 
 
 class Number:
@@ -64,31 +250,27 @@ class Number:
         )
 
 
-def window_option(parser: Any, what: str, default: str) -> None:
-    """Add ``--window LOW HIGH``, eV; left away it is None, and the command takes its default."""
-    parser.add_argument(
-        "--window",
-        nargs=2,
-        type=Number(),
-        metavar=("LOW", "HIGH"),
-        help=f"{what}, eV relative to E_F (default: {default}, wider where the gap is)",
-    )
+class Integers:
+    """argparse type: so many comma-separated integers."""
 
+    def __init__(self, count: int) -> None:
+        self.count = count
 
-def window_of(args: argparse.Namespace) -> tuple[float, float] | None:
-    """``--window LOW HIGH``, eV; None where it was left away.
+    def __call__(self, text: str) -> tuple[int, ...]:
+        """The integers.
 
-    Raises:
-        ConfigError: the first energy is not below the second.
-    """
-    from ..errors import ConfigError
-
-    if args.window is None:
-        return None
-    low, high = args.window
-    if not low < high:
-        raise ConfigError(f"--window {low:g} {high:g}: the first energy must be below the second")
-    return (low, high)
+        Raises:
+            ArgumentTypeError: others, or another number of them.
+        """
+        try:
+            values = tuple(int(v) for v in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) != self.count:
+            raise argparse.ArgumentTypeError(
+                f"'{text}': {self.count} integers with commas are needed"
+            )
+        return values
 
 
 def filled(text: str) -> str:
@@ -100,122 +282,3 @@ def filled(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; give a value or leave the option away")
     return text
-
-
-def hamiltonian_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options about H, S and the eigenvalue problem.
-
-    From then on negative numbers with an exponent are values, not options.
-    """
-    parser._negative_number_matcher = re.compile(
-        r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-(inf|nan)$", re.IGNORECASE
-    )
-    group = parser.add_argument_group("Hamiltonian")
-    group.add_argument(
-        "--overlap",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="folder with the overlap, or of basis files (OpenMX: the "
-        "shells say what is taken), or a "
-        "table of overlaps (default: beside H, else the first folder's)",
-    )
-    group.add_argument(
-        "--s-threshold",
-        type=Number(above=0),
-        metavar="X",
-        help="project out eigenvectors of S(k) with smaller eigenvalues (ill-conditioned bases; "
-        "e.g. 1e-4)",
-    )
-    group.add_argument(
-        "--hermitize",
-        action="store_true",
-        help="accept a Hamiltonian far from Hermitian, as ½(H + H†)",
-    )
-    group.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="k-points in N parallel processes (default: 1)",
-    )
-
-
-def say(text: str) -> None:
-    """A note on standard error."""
-    print(f"note: {text}", file=sys.stderr)
-
-
-def progress(done: int, count: int) -> None:
-    """Count k-points on a terminal."""
-    if sys.stderr.isatty():
-        print(
-            f"\r  k-point {done}/{count}",
-            end="\n" if done == count else "",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def kinds_of(folder: pathlib.Path) -> list[HamiltonianKind]:
-    """Which Hamiltonians a folder has."""
-    from ..errors import DataError
-    from ..io.folder import has_matrix, matrix_path
-
-    both: tuple[HamiltonianKind, ...] = ("hamiltonian", "prediction")
-    kinds = [kind for kind in both if has_matrix(folder, kind)]
-    if not kinds:
-        names = " nor ".join(matrix_path(folder, kind).name for kind in both)
-        raise DataError(f"{folder}: a structure without a Hamiltonian, neither {names} is there")
-    return kinds
-
-
-def _computed(source: pathlib.Path) -> Callable[[Structure], BlockMatrix] | None:
-    """What makes S from basis files or a table; None where ``source`` is a folder with S itself."""
-    from ..io.folder import folder_format
-    from ..overlap import load
-    from ..overlap.basis_files import BASIS_ENDINGS, is_basis_name
-
-    if source.is_dir() and folder_format(source) is not None:
-        return None
-    basis = source.name.endswith(BASIS_ENDINGS) or is_basis_name(str(source))
-    if source.is_dir():
-        basis = any(p.name.endswith(BASIS_ENDINGS) for p in source.iterdir())
-    if not basis and source.suffix != ".npz":
-        return None
-
-    def make(structure: Structure) -> BlockMatrix:
-        shells = dict(zip(structure.numbers.tolist(), structure.orbital_types, strict=True))
-        return load(source, orbital_types=shells).overlap(structure)
-
-    return make
-
-
-def load_problem(
-    args: argparse.Namespace,
-    folder: pathlib.Path,
-    kind: HamiltonianKind,
-    label: str | None = None,
-    fallback: pathlib.Path | None = None,
-) -> BlochProblem:
-    """Read H and S; S from --overlap, beside H, or from ``fallback``."""
-    from ..bands import load
-    from ..io.folder import has_matrix
-
-    overlap = args.overlap
-    if overlap is not None and (made := _computed(overlap)):
-        overlap = made
-    elif overlap is None and fallback is not None and not has_matrix(folder, "overlap"):
-        overlap = fallback
-    problem = load(folder, kind, overlap, label=label, hermitize=args.hermitize)
-    for note in problem.notes:
-        say(f"{problem.label}: {note}")
-    return problem
-
-
-def single_problem(args: argparse.Namespace) -> BlochProblem:
-    """The Hamiltonian of a command on one folder; says which it is."""
-    kinds = kinds_of(args.folder)
-    kind = "prediction" if args.prediction else kinds[0]
-    problem = load_problem(args, args.folder, kind)
-    print(f"{problem.label}: {problem.source}")
-    return problem

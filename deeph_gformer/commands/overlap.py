@@ -2,145 +2,108 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import pathlib
-import sys
-from typing import Any
+from collections.abc import Sequence
 
 from ..errors import ConfigError, DataError
+from .loading import warn
+from .options import Number, Verb, argument, option
+from .shared import JsonOption, output_file, overlap_source, write_json_option
 
-__all__ = ["register", "output_option", "json_option", "write_figures"]
-
-
-def register(sub: argparse._SubParsersAction) -> None:
-    """Add ``overlap`` to the parser."""
-    overlap = sub.add_parser(
-        "overlap", help="overlaps of new structures without a DFT run"
-    ).add_subparsers(dest="action", metavar="ACTION", required=True)
-    _register_fit(overlap)
-    _register_predict(overlap)
-    info = overlap.add_parser("info", help="what a table, basis files or overlaps.h5 know")
-    info.add_argument(
-        "overlap",
-        nargs="+",
-        metavar="SOURCE",
-        help="table (.npz), basis files, a folder of them (OpenMX: with C6.0-s2p2d1 "
-        "...), overlaps.h5 or its folder",
-    )
-    json_option(info)
-    info.set_defaults(run=run_info)
+__all__ = ["VERBS"]
 
 
-def _register_fit(sub: argparse._SubParsersAction) -> None:
-    fit = sub.add_parser("fit", help="fit radial tables to the overlaps of training structures")
-    fit.add_argument(
-        "--preprocessed",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitOptions(JsonOption):
+    """Of ``overlap fit``."""
+
+    preprocessed: pathlib.Path = option(
+        type=pathlib.Path,
         required=True,
         metavar="DIR",
         help="structure folders with overlaps, at or below DIR",
     )
-    fit.add_argument(
-        "--structures",
+    structures: tuple[str, ...] = option(
         nargs="+",
         metavar="NAME",
         help="only these folders; FIRST:LAST takes a range of names in sorted order",
     )
-    fit.add_argument(
-        "--tolerance",
-        type=float,
+    tolerance: float = option(
+        type=Number(above=0),
         default=1e-5,
-        help="a distance counts as known where S is known this well (default 1e-5)",
+        metavar="X",
+        help="a distance counts as known where S is known this well",
     )
-    fit.add_argument(
-        "--cutoff",
+    cutoff: tuple[str, ...] = option(
         action="append",
-        default=[],
         metavar="A-B=R",
-        help="edge cutoff of two elements in Å instead of the learned "
-        "one, e.g. C-C=6.35; repeatable",
+        help="edge cutoff of two elements in Å instead of the learned one, e.g. C-C=6.35; "
+        "repeatable",
     )
-    output_option(fit, "table to write (.npz)")
-    json_option(fit)
-    fit.set_defaults(run=run_fit)
+    output: pathlib.Path = output_file("table to write (.npz)")
 
 
-def _register_predict(sub: argparse._SubParsersAction) -> None:
-    predict = sub.add_parser("predict", help="write overlaps of structures")
-    predict.add_argument(
-        "--overlap",
-        "--basis",
-        dest="overlap",
-        nargs="+",
-        required=True,
-        metavar="SOURCE",
-        help="table (.npz), basis files (.orb, .ion, .ion.xml, .pao) or a folder of them; for .pao "
-        "files also what the calculation takes from them, e.g. C6.0-s2p2d1",
-    )
-    predict.add_argument(
-        "--input",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictOptions(JsonOption):
+    """Of ``overlap predict``."""
+
+    overlap: tuple[str, ...] = overlap_source("where overlaps come from", required=True)
+    input: tuple[str, ...] = option(
         nargs="+",
         required=True,
         metavar="PATH",
         help="structure folders (or a folder of them), or files that ASE reads",
     )
-    predict.add_argument(
-        "--output",
+    output: pathlib.Path | None = option(
         "-o",
+        "--output",
+        type=pathlib.Path,
         metavar="DIR",
-        help="where to write; of several structures a folder each "
-        "(default: into the structure folder)",
+        writes="folder",
+        shown="into the structure folder",
+        help="where to write; of several structures a folder each",
     )
-    predict.add_argument(
-        "--format",
-        metavar="FORMAT",
+    format: str = option(
         default="same",
-        help="of folders written (default: as the source; legacy for files)",
+        metavar="FORMAT",
+        help="of folders written: legacy, dock, an installed folder format, or same as the source "
+        "(legacy for files)",
     )
-    predict.add_argument(
-        "--positions",
-        action="store_true",
+    positions: bool = option(
+        default=False,
         help="also write <i|r|j> (positions.h5, position_matrix.h5); needs basis files",
     )
-    predict.add_argument(
-        "--extrapolate",
-        action="store_true",
-        help="allow distances that the table does not know, and cut "
-        "structures that repeat against their pbc",
+    extrapolate: bool = option(
+        default=False,
+        help="allow distances that the table does not know, and cut structures that repeat against "
+        "their pbc",
     )
-    predict.add_argument(
-        "--pbc",
+    pbc: str | None = option(
         metavar="T,T,F",
-        help="which lattice vectors repeat (default: as a file says; all for a folder); a slab "
-        "across the boundary stays whole",
+        shown="as a file says; all for a folder",
+        help="which lattice vectors repeat; a slab across the boundary stays whole",
     )
-    predict.add_argument(
-        "--overwrite",
-        action="store_true",
+    overwrite: bool = option(
+        default=False,
         help="replace overlap files, or other structures with their matrices, that are there",
     )
-    json_option(predict)
-    predict.set_defaults(run=run_predict)
 
 
-def output_option(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add ``--output``, which is needed."""
-    parser.add_argument("--output", "-o", required=True, metavar="FILE", help=text)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InfoOptions(JsonOption):
+    """Of ``overlap info``."""
+
+    overlap: tuple[str, ...] = argument(
+        type=str,
+        nargs="+",
+        metavar="SOURCE",
+        help="table (.npz), basis files, a folder of them (OpenMX: with C6.0-s2p2d1 ...), "
+        "overlaps.h5 or its folder",
+    )
 
 
-def json_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``."""
-    parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
-
-
-def write_figures(path: str | None, value: Any) -> None:
-    """Write ``--json``, where it is asked for."""
-    if path:
-        from ..io.files import write_json
-
-        write_json(path, value)
-
-
-def _cutoffs(entries: list[str]) -> dict[tuple[int, int], float]:
+def _cutoffs(entries: Sequence[str]) -> dict[tuple[int, int], float]:
     from ase.data import atomic_numbers
 
     known = {name: z for name, z in atomic_numbers.items() if z > 0}
@@ -159,7 +122,7 @@ def _cutoffs(entries: list[str]) -> dict[tuple[int, int], float]:
     return result
 
 
-def _chosen(folders: list[pathlib.Path], names: list[str] | None) -> list[pathlib.Path]:
+def _chosen(folders: list[pathlib.Path], names: Sequence[str]) -> list[pathlib.Path]:
     if not names:
         return folders
     by_name = {f.name: f for f in folders}
@@ -180,34 +143,33 @@ def _chosen(folders: list[pathlib.Path], names: list[str] | None) -> list[pathli
     return list(chosen.values())
 
 
-def run_fit(args: argparse.Namespace) -> int:
+def run_fit(options: FitOptions) -> None:
     """Fit a table and print how good it is."""
     from ..io import find_structures
     from ..overlap import TableOverlap, fit_table, save_table
     from ..overlap.describe import describe, figures
 
-    folders = _chosen(find_structures(args.preprocessed, ("overlap",)), args.structures)
-    table = fit_table(folders, args.tolerance, _cutoffs(args.cutoff))
-    path = save_table(args.output, table)
+    folders = _chosen(find_structures(options.preprocessed, ("overlap",)), options.structures)
+    table = fit_table(folders, options.tolerance, _cutoffs(options.cutoff))
+    path = save_table(options.output, table)
     print(f"{path}: fitted to {len(folders)} structures")
     print("\n".join(describe(TableOverlap(table))))
-    write_figures(args.json, figures(table))
-    return 0
+    write_json_option(options, figures(table))
 
 
-def run_info(args: argparse.Namespace) -> int:
+def run_info(options: InfoOptions) -> None:
     """Print what a source knows."""
     from ..overlap import TableOverlap, load
     from ..overlap.describe import describe, figures
     from ..overlap.neighbours import symbol
 
-    provider = load(args.overlap)
+    provider = load(options.overlap)
     print("\n".join(describe(provider)))
     if isinstance(provider, TableOverlap):
-        write_figures(args.json, figures(provider.table))
+        write_json_option(options, figures(provider.table))
     else:
-        write_figures(
-            args.json,
+        write_json_option(
+            options,
             {
                 "kind": "folder",
                 "elements": {symbol(z): list(s) for z, s in provider.orbital_types.items()},
@@ -217,10 +179,9 @@ def run_info(args: argparse.Namespace) -> int:
                 ],
             },
         )
-    return 0
 
 
-def _sources(inputs: list[str]) -> list[pathlib.Path]:
+def _sources(inputs: Sequence[str]) -> list[pathlib.Path]:
     from ..io import find_structures
     from ..io.folder import folder_format
 
@@ -245,38 +206,44 @@ def _known_shells(sources: list[pathlib.Path]) -> dict[int, tuple[int, ...]]:
     return shells
 
 
-def run_predict(args: argparse.Namespace) -> int:
+def _pbc(text: str | None) -> list[bool] | None:
+    """``--pbc``.
+
+    Raises:
+        ConfigError: it is no three letters T or F.
+    """
+    if not text:
+        return None
+    letters = [p.strip().upper() for p in text.split(",")]
+    if len(letters) != 3 or set(letters) - {"T", "F"}:
+        raise ConfigError(f"--pbc {text}: write three letters, T or F, e.g. T,T,F")
+    return [p == "T" for p in letters]
+
+
+def run_predict(options: PredictOptions) -> None:
     """Write overlaps."""
     from ..overlap import TableOverlap, load
     from ..overlap.describe import verdict
     from ..overlap.predict import predict_overlap
 
-    sources = _sources(args.input)
-    provider = load(args.overlap, args.extrapolate, _known_shells(sources))
+    sources = _sources(options.input)
+    provider = load(options.overlap, options.extrapolate, _known_shells(sources))
     if isinstance(provider, TableOverlap) and not provider.table.report.get("two_centre", True):
-        print(f"warning: {verdict(provider.table)}", file=sys.stderr)
-    pbc = None
-    if args.pbc:
-        letters = [p.strip().upper() for p in args.pbc.split(",")]
-        if len(letters) != 3 or set(letters) - {"T", "F"}:
-            raise ConfigError(f"--pbc {args.pbc}: write three letters, T or F, e.g. T,T,F")
-        pbc = [p == "T" for p in letters]
+        warn(verdict(provider.table))
     names = [s.name if s.is_dir() else s.stem for s in sources]
     if len(sources) > 1 and len(set(names)) != len(names):
         raise ConfigError(
             "--input: two structures have one name; their output folders would be the same"
         )
-    form = None if args.format == "same" else args.format
+    form = None if options.format == "same" else options.format
     rows = []
     for source, name in zip(sources, names, strict=True):
-        output = (
-            None
-            if args.output is None
-            else pathlib.Path(args.output) / name
-            if len(sources) > 1
-            else pathlib.Path(args.output)
+        output = options.output
+        if output is not None and len(sources) > 1:
+            output = output / name
+        done = predict_overlap(
+            source, provider, output, form, _pbc(options.pbc), options.overwrite, options.positions
         )
-        done = predict_overlap(source, provider, output, form, pbc, args.overwrite, args.positions)
         seconds = ", ".join(f"{step} {value:.2f} s" for step, value in done.seconds.items())
         print(f"{done.file}: {len(done.structure)} atoms, {done.edges} blocks ({seconds})")
         rows.append(
@@ -288,5 +255,30 @@ def run_predict(args: argparse.Namespace) -> int:
                 **{f"{step}_s": value for step, value in done.seconds.items()},
             }
         )
-    write_figures(args.json, {"structures": rows})
-    return 0
+    write_json_option(options, {"structures": rows})
+
+
+VERBS = (
+    Verb(
+        "overlap",
+        "data",
+        "overlaps of new structures without a DFT run",
+        actions=(
+            Verb(
+                "fit",
+                "",
+                "fit radial tables to the overlaps of training structures",
+                FitOptions,
+                run_fit,
+            ),
+            Verb("predict", "", "write overlaps of structures", PredictOptions, run_predict),
+            Verb(
+                "info",
+                "",
+                "what a table, basis files or overlaps.h5 know",
+                InfoOptions,
+                run_info,
+            ),
+        ),
+    ),
+)

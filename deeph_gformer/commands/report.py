@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import pathlib
 import sys
 from typing import Any
 
-__all__ = ["register", "write_evaluation_report"]
+from .options import Options, Verb, argument, option
+
+__all__ = ["VERBS", "write_evaluation_report"]
 
 
-def register(sub: Any) -> None:
-    """Add the sub-command."""
-    parser = sub.add_parser(
-        "report",
-        help="one HTML file of a training run or of an evaluation",
-        description="Write one self-contained HTML file (it works offline): the learning curve and "
-        "the model card of a training run, or the tables and figures of a JSON file that "
-        "'evaluate --json' wrote. Bands and geometry of the worst structure need the model and the "
-        "structures: 'evaluate --report FILE' makes such a report.",
-    )
-    parser.add_argument(
-        "source",
-        type=pathlib.Path,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions(Options):
+    """Of ``report``."""
+
+    source: pathlib.Path = argument(
         metavar="RUN|EVALUATION",
-        help="folder of a training run, or a JSON file of evaluate",
+        help="folder of a training run, or a JSON file of 'evaluate --json'",
     )
-    parser.add_argument(
-        "--output",
+    output: pathlib.Path = option(
         "-o",
+        "--output",
         type=pathlib.Path,
         metavar="FILE",
         default=pathlib.Path("report.html"),
-        help="where to write (default: report.html)",
+        writes="file",
+        help="where to write",
     )
-    parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(options: ReportOptions) -> None:
     from ..errors import DataError
     from ..gformer.bundle import load_bundle
     from ..io.files import read_json, write_text
     from ..report import collect
     from ..report.page import render
 
-    source: pathlib.Path = args.source
+    source: pathlib.Path = options.source
     if source.is_dir():
         bundle = collect.run_bundle(source)
         card = collect.describe_model(load_bundle(bundle)) if bundle else {}
@@ -70,9 +64,8 @@ def _run(args: argparse.Namespace) -> int:
             card=result.get("model_card"),
             provenance={"evaluation": str(source)},
         )
-    write_text(args.output, text)
-    print(f"written: {args.output}")
-    return 0
+    write_text(options.output, text)
+    print(f"written: {options.output}")
 
 
 def write_evaluation_report(
@@ -113,3 +106,18 @@ def write_evaluation_report(
     )
     write_text(path, text)
     print(f"written: {path}")
+
+
+VERBS = (
+    Verb(
+        "report",
+        "judge",
+        "one HTML file of a training run or of an evaluation",
+        ReportOptions,
+        _run,
+        "Write one self-contained HTML file (it works offline): the learning curve and the model "
+        "card of a training run, or the tables and figures of a JSON file that 'evaluate --json' "
+        "wrote. Bands and geometry of the worst structure need the model and the structures: "
+        "'evaluate --report FILE' makes such a report.",
+    ),
+)

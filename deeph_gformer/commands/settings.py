@@ -4,7 +4,6 @@ short for a key.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 import textwrap
@@ -14,8 +13,9 @@ from typing import Any, Protocol, TypeVar
 from ..config import DataConfig, apply_overrides, field_docs, from_mapping, load_yaml, upgrade_model
 from ..errors import ConfigError
 from ..io.files import read_json
+from .options import Options, argument, option
 
-__all__ = ["pair", "read_settings", "list_settings"]
+__all__ = ["RunOptions", "list_settings", "pair", "read_settings"]
 
 
 class RunSettings(Protocol):
@@ -45,19 +45,41 @@ def pair(option: str, text: str, form: str) -> tuple[str, str]:
     return key.strip(), value
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(Options):
+    """What all training commands have."""
+
+    config: pathlib.Path | None = argument(
+        metavar="CONFIG.yaml",
+        default=None,
+        help="settings; without a file they are the defaults and what the options say",
+    )
+    preprocessed: str | None = option(
+        metavar="DIR", key="data.preprocessed", help="folder with structure folders"
+    )
+    splits: str | None = option(metavar="FILE", key="data.splits", help="split file")
+    output: str | None = option(metavar="DIR", key="output", help="folder of the run")
+    set: tuple[str, ...] = option(
+        action="append",
+        metavar="KEY=VALUE",
+        help="any setting, e.g. --set training.learning_rate=1e-3; repeatable",
+    )
+    list: bool = option(default=False, help="print every setting with its default and meaning")
+
+
 def read_settings(
-    args: argparse.Namespace,
+    options: RunOptions,
     kind: type[T],
-    options: Mapping[str, str],
     more: Mapping[str, Any] | None = None,
+    resume: bool = False,
 ) -> T:
     """The configuration that the command line asks for.
 
     Args:
-        args: has ``config`` (YAML file or None) and ``set``.
+        options: of the verb; those that are short for a setting, and are given, win.
         kind: the dataclass.
-        options: ``{option: dotted key}``; those that are None are left out.
         more: further dotted keys.
+        resume: without a file, start from what the run folder holds.
 
     Raises:
         ConfigError: see :func:`deeph_gformer.config.load_yaml`; or no data are named.
@@ -65,21 +87,18 @@ def read_settings(
     from ..io.parsing import parse_yaml
 
     overrides: dict[str, Any] = {}
-    for text in args.set:
+    for text in options.set:
         key, value = pair("--set", text, "KEY=VALUE")
         overrides[key] = parse_yaml(value, f"--set {key}")
-    overrides.update(
-        {
-            key: getattr(args, name)
-            for name, key in options.items()
-            if getattr(args, name, None) is not None
-        }
-    )
+    for field in dataclasses.fields(options):
+        given, setting = getattr(options, field.name), field.metadata.get("key")
+        if setting and given is not None:
+            overrides[setting] = given
     overrides.update(more or {})
-    known = {} if args.config else _resumed(args, overrides.get("output", kind().output))
+    known = _resumed(overrides.get("output", kind().output)) if resume else {}
     config = (
-        load_yaml(kind, args.config, overrides)
-        if args.config
+        load_yaml(kind, options.config, overrides)
+        if options.config
         else from_mapping(kind, apply_overrides(known, overrides), "command line")
     )
     if not config.data.preprocessed:
@@ -89,10 +108,10 @@ def read_settings(
     return config
 
 
-def _resumed(args: argparse.Namespace, output: Any) -> dict[str, Any]:
-    """The configuration that a run folder holds, where that run is resumed; otherwise nothing."""
+def _resumed(output: Any) -> dict[str, Any]:
+    """The configuration that a run folder holds; nothing where there is none."""
     path = pathlib.Path(str(output)) / "config.json"
-    if getattr(args, "resume", None) not in (True, "") or not path.is_file():
+    if not path.is_file():
         return {}
     known = read_json(path)
     if "arch" in known.get("model", {}):

@@ -2,65 +2,47 @@
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from .fermi import fermi_of, one_folder, valence_of
-from .options import Number, progress, say, single_problem
+from .levels import fermi_of, valence_of
+from .loading import progress, say, single_problem
+from .options import Number, Verb, option
+from .shared import LevelOptions, OneHamiltonian, figure_option, write_json_option
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
     from ..bands.topology import Links
 
-__all__ = ["register"]
-
-KINDS = ("z2", "chern", "berry", "ahc")
+__all__ = ["VERBS"]
 
 
-def register(sub: Any) -> None:
-    """Add the parsers of this area."""
-    parser = sub.add_parser(
-        "topology",
-        help="Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity",
-        description="z2: Wannier charge centres and the Z2 number of a slab, or the four of a "
-        "crystal. chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 "
-        "and 1/2. berry: the same with the map of the curvature. ahc: intrinsic anomalous Hall "
-        "conductivity, of metals too. Position matrices (positions.h5, position_matrix.h5) are "
-        "used where the folder has them, else atom positions.",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TopologyOptions(OneHamiltonian, LevelOptions):
+    """Of ``topology``."""
+
+    kind: Literal["z2", "chern", "berry", "ahc"] | None = option(
+        shown="z2 with spin-orbit coupling, else chern",
+        help="what is computed",
     )
-    one_folder(parser)
-    parser.add_argument(
-        "--kind", choices=KINDS, help="default: z2 with spin-orbit coupling, else chern"
-    )
-    parser.add_argument(
-        "--hall-width",
+    hall_width: float = option(
         type=Number(above=0),
         default=0.01,
+        unit="eV",
         metavar="EV",
-        help="ahc: width of the Fermi function (default: 0.01 eV)",
+        help="ahc: width of the Fermi function",
     )
-    parser.add_argument(
-        "--atom-positions",
-        action="store_true",
-        help="do not use a position matrix",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="figure: .png, .svg, .pdf (default: NAME_KIND.png; none for ahc)",
-    )
-    parser.set_defaults(run=_run)
+    atom_positions: bool = option(default=False, help="do not use a position matrix")
+    output: pathlib.Path | None = figure_option("NAME_KIND.png; none for ahc")
 
 
-def _positions(args: argparse.Namespace, problem: BlochProblem) -> Any:
+def _positions(options: TopologyOptions, problem: BlochProblem) -> Any:
     """The position matrix beside the overlap, or None."""
     from ..io.positions import position_path, read_positions
 
-    for folder in (args.overlap, args.folder):
-        if args.atom_positions or folder is None:
+    for folder in (options.overlap, options.folder):
+        if options.atom_positions or folder is None:
             continue
         path = position_path(folder)
         if path.is_file():
@@ -70,7 +52,7 @@ def _positions(args: argparse.Namespace, problem: BlochProblem) -> Any:
     return None
 
 
-def _filled_bands(args: argparse.Namespace, problem: BlochProblem) -> tuple[int, str]:
+def _filled_bands(options: TopologyOptions, problem: BlochProblem) -> tuple[int, str]:
     """Number of filled bands, and where it comes from.
 
     Raises:
@@ -79,9 +61,9 @@ def _filled_bands(args: argparse.Namespace, problem: BlochProblem) -> tuple[int,
     from ..bands.fermi import electron_number
     from ..errors import ConfigError
 
-    number = electron_number(problem.structure, args.electrons, valence_of(args, problem))
+    number = electron_number(problem.structure, options.electrons, valence_of(options, problem))
     if number is None:
-        level = fermi_of(args, problem)
+        level = fermi_of(options, problem)
         if level.electrons is None:
             raise ConfigError(
                 f"{problem.source}: the number of electrons is needed, not only the Fermi level; "
@@ -97,26 +79,25 @@ def _filled_bands(args: argparse.Namespace, problem: BlochProblem) -> tuple[int,
     return round(bands), number[1]
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(options: TopologyOptions) -> None:
     from ..bands.topology import Links
-    from ..io.files import write_json
 
-    problem = single_problem(args)
-    kind = args.kind or ("z2" if problem.spinful else "chern")
-    positions = _positions(args, problem)
+    problem = single_problem(options)
+    kind = options.kind or ("z2" if problem.spinful else "chern")
+    positions = _positions(options, problem)
     result: dict[str, Any] = {
         "structure": problem.structure.name,
         "hamiltonian": problem.source,
         "kind": kind,
     }
     if kind == "ahc":
-        result |= _hall(args, problem, positions)
+        result |= _hall(options, problem, positions)
     else:
-        filled, source = _filled_bands(args, problem)
+        filled, source = _filled_bands(options, problem)
         print(f"{filled} filled bands: {source}")
         links = Links(problem, filled, positions)
         result |= {"filled_bands": filled, "electrons_source": source}
-        result |= _z2(args, links) if kind == "z2" else _chern(args, links, kind)
+        result |= _z2(options, links) if kind == "z2" else _chern(options, links, kind)
         _say_gap(links)
         result |= {
             "method": links.method,
@@ -124,9 +105,7 @@ def _run(args: argparse.Namespace) -> int:
             "smallest_gap_k": links.smallest_gap_k.tolist(),
             "indirect_gap_eV": links.bottom_eV - links.top_eV,
         }
-    if args.json:
-        write_json(args.json, result)
-    return 0
+    write_json_option(options, result)
 
 
 def _say_gap(links: Links) -> None:
@@ -141,7 +120,7 @@ def _say_gap(links: Links) -> None:
         )
 
 
-def _z2(args: argparse.Namespace, links: Links) -> dict[str, Any]:
+def _z2(options: TopologyOptions, links: Links) -> dict[str, Any]:
     from ..bands.topology import z2_of_crystal
     from ..bands.topology.plot import plot_centres
 
@@ -150,7 +129,7 @@ def _z2(args: argparse.Namespace, links: Links) -> dict[str, Any]:
         print(f"Z2 = {numbers[0]}")
     else:
         print(f"Z2 = {numbers[0]}; ({' '.join(map(str, numbers[1:]))})")
-    output = args.output or pathlib.Path(f"{links.problem.structure.name}_z2.png")
+    output = options.output or pathlib.Path(f"{links.problem.structure.name}_z2.png")
     plot_centres(planes, output)
     print(f"written: {output}")
     return {
@@ -171,7 +150,7 @@ def _z2(args: argparse.Namespace, links: Links) -> dict[str, Any]:
     }
 
 
-def _chern(args: argparse.Namespace, links: Links, kind: str) -> dict[str, Any]:
+def _chern(options: TopologyOptions, links: Links, kind: str) -> dict[str, Any]:
     from ..bands.kmesh import parse_mesh
     from ..bands.topology import berry_curvature
     from ..bands.topology.plot import plot_curvature
@@ -184,7 +163,7 @@ def _chern(args: argparse.Namespace, links: Links, kind: str) -> dict[str, Any]:
             f"{problem.source}: Chern numbers need two or three periodic directions, "
             f"'{problem.structure.name}' has {len(axes)}"
         )
-    mesh = parse_mesh(args.mesh, problem)
+    mesh = parse_mesh(options.mesh, problem)
     maps = []
     for value in (0.0,) if len(axes) == 2 else (0.0, 0.5):
         fixed = (0.0, 0.0, value)
@@ -193,7 +172,7 @@ def _chern(args: argparse.Namespace, links: Links, kind: str) -> dict[str, Any]:
         maps.append(berry_curvature(links, plane, counts, fixed, progress))
         where = "" if len(axes) == 2 else f" at k3 = {value:g}"
         print(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
-    output = args.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")
+    output = options.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")
     plot_curvature(maps, problem.structure.reciprocal, output)
     print(f"written: {output}")
     result: dict[str, Any] = {"chern": maps[0].chern if len(maps) == 1 else [m.chern for m in maps]}
@@ -203,16 +182,16 @@ def _chern(args: argparse.Namespace, links: Links, kind: str) -> dict[str, Any]:
     return result
 
 
-def _hall(args: argparse.Namespace, problem: BlochProblem, positions: Any) -> dict[str, Any]:
+def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
     from ..bands.topology import anomalous_hall
 
-    level = fermi_of(args, problem)
+    level = fermi_of(options, problem)
     print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     found = anomalous_hall(
         problem,
         level.energy_eV,
-        args.mesh,
-        width_eV=args.hall_width,
+        options.mesh,
+        width_eV=options.hall_width,
         positions=positions,
         progress=progress,
     )
@@ -227,3 +206,19 @@ def _hall(args: argparse.Namespace, problem: BlochProblem, positions: Any) -> di
         "width_eV": found.width_eV,
         "method": found.method,
     }
+
+
+VERBS = (
+    Verb(
+        "topology",
+        "physics",
+        "Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity",
+        TopologyOptions,
+        _run,
+        "z2: Wannier charge centres and the Z2 number of a slab, or the four of a crystal. "
+        "chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 and 1/2. "
+        "berry: the same with the map of the curvature. ahc: intrinsic anomalous Hall "
+        "conductivity, of metals too. Position matrices (positions.h5, position_matrix.h5) are "
+        "used where the folder has them, else atom positions.",
+    ),
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 
@@ -10,15 +9,9 @@ import pytest
 from ase.build import graphene
 from ase.io import read
 
-from deeph_gformer.commands import build as area
 from deeph_gformer.errors import ConfigError, DataError, GFormerError
 
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    area.register(parser.add_subparsers(dest="verb", required=True))
-    args = parser.parse_args([str(w) for w in words])
-    return args.run(args) or 0
+from .helpers import run
 
 
 def test_twist_prints_a_table_and_builds(

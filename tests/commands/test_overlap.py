@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from ase.build import graphene
 
-from deeph_gformer.commands import overlap as area
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix, Structure, legacy, read_folder, read_matrix
 from deeph_gformer.io.positions import read_positions
@@ -18,13 +16,7 @@ from deeph_gformer.overlap import TableOverlap, load, save_table, two_centre
 from deeph_gformer.overlap.basis import AtomicBasis
 
 from ..overlap.test_basis_files import pao_text
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    area.register(parser.add_subparsers(dest="verb", required=True))
-    args = parser.parse_args([str(w) for w in words])
-    return args.run(args) or 0
+from .helpers import run
 
 
 @pytest.fixture(scope="module")
@@ -228,10 +220,12 @@ def test_wrong_words_to_fit(tmp_path: pathlib.Path, training: pathlib.Path) -> N
     for words, match in (
         (["--cutoff", "C-X=1"], "C-C=6.35"),
         (["--cutoff", "C-C=-1"], "positive"),
-        (["--tolerance", "0"], "positive"),
     ):
         with pytest.raises(ConfigError, match=match):
             run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", *words)
+    with pytest.raises(SystemExit, match="2"):
+        words = ["--tolerance", "0"]
+        run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", *words)
     with pytest.raises(DataError, match="no such structure; there are 0000"):
         run(
             "overlap",
@@ -321,7 +315,8 @@ def test_pao_folders_and_position_matrices(tmp_path: pathlib.Path) -> None:
 def test_commands_on_hamiltonians_take_basis_files_for_s(tmp_path: pathlib.Path) -> None:
     """H = -5 S has the one eigenvalue -5 for the S of the basis files, and for no other."""
     from deeph_gformer.bands import solve_dense
-    from deeph_gformer.commands.options import load_problem
+    from deeph_gformer.commands.loading import load_problem
+    from deeph_gformer.commands.shared import HamiltonianOptions
 
     basis = tmp_path / "basis"
     basis.mkdir()
@@ -337,10 +332,10 @@ def test_commands_on_hamiltonians_take_basis_files_for_s(tmp_path: pathlib.Path)
     (folder / "overlaps.h5").unlink()
     table = save_table(tmp_path / "c.npz", load([basis, "C6.5-s2p1"]).table)  # type: ignore[attr-defined]
     for source in (basis, table, basis / "C6.5-s2p1"):
-        args = argparse.Namespace(overlap=source, hermitize=False)
-        problem = load_problem(args, folder, "hamiltonian")
+        options = HamiltonianOptions(overlap=source)
+        problem = load_problem(options, folder, "hamiltonian")
         energies = solve_dense(*problem.at([0.1, 0.3, 0.0]), where="test").energies
         assert np.abs(energies + 5).max() < 1e-6
-    args = argparse.Namespace(overlap=tmp_path / "nothing", hermitize=False)
+    options = HamiltonianOptions(overlap=tmp_path / "nothing")
     with pytest.raises(DataError, match="nothing"):
-        load_problem(args, folder, "hamiltonian")
+        load_problem(options, folder, "hamiltonian")

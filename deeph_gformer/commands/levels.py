@@ -8,116 +8,34 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .options import HamiltonianKind, Number, filled, hamiltonian_options, say
+from .loading import HamiltonianKind, say
+from .options import Number
+from .shared import ElectronOptions
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem, FermiLevel
     from ..io import Structure
 
-__all__ = ["electrons_of_bundle", "fermi_of", "fermi_options", "one_folder", "valence_of"]
+__all__ = ["electrons_of_bundle", "fermi_of", "valence_of"]
 
 
-def one_folder(parser: argparse.ArgumentParser, level: bool = True) -> None:
-    """Add DIR, which of its Hamiltonians, and the shared options.
-
-    Args:
-        parser: of the command.
-        level: also ``--fermi``; False where only electrons matter.
-    """
-    parser.add_argument(
-        "folder", type=pathlib.Path, metavar="DIR", help="structure folder, legacy or DeepH-dock"
-    )
-    parser.add_argument(
-        "--prediction",
-        action="store_true",
-        help="use the predicted Hamiltonian (default: the DFT one, where there is one)",
-    )
-    hamiltonian_options(parser)
-    fermi_options(parser, level)
-    parser.add_argument(
-        "--json", type=pathlib.Path, metavar="FILE", help="the result, machine-readable"
-    )
-
-
-def fermi_options(parser: argparse.ArgumentParser, level: bool = True) -> None:
-    """Add the options about the Fermi level.
-
-    Args:
-        parser: of the command.
-        level: also ``--fermi``; False: only the number of electrons.
-    """
-    group = parser.add_argument_group("Fermi level" if level else "electrons")
-    parser.set_defaults(fermi="auto")
-    if level:
-        group.add_argument(
-            "--fermi",
-            type=filled,
-            metavar="auto|info|EV",
-            help="auto: by counting electrons (default); info: info.json's value for this very "
-            "Hamiltonian; or a number in eV",
-        )
-    group.add_argument(
-        "--electrons",
-        type=Number(above=0),
-        metavar="N",
-        help="electrons per cell (default: as in --bundle, else occupation in info.json, else "
-        "counted below info.json's Fermi level)",
-    )
-    group.add_argument(
-        "--bundle",
-        type=pathlib.Path,
-        metavar="BUNDLE",
-        help="GFormer bundle whose training set tells the electrons",
-    )
-    group.add_argument(
-        "--valence",
-        type=filled,
-        metavar="C=4,Mo=14",
-        help="electrons per element, instead of --electrons",
-    )
-    group.add_argument(
-        "--mesh", metavar="12x12x1", help="k mesh of the counting (default: 0.12 1/Å apart)"
-    )
-    group.add_argument(
-        "--smearing",
-        choices=("gaussian", "fermi", "tetrahedron"),
-        default="gaussian",
-        help="of the occupations (default: gaussian)",
-    )
-    group.add_argument(
-        "--width",
-        type=Number(above=0),
-        default=0.02,
-        metavar="EV",
-        help="of the smearing: standard deviation of the Gaussian, kT of fermi (default: 0.02 eV)",
-    )
-
-
-def valence_of(args: argparse.Namespace, problem: BlochProblem) -> dict[str, float] | None:
+def valence_of(options: ElectronOptions, problem: BlochProblem) -> dict[str, float] | None:
     """``--valence``, electrons per element; elements that the structure lacks are said.
 
+    Args:
+        options: of the verb.
+        problem: the Hamiltonian.
+
     Raises:
-        ConfigError: it is not of that form, or options about the Fermi level contradict each other.
+        ConfigError: it is not of that form.
     """
     from ase.data import chemical_symbols
 
     from ..bands.fermi import parse_valence
-    from ..errors import ConfigError
 
-    if args.electrons is not None and args.valence is not None:
-        raise ConfigError(
-            "--electrons and --valence both say how many electrons there are; give one of them"
-        )
-    if args.fermi not in ("auto", "count") and (
-        args.electrons is not None or args.valence is not None
-    ):
-        raise ConfigError(
-            f"--fermi {args.fermi} needs no electrons; leave --electrons and --valence away, "
-            "or --fermi to count them"
-        )
-    if args.valence is None:
+    if options.valence is None:
         return None
-    valence = parse_valence(args.valence)
+    valence = parse_valence(options.valence)
     extra = sorted(set(valence) - {chemical_symbols[z] for z in problem.structure.numbers})
     if extra:
         say(
@@ -135,7 +53,7 @@ class _Electrons:
     source: str
 
 
-def _level_without_counting(args: argparse.Namespace, problem: BlochProblem) -> FermiLevel | None:
+def _level_without_counting(options: ElectronOptions, problem: BlochProblem) -> FermiLevel | None:
     """What ``--fermi info`` or ``--fermi VALUE`` says; None where electrons are to be counted.
 
     Raises:
@@ -145,31 +63,31 @@ def _level_without_counting(args: argparse.Namespace, problem: BlochProblem) -> 
     from ..errors import ConfigError
     from ..io.gauge import require_level
 
-    if args.fermi in ("auto", "count"):
+    if options.counts:
         return None
-    if args.fermi == "info":
+    if options.fermi == "info":
         kind: HamiltonianKind = "prediction" if problem.predicted else "hamiltonian"
         level = require_level(problem.structure.info, kind, problem.source)
         return FermiLevel(level, "info.json of this folder, as asked")
     try:
-        return FermiLevel(Number()(args.fermi), "given with --fermi")
+        return FermiLevel(Number()(options.fermi), "given with --fermi")
     except argparse.ArgumentTypeError:
-        raise ConfigError(f"--fermi {args.fermi}: auto, info, or an energy in eV") from None
+        raise ConfigError(f"--fermi {options.fermi}: auto, info, or an energy in eV") from None
 
 
 def _electrons_asked(
-    args: argparse.Namespace, problem: BlochProblem, known: FermiLevel | None
+    options: ElectronOptions, problem: BlochProblem, known: FermiLevel | None
 ) -> _Electrons | None:
     """From ``--electrons``, the Hamiltonian before, or ``--bundle``, in this order."""
-    if args.electrons is not None:
-        return _Electrons(args.electrons, "given with --electrons")
-    if args.valence is not None:
+    if options.electrons is not None:
+        return _Electrons(options.electrons, "given with --electrons")
+    if options.valence is not None:
         return None  # fermi_level counts them by element
     if known is not None and known.electrons is not None:
         return _Electrons(known.electrons, known.electrons_source)
-    if args.bundle is not None:
-        number = electrons_of_bundle(args.bundle, problem.structure)
-        return _Electrons(number, f"as in the training set of {args.bundle}")
+    if options.bundle is not None:
+        number = electrons_of_bundle(options.bundle, problem.structure)
+        return _Electrons(number, f"as in the training set of {options.bundle}")
     return None
 
 
@@ -186,7 +104,7 @@ def _electrons_lent(problem: BlochProblem, others: Sequence[BlochProblem]) -> _E
 
 
 def _count(
-    args: argparse.Namespace,
+    options: ElectronOptions,
     problem: BlochProblem,
     electrons: _Electrons | None,
     valence: dict[str, float] | None,
@@ -213,21 +131,21 @@ def _count(
     return fermi_level(
         problem,
         number,
-        args.mesh,
-        args.smearing,
-        args.width,
+        options.mesh,
+        options.smearing,
+        options.width,
         valence=valence,
         count_at_info=True,
         spectrum=spectrum,
         electrons_source=None if electrons is None else electrons.source,
-        s_threshold=args.s_threshold,
-        processes=args.processes,
+        s_threshold=options.s_threshold,
+        processes=options.processes,
     )
 
 
 @overload
 def fermi_of(
-    args: argparse.Namespace,
+    options: ElectronOptions,
     problem: BlochProblem,
     known: FermiLevel | None = None,
     spectrum: Any = None,
@@ -238,7 +156,7 @@ def fermi_of(
 
 @overload
 def fermi_of(
-    args: argparse.Namespace,
+    options: ElectronOptions,
     problem: BlochProblem,
     known: FermiLevel | None = None,
     spectrum: Any = None,
@@ -248,7 +166,7 @@ def fermi_of(
 
 
 def fermi_of(
-    args: argparse.Namespace,
+    options: ElectronOptions,
     problem: BlochProblem,
     known: FermiLevel | None = None,
     spectrum: Any = None,
@@ -261,7 +179,7 @@ def fermi_of(
     else from its Fermi level where that belongs to this Hamiltonian, else from ``others``.
 
     Args:
-        args: with the options of :func:`fermi_options` and :func:`~.options.hamiltonian_options`.
+        options: of the verb.
         problem: the Hamiltonian.
         known: the level of another Hamiltonian of the same structure; lends its electrons.
         spectrum: the solved mesh, where there is one.
@@ -276,22 +194,22 @@ def fermi_of(
     from ..bands.kmesh import parse_mesh
     from ..errors import DataError, GFormerError
 
-    valence = valence_of(args, problem)
-    parse_mesh(args.mesh, problem)  # a mesh that is none is an error, unknown electrons need not be
-    level = _level_without_counting(args, problem)
+    valence = valence_of(options, problem)
+    parse_mesh(options.mesh, problem)  # an error, where unknown electrons need not be one
+    level = _level_without_counting(options, problem)
     if level is not None:
         return level
-    electrons, spare = _electrons_asked(args, problem, known), None
+    electrons, spare = _electrons_asked(options, problem, known), None
     if electrons is None and valence is None and electron_number(problem.structure) is None:
         spare = _electrons_lent(problem, others)
         if problem.size > DENSE_LIMIT or problem.stated_fermi_eV is None:
             electrons, spare = spare, None  # nothing of its own to count below
     try:
-        return _count(args, problem, electrons, valence, spectrum)
+        return _count(options, problem, electrons, valence, spectrum)
     except GFormerError as error:
         if spare is not None:
-            return _count(args, problem, spare, None, spectrum)
-        unknown = args.electrons is None and valence is None and not isinstance(error, DataError)
+            return _count(options, problem, spare, None, spectrum)
+        unknown = options.electrons is None and valence is None and not isinstance(error, DataError)
         if required or not unknown:
             raise
         say(f"no Fermi level, energies are absolute: {error}")

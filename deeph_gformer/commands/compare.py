@@ -1,0 +1,212 @@
+"""``compare``: a Hamiltonian against its DFT Hamiltonian, block by block and state by state."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from .levels import fermi_of
+from .loading import HamiltonianKind, kinds_of, load_problem
+from .options import Number, Verb, argument, option
+from .shared import LevelOptions, write_json_option
+from .spectra import mesh_of
+
+if TYPE_CHECKING:
+    from ..bands import Bands, BlochProblem, FermiLevel
+    from ..bands.compare import HamiltonianError
+
+__all__ = ["VERBS"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions(LevelOptions):
+    """Of ``compare``."""
+
+    reference: pathlib.Path = argument(metavar="DIR", help="folder with the DFT Hamiltonian")
+    other: pathlib.Path | None = argument(
+        metavar="OTHER", default=None, help="folder with the prediction (default: DIR)"
+    )
+    eigenvalues: bool = option(
+        default=False, help="also compare eigenvalues on the k mesh, and look for ghost bands"
+    )
+    window: float | None = option(
+        type=Number(above=0),
+        metavar="EV",
+        shown="3 eV, wider where the gap is",
+        help="half-width around the Fermi level for eigenvalues",
+    )
+    ghost_margin: float = option(
+        type=Number(least=0),
+        default=0.1,
+        unit="eV",
+        metavar="EV",
+        help="how deep in a DFT gap a ghost lies",
+    )
+    modes: int = option(
+        type=Number(int, least=0),
+        default=0,
+        metavar="N",
+        help="also the N worst S-weighted error modes at Γ, and the blocks that cause them",
+    )
+
+
+def _run_compare(options: CompareOptions) -> None:
+    from ..bands import compare
+    from ..errors import DataError
+    from ..io.folder import matrix_path
+
+    other = options.other or options.reference
+    reference = load_problem(options, options.reference, "hamiltonian")
+    kind: HamiltonianKind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
+    if kind == "hamiltonian" and other.resolve() == options.reference.resolve():
+        raise DataError(
+            f"{matrix_path(other, 'prediction')}: file not found; name the folder with the "
+            f"prediction: compare DIR OTHER"
+        )
+    problem = load_problem(
+        options, other, kind, "prediction" if kind == "prediction" else "other", options.reference
+    )
+    if not reference.structure.same_as(problem.structure):
+        raise DataError(
+            f"{other}: holds another structure than {options.reference} (atoms, orbitals, lattice "
+            f"or positions differ by more than 1e-3 Å); "
+            "only two Hamiltonians of the same atoms in the same order can be compared"
+        )
+    error = compare(reference.h, problem.h, reference.s)
+    _print_errors(error, problem.label)
+    result: dict[str, Any] = {
+        "structure": reference.structure.name,
+        "reference": reference.source,
+        "other": problem.source,
+        "hamiltonian": error.to_dict(),
+    }
+    result.update(_compare_states(reference, problem))
+    if options.eigenvalues:
+        result.update(_compare_eigenvalues(options, reference, problem))
+    if options.modes:
+        result["error_modes"] = _modes(options.modes, reference, problem, error.mu_eV)
+    write_json_option(options, result)
+
+
+def _print_errors(error: HamiltonianError, label: str) -> None:
+    """The errors of H."""
+    print(
+        f"{error.blocks} blocks compared"
+        + (f", {error.only_in_first} only in DFT" if error.only_in_first else "")
+        + (f", {error.only_in_second} only in the {label}" if error.only_in_second else "")
+        + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV"
+    )
+    print(f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}")
+    print(
+        f"{'raw':<24}{error.raw_mae_meV:10.4f}{error.raw_rmse_meV:10.4f}{error.raw_max_meV:10.4f}"
+    )
+    print(f"{'without mu S':<24}{error.mae_meV:10.4f}{error.rmse_meV:10.4f}{error.max_meV:10.4f}")
+    print(
+        "worst blocks (mean, meV): "
+        + ", ".join(f"{name} {value:.3f}" for name, value in error.worst)
+    )
+
+
+def _modes(
+    count: int, reference: BlochProblem, problem: BlochProblem, mu_eV: float
+) -> list[dict[str, Any]]:
+    """The worst S-weighted error modes at Γ."""
+    from ..bands import error_modes
+
+    modes = error_modes(reference, problem, count=count, mu_eV=mu_eV)
+    for number, mode in enumerate(modes):
+        print(
+            f"error mode {number + 1} at Γ: {mode.energy_eV * 1e3:.2f} meV; atoms "
+            + ", ".join(f"{i}-{j} {v * 1e3:.2f}" for i, j, v in mode.blocks)
+        )
+    return [
+        {
+            "energy_eV": m.energy_eV,
+            "atom_pairs": [{"i": i, "j": j, "share_eV": v} for i, j, v in m.blocks],
+        }
+        for m in modes
+    ]
+
+
+def _compare_states(reference: BlochProblem, problem: BlochProblem) -> dict[str, Any]:
+    from ..analysis.states import MOST_ORBITALS, dft_states, state_errors
+    from ..errors import ConfigError, GFormerError
+
+    try:
+        if reference.size > MOST_ORBITALS:
+            raise ConfigError(f"{reference.size} orbitals, more than {MOST_ORBITALS}")
+        states = dft_states(reference)
+        found = state_errors(states, problem.h)
+    except GFormerError as error:
+        print(f"no errors of states: {error}")
+        return {"states_error_meV": None, "ghost_meV": None, "states_notes": [str(error)]}
+    print(
+        f"{found.states} states within {states.window_eV:g} eV of the Fermi level at "
+        f"{found.kpoints} k-points: first-order error {found.error_meV:.3f} meV, "
+        f"coupling to states outside {found.ghost_meV:.3f} meV"
+    )
+    for note in states.left_out:
+        print(f"left out: {note}")
+    return {
+        "states_error_meV": found.error_meV,
+        "ghost_meV": found.ghost_meV,
+        "states": found.states,
+        "states_notes": list(states.left_out),
+    }
+
+
+def _compare_eigenvalues(
+    options: CompareOptions, reference: BlochProblem, problem: BlochProblem
+) -> dict[str, Any]:
+    from ..bands import compare_bands, find_ghosts
+    from ..bands.compare import mesh_bands
+
+    found: list[Bands] = []
+    level: FermiLevel | None = None
+    for one in (reference, problem):
+        spectrum = mesh_of(options, one)
+        level = fermi_of(options, one, level, spectrum, others=(reference, problem))
+        print(f"{one.label}: Fermi level {level.energy_eV:.4f} eV, {level.source}")
+        found.append(mesh_bands(spectrum, level, one.label))
+    error = compare_bands(found[0], found[1], options.window)
+    ghosts = find_ghosts(found[0], found[1], options.ghost_margin)
+    print(
+        f"eigenvalues {error.window_eV[0]:g} to {error.window_eV[1]:g} eV from E_F, meV: MAE "
+        f"{error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, shift "
+        f"{error.shift_meV:.3f} ({error.states} states)"
+    )
+    print(
+        f"ghost states: {len(ghosts)}"
+        + "".join(
+            f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap "
+            f"{g.gap_eV[0]:.3f} to {g.gap_eV[1]:.3f} eV"
+            for g in ghosts[:10]
+        )
+    )
+    return {
+        "eigenvalues": error.to_dict(),
+        "ghosts": [
+            {
+                "k_fractional": list(g.k),
+                "band": g.band,
+                "energy_eV": g.energy_eV,
+                "gap_low_eV": g.gap_eV[0] if abs(g.gap_eV[0]) < float("inf") else None,
+                "gap_high_eV": g.gap_eV[1],
+            }
+            for g in ghosts
+        ],
+    }
+
+
+VERBS = (
+    Verb(
+        "compare",
+        "judge",
+        "errors of a predicted H without the gauge part mu S, of its eigenvalues; ghost bands",
+        CompareOptions,
+        _run_compare,
+        "Compare a prediction with its DFT Hamiltonian (both in one folder, or the second "
+        "folder's prediction).",
+    ),
+)

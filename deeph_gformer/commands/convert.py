@@ -1,0 +1,135 @@
+"""``convert``: DFT runs into folders, and folders into other formats."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from .loading import print_line
+from .options import Number, Verb, argument, option
+from .shared import JsonOption, write_json_option
+
+__all__ = ["VERBS"]
+
+_RUNS, _FOLDERS = "DFT runs", "structure folders"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConvertOptions(JsonOption):
+    """Of ``convert``."""
+
+    source: pathlib.Path = argument(
+        metavar="SOURCE",
+        help="a DFT run (its folder, or a .scfout, .TSHS, .HSX, .nc), a structure folder, a folder "
+        "of either, or our .npz",
+    )
+    target: pathlib.Path = argument(
+        metavar="TARGET",
+        help="folder (legacy, dock, wannier90, pyatb) or file (sisl: .TSHS or .nc, npz, poscar) to "
+        "write",
+    )
+    to: str | None = option(
+        metavar="FORMAT",
+        shown="the other one of legacy and dock",
+        help="legacy, dock or an installed folder format; wannier90, pyatb, sisl, npz or poscar",
+    )
+    overwrite: bool = option(
+        default=False, one_of="existing", help="replace a structure that is there"
+    )
+    skip_existing: bool = option(
+        default=False,
+        one_of="existing",
+        help="leave what is there and go on, e.g. after an interruption",
+    )
+    code: str | None = option(
+        "--from",
+        metavar="CODE",
+        group=_RUNS,
+        shown="DFT runs where there are no structure folders",
+        help="SOURCE is a run of this DFT code or a folder of them: auto, openmx, abacus, siesta, "
+        "gpaw, aims, pyscf or an installed reader",
+    )
+    form: str | None = option(
+        "--format",
+        metavar="FORMAT",
+        group=_RUNS,
+        shown="legacy",
+        help="folder format for DFT runs: legacy, dock or an installed one",
+    )
+    unconverged: bool = option(
+        default=False,
+        group=_RUNS,
+        help="read DFT runs that did not converge, too (otherwise refused)",
+    )
+    processes: int | None = option(
+        type=Number(int, least=1),
+        metavar="N",
+        group=_RUNS,
+        shown="one per CPU",
+        help="DFT runs read at a time",
+    )
+    fdf: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="FILE",
+        group=_RUNS,
+        shown="the only .fdf beside the matrix",
+        help="SIESTA's input, which gives the basis",
+    )
+    kind: Literal["hamiltonian", "prediction"] | None = option(
+        group=_FOLDERS,
+        shown="DFT's, else the prediction",
+        help="which H goes to wannier90, pyatb, sisl or npz",
+    )
+    overlap: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="DIR",
+        group=_FOLDERS,
+        help="folder with S, where it is not beside H (wannier90, pyatb, sisl, npz)",
+    )
+    mesh: str | None = option(
+        metavar="9x9x1",
+        group=_FOLDERS,
+        shown="four times the range of H, plus one",
+        help="wannier90: k mesh of the Löwdin orthogonalisation",
+    )
+
+
+def _run(options: ConvertOptions) -> int:
+    from ..interop.convert import convert
+
+    records = convert(
+        options.source,
+        options.target,
+        options.to,
+        code=options.code,
+        form=options.form,
+        unconverged=options.unconverged,
+        fdf=options.fdf,
+        processes=options.processes,
+        progress=True,
+        overwrite=options.overwrite,
+        skip_existing=options.skip_existing,
+        say=print_line,
+        kind=options.kind,
+        overlap_folder=options.overlap,
+        mesh=options.mesh,
+    )
+    write_json_option(options, {"structures": records})
+    return 2 if any("error" in record for record in records) else 0
+
+
+VERBS = (
+    Verb(
+        "convert",
+        "data",
+        "output of DFT codes into training folders; folders into other formats",
+        ConvertOptions,
+        _run,
+        "Output of DFT codes into training folders; legacy and DeepH-dock folders into each other, "
+        "and into Wannier90, pyATB, sisl, SciPy or POSCAR files. A folder of DFT runs or of "
+        "structure folders is converted one by one into TARGET/<name>. Runs are read several at a "
+        "time; those that are there already, from the same files, are left as they are. Legacy to "
+        "DeepH-dock groups atoms by element, says so, and remembers the order for the way back.",
+    ),
+)

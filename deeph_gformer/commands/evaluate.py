@@ -1,0 +1,112 @@
+"""``evaluate`` and ``info``."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from .models import load_model
+from .options import Number, Verb, argument, option
+from .shared import JsonOption, PredictionOptions, write_json_option
+
+__all__ = ["VERBS"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(PredictionOptions, JsonOption):
+    """Of ``evaluate``."""
+
+    preprocessed: pathlib.Path = option(
+        type=pathlib.Path, required=True, metavar="DIR", help="folder with structure folders"
+    )
+    splits: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="FILE",
+        help="split file; only structures of one of its splits are evaluated",
+    )
+    split: Literal["train", "val", "test"] = option(default="test", help="which split of --splits")
+    rotations: int = option(
+        type=Number(int, least=0),
+        default=1,
+        metavar="N",
+        help="random rotations for the equivariance error; 0: none",
+    )
+    no_invariance: bool = option(
+        default=False,
+        help="leave out the predictions in other descriptions of the same crystal (about eleven "
+        "predictions a structure)",
+    )
+    plots: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="DIR",
+        writes="folder",
+        help="write figures and their data: heat map of MAE_block, parity, error against distance, "
+        "bars",
+    )
+    report: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="FILE",
+        writes="file",
+        help="write one HTML file with all of it, and with bands and geometry of the worst "
+        "structure",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InfoOptions(JsonOption):
+    """Of ``info``."""
+
+    path: pathlib.Path = argument(metavar="PATH", help="the folder")
+
+
+def _run_evaluate(options: EvaluateOptions) -> None:
+    from ..analysis.evaluate import evaluate
+    from ..analysis.tables import evaluation_table
+
+    model = load_model(options, options.model is None)
+    result = evaluate(
+        model,
+        options.preprocessed,
+        splits=options.splits,
+        split=options.split,
+        edges=options.edges,
+        frames=options.frames,
+        rotations=options.rotations,
+        invariance=not options.no_invariance,
+        plots=options.plots,
+    )
+    print(evaluation_table(result))
+    if options.report is not None:
+        from .report import write_evaluation_report
+
+        write_evaluation_report(options.report, model, options.preprocessed, result)
+    write_json_option(options, result)
+
+
+def _run_info(options: InfoOptions) -> None:
+    from ..analysis.describe import describe
+
+    table, text = describe(options.path)
+    print(text)
+    write_json_option(options, table)
+
+
+VERBS = (
+    Verb(
+        "evaluate",
+        "judge",
+        "errors of stage 1 and of both stages against DFT",
+        EvaluateOptions,
+        _run_evaluate,
+        "MAE_all, MAE_cha.s and MAE_cha.b (Tables 2-4 of the paper) of every structure with "
+        "hamiltonians.h5, in meV; nothing is written but what --json, --plots and --report name.",
+    ),
+    Verb(
+        "info",
+        "data",
+        "what a structure folder, a DeepH-E3 model folder or a GFormer bundle is",
+        InfoOptions,
+        _run_info,
+    ),
+)

@@ -1,0 +1,130 @@
+"""Hamiltonians as the options ask for them, and what is said on the way."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Literal
+
+from .shared import HamiltonianOptions, OneHamiltonian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..bands import BlochProblem
+    from ..io import BlockMatrix, Structure
+
+__all__ = [
+    "HamiltonianKind",
+    "kinds_of",
+    "load_problem",
+    "print_line",
+    "progress",
+    "say",
+    "single_problem",
+    "warn",
+]
+
+HamiltonianKind = Literal["hamiltonian", "prediction"]
+
+
+def print_line(text: str) -> None:
+    """A line of a long work's result, at once."""
+    print(text, flush=True)
+
+
+def say(text: str) -> None:
+    """A note on standard error."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A warning on standard error."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def progress(done: int, count: int) -> None:
+    """Count k-points on a terminal."""
+    if sys.stderr.isatty():
+        print(
+            f"\r  k-point {done}/{count}",
+            end="\n" if done == count else "",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def kinds_of(folder: pathlib.Path) -> list[HamiltonianKind]:
+    """Which Hamiltonians a folder has."""
+    from ..errors import DataError
+    from ..io.folder import has_matrix, matrix_path
+
+    both: tuple[HamiltonianKind, ...] = ("hamiltonian", "prediction")
+    kinds = [kind for kind in both if has_matrix(folder, kind)]
+    if not kinds:
+        names = " nor ".join(matrix_path(folder, kind).name for kind in both)
+        raise DataError(f"{folder}: a structure without a Hamiltonian, neither {names} is there")
+    return kinds
+
+
+def _computed(source: pathlib.Path) -> Callable[[Structure], BlockMatrix] | None:
+    """What makes S from basis files or a table; None where ``source`` is a folder with S itself."""
+    from ..io.folder import folder_format
+    from ..overlap import load
+    from ..overlap.basis_files import BASIS_ENDINGS, is_basis_name
+
+    if source.is_dir() and folder_format(source) is not None:
+        return None
+    basis = source.name.endswith(BASIS_ENDINGS) or is_basis_name(str(source))
+    if source.is_dir():
+        basis = any(p.name.endswith(BASIS_ENDINGS) for p in source.iterdir())
+    if not basis and source.suffix != ".npz":
+        return None
+
+    def make(structure: Structure) -> BlockMatrix:
+        shells = dict(zip(structure.numbers.tolist(), structure.orbital_types, strict=True))
+        return load(source, orbital_types=shells).overlap(structure)
+
+    return make
+
+
+def load_problem(
+    options: HamiltonianOptions,
+    folder: pathlib.Path,
+    kind: HamiltonianKind,
+    label: str | None = None,
+    fallback: pathlib.Path | None = None,
+) -> BlochProblem:
+    """Read H and S; S from ``--overlap``, beside H, or from ``fallback``.
+
+    Args:
+        options: which S, and whether H may be far from Hermitian.
+        folder: of H.
+        kind: which H.
+        label: for figures and messages.
+        fallback: folder that has S, too.
+
+    Raises:
+        DataError: H or S is missing or damaged.
+    """
+    from ..bands import load
+    from ..io.folder import has_matrix
+
+    overlap: pathlib.Path | Callable[[Structure], BlockMatrix] | None = options.overlap
+    if isinstance(overlap, pathlib.Path) and (made := _computed(overlap)):
+        overlap = made
+    elif overlap is None and fallback is not None and not has_matrix(folder, "overlap"):
+        overlap = fallback
+    problem = load(folder, kind, overlap, label=label, hermitize=options.hermitize)
+    for note in problem.notes:
+        say(f"{problem.label}: {note}")
+    return problem
+
+
+def single_problem(options: OneHamiltonian) -> BlochProblem:
+    """The Hamiltonian of a verb on one folder; says which it is."""
+    kinds = kinds_of(options.folder)
+    kind: HamiltonianKind = "prediction" if options.prediction else kinds[0]
+    problem = load_problem(options, options.folder, kind)
+    print(f"{problem.label}: {problem.source}")
+    return problem

@@ -1,0 +1,52 @@
+"""Models as the options ask for them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .loading import say
+from .shared import PredictionOptions
+
+if TYPE_CHECKING:
+    from ..pipeline import HamiltonianModel
+
+__all__ = ["load_model"]
+
+
+def load_model(
+    options: PredictionOptions, stage1_only: bool = False, device: str | None = None
+) -> HamiltonianModel:
+    """The model that the options name; what it lacks is said.
+
+    Args:
+        options: of the verb.
+        stage1_only: leave the GFormer out.
+        device: other than the one of the options.
+
+    Raises:
+        ConfigError: no model is named.
+        ModelError: see :func:`deeph_gformer.load`.
+    """
+    from ..pipeline import load
+
+    if options.stage1 is None and options.model is None:
+        raise ConfigError(
+            "say which model: --stage1 MODEL_DIR (DeepH-E3) and --model BUNDLE (GFormer)"
+        )
+    if options.model is None and not stage1_only:
+        raise ConfigError("--model BUNDLE is missing; --stage1-only runs stage 1 alone")
+    model = load(
+        None if stage1_only else options.model,
+        options.stage1,
+        device=device or options.device,
+        dtype=options.dtype,
+        backend=options.backend,
+        deephe3_root=options.deephe3_root,
+        generation=options.generation(),
+        fill_missing=options.fill_missing,
+    )
+    if model.bundle is not None and model.bundle.lacks and os.environ.get("RANK", "0") == "0":
+        say(f"{options.model}: {model.bundle.lacks}")
+    return model

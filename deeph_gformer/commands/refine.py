@@ -1,0 +1,166 @@
+"""``refine``: the main job."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+
+from .loading import warn
+from .models import load_model
+from .options import Number, Verb, option
+from .shared import JsonOption, PredictionOptions, overlap_source, write_json_option
+
+__all__ = ["VERBS"]
+
+_RUN = "output and resources"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefineOptions(PredictionOptions, JsonOption):
+    """Of ``refine``."""
+
+    preprocessed: pathlib.Path = option(
+        type=pathlib.Path,
+        required=True,
+        metavar="DIR",
+        help="folder with structure folders (legacy or DeepH-dock); or, with --overlap and "
+        "--output, structure files (POSCAR, .cif, ...)",
+    )
+    overlap: tuple[str, ...] = overlap_source(
+        "edges and S of structures without overlaps.h5, which is then written",
+        shown="the table in the bundle",
+    )
+    stage1_only: bool = option(default=False, help="run stage 1 alone")
+    guard: bool = option(
+        default=False,
+        help="keep stage 1 for structures whose correction is out of the range that validation saw",
+    )
+    any_basis: bool = option(
+        default=False,
+        help="go on where the overlaps say that this is not the basis the model was trained on",
+    )
+    no_hermitian: bool = option(default=False, help="write the raw output instead of ½(H + H†)")
+    output: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="DIR",
+        group=_RUN,
+        writes="folder",
+        shown="beside the input",
+        help="write DIR/NAME/hamiltonians_pred.h5",
+    )
+    format: str = option(
+        default="same",
+        metavar="FORMAT",
+        group=_RUN,
+        help="of the output: legacy, dock, an installed folder format, or same as the input",
+    )
+    overwrite: bool = option(
+        default=False, group=_RUN, one_of="existing", help="replace predictions that are there"
+    )
+    skip_existing: bool = option(
+        default=False,
+        group=_RUN,
+        one_of="existing",
+        help="leave structures alone that have a prediction",
+    )
+    max_memory: str | None = option(
+        metavar="SIZE",
+        group=_RUN,
+        shown="nine tenths of what is free",
+        help="what one process may take, e.g. 8GB (of the GPU's memory where it runs on one)",
+    )
+    batch_edges: int = option(
+        type=Number(int, least=0),
+        default=0,
+        metavar="N",
+        group=_RUN,
+        shown="0, one by one",
+        help="run small structures together, about N edges at once",
+    )
+    spill: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="DIR",
+        group=_RUN,
+        help="folder on a fast disk for edge features that do not fit into memory (removed at the "
+        "end)",
+    )
+
+
+def _run(options: RefineOptions) -> None:
+    from ..analysis.guard import guard_lines
+    from ..analysis.tables import refine_table
+    from ..inference.refine import refine
+    from ..runtime.plan import parse_size, show_size
+    from ..runtime.processes import (
+        agreed,
+        end_processes,
+        process_device,
+        same_device,
+        start_processes,
+    )
+
+    comm = start_processes()
+    first = comm.rank == 0
+    with agreed(comm):
+        memory = None if options.max_memory is None else parse_size(options.max_memory)
+        model = load_model(options, options.stage1_only, process_device(options.device))
+    same_device(comm, model.device)
+    if first:
+        print(model)
+    result = refine(
+        options.preprocessed,
+        model,
+        options.output,
+        edges=options.edges,
+        hermitian=not options.no_hermitian,
+        frames=options.frames,
+        form=options.format,
+        existing="overwrite" if options.overwrite else "skip" if options.skip_existing else "error",
+        progress=sys.stderr.isatty(),
+        guard=options.guard,
+        any_basis=options.any_basis,
+        overlap=options.overlap or None,
+        memory=memory,
+        spill=options.spill,
+        batch_edges=options.batch_edges,
+    )
+    if first:
+        for folder in result["without_edges"]:
+            warn(
+                f"{folder} is skipped: neither S nor H is there, and the model has no table that "
+                "makes S (see --overlap)"
+            )
+        for record in result["structures"]:
+            for text in record["warnings"]:
+                warn(f"{record['name']}: {text}")
+            if record["spilled_bytes"]:
+                print(
+                    f"{record['name']}: {show_size(record['spilled_bytes'])} of edge features "
+                    "were in files (--spill)"
+                )
+        print(
+            "\n".join(
+                [
+                    refine_table(result, model.bundle is None or model.stage1 is None),
+                    *guard_lines(result),
+                ]
+            )
+        )
+        write_json_option(options, result)
+    end_processes()
+
+
+VERBS = (
+    Verb(
+        "refine",
+        "predict",
+        "predict Hamiltonians: DeepH-E3's inference step, refined",
+        RefineOptions,
+        _run,
+        "Walks DIR for structure folders, predicts with stage 1 and GFormer, and writes "
+        "hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are "
+        "reported. Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' "
+        "shares them among processes (docs/howto/large.md).",
+    ),
+)

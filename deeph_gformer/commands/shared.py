@@ -1,0 +1,376 @@
+"""Options that several verbs have, each in one place: classes to inherit from, and fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any, Literal
+
+from ..errors import ConfigError
+from .options import Number, Options, argument, filled, option
+
+__all__ = [
+    "ElectronOptions",
+    "EngineOptions",
+    "HamiltonianOptions",
+    "JsonOption",
+    "LevelOptions",
+    "ModelOptions",
+    "OneHamiltonian",
+    "PredictionOptions",
+    "Stage1Options",
+    "figure_option",
+    "frames_option",
+    "output_file",
+    "overlap_source",
+    "require_window",
+    "projections_option",
+    "window_option",
+    "write_json_option",
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JsonOption(Options):
+    """``--json``."""
+
+    json: pathlib.Path | None = option(
+        type=pathlib.Path, metavar="FILE", writes="file", help="also write the result as JSON"
+    )
+
+
+def write_json_option(options: JsonOption, table: Any) -> None:
+    """Write ``--json``, where it was asked for.
+
+    Args:
+        options: of the verb.
+        table: plain values.
+    """
+    if options.json is not None:
+        from ..io.files import write_json
+
+        write_json(options.json, table)
+
+
+# -- models ---
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EngineOptions(Options):
+    """What runs stage 1."""
+
+    backend: str = option(
+        default="auto",
+        metavar="NAME",
+        group="stage 1",
+        help="what runs DeepH-E3: auto, embedded (the engine of this package), official (your "
+        "clone of DeepH-E3) or an installed one",
+    )
+    deephe3_root: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="DIR",
+        group="stage 1",
+        help="clone of DeepH-E3; runs it instead of the embedded engine",
+    )
+    e3nn_generation: str | None = option(
+        metavar="GEN",
+        group="stage 1",
+        help="0.3, 0.4 or '>=0.5': the e3nn of a checkpoint that cannot tell",
+    )
+
+    def generation(self) -> Any:
+        """``--e3nn-generation``, or None.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        from ..algebra.wigner import parse_generation
+
+        return parse_generation(self.e3nn_generation) if self.e3nn_generation else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage1Options(EngineOptions):
+    """What runs stage 1, and what it does not predict."""
+
+    fill_missing: float | None = option(
+        type=Number(),
+        metavar="EV",
+        group="stage 1",
+        help="value of blocks that no model predicts, eV (without it they are an error)",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions(Stage1Options):
+    """Both stages."""
+
+    stage1: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="MODEL_DIR",
+        group="model",
+        help="DeepH-E3 model folder, or a folder of several",
+    )
+    model: pathlib.Path | None = option(
+        type=pathlib.Path, metavar="BUNDLE", group="model", help="GFormer bundle"
+    )
+    device: str = option(
+        default="auto", metavar="NAME", group="model", help="auto, cpu, cuda, cuda:1, ..."
+    )
+    dtype: Literal["float32", "float64"] | None = option(
+        group="model",
+        shown="that of stage 1",
+        help="of the network's numbers",
+    )
+
+
+def frames_option(when: str) -> Any:
+    """``--frames``.
+
+    Args:
+        when: what it needs.
+    """
+    return option(
+        type=Number(int, least=1),
+        default=1,
+        metavar="K",
+        help=f"average the predictions in K rotated frames; {when}",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionOptions(ModelOptions):
+    """How structures are predicted."""
+
+    edges: Literal["auto", "overlaps", "hamiltonians", "union"] = option(
+        default="auto",
+        help="blocks that become edges; auto: overlaps.h5, or its union with hamiltonians.h5 "
+        "where both are there",
+    )
+    frames: int = frames_option("for models of arch: paper")
+
+
+def overlap_source(what: str, required: bool = False, shown: str = "") -> Any:
+    """``--overlap`` of the verbs that make S.
+
+    Args:
+        what: becomes of it.
+        required: whether it is needed.
+        shown: what is taken without it.
+    """
+    return option(
+        "--overlap",
+        "--basis",
+        nargs="+",
+        metavar="SOURCE",
+        shown=shown,
+        help=f"{what}: a table (.npz), basis files (.orb, .ion, .ion.xml, .pao) or a folder of "
+        "them (for .pao files also what the calculation takes of them, e.g. C6.0-s2p2d1), or a "
+        "folder with overlaps",
+        required=required,
+    )
+
+
+# -- Hamiltonians ---
+
+_H, _E = "Hamiltonian", "electrons and Fermi level"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HamiltonianOptions(JsonOption):
+    """H, S and the eigenvalue problem."""
+
+    overlap: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="DIR",
+        group=_H,
+        shown="beside H, else the first folder's",
+        help="folder with the overlaps, or of basis files (OpenMX: the shells say what is "
+        "taken), or a table of overlaps",
+    )
+    s_threshold: float | None = option(
+        type=Number(above=0),
+        metavar="X",
+        group=_H,
+        help="project out eigenvectors of S(k) with smaller eigenvalues, e.g. 1e-4 "
+        "(ill-conditioned bases)",
+    )
+    hermitize: bool = option(
+        default=False, group=_H, help="accept a Hamiltonian far from Hermitian, as ½(H + H†)"
+    )
+    processes: int = option(
+        type=Number(int, least=1),
+        default=1,
+        metavar="N",
+        group=_H,
+        help="k-points in N parallel processes",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ElectronOptions(HamiltonianOptions):
+    """The number of electrons, and how they are counted."""
+
+    #: Without ``--fermi`` electrons are counted.
+    fermi: str = "auto"
+    electrons: float | None = option(
+        type=Number(above=0),
+        metavar="N",
+        group=_E,
+        shown="as in --bundle, else occupation in info.json, else counted below info.json's "
+        "Fermi level",
+        help="electrons per cell",
+    )
+    bundle: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="BUNDLE",
+        group=_E,
+        help="GFormer bundle whose training set tells the electrons",
+    )
+    valence: str | None = option(
+        type=filled, metavar="C=4,Mo=14", group=_E, help="electrons per element, not --electrons"
+    )
+    mesh: str | None = option(
+        metavar="12x12x1",
+        group=_E,
+        shown="points 0.12 1/Å apart",
+        help="Γ-centred k mesh, for the counting and for all sums over k",
+    )
+    smearing: Literal["gaussian", "fermi", "tetrahedron"] = option(
+        default="gaussian",
+        group=_E,
+        help="of the occupations",
+    )
+    width: float = option(
+        type=Number(above=0),
+        default=0.02,
+        unit="eV",
+        metavar="EV",
+        group=_E,
+        help="of the smearing: standard deviation of the Gaussian, kT of fermi",
+    )
+
+    def __post_init__(self) -> None:
+        """One source of electrons.
+
+        Raises:
+            ConfigError: options contradict each other.
+        """
+        super().__post_init__()
+        if self.electrons is not None and self.valence is not None:
+            raise ConfigError(
+                "--electrons and --valence both say how many electrons there are; give one of them"
+            )
+        if not self.counts and (self.electrons is not None or self.valence is not None):
+            raise ConfigError(
+                f"--fermi {self.fermi} needs no electrons; leave --electrons and --valence away, "
+                "or --fermi to count them"
+            )
+
+    @property
+    def counts(self) -> bool:
+        """Whether the Fermi level is found by counting electrons."""
+        return self.fermi == "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LevelOptions(ElectronOptions):
+    """The Fermi level."""
+
+    fermi: str = option(
+        type=filled,
+        default="auto",
+        metavar="auto|info|EV",
+        group=_E,
+        help="auto: by counting electrons; info: info.json's value for this very Hamiltonian; or "
+        "a number, eV",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneHamiltonian(HamiltonianOptions):
+    """One folder, and which of its Hamiltonians."""
+
+    folder: pathlib.Path = argument(metavar="DIR", help="structure folder, legacy or DeepH-dock")
+    prediction: bool = option(
+        default=False,
+        help="use the predicted Hamiltonian (without it the one of DFT, where there is one)",
+    )
+
+
+def projections_option(group: str = "") -> Any:
+    """``--fat``.
+
+    Args:
+        group: heading in the help.
+    """
+    return option(
+        type=filled,
+        metavar="Mo-d,S-p",
+        group=group,
+        help="Mulliken projections: element, atom number or shell, or two of them with a dash",
+    )
+
+
+def window_option(what: str, default: str, group: str = "") -> Any:
+    """``--window LOW HIGH``; without it a verb takes its own, wider where the gap is.
+
+    Args:
+        what: is in it.
+        default: that of the verb.
+        group: heading in the help.
+    """
+    return option(
+        nargs=2,
+        type=Number(),
+        metavar=("LOW", "HIGH"),
+        shown=f"{default}, wider where the gap is",
+        group=group,
+        help=f"{what}, eV from the Fermi level",
+    )
+
+
+def require_window(window: tuple[float, float] | None) -> None:
+    """Check ``--window LOW HIGH``.
+
+    Raises:
+        ConfigError: the first energy is not below the second.
+    """
+    if window is not None and not window[0] < window[1]:
+        raise ConfigError(
+            f"--window {window[0]:g} {window[1]:g}: the first energy must be below the second"
+        )
+
+
+def output_file(help: str) -> Any:
+    """``--output`` of the verbs that write one file and need its name.
+
+    Args:
+        help: what is written.
+    """
+    return option(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        required=True,
+        metavar="FILE",
+        writes="file",
+        help=help,
+    )
+
+
+def figure_option(shown: str) -> Any:
+    """``--output`` of the verbs that draw.
+
+    Args:
+        shown: name of the figure without it.
+    """
+    return option(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        metavar="FILE",
+        writes="file",
+        shown=shown,
+        help="figure: .png, .svg, .pdf",
+    )

@@ -1,0 +1,74 @@
+"""``bands --unfold``: spectral weights of a supercell on the path of a primitive one."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
+from .levels import fermi_of
+from .loading import progress, say
+from .shared import write_json_option
+
+if TYPE_CHECKING:
+    from ..bands import FermiLevel
+    from ..bands.unfolding import Unfolded
+
+__all__ = ["run_unfold"]
+
+
+def run_unfold(options: BandsOptions) -> None:
+    """Every Hamiltonian on the path of the first primitive cell, as figure and files.
+
+    Args:
+        options: of ``bands``, with ``unfold``.
+
+    Raises:
+        GFormerError: see :func:`deeph_gformer.bands.unfolding.unfold`.
+    """
+    from ..bands.files import write_bands
+    from ..bands.unfolding import plot_unfolded, unfold
+
+    problems = [problem for problem, _ in wanted_hamiltonians(options)]
+    found: list[Unfolded] = []
+    level: FermiLevel | None = None
+    for problem in problems:
+        if not found or level is not None:
+            required = not options.counts
+            level = fermi_of(options, problem, level, required=required, others=problems)
+        one = unfold(
+            problem,
+            options.unfold,
+            options.path,
+            options.npoints,
+            fermi=level,
+            nbands=options.nbands,
+            solver=options.solver,
+            path_engine=options.path_from,
+            processes=options.processes,
+            progress=progress,
+            s_threshold=options.s_threshold,
+            engine=options.engine,
+            check=options.check,
+        )
+        for note in one.bands.notes[len(problem.notes) :]:
+            say(f"{problem.label}: {note}")
+        known = f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"
+        print(f"{problem.label}: {one.bands.solver}; Fermi level {known}")
+        found.append(one)
+    path = found[0].bands.path
+    ticks = " ".join(name for _, name in path.ticks)
+    print(f"path {ticks} ({path.source}), {len(path)} k-points of the primitive cell")
+    window = options.window or found[0].bands.default_window()
+    require_states(found[0].bands, window)
+    name = problems[0].structure.name
+    for output in options.output or (pathlib.Path(f"{name}_unfolded.png"),):
+        if output.suffix.lower() not in FIGURES:
+            write_bands(output, found[0].bands)
+        else:
+            plot_unfolded(
+                found, output, window_eV=window, width_eV=options.broadening, title=options.title
+            )
+        print(f"written: {output}")
+    bands = [one.to_dict() for one in found]
+    write_json_option(options, {"structure": name, "window_eV": window, "bands": bands})
