@@ -20,7 +20,8 @@ from deeph_gformer.overlap.neighbours import edge_keys
 from deeph_gformer.stage1.bundle import write_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import official_state
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
-from deeph_gformer.training.stage1 import net_config, train_ini
+from deeph_gformer.training.stage1_folder import train_ini
+from deeph_gformer.training.stage1_network import net_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

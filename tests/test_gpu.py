@@ -34,7 +34,7 @@ from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import load_network
 from deeph_gformer.training.batches import Batch, FeatureCache, collate
 from deeph_gformer.training.module import Stage1Task, Stage2Task, masked_loss
-from deeph_gformer.training.run import own_device
+from deeph_gformer.training.process import own_device
 from deeph_gformer.training.stage2 import train_gformer
 
 from .conftest import write_tiny_stage1

@@ -18,7 +18,7 @@ from ..prediction.identity import GFormerStage1
 from ..stage1 import load_stage1
 from ..stage1.cascade import CascadedStage1
 from ..stage1.provider import Stage1Provider
-from ..training.run import memory_hint
+from ..training.process import memory_hint
 from .settings import (
     SETTINGS,
     AblationConfig,

@@ -20,7 +20,7 @@ from ..gformer.model import GFormer
 from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
-from ..training.stage1 import net_config, stage1_config
+from ..training.stage1_network import net_config, stage1_config
 
 __all__ = [
     "AblationConfig",

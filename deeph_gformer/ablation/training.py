@@ -24,8 +24,10 @@ from ..stage1 import load_stage1
 from ..stage1.provider import Stage1Provider
 from ..stopping import Stopped
 from ..training.gauge import choose_gauge
+from ..training.splits import split_folders
 from ..training.stage1 import train_stage1
-from ..training.stage2 import Output, split_folders, train_gformer
+from ..training.stage2 import train_gformer
+from ..training.stage2_network import Output
 from .settings import (
     SETTINGS,
     AblationConfig,

@@ -63,7 +63,7 @@ def _run_train(options: TrainOptions) -> None:
         return list_settings(TrainConfig)
     from ..analysis.metrics import headline
     from ..stage1 import load_stage1
-    from ..training.run import say
+    from ..training.process import say
     from ..training.stage2 import train_gformer
 
     config = read_settings(options, TrainConfig, resume=options.resume)
@@ -87,7 +87,7 @@ def _run_train(options: TrainOptions) -> None:
 
 def _trained(options: JsonOption, record: dict[str, Any]) -> None:
     """What both training commands do at their end."""
-    from ..training.run import first_rank, note
+    from ..training.process import first_rank, note
 
     if not record["structures"]["test"]:
         note(
@@ -103,7 +103,7 @@ def _run_train_stage1(options: TrainStage1Options) -> None:
 
     if options.list:
         return list_settings(TrainStage1Config)
-    from ..training.run import say
+    from ..training.process import say
     from ..training.stage1 import train_stage1
 
     resume = options.resume == ""

@@ -3,17 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
+import pickle
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from ..errors import ConfigError
+import torch
+
+from ..config import to_mapping, upgrade_model
+from ..errors import ConfigError, DataError
+from ..io.files import read_json, write_json
 from ..stopping import Stopped
+from .process import first_rank
 
-__all__ = ["locked", "LOCK_FILE"]
+__all__ = [
+    "BEST",
+    "CHECKPOINTS",
+    "CONFIG_FILE",
+    "LAST",
+    "LOCK_FILE",
+    "SPLIT_FILE",
+    "check_run",
+    "how_to_go_on",
+    "locked",
+    "read_checkpoint",
+    "recorded",
+]
 
-LOCK_FILE = "lock"
+CONFIG_FILE, SPLIT_FILE, CHECKPOINTS, LOCK_FILE = (
+    "config.json",
+    "splits.json",
+    "checkpoints",
+    "lock",
+)
+LAST, BEST = "last", "best"
+
+#: What a resumed run may have otherwise; structures are compared by their names.
+FREE = {
+    "output",
+    "data.preprocessed",
+    "data.splits",
+    "data.cache",
+    "training.epochs",
+    "training.threads",
+    "training.device",
+}
 
 
 def _take(path: pathlib.Path) -> int | None:
@@ -88,7 +125,172 @@ def how_to_go_on(folder: pathlib.Path, where: str = "") -> str:
         folder: of the run.
         where: e.g. ``in epoch 3 of 10``.
     """
-    if (folder / "checkpoints" / "last.ckpt").is_file():
+    if (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
         where = where or "outside the epochs"
         return f"{where}; go on with --resume --output {folder}"
     return f"{where or 'before the first epoch'}; nothing is kept of it, start it again"
+
+
+def check_run(
+    config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool
+) -> pathlib.Path:
+    """Check that a run may use its folder; nothing is made.
+
+    There is no run in it yet, or it is resumed with the same configuration and splits.
+
+    Args:
+        config: of this run; ``output`` is the folder.
+        splits: folders of each split.
+        resume: go on with the run that is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: the folder cannot be written or holds another run, there is nothing to resume,
+            or torchrun started another number of processes.
+        DataError: a damaged checkpoint.
+    """
+    folder = pathlib.Path(config.output)
+    _check_writable(folder)
+    _check_processes(config.training.devices)
+    if not first_rank():  # the first one speaks for all, and has perhaps written already
+        return folder
+    if resume:
+        _check_same(folder, config, splits)
+        for name in (LAST, BEST):
+            read_checkpoint(folder / CHECKPOINTS / f"{name}.ckpt")
+    elif (folder / CONFIG_FILE).exists():
+        raise ConfigError(
+            f"{folder}: holds a run already; --resume continues it, or choose another --output"
+        )
+    return folder
+
+
+def _check_writable(folder: pathlib.Path) -> None:
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "cannot be written" if there.is_dir() else "is a file"
+        raise ConfigError(f"--output {folder}: {there} {reason}; choose another folder")
+
+
+def _check_processes(devices: int) -> None:
+    launched = torch.distributed.is_torchelastic_launched()
+    started = int(os.environ["WORLD_SIZE"]) if launched else devices
+    if started != devices:
+        raise ConfigError(
+            f"torchrun started {started} processes, but training.devices is {devices}; set "
+            f"training.devices={started}"
+        )
+
+
+def _check_same(
+    folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]
+) -> None:
+    """The run in the folder has this configuration (but for :data:`FREE`) and these splits."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
+    old = _absolute(read_json(path))
+    if "arch" in old.get("model", {}):
+        old["model"] = upgrade_model(old["model"])
+    before, now = _dotted(old), _dotted(_plain(config))
+    default = _dotted(_plain(type(config)()))  # what the run in the folder does not know of
+    known = {key: before.get(key, default.get(key)) for key in {*before, *now}}
+    differs = sorted(k for k in known if k not in FREE and now.get(k) != known[k])
+    if differs:
+        raise ConfigError(
+            f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); "
+            "resume with the same one, or choose another output"
+        )
+    there, names = read_json(folder / SPLIT_FILE), _names(splits)
+    for name in names:
+        if there.get(name) != names[name]:
+            other = ", ".join(sorted({*names[name]} ^ {*there.get(name, ())})[:6]) or "the order"
+            raise ConfigError(
+                f"{folder}: is a run of other splits ({name}: {other} differ); resume with "
+                f"those of {folder / SPLIT_FILE}, or choose another output"
+            )
+
+
+def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"training.epochs": 3, ...}`` of a configuration's sections."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": v for inner, v in value.items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+@contextlib.contextmanager
+def recorded(
+    folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]
+) -> Iterator[None]:
+    """Write what a run is of, on the first rank: its configuration and the names of its structures.
+
+    Both are taken back when the run ends before its first checkpoint, so that the corrected command
+    may use the folder.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        splits: folders of each split.
+    """
+    if first_rank():
+        write_json(folder / SPLIT_FILE, _names(splits))
+        write_json(folder / CONFIG_FILE, _plain(config))
+    try:
+        yield
+    except BaseException:
+        if first_rank() and not (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
+            for file in (CONFIG_FILE, SPLIT_FILE):
+                (folder / file).unlink(missing_ok=True)
+        raise
+
+
+def _names(splits: Mapping[str, Sequence[pathlib.Path]]) -> dict[str, list[str]]:
+    return {name: [folder.resolve().name for folder in folders] for name, folders in splits.items()}
+
+
+def _plain(config: Any) -> Any:
+    """The configuration as JSON gives it back."""
+    return _absolute(json.loads(json.dumps(to_mapping(config))))
+
+
+def _absolute(table: dict[str, Any]) -> dict[str, Any]:
+    """The same with paths that hold in every working directory."""
+    data = dict(table.get("data", {}))
+    table = {**table, "data": data}
+    for place, key in (
+        (data, "preprocessed"),
+        (data, "splits"),
+        (table, "stage1"),
+        (table, "start"),
+    ):
+        if isinstance(place.get(key), str) and place[key]:
+            place[key] = os.path.abspath(place[key])
+    return table
+
+
+def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
+    """Content of a checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: it is not there.
+        DataError: it is damaged.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"{path}: not there, so there is nothing to resume; start without --resume into "
+            "another output"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        other = path.with_name(f"{LAST if path.stem == BEST else BEST}.ckpt")
+        raise DataError(
+            f"{path}: damaged ({(str(error).splitlines() or ['it ends early'])[0][:120]}); copy "
+            f"{other.name} over it to go on from there, or choose another output"
+        ) from None

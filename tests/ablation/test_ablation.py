@@ -233,7 +233,7 @@ def test_stopped_training_goes_on(
     if kind != "e3":
         values["stage1"] = {"folder": str(write_tiny_stage1(tmp_path / "stage1"))}
     run({**values, "output": str(tmp_path / "whole")})
-    from deeph_gformer.training.run import EpochLine
+    from deeph_gformer.training.callbacks import EpochLine
 
     old = EpochLine.on_train_epoch_end
 

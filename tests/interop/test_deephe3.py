@@ -21,7 +21,7 @@ from deeph_gformer.interop.deephe3_ini import read_eval_ini
 from deeph_gformer.pipeline import load
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
-from deeph_gformer.training.stage1 import save_stage1
+from deeph_gformer.training.stage1_folder import save_stage1
 
 from ..test_pipeline import make_bundle
 from .conftest import golden

@@ -32,9 +32,11 @@ from deeph_gformer.training.batches import (
     collate,
     rotate_batch,
 )
+from deeph_gformer.training.callbacks import running_average
 from deeph_gformer.training.module import masked_loss
-from deeph_gformer.training.run import memory_hint, running_average
-from deeph_gformer.training.stage1 import net_config, train_stage1
+from deeph_gformer.training.process import memory_hint
+from deeph_gformer.training.stage1 import train_stage1
+from deeph_gformer.training.stage1_network import net_config
 from deeph_gformer.training.stage2 import train_gformer
 
 from ..conftest import ROOT, golden, write_tiny_stage1
@@ -276,7 +278,7 @@ def test_full_disk_is_named(
     stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
 
 
-@pytest.mark.parametrize("part", ["GFormer", "FeatureCache", "load_samples"])
+@pytest.mark.parametrize("part", ["stage2_network.GFormer", "stage2.FeatureCache", "stage2.load_samples"])
 def test_lack_of_memory_before_the_first_epoch(
     make_folder: Folder,
     tiny_stage1: pathlib.Path,
@@ -287,7 +289,7 @@ def test_lack_of_memory_before_the_first_epoch(
     def none_left(*args: object, **kwargs: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(f"deeph_gformer.training.stage2.{part}", none_left)
+    monkeypatch.setattr(f"deeph_gformer.training.{part}", none_left)
     with pytest.raises(ConfigError, match="out of memory: lower"):
         stage2(dataset(make_folder), tiny_stage1, tmp_path / "run")
 

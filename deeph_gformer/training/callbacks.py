@@ -1,0 +1,216 @@
+"""What a training does at its epochs and steps: lines, curves, stops, and the best state so far."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..io.files import write_text
+from ..stopping import install, shielded
+
+__all__ = [
+    "EpochLine",
+    "FiniteStop",
+    "OwnSignals",
+    "PlateauStop",
+    "SaveBest",
+    "WholeCurve",
+    "running_average",
+]
+
+
+class SaveBest(Callback):
+    """Hands the network over whenever validation has a new best: a run that is stopped leaves one."""
+
+    def __init__(self) -> None:
+        self.best = float("inf")
+
+    def save(self, trainer: pl.Trainer, module: pl.LightningModule, value: float) -> None:
+        """Write what there is, on the first rank; averaged weights are still in place.
+
+        Args:
+            trainer: its epoch and its metrics.
+            module: its network.
+            value: the new best.
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.best = state["best"]
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save when better."""
+        value = float(trainer.callback_metrics["val_mae_meV"])
+        if not math.isfinite(value) or value >= self.best:
+            return
+        self.best = value
+        if trainer.is_global_zero:
+            with shielded():
+                self.save(trainer, module, value)
+
+
+class EpochLine(Callback):
+    """One line per epoch, in meV, on standard output."""
+
+    def __init__(self, every: int, reference: float | None) -> None:
+        self.every, self.reference, self.start, self.best = (
+            every,
+            reference,
+            time.perf_counter(),
+            float("inf"),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Kept in checkpoints."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.best = state["best"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the line."""
+        metrics = trainer.callback_metrics
+        value = float(metrics["val_mae_meV"])
+        self.best = min(self.best, value)
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if trainer.is_global_zero and (trainer.current_epoch % self.every == 0 or last):
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            ratio = f" | {value / self.reference:.3f} of stage 1" if self.reference else ""
+            print(
+                f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | "
+                f"lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
+                f"val {value:9.4f} meV | best {self.best:9.4f} meV{ratio}",
+                flush=True,
+            )
+
+
+def running_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """The average of weights over steps.
+
+    It forgets faster at first, so that a short run is not judged by its beginning.
+
+    Args:
+        decay: share of the old average that stays, at least (1 + n) / (10 + n) after n steps.
+
+    Returns:
+        (average, weight, n) -> new average.
+    """
+
+    def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
+        """One step."""
+        keep = min(decay, (1.0 + float(n)) / (10.0 + float(n)))
+        return old + (1.0 - keep) * (new - old)
+
+    return average
+
+
+class OwnSignals(Callback):
+    """Brings our handlers back: Lightning, too, listens to SIGTERM and would end without a word."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Install them."""
+        install()
+
+
+class WholeCurve(CSVLogger):
+    """``logs/csv/metrics.csv`` of the whole run: a resumed one goes on where its checkpoint is."""
+
+    def __init__(self, folder: pathlib.Path, begin: int) -> None:
+        """
+        Args:
+            folder: of the run.
+            begin: first epoch to come; rows of it and later ones, of which no checkpoint knows, are
+                dropped.
+        """
+        super().__init__(folder, "logs", "csv", flush_logs_every_n_steps=1)
+        self._begin = begin
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer, with the rows that are there already."""
+        if self._experiment is None:
+            path = pathlib.Path(self.log_dir) / "metrics.csv"
+            rows: list[dict[str, str]] = []
+            if path.is_file():
+                with open(path, newline="") as file:
+                    rows = [r for r in csv.DictReader(file) if _epoch(r) < self._begin]
+            writer = super().experiment  # removes the file
+            if rows:
+                writer.metrics_keys = list(rows[0])
+                text = io.StringIO(newline="")
+                table = csv.DictWriter(text, writer.metrics_keys, lineterminator="\n")
+                table.writeheader()
+                table.writerows(rows)
+                write_text(path, text.getvalue())
+        return self._experiment
+
+
+def _epoch(row: Mapping[str, str]) -> float:
+    try:
+        return float(row["epoch"])
+    except (KeyError, TypeError, ValueError):  # a line cut short
+        return math.inf
+
+
+class FiniteStop(Callback):
+    """Ends a run whose numbers are no longer finite, before anything of it is kept."""
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Check the loss."""
+        self._check(trainer, "training loss", float(outputs["loss"]))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the error."""
+        self._check(
+            trainer, "validation MAE in meV", float(trainer.callback_metrics["val_mae_meV"])
+        )
+
+    @staticmethod
+    def _check(trainer: pl.Trainer, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"training diverged: the {what} is {value} in epoch {trainer.current_epoch}; "
+                f"lower training.learning_rate, set training.gradient_clip "
+                "or raise training.warmup_steps, and choose another output"
+            )
+
+
+class PlateauStop(Callback):
+    """Ends a ``plateau`` run when the learning rate has reached its floor."""
+
+    def __init__(self, floor: float) -> None:
+        self.floor = floor
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the rate."""
+        if (
+            not trainer.sanity_checking
+            and trainer.optimizers[0].param_groups[0]["lr"] <= self.floor * 1.0001
+        ):
+            trainer.should_stop = True
