@@ -1,13 +1,8 @@
 """Berry curvature from sums over states, for metals, and the intrinsic anomalous Hall conductivity.
 
-In a non-orthogonal basis (G. Jin, D. Zheng, L. He, J. Phys.: Condens. Matter 33, 325503 (2021)),
-for n != m
-
-    X_nm = <u_n | grad u_m> = c_n† (grad H - E_m grad S) c_m / (E_m - E_n) + c_n† (grad S - i A^R)
-    c_m,
-
-A^R = sum_R e^(ik.R) r(R). Omega = -2 Im sum_n f_n sum_(m != n) X_mn,a^* X_mn,b: pairs of which both
-states are filled cancel. States outside the basis are left out.
+With X_nm = <u_n | grad u_m> = hbar v_nm / (E_m - E_n) of :mod:`~..velocity`, Omega = -2 Im sum_n f_n
+sum_(m != n) X_mn,a^* X_mn,b: pairs of which both states are filled cancel. States outside the basis
+are left out.
 """
 
 from __future__ import annotations
@@ -16,15 +11,15 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError
 from ...io import BlockMatrix
-from ..bloch import BlochProblem, bloch_phases
+from ..bloch import BlochProblem
 from ..cell_sums import BlochSum
 from ..fermi import occupations
 from ..kmesh import parse_mesh
+from ..velocity import velocity_states
 from .links import ATOM_POSITIONS, POSITION_MATRIX, position_rest
 
 __all__ = ["HallConductivity", "anomalous_hall", "kubo_curvature"]
@@ -73,26 +68,11 @@ def kubo_curvature(
     Returns:
         (3,), Omega_yz, Omega_zx, Omega_xy, Å².
     """
-    h, s = problem.at(k)
-    energies, c = scipy.linalg.eigh(h, s)
-    dh, ds = problem.derivative_at(k)
-    orbital = problem.structure.positions[problem.atom_of_orbital]
-    apart = energies[None, :] - energies[:, None]  # E_m - E_n
+    states = velocity_states(problem, k, rest)
+    apart = states.apart
     near = np.abs(apart) < _DEGENERATE_EV
-    x = []
-    for axis in range(3):
-        # A^R of pairs in the middle of their atoms: (tau_mu + tau_nu) / 2 S - i grad S / 2
-        tau = orbital[:, axis]
-        position = 0.5 * (tau[:, None] + tau[None, :]) * s - 0.5j * ds[axis]
-        if rest is not None:
-            sums = rest[axis]
-            position = position + sums.csr(bloch_phases(sums.cells, k)).toarray()
-        first = c.conj().T @ dh[axis] @ c - (c.conj().T @ ds[axis] @ c) * energies[None, :]
-        second = c.conj().T @ (ds[axis] - 1j * position) @ c
-        x.append(
-            np.where(near, 0.0, first / np.where(near, 1.0, apart)) + np.where(near, 0, second)
-        )
-    f = occupations(energies, fermi_eV, "fermi", width_eV)
+    x = np.where(near, 0.0, states.velocity / np.where(near, 1.0, apart))
+    f = occupations(states.energies, fermi_eV, "fermi", width_eV)
     half = 0.5 * (f[None, :] - f[:, None])  # (m, n): (f_n - f_m) / 2, each pair once
     omega = []
     for a, b in ((1, 2), (2, 0), (0, 1)):

@@ -1,0 +1,82 @@
+"""Velocity matrices between Bloch states in a non-orthogonal basis.
+
+    hbar v_nm = c_n† (grad H - E_m grad S) c_m + (E_m - E_n) c_n† (grad S - i A^R) c_m,
+
+A^R = sum_R e^(ik.R) r(R) (G. Jin, D. Zheng, L. He, J. Phys.: Condens. Matter 33, 325503 (2021)).
+<u_n | grad u_m> is hbar v_nm / (E_m - E_n). Without a position matrix r(R), orbitals sit in the
+middle of each pair of atoms (the atom-position approximation): A^R = (tau_i + tau_j) / 2 S - i
+grad S / 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError
+from .bloch import BlochProblem, bloch_phases
+from .cell_sums import BlochSum
+from .solve import not_definite
+
+__all__ = ["VelocityStates", "velocity_states"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VelocityStates:
+    """All states of one k-point.
+
+    Attributes:
+        energies: (n,), ascending, eV.
+        vectors: (n, n), columns, orthonormal in S.
+        overlap: (n, n), S(k).
+        velocity: (3, n, n), hbar v along x, y, z, Hermitian, eV Å.
+    """
+
+    energies: NDArray[np.float64]
+    vectors: NDArray[np.number]
+    overlap: NDArray[np.number]
+    velocity: NDArray[np.complex128]
+
+    @property
+    def apart(self) -> NDArray[np.float64]:
+        """(n, n), E_m - E_n, eV."""
+        return self.energies[None, :] - self.energies[:, None]
+
+
+def velocity_states(
+    problem: BlochProblem, k: ArrayLike, rest: Sequence[BlochSum] | None = None
+) -> VelocityStates:
+    """Energies and velocities at one k-point.
+
+    Args:
+        problem: the Hamiltonian.
+        k: (3,), fractional.
+        rest: of :func:`~.topology.links.position_rest`, where a position matrix is known.
+
+    Raises:
+        DataError: S is not positive definite.
+    """
+    h, s = problem.at(k)
+    try:
+        energies, c = scipy.linalg.eigh(h, s)
+    except scipy.linalg.LinAlgError as error:
+        where = f"{problem.source}, k = {np.round(np.asarray(k, dtype=float), 5).tolist()}"
+        raise DataError(not_definite(where, str(error))) from None
+    dh, ds = problem.derivative_at(k)
+    orbital = problem.structure.positions[problem.atom_of_orbital]
+    apart = energies[None, :] - energies[:, None]
+    velocity = np.empty((3, len(energies), len(energies)), dtype=np.complex128)
+    for axis in range(3):
+        tau = orbital[:, axis]
+        position = 0.5 * (tau[:, None] + tau[None, :]) * s - 0.5j * ds[axis]
+        if rest is not None:
+            sums = rest[axis]
+            position = position + sums.csr(bloch_phases(sums.cells, k)).toarray()
+        of_s = c.conj().T @ ds[axis] @ c
+        velocity[axis] = c.conj().T @ dh[axis] @ c - of_s * energies[None, :]
+        velocity[axis] += apart * (of_s - 1j * (c.conj().T @ position @ c))
+    return VelocityStates(energies, c, s, velocity)
