@@ -35,6 +35,7 @@ _AREAS = (
     "bands",
     "spectra",
     "topology",
+    "optics",
 )
 #: Headings of the list of verbs.
 SECTIONS = {

@@ -1,35 +1,86 @@
-"""The position matrix that a command on one Hamiltonian uses, and the words where there is none."""
+"""Basis files and position matrices that commands on one Hamiltonian use."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import pathlib
 from typing import TYPE_CHECKING
 
-from .options import basis_files, say
+from .loading import say
+from .options import Options, filled, option
+from .shared import OneHamiltonian
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
+    from ..io import Structure
     from ..io.positions import PositionMatrix
+    from ..overlap.provider import BasisOverlap
 
-__all__ = ["position_option", "positions_of"]
+__all__ = ["BasisOption", "PositionOptions", "basis_of", "positions_of"]
 
 
-def position_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--atom-positions``."""
-    parser.add_argument(
-        "--atom-positions",
-        action="store_true",
-        help="do not use a position matrix: orbitals sit on their atoms",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BasisOption(Options):
+    """``--basis``."""
+
+    basis: tuple[str, ...] = option(
+        nargs="+",
+        type=filled,
+        metavar="FILE",
+        shown="--overlap, where it is one",
+        help="basis files of the DFT code (.orb, .ion, .ion.xml, .pao with names such as "
+        "C6.0-s2p2d1), or their folder",
     )
 
 
-def positions_of(
-    args: argparse.Namespace, problem: BlochProblem, without: str
-) -> PositionMatrix | None:
-    """The position matrix beside the overlap, or computed from the basis files of ``--overlap``.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PositionOptions(BasisOption):
+    """Where position matrices come from."""
+
+    atom_positions: bool = option(
+        default=False, help="do not use a position matrix: orbitals sit on their atoms"
+    )
+
+
+def basis_of(
+    options: OneHamiltonian, basis: tuple[str, ...], structure: Structure
+) -> BasisOverlap | None:
+    """The orbitals that ``--basis``, or else ``--overlap``, names; None where neither does.
 
     Args:
-        args: with ``--overlap`` and ``--atom-positions``.
+        options: with ``--overlap``.
+        basis: ``--basis``.
+        structure: its shells say what is taken from ``.pao`` files.
+
+    Raises:
+        DataError: a file cannot be read, or belongs to other orbitals.
+    """
+    from ..errors import DataError
+    from ..io.folder import folder_format
+    from ..overlap import load
+    from ..overlap.provider import BasisOverlap
+
+    source = options.overlap
+    if not basis and (source is None or (source.is_dir() and folder_format(source) is not None)):
+        return None
+    shells = dict(zip(structure.numbers.tolist(), structure.orbital_types, strict=True))
+    found = load(basis if basis else str(source), orbital_types=shells)
+    if isinstance(found, BasisOverlap):
+        found.table.check(structure)
+        return found
+    if not basis:
+        return None
+    raise DataError(f"--basis {' '.join(basis)}: no basis files (.orb, .ion, .ion.xml, .pao)")
+
+
+def positions_of(
+    options: OneHamiltonian, chosen: PositionOptions, problem: BlochProblem, without: str
+) -> PositionMatrix | None:
+    """The position matrix of basis files, or that beside the overlap.
+
+    Args:
+        options: with ``--overlap``.
+        chosen: the same options, as those about positions.
         problem: gives structure and blocks.
         without: what the atom-position approximation does to the result, said where it is used.
 
@@ -41,19 +92,16 @@ def positions_of(
     """
     from ..io.folder import folder_format
     from ..io.positions import position_path, read_positions
-    from ..overlap.provider import BasisOverlap
 
-    if not args.atom_positions:
-        if args.overlap is not None and basis_files(args.overlap):
-            crystal = problem.structure
-            shells = dict(zip(crystal.numbers.tolist(), crystal.orbital_types, strict=True))
-            print(f"position matrix: from the basis files {args.overlap}")
-            basis = BasisOverlap([args.overlap], orbital_types=shells)
-            return basis.positions(crystal, problem.s.keys)
-        for folder in (args.overlap, args.folder):
+    if not chosen.atom_positions:
+        basis = basis_of(options, chosen.basis, problem.structure)
+        if basis is not None:
+            print("position matrix: from basis files")
+            return basis.positions(problem.structure, problem.s.keys)
+        for folder in (options.overlap, options.folder):
             if folder is None or not folder.is_dir() or folder_format(folder) is None:
                 continue
-            path = position_path(folder)
+            path: pathlib.Path = position_path(folder)
             if path.is_file():
                 print(f"position matrix: {path}")
                 return read_positions(folder, problem.structure)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .levels import fermi_of, valence_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
+from .positions import PositionOptions, positions_of
 from .shared import LevelOptions, OneHamiltonian, figure_option, write_json_option
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ __all__ = ["VERBS"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TopologyOptions(OneHamiltonian, LevelOptions):
+class TopologyOptions(OneHamiltonian, LevelOptions, PositionOptions):
     """Of ``topology``."""
 
     kind: Literal["z2", "chern", "berry", "ahc"] | None = option(
@@ -33,23 +34,7 @@ class TopologyOptions(OneHamiltonian, LevelOptions):
         metavar="EV",
         help="ahc: width of the Fermi function",
     )
-    atom_positions: bool = option(default=False, help="do not use a position matrix")
     output: pathlib.Path | None = figure_option("NAME_KIND.png; none for ahc")
-
-
-def _positions(options: TopologyOptions, problem: BlochProblem) -> Any:
-    """The position matrix beside the overlap, or None."""
-    from ..io.positions import position_path, read_positions
-
-    for folder in (options.overlap, options.folder):
-        if options.atom_positions or folder is None:
-            continue
-        path = position_path(folder)
-        if path.is_file():
-            print(f"position matrix: {path}")
-            return read_positions(folder, problem.structure)
-    say("atom-position approximation: integers do not depend on it, curvatures do")
-    return None
 
 
 def _filled_bands(options: TopologyOptions, problem: BlochProblem) -> tuple[int, str]:
@@ -84,7 +69,9 @@ def _run(options: TopologyOptions) -> None:
 
     problem = single_problem(options)
     kind = options.kind or ("z2" if problem.spinful else "chern")
-    positions = _positions(options, problem)
+    positions = positions_of(
+        options, options, problem, "integers do not depend on it, curvatures and centres do"
+    )
     result: dict[str, Any] = {
         "structure": problem.structure.name,
         "hamiltonian": problem.source,
@@ -218,7 +205,7 @@ VERBS = (
         "z2: Wannier charge centres and the Z2 number of a slab, or the four of a crystal. "
         "chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 and 1/2. "
         "berry: the same with the map of the curvature. ahc: intrinsic anomalous Hall "
-        "conductivity, of metals too. Position matrices (positions.h5, position_matrix.h5) are "
-        "used where the folder has them, else atom positions.",
+        "conductivity, of metals too. Position matrices come from basis files or the folder "
+        "(positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
     ),
 )

@@ -110,3 +110,30 @@ def random_problem(
             s[key] = small
     positions = rng.random((atoms, 3)) @ lattice
     return BlochProblem(structure(lattice, positions, shells), blocks(h), blocks(s), label="random")
+
+
+def write_model(
+    folder: str,
+    problem: BlochProblem,
+    positions: tuple[BlockMatrix, ...] | None = None,
+    info: dict[str, object] | None = None,
+) -> None:
+    """A model as a legacy folder, with its position matrix where there is one."""
+    import dataclasses
+    import pathlib
+
+    from deeph_gformer.io.folder import write_matrix
+    from deeph_gformer.io.legacy import write_structure
+    from deeph_gformer.io.positions import write_positions
+
+    place = pathlib.Path(folder)
+    crystal = dataclasses.replace(
+        problem.structure,
+        spinful=problem.spinful,
+        info={"isspinful": problem.spinful, **(info or {})},
+    )
+    write_structure(place, crystal)
+    write_matrix(place, "hamiltonian", problem.h, crystal)
+    write_matrix(place, "overlap", problem.s, crystal)
+    if positions is not None:
+        write_positions(place, positions, crystal)

@@ -10,6 +10,7 @@ import pytest
 import scipy.linalg
 
 from deeph_gformer.bands import BlochProblem
+from deeph_gformer.bands.optics import optical_conductivity
 from deeph_gformer.bands.topology import Links, kubo_curvature, wannier_centres
 from deeph_gformer.bands.topology.links import position_rest
 from deeph_gformer.errors import ConfigError
@@ -158,3 +159,44 @@ def test_convert_to_pyatb(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatc
     text = (tmp_path / "out" / "Input").read_text()
     assert "fermi_energy      0.1250000000" in text and "nspin             4" in text
     assert main(["convert", "km", "out", "--to", "pyatb"]) == 2  # is there already
+
+
+@pytest.mark.parametrize("make", [lambda: wilson_dirac(1.0), lambda: two_elements(1)])
+def test_pyatb_has_our_optical_conductivity(make, tmp_path: pathlib.Path) -> None:
+    """All nine components, and xx, yy, zz of the dielectric function; with time reversal or not."""
+    problem, positions = make(), None
+    if problem.spinful:
+        problem, positions = mixed(without_degeneracy(problem))
+    else:  # orbitals on their atoms, as our approximation has them
+        positions = atom_positions(problem)
+    write_pyatb(tmp_path, problem, positions)
+    solver = _pyatb(tmp_path, problem, True)
+    points = np.array([[i / 3, j / 3, k / 3] for i in range(3) for j in range(3) for k in range(3)])
+    energies = np.array([scipy.linalg.eigh(*problem.at(k), eigvals_only=True) for k in points])
+    steps, eta = 121, 0.3  # PYATB leaves out pairs farther apart than the last photon energy
+    gaps = energies[:, 1:].min(axis=0) - energies[:, :-1].max(axis=0)
+    filled = int(np.argmax(gaps)) + 1
+    fermi = energies[:, filled].min() - gaps[filled - 1] / 2
+    assert gaps[filled - 1] > 0.05
+    sigma, chi = solver.get_optical_conductivity(
+        4 if problem.spinful else 1, steps, 0.5, 0.0, eta, filled, points, 27, 1, False, 0.0
+    )
+    photon = 0.5 * np.arange(steps)
+    ours = optical_conductivity(
+        problem, fermi, photon, (3, 3, 3), broadening_eV=eta, width_eV=1e-3, positions=positions
+    )
+    mine = 100 * ours.sigma.reshape(steps, 9).T  # S/m
+    assert np.abs(sigma).max() > 1e3
+    assert sigma == pytest.approx(mine, abs=1e-6 * np.abs(sigma).max())
+    mine = ours.susceptibility.reshape(steps, 9).T[::4]  # xx, yy, zz
+    assert chi[::4] == pytest.approx(mine, abs=1e-6 * np.abs(chi).max())
+
+
+def atom_positions(problem: BlochProblem) -> tuple[BlockMatrix, ...]:
+    """(tau_i + tau_j + R) / 2 S_ij(R)."""
+    crystal, parts = problem.structure, ([], [], [])
+    for key, block in problem.s:
+        end = crystal.positions[key[4]] + np.array(key[:3]) @ crystal.lattice
+        for axis, part in enumerate(parts):
+            part.append((crystal.positions[key[3], axis] + end[axis]) / 2 * block)
+    return tuple(BlockMatrix.from_blocks(problem.s.keys, part) for part in parts)

@@ -73,6 +73,7 @@ class Optics:
         mesh: k mesh.
         method: with which positions.
         smallest_gap_eV: between states below and above the Fermi level, on the mesh; direct.
+        metal: whether the Fermi level cuts a band on the mesh.
     """
 
     photon_eV: NDArray[np.float64]
@@ -90,6 +91,7 @@ class Optics:
     mesh: tuple[int, int, int]
     method: str
     smallest_gap_eV: float
+    metal: bool
 
     @property
     def dielectric(self) -> NDArray[np.complex128]:
@@ -136,6 +138,7 @@ class Optics:
             "mesh": list(self.mesh),
             "method": self.method,
             "smallest_gap_eV": self.smallest_gap_eV,
+            "metal": self.metal,
         }
 
 
@@ -159,12 +162,14 @@ class _Sums:
         drude: (9,), eV Å².
         joint: (W,), 1/eV.
         gap: smallest E_m - E_n of a filled and an empty state, eV.
+        filled: fewest and most states below the Fermi level at a k-point.
     """
 
     interband: NDArray[np.complex128]
     drude: NDArray[np.float64]
     joint: NDArray[np.float64]
     gap: float
+    filled: tuple[int, int]
 
 
 def optical_sums(
@@ -224,7 +229,7 @@ def optical_sums(
     )
     below, above = energies[energies <= fermi_eV], energies[energies > fermi_eV]
     gap = float(above[0] - below[-1]) if len(below) and len(above) else math.inf
-    return _Sums(total, drude, joint, gap)
+    return _Sums(total, drude, joint, gap, (len(below), len(below)))
 
 
 def _one(problem: BlochProblem, k: NDArray[np.float64], **options: Any) -> _Sums:
@@ -243,6 +248,7 @@ def _mean(
     count = len(options["photon_eV"])
     interband, drude = np.zeros((count, 9), dtype=np.complex128), np.zeros(9)
     joint, gap, done = np.zeros(count), math.inf, 0
+    fewest, most = problem.size, 0
     batch = _KPOINTS * processes
     for start in range(0, len(points), batch):
         part = slice(start, start + batch)
@@ -252,10 +258,11 @@ def _mean(
             drude += weight * one.drude
             joint += weight * one.joint
             gap = min(gap, one.gap)
+            fewest, most = min(fewest, one.filled[0]), max(most, one.filled[1])
         done += len(found)
         if progress is not None:
             progress(done, len(points))
-    return _Sums(interband, drude, joint, gap)
+    return _Sums(interband, drude, joint, gap, (fewest, most))
 
 
 def optical_conductivity(
@@ -313,11 +320,12 @@ def optical_conductivity(
         "rest": None if positions is None else position_rest(problem, positions),
     }
     sums = _mean(problem, points, weights, options, processes, progress)
-    if scissor_eV and (sums.gap < 20 * width_eV or np.abs(sums.drude).max() > 1e-6):
+    metal = sums.filled[0] != sums.filled[1] or bool(np.abs(sums.drude).max() > 1e-6)
+    if scissor_eV and metal:
         raise ConfigError(
-            f"{problem.source}: a scissor of {scissor_eV:g} eV on a metal or a gap of {sums.gap:.3g} eV "
-            f"near the width of the Fermi function ({width_eV:g} eV); it moves the empty states of "
-            "an insulator"
+            f"{problem.source}: a scissor of {scissor_eV:g} eV on a metal, or on a gap near the "
+            f"width of the Fermi function ({width_eV:g} eV); it moves the empty states of an "
+            "insulator"
         )
     spins = problem.electrons_per_band
     tensor = spins * 1j * sums.interband.reshape(-1, 3, 3)  # sigma / (e²/hbar) * V, Å²
@@ -347,6 +355,7 @@ def optical_conductivity(
         numbers,
         ATOM_POSITIONS if positions is None else POSITION_MATRIX,
         sums.gap,
+        metal,
     )
 
 

@@ -1,0 +1,139 @@
+"""``optics``: joint density of states, conductivity, dielectric function."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from .levels import fermi_of
+from .loading import progress, say, single_problem
+from .options import Number, Verb, option
+from .positions import PositionOptions, positions_of
+from .shared import LevelOptions, OneHamiltonian, figure_option, write_json_option
+
+__all__ = ["VERBS"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpticsOptions(OneHamiltonian, LevelOptions, PositionOptions):
+    """Of ``optics``."""
+
+    photon: tuple[float, float, float] = option(
+        nargs=3,
+        type=Number(least=0),
+        default=(0.0, 10.0, 0.02),
+        shown="0 10 0.02",
+        metavar=("FROM", "TO", "STEP"),
+        help="photon energies, eV",
+    )
+    broadening: float = option(
+        type=Number(above=0),
+        default=0.1,
+        unit="eV",
+        metavar="EV",
+        help="eta of the response, standard deviation of the joint density of states",
+    )
+    fermi_width: float = option(
+        type=Number(above=0), default=0.01, unit="eV", metavar="EV", help="kT of the occupations"
+    )
+    scissor: float = option(
+        type=Number(least=0),
+        default=0.0,
+        unit="eV",
+        metavar="EV",
+        help="move the empty states of an insulator up",
+    )
+    output: pathlib.Path | None = figure_option("NAME_optics.png")
+
+
+def _photon_energies(options: OpticsOptions) -> Any:
+    """(W,), eV.
+
+    Raises:
+        ConfigError: there is none, or too many.
+    """
+    import numpy as np
+
+    from ..errors import ConfigError
+
+    low, high, step = options.photon
+    if not (low < high and step > 0):
+        raise ConfigError(
+            f"--photon {low:g} {high:g} {step:g}: the first energy must be below the second, "
+            "the step positive"
+        )
+    count = int((high - low) / step + 1e-9) + 1
+    if count > 20_000:
+        raise ConfigError(f"--photon: {count} energies; at most 20000 are computed")
+    return low + step * np.arange(count)
+
+
+def _run(options: OpticsOptions) -> int:
+    from ..bands.optics import optical_conductivity, plot_optics
+
+    energies = _photon_energies(options)
+    problem = single_problem(options)
+    positions = positions_of(
+        options,
+        options,
+        problem,
+        "transitions within an atom are missing and strengths are wrong (MoS2: a static "
+        "susceptibility of 163 instead of 88 Å); energies and the joint DOS are right. Give "
+        "--basis",
+    )
+    level = fermi_of(options, problem)
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
+    found = optical_conductivity(
+        problem,
+        level.energy_eV,
+        energies,
+        options.mesh,
+        broadening_eV=options.broadening,
+        width_eV=options.fermi_width,
+        scissor_eV=options.scissor,
+        positions=positions,
+        processes=options.processes,
+        progress=progress,
+    )
+    print(f"smallest direct gap on the {'x'.join(map(str, found.mesh))} mesh", end=" ")
+    print(f"{found.smallest_gap_eV:.4f} eV, {found.method}")
+    if found.metal:
+        words = "plasma frequencies (intraband)" if found.dimensions == 3 else "Drude weight"
+        values = found.plasma_eV if found.dimensions == 3 else found.drude_weight.diagonal()
+        print(f"{words} x, y, z: {', '.join(f'{v:.4g}' for v in values)}", end="")
+        print(" eV" if found.dimensions == 3 else f" eV² Å^{3 - found.dimensions}")
+        if max(found.mesh) < 40:
+            say("a metal's Drude weight and low energies need a dense --mesh; make sure it is")
+    if found.dimensions == 3:
+        static = found.dielectric[0].real.diagonal()
+        name = "epsilon"
+    else:
+        static = found.susceptibility[0].real.diagonal()
+        name = f"susceptibility (Å^{3 - found.dimensions})"
+    print(f"Re {name} at {energies[0]:g} eV: {', '.join(f'{v:.4f}' for v in static)}")
+    output = options.output or pathlib.Path(f"{problem.structure.name}_optics.png")
+    plot_optics(found, output)
+    print(f"written: {output}")
+    head = {
+        "structure": problem.structure.name,
+        "hamiltonian": problem.source,
+        "fermi": level.to_dict(),
+    }
+    write_json_option(options, head | found.to_dict())
+    return 0
+
+
+VERBS = (
+    Verb(
+        "optics",
+        "physics",
+        "optical conductivity, dielectric function, joint density of states",
+        OpticsOptions,
+        _run,
+        "Kubo-Greenwood conductivity from velocity matrices with the position operator, in the "
+        "non-orthogonal basis; the intraband (Drude) part of metals is included and told apart. "
+        "No local fields, no excitons. Position matrices come from basis files or the folder "
+        "(positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
+    ),
+)
