@@ -36,6 +36,7 @@ _AREAS = (
     "spectra",
     "topology",
     "optics",
+    "ldos",
 )
 #: Headings of the list of verbs.
 SECTIONS = {

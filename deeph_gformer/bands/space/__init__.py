@@ -1,0 +1,21 @@
+"""States in space: |psi|² and local densities of states on grids, STM images."""
+
+from __future__ import annotations
+
+from .density import Chosen, Grid, Orbitals, density_on_grid, states_at, states_in_window
+from .files import write_volume
+from .plot import plot_stm
+from .stm import StmImage, stm_image
+
+__all__ = [
+    "Chosen",
+    "Grid",
+    "Orbitals",
+    "StmImage",
+    "density_on_grid",
+    "plot_stm",
+    "states_at",
+    "states_in_window",
+    "stm_image",
+    "write_volume",
+]
