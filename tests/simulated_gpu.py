@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["simulated_gpu", "GpuTensor"]
+__all__ = ["GpuTensor", "no_waiting", "simulated_gpu"]
 
 #: What moves values between devices.
 MOVES = {"aten::_to_copy", "aten::copy_", "aten::_local_scalar_dense"}
@@ -97,12 +97,52 @@ def _without_kernel() -> frozenset[str]:
     return frozenset(found)
 
 
+#: Operations after which the host knows something of a GPU tensor, whatever their arguments are.
+WAITS = {
+    "aten::_local_scalar_dense",
+    "aten::bincount",
+    "aten::equal",
+    "aten::masked_select",
+    "aten::nonzero",
+    "aten::unique_dim",
+    "aten::_unique2",
+}
+_waiting_is_an_error = False
+
+
+@contextlib.contextmanager
+def no_waiting() -> Iterator[None]:
+    """Inside, what a CUDA graph cannot record is an error: whatever waits for the GPU or copies to it."""
+    global _waiting_is_an_error
+    _waiting_is_an_error = True
+    try:
+        yield
+    finally:
+        _waiting_is_an_error = False
+
+
+def _check_waiting(full: str, name: str, args: Any, kwargs: Any, tensors: Any, gpu: Any) -> None:
+    target = kwargs.get("device")
+    crosses = name == "aten::_to_copy" and target is not None
+    crosses = crosses and (torch.device(target).type == "cuda") != bool(gpu)
+    crosses = crosses or (name == "aten::copy_" and 0 < len(gpu) < len(tensors))
+    masks = full in INDEXED and any(
+        x.dtype in (torch.bool, torch.uint8)
+        for x in tree_leaves(args[INDEXED[full]])
+        if isinstance(x, torch.Tensor)
+    )
+    if crosses or (gpu and (masks or name in WAITS)):
+        raise RuntimeError(f"{full}: waits for the GPU")
+
+
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     name, kwargs = func._schema.name, dict(kwargs)
     full = name if not func._schema.overload_name else f"{name}.{func._schema.overload_name}"
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
     gpu = [x for x in tensors if isinstance(x, GpuTensor)]
     target = kwargs.get("device")
+    if _waiting_is_an_error:
+        _check_waiting(full, name, args, kwargs, tensors, gpu)
     if target is not None:
         kwargs["device"] = torch.device("cpu")
     if name.startswith("c10d::"):

@@ -88,7 +88,7 @@ def _fit_wigner(l: int, turn: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-def _tilt_table(l: int) -> Tensor:
+def _tilt_table(l: int, device: torch.device) -> Tensor:
     """(2l+1, (2l+1)^2): coefficients of D^l(0, β, 0) in cos kβ (k = 0..l), sin kβ (k = 1..l)."""
     beta = torch.arange(2 * l + 1, dtype=torch.float64) * (2 * torch.pi / (2 * l + 1)) + 0.3
     one, zero, c, s = (
@@ -102,7 +102,7 @@ def _tilt_table(l: int) -> Tensor:
     waves = torch.cat([torch.cos(beta[:, None] * k), torch.sin(beta[:, None] * k[1:])], dim=1)
     return torch.linalg.solve(
         waves, _fit_wigner(l, about_x.transpose(-1, -2)).reshape(2 * l + 1, -1)
-    )
+    ).to(device)
 
 
 def edge_frames(vectors: Tensor, lmax: int) -> list[Tensor]:
@@ -118,16 +118,11 @@ def edge_frames(vectors: Tensor, lmax: int) -> list[Tensor]:
         lmax + 1 tensors (E, 2 l + 1, 2 l + 1) in the vectors' dtype; D^l(α, β, 0) computed in
         float64.
     """
-    return _frames(vectors[:, _AXES], lmax)
+    return _frames(vectors.roll(-1, dims=1), lmax)
 
 
-def direction_frames(directions: Tensor, lmax: int) -> list[Tensor] | None:
-    """:func:`edge_frames` of vectors in e3nn's order (y, z, x).
-
-    None where all of them are the polar axis already.
-    """
-    if not bool(directions[:, [0, 2]].any()) and bool((directions[:, 1] >= 0).all()):
-        return None
+def direction_frames(directions: Tensor, lmax: int) -> list[Tensor]:
+    """:func:`edge_frames` of vectors in e3nn's order (y, z, x)."""
     return _frames(directions, lmax)
 
 
@@ -140,7 +135,7 @@ def _frames(directions: Tensor, lmax: int) -> list[Tensor]:
     for l in range(lmax + 1):
         k = torch.arange(l + 1, dtype=torch.float64, device=directions.device)
         waves = torch.cat([torch.cos(beta[:, None] * k), torch.sin(beta[:, None] * k[1:])], dim=1)
-        tilt = (waves @ _tilt_table(l).to(directions.device)).reshape(-1, 2 * l + 1, 2 * l + 1)
+        tilt = (waves @ _tilt_table(l, directions.device)).reshape(-1, 2 * l + 1, 2 * l + 1)
         m = torch.arange(l, -l - 1, -1, dtype=torch.float64, device=directions.device)
         turned = torch.cos(alpha[:, None] * m)[..., None] * tilt + torch.sin(alpha[:, None] * m)[
             ..., None
@@ -160,7 +155,7 @@ def spherical_harmonics(vectors: Tensor, lmax: int) -> Tensor:
         (E, (lmax + 1)^2).
     """
     return o3.spherical_harmonics(
-        list(range(lmax + 1)), vectors[:, _AXES], normalize=True, normalization="component"
+        list(range(lmax + 1)), vectors.roll(-1, dims=1), normalize=True, normalization="component"
     )
 
 

@@ -110,7 +110,9 @@ def hermitian_mean(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
     """
     turned = partner[:, index.clamp(min=0)]
     mean = (vector + (turned.conj() if turned.is_complex() else turned)) / 2
-    return mean if bool((index >= 0).all()) else torch.where(index >= 0, mean, vector)
+    if not index.is_cuda and bool((index >= 0).all()):  # a GPU would wait for the answer
+        return mean
+    return torch.where(index >= 0, mean, vector)
 
 
 def hermitian_product(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ class FinalChunk(NamedTuple):
         flat: turns direct-sum features in these frames into e3nn's flat layout and global axes,
             (n, D).
         direct_sum: function without arguments: ``flat(own)``.
+        aligned: the polar axis of each frame lies along its edge.
     """
 
     rows: Rows
@@ -84,6 +85,7 @@ class FinalChunk(NamedTuple):
     frames: Sequence[Tensor] | None
     flat: Callable[[Features], Tensor]
     direct_sum: Callable[[], Tensor]
+    aligned: bool = False
 
 
 def project(features: Features, harmonics: Sequence[Tensor]) -> dict[Key, Tensor]:
@@ -268,7 +270,7 @@ class TensorStream(IrrepStream):
         def back(made: Features) -> Tensor:
             return self._out.flat(rotate(made, frames, to_local=False))
 
-        return FinalChunk(rows, own, edges, i, j, harmonics, frames, back, _given(flat))
+        return FinalChunk(rows, own, edges, i, j, harmonics, frames, back, _given(flat), True)
 
     def close(self) -> None:
         """See :class:`IrrepStream`."""

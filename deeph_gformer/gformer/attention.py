@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .layers import FullyConnected, PairLinear
-from .spans import Span
+from .spans import Span, edge_counts
 
 __all__ = ["AtomParts", "NeighbourAttention"]
 
@@ -78,8 +78,10 @@ class NeighbourAttention(nn.Module):
             weight = envelope[:, None]
         else:
             logits = logits + envelope.log()[:, None]
-            degree = torch.bincount(source, minlength=atoms)
-            largest = torch.segment_reduce(logits.detach(), "max", lengths=degree, axis=0)
+            degree = edge_counts(source, atoms)
+            largest = torch.segment_reduce(
+                logits.detach(), "max", lengths=degree, axis=0, unsafe=True
+            )
             weight = torch.exp(logits - largest[source])
         total = weight.new_zeros(atoms, weight.shape[1]).index_add(0, source, weight)
         return weight / total[source]

@@ -24,7 +24,7 @@ from ..runtime.plan import ExecutionPlan
 from .gated import GatedHead, saturated
 from .layers import norms
 from .scale import KeyedScale
-from .spans import atom_spans
+from .spans import graph_spans
 
 if TYPE_CHECKING:
     from .model import GFormer
@@ -47,14 +47,13 @@ class ForwardPass:
             execution: chunk, storage, communicator.
 
         Raises:
-            ConfigError: see :func:`atom_spans`.
+            ConfigError: see :func:`graph_spans`.
         """
         self.model, self.graph, self.execution = model, graph, execution
         self.floor = model.norm_floor
         comm = execution.comm
         self.first, self.last = comm.atoms if comm.size > 1 else (0, graph.nodes)
-        degree = torch.bincount(graph.edge_index[0], minlength=graph.nodes)
-        self.spans = atom_spans(degree[self.first : self.last], self.first, execution.chunk)
+        self.spans = graph_spans(graph, self.first, self.last, execution.chunk)
         self.like = model.out_scale
         self.loops, self.envelope = graph.self_loop, model.envelope(graph)
         self.node_scale = [KeyedScale(s) for s in model.node_scale]
@@ -210,7 +209,8 @@ class ForwardPass:
         head = self.model.head
         if not isinstance(head, GatedHead) or head.messages is None:
             raise ModelError("this GFormer sends no messages (model.messages is 0)")
-        sent = _turned(head.send(*self._final(chunk), chunk.harmonics), chunk.frames, False)
+        sent = head.send(*self._final(chunk), chunk.harmonics, chunk.aligned)
+        sent = _turned(sent, chunk.frames, False)
         source, f = self.graph.edge_index[0, chunk.rows], self.envelope[chunk.rows][:, None, None]
         if not self.received:
             self.received = head.messages.empty(self.graph.nodes, self.like)
@@ -247,7 +247,7 @@ class ForwardPass:
         return chunk.flat(
             {
                 k: v * torch.where(loops[:, None, None], onsite[k], between[k])
-                for k, v in head(edge, irreps, chunk.harmonics).items()
+                for k, v in head(edge, irreps, chunk.harmonics, chunk.aligned).items()
             }
         )
 

@@ -126,7 +126,11 @@ class GatedHead(nn.Module):
             self.scalars.start_at(0.0)
 
     def send(
-        self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]
+        self,
+        edge: Tensor,
+        irreps: Sequence[Features],
+        harmonics: Sequence[Tensor],
+        aligned: bool = False,
     ) -> Features:
         """What edges give to their atoms i (zero on an atom with itself).
 
@@ -134,10 +138,14 @@ class GatedHead(nn.Module):
         """
         if self.messages is None:
             raise ModelError("this GFormer sends no messages (model.messages is 0)")
-        return self.messages.mixing(edge, _join(irreps, harmonics), harmonics[1])
+        return self.messages.mixing(edge, _join(irreps, harmonics), harmonics[1], aligned)
 
     def forward(
-        self, edge: Tensor, irreps: Sequence[Features], harmonics: Sequence[Tensor]
+        self,
+        edge: Tensor,
+        irreps: Sequence[Features],
+        harmonics: Sequence[Tensor],
+        aligned: bool = False,
     ) -> Features:
         """The correction of some edges.
 
@@ -146,6 +154,7 @@ class GatedHead(nn.Module):
             irreps: of every edge: direct sum, edge groups, atom i, atom j and, with messages, u of
                 atom i and of atom j.
             harmonics: Y_l. All in the same frame, which may be another one for every edge.
+            aligned: these frames have the polar axis along the edge.
 
         Returns:
             The direct sum in units of the residual, in these frames.
@@ -160,7 +169,7 @@ class GatedHead(nn.Module):
         if self.scalars is not None:
             out[0, 1] = out[0, 1] + self.scalars(edge)[:, None]
         if self.mixing is not None:
-            for key, value in self.mixing(edge, joined, harmonics[1]).items():
+            for key, value in self.mixing(edge, joined, harmonics[1], aligned).items():
                 out[key] = out[key] + value if key in out else value
         for key, channels in self.layout_out.channels.items():
             if key not in out:

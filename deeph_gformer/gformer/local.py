@@ -79,7 +79,9 @@ class LocalMixing(nn.Module):
         self.gates = FullyConnected(width, hidden * len(self.maps), width)
         self.gates.start_at(start)
 
-    def forward(self, edge: Tensor, features: Features, direction: Tensor) -> Features:
+    def forward(
+        self, edge: Tensor, features: Features, direction: Tensor, aligned: bool = False
+    ) -> Features:
         """Mixed irreps of some edges.
 
         Args:
@@ -87,12 +89,14 @@ class LocalMixing(nn.Module):
             features: (E, 2 l + 1, C) per key.
             direction: (E, 3), unit vectors along the edges in e3nn's order (y, z, x), in the
                 axes that the features are given in.
+            aligned: every direction is the polar axis of these axes already (or zero).
 
         Returns:
             (E, 2 l + 1, C) per wanted key, in the same axes.
         """
         joins = direction.square().sum(dim=1, keepdim=True) > 0
-        frames = direction_frames(direction, max(l for l, _ in (*self.inputs, *self.outputs)))
+        lmax = max(l for l, _ in (*self.inputs, *self.outputs))
+        frames = None if aligned else direction_frames(direction, lmax)
         local = {}
         for key in self.inputs:
             value = features[key]
@@ -130,5 +134,5 @@ def _components(value: Tensor, key: Key, m: int) -> Tensor:
     if m == 0:
         return value[:, l : l + 1]
     if _natural(key):
-        return value[:, [l + m, l - m]]
+        return torch.stack([value[:, l + m], value[:, l - m]], dim=1)
     return torch.stack([value[:, l - m], -value[:, l + m]], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -95,12 +96,18 @@ class FeatureScale(nn.Module):
         return (value - self.mean[self.index]) * self.factor[self.index]
 
 
+@functools.lru_cache(maxsize=256)
+def _places(irreps: str, device: torch.device) -> dict[Key, Tensor]:
+    """See :meth:`Layout.multiplicity_index`, on a device."""
+    index = Layout(Irreps(irreps)).multiplicity_index()
+    return {key: place.to(device) for key, place in index.items()}
+
+
 class KeyedScale:
     """A :class:`FeatureScale` on features per irrep instead of e3nn's flat vector."""
 
     def __init__(self, scale: FeatureScale) -> None:
-        device = scale.factor.device
-        index = {k: v.to(device) for k, v in Layout(scale.irreps).multiplicity_index().items()}
+        index = _places(str(scale.irreps), scale.factor.device)
         self.factor = {key: scale.factor[place] for key, place in index.items()}
         self.mean = {key: scale.mean[place] for key, place in index.items() if key == (0, 1)}
 

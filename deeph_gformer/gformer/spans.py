@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..data.graph import Graph
 from ..errors import ConfigError
 
-__all__ = ["Span", "atom_spans"]
+__all__ = ["Span", "atom_spans", "edge_counts", "graph_spans"]
 
 
 class Span(NamedTuple):
@@ -39,6 +40,34 @@ class Span(NamedTuple):
             edge_vector=graph.edge_vector[rows],
             edge_key=graph.edge_key[rows],
         )
+
+
+def edge_counts(source: Tensor, atoms: int) -> Tensor:
+    """Number of edges of each atom, (atoms,) int64, without waiting for a GPU as ``bincount`` does.
+
+    Args:
+        source: (E,), atom of each edge.
+        atoms: number of atoms.
+    """
+    return source.new_zeros(atoms).index_add(0, source, torch.ones_like(source))
+
+
+def graph_spans(graph: Graph, first: int, last: int, chunk: int) -> list[Span]:
+    """:func:`atom_spans` of a graph.
+
+    Args:
+        graph: all atoms; the edges are those of atoms ``first`` to ``last`` - 1.
+        first: number of the first atom.
+        last: number after the last atom.
+        chunk: edges.
+
+    Raises:
+        ConfigError: one atom has more edges.
+    """
+    if 0 < graph.edges <= chunk:  # a GPU would wait for the counts
+        return [Span(0, graph.edges, first, last)]
+    counts = edge_counts(graph.edge_index[0], graph.nodes)
+    return atom_spans(counts[first:last], first, chunk)
 
 
 def atom_spans(degree: Tensor, first: int, chunk: int) -> list[Span]:

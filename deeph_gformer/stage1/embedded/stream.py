@@ -118,6 +118,7 @@ class EmbeddedStream(IrrepStream):
                 frames,
                 flat,
                 functools.partial(flat, own),
+                aligned=True,
             )
 
     def _harmonics(self, rows: int, loops: bool) -> list[Tensor]:
