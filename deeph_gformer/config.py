@@ -158,8 +158,30 @@ class TrainingConfig:
     """Loss of ½(H + H†), what inference writes, instead of the raw output."""
     rotate: bool = False
     """Random rotation of every structure in every epoch (features and labels by Wigner-D)."""
+    states_weight: float = within(0.0, "[0, inf)")
+    """Weight of the first-order energies of DFT's states near the Fermi level in the loss, beside 1
+    for H; 0: off. Needs overlaps."""
+    states_block_weight: float = within(0.0, "[0, inf)")
+    """The same for the matrix elements between different states of the window."""
+    states_coupling_weight: float = within(0.0, "[0, inf)")
+    """The same for the coupling of the window to all other states (ghosts); keeps all
+    eigenvectors."""
+    states_window: float = within(3.0, "(0, inf)")
+    """Half width of the window around the Fermi level, eV."""
+    states_spacing: float = within(0.6, "(0, inf)")
+    """Largest distance of the k-points whose states are in the loss, 1/Å; one of them is drawn each
+    step."""
+    states_shift: tuple[float, float, float] = within((0.0, 0.0, 0.0), "[0, 1)")
+    """Shift of these k-points from Γ along periodic directions, in steps of their mesh."""
+    states_memory: float = within(4.0, "(0, inf)")
+    """Most memory for eigenvectors, GiB (with ``data.cache: disk`` they are in files)."""
+    states_every: int = within(1, "[1, inf)")
+    """Epochs between validations of DFT's states."""
+    monitor: Literal["mae", "states", "both"] = "mae"
+    """What the best epoch is best in, on validation: error of H, of DFT's states, or the geometric
+    mean of both (the same epoch as with the ratios to stage 1)."""
     early_stopping: int = within(0, "[0, inf)")
-    """Stop after so many epochs without a better validation MAE; 0: never."""
+    """Stop after so many epochs without a better validation (see ``monitor``); 0: never."""
     seed: int = within(42, "[0, 4294967295]")
     """Of everything random."""
     threads: int = within(0, "[0, inf)")
@@ -170,6 +192,9 @@ class TrainingConfig:
     """Processes of data-parallel training (one GPU or one torchrun rank each)."""
     precision: Literal["model", "bf16-mixed", "tf32"] = "model"
     """``model``: stage 1's dtype throughout; the others pay on GPUs."""
+    cuda_graphs: Literal["auto", "true", "false"] = "auto"
+    """Replay the step of each structure as one CUDA graph, which pays for small structures.
+    ``auto``: on a GPU where that is possible (steps of one structure, one process)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,6 +287,8 @@ def field_docs(kind: type) -> dict[str, str]:
 def _convert(value: Any, kind: Any, where: str) -> Any:
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
+        if isinstance(value, bool) and str(value).lower() in inside:  # YAML's true
+            return str(value).lower()
         if value not in inside:
             raise ConfigError(f"{where} is {value!r}; choose one of {', '.join(map(str, inside))}")
         return value

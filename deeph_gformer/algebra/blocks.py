@@ -237,6 +237,18 @@ class BlockAssembly:
         ]
         return np.block(spin)
 
+    def source(self, i: int, j: int) -> NDArray[np.int64]:
+        """Where the elements of a block stand in the flat (spin pair, K) vector; -1: not predicted.
+
+        Args:
+            i: element index of the rows' atom.
+            j: of the columns'.
+
+        Returns:
+            (n_i, n_j), spin doubling included.
+        """
+        return self._source[i, j]
+
     def shapes(self, node_type: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """(E, 2), shape of each block, spin doubling included."""
         counts = np.array([self.basis.counts(n) for n in range(len(self.basis.elements))]) * (

@@ -166,6 +166,9 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
         "epochs",
         "stage1_val_mae_meV",
         "best_val_mae_meV",
+        "best_val_states_meV",
+        "best_val_ghost_meV",
+        "monitor",
         "deeph_gformer",
     ):
         if key in training:

@@ -35,6 +35,7 @@ __all__ = [
     "DftStates",
     "KStates",
     "StateErrors",
+    "block_errors",
     "dft_states",
     "state_errors",
     "MOST_ORBITALS",
@@ -121,6 +122,8 @@ def dft_states(
     *,
     window_eV: float = WINDOW_EV,
     mesh: Sequence[int] | None = None,
+    spacing: float = SPACING,
+    shift: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> DftStates:
     """Solve DFT's H at a few k-points.
 
@@ -128,7 +131,9 @@ def dft_states(
         problem: DFT's H and S.
         fermi_eV: middle of the window; default: what info.json says.
         window_eV: its half width.
-        mesh: Γ-centred; default: points no further apart than :data:`SPACING`.
+        mesh: numbers of k-points; default: points no further apart than ``spacing``.
+        spacing: 1/Å (2π included).
+        shift: of the mesh from Γ, in steps of the mesh along periodic directions.
 
     Raises:
         ConfigError: no Fermi level is known, or the window is not positive.
@@ -143,11 +148,13 @@ def dft_states(
     if not 0 < window_eV < np.inf:
         raise ConfigError(f"window {window_eV:g} eV: it must be positive and finite")
     if mesh is None:
-        numbers = default_mesh(problem, SPACING)
+        numbers = default_mesh(problem, spacing)
     else:
         a, b, c = mesh
         numbers = (a, b, c)
-    kpoints, weights, _ = mesh_points(numbers, has_time_reversal(problem))
+    moved = np.where(problem.periodic, np.asarray(shift, dtype=float), 0.0)
+    kpoints, weights, _ = mesh_points(numbers, has_time_reversal(problem) and not moved.any())
+    kpoints = kpoints + moved / np.array(numbers)
     points, left_out = [], []
     for k, weight in zip(kpoints, weights, strict=True):
         where = f"{problem.source}, k = {np.round(k, 4).tolist()}"
@@ -202,13 +209,27 @@ def state_errors(states: DftStates, hamiltonian: BlockMatrix) -> StateErrors:
     problem = BlochProblem(reference.structure, hamiltonian, reference.s, source=reference.source)
     if problem.spin != reference.spin:
         raise DataError(f"{reference.source}: one Hamiltonian is spin-doubled and the other is not")
-    shifts, pushes, weights = [], [], []
+    blocks = []
     for point in states.points:
         first, last = point.inside
         h, _ = problem.at(point.k)
-        d = point.vectors.conj().T @ (h @ point.vectors[:, first:last])  # (n, w)
-        inside = d[first:last] - np.diag(point.energies[first:last])
-        shifts.append(_first_order(inside, point.energies[first:last]))
+        d = point.vectors.conj().T @ (h @ point.vectors[:, first:last])
+        d[np.arange(first, last), np.arange(last - first)] -= point.energies[first:last]
+        blocks.append(d)
+    return block_errors(states.points, blocks)
+
+
+def block_errors(points: Sequence[KStates], blocks: Sequence[NDArray[np.number]]) -> StateErrors:
+    """Errors of DFT's states from the error of H in these states.
+
+    Args:
+        points: k-points with n states, w of them in the window.
+        blocks: of each point, (n, w): columns of D = C† ΔH(k) C that belong to the window, eV.
+    """
+    shifts, pushes, weights = [], [], []
+    for point, d in zip(points, blocks, strict=True):
+        first, last = point.inside
+        shifts.append(_first_order(d[first:last], point.energies[first:last]))
         rest = np.r_[0:first, last : len(point.energies)]
         coupling = np.abs(d[rest])
         gap = np.abs(point.energies[rest, None] - point.energies[None, first:last])
@@ -221,5 +242,5 @@ def state_errors(states: DftStates, hamiltonian: BlockMatrix) -> StateErrors:
         float(np.average(push, weights=weight)) * 1e3,
         mu,
         len(shift),
-        len(states.points),
+        len(points),
     )

@@ -45,6 +45,7 @@ class Batch(NamedTuple):
         features: stage 1's irreps, None where none are read.
         direct_sum: (E, D) of stage 1, None without stage 1.
         edges: number of edges of each structure.
+        folders: absolute path of each structure.
     """
 
     graph: Graph
@@ -54,6 +55,7 @@ class Batch(NamedTuple):
     features: Stage1Features | None
     direct_sum: Tensor | None
     edges: tuple[int, ...]
+    folders: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
@@ -174,6 +176,11 @@ class FeatureCache:
         return entry
 
 
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """All rows; those of a single structure as they are."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
 def collate(
     samples: Sequence[Sample],
     entries: Sequence[tuple[Stage1Features | None, Tensor | None]],
@@ -182,23 +189,24 @@ def collate(
     sizes = [s.graph.edges for s in samples]
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1].tolist()
     direct = [e[1] for e in entries if e[1] is not None]
-    sums = torch.cat(direct) if direct else None
+    sums = _joined(direct) if direct else None
     parts = [e[0] for e in entries if e[0] is not None]
     features = None
     if parts and sums is not None:
         features = Stage1Features(
-            tuple(torch.cat(group) for group in zip(*(part.node for part in parts), strict=True)),
-            tuple(torch.cat(group) for group in zip(*(part.edge for part in parts), strict=True)),
+            tuple(_joined(group) for group in zip(*(part.node for part in parts), strict=True)),
+            tuple(_joined(group) for group in zip(*(part.edge for part in parts), strict=True)),
             sums,
         )
     return Batch(
         batch_graphs([s.graph for s in samples]),
-        torch.cat([s.label for s in samples]),
-        torch.cat([s.mask for s in samples]),
-        torch.cat([s.partner + n for s, n in zip(samples, starts, strict=True)]),
+        _joined([s.label for s in samples]),
+        _joined([s.mask for s in samples]),
+        _joined([s.partner + n if n else s.partner for s, n in zip(samples, starts, strict=True)]),
         features,
         sums,
         tuple(sizes),
+        tuple(s.folder.resolve().as_posix() for s in samples),
     )
 
 

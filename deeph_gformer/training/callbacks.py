@@ -7,10 +7,11 @@ import io
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..io.files import write_text
 from ..stopping import install, shielded
+from .monitor import monitored
 
 __all__ = [
     "EpochLine",
@@ -57,7 +59,7 @@ class SaveBest(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save when better."""
-        value = float(trainer.callback_metrics["val_mae_meV"])
+        value = monitored(trainer, module)
         if not math.isfinite(value) or value >= self.best:
             return
         self.best = value
@@ -94,6 +96,8 @@ class EpochLine(Callback):
         if trainer.is_global_zero and (trainer.current_epoch % self.every == 0 or last):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             ratio = f" | {value / self.reference:.3f} of stage 1" if self.reference else ""
+            if getattr(module, "judge_states", False):
+                ratio += f" | states {float(metrics['val_states_meV']):.3f} meV"
             print(
                 f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | "
                 f"lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
@@ -102,8 +106,10 @@ class EpochLine(Callback):
             )
 
 
-def running_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """The average of weights over steps.
+def running_average(
+    decay: float,
+) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
+    """The average of weights over steps, of all weights at the same time.
 
     It forgets faster at first, so that a short run is not judged by its beginning.
 
@@ -111,13 +117,14 @@ def running_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Te
         decay: share of the old average that stays, at least (1 + n) / (10 + n) after n steps.
 
     Returns:
-        (average, weight, n) -> new average.
+        Function of averages, which it changes, weights, and n.
     """
 
-    def average(old: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
+    def average(old: Sequence[Tensor], new: Sequence[Tensor], n: Tensor | int) -> None:
         """One step."""
-        keep = min(decay, (1.0 + float(n)) / (10.0 + float(n)))
-        return old + (1.0 - keep) * (new - old)
+        count = float(n)
+        keep = min(decay, (1.0 + count) / (10.0 + count))
+        torch._foreach_lerp_(list(old), list(new), 1.0 - keep)
 
     return average
 

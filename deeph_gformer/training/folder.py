@@ -50,6 +50,8 @@ FREE = {
     "training.epochs",
     "training.threads",
     "training.device",
+    "training.states_memory",
+    "training.cuda_graphs",
 }
 
 

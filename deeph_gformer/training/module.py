@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +19,10 @@ from ..stage1.embedded.inference import InferenceEngine
 from ..stage1.embedded.network import DeepHE3Net
 from ..stage1.provider import Stage1Provider
 from .batches import Batch, rotate_batch
+
+if TYPE_CHECKING:
+    from .cuda_graphs import StepGraphs
+    from .states import StateBank, StepStates
 
 __all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss"]
 
@@ -34,7 +39,7 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
     Returns:
         A number without unit, (); of no masked element 0.
     """
-    if not mask.all():
+    if mask.is_cuda or not mask.all():  # a GPU would wait for the answer
         error = torch.where(mask, error, error.new_zeros(()))
     if kind == "mse":  # without |.|, whose gradient is dear for complex numbers
         return (
@@ -81,6 +86,9 @@ class HamiltonianTask(pl.LightningModule):
         )
         self.register_buffer("transpose", transpose_index(to_product.targets), persistent=False)
         self.start_optimizer: dict[str, Any] | None = None
+        self.bank: StateBank | None = None  # DFT's states, where the training needs them
+        self.judge_states = False  # in the present validation
+        self.graphs: StepGraphs | None = None  # steps that a GPU replays
 
     def error(self, batch: Batch) -> Tensor:
         """Prediction minus label, eV, (E, K) or (E, 4, K)."""
@@ -94,35 +102,62 @@ class HamiltonianTask(pl.LightningModule):
             else error
         )
 
-    def training_step(self, batch: Batch, number: int) -> Tensor:
-        """Loss of one batch."""
+    def losses(
+        self, batch: Batch, states: Sequence[StepStates] = ()
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one batch, and what is logged of it.
+
+        Args:
+            batch: the structures.
+            states: DFT's states of each structure, on the device; none: the loss of H alone.
+        """
         error = self._error(batch)
         loss = masked_loss(error, batch.mask, self.settings.loss, self.unit)
-        mae = masked_loss(error.detach(), batch.mask, "mae", 1e-3)
+        logged = {"train_mae_meV": masked_loss(error.detach(), batch.mask, "mae", 1e-3)}
+        if states and self.bank is not None and self.bank.loss is not None:
+            more, logged["train_states_meV"] = self.bank.loss(error, batch, states)
+            loss = loss + more
+        return loss, {"train_loss": loss.detach(), **logged}
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """Loss of one batch."""
+        states: tuple[StepStates, ...] = ()
+        if self.bank is not None and self.bank.loss is not None:
+            states = self.bank.loss.draw(batch, self.global_step)
+        made = None if self.graphs is None else self.graphs.step(batch, states)
+        if made is None:
+            made = self.losses(batch, tuple(s.to(batch.label.device) for s in states))
+        loss, logged = made
         self.log_dict(
-            {"train_loss": loss.detach(), "train_mae_meV": mae},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(batch.edges),
-            sync_dist=True,
+            logged, on_step=False, on_epoch=True, batch_size=len(batch.edges), sync_dist=True
         )
         return loss
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Gradients; those of a replayed step are there already."""
+        if self.graphs is not None and self.graphs.pending is not None:
+            self.graphs.hand_over()
+        else:
+            super().backward(loss, *args, **kwargs)
+
     def validation_step(self, batch: Batch, number: int) -> None:
-        """MAE of one structure."""
+        """Errors of one structure."""
         error = self._error(batch)
-        self.log(
-            "val_mae_meV", masked_loss(error, batch.mask, "mae", 1e-3), batch_size=1, sync_dist=True
-        )
-        self.log(
-            "val_mse_eV2", masked_loss(error, batch.mask, "mse", 1.0), batch_size=1, sync_dist=True
-        )
+        values: dict[str, Any] = {
+            "val_mae_meV": masked_loss(error, batch.mask, "mae", 1e-3),
+            "val_mse_eV2": masked_loss(error, batch.mask, "mse", 1.0),
+        }
+        if self.bank is not None and self.judge_states:
+            found = self.bank.errors(error, batch)
+            values["val_states_meV"], values["val_ghost_meV"] = found.error_meV, found.ghost_meV
+        self.log_dict(values, batch_size=1, sync_dist=True)
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Named tuples with graphs inside move themselves."""
-        return batch.to(device)
+        """Named tuples with graphs inside move themselves; what a GPU holds stays there."""
+        held = None if self.graphs is None else self.graphs.held(batch)
+        return batch.to(device) if held is None else held
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam (AdamW with weight decay), warm-up, and the schedule."""
@@ -188,7 +223,8 @@ class Stage1Task(HamiltonianTask):
         On the CPU, what depends on a structure only is made once (for batches of one).
         """
         graph, prepared = batch.graph, None
-        if graph.structures == 1 and graph.edge_vector.device.type == "cpu":
+        held = self.graphs is not None and self.graphs.held(batch) is batch
+        if graph.structures == 1 and (held or graph.edge_vector.device.type == "cpu"):
             key = graph.edge_vector.data_ptr()
             if key not in self._prepared:
                 self._prepared[key] = (graph, self.network.prepare(graph))

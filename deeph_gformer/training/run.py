@@ -30,9 +30,11 @@ from .callbacks import (
     WholeCurve,
     running_average,
 )
+from .cuda_graphs import step_graphs
 from .folder import BEST, CHECKPOINTS, LAST, how_to_go_on, read_checkpoint
 from .module import HamiltonianTask
-from .process import rank
+from .monitor import Monitor, monitor_key
+from .process import rank, say
 
 __all__ = ["fit", "loaders"]
 
@@ -82,9 +84,8 @@ def _hooks(
         more: of one training. They come before the average of weights: what they save at
             validation are the averaged weights, which are in place until its hook has run.
     """
-    keep = ModelCheckpoint(
-        files, BEST, monitor="val_mae_meV", save_top_k=1, enable_version_counter=False
-    )
+    key = monitor_key(settings)
+    keep = ModelCheckpoint(files, BEST, monitor=key, save_top_k=1, enable_version_counter=False)
     # every epoch, better or not: save_last of the one above writes only when there is a new best
     last_state = ModelCheckpoint(
         files,
@@ -96,14 +97,14 @@ def _hooks(
     )
     hooks: list[Callback] = [FiniteStop(), keep, last_state, *more]
     if settings.early_stopping:
-        hooks.append(EarlyStopping("val_mae_meV", patience=settings.early_stopping))
+        hooks.append(EarlyStopping(key, patience=settings.early_stopping))
     if settings.schedule == "plateau":
         hooks.append(PlateauStop(settings.min_learning_rate))
     if settings.ema:
         from lightning.pytorch.callbacks import WeightAveraging
 
         # buffers are indices and units, never averaged
-        hooks.append(WeightAveraging(use_buffers=False, avg_fn=running_average(settings.ema)))
+        hooks.append(WeightAveraging(use_buffers=False, multi_avg_fn=running_average(settings.ema)))
     if installed():
         hooks.append(OwnSignals())
     return keep, hooks
@@ -177,7 +178,7 @@ def fit(
         callbacks: further ones.
 
     Returns:
-        ``{"epochs", "best_val_mae_meV", "seconds"}``.
+        ``epochs``, ``seconds``, ``monitor`` and the errors of the best epoch, ``best_...``.
 
     Raises:
         ConfigError: an unknown device, or training diverged.
@@ -191,6 +192,9 @@ def fit(
     keep, hooks = _hooks(files, settings, [EpochLine(every, reference), *callbacks])
     last = files / f"{LAST}.ckpt"
     begin = read_checkpoint(last)["epoch"] + 1 if resume else 0
+    task.graphs = step_graphs(task, settings, resolve_device(settings.device), say)
+    monitor = Monitor(settings)
+    hooks = [monitor, *hooks]
     trainer = _trainer(folder, settings, begin, hooks)
     start = time.perf_counter()
     try:
@@ -221,6 +225,6 @@ def fit(
     )
     return {
         "epochs": trainer.current_epoch,
-        "best_val_mae_meV": float(keep.best_model_score),
+        **monitor.record(float(keep.best_model_score)),
         "seconds": time.perf_counter() - start,
     }

@@ -29,6 +29,7 @@ from .run import fit, loaders
 from .splits import run_splits
 from .stage1_folder import SaveModelFolder, train_ini
 from .stage1_network import start_network
+from .states import state_bank
 
 __all__ = ["train_stage1"]
 
@@ -133,6 +134,8 @@ def _train(
     )
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
+    disk = folder / "cache" if config.data.cache == "disk" else None
+    task.bank = state_bank(samples, targets, settings, UNIT, disk, say)
     parameters = sum(p.numel() for p in net.parameters())
     say(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "

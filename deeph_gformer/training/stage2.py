@@ -32,6 +32,7 @@ from .run import fit, loaders
 from .splits import run_splits
 from .stage2_bundle import SaveBundle, record_of, validation_errors
 from .stage2_network import Output, new_model, start_from
+from .states import state_bank
 
 __all__ = ["train_gformer"]
 
@@ -152,6 +153,8 @@ def _train(
         cascade=cascade,
         first=stage1 if cascade and stage1 is not None and not stage1.equivariant else None,
     )
+    disk = folder / "cache" if config.data.cache == "disk" else None
+    task.bank = state_bank(samples, out.targets, settings, unit, disk, say)
     reference, before = None, ""
     if cache.stage1 is not None:
         fitted, reference = (

@@ -20,6 +20,7 @@ from ..io.folder import matrix_path, read_folder, read_matrix
 from ..pipeline import HamiltonianModel
 from ..prediction.run import hermitian_products
 from .callbacks import SaveBest
+from .monitor import best_errors
 
 __all__ = ["SaveBundle", "record_of", "validation_errors"]
 
@@ -44,7 +45,7 @@ class SaveBundle(SaveBest):
         training = {
             **self.bundle.training,
             "epochs": trainer.current_epoch + 1,
-            "best_val_mae_meV": value,
+            **best_errors(trainer, module),
             "finished": False,
         }
         if not (path / OVERLAP_TABLE).is_file():

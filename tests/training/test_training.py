@@ -278,7 +278,9 @@ def test_full_disk_is_named(
     stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
 
 
-@pytest.mark.parametrize("part", ["stage2_network.GFormer", "stage2.FeatureCache", "stage2.load_samples"])
+@pytest.mark.parametrize(
+    "part", ["stage2_network.GFormer", "stage2.FeatureCache", "stage2.load_samples"]
+)
 def test_lack_of_memory_before_the_first_epoch(
     make_folder: Folder,
     tiny_stage1: pathlib.Path,
@@ -452,7 +454,7 @@ def test_running_average_of_a_short_run_is_near_its_end() -> None:
     average = running_average(0.99)
     value, lags = torch.tensor(0.0), {}
     for step in range(1, 3001):
-        value = average(value, torch.tensor(float(step)), step)
+        average([value], [torch.tensor(float(step))], step)
         lags[step] = step - value.item()
     assert lags[100] < 12 and lags[3000] == pytest.approx(99, abs=0.5)
 
