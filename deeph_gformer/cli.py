@@ -37,6 +37,7 @@ _AREAS = (
     "topology",
     "optics",
     "ldos",
+    "surface",
 )
 #: Headings of the list of verbs.
 SECTIONS = {

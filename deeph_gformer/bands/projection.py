@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .bloch import BlochProblem
 
-__all__ = ["parse_projections", "mulliken_weights", "spin_expectation"]
+__all__ = ["mulliken_weights", "parse_projections", "spin_expectation", "spin_matrices"]
 
 _LETTERS = "spdfghi"
 _ITEM = re.compile(r"^(?:(?P<element>[A-Z][a-z]?)|(?P<atom>\d+))?(?:-?(?P<shell>[spdfghi]))?$")
@@ -121,3 +121,24 @@ def spin_expectation(
         - np.einsum("ib,ib->b", down.conj(), s_down).real
     )
     return np.stack([2 * cross.real, 2 * cross.imag, z], axis=1)
+
+
+def spin_matrices(
+    problem: BlochProblem, vectors: NDArray[np.number], s: NDArray[np.number]
+) -> NDArray[np.complex128]:
+    """<m|sigma_x|n>, <m|sigma_y|n>, <m|sigma_z|n> between states.
+
+    Args:
+        problem: with spin-orbit coupling.
+        vectors: (n, B), rows as in H(k).
+        s: (n, n), dense.
+
+    Returns:
+        (3, B, B), Hermitian.
+    """
+    order, half = problem.spin_order, problem.size // 2
+    c, sc = vectors[order], (s @ vectors)[order]
+    up_up, down_down = c[:half].conj().T @ sc[:half], c[half:].conj().T @ sc[half:]
+    up_down = c[:half].conj().T @ sc[half:]
+    down_up = up_down.conj().T
+    return np.stack([up_down + down_up, -1j * (up_down - down_up), up_up - down_down])

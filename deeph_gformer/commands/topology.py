@@ -1,4 +1,4 @@
-"""``topology``: Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity."""
+"""``topology``: Z2 and Chern numbers, Berry curvature, Hall and spin Hall conductivities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["VERBS"]
 class TopologyOptions(OneHamiltonian, LevelOptions, PositionOptions):
     """Of ``topology``."""
 
-    kind: Literal["z2", "chern", "berry", "ahc"] | None = option(
+    kind: Literal["z2", "chern", "berry", "ahc", "shc"] | None = option(
         shown="z2 with spin-orbit coupling, else chern",
         help="what is computed",
     )
@@ -32,9 +32,9 @@ class TopologyOptions(OneHamiltonian, LevelOptions, PositionOptions):
         default=0.01,
         unit="eV",
         metavar="EV",
-        help="ahc: width of the Fermi function",
+        help="ahc, shc: width of the Fermi function",
     )
-    output: pathlib.Path | None = figure_option("NAME_KIND.png; none for ahc")
+    output: pathlib.Path | None = figure_option("NAME_KIND.png; none for ahc and shc")
 
 
 def _filled_bands(options: TopologyOptions, problem: BlochProblem) -> tuple[int, str]:
@@ -77,8 +77,9 @@ def _run(options: TopologyOptions) -> None:
         "hamiltonian": problem.source,
         "kind": kind,
     }
-    if kind == "ahc":
-        result |= _hall(options, problem, positions)
+    if kind in ("ahc", "shc"):
+        hall = _hall if kind == "ahc" else _spin_hall
+        result |= hall(options, problem, positions)
     else:
         filled, source = _filled_bands(options, problem)
         print(f"{filled} filled bands: {source}")
@@ -195,17 +196,50 @@ def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> di
     }
 
 
+def _spin_hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
+    from ..bands.topology import spin_hall
+
+    level = fermi_of(options, problem)
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
+    found = spin_hall(
+        problem,
+        level.energy_eV,
+        options.mesh,
+        width_eV=options.hall_width,
+        positions=positions,
+        progress=progress,
+    )
+    unit = "e²/h" if found.unit == "e2/h" else found.unit
+    names = "xyz"
+    table = {
+        f"{names[s]}_{names[a]}{names[b]}": float(found.sigma[s, a, b])
+        for s in range(3)
+        for a in range(3)
+        for b in range(3)
+    }
+    for name in ("z_xy", "z_yx", "x_yz", "y_zx"):
+        print(f"sigma^{name} = {table[name]:.5g} (hbar/2e) {unit}")
+    key = "spin_hall_e2_per_h" if found.unit == "e2/h" else "spin_hall_S_per_cm"
+    return {
+        "fermi": level.to_dict(),
+        key: table,
+        "mesh": list(found.mesh),
+        "width_eV": found.width_eV,
+        "method": found.method,
+    }
+
+
 VERBS = (
     Verb(
         "topology",
         "physics",
-        "Z2 and Chern numbers, Berry curvature, anomalous Hall conductivity",
+        "Z2 and Chern numbers, Berry curvature, anomalous and spin Hall conductivity",
         TopologyOptions,
         _run,
         "z2: Wannier charge centres and the Z2 number of a slab, or the four of a crystal. "
         "chern: Chern number of the filled bands, for a crystal on the planes k3 = 0 and 1/2. "
         "berry: the same with the map of the curvature. ahc: intrinsic anomalous Hall "
-        "conductivity, of metals too. Position matrices come from basis files or the folder "
-        "(positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
+        "conductivity, of metals too; shc: that of spins. Position matrices come from basis files "
+        "or the folder (positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
     ),
 )

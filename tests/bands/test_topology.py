@@ -17,6 +17,7 @@ from deeph_gformer.bands.topology import (
     anomalous_hall,
     berry_curvature,
     kubo_curvature,
+    spin_hall,
     wannier_centres,
     z2_invariant,
     z2_of_crystal,
@@ -366,3 +367,41 @@ def test_kramers_pairs_of_a_dft_hamiltonian(name: str, dft) -> None:
     other, _ = wannier_centres(links, np.array([0.0, 0.21, 0.0]), 0)
     apart = [np.abs((other[n::2] - np.roll(other, -1)[n::2] + 0.5) % 1 - 0.5).max() for n in (0, 1)]
     assert min(apart) > 1e-4
+
+
+@pytest.mark.parametrize(("mass", "value"), [(0.1, 2.0), (0.5, 0.0)])
+def test_spin_hall_conductivity_of_kane_mele(mass: float, value: float) -> None:
+    """Two Haldane models, one for each spin, of opposite Chern numbers: 2 e²/h hbar/2e, or 0."""
+    problem = kane_mele(mass, rashba=0.0)
+    found = spin_hall(problem, 0.0, "30x30x1", width_eV=1e-3)
+    assert found.unit == "e2/h" and abs(found.sigma[2, 0, 1]) == pytest.approx(value, abs=0.01)
+    assert found.sigma[2, 1, 0] == pytest.approx(-found.sigma[2, 0, 1], abs=1e-9)
+    assert np.abs(found.sigma[:2]).max() < 1e-9  # no other spin
+    assert np.abs(anomalous_hall(problem, 0.0, "8x8x1").sigma).max() < 1e-9
+
+
+def test_spin_hall_has_the_sign_of_its_spins_hall_conductivity() -> None:
+    """Spin-up alone is Haldane's model: sigma^z = sigma(up) - sigma(down)."""
+    problem = kane_mele(0.1, rashba=0.0)
+    up = {}
+    for key, block in problem.h:
+        up[tuple(key)] = block[:1, :1]
+    alone = BlochProblem(
+        problem.structure,
+        BlockMatrix.from_blocks(np.array(list(up)), list(up.values())),
+        source="up",
+    )
+    one = anomalous_hall(alone, 0.0, "30x30x1", width_eV=1e-3).sigma[2] / 2  # it counts two spins
+    both = spin_hall(problem, 0.0, "30x30x1", width_eV=1e-3).sigma[2, 0, 1]
+    assert both == pytest.approx(2 * one, abs=1e-6) and abs(one) > 0.9
+
+
+def test_spin_hall_in_an_overlapping_basis_is_the_orthogonal_one() -> None:
+    """With Rashba coupling, where spin is not conserved and nothing is quantised."""
+    problem = kane_mele(0.1, rashba=0.12)
+    other, positions = mixed(problem)
+    one = spin_hall(problem, 0.0, "5x5x1")
+    two = spin_hall(other, 0.0, "5x5x1", positions=positions)
+    assert two.sigma == pytest.approx(one.sigma, abs=1e-9) and np.abs(one.sigma).max() > 0.5
+    with pytest.raises(ConfigError, match="no spin in this Hamiltonian"):
+        spin_hall(graphene(mass=0.3), 0.0)

@@ -8,7 +8,13 @@ of atoms, r_ij(R) = (tau_i + tau_j + R) / 2 S_ij(R): the *atom-position approxim
 
 from __future__ import annotations
 
-from .curvature import HallConductivity, anomalous_hall, kubo_curvature
+from .curvature import (
+    HallConductivity,
+    SpinHallConductivity,
+    anomalous_hall,
+    kubo_curvature,
+    spin_hall,
+)
 from .links import ATOM_POSITIONS, POSITION_MATRIX, Links
 from .plaquettes import BerryCurvature, berry_curvature
 from .wilson import CentreLines, wannier_centres, z2_invariant, z2_of_crystal
@@ -20,9 +26,11 @@ __all__ = [
     "CentreLines",
     "HallConductivity",
     "Links",
+    "SpinHallConductivity",
     "anomalous_hall",
     "berry_curvature",
     "kubo_curvature",
+    "spin_hall",
     "wannier_centres",
     "z2_invariant",
     "z2_of_crystal",

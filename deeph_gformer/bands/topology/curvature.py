@@ -1,4 +1,4 @@
-"""Berry curvature from sums over states, for metals, and the intrinsic anomalous Hall conductivity.
+"""Berry curvature from sums over states, for metals; anomalous and spin Hall conductivities.
 
 With X_nm = <u_n | grad u_m> = hbar v_nm / (E_m - E_n) of :mod:`~..velocity`, Omega = -2 Im sum_n f_n
 sum_(m != n) X_mn,a^* X_mn,b: pairs of which both states are filled cancel. States outside the basis
@@ -19,10 +19,17 @@ from ..bloch import BlochProblem
 from ..cell_sums import BlochSum
 from ..fermi import occupations
 from ..kmesh import parse_mesh
-from ..velocity import velocity_states
+from ..projection import spin_matrices
+from ..velocity import VelocityStates, velocity_states
 from .links import ATOM_POSITIONS, POSITION_MATRIX, position_rest
 
-__all__ = ["HallConductivity", "anomalous_hall", "kubo_curvature"]
+__all__ = [
+    "HallConductivity",
+    "SpinHallConductivity",
+    "anomalous_hall",
+    "kubo_curvature",
+    "spin_hall",
+]
 
 _DEGENERATE_EV = 1e-6
 E2_OVER_H_SIEMENS = 3.874045864905544e-05
@@ -69,15 +76,24 @@ def kubo_curvature(
         (3,), Omega_yz, Omega_zx, Omega_xy, Å².
     """
     states = velocity_states(problem, k, rest)
-    apart = states.apart
-    near = np.abs(apart) < _DEGENERATE_EV
-    x = np.where(near, 0.0, states.velocity / np.where(near, 1.0, apart))
+    x = _over_distance(states, states.velocity)
     f = occupations(states.energies, fermi_eV, "fermi", width_eV)
     half = 0.5 * (f[None, :] - f[:, None])  # (m, n): (f_n - f_m) / 2, each pair once
     omega = []
     for a, b in ((1, 2), (2, 0), (0, 1)):
         omega.append(-2.0 * float((half * np.imag(x[a].conj() * x[b])).sum()))
     return np.array(omega)
+
+
+def _over_distance(
+    states: VelocityStates, matrices: NDArray[np.complex128]
+) -> NDArray[np.complex128]:
+    """Matrices (3, n, n) over E_m - E_n, without pairs of one energy."""
+    near = np.abs(states.apart) < _DEGENERATE_EV
+    found: NDArray[np.complex128] = np.where(
+        near, 0.0, matrices / np.where(near, 1.0, states.apart)
+    )
+    return found
 
 
 def anomalous_hall(
@@ -105,32 +121,139 @@ def anomalous_hall(
     Raises:
         ConfigError: one periodic direction or none, or a width that is none.
     """
-    dimensions = sum(problem.periodic)
-    if dimensions < 2:
-        raise ConfigError(
-            f"{problem.source}: a Hall conductivity needs two or three periodic directions, "
-            f"'{problem.structure.name}' has {dimensions}"
-        )
-    if not 0 < width_eV < np.inf:
-        raise ConfigError(f"width {width_eV} eV of the Fermi function: it must be positive, finite")
-    numbers = parse_mesh(mesh, problem)
+    mesh_of = _HallMesh.of(problem, mesh, width_eV)
     rest = None if positions is None else position_rest(problem, positions)
-    grid = np.stack(np.meshgrid(*[np.arange(n) for n in numbers], indexing="ij"), -1).reshape(-1, 3)
-    shift = np.array([0.5 if n > 1 else 0.0 for n in numbers])
     total = np.zeros(3)
-    for done, point in enumerate(grid, 1):
-        k = (point + shift) / np.array(numbers)
+    for done, k in enumerate(mesh_of.points, 1):
         total += kubo_curvature(problem, k, fermi_eV, width_eV, rest)
         if progress is not None:
-            progress(done, len(grid))
-    mean = problem.electrons_per_band * total / len(grid)  # Å², both spins
-    lattice = problem.structure.lattice
-    if dimensions == 3:
-        # e²/hbar * mean / volume = 2 pi e²/h * mean / volume; 1/Å is 1e8 1/cm
-        volume = abs(np.linalg.det(lattice))
-        sigma, unit = -2 * np.pi * E2_OVER_H_SIEMENS * mean / volume * 1e8, "S/cm"
-    else:
-        a, b = lattice[list(problem.periodic)]
-        sigma, unit = -2 * np.pi * mean / np.linalg.norm(np.cross(a, b)), "e2/h"
+            progress(done, len(mesh_of.points))
     method = ATOM_POSITIONS if positions is None else POSITION_MATRIX
-    return HallConductivity(sigma, unit, numbers, width_eV, method)
+    sigma = mesh_of.factor * problem.electrons_per_band * total  # both spins
+    return HallConductivity(sigma, mesh_of.unit, mesh_of.numbers, width_eV, method)
+
+
+@dataclasses.dataclass(frozen=True)
+class _HallMesh:
+    """Where a Hall conductivity is summed, and what a sum of curvatures (Å²) is multiplied with."""
+
+    points: NDArray[np.float64]
+    factor: float
+    unit: str
+    numbers: tuple[int, int, int]
+
+    @classmethod
+    def of(
+        cls, problem: BlochProblem, mesh: str | Sequence[int] | None, width_eV: float
+    ) -> _HallMesh:
+        """A mesh moved off Γ by half a step.
+
+        Raises:
+            ConfigError: one periodic direction or none, or a width that is none.
+        """
+        dimensions = sum(problem.periodic)
+        if dimensions < 2:
+            raise ConfigError(
+                f"{problem.source}: a Hall conductivity needs two or three periodic directions, "
+                f"'{problem.structure.name}' has {dimensions}"
+            )
+        if not 0 < width_eV < np.inf:
+            raise ConfigError(
+                f"width {width_eV} eV of the Fermi function: it must be positive, finite"
+            )
+        numbers = parse_mesh(mesh, problem)
+        axes = np.meshgrid(*[np.arange(n) for n in numbers], indexing="ij")
+        grid = np.stack(axes, -1).reshape(-1, 3)
+        shift = np.array([0.5 if n > 1 else 0.0 for n in numbers])
+        points = (grid + shift) / np.array(numbers)
+        lattice = problem.structure.lattice
+        if dimensions == 3:
+            # e²/hbar * mean / volume = 2 pi e²/h * mean / volume; 1/Å is 1e8 1/cm
+            volume = abs(float(np.linalg.det(lattice)))
+            factor, unit = -2 * np.pi * E2_OVER_H_SIEMENS / volume * 1e8, "S/cm"
+        else:
+            a, b = lattice[list(problem.periodic)]
+            factor, unit = -2 * np.pi / float(np.linalg.norm(np.cross(a, b))), "e2/h"
+        return cls(points, factor / len(points), unit, numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpinHallConductivity:
+    """Intrinsic spin Hall conductivity.
+
+    Attributes:
+        sigma: (3, 3, 3), [s, a, b]: current of spin s along a in a field along b; in units of
+            hbar/2e times ``unit``, so that a fully polarised system has its Hall conductivity.
+        unit: "e2/h" for a slab, "S/cm" for a crystal.
+        mesh: k mesh.
+        width_eV: of the Fermi function.
+        method: with which positions.
+    """
+
+    sigma: NDArray[np.float64]
+    unit: str
+    mesh: tuple[int, int, int]
+    width_eV: float
+    method: str
+
+
+def _spin_curvature(
+    problem: BlochProblem,
+    k: NDArray[np.float64],
+    fermi_eV: float,
+    width_eV: float,
+    rest: Sequence[BlochSum] | None,
+) -> NDArray[np.float64]:
+    """(3, 3, 3) of the spin current (v_a s + s v_a) / 2 with v_b, Å²."""
+    states = velocity_states(problem, k, rest)
+    x = _over_distance(states, states.velocity)
+    f = occupations(states.energies, fermi_eV, "fermi", width_eV)
+    half = 0.5 * (f[None, :] - f[:, None])
+    result = np.zeros((3, 3, 3))
+    for axis, spin in enumerate(spin_matrices(problem, states.vectors, states.overlap)):
+        current = 0.5 * (states.velocity @ spin + spin @ states.velocity)
+        over = _over_distance(states, current)
+        for a in range(3):
+            for b in range(3):
+                result[axis, a, b] = -2.0 * (half * np.imag(over[a].conj() * x[b])).sum()
+    return result
+
+
+def spin_hall(
+    problem: BlochProblem,
+    fermi_eV: float,
+    mesh: str | Sequence[int] | None = None,
+    *,
+    width_eV: float = 0.01,
+    positions: Sequence[BlockMatrix] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SpinHallConductivity:
+    """Intrinsic spin Hall conductivity with the conventional spin current (v s + s v) / 2.
+
+    Args:
+        problem: a Hamiltonian with spin.
+        fermi_eV: the Fermi level.
+        mesh: k mesh, moved off Γ by half a step; default 0.12 1/Å apart.
+        width_eV: of the Fermi function.
+        positions: x, y, z of the position matrix, Å.
+        progress: called with (done, all).
+
+    Raises:
+        ConfigError: no spin, one periodic direction or none, or a width that is none.
+    """
+    if not problem.spinful:
+        raise ConfigError(
+            f"{problem.source}: no spin in this Hamiltonian (info.json: isspinful), so no spin "
+            "Hall conductivity"
+        )
+    mesh_of = _HallMesh.of(problem, mesh, width_eV)
+    rest = None if positions is None else position_rest(problem, positions)
+    total = np.zeros((3, 3, 3))
+    for done, k in enumerate(mesh_of.points, 1):
+        total += _spin_curvature(problem, k, fermi_eV, width_eV, rest)
+        if progress is not None:
+            progress(done, len(mesh_of.points))
+    method = ATOM_POSITIONS if positions is None else POSITION_MATRIX
+    return SpinHallConductivity(
+        mesh_of.factor * total, mesh_of.unit, mesh_of.numbers, width_eV, method
+    )

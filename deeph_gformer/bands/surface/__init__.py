@@ -1,0 +1,16 @@
+"""Surfaces of a bulk Hamiltonian: semi-infinite crystals and slabs cut from it."""
+
+from __future__ import annotations
+
+from .green import SurfaceSpectrum, surface_green, surface_spectrum
+from .layers import LayerProblem, cut_slab
+from .plot import plot_surface
+
+__all__ = [
+    "LayerProblem",
+    "SurfaceSpectrum",
+    "cut_slab",
+    "plot_surface",
+    "surface_green",
+    "surface_spectrum",
+]
