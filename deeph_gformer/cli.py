@@ -38,6 +38,7 @@ _AREAS = (
     "optics",
     "ldos",
     "surface",
+    "texture",
 )
 #: Headings of the list of verbs.
 SECTIONS = {

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..io import BlockMatrix
 from .bloch import BlochProblem
 from .kpath import MOST_KPOINTS
 from .projection import mulliken_weights, parse_projections
@@ -19,11 +20,13 @@ from .solve import map_kpoints, solve_dense
 
 __all__ = [
     "MeshSpectrum",
+    "broken_reversal",
     "default_mesh",
     "has_time_reversal",
     "mesh_points",
     "mesh_spectrum",
     "parse_mesh",
+    "time_reversal_part",
 ]
 
 _TIME_REVERSAL_EV = 1e-4
@@ -65,21 +68,57 @@ def default_mesh(problem: BlochProblem, spacing: float = 0.12) -> tuple[int, int
 
 def has_time_reversal(problem: BlochProblem) -> bool:
     """Whether E(k) = E(-k): H(R) real, or with spin H_dd = H_uu*, H_du = -H_ud* in every block."""
+    return broken_reversal(problem) <= _TIME_REVERSAL_EV
+
+
+def _reversed(blocks: NDArray[np.number], spin: int) -> NDArray[np.number]:
+    """Blocks (E, rows, columns) of T H T^-1: H*, with spin sigma_y H* sigma_y."""
+    turned = blocks.conj()
+    if spin == 1:
+        return turned
+    r, c = blocks.shape[1] // 2, blocks.shape[2] // 2
+    result = np.empty_like(turned)
+    result[:, :r, :c], result[:, r:, c:] = turned[:, r:, c:], turned[:, :r, :c]
+    result[:, :r, c:], result[:, r:, :c] = -turned[:, r:, :c], -turned[:, :r, c:]
+    return result
+
+
+def broken_reversal(problem: BlochProblem) -> float:
+    """Largest element of H - T H T^-1, eV; 0 for an H that time reversal leaves alone."""
     if not np.iscomplexobj(problem.h.values):
-        return True
-    for _, blocks in problem.h.groups():
-        if problem.spin == 1:
-            if np.abs(blocks.imag).max(initial=0.0) > _TIME_REVERSAL_EV:
-                return False
-            continue
-        r, c = blocks.shape[1] // 2, blocks.shape[2] // 2
-        worst = max(
-            np.abs(blocks[:, r:, c:] - blocks[:, :r, :c].conj()).max(initial=0.0),
-            np.abs(blocks[:, r:, :c] + blocks[:, :r, c:].conj()).max(initial=0.0),
-        )
-        if worst > _TIME_REVERSAL_EV:
-            return False
-    return True
+        return 0.0
+    differences = (
+        np.abs(blocks - _reversed(blocks, problem.spin)).max(initial=0.0)
+        for _, blocks in problem.h.groups()
+    )
+    return float(max(differences, default=0.0))
+
+
+def time_reversal_part(problem: BlochProblem) -> BlochProblem:
+    """The same problem with (H + T H T^-1) / 2, which has time reversal; a note tells of it.
+
+    Where the exact H has time reversal this is a projection, which no error survives enlarged.
+    """
+    h = problem.h
+    values = h.values.copy()
+    for chosen, blocks in h.groups():
+        part = (blocks + _reversed(blocks, problem.spin)) / 2
+        starts = h.offsets[chosen]
+        size = part[0].size
+        values[starts[:, None] + np.arange(size)] = part.reshape(len(starts), size)
+    words = (
+        f"time reversal was broken by up to {broken_reversal(problem) * 1e3:.3g} meV; the symmetric "
+        "part of H is taken"
+    )
+    return BlochProblem(
+        problem.structure,
+        BlockMatrix(h.keys, h.shapes, values),
+        problem.s,
+        label=problem.label,
+        source=problem.source,
+        predicted=problem.predicted,
+        notes=(*problem.notes, words),
+    )
 
 
 @dataclasses.dataclass

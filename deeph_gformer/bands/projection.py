@@ -14,7 +14,11 @@ from .bloch import BlochProblem
 __all__ = ["mulliken_weights", "parse_projections", "spin_expectation", "spin_matrices"]
 
 _LETTERS = "spdfghi"
-_ITEM = re.compile(r"^(?:(?P<element>[A-Z][a-z]?)|(?P<atom>\d+))?(?:-?(?P<shell>[spdfghi]))?$")
+_ITEM = re.compile(
+    r"^(?:layer(?P<layer>\d+)of(?P<layers>\d+)(?:-(?=.)|$))?"
+    r"(?:(?P<element>[A-Z][a-z]?)|(?P<atom>\d+))?(?:-?(?P<shell>[spdfghi]))?$"
+)
+_LAYERS = re.compile(r"^layers(?P<count>[1-9]\d?)$")
 
 
 def parse_projections(
@@ -25,7 +29,8 @@ def parse_projections(
     Args:
         problem: gives the orbitals.
         text: comma-separated items: element, atom number (from 1), shell letter, or two of them
-            with a dash.
+            with a dash. In a slab ``layer1of2`` is the lower of two layers (cut at the widest
+            gaps between heights), ``layer1of2-Mo-d`` a part of it, ``layers2`` both.
 
     Returns:
         name -> (n,) mask over the rows of H(k).
@@ -45,15 +50,16 @@ def parse_projections(
     atom = problem.atom_of_orbital
     symbol = np.array([chemical_symbols[z] for z in structure.numbers])[atom]
     masks: dict[str, NDArray[np.bool_]] = {}
-    for item in text.split(",") if isinstance(text, str) else text:
-        item = item.strip()
+    for item in _items(text):
         found = _ITEM.match(item)
         if not item or found is None:
             raise ConfigError(
                 f"projection '{item}' is not understood; write an element, an atom number, a "
-                f"shell letter, or two of them: Mo-d, S-p, C, 3-s, d"
+                f"shell letter, or two of them: Mo-d, S-p, C, 3-s, d; or layer1of2, layers2"
             )
         mask = np.ones(problem.size, dtype=bool)
+        if found["layer"]:
+            mask &= np.isin(atom, _layer(problem, int(found["layer"]), int(found["layers"])))
         if found["element"]:
             mask &= symbol == found["element"]
         if found["atom"]:
@@ -68,6 +74,30 @@ def parse_projections(
             )
         masks[item] = mask
     return masks
+
+
+def _items(text: str | Sequence[str]) -> list[str]:
+    """The items, ``layersN`` as its N layers."""
+    found: list[str] = []
+    for item in text.split(",") if isinstance(text, str) else text:
+        every = _LAYERS.match(item.strip())
+        count = int(every["count"]) if every else 0
+        names = [f"layer{n + 1}of{count}" for n in range(count)]
+        found += names if every else [item.strip()]
+    return found
+
+
+def _layer(problem: BlochProblem, number: int, count: int) -> NDArray[np.int64]:
+    """Atoms of one layer of a slab.
+
+    Raises:
+        ConfigError: no slab, or no such layer.
+    """
+    from .unfolding.supercell import split_layers
+
+    if not 1 <= number <= count:
+        raise ConfigError(f"projection 'layer{number}of{count}': layers are numbered from 1")
+    return split_layers(problem.structure, problem.periodic, count)[number - 1]
 
 
 def mulliken_weights(

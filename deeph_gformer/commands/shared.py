@@ -308,7 +308,8 @@ def projections_option(group: str = "") -> Any:
         type=filled,
         metavar="Mo-d,S-p",
         group=group,
-        help="Mulliken projections: element, atom number or shell, or two of them with a dash",
+        help="Mulliken projections: element, atom number or shell, or two of them with a dash; "
+        "layers of a slab: layers2, layer1of2, layer1of2-Mo-d",
     )
 
 

@@ -34,6 +34,11 @@ class TopologyOptions(OneHamiltonian, LevelOptions, PositionOptions):
         metavar="EV",
         help="ahc, shc: width of the Fermi function",
     )
+    time_reversal: bool = option(
+        default=False,
+        help="take the time-reversal symmetric part of H (predictions of networks break it a "
+        "little)",
+    )
     output: pathlib.Path | None = figure_option("NAME_KIND.png; none for ahc and shc")
 
 
@@ -65,9 +70,13 @@ def _filled_bands(options: TopologyOptions, problem: BlochProblem) -> tuple[int,
 
 
 def _run(options: TopologyOptions) -> None:
+    from ..bands.kmesh import time_reversal_part
     from ..bands.topology import Links
 
     problem = single_problem(options)
+    if options.time_reversal:
+        problem = time_reversal_part(problem)
+        say(problem.notes[-1])
     kind = options.kind or ("z2" if problem.spinful else "chern")
     positions = positions_of(
         options, options, problem, "integers do not depend on it, curvatures and centres do"

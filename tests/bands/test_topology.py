@@ -405,3 +405,24 @@ def test_spin_hall_in_an_overlapping_basis_is_the_orthogonal_one() -> None:
     assert two.sigma == pytest.approx(one.sigma, abs=1e-9) and np.abs(one.sigma).max() > 0.5
     with pytest.raises(ConfigError, match="no spin in this Hamiltonian"):
         spin_hall(graphene(mass=0.3), 0.0)
+
+
+def test_time_reversal_part_of_a_prediction() -> None:
+    """A Kane-Mele H with random errors of 20 meV: its symmetric part has Z2 = 1, nearer the right."""
+    from deeph_gformer.bands.kmesh import broken_reversal, time_reversal_part
+
+    problem = kane_mele(0.1, 0.1)
+    assert broken_reversal(problem) < 1e-15
+    rng = np.random.default_rng(5)
+    noise = 0.02 * (rng.standard_normal((2, len(problem.h.values))) * [[1], [1]])
+    h = BlockMatrix(problem.h.keys, problem.h.shapes, problem.h.values + noise[0] + 1j * noise[1])
+    wrong = BlochProblem(problem.structure, h.hermitian(), source="prediction")
+    with pytest.raises(ConfigError, match="broken, by up to .* --time-reversal takes"):
+        z2_invariant(Links(wrong, 2), 0, 1)
+    found = time_reversal_part(wrong)
+    assert broken_reversal(found) < 1e-15 and "symmetric part" in found.notes[-1]
+    assert z2_invariant(Links(found, 2), 0, 1).z2 == 1
+    before, after = (np.abs(p.h.values - problem.h.values) for p in (wrong, found))
+    assert (after**2).sum() < 0.6 * (before**2).sum()
+    spinless = time_reversal_part(haldane(0.2))
+    assert not np.any(spinless.h.values.imag)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError
-from ..kmesh import has_time_reversal
+from ..kmesh import broken_reversal, has_time_reversal
 from .links import Links
 
 __all__ = ["CentreLines", "gap_middle", "wannier_centres", "z2_invariant", "z2_of_crystal"]
@@ -213,8 +213,9 @@ def _require_time_reversal(links: Links) -> None:
         )
     if not has_time_reversal(problem):
         raise ConfigError(
-            f"{problem.source}: time reversal is broken, so there is no Z2 number; "
-            "--kind chern has a meaning"
+            f"{problem.source}: time reversal is broken, by up to "
+            f"{broken_reversal(problem) * 1e3:.3g} meV, so there is no Z2 number; --kind chern has a "
+            "meaning. If this is an error of a prediction: --time-reversal takes the symmetric part"
         )
     if links.filled % 2:
         raise ConfigError(
