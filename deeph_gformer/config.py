@@ -169,8 +169,10 @@ class TrainingConfig:
     states_window: float = within(3.0, "(0, inf)")
     """Half width of the window around the Fermi level, eV."""
     states_spacing: float = within(0.6, "(0, inf)")
-    """Largest distance of the k-points whose states are in the loss, 1/Å; one of them is drawn each
-    step."""
+    """Largest distance of the k-points whose states are in the loss, 1/Å; each step draws
+    ``states_kpoints`` of them."""
+    states_kpoints: int = within(1, "[1, 64]")
+    """K-points of each structure in a step."""
     states_shift: tuple[float, float, float] = within((0.0, 0.0, 0.0), "[0, 1)")
     """Shift of these k-points from Γ along periodic directions, in steps of their mesh."""
     states_memory: float = within(4.0, "(0, inf)")

@@ -11,8 +11,8 @@ level feel; see :mod:`deeph_gformer.analysis.states`, which judges by the same D
 * *coupling*: how far the states q outside the window push into it,
   Σ_q (√(Δ² + 4|D_qp|²) - Δ) / 2 with Δ = |E_q - E_p|, about |D_qp|² / Δ: ghost states.
 
-No eigenvalue is computed in a training step. A step takes one k-point of each structure, drawn by
-its weight in the mesh with a number that depends on seed and step only.
+No eigenvalue is computed in a training step. A step takes one k-point of each structure, or a few,
+drawn by their weights in the mesh with a number that depends on seed and step only.
 """
 
 from __future__ import annotations
@@ -362,6 +362,7 @@ class StateLoss:
         weights: of the terms.
         kind: of the loss.
         seed: of the k-points that are drawn.
+        count: k-points of each structure that are drawn.
         unit: eV: that of H times the mean amplification, which is how far a state moves where all
             elements of H have independent errors of the unit of H.
         get: states of a structure, by its folder.
@@ -370,22 +371,30 @@ class StateLoss:
     weights: tuple[float, float, float]
     kind: str
     seed: int
+    count: int
     unit: float
     get: Callable[[str], StructureStates]
 
     def draw(self, batch: Batch, step: int) -> tuple[StepStates, ...]:
-        """States of each structure of a batch at a k-point that depends on seed and step.
+        """States of each structure of a batch at k-points that depend on seed and step.
+
+        A k-point is expected as often as its weight says: the points of an evenly spaced comb on the
+        sum of weights, whose start is drawn.
 
         Args:
             batch: the structures.
             step: number of the training step.
+
+        Returns:
+            ``count`` of the first structure, then of the next one.
         """
         rng = np.random.default_rng((self.seed, step))
         chosen = []
         for folder in batch.folders:
             states = self.get(folder)
-            weights = states.weights.numpy()
-            chosen.append(states.at(int(rng.choice(len(weights), p=weights / weights.sum()))))
+            ends = np.cumsum(states.weights.numpy())
+            comb = (rng.random() + np.arange(self.count)) / self.count * ends[-1]
+            chosen += [states.at(int(n)) for n in np.searchsorted(ends, comb, side="right")]
         return tuple(chosen)
 
     def __call__(
@@ -399,11 +408,12 @@ class StateLoss:
             states: of :meth:`draw`, on the device of the error.
         """
         error = torch.where(batch.mask, error, error.new_zeros(()))
-        total, moved = [], []
-        for part, own in zip(error.split(batch.edges), states, strict=True):
+        parts, total, moved = error.split(batch.edges), list[Tensor](), list[Tensor]()
+        for n, own in enumerate(states):
+            part = parts[n // self.count]
             terms = state_terms(part, own, self.kind, self.unit)
-            parts = [w * t for w, t in zip(self.weights, terms[:3], strict=True) if w]
-            total.append(torch.stack(parts).sum())
+            kept = [w * t for w, t in zip(self.weights, terms[:3], strict=True) if w]
+            total.append(torch.stack(kept).sum())
             moved.append(terms.moved_meV)
         return torch.stack(total).mean(), torch.stack(moved).mean()
 
@@ -492,6 +502,7 @@ class StateBank:
                 weights,
                 settings.loss,
                 settings.seed,
+                settings.states_kpoints,
                 unit * amplification,
                 lambda name: self._get(name, "train"),
             )

@@ -221,6 +221,15 @@ def test_a_batch_is_the_mean_of_its_structures(make_folder: Folder) -> None:
     assert bank.loss is not None
     drawn = bank.loss.draw(both, 5)
     value, moved = bank.loss(torch.cat(errors), both, drawn)
+    bank.loss.count = 2
+    pairs = bank.loss.draw(both, 5)
+    again, _ = bank.loss(torch.cat(errors), both, pairs)
+    bank.loss.count = 1
+    four = [
+        float(bank.loss(errors[n // 2], alone(samples[n // 2]), [s])[0])
+        for n, s in enumerate(pairs)
+    ]
+    assert len(pairs) == 4 and float(again) == pytest.approx(np.mean(four), rel=1e-12)
     single = [bank.loss(e, alone(s), [d]) for e, s, d in zip(errors, samples, drawn, strict=True)]
     assert float(value) == pytest.approx(np.mean([float(v) for v, _ in single]), rel=1e-12)
     assert float(moved) == pytest.approx(np.mean([float(m) for _, m in single]), rel=1e-12)
@@ -237,7 +246,11 @@ def test_k_points_are_drawn_by_their_weight_and_depend_on_seed_and_step(
     points = states.points[0].tolist()
     share = np.array([drawn.count(k) / 600 for k in points])
     assert share == pytest.approx(states.weights.numpy(), abs=0.08) and len(points) > 3
-    bank.loss.seed = 1
+    bank.loss.count = 3
+    three = [[s.k.tolist() for s in bank.loss.draw(batch, n)] for n in range(300)]
+    share = np.array([sum(some.count(k) for some in three) / 900 for k in points])
+    assert share == pytest.approx(states.weights.numpy(), abs=0.05)
+    bank.loss.count, bank.loss.seed = 1, 1
     assert drawn != [bank.loss.draw(batch, n)[0].k.tolist() for n in range(600)]
 
 
