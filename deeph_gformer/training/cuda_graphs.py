@@ -30,7 +30,7 @@ __all__ = ["StepGraphs", "capture", "step_graphs", "unsupported"]
 #: Share of a GPU's memory that stays free; with less, further structures run as usual.
 RESERVE = 0.2
 #: Steps before a capture, in which libraries allocate what they keep.
-WARM_UP = 2
+WARM_UP = 3
 
 Losses = tuple[Tensor, dict[str, Tensor]]
 

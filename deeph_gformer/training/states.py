@@ -177,7 +177,7 @@ def bloch_sum(error: Tensor, index: BlochIndex, k: Tensor) -> Tensor:
     terms = flat * phase[:, None]
     sums = terms.new_zeros(len(index.pairs) + 1, flat.shape[1])
     sums = sums.index_add(0, index.pair, terms)
-    matrix = sums.reshape(-1)[index.place]
+    matrix = sums.reshape(-1).index_select(0, index.place.reshape(-1)).reshape(index.place.shape)
     return (matrix + matrix.mH) / 2
 
 
