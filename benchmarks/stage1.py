@@ -27,10 +27,10 @@ from ase.neighborlist import primitive_neighbor_list
 from deeph_gformer.algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from deeph_gformer.data.graph import Graph, build_graph
 from deeph_gformer.io.structure import Structure
-from deeph_gformer.stage1.bundle import NetConfig
 from deeph_gformer.stage1.embedded.checkpoint import official_state
 from deeph_gformer.stage1.embedded.inference import InferenceEngine
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
+from deeph_gformer.stage1.net_config import NetConfig
 
 MID = "64x0e+32x1o+16x2e+8x3o+8x4e"
 CARBON = Basis((6,), ((0, 0, 1, 1, 2),), False)

@@ -117,6 +117,12 @@ class Stage1Config:
     """Spherical Bessel basis instead of plain harmonics, e.g. ``3x0e+3x1o+3x2e``."""
     ignore_parity: bool = False
     """Every irrep is even."""
+    scale_shift: bool = False
+    """Scale and shift the output per element (self-loops) and ordered pair of elements; the shift
+    starts at the training set's means. The folder is one of DeepH-E3's later version."""
+    norm: Literal["graph", "training"] = "graph"
+    """Means that the norms subtract: each structure's, as DeepH-E3 does, or constants from the
+    training set, which make the network local (DeepH-E3 itself cannot run it)."""
     target_blocks_type: Literal["all", "diag", "off-diag", "specify"] = "all"
     """Which orbital pairs this model predicts."""
     selected_element_pairs: tuple[str, ...] = ()

@@ -3,7 +3,6 @@ pickle may hold tensors only."""
 
 from __future__ import annotations
 
-import ast
 import configparser
 import dataclasses
 import os
@@ -18,98 +17,19 @@ from e3nn.o3 import Irreps
 from .. import fields
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..algebra.wigner import Generation, detect_generation
-from ..errors import ModelError, printable
+from ..errors import ModelError
 from ..io.files import atomic_path, read_text, write_json, write_text
 from ..io.gauge import GAUGES, Gauge
 from ..io.parsing import parse_json
+from .net_config import NetConfig, build_model_text, parse_build_model
 
 __all__ = [
-    "NetConfig",
     "ModelFolder",
     "find_models",
     "read_model_folder",
     "read_notes",
     "write_model_folder",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class NetConfig:
-    """Arguments of DeepH-E3's ``Net``, as ``src/build_model.py`` writes them."""
-
-    num_species: int
-    """Number of elements."""
-    irreps_embed_node: str
-    """Node embedding, 0e only."""
-    irreps_edge_init: str
-    """Initial edge features (Gaussians of the distance up to 6 Å), 0e only."""
-    irreps_sh: str
-    """Spherical harmonics, or spherical Bessel basis with ``use_sbf``."""
-    irreps_mid_node: str
-    """Node features between blocks."""
-    irreps_post_node: str
-    """Node features after the last block."""
-    irreps_out_node: str
-    """Unused node output of the official network."""
-    irreps_mid_edge: str
-    """Edge features between blocks."""
-    irreps_post_edge: str
-    """Edge features after the last block."""
-    irreps_out_edge: str
-    """Direct-sum output."""
-    num_block: int
-    """P, the number of encoder groups."""
-    r_max: float
-    """Radius of the Gaussian distance basis, Å."""
-    use_sc: bool = True
-    """Self-connections."""
-    no_parity: bool = False
-    """DeepH-E3's ``ignore_parity``: every irrep is even."""
-    use_sbf: bool = False
-    """Spherical Bessel basis instead of plain spherical harmonics."""
-    selftp: bool = False
-    """Self tensor product (off in every model DeepH-E3 writes)."""
-    edge_upd: bool = True
-    """Edge updates in every block."""
-    only_ij: bool = False
-    """Undirected graph (DeepH-E3: under development)."""
-    num_basis: int = 128
-    """Gaussians of the distance basis."""
-    if_sort_irreps: bool = False
-    """Sorted concatenation (off in every model DeepH-E3 writes)."""
-
-    def check(self, where: str) -> None:
-        """Refuse options that no released DeepH-E3 could train with, and irreps that do not parse.
-
-        Raises:
-            ModelError: names the option.
-        """
-        for name in ("selftp", "only_ij", "if_sort_irreps"):
-            if getattr(self, name):
-                raise ModelError(
-                    f"{where}: {name} = True is not supported (DeepH-E3 marks it as under "
-                    "development)"
-                )
-        for name in ("use_sc", "edge_upd"):
-            if not getattr(self, name):
-                raise ModelError(f"{where}: {name} = False is not supported")
-        for field in dataclasses.fields(self):
-            if field.name.startswith("irreps_"):
-                try:
-                    irreps = Irreps(getattr(self, field.name))
-                except (ValueError, AssertionError):
-                    raise ModelError(
-                        f"{where}: {field.name} = {getattr(self, field.name)!r} are no irreps"
-                    ) from None
-                if self.no_parity and any(ir.p != 1 for _, ir in irreps):
-                    raise ModelError(
-                        f"{where}: {field.name} = {irreps} has odd irreps, but the network ignores "
-                        "parity (no_parity = True)"
-                    )
-                if field.name in ("irreps_embed_node", "irreps_edge_init") and any(
-                    (ir.l, ir.p) != (0, 1) for _, ir in irreps
-                ):
-                    raise ModelError(f"{where}: {field.name} = {irreps} must be of 0e only")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,44 +117,6 @@ def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
     return found
 
 
-def _parse_build_model(path: pathlib.Path) -> NetConfig:
-    try:
-        tree = ast.parse(
-            read_text(path, 2**20, "DeepH-E3 writes it when training starts", ModelError)
-        )
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = printable(str(error) or "nested too deep")[:200]
-        raise ModelError(f"{path}: cannot be parsed ({reason})") from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Net":
-            values: dict[str, Any] = {}
-            for keyword in node.keywords:
-                try:
-                    values[str(keyword.arg)] = ast.literal_eval(keyword.value)
-                except ValueError:
-                    raise ModelError(
-                        f"{path}: {keyword.arg} is no literal; the file is parsed, never run"
-                    ) from None
-            known = {f.name for f in dataclasses.fields(NetConfig)}
-            required = {
-                f.name for f in dataclasses.fields(NetConfig) if f.default is dataclasses.MISSING
-            }
-            extra, missing = sorted(set(values) - known), sorted(required - set(values))
-            if extra or missing or node.args:
-                raise ModelError(
-                    f"{path}: Net(...) has "
-                    + (
-                        "unnamed arguments"
-                        if node.args
-                        else f"unknown arguments {extra} and lacks {missing}"
-                    )
-                )
-            config = NetConfig(**values)
-            config.check(str(path))
-            return config
-    raise ModelError(f"{path}: holds no Net(...)")
-
-
 def _read_json(path: pathlib.Path) -> Any:
     hint = "a DeepH-E3 model folder needs src/dataset_info.json and src/target_blocks.json"
     return parse_json(read_text(path, missing=hint, error=ModelError), str(path), ModelError)
@@ -288,7 +170,7 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     """
     folder = pathlib.Path(folder)
     source = folder / fields.MODEL_SOURCE
-    config = _parse_build_model(source / "build_model.py")
+    config = parse_build_model(source / "build_model.py")
     info = _read_json(source / "dataset_info.json")
     try:
         basis = Basis(
@@ -309,9 +191,11 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     targets = TargetBlocks.from_json(
         basis, _read_json(source / "target_blocks.json"), str(source / "target_blocks.json")
     )
-    if len(basis.elements) != config.num_species or Irreps(
-        config.irreps_out_edge
-    ) != targets.irreps(not config.no_parity):
+    if (
+        len(basis.elements) != config.num_species
+        or config.index_to_Z not in (None, basis.elements)
+        or Irreps(config.irreps_out_edge) != targets.irreps(not config.no_parity)
+    ):
         raise ModelError(
             f"{source}: build_model.py, dataset_info.json and target_blocks.json do not belong "
             "together (elements or output irreps differ)"
@@ -396,32 +280,7 @@ def write_model_folder(
     folder = pathlib.Path(folder)
     source = folder / fields.MODEL_SOURCE
     basis = targets.basis
-    order: tuple[str, ...] = (
-        "num_species",
-        "irreps_embed_node",
-        "irreps_edge_init",
-        "irreps_sh",
-        "irreps_mid_node",
-        "irreps_post_node",
-        "irreps_out_node",
-        "irreps_mid_edge",
-        "irreps_post_edge",
-        "irreps_out_edge",
-        "num_block",
-        "r_max",
-        "use_sc",
-        "no_parity",
-        "use_sbf",
-        "only_ij",
-        "if_sort_irreps",
-    )
-    order += tuple(
-        f.name
-        for f in dataclasses.fields(NetConfig)
-        if f.name not in order and getattr(config, f.name) != f.default
-    )
-    lines = ",\n".join(f"    {name}={getattr(config, name)!r}" for name in order)
-    write_text(source / "build_model.py", f"from deephe3_1 import Net\nnet = Net(\n{lines}\n)\n")
+    write_text(source / "build_model.py", build_model_text(config))
     shells = [list(s) for s in basis.orbital_types]
     write_json(
         source / "dataset_info.json",

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import inspect
 import os
 import pathlib
 import sys
@@ -32,7 +33,9 @@ from ..data.features import Stage1Features
 from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
 from ..errors import ConfigError, ModelError
-from .bundle import ModelFolder, NetConfig, read_model_folder
+from .bundle import ModelFolder, read_model_folder
+from .embedded.output import OutputScale, edge_types, scale_of
+from .net_config import OPTIONAL, NetConfig
 from .provider import Stage1Provider
 
 __all__ = [
@@ -201,14 +204,46 @@ def official_net(
     with _LOCK, default_dtype(dtype), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            net = modules.model.Net(**dataclasses.asdict(config))
-        except (AssertionError, ValueError) as error:
+            net = modules.model.Net(**official_arguments(config, modules.model.Net))
+        except (AssertionError, IndexError, ValueError) as error:
             raise ModelError(f"DeepH-E3 refuses this network: {error}") from error
     if config.use_sbf:
         net.sh.dtype = (
             dtype  # its default is the type that was in force when the module was imported
         )
     return net
+
+
+def _names_elements(net: Any) -> bool:
+    """Whether a ``Net`` (or its class) is that of the later version, which knows atomic numbers and
+    scales and shifts its output."""
+    return (
+        "index_to_Z"
+        in inspect.signature(type(net) if isinstance(net, nn.Module) else net).parameters
+    )
+
+
+def official_arguments(config: NetConfig, net: type) -> dict[str, Any]:
+    """The arguments of DeepH-E3's ``Net``, of either version.
+
+    Args:
+        config: network arguments.
+        net: the class.
+
+    Raises:
+        ModelError: no DeepH-E3 has such a network.
+    """
+    if config.norm != "graph":
+        raise ModelError(
+            f"norm = {config.norm!r} is a network of this package alone; use --backend embedded"
+        )
+    arguments = dataclasses.asdict(config)
+    del arguments["norm"]
+    elements = arguments.pop("index_to_Z")
+    if _names_elements(net):
+        arguments["index_to_Z"] = list(elements or range(arguments.pop("num_species")))
+        arguments.pop("num_species", None)
+    return arguments
 
 
 def translate_state(
@@ -239,7 +274,7 @@ def translate_state(
     wrong = []
     for name, value in template.items():
         if name not in renamed:
-            if value.numel():
+            if value.numel() and name not in OPTIONAL:
                 wrong.append(f"'{name}' {tuple(value.shape)} is missing")
             renamed[name] = value
         elif renamed[name].shape != value.shape:
@@ -263,8 +298,14 @@ def translate_state(
 class _Batch:
     """What ``Net.forward`` reads of a torch_geometric batch."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.x, self.edge_index = graph.node_type, graph.edge_index
+    def __init__(self, graph: Graph, x: Tensor | None = None) -> None:
+        """
+        Args:
+            graph: one or several structures.
+            x: (N,), what the network knows atoms by; None: their element's number in the model.
+        """
+        self.x = graph.node_type if x is None else x
+        self.edge_index = graph.edge_index
         self.edge_attr = torch.cat(
             [graph.edge_length[:, None], graph.edge_vector], dim=1
         )  # length, x, y, z | Å
@@ -278,8 +319,8 @@ class _Batch:
 class OfficialStage1(Stage1Provider):
     """The official network.
 
-    Irreps come from forward hooks on ``node_update_blocks[p]``, ``edge_update_blocks[p]`` and
-    ``lin_edge``.
+    Irreps come from forward hooks on ``node_update_blocks[p]`` and ``edge_update_blocks[p]``. A
+    clone of either version (see :class:`NetConfig`) runs folders of both.
 
     Attributes:
         net: DeepH-E3's ``Net``.
@@ -321,8 +362,14 @@ class OfficialStage1(Stage1Provider):
             fill_missing,
         )
         self.net = official_net(folder.config, self.generation, self.dtype, deephe3_root)
+        state = dict(folder.state_dict)
+        # a clone of the earlier version has no scale and shift: they are applied to what it gives
+        self.scale: OutputScale | None = None
+        if folder.config.index_to_Z is not None and not _names_elements(self.net):
+            self.scale = scale_of(folder).to(device=device, dtype=self.dtype).requires_grad_(False)
+            state = {name: value for name, value in state.items() if name not in OPTIONAL}
         self.net.load_state_dict(
-            translate_state(folder.state_dict, self.net.state_dict(), str(folder.path)), strict=True
+            translate_state(state, self.net.state_dict(), str(folder.path)), strict=True
         )
         self.net.to(device).requires_grad_(False).eval()
         self.node_irreps = tuple(block.irreps_out for block in self.net.node_update_blocks)
@@ -337,7 +384,6 @@ class OfficialStage1(Stage1Provider):
         for kind in ("node", "edge"):
             for p, block in enumerate(getattr(self.net, f"{kind}_update_blocks")):
                 yield f"{kind}{p}", block
-        yield "out", self.net.lin_edge
 
     def _keep(self, name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
         self._taken[name] = output
@@ -352,9 +398,10 @@ class OfficialStage1(Stage1Provider):
         if not self._hooks:
             raise ModelError(f"{self.name}: this provider was closed")
         self.check_complete(graph)
+        graph = graph.to(self.net.lin_edge.weight.device, self.dtype)
         with default_dtype(self.dtype):
             try:
-                self.net(_Batch(graph.to(self.net.lin_edge.weight.device, self.dtype)))
+                direct_sum = self.net(_Batch(graph, self._known(graph.node_type)))[1]
                 taken = dict(self._taken)
             finally:
                 self._taken.clear()
@@ -362,8 +409,26 @@ class OfficialStage1(Stage1Provider):
         return Stage1Features(
             tuple(taken[f"node{p}"] for p in groups),
             tuple(taken[f"edge{p}"] for p in groups),
-            taken["out"],
+            direct_sum if self.scale is None else self._scaled(direct_sum, graph),
         )
+
+    def _known(self, node_type: Tensor) -> Tensor:
+        """What the clone's network knows atoms by: their element's number in the model, or their
+        atomic number."""
+        elements = self.folder.config.index_to_Z
+        if elements is None or not _names_elements(self.net):
+            return node_type
+        return torch.as_tensor(elements, device=node_type.device)[node_type]
+
+    def _scaled(self, direct_sum: Tensor, graph: Graph) -> Tensor:
+        if self.scale is None:
+            return direct_sum
+        source, destination = graph.edge_index
+        types = edge_types(
+            graph.node_type, source, destination, graph.self_loop, self.folder.config.num_species
+        )
+        layout = self.scale.layout
+        return layout.flat(self.scale(layout.split(direct_sum), types))
 
     def fingerprint(self) -> str:
         """See :meth:`Stage1Provider.fingerprint`."""
@@ -372,6 +437,8 @@ class OfficialStage1(Stage1Provider):
     def to(self, device: torch.device | str) -> OfficialStage1:
         """Move to a device; returns self."""
         self.net.to(device)
+        if self.scale is not None:
+            self.scale.to(device)
         return self
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from .splits import run_splits
 from .stage1_folder import SaveModelFolder, train_ini
 from .stage1_network import start_network
 from .states import state_bank
+from .statistics import start_at_statistics
 
 __all__ = ["train_stage1"]
 
@@ -125,9 +126,12 @@ def _train(
     )
     join = joiner(cache)
     train, val = loaders(samples["train"], samples["val"], join, settings)
+    to_product = DirectSumToProduct(targets, net.generation, dtype)
+    if old is None:
+        start_at_statistics(net, samples["train"], to_product if first is None else None)
     task = Stage1Task(
         net,
-        DirectSumToProduct(targets, net.generation, dtype),
+        to_product,
         settings,
         settings.epochs * len(train),
         UNIT,

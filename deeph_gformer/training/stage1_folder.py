@@ -10,9 +10,10 @@ import lightning.pytorch as pl
 
 from ..algebra.orbitals import TargetBlocks
 from ..config import TrainStage1Config
-from ..stage1.bundle import NetConfig, write_model_folder
+from ..stage1.bundle import write_model_folder
 from ..stage1.embedded.checkpoint import export_optimizer, official_state
 from ..stage1.embedded.network import DeepHE3Net
+from ..stage1.net_config import NetConfig
 from .callbacks import SaveBest
 
 __all__ = ["SaveModelFolder", "save_stage1", "train_ini"]

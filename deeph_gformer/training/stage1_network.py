@@ -11,9 +11,10 @@ from ..algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
 from ..config import Stage1Config, TrainStage1Config
 from ..errors import ConfigError, ModelError
-from ..stage1.bundle import ModelFolder, NetConfig, read_model_folder
+from ..stage1.bundle import ModelFolder, read_model_folder
 from ..stage1.embedded.checkpoint import load_network
 from ..stage1.embedded.network import DeepHE3Net
+from ..stage1.net_config import NetConfig
 
 __all__ = ["net_config", "stage1_config", "contradictions", "start_network"]
 
@@ -88,6 +89,8 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         config.cutoff_radius,
         no_parity=config.ignore_parity,
         use_sbf=bool(config.spherical_basis_irreps),
+        index_to_Z=targets.basis.elements if config.scale_shift else None,
+        norm=config.norm,
     )
 
 
@@ -101,6 +104,8 @@ def stage1_config(net: NetConfig) -> Stage1Config:
         spherical_harmonics_lmax=Irreps(net.irreps_sh).lmax,
         spherical_basis_irreps=net.irreps_sh if net.use_sbf else "",
         ignore_parity=net.no_parity,
+        scale_shift=net.index_to_Z is not None,
+        norm=net.norm,
     )
 
 

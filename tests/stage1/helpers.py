@@ -16,8 +16,8 @@ from deeph_gformer.data.graph import Graph, build_graph
 from deeph_gformer.io.blocks import BlockMatrix
 from deeph_gformer.io.folder import find_structures, read_folder, read_matrix
 from deeph_gformer.io.structure import Structure
-from deeph_gformer.stage1.bundle import NetConfig
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
+from deeph_gformer.stage1.net_config import NetConfig
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "shared"
 GOLDEN = SHARED / "golden"

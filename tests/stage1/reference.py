@@ -19,8 +19,8 @@ from torch import Tensor
 from deeph_gformer.algebra.rotation import spherical_harmonics
 from deeph_gformer.algebra.wigner import Generation, path_weights, wigner_3j
 from deeph_gformer.data.graph import Graph
-from deeph_gformer.stage1.bundle import NetConfig
 from deeph_gformer.stage1.embedded.radial import bessel_factors, gaussians
+from deeph_gformer.stage1.net_config import NetConfig
 
 __all__ = ["reference_forward", "tensor_product", "linear", "self_connection", "layer_norm", "gate"]
 

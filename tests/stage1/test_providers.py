@@ -14,7 +14,7 @@ from deeph_gformer.algebra.wigner import Generation
 from deeph_gformer.data.features import Stage1Features
 from deeph_gformer.errors import ConfigError, GFormerError, ModelError
 from deeph_gformer.stage1 import load_stage1
-from deeph_gformer.stage1.bundle import NetConfig, read_model_folder, write_model_folder
+from deeph_gformer.stage1.bundle import read_model_folder, write_model_folder
 from deeph_gformer.stage1.conformance import check_provider, probe_graph
 from deeph_gformer.stage1.embedded.checkpoint import (
     export_optimizer,
@@ -25,6 +25,7 @@ from deeph_gformer.stage1.embedded.checkpoint import (
 from deeph_gformer.stage1.embedded.inference import InferenceEngine
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
 from deeph_gformer.stage1.embedded.provider import EmbeddedStage1
+from deeph_gformer.stage1.net_config import NetConfig
 
 from .helpers import (
     GOLDEN,

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...algebra.wigner import Generation, wigner_3j
 from ...errors import ModelError
 from ..bundle import ModelFolder
+from ..net_config import OPTIONAL
 from .convolution import EdgeTensorProduct
 from .linear import ChannelLinear, SelfConnection
 from .network import DeepHE3Net
@@ -62,7 +63,8 @@ def official_parameters(net: DeepHE3Net) -> Iterator[tuple[str, str, slice, torc
                     shape,
                 )
         else:
-            yield name, name, slice(0, parameter.numel()), parameter.shape
+            official = name.removeprefix("scale.")  # sigma and mu are the network's own
+            yield official, name, slice(0, parameter.numel()), parameter.shape
 
 
 def load_network(folder: ModelFolder, generation: Generation) -> DeepHE3Net:
@@ -94,7 +96,7 @@ def load_official_state(net: DeepHE3Net, state: Mapping[str, Tensor], where: str
             expected.add(name)
             value = state.get(name)
             if value is None:
-                if shape.numel():
+                if shape.numel() and name not in OPTIONAL:
                     wrong.append(f"'{name}' {tuple(shape)} is missing")
             elif value.shape != shape:
                 wrong.append(f"'{name}' has shape {tuple(value.shape)} instead of {tuple(shape)}")

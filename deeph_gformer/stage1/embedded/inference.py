@@ -23,9 +23,9 @@ from ...data.graph import Graph
 from ...runtime.plan import ExecutionPlan, usual_chunk
 from .convolution_plan import ConvolutionPlan
 from .layout import Layout
-from .linear import ChannelLinear
 from .local import Local, LocalLayout, chunk
 from .network import DeepHE3Net, NodeUpdate, Prepared, _add
+from .norm import NormPlan
 from .plan import EdgePlan, InferencePlan
 from .radial import INITIAL_RADIUS, gaussians
 
@@ -246,11 +246,8 @@ class Run:
                 start = stop
 
     def update_edges(self, conv: ConvolutionPlan, plan: EdgePlan) -> None:
-        """Eq.
-
-        1, second line: new edge features, and the rotated node features that the next node update
-        reads again.
-        """
+        """Eq. 1, second line: new edge features, and the rotated node features that the next node
+        update reads again."""
         self.release(self._pair)
         self._pair = (
             conv.pair.empty(self.edges, self.like, self.storage)
@@ -269,7 +266,8 @@ class Run:
             part = chunk(new, a, b)
             message = self.message(conv, span, pair, edge, parts)
             plan.before_norm(part, message, chunk(edge, a, b), kinds)
-            plan.norm.sums(part, self.frames(a, b), self.segments.part(a, b), sums)
+            if plan.norm.graph:
+                plan.norm.sums(part, self.frames(a, b), self.segments.part(a, b), sums)
             self.execution.tick("stage 1", b - a)
         for value in _sorted(sums):
             self.execution.comm.sum(value)
@@ -287,30 +285,55 @@ class Run:
             old: features before the update.
             sums: see :meth:`NormPlan.sums`, of all edges of all processes.
         """
-        norm, sizes = plan.norm, self.segments.sizes
+        norm = plan.norm
+        centre, inverse = self.moments(norm, new, sums)
+        for a, b, _ in self.spans:
+            part = chunk(new, a, b)
+            if norm.graph:
+                norm.apply(part, centre, inverse, self.frames(a, b), self.segments.part(a, b))
+            else:
+                norm.scale(part)
+            plan.after_norm(part, chunk(old, a, b))
+            self.execution.tick("stage 1", b - a)
+
+    def moments(
+        self, norm: NormPlan, new: Local, sums: dict[tuple[int, int], Tensor]
+    ) -> tuple[dict[tuple[int, int], Tensor], dict[int, Tensor]]:
+        """Means over all edges of each structure, and 1 / rms of scalars about them.
+
+        Args:
+            norm: of this update.
+            new: features before the norm.
+            sums: see :meth:`NormPlan.sums`; empty where the norm needs no means.
+
+        Returns:
+            ``(centre, inverse)`` of :meth:`NormPlan.apply`.
+        """
+        sizes = self.segments.sizes
         centre = {key: value / sizes[:, None, None] for key, value in sums.items()}
         squares: dict[int, Tensor] = {}
-        for a, b, _ in self.spans:
+        for a, b, _ in self.spans if sums else ():
             norm.squares(chunk(new, a, b), centre, self.segments.part(a, b), squares)
         for f in sorted(squares):
             self.execution.comm.sum(squares[f])
         inverse = {f: 1 / ((s / sizes[:, None]).sqrt() + norm.eps) for f, s in squares.items()}
-        for a, b, _ in self.spans:
-            part = chunk(new, a, b)
-            norm.apply(part, centre, inverse, self.frames(a, b), self.segments.part(a, b))
-            plan.after_norm(part, chunk(old, a, b))
-            self.execution.tick("stage 1", b - a)
+        return centre, inverse
 
-    def flat(self, layout: LocalLayout, edge: Local, linear: ChannelLinear | None) -> Tensor:
-        """Edge features in global axes, e3nn's layout and the graph's order; through ``linear``
-        first where given."""
-        target = layout.layout if linear is None else linear.layout_out
+    def flat(self, layout: LocalLayout, edge: Local, output: bool = False) -> Tensor:
+        """Edge features, or with ``output`` the direct sum made of them: (E, dim), in global axes,
+        e3nn's layout and the graph's order."""
+        target = self.net.lin_edge.layout_out if output else layout.layout
         out = self.like.new_empty(self.edges, target.irreps.dim)
         for a, b, _ in self.spans:
             value = layout.features(chunk(edge, a, b))
-            value = value if linear is None else linear(value)
+            if output:
+                value = self.net.output(value, self.output_type(a, b))
             out[self.p.order[a:b]] = target.flat_global(value, self.frames(a, b))
         return out
+
+    def output_type(self, a: int, b: int) -> Tensor | None:
+        """:attr:`Prepared.output_type` of edges a..b."""
+        return None if self.p.output_type is None else self.p.output_type[a:b]
 
 
 def _runs(source: Tensor) -> tuple[list[int], list[int]]:
@@ -383,6 +406,6 @@ class InferenceEngine:
             for group in run.groups():
                 if features:
                     nodes.append(Layout(self.net.node_irreps[group]).flat(run.node))
-                    edges.append(run.flat(run.layouts[1], run.edge, None))
-            own = run.flat(run.layouts[1], run.edge, self.net.lin_edge)
+                    edges.append(run.flat(run.layouts[1], run.edge))
+            own = run.flat(run.layouts[1], run.edge, output=True)
         return own, tuple(nodes), tuple(edges)

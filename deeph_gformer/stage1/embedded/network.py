@@ -21,11 +21,12 @@ from ...algebra.rotation import edge_frames
 from ...algebra.wigner import Generation
 from ...data.graph import Graph
 from ...runtime.storage import Storage
-from ..bundle import NetConfig
+from ..net_config import NetConfig
 from .convolution import EquivariantConvolution
 from .layout import Layout
 from .linear import ChannelLinear, SelfConnection
 from .norm import LayerNorm
+from .output import OutputScale, edge_types
 from .radial import INITIAL_RADIUS, bessel_factors, gaussians
 from .rows import RowGroups, Segments, gather_rows
 
@@ -48,6 +49,7 @@ class Prepared(NamedTuple):
         radial: (E, copies) with a Bessel basis.
         node_kind, edge_kind: rows by element and by pair of elements.
         node_segments, edge_segments: rows by structure.
+        output_type: (E,), see :func:`.output.edge_types`; None where the output is not scaled.
 
     For inference ``distance`` and ``initial`` are empty and ``edge_kind`` is not made: they are
     cheap to make chunk by chunk.
@@ -68,6 +70,7 @@ class Prepared(NamedTuple):
     edge_kind: RowGroups
     node_segments: Segments
     edge_segments: Segments
+    output_type: Tensor | None
 
     def span(self, start: int, stop: int) -> Prepared:
         """What a convolution needs of some edges."""
@@ -132,7 +135,7 @@ class Update(nn.Module):
         self.irreps_out = self.conv.irreps_out
         self.lin_post = ChannelLinear(self.irreps_out, self.irreps_out, generation, biases=True)
         self.sc = SelfConnection(irreps_in, types, self.irreps_out, generation)
-        self.norm = LayerNorm(self.irreps_out)
+        self.norm = LayerNorm(self.irreps_out, config.norm == "graph")
         self.skip_connect = SkipConnection(irreps_in, self.irreps_out, generation)
 
 
@@ -246,6 +249,10 @@ class DeepHE3Net(nn.Module):
         config.check("network")
         self.config, self.generation = config, generation
         node, edge = Irreps(config.irreps_embed_node), Irreps(config.irreps_edge_init)
+        # first, as its parameters are the first of the official network
+        self.scale: OutputScale | None = None
+        if config.index_to_Z is not None:
+            self.scale = OutputScale(Irreps(config.irreps_out_edge), config.num_species)
         self.embedding = ChannelLinear(
             Irreps(f"{config.num_species}x0e"), node, generation, biases=False
         )
@@ -330,6 +337,9 @@ class DeepHE3Net(nn.Module):
             else RowGroups.of(kind, config.num_species**2),
             node_segments=Segments.of(graph.node_batch, graph.structures, dtype),
             edge_segments=Segments.of(graph.node_batch[source], graph.structures, dtype),
+            output_type=None
+            if self.scale is None
+            else edge_types(graph.node_type, source, destination, loops[order], config.num_species),
         )
 
     def _frames(
@@ -351,6 +361,16 @@ class DeepHE3Net(nn.Module):
             ):
                 whole[start : start + size] = part.transpose(1, 2).to(dtype)
         return [whole.transpose(1, 2) for whole in out]
+
+    def output(self, edge: Features, types: Tensor | None) -> Features:
+        """The direct sum, eV, in the frame of the edge features.
+
+        Args:
+            edge: (E, 2 l + 1, channels) per key, after the last update.
+            types: (E,), of the same edges: see :attr:`Prepared.output_type`.
+        """
+        out = self.lin_edge(edge)
+        return out if self.scale is None or types is None else self.scale(out, types)
 
     def forward(
         self, graph: Graph, prepared: Prepared | None = None, features: bool = False
@@ -378,7 +398,9 @@ class DeepHE3Net(nn.Module):
                 nodes.append(Layout(node_update.irreps_out).flat(node))
                 edges.append(Layout(edge_update.irreps_out).flat_global(edge, p.frames)[p.inverse])
         return (
-            self.lin_edge.layout_out.flat_global(self.lin_edge(edge), p.frames)[p.inverse],
+            self.lin_edge.layout_out.flat_global(self.output(edge, p.output_type), p.frames)[
+                p.inverse
+            ],
             tuple(nodes),
             tuple(edges),
         )

@@ -20,13 +20,23 @@ class LayerNorm(nn.Module):
 
     In edge frames the mean of l > 0 is taken in global axes and turned back (``frames``), so the
     result is that of the official network.
+
+    With ``graph`` off nothing is summed over the structure: the mean and the rms of scalars are
+    those of the training set, once for all (see :func:`.calibrate.calibrate`), and nothing is
+    subtracted for l > 0, where a mean over all directions is zero. As constants they are part of
+    ``weight`` and ``bias``: :math:`w (x - c) / s + b = (w / s) x + (b - w c / s)`.
     """
 
     eps = 1e-5
 
-    def __init__(self, irreps: Irreps) -> None:
+    def __init__(self, irreps: Irreps, graph: bool = True) -> None:
+        """
+        Args:
+            irreps: of the features.
+            graph: whether means are those of the structure, as DeepH-E3 has it.
+        """
         super().__init__()
-        self.layout = Layout(irreps)
+        self.layout, self.graph = Layout(irreps), graph
         total = sum(mul for _, _, mul in self.layout.slots)
         self.weight = nn.Parameter(torch.ones(total))
         self.bias = nn.Parameter(
@@ -43,7 +53,9 @@ class LayerNorm(nn.Module):
         for n, key in enumerate(self.layout.channels):
             value = features[key]
             slots = [(start, mul) for other, start, mul in self.layout.slots if other == key]
-            if len(slots) == 1:
+            if not self.graph:
+                made = value
+            elif len(slots) == 1:
                 made = self._slot(value, key, segments, frames)
             else:
                 made = torch.cat(
@@ -76,11 +88,15 @@ class LayerNorm(nn.Module):
 
 
 class NormPlan:
-    """``e3LayerNorm`` on :data:`Local`: sums over edges first (chunk by chunk), then the
+    r"""``e3LayerNorm`` on :data:`Local`: sums over edges first (chunk by chunk), then the
     subtraction.
 
-    Means are per slot (``mul x ir`` of e3nn), and slots of one family stand by falling l like its
-    channels, so those with l >= m come first.
+    Per family, each term for its slots s (``mul x ir`` of e3nn) and channels c in s:
+
+    .. math:: x_c \leftarrow w_c\, (x_c - D^T \bar{x}_s) \quad (l > 0), \qquad
+       x_c \leftarrow w_c\, (x_c - \bar{x}_s) / (\mathrm{rms}_s + \epsilon) + b_c \quad (l = 0).
+
+    Slots of one family stand by falling l like its channels, so those with l >= m come first.
 
     Attributes:
         average: per family (channels, slots): 1 / multiplicity where the channel belongs to the
@@ -97,7 +113,7 @@ class NormPlan:
             parity: see :class:`LocalLayout`.
         """
         self.layout = LocalLayout(norm.layout.irreps, parity)
-        self.eps, self.bias = norm.eps, norm.bias
+        self.eps, self.bias, self.graph = norm.eps, norm.bias, norm.graph
         self.average: list[Tensor] = []
         self.spread: list[Tensor] = []
         self.weight: list[Tensor] = []
@@ -236,3 +252,11 @@ class NormPlan:
             value.mul_(segments.spread(inverse[f] @ member))
             if key == (0, 1):
                 value.add_(self.bias)
+
+    def scale(self, local: Local) -> None:
+        """The norm with the training set's means, which are part of its parameters; in place."""
+        for f in (0, 1):
+            for m, value in enumerate(local[f]):
+                value.mul_(self.weight[f][: self.layout.width(f, m)])
+        if (0, 1) in self.layout.layout.channels:
+            local[0][0][:, self.layout.columns(0, (0, 1))].add_(self.bias)

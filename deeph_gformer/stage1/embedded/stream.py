@@ -33,7 +33,7 @@ def bytes_per_edge(engine: InferenceEngine, keep_pairs: bool) -> int:
             for n, (conv, _) in zip(numbers, plan.edge_plans, strict=True)
         ]
     frames = sum((2 * l + 1) ** 2 for l in range(net.lmax + 1))
-    return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 4 * 8
+    return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 5 * 8
 
 
 class EmbeddedStream(IrrepStream):
@@ -82,13 +82,12 @@ class EmbeddedStream(IrrepStream):
     @torch.no_grad()
     def final(self, features: bool) -> Iterator[FinalChunk]:
         """See :class:`IrrepStream`."""
-        run, linear = self.run, self.net.lin_edge
-        target: Layout = linear.layout_out
+        run, target = self.run, self.net.lin_edge.layout_out
         pairs = self.plan.edge_plans[-1][0].pair
         scalars = {key: value[:, 0] for key, value in run.node.items() if key[0] == 0}
         for a, b, loops in run.spans:
             value = run.layouts[1].features(chunk(run.edge, a, b))
-            own = linear(value)
+            own = self.net.output(value, run.output_type(a, b))
             frames = run.frames(a, b)
 
             def flat(made: Features, frames: list[Tensor] = frames) -> Tensor:
