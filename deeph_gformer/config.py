@@ -226,6 +226,10 @@ class DataConfig:
     """``standard``: train on H - μS with μ = <H,S>/<S,S> per structure; ``raw``: on H as it is;
     ``auto``: that of stage 1, or ``standard`` where μ differs between the structures (it is said
     which, and why)."""
+    memorised: Literal["weight", "leave-out", "use"] = "weight"
+    """What a GFormer does with structures that its stage 1 was trained on, where others are there,
+    too: they take part in fewer epochs the better stage 1 has memorised them (``weight``), in none,
+    or in all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +251,12 @@ class TrainConfig:
     start: str = ""
     """A bundle to start from instead of random weights (``--from``), of the same stage 1, basis and
     gauge."""
+    cross_fit: str = ""
+    """Run folder of ``train-stage1 --folds``: learn from networks that did not see the structure
+    (``--cross-fit``)."""
+    cross_features: Literal["fold", "final"] = "fold"
+    """With ``cross_fit``: whose irreps are read, those of the network that did not see the
+    structure, or those of the final one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +275,15 @@ class TrainStage1Config:
     for two fifths more time. 0: all at once."""
     output: str = "runs/stage1"
     """Where logs, checkpoints and the model folder go."""
+    folds: int = within(0, "[0, inf)")
+    """Further networks, each without one part of the training structures, for ``train --cross-fit``
+    (2 or more; 0: none)."""
+    folds_start: Literal["final", "random"] = "final"
+    """Where fold networks start: from the final network, so that irreps of both mean the same, or
+    from random weights."""
+    final: str = ""
+    """With ``folds``: a finished model folder to make fold networks for (``--final``); it is left
+    as it is."""
 
 
 def upgrade_model(values: Mapping[str, Any]) -> dict[str, Any]:

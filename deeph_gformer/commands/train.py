@@ -40,6 +40,14 @@ class TrainOptions(_TrainingOptions, Stage1Options):
         key="start",
         help="start from a finished GFormer instead of random weights",
     )
+    cross_fit: str | None = option(
+        nargs="?",
+        const="",
+        metavar="DIR",
+        key="cross_fit",
+        help="learn from networks that did not see the structure: those that 'train-stage1 "
+        "--folds' left beside the model folder, or in DIR",
+    )
     resume: bool = option(default=False, help="go on with the run in the output folder")
 
 
@@ -54,6 +62,18 @@ class TrainStage1Options(_TrainingOptions):
         help="go on with the run in the output folder; or start from a DeepH-E3 model folder, its "
         "optimizer state included",
     )
+    folds: int | None = option(
+        type=int,
+        metavar="K",
+        key="folds",
+        help="also train K networks, each without one part of the training structures, for 'train "
+        "--cross-fit'",
+    )
+    final: str | None = option(
+        metavar="MODEL_DIR",
+        key="final",
+        help="with --folds: networks for this finished model, which is left as it is",
+    )
 
 
 def _run_train(options: TrainOptions) -> None:
@@ -67,6 +87,9 @@ def _run_train(options: TrainOptions) -> None:
     from ..training.stage2 import train_gformer
 
     config = read_settings(options, TrainConfig, resume=options.resume)
+    if options.cross_fit == "":
+        beside = str(pathlib.Path(config.stage1).resolve().parent)
+        config = dataclasses.replace(config, cross_fit=beside)
     if not config.stage1:
         raise ConfigError(
             "stage1 is empty: say which DeepH-E3 model folder, with --stage1 MODEL_DIR"
@@ -103,14 +126,24 @@ def _run_train_stage1(options: TrainStage1Options) -> None:
 
     if options.list:
         return list_settings(TrainStage1Config)
+    from ..training.folds import FOLDS_FILE, train_folds
     from ..training.process import say
     from ..training.stage1 import train_stage1
 
     resume = options.resume == ""
     config = read_settings(options, TrainStage1Config, resume=resume)
-    record = train_stage1(
-        config, resume=resume, continue_from=options.resume or None, every=options.every
-    )
+    if config.final and not config.folds:
+        raise ConfigError("--final: says which model fold networks are for; add --folds K")
+    train = train_folds if config.folds else train_stage1
+    record = train(config, resume=resume, continue_from=options.resume or None, every=options.every)
+    if config.folds:
+        errors = ", ".join(f"{r['best_val_mae_meV']:.4f}" for r in record["folds"])
+        say(
+            f"best validation MAE of the fold networks {errors} meV; "
+            f"{pathlib.Path(config.output) / FOLDS_FILE} says what each did not see"
+        )
+    if config.final:
+        return _trained(options, record)
     kind = "of H - μS" if record["gauge"] == "standard" else "of raw H"
     say(
         f"best validation MAE {record['best_val_mae_meV']:.4f} meV {kind}; DeepH-E3 model "
@@ -133,7 +166,11 @@ VERBS = (
         "train a GFormer (stage 2) on a frozen stage 1",
         TrainOptions,
         _run_train,
-        f"Train a GFormer (stage 2) on a frozen DeepH-E3 model (stage 1). {_settings('train')}",
+        f"Train a GFormer (stage 2) on a frozen DeepH-E3 model (stage 1). {_settings('train')} "
+        "One model and one data set: give all structures. Those that stage 1 was trained on are "
+        "recognised and count less (data.memorised). If it has seen them all, make networks that "
+        "have not with 'train-stage1 --folds 3 --final MODEL_DIR --output FOLDS', and train with "
+        "--cross-fit FOLDS.",
     ),
     Verb(
         "train-stage1",

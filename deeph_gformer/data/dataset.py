@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ..algebra.blocks import BlockAssembly
@@ -25,6 +24,7 @@ from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
 from ..io.structure import Structure
 from .edges import EdgeMode, select_edges
+from .equality import equal_structures
 from .gauge import gauge_shift, spin_double, subtract_overlap
 from .graph import Graph, build_graph
 
@@ -36,7 +36,6 @@ __all__ = [
     "read_splits",
     "make_splits",
     "check_splits",
-    "equal_structures",
     "transpose_index",
     "hermitian_mean",
     "hermitian_product",
@@ -325,7 +324,7 @@ def check_splits(
     splits: dict[str, list[pathlib.Path]], where: str
 ) -> dict[str, list[pathlib.Path]]:
     """The splits as they are, when they have training and validation structures and share none (see
-    :func:`equal_structures`).
+    :func:`.equality.equal_structures`).
 
     A structure that is twice in one split is noted on standard error.
 
@@ -357,61 +356,3 @@ def check_splits(
             file=sys.stderr,
         )
     return splits
-
-
-#: Å; structures whose distances agree this well are the same one.
-SAME_DISTANCE = 1e-4
-
-
-def equal_structures(structures: Sequence[Structure]) -> list[tuple[int, int]]:
-    """Pairs of structures that are the same crystal: shifted, turned or in another order of atoms,
-    within :data:`SAME_DISTANCE`.
-
-    Compared are elements, the lengths and angles of the lattice vectors, and the distances of each
-    atom to its nearest neighbours.
-
-    Returns:
-        Indices into ``structures``; of n equal ones n - 1 pairs or more.
-    """
-    alike: dict[bytes, list[int]] = {}
-    for n, structure in enumerate(structures):
-        alike.setdefault(np.sort(structure.numbers).tobytes(), []).append(n)
-    pairs = []
-    for members in alike.values():
-        if len(members) == 1:
-            continue
-        values = np.stack([_distances(structures[n]) for n in members])
-        order = np.argsort(
-            values.mean(axis=1)
-        )  # equal ones are close in the mean, so few are compared in full
-        for place, a in enumerate(order):
-            for b in order[place + 1 :]:
-                if values[b].mean() - values[a].mean() > SAME_DISTANCE:
-                    break
-                if np.abs(values[b] - values[a]).max() < SAME_DISTANCE:
-                    pairs.append((members[a], members[b]))
-    return pairs
-
-
-def _distances(structure: Structure, nearest: int = 16) -> NDArray[np.float64]:
-    """Numbers that tell a crystal whatever its place, axes and order of atoms, and are continuous
-    in it.
-
-    Returns:
-        (6 + N nearest,), Å: lengths of the lattice vectors and of their differences; of each atom
-        the distances to its nearest neighbours (27 cells), each column sorted within an element.
-    """
-    lattice = structure.lattice
-    edges = np.linalg.norm(np.concatenate([lattice, lattice - np.roll(lattice, 1, axis=0)]), axis=1)
-    cells = (np.indices((3, 3, 3)).reshape(3, -1).T - 1) @ lattice
-    fraction = structure.positions @ np.linalg.inv(lattice)
-    rows = np.empty((len(structure), nearest))
-    for n, own in enumerate(fraction):
-        away = fraction - own
-        away -= np.round(away)
-        length = np.linalg.norm((away @ lattice)[:, None] + cells, axis=2).ravel()
-        rows[n] = np.sort(np.partition(length, nearest)[:nearest])
-    elements = [
-        np.sort(rows[structure.numbers == z], axis=0).ravel() for z in np.unique(structure.numbers)
-    ]
-    return np.concatenate([edges, *elements])

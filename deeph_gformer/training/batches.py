@@ -18,6 +18,7 @@ from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.dataset import Sample
 from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs, rotate_graph
+from ..errors import ModelError
 from ..io.files import atomic_path
 from ..stage1.provider import Stage1Provider
 
@@ -153,6 +154,12 @@ class FeatureCache:
         self.device = torch.device(device)
         self._kept: dict[str, tuple[Stage1Features | None, Tensor | None]] = {}
 
+    def run(self, sample: Sample) -> Stage1Features:
+        """Stage 1 of a sample, on its device."""
+        if self.stage1 is None:
+            raise ModelError("no stage 1 to run")
+        return self.stage1(sample.graph.to(self.device), features=self.features)
+
     def get(self, sample: Sample) -> tuple[Stage1Features | None, Tensor | None]:
         """(irreps, direct sum) of a sample, on the CPU."""
         if self.stage1 is None:
@@ -167,7 +174,7 @@ class FeatureCache:
             )
             irreps = Stage1Features(tuple(node), tuple(edge), direct_sum)
             return irreps if self.features else None, direct_sum
-        out = self.stage1(sample.graph.to(self.device), features=self.features).to("cpu")
+        out = self.run(sample).to("cpu")
         entry = out if self.features else None, out.direct_sum
         if self.mode == "ram":
             self._kept[key] = entry

@@ -25,6 +25,7 @@ __all__ = [
     "CONFIG_FILE",
     "LAST",
     "LOCK_FILE",
+    "RECORD_FILE",
     "SPLIT_FILE",
     "check_run",
     "how_to_go_on",
@@ -39,6 +40,7 @@ CONFIG_FILE, SPLIT_FILE, CHECKPOINTS, LOCK_FILE = (
     "checkpoints",
     "lock",
 )
+RECORD_FILE = "record.json"
 LAST, BEST = "last", "best"
 
 #: What a resumed run may have otherwise; structures are compared by their names.
@@ -47,6 +49,7 @@ FREE = {
     "data.preprocessed",
     "data.splits",
     "data.cache",
+    "folds",
     "training.epochs",
     "training.threads",
     "training.device",
@@ -270,6 +273,8 @@ def _absolute(table: dict[str, Any]) -> dict[str, Any]:
         (data, "splits"),
         (table, "stage1"),
         (table, "start"),
+        (table, "cross_fit"),
+        (table, "final"),
     ):
         if isinstance(place.get(key), str) and place[key]:
             place[key] = os.path.abspath(place[key])

@@ -14,7 +14,7 @@ from ..config import TrainingConfig
 from ..errors import ConfigError, lacks_memory
 from ..runtime.device import resolve_device
 
-__all__ = ["rank", "first_rank", "own_device", "say", "note", "memory_hint"]
+__all__ = ["first_rank", "memory_hint", "note", "own_device", "rank", "say", "warn"]
 
 
 def rank() -> int:
@@ -48,6 +48,12 @@ def note(text: str) -> None:
     """A note on standard error, on the first rank only."""
     if first_rank():
         print(f"note: {text}", file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """A warning on standard error, on the first rank only."""
+    if first_rank():
+        print(f"warning: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from ..config import TrainingConfig
 from ..errors import ConfigError, DataError
 from ..runtime.device import resolve_device
 from ..stopping import Stopped, installed
-from .batches import Batch, EpochSampler, RankSampler, write_tensors
+from .batches import Batch, RankSampler, write_tensors
 from .callbacks import (
     EpochLine,
     FiniteStop,
@@ -35,6 +35,7 @@ from .folder import BEST, CHECKPOINTS, LAST, how_to_go_on, read_checkpoint
 from .module import HamiltonianTask
 from .monitor import Monitor, monitor_key
 from .process import rank, say
+from .sampling import ShareSampler
 
 __all__ = ["fit", "loaders"]
 
@@ -44,6 +45,7 @@ def loaders(
     val: Sequence[Any],
     join: Callable[[list[Any]], Batch],
     settings: TrainingConfig,
+    weights: Sequence[float] | None = None,
 ) -> tuple[DataLoader, DataLoader]:
     """Shuffled training batches (reproducible per epoch), and validation batches of one structure.
 
@@ -54,9 +56,10 @@ def loaders(
         val: validation samples.
         join: what makes a batch of samples.
         settings: batch size, seed, number of processes.
+        weights: share of the epochs in which each training sample takes part; None: all of them.
     """
     own, ranks = (rank(), settings.devices) if settings.devices > 1 else (0, 1)
-    shuffled = EpochSampler(len(train), settings.seed, own, ranks)
+    shuffled = ShareSampler(weights or [1.0] * len(train), settings.seed, own, ranks)
     return (
         DataLoader(train, batch_size=settings.batch_size, sampler=shuffled, collate_fn=join),  # type: ignore[arg-type]
         DataLoader(val, batch_size=1, sampler=RankSampler(len(val), own, ranks), collate_fn=join),  # type: ignore[arg-type]

@@ -14,18 +14,19 @@ from ..algebra.wigner import Generation
 from ..analysis.basis import write_basis_table
 from ..config import TrainStage1Config
 from ..data.dataset import basis_of, load_samples
-from ..errors import ConfigError, ModelError
+from ..errors import ModelError
 from ..fields import OVERLAP_TABLE
 from ..io.files import write_json
 from ..stage1.embedded.checkpoint import import_optimizer
 from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, joiner
-from .folder import check_run, locked, recorded
+from .folder import RECORD_FILE, check_run, locked, recorded
 from .gauge import choose_gauge
 from .module import Stage1Task
 from .process import first_rank, memory_hint, own_device, say
 from .run import fit, loaders
+from .seen import structures_note
 from .splits import run_splits
 from .stage1_folder import SaveModelFolder, train_ini
 from .stage1_network import start_network
@@ -47,6 +48,7 @@ def train_stage1(
     generation: Generation = ">=0.5",
     every: int = 1,
     first: Stage1Provider | None = None,
+    splits: dict[str, list[pathlib.Path]] | None = None,
 ) -> dict[str, Any]:
     """Train a DeepH-E3 network; the best state so far is always in ``<output>/model`` as a DeepH-E3
     model folder.
@@ -55,11 +57,12 @@ def train_stage1(
         config: everything.
         resume: go on with the run in ``config.output``.
         continue_from: start from this DeepH-E3 model folder, its Adam state included where it is
-            there.
+            there; with ``resume`` it tells the kind of network only.
         generation: e3nn conventions of a new network.
         every: epochs between printed lines.
         first: a frozen stage 1 whose residual the network learns instead of H (the paper's
             S1_DeepHE3 + S2_DeepHE3).
+        splits: folders of each split, where they are not those of ``config.data``.
 
     Returns:
         A record of plain values.
@@ -69,14 +72,9 @@ def train_stage1(
         run, and without memory (says what to lower).
     """
     settings = config.training
-    if continue_from and resume:
-        raise ConfigError(
-            "choose one: --resume goes on with the run in the output folder, --resume MODEL_DIR "
-            "starts from another model"
-        )
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
-    splits = run_splits(config, resume)
+    splits = splits or run_splits(config, resume)
     folder = check_run(config, splits, resume)
     with locked(folder, first_rank()):
         return _train(
@@ -147,7 +145,11 @@ def _train(
         f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
-    notes = {**choice.to_json(), "deeph_gformer": __version__}
+    notes = {
+        **choice.to_json(),
+        **structures_note(splits, None if old is None else old.notes),
+        "deeph_gformer": __version__,
+    }
     save = SaveModelFolder(folder / "model", arguments, targets, ini, notes)
     with recorded(folder, config, splits):
         result = fit(
@@ -161,6 +163,6 @@ def _train(
         **choice.to_json(),
     }
     if first_rank():
-        write_json(folder / "record.json", record)
+        write_json(folder / RECORD_FILE, record)
         write_basis_table(splits["train"], folder / "model" / OVERLAP_TABLE)
     return record

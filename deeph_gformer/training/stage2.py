@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,25 +12,23 @@ import torch
 
 from ..algebra.blocks import DirectSumToProduct
 from ..analysis.basis import write_basis_table
-from ..analysis.guard import guard_statistics
 from ..config import GFormerConfig, TrainConfig
 from ..data.dataset import Sample, hermitian_product, load_samples, transpose_index
-from ..fields import OVERLAP_TABLE
-from ..gformer.bundle import Bundle, save_bundle
-from ..io.periodicity import coupling
+from ..errors import ConfigError, DataError
+from ..gformer.bundle import Bundle
 from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
 from ..stage1.provider import Stage1Provider
-from ..stopping import shielded
 from .batches import FeatureCache, feature_bytes, joiner
-from .electrons import count_electrons
 from .folder import check_run, locked, recorded
+from .folds import CrossFitCache, read_cross_fit
 from .gauge import choose_gauge
 from .module import Stage2Task, masked_loss
-from .process import first_rank, memory_hint, note, own_device, say
+from .process import first_rank, memory_hint, note, own_device, say, warn
 from .run import fit, loaders
+from .seen import recognise
 from .splits import run_splits
-from .stage2_bundle import SaveBundle, record_of, validation_errors
+from .stage2_bundle import SaveBundle, finish, record_of, structures_of
 from .stage2_network import Output, new_model, start_from
 from .states import state_bank
 
@@ -90,16 +88,18 @@ def _train(
     """:func:`train_gformer` in a folder that is its own."""
     settings = config.training
     cascade = config.cascade and stage1 is not None
-    if stage1 is None:
-        features = False
-        out = output or Output.of_data([*splits["train"], *splits["val"]])
-    else:
-        out, features = Output.of(stage1), features and bool(stage1.node_irreps)
-        if features and config.model.groups not in (GFormerConfig.groups, len(stage1.node_irreps)):
+    features = features and stage1 is not None and bool(stage1.node_irreps)
+    out = Output.of(stage1) if stage1 is not None else output
+    if out is None:
+        out = Output.of_data([*splits["train"], *splits["val"]])
+    if features and stage1 is not None:
+        groups = len(stage1.node_irreps)
+        if config.model.groups not in (GFormerConfig.groups, groups):
             note(
                 f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 "
-                f"features has as many as stage 1, {len(stage1.node_irreps)}"
+                f"features has as many as stage 1, {groups}"
             )
+    used = stage1 if features or cascade else None
     choice = choose_gauge(
         config.data.gauge,
         splits["train"],
@@ -112,24 +112,8 @@ def _train(
         name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, choice.gauge)
         for name in ("train", "val")
     }
-    everything = [*samples["train"], *samples["val"]]
-    needs = (
-        f"stage-1 features need {feature_bytes(everything, stage1) / 2**20:.0f} MiB "
-        f"({config.data.cache})"
-        if stage1 is not None
-        else "no stage 1"
-    )
-    say(
-        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
-        f"{sum(s.graph.edges for s in everything):,} edges; {needs}"
-    )
-    cache = FeatureCache(
-        stage1 if cascade or features else None,
-        config.data.cache,
-        folder / "cache",
-        features,
-        own_device(settings),
-    )
+    say(_sizes(samples, stage1, config.data.cache))
+    cache = _cache(config, used, features, splits["train"], folder / "cache")
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     model, unit = new_model(
         config.model,
@@ -141,9 +125,10 @@ def _train(
         to_product,
     )
     if config.start:
-        used_identity = identify(stage1) if stage1 is not None and (features or cascade) else None
-        start_from(config.start, model, out, used_identity, cascade, choice.gauge)
-    train, val = loaders(samples["train"], samples["val"], joiner(cache), settings)
+        identity = None if used is None else identify(used)
+        start_from(config.start, model, out, identity, cascade, choice.gauge)
+    errors, weights = _first_errors(config, cache, samples, to_product, cascade)
+    train, val = loaders(samples["train"], samples["val"], joiner(cache), settings, weights)
     task = Stage2Task(
         model,
         to_product,
@@ -155,25 +140,25 @@ def _train(
     )
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, out.targets, settings, unit, disk, say)
-    reference, before = None, ""
-    if cache.stage1 is not None:
-        fitted, reference = (
-            stage1_error(samples[name], cache, to_product, settings.hermitian)
-            for name in ("train", "val")
-        )
-        before = f"; stage 1 on validation {reference:.4f} meV, on the training structures {fitted:.4f} meV"
+    reference = errors.get("stage1_val_mae_meV")
     parameters = sum(p.numel() for p in model.parameters())
+    before = ""
+    if reference is not None:
+        before = (
+            f"; stage 1 on validation {reference:.4f} meV, on the training structures "
+            f"{errors['stage1_train_mae_meV']:.4f} meV"
+        )
     say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}")
-    used = stage1 if features or cascade else None
     known = {
-        **record_of(config, splits, samples["train"], reference, parameters),
+        **record_of(config, splits, samples["train"], parameters),
+        **errors,
         **choice.to_json(),
         **(extra or {}),
     }
     bundle = Bundle(
         model,
         out.targets,
-        identify(used) if used is not None else None,
+        None if used is None else identify(used),
         out.generation,
         cascade,
         out.parity,
@@ -185,10 +170,7 @@ def _train(
     )
     with recorded(folder, config, splits):
         if first_rank():
-            known["electrons"] = count_electrons(splits["train"])
-            known["periodicity"] = sorted(
-                {coupling(s.graph.edge_key.numpy(), s.graph.nodes).rank for s in samples["train"]}
-            )
+            known.update(structures_of(samples["train"]))
         save = SaveBundle(
             bundle, lambda path: write_basis_table([*splits["train"], *splits["val"]], path)
         )
@@ -206,27 +188,122 @@ def _train(
     record = {**known, **result}
     bundle = dataclasses.replace(bundle, model=model.eval().requires_grad_(False), training=record)
     both = HamiltonianModel(used, bundle, own_device(settings))
-    if not first_rank():
-        return both, record
-    record["validation"] = validation_errors(both, samples["val"])
-    record["guard"] = guard_statistics(
-        both, *([s.graph for s in samples[name]] for name in ("train", "val"))
-    )
-    with shielded():
-        write_basis_table([*splits["train"], *splits["val"]], folder / "bundle" / OVERLAP_TABLE)
-        save_bundle(folder / "bundle", bundle)
+    if first_rank():
+        finish(folder / "bundle", bundle, both, splits, samples)
     return both, record
 
 
-def stage1_error(
+def _sizes(
+    samples: Mapping[str, Sequence[Sample]], stage1: Stage1Provider | None, kept: str
+) -> str:
+    """One line on the data of a training."""
+    everything = [*samples["train"], *samples["val"]]
+    needs = "no stage 1"
+    if stage1 is not None:
+        size = feature_bytes(everything, stage1) / 2**20
+        needs = f"stage-1 features need {size:.0f} MiB ({kept})"
+    return (
+        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
+        f"{sum(s.graph.edges for s in everything):,} edges; {needs}"
+    )
+
+
+def _cache(
+    config: TrainConfig,
+    stage1: Stage1Provider | None,
+    features: bool,
+    train: Sequence[pathlib.Path],
+    folder: pathlib.Path,
+) -> FeatureCache:
+    """What gives stage 1 of every structure: of networks that did not see it, where it is asked.
+
+    Args:
+        config: ``cross_fit`` and ``data.cache``.
+        stage1: what the GFormer reads or corrects; None: nothing.
+        features: whether it reads irreps.
+        train: folders of the training structures.
+        folder: for features on disk.
+
+    Raises:
+        ConfigError, ModelError: see :func:`.folds.read_cross_fit`.
+    """
+    device = own_device(config.training)
+    if not config.cross_fit:
+        return FeatureCache(stage1, config.data.cache, folder, features, device)
+    if stage1 is None:
+        raise ConfigError("cross_fit needs a stage 1 that is read or corrected")
+    fold = read_cross_fit(pathlib.Path(config.cross_fit), stage1)
+    networks = dict(zip(train, fold.choose(train), strict=True))
+    return CrossFitCache(
+        stage1,
+        config.data.cache,
+        folder,
+        features,
+        device,
+        fold.networks,
+        networks,
+        config.cross_features,
+    )
+
+
+def _first_errors(
+    config: TrainConfig,
+    cache: FeatureCache,
+    samples: Mapping[str, Sequence[Sample]],
+    to_product: DirectSumToProduct,
+    cascade: bool,
+) -> tuple[dict[str, Any], list[float] | None]:
+    """Errors of stage 1, and what follows where it has seen training structures; says both.
+
+    Returns:
+        Entries of the record, and the share of epochs of each training structure (None: all).
+    """
+    if cache.stage1 is None:
+        return {"stage1_val_mae_meV": None}, None
+    hermitian = config.training.hermitian
+    own, other = (
+        stage1_errors(samples[name], cache, to_product, hermitian) for name in ("train", "val")
+    )
+    record: dict[str, Any] = {
+        "stage1_val_mae_meV": float(np.mean(other)),
+        "stage1_train_mae_meV": float(np.mean(own)),
+    }
+    if isinstance(cache, CrossFitCache):
+        say(cache.describe(own, other))
+        return {**record, "cross_fit": len(cache.networks)}, None
+    seen = recognise(
+        cache.stage1,
+        [s.folder for s in samples["train"]],
+        [s.folder for s in samples["val"]],
+        (own, other),
+        config.data.memorised if cascade else "use",
+    )
+    if seen.warning:
+        warn(seen.text)
+    elif seen.text:
+        say(seen.text)
+    return {**record, **seen.to_json()}, seen.weights.tolist()
+
+
+def stage1_errors(
     samples: Sequence[Sample], cache: FeatureCache, to_product: DirectSumToProduct, hermitian: bool
-) -> float:
-    """MAE of stage 1 alone, mean over structures, meV."""
+) -> list[float]:
+    """MAE of stage 1 alone on each structure, meV.
+
+    Args:
+        samples: labelled structures.
+        cache: stage 1 of each.
+        to_product: DStoDP.
+        hermitian: of ½(H + H†), as it is written.
+    """
     transpose = transpose_index(to_product.targets)
     values = []
     for sample in samples:
-        error = to_product(cache.get(sample)[1]) - sample.label
+        direct_sum = cache.get(sample)[1]
+        if direct_sum is None:
+            raise DataError(f"{sample.folder}: stage 1 gave no Hamiltonian for it")
+        error = to_product(direct_sum) - sample.label
         if hermitian:
             error = hermitian_product(error, sample.partner, transpose)
         values.append(masked_loss(error, sample.mask, "mae", 1e-3).item())
-    return float(np.mean(values))
+    return values

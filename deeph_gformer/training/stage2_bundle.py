@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 
 from .. import __version__
+from ..analysis.basis import write_basis_table
+from ..analysis.guard import guard_statistics
 from ..analysis.metrics import gauge_errors, means
 from ..config import TrainConfig, to_mapping
 from ..data.dataset import Sample
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..io.folder import matrix_path, read_folder, read_matrix
+from ..io.periodicity import coupling
 from ..pipeline import HamiltonianModel
 from ..prediction.run import hermitian_products
+from ..stopping import shielded
 from .callbacks import SaveBest
+from .electrons import count_electrons
 from .monitor import best_errors
 
-__all__ = ["SaveBundle", "record_of", "validation_errors"]
+__all__ = ["SaveBundle", "finish", "record_of", "structures_of", "validation_errors"]
 
 
 class SaveBundle(SaveBest):
@@ -57,12 +62,13 @@ def record_of(
     config: TrainConfig,
     splits: dict[str, list[pathlib.Path]],
     train: Sequence[Sample],
-    reference: float | None,
     parameters: int,
 ) -> dict[str, Any]:
     """What a bundle remembers of its training; names of folders, no paths."""
     settings = {
-        k: v for k, v in to_mapping(config).items() if k not in ("output", "stage1", "start")
+        k: v
+        for k, v in to_mapping(config).items()
+        if k not in ("output", "stage1", "start", "cross_fit")
     }
     settings["data"].update(
         preprocessed=pathlib.Path(config.data.preprocessed).name,
@@ -72,11 +78,45 @@ def record_of(
         "data": pathlib.Path(config.data.preprocessed).name,
         "structures": {n: len(f) for n, f in splits.items()},
         "training_edges": sum(s.graph.edges for s in train),
-        "stage1_val_mae_meV": reference,
         "parameters": parameters,
         "config": settings,
         "deeph_gformer": __version__,
     }
+
+
+def structures_of(train: Sequence[Sample]) -> dict[str, Any]:
+    """What a bundle remembers of its training structures: electrons, and how they are periodic."""
+    return {
+        "electrons": count_electrons([s.folder for s in train]),
+        "periodicity": sorted(
+            {coupling(s.graph.edge_key.numpy(), s.graph.nodes).rank for s in train}
+        ),
+    }
+
+
+def finish(
+    path: pathlib.Path,
+    bundle: Bundle,
+    both: HamiltonianModel,
+    splits: Mapping[str, Sequence[pathlib.Path]],
+    samples: Mapping[str, Sequence[Sample]],
+) -> None:
+    """Add errors on validation and the guard's statistics to the record, and write the bundle.
+
+    Args:
+        path: where it goes.
+        bundle: its ``training`` is the record.
+        both: both stages.
+        splits: folders, for the overlap table.
+        samples: training and validation structures.
+    """
+    bundle.training["validation"] = validation_errors(both, samples["val"])
+    bundle.training["guard"] = guard_statistics(
+        both, *([s.graph for s in samples[name]] for name in ("train", "val"))
+    )
+    with shielded():
+        write_basis_table([*splits["train"], *splits["val"]], path / OVERLAP_TABLE)
+        save_bundle(path, bundle)
 
 
 def validation_errors(model: HamiltonianModel, samples: Sequence[Sample]) -> dict[str, float]:

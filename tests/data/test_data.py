@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from deeph_gformer.data import dataset as d
 from deeph_gformer.data.edges import select_edges
 from deeph_gformer.data.graph import batch_graphs, build_graph, node_types
 from deeph_gformer.errors import ConfigError, DataError, ModelError
-from deeph_gformer.io import Structure, read_folder, read_matrix
+from deeph_gformer.io import read_folder, read_matrix
 from deeph_gformer.io.blocks import BlockMatrix
 
 from ..conftest import random_structure
@@ -187,38 +186,6 @@ def test_leak_is_found_by_content(make_folder: Folder, tmp_path: pathlib.Path) -
     path.write_text(json.dumps({"train": ["a"], "val": ["b"]}))
     with pytest.raises(ConfigError, match="same structure is in two splits"):
         d.read_splits(path, tmp_path / "data")
-
-
-def moved(structure: Structure, how: str) -> Structure:
-    """The same crystal, described otherwise; ``atom`` and ``lattice`` make it another one."""
-    lattice, positions, numbers = structure.lattice, structure.positions, structure.numbers
-    if how in ("shift", "tiny shift"):
-        positions = positions + {"shift": 0.3, "tiny shift": 2e-6}[how]
-    elif how == "cells":
-        positions = positions + np.arange(len(numbers))[:, None] * lattice[1]
-    elif how == "rotation":
-        turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
-        lattice, positions = lattice @ turn, positions @ turn
-    elif how == "order":
-        order = np.arange(len(numbers))[::-1]
-        shells = tuple(structure.orbital_types[n] for n in order)
-        return dataclasses.replace(
-            structure, positions=positions[order], numbers=numbers[order], orbital_types=shells
-        )
-    elif how == "atom":
-        positions = positions + np.eye(len(numbers), 3) * 3e-3
-    elif how == "lattice":
-        lattice, positions = lattice * 1.002, positions * 1.002
-    return dataclasses.replace(structure, lattice=lattice, positions=positions)
-
-
-@pytest.mark.parametrize(
-    "how", ["copy", "shift", "tiny shift", "cells", "rotation", "order", "atom", "lattice"]
-)
-def test_same_crystal_is_recognised(how: str) -> None:
-    first, other = random_structure(1)[0], random_structure(2)[0]
-    pairs = d.equal_structures([other, first, moved(first, how)])
-    assert [sorted(p) for p in pairs] == ([] if how in ("atom", "lattice") else [[1, 2]])
 
 
 def test_structure_twice_in_a_split_is_noted(
