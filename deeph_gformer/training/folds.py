@@ -256,7 +256,9 @@ def read_cross_fit(file: pathlib.Path, stage1: Stage1Provider) -> CrossFit:
         )
     networks = []
     for name, fingerprint, _ in entries:
-        network = load_stage1(file.parent / name)
+        network = load_stage1(
+            file.parent / name, generation=stage1.generation, fill_missing=stage1.fill_missing
+        )
         _check_network(network, stage1)
         if network.fingerprint() != fingerprint:
             raise ModelError(

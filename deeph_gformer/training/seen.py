@@ -58,10 +58,17 @@ def structures_note(
         training come first. Without a list of those, ``"complete": false``.
     """
     before = (earlier or {}).get("structures", {})
-    marks = {name: [m.to_json() for m in marks_of(splits[name])] for name in ("train", "val")}
-    marks["train"] = [*before.get("train", []), *marks["train"]]
+    known = read_marks(before.get("train", []), pathlib.Path(MODEL_NOTES))
+    train = marks_of(splits["train"])
+    fresh = [m for m, old in zip(train, same(train, known), strict=True) if old is None]
     complete = earlier is None or bool(before.get("complete", False))
-    return {"structures": {**marks, "complete": complete}}
+    return {
+        "structures": {
+            "train": [m.to_json() for m in (*known, *fresh)],
+            "val": [m.to_json() for m in marks_of(splits["val"])],
+            "complete": complete,
+        }
+    }
 
 
 def read_marks(table: Any, where: pathlib.Path) -> list[StructureMark]:

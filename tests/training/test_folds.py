@@ -114,8 +114,10 @@ def test_each_network_remembers_what_it_saw(trained: tuple[pathlib.Path, pathlib
     parts = left_out(run)
     assert sorted(parts[0] + parts[1]) == TRAIN
     for k, part in enumerate(parts):
-        seen = read_notes(run / "folds" / str(k) / "model")["structures"]["train"]
-        assert sorted(m["name"] for m in seen) == sorted({*TRAIN} - {*part})
+        splits = json.loads((run / "folds" / str(k) / "splits.json").read_text())
+        assert splits["train"] == sorted({*TRAIN} - {*part}) and splits["val"] == ["s4"]
+        start = read_notes(run / "folds" / str(k) / "model")["structures"]["train"]
+        assert [m["name"] for m in start] == TRAIN  # it started from the final network
     assert [m["name"] for m in read_notes(run / "model")["structures"]["train"]] == TRAIN
 
 
@@ -241,10 +243,12 @@ def test_folds_for_a_model_that_is_given(
     """It stays as it is; with next to no steps a fold network is it, or is not."""
     root = dataset(make_folder, 5)
     before = (tiny_stage1 / "best_model.pkl").read_bytes()
-    config = stage1_config(root, tmp_path / "run", epochs=1, learning_rate=1e-12)
-    rate = dataclasses.replace(config.training, min_learning_rate=0.0)
+    still = {"epochs": 1, "learning_rate": 1e-12, "min_learning_rate": 0.0}
     config = dataclasses.replace(
-        config, final=str(tiny_stage1), folds_start=start, model=Stage1Config(), training=rate
+        stage1_config(root, tmp_path / "run", **still),
+        final=str(tiny_stage1),
+        folds_start=start,
+        model=Stage1Config(),
     )
     train_folds(config)
     assert (tiny_stage1 / "best_model.pkl").read_bytes() == before
