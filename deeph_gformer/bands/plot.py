@@ -247,6 +247,8 @@ def plot_comparison(
         raise ConfigError("no bands to plot")
     reference, errors = entries[0][1], errors or {}
     colours = _colours([style for _, _, style in entries])
+    if len(entries) == 1:  # nothing to tell it from
+        entries = [(entries[0][0], reference, "line")]
     window = window_eV or reference.default_window()
     figure, below = None, None
     if ax is None and errors and len(reference.path) > 1:
@@ -265,19 +267,20 @@ def plot_comparison(
             residuals.append(_draw_residuals(below, bands, error, style, colour))
     finish_axes(ax, reference, window, title)
     if below is not None:
-        _finish_residuals(below, reference, np.concatenate(residuals))
+        _finish_residuals(below, reference, np.concatenate(residuals), entries[0][0])
     _legend(ax if below is None else below, ax, list(errors.values()), len(entries))
     if figure is not None:
         save_figure(figure, path)
     return ax
 
 
-def _finish_residuals(ax: Axes, reference: Bands, values: NDArray[np.float64]) -> None:
+def _finish_residuals(ax: Axes, reference: Bands, values: NDArray[np.float64], label: str) -> None:
     mark_path(ax, reference)
     ax.axhline(0.0, color="#1a1a1a", linewidth=0.8, zorder=0)
     reach = 1.15 * float(np.abs(values).max(initial=1e-3))
     ax.set_ylim(-reach, reach)
-    ax.set_ylabel("$E - E_\\mathrm{ref}$ (meV)")
+    name = label if label.isalnum() and len(label) < 8 else "ref"
+    ax.set_ylabel(f"$E - E_\\mathrm{{{name}}}$ (meV)")
     ax.tick_params(axis="y", direction="in")
 
 

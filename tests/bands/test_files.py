@@ -262,6 +262,12 @@ def test_figures(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     drawn = np.concatenate([line.get_ydata() for line in below.get_lines()[:2]])
     wanted = 1e3 * (other.aligned_eV - dft.aligned_eV)[np.abs(dft.aligned_eV) <= 3.0]
     assert np.sort(drawn) == pytest.approx(np.sort(np.tile(wanted, 2)), abs=1e-9)
+    assert below.get_ylabel() == "$E - E_\\mathrm{DFT}$ (meV)"
+    alone = bands.plot_comparison([("prediction", other, "dashed")], tmp_path / "lone.png")
+    assert {line.get_linestyle() for line in alone.get_lines() if line.get_label()[0] == "p"} == {
+        "-"
+    }
+    assert [text.get_text() for text in alone.get_legend().get_texts()] == ["prediction"]
     panels = plot_fat(result, tmp_path / "fat.png")
     assert [panel.get_title() for panel in panels] == ["C-s", "C-p"]
     scales = {panel.collections[-1].get_clim() for panel in panels}
