@@ -14,9 +14,12 @@ from .shared import LevelOptions, OneHamiltonian, figure_option, write_json_opti
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
-    from ..bands.topology import Links
+    from ..bands.topology import HallConductivity, Links, SpinHallConductivity
 
 __all__ = ["VERBS"]
+
+_LARGEST_SHARE = 0.1
+"""Of all curvature, from which on one k-point with so much of it is said."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,6 +182,16 @@ def _chern(options: TopologyOptions, links: Links, kind: str) -> dict[str, Any]:
     return result
 
 
+def _say_mesh(found: HallConductivity | SpinHallConductivity) -> None:
+    """A word where one k-point has most of the curvature."""
+    if found.largest_share > _LARGEST_SHARE:
+        say(
+            f"one k-point of the {'x'.join(map(str, found.mesh))} mesh has "
+            f"{found.largest_share * 100:.0f} % of all curvature: too coarse, take a denser --mesh "
+            "or a wider --hall-width"
+        )
+
+
 def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
     from ..bands.topology import anomalous_hall
 
@@ -192,6 +205,7 @@ def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> di
         positions=positions,
         progress=progress,
     )
+    _say_mesh(found)
     unit = "e²/h" if found.unit == "e2/h" else found.unit
     for name, value in zip(("yz", "zx", "xy"), found.sigma, strict=True):
         print(f"sigma_{name} = {value:.5g} {unit}")
@@ -202,6 +216,7 @@ def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> di
         "mesh": list(found.mesh),
         "width_eV": found.width_eV,
         "method": found.method,
+        "largest_share": found.largest_share,
     }
 
 
@@ -218,6 +233,7 @@ def _spin_hall(options: TopologyOptions, problem: BlochProblem, positions: Any) 
         positions=positions,
         progress=progress,
     )
+    _say_mesh(found)
     unit = "e²/h" if found.unit == "e2/h" else found.unit
     names = "xyz"
     table = {
@@ -235,6 +251,7 @@ def _spin_hall(options: TopologyOptions, problem: BlochProblem, positions: Any) 
         "mesh": list(found.mesh),
         "width_eV": found.width_eV,
         "method": found.method,
+        "largest_share": found.largest_share,
     }
 
 

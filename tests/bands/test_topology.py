@@ -426,3 +426,12 @@ def test_time_reversal_part_of_a_prediction() -> None:
     assert (after**2).sum() < 0.6 * (before**2).sum()
     spinless = time_reversal_part(haldane(0.2))
     assert not np.any(spinless.h.values.imag)
+
+
+def test_mesh_too_coarse_for_a_metal_is_told() -> None:
+    """Near a small gap all curvature sits at few k-points; a dense mesh spreads it."""
+    shares = [
+        anomalous_hall(haldane(0.77), 0.0, mesh, width_eV=1e-3).largest_share
+        for mesh in ((3, 3, 1), (30, 30, 1))
+    ]
+    assert shares[0] > 0.1 > shares[1] > 1 / 900

@@ -47,6 +47,8 @@ class HallConductivity:
         mesh: k mesh.
         width_eV: of the Fermi function.
         method: with which positions.
+        largest_share: of all curvature (absolute values), what the k-point with most of it has:
+            far above one over their number, the mesh does not resolve it.
     """
 
     sigma: NDArray[np.float64]
@@ -54,6 +56,7 @@ class HallConductivity:
     mesh: tuple[int, int, int]
     width_eV: float
     method: str
+    largest_share: float
 
 
 def kubo_curvature(
@@ -123,14 +126,21 @@ def anomalous_hall(
     """
     mesh_of = _HallMesh.of(problem, mesh, width_eV)
     rest = None if positions is None else position_rest(problem, positions)
-    total = np.zeros(3)
+    total, sizes = np.zeros(3), []
     for done, k in enumerate(mesh_of.points, 1):
-        total += kubo_curvature(problem, k, fermi_eV, width_eV, rest)
+        curvature = kubo_curvature(problem, k, fermi_eV, width_eV, rest)
+        total += curvature
+        sizes.append(float(np.abs(curvature).max()))
         if progress is not None:
             progress(done, len(mesh_of.points))
     method = ATOM_POSITIONS if positions is None else POSITION_MATRIX
     sigma = mesh_of.factor * problem.electrons_per_band * total  # both spins
-    return HallConductivity(sigma, mesh_of.unit, mesh_of.numbers, width_eV, method)
+    share = _largest_share(sizes)
+    return HallConductivity(sigma, mesh_of.unit, mesh_of.numbers, width_eV, method, share)
+
+
+def _largest_share(sizes: list[float]) -> float:
+    return max(sizes) / max(sum(sizes), 1e-300)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +198,8 @@ class SpinHallConductivity:
         mesh: k mesh.
         width_eV: of the Fermi function.
         method: with which positions.
+        largest_share: of all curvature (absolute values), what the k-point with most of it has:
+            far above one over their number, the mesh does not resolve it.
     """
 
     sigma: NDArray[np.float64]
@@ -195,6 +207,7 @@ class SpinHallConductivity:
     mesh: tuple[int, int, int]
     width_eV: float
     method: str
+    largest_share: float
 
 
 def _spin_curvature(
@@ -248,12 +261,19 @@ def spin_hall(
         )
     mesh_of = _HallMesh.of(problem, mesh, width_eV)
     rest = None if positions is None else position_rest(problem, positions)
-    total = np.zeros((3, 3, 3))
+    total, sizes = np.zeros((3, 3, 3)), []
     for done, k in enumerate(mesh_of.points, 1):
-        total += _spin_curvature(problem, k, fermi_eV, width_eV, rest)
+        curvature = _spin_curvature(problem, k, fermi_eV, width_eV, rest)
+        total += curvature
+        sizes.append(float(np.abs(curvature).max()))
         if progress is not None:
             progress(done, len(mesh_of.points))
     method = ATOM_POSITIONS if positions is None else POSITION_MATRIX
     return SpinHallConductivity(
-        mesh_of.factor * total, mesh_of.unit, mesh_of.numbers, width_eV, method
+        mesh_of.factor * total,
+        mesh_of.unit,
+        mesh_of.numbers,
+        width_eV,
+        method,
+        _largest_share(sizes),
     )
