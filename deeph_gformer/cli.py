@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import functools
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from . import __version__
 from .commands.options import Verb, add_options, collect
 from .errors import ConfigError, GFormerError, lacks_memory, printable
-from .stopping import Stopped, stoppable
+from .stopping import SIGNALS, Stopped, stoppable
 from .terminal import plain_streams
 
 __all__ = ["build_parser", "main", "verbs"]
@@ -166,13 +166,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else map(str, argv))
     verb = next((word for word in words if not word.startswith("-")), "")
-    with plain_streams(), stoppable() if verb in STOPPABLE else contextlib.nullcontext():
+    # others take Ctrl-C as Python does
+    signals = SIGNALS if verb in STOPPABLE else (signal.SIGTERM,)
+    with plain_streams(), stoppable(signals):
         try:
             if not words:
                 build_parser().print_help()
                 return 0
             return _run(words, verb)
         except Stopped as stop:
+            if verb not in STOPPABLE:
+                stop.note = "; finished files are whole, the one in work was discarded"
             if os.environ.get("RANK", "0") == os.environ.get("LOCAL_RANK", "0") == "0":
                 print(f"deeph-gformer {verb}: {printable(str(stop))}", file=sys.stderr)
             return stop.code

@@ -9,9 +9,10 @@ interrupted.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 __all__ = ["Stopped", "install", "shielded", "stoppable"]
@@ -39,13 +40,16 @@ class Stopped(BaseException):
     def __str__(self) -> str:
         name = "Ctrl-C" if self.signum == signal.SIGINT else signal.Signals(self.signum).name
         note = self.note or "before training began; give the same command to start again"
-        return f"stopped by {name} {note}"
+        return f"stopped by {name}{'' if note.startswith(';') else ' '}{note}"
 
 
-_state = {"shields": 0, "pending": 0, "stopped": 0}
+_state = {"shields": 0, "pending": 0, "stopped": 0, "process": 0}
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    if _state["process"] != os.getpid():  # a worker, forked since: it has nothing to tidy up
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
     if _state["stopped"]:
         return
     if _state["shields"]:
@@ -55,26 +59,27 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     raise Stopped(signum)
 
 
-def install() -> None:
-    """Let both signals raise :class:`Stopped`; nothing outside the main thread."""
+def install(signals: Sequence[int] = SIGNALS) -> None:
+    """Let signals raise :class:`Stopped`; nothing outside the main thread."""
     if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
+        _state["process"] = os.getpid()
+        for number in signals:
             signal.signal(number, _stop)
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(signals: Sequence[int] = SIGNALS) -> Iterator[None]:
     """:func:`install` for a while; the handlers of before come back."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = [signal.getsignal(number) for number in SIGNALS]
+    before = [signal.getsignal(number) for number in signals]
     _state.update(shields=0, pending=0, stopped=0)
-    install()
+    install(signals)
     try:
         yield
     finally:
-        for number, handler in zip(SIGNALS, before, strict=True):
+        for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
 
 

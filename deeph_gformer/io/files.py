@@ -24,14 +24,17 @@ from .parsing import parse_json
 __all__ = [
     "MAX_TEXT",
     "require_file",
+    "real_path",
     "read_text",
     "read_json",
     "atomic_path",
     "atomic_hdf5",
     "claim_space",
+    "lock_folder",
     "write_errors",
     "write_text",
     "write_json",
+    "json_text",
 ]
 
 
@@ -75,6 +78,13 @@ def require_file(
             "read of such a file; is it the right one?"
         )
     return path
+
+
+def real_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The path without links; where they run in a circle, which ``Path.resolve`` does not survive,
+    as far as they lead.
+    """
+    return pathlib.Path(os.path.realpath(path))
 
 
 def read_text(
@@ -163,14 +173,11 @@ def atomic_path(
             "free; free some space or choose another folder"
         )
     temporary: pathlib.Path | None = None
+    descriptor: int | None = None
     with write_errors(target):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(
-                prefix=f".{target.name}.", suffix=".tmp", dir=folder
-            )
-            os.close(descriptor)
-            temporary = pathlib.Path(name)
+            descriptor, temporary = _begin(folder, target.name)
             yield temporary
             if stream:
                 _write_through(temporary, target)
@@ -185,6 +192,72 @@ def atomic_path(
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _begin(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Path]:
+    """An empty file in the making; those that killed processes left for the same name go.
+
+    Args:
+        folder: where.
+        name: what it will be called.
+
+    Returns:
+        Descriptor that shows, as long as it is open, that a living process writes in the folder
+        (None where the system knows no locks), and the file.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    short = os.fsdecode(os.fsencode(name)[:200])
+    descriptor = lock_folder(folder)
+    if descriptor is not None:
+        for number in range(8):
+            with contextlib.suppress(OSError):
+                os.unlink(folder / f".{short}.{number}.tmp")
+    else:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+    if descriptor is not None:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    try:
+        for number in range(1000):
+            path = folder / f".{short}.{number}.tmp"
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                return descriptor, path
+        raise OSError(errno.EEXIST, f"a thousand files .{short}.*.tmp are there")
+    except BaseException:
+        if descriptor is not None:
+            os.close(descriptor)
+        raise
+
+
+def lock_folder(folder: pathlib.Path) -> int | None:
+    """Take a folder for this process, as long as the descriptor is open.
+
+    Args:
+        folder: its path.
+
+    Returns:
+        None where a living process writes in it, it cannot be opened, or the system has no locks.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _is_stream(target: pathlib.Path) -> bool:
@@ -311,7 +384,12 @@ def _plain(value: Any) -> Any:
 
 def write_json(target: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON to ``target`` in one step; NaN and infinity become null."""
-    write_text(target, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+    write_text(target, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON; NaN and infinity become null."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: str | os.PathLike[str], error: type[GFormerError] = DataError) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .blocks import BlockMatrix
-from .files import require_file
+from .files import real_path, require_file
 from .formats import Kind, formats, get_format, structure_files
 from .hdf5.symbol_table import write_values
 from .replace import remove_leftovers, replaced_folder
@@ -274,7 +274,7 @@ def split_structures(
     for path, below, _ in os.walk(root, followlinks=True):
         below.sort()
         folder = pathlib.Path(path)
-        if skip is not None and folder != root and folder.resolve() == pathlib.Path(skip).resolve():
+        if skip is not None and folder != root and real_path(folder) == real_path(skip):
             below.clear()
             continue
         form = folder_format(folder)
@@ -300,7 +300,7 @@ def split_structures(
         )
     seen: dict[str, pathlib.Path] = {}
     for folder in folders:
-        name = folder.resolve().name
+        name = real_path(folder).name
         if name in seen:
             raise DataError(
                 f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, "

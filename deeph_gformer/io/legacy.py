@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import DataError, printable
 from .blocks import BlockMatrix, require_keys, sort_keys
-from .files import atomic_path, read_json, read_text, write_json, write_text
+from .files import atomic_path, read_json, read_text, real_path, write_json, write_text
 from .formats import FolderFormat, info_for
 from .hdf5.contiguous import contiguous_datasets
 from .hdf5.reading import (
@@ -117,7 +117,7 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
             orbital_types,
             spinful,
             info,
-            folder.resolve().name,
+            real_path(folder).name,
         )
     except DataError as error:
         raise DataError(f"{folder}: {error}") from None

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 
 from ..errors import DataError
+from .files import lock_folder
 from .formats import structure_files
 
 __all__ = ["remove_leftovers", "replaced_folder"]
@@ -24,25 +25,6 @@ __all__ = ["remove_leftovers", "replaced_folder"]
 _NEW, _OLD = ".tmp", ".old"
 #: Seconds after which files in the making have no process any more that makes them.
 _STALE = 24 * 3600
-
-
-def _lock(folder: pathlib.Path) -> int | None:
-    """Take a folder for this process, as long as the descriptor is open; None where another has it.
-
-    Where the system knows no such locks, folders that are younger than a day count as taken.
-    """
-    try:
-        import fcntl
-
-        descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _age(path: pathlib.Path) -> float:
@@ -61,9 +43,13 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         folder: of the structure; it need not be there.
     """
     folder = pathlib.Path(os.path.realpath(folder))
-    for name in structure_files():
-        for path in folder.glob(f".{_escape(name)}.*{_NEW}"):
+    left = [p for n in structure_files() for p in folder.glob(f".{_escape(n)}.*{_NEW}")]
+    lock = lock_folder(folder) if left else None
+    for path in left:
+        if lock is not None or _age(path) > _STALE:
             path.unlink(missing_ok=True)
+    if lock is not None:
+        os.close(lock)
     for end in (_OLD, _NEW):
         for path in folder.parent.glob(f".{_escape(folder.name)}.*{end}"):
             _settle(path, folder, end == _OLD)
@@ -85,7 +71,7 @@ def _settle(path: pathlib.Path, folder: pathlib.Path, old: bool) -> None:
     """
     if not path.is_dir() or path.is_symlink():
         return
-    descriptor = _lock(path)
+    descriptor = lock_folder(path)
     if descriptor is None and _age(path) < _STALE:
         return
     try:
@@ -136,7 +122,7 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         scratch = pathlib.Path(
             tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_NEW, dir=folder.parent)
         )
-        lock = _lock(scratch)
+        lock = lock_folder(scratch)
         yield scratch
         _put(scratch, folder)
     except DataError as error:
@@ -175,7 +161,7 @@ def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:
         old.rmdir()
         _put_files(scratch, folder)
         return
-    lock = _lock(old)
+    lock = lock_folder(old)
     try:
         os.rename(scratch, folder)
         _move_others(old, folder)
