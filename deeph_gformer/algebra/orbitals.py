@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Literal
 
@@ -79,17 +80,26 @@ class TargetBlocks:
         """
         out = []
         index = {z: n for n, z in enumerate(basis.elements)}
+        if not isinstance(targets, (list, tuple)):
+            raise ModelError(f"{where}: needs a list of target blocks, not {str(targets)[:60]!r}")
         for number, target in enumerate(targets):
             channel: dict[tuple[int, int], tuple[int, int]] = {}
+            if not isinstance(target, dict) or not target:
+                raise ModelError(
+                    f"{where}: target block {number} is {str(target)[:60]!r}; it needs pairs of "
+                    'elements with pairs of shells, as {"42 16": [3, 4]}'
+                )
             for pair, shells in target.items():
                 try:
                     i, j = (index[int(z)] for z in pair.split())
-                    a, b = (int(s) for s in shells)
+                    a, b = (operator.index(s) for s in shells)
+                    if min(a, b) < 0 or (i, j) in channel or bool in map(type, shells):
+                        raise ValueError
                     basis.orbital_types[i][a], basis.orbital_types[j][b]
                 except (KeyError, ValueError, IndexError, TypeError):
                     raise ModelError(
-                        f"{where}: target block {number}, '{pair}': {shells} does not fit the "
-                        f"elements {list(basis.elements)} with shells "
+                        f"{where}: target block {number}, '{pair}': {str(shells)[:60]} does not "
+                        f"fit the elements {list(basis.elements)} with shells "
                         f"{[list(s) for s in basis.orbital_types]}"
                     ) from None
                 channel[i, j] = (a, b)

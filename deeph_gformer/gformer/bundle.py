@@ -8,8 +8,11 @@ is refused, because the correction of one model is noise on another.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,9 +24,11 @@ from ..algebra.wigner import Generation
 from ..config import GFormerConfig, from_mapping, to_mapping, upgrade_model
 from ..data.fingerprint import fingerprint
 from ..errors import ConfigError, DataError, ModelError
-from ..io.files import atomic_path, read_json, write_json
-from ..io.gauge import GAUGES, Gauge
+from ..fields import OVERLAP_TABLE
+from ..io.files import atomic_path, json_text, read_json
+from ..io.gauge import Gauge
 from .model import GFormer
+from .schema import FORMAT, check_table, require_unchanged, table_fingerprint
 
 __all__ = [
     "Bundle",
@@ -36,9 +41,6 @@ __all__ = [
 ]
 
 BUNDLE_FILE, WEIGHTS_FILE = "bundle.json", "gformer.safetensors"
-#: 2: the configuration knows ``messages``; 3: ``pairs``, ``envelope``, ``norm_floor``; ranges of
-#: edges
-FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,46 +122,65 @@ class Bundle:
 
 
 def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
-    """Write a bundle; each file in one step, the JSON last, so a folder with ``bundle.json`` is
-    whole."""
-    from safetensors.torch import save_file
+    """Write a bundle: each file in one step, and ``bundle.json`` is there only with its weights."""
+    from safetensors.torch import save
 
     folder = pathlib.Path(folder)
     basis = bundle.targets.basis
-    with atomic_path(folder / WEIGHTS_FILE) as path:
-        save_file(
-            {
-                name: value.detach().cpu().contiguous()
-                for name, value in bundle.model.state_dict().items()
-            },
-            path,
-        )
-    write_json(
-        folder / BUNDLE_FILE,
-        {
-            "format": FORMAT,
-            "deeph_gformer": __version__,
-            "torch": torch.__version__.split("+")[0],
-            "model": to_mapping(bundle.model.config),
-            "cutoff_angstrom": bundle.model.cutoff,
-            "edge_range_angstrom": bundle.model.envelope.range.double().tolist(),
-            "cascade": bundle.cascade,
-            "parity": bundle.parity,
-            "features": bundle.features,
-            "gauge": bundle.gauge,
-            "dtype": str(bundle.dtype).removeprefix("torch."),
-            "e3nn_generation": bundle.generation,
-            "basis": {
-                "elements": list(basis.elements),
-                "orbital_types": [list(s) for s in basis.orbital_types],
-                "spinful": basis.spinful,
-            },
-            "target_blocks": bundle.targets.to_json(),
-            "stage1": dataclasses.asdict(bundle.stage1) if bundle.stage1 else None,
-            "weights": fingerprint(bundle.model.state_dict()),
-            "training": bundle.training,
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()
+    }
+    table = {
+        "format": FORMAT,
+        "deeph_gformer": __version__,
+        "torch": torch.__version__.split("+")[0],
+        "model": to_mapping(bundle.model.config),
+        "cutoff_angstrom": bundle.model.cutoff,
+        "edge_range_angstrom": bundle.model.envelope.range.double().tolist(),
+        "cascade": bundle.cascade,
+        "parity": bundle.parity,
+        "features": bundle.features,
+        "gauge": bundle.gauge,
+        "dtype": str(bundle.dtype).removeprefix("torch."),
+        "e3nn_generation": bundle.generation,
+        "basis": {
+            "elements": list(basis.elements),
+            "orbital_types": [list(s) for s in basis.orbital_types],
+            "spinful": basis.spinful,
         },
-    )
+        "target_blocks": bundle.targets.to_json(),
+        "stage1": dataclasses.asdict(bundle.stage1) if bundle.stage1 else None,
+        "weights": fingerprint(bundle.model.state_dict()),
+        "training": bundle.training,
+        "overlap_table": _digest(folder / OVERLAP_TABLE),
+    }
+    table = json.loads(json_text(table))
+    table["fingerprint"] = table_fingerprint(table)
+    with atomic_path(folder / BUNDLE_FILE) as described:
+        described.write_text(json_text(table))
+        with atomic_path(folder / WEIGHTS_FILE) as path:
+            path.write_bytes(save(tensors))
+            # between the old pair and the new one there is no bundle.json: no reader mixes them
+            (folder / BUNDLE_FILE).unlink(missing_ok=True)
+
+
+def _digest(path: pathlib.Path) -> str | None:
+    """SHA-256 of a file, None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _require_types(
+    found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: pathlib.Path
+) -> None:
+    """Raise where a tensor is stored in another type than the network's.
+
+    Raises:
+        ModelError: names it.
+    """
+    for name, value in found.items():
+        if name in wanted and value.dtype != wanted[name].dtype:
+            kinds = (str(t.dtype).removeprefix("torch.") for t in (value, wanted[name]))
+            raise ModelError("{}: '{}' is of {} instead of {}".format(path, name, *kinds))
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
@@ -182,16 +203,20 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         raise ModelError(
             f"{error}; a GFormer bundle holds {BUNDLE_FILE} and {WEIGHTS_FILE}"
         ) from None
-    if not isinstance(table, dict) or "format" not in table:
-        raise ModelError(f"{path}: no GFormer bundle")
+    if not isinstance(table, dict) or type(table.get("format")) is not int:
+        raise ModelError(f"{path}: no GFormer bundle (it has no 'format')")
     if table["format"] > FORMAT:
         raise ModelError(
             f"{path}: bundle format {table['format']} is newer than this deeph-gformer "
             f"{__version__} reads ({FORMAT}); update it"
         )
+    check_table(table, str(path))
+    if table["format"] >= 4 and _digest(folder / OVERLAP_TABLE) != table["overlap_table"]:
+        raise ModelError(
+            f"{folder / OVERLAP_TABLE}: is not the table of this bundle (another one, or none, was "
+            f"there when {BUNDLE_FILE} was written); take the original files"
+        )
     try:
-        if table["gauge"] not in GAUGES:
-            raise ConfigError(f"{path}: gauge {table['gauge']!r}; known are {', '.join(GAUGES)}")
         config = from_mapping(GFormerConfig, upgrade_model(table["model"]), str(path))
         basis = Basis(
             tuple(table["basis"]["elements"]),
@@ -211,7 +236,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
             if raw
             else None
         )
-        features = bool(table.get("features", True))
+        features = table.get("features", True)
         model = GFormer(
             config,
             len(basis.elements),
@@ -223,6 +248,7 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         weights = load_file(folder / WEIGHTS_FILE)
         dtype = {"float32": torch.float32, "float64": torch.float64}[table["dtype"]]
         model = model.to(dtype)
+        _require_types(weights, model.state_dict(), folder / WEIGHTS_FILE)
         model.load_state_dict(weights)
     except ConfigError as error:
         raise ModelError(str(error)) from None
@@ -239,10 +265,16 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         ) from None
     if any(v.is_floating_point() and not torch.isfinite(v).all() for v in weights.values()):
         raise ModelError(f"{folder / WEIGHTS_FILE}: contains NaN or infinite values")
-    if fingerprint(weights) != table.get("weights"):
+    if fingerprint(weights) != table["weights"]:
         raise ModelError(
-            f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the "
-            "weights' fingerprint differs)"
+            f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' "
+            "fingerprint differs)"
+        )
+    require_unchanged(table, str(path))
+    ranges = torch.tensor(table.get("edge_range_angstrom", ()), dtype=torch.float64)
+    if len(ranges) and not torch.allclose(ranges, model.envelope.range.double().cpu(), rtol=1e-6):
+        raise ModelError(
+            f"{path}: edge_range_angstrom is not that of {WEIGHTS_FILE}; take the original files"
         )
     return Bundle(
         model.eval().requires_grad_(False),

@@ -68,6 +68,16 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Pr
             "A correction fits one stage 1 only; train a GFormer on this one with "
             "'deeph-gformer train'"
         )
+    for what, mine, theirs in (
+        ("e3nn generation", bundle.stage1.generation, stage1.generation),
+        ("cutoff_angstrom", bundle.model.cutoff, stage1.cutoff),
+        ("parity", bundle.parity, stage1.parity),
+    ):
+        if mine != theirs:
+            raise ModelError(
+                f"{bundle.path}: {what} is {mine}, and {theirs} of stage 1 {stage1.name}, which "
+                "changes every number; take the original files of both"
+            )
     known = stage1.gauge != "unknown"
     if bundle.cascade and known and stage1.gauge != bundle.gauge:
         raise ModelError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import pathlib
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 
 from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.errors import ConfigError
-from deeph_gformer.gformer.bundle import load_bundle
+from deeph_gformer.gformer.bundle import load_bundle, save_bundle
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.training.stage2 import train_gformer
 
@@ -89,8 +89,7 @@ def test_bundles_of_another_purpose_are_named(
     words: str,
 ) -> None:
     root, stage1, bundle = finished
-    table = json.loads((bundle / "bundle.json").read_text())
-    (bundle / "bundle.json").write_text(json.dumps(table | {key: value}))
+    save_bundle(bundle, dataclasses.replace(load_bundle(bundle), **{key: value}))  # type: ignore
     with pytest.raises(ConfigError, match=words):
         run(root, stage1, tmp_path / "second", str(bundle))
 
