@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import io
 import os
 import pathlib
 import pickle
@@ -22,6 +23,7 @@ from ..io.files import atomic_path, read_text, write_json, write_text
 from ..io.gauge import GAUGES, Gauge
 from ..io.parsing import parse_json
 from .net_config import NetConfig, build_model_text, parse_build_model
+from .strict import check_numbers, check_tensors, require_checkpoint
 
 __all__ = [
     "ModelFolder",
@@ -129,10 +131,9 @@ def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
         ModelError: the file is missing or damaged, asks for a foreign object, or holds no
             state_dict.
     """
+    require_checkpoint(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: file not found") from None
     except pickle.UnpicklingError as error:
         text = str(error)
         if (
@@ -157,6 +158,49 @@ def load_checkpoint(path: pathlib.Path) -> dict[str, Any]:
     return checkpoint
 
 
+def read_basis(info: Any, where: str) -> Basis:
+    """Elements, shells and spin of ``dataset_info.json``.
+
+    Args:
+        info: its content.
+        where: its path, for messages.
+
+    Raises:
+        ModelError: a key is missing or of another type, an element is there twice, or a shell has
+            an l that the DeepH format does not define.
+    """
+    if not isinstance(info, dict) or not {"index_to_Z", "orbital_types", "spinful"} <= set(info):
+        raise ModelError(f"{where}: needs spinful, index_to_Z and orbital_types")
+    numbers, shells, spinful = info["index_to_Z"], info["orbital_types"], info["spinful"]
+
+    def integers(value: Any, low: int) -> bool:
+        return type(value) is list and all(type(v) is int and v >= low for v in value)
+
+    if (
+        not integers(numbers, 1)
+        or max(numbers, default=119) > 118
+        or len(set(numbers)) < len(numbers)
+    ):
+        raise ModelError(
+            f"{where}: index_to_Z is {str(numbers)[:60]}; different atomic numbers are needed"
+        )
+    listed = type(shells) is list and all(integers(s, 0) and s for s in shells)
+    if not listed or len(shells) != len(numbers):
+        raise ModelError(
+            f"{where}: orbital_types is {str(shells)[:60]}; the l of each shell is needed, a list "
+            "for each element"
+        )
+    if type(spinful) is not bool:
+        raise ModelError(f"{where}: spinful is {str(spinful)[:60]!r}; it must be true or false")
+    high = max(l for s in shells for l in s)
+    if high > 3:
+        raise ModelError(
+            f"{where}: a shell with l = {high}; the DeepH format defines an orbital order for l = 0 "
+            "to 3 only"
+        )
+    return Basis(tuple(numbers), tuple(map(tuple, shells)), spinful)
+
+
 def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     """Read one model folder.
 
@@ -172,22 +216,7 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     source = folder / fields.MODEL_SOURCE
     config = parse_build_model(source / "build_model.py")
     info = _read_json(source / "dataset_info.json")
-    try:
-        basis = Basis(
-            tuple(int(z) for z in info["index_to_Z"]),
-            tuple(tuple(int(l) for l in s) for s in info["orbital_types"]),
-            bool(info["spinful"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{source / 'dataset_info.json'}: needs spinful, index_to_Z and orbital_types ({error})"
-        ) from None
-    high = max((l for shells in basis.orbital_types for l in shells), default=0)
-    if high > 3:
-        raise ModelError(
-            f"{source / 'dataset_info.json'}: a shell with l = {high}; the DeepH format defines an "
-            "orbital order for l = 0 to 3 only"
-        )
+    basis = read_basis(info, str(source / "dataset_info.json"))
     targets = TargetBlocks.from_json(
         basis, _read_json(source / "target_blocks.json"), str(source / "target_blocks.json")
     )
@@ -202,16 +231,8 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
         )
     checkpoint = load_checkpoint(folder / fields.MODEL_CHECKPOINT)
     state = checkpoint.pop("state_dict")
-    bad = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if bad:
-        raise ModelError(f"{folder / fields.MODEL_CHECKPOINT}: '{bad[0]}' is no tensor")
-    for name, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ModelError(
-                f"{folder / fields.MODEL_CHECKPOINT}: parameter '{name}' contains NaN or infinite "
-                "values; the training diverged, "
-                "use an earlier checkpoint"
-            )
+    check_tensors(state, folder / fields.MODEL_CHECKPOINT)
+    epoch, loss = check_numbers(checkpoint, folder / fields.MODEL_CHECKPOINT)
     floating = [
         v.dtype
         for n, v in state.items()
@@ -225,8 +246,8 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
         state,
         detect_generation(state, str(folder / fields.MODEL_CHECKPOINT)),
         floating[0] if floating else torch.float32,
-        int(checkpoint.get("epoch", -1)),
-        float(checkpoint.get("val_loss", "nan")),
+        epoch,
+        loss,
         checkpoint,
         read_text(ini, strict=False) if ini.is_file() else "",
         read_notes(folder),
@@ -292,5 +313,7 @@ def write_model_folder(
     write_text(source / "train.ini", train_ini)
     if notes:
         write_json(folder / fields.MODEL_NOTES, dict(notes))
+    buffer = io.BytesIO()  # a full disk is an OSError only where Python writes
+    torch.save(checkpoint, buffer)
     with atomic_path(folder / fields.MODEL_CHECKPOINT) as path:
-        torch.save(checkpoint, path)
+        path.write_bytes(buffer.getbuffer())

@@ -12,6 +12,7 @@ from e3nn.o3 import Irreps
 
 from ..errors import ModelError, printable
 from ..io.files import read_text
+from .strict import check_arguments
 
 __all__ = ["NetConfig", "OPTIONAL", "parse_build_model", "build_model_text"]
 
@@ -119,7 +120,7 @@ def _literals(call: ast.Call, path: pathlib.Path) -> dict[str, Any]:
     for keyword in call.keywords:
         try:
             values[str(keyword.arg)] = ast.literal_eval(keyword.value)
-        except ValueError:
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise ModelError(
                 f"{path}: {keyword.arg} is no literal; the file is parsed, never run"
             ) from None
@@ -176,6 +177,7 @@ def parse_build_model(path: pathlib.Path) -> NetConfig:
                 raise ModelError(
                     f"{path}: Net(...) has {'unnamed arguments' if node.args else what}"
                 )
+            check_arguments(values, str(path))
             config = NetConfig(**values)
             config.check(str(path))
             return config

@@ -113,22 +113,34 @@ def load_official_state(net: DeepHE3Net, state: Mapping[str, Tensor], where: str
             + "; ".join(wrong[:6])
             + more
         )
-    _check_gaussians(net, state, where)
+    _check_buffers(net, state, where)
 
 
-def _check_gaussians(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -> None:
-    for name, stop, count in (
-        ("basis", net.config.r_max, net.config.num_basis),
-        ("distance_expansion", INITIAL_RADIUS, Irreps(net.config.irreps_edge_init).dim),
-    ):
-        stored = state.get(f"{name}.offsets")
-        if stored is not None and not torch.allclose(
-            stored.double(), torch.linspace(0, stop, count, dtype=torch.float64), atol=1e-5
-        ):
-            raise ModelError(
-                f"{where}: '{name}.offsets' are not {count} equidistant points from 0 to {stop} Å; "
-                "the checkpoint is of a modified DeepH-E3"
-            )
+def _check_buffers(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -> None:
+    """Raise where a stored buffer is not the one that ``build_model.py`` asks for.
+
+    They tell what no shape of a weight tells: radii, the spherical Bessel basis, the order of
+    irreps, Wigner symbols.
+
+    Raises:
+        ModelError: names the first one.
+    """
+    own = dict(_buffers(net, torch.float64))
+    hint = "src/build_model.py is of another network, or the checkpoint of a modified DeepH-E3"
+    for name, value in own.items():
+        stored = state.get(name)
+        if stored is None:
+            if name.startswith("sh."):
+                raise ModelError(f"{where}: use_sbf = True, but '{name}' is missing; {hint}")
+            continue
+        same = stored.numel() == value.numel() and torch.allclose(
+            stored.double().reshape(-1), value.double().reshape(-1), rtol=1e-4, atol=1e-5
+        )
+        if not same:
+            raise ModelError(f"{where}: buffer '{name}' is not that of this network; {hint}")
+    bessel = [name for name, value in state.items() if name.startswith("sh.") and value.numel()]
+    if bessel and not net.config.use_sbf:
+        raise ModelError(f"{where}: use_sbf = False, but '{bessel[0]}' is there; {hint}")
 
 
 def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
