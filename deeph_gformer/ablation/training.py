@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -157,7 +158,8 @@ class Trainings:
             train: called with the run folder and whether to resume; gives the record.
         """
         folder = self.folder / name
-        path = folder / "finished.json"
+        path, gone = folder / "finished.json", folder.with_name(f".{name}.old")
+        shutil.rmtree(gone, ignore_errors=True)
         if not path.is_file():
             attempts = (
                 read_json(folder / "attempts.json") if (folder / "attempts.json").is_file() else []
@@ -168,10 +170,12 @@ class Trainings:
                 attempts[-1]["seconds"] = max(
                     0.0, last.stat().st_mtime - attempts[-1]["start_unix_s"]
                 )
-            elif attempts:  # stopped before the first checkpoint
-                shutil.rmtree(folder)
+            elif attempts:  # stopped before the first checkpoint; a death in here costs nothing
+                gone.mkdir(exist_ok=True)
+                os.replace(folder, gone / name)
+                shutil.rmtree(gone)
                 attempts = []
-            elif folder.exists():
+            elif folder.exists() and any(p.name[:1] != "." for p in folder.iterdir()):
                 raise ConfigError(
                     f"{folder}: is there already and is no run of an ablation; choose another "
                     "output"

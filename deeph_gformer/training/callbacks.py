@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -156,9 +157,12 @@ class WholeCurve(CSVLogger):
         """The writer, with the rows that are there already."""
         if self._experiment is None:
             path = pathlib.Path(self.log_dir) / "metrics.csv"
+            kept = path.with_name(".metrics.csv.kept")  # a death in here costs no rows
             rows: list[dict[str, str]] = []
-            if path.is_file():
-                with open(path, newline="") as file:
+            if path.is_file() and not kept.is_file():
+                os.replace(path, kept)
+            if kept.is_file():
+                with open(kept, newline="") as file:
                     rows = [r for r in csv.DictReader(file) if _epoch(r) < self._begin]
             writer = super().experiment  # removes the file
             if rows:
@@ -168,6 +172,7 @@ class WholeCurve(CSVLogger):
                 table.writeheader()
                 table.writerows(rows)
                 write_text(path, text.getvalue())
+            kept.unlink(missing_ok=True)
         return self._experiment
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -56,6 +57,8 @@ FREE = {
     "training.states_memory",
     "training.cuda_graphs",
 }
+#: What a training makes in its folder.
+RUN_FOLDERS = ("bundle", "cache", "checkpoints", "logs", "model")
 
 
 def _take(path: pathlib.Path) -> int | None:
@@ -109,6 +112,10 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
     descriptor = None
     try:
         descriptor = _take(path)
+        for place in (folder, *(folder / name for name in (*RUN_FOLDERS, "model/src", "logs/csv"))):
+            for left in place.glob(".*.tmp") if descriptor is not None else ():
+                with contextlib.suppress(OSError):  # of a process that was killed
+                    left.unlink()
         yield
     except Stopped as stop:
         if not stop.note:
@@ -165,11 +172,16 @@ def check_run(
         _check_same(folder, config, splits)
         for name in (LAST, BEST):
             read_checkpoint(folder / CHECKPOINTS / f"{name}.ckpt")
-    elif (folder / CONFIG_FILE).exists():
+    elif (folder / CONFIG_FILE).exists() and _has_checkpoint(folder):
         raise ConfigError(
             f"{folder}: holds a run already; --resume continues it, or choose another --output"
         )
     return folder
+
+
+def _has_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether there is anything to go on from; a run that died before leaves a folder without."""
+    return (folder / CHECKPOINTS / f"{LAST}.ckpt").exists()
 
 
 def _check_writable(folder: pathlib.Path) -> None:
@@ -244,6 +256,9 @@ def recorded(
         splits: folders of each split.
     """
     if first_rank():
+        if (folder / CONFIG_FILE).exists() and not _has_checkpoint(folder):
+            for name in RUN_FOLDERS:
+                shutil.rmtree(folder / name, ignore_errors=True)
         write_json(folder / SPLIT_FILE, _names(splits))
         write_json(folder / CONFIG_FILE, _plain(config))
     try:
@@ -290,8 +305,7 @@ def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(
-            f"{path}: not there, so there is nothing to resume; start without --resume into "
-            "another output"
+            f"{path}: not there, so there is nothing to resume; start without --resume"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

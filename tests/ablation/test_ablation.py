@@ -379,6 +379,7 @@ def forbidden(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Pat
 
 def foreign_folder(values: dict[str, Any], make_folder: Folder, tmp_path: pathlib.Path) -> None:
     (tmp_path / "out" / "e3").mkdir(parents=True)
+    (tmp_path / "out" / "e3" / "notes.txt").touch()
 
 
 @pytest.mark.parametrize(
