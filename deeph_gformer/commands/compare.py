@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from ..io.files import real_path
 from .levels import fermi_of
 from .loading import HamiltonianKind, kinds_of, load_problem
 from .options import Number, Verb, argument, option
@@ -59,7 +60,7 @@ def _run_compare(options: CompareOptions) -> None:
     other = options.other or options.reference
     reference = load_problem(options, options.reference, "hamiltonian")
     kind: HamiltonianKind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
-    if kind == "hamiltonian" and other.resolve() == options.reference.resolve():
+    if kind == "hamiltonian" and real_path(other) == real_path(options.reference):
         raise DataError(
             f"{matrix_path(other, 'prediction')}: file not found; name the folder with the "
             f"prediction: compare DIR OTHER"

@@ -19,7 +19,7 @@ from .. import __version__
 from .. import fields as names
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
-from ..io.files import atomic_path, read_json, write_errors, write_json
+from ..io.files import atomic_path, read_json, real_path, write_errors, write_json
 from ..io.folder import (
     Format,
     Kind,
@@ -238,7 +238,7 @@ def _write_info(
         "version": __version__,
         "stage1": pathlib.Path(model.stage1.name).name if model.stage1 else None,
         "e3nn_generation": model.stage1.generation if model.stage1 else None,
-        "gformer": bundle.path.resolve().name if bundle and bundle.path else None,
+        "gformer": real_path(bundle.path).name if bundle and bundle.path else None,
         "edges": prediction.edges.source,
         **({"guarded": True} if guarded else {}),
     }
@@ -249,6 +249,6 @@ def _write_info(
         level.energy_eV,
         level.note,
         matrix_path(target, "hamiltonian", form).is_file(),
-        source.resolve() == target.resolve(),
+        real_path(source) == real_path(target),
     )
     write_json(path, info)

@@ -20,6 +20,7 @@ from ..data.edges import EdgeChoice, EdgeMode
 from ..data.graph import Graph, build_graph
 from ..data.ranges import bundle_ranges, require_within
 from ..errors import DataError
+from ..io.files import real_path
 from ..io.folder import (
     find_structures,
     has_matrix,
@@ -52,7 +53,7 @@ ENDINGS = (".vasp", ".cif", ".xyz", ".extxyz", ".poscar")
 
 def source_name(source: pathlib.Path) -> str:
     """Name of a structure: its folder's, or its file's without ending."""
-    return source.resolve().stem if source.is_file() else source.resolve().name
+    return real_path(source).stem if source.is_file() else real_path(source).name
 
 
 def open_overlap(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import ConfigError, DataError
 from ..io import Structure, dock, find_structures, read_folder, read_matrix
-from ..io.files import atomic_path
+from ..io.files import atomic_path, real_path
 from ..io.folder import Format, Kind, folder_format, has_matrix, replaced_folder, write_matrix
 from ..io.formats import formats, get_format, targets
 from ..io.gauge import OURS
@@ -58,7 +58,7 @@ def _stored_order(
 
 
 def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:
-    if target.resolve() == source.resolve():
+    if real_path(target) == real_path(source):
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
     if not overwrite and target.is_dir() and any(target.iterdir()):
         raise DataError(
@@ -372,7 +372,7 @@ def convert(
     records: list[dict[str, Any]] = []
     for folder in folders:
         form = to or ("legacy" if folder_format(folder) == "dock" else "dock")
-        place = target if single else target / f"{folder.resolve().name}{suffix.get(form, '')}"
+        place = target if single else target / f"{real_path(folder).name}{suffix.get(form, '')}"
         if skip_existing and (place.is_file() or folder_format(place) == form):
             say(f"{place}: is there already, skipped")
             records.append({"source": str(folder), "target": str(place), "skipped": True})

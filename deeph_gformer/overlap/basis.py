@@ -22,6 +22,7 @@ from .neighbours import symbol
 from .twocentre import PairTable, Shells, TwoCentre, bond_functions, swap_sign
 
 __all__ = [
+    "require_grid",
     "BOHR",
     "AtomicBasis",
     "gaunt",
@@ -34,7 +35,32 @@ __all__ = [
 BOHR = 0.529177210903  # Å
 _K_STEP, _K_MAX = 0.05, 40.0  # 1/bohr
 _D_STEP = 0.02  # bohr
+LARGEST_CUTOFF = 100.0  # bohr
 _SMALLEST = 0.2  # bohr: below it no pair of atoms is meant
+
+
+def require_grid(radius: NDArray[np.float64], cutoff: float, where: str) -> None:
+    """Raise unless radii ascend from 0 or more to about the cutoff.
+
+    Args:
+        radius: of the radial functions, bohr.
+        cutoff: as the file says, bohr.
+        where: the file, for the message.
+
+    Raises:
+        DataError: they do not.
+    """
+    if not 0 < cutoff <= LARGEST_CUTOFF:
+        raise DataError(
+            f"{where}: a cutoff of {cutoff:g} bohr; orbitals end before {LARGEST_CUTOFF} bohr"
+        )
+    if len(radius) < 5 or radius[0] < 0 or not (np.diff(radius) > 0).all():
+        raise DataError(f"{where}: its radii do not ascend from 0, the file is damaged")
+    if not abs(radius[-1] - cutoff) <= 0.05 * cutoff:  # NaN is not near
+        raise DataError(
+            f"{where}: its functions end at {radius[-1]:g} bohr, its cutoff is {cutoff:g} bohr; "
+            "the file is damaged"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +85,25 @@ class AtomicBasis:
     source: str = ""
     bohr: float = BOHR
 
+    def check(self) -> None:
+        """Raise unless atom, grid and cutoff are possible ones.
+
+        Raises:
+            DataError: says which is not.
+        """
+        if not 0 < self.number < 119:
+            raise DataError(f"{self.source}: atomic number {self.number}; 1 to 118 are elements")
+        require_grid(self.radius, self.cutoff, self.source)
+
     def normalised(self) -> AtomicBasis:
         """The same orbitals with ∫R²r²dr = 1.
 
         Raises:
-            DataError: an orbital is zero everywhere or not finite.
+            DataError: an orbital is zero everywhere or not finite, or its grid is none.
         """
         from scipy.integrate import simpson
+
+        self.check()
 
         norm = simpson(self.orbitals**2 * self.radius**2, x=self.radius, axis=1)
         if not (np.isfinite(norm).all() and (norm > 1e-12).all()):

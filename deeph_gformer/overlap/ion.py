@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError, MissingDependencyError
 from ..io.files import read_text
-from .basis import BOHR, AtomicBasis
+from .basis import BOHR, LARGEST_CUTOFF, AtomicBasis, require_grid
 from .basis_text import GRID_STEP, WHERE, basis_lines, require_l
 
 __all__ = ["read_ion", "read_ion_xml"]
@@ -50,6 +50,10 @@ def read_ion(path: str | os.PathLike[str]) -> AtomicBasis:
             "atoms are read"
         )
     require_l(path, shells)
+    for table, cutoff in tables:
+        require_grid(table[:, 0], cutoff, str(path))
+        if not np.isfinite(table).all():
+            raise DataError(f"{path}: NaN or infinite values, the file is damaged")
     reach = max(cutoff for _, cutoff in tables)
     radius = np.linspace(0, reach, 2 * math.ceil(reach / GRID_STEP / 2) + 1)
     orbitals = np.zeros((len(shells), len(radius)))
@@ -85,6 +89,8 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
                 (int(orbital.n), int(orbital.l), int(orbital.zeta), int(orbital.P)), orbital
             )
         reach = max(float(o.R) for o in found.values())
+        if not 0 < reach / BOHR <= LARGEST_CUTOFF:
+            raise ValueError(f"a cutoff of {reach:g} Å")
         count = 2 * math.ceil(reach / BOHR / GRID_STEP / 2) + 1
         radius = np.linspace(0, reach, count)
         orbitals = np.array([np.nan_to_num(o.radial(radius)) for o in found.values()])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..io import Structure, read_folder, read_matrix
+from ..io.files import real_path
 from ..io.folder import (
     Format,
     folder_format,
@@ -134,9 +135,7 @@ def predict_overlap(
     if output is None and found is None:
         raise ConfigError(f"{source}: is a file; name the folder to write with --output")
     folder = pathlib.Path(source if output is None else output)
-    in_place = output is None or (
-        found is not None and folder.resolve() == pathlib.Path(source).resolve()
-    )
+    in_place = output is None or (found is not None and real_path(folder) == real_path(source))
     if in_place and form not in (None, found):
         raise ConfigError(
             f"{folder}: is a {found} folder; to write {form} files name another folder "

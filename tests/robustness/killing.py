@@ -1,68 +1,112 @@
-"""A process that dies before or after its n-th file operation, as a power cut or ``kill -9`` would have it."""
+"""A process that dies, or is told to stop, before or after its n-th file operation.
+
+Every try is a fork of a process that has imported everything, so it costs what the work costs.
+"""
 
 from __future__ import annotations
 
 import builtins
+import io
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["deaths", "killed_at", "tree"]
+__all__ = ["Ended", "deaths", "killed_at", "run_until", "tree"]
 
-#: What changes files, or begins to.
+#: What changes files, or begins to; ``open`` comes on top.
 _OPERATIONS = (
-    (os, ("rename", "replace", "unlink", "mkdir", "rmdir", "chmod", "fsync", "link", "symlink")),
-    (shutil, ("rmtree", "copymode", "move")),
+    (os, ("rename", "replace", "unlink", "remove", "mkdir", "rmdir", "chmod", "fsync", "link")),
+    (os, ("symlink", "truncate", "ftruncate", "posix_fallocate", "pwrite")),
+    (shutil, ("rmtree", "copymode", "move", "copyfileobj")),
     (tempfile, ("mkstemp", "mkdtemp")),
 )
-CODE = 86
 
 
-def killed_at(step: int, work: Callable[[], Any]) -> tuple[bool, int]:
-    """Do the work in a child process that dies at one step.
+class Ended(NamedTuple):
+    """How a child process ended.
+
+    Attributes:
+        code: exit code; negative: the signal that ended it.
+        steps: how many it did, where it came to its end.
+        said: standard error.
+    """
+
+    code: int
+    steps: int
+    said: str
+
+
+def run_until(step: int, work: Callable[[], Any], number: int = signal.SIGKILL) -> Ended:
+    """Do the work in a child process that sends itself a signal at one step.
 
     Args:
-        step: twice the number of the file operation, plus one for its end; -1: it lives.
-        work: what to do; nothing of it reaches this process.
-
-    Returns:
-        Whether it died there, and how many steps it did where it lived.
+        step: twice the number of the file operation, plus one for its end; -1: no signal.
+        work: what to do; its integer is the exit code. Nothing of it reaches this process.
+        number: the signal; or an errno, negative: the operation fails with it.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os.dup2(1, 2)
-            steps = _arm(step)
-            work()
-            os.write(write, str(steps()).encode())
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - a child must not go on as a second pytest
-            os._exit(1)
-    os.close(write)
-    with os.fdopen(read) as told:
-        count = told.read()
-    _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, CODE), f"the work itself failed ({code}) at step {step}"
-    return code == CODE, int(count or 0)
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if child == 0:
+            _child(step, work, number, write, said.fileno())
+        os.close(write)
+        with os.fdopen(read) as told:
+            count = told.read()
+        _, status = os.waitpid(child, 0)
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    return Ended(os.waitstatus_to_exitcode(status), int(count or 0), text)
 
 
-def _arm(step: int) -> Callable[[], int]:
+def _child(step: int, work: Callable[[], Any], number: int, write: int, said: int) -> None:
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(said, 2)
+        # the streams of a test runner do not reach the descriptors
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+        steps = _arm(step, number)
+        code = int(work() or 0)
+        os.write(write, str(steps()).encode())
+    except BaseException:  # noqa: BLE001 - a child must not go on as a second parent
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def killed_at(step: int, work: Callable[[], Any]) -> tuple[bool, int]:
+    """Do the work in a child process that is killed at one step; see :func:`run_until`.
+
+    Returns:
+        Whether it died there, and how many steps it did where it lived.
+    """
+    ended = run_until(step, work)
+    assert ended.code in (0, -signal.SIGKILL), f"the work failed at step {step}: {ended.said}"
+    return ended.code != 0, ended.steps
+
+
+def _arm(step: int, number: int) -> Callable[[], int]:
     count = 0
 
     def tick() -> None:
         nonlocal count
-        if count == step:
-            os._exit(CODE)
         count += 1
+        if count - 1 == step and number > 0:
+            os.kill(os.getpid(), number)
+        elif count - 1 == step:
+            raise OSError(-number, os.strerror(-number))
 
     def watched(call: Callable[..., Any]) -> Callable[..., Any]:
         def inner(*args: Any, **options: Any) -> Any:
@@ -76,7 +120,7 @@ def _arm(step: int) -> Callable[[], int]:
     for module, names in _OPERATIONS:
         for name in names:
             setattr(module, name, watched(getattr(module, name)))
-    plain = builtins.open
+    plain, low = builtins.open, os.open
 
     def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
         if not set(mode) & set("wax+"):
@@ -86,7 +130,16 @@ def _arm(step: int) -> Callable[[], int]:
         tick()
         return handle
 
-    builtins.open = opened  # type: ignore[assignment]
+    def opened_low(file: Any, flags: int, *args: Any, **options: Any) -> int:
+        if not flags & (os.O_WRONLY | os.O_RDWR):
+            return low(file, flags, *args, **options)
+        tick()
+        descriptor = low(file, flags, *args, **options)
+        tick()
+        return descriptor
+
+    builtins.open = io.open = opened  # type: ignore[assignment]
+    os.open = opened_low
     return lambda: count
 
 

@@ -9,6 +9,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -121,3 +123,24 @@ def test_convert(make_folder: Folder, tmp_path: pathlib.Path, how: str) -> None:
         assert left == wanted, f"step {step}"
         _no_leftovers(tmp_path)
     assert count >= min(MOST, 3)
+
+
+FUZZ = "FUZZ_BUDGET" in os.environ
+
+
+@pytest.mark.parametrize("number", ["KILL", "TERM", "INT"])
+def test_commands(number: str) -> None:
+    """Every command, ended at its file operations; ``make test``: a training, three times."""
+    words = ["--most", str(MOST if FUZZ else 1), "--signal", number]
+    words += ["--seed", str(os.getpid() if FUZZ else len(number))]
+    names = [] if FUZZ else ["train"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.robustness.campaign", *names, *words],
+        cwd=pathlib.Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert found[-1]["tries"] >= 1 and not found[-1]["failures"]

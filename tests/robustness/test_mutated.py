@@ -6,21 +6,17 @@
 from __future__ import annotations
 
 import itertools
-import os
 import pathlib
 import random
-import resource
 import shutil
-import signal
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deeph_gformer import bands
@@ -34,18 +30,8 @@ from deeph_gformer.io import legacy, read_folder
 from deeph_gformer.io.formats import formats
 
 from ..conftest import random_structure
+from .bounds import RUN, bounded
 from .mutations import mutate
-
-BUDGET = int(os.environ.get("FUZZ_BUDGET", "60"))
-#: Seconds and bytes that reading an input of some kilobytes may take.
-LONGEST, MOST = 10, 2**31
-RUN = settings(
-    max_examples=BUDGET,
-    deadline=None,
-    derandomize="FUZZ_BUDGET" not in os.environ,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +58,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         "[data]\nprocessed_data_dir = p\n"
     )
     return root
-
-
-@pytest.fixture(autouse=True)
-def _bounded() -> Iterator[None]:
-    def late(*_: Any) -> None:
-        raise AssertionError(f"more than {LONGEST} s")
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    handler = signal.signal(signal.SIGALRM, late)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, handler)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    assert grown < MOST, f"{grown / 2**30:.1f} GiB"
 
 
 def _blocks(path: pathlib.Path) -> dict[tuple[int, ...], np.ndarray]:
@@ -149,9 +121,8 @@ def test_convert_refuses_or_keeps_every_number(
                 done = mutate(folder / name, random.Random(seed))
             source = folder / name if kind == "npz" else folder
             capfd.readouterr()
-            signal.alarm(LONGEST)
-            code = main(["convert", str(source), str(root / "x" / "out"), "--to", to])
-            signal.alarm(0)
+            with bounded():
+                code = main(["convert", str(source), str(root / "x" / "out"), "--to", to])
             said = capfd.readouterr().err.strip().splitlines()
             left = sorted(p.name for p in (root / "x").iterdir())
             assert code in (0, 2), done
@@ -186,12 +157,10 @@ def test_readers_raise_their_own_errors_only(inputs: pathlib.Path, name: str) ->
             path.unlink(missing_ok=True)
             shutil.copy(inputs / "other" / name, path)
             done = mutate(path, random.Random(seed))
-            signal.alarm(LONGEST)
-            try:
-                READERS[name](path)
-            except GFormerError as error:
-                assert str(error), done
-            finally:
-                signal.alarm(0)
+            with bounded():
+                try:
+                    READERS[name](path)
+                except GFormerError as error:
+                    assert str(error), done
 
         run()

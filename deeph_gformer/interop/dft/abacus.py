@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ...io import BlockMatrix, Structure
 from ...io.dock import LEGACY_TO_E3NN
+from ...io.files import real_path
 from ..sparse import from_real_space
 from .abacus_csr import SparseFile, read_csr
 from .abacus_files import ASK, Places, is_output, matrix_files, places
@@ -105,7 +106,7 @@ class Abacus:
             shells,
             nspin != 1 if h_files else None,
             info,
-            place.run.resolve().name,
+            real_path(place.run).name,
         )
         order, sign = orbital_order(shells, 2 if doubled else 1)
         h = _hamiltonian(h_files, structure, order, sign)

@@ -7,6 +7,7 @@ import pathlib
 import re
 
 from ...errors import DataError
+from ...io.files import real_path
 from .stru import read_input
 
 __all__ = ["ASK", "Files", "Places", "is_output", "matrix_files", "places"]
@@ -67,7 +68,7 @@ def places(run: pathlib.Path) -> Places:
         DataError: no output, several, or one of a run that moves atoms.
     """
     if is_output(run) and not any(is_output(folder) for folder in run.glob("OUT.*")):
-        out, run = run, run.resolve().parent if run.name.startswith("OUT.") else run
+        out, run = run, real_path(run).parent if run.name.startswith("OUT.") else run
     else:
         settings = read_input(run / "INPUT")
         named = run / f"OUT.{settings.get('suffix', 'ABACUS')}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ...io import BlockMatrix, Structure
 from ...io.dock import LEGACY_TO_E3NN
-from ...io.files import read_text, require_file
+from ...io.files import read_text, real_path, require_file
 from ..sparse import from_real_space
 from .run import UNCONVERGED, DFTRun, common_keys, describe, double
 
@@ -93,7 +93,7 @@ class Aims:
             spin="collinear" if polarised else "none",
         )
         structure = Structure(
-            lattice, positions, numbers, shells, polarised, info, run.resolve().name
+            lattice, positions, numbers, shells, polarised, info, real_path(run).name
         )
         moved = [_blocks(part, structure, order, sign) for part in parts]
         h = [BlockMatrix(m.keys, m.shapes, m.values * HARTREE_EV) for m in moved[:-1]]

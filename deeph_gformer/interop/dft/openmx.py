@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ...io import BlockMatrix, Structure, legacy
-from ...io.files import read_text
+from ...io.files import read_text, real_path
 from .run import UNCONVERGED, DFTRun, describe, double, element_from
 from .scfout import RELEASES, Scfout, read_scfout
 
@@ -317,7 +317,7 @@ def _overlap_only(folder: pathlib.Path) -> DFTRun:
     lattice, positions = _geometry(text, path)
     version = re.search(r"OpenMX Ver\. (\S+)", text)
     info = describe("OpenMX", version.group(1) if version else "unknown")
-    structure = Structure(lattice, positions, numbers, shells, None, info, folder.resolve().name)
+    structure = Structure(lattice, positions, numbers, shells, None, info, real_path(folder).name)
     pieces = [legacy.read_blocks(part, structure) for part in parts]
     keys = np.concatenate([piece.keys for piece in pieces])
     if len(np.unique(keys, axis=0)) < len(keys):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ... import fields
 from ...errors import ConfigError, DataError, GFormerError
-from ...io.files import read_json
+from ...io.files import read_json, real_path
 from ...io.folder import Format, folder_format, is_free, remove_leftovers, replaced_folder
 from ...io.formats import get_format
 from ...io.gauge import OURS
@@ -92,7 +92,7 @@ def _names(source: pathlib.Path, paths: list[pathlib.Path]) -> list[str]:
     folders = [path.parent if path.is_file() else path for path in paths]
     several = {folder for folder in folders if folders.count(folder) > 1}
     names = [
-        f"{folder.resolve().name}_{path.stem}" if folder in several else folder.resolve().name
+        f"{real_path(folder).name}_{path.stem}" if folder in several else real_path(folder).name
         for folder, path in zip(folders, paths, strict=True)
     ]
     if len(set(names)) == len(names):
@@ -255,9 +255,9 @@ def convert_runs(
     single = len(runs) == 1 and runs[0].path == source or source.is_file()
     single = single or (len(runs) == 1 and runs[0].path.parent == source)
     places = [target if single else target / run.name for run in runs]
-    taken = {path.resolve() for path, *_ in runs}
-    taken |= {path.resolve().parent for path, *_ in runs if path.is_file()}
-    if any(place.resolve() in taken for place in places):
+    taken = {real_path(path) for path, *_ in runs}
+    taken |= {real_path(path).parent for path, *_ in runs if path.is_file()}
+    if any(real_path(place) in taken for place in places):
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
     jobs = [
         (run, place, form, unconverged, overwrite, options)

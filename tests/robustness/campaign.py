@@ -1,0 +1,565 @@
+"""Fault injection into whole commands: ``python -m tests.robustness.campaign NAME --most 100``.
+
+A process of its own imports everything once and forks for every try: training cannot be forked from
+a test runner whose threads have computed gradients. Each try starts a command, ends it at one of
+its file operations (``--signal KILL``, ``TERM`` or ``INT``), looks at what is there, gives the
+command again and compares with an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import io
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+import deeph_gformer.ablation.run
+import deeph_gformer.analysis.evaluate
+import deeph_gformer.report.page  # noqa: F401 - everything is imported once, before the forks
+from deeph_gformer.cli import main
+from deeph_gformer.gformer.bundle import load_bundle
+from deeph_gformer.io import legacy, read_folder, read_matrix
+from deeph_gformer.io.folder import folder_format
+from deeph_gformer.stage1.bundle import read_model_folder
+
+from ..conftest import random_structure, write_tiny_stage1
+from ..test_pipeline import make_bundle
+from .killing import Ended, run_until
+
+__all__ = ["CASES", "Case", "campaign"]
+
+#: Signals, and what a file operation may fail with: a full disk, a quota, a read-only or another
+#: file system, a broken one.
+FAULTS: dict[str, int] = {
+    **{name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "INT")},
+    **{name: -getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EXDEV", "EIO")},
+}
+#: Keys of records that tell time, and other things that no two runs share.
+_TIMES = ("second", "time", "date", "unix", "when", "gb", "memory")
+#: Of a training; they grow line by line, or are named after the time.
+_LOGS = ("logs/tensorboard", "lock")
+SMALL = ("width=16", "heads=4", "embed=4", "gaussians=8", "gated_channels=4", "density_channels=4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One command.
+
+    Attributes:
+        prepare: makes the inputs in a folder.
+        words: the command, from the folder of its inputs; its outputs are in ``out``.
+        again: what is given after a death instead, from the same folder.
+        old: makes what is there before, in ``out``; None: nothing.
+        rounding: matrices are equal to rounding after a death, not bit by bit: what is left is
+            computed together with others than in one go.
+    """
+
+    prepare: Callable[[pathlib.Path], None]
+    words: Callable[[pathlib.Path], Sequence[str]]
+    again: Callable[[pathlib.Path], Sequence[str]] | None = None
+    old: Callable[[pathlib.Path], None] | None = None
+    rounding: bool = False
+
+
+def _data(root: pathlib.Path, count: int = 4, grouped: bool = False) -> None:
+    for n in range(count):
+        structure, h, s = random_structure(4 + n, 2, False, f"s{n}", grouped)
+        legacy.write_structure(root / "data" / f"s{n}", structure)
+        legacy.write_blocks(root / "data" / f"s{n}" / "hamiltonians.h5", h)
+        legacy.write_blocks(root / "data" / f"s{n}" / "overlaps.h5", s)
+    (root / "splits.json").write_text('{"train": ["s0", "s1"], "val": ["s2"], "test": ["s3"]}')
+
+
+def _models(root: pathlib.Path, grouped: bool = False, count: int = 4) -> None:
+    _data(root, count, grouped)
+    write_tiny_stage1(root / "stage1")
+    make_bundle(root / "stage1", root / "bundle", trained=True)
+
+
+def _few(root: pathlib.Path) -> None:
+    _models(root, count=2)
+
+
+def _few_grouped(root: pathlib.Path) -> None:
+    _models(root, True, 2)
+
+
+def _refine(form: str, *more: str) -> Callable[[pathlib.Path], Sequence[str]]:
+    def words(root: pathlib.Path) -> Sequence[str]:
+        model = ["--stage1", str(root / "stage1"), "--model", str(root / "bundle")]
+        out = ["--output", str(root / "out"), "--format", form]
+        if "--overwrite" in more:  # what is skipped is not told
+            out += ["--json", str(root / "out" / "r.json")]
+        return ["refine", "--preprocessed", str(root / "data"), *model, *out, *more]
+
+    return words
+
+
+def _old_predictions(form: str) -> Callable[[pathlib.Path], None]:
+    def make(root: pathlib.Path) -> None:
+        words = ["refine", "--preprocessed", str(root / "data"), "--stage1", str(root / "stage1")]
+        code = main([*words, "--stage1-only", "--output", str(root / "out"), "--format", form])
+        assert code == 0
+
+    return make
+
+
+def _old_structures(root: pathlib.Path) -> None:
+    for n in range(2):
+        structure, h, _ = random_structure(40 + n, 2, False, f"s{n}", True)
+        legacy.write_structure(root / "out" / f"s{n}", structure)
+        legacy.write_blocks(root / "out" / f"s{n}" / "hamiltonians.h5", h)
+
+
+def _convert(to: str, *more: str, source: str = "data") -> Callable[[pathlib.Path], Sequence[str]]:
+    def words(root: pathlib.Path) -> Sequence[str]:
+        return ["convert", str(root / source), str(root / "out"), "--to", to, *more]
+
+    return words
+
+
+def _train(verb: str, *more: str) -> Callable[[pathlib.Path], Sequence[str]]:
+    section = {"train": "training", "train-stage1": "training", "ablate": "training"}[verb]
+    common = ("epochs=3", "warmup_steps=2", "threads=1", "device=cpu", "learning_rate=0.005")
+    sets = [f"{section}.{value}" for value in common]
+    if verb == "train-stage1":
+        sets += ["model.irreps_embed=4x0e", "model.irreps_mid=4x0e+3x1o+2x2e+1x3o"]
+        sets += ["model.num_blocks=2", "model.cutoff_radius=5.0"]
+    else:
+        sets += [f"model.{value}" for value in SMALL]
+
+    def words(root: pathlib.Path) -> Sequence[str]:
+        stage1 = [] if verb == "train-stage1" else ["--stage1", str(root / "stage1")]
+        data = ["--preprocessed", str(root / "data"), "--splits", str(root / "splits.json")]
+        every = ["--set"] * len(sets)
+        options = [word for pair in zip(every, sets, strict=True) for word in pair]
+        return [verb, *data, *stage1, "--output", str(root / "out"), *options, *more]
+
+    return words
+
+
+def _resumed(words: Callable[[pathlib.Path], Sequence[str]]) -> Any:
+    def again(root: pathlib.Path) -> Sequence[str]:
+        there = (root / "out" / "checkpoints" / "last.ckpt").is_file()
+        return [*words(root), *(["--resume"] if there else [])]
+
+    return again
+
+
+def _table(root: pathlib.Path) -> None:
+    _data(root)
+    words = ["overlap", "fit", "--preprocessed", str(root / "data")]
+    assert main([*words, "--output", str(root / "table.npz")]) == 0
+
+
+def _cell(root: pathlib.Path) -> None:
+    text = "x\n1.0\n3 0 0\n0 3 0\n0 0 9\nC\n2\nDirect\n0 0 0\n0.3 0.3 0\n"
+    (root / "cell.vasp").write_text(text)
+
+
+def _run_folder(root: pathlib.Path) -> None:
+    _models(root)
+    words = list(_train("train")(root))
+    words[words.index("--output") + 1] = str(root / "run")
+    ended = run_until(-1, lambda: main(words))  # gradients are for children only
+    assert ended.code == 0, ended.said
+
+
+def _one(*words: str) -> Callable[[pathlib.Path], Sequence[str]]:
+    """A command whose words hold ROOT."""
+    return lambda root: [word.replace("ROOT", str(root)) for word in words]
+
+
+TRAIN, TRAIN1 = _train("train"), _train("train-stage1")
+ABLATE = _train("ablate", "--settings", "e3,e3+gformer")
+MODEL = ("--stage1", "ROOT/stage1", "--model", "ROOT/bundle")
+CASES: dict[str, Case] = {
+    "refine": Case(_few, _refine("legacy"), _refine("legacy", "--skip-existing")),
+    "refine skip": Case(_few, _refine("legacy", "--skip-existing")),
+    "refine dock": Case(_few_grouped, _refine("dock", "--skip-existing")),
+    "refine batches": Case(
+        _few, _refine("legacy", "--batch-edges", "5000", "--skip-existing"), rounding=True
+    ),
+    "refine batches dock": Case(
+        _few_grouped, _refine("dock", "--batch-edges", "5000", "--skip-existing"), rounding=True
+    ),
+    "refine over": Case(_few, _refine("legacy", "--overwrite"), old=_old_predictions("legacy")),
+    "refine over dock": Case(
+        _few_grouped, _refine("dock", "--overwrite"), old=_old_predictions("dock")
+    ),
+    "refine in place": Case(
+        _few,
+        _one("refine", "--preprocessed", "ROOT/out", *MODEL, "--skip-existing"),
+        old=lambda r: shutil.copytree(r / "data", r / "out", dirs_exist_ok=True) and None,
+    ),
+    "convert dock": Case(lambda r: _data(r, 2, True), _convert("dock", "--skip-existing")),
+    "convert dock over": Case(
+        lambda r: _data(r, 2, True), _convert("dock", "--overwrite"), old=_old_structures
+    ),
+    "convert wannier90": Case(
+        lambda r: _data(r, 1), _convert("wannier90", "--overwrite", source="data/s0")
+    ),
+    "convert pyatb": Case(
+        lambda r: _data(r, 1), _convert("pyatb", "--overwrite", source="data/s0")
+    ),
+    "convert npz": Case(
+        lambda r: _data(r, 1),
+        _one("convert", "ROOT/data/s0", "ROOT/out/a.npz", "--to", "npz", "--overwrite"),
+    ),
+    "convert poscar": Case(
+        lambda r: _data(r, 1),
+        _one("convert", "ROOT/data/s0", "ROOT/out/POSCAR", "--to", "poscar", "--overwrite"),
+    ),
+    "train": Case(_models, TRAIN, _resumed(TRAIN)),
+    "train disk": Case(
+        _models,
+        _train("train", "--set", "data.cache=disk"),
+        _resumed(_train("train", "--set", "data.cache=disk")),
+    ),
+    "train-stage1": Case(_data, TRAIN1, _resumed(TRAIN1)),
+    "ablate": Case(_models, ABLATE),
+    "overlap fit": Case(
+        _data,
+        _one(
+            "overlap",
+            "fit",
+            "--preprocessed",
+            "ROOT/data",
+            "--output",
+            "ROOT/out/t.npz",
+            "--json",
+            "ROOT/out/t.json",
+        ),
+    ),
+    "overlap predict": Case(
+        _table,
+        _one(
+            "overlap",
+            "predict",
+            "--overlap",
+            "ROOT/table.npz",
+            "--input",
+            "ROOT/data/s0",
+            "ROOT/data/s1",
+            "--output",
+            "ROOT/out",
+            "--extrapolate",
+            "--overwrite",
+        ),
+    ),
+    "overlap predict dock": Case(
+        lambda r: _table(r),
+        _one(
+            "overlap",
+            "predict",
+            "--overlap",
+            "ROOT/table.npz",
+            "--input",
+            "ROOT/data/s0",
+            "--output",
+            "ROOT/out",
+            "--format",
+            "dock",
+            "--extrapolate",
+            "--overwrite",
+        ),
+    ),
+    "build supercell": Case(
+        _cell,
+        _one(*"build supercell --cell ROOT/cell.vasp --size 2,1,1 -o".split(), "ROOT/out/s.vasp"),
+        _one(
+            *"build supercell --cell ROOT/cell.vasp --size 2,1,1 --overwrite -o".split(),
+            "ROOT/out/s.vasp",
+        ),
+    ),
+    "evaluate": Case(
+        _models,
+        _one(
+            "evaluate",
+            "--preprocessed",
+            "ROOT/data",
+            *MODEL,
+            "--no-invariance",
+            "--plots",
+            "ROOT/out/plots",
+            "--json",
+            "ROOT/out/e.json",
+        ),
+    ),
+    "evaluate report": Case(
+        _models,
+        _one(
+            "evaluate",
+            "--preprocessed",
+            "ROOT/data",
+            *MODEL,
+            "--no-invariance",
+            "--report",
+            "ROOT/out/e.html",
+        ),
+    ),
+    "report": Case(_run_folder, _one("report", "ROOT/run", "--output", "ROOT/out/run.html")),
+    "bands": Case(
+        lambda r: _data(r, 1),
+        _one(
+            "bands",
+            "ROOT/data/s0",
+            "--path",
+            "GX",
+            "--npoints",
+            "5",
+            "--electrons",
+            "4",
+            "--mesh",
+            "2x2x2",
+            "-o",
+            "ROOT/out/b.png",
+            "--json",
+            "ROOT/out/b.json",
+        ),
+    ),
+    "dos": Case(
+        lambda r: _data(r, 1),
+        _one(
+            "dos",
+            "ROOT/data/s0",
+            "--mesh",
+            "2x2x2",
+            "--electrons",
+            "4",
+            "-o",
+            "ROOT/out/d.png",
+            "--json",
+            "ROOT/out/d.json",
+        ),
+    ),
+}
+
+
+def _whole(path: pathlib.Path) -> None:
+    """Raise unless a file that has its final name is whole."""
+    kind = path.suffix
+    if kind == ".json":
+        json.loads(path.read_text())
+    elif kind == ".h5":
+        with h5py.File(path) as handle:
+            for name in handle:
+                handle[name][()]
+    elif kind == ".npz":
+        with np.load(path) as table:
+            for name in table.files:
+                table[name]
+    elif kind in (".ckpt", ".pkl"):
+        torch.load(path, weights_only=True)
+    elif kind == ".png":
+        assert path.read_bytes()[-12:-4] == b"\0\0\0\0IEND", "a PNG without end"
+    elif kind == ".html":
+        assert path.read_text().rstrip().endswith("</html>"), "HTML without end"
+
+
+def _look(out: pathlib.Path, wanted: dict[str, Any], before: dict[str, Any]) -> None:
+    """Raise unless everything with a final name is whole, and of one run."""
+    for path in out.rglob("*"):
+        name = str(path.relative_to(out))
+        hidden = any(part.startswith(".") for part in path.relative_to(out).parts)
+        if path.is_file() and not hidden and not name.startswith(_LOGS) and "logs/" not in name:
+            _whole(path)
+            if path.suffix in (".dat", ".h5", "") and path.name != "lock" and "ckpt" not in name:
+                states = [s[name] for s in (wanted, before) if name in s]
+                assert _value(path) in states, f"{name}: neither the old one nor the new one"
+        if path.is_dir() and not hidden:
+            if (path / "bundle.json").exists():
+                load_bundle(path)
+            if (path / "best_model.pkl").exists():
+                read_model_folder(path)
+            if folder_format(path):
+                read_folder(path)
+                for kind in ("hamiltonian", "overlap", "prediction"):
+                    form = folder_format(path)
+                    names = ("hamiltonians", "overlaps", "hamiltonians_pred")
+                    if form == "dock":
+                        names = ("hamiltonian", "overlap", "hamiltonian_pred")
+                    at = ("hamiltonian", "overlap", "prediction").index(kind)
+                    if (path / f"{names[at]}.h5").exists():
+                        read_matrix(path, kind)  # type: ignore[arg-type]
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            k: _timeless(v)
+            for k, v in value.items()
+            if not any(word in str(k).lower() for word in _TIMES)
+        }
+    return [_timeless(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _value(path: pathlib.Path) -> Any:
+    """What a file says, without the time that it took."""
+    if path.suffix == ".json":
+        return _timeless(json.loads(path.read_text()))
+    if path.suffix in (".ckpt", ".pkl"):
+        table = torch.load(path, weights_only=True)
+        state = {k: v.numpy().tobytes() for k, v in table["state_dict"].items()}
+        return state, table["epoch"]
+    if path.suffix == ".csv" and path.name == "metrics.csv":
+        return sorted(path.read_text().splitlines())
+    if path.name.startswith("table.") or path.suffix == ".html":
+        return "times"
+    return path.read_bytes()
+
+
+def _close(a: Any, b: Any) -> bool:
+    """Whether two HDF5 files, or two JSON values, are equal to rounding."""
+    if isinstance(a, bytes) and isinstance(b, bytes) and a[1:4] == b[1:4] == b"HDF":
+        with h5py.File(io.BytesIO(a)) as one, h5py.File(io.BytesIO(b)) as two:
+            return set(one) == set(two) and all(
+                np.allclose(one[n][()], two[n][()], rtol=1e-9, atol=1e-12) for n in one
+            )
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_close(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_close, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= 1e-9 * max(1.0, abs(a))
+    return bool(a == b)
+
+
+def _tree(out: pathlib.Path) -> dict[str, Any]:
+    return {
+        name: _value(path)
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+        and not (name := str(path.relative_to(out))).startswith(_LOGS)
+        and "tensorboard" not in name
+        and path.name not in ("attempts.json", "lock")
+        and not path.name.startswith(".")
+    }
+
+
+def _reset(root: pathlib.Path, old: pathlib.Path) -> None:
+    shutil.rmtree(root / "out", ignore_errors=True)
+    shutil.copytree(old, root / "out", symlinks=True)
+
+
+def _judge(
+    case: Case, root: pathlib.Path, ended: Ended, number: int, states: tuple[Any, Any]
+) -> str:
+    """What is wrong after a try; empty where nothing is."""
+    wanted, before = states
+    codes = {signal.SIGKILL: {-9}, signal.SIGTERM: {143, 0}, signal.SIGINT: {130, 0}}
+    stopped = codes.get(number, {2, 0})
+    if ended.code not in stopped:
+        return f"exit code {ended.code}: {ended.said[-1500:]}"
+    lines = [x for x in ended.said.splitlines() if x and not x.startswith(("note:", "deeph-"))]
+    if number != signal.SIGKILL and ("Traceback" in ended.said or (ended.code and lines)):
+        return f"said {ended.said[-1500:]}"
+    out = root / "out"
+    try:
+        _look(out, wanted, before)
+    except BaseException as error:  # noqa: BLE001 - counted, not raised
+        return f"not whole: {type(error).__name__}: {error}"
+    left = [p.name for p in out.rglob(".*") if p.suffix in (".tmp", ".old")]
+    if number != signal.SIGKILL and left:
+        return f"left {left}"
+    again = run_until(-1, lambda: main(list((case.again or case.words)(root))))
+    if again.code != 0:
+        return f"again: exit code {again.code}: {again.said[-1500:]}"
+    now = _tree(out)
+    if case.rounding:
+        now = {k: wanted.get(k) if _close(v, wanted.get(k)) else v for k, v in now.items()}
+    if now != wanted:
+        names = sorted(set(now) ^ set(wanted)) or [n for n in now if now[n] != wanted[n]]
+        return f"again: other {names[:5]}"
+    places = [p for p in (out, root) if p.exists()]
+    left = [p.name for q in places for p in q.rglob(".*") if p.suffix in (".tmp", ".old")]
+    return f"again: {left} stay" if left else ""
+
+
+def campaign(
+    name: str, most: int, number: int = signal.SIGKILL, seed: int | None = None
+) -> dict[str, Any]:
+    """End one command many times.
+
+    Args:
+        name: of :data:`CASES`.
+        most: tries, evenly spread over the steps, or all steps.
+        number: the signal.
+        seed: shifts the steps; None: none.
+
+    Returns:
+        ``steps``, ``tries`` and ``failures`` (texts).
+    """
+    torch.set_num_threads(1)
+    case = CASES[name]
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch:
+        root = pathlib.Path(scratch).resolve()
+        case.prepare(root)
+        (root / "out").mkdir()
+        if case.old:
+            case.old(root)
+        shutil.copytree(root / "out", root / "old", symlinks=True)
+        before = _tree(root / "old")
+        first = run_until(-1, lambda: main(list(case.words(root))))
+        assert first.code == 0, first.said
+        wanted = _tree(root / "out")
+        count = min(most, first.steps)
+        shift = random.Random(seed).random() if seed is not None else 0.0
+        failures: list[str] = []
+        for n in range(count):
+            step = int((n + shift) * first.steps / count)
+            if number < 0:  # what failed was not done
+                step -= step % 2
+            _reset(root, root / "old")
+            ended = run_until(step, lambda: main(list(case.words(root))), number)
+            wrong = _judge(case, root, ended, number, (wanted, before))
+            if wrong:
+                failures.append(f"{name}: step {step} of {first.steps}: {wrong}")
+    return {
+        "case": name,
+        "steps": first.steps,
+        "tries": count,
+        "failures": failures,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _command() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.robustness.campaign")
+    parser.add_argument("names", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--most", type=int, default=10**6, help="tries per case (default: all)")
+    parser.add_argument("--signal", choices=list(FAULTS), default="KILL")
+    parser.add_argument("--seed", type=int)
+    args = parser.parse_args()
+    number = FAULTS[args.signal]
+    counts = {"tries": 0, "failures": 0}
+    for name in args.names or CASES:
+        try:
+            found = campaign(name, args.most, number, args.seed)
+        except AssertionError as error:  # the others are still worth their time
+            found = {"case": name, "tries": 0, "failures": [f"{name}: cannot run: {error}"]}
+        counts["tries"] += found["tries"]
+        counts["failures"] += len(found["failures"])
+        print(json.dumps(found), flush=True)
+    print(json.dumps(counts), flush=True)
+    return int(counts["failures"] > 0)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    raise SystemExit(_command())

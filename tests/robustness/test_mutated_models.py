@@ -1,0 +1,215 @@
+"""Mutated models: refused with a sentence, or the same numbers; never others in silence."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import random
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import deeph_gformer
+from deeph_gformer.errors import GFormerError
+from deeph_gformer.gformer.bundle import load_bundle, save_bundle
+from deeph_gformer.io import legacy
+from deeph_gformer.overlap.fit import fit_table
+from deeph_gformer.overlap.table import load_table, save_table
+
+from ..conftest import random_structure, write_tiny_stage1
+from ..test_pipeline import make_bundle
+from .bounds import RUN, bounded
+from .mutations import mutate
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A stage 1, a bundle with a guard, a structure and an overlap table."""
+    root = tmp_path_factory.mktemp("models")
+    write_tiny_stage1(root / "stage1")
+    make_bundle(root / "stage1", root / "bundle", trained=True)
+    for n in range(3):
+        structure, h, s = random_structure(n, 2, name=f"s{n}")
+        legacy.write_structure(root / "data" / f"s{n}", structure)
+        legacy.write_blocks(root / "data" / f"s{n}" / "hamiltonians.h5", h)
+        legacy.write_blocks(root / "data" / f"s{n}" / "overlaps.h5", s)
+    bundle = load_bundle(root / "bundle")
+    bundle.training.update(guard={"mean": 1.0}, electrons=[], periodicity=[3], note="free")
+    save_table(root / "bundle" / "overlap.npz", fit_table(sorted((root / "data").iterdir())))
+    save_bundle(root / "bundle", bundle)
+    return root
+
+
+def predicted(root: pathlib.Path, stage1: pathlib.Path, bundle: pathlib.Path | None) -> np.ndarray:
+    model = deeph_gformer.load(bundle, stage1=stage1)
+    return model.predict(root / "data" / "s0").hamiltonian.values
+
+
+def tensors(path: pathlib.Path, rng: random.Random) -> str:
+    """Change one tensor of a checkpoint in its type, shape, name or values."""
+    table = torch.load(path, weights_only=True)
+    state = table["state_dict"]
+    name = rng.choice(sorted(n for n in state if state[n].numel()))
+    value = state[name]
+    kind = rng.choice(
+        ["bool", "int64", "int8", "float16", "bfloat16", "complex64", "float8_e4m3fn", "sparse"]
+        + ["csr", "meta", "quantised", "away", "rename", "flat", "nan", "huge", "record", "single"]
+    )
+    if kind == "away":
+        del state[name]
+    elif kind == "rename":
+        state[name + rng.choice(["x", ".0", " ", "\x1b[2J"])] = state.pop(name)
+    elif kind == "flat":
+        state[name] = value.reshape(-1)
+    elif kind == "nan":
+        state[name] = value * rng.choice([float("nan"), float("inf")])
+    elif kind == "huge":
+        state[name] = torch.zeros(1, dtype=value.dtype).expand(10**5, 10**5)
+    elif kind == "record":
+        table[rng.choice(["epoch", "val_loss"])] = rng.choice(["x", [1], {}, None, "9" * 5000])
+    elif kind == "single":
+        del table["state_dict"]
+    elif kind == "sparse":
+        state[name] = value.to_sparse()
+    elif kind == "csr":
+        state[name] = value.reshape(1, -1).to_sparse_csr()
+    elif kind == "meta":
+        state[name] = value.to("meta")
+    elif kind == "quantised":
+        state[name] = torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8)
+    else:
+        state[name] = value.to(getattr(torch, kind))
+    torch.save(table, path)
+    return f"{name} {kind}"
+
+
+def archive(path: pathlib.Path, rng: random.Random) -> str:
+    """Change the zip structure of a checkpoint."""
+    with zipfile.ZipFile(path) as old:
+        parts = {n: old.read(n) for n in old.namelist()}
+    name = rng.choice(sorted(parts))
+    kind = rng.choice(["away", "swap", "cut", "grow", "deflate", "bomb", "pickle", "twice"])
+    method = zipfile.ZIP_STORED
+    if kind == "away":
+        del parts[name]
+    elif kind == "swap":
+        other = rng.choice(sorted(parts))
+        parts[name], parts[other] = parts[other], parts[name]
+    elif kind == "cut":
+        parts[name] = parts[name][: rng.randrange(len(parts[name]) + 1)]
+    elif kind == "grow":
+        parts[name] += bytes(64)
+    elif kind == "deflate":
+        method = zipfile.ZIP_DEFLATED
+    elif kind == "bomb":
+        method, parts[name] = zipfile.ZIP_DEFLATED, bytes(2**27)
+    elif kind == "pickle":
+        full = next(n for n in parts if n.endswith("data.pkl"))
+        words = [b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02}q\x00.", b"I" + b"9" * 9999 + b"\n."]
+        parts[full] = rng.choice(words)
+    with zipfile.ZipFile(path, "w", method) as new, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for n, data in parts.items():
+            new.writestr(n, data)
+        if kind == "twice":
+            new.writestr(name, parts[name][::-1])
+    return f"{kind} {name}"
+
+
+FILES = {
+    "stage1": ("src/build_model.py", "src/dataset_info.json", "src/target_blocks.json")
+    + ("src/train.ini", "best_model.pkl", "best_model.pkl"),
+    "bundle": ("bundle.json", "bundle.json", "bundle.json", "gformer.safetensors", "overlap.npz"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", sorted(FILES))
+def test_models_are_refused_or_predict_the_same(models: pathlib.Path, kind: str) -> None:
+    wanted = predicted(models, models / "stage1", models / "bundle")
+    trained = json.loads((models / "bundle" / "bundle.json").read_text())["training"]["guard"]
+    used: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        root = pathlib.Path(scratch)
+
+        @RUN
+        @given(st.sampled_from(FILES[kind]), st.integers(0, 2**48))
+        def run(name: str, seed: int) -> None:
+            shutil.rmtree(root / kind, ignore_errors=True)
+            shutil.copytree(models / kind, root / kind)
+            rng = random.Random(seed)
+            how: Callable[[pathlib.Path, random.Random], str] = mutate
+            if name.endswith(".pkl"):
+                how = rng.choice([mutate, tensors, tensors, archive])
+            done = how(root / kind / name, rng)
+            stage1 = root / kind if kind == "stage1" else models / "stage1"
+            bundle = root / kind if kind == "bundle" else models / "bundle"
+            with bounded():
+                try:
+                    found = predicted(models, stage1, bundle)
+                except GFormerError as error:
+                    assert str(error) and len(str(error)) < 2000, done
+                    return
+            used.append(done)
+            assert found.dtype == wanted.dtype and np.array_equal(found, wanted), done
+            table = json.loads((bundle / "bundle.json").read_text())
+            assert table["training"].get("guard") == trained, done
+
+        run()
+    assert used or RUN.max_examples < 60, "not one mutant was harmless: is everything refused?"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_overlap_tables(models: pathlib.Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        path = pathlib.Path(scratch) / "a.npz"
+
+        @RUN
+        @given(st.integers(0, 2**48))
+        def run(seed: int) -> None:
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            path.unlink(missing_ok=True)
+            shutil.copy(models / "bundle" / "overlap.npz", path)
+            rng = random.Random(seed)
+            done = mutate(path, rng)
+            with bounded():
+                try:
+                    load_table(path)
+                except GFormerError as error:
+                    assert str(error), done
+
+        run()
+
+
+SETS: tuple[Any, ...] = (
+    *("training.epochs", "training", "data", "model.width", "", ".", "..", "training..epochs", "a"),
+    *("training.betas", "model.arch", "data.cache", "output", "stage1", "model.attention", "é"),
+)
+
+
+def test_set_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--set`` of anything: exit code 2 and one line, or the list of settings."""
+    from deeph_gformer.cli import main
+
+    from .mutations import VALUES, WORDS
+
+    @RUN
+    @given(st.sampled_from(SETS), st.sampled_from((*WORDS, *VALUES)), st.booleans())
+    def run(key: str, value: Any, equals: bool) -> None:
+        text = f"{key}{'=' if equals else ' '}{value}"
+        with bounded():
+            code = main(["train", "--preprocessed", "/nowhere", "--set", text])
+        said = capsys.readouterr().err.strip().splitlines()
+        assert code == 2 and len(said) == 1 and len(said[0]) < 1500, (text[:100], said)
+
+    run()
