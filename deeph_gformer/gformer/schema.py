@@ -54,7 +54,7 @@ def _integer(low: int, high: int) -> Callable[[Any], bool]:
 
 
 def _is_irreps(value: Any) -> bool:
-    if type(value) is not str or len(value) > 1000:
+    if type(value) is not str or len(value) > 200_000:
         return False
     try:
         return Irreps(value).lmax <= 11

@@ -53,7 +53,7 @@ def check_arguments(values: Mapping[str, Any], where: str) -> None:
 
 
 def _are_irreps(value: Any) -> bool:
-    if type(value) is not str or len(value) > 2000:
+    if type(value) is not str or len(value) > 200_000:
         return False
     try:
         irreps = Irreps(value)

@@ -130,7 +130,7 @@ def _check_buffers(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -> 
     for name, value in own.items():
         stored = state.get(name)
         if stored is None:
-            if name.startswith("sh."):
+            if name == "sh.rcutoff":
                 raise ModelError(f"{where}: use_sbf = True, but '{name}' is missing; {hint}")
             continue
         same = stored.numel() == value.numel() and torch.allclose(
