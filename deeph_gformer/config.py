@@ -63,8 +63,9 @@ class GFormerConfig:
     """Weight of the invariant node feature in Eq. 2."""
     lam: float = within(1.0, "(-inf, inf)")
     """Weight λ of stage 1's edge irreps in Eq. 2."""
-    attention: bool = True
-    """False: the plain mean over the neighbours (setting "-att")."""
+    attention: str = "softmax"
+    """``softmax``: Eq. 4 and 5. ``mean``: the plain mean over the neighbours (setting "-att"). Or
+    the name of another package's entry point."""
     residual: bool = True
     """Edge update reads ẽ and is added to it; False: Eq. 6 as printed."""
     embed: int = within(32, "[1, inf)")
@@ -290,8 +291,10 @@ def upgrade_model(values: Mapping[str, Any]) -> dict[str, Any]:
     """The ``model`` section of a GFormer's configuration of an earlier version, in today's keys.
 
     What did not exist then is set to what the network did: no ``messages``; Eq. 3 over adjacent
-    pairs, no envelope, and norms that are sharp where an irrep vanishes.
+    pairs, no envelope, and norms that are sharp where an irrep vanishes. ``attention`` was a bool.
     """
+    if isinstance(values.get("attention"), bool):
+        values = {**values, "attention": "softmax" if values["attention"] else "mean"}
     if "pairs" in values:
         return dict(values)
     old = {"messages": 0} if "messages" not in values else {}

@@ -179,3 +179,9 @@ def test_overrides_reach_any_depth() -> None:
     assert given == {"a": None, "b": {"c": {"d": 1}}}
     with pytest.raises(ConfigError, match="'b.c.d' is a value, not a section"):
         c.apply_overrides(given, {"b.c.d.e": 1})
+
+
+def test_attention_was_a_flag() -> None:
+    for flag, name in ((True, "softmax"), (False, "mean")):
+        old = c.upgrade_model({"attention": flag, "pairs": "all"})
+        assert c.from_mapping(c.GFormerConfig, old).attention == name

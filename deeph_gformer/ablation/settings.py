@@ -109,7 +109,7 @@ SETTINGS: dict[str, Setting] = {
         "S1_DeepHE3 + S2_GFormer -att",
         _S1 + " + $" + _G + r"^{-att}$",
         "gformer",
-        changes={"attention": False},
+        changes={"attention": "mean"},
     ),
     "e3+gformer": Setting(
         "S1_DeepHE3 + S2_GFormer (ours)", _S1 + " + $" + _G + "$ (ours)", "gformer"

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..algebra.orbitals import Basis
+from ..analysis.metric import metrics
 from ..analysis.tables import text_table
 from ..config import to_mapping
 from ..io.files import write_json, write_text
@@ -42,7 +43,7 @@ def columns(gauge: str) -> list[Column]:
         ("mae_challenging_structure_meV", "MAE_cha.s^H", r"MAE$_{cha.s}^H$", ".4f"),
         ("mae_challenging_block_meV", "MAE_cha.b^H", r"MAE$_{cha.b}^H$", ".4f"),
         other,
-        ("states_error_meV", "states", "states", ".2f"),
+        *((next(iter(m.labels)), m.name, m.name, ".2f") for m in metrics().values()),
         ("equivariance_error_meV", "equivariance error", "equivariance error", ".1e"),
         ("ratio_to_e3", "MAE_all/e3", r"MAE$_{all}^H$/e3", ".3f"),
     ]
@@ -69,8 +70,7 @@ def metrics_of(result: dict[str, Any], reference: dict[str, Any]) -> dict[str, f
         "mae_challenging_block_meV": result["blocks"][int(np.nanargmax(blocks))]["refined_mae_meV"],
         "raw_mae_all_meV": total.get("raw_refined_mae_meV"),
         "gauge_free_mae_all_meV": total.get("gauge_free_refined_mae_meV"),
-        "states_error_meV": total.get("states_error_meV"),
-        "ghost_meV": total.get("ghost_meV"),
+        **{key: total.get(key) for m in metrics().values() for key in m.labels},
         "equivariance_error_meV": result.get("equivariance", {}).get("refined_error_meV"),
         "ratio_to_e3": total["refined"]["mae_all_meV"] / float(np.mean(base)),
         "mae_elements_meV": total["refined"]["mae_elements_meV"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,20 @@ from ..bands.bloch import BlochProblem
 from ..data.dataset import read_splits
 from ..data.edges import EdgeMode
 from ..data.gauge import aligned
-from ..errors import ConfigError, GFormerError
+from ..errors import ConfigError
 from ..io.blocks import BlockMatrix
 from ..io.folder import find_structures, matrix_path, read_matrix
 from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
 from .invariance import largest
+from .metric import Case, averages, measure, metrics
 from .metrics import StructureErrors, block_errors, pair_errors, structure_errors, summarise
 from .places import PlaceErrors
 from .plots import distance_data, write_plots
-from .states import MOST_ORBITALS, dft_states, state_errors
+from .states import States
 
 __all__ = ["evaluate"]
-
-STATE_KEYS = ("states_error_meV", "ghost_meV")
 
 
 def evaluate(
@@ -55,7 +55,8 @@ def evaluate(
         frames: as for refine.
         rotations: for the equivariance error; 0: none.
         invariance: predict each structure in other descriptions too, see :mod:`.invariance`.
-        states: judge DFT's states near the Fermi level, see :mod:`.states`.
+        states: judge DFT's states near the Fermi level, see :mod:`.states`. Metrics of other
+            packages always count, see :mod:`.metric`.
         gauge: ``raw``: errors as they are; else without μS, μ = <ΔH,S>/<S,S> of each structure,
             where every structure has ``overlaps.h5``: the zero of energy is no physics.
         plots: folder for figures and their data.
@@ -96,6 +97,7 @@ def evaluate(
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
     have_s = [matrix_path(folder, "overlap").is_file() for folder in folders]
     without = gauge != "raw" and all(have_s)
+    chosen = [m for m in metrics().values() if states or not isinstance(m, States)]
     records, errors, predictions, places = [], [], [], PlaceErrors()
     spinful = model.targets.basis.spinful
     for folder, has_s in zip(folders, have_s, strict=True):
@@ -113,18 +115,17 @@ def evaluate(
             k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types)
             for k, p in kinds.items()
         }
-        chosen = "gauge_free" if without else "raw"
-        error = both[chosen]
+        counts = "gauge_free" if without else "raw"
+        error = both[counts]
         record = _record(prediction, error, both)
-        if states:
-            record.update(_states(folder, prediction, truth, overlap))
+        record.update(measure(_case(folder, kinds, truth, overlap), chosen))
         if invariance:
             found = invariance_of(model, prediction, truth, overlap, frames=frames)
             record.update(found.to_json())
         records.append(record)
         errors.append(error)
-        predictions.append((kinds[chosen], truth))
-        places.add(prediction.structure, truth, (kinds[chosen].stage1, kinds[chosen].hamiltonian))
+        predictions.append((kinds[counts], truth))
+        places.add(prediction.structure, truth, (kinds[counts].stage1, kinds[counts].hamiltonian))
     blocks, pairs = block_errors(errors), pair_errors(errors)
     elements = model.targets.basis.elements
     names = model.targets.to_json()
@@ -164,8 +165,7 @@ def evaluate(
     ):
         if all(key in r for r in records):
             result["total"][key] = float(np.mean([r[key] for r in records]))
-    if states:
-        result["total"].update(_mean_states(records))
+    result["total"].update(averages(records, chosen))
     if invariance:
         result["total"].update(largest(records))
     if rotations:
@@ -187,40 +187,20 @@ def evaluate(
     return result
 
 
-def _states(
-    folder: pathlib.Path, prediction: Prediction, truth: BlockMatrix, overlap: BlockMatrix | None
-) -> dict[str, Any]:
-    """Errors of DFT's states for one structure's record, or why there are none."""
-    keys = [f"{stage}{key}" for stage in ("", "stage1_") for key in STATE_KEYS]
-    record: dict[str, Any] = {**dict.fromkeys(keys), "states": 0, "states_notes": []}
-    if overlap is None:
-        return {**record, "states_notes": ["no overlaps"]}
-    structure, source = prediction.structure, str(matrix_path(folder, "hamiltonian"))
-    problem = BlochProblem(structure, truth, overlap, source=source)
-    if problem.size > MOST_ORBITALS:
-        return {**record, "states_notes": [f"{problem.size} orbitals, more than {MOST_ORBITALS}"]}
-    try:
-        known = dft_states(problem)
-    except GFormerError as error:
-        return {**record, "states_notes": [str(error)]}
-    for stage, matrix in (("", prediction.hamiltonian), ("stage1_", prediction.stage1)):
-        found = state_errors(known, matrix)
-        record[f"{stage}states_error_meV"], record[f"{stage}ghost_meV"] = (
-            found.error_meV,
-            found.ghost_meV,
-        )
-        record["states"] = found.states
-    record["states_notes"] = list(known.left_out)
-    return record
-
-
-def _mean_states(records: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Means over the structures that have them."""
-    out: dict[str, float | None] = {}
-    for key in (f"{stage}{key}" for stage in ("", "stage1_") for key in STATE_KEYS):
-        known = [r[key] for r in records if r[key] is not None]
-        out[key] = float(np.mean(known)) if known else None
-    return out
+def _case(
+    folder: pathlib.Path,
+    kinds: Mapping[str, Prediction],
+    truth: BlockMatrix,
+    overlap: BlockMatrix | None,
+) -> Case:
+    """What metrics see; ``kinds``: the prediction as it is and, where there is S, with DFT's μ."""
+    prediction = kinds.get("gauge_free", kinds["raw"])
+    problem = None
+    if overlap is not None:
+        source = str(matrix_path(folder, "hamiltonian"))
+        problem = BlochProblem(prediction.structure, truth, overlap, source=source)
+    pair = (prediction.stage1, prediction.hamiltonian)
+    return Case(prediction.structure, truth, problem, pair)
 
 
 def _number(value: float) -> float | None:

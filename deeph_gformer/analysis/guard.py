@@ -4,17 +4,16 @@ validation saw?
 Training records two distributions in the bundle (``training["guard"]``):
 
 * *correction*: per structure x = mean |ΔH|; its reference is the mean over the validation
-structures, its spread the rms distance of training
-  and validation structures from that mean, at least :data:`FLOOR` of the mean (so that one
-  validation structure is enough);
+  structures, its spread the rms distance of training and validation structures from that mean, at
+  least :data:`FLOOR` of the mean (so that one validation structure is enough);
 * *features*: per atom the norms of stage 1's last node irreps, standardised per element and channel
-over the training atoms; x = the
-  largest distance of an atom, sqrt(mean over channels of z²); mean and spread over the structures.
+  over the training atoms; x = the largest distance of an atom, sqrt(mean over channels of z²); mean
+  and spread over the structures.
 
 * *composition*: the fraction of each element, and the number of edges per atom, over training and
-validation. DeepH-E3 normalises by
-  means over the whole structure, so its predictions in one place depend on what is elsewhere: half
-  a cell of vacuum-separated another material, or another density, changes them everywhere.
+  validation. DeepH-E3 normalises by means over the whole structure, so its predictions in one place
+  depend on what is elsewhere: half a cell of vacuum-separated another material, or another density,
+  changes them everywhere.
 
 The distance of a new structure is z = (x - mean) / spread, in standard deviations. Beyond
 :data:`LIMIT` a correction is out of range.

@@ -4,12 +4,11 @@ positions.
 Of one structure, predicted again in other descriptions (:mod:`.redescribe`):
 
 * *eigenvalues*: the largest difference at matching k, over the states that DFT has within 3 eV of
-its Fermi level (found by
-  counting, so that no energy zero enters), at two k-points;
+  its Fermi level (found by counting, so that no energy zero enters), at two k-points;
 * *blocks*: the largest difference of a matrix element;
 * *smoothness*: the largest second difference of a matrix element, while one atom goes through the
-nearest place where two of its neighbours
-  change their order of distance, in steps of :data:`STEP_ANGSTROM`.
+  nearest place where two of its neighbours change their order of distance, in steps of
+  :data:`STEP_ANGSTROM`.
 
 Cost: about eleven predictions of the structure (a doubled cell counts twice), and ten eigenproblems
 of its size and two of the doubled one; eigenvalues of problems beyond 2600 orbitals are left out.

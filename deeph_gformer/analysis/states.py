@@ -5,14 +5,12 @@ within a window around the Fermi level are judged by the matrix D = C† H' C - 
 eigenproblem of the prediction:
 
 * *first order*: D_pp is how far state p moves; mean |D_pp - μ| over states and k-points. μ = mean
-D_pp is the shift of the energy zero
-  (H' - μS moves every D_pp by -μ and no other element). Degenerate states take the eigenvalues of
-  their block of D.
+  D_pp is the shift of the energy zero (H' - μS moves every D_pp by -μ and no other element).
+  Degenerate states take the eigenvalues of their block of D.
 * *ghost measure*: how far the states outside the window push into it, Σ_q of two-level repulsions
-(√(Δ² + 4|D_qp|²) - Δ) / 2 with
-  Δ = |E_q - E_p|; it is |D_qp|² / Δ where the coupling is weak. Coefficients of states with a small
-  eigenvalue of S are large, so an error of H that no average shows becomes a strong coupling, and
-  the predicted bands have states where DFT has none.
+  (√(Δ² + 4|D_qp|²) - Δ) / 2 with Δ = |E_q - E_p|; it is |D_qp|² / Δ where the coupling is weak.
+  Coefficients of states with a small eigenvalue of S are large, so an error of H that no average
+  shows becomes a strong coupling, and the predicted bands have states where DFT has none.
 
 Both are the same in every gauge. Torch-free.
 """
@@ -30,6 +28,7 @@ from ..bands.kmesh import default_mesh, has_time_reversal, mesh_points
 from ..bands.solve import solve_dense
 from ..errors import ConfigError, DataError
 from ..io.blocks import BlockMatrix
+from .metric import Case, Scores
 
 __all__ = [
     "DftStates",
@@ -37,6 +36,7 @@ __all__ = [
     "StateErrors",
     "block_errors",
     "dft_states",
+    "States",
     "state_errors",
     "MOST_ORBITALS",
     "WINDOW_EV",
@@ -244,3 +244,31 @@ def block_errors(points: Sequence[KStates], blocks: Sequence[NDArray[np.number]]
         len(shift),
         len(points),
     )
+
+
+class States:
+    """:func:`state_errors` as a :class:`.metric.Metric`."""
+
+    name = "states"
+    labels = {
+        "states_error_meV": f"states within {WINDOW_EV:g} eV, first order",
+        "ghost_meV": "coupling to states outside",
+    }
+
+    def __call__(self, case: Case) -> Scores:
+        """Errors of DFT's states near the Fermi level.
+
+        Raises:
+            GFormerError: there are no overlaps, no Fermi level or no states, or too many orbitals.
+        """
+        if case.problem is None:
+            raise DataError("no overlaps")
+        if case.problem.size > MOST_ORBITALS:
+            raise ConfigError(f"{case.problem.size} orbitals, more than {MOST_ORBITALS}")
+        known = dft_states(case.problem)
+        found = [state_errors(known, h) for h in case.predictions]
+        values = {
+            "states_error_meV": [f.error_meV for f in found],
+            "ghost_meV": [f.ghost_meV for f in found],
+        }
+        return Scores(values, known.left_out, {"states": found[-1].states})

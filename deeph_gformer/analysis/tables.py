@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .metric import metrics
 from .metrics import headline
 
 __all__ = ["text_table", "refine_table", "evaluation_table"]
@@ -124,10 +125,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
     if f"{other}_stage1_mae_meV" in total:
         a, b = total[f"{other}_stage1_mae_meV"], total[f"{other}_refined_mae_meV"]
         body.append([label, f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"])
-    for key, label in (
-        ("states_error_meV", "states within 3 eV, first order"),
-        ("ghost_meV", "coupling to states outside"),
-    ):
+    for key, label in (pair for m in metrics().values() for pair in m.labels.items()):
         a, b = total.get(f"stage1_{key}"), total.get(key)
         if a is not None and b is not None:
             body.append([label, f"{a:.4f}", f"{b:.4f}", f"{b / a:.3f}" if a else "-"])

@@ -82,7 +82,7 @@ def _run_compare(options: CompareOptions) -> None:
         "other": problem.source,
         "hamiltonian": error.to_dict(),
     }
-    result.update(_compare_states(reference, problem))
+    result.update(_compare_metrics(reference, problem))
     if options.eigenvalues:
         result.update(_compare_eigenvalues(options, reference, problem))
     if options.modes:
@@ -130,31 +130,22 @@ def _modes(
     ]
 
 
-def _compare_states(reference: BlochProblem, problem: BlochProblem) -> dict[str, Any]:
-    from ..analysis.states import MOST_ORBITALS, dft_states, state_errors
-    from ..errors import ConfigError, GFormerError
+def _compare_metrics(reference: BlochProblem, problem: BlochProblem) -> dict[str, Any]:
+    from ..analysis.metric import Case, measure, metrics
+    from ..data.gauge import aligned
 
-    try:
-        if reference.size > MOST_ORBITALS:
-            raise ConfigError(f"{reference.size} orbitals, more than {MOST_ORBITALS}")
-        states = dft_states(reference)
-        found = state_errors(states, problem.h)
-    except GFormerError as error:
-        print(f"no errors of states: {error}")
-        return {"states_error_meV": None, "ghost_meV": None, "states_notes": [str(error)]}
-    print(
-        f"{found.states} states within {states.window_eV:g} eV of the Fermi level at "
-        f"{found.kpoints} k-points: first-order error {found.error_meV:.3f} meV, "
-        f"coupling to states outside {found.ghost_meV:.3f} meV"
-    )
-    for note in states.left_out:
-        print(f"left out: {note}")
-    return {
-        "states_error_meV": found.error_meV,
-        "ghost_meV": found.ghost_meV,
-        "states": found.states,
-        "states_notes": list(states.left_out),
-    }
+    free = aligned(problem.h, reference.h, reference.s, reference.spinful)
+    case = Case(reference.structure, reference.h, reference, (free,))
+    result: dict[str, Any] = {}
+    for metric in metrics().values():
+        record = measure(case, [metric])
+        for key, label in metric.labels.items():
+            if record.get(key) is not None:
+                print(f"{label}: {record[key]:.3f} meV")
+        for note in record[f"{metric.name}_notes"]:
+            print(f"{metric.name}: {note}")
+        result.update(record)
+    return result
 
 
 def _compare_eigenvalues(

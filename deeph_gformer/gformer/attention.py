@@ -14,24 +14,40 @@ paper``).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..plugins import installed
 from .layers import FullyConnected, PairLinear
 from .spans import Span, edge_counts
 
-__all__ = ["AtomParts", "NeighbourAttention"]
+__all__ = [
+    "AtomParts",
+    "ENTRY_POINTS",
+    "MeanAttention",
+    "NeighbourAttention",
+    "SoftmaxAttention",
+    "attentions",
+    "get_attention",
+]
+
+#: Entry point group where a package registers a subclass of :class:`NeighbourAttention`; the name
+#: of its entry point is the value of ``model.attention``.
+ENTRY_POINTS = "deeph_gformer.attention"
 
 
 class AtomParts(NamedTuple):
-    """What queries, keys and values are made of, without the edges.
+    """What projections and values are made of, without the edges.
 
     Attributes:
-        node: parts of the atoms, (N, d) each: (q, k, v), or (v,) without attention.
-        weight, bias: of the edges' part of all of them, (d, 3 d) or (d, d).
+        node: parts of the atoms, (N, d) each, in the order of ``projections``, the value last.
+        weight: of the edges' part of all of them, (d, n d).
+        bias: likewise, (n d,).
     """
 
     node: tuple[Tensor, ...]
@@ -40,23 +56,54 @@ class AtomParts(NamedTuple):
 
 
 class NeighbourAttention(nn.Module):
-    """Eq. 4 and 5; ``attention=False``: all neighbours weigh the same (the setting "-att")."""
+    """Eq. 4 and 5 but for the logits, which a subclass gives; without them the plain mean.
 
-    def __init__(self, width: int, heads: int, attention: bool = True) -> None:
+    Attributes:
+        projections: what a subclass makes its logits of, by name, and which atom's ñ goes into it
+            beside ẽ_ij: ``i`` or ``j``. Each is a learned linear map.
+    """
+
+    projections: ClassVar[Mapping[str, Literal["i", "j"]]] = {}
+
+    def __init__(self, width: int, heads: int) -> None:
+        """
+        Args:
+            width: d.
+            heads: H, a divisor of d.
+
+        Raises:
+            ConfigError: it is none.
+        """
         super().__init__()
         if width % heads:
             raise ConfigError(f"width {width} is no multiple of heads {heads}")
-        self.heads, self.attention = heads, attention
-        if attention:
-            self.query, self.key = PairLinear(width, width, width), PairLinear(width, width, width)
+        self.heads = heads
+        for name in self.projections:
+            self.add_module(name, PairLinear(width, width, width))
         self.value = PairLinear(width, width, width)
         self.output = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.fc = FullyConnected(width, width)
 
+    def logits(self, **projected: Tensor) -> Tensor | None:
+        """Logits of the softmax, (E, H); None: all neighbours weigh the same.
+
+        Args:
+            projected: (E, H, d / H) of every name in ``projections``.
+        """
+        return None
+
+    def _linears(self) -> list[PairLinear]:
+        named = dict(self.named_children())
+        return [
+            layer
+            for name in (*self.projections, "value")
+            if isinstance(layer := named[name], PairLinear)
+        ]
+
     def atoms(self, node: Tensor) -> AtomParts:
         """The atoms' parts, made once: ñ (N, d)."""
-        linears = [self.query, self.key, self.value] if self.attention else [self.value]
+        linears = self._linears()
         return AtomParts(
             tuple(linear.node(node) for linear in linears),
             torch.cat([linear.edge.weight for linear in linears]).T,
@@ -104,11 +151,13 @@ class NeighbourAttention(nn.Module):
         (source, target), heads = edge_index, self.heads
         edges = torch.addmm(parts.bias, edge, parts.weight).chunk(len(parts.node), dim=1)
         value = (edges[-1] + parts.node[-1][target]).unflatten(1, (heads, -1))  # (E, H, d/H)
-        logits = None
-        if self.attention:
-            q = (edges[0] + parts.node[0][source]).unflatten(1, (heads, -1))  # (E, H, d/H)
-            k = (edges[1] + parts.node[1][target]).unflatten(1, (heads, -1))  # (E, H, d/H)
-            logits = (q * k).sum(-1) / q.shape[-1] ** 0.5  # (E, H)
+        projected = {
+            name: (of_edge + of_atom[source if end == "i" else target]).unflatten(1, (heads, -1))
+            for (name, end), of_edge, of_atom in zip(
+                self.projections.items(), edges[:-1], parts.node[:-1], strict=True
+            )
+        }
+        logits = self.logits(**projected)
         source = source - span.first
         weight = self.weights(logits, envelope, source, span.atoms)
         value = (weight[..., None] * value).flatten(1)  # (E, d)
@@ -117,3 +166,45 @@ class NeighbourAttention(nn.Module):
     def finish(self, mixed: Tensor, old: Tensor) -> Tensor:
         """n^(p) from the mixed values and n^(p-1), (N, d)."""
         return self.fc(self.norm(self.output(mixed)) + old)
+
+
+class SoftmaxAttention(NeighbourAttention):
+    """Eq. 4 and 5 as printed."""
+
+    projections = {"query": "i", "key": "j"}
+
+    def logits(self, **projected: Tensor) -> Tensor:
+        """q^T k / sqrt(d_h), (E, H)."""
+        q, k = projected["query"], projected["key"]
+        return (q * k).sum(-1) / q.shape[-1] ** 0.5
+
+
+class MeanAttention(NeighbourAttention):
+    """All neighbours weigh the same (the setting "-att")."""
+
+
+@functools.cache
+def attentions() -> Mapping[str, type[NeighbourAttention]]:
+    """What ``model.attention`` may be, by name; those of this package first.
+
+    Raises:
+        GFormerError: another package's entry point is no :class:`NeighbourAttention`.
+    """
+
+    def check(found: object) -> type[NeighbourAttention] | None:
+        fits = isinstance(found, type) and issubclass(found, NeighbourAttention)
+        return found if fits else None
+
+    known = {"softmax": SoftmaxAttention, "mean": MeanAttention}
+    return installed(ENTRY_POINTS, known, check, "NeighbourAttention")
+
+
+def get_attention(name: str) -> type[NeighbourAttention]:
+    """The attention of this name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in attentions():
+        raise ConfigError(f"model.attention '{name}': there are {', '.join(attentions())}")
+    return attentions()[name]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .attention import NeighbourAttention
+from .attention import get_attention
 
 __all__ = ["EncoderGroup"]
 
@@ -33,7 +33,7 @@ class EncoderGroup(nn.Module):
         alpha: float,
         beta: float,
         lam: float,
-        attention: bool,
+        attention: str,
         residual: bool,
     ) -> None:
         """
@@ -45,14 +45,14 @@ class EncoderGroup(nn.Module):
             alpha: weight of stage 1's node features in Eq. 2.
             beta: weight of n_invar.
             lam: weight λ of stage 1's edge features.
-            attention: False for the plain mean.
+            attention: its name, see :func:`.attention.attentions`.
             residual: see above.
         """
         super().__init__()
         self.alpha, self.beta, self.lam, self.residual = alpha, beta, lam, residual
         self.from_node = nn.Linear(node_in, width) if node_in and alpha else None
         self.from_edge = nn.Linear(edge_in, width) if edge_in and lam else None
-        self.attention = NeighbourAttention(width, heads, attention)
+        self.attention = get_attention(attention)(width, heads)
         self.edge_node_i = nn.Linear(width, width, bias=False)
         self.edge_node_j = nn.Linear(width, width, bias=False)
         self.edge_old = nn.Linear(width, width)

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
+from ..plugins import installed
 from .blocks import BlockMatrix
 from .files import atomic_path
 from .hdf5.symbol_table import write_values
@@ -121,23 +122,18 @@ def formats() -> Mapping[str, FolderFormat]:
     """Every known format by its name; those of this package first.
 
     Raises:
-        DataError: another package's entry point is no :class:`FolderFormat`.
+        GFormerError: another package's entry point is no :class:`FolderFormat`.
     """
     import importlib
-    from importlib.metadata import entry_points
 
     known: dict[str, FolderFormat] = {}
     for name in _BUILT_IN:
         known[name] = importlib.import_module(f".{name}", __package__).FORMAT
-    for point in entry_points(group=ENTRY_POINTS):
-        found = point.load()
-        if not isinstance(found, FolderFormat) or found.name in known:
-            raise DataError(
-                f"entry point {ENTRY_POINTS}: '{point.value}' is no FolderFormat with a name of "
-                "its own; remove that package, or mend it"
-            )
-        known[found.name] = found
-    return known
+
+    def check(found: object) -> FolderFormat | None:
+        return found if isinstance(found, FolderFormat) else None
+
+    return installed(ENTRY_POINTS, known, check, "FolderFormat")
 
 
 def targets() -> tuple[str, ...]:

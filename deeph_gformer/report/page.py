@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
+from ..analysis.metric import metrics
 from . import figures
 from .collect import block_tables
 
@@ -117,10 +118,8 @@ def _cards(result: Mapping[str, Any]) -> str:
         (f"{total['better_structures']} of {total['structures']}", "structures better"),
     ]
     if total.get("states_error_meV"):
-        states = total["states_error_meV"]
-        cards.append(
-            (f"{states['stage1']:.1f} → {states['refined']:.1f} meV", "energies of states")
-        )
+        change = f"{total['stage1_states_error_meV']:.1f} → {total['states_error_meV']:.1f} meV"
+        cards.append((change, "energies of states"))
     return (
         '<div class="cards">'
         + "".join(
@@ -144,12 +143,11 @@ def _evaluation(result: Mapping[str, Any], draw: _Figures) -> list[str]:
         [r["name"], r["atoms"], r["stage1_mae_meV"], r["refined_mae_meV"], r["ratio"]]
         for r in result["structures"]
     ]
-    for key, label in (("states_error_meV", "states"), ("ghost_meV", "ghosts")):
-        if any(isinstance(r.get(key), dict) for r in result["structures"]):
+    for key, label in (pair for m in metrics().values() for pair in m.labels.items()):
+        if any(r.get(key) is not None for r in result["structures"]):
             columns += [f"{label}, stage 1 / meV", f"{label}, refined / meV"]
             for row, record in zip(rows, result["structures"], strict=True):
-                values = record.get(key) or {}
-                row += [values.get("stage1"), values.get("refined")]
+                row += [record.get(f"stage1_{key}"), record.get(key)]
     parts += ["<h3>By structure</h3>", _table(columns, rows, bad=4)]
     places = [
         [

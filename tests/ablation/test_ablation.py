@@ -141,7 +141,8 @@ def test_all_settings(
         and cov.model.invariant is None
     )
     assert (
-        not bundles["e3+gformer-att"].model.config.attention and bundles["gformer"].stage1 is None
+        bundles["e3+gformer-att"].model.config.attention == "mean"
+        and bundles["gformer"].stage1 is None
     )
     assert len({len(b.model.groups) for b in bundles.values()}) == 1
     # every file of the table

@@ -19,7 +19,7 @@ from deeph_gformer.data.features import Stage1Features
 from deeph_gformer.data.graph import Graph, build_graph, rotate_graph
 from deeph_gformer.errors import ConfigError, ModelError
 from deeph_gformer.gformer import bundle as b
-from deeph_gformer.gformer.attention import NeighbourAttention
+from deeph_gformer.gformer.attention import MeanAttention, SoftmaxAttention
 from deeph_gformer.gformer.block import EncoderGroup
 from deeph_gformer.gformer.layers import PairLinear
 from deeph_gformer.gformer.model import GFormer
@@ -84,7 +84,7 @@ def apply(linear: PairLinear, n: torch.Tensor, e: torch.Tensor) -> torch.Tensor:
 def test_equations_4_and_5_by_hand(attention: bool) -> None:
     """Softmax over Ω(i), every term times its envelope; without attention the envelopes alone."""
     g = graph()
-    layer = NeighbourAttention(8, 2, attention)
+    layer = SoftmaxAttention(8, 2) if attention else MeanAttention(8, 2)
     node, edge, old = torch.randn(g.nodes, 8), torch.randn(g.edges, 8), torch.randn(g.nodes, 8)
     f = torch.rand(g.edges) * (torch.rand(g.edges) > 0.3)
     f[g.self_loop] = 1.0
@@ -117,7 +117,7 @@ def test_equations_4_and_5_by_hand(attention: bool) -> None:
 def test_equations_2_and_6_by_hand(residual: bool) -> None:
     g = graph()
     group = EncoderGroup(
-        8, 2, 3, 5, alpha=0.7, beta=0.3, lam=1.9, attention=True, residual=residual
+        8, 2, 3, 5, alpha=0.7, beta=0.3, lam=1.9, attention="softmax", residual=residual
     )
     node, edge, inv = torch.randn(g.nodes, 8), torch.randn(g.edges, 8), torch.randn(g.nodes, 8)
     n1, e1 = torch.randn(g.nodes, 3), torch.randn(g.edges, 5)

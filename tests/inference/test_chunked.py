@@ -64,7 +64,7 @@ def test_chunks_change_nothing(
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(
-    "options", [{}, {"attention": False}, {"beta": 0.0}, {"lam": 0.0, "alpha": 0.0}]
+    "options", [{}, {"attention": "mean"}, {"beta": 0.0}, {"lam": 0.0, "alpha": 0.0}]
 )
 def test_every_setting(
     make_folder: Folder,

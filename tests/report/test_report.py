@@ -42,9 +42,11 @@ def evaluation(name: str = "0001") -> dict:
                         }
                     )
     record = {"name": name, "atoms": 3, "stage1_mae_meV": 4.0, "refined_mae_meV": 5.0}
+    states = {"states_error_meV": 31.5, "stage1_states_error_meV": 62.5}
     return {
-        "structures": [record | {"ratio": 1.25}],
+        "structures": [record | {"ratio": 1.25} | states],
         "total": {
+            **states,
             "stage1": {"mae_all_meV": 4.0},
             "refined": {"mae_all_meV": 5.0},
             "better_structures": 0,
@@ -109,7 +111,9 @@ def test_names_are_escaped_and_nothing_is_loaded():
 
 
 def test_a_ratio_above_one_stands_out():
-    assert "<td class=bad>1.2500</td>" in render("x", result=evaluation())
+    page = render("x", result=evaluation())
+    assert "<td class=bad>1.2500</td>" in page
+    assert "62.5 → 31.5 meV" in page and "<td>62.5000</td><td>31.5000</td>" in page
 
 
 def test_history_joins_the_rows_of_an_epoch(tmp_path):

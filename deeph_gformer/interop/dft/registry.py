@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import importlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
+from ...plugins import installed
 from .run import DFTRun
 
 __all__ = ["ENTRY_POINTS", "DFTReader", "readers", "get_reader"]
@@ -60,22 +61,17 @@ def readers() -> Mapping[str, DFTReader]:
     """Every reader by its name; those of this package first.
 
     Raises:
-        DataError: another package's entry point is no :class:`DFTReader` with a name of its own.
+        GFormerError: another package's entry point is no :class:`DFTReader` with a name of its own.
     """
-    from importlib.metadata import entry_points
-
     known: dict[str, DFTReader] = {}
     for name, kind in _BUILT_IN.items():
         known[name] = getattr(importlib.import_module(f".{name}", __package__), kind)()
-    for point in entry_points(group=ENTRY_POINTS):
-        found = point.load()()
-        if not isinstance(found, DFTReader) or found.name in known:
-            raise DataError(
-                f"entry point {ENTRY_POINTS}: '{point.value}' is no DFTReader with a name of its "
-                "own; remove that package, or mend it"
-            )
-        known[found.name] = found
-    return known
+
+    def check(found: Callable[[], object]) -> DFTReader | None:
+        reader = found()
+        return reader if isinstance(reader, DFTReader) else None
+
+    return installed(ENTRY_POINTS, known, check, "DFTReader")
 
 
 def get_reader(code: str) -> DFTReader:
