@@ -18,8 +18,7 @@ $(DONE): setup.cfg setup.py pyproject.toml constraints.txt
 demo: $(DONE)
 	$(BIN)/python examples/graphene/demo.py
 
-test: $(DONE)
-	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 docs: $(DONE)
@@ -37,6 +36,7 @@ test-matrix:
 
 lint: $(DONE)
 	$(BIN)/python -m ruff check deeph_gformer tests examples benchmarks
+	$(BIN)/python -m mypy
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .ruff_cache demo-output
