@@ -33,7 +33,8 @@ def bytes_per_edge(engine: InferenceEngine, keep_pairs: bool) -> int:
             for n, (conv, _) in zip(numbers, plan.edge_plans, strict=True)
         ]
     frames = sum((2 * l + 1) ** 2 for l in range(net.lmax + 1))
-    return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 5 * 8
+    indices = 4 if net.scale is None else 5
+    return (max(numbers) + frames + 1) * net.lin_edge.weight.element_size() + 8 * indices
 
 
 class EmbeddedStream(IrrepStream):
