@@ -21,6 +21,7 @@ from deeph_gformer.io import find_structures, read_folder, read_matrix
 from deeph_gformer.pipeline import HamiltonianModel
 from deeph_gformer.prediction.identity import identify
 from deeph_gformer.prediction.passes import whole_sums
+from deeph_gformer.prediction.run import hermitian_products
 from deeph_gformer.stage1 import load_stage1
 
 from .conftest import golden, write_tiny_stage1
@@ -89,6 +90,22 @@ def test_golden_default_network_in_single_precision() -> None:
     truth = read_matrix(base / "predictions" / folder.name, "prediction", read_folder(folder))
     assert made.values.dtype == np.float32
     assert np.abs(made.values - truth.values).max() < 2e-5 * np.abs(truth.values).max()
+
+
+@pytest.mark.parametrize("spinful", [False, True])
+def test_correction_is_the_mean_over_what_the_blocks_have(
+    make_folder: Folder, tmp_path: pathlib.Path, spinful: bool
+) -> None:
+    """S has four orbitals and Mo nine: vectors of pairs with S have places that are no elements."""
+    stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
+    model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", trained=True), stage1=stage1)
+    folder = make_folder(spinful=spinful)
+    made = model.predict(folder)
+    change = np.abs(made.hamiltonian.values - made.stage1.values)
+    assert made.correction == pytest.approx(change.mean(), rel=1e-10)
+    assert made.correction > 1e-4
+    first, both = hermitian_products(model, model.read(folder).graph)
+    assert abs(float((both - first).abs().mean()) / made.correction - 1) > 1e-2
 
 
 @pytest.mark.parametrize("arch", ["paper", "equivariant"])

@@ -38,11 +38,14 @@ from ..gformer.bundle import Bundle
 from ..gformer.scale import FeatureScale
 from ..overlap.neighbours import symbol
 from ..pipeline import HamiltonianModel
+from ..prediction.blocks import sum_of_changes
 from ..prediction.run import hermitian_products
 from ..stage1.provider import Stage1Provider
 
 __all__ = ["Guard", "Judgement", "guard_statistics", "guard_lines", "LIMIT"]
 
+#: What a recorded correction is an average over.
+OVER = "elements of blocks"
 #: Standard deviations beyond which a correction is out of range.
 LIMIT = 6.0
 #: Smallest spread, as a share of the mean.
@@ -164,14 +167,20 @@ def guard_statistics(
         for part in (_pick(train), _pick(val)):
             values = []
             for graph in part:
-                first, both = hermitian_products(model, graph)
-                values.append(float((both - first).abs().mean()) * 1e3)
+                total, count = sum_of_changes(
+                    model,
+                    *hermitian_products(model, graph),
+                    graph.node_type.cpu().numpy(),
+                    graph.edge_key.cpu().numpy(),
+                )
+                values.append(total / count * 1e3)
             corrections.append(values)
     finally:
         model.observe = before
     table: dict[str, Any] = {
         "structures": {"train": len(corrections[0]), "val": len(corrections[1])},
         "correction": _reference(corrections[1], [*corrections[0], *corrections[1]], "_meV"),
+        "over": OVER,
     }
     kinds_of = len(model.targets.basis.elements)
     seen = np.array([composition(g, kinds_of) for g in (*_pick(train), *_pick(val))])
@@ -234,9 +243,16 @@ class Guard:
 
     @staticmethod
     def table(bundle: Bundle | None) -> dict[str, Any] | None:
-        """The record of a bundle, None where it has none."""
+        """The record of a bundle, None where it has none.
+
+        Earlier versions averaged over whole vectors; where all elements have equally many orbitals
+        that is the same, elsewhere it is no record of a correction.
+        """
         found = None if bundle is None else bundle.training.get("guard")
-        return found if isinstance(found, dict) and "correction" in found else None
+        if bundle is None or not isinstance(found, dict) or "correction" not in found:
+            return None
+        alike = len({tuple(shells) for shells in bundle.targets.basis.orbital_types}) == 1
+        return found if found.get("over") == OVER or alike else None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:

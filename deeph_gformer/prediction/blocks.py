@@ -112,12 +112,33 @@ def assemble(
     return BlockMatrix(keys, shapes, values)
 
 
-def sum_of_changes(first: Tensor, both: Tensor) -> float:
-    """Sum of |ΔH| over all elements, eV; 0 without a GFormer, whose two products are one tensor."""
-    if first is both:
-        return 0.0
-    parts = zip(both.split(BLOCK_CHUNK), first.split(BLOCK_CHUNK), strict=True)
-    return sum(float((b - f).abs().double().sum()) for b, f in parts)
+def sum_of_changes(
+    model: HamiltonianModel,
+    first: Tensor,
+    both: Tensor,
+    types: NDArray[np.int64],
+    keys: NDArray[np.int64],
+) -> tuple[float, int]:
+    """Sum of |ΔH| over the elements that the blocks have, eV, and their number.
+
+    A vector has places that the blocks of two elements with few orbitals lack; what stands there
+    is nothing. Elements that no channel predicts did not change.
+
+    Args:
+        model: both stages.
+        first: (E, K) or (E, 4, K), of stage 1, eV.
+        both: of both stages; the same tensor without a GFormer.
+        types: (N,), element indices.
+        keys: (E, 5).
+    """
+    total, count = 0.0, 0
+    for start in range(0, len(keys), BLOCK_CHUNK):
+        part = slice(start, start + BLOCK_CHUNK)
+        change = (both[part] - first[part]).numpy()
+        values = model.blocks.to_matrix(change, types, keys[part], 0.0).values
+        total += float(np.abs(values).sum(dtype=np.float64))
+        count += len(values)
+    return total, count
 
 
 def make_hermitian(

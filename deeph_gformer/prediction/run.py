@@ -35,7 +35,7 @@ class Prediction(NamedTuple):
         hamiltonian: refined H, eV, legacy orbital order.
         stage1: stage 1's H on the same edges.
         edges: which blocks are edges, and where they came from.
-        correction: mean |ΔH| in eV.
+        correction: mean |ΔH| in eV, over the elements of all blocks.
     """
 
     structure: Structure
@@ -132,9 +132,9 @@ def _finished(
     own, types = edges.keys[comm.own_rows(edges.keys)], graph.node_type.cpu().numpy()
     with agreed(comm):
         check_finite(both, structure.name)
-        change, size = sum_of_changes(first, both), len(edges.keys) * both[:1].numel()
+        change = sum_of_changes(model, first, both, types, own)
         refined = assemble(model, both, types, own)
         del both  # a third of the memory at this point
         stage1 = refined if alone else assemble(model, first, types, own)
-    mean = sum(comm.objects(change)) / size
-    return Prediction(structure, graph, refined, stage1, edges, mean)
+    sums, counts = zip(*comm.objects(change), strict=True)
+    return Prediction(structure, graph, refined, stage1, edges, sum(sums) / max(1, sum(counts)))

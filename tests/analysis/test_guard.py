@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import deeph_gformer
+from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.algebra.rotation import random_rotation
 from deeph_gformer.analysis.guard import FLOOR, LIMIT, Guard, feature_norms, guard_statistics
 from deeph_gformer.cli import main
@@ -238,6 +239,21 @@ def test_training_records_the_guard(
         and verdict.features_z is not None
         and not verdict.out_of_range
     )
+
+
+def test_records_over_whole_vectors_are_none(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """An earlier version averaged over places that the blocks of S, with few orbitals, lack."""
+    folders = [make_folder(f"s{n}", seed=n) for n in range(2)]
+    bundle = guarded_model(tiny_stage1, tmp_path / "b", folders, 1).bundle
+    old = {k: v for k, v in bundle.training["guard"].items() if k != "over"}
+    assert Guard.table(bundle) is not None
+    assert Guard.table(dataclasses.replace(bundle, training={"guard": old})) is None
+    alike = Basis((6,), ((0, 1),), False)
+    targets = make_target_blocks(alike)
+    carbon = dataclasses.replace(bundle, targets=targets, training={"guard": old})
+    assert Guard.table(carbon) == old
 
 
 def test_untrained_correction_of_zero(
