@@ -9,12 +9,14 @@ import importlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from . import __version__
 from .commands.options import Verb, add_options, collect
 from .errors import ConfigError, GFormerError, lacks_memory, printable
+from .logs import LOGGER, log_to
 from .stopping import SIGNALS, Stopped, stoppable
 from .terminal import plain_streams
 
@@ -120,8 +122,20 @@ def _add_verbs(sub: Any, every: Iterable[Verb], **words: str) -> None:
 
 
 def _call(verb: Verb, args: argparse.Namespace) -> int:
+    """Collect the options of a verb and run it, with messages as they ask for."""
     options = collect(verb.options, args)
-    return int((verb.run(options) if verb.run else None) or 0)
+    start, end = time.perf_counter(), "stopped"
+    with log_to(options.level, options.log_file):
+        LOGGER.debug("deeph-gformer %s: %s %s", __version__, verb.name, options.given())
+        try:
+            code = int((verb.run(options) if verb.run else None) or 0)
+            end = f"exit code {code}"
+            return code
+        except GFormerError as error:
+            end = f"error: {_short(printable(str(error)))}"
+            raise
+        finally:
+            LOGGER.debug("after %.2f s: %s", time.perf_counter() - start, end)
 
 
 def _require_verbs(words: Sequence[str]) -> None:
@@ -207,6 +221,12 @@ def _run(words: Sequence[str], verb: str) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        text = printable(f"{error.filename}: {error.strerror or error}")
+        print(f"{name}: error: {text}", file=sys.stderr)
+        return 2
     except (MemoryError, RuntimeError) as error:
         if not lacks_memory(error):
             raise

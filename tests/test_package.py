@@ -19,6 +19,7 @@ LEVEL = {
     "stopping": 0,
     "plugins": 1,
     "terminal": 1,
+    "logs": 1,
     "io": 2,
     "config": 3,
     "algebra": 3,

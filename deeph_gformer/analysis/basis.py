@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import GFormerError, ModelError
 from ..fields import OVERLAP_TABLE
 from ..io.blocks import BlockMatrix
-from ..io.folder import matrix_path
+from ..io.folder import has_matrix
 from ..io.structure import Structure
 from ..overlap import TwoCentre, fit_table, load_table, save_table
 from ..overlap.neighbours import symbol
@@ -148,7 +148,7 @@ def write_basis_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> No
         folders: the training structures; nothing is written unless all have overlaps.
         path: file of the table.
     """
-    if not all(matrix_path(f, "overlap").is_file() for f in folders):
+    if not all(has_matrix(f, "overlap") for f in folders):
         return
     try:
         save_table(path, fit_table(folders))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .. import fields
 from ..errors import DataError, GFormerError
 from ..gformer.bundle import BUNDLE_FILE, load_bundle
-from ..io.folder import find_structures, folder_format, matrix_path, read_folder
+from ..io.folder import find_structures, folder_format, has_matrix, read_folder
 from ..io.formats import Kind
 from ..io.gauge import stated_level
 from ..stage1.bundle import find_models, read_model_folder
@@ -75,7 +75,7 @@ def _structure(path: pathlib.Path) -> dict[str, Any]:
         for s, o in zip(_symbols(structure.numbers), structure.orbital_types, strict=True)
     }
     kinds: tuple[Kind, ...] = ("hamiltonian", "overlap", "prediction")
-    files: dict[str, bool] = {kind: matrix_path(path, kind).is_file() for kind in kinds}
+    files: dict[str, bool] = {kind: has_matrix(path, kind) for kind in kinds}
     table: dict[str, Any] = {
         "kind": "structure folder",
         "format": folder_format(path),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,8 @@ from ..data.edges import EdgeMode
 from ..data.gauge import aligned
 from ..errors import ConfigError
 from ..io.blocks import BlockMatrix
-from ..io.folder import find_structures, matrix_path, read_matrix
+from ..io.folder import find_structures, has_matrix, matrix_path, read_matrix
+from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
@@ -84,10 +84,7 @@ def evaluate(
         )
     if frames > 1 and (model.bundle is None or model.bundle.model.equivariant):
         what = "stage 1 alone" if model.bundle is None else "arch: equivariant"
-        print(
-            f"note: --frames {frames} changes nothing: {what} is the same in every frame",
-            file=sys.stderr,
-        )
+        LOGGER.info("--frames %d changes nothing: %s is the same in every frame", frames, what)
     folders = (
         read_splits(splits, preprocessed)[split]
         if splits
@@ -95,7 +92,7 @@ def evaluate(
     )
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
-    have_s = [matrix_path(folder, "overlap").is_file() for folder in folders]
+    have_s = [has_matrix(folder, "overlap") for folder in folders]
     without = gauge != "raw" and all(have_s)
     chosen = [m for m in metrics().values() if states or not isinstance(m, States)]
     records, errors, predictions, places = [], [], [], PlaceErrors()

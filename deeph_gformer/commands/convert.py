@@ -107,7 +107,7 @@ def _run(options: ConvertOptions) -> int:
         unconverged=options.unconverged,
         fdf=options.fdf,
         processes=options.processes,
-        progress=True,
+        progress=not options.quiet,
         overwrite=options.overwrite,
         skip_existing=options.skip_existing,
         say=print_line,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .loading import HamiltonianKind, say
-from .options import Number
 from .shared import ElectronOptions
 
 if TYPE_CHECKING:
@@ -57,10 +55,9 @@ def _level_without_counting(options: ElectronOptions, problem: BlochProblem) -> 
     """What ``--fermi info`` or ``--fermi VALUE`` says; None where electrons are to be counted.
 
     Raises:
-        ConfigError: info.json states no level of this Hamiltonian, or VALUE is no energy.
+        ConfigError: info.json states no level of this Hamiltonian.
     """
     from ..bands import FermiLevel
-    from ..errors import ConfigError
     from ..io.gauge import require_level
 
     if options.counts:
@@ -69,10 +66,7 @@ def _level_without_counting(options: ElectronOptions, problem: BlochProblem) -> 
         kind: HamiltonianKind = "prediction" if problem.predicted else "hamiltonian"
         level = require_level(problem.structure.info, kind, problem.source)
         return FermiLevel(level, "info.json of this folder, as asked")
-    try:
-        return FermiLevel(Number()(options.fermi), "given with --fermi")
-    except argparse.ArgumentTypeError:
-        raise ConfigError(f"--fermi {options.fermi}: auto, info, or an energy in eV") from None
+    return FermiLevel(float(options.fermi), "given with --fermi")
 
 
 def _electrons_asked(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from ..logs import LOGGER
 from .shared import HamiltonianOptions, OneHamiltonian
 
 if TYPE_CHECKING:
@@ -35,17 +37,17 @@ def print_line(text: str) -> None:
 
 def say(text: str) -> None:
     """A note on standard error."""
-    print(f"note: {text}", file=sys.stderr)
+    LOGGER.info(text)
 
 
 def warn(text: str) -> None:
     """A warning on standard error."""
-    print(f"warning: {text}", file=sys.stderr)
+    LOGGER.warning(text)
 
 
 def progress(done: int, count: int) -> None:
     """Count k-points on a terminal."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and LOGGER.isEnabledFor(logging.INFO):
         print(
             f"\r  k-point {done}/{count}",
             end="\n" if done == count else "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import math
 import os
 import pathlib
@@ -35,37 +36,6 @@ __all__ = [
 _WORDS = "argparse"
 
 O = TypeVar("O", bound="Options")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a verb was asked to do. Classes check in ``__post_init__`` what options say together."""
-
-    def __post_init__(self) -> None:
-        """Check options against each other; each class calls that of the classes above."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Verb:
-    """A sub-command.
-
-    Attributes:
-        name: what is typed.
-        section: heading in the list of verbs; empty for an action of a verb.
-        help: one line of that list.
-        options: its options.
-        run: called with them; returns the exit code (None is 0).
-        description: more than ``help``, for its own help.
-        actions: sub-commands instead of options.
-    """
-
-    name: str
-    section: str
-    help: str
-    options: type[Options] = Options
-    run: Callable[[Any], int | None] | None = None
-    description: str = ""
-    actions: tuple[Verb, ...] = ()
 
 
 def option(
@@ -111,6 +81,71 @@ def option(
         "writes": writes,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a verb was asked to do. Classes check in ``__post_init__`` what options say together."""
+
+    verbose: bool = option(
+        "-v",
+        "--verbose",
+        default=False,
+        group="messages",
+        one_of="messages",
+        help="also say what is read and written, and how long it takes",
+    )
+    quiet: bool = option(
+        "-q",
+        "--quiet",
+        default=False,
+        group="messages",
+        one_of="messages",
+        help="no notes and no progress, only results, warnings and errors",
+    )
+    log_file: pathlib.Path | None = option(
+        type=pathlib.Path,
+        metavar="FILE",
+        group="messages",
+        writes="file",
+        help="append all messages to FILE, with times",
+    )
+
+    def __post_init__(self) -> None:
+        """Check options against each other; each class calls that of the classes above."""
+
+    def given(self) -> str:
+        """What is not as by default, for messages."""
+        values = ((f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self))
+        return ", ".join(f"{name}={value}" for name, value, default in values if value != default)
+
+    @property
+    def level(self) -> int:
+        """Of the messages on standard error."""
+        return logging.DEBUG if self.verbose else logging.WARNING if self.quiet else logging.INFO
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A sub-command.
+
+    Attributes:
+        name: what is typed.
+        section: heading in the list of verbs; empty for an action of a verb.
+        help: one line of that list.
+        options: its options.
+        run: called with them; returns the exit code (None is 0).
+        description: more than ``help``, for its own help.
+        actions: sub-commands instead of options.
+    """
+
+    name: str
+    section: str
+    help: str
+    options: type[Options] = Options
+    run: Callable[[Any], int | None] | None = None
+    description: str = ""
+    actions: tuple[Verb, ...] = ()
 
 
 def argument(*, help: str, metavar: str, default: Any = dataclasses.MISSING, **words: Any) -> Any:

@@ -117,7 +117,7 @@ def _run(options: RefineOptions) -> None:
         frames=options.frames,
         form=options.format,
         existing="overwrite" if options.overwrite else "skip" if options.skip_existing else "error",
-        progress=sys.stderr.isatty(),
+        progress=sys.stderr.isatty() and not options.quiet,
         guard=options.guard,
         any_basis=options.any_basis,
         overlap=options.overlap or None,

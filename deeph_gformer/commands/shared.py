@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import pathlib
 from typing import Any, Literal
@@ -212,7 +213,7 @@ class ElectronOptions(HamiltonianOptions):
     """The number of electrons, and how they are counted."""
 
     #: Without ``--fermi`` electrons are counted.
-    fermi: str = "auto"
+    fermi: str | float = "auto"
     electrons: float | None = option(
         type=Number(above=0),
         metavar="N",
@@ -273,12 +274,24 @@ class ElectronOptions(HamiltonianOptions):
         return self.fermi == "auto"
 
 
+def _level(text: str) -> str | float:
+    """argparse type: ``auto``, ``info`` or a number.
+
+    Raises:
+        ArgumentTypeError: none of them.
+    """
+    try:
+        return text if text in ("auto", "info") else Number()(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"'{text}': auto, info, or an energy in eV") from None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LevelOptions(ElectronOptions):
     """The Fermi level."""
 
-    fermi: str = option(
-        type=filled,
+    fermi: str | float = option(
+        type=_level,
         default="auto",
         metavar="auto|info|EV",
         group=_E,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..io.blocks import match_keys
 from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
 from ..io.structure import Structure
+from ..logs import LOGGER
 from .edges import EdgeMode, select_edges
 from .equality import equal_structures
 from .gauge import gauge_shift, spin_double, subtract_overlap
@@ -350,9 +350,9 @@ def check_splits(
             )
         repeated.append(f"{one} and {other} ({first})")
     if repeated:
-        print(
-            f"note: {where}: the same structure is there twice, and counts twice: "
-            f"{'; '.join(repeated[:3])}",
-            file=sys.stderr,
+        LOGGER.info(
+            "%s: the same structure is there twice, and counts twice: %s",
+            where,
+            "; ".join(repeated[:3]),
         )
     return splits

@@ -9,7 +9,7 @@ import torch
 
 from ..data.gauge import common_blocks, gauge_products, spin_double, subtract_overlap
 from ..io import BlockMatrix
-from ..io.folder import folder_format, matrix_path, read_matrix
+from ..io.folder import folder_format, has_matrix, read_matrix
 from ..pipeline import Prediction
 from ..runtime.communicator import Communicator
 
@@ -31,7 +31,7 @@ def stored_overlap(
         return None
     for place in (folder, target):
         if place.is_dir() and folder_format(place) is not None:
-            if matrix_path(place, "overlap").is_file():
+            if has_matrix(place, "overlap"):
                 return read_matrix(place, "overlap", prediction.structure)
     return None
 

@@ -13,7 +13,7 @@ from ..bands.fermi import electron_number, electrons_at, electrons_by_compositio
 from ..bands.kmesh import MeshSpectrum, parse_mesh
 from ..errors import GFormerError
 from ..io.blocks import BlockMatrix
-from ..io.folder import folder_format, matrix_path, read_folder, read_matrix
+from ..io.folder import folder_format, has_matrix, read_folder, read_matrix
 from ..io.gauge import stated_level
 from ..pipeline import HamiltonianModel, Prediction
 
@@ -76,10 +76,10 @@ def own_level(
     if size > MOST_ORBITALS:
         return OwnLevel(None, electrons, f"not counted: {size} orbitals, more than {MOST_ORBITALS}")
     places = [f for f in (source, target) if f.is_dir() and folder_format(f) is not None]
-    places = [f for f in places if matrix_path(f, "overlap").is_file()]
-    if not places:
-        return OwnLevel(None, electrons, "not counted: there are no overlaps")
     try:
+        places = [f for f in places if has_matrix(f, "overlap")]
+        if not places:
+            return OwnLevel(None, electrons, "not counted: there are no overlaps")
         overlap = read_matrix(places[0], "overlap", structure)
         if electrons is None:
             electrons, of = _dft_electrons(source), "counted on DFT's Hamiltonian"
@@ -106,7 +106,7 @@ def _count(
 
 def _dft_electrons(source: pathlib.Path) -> float | None:
     """Electrons below the level of the DFT's own Hamiltonian; None where that is not there."""
-    if not source.is_dir() or not matrix_path(source, "hamiltonian").is_file():
+    if not source.is_dir() or not has_matrix(source, "hamiltonian"):
         return None
     stated = stated_level(read_folder(source).info, "hamiltonian")
     if stated.energy_eV is None:

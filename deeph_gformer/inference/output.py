@@ -24,6 +24,7 @@ from ..io.folder import (
     Format,
     Kind,
     folder_format,
+    has_matrix,
     matrix_path,
     read_matrix,
     reserve_matrix,
@@ -248,7 +249,7 @@ def _write_info(
         model.stage1.gauge if guarded and model.stage1 is not None else model.gauge,
         level.energy_eV,
         level.note,
-        matrix_path(target, "hamiltonian", form).is_file(),
+        has_matrix(target, "hamiltonian", form),
         real_path(source) == real_path(target),
     )
     write_json(path, info)

@@ -101,11 +101,10 @@ def refine(
         ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be
             used.
     """
-    if existing not in ("error", "overwrite", "skip") or form not in (*formats(), "same"):
-        raise ConfigError(
-            f"existing = {existing!r}, form = {form!r}: choose error, overwrite or skip, and "
-            f"{', '.join(formats())} or same"
-        )
+    if existing not in ("error", "overwrite", "skip"):
+        raise ConfigError(f"existing = {existing!r}: choose error, overwrite or skip")
+    if form not in (*formats(), "same"):
+        raise ConfigError(f"--format {form}: there are {', '.join(formats())} and same")
     if batch_edges < 0:
         raise ConfigError(f"--batch-edges {batch_edges}: give the edges of a batch, or 0")
     comm = start_processes()

@@ -110,8 +110,8 @@ CLOSEST = 0.95
 def too_close(
     model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0
 ) -> str:
-    """A sentence on two atoms that are closer than any pair of their elements in the training set;
-    empty where there are none.
+    """A sentence on two atoms that are closer than what training knows of their elements; empty
+    where there are none.
     """
     table = _training_table(model)
     return "" if table is None else table.too_close(structure, keys, part)
@@ -228,7 +228,7 @@ def find_sources(
             if table is None:
                 raise
         else:
-            bare = [folder for folder in bare if not matrix_path(folder, "prediction").is_file()]
+            bare = [folder for folder in bare if not has_matrix(folder, "prediction")]
             taken = {source_name(folder): folder for folder in folders}
             if table is not None and edges in ("auto", "overlaps"):
                 for folder in bare:

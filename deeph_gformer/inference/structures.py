@@ -22,7 +22,13 @@ from ..analysis.metrics import (
 from ..data.edges import EdgeMode
 from ..data.graph import batch_graphs
 from ..errors import DataError, GFormerError
-from ..io.folder import Format, folder_format, matrix_path, read_matrix, remove_leftovers
+from ..io.folder import (
+    Format,
+    folder_format,
+    has_matrix,
+    read_matrix,
+    remove_leftovers,
+)
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
 from ..prediction.reading import Item
@@ -268,7 +274,7 @@ def _write(
     timer.start("file")
     write_prediction(target, prediction, model, form, output is not None, guarded, comm, folder)
     timer.start("")
-    has_truth = comm.objects(folder.is_dir() and matrix_path(folder, "hamiltonian").is_file())[0]
+    has_truth = comm.objects(folder.is_dir() and has_matrix(folder, "hamiltonian"))[0]
     whole = joined(prediction, comm) if has_truth else None
     with agreed(comm):
         overlap = stored_overlap(folder, target, prediction, has_truth)

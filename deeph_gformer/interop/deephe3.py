@@ -29,6 +29,7 @@ from ..io.files import atomic_path, read_json, read_text, write_json, write_text
 from ..io.folder import (
     Kind,
     folder_format,
+    has_matrix,
     matrix_path,
     read_folder,
     read_matrix,
@@ -177,7 +178,7 @@ def _gauge_free_error(
     folder: pathlib.Path, prediction: Prediction, model: HamiltonianModel
 ) -> float | None:
     """MAE without μS, meV; None where there is no S."""
-    if not matrix_path(folder, "overlap").is_file():
+    if not has_matrix(folder, "overlap"):
         return None
     truth = read_matrix(folder, "hamiltonian", prediction.structure, model.targets.basis.spinful)
     kinds = gauge_errors(

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..fields import INFO_FILE
+from ..logs import LOGGER
 from .blocks import BlockMatrix
 from .files import real_path, require_file
-from .formats import Kind, formats, get_format, structure_files
+from .formats import FolderFormat, Kind, formats, get_format, structure_files
 from .hdf5.symbol_table import write_values
 from .replace import remove_leftovers, replaced_folder
 from .structure import Structure
@@ -78,10 +80,36 @@ def read_folder(folder: str | os.PathLike[str]) -> Structure:
     """Read the structure of a legacy or DeepH-dock folder.
 
     Raises:
-        DataError: it is neither, or a file is damaged.
+        DataError: it is neither, a file is damaged, or info.json contradicts the files.
     """
     folder = pathlib.Path(folder)
-    return get_format(_require_format(folder)).read_structure(folder)
+    form = get_format(_require_format(folder))
+    structure = form.read_structure(folder)
+    _check_counts(folder, structure, form)
+    orbitals = int(structure.orbital_counts.sum())
+    LOGGER.debug("read %s (%s): %d atoms, %d orbitals", folder, form.name, len(structure), orbitals)
+    return structure
+
+
+def _check_counts(folder: pathlib.Path, structure: Structure, form: FolderFormat) -> None:
+    """The numbers of atoms and orbitals in info.json, where it has them, are those of the files.
+
+    Some preprocessors count both spins' orbitals.
+
+    Raises:
+        DataError: they are not.
+    """
+    orbitals = int(structure.orbital_counts.sum())
+    for what, count in (("atoms", len(structure)), ("orbitals", orbitals)):
+        name = form.info_names.get(what, "")
+        said = structure.info.get(name)
+        doubled = what == "orbitals" and bool(structure.spinful) and said == 2 * count
+        if said is not None and said != count and not doubled:
+            raise DataError(
+                f"{folder / INFO_FILE}: {name} is {said!r}, but the structure's files have {count} "
+                f"{what}; one of them is of another structure: correct {name}, or make the folder "
+                "again"
+            )
 
 
 def is_free(folder: str | os.PathLike[str]) -> bool:
@@ -159,7 +187,9 @@ def read_matrix(
     doubled = kind != "overlap" and bool(structure.spinful if spinful is None else spinful)
     path = matrix_path(folder, kind)
     form = next(f for f in formats().values() if f.files[kind] == path.name)
-    return form.read_blocks(path, structure, doubled)
+    matrix = form.read_blocks(path, structure, doubled)
+    LOGGER.debug("read %s: %d blocks, %d values", path, len(matrix), len(matrix.values))
+    return matrix
 
 
 def write_matrix(
@@ -185,6 +215,7 @@ def write_matrix(
     path = matrix_path(folder, kind, form)
     doubled = spinful and kind != "overlap"
     get_format(form).write_blocks(path, matrix, structure, doubled, before)
+    LOGGER.debug("wrote %s: %d blocks, %d values", path, len(matrix), len(matrix.values))
     return path
 
 
@@ -280,7 +311,7 @@ def split_structures(
         form = folder_format(folder)
         if form is None:
             continue
-        if not kinds or any(matrix_path(folder, kind, form).is_file() for kind in kinds):
+        if not kinds or any(has_matrix(folder, kind, form) for kind in kinds):
             folders.append(folder)
         else:
             bare.append(folder)

@@ -167,6 +167,8 @@ def info_for(structure: Structure, form: FolderFormat) -> dict[str, Any]:
     known = {meaning[name]: value for name, value in structure.info.items() if name in meaning}
     if structure.spinful is not None:
         known["spinful"] = structure.spinful
+    counts = {"atoms": len(structure), "orbitals": int(structure.orbital_counts.sum())}
+    known |= {key: count for key, count in counts.items() if key in known}
     info = {form.info_names[key]: value for key, value in known.items() if key in form.info_names}
     others = structure.info.items()
     return info | {k: v for k, v in others if k not in meaning and k not in derived}

@@ -184,11 +184,17 @@ class FolderOverlap(OverlapProvider):
             with the structure's name.
 
     Raises:
-        DataError: no such folder.
+        DataError: no such folder, or none with structures.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = require_folder(folder)
+        below = (path for path in self.folder.iterdir() if path.is_dir())
+        if folder_format(self.folder) is None and not any(map(folder_format, below)):
+            raise DataError(
+                f"{self.folder}: no source of overlaps: neither a structure folder nor a folder of "
+                "them, and no basis files"
+            )
         self._last: tuple[pathlib.Path, Structure, BlockMatrix] | None = None
 
     def _read(self, folder: pathlib.Path) -> tuple[pathlib.Path, Structure, BlockMatrix]:

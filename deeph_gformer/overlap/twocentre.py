@@ -290,8 +290,8 @@ class TwoCentre:
         return (
             f"atoms {i + 1} ({names[0]}) and {j + 1} ({names[1]}) of '{structure.name}', block "
             f"{format_key(keys[e])}, are {distance[e]:.4f} Å "
-            f"apart, closer than any {'-'.join(names)} pair of the training set "
-            f"({shortest[e]:.3f} Å)"
+            f"apart, closer than the known range of {'-'.join(names)} pairs "
+            f"(from {shortest[e]:.3f} Å)"
         )
 
     def _require_known(
@@ -321,7 +321,7 @@ class TwoCentre:
             i, j = keys[e, 3:].tolist()
             ranges = ", ".join(f"{low:.3f}-{high:.3f}" for low, high in table.valid)
             why = (
-                "closer than any pair that the table knows"
+                "closer than the known range"
                 if distance[e] < table.valid[0, 0]
                 else "a distance that the training set does not cover"
             )

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from .. import bands as physics
 from ..errors import DataError, GFormerError
 from ..gformer.bundle import BUNDLE_FILE, Bundle
-from ..io.folder import matrix_path, read_matrix
+from ..io.folder import has_matrix, read_matrix
 from ..pipeline import HamiltonianModel
 
 __all__ = ["block_tables", "describe_model", "read_run", "worst_structure"]
@@ -163,7 +163,7 @@ def worst_structure(
             "lattice": np.asarray(structure.lattice).tolist(),
         },
     }
-    if not matrix_path(folder, "overlap").is_file():
+    if not has_matrix(folder, "overlap"):
         return found | {"no_bands": "the structure has no overlaps.h5"}
     try:
         truth = physics.load(folder, "hamiltonian")

@@ -13,7 +13,7 @@ from ..bands import load, mesh_spectrum
 from ..bands.fermi import electrons_at, whole_electrons
 from ..bands.loading import info_fermi_eV
 from ..errors import GFormerError
-from ..io.folder import matrix_path, read_folder
+from ..io.folder import has_matrix, read_folder
 
 __all__ = ["count_electrons"]
 
@@ -45,7 +45,7 @@ def count_electrons(folders: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
         common = gcd(*counts.values())
         key = tuple((s, n // common) for s, n in counts.items())
         level = info_fermi_eV(structure)
-        if tried.get(key, 0) >= 2 or level is None or not matrix_path(folder, "overlap").is_file():
+        if tried.get(key, 0) >= 2 or level is None or not has_matrix(folder, "overlap"):
             continue
         tried[key] = tried.get(key, 0) + 1
         try:

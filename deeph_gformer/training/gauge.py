@@ -19,7 +19,7 @@ import torch
 from ..data.gauge import gauge_shift
 from ..errors import ConfigError, DataError, GFormerError
 from ..io.blocks import BlockMatrix
-from ..io.folder import matrix_path, read_folder, read_matrix
+from ..io.folder import has_matrix, matrix_path, read_folder, read_matrix
 from ..io.gauge import Gauge
 from ..pipeline import HamiltonianModel
 from ..stage1.provider import Stage1Provider
@@ -102,7 +102,7 @@ def energy_zeros(folders: Sequence[pathlib.Path]) -> list[float]:
         DataError: overlaps are missing, or H lacks blocks of S; names the file.
     """
     for folder in folders:  # a missing file is noticed anywhere in the set
-        if not matrix_path(folder, "overlap").is_file():
+        if not has_matrix(folder, "overlap"):
             _matrices(folder)
     few = np.linspace(0, len(folders) - 1, min(len(folders), MOST_STRUCTURES)).round().astype(int)
     return [_zero(folders[n]) for n in few]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 
 import torch
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ..config import TrainingConfig
 from ..errors import ConfigError, lacks_memory
+from ..logs import LOGGER
 from ..runtime.device import resolve_device
 
 __all__ = ["first_rank", "memory_hint", "note", "own_device", "rank", "say", "warn"]
@@ -47,7 +47,7 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """A note on standard error, on the first rank only."""
     if first_rank():
-        print(f"note: {text}", file=sys.stderr)
+        LOGGER.info(text)
 
 
 def warn(text: str) -> None:

@@ -18,7 +18,7 @@ from ..config import TrainConfig, to_mapping
 from ..data.dataset import Sample
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
-from ..io.folder import matrix_path, read_folder, read_matrix
+from ..io.folder import has_matrix, read_folder, read_matrix
 from ..io.periodicity import coupling
 from ..pipeline import HamiltonianModel
 from ..prediction.run import hermitian_products
@@ -138,7 +138,7 @@ def validation_errors(model: HamiltonianModel, samples: Sequence[Sample]) -> dic
             model.blocks.to_matrix(h.cpu().numpy(), types, keys, np.nan if fill is None else fill)
             for h in hermitian_products(model, sample.graph)
         )
-        there = matrix_path(sample.folder, "overlap").is_file()
+        there = has_matrix(sample.folder, "overlap")
         kinds.append(
             gauge_errors(
                 sample.name,

@@ -97,6 +97,7 @@ def test_nothing_prints_the_verbs_under_their_headings(capsys: pytest.CaptureFix
         ("gap x --mehs 1", "unknown option --mehs; did you mean --mesh?"),
         ("gap x y", "one word too many: y"),
         ("gap", "required: DIR"),
+        ("dos x --fermi high", "argument --fermi: 'high': auto, info, or an energy in eV"),
         ("dos x --smearing cold", "argument --smearing: invalid choice: 'cold'"),
         ("refine --preprocessed x --overwrite --skip-existing", "not allowed with"),
     ],

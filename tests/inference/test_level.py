@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import pathlib
@@ -65,7 +64,7 @@ def test_level_is_counted_on_the_written_hamiltonian(
         make_bundle(tiny_stage1, tmp_path / "b", trained=trained), stage1=tiny_stage1
     )
     assert model.bundle is not None
-    model.bundle = dataclasses.replace(model.bundle, gauge="standard")
+    model.gauge = "standard"
     deeph_gformer.refine(tmp_path / "data", model, tmp_path / "out", form=form)
     out = tmp_path / "out" / "s0"
     info = json.loads((out / "info.json").read_text())

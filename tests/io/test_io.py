@@ -25,6 +25,7 @@ from deeph_gformer.io.folder import (
     split_structures,
     write_matrix,
 )
+from deeph_gformer.io.formats import get_format
 
 from ..conftest import ROOT, golden, random_structure
 
@@ -344,6 +345,43 @@ def test_another_structure(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     other = dataclasses.replace(structure, numbers=structure.numbers[::-1].copy())
     found = [holds_another(tmp_path / "data" / "x", s) for s in (structure, moved, other)]
     assert found == [False, True, True] and not holds_another(tmp_path, structure)
+
+
+@pytest.mark.parametrize("form", ["legacy", "dock"])
+def test_counts_of_info_are_those_of_the_files(form: str, tmp_path: pathlib.Path) -> None:
+    """Both numbers are named; those that count both spins' orbitals are right, too."""
+    structure, _, _ = random_structure(spinful=True, grouped=True)
+    atoms, orbitals = len(structure), int(structure.orbital_counts.sum())
+    get_format(form).write_structure(tmp_path, structure)
+    names = get_format(form).info_names
+    info = json.loads((tmp_path / "info.json").read_text())
+    for what, count, good in (
+        ("atoms", atoms + 1, False),
+        ("atoms", 2 * atoms, False),
+        ("atoms", atoms, True),
+        ("orbitals", orbitals, True),
+        ("orbitals", 2 * orbitals, True),
+        ("orbitals", orbitals + 1, False),
+        ("orbitals", str(orbitals), False),
+    ):
+        (tmp_path / "info.json").write_text(json.dumps(info | {names[what]: count}))
+        if good:
+            assert len(read_folder(tmp_path)) == atoms
+            continue
+        have = atoms if what == "atoms" else orbitals
+        words = f"info.json: {names[what]} is {count!r}, .* have {have} {what}"
+        with pytest.raises(DataError, match=words):
+            read_folder(tmp_path)
+
+
+def test_what_is_written_counts_its_own_atoms(tmp_path: pathlib.Path) -> None:
+    """A structure that was made of another one, whose info it still carries."""
+    structure, _, _ = random_structure()
+    stale = dataclasses.replace(structure, info={"nsites": 1, "norbits": 2, "note": "kept"})
+    legacy.write_structure(tmp_path, stale)
+    assert read_folder(tmp_path).info["nsites"] == len(structure)
+    assert read_folder(tmp_path).info["norbits"] == structure.orbital_counts.sum()
+    assert read_folder(tmp_path).info["note"] == "kept"
 
 
 def test_folders_without_matrices_are_told_apart(

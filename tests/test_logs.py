@@ -1,0 +1,60 @@
+"""Notes, warnings and details: where they go."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+
+import pytest
+
+from deeph_gformer.cli import main
+from deeph_gformer.errors import ConfigError
+from deeph_gformer.io import legacy, read_folder
+from deeph_gformer.logs import LOGGER, log_to
+
+from .conftest import random_structure
+
+
+def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        with log_to(level):
+            LOGGER.debug("a")
+            LOGGER.info("b %d", 1)
+            LOGGER.warning("c")
+        said[level] = capsys.readouterr().err.splitlines()
+    assert said[logging.DEBUG] == ["detail: a", "note: b 1", "warning: c"]
+    assert said[logging.INFO] == ["note: b 1", "warning: c"]
+    assert said[logging.WARNING] == ["warning: c"]
+    LOGGER.info("as before")
+    assert capsys.readouterr().err == "note: as before\n"
+
+
+def test_a_file_gets_everything_and_keeps_what_it_has(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    structure, _, _ = random_structure()
+    legacy.write_structure(tmp_path / "s", structure)
+    log = tmp_path / "x.log"
+    log.write_text("mine\n")
+    with log_to(logging.WARNING, log):
+        read_folder(tmp_path / "s")
+        logging.getLogger("deeph_gformer.io").info("\udcff")
+    read_folder(tmp_path / "s")
+    lines = log.read_text().splitlines()
+    assert lines[0] == "mine" and len(lines) == 3 and not capsys.readouterr().err
+    assert "DEBUG" in lines[1] and f"read {tmp_path / 's'} (legacy): 4 atoms" in lines[1]
+    assert "INFO    deeph_gformer.io: \\udcff" in lines[2]
+    with pytest.raises(ConfigError, match="--log-file .*: cannot be written"):
+        with log_to(logging.INFO, tmp_path / "none" / "x.log"):
+            pass
+
+
+def test_every_verb_logs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was asked for, and how it ended, also where that is an error."""
+    log = tmp_path / "x.log"
+    assert main(["info", str(tmp_path / "none"), "-q", "--log-file", str(log)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    first, last = log.read_text().splitlines()
+    assert f"info quiet=True, log_file={log}, path={tmp_path / 'none'}" in first
+    assert "after " in last and "none: no such file or folder" in last
