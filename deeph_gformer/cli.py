@@ -206,7 +206,7 @@ def _run(words: Sequence[str], verb: str) -> int:
     try:
         _require_verbs(words)
         args, unknown = build_parser().parse_known_args(words)
-        name = f"{name} {verb}"
+        name = args.parser.prog
         if unknown:
             _refuse(unknown[0], args.parser)
         return int(args.run(args) or 0)

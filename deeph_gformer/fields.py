@@ -41,6 +41,10 @@ MODEL_CHECKPOINT: Final = "best_model.pkl"
 MODEL_NOTES: Final = "deeph_gformer.json"  # what our training adds: gauge (DeepH-E3 ignores it)
 MODEL_SOURCE: Final = "src"  # train.ini, dataset_info.json, target_blocks.json, build_model.py
 
+# --- files of a training run ----------------------------------------------------------------------
+RUN_CONFIG: Final = "config.json"  # all settings
+RUN_SPLITS: Final = "splits.json"  # names of the structures of each split
+
 # --- graph (deeph_gformer.data.graph.Graph) -------------------------------------------------------
 NODE_TYPE: Final = "node_type"  # (N,) int64, index into the model's element list
 EDGE_INDEX: Final = "edge_index"  # (2, E) int64, i and j of each edge

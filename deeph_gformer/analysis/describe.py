@@ -14,7 +14,7 @@ from ..io.formats import Kind
 from ..io.gauge import stated_level
 from ..stage1.bundle import find_models, read_model_folder
 
-__all__ = ["describe"]
+__all__ = ["describe", "text_of"]
 
 
 #: What ``info`` says of a gauge.
@@ -47,9 +47,16 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
         table = _structure(path)
     else:
         table = _collection(path)
-    return table, "\n".join(
-        f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in table.items()
-    )
+    return table, text_of(table)
+
+
+def text_of(table: dict[str, Any]) -> str:
+    """One line an entry.
+
+    Args:
+        table: plain values.
+    """
+    return "\n".join(f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in table.items())
 
 
 def _plain(value: Any) -> str:

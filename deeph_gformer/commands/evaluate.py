@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from typing import Literal
 
+from ..fields import RUN_CONFIG, RUN_SPLITS
 from .models import load_model
 from .options import Number, Verb, argument, option
 from .shared import JsonOption, PredictionOptions, write_json_option
@@ -85,9 +86,15 @@ def _run_evaluate(options: EvaluateOptions) -> None:
 
 
 def _run_info(options: InfoOptions) -> None:
-    from ..analysis.describe import describe
+    from ..analysis.describe import describe, text_of
 
-    table, text = describe(options.path)
+    if all((options.path / name).is_file() for name in (RUN_CONFIG, RUN_SPLITS)):
+        from ..report.run import describe_run
+
+        table = describe_run(options.path)
+        text = text_of(table)
+    else:
+        table, text = describe(options.path)
     print(text)
     write_json_option(options, table)
 
@@ -105,7 +112,7 @@ VERBS = (
     Verb(
         "info",
         "data",
-        "what a structure folder, a DeepH-E3 model folder or a GFormer bundle is",
+        "what a folder is: structure, DeepH-E3 model, GFormer bundle or training run",
         InfoOptions,
         _run_info,
     ),

@@ -16,6 +16,7 @@ import torch
 
 from ..config import to_mapping, upgrade_model
 from ..errors import ConfigError, DataError
+from ..fields import RUN_CONFIG, RUN_SPLITS
 from ..io.files import read_json, write_json
 from ..stopping import Stopped
 from .process import first_rank
@@ -35,12 +36,7 @@ __all__ = [
     "recorded",
 ]
 
-CONFIG_FILE, SPLIT_FILE, CHECKPOINTS, LOCK_FILE = (
-    "config.json",
-    "splits.json",
-    "checkpoints",
-    "lock",
-)
+CONFIG_FILE, SPLIT_FILE, CHECKPOINTS, LOCK_FILE = RUN_CONFIG, RUN_SPLITS, "checkpoints", "lock"
 RECORD_FILE = "record.json"
 LAST, BEST = "last", "best"
 

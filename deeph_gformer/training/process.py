@@ -53,7 +53,7 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """A warning on standard error, on the first rank only."""
     if first_rank():
-        print(f"warning: {text}", file=sys.stderr)
+        LOGGER.warning(text)
 
 
 @contextlib.contextmanager

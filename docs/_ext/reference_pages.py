@@ -1,4 +1,4 @@
-"""Reference pages made from the code: one for the commands (from the parser), one for the settings (from docstrings)."""
+"""Reference pages made from the code: commands from the parser, settings from their docstrings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from deeph_gformer import config
-from deeph_gformer.cli import build_parser
+from deeph_gformer.cli import SECTIONS, build_parser, verbs
 
 SETTINGS = {
     "GFormerConfig": ("model", "`train`"),
@@ -31,13 +31,20 @@ def commands_page() -> str:
         "# Commands",
         "",
         "Every command explains itself with `--help`; this page is made from the same text.",
-        "Bad input ends with one line and exit code 2.",
+        "Bad input ends with one line and exit code 2. Results go to standard output, notes and",
+        "warnings to standard error. `-v` adds what is read and written and how long it takes.",
+        "`-q` leaves notes and progress away. `--log-file FILE` keeps all of it, with times.",
         "",
     ]
-    for verb, parser in sorted(_verbs(build_parser()).items()):
-        parts += [f"## {verb}", "", "```text", parser.format_help().rstrip(), "```", ""]
-        for name, inner in sorted(_verbs(parser).items()):
-            parts += [f"### {verb} {name}", "", "```text", inner.format_help().rstrip(), "```", ""]
+    parsers = _verbs(build_parser())
+    for section, title in SECTIONS.items():
+        parts += [f"## {title[0].upper()}{title[1:]}", ""]
+        for verb in (verb for verb in verbs() if verb.section == section):
+            parser = parsers[verb.name]
+            parts += [f"### {verb.name}", "", "```text", parser.format_help().rstrip(), "```", ""]
+            for name, inner in _verbs(parser).items():
+                parts += [f"#### {verb.name} {name}", ""]
+                parts += ["```text", inner.format_help().rstrip(), "```", ""]
     return "\n".join(parts)
 
 
@@ -58,9 +65,9 @@ def settings_page() -> str:
         "`deeph-gformer train --list` and `train-stage1 --list` print the same in a terminal.",
         "",
     ]
-    for name, (section, verbs) in SETTINGS.items():
+    for name, (section, users) in SETTINGS.items():
         kind = getattr(config, name)
-        parts += [f"## {section} ({verbs})", "", (kind.__doc__ or "").strip(), ""]
+        parts += [f"## {section} ({users})", "", (kind.__doc__ or "").strip(), ""]
         docs = config.field_docs(kind)
         for field in dataclasses.fields(kind):
             limits = field.metadata.get("within")
@@ -69,7 +76,7 @@ def settings_page() -> str:
                 f"`{section}.{field.name}`",
                 f": `{field.type}`, default `{_default(field)}`{extra}",
                 "",
-                f"  {docs.get(field.name, '')}",
+                f"  {' '.join(docs.get(field.name, '').split())}",
                 "",
             ]
     return "\n".join(parts)

@@ -1,0 +1,117 @@
+"""``deeph-gformer info RUN``: what a training run is, how far, its best, how to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import shlex
+from typing import Any
+
+from ..errors import DataError
+from ..gformer.bundle import BUNDLE_FILE
+from ..io.files import read_json
+from ..training.folder import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    LAST,
+    LOCK_FILE,
+    RECORD_FILE,
+    SPLIT_FILE,
+)
+from .collect import read_run
+
+__all__ = ["describe_run"]
+
+def describe_run(folder: pathlib.Path) -> dict[str, Any]:
+    """What a run is and where it stands.
+
+    Args:
+        folder: of the run, with its configuration and splits.
+
+    Returns:
+        Plain values; units in the keys. ``state`` is ``finished``, ``running``, ``stopped`` or
+        ``not begun`` (no epoch is kept).
+
+    Raises:
+        DataError: a file of it is damaged.
+    """
+    config, splits = read_json(folder / CONFIG_FILE), read_json(folder / SPLIT_FILE)
+    try:
+        verb = "train" if "stage1" in config else "train-stage1"
+        planned = int(config["training"]["epochs"])
+        structures = {name: len(names) for name, names in splits.items()}
+        data, below = config["data"]["preprocessed"], config.get("stage1")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DataError(f"{folder / CONFIG_FILE}: no configuration of a training run") from None
+    curve: dict[str, list[float | None]] = {"epoch": []}
+    with contextlib.suppress(DataError):
+        curve = read_run(folder)
+    kept = (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file()
+    result = folder / ("bundle" if verb == "train" else "model")
+    table: dict[str, Any] = {
+        "kind": f"run of {verb}",
+        "state": _state(folder, verb, kept),
+        "epochs": {"done": len(curve["epoch"]), "planned": planned},
+        "structures": structures,
+        "data": data,
+    }
+    if below:
+        table["stage1"] = below
+    if best := _best(curve):
+        table["best"] = best
+    if result.is_dir():
+        table["result"] = str(result)
+    table["next"] = _next(folder, verb, table["state"], result)
+    return table
+
+
+def _best(curve: dict[str, list[float | None]]) -> dict[str, float]:
+    """The epoch with the smallest validation error."""
+    values = [
+        (value, epoch)
+        for value, epoch in zip(curve.get("val_mae_meV", ()), curve["epoch"], strict=False)
+        if value is not None and epoch is not None
+    ]
+    if not values:
+        return {}
+    value, epoch = min(values)
+    return {"validation_mae_meV": value, "epoch": epoch}
+
+
+def _state(folder: pathlib.Path, verb: str, kept: bool) -> str:
+    bundle = folder / "bundle" / BUNDLE_FILE
+    if verb == "train-stage1":
+        finished = (folder / RECORD_FILE).is_file()
+    else:  # a bundle is written at each new best; its errors are those of the end
+        finished = bundle.is_file() and "validation" in read_json(bundle).get("training", {})
+    if _in_use(folder / LOCK_FILE):
+        return "running"
+    return "finished" if finished else "stopped" if kept else "not begun"
+
+
+def _in_use(lock: pathlib.Path) -> bool:
+    """Whether a process holds the lock; it is left as it is."""
+    import fcntl
+
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _next(folder: pathlib.Path, verb: str, state: str, result: pathlib.Path) -> str:
+    place = shlex.quote(str(folder))
+    if state == "running":
+        return "wait for it, or stop it with SIGTERM: it ends with whole files"
+    if state == "stopped":
+        return f"deeph-gformer {verb} --resume --output {place}"
+    if state == "not begun":
+        return "nothing is kept of it; start it again"
+    if verb == "train":
+        model = shlex.quote(str(result))
+        return f"deeph-gformer evaluate --model {model} --stage1 MODEL_DIR --preprocessed DIR"
+    return f"deeph-gformer train --stage1 {shlex.quote(str(result))} --preprocessed DIR"
