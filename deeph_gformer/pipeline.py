@@ -25,7 +25,7 @@ from .gformer.bundle import Bundle, load_bundle
 from .prediction.identity import check_pair, open_stage1
 from .prediction.passes import fast_plan
 from .prediction.reading import Item, Source, read_graph
-from .prediction.run import Prediction, predictions
+from .prediction.run import Prediction, predict_all, predictions
 from .runtime.device import resolve_device, resolve_dtype
 from .runtime.plan import ExecutionPlan
 from .stage1.provider import Stage1Provider
@@ -71,6 +71,16 @@ class HamiltonianModel:
         """The graph of a structure for this model; see :func:`.prediction.reading.read_graph`."""
         return read_graph(source, self.targets.basis, bundle_ranges(self.bundle), edges, keys)
 
+    def predict_many(
+        self,
+        sources: Sequence[Source],
+        edges: EdgeMode = "auto",
+        hermitian: bool = True,
+        frames: int = 1,
+    ) -> list[Prediction]:
+        """:meth:`predict` of several folders, small ones together; to rounding the same numbers."""
+        return predict_all(self, sources, edges, hermitian, frames)
+
     def predict(
         self,
         source: Source,
@@ -79,7 +89,7 @@ class HamiltonianModel:
         frames: int = 1,
         keys: NDArray[np.int64] | None = None,
     ) -> Prediction:
-        """Predict the Hamiltonian of one structure; for several see :meth:`predict_graphs`.
+        """Predict the Hamiltonian of one structure; for several see :meth:`predict_many`.
 
         Args:
             source: a folder; or a :class:`.Structure`, with ``keys`` (E, 5) for its edges.

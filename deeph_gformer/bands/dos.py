@@ -48,6 +48,11 @@ class Dos:
     label: str
     structure: Structure
 
+    def __repr__(self) -> str:
+        low, high = float(self.energies_eV[0]), float(self.energies_eV[-1])
+        grid = f"{len(self.total)} energies from {low:g} to {high:g} eV"
+        return f"Dos({self.label!r}, {grid}, {self.method})"
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
         return {

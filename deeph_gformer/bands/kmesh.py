@@ -147,6 +147,10 @@ class MeshSpectrum:
     notes: list[str]
     lattice: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        mesh, (points, bands) = "x".join(map(str, self.mesh)), self.energies.shape
+        return f"MeshSpectrum({mesh}, {points} k-points solved, {bands} bands)"
+
 
 def mesh_points(
     mesh: tuple[int, int, int], time_reversal: bool

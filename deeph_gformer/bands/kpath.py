@@ -51,6 +51,9 @@ class KPath:
     labels: tuple[tuple[int, str], ...]
     source: str = ""
 
+    def __repr__(self) -> str:
+        return f"KPath({' '.join(name for _, name in self.ticks)}, {len(self)} k-points)"
+
     def __len__(self) -> int:
         return len(self.kpoints)
 

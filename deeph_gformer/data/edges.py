@@ -44,6 +44,9 @@ class EdgeChoice(NamedTuple):
     hamiltonian_only: int | None = None
     note: str = ""
 
+    def __repr__(self) -> str:
+        return f"EdgeChoice({len(self.keys)} edges, {self.source})"
+
 
 def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArray[np.int64]:
     keys = form.read_keys(path, structure)

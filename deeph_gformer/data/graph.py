@@ -39,6 +39,10 @@ class Graph(NamedTuple):
     node_batch: Tensor
     structures: int = 1
 
+    def __repr__(self) -> str:
+        many = f", {self.structures} structures" if self.structures > 1 else ""
+        return f"Graph({self.nodes} atoms, {self.edges} edges{many})"
+
     @property
     def nodes(self) -> int:
         """N, the number of atoms."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data.edges import EdgeChoice
+from ..data.edges import EdgeChoice, EdgeMode
 from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs
 from ..io.blocks import BlockMatrix
@@ -18,12 +18,15 @@ from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from .blocks import assemble, check_finite, make_hermitian, sum_of_changes
 from .passes import direct_products, fast_plan
-from .reading import Item
+from .reading import Item, Source
 
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
 
-__all__ = ["Prediction", "hermitian_products", "predictions"]
+__all__ = ["BATCH_EDGES", "Prediction", "hermitian_products", "predict_all", "predictions"]
+
+#: Small structures run together up to about so many edges.
+BATCH_EDGES = 20_000
 
 
 class Prediction(NamedTuple):
@@ -44,6 +47,10 @@ class Prediction(NamedTuple):
     stage1: BlockMatrix
     edges: EdgeChoice
     correction: float
+
+    def __repr__(self) -> str:
+        change = f"mean correction {self.correction * 1e3:.4g} meV"
+        return f"Prediction({self.structure!r}, {self.hamiltonian!r}, {change})"
 
 
 @torch.no_grad()
@@ -92,6 +99,36 @@ def predictions(
             node = tuple(value[number] for value in nodes)
             observe(item.graph, Stage1Features(node, (), torch.zeros(0)))
         yield _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
+
+
+def predict_all(
+    model: HamiltonianModel,
+    sources: Sequence[Source],
+    edges: EdgeMode,
+    hermitian: bool,
+    frames: int,
+) -> list[Prediction]:
+    """Some structures, as many in a pass as have about :data:`BATCH_EDGES` edges.
+
+    Args:
+        model: both stages.
+        sources: folders.
+        edges: which blocks are edges.
+        hermitian: make it ½(H + H†).
+        frames: rotated frames to average.
+
+    Returns:
+        The predictions, in order.
+    """
+    made: list[Prediction] = []
+    batch: list[Item] = []
+    for number, source in enumerate(sources):
+        batch.append(model.read(source, edges))
+        last = number + 1 == len(sources)
+        if last or sum(item.graph.edges for item in batch) >= BATCH_EDGES:
+            made += model.predict_graphs(batch, None, hermitian, frames)
+            batch = []
+    return made
 
 
 def hermitian_products(
