@@ -37,6 +37,7 @@ WORDS = {
     "dos": ["dos {}", "dos data/made --overlap {}"],
     "gap": ["gap {}", "gap data/made --overlap {}"],
     "optics": ["optics {}", "optics data/made --overlap {}"],
+    "ldos": ["ldos {}"],
     "topology": ["topology {}", "topology data/made --overlap {}"],
 }
 
