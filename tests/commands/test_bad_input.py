@@ -37,7 +37,7 @@ WORDS = {
     "dos": ["dos {}", "dos data/made --overlap {}"],
     "gap": ["gap {}", "gap data/made --overlap {}"],
     "optics": ["optics {}", "optics data/made --overlap {}"],
-    "ldos": ["ldos {}"],
+    "ldos": ["ldos {} --window -1 1"],
     "topology": ["topology {}", "topology data/made --overlap {}"],
 }
 
