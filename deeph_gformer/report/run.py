@@ -22,6 +22,7 @@ from .collect import read_run
 
 __all__ = ["describe_run"]
 
+
 def describe_run(folder: pathlib.Path) -> dict[str, Any]:
     """What a run is and where it stands.
 

@@ -41,7 +41,7 @@ from ..bands.bloch import BlochProblem
 from ..config import TrainingConfig
 from ..data.dataset import Sample
 from ..errors import ConfigError, DataError
-from ..io.folder import matrix_path, read_folder, read_matrix
+from ..io.folder import has_matrix, matrix_path, read_folder, read_matrix
 from .batches import Batch, write_tensors
 from .module import masked_loss
 
@@ -263,7 +263,7 @@ def read_problem(folder: pathlib.Path, spinful: bool) -> BlochProblem:
     Raises:
         DataError: there are no overlaps, or a file is damaged.
     """
-    if not matrix_path(folder, "overlap").is_file():
+    if not has_matrix(folder, "overlap"):
         raise DataError(
             f"{folder}: no overlaps, so DFT's states are not known; make them "
             "(deeph-gformer overlap), or train with training.states_weight=0 (block and coupling "

@@ -38,6 +38,8 @@ WORDS = {
     "gap": ["gap {}", "gap data/made --overlap {}"],
     "optics": ["optics {}", "optics data/made --overlap {}"],
     "ldos": ["ldos {} --window -1 1"],
+    "surface": ["surface {}"],
+    "spin-texture": ["spin-texture {}"],
     "topology": ["topology {}", "topology data/made --overlap {}"],
 }
 
