@@ -224,7 +224,7 @@ def collect(kind: type[O], args: argparse.Namespace) -> O:
     Raises:
         ConfigError: options contradict each other, or a file or folder cannot be written.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for field in _fields(kind):
         value = getattr(args, field.name)
         if field.metadata[_WORDS].get("action") == "append" and value is None:
