@@ -110,15 +110,16 @@ def time_reversal_part(problem: BlochProblem) -> BlochProblem:
         f"time reversal was broken by up to {broken_reversal(problem) * 1e3:.3g} meV; the symmetric "
         "part of H is taken"
     )
-    return BlochProblem(
+    found = BlochProblem(
         problem.structure,
         BlockMatrix(h.keys, h.shapes, values),
         problem.s,
         label=problem.label,
         source=problem.source,
         predicted=problem.predicted,
-        notes=(*problem.notes, words),
     )
+    found.notes = [*problem.notes, words]
+    return found
 
 
 @dataclasses.dataclass
