@@ -214,7 +214,8 @@ def state_errors(states: DftStates, hamiltonian: BlockMatrix) -> StateErrors:
         first, last = point.inside
         h, _ = problem.at(point.k)
         d = point.vectors.conj().T @ (h @ point.vectors[:, first:last])
-        d[np.arange(first, last), np.arange(last - first)] -= point.energies[first:last]
+        own = np.arange(last - first)
+        d[first + own, own] = d[first + own, own] - point.energies[first:last]
         blocks.append(d)
     return block_errors(states.points, blocks)
 

@@ -214,9 +214,11 @@ class StepGraphs:
         self._steps[batch.folders] = known
         return known
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, why: str) -> CapturedStep | None:
+        """Say why nothing more is captured."""
         self.full = True
         self.say(why)
+        return None
 
 
 def _line(error: Exception) -> str:

@@ -72,7 +72,7 @@ class StepStates(NamedTuple):
     """DFT's states of one structure at one k-point; every tensor of the same shape at every k-point.
 
     Attributes:
-        index: of the structure.
+        bloch: how blocks make a matrix at k.
         density: (E, K) or (E, 4, K), μ = Re <density, ΔH>.
         k: (3,), fractional.
         vectors: (n, m), columns are states: the window's, or all.
@@ -83,7 +83,7 @@ class StepStates(NamedTuple):
         outside: (m,) bool, states that are not of the window.
     """
 
-    index: BlochIndex
+    bloch: BlochIndex
     density: Tensor
     k: Tensor
     vectors: Tensor
@@ -95,8 +95,8 @@ class StepStates(NamedTuple):
 
     def to(self, device: torch.device | str) -> StepStates:
         """The same on another device."""
-        index, *rest = self
-        return StepStates(BlochIndex(*(t.to(device) for t in index)), *(t.to(device) for t in rest))
+        bloch, *rest = self
+        return StepStates(BlochIndex(*(t.to(device) for t in bloch)), *(t.to(device) for t in rest))
 
     @property
     def of_point(self) -> tuple[Tensor, ...]:
@@ -108,13 +108,13 @@ class StructureStates(NamedTuple):
     """DFT's states of one structure at all k-points.
 
     Attributes:
-        index: see :class:`BlochIndex`.
+        bloch: see :class:`BlochIndex`.
         density: see :class:`StepStates`.
         points: (nk, ...) each: the tensors of :attr:`StepStates.of_point`.
         weights: of the k-points, sum 1.
     """
 
-    index: BlochIndex
+    bloch: BlochIndex
     density: Tensor
     points: tuple[Tensor, ...]
     weights: Tensor
@@ -122,11 +122,11 @@ class StructureStates(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Memory of all tensors."""
-        return sum(t.nbytes for t in (*self.index, self.density, *self.points, self.weights))
+        return sum(t.nbytes for t in (*self.bloch, self.density, *self.points, self.weights))
 
     def at(self, number: int) -> StepStates:
         """States of one k-point."""
-        return StepStates(self.index, self.density, *(t[number] for t in self.points))
+        return StepStates(self.bloch, self.density, *(t[number] for t in self.points))
 
 
 def bloch_index(sample: Sample, targets: TargetBlocks, assembly: BlockAssembly) -> BlochIndex:
@@ -192,7 +192,7 @@ def state_blocks(error: Tensor, states: StepStates) -> Tensor:
         (m, w) complex, eV.
     """
     window = states.vectors.index_select(1, states.columns)
-    return states.vectors.mH @ (bloch_sum(error, states.index, states.k) @ window)
+    return states.vectors.mH @ (bloch_sum(error, states.bloch, states.k) @ window)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
@@ -343,7 +343,7 @@ def _density(sample: Sample, states: StructureStates) -> Tensor:
 def _amplification(sample: Sample, states: StructureStates) -> float:
     """Root mean square of D_pp over all states for independent errors of size 1 of all elements."""
     there = sample.mask.to(sample.graph.edge_vector.dtype)
-    counts = bloch_sum(there, states.index, torch.zeros_like(states.points[0][0])).real
+    counts = bloch_sum(there, states.bloch, torch.zeros_like(states.points[0][0])).real
     total, number = 0.0, 0.0
     for n, weight in enumerate(states.weights.tolist()):
         point = states.at(n)
@@ -532,10 +532,10 @@ class StateBank:
         """
         s, key = self.settings, sample.folder.resolve().as_posix()
         problem = read_problem(sample.folder, self.targets.basis.spinful)
-        mesh = {"spacing": SPACING}
+        spacing, shift = SPACING, (0.0, 0.0, 0.0)
         if use == "train":
-            mesh = {"spacing": s.states_spacing, "shift": s.states_shift}
-        known = dft_states(problem, window_eV=s.states_window, **mesh)  # type: ignore[arg-type]
+            spacing, shift = s.states_spacing, s.states_shift
+        known = dft_states(problem, window_eV=s.states_window, spacing=spacing, shift=shift)
         self._left_out += known.left_out
         index = bloch_index(sample, self.targets, self._assembly)
         states = structure_states(sample, known, index, everything)
@@ -556,7 +556,7 @@ class StateBank:
         else:
             path = self.folder / f"states-{use}-{sample.name}.pt"
             write_tensors(
-                path, [list(states.index), states.density, list(states.points), states.weights]
+                path, [list(states.bloch), states.density, list(states.points), states.weights]
             )
             self._files[f"{use} {key}"] = path
         return states
