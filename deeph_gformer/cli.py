@@ -34,6 +34,7 @@ _AREAS = (
     "convert",
     "overlap",
     "build",
+    "derivative",
     "bands",
     "spectra",
     "topology",

@@ -9,6 +9,7 @@ only m = 0 of Y_l is non-zero.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from e3nn import o3
@@ -16,6 +17,8 @@ from torch import Tensor
 
 __all__ = [
     "edge_frames",
+    "generators",
+    "moved_frames",
     "direction_frames",
     "wigner_blocks",
     "to_e3nn_axes",
@@ -119,6 +122,50 @@ def edge_frames(vectors: Tensor, lmax: int) -> list[Tensor]:
         float64.
     """
     return _frames(vectors.roll(-1, dims=1), lmax)
+
+
+@functools.lru_cache(maxsize=32)
+def generators(l: int) -> Tensor:
+    """J_a of D^l(1 + ω×) = 1 + Σ_a ω_a J_a, a = x, y, z (Cartesian); (3, 2l+1, 2l+1) float64.
+
+    From the derivatives of Y_l itself (o3.so3_generators is good to 1e-7 only).
+    """
+    points, inverse = _sample(l)
+    out = []
+    for axis in torch.eye(3, dtype=torch.float64):
+        speed = torch.linalg.cross(axis[_AXES].expand_as(points), points)
+        # e3nn's (y, z, x) is an even permutation of (x, y, z): it keeps the sense of ω x p
+        _, slope = torch.func.jvp(
+            functools.partial(o3.spherical_harmonics, l, normalize=False), (points,), (speed,)
+        )
+        out.append((inverse @ slope).T)
+    return torch.stack(out)
+
+
+def moved_frames(frames: Sequence[Tensor], start: Tensor, vectors: Tensor) -> list[Tensor]:
+    """:func:`edge_frames` of edges that move, smooth to first order, also along the polar axis.
+
+    Angles about the edge are free; here the frame turns with the edge and not about it.
+
+    Args:
+        frames: D^l of ``start``.
+        start: (E, 3), where the edges are; a zero vector keeps its frame.
+        vectors: (E, 3), the same numbers, with derivatives.
+
+    Returns:
+        The same matrices, with the derivatives that follow from those of ``vectors``.
+    """
+    square = start.square().sum(dim=1, keepdim=True)
+    unit = torch.where(square > 0, start / square.clamp(min=1e-30), 0.0)
+    turn = torch.linalg.cross(unit, vectors)  # zero, but not its derivative
+    out = []
+    for l, frame in enumerate(frames):
+        if l == 0:
+            out.append(frame)
+            continue
+        rate = torch.einsum("ea,amn->emn", turn, generators(l).to(frame))
+        out.append(frame + rate @ frame)
+    return out
 
 
 def direction_frames(directions: Tensor, lmax: int) -> list[Tensor]:

@@ -26,13 +26,14 @@ class ConvertOptions(JsonOption):
     )
     target: pathlib.Path = argument(
         metavar="TARGET",
-        help="folder (legacy, dock, wannier90, pyatb) or file (sisl: .TSHS or .nc, npz, poscar) to "
-        "write",
+        help="folder (legacy, dock, wannier90, wannierberri, kwant, pyatb) or file (sisl: .TSHS or "
+        ".nc, npz, poscar) to write",
     )
     to: str | None = option(
         metavar="FORMAT",
         shown="the other one of legacy and dock",
-        help="legacy, dock or an installed folder format; wannier90, pyatb, sisl, npz or poscar",
+        help="legacy, dock or an installed folder format; wannier90, wannierberri, kwant, pyatb, "
+        "sisl, npz or poscar",
     )
     overwrite: bool = option(
         default=False, one_of="existing", help="replace a structure that is there"
@@ -79,19 +80,19 @@ class ConvertOptions(JsonOption):
     kind: Literal["hamiltonian", "prediction"] | None = option(
         group=_FOLDERS,
         shown="DFT's, else the prediction",
-        help="which H goes to wannier90, pyatb, sisl or npz",
+        help="which H goes to other programs",
     )
     overlap: pathlib.Path | None = option(
         type=pathlib.Path,
         metavar="DIR",
         group=_FOLDERS,
-        help="folder with S, where it is not beside H (wannier90, pyatb, sisl, npz)",
+        help="folder with S, where it is not beside H (other programs)",
     )
     mesh: str | None = option(
         metavar="9x9x1",
         group=_FOLDERS,
-        shown="four times the range of H, plus one",
-        help="wannier90: k mesh of the Löwdin orthogonalisation",
+        shown="four times the range of H, plus one; kwant: H and S as they are",
+        help="wannier90, wannierberri, kwant: k mesh of the Löwdin orthogonalisation",
     )
 
 

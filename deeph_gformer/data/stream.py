@@ -25,6 +25,7 @@ __all__ = [
     "IrrepStream",
     "TensorStream",
     "NoStream",
+    "axis_harmonics",
     "count_rows",
     "project",
 ]
@@ -139,6 +140,25 @@ def _given(value: Tensor) -> Callable[[], Tensor]:
     return lambda: value
 
 
+def axis_harmonics(loops: Tensor, lmax: int, like: Tensor) -> list[Tensor]:
+    """Y_l in edge frames: sqrt(2l + 1) at m = 0; zero on self-loops where l > 0.
+
+    Args:
+        loops: (n,) bool.
+        lmax: of the harmonics.
+        like: gives the floating type and the device.
+
+    Returns:
+        Per l (n, 2 l + 1).
+    """
+    out = []
+    for l in range(lmax + 1):
+        value = torch.zeros(len(loops), 2 * l + 1, dtype=like.dtype, device=like.device)
+        value[:, l] = (2 * l + 1) ** 0.5 * (1 if l == 0 else ~loops)
+        out.append(value)
+    return out
+
+
 def _ranges(edges: int, chunk: int) -> list[slice]:
     return [slice(a, min(a + chunk, edges)) for a in range(0, edges, chunk)]
 
@@ -177,6 +197,7 @@ class TensorStream(IrrepStream):
         direct_sum: Tensor | None,
         chunk: int,
         local: bool = True,
+        frames: Sequence[Tensor] | None = None,
     ) -> None:
         """
         Args:
@@ -189,12 +210,14 @@ class TensorStream(IrrepStream):
             direct_sum: (E, D), eV; None where nobody asks for it.
             chunk: edges per chunk.
             local: give invariants and edge frames; False: flat features only.
+            frames: D^l of all edges; default: :func:`deeph_gformer.algebra.rotation.edge_frames`.
         """
         self.graph, self.nodes, self.local = graph, list(node), local
         self._node = [Layout(i) for i in node_irreps]
         self._edge = [Layout(i) for i in edge_irreps]
         self._out = Layout(irreps_out)
         self._flat_edges, self._direct_sum = list(edge), direct_sum
+        self._frames = frames
         self._ranges = _ranges(graph.edges, chunk)
         self._lmax = max(layout.lmax for layout in (*self._node, *self._edge, self._out))
         self._known_harmonics: list[Tensor] = []
@@ -254,7 +277,11 @@ class TensorStream(IrrepStream):
         return flat, self._out.split(flat) if self.local else {}
 
     def _final(self, rows: slice) -> FinalChunk:
-        frames = edge_frames(self.graph.edge_vector[rows], self._lmax)
+        frames = (
+            edge_frames(self.graph.edge_vector[rows], self._lmax)
+            if self._frames is None
+            else [frame[rows] for frame in self._frames]
+        )
         flat, own = self._own(rows)
         ends = self._ends(rows, self._node[-1].split(self.nodes[-1]))
         edges = [
@@ -262,10 +289,7 @@ class TensorStream(IrrepStream):
             for layout, value in zip(self._edge[-2:], self._flat_edges[-2:], strict=True)
         ]
         own, *edges, i, j = [rotate(f, frames, to_local=True) for f in (own, *edges, *ends)]
-        harmonics = [
-            torch.einsum("emn,em->en", d, y)
-            for d, y in zip(frames, self._harmonics(rows), strict=True)
-        ]
+        harmonics = axis_harmonics(self.graph.self_loop[rows], self._lmax, frames[0])
 
         def back(made: Features) -> Tensor:
             return self._out.flat(rotate(made, frames, to_local=False))

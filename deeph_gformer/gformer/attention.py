@@ -124,7 +124,9 @@ class NeighbourAttention(nn.Module):
         if logits is None:
             weight = envelope[:, None]
         else:
-            logits = logits + envelope.log()[:, None]
+            inside = envelope > 0  # log f has no derivative where f ends
+            faded = logits + torch.where(inside, envelope, 1.0).log()[:, None]
+            logits = torch.where(inside[:, None], faded, -torch.inf)
             degree = edge_counts(source, atoms)
             largest = torch.segment_reduce(
                 logits.detach(), "max", lengths=degree, axis=0, unsafe=True

@@ -225,12 +225,18 @@ class GFormer(nn.Module):
             timer.start("stage 1")
             yield final, value
 
-    def forward(self, graph: Graph, features: Stage1Features | None = None) -> Tensor:
+    def forward(
+        self,
+        graph: Graph,
+        features: Stage1Features | None = None,
+        frames: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """:meth:`corrections` of all edges at the same time.
 
         Args:
             graph: one or several structures.
             features: stage 1's irreps of this graph.
+            frames: of its edges, see :class:`TensorStream`.
 
         Returns:
             (E, D), eV.
@@ -251,6 +257,7 @@ class GFormer(nn.Module):
             *features,
             chunk=graph.edges,
             local=self.equivariant,
+            frames=frames,
         )
         return next(iter(self.corrections(graph, stream, execution)))[1]
 

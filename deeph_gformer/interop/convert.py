@@ -131,13 +131,15 @@ def convert_folder(
 
     Args:
         source: legacy or DeepH-dock folder.
-        target: folder to write (``legacy``, ``dock``, ``wannier90``, ``pyatb``), or file (``sisl``,
+        target: folder to write (``legacy``, ``dock``, ``wannier90``, ``wannierberri``,
+            ``kwant``, ``pyatb``), or file (``sisl``,
             ``npz``, ``poscar``).
         to: what to write.
         kind: which Hamiltonian goes to Wannier90, sisl and SciPy; default: DFT's, or the prediction
             where that is alone.
         overlap_folder: where S is, when not beside H.
-        mesh: k mesh of the Löwdin transform (Wannier90).
+        mesh: k mesh of the Löwdin transform (Wannier90, WannierBerri; kwant: without one H and S
+            are written as they are).
         overwrite: replace what is there.
 
     Returns:
@@ -165,7 +167,7 @@ def convert_folder(
             "files": files,
             "notes": notes,
         }
-    into_folder = to in ("wannier90", "pyatb")
+    into_folder = to in ("wannier90", "wannierberri", "kwant", "pyatb")
     if target.exists() and target.is_dir() != into_folder:
         raise DataError(
             f"{target}: is a {'folder' if target.is_dir() else 'file'}; --to {to} writes a "
@@ -208,6 +210,16 @@ def convert_folder(
         positions = None if place is None else read_positions(place, problem.structure)
         files, more = write_pyatb(target, problem, positions, problem.stated_fermi_eV)
         notes += more
+    elif to == "kwant":
+        from .kwant import write_kwant
+
+        files, more = write_kwant(target, problem, mesh)
+        notes += more
+    elif to == "wannierberri":
+        from .wannierberri import write_wannierberri
+
+        files, more = write_wannierberri(target, problem, mesh)
+        notes += more
     else:
         from .wannier90 import write_wannier90
 
@@ -224,9 +236,10 @@ def convert_folder(
 
 
 def _refuse_unused(to: str, options: Mapping[str, Any]) -> None:
-    useful: tuple[str, ...] = {"wannier90": tuple(options), "poscar": ()}.get(
-        to, () if to in formats() else ("--kind", "--overlap")
-    )
+    useful: tuple[str, ...] = {
+        **dict.fromkeys(("wannier90", "wannierberri", "kwant"), tuple(options)),
+        "poscar": (),
+    }.get(to, () if to in formats() else ("--kind", "--overlap"))
     unused = [name for name, value in options.items() if value is not None and name not in useful]
     if unused:
         raise ConfigError(f"{', '.join(unused)}: has no effect on {to}; leave it out")

@@ -138,7 +138,7 @@ def formats() -> Mapping[str, FolderFormat]:
 
 def targets() -> tuple[str, ...]:
     """What ``convert`` writes: every folder format, and files that it does not read as folders."""
-    return (*formats(), "wannier90", "pyatb", "sisl", "npz", "poscar")
+    return (*formats(), "wannier90", "wannierberri", "kwant", "pyatb", "sisl", "npz", "poscar")
 
 
 def get_format(name: str) -> FolderFormat:

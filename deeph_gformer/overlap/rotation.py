@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["MAX_L", "ORDER", "block_rotation", "bond_rotation", "harmonics", "shell_rotation"]
+__all__ = [
+    "MAX_L",
+    "ORDER",
+    "block_rotation",
+    "bond_rotation",
+    "harmonics",
+    "sample_points",
+    "shell_rotation",
+]
 
 MAX_L = 3
 
@@ -74,7 +82,7 @@ def harmonics(l: int, points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @functools.cache
-def _sample(l: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def sample_points(l: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points (P, 3) and the pseudo-inverse (P, 2l+1) of their harmonics: D = Y(R p)ᵀ pinv."""
     generator = np.random.default_rng(0)
     points = generator.normal(size=(max(2 * l + 1, 4) * 2, 3))
@@ -100,7 +108,7 @@ def shell_rotation(l: int, rotations: NDArray[np.float64]) -> NDArray[np.float64
         return np.ones((len(rotations), 1, 1))
     if l == 1:
         return rotations
-    points, inverse = _sample(l)
+    points, inverse = sample_points(l)
     turned = np.einsum("eab,pb->epa", rotations, points, optimize=True)
     return np.swapaxes(harmonics(l, turned), 1, 2) @ inverse
 

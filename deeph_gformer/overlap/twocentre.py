@@ -125,6 +125,16 @@ class PairTable:
         values[distance >= high] = 0.0
         return values
 
+    def slope(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(E, F) derivatives by the distance, 1/Å, of :meth:`__call__`."""
+        from scipy.interpolate import BSpline
+
+        spline = BSpline(self.knots, self.coefficients, self.degree, extrapolate=True)
+        low, high = self.knots[self.degree], self.knots[-self.degree - 1]
+        values = spline(np.clip(distance, low, high), nu=1)
+        values[(distance >= high) | (distance < low)] = 0.0
+        return values
+
     def known(self, distance: NDArray[np.float64]) -> NDArray[np.bool_]:
         """(E,), whether each distance (E,) lies in the valid range."""
         place = np.searchsorted(self.valid[:, 0], distance + 1e-9, side="right") - 1

@@ -14,7 +14,7 @@ from ..data.graph import Graph
 from ..errors import ConfigError, ModelError
 from ..gformer.bundle import BUNDLE_FILE, Bundle, Stage1Identity, load_bundle, require_irreps
 from ..stage1 import load_stage1
-from ..stage1.provider import Stage1Provider
+from ..stage1.provider import EdgeFunction, Stage1Provider
 
 __all__ = ["GFormerStage1", "check_pair", "identify", "open_stage1"]
 
@@ -131,6 +131,14 @@ class GFormerStage1(Stage1Provider):
         """See :meth:`Stage1Provider.forward`; there are no irreps."""
         return Stage1Features(
             (), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype))
+        )
+
+    def differentiable(self, graph: Graph) -> EdgeFunction:
+        """See :meth:`Stage1Provider.differentiable`."""
+        graph = graph.to(self.bundle.model.out_scale.device, self.dtype)
+        model = self.bundle.model
+        return lambda vectors, features: Stage1Features(
+            (), (), model(graph._replace(edge_vector=vectors))
         )
 
     def fingerprint(self) -> str:

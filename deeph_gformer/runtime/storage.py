@@ -73,7 +73,7 @@ class Storage:
 
     def release(self, *values: Tensor) -> None:
         """Say that arrays are no longer used, so that their memory counts as free."""
-        for value in values:
+        for value in values if self._taken else ():  # tensors of torch.func have no address
             self._used -= self._taken.pop(value.data_ptr(), 0)
 
     def _mapped(self, size: int) -> Tensor:

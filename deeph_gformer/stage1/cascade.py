@@ -4,11 +4,12 @@ S1_DeepHE3 + S2_DeepHE3)."""
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
-from .provider import Stage1Provider, joint_fingerprint
+from .provider import EdgeFunction, Stage1Provider, joint_fingerprint
 
 __all__ = ["CascadedStage1"]
 
@@ -57,6 +58,16 @@ class CascadedStage1(Stage1Provider):
         return out._replace(
             direct_sum=out.direct_sum + self.models[0](graph, features=False).direct_sum
         )
+
+    def differentiable(self, graph: Graph) -> EdgeFunction:
+        """See :meth:`Stage1Provider.differentiable`."""
+        first, second = (model.differentiable(graph) for model in self.models)
+
+        def run(vectors: Tensor, features: bool) -> Stage1Features:
+            out = second(vectors, features)
+            return out._replace(direct_sum=out.direct_sum + first(vectors, False).direct_sum)
+
+        return run
 
     def fingerprint(self) -> str:
         """See :meth:`Stage1Provider.fingerprint`."""

@@ -11,7 +11,7 @@ from ..algebra.orbitals import TargetBlocks
 from ..data.features import Stage1Features
 from ..data.graph import Graph
 from ..errors import ModelError
-from .provider import Stage1Provider, joint_fingerprint
+from .provider import EdgeFunction, Stage1Provider, joint_fingerprint
 
 __all__ = ["MergedStage1"]
 
@@ -84,6 +84,18 @@ class MergedStage1(Stage1Provider):
         """See :meth:`Stage1Provider.forward`."""
         self.check_complete(graph)
         outputs = [model(graph, features) for model in self.models]
+        return self._joined(outputs, features)
+
+    def differentiable(self, graph: Graph) -> EdgeFunction:
+        """See :meth:`Stage1Provider.differentiable`."""
+        self.check_complete(graph)
+        models = [model.differentiable(graph) for model in self.models]
+        return lambda vectors, features: self._joined(
+            [model(vectors, features) for model in models], features
+        )
+
+    def _joined(self, outputs: Sequence[Stage1Features], features: bool) -> Stage1Features:
+        """The output of all models as one."""
         if self.targets.basis.spinful:
             halves = [o.direct_sum.chunk(2, dim=1) for o in outputs]
             direct_sum = torch.cat([re for re, _ in halves] + [im for _, im in halves], dim=1)

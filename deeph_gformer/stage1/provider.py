@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from e3nn.o3 import Irreps
+from torch import Tensor
 
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
@@ -21,7 +22,10 @@ from ..errors import ModelError
 from ..io.gauge import Gauge
 from ..runtime.plan import ExecutionPlan
 
-__all__ = ["Stage1Provider", "joint_fingerprint"]
+__all__ = ["EdgeFunction", "Stage1Provider", "joint_fingerprint"]
+
+#: Stage 1's output from edge vectors (E, 3) and whether the irreps are wanted.
+EdgeFunction = Callable[[Tensor, bool], Stage1Features]
 
 
 class Stage1Provider(abc.ABC):
@@ -76,6 +80,23 @@ class Stage1Provider(abc.ABC):
         It depends on the parameters alone, not on device, type, or where they were read from;
         :func:`deeph_gformer.data.fingerprint.fingerprint` makes one from tensors.
         """
+
+    def differentiable(self, graph: Graph) -> EdgeFunction:
+        """The network as a function of the edge vectors, which :mod:`torch.func` can differentiate.
+
+        Args:
+            graph: one structure, on the provider's device and in its type.
+
+        Returns:
+            ``f(vectors, features)``, for vectors (E, 3) with the numbers of the graph's and
+            derivatives of their own; the numbers of :meth:`forward`.
+
+        Raises:
+            ModelError: this provider has no such function.
+        """
+        raise ModelError(
+            f"{self.name}: this stage-1 engine gives no derivatives; use --backend embedded"
+        )
 
     def stream(self, graph: Graph, execution: ExecutionPlan) -> IrrepStream | None:
         """One pass whose features are handed out chunk by chunk while it runs; None where a

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...algebra.layout import Features, merge, rotate
-from ...algebra.rotation import edge_frames
+from ...algebra.rotation import edge_frames, moved_frames
 from ...algebra.wigner import Generation
 from ...data.graph import Graph
 from ...runtime.storage import Storage
@@ -27,7 +27,7 @@ from .layout import Layout
 from .linear import ChannelLinear, SelfConnection
 from .norm import LayerNorm
 from .output import OutputScale, edge_types
-from .radial import INITIAL_RADIUS, bessel_factors, gaussians
+from .radial import INITIAL_RADIUS, bessel_factors, bessel_slopes, gaussians
 from .rows import RowGroups, Segments, gather_rows
 
 __all__ = ["DeepHE3Net", "NodeUpdate", "EdgeUpdate", "Update", "Prepared"]
@@ -340,6 +340,31 @@ class DeepHE3Net(nn.Module):
             output_type=None
             if self.scale is None
             else edge_types(graph.node_type, source, destination, loops[order], config.num_species),
+        )
+
+    def moved(self, p: Prepared, start: Tensor, vectors: Tensor) -> Prepared:
+        """A prepared structure whose edges move, to first order.
+
+        Args:
+            p: of :meth:`prepare`, not for inference.
+            start: (E, 3), edge vectors that ``p`` was made of, in the graph's order, Å.
+            vectors: (E, 3), the same numbers, with derivatives.
+        """
+        config = self.config
+        dtype, sh = p.length.dtype, Irreps(config.irreps_sh)
+        start, vectors = start[p.order], vectors[p.order]
+        along = (start * (vectors - start)).sum(dim=1) / p.length.clamp(min=1e-30)
+        length = p.length + along.to(dtype)
+        radial = None
+        if p.radial is not None:
+            slope = bessel_slopes(p.length, sh, config.r_max, p.regular)
+            radial = p.radial + slope * along.to(dtype)[:, None]
+        return p._replace(
+            frames=moved_frames(p.frames, start.to(dtype), vectors.to(dtype)),
+            length=length,
+            distance=gaussians(length, config.r_max, config.num_basis),
+            initial=gaussians(length, INITIAL_RADIUS, Irreps(config.irreps_edge_init).dim),
+            radial=radial,
         )
 
     def _frames(

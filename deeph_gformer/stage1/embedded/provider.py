@@ -14,7 +14,7 @@ from ...data.fingerprint import checkpoint_fingerprint
 from ...data.graph import Graph
 from ...runtime.plan import ExecutionPlan
 from ..bundle import ModelFolder, read_model_folder
-from ..provider import Stage1Provider
+from ..provider import EdgeFunction, Stage1Provider
 from .checkpoint import load_network
 from .inference import InferenceEngine
 from .network import DeepHE3Net
@@ -81,6 +81,19 @@ class EmbeddedStage1(Stage1Provider):
         self.check_complete(graph)
         direct_sum, node, edge = self.engine(graph.to(self.device, self.dtype), features=features)
         return Stage1Features(node, edge, direct_sum)
+
+    def differentiable(self, graph: Graph) -> EdgeFunction:
+        """See :meth:`Stage1Provider.differentiable`."""
+        self.check_complete(graph)
+        graph = graph.to(self.device, self.dtype)
+        prepared = self.net.prepare(graph)
+
+        def run(vectors: Tensor, features: bool) -> Stage1Features:
+            moved = self.net.moved(prepared, graph.edge_vector, vectors)
+            direct_sum, node, edge = self.net(graph, moved, features)
+            return Stage1Features(node, edge, direct_sum)
+
+        return run
 
     def stream(self, graph: Graph, execution: ExecutionPlan) -> EmbeddedStream:
         """See :meth:`Stage1Provider.stream`."""

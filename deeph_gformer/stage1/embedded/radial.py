@@ -29,6 +29,7 @@ __all__ = [
     "bessel_norms",
     "bessel_factors",
     "bessel_formulas",
+    "bessel_slopes",
     "polynomial_cutoff",
 ]
 
@@ -90,17 +91,31 @@ def bessel_factors(length: Tensor, irreps: Irreps, r_max: float, regular: int) -
     Returns:
         (E, total multiplicity); zero for l > 0 on self-loops, whose harmonics vanish.
     """
+    return _bessel(length, irreps, r_max, regular, 0) * polynomial_cutoff(length, r_max)[:, None]
+
+
+def _bessel(length: Tensor, irreps: Irreps, r_max: float, regular: int, order: int) -> Tensor:
+    """(E, total multiplicity), N j_l(z x), or (``order`` 1) its derivative by the length, 1/Å."""
     x = ((length + 1e-7) / r_max).double().cpu().numpy()
     columns = []
     for mul, ir in irreps:
         for zero, norm in zip(bessel_zeros(ir.l, mul), bessel_norms(ir.l, mul), strict=True):
-            column = norm * spherical_jn(ir.l, zero * x)
+            column = norm * spherical_jn(ir.l, zero * x, derivative=bool(order))
+            column *= (zero / r_max) ** order
             if ir.l:
                 column[regular:] = 0.0
             columns.append(column)
+    return torch.as_tensor(np.stack(columns, axis=1)).to(length)
+
+
+def bessel_slopes(length: Tensor, irreps: Irreps, r_max: float, regular: int) -> Tensor:
+    """Derivative of :func:`bessel_factors` by the length, 1/Å; the same arguments and shape."""
+    p = 6
+    x = length / r_max
+    slope = -p * (p + 1) * (p + 2) / 2 * x ** (p - 1) * (1 - x) ** 2 / r_max * (x < 1)
     return (
-        torch.as_tensor(np.stack(columns, axis=1)).to(length)
-        * polynomial_cutoff(length, r_max)[:, None]
+        _bessel(length, irreps, r_max, regular, 1) * polynomial_cutoff(length, r_max, p)[:, None]
+        + _bessel(length, irreps, r_max, regular, 0) * slope[:, None]
     )
 
 

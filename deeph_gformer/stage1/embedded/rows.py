@@ -86,4 +86,6 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(value: Tensor, index: Tensor) -> Tensor:
     """``value[index]``, whose gradient is summed from contiguous rows: torch takes up to a hundred
     times as long for strided ones."""
+    if not torch.is_grad_enabled():
+        return value.index_select(0, index)
     return _GatherRows.apply(value, index)  # type: ignore[no-any-return]

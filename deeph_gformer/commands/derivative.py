@@ -1,0 +1,84 @@
+"""``derivative``: ∂H/∂τ and ∂S/∂τ of atoms."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from ..errors import ConfigError
+from .models import load_model
+from .options import Verb, argument, option
+from .shared import PredictionOptions, overlap_source
+
+__all__ = ["VERBS"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DerivativeOptions(PredictionOptions):
+    """Of ``derivative``."""
+
+    source: pathlib.Path = argument(
+        type=pathlib.Path, metavar="DIR", help="structure folder, or structure file"
+    )
+    atom: tuple[str, ...] = option(
+        nargs="+", required=True, metavar="N", help="atoms, from 1: 3, 1-4, or all"
+    )
+    overlap: tuple[str, ...] = overlap_source(
+        "∂S/∂τ, and edges of a structure without S", shown="the table in the bundle"
+    )
+    stage1_only: bool = option(default=False, help="run stage 1 alone")
+    output: pathlib.Path | None = option(
+        "-o",
+        "--output",
+        type=pathlib.Path,
+        metavar="DIR",
+        shown="DIR/derivative",
+        help="where the folders atom_N go",
+    )
+    overwrite: bool = option(default=False, help="replace folders that are there")
+    dtype: Literal["float32", "float64"] | None = option(
+        default="float64", group="model", help="of the network's numbers"
+    )
+
+    def __post_init__(self) -> None:
+        """No rotated frames.
+
+        Raises:
+            ConfigError: --frames is given.
+        """
+        super().__post_init__()
+        if self.frames != 1:
+            raise ConfigError("--frames: derivatives are taken in one frame; leave it out")
+
+
+def _run(options: DerivativeOptions) -> None:
+    model = load_model(options, options.stage1_only)
+
+    from ..inference.derivatives import run
+
+    run(
+        options.source,
+        model,
+        options.atom,
+        options.output,
+        options.overlap or None,
+        options.edges,
+        options.overwrite,
+        print,
+    )
+
+
+VERBS = (
+    Verb(
+        "derivative",
+        "physics",
+        "∂H/∂τ and ∂S/∂τ of atoms, by automatic differentiation",
+        DerivativeOptions,
+        _run,
+        "Derivatives of H (eV/Å) and S (1/Å) by the position of atoms, each with all its periodic "
+        "images (of a supercell: one atom of it). OUTPUT/atom_N holds one file per direction, "
+        "hamiltonians_dx.h5 and so on, with the keys of hamiltonians.h5. S needs a table or basis "
+        "files.",
+    ),
+)
