@@ -89,10 +89,12 @@ def overlap_gradient(
             here = np.where(place >= 0, where[place], -1)
             for edges, transposed in ((forward, False), (~forward, True)):
                 rows = np.flatnonzero(edges & (here >= 0) & ~itself)
+                if not len(rows):
+                    continue
                 block = slope[here[rows]]
                 if transposed:
                     block = -np.swapaxes(block, 2, 3)
-                index = offsets[rows][:, None] + np.arange(block[0, 0].size if len(rows) else 0)
+                index = offsets[rows][:, None] + np.arange(block[0, 0].size)
                 values[:, index] = np.swapaxes(block.reshape(len(rows), 3, -1), 0, 1)
     x, y, z = (BlockMatrix(keys, shapes, component) for component in values)
     return x, y, z
