@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_optics"]
 
 _COLOURS = ("#1a1a1a", "#d55e00", "#0072b2")
-_STYLES = ("-", (0, (4, 2)), (0, (1, 1)))
+_STYLES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1)))
 
 
 def plot_optics(

@@ -18,6 +18,8 @@ from ..cell_sums import BlochSum
 
 __all__ = ["LayerProblem", "cut_slab"]
 
+Complex = NDArray[np.complex128]
+
 
 class LayerProblem:
     """H and S between layers of cells, at k in the surface.
@@ -72,12 +74,10 @@ class LayerProblem:
         phases = bloch_phases(sums.cells, k)
         return sums.csr(np.where(sums.cells[:, self.axis] == number, phases, 0.0)).toarray()
 
-    def principal(
-        self, k: ArrayLike
-    ) -> tuple[NDArray[np.number], NDArray[np.number], NDArray[np.number], NDArray[np.number]]:
+    def principal(self, k: ArrayLike) -> tuple[Complex, Complex, Complex, Complex]:
         """H00, S00 of a principal layer and H01, S01 to the next; eV and 1."""
         parts, n, depth = self.between(k), self.problem.size, self.depth
-        result = []
+        result: list[Complex] = []
         for shift in (0, depth):
             for which in (0, 1):
                 whole = np.zeros((depth * n, depth * n), dtype=np.complex128)

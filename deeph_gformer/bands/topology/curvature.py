@@ -126,7 +126,8 @@ def anomalous_hall(
     """
     mesh_of = _HallMesh.of(problem, mesh, width_eV)
     rest = None if positions is None else position_rest(problem, positions)
-    total, sizes = np.zeros(3), []
+    total = np.zeros(3)
+    sizes: list[float] = []
     for done, k in enumerate(mesh_of.points, 1):
         curvature = kubo_curvature(problem, k, fermi_eV, width_eV, rest)
         total += curvature
@@ -261,7 +262,8 @@ def spin_hall(
         )
     mesh_of = _HallMesh.of(problem, mesh, width_eV)
     rest = None if positions is None else position_rest(problem, positions)
-    total, sizes = np.zeros((3, 3, 3)), []
+    total = np.zeros((3, 3, 3))
+    sizes: list[float] = []
     for done, k in enumerate(mesh_of.points, 1):
         curvature = _spin_curvature(problem, k, fermi_eV, width_eV, rest)
         total += curvature
