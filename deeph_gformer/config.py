@@ -255,9 +255,10 @@ class TrainConfig:
     cross_fit: str = ""
     """Run folder of ``train-stage1 --folds``: learn from networks that did not see the structure
     (``--cross-fit``)."""
-    cross_features: Literal["fold", "final"] = "fold"
-    """With ``cross_fit``: whose irreps are read, those of the network that did not see the
-    structure, or those of the final one."""
+    cross_features: Literal["final", "fold"] = "final"
+    """With ``cross_fit``: whose irreps are read, those of the final network, or those of the one
+    that did not see the structure (of use with ``folds_start: final`` only: irreps mean something
+    in one network)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,9 +280,9 @@ class TrainStage1Config:
     folds: int = within(0, "[0, inf)")
     """Further networks, each without one part of the training structures, for ``train --cross-fit``
     (2 or more; 0: none)."""
-    folds_start: Literal["final", "random"] = "final"
-    """Where fold networks start: from the final network, so that irreps of both mean the same, or
-    from random weights."""
+    folds_start: Literal["random", "final"] = "random"
+    """Where fold networks start: from random weights, or from the final network, which they forget
+    slowly."""
     final: str = ""
     """With ``folds``: a finished model folder to make fold networks for (``--final``); it is left
     as it is."""

@@ -98,11 +98,13 @@ def _folders(stage1: Stage1Provider) -> list[pathlib.Path]:
 def _never_seen(folder: pathlib.Path) -> list[str]:
     """Names that DeepH-E3's ``train.ini`` kept from training (``extra_validation``)."""
     path = folder / MODEL_SOURCE / "train.ini"
-    parser = ConfigParser()
+    if not path.is_file():  # a bundle as stage 1 has none
+        return []
+    parser = ConfigParser(interpolation=None)
     try:
         parser.read_string(read_text(path, strict=False))
         text = parser.get("train", "extra_validation", fallback="")
-    except (IniError, OSError):
+    except IniError:
         return []
     return [part.strip().strip("'\"") for part in text.strip("[] ").split(",") if part.strip()]
 

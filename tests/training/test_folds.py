@@ -116,8 +116,8 @@ def test_each_network_remembers_what_it_saw(trained: tuple[pathlib.Path, pathlib
     for k, part in enumerate(parts):
         splits = json.loads((run / "folds" / str(k) / "splits.json").read_text())
         assert splits["train"] == sorted({*TRAIN} - {*part}) and splits["val"] == ["s4"]
-        start = read_notes(run / "folds" / str(k) / "model")["structures"]["train"]
-        assert [m["name"] for m in start] == TRAIN  # it started from the final network
+        seen = read_notes(run / "folds" / str(k) / "model")["structures"]["train"]
+        assert [m["name"] for m in seen] == splits["train"]
     assert [m["name"] for m in read_notes(run / "model")["structures"]["train"]] == TRAIN
 
 

@@ -104,6 +104,18 @@ def test_names_that_deephe3_kept_from_training_are_not_seen(
     assert seen.names == ("s0",)
 
 
+@pytest.mark.parametrize("content", [None, "no ini at all", "[train]\nextra_validation = 5%"])
+def test_folders_with_an_odd_train_ini_are_read(
+    make_folder: Folder, tiny_stage1: pathlib.Path, content: str | None
+) -> None:
+    root = dataset(make_folder, 2)
+    stage1, ini = load_stage1(tiny_stage1), tiny_stage1 / "src" / "train.ini"
+    ini.unlink()
+    if content is not None:
+        ini.write_text(content)
+    assert not recognise(stage1, folders(root), [], ([1.0, 1.0], []), "weight").names
+
+
 def test_damaged_list_is_named(
     make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
