@@ -21,6 +21,7 @@ from ...errors import DataError
 from ...io import BlockMatrix, Structure
 from ...io.dock import LEGACY_TO_E3NN
 from ...io.files import read_text, real_path, require_file
+from ...io.parsing import parse_number
 from ..sparse import from_real_space
 from .run import UNCONVERGED, DFTRun, common_keys, describe, double
 
@@ -281,10 +282,10 @@ def _output(run: pathlib.Path, notes: list[str]) -> dict[str, object]:
             facts["version"] = version.group(1)
         levels = re.findall(r"Chemical potential \(Fermi level\)[^:\n]*:\s*(\S+)", text)
         if levels:
-            facts["fermi_level"] = float(levels[-1])
+            facts["fermi_level"] = parse_number(levels[-1], str(path))
         electrons = re.search(r"Formal number of electrons[^:\n]*:\s*(\S+)", text)
         if electrons:
-            facts["electrons"] = float(electrons.group(1))
+            facts["electrons"] = parse_number(electrons.group(1), str(path))
         if "Self-consistency cycle converged" not in text:
             facts["failed"] = True
         return facts

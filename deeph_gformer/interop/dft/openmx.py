@@ -9,6 +9,7 @@ OpenMX's orbital order and phase are those of legacy folders.
 
 from __future__ import annotations
 
+import math
 import pathlib
 import re
 from collections.abc import Sequence
@@ -273,7 +274,7 @@ def _output(
     text = read_text(out, strict=False)
     version = re.search(r"OpenMX Ver\. (\S+)", text)
     levels = re.findall(r"^\s*Chemical potential \(Hartree\)\s+(\S+)", text, re.MULTILINE)
-    if levels and abs(float(levels[-1]) - data.chemical_potential) > 1e-8:
+    if levels and not abs(_real(levels[-1]) - data.chemical_potential) <= 1e-8:
         reason = (
             f"{out}: is of another run than {path.name} (chemical potential {levels[-1]} instead "
             f"of {data.chemical_potential:.12f} Ha)"
@@ -286,7 +287,7 @@ def _output(
         notes.append(f"{reason}; ignored")
         return None, True
     history = text.rpartition("SCF history at MD=")[2]
-    energies = [float(e) for e in re.findall(r"^\s*SCF=.*Uele=\s*(\S+)", history, re.MULTILINE)]
+    energies = [_real(e) for e in re.findall(r"^\s*SCF=.*Uele=\s*(\S+)", history, re.MULTILINE)]
     try:
         criterion = float(_keyword(data.input_text, "scf.criterion") or 1e-6)
     except ValueError:
@@ -295,6 +296,14 @@ def _output(
     if not converged and lenient:
         notes.append(f"the density did not converge ({len(energies)} iterations in {out.name})")
     return version.group(1) if version else None, converged
+
+
+def _real(text: str) -> float:
+    """A number; NaN, which is near to nothing, where the file is damaged or overflowed."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _overlap_only(folder: pathlib.Path) -> DFTRun:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ... import fields
-from ...errors import ConfigError, DataError, GFormerError
+from ...errors import ConfigError, DataError, GFormerError, printable
 from ...io.files import read_json, real_path
 from ...io.folder import Format, folder_format, is_free, remove_leftovers, replaced_folder
 from ...io.formats import get_format
@@ -130,7 +130,13 @@ def read_run(
     reader = get_reader(code)
     _check_options(reader, options)
     path = pathlib.Path(path)
-    return check_run(reader.read(path, unconverged, **options), path)
+    try:
+        found = reader.read(path, unconverged, **options)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        # a number that is none, somewhere in the text: readers name the places that they know
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise DataError(f"{path}: output of {reader.name} that is damaged ({reason})") from error
+    return check_run(found, path)
 
 
 def _check_options(reader: DFTReader, options: dict[str, Any]) -> None:

@@ -336,3 +336,23 @@ def test_basis_strings(pao: str, expected: tuple[int, ...]) -> None:
 )
 def test_elements(names: tuple[str, str], number: int) -> None:
     assert element_from(names, HERE) == number
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (r"(?s)Uele=\s*\S+(?!.*Uele=)", "Uele= ********", "converge"),
+        (r"Chemical potential \(Hartree\)\s+\S+", "Chemical potential (Hartree)  *****", "another"),
+    ],
+)
+def test_numbers_that_overflowed_in_the_output(
+    tmp_path: pathlib.Path, old: str, new: str, words: str
+) -> None:
+    """Fortran writes stars: such a run did not converge, or nothing tells that it is the same."""
+    for name in ("h2o_cluster.out", "h2o_cluster.scfout"):
+        shutil.copy(pathlib.Path(__file__).parent / name, tmp_path / name)
+    path = tmp_path / "h2o_cluster.out"
+    path.chmod(0o644)
+    path.write_text(re.sub(old, new, path.read_text()))
+    with pytest.raises(DataError, match=words):
+        read_run(tmp_path / "h2o_cluster.scfout", "openmx")
