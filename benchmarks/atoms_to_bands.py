@@ -1,8 +1,12 @@
-"""From an ``Atoms`` object alone to bands, against DFT: edges and S from the overlap table in the bundle (or --overlap), H from the model.
+"""From an ``Atoms`` object alone to bands, against DFT.
 
-    python benchmarks/atoms_to_bands.py DFT_FOLDER ... --stage1 MODEL_DIR --model BUNDLE [--overlap SOURCE] [--json FILE]
+Edges and S from the overlap table in the bundle (or --overlap), H from the model.
 
-Of each folder only the geometry is given to the calculator; H, S and the Fermi level in it are the reference.
+    python benchmarks/atoms_to_bands.py DFT_FOLDER ... --stage1 MODEL_DIR --model BUNDLE [--overlap
+    SOURCE] [--json FILE]
+
+Of each folder only the geometry is given to the calculator; H, S and the Fermi level in it are the
+reference.
 """
 
 from __future__ import annotations

@@ -1,10 +1,17 @@
-"""Cost of one k-point against size: 50 states around an energy in bilayer graphene cells, sparse solver, dense LAPACK and sisl side by side.
+"""Cost of one k-point against size.
 
-    python benchmarks/bands.py --cell DIR [--json FILE] [--figure FILE]      # n x n supercells of a DFT bilayer, H and S of DFT
-    python benchmarks/bands.py --twisted DIR [DIR ...]                       # twisted cells, S from an overlap table fitted to DIR, stand-in H
-    python benchmarks/bands.py --folder DIR [DIR ...]                        # any structures with H and S, e.g. made by build and refine
+50 states around an energy in bilayer graphene cells, sparse solver, dense LAPACK and sisl side by
+side.
 
-Every size runs in a process of its own; memory is that process's resident peak, reading and building included. Times are wall and processor seconds.
+    # n x n supercells of a DFT bilayer, H and S of DFT
+    python benchmarks/bands.py --cell DIR [--json FILE] [--figure FILE]
+    # twisted cells, S from an overlap table fitted to DIR, stand-in H
+    python benchmarks/bands.py --twisted DIR [DIR ...]
+    # any structures with H and S, e.g. made by build and refine
+    python benchmarks/bands.py --folder DIR [DIR ...]
+
+Every size runs in a process of its own; memory is that process's resident peak, reading and
+building included. Times are wall and processor seconds.
 """
 
 from __future__ import annotations
@@ -52,7 +59,10 @@ def timed(times: dict[str, list[float]], name: str, work: Callable[[], Any]) -> 
 
 
 def supercell(folder: str, atoms: int) -> tuple[BlochProblem, float]:
-    """The smallest n x n supercell with at least so many atoms; on-site energies vary by 20 meV, so that folded levels are not degenerate."""
+    """The smallest n x n supercell with at least so many atoms.
+
+    On-site energies vary by 20 meV, so that folded levels are not degenerate.
+    """
     small = bands.load(folder)
     count = len(small.structure)
     n = math.ceil(math.sqrt(atoms / count))
@@ -97,10 +107,12 @@ def supercell(folder: str, atoms: int) -> tuple[BlochProblem, float]:
 
 
 def twisted(folders: list[str], atoms: int) -> tuple[BlochProblem, float]:
-    """The smallest commensurate twisted bilayer of equal layers with at least so many atoms: S from a table, H a stand-in with the same blocks.
+    """The smallest commensurate twisted bilayer of equal layers with at least so many atoms: S from
+    a table, H a stand-in with the same blocks.
 
-    The stand-in is D (S * S) D, * by elements, D by angular momentum: positive definite, spectrum 0.2 to 1000 eV like kinetic energy, no physics.
-    Around its shift at half filling levels are some ten times denser than graphene's around its Fermi level.
+    The stand-in is D (S * S) D, * by elements, D by angular momentum: positive definite, spectrum
+    0.2 to 1000 eV like kinetic energy, no physics. Around its shift at half filling levels are some
+    ten times denser than graphene's around its Fermi level.
     """
     import ase
 
@@ -263,7 +275,7 @@ def draw(rows: list[dict[str, Any]], path: str) -> dict[str, float]:
     }
     figure, axes = plt.subplots(figsize=(6, 4.2), layout="constrained")
     exponents = {}
-    for (name, values), marker in zip(series.items(), "os^"):
+    for (name, values), marker in zip(series.items(), "os^", strict=False):
         exponents[name] = (
             float(np.polyfit(np.log(atoms), np.log(values), 1)[0])
             if len(large) > 1
@@ -276,7 +288,7 @@ def draw(rows: list[dict[str, Any]], path: str) -> dict[str, float]:
         if "dense" in row["seconds_wall_cpu_calls"]
     ]
     if dense:
-        axes.loglog(*zip(*dense), "x", color="grey", label="dense LAPACK")
+        axes.loglog(*zip(*dense, strict=True), "x", color="grey", label="dense LAPACK")
     axes.set(
         xlabel="atoms", ylabel="seconds, or GB", title="One k-point, 50 states, bilayer graphene"
     )

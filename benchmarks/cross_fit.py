@@ -1,4 +1,6 @@
-"""Which residuals a GFormer should learn from, at equal DFT cost: H and states on unseen structures.
+"""Which residuals a GFormer should learn from, at equal DFT cost.
+
+H and states on unseen structures.
 
     python benchmarks/cross_fit.py --preprocessed DATA --splits FILE --output DIR \\
         [--stage1-settings YAML] [--gformer-settings YAML] [--final MODEL_DIR] [--folds 3]

@@ -1,4 +1,5 @@
-"""Reading DFT output: seconds and MB/s of an OpenMX ``.scfout`` and of ABACUS' text matrices, for a graphene sheet.
+"""Reading DFT output: seconds and MB/s of an OpenMX ``.scfout`` and of ABACUS' text matrices, for a
+graphene sheet.
 
 python benchmarks/dft.py [--atoms 1000] [--spin 0|3]
 """
@@ -33,7 +34,8 @@ Definition.of.Atomic.Species>
 
 
 def sheet(atoms: int, spin: int) -> tuple[Structure, BlockMatrix, BlockMatrix]:
-    """A graphene sheet with random Hermitian H and S on the pairs that OpenMX writes (2 x 6 bohr)."""
+    """A graphene sheet with random Hermitian H and S on the pairs that OpenMX writes (2 x 6
+    bohr)."""
     side = max(1, round((atoms / 2) ** 0.5))
     cell = np.array([[2.46, 0, 0], [1.23, 2.1304, 0], [0, 0, 20.0]])
     shifts = np.stack(np.meshgrid(range(side), range(side), indexing="ij"), -1).reshape(-1, 2)
@@ -89,8 +91,10 @@ def main() -> None:
         whole = time.perf_counter() - start
         used = (run.hamiltonian.values.nbytes + s.values.nbytes) / 1e6
         print(
-            f"{len(structure)} atoms, {len(h)} pairs, spin {args.spin}: {size:.0f} MB file, {used:.0f} MB of "
-            f"H and S; read {best:.2f} s ({size / best:.0f} MB/s of the file, {used / best:.0f} MB/s of "
+            f"{len(structure)} atoms, {len(h)} pairs, spin {args.spin}: {size:.0f} MB file, "
+            f"{used:.0f} MB of "
+            f"H and S; read {best:.2f} s ({size / best:.0f} MB/s of the file, "
+            f"{used / best:.0f} MB/s of "
             f"H and S), checks {checked:.2f} s, convert {whole:.2f} s"
         )
 

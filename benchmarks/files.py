@@ -1,6 +1,8 @@
 """Legacy HDF5 files: time per block of a plain h5py loop and of this package, reading and writing.
 
-python benchmarks/files.py FOLDER [--json FILE]        FOLDER: a legacy structure folder with hamiltonians.h5
+python benchmarks/files.py FOLDER [--json FILE]
+
+FOLDER: a legacy structure folder with hamiltonians.h5
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ def main() -> None:
     print(f"{len(matrix)} blocks, {matrix.values.nbytes / 1e6:.1f} MB")
     for name, row in table.items():
         print(
-            f"{name:5s}  h5py loop {row['h5py_us_per_block']:7.1f} µs   ours {row['ours_us_per_block']:6.1f} µs a block   {row['ratio']:.1f} x"
+            f"{name:5s}  h5py loop {row['h5py_us_per_block']:7.1f} µs   ours "
+            f"{row['ours_us_per_block']:6.1f} µs a block   {row['ratio']:.1f} x"
         )
     if args.json:
         args.json.write_text(

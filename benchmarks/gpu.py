@@ -1,11 +1,14 @@
-"""What a GPU makes of the package: speed, memory and equality with the CPU, part by part, in a few minutes.
+"""What a GPU makes of the package.
+
+Speed, memory and equality with the CPU, part by part, in a few minutes.
 
     python benchmarks/gpu.py --out DIR                  # on a machine with a GPU
-    python benchmarks/gpu.py --out DIR --rehearse       # the same on a CPU with tiny sizes: does every part run?
+    python benchmarks/gpu.py --out DIR --rehearse   # tiny sizes on a CPU: does every part run?
 
-Each part runs in a process of its own with its own time limit; after every measurement DIR/gpu.json and DIR/gpu.md are
-written anew, so what was measured stays whatever happens later. ``gpu.sh`` unpacks carried wheels first. The table of twisted
-bilayers' overlaps that the part ``refine`` needs (``overlap fit`` on untwisted bilayers makes it) is named by ``--overlap``.
+Each part runs in a process of its own with its own time limit; after every measurement DIR/gpu.json
+and DIR/gpu.md are written anew, so what was measured stays whatever happens later. ``gpu.sh``
+unpacks carried wheels first. The table of twisted bilayers' overlaps that the part ``refine`` needs
+(``overlap fit`` on untwisted bilayers makes it) is named by ``--overlap``.
 """
 
 from __future__ import annotations

@@ -50,11 +50,14 @@ def _refine(part: Part, cells: list[pathlib.Path], device: str, **label: Any) ->
 
 
 def refine(part: Part) -> None:
-    """The command, end to end: overlaps from a table, both stages, both files. The first cell is there to warm up."""
+    """The command, end to end: overlaps from a table, both stages, both files.
+
+    The first cell is there to warm up.
+    """
     with tempfile.TemporaryDirectory() as made:
         pairs = ["1,2"] * 2 if part.rehearse else ["2,3", "10,11", "30,31", "30,31"]
         cells = _cells(part, list(dict.fromkeys(pairs)), pathlib.Path(made))
-        by_name = dict(zip(dict.fromkeys(pairs), cells))
+        by_name = dict(zip(dict.fromkeys(pairs), cells, strict=True))
         for number, pair in enumerate(pairs):
             kind = "tf32" if number == 3 else "float32"
             with precision(kind, part.device):
@@ -127,7 +130,8 @@ def epochs(part: Part) -> None:
                 count = 2 if part.rehearse else 20
                 settings.write_text(
                     "data: {train_ratio: 0.34, val_ratio: 0.33}\n"
-                    f"training: {{epochs: {count}, precision: {kind}, device: {part.device.type}}}\n"
+                    f"training: "
+                    f"{{epochs: {count}, precision: {kind}, device: {part.device.type}}}\n"
                 )
                 start = time.perf_counter()
                 output = pathlib.Path(made) / f"{verb}-{kind}"

@@ -45,7 +45,8 @@ def machine(part: Part) -> None:
 
 
 def prepare(part: Part, name: str, edges: int) -> tuple[Any, Any, Any]:
-    """Network with random weights, its inference engine and a graph of about so many edges, on the device."""
+    """Network with random weights, its inference engine and a graph of about so many edges, on the
+    device."""
     import stage1
 
     from deeph_gformer.stage1.embedded.inference import InferenceEngine
@@ -146,7 +147,10 @@ def _captured(part: Part, once: Callable[..., None], prepared: Any, edges: int) 
 
 
 def gformer(part: Part) -> None:
-    """Stage 2 alone, on irreps that are there: forward, and forward with backward; both architectures' shipped settings."""
+    """Stage 2 alone, on irreps that are there: forward, and forward with backward.
+
+    Both architectures' shipped settings.
+    """
     import stage1
 
     from deeph_gformer.data.features import Stage1Features

@@ -1,6 +1,9 @@
-"""How a part of ``gpu.py`` measures and keeps its rows; ``gpu_parts.py PART ROWS.jsonl SECONDS`` runs one.
+"""How a part of ``gpu.py`` measures and keeps its rows.
 
-The parts are the public functions of ``gpu_networks`` and ``gpu_commands``; a row of results is a line of JSON.
+``gpu_parts.py PART ROWS.jsonl SECONDS`` runs one.
+
+The parts are the public functions of ``gpu_networks`` and ``gpu_commands``; a row of results is a
+line of JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ class Part:
     """What a part measures with.
 
     Attributes:
-        device: the GPU; the CPU at a rehearsal. rehearse: tiny sizes. end: when the time is up, of ``time.monotonic``.
+        device: the GPU; the CPU at a rehearsal.
+        rehearse: tiny sizes.
+        end: when the time is up, of ``time.monotonic``.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -84,7 +89,7 @@ class Part:
             return
         try:
             self.row(**label, **measure())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the others go on
             text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             self.row(**label, error=text[:200])
             print(label, error, file=sys.stderr, flush=True)

@@ -1,9 +1,12 @@
-"""How far the shipped models depend on how a crystal is written down: the table of docs/measured/invariance.md.
+"""How far the shipped models depend on how a crystal is written down.
+
+The table of docs/measured/invariance.md.
 
     python benchmarks/invariance.py --data DIR [--json FILE] [NAME ...]
 
-DIR holds the unpacked DFT sets. Of each system one displaced structure (DFT's own) and the ideal crystal (its
-symmetrised primitive cell, S from the bundle's table), each in float64 and float32. Two to ten minutes a core.
+DIR holds the unpacked DFT sets. Of each system one displaced structure (DFT's own) and the ideal
+crystal (its symmetrised primitive cell, S from the bundle's table), each in float64 and float32.
+Two to ten minutes a core.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ def ideal(structure: Structure) -> Structure:
             break
     else:
         raise SystemExit(f"{structure.name}: no symmetry was found")
-    shells = dict(zip(structure.numbers.tolist(), structure.orbital_types))
+    shells = dict(zip(structure.numbers.tolist(), structure.orbital_types, strict=True))
     return Structure(
         np.array(lattice),
         np.array(places) @ lattice,

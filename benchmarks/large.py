@@ -1,13 +1,17 @@
-"""Large structures: refine end to end on twisted bilayer graphene, and both stages against official DeepH-E3.
+"""Large structures: refine end to end on twisted bilayer graphene, and both stages against official
+DeepH-E3.
 
-    python benchmarks/large.py scaling --stage1 DIR --model BUNDLE --overlap TABLE --json large.json --plot large.png
-    DEEPHE3_ROOT=/path/to/DeepH-E3 python benchmarks/large.py official --stage1 DIR --model BUNDLE --overlap TABLE
+    python benchmarks/large.py scaling --stage1 DIR --model BUNDLE --overlap TABLE --json large.json
+    --plot large.png DEEPHE3_ROOT=/path/to/DeepH-E3 python benchmarks/large.py official --stage1 DIR
+    --model BUNDLE --overlap TABLE
 
-``scaling``: `build twist` makes the cells, each is refined by the command line in a process of its own (edges and overlaps from the table, both files
-written); time per step and peak memory come from ``refine --json``. Processor time is what counts on a machine that does other work, too. Exponents are
-least-squares slopes of log(time) and log(memory above an idle process) over log(atoms), from ``--fit-from`` atoms on. ``official``: both stages of refine
-(blocks included, no files) against the official network (stage 1 only, its direct sum) on the same graph, each in a process of its own: best time of the
-passes, peak memory of the first pass above what was resident before.
+``scaling``: `build twist` makes the cells, each is refined by the command line in a process of its
+own (edges and overlaps from the table, both files written); time per step and peak memory come from
+``refine --json``. Processor time is what counts on a machine that does other work, too. Exponents
+are least-squares slopes of log(time) and log(memory above an idle process) over log(atoms), from
+``--fit-from`` atoms on. ``official``: both stages of refine (blocks included, no files) against the
+official network (stage 1 only, its direct sum) on the same graph, each in a process of its own:
+best time of the passes, peak memory of the first pass above what was resident before.
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ def build(pairs: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
     layer.write(folder / "graphene.vasp", format="vasp")
     made = [folder / f"twist_{p.replace(',', '_')}.vasp" for p in pairs]
-    for pair, path in zip(pairs, made):
+    for pair, path in zip(pairs, made, strict=True):
         with contextlib.redirect_stdout(io.StringIO()):
             code = command(
                 [
@@ -126,7 +130,8 @@ def refined(args: argparse.Namespace, cell: pathlib.Path, folder: pathlib.Path) 
 def idle_bytes() -> int:
     """Resident memory of a process that has loaded the libraries and has nothing to do."""
     code = (
-        "import torch, deeph_gformer.pipeline, deeph_gformer.inference.refine, ase.io; from deeph_gformer.runtime.timer import peak_bytes; "
+        "import torch, deeph_gformer.pipeline, deeph_gformer.inference.refine, ase.io; from "
+        "deeph_gformer.runtime.timer import peak_bytes; "
         "print(peak_bytes())"
     )
     return int(
@@ -148,7 +153,8 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=args.work) as made:
         folder = pathlib.Path(made)
         print(
-            f"{'atoms':>7}{'edges':>10}{'seconds':>9}{'processor':>10}{'peak GB':>9}{'kB/edge':>9}  processor time per step / s"
+            f"{'atoms':>7}{'edges':>10}{'seconds':>9}{'processor':>10}{'peak GB':>9}"
+            f"{'kB/edge':>9}  processor time per step / s"
         )
         for cell in build(args.mn.split(), folder):
             row = refined(args, cell, folder)
@@ -157,7 +163,8 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
             above = (row["peak_memory_bytes"] - idle) / row["edges"] / 1e3
             steps = ", ".join(f"{k} {v:.1f}" for k, v in row["step_processor_seconds"].items())
             print(
-                f"{row['atoms']:>7}{row['edges']:>10}{row['seconds']:>9.1f}{processor:>10.1f}{row['peak_memory_bytes'] / 1e9:>9.2f}{above:>9.2f}  {steps}",
+                f"{row['atoms']:>7}{row['edges']:>10}{row['seconds']:>9.1f}{processor:>10.1f}"
+                f"{row['peak_memory_bytes'] / 1e9:>9.2f}{above:>9.2f}  {steps}",
                 flush=True,
             )
     result: dict[str, Any] = {
@@ -312,8 +319,10 @@ def official(args: argparse.Namespace) -> dict[str, Any]:
             row["memory_ratio"] = b["peak_bytes_per_edge"] / a["peak_bytes_per_edge"]
             result["rows"].append(row)
             print(
-                f"{cell.stem}, {row['edges']} edges: official stage 1 {a['edges_per_s']:.0f} edges/s, {a['peak_bytes_per_edge'] / 1e3:.1f} kB/edge; "
-                f"refine, both stages {b['edges_per_s']:.0f} edges/s, {b['peak_bytes_per_edge'] / 1e3:.1f} kB/edge: "
+                f"{cell.stem}, {row['edges']} edges: official stage 1 {a['edges_per_s']:.0f} "
+                f"edges/s, {a['peak_bytes_per_edge'] / 1e3:.1f} kB/edge; "
+                f"refine, both stages {b['edges_per_s']:.0f} edges/s, "
+                f"{b['peak_bytes_per_edge'] / 1e3:.1f} kB/edge: "
                 f"{row['speedup']:.1f} times as fast, {row['memory_ratio']:.2f} of the memory",
                 flush=True,
             )
@@ -337,7 +346,8 @@ def main() -> None:
         "--processes",
         type=int,
         default=1,
-        help="scaling: processes that share each cell, by torchrun; the steps are those of the first",
+        help="scaling: processes that share each cell, by torchrun; the steps are those of the "
+        "first",
     )
     parser.add_argument(
         "--fit-from",

@@ -1,4 +1,5 @@
-"""Many small structures: processor time of both stages per structure, one by one and in batches (``refine --batch-edges``).
+"""Many small structures: processor time of both stages per structure, one by one and in batches
+(``refine --batch-edges``).
 
 python benchmarks/screening.py --stage1 DIR --model BUNDLE [--device cuda]
 """

@@ -1,7 +1,10 @@
-"""Official DeepH-E3 and the embedded engine side by side: speed, memory, parity. Needs DEEPHE3_ROOT (a clone of DeepH-E3).
+"""Official DeepH-E3 and the embedded engine side by side: speed, memory, parity.
 
-Every measurement runs in a process of its own. Time: the best of several passes after warm-up, structure-dependent preparation included.
-Memory: the resident peak during the first pass over the graph minus what was resident before it (after warm-up on a small graph).
+Needs DEEPHE3_ROOT (a clone of DeepH-E3).
+
+Every measurement runs in a process of its own. Time: the best of several passes after warm-up,
+structure-dependent preparation included. Memory: the resident peak during the first pass over the
+graph minus what was resident before it (after warm-up on a small graph).
 """
 
 from __future__ import annotations
@@ -78,7 +81,8 @@ def network(name: str) -> tuple[NetConfig, TargetBlocks]:
 
 
 def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
-    """A rattled graphene sheet, or Bi2Te3 quintuple layer, of about ``edges`` edges (7 Å), and its block keys."""
+    """A rattled graphene sheet, or Bi2Te3 quintuple layer, of about ``edges`` edges (7 Å), and its
+    block keys."""
     if basis is CARBON:
         a, height, sites = 2.46, 20.0, [(6, 1 / 3, 2 / 3, 10.0), (6, 2 / 3, 1 / 3, 10.0)]
     else:
@@ -135,7 +139,10 @@ def _resident(field: str) -> int:
 
 
 def _peak(action: Any) -> int:
-    """Bytes resident at the peak of ``action()`` above what was resident before; freed memory that malloc keeps is given back first."""
+    """Bytes resident at the peak of ``action()`` above what was resident before.
+
+    Freed memory that malloc keeps is given back first.
+    """
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -210,7 +217,8 @@ def measure(
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         print(
-            f"{backend} {name} {edges} {mode}: failed ({done.returncode}) {done.stderr.strip().splitlines()[-1:]}",
+            f"{backend} {name} {edges} {mode}: failed ({done.returncode}) "
+            f"{done.stderr.strip().splitlines()[-1:]}",
             file=sys.stderr,
         )
         return None
@@ -284,7 +292,8 @@ def main() -> None:
     rows = []
     print(f"{'':<31}{'edges per second':>20}{'':<9}{'peak kB per edge':>20}")
     print(
-        f"{'net':<12}{'edges':>7} {'mode':<11}{'official':>10}{'embedded':>10}{'ratio':>8}{'official':>11}{'embedded':>10}{'difference':>12}"
+        f"{'net':<12}{'edges':>7} "
+        f"{'mode':<11}{'official':>10}{'embedded':>10}{'ratio':>8}{'official':>11}{'embedded':>10}{'difference':>12}"
     )
     for name in args.nets.split(","):
         for edges in sizes if name == "default" else sizes[:1]:
@@ -295,7 +304,9 @@ def main() -> None:
                     float("nan") if row[k] is None else row[k] for k in FIGURES
                 )
                 print(
-                    f"{name:<12}{row['edges']:>7} {mode:<11}{a:>10.0f}{b:>10.0f}{ratio:>8.1f}{c / 1e3:>11.1f}{d / 1e3:>10.1f}{gap:>12.1e}",
+                    f"{name:<12}{row['edges']:>7} "
+                    f"{mode:<11}{a:>10.0f}{b:>10.0f}{ratio:>8.1f}"
+                    f"{c / 1e3:>11.1f}{d / 1e3:>10.1f}{gap:>12.1e}",
                     flush=True,
                 )
     if args.json:

@@ -1,10 +1,12 @@
-"""Do errors of DFT's states follow the errors of bands? The scatter plot of docs/reference/metrics.md.
+"""Do errors of DFT's states follow the errors of bands? The scatter plot of
+docs/reference/metrics.md.
 
     python benchmarks/states.py --data DIR --output PNG [--json FILE]
 
-For structures that the shipped models never saw, both stages: MAE of H (without μS), first-order errors of DFT's
-states within 3 eV of the Fermi level at a few k-points and their coupling to states outside, against the mean
-error of all bands within 3 eV on another, denser mesh, each H at its own Fermi level.
+For structures that the shipped models never saw, both stages: MAE of H (without μS), first-order
+errors of DFT's states within 3 eV of the Fermi level at a few k-points and their coupling to states
+outside, against the mean error of all bands within 3 eV on another, denser mesh, each H at its own
+Fermi level.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
         "states + coupling": lambda r: r["states_error_meV"] + r["ghost_meV"],
     }
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), constrained_layout=True, sharey=True)
-    for axis, (title, value) in zip(axes, columns.items()):
+    for axis, (title, value) in zip(axes, columns.items(), strict=False):
         for number, name in enumerate(STRUCTURES):
             for stage, marker in (("stage 1", "o"), ("refined", "s")):
                 own = [r for r in rows if r["system"] == name and r["stage"] == stage]

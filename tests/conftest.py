@@ -1,4 +1,5 @@
-"""What all tests share: small structures made here, a tiny stage 1, the data beside the repository, and the official DeepH-E3."""
+"""What all tests share: small structures made here, a tiny stage 1, the data beside the repository,
+and the official DeepH-E3."""
 
 from __future__ import annotations
 
@@ -57,7 +58,10 @@ def golden(name: str) -> pathlib.Path:
 def random_structure(
     seed: int = 0, atoms: int = 4, spinful: bool = False, name: str = "made", grouped: bool = False
 ) -> tuple[Structure, BlockMatrix, BlockMatrix]:
-    """A made-up MoS2-like crystal with Hermitian H and symmetric positive S; H decays with distance; grouped: by element, as DeepH-dock wants it."""
+    """A made-up MoS2-like crystal with Hermitian H and symmetric positive S.
+
+    H decays with distance; grouped: by element, as DeepH-dock wants it.
+    """
     rng = np.random.default_rng(seed)
     lattice = np.array([[4.1, 0.3, 0.0], [-0.2, 4.4, 0.1], [0.1, -0.3, 5.0]])
     numbers = np.array([16, 42] * atoms)[:atoms]
@@ -96,7 +100,8 @@ def random_structure(
 
 @pytest.fixture
 def make_folder(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
-    """Write a made-up structure as a legacy folder: ``make_folder("name", seed=1, hamiltonian=True)``."""
+    """Write a made-up structure as a legacy folder: ``make_folder("name", seed=1,
+    hamiltonian=True)``."""
 
     def write(
         name: str = "made",
@@ -184,7 +189,10 @@ __all__ = [
 
 
 def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
-    """One structure of a packed set as a legacy folder; integers are zigzag-coded multiples of STEP, one of each block and its mirror is stored."""
+    """One structure of a packed set as a legacy folder.
+
+    Integers are zigzag-coded multiples of STEP, one of each block and its mirror is stored.
+    """
     folder.mkdir(parents=True)
     for name in (
         "element.dat",
@@ -219,7 +227,10 @@ def _unpack(group: h5py.Group, folder: pathlib.Path) -> None:
 def dft(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str, str], tuple[pathlib.Path, dict[str, NDArray[np.float64]]]]:
-    """``dft(set, id)`` -> (legacy folder, {'k', 'energy_eV'} of the DFT code); skips where the shared data are not there."""
+    """``dft(set, id)`` -> (legacy folder, {'k', 'energy_eV'} of the DFT code).
+
+    Skips where the shared data are not there.
+    """
     root, done = tmp_path_factory.mktemp("dft"), {}
 
     def get(

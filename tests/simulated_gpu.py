@@ -1,8 +1,9 @@
 """A GPU played by the CPU, for tests of device placement on machines that have none.
 
-Inside :func:`simulated_gpu` tensors on ``cuda`` are a subclass that keeps its values in host memory, says ``cuda:0`` and refuses what CUDA refuses: operations on tensors
-of two devices, ``numpy()``, operations without a CUDA kernel (torch's own table of operations), and collectives that NCCL has not. It says nothing
-about speed, memory or rounding of a real one.
+Inside :func:`simulated_gpu` tensors on ``cuda`` are a subclass that keeps its values in host
+memory, says ``cuda:0`` and refuses what CUDA refuses: operations on tensors of two devices,
+``numpy()``, operations without a CUDA kernel (torch's own table of operations), and collectives
+that NCCL has not. It says nothing about speed, memory or rounding of a real one.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ _waiting_is_an_error = False
 
 @contextlib.contextmanager
 def no_waiting() -> Iterator[None]:
-    """Inside, what a CUDA graph cannot record is an error: whatever waits for the GPU or copies to it."""
+    """Inside, what a CUDA graph cannot record is an error: whatever waits for the GPU or copies to
+    it."""
     global _waiting_is_an_error
     _waiting_is_an_error = True
     try:
@@ -189,7 +191,8 @@ def _check_devices(
         tensors = [x for x in tensors if id(x) not in free]
     if any(not isinstance(x, GpuTensor) and (x.dim() > 0 or name in STRICT) for x in tensors):
         raise RuntimeError(
-            f"{full}: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"
+            f"{full}: Expected all tensors to be on the same device, but found at least two "
+            "devices, cuda:0 and cpu!"
         )
 
 
@@ -201,7 +204,8 @@ def _check_collective(full: str, tensors: list[torch.Tensor], gpu: list[GpuTenso
     for x in gpu:
         if x.dtype not in NCCL or not x.is_contiguous():
             raise RuntimeError(
-                f"{full}: NCCL takes contiguous tensors of real numbers, not {x.dtype}, strides {x.stride()}"
+                f"{full}: NCCL takes contiguous tensors of real numbers, not {x.dtype}, "
+                f"strides {x.stride()}"
             )
 
 
@@ -232,7 +236,8 @@ class _Names(TorchFunctionMode):
 
 
 def _set_device_guard() -> None:
-    """Bindings ask for the object that switches between GPUs, which a CPU build has not: give them the one of ``meta``, which does nothing."""
+    """Bindings ask for the object that switches between GPUs, which a CPU build has not: give them
+    the one of ``meta``, which does nothing."""
     library = pathlib.Path(torch.__file__).parent / "lib" / "libc10.so"
     if not library.is_file():
         pytest.skip("a GPU is simulated on Linux only")

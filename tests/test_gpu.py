@@ -1,4 +1,7 @@
-"""Everything that runs on a GPU gives the CPU's numbers: on a real one where there is one, else on one that the CPU plays (:mod:`.simulated_gpu`)."""
+"""Everything that runs on a GPU gives the CPU's numbers.
+
+On a real one where there is one, else on one that the CPU plays (:mod:`.simulated_gpu`).
+"""
 
 from __future__ import annotations
 
@@ -197,7 +200,8 @@ def test_processes_share_a_structure(
 
     script = tmp_path / "run.py"  # not forked: CUDA that runs already cannot be shared
     script.write_text(
-        "import sys\nfrom tests.test_gpu import gpu, main\nwith gpu():\n    code = main(sys.argv[1:])\nsys.exit(code)\n"
+        "import sys\nfrom tests.test_gpu import gpu, main\nwith gpu():\n    code = "
+        "main(sys.argv[1:])\nsys.exit(code)\n"
     )
     done = torchrun(script, *command, "--device", "cuda", "--output", tmp_path / "two")
     assert done.returncode == 0, done.stderr
@@ -265,7 +269,8 @@ def test_train_around_the_optimizer(
     monkeypatch: pytest.MonkeyPatch,
     arch: str,
 ) -> None:
-    """All of ``train`` but the epochs, which a simulated GPU has no backward pass for: its bundle is the CPU's."""
+    """All of ``train`` but the epochs, which a simulated GPU has no backward pass for: its bundle
+    is the CPU's."""
     folders = [make_folder(f"m{seed}", seed=seed) for seed in range(4)]
 
     def epochs(
@@ -325,7 +330,10 @@ def test_memory_of_a_gpu(
     tiny_stage1: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its own memory bounds features and chunks, main memory the blocks; processes do not share it."""
+    """Its own memory bounds features and chunks, main memory the blocks.
+
+    Processes do not share it.
+    """
     bundle, folder = make_bundle(tiny_stage1, tmp_path / "b"), make_folder(atoms=5)
     with simulated_gpu(free=8 * 10**10):
         model = deeph_gformer.load(bundle, stage1=tiny_stage1, device="cuda")
@@ -361,7 +369,8 @@ def test_names_of_devices(on_gpu: None) -> None:
 
 @only_simulated
 def test_processes_and_gpus_that_do_not_fit(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More processes than GPUs, a torch without NCCL, a process without a GPU, two on one GPU: a line each."""
+    """More processes than GPUs, a torch without NCCL, a process without a GPU, two on one GPU: a
+    line each."""
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "9"), ("LOCAL_WORLD_SIZE", "9")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)

@@ -76,7 +76,10 @@ def strings(path: pathlib.Path) -> Iterator[tuple[int, str]]:
 
 
 def commands(text: str) -> Iterator[tuple[str, str]]:
-    """(verb, what follows on its line) of each ``deeph-gformer VERB ...``; and of ``VERB --option``."""
+    """(verb, what follows on its line) of each ``deeph-gformer VERB ...``.
+
+    And of ``VERB --option``.
+    """
     names = sorted((v for v in VERBS if v), key=len, reverse=True)
     known = "|".join(re.escape(v) for v in names)
     for match in re.finditer(rf"deeph-gformer ({known})\b([^\n`'\"|;]*)", text):

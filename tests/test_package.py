@@ -1,4 +1,5 @@
-"""The house rules: modules import downwards only, no assert and no pickle in the package, the light parts stay light."""
+"""The house rules: modules import downwards only, no assert and no pickle in the package, the light
+parts stay light."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def area(path: pathlib.Path) -> str:
 
 
 def imported_areas(path: pathlib.Path) -> set[str]:
-    """Areas of the package that a file imports at module level or inside functions, not for type checking only."""
+    """Areas of the package that a file imports at module level or inside functions, not for type
+    checking only."""
     depth = len(path.relative_to(PACKAGE).parts)
     found = set()
     tree = ast.parse(path.read_text())

@@ -107,7 +107,8 @@ def time_reversal_part(problem: BlochProblem) -> BlochProblem:
         size = part[0].size
         values[starts[:, None] + np.arange(size)] = part.reshape(len(starts), size)
     words = (
-        f"time reversal was broken by up to {broken_reversal(problem) * 1e3:.3g} meV; the symmetric "
+        f"time reversal was broken by up to {broken_reversal(problem) * 1e3:.3g} meV; the "
+        "symmetric "
         "part of H is taken"
     )
     found = BlochProblem(

@@ -195,7 +195,8 @@ def read_basis(info: Any, where: str) -> Basis:
     high = max(l for s in shells for l in s)
     if high > 3:
         raise ModelError(
-            f"{where}: a shell with l = {high}; the DeepH format defines an orbital order for l = 0 "
+            f"{where}: a shell with l = {high}; the DeepH format defines an orbital order for "
+            "l = 0 "
             "to 3 only"
         )
     return Basis(tuple(numbers), tuple(map(tuple, shells)), spinful)

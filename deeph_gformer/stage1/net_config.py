@@ -184,7 +184,8 @@ def parse_build_model(path: pathlib.Path) -> NetConfig:
     raise ModelError(f"{path}: holds no Net(...)")
 
 
-#: Arguments that DeepH-E3 itself writes, in its order; the others follow where they are not default.
+#: Arguments that DeepH-E3 itself writes, in its order; the others follow where they are not
+#: default.
 _WRITTEN = (
     "num_species",
     "irreps_embed_node",

@@ -1,11 +1,14 @@
-"""A training set from nothing but ASE and GPAW: displaced and strained graphene cells, each with H, S and the Fermi level in a DeepH folder.
+"""A training set from nothing but ASE and GPAW.
+
+Displaced and strained graphene cells, each with H, S and the Fermi level in a DeepH folder.
 
     python examples/gpaw_training_set/make.py --output set --structures 12
     deeph-gformer train-stage1 --preprocessed set --output runs/stage1
     deeph-gformer train --preprocessed set --stage1 runs/stage1/model --output runs/gformer
 
-The energy zero is the vacuum level (the cell is not periodic across the sheet), so H depends on the surroundings of its atoms only. Structures that
-are there already are left alone: the command goes on where it was stopped.
+The energy zero is the vacuum level (the cell is not periodic across the sheet), so H depends on the
+surroundings of its atoms only. Structures that are there already are left alone: the command goes
+on where it was stopped.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from deeph_gformer.interop.gpaw import write_gpaw
 
 
 def make_atoms(supercell: int, displacement: float, strain: float, seed: int) -> Any:
-    """One graphene cell: random in-plane strain (uniform up to ``strain``) and Gaussian displacements (standard deviation in Å)."""
+    """One graphene cell: random in-plane strain (uniform up to ``strain``) and Gaussian
+    displacements (standard deviation in Å)."""
     rng = np.random.default_rng(seed)
     atoms = graphene(a=2.46, size=(supercell, supercell, 1), vacuum=6.0)
     deform = np.eye(3)
@@ -104,6 +108,7 @@ if __name__ == "__main__":
         )
         problem = write_gpaw(folder, calc)
         print(
-            f"{folder}: {len(problem.structure)} atoms, {len(problem.h.keys)} blocks, {time.perf_counter() - start:.0f} s",
+            f"{folder}: {len(problem.structure)} atoms, {len(problem.h.keys)} blocks, "
+            f"{time.perf_counter() - start:.0f} s",
             flush=True,
         )

@@ -1,8 +1,10 @@
-"""The main job on real data: refine graphene structures that training never saw, print errors against DFT, and plot bands.
+"""The main job on real data: refine graphene structures that training never saw, print errors
+against DFT, and plot bands.
 
     python examples/graphene/demo.py [--output DIR]
 
-Reads the structures, the DeepH-E3 model folder and the GFormer bundle beside this file; writes predictions and the figure to ``demo-output``.
+Reads the structures, the DeepH-E3 model folder and the GFormer bundle beside this file; writes
+predictions and the figure to ``demo-output``.
 """
 
 from __future__ import annotations
@@ -71,14 +73,17 @@ def run(output: pathlib.Path) -> int:
     )
     if not code:
         print(
-            f"\nfigure: {output / 'bands.png'}; refined Hamiltonians: {output / 'refined'}/*/hamiltonians_pred.h5"
+            f"\nfigure: {output / 'bands.png'}; refined Hamiltonians: "
+            f"{output / 'refined'}/*/hamiltonians_pred.h5"
         )
     return code
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
-        description="Refine graphene structures that training never saw, print errors against DFT, and plot bands."
+        description="Refine graphene structures that training never saw, print errors against "
+        "DFT, and "
+        "plot bands."
     )
     parser.add_argument(
         "--output",

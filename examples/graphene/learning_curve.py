@@ -34,7 +34,7 @@ def draw(runs: list[pathlib.Path], output: pathlib.Path) -> float:
     start, best = 0, float("inf")
     for number, run in enumerate(runs):
         curves = read_curve(run)
-        for (name, curve), color in zip(curves.items(), ("tab:gray", "tab:blue")):
+        for (name, curve), color in zip(curves.items(), ("tab:gray", "tab:blue"), strict=False):
             label = (
                 {"train_mae_meV": "training", "val_mae_meV": "validation"}[name]
                 if not number
@@ -79,5 +79,6 @@ if __name__ == "__main__":
     )
     arguments = parser.parse_args()
     print(
-        f"lowest validation MAE {draw(arguments.runs, arguments.output):.4f} meV; figure: {arguments.output}"
+        f"lowest validation MAE {draw(arguments.runs, arguments.output):.4f} meV; figure: "
+        f"{arguments.output}"
     )

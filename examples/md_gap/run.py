@@ -1,13 +1,17 @@
-"""Molecular dynamics and the electronic gap: 100 snapshots of graphene at 300 K, a Hamiltonian for each, the gap over time.
+"""Molecular dynamics and the electronic gap.
+
+100 snapshots of graphene at 300 K, a Hamiltonian for each, the gap over time.
 
     python examples/md_gap/run.py [--output DIR] [--frames N] [--trajectory FILE]
 
-Classical MD (Tersoff carbon, ASE, Langevin thermostat) moves the 18 atoms of a 3x3 cell; the shipped graphene model predicts H of each
-snapshot; S and the edges come from a two-centre table fitted on the spot to the shipped structures. In a 3x3 cell the Dirac point K folds onto Γ, so the
+Classical MD (Tersoff carbon, ASE, Langevin thermostat) moves the 18 atoms of a 3x3 cell; the
+shipped graphene model predicts H of each snapshot; S and the edges come from a two-centre table
+fitted on the spot to the shipped structures. In a 3x3 cell the Dirac point K folds onto Γ, so the
 gap at Γ is the one that thermal disorder opens. Writes gap.png, gap.csv and md.extxyz.
 
-S of these data (GPAW, PAW) is not exactly two-centre: the states that the table gives no norm (S eigenvalues below --s-threshold) are projected out. What
-that costs is printed first, on the shipped structures, whose gap is known from DFT.
+S of these data (GPAW, PAW) is not exactly two-centre: the states that the table gives no norm (S
+eigenvalues below --s-threshold) are projected out. What that costs is printed first, on the shipped
+structures, whose gap is known from DFT.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ from deeph_gformer.io import find_structures, read_folder
 from deeph_gformer.io.files import atomic_path, write_text
 
 GRAPHENE = pathlib.Path(__file__).resolve().parent.parent / "graphene"
-#: Carbon of Lindsay and Broido, PRB 81, 205441 (2010): Tersoff's form, fitted to graphene's phonons.
+#: Carbon of Lindsay and Broido, PRB 81, 205441 (2010): Tersoff's form, fitted to graphene's
+#: phonons.
 CARBON = TersoffParameters(
     m=3,
     gamma=1.0,
@@ -57,7 +62,10 @@ VALENCE = {"C": 4}
 
 
 def trajectory(frames: int, temperature: float, seed: int, settle: int = 200) -> list[Atoms]:
-    """Snapshots every 10 fs of a 3x3 sheet, after ``settle`` fs of equilibration; cell vectors as in the training set (lattice constant 2.46 Å)."""
+    """Snapshots every 10 fs of a 3x3 sheet, after ``settle`` fs of equilibration.
+
+    Cell vectors as in the training set (lattice constant 2.46 Å).
+    """
     rng = np.random.default_rng(seed)
     atoms = graphene(a=2.46, size=(3, 3, 1), vacuum=6.0)
     atoms.pbc = (True, True, False)
@@ -164,9 +172,10 @@ def run(args: argparse.Namespace) -> int:
         model, args.stage1, provider, valence=VALENCE, kpts=(1, 1, 1), s_threshold=args.s_threshold
     )
     pairs = check(calc, folders)
-    for folder, (dft, ours) in zip(folders, pairs):
+    for folder, (dft, ours) in zip(folders, pairs, strict=True):
         print(
-            f"check {folder.name}: gap at Γ {dft * 1e3:7.1f} meV with DFT, {ours * 1e3:7.1f} meV here",
+            f"check {folder.name}: gap at Γ {dft * 1e3:7.1f} meV with DFT, {ours * 1e3:7.1f} "
+            "meV here",
             flush=True,
         )
     frames = (
@@ -190,7 +199,8 @@ def run(args: argparse.Namespace) -> int:
     values = np.array(gaps)
     write_text(
         args.output / "gap.csv",
-        "time_fs,gap_meV\n" + "".join(f"{t:.1f},{g:.3f}\n" for t, g in zip(times, values)),
+        "time_fs,gap_meV\n"
+        + "".join(f"{t:.1f},{g:.3f}\n" for t, g in zip(times, values, strict=True)),
     )
     plot(
         args.output / "gap.png",
@@ -200,10 +210,12 @@ def run(args: argparse.Namespace) -> int:
     )
     parts = ", ".join(f"{name} {value / len(frames) * 1e3:.0f}" for name, value in seconds.items())
     print(
-        f"{len(frames)} frames in {total:.1f} s ({total / len(frames) * 1e3:.0f} ms a frame: {parts}, rest eigenvalues)"
+        f"{len(frames)} frames in {total:.1f} s ({total / len(frames) * 1e3:.0f} ms a frame: "
+        f"{parts}, rest eigenvalues)"
     )
     print(
-        f"gap at Γ: mean {values.mean():.1f} meV, standard deviation {values.std():.1f}, from {values.min():.1f} to {values.max():.1f}; figure: "
+        f"gap at Γ: mean {values.mean():.1f} meV, standard deviation {values.std():.1f}, from "
+        f"{values.min():.1f} to {values.max():.1f}; figure: "
         f"{args.output / 'gap.png'}"
     )
     return 0

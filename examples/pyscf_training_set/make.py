@@ -1,14 +1,17 @@
-"""From nothing to a model with what pip brings: displaced LiH crystals by PySCF, each with H, S and the Fermi level in a folder.
+"""From nothing to a model with what pip brings.
+
+Displaced LiH crystals by PySCF, each with H, S and the Fermi level in a folder.
 
     pip install 'deeph-gformer[pyscf]'
     python examples/pyscf_training_set/make.py --output set --structures 12
     deeph-gformer train-stage1 --preprocessed set --output runs/stage1
     deeph-gformer train --preprocessed set --stage1 runs/stage1/model --output runs/gformer
-    deeph-gformer refine --preprocessed set --stage1 runs/stage1/model --model runs/gformer/bundle --output refined
-    deeph-gformer bands set/0011 --refined refined/0011 --path GXMG -o bands.png
+    deeph-gformer refine --preprocessed set --stage1 runs/stage1/model --model runs/gformer/bundle
+    --output refined deeph-gformer bands set/0011 --refined refined/0011 --path GXMG -o bands.png
 
-A small Gaussian basis (Li: s, s, p; H: s, p) keeps one structure at seconds; it shows the way and is no basis for physics. Structures that are
-there already are left alone: the command goes on where it was stopped.
+A small Gaussian basis (Li: s, s, p; H: s, p) keeps one structure at seconds; it shows the way and
+is no basis for physics. Structures that are there already are left alone: the command goes on where
+it was stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ import numpy as np
 from deeph_gformer.interop.dft.pyscf import write_pyscf
 from deeph_gformer.io.folder import is_free
 
-#: (l, (exponent, coefficient), ...): uncontracted, without diffuse functions, so that H(R) ends early.
+#: (l, (exponent, coefficient), ...): uncontracted, without diffuse functions, so that H(R) ends
+#: early.
 BASIS = {
     "Li": [[0, [1.2, 1.0]], [0, [0.45, 1.0]], [1, [0.6, 1.0]]],
     "H": [[0, [0.9, 1.0]], [1, [0.8, 1.0]]],
@@ -44,7 +48,7 @@ def calculate(displacement: float, seed: int, mesh: int, grid: int) -> Any:
     rng = np.random.default_rng(seed)
     places = np.array([[0.0, 0.0, 0.0], [1.35, 1.3, 1.4]]) + rng.normal(0, displacement, (2, 3))
     cell = gto.Cell()
-    cell.atom = [[name, place] for name, place in zip(("Li", "H"), places)]
+    cell.atom = [[name, place] for name, place in zip(("Li", "H"), places, strict=True)]
     cell.a = np.diag([2.7, 2.7, 2.7])
     cell.basis, cell.pseudo = BASIS, {"Li": "gth-pade", "H": "gth-pade"}
     cell.mesh, cell.verbose = [grid] * 3, 0

@@ -1,8 +1,11 @@
-"""Error against the number of training structures, from the JSON files of ``deeph-gformer evaluate``.
+"""Error against the number of training structures, from the JSON files of ``deeph-gformer
+evaluate``.
 
-    python examples/systems/set_size.py 3=mos2_3.json 7=mos2.json --output set_size.png [--noise 0.002]
+    python examples/systems/set_size.py 3=mos2_3.json 7=mos2.json --output set_size.png [--noise
+    0.002]
 
-Each argument is NUMBER=FILE. Errors are without μS where the models are in the gauge H - μS. --noise: meV, of the DFT labels.
+Each argument is NUMBER=FILE. Errors are without μS where the models are in the gauge H - μS.
+--noise: meV, of the DFT labels.
 """
 
 from __future__ import annotations
@@ -44,9 +47,9 @@ def main() -> None:
     except ValueError:
         parser.error("write each point as NUMBER=FILE, e.g. 7=mos2.json")
     numbers = [n for n, _ in points]
-    first, both = zip(*(errors(path) for _, path in points))
+    first, both = zip(*(errors(path) for _, path in points), strict=True)
     print("structures  stage 1 / meV  refined / meV  ratio")
-    for n, a, b in zip(numbers, first, both):
+    for n, a, b in zip(numbers, first, both, strict=True):
         print(f"{n:10d}  {a:13.3f}  {b:13.3f}  {b / a:.3f}")
     figure, axis = plt.subplots(figsize=(5, 3.8), constrained_layout=True)
     axis.loglog(numbers, first, "o--", color="tab:orange", label="stage 1")

@@ -98,7 +98,10 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
 def test_all_settings(
     make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every row is trained, read back, evaluated on both test sets and written; a second call only reads."""
+    """Every row is trained, read back, evaluated on both test sets and written.
+
+    a second call only reads.
+    """
     values = settings(make_folder, tmp_path, settings=[*SETTINGS])
     values["training"]["epochs"] = values["stage1"]["training"]["epochs"] = 1
     table = run(values)
@@ -170,7 +173,8 @@ def test_all_settings(
 
 
 def test_second_networks_learn_the_residual(make_folder: Folder, tmp_path: pathlib.Path) -> None:
-    """What e3+e3 and gformer+gformer predict is the first network plus the second, and validation saw the same numbers."""
+    """What e3+e3 and gformer+gformer predict is the first network plus the second, and validation
+    saw the same numbers."""
     values = settings(make_folder, tmp_path, settings=["e3+e3", "gformer+gformer"])
     run(values)
     out = tmp_path / "out"
@@ -264,7 +268,8 @@ def test_stopped_training_goes_on(
 def test_first_gformer_is_run_again_on_rotated_structures(
     make_folder: Folder, tiny_stage1: pathlib.Path
 ) -> None:
-    """It is not equivariant: turning its output by Wigner-D would give the second network residuals that no prediction has."""
+    """It is not equivariant: turning its output by Wigner-D would give the second network residuals
+    that no prediction has."""
     provider = load_stage1(tiny_stage1)
     sample = load_sample(make_folder(atoms=2), provider.targets, "hamiltonians", torch.float64)
     config = from_mapping(GFormerConfig, {**SMALL, "arch": "paper"})
@@ -294,7 +299,10 @@ def test_first_gformer_is_run_again_on_rotated_structures(
 
 
 def test_cascade_is_a_stage_1(make_folder: Folder, tmp_path: pathlib.Path) -> None:
-    """Two networks in a row pass the conformance check; networks of different conventions are not added."""
+    """Two networks in a row pass the conformance check.
+
+    Networks of different conventions are not added.
+    """
     one, two = (load_stage1(write_tiny_stage1(tmp_path / str(n), seed=n)) for n in range(2))
     both = CascadedStage1(one, two)
     _, graph, _ = HamiltonianModel(one).read(make_folder(atoms=2))

@@ -53,7 +53,8 @@ def test_transform_scale(spinful: bool) -> None:
 
 @pytest.mark.parametrize("spinful", [False, True])
 def test_direct_sum_and_blocks_turn_alike(spinful: bool) -> None:
-    """Rotating the irreps of the direct sum = rotating the blocks in legacy order, inversion included."""
+    """Rotating the irreps of the direct sum = rotating the blocks in legacy order, inversion
+    included."""
     basis = Basis((6, 8), ((0, 1, 2), (1, 3)), spinful)
     targets = make_target_blocks(basis)
     transform, assembly = DirectSumToProduct(targets, "0.3", torch.float64), BlockAssembly(targets)
@@ -77,7 +78,10 @@ def test_direct_sum_and_blocks_turn_alike(spinful: bool) -> None:
 
 @pytest.mark.parametrize("spinful", [False, True])
 def test_assembly_and_back(spinful: bool) -> None:
-    """Blocks to vectors to blocks; the mask says what an element pair has; unpredicted elements get the filling."""
+    """Blocks to vectors to blocks; the mask says what an element pair has.
+
+    Unpredicted elements get the filling.
+    """
     basis = Basis((6, 8), ((0, 1), (0, 0, 2)), spinful)
     keys = np.array([[0, 0, r, i, j] for r in (0, 1) for i in (0, 1) for j in (0, 1)])
     keys = keys[sort_keys(keys)]

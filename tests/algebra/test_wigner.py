@@ -54,7 +54,8 @@ def test_symbols_are_orthogonal_and_equivariant(generation: Generation) -> None:
 
 
 def test_known_values_and_known_signs() -> None:
-    """The cross product; the signs that DESIGN lists as changed, in every order, and one that did not change."""
+    """The cross product; the signs that DESIGN lists as changed, in every order, and one that did
+    not change."""
     cross = wigner_3j(1, 1, 1, "0.3")
     assert abs(abs(float(cross[0, 1, 2])) - 1 / math.sqrt(6)) < 1e-12 and float(cross[0, 0, 1]) == 0
     for triple in [

@@ -1,4 +1,7 @@
-"""Another basis with equal elements and shells is noticed; strain, displacements and other cells of the same basis are not refused."""
+"""Another basis with equal elements and shells is noticed.
+
+Strain, displacements and other cells of the same basis are not refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every number that ``evaluate`` writes or draws, recomputed from the HDF5 files with h5py and numpy alone."""
+"""Every number that ``evaluate`` writes or draws, recomputed from the HDF5 files with h5py and
+numpy alone."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def without_mu(
 
 
 def connected(numbers: np.ndarray, place: np.ndarray, lattice: np.ndarray) -> Callable[..., bool]:
-    """Whether atom i of cell 0 and atom j of cell R hang together by bonds, in a cluster of 7 x 7 x 7 cells."""
+    """Whether atom i of cell 0 and atom j of cell R hang together by bonds, in a cluster of 7 x 7 x
+    7 cells."""
     radius = np.array([{16: 1.05, 42: 1.54}[z] for z in numbers])  # Cordero et al. 2008
     cells = np.indices((7, 7, 7)).reshape(3, -1).T - 3
     where = (cells[:, None] @ lattice + place).reshape(-1, 3)

@@ -318,7 +318,8 @@ def test_another_composition_or_density_is_told(
     factor: float,
     words: str | None,
 ) -> None:
-    """DeepH-E3's norm sees the whole structure, so fractions of elements and edges per atom matter everywhere."""
+    """DeepH-E3's norm sees the whole structure, so fractions of elements and edges per atom matter
+    everywhere."""
     folders = [make_folder(f"s{n}", seed=n) for n in range(4)]
     model = guarded_model(tiny_stage1, tmp_path / "b", folders, 2)
     structure, h, _ = random_structure(0, atoms=atoms)

@@ -22,7 +22,8 @@ def edges(atoms: Atoms, radius: float = 6.0) -> tuple[Structure, np.ndarray]:
 
 
 def bilayer(gap: float, wrapped: bool = False) -> Atoms:
-    """Two sheets; the cell is as high as twice their distance, so each sheet has a neighbour above and below."""
+    """Two sheets; the cell is as high as twice their distance, so each sheet has a neighbour above
+    and below."""
     sheet = graphene(size=(2, 2, 1), vacuum=0)
     sheet.cell[2] = (0, 0, 2 * gap)
     other = sheet.copy()

@@ -1,4 +1,7 @@
-"""The same crystal described otherwise: exact maps, judged by spectra, distances and ASE's own supercells."""
+"""The same crystal described otherwise.
+
+Exact maps, judged by spectra, distances and ASE's own supercells.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""State errors against eigenvalues of the perturbed Hamiltonian, two-level formulas and the gauge."""
+"""State errors against eigenvalues of the perturbed Hamiltonian, two-level formulas and the
+gauge."""
 
 from __future__ import annotations
 
@@ -82,7 +83,10 @@ def test_a_shift_of_the_energy_zero_is_no_error(spinful: bool) -> None:
 
 
 def molecule(levels: list[float], seed: int = 0) -> tuple[BlochProblem, np.ndarray]:
-    """Atoms with one s orbital each, joined by S, whose eigenvalues are ``levels``; and the eigenvectors."""
+    """Atoms with one s orbital each, joined by S, whose eigenvalues are ``levels``.
+
+    And the eigenvectors.
+    """
     n, rng = len(levels), np.random.default_rng(seed)
     structure = Structure(
         20 * np.eye(3), rng.normal(size=(n, 3)) * 3, np.full(n, 1), ((0,),) * n, False, {}, "m"

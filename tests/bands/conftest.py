@@ -65,7 +65,10 @@ def ssh(v: float = 1.0, w: float = 0.6) -> BlochProblem:
 
 
 def graphene(t: float = -2.7, mass: float = 0.0, a: float = 2.46) -> BlochProblem:
-    """Nearest neighbours on the honeycomb lattice; two bands touch at K (for no mass), with velocity sqrt(3)/2 a |t|."""
+    """Nearest neighbours on the honeycomb lattice.
+
+    Two bands touch at K (for no mass), with velocity sqrt(3)/2 a |t|.
+    """
     lattice = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, 15.0]])
     positions = np.array([[0, 0, 7.5], [0, a / 3**0.5, 7.5]])
     h = blocks(
@@ -86,7 +89,8 @@ def random_problem(
     spin: int = 1,
     shells: tuple[tuple[int, ...], ...] = ((0, 1), (0,), (2, 0)),
 ) -> BlochProblem:
-    """No symmetry at all (no inversion, triclinic cell), unequal orbital counts, H-only blocks, a positive definite S."""
+    """No symmetry at all (no inversion, triclinic cell), unequal orbital counts, H-only blocks, a
+    positive definite S."""
     rng = np.random.default_rng(seed)
     lattice = np.array([[4.0, 0.2, 0.1], [-0.5, 4.4, 0.3], [0.2, 0.7, 5.1]])
     counts = [sum(2 * l + 1 for l in s) for s in shells]

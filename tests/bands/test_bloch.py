@@ -1,4 +1,5 @@
-"""H(k) against sums written out by hand, against sisl, and against the DFT codes' own eigenvalues."""
+"""H(k) against sums written out by hand, against sisl, and against the DFT codes' own
+eigenvalues."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def test_chain_ssh_and_graphene_in_closed_form() -> None:
 
 
 def test_phase_convention_without_inversion_symmetry() -> None:
-    """H_01(R=+1) = t i (a complex hopping, no inversion, no time reversal): E(k) = e + 2 Re(t i exp(2 pi i k)) = e - 2 t sin(2 pi k), not its mirror image."""
+    """H_01(R=+1) = t i (a complex hopping, no inversion, no time reversal): E(k) = e + 2 Re(t i
+    exp(2 pi i k)) = e - 2 t sin(2 pi k), not its mirror image."""
     problem = BlochProblem(
         structure(np.diag([2.0, 9, 9]), np.zeros((1, 3)), ((0,),)),
         blocks({(0, 0, 0, 0, 0): 0.0, (1, 0, 0, 0, 0): 0.7j}),
@@ -174,7 +176,11 @@ def test_bands_equal_the_dft_codes_own_eigenvalues(name: str, dft) -> None:
 
 
 def test_bands_need_no_torch() -> None:
-    code = "import sys, deeph_gformer.bands, deeph_gformer.commands.bands, deeph_gformer.commands.spectra; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = (
+        "import sys, deeph_gformer.bands, deeph_gformer.commands.bands; "
+        "import deeph_gformer.commands.spectra; sys.exit('torch' in sys.modules or "
+        "'matplotlib' in sys.modules)"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[2]

@@ -18,7 +18,10 @@ from ..conftest import random_structure
 
 
 def test_a_mesh_is_compared_where_only_one_has_time_reversal() -> None:
-    """A prediction with spin-orbit coupling breaks time reversal by rounding; its mesh is solved whole, DFT's by half."""
+    """A prediction with spin-orbit coupling breaks time reversal by rounding.
+
+    Its mesh is solved whole, DFT's by half.
+    """
     structure, h, s = random_structure(spinful=True)
     flip = np.array([[0, 1], [-1, 0]])
 

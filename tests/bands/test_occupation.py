@@ -1,4 +1,7 @@
-"""Numbers that stand for "never set" are not taken for values; a Gaussian width is a standard deviation everywhere."""
+"""Numbers that stand for "never set" are not taken for values.
+
+a Gaussian width is a standard deviation everywhere.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def test_an_unset_occupation_is_none(value: object) -> None:
 
 
 def test_gaussian_width_is_a_standard_deviation() -> None:
-    """Occupation at one deviation above a level is Φ(1); the slope at the level is the Gaussian's height."""
+    """Occupation at one deviation above a level is Φ(1).
+
+    The slope at the level is the Gaussian's height.
+    """
     mu = np.array([0.3, 0.3 + 1e-5, 0.3 - 1e-5]) + 0.07 * np.array([1.0, 0.0, 0.0])
     one, plus, minus = (float(occupations(np.array([0.3]), m, "gaussian", 0.07)[0]) for m in mu)
     assert one == pytest.approx(0.8413447460685429, abs=1e-12)

@@ -62,7 +62,8 @@ def test_dirac_cones_absorb_the_universal_conductance() -> None:
     # 2 spins, i e²/hbar, d²k / (2 pi)²; to e²/h
     sigma = (2 * 1j * total / (2 * np.pi) ** 2).real * 2 * np.pi
     z = photon + 1j * eta
-    # closed form at complex frequency: gap D, Matsubara-like continuation of the PRL's Eq. for T = 0
+    # closed form at complex frequency: gap D, Matsubara-like continuation of the PRL's Eq. for T =
+    # 0
     gap, top = 2 * mass, 2 * np.hypot(mass, slope * reach)
     inside = (1 + gap**2 / z**2) * (np.arctanh(z / gap + 0j) - np.arctanh(z / top + 0j))
     edge = gap**2 / z * (1 / gap - 1 / top)

@@ -1,4 +1,5 @@
-"""Paths, Fermi level, DOS, gaps, derivatives and comparisons against closed forms, ASE, and finite differences."""
+"""Paths, Fermi level, DOS, gaps, derivatives and comparisons against closed forms, ASE, and finite
+differences."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ def test_electron_number_from_each_source() -> None:
     ],
 )
 def test_a_count_that_is_nearly_whole(level: float, hop: complex, message: str | None) -> None:
-    """States of the SSH chain below E: the share of k where |v + w exp(ik)| > -E, 1 - arccos((v² + w² - E²) / 2vw) / π."""
+    """States of the SSH chain below E: the share of k where |v + w exp(ik)| > -E, 1 - arccos((v² +
+    w² - E²) / 2vw) / π."""
     model = ssh(1.0, hop)
     crystal = dataclasses.replace(model.structure, info={"fermi_level": level})
     problem = BlochProblem(crystal, model.h)

@@ -73,7 +73,8 @@ problem = ribbon(100)
 h, s = problem.sparse_at((0, 0, 0))
 found = sparse.solve_sparse(h, s, 0.05, 20, problem=problem, engine="slepc", check="random")
 if mpi_rank() == 0:
-    json.dump({"ranks": PETSc.COMM_WORLD.getSize(), "complete": found.complete, "energies": found.energies.tolist()}, open(sys.argv[1], "w"))
+    told = {"ranks": PETSc.COMM_WORLD.getSize(), "complete": found.complete}
+    json.dump(told | {"energies": found.energies.tolist()}, open(sys.argv[1], "w"))
 """
 
 

@@ -69,7 +69,8 @@ def layer(spin: int = 1, shift: float = 4.0) -> tuple[BlochProblem, OrbitalValue
 
 @pytest.mark.parametrize("spin", [1, 2])
 def test_norm_of_states_is_one(spin: int) -> None:
-    """The grid's integral against c† S c = 1, S from Fourier transforms: k-phases, orbital order."""
+    """The grid's integral against c† S c = 1, S from Fourier transforms: k-phases, orbital
+    order."""
     problem, orbitals, crystal = layer(spin)
     grid = Grid.of(crystal, 0.35)
     for k in ((0.0, 0.0, 0.0), (0.13, -0.21, 0.0)):
@@ -97,7 +98,10 @@ def test_density_is_that_of_the_formula() -> None:
 
 
 def test_window_counts_states_and_crosses_the_boundary() -> None:
-    """Integral = states per cell, both spins; the same slab across the cell boundary is the same."""
+    """Integral = states per cell, both spins.
+
+    The same slab across the cell boundary is the same.
+    """
     problem, orbitals, crystal = layer()
     energies = [
         scipy.linalg.eigh(*problem.at((x / 3, y / 3, 0)), eigvals_only=True)

@@ -1,4 +1,5 @@
-"""The sparse solver against dense LAPACK, and its completeness count against one that misses states."""
+"""The sparse solver against dense LAPACK, and its completeness count against one that misses
+states."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from .conftest import blocks, structure
 
 
 def ribbon(cells: int = 150, spin: int = 1, seed: int = 3) -> BlochProblem:
-    """A disordered two-dimensional sheet, periodic in the plane, two shells an atom, non-orthogonal."""
+    """A disordered two-dimensional sheet, periodic in the plane, two shells an atom,
+    non-orthogonal."""
     rng = np.random.default_rng(seed)
     side = int(cells**0.5)
     grid = np.array([(x, y) for x in range(side) for y in range(side)])
@@ -65,7 +67,8 @@ def test_frontal_factor_solves_and_counts(k: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 def test_pivots_too_small_are_delayed(dtype: type) -> None:
-    """Every pivot block singular (zero diagonal blocks of a bipartite lattice): only what is handed on to other rows can be eliminated."""
+    """Every pivot block singular (zero diagonal blocks of a bipartite lattice): only what is handed
+    on to other rows can be eliminated."""
     problem = ribbon(144)
     h, _ = problem.sparse_at(
         (0.1, 0.2, 0) if np.issubdtype(dtype, np.complexfloating) else (0, 0, 0)
@@ -184,7 +187,8 @@ def test_single_precision_is_given_up_where_it_fails(monkeypatch: pytest.MonkeyP
     real = factors.factorize
 
     def poor(h, s, sigma, problem, engine="auto", single=False):
-        """Single precision that is off by much more than rounding: factor and count of another energy."""
+        """Single precision that is off by much more than rounding: factor and count of another
+        energy."""
         return real(h, s, sigma + (0.7 if single else 0.0), problem, engine, single)
 
     monkeypatch.setattr(factors, "factorize", poor)
@@ -269,7 +273,8 @@ def test_random_check_shows_completeness_and_knows_the_band_numbers(
 
 
 def test_chance_of_missing_is_a_bound() -> None:
-    """Runs too short to see the state that is missing: how often it hides must not exceed the bounds that are given."""
+    """Runs too short to see the state that is missing: how often it hides must not exceed the
+    bounds that are given."""
     n = 400
     rng = np.random.default_rng(4)
     energies = np.sort(rng.uniform(-1, 1, n))

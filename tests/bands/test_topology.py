@@ -1,7 +1,7 @@
 """Topology of models with known answers, against PythTB's numbers, and in a non-orthogonal basis.
 
-The non-orthogonal basis is a linear combination of the orthogonal one, so that its H, S and position
-matrix are known exactly and every result must be that of the orthogonal model.
+The non-orthogonal basis is a linear combination of the orthogonal one, so that its H, S and
+position matrix are known exactly and every result must be that of the orthogonal model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ ONE = np.eye(2)
 
 
 def haldane(mass: float, t2: float = 0.15, phi: float = np.pi / 2) -> BlochProblem:
-    """Chern number 1 of the lower band while |mass| < 3 sqrt(3) t2 sin(phi), in this orientation."""
+    """Chern number 1 of the lower band while |mass| < 3 sqrt(3) t2 sin(phi), in this
+    orientation."""
     h = {(0, 0, 0, 0, 0): mass + 0j, (0, 0, 0, 1, 1): -mass}
     h |= {(*cell, 0, 1): -1.0 for cell in BONDS}
     h |= {(*cell, 0, 0): t2 * np.exp(1j * phi) for cell in SECOND}
@@ -408,7 +409,8 @@ def test_spin_hall_in_an_overlapping_basis_is_the_orthogonal_one() -> None:
 
 
 def test_time_reversal_part_of_a_prediction() -> None:
-    """A Kane-Mele H with random errors of 20 meV: its symmetric part has Z2 = 1, nearer the right."""
+    """A Kane-Mele H with random errors of 20 meV: its symmetric part has Z2 = 1, nearer the
+    right."""
     from deeph_gformer.bands.kmesh import broken_reversal, time_reversal_part
 
     problem = kane_mele(0.1, 0.1)

@@ -1,4 +1,5 @@
-"""Unfolding: exact for perfect supercells of crystals without symmetry, sum rules for all others."""
+"""Unfolding: exact for perfect supercells of crystals without symmetry, sum rules for all
+others."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ def test_eval_needs_a_thread(
 
 def test_eval_reports_the_line(tmp_path: pathlib.Path) -> None:
     (tmp_path / "eval.ini").write_text(
-        "[basic]\ntrained_model_dir = x\noutput_dir = y\nquick = True\n[data]\nprocessed_data_dir = z\n"
+        "[basic]\ntrained_model_dir = x\noutput_dir = y\nquick = "
+        "True\n[data]\nprocessed_data_dir = z\n"
     )
     with pytest.raises(GFormerError, match="line 4: key 'quick' is unknown"):
         run("eval", str(tmp_path / "eval.ini"))

@@ -276,7 +276,8 @@ def test_another_structure_is_not_replaced_by_accident(
 
 
 def test_pao_folders_and_position_matrices(tmp_path: pathlib.Path) -> None:
-    """One folder of basis files; what is taken from them is on the line, or follows from the shells."""
+    """One folder of basis files; what is taken from them is on the line, or follows from the
+    shells."""
     basis = tmp_path / "basis"
     basis.mkdir()
     (basis / "C6.5.pao").write_text(pao_text(6))

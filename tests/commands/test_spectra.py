@@ -17,7 +17,8 @@ from deeph_gformer.io.legacy import read_structure, write_structure
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """Gapped honeycomb lattice (E = +-sqrt(0.09 + |t f|^2)) with a prediction whose hopping is 1 % off and whose zero is shifted by 50 meV."""
+    """Gapped honeycomb lattice (E = +-sqrt(0.09 + |t f|^2)) with a prediction whose hopping is 1 %
+    off and whose zero is shifted by 50 meV."""
     monkeypatch.chdir(tmp_path)
     a = 2.46
     lattice = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0, 0, 15.0]])
@@ -398,7 +399,10 @@ def test_unknown_electrons_give_absolute_energies_with_a_note(
 def test_a_prediction_that_knows_its_electrons_lends_them(
     folder: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``refine`` writes ``occupation``; DFT, which has no Fermi level here, and stage 1 are counted with it and all zeros agree."""
+    """``refine`` writes ``occupation``.
+
+    DFT, which has no Fermi level here, and stage 1 are counted with it and all zeros agree.
+    """
     refined = tmp_path / "refined"
     refined.mkdir()
     for file in folder.iterdir():

@@ -1,8 +1,8 @@
 """The default GFormer on the shipped first stages of all six systems: ideal and displaced crystals.
 
-Weights are random where the head starts at zero, so the correction is some meV. What a crystal looks like
-does not depend on how it is written down; rounding is not amplified where symmetry makes things vanish; and
-H is about as smooth in the positions as stage 1's.
+Weights are random where the head starts at zero, so the correction is some meV. What a crystal
+looks like does not depend on how it is written down; rounding is not amplified where symmetry makes
+things vanish; and H is about as smooth in the positions as stage 1's.
 """
 
 from __future__ import annotations
@@ -163,17 +163,20 @@ def test_other_descriptions_of_the_same_crystal(case: Case) -> None:
 
 
 def test_single_precision_is_double_precision(case: Case) -> None:
-    """Ideal crystals: of the correction, which is some meV, at most a hundredth of a meV is rounding."""
+    """Ideal crystals: of the correction, which is some meV, at most a hundredth of a meV is
+    rounding."""
     made = [m.predict(case.ideal, keys=case.keys) for m in (case.single, case.double)]
     single, double = (p.hamiltonian.values.astype(np.complex128) - p.stage1.values for p in made)
     assert meV(double) > 3 and meV(single - double) < 0.01
 
 
 def test_smooth_in_the_positions(case: Case) -> None:
-    """Second differences over steps of 0.001 Å, through the ideal crystal and beside it, against stage 1's.
+    """Second differences over steps of 0.001 Å, through the ideal crystal and beside it, against
+    stage 1's.
 
-    Stage 1 itself divides irreps that vanish in ideal crystals by their norm, so with spin-orbit coupling
-    its features turn round within 0.001 Å there, and what is made of them is given more room.
+    Stage 1 itself divides irreps that vanish in ideal crystals by their norm, so with spin-orbit
+    coupling its features turn round within 0.001 Å there, and what is made of them is given more
+    room.
     """
     for start, limit in ((0.0, 2), (0.02, 2)):
         first, both = [], []

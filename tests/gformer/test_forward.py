@@ -1,4 +1,5 @@
-"""Sets of whole atoms of any size, edges in any order, and irreps in any frame give the same numbers."""
+"""Sets of whole atoms of any size, edges in any order, and irreps in any frame give the same
+numbers."""
 
 from __future__ import annotations
 

@@ -235,7 +235,10 @@ def test_scales_have_unit_variance_and_are_equivariant() -> None:
 
 
 def test_channels_without_spread_are_switched_off() -> None:
-    """Rounding is not amplified: nothing in, nothing out; little spread is not scaled up without bound."""
+    """Rounding is not amplified: nothing in, nothing out.
+
+    Little spread is not scaled up without bound.
+    """
     g = graph()
     f = features(g)
     made = model("equivariant")

@@ -118,7 +118,8 @@ def test_neither_form_feels_rotations() -> None:
 
 @torch.no_grad()
 def test_only_the_printed_form_jumps_where_distances_cross() -> None:
-    """The second difference of a smooth function falls with the square of the step, that of a jump does not."""
+    """The second difference of a smooth function falls with the square of the step, that of a jump
+    does not."""
     still = shells([1.0, 1.3, 1.6])
     table = torch.randn(2, 5)
     length = still.edge_length.clamp(min=1e-9)[:, None]

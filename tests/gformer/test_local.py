@@ -1,4 +1,7 @@
-"""Mixing across l in edge frames: equivariance, families, and e3nn's tensor product as a special case."""
+"""Mixing across l in edge frames.
+
+Equivariance, families, and e3nn's tensor product as a special case.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,8 @@ def test_a_single_l_reaches_others() -> None:
 def test_tensor_product_with_the_edge_harmonics_is_one_such_map(
     path: tuple[tuple[int, int], int, tuple[int, int]],
 ) -> None:
-    """Σ C x Y_l(r), e3nn's own Wigner symbols, is linear per |m| in the edge frame: least squares over the layer's matrices reproduces it."""
+    """Σ C x Y_l(r), e3nn's own Wigner symbols, is linear per |m| in the edge frame: least squares
+    over the layer's matrices reproduces it."""
     (l1, p1), l2, (l3, p3) = path
     direction = torch.nn.functional.normalize(torch.randn(5, 3), dim=1)
     x = torch.randn(5, 2 * l1 + 1)

@@ -21,7 +21,8 @@ Folder = Callable[..., pathlib.Path]
 
 @pytest.mark.parametrize("arch", ["equivariant", "paper"])
 def test_batches_equal_one_by_one(make_folder: Folder, tmp_path: pathlib.Path, arch: str) -> None:
-    """H and stage 1's norm, which is per structure, with batches of two, of all, and frames averaged; spin-orbit for one."""
+    """H and stage 1's norm, which is per structure, with batches of two, of all, and frames
+    averaged; spin-orbit for one."""
     spinful = arch == "paper"
     stage1 = write_tiny_stage1(tmp_path / "s", spinful=spinful)
     bundle = make_bundle(stage1, tmp_path / "b", arch, trained=True)

@@ -1,4 +1,5 @@
-"""Edges in chunks: the numbers of the whole graph, whatever the chunk, the arch, the stage 1 and the spin."""
+"""Edges in chunks: the numbers of the whole graph, whatever the chunk, the arch, the stage 1 and
+the spin."""
 
 from __future__ import annotations
 

@@ -257,7 +257,8 @@ class MadeUp(OverlapProvider):
 def test_bare_structures(
     tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path
 ) -> None:
-    """Edges and S from elsewhere: the prediction is that on the folder's own edges, and S is written beside it."""
+    """Edges and S from elsewhere: the prediction is that on the folder's own edges, and S is
+    written beside it."""
     own = make_folder("x", hamiltonian=False)
     model = deeph_gformer.load(stage1=tiny_stage1)
     truth = model.predict(own).hamiltonian
@@ -282,7 +283,10 @@ def test_bare_structures(
 def test_structure_files(
     tiny_stage1: pathlib.Path, make_folder: Folder, tmp_path: pathlib.Path
 ) -> None:
-    """A POSCAR, or a folder of them, is refined like the structure folder it came from; atoms in the file's order."""
+    """A POSCAR, or a folder of them, is refined like the structure folder it came from.
+
+    Atoms in the file's order.
+    """
     from ase import Atoms
 
     structure = random_structure(atoms=2)[0]
@@ -316,7 +320,7 @@ def test_structure_files(
         assert len(read_matrix(tmp_path / name / "x", "overlap")) == len(truth)
 
 
-# --- the shipped MoS2 model and what it has never seen ------------------------------------------------------------------
+# --- the shipped MoS2 model and what it has never seen --------------------------------------------
 @pytest.fixture(scope="module")
 def mos2() -> deeph_gformer.pipeline.HamiltonianModel:
     folder = ROOT / "examples" / "systems" / "models" / "mos2"
@@ -364,7 +368,9 @@ def test_pbc_that_the_model_never_saw(mos2, tmp_path: pathlib.Path, pbc: object)
     crossed = int(np.sum(pbc))
     with pytest.raises(
         DataError,
-        match=f"pbc = .*cross {crossed} of the 3 lattice vectors, but its atoms couple to their own images",
+        match=f"pbc = .*cross {crossed} of the 3 lattice vectors, but its atoms couple "
+        "to their own "
+        "images",
     ):
         deeph_gformer.refine(sheet(tmp_path / "x.xyz", pbc), mos2, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -52,7 +52,8 @@ def test_plan(
     tiny_stage1: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Less and less memory: first rotated atoms are made anew, then features go to files, then it is refused."""
+    """Less and less memory: first rotated atoms are made anew, then features go to files, then it
+    is refused."""
     model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
     graph = model.read(make_folder())[1]
     monkeypatch.setattr(runtime_plan, "resident_bytes", lambda: -runtime_plan.RESERVE)
@@ -68,7 +69,8 @@ def test_plan(
         except ConfigError as refused:
             kinds.append("refused")
             assert re.search(
-                r"\(at most 11 on one atom\).* are needed, at least .* with edge features in files \(--spill DIR\)",
+                r"\(at most 11 on one atom\).* are needed, at least .* with edge features in "
+                r"files \(--spill DIR\)",
                 str(refused),
             )
     assert list(dict.fromkeys(kinds)) == ["all", "less", "files", "refused"]

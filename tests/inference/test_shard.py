@@ -1,4 +1,7 @@
-"""Several processes on one structure, or on several: the numbers of one process; what fails ends everywhere."""
+"""Several processes on one structure, or on several: the numbers of one process.
+
+What fails ends everywhere.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,10 @@ def _child(rank: int, size: int, port: int, work: Callable[[int], Any], results:
 
 
 def in_ranks(size: int, work: Callable[[int], Any]) -> list[Any]:
-    """``work(rank)`` in forked processes that find each other as under torchrun; results or errors in order of rank."""
+    """``work(rank)`` in forked processes that find each other as under torchrun.
+
+    Results or errors in order of rank.
+    """
     import socket
 
     with socket.socket() as probe:
@@ -106,7 +112,10 @@ def test_ranks_change_nothing(
 def test_overlaps_are_made_by_all(
     make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str
 ) -> None:
-    """Each process computes the overlaps of its atoms; what is there already is kept where it is the same, and refused where it is not."""
+    """Each process computes the overlaps of its atoms.
+
+    What is there already is kept where it is the same, and refused where it is not.
+    """
     structure = random_structure(atoms=5, name="x", grouped=True)[0]
     shells = {
         16: ((0, 0.9), (1, 1.0)),
@@ -150,7 +159,8 @@ def test_overlaps_are_made_by_all(
 def test_a_process_that_cannot_write(
     make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str
 ) -> None:
-    """The file-size limit of one process stands for its full disk: nothing is left, and it is told once."""
+    """The file-size limit of one process stands for its full disk: nothing is left, and it is told
+    once."""
     make_folder("x", atoms=5, grouped=True)
     model = deeph_gformer.load(stage1=tiny_stage1)
 
@@ -201,7 +211,8 @@ def test_outputs_that_are_not_shared(
     tiny_stage1: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A process that does not see temporary files stands for one on a machine with a disk of its own."""
+    """A process that does not see temporary files stands for one on a machine with a disk of its
+    own."""
     make_folder("x")
     model = deeph_gformer.load(stage1=tiny_stage1)
     sees = pathlib.Path.is_file
@@ -307,9 +318,11 @@ def test_a_process_that_dies_is_one_line(
     make_folder("s")
     script = tmp_path / "run.py"
     script.write_text(
-        "import os, sys, torch\nfrom deeph_gformer.stage1.embedded.inference import Run\nfrom deeph_gformer.cli import main\n"
+        "import os, sys, torch\nfrom deeph_gformer.stage1.embedded.inference import Run\nfrom "
+        "deeph_gformer.cli import main\n"
         "torch.set_num_threads(1)\nbefore = Run.update_edges\n"
-        "def dies(self, *args):\n    if os.environ['RANK'] == '1':\n        os._exit(9)\n    before(self, *args)\n"
+        "def dies(self, *args):\n    if os.environ['RANK'] == '1':\n        os._exit(9)\n    "
+        "before(self, *args)\n"
         "Run.update_edges = dies\nsys.exit(main(sys.argv[1:]))\n"
     )
     words = [

@@ -1,4 +1,6 @@
-"""A tiny GPAW run, written as folders by our interface, and the eigenvalues GPAW itself gives; run by test_gpaw.py, which may use another interpreter.
+"""A tiny GPAW run, written as folders by our interface, and the eigenvalues GPAW itself gives.
+
+Run by test_gpaw.py, which may use another interpreter.
 
 Usage: python gpaw_run.py OUTPUT
 """
@@ -18,7 +20,8 @@ from deeph_gformer.interop.gpaw import from_gpaw, write_gpaw
 
 
 def main(output: pathlib.Path) -> None:
-    """A zigzag chain of H2 whose second atom lies outside the cell, on a mesh too coarse for its orbitals."""
+    """A zigzag chain of H2 whose second atom lies outside the cell, on a mesh too coarse for its
+    orbitals."""
     atoms = Atoms(
         "H2", [(0.1, 2.6, 3.0), (2.95, 3.3, 3.2)], cell=[2.1, 6.0, 6.0], pbc=(True, False, False)
     )

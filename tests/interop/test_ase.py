@@ -198,7 +198,7 @@ def test_bad_atoms_and_options(carbon, carbon_overlap, sheet: Atoms) -> None:
         sheet.calc.get_eigenvalues(99)
 
 
-# --- I/O -----------------------------------------------------------------------------------------------------------
+# --- I/O ------------------------------------------------------------------------------------------
 def test_atoms_round_trip(tmp_path: pathlib.Path) -> None:
     folder = golden("external") / "MoTe2" / "legacy"
     structure = read_folder(folder)
@@ -274,7 +274,7 @@ def test_the_bundle_brings_overlaps_and_electrons(carbon, dft, tmp_path: pathlib
     assert calc.get_fermi().electrons == 72.0 and calc.model.bundle.training["periodicity"] == [2]
 
 
-# --- shells and frames that do not fit ------------------------------------------------------------------------------
+# --- shells and frames that do not fit ------------------------------------------------------------
 def _pair() -> Atoms:
     """Mo and S, with shells as a folder's reader stores them."""
     shells = ((0, 1, 2), (0, 1))

@@ -272,7 +272,10 @@ def test_official_analyser_reads_it(tested: pathlib.Path, tmp_path: pathlib.Path
 def test_with_a_bundle_it_is_refine(
     tmp_path: pathlib.Path, make_folder: Callable[..., pathlib.Path], tiny_stage1: pathlib.Path
 ) -> None:
-    """eval --model writes what refine writes; --no-hermitian keeps the raw output; without --model it is stage 1 alone."""
+    """eval --model writes what refine writes; --no-hermitian keeps the raw output.
+
+    Without --model it is stage 1 alone.
+    """
     source = make_folder("made", hamiltonian=False)
     bundle = make_bundle(tiny_stage1, tmp_path / "bundle", trained=True)
     refine(
@@ -325,7 +328,8 @@ def test_with_a_bundle_it_is_refine(
 def test_several_models_are_merged(
     tmp_path: pathlib.Path, make_folder: Callable[..., pathlib.Path], tiny_stage1: pathlib.Path
 ) -> None:
-    """Two models of half the blocks each: every element comes from the model that predicts it, and the test result joins their channels."""
+    """Two models of half the blocks each: every element comes from the model that predicts it, and
+    the test result joins their channels."""
     import torch
 
     whole = read_model_folder(tiny_stage1)

@@ -1,4 +1,7 @@
-"""GPAW's own eigenvalues from the folder we write. Needs gpaw here, or GPAW_PYTHON: an interpreter that has gpaw, h5py and scipy."""
+"""GPAW's own eigenvalues from the folder we write. Needs gpaw here, or GPAW_PYTHON.
+
+An interpreter that has gpaw, h5py and scipy.
+"""
 
 from __future__ import annotations
 

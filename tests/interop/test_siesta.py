@@ -1,4 +1,5 @@
-"""SIESTA's files against a chain of one s orbital, whose bands are (e + 2t cos k) / (1 + 2s cos k)."""
+"""SIESTA's files against a chain of one s orbital, whose bands are (e + 2t cos k) / (1 + 2s cos
+k)."""
 
 from __future__ import annotations
 

@@ -157,7 +157,10 @@ with replace.replaced_folder(sys.argv[1]) as scratch:
 def test_a_folder_is_old_or_new_whenever_the_process_dies(
     tmp_path: pathlib.Path, before: str
 ) -> None:
-    """A death before and after each step; the next run puts the folder right and leaves nothing behind."""
+    """A death before and after each step.
+
+    The next run puts the folder right and leaves nothing behind.
+    """
     names = ["element.dat", "info.json", "lat.dat", "orbital_types.dat", "site_positions.dat"]
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     seen, at = set(), 0

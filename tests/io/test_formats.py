@@ -1,4 +1,5 @@
-"""Folder formats: names of info.json, and one from another package, added by one file and one line."""
+"""Folder formats: names of info.json, and one from another package, added by one file and one
+line."""
 
 from __future__ import annotations
 
@@ -17,45 +18,9 @@ from deeph_gformer.io import read_folder, read_matrix
 from deeph_gformer.io.formats import formats, get_format, info_for
 
 from ..conftest import ROOT, random_structure
+from ..test_extending import BLOCKS
 
-MODULE = '''
-"""Structure as ASE's JSON-like dictionary, blocks as flat text: nothing of the built-in formats."""
-import json
-import numpy as np
-from deeph_gformer.io import BlockMatrix, Structure
-from deeph_gformer.io.blocks import sort_keys
-from deeph_gformer.io.formats import FolderFormat, info_for
-
-def read_structure(folder):
-    d = json.loads((folder / "plain.json").read_text())
-    shells = tuple(tuple(s) for s in d["shells"])
-    z = np.array(d["z"])
-    return Structure(np.array(d["cell"]), np.array(d["xyz"]), z, shells, d["soc"], d["info"], folder.name)
-
-def write_structure(folder, s):
-    folder.mkdir(exist_ok=True)
-    (folder / "plain.json").write_text(json.dumps(dict(cell=s.lattice.tolist(), xyz=s.positions.tolist(),
-        z=s.numbers.tolist(), shells=s.orbital_types, soc=s.spinful, info=info_for(s, FORMAT))))
-
-def read_keys(path, structure):
-    keys = np.frombuffer(path.read_bytes()[8:], "<i8", int(np.frombuffer(path.read_bytes()[:8], "<i8")[0]) * 5)
-    keys = keys.reshape(-1, 5)
-    return keys[sort_keys(keys)]
-
-def read_blocks(path, structure, spinful):
-    keys = read_keys(path, structure)
-    values = np.frombuffer(path.read_bytes()[8 + 40 * len(keys):], "<f8").copy()
-    return BlockMatrix(keys, structure.orbital_counts[keys[:, 3:]], values)
-
-def reserve(path, keys, shapes, dtype):
-    path.write_bytes(np.array([len(keys)], "<i8").tobytes() + keys.astype("<i8").tobytes())
-    return 8 + 40 * len(keys)
-
-FORMAT = FolderFormat("plain", "Plain", ("plain.json",),
-    {"hamiltonian": "H.bin", "overlap": "S.bin", "prediction": "P.bin"}, read_structure, write_structure,
-    read_keys, read_blocks, reserve, lambda blocks, size: 8 + 40 * blocks + size,
-    info_names={"fermi_level": "EF"})
-'''
+MODULE = next(text for _, text in BLOCKS if text.startswith("# my_format.py"))
 
 
 def test_a_format_of_another_package(

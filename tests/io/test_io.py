@@ -295,7 +295,8 @@ except DataError as error:
 
 
 def test_full_disk(tmp_path: pathlib.Path) -> None:
-    """The file-size limit of the process stands for a full disk: the write fails half-way, the old file stays."""
+    """The file-size limit of the process stands for a full disk: the write fails half-way, the old
+    file stays."""
     target = tmp_path / "hamiltonians_pred.h5"
     target.write_text("old")
     run = subprocess.run(

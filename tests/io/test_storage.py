@@ -80,7 +80,8 @@ def test_what_is_no_number(tmp_path: pathlib.Path, form: str, dtype: str) -> Non
 
 
 def test_blocks_of_many_types(tmp_path: pathlib.Path) -> None:
-    """Real blocks among complex ones, single among double precision: one type that holds them all."""
+    """Real blocks among complex ones, single among double precision: one type that holds them
+    all."""
     structure, h, path = _made(tmp_path, "legacy", spinful=True)
     kinds = ["f4", ">f8", "c8", "c16", "i4", "f2"]
     wanted = h.values.copy()

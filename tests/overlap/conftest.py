@@ -1,4 +1,7 @@
-"""Real DFT data for the overlap tests, read from the packed sets beside the repository; tests skip where they are absent."""
+"""Real DFT data for the overlap tests, read from the packed sets beside the repository.
+
+Tests skip where they are absent.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ STEP = {"overlaps.h5": 2.0**-23, "hamiltonians.h5": 2.0**-20}
 
 
 def _matrix(group: h5py.Group, step: float) -> BlockMatrix:
-    """Undo the packing: zigzag integers, one of each (R, i, j) and (-R, j, i), spin-orbit as real and imaginary part."""
+    """Undo the packing: zigzag integers, one of each (R, i, j) and (-R, j, i), spin-orbit as real
+    and imaginary part."""
     z = group["values"][()].astype(np.int64)
     flat = ((z >> 1) ^ -(z & 1)) * step
     if group.attrs["complex"]:

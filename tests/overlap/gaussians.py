@@ -1,4 +1,7 @@
-"""Overlaps of Gaussian orbitals without any code of the package: products of polynomials and Gaussians, integrated exactly by Gauss-Hermite rules."""
+"""Overlaps of Gaussian orbitals without any code of the package.
+
+Products of polynomials and Gaussians, integrated exactly by Gauss-Hermite rules.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import math
 
 import numpy as np
 
-#: Cartesian polynomials of the real solid harmonics in the order of legacy files, unnormalised, signs positive.
+#: Cartesian polynomials of the real solid harmonics in the order of legacy files, unnormalised,
+#: signs positive.
 POLYNOMIALS = {
     0: [lambda x, y, z: 1 + 0 * x],
     1: [lambda x, y, z: x, lambda x, y, z: y, lambda x, y, z: z],
@@ -30,7 +34,10 @@ POLYNOMIALS = {
 
 
 def overlap_block(shells_a, shells_b, vector) -> np.ndarray:
-    """<a at 0 | b at vector> of normalised orbitals r^l Y exp(-α r²); shells are (l, α) pairs, lengths in one unit."""
+    """<a at 0 | b at vector> of normalised orbitals r^l Y exp(-α r²).
+
+    Shells are (l, α) pairs, lengths in one unit.
+    """
     x, w = np.polynomial.hermite.hermgauss(12)
     grid = np.stack(np.meshgrid(x, x, x, indexing="ij")).reshape(3, -1)
     weight = (w[:, None, None] * w[None, :, None] * w[None, None, :]).reshape(-1)

@@ -180,7 +180,8 @@ def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
     )
     path = tmp_path / "C.ion.xml"
     path.write_text(
-        f'<ion version="0.1"><symbol>C</symbol><label>C</label><z>6</z><valence>4</valence><mass>12.0</mass><paos>{orbitals}</paos></ion>'
+        "<ion "
+        f'version="0.1"><symbol>C</symbol><label>C</label><z>6</z><valence>4</valence><mass>12.0</mass><paos>{orbitals}</paos></ion>'
     )
     shells = ((0, 0.6), (0, 1.1), (1, 0.7), (2, 0.9))
     provider = BasisOverlap([path])

@@ -126,7 +126,8 @@ def test_unknown_distances_are_refused_with_atoms_and_values(fitted: TwoCentre) 
     )
     with pytest.raises(
         DataError,
-        match="2.2000 Å apart: a distance that the training set does not cover.*1.000-2.000, 2.500-4.200",
+        match="2.2000 Å apart: a distance that the training set does not cover.*1.000-2.000, "
+        "2.500-4.200",
     ):
         TableOverlap(narrow).overlap(pair_at(fitted, 2.2))
     assert len(TableOverlap(narrow).overlap(pair_at(fitted, 1.9))) == 4
@@ -167,7 +168,8 @@ def test_gaps_are_found_and_what_is_called_known_is_known() -> None:
 
 
 def test_a_lattice_vector_that_always_occurs_is_known_and_what_lies_beyond_is_not_dropped() -> None:
-    """Overlap still large at the last distance seen, and no pair until far beyond: a pair in between must be refused, not left without an edge."""
+    """Overlap still large at the last distance seen, and no pair until far beyond: a pair in
+    between must be refused, not left without an edge."""
     orbitals = two_centre([gaussian_basis(6, ((0, 0.3), (1, 0.3)), 4.0)])
     structure = Structure(np.eye(3) * 3.0, np.zeros((1, 3)), np.array([6]), ((0, 1),))
     table = fit_samples(*collect([(structure, TableOverlap(orbitals).overlap(structure))]))
@@ -186,7 +188,8 @@ def test_a_lattice_vector_that_always_occurs_is_known_and_what_lies_beyond_is_no
 
 
 def test_overlaps_that_were_cut_end_where_they_were_cut() -> None:
-    """S cut at 2.6 Å while still 3e-2: up to there the functions are right, beyond there is nothing."""
+    """S cut at 2.6 Å while still 3e-2: up to there the functions are right, beyond there is
+    nothing."""
     orbitals = two_centre([gaussian_basis(6, ((0, 0.3), (1, 0.3)), 5.0)])
     samples = []
     for seed in range(4):

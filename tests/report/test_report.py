@@ -1,4 +1,5 @@
-"""The HTML report: what it says, that it needs nothing from elsewhere, and that a browser shows it."""
+"""The HTML report: what it says, that it needs nothing from elsewhere, and that a browser shows
+it."""
 
 from __future__ import annotations
 

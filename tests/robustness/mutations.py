@@ -1,4 +1,7 @@
-"""Inputs as other programs, editors, disks and strangers leave them: every kind of file, changed in every way."""
+"""Inputs as other programs, editors, disks and strangers leave them.
+
+Every kind of file, changed in every way.
+"""
 
 from __future__ import annotations
 

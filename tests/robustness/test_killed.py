@@ -1,4 +1,5 @@
-"""Fault injection: a death at each file operation leaves outputs whole or absent, and the same command ends it.
+"""Fault injection: a death at each file operation leaves outputs whole or absent, and the same
+command ends it.
 
 ``make fuzz BUDGET=...`` kills at every step; ``make test`` at some of them.
 """

@@ -1,4 +1,5 @@
-"""Mutated inputs: exit 0 or 2, one line, nothing left behind, no number changed without a word, no hang, no bloat.
+"""Mutated inputs: exit 0 or 2, one line, nothing left behind, no number changed without a word, no
+hang, no bloat.
 
 ``make fuzz BUDGET=20000`` runs many; ``make test`` a fixed few.
 """

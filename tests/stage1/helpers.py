@@ -207,7 +207,10 @@ def random_graph(
 def random_net(
     config: NetConfig, generation: Generation, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> DeepHE3Net:
-    """The engine with random parameters, norms and biases included; the same numbers on every machine."""
+    """The engine with random parameters, norms and biases included.
+
+    The same numbers on every machine.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

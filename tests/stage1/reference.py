@@ -1,10 +1,16 @@
-r"""DeepH-E3's network written plainly: flat e3nn vectors, global axes, one einsum per path. Slow, and the specification of the fast engine.
+r"""DeepH-E3's network written plainly: flat e3nn vectors, global axes, one einsum per path.
 
-It works on a ``state_dict`` under the official names, so it shares nothing with the engine but the Wigner symbols and the path normalisation.
+Slow, and the specification of the fast engine.
+
+It works on a ``state_dict`` under the official names, so it shares nothing with the engine but the
+Wigner symbols and the path normalisation.
 
 Tensor product of one path (slot in, l2, slot out):
 
-.. math:: z_{w m_3} = a \sum_{u v m_1 m_2} W^1_{uw} W^2_{vw}\; \sqrt{2 l_3 + 1}\; w_{3j}(l_1 l_2 l_3)_{m_1 m_2 m_3}\; x_{u m_1} y_{v m_2}
+.. math::
+    z_{w m_3} = a \sum_{u v m_1 m_2} W^1_{uw} W^2_{vw}\;
+        \sqrt{2 l_3 + 1}\; w_{3j}(l_1 l_2 l_3)_{m_1
+    m_2 m_3}\; x_{u m_1} y_{v m_2}
 """
 
 from __future__ import annotations
@@ -53,7 +59,10 @@ def tensor_product(
     weights2: list[Tensor],
     generation: Generation,
 ) -> Tensor:
-    """``SeparateWeightTensorProduct``: x (E, irreps_x.dim) times y (E, irreps_y.dim); weights path after path, (mul_x, mul_out) and (mul_y, mul_out)."""
+    """``SeparateWeightTensorProduct``: x (E, irreps_x.dim) times y (E, irreps_y.dim).
+
+    Weights path after path, (mul_x, mul_out) and (mul_y, mul_out).
+    """
     xs, ys = slots(x, irreps_x), slots(y, irreps_y)
     out = [x.new_zeros(len(x), mul, ir.dim) for mul, ir in irreps_out]
     paths = [
@@ -153,7 +162,10 @@ def self_connection(
 def layer_norm(
     x: Tensor, irreps: Irreps, batch: Tensor, structures: int, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """``e3LayerNorm``: per structure and slot, minus the mean over rows and channels; scalars over their root mean square."""
+    """``e3LayerNorm``: per structure and slot, minus the mean over rows and channels.
+
+    Scalars over their root mean square.
+    """
 
     def mean(value: Tensor) -> Tensor:
         total = value.new_zeros(structures, *value.shape[1:]).index_add(0, batch, value)
@@ -246,7 +258,8 @@ def _convolution(
 
 
 def _edge_harmonics(config: NetConfig, graph: Graph) -> tuple[Tensor, Irreps]:
-    """Y_l of the edges, times Bessel functions of the distance where the network has them: (E, dim) and its irreps."""
+    """Y_l of the edges, times Bessel functions of the distance where the network has them: (E, dim)
+    and its irreps."""
     harmonics = Irreps(config.irreps_sh)
     length, loops = graph.edge_length, graph.self_loop
     table = spherical_harmonics(graph.edge_vector, harmonics.lmax)
@@ -268,7 +281,10 @@ def reference_forward(
     """What :meth:`DeepHE3Net.forward` gives with ``features=True``.
 
     Args:
-        config: network. generation: of e3nn. state: official parameters. graph: vectors in the parameters' dtype.
+        config: network.
+        generation: of e3nn.
+        state: official parameters.
+        graph: vectors in the parameters' dtype.
     """
     y, harmonics = _edge_harmonics(config, graph)
     length = graph.edge_length

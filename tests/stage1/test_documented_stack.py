@@ -1,7 +1,9 @@
 """Numbers of the official code on its documented stack, for every variant.
 
-``documented_stack.npz`` holds rows of DeepH-E3 (f011d5f) under torch 1.9.0, e3nn 0.3.5, numpy 1.21.2, sympy 1.8 (keys ``0.3/...``), and with e3nn 0.4.4 (``0.4/...``),
-for the random networks of ``helpers.py``, whose parameters it loaded strictly from :func:`official_state`: direct sums, and blocks made by its own ``e3TensorDecomp``.
+``documented_stack.npz`` holds rows of DeepH-E3 (f011d5f) under torch 1.9.0, e3nn 0.3.5, numpy
+1.21.2, sympy 1.8 (keys ``0.3/...``), and with e3nn 0.4.4 (``0.4/...``), for the random networks of
+``helpers.py``, whose parameters it loaded strictly from :func:`official_state`: direct sums, and
+blocks made by its own ``e3TensorDecomp``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def test_every_variant_is_stored() -> None:
 
 @pytest.mark.parametrize(("generation", "variant"), CASES)
 def test_equals_documented_stack(generation: str, variant: str) -> None:
-    """Direct sums and blocks, 1e-12 relative (the Bessel basis: 1e-11, its official formulas cancel)."""
+    """Direct sums and blocks, 1e-12 relative (the Bessel basis: 1e-11, its official formulas
+    cancel)."""
     config, targets = VARIANTS[variant]
     net = random_net(config, generation)  # type: ignore[arg-type]
     rows, direct_sum, product = (

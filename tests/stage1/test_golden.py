@@ -75,7 +75,8 @@ def test_providers_agree(name: str) -> None:
 
 @needs_golden
 def test_wrong_generation_is_not_close() -> None:
-    """The trap is real: the same parameters read as another generation give other numbers (so the tests above can fail)."""
+    """The trap is real: the same parameters read as another generation give other numbers (so the
+    tests above can fail)."""
     from deeph_gformer.stage1.bundle import read_model_folder
     from deeph_gformer.stage1.embedded.checkpoint import load_network
 

@@ -1,4 +1,5 @@
-"""The chunked inference path against the path with gradients, chunk by chunk, and the pieces it is made of."""
+"""The chunked inference path against the path with gradients, chunk by chunk, and the pieces it is
+made of."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ from .helpers import VARIANTS, irreps_of, random_graph, random_net, relative
 def test_chunks_change_nothing(variant: str, chunk: int) -> None:
     """Any chunk size, one structure or two: the numbers of the path with gradients, to rounding.
 
-    (Not on two atoms: their pseudoscalars vanish, and the norm would divide rounding errors by its 1e-5.)
+    (Not on two atoms: their pseudoscalars vanish, and the norm would divide rounding errors by its
+    1e-5.)
     """
     config, targets = VARIANTS[variant]
     net = random_net(config, "0.3")
@@ -68,7 +70,8 @@ def test_plan_follows_the_parameters() -> None:
 
 
 def test_mixed_precision_of_a_trainer_stays_outside() -> None:
-    """Validation and a frozen first stage run inside of the trainer's autocast: in full precision all the same."""
+    """Validation and a frozen first stage run inside of the trainer's autocast: in full precision
+    all the same."""
     config, targets = VARIANTS["plain"]
     net, graph = random_net(config, "0.3"), random_graph(targets.basis)
     net, graph = net.float(), graph.to(dtype=torch.float32)
@@ -99,7 +102,10 @@ def test_local_layout_round_trip() -> None:
 
 
 def test_flat_layouts() -> None:
-    """Split and flat are inverse; turning on the way out equals turning first, for few and for many slots."""
+    """Split and flat are inverse.
+
+    Turning on the way out equals turning first, for few and for many slots.
+    """
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(4, 3, dtype=torch.float64, generator=generator)
     frames = edge_frames(vectors, 3)
@@ -115,7 +121,8 @@ def test_flat_layouts() -> None:
 
 
 def test_bessel_basis_of_the_documented_stack() -> None:
-    """DeepH-E3's own simplified sympy formulas under numpy 1.23 and sympy 1.8, evaluated with 40 digits (``bessel_numpy1.json``)."""
+    """DeepH-E3's own simplified sympy formulas under numpy 1.23 and sympy 1.8, evaluated with 40
+    digits (``bessel_numpy1.json``)."""
     import sympy
 
     stored = json.loads(pathlib.Path(__file__).with_name("bessel_numpy1.json").read_text())

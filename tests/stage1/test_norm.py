@@ -1,4 +1,5 @@
-"""Norms: constants from the training set instead of the structure's means make the network local."""
+"""Norms: constants from the training set instead of the structure's means make the network
+local."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The official provider: what it leaves behind, and training states exchanged with the official code."""
+"""The official provider: what it leaves behind, and training states exchanged with the official
+code."""
 
 from __future__ import annotations
 
@@ -55,7 +56,10 @@ def test_default_dtype_is_restored_after_an_exception() -> None:
 @pytest.mark.official
 @needs_official
 def test_nothing_is_left_behind(tmp_path: pathlib.Path) -> None:
-    """No stand-in module, no package, no patched e3nn, no hooks after close; the folder's Python is not run."""
+    """No stand-in module, no package, no patched e3nn, no hooks after close.
+
+    The folder's Python is not run.
+    """
     config, targets = VARIANTS["plain"]
     save(tmp_path, config, targets)
     script = tmp_path / "src" / "build_model.py"
@@ -104,7 +108,8 @@ def test_conformance_of_the_official_network(tmp_path: pathlib.Path) -> None:
 @needs_official
 @pytest.mark.parametrize("generation", ["0.3", "0.4", ">=0.5"])
 def test_blocks_equal_e3TensorDecomp(generation: str) -> None:  # noqa: N802
-    """Our direct sum -> direct product is the official one, with the generation's signs, there and back."""
+    """Our direct sum -> direct product is the official one, with the generation's signs, there and
+    back."""
     from deeph_gformer.algebra.blocks import DirectSumToProduct
 
     modules = official_modules(find_deephe3(), generation)  # type: ignore[arg-type]

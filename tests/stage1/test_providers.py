@@ -48,7 +48,10 @@ def save(
     dtype: torch.dtype = torch.float64,
     **changes: torch.Tensor | None,
 ) -> DeepHE3Net:
-    """A model folder with random parameters; ``changes`` replace or (None) remove entries of the state, dots written as double underscores."""
+    """A model folder with random parameters.
+
+    ``changes`` replace or (None) remove entries of the state, dots written as double underscores.
+    """
     net = random_net(config, generation, seed, dtype)
     state = official_state(net)
     for name, value in changes.items():
@@ -161,7 +164,8 @@ def test_models_are_merged(tmp_path: pathlib.Path) -> None:
 
 
 def test_merged_spin_orbit_order(tmp_path: pathlib.Path) -> None:
-    """Real parts of all models come first, then imaginary parts, as one model with all channels would give."""
+    """Real parts of all models come first, then imaginary parts, as one model with all channels
+    would give."""
     config, targets = VARIANTS["spin_orbit"]
     first, second = (
         dataclasses.replace(targets, blocks=part)
@@ -187,7 +191,10 @@ def test_merged_spin_orbit_order(tmp_path: pathlib.Path) -> None:
 
 
 def test_unpredicted_blocks_are_listed(tmp_path: pathlib.Path) -> None:
-    """An error names them, but only those of element pairs that the structure has; zeros on request."""
+    """An error names them, but only those of element pairs that the structure has.
+
+    Zeros on request.
+    """
     _, diag, _ = _split()
     save(tmp_path, config_for(diag), diag)
     graph = random_graph(MOTE2)
@@ -250,7 +257,8 @@ def test_bad_checkpoints(tmp_path: pathlib.Path) -> None:
 
 
 def test_undecidable_generation_asks(tmp_path: pathlib.Path) -> None:
-    """A network of scalars and vectors stores no symbol whose sign ever changed: 0.4 and later look alike."""
+    """A network of scalars and vectors stores no symbol whose sign ever changed: 0.4 and later look
+    alike."""
     targets = make_target_blocks(
         dataclasses.replace(MOTE2, orbital_types=((0, 1), (0, 1))),
         "specify",
@@ -333,7 +341,8 @@ def test_optimizer_round_trip() -> None:
 
 @needs_golden
 def test_golden_optimizer_state_fits() -> None:
-    """The stored Adam state of an official training run: one entry per official parameter, same shapes."""
+    """The stored Adam state of an official training run: one entry per official parameter, same
+    shapes."""
     folder = read_model_folder(GOLDEN / "graphene_small_f64" / "model")
     provider = EmbeddedStage1(folder)
     state = folder.checkpoint["optimizer_state_dict"]

@@ -48,7 +48,8 @@ def test_generations_in_a_batch(generation: str) -> None:
 @pytest.mark.parametrize("variant", ["two_elements", "bessel", "spin_orbit"])
 @pytest.mark.parametrize("chunk", [7, 40])
 def test_chunks_of_training_change_nothing(variant: str, chunk: int) -> None:
-    """Convolutions made chunk by chunk, and again in the backward pass: output and gradients stay, self-loops included."""
+    """Convolutions made chunk by chunk, and again in the backward pass: output and gradients stay,
+    self-loops included."""
     config, targets = VARIANTS[variant]
     net = random_net(config, "0.3")
     graph = batch_graphs([random_graph(targets.basis, 4, 1), random_graph(targets.basis, 5, 2)])

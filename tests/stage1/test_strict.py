@@ -1,4 +1,5 @@
-"""Model folders: settings and tensors that would be taken with other numbers are refused by name."""
+"""Model folders: settings and tensors that would be taken with other numbers are refused by
+name."""
 
 from __future__ import annotations
 

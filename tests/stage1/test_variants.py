@@ -1,4 +1,5 @@
-"""Every variant of DeepH-E3's network against the official code run beside it (random weights, float64)."""
+"""Every variant of DeepH-E3's network against the official code run beside it (random weights,
+float64)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def _pair(variant: str, generation: str):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_forward_and_features(variant: str) -> None:
-    """Output and every intermediate irrep agree to 1e-10 (in fact rounding) with the official network."""
+    """Output and every intermediate irrep agree to 1e-10 (in fact rounding) with the official
+    network."""
     net, official, _, targets = _pair(variant, "0.3")
     graph = random_graph(targets.basis)
     taken: dict[str, torch.Tensor] = {}
@@ -92,7 +94,8 @@ def test_gradients(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_saved_state_loads_strictly(variant: str) -> None:
-    """What we save is, name by name and in order of parameters, what the official Net of today's e3nn holds."""
+    """What we save is, name by name and in order of parameters, what the official Net of today's
+    e3nn holds."""
     config, _ = VARIANTS[variant]
     net = random_net(config, ">=0.5")
     official = official_net(config, ">=0.5", torch.float64)

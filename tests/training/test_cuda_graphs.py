@@ -1,4 +1,7 @@
-"""Steps that are captured and replayed, against the same steps one by one; captures are played by the CPU."""
+"""Steps that are captured and replayed, against the same steps one by one.
+
+Captures are played by the CPU.
+"""
 
 from __future__ import annotations
 
@@ -173,7 +176,10 @@ def test_what_cannot_be_captured_is_said(
 def test_no_step_waits_for_the_gpu(
     make_folder: Folder, tmp_path: pathlib.Path, stage: int, spinful: bool
 ) -> None:
-    """Loss of both stages with DFT's states; copies from the host and answers to it break a capture."""
+    """Loss of both stages with DFT's states.
+
+    Copies from the host and answers to it break a capture.
+    """
     folder = make_folder("a", atoms=2, spinful=spinful)
     first = write_tiny_stage1(tmp_path / "first", spinful=spinful, dtype=torch.float32)
     provider = load_stage1(first)

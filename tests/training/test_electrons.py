@@ -1,4 +1,7 @@
-"""Valence electrons counted in training sets, against the pseudopotentials' numbers: C 4, Mo 14, S 6, Te 16, Bi 15."""
+"""Valence electrons counted in training sets, against the pseudopotentials' numbers.
+
+C 4, Mo 14, S 6, Te 16, Bi 15.
+"""
 
 from __future__ import annotations
 

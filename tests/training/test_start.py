@@ -45,7 +45,10 @@ def finished(make_folder: Folder, tmp_path: pathlib.Path) -> tuple[pathlib.Path,
 def test_training_starts_where_the_bundle_ended(
     finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path
 ) -> None:
-    """With a learning rate of next to nothing the weights stay; from random ones they are others."""
+    """With a learning rate of next to nothing the weights stay.
+
+    From random ones they are others.
+    """
     root, stage1, bundle = finished
     run(root, stage1, tmp_path / "second", str(bundle), rate=1e-12)
     run(root, stage1, tmp_path / "fresh", rate=1e-12)

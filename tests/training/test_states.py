@@ -1,4 +1,5 @@
-"""The loss in DFT's states against eigenvalue slopes, ``evaluate``'s numbers, the gauge, and its bad input."""
+"""The loss in DFT's states against eigenvalue slopes, ``evaluate``'s numbers, the gauge, and its
+bad input."""
 
 from __future__ import annotations
 

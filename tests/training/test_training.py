@@ -260,7 +260,8 @@ def test_full_disk_is_named(
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The disk is full when the checkpoint is written: the run can start again in the same folder."""
+    """The disk is full when the checkpoint is written: the run can start again in the same
+    folder."""
     root, write = dataset(make_folder), pathlib.Path.write_bytes
 
     def full(self: pathlib.Path, data: bytes) -> int:
@@ -338,7 +339,8 @@ def test_two_ranks_equal_one_process_with_their_batch(
     verb: str,
     launcher: list[str],
 ) -> None:
-    """Two structures of equally many edges, one on each rank: the mean gradient is that of a batch of both."""
+    """Two structures of equally many edges, one on each rank: the mean gradient is that of a batch
+    of both."""
     root = dataset(make_folder)
     edges = {n: read_matrix(root / n, "hamiltonian").keys.shape[0] for n in ("s0", "s1", "s2")}
     assert len(set(edges.values())) == 1
@@ -440,7 +442,10 @@ def test_sampler_depends_on_seed_and_epoch_only() -> None:
 
 @pytest.mark.parametrize(("count", "ranks"), [(5, 2), (4, 4), (1, 3), (6, 1)])
 def test_ranks_share_the_structures(count: int, ranks: int) -> None:
-    """Training: equally many each, all are there. Validation: each once, or all on every rank where they are too few."""
+    """Training: equally many each, all are there.
+
+    Validation: each once, or all on every rank where they are too few.
+    """
     mine = [list(EpochSampler(count, 7, rank, ranks)) for rank in range(ranks)]
     assert {len(m) for m in mine} == {-(-count // ranks)} and {n for m in mine for n in m} == set(
         range(count)
@@ -450,7 +455,8 @@ def test_ranks_share_the_structures(count: int, ranks: int) -> None:
 
 
 def test_running_average_of_a_short_run_is_near_its_end() -> None:
-    """Weights that grow by one a step: the average is behind by about 9 steps in a hundred, then by 1 / (1 - decay)."""
+    """Weights that grow by one a step: the average is behind by about 9 steps in a hundred, then by
+    1 / (1 - decay)."""
     average = running_average(0.99)
     value, lags = torch.tensor(0.0), {}
     for step in range(1, 3001):

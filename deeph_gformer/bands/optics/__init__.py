@@ -1,4 +1,7 @@
-"""Linear optics from velocity matrices: joint density of states, conductivity, dielectric function."""
+"""Linear optics from velocity matrices.
+
+Joint density of states, conductivity, dielectric function.
+"""
 
 from __future__ import annotations
 

@@ -109,7 +109,10 @@ class Optics:
 
     @property
     def plasma_eV(self) -> NDArray[np.float64]:
-        """(3,), hbar omega_p along x, y, z of a crystal, of the intraband part; 0 of an insulator."""
+        """(3,), hbar omega_p along x, y, z of a crystal, of the intraband part.
+
+        0 of an insulator.
+        """
         return np.sqrt(np.maximum(np.diag(self.drude_weight), 0.0))
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Berry curvature from sums over states, for metals; anomalous and spin Hall conductivities.
 
-With X_nm = <u_n | grad u_m> = hbar v_nm / (E_m - E_n) of :mod:`~..velocity`, Omega = -2 Im sum_n f_n
-sum_(m != n) X_mn,a^* X_mn,b: pairs of which both states are filled cancel. States outside the basis
-are left out.
+With X_nm = <u_n | grad u_m> = hbar v_nm / (E_m - E_n) of :mod:`~..velocity`, Omega = -2 Im sum_n
+f_n sum_(m != n) X_mn,a^* X_mn,b: pairs of which both states are filled cancel. States outside the
+basis are left out.
 """
 
 from __future__ import annotations

@@ -214,7 +214,8 @@ def _require_time_reversal(links: Links) -> None:
     if not has_time_reversal(problem):
         raise ConfigError(
             f"{problem.source}: time reversal is broken, by up to "
-            f"{broken_reversal(problem) * 1e3:.3g} meV, so there is no Z2 number; --kind chern has a "
+            f"{broken_reversal(problem) * 1e3:.3g} meV, so there is no Z2 number; --kind "
+            "chern has a "
             "meaning. If this is an error of a prediction: --time-reversal takes the symmetric part"
         )
     if links.filled % 2:

@@ -1,5 +1,7 @@
-"""A trained convolution for inference: every matrix ready for :mod:`.local`'s order, all linear maps
-before it folded in."""
+"""A trained convolution for inference.
+
+Every matrix ready for :mod:`.local`'s order, all linear maps before it folded in.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
-"""Linear maps that mix the channels of equal irreps; they commute with rotations, so they work in any
-frame. Parameter names are those of DeepH-E3's checkpoints."""
+"""Linear maps that mix the channels of equal irreps.
+
+They commute with rotations, so they work in any frame. Parameter names are those of DeepH-E3's
+checkpoints.
+"""
 
 from __future__ import annotations
 

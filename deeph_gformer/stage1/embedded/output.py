@@ -1,9 +1,10 @@
-r"""Scale and shift of the direct-sum output, as in DeepH-E3's later version (``Net(index_to_Z=...)``).
+r"""Scale and shift of the direct-sum output, as in DeepH-E3's later version
+(``Net(index_to_Z=...)``).
 
 .. math:: y_k = \sigma_{t k}\, x_k + \mu_{t k}
 
-for every irrep k of the output, with :math:`\mu` for 0e only, so that the sum stays equivariant. The
-type t is the element of a self-loop, or the ordered pair of elements of any other edge.
+for every irrep k of the output, with :math:`\mu` for 0e only, so that the sum stays equivariant.
+The type t is the element of a self-loop, or the ordered pair of elements of any other edge.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def edge_types(
 
 
 class OutputScale(nn.Module):
-    """Parameters ``sigma`` (S + S², irreps) and ``mu`` (S + S², irreps 0e), at first ones and zeros."""
+    """Parameters ``sigma`` (S + S², irreps) and ``mu`` (S + S², irreps 0e), at first ones and
+    zeros."""
 
     def __init__(self, irreps: Irreps, elements: int) -> None:
         """

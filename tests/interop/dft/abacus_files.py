@@ -62,11 +62,13 @@ def csr_text(
         digits: of the values.
     """
     if layout == "old":
-        text = f"STEP: 0\nMatrix Dimension of {name}(R): {size}\nMatrix number of {name}(R): {len(matrices)}\n"
+        text = f"STEP: 0\nMatrix Dimension of {name}(R): {size}\n"
+        text += f"Matrix number of {name}(R): {len(matrices)}\n"
     else:
         text = (
             f" --- Ionic Step 1 ---\n # print {name} matrix in real space {name}(R)\n"
-            f" 1 # number of spin directions\n 1 # spin index\n {size} # number of localized basis\n"
+            f" 1 # number of spin directions\n 1 # spin index\n {size} # number of localized "
+            "basis\n"
             f" {len(matrices) + 3} # number of Bravais lattice vector R\n\n{structure}\n{BANNER}"
             " #                               CSR Format                             #\n"
             " # The outer loop corresponds to the number of Bravais lattice vectors. #\n"
@@ -88,7 +90,10 @@ def csr_text(
 def _cells(
     matrix: BlockMatrix, structure: Structure, unit: float
 ) -> dict[tuple[int, ...], sp.csr_matrix]:
-    """X(R) of a spinless matrix in ABACUS' orbitals, divided by ``unit``; keys counted from the cell."""
+    """X(R) of a spinless matrix in ABACUS' orbitals, divided by ``unit``.
+
+    Keys counted from the cell.
+    """
     inside, matrix = moved(structure, matrix)
     index, signs = _to_abacus(structure)
     block, row, column = block_entries(matrix, structure.orbital_counts)

@@ -52,7 +52,8 @@ def scfout_input(structure: Structure, extra: str = "") -> str:
     )
     return (
         f"System.Name made\n<definition.of.atomic.species\n{kinds}Definition.of.Atomic.Species>\n"
-        f"<Atoms.SpeciesAndCoordinates\n{atoms}Atoms.SpeciesAndCoordinates>\nscf.XcType GGA-PBE\n{extra}"
+        f"<Atoms.SpeciesAndCoordinates\n{atoms}Atoms.SpeciesAndCoordinates>\nscf.XcType "
+        f"GGA-PBE\n{extra}"
     )
 
 

@@ -90,7 +90,10 @@ def test_coordinates(coordinates: str, tmp_path: pathlib.Path) -> None:
 
 
 def test_output_folder_alone(tmp_path: pathlib.Path) -> None:
-    """Without STRU the running log has the structure, with fewer digits; without a log nothing has."""
+    """Without STRU the running log has the structure, with fewer digits.
+
+    Without a log nothing has.
+    """
     structure, h, s = made()
     write_run(tmp_path / "r", structure, h, s)
     assert find_runs(tmp_path / "r" / "OUT.made")[0].path == tmp_path / "r" / "OUT.made"
@@ -266,12 +269,14 @@ def test_two_fermi_levels_are_none(tmp_path: pathlib.Path) -> None:
 
 
 def test_empty_matrices(tmp_path: pathlib.Path) -> None:
-    """A lattice vector without elements: nothing follows it in the old layout, zeros in the new one."""
+    """A lattice vector without elements: nothing follows it in the old layout, zeros in the new
+    one."""
     head = "Matrix Dimension of H(R): 2\nMatrix number of H(R): 2\n"
     (tmp_path / "old").write_text(head + "0 0 1 0\n0 0 0 1\n 2.5\n 1\n 0 1 1\n")
     old = read_csr(tmp_path / "old")
     assert old.cells.tolist() == [[0, 0, 1], [0, 0, 0]] and old.matrices[1][0, 1] == 2.5
-    text = " 2 # number of localized basis\n 1 # number of spin directions\n # CSR Format\n #-----------#\n"
+    text = " 2 # number of localized basis\n 1 # number of spin directions\n"
+    text += " # CSR Format\n #-----------#\n"
     text += "0 0 1 0\n # CSR values\n\n # CSR column indices\n\n # CSR row pointers\n 0 0 0\n"
     text += "0 0 0 1\n # CSR values\n 2.5\n # CSR column indices\n 1\n # CSR row pointers\n 0 1 1\n"
     (tmp_path / "new").write_text(text)
@@ -280,7 +285,8 @@ def test_empty_matrices(tmp_path: pathlib.Path) -> None:
 
 
 def test_orbital_order_is_a_rotation_free_rule() -> None:
-    """m = 0, 1, -1, ... with (-1)^m: real harmonics of SciPy give the sign and place of every f orbital."""
+    """m = 0, 1, -1, ... with (-1)^m: real harmonics of SciPy give the sign and place of every f
+    orbital."""
     order, sign = orbital_order(((3,),), 1)
     legacy_m = [0, 1, -1, 2, -2, 3, -3]  # z³ xz² yz² z(x²-y²) xyz x(x²-3y²) y(3x²-y²)
     assert order.tolist() == [0, 1, 2, 3, 4, 5, 6]

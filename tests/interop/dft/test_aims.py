@@ -19,7 +19,8 @@ from ...conftest import random_structure
 from .conftest import quarters
 
 HARTREE_EV = 27.2113845
-#: FHI-aims' functions of a shell (m = -l..l) as (legacy orbital, sign): y z x; xy yz 3z²-r² xz x²-y².
+#: FHI-aims' functions of a shell (m = -l..l) as (legacy orbital, sign): y z x; xy yz 3z²-r² xz
+#: x²-y².
 SHELL = {
     0: [(0, 1)],
     1: [(1, 1), (2, 1), (0, -1)],
@@ -28,7 +29,10 @@ SHELL = {
 
 
 def functions(structure: Structure) -> list[tuple[int, int, int, int, float]]:
-    """(atom, l, m, legacy orbital of the cell, sign) of each basis function; shells of l = 1 come before l = 0."""
+    """(atom, l, m, legacy orbital of the cell, sign) of each basis function.
+
+    Shells of l = 1 come before l = 0.
+    """
     out, start = [], 0
     for atom, shells in enumerate(structure.orbital_types):
         first = dict(zip(range(len(shells)), np.cumsum([0] + [2 * l + 1 for l in shells])))
@@ -54,7 +58,8 @@ def dense(
 
 
 def centred(structure: Structure, *matrices: BlockMatrix) -> tuple[Any, ...]:
-    """The crystal with atoms mapped into the cell around the origin, where FHI-aims counts cells from."""
+    """The crystal with atoms mapped into the cell around the origin, where FHI-aims counts cells
+    from."""
     import dataclasses
 
     fractional = structure.positions @ np.linalg.inv(structure.lattice)
@@ -94,7 +99,10 @@ def write_run(run: pathlib.Path, polarised: bool = False) -> tuple[Any, ...]:
             for t, out in zip(tables, values):
                 out += [t[tuple(-x for x in cell)][i, j] for j in kept]
     n = len(rows)
-    index = f"n_hamiltonian_matrix_size: {len(columns) + 1}\nn_cells_in_hamiltonian: {len(cells) + 1}\nn_basis: {n}\ncell_index\n"
+    index = (
+        f"n_hamiltonian_matrix_size: {len(columns) + 1}\nn_cells_in_hamiltonian: {len(cells) + 1}\n"
+    )
+    index += f"n_basis: {n}\ncell_index\n"
     index += "".join(f"{x} {y} {z}\n" for x, y, z in cells) + "999999999 999999999 999999999\n"
     for name, table, empty in (("1", first, 0), ("2", last, -1)):
         index += f"index_hamiltonian({name},:,:)\n"

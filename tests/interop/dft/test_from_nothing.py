@@ -17,7 +17,8 @@ from .conftest import real
 
 
 def train_and_plot(folders: list[pathlib.Path], out: pathlib.Path) -> None:
-    """Two epochs of each stage, the refined Hamiltonian of the last structure, and its bands beside DFT's."""
+    """Two epochs of each stage, the refined Hamiltonian of the last structure, and its bands beside
+    DFT's."""
     names = [folder.name for folder in folders]
     splits = {"train": names[:-1], "val": names[-1:]}
     (out / "splits.json").write_text(json.dumps(splits))
@@ -73,7 +74,8 @@ def test_pyscf(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("code", ["openmx", "abacus"])
 def test_real_runs(code: str, tmp_path: pathlib.Path) -> None:
-    """One run and a copy with an atom moved stand for a set: what counts is that every command takes what convert wrote."""
+    """One run and a copy with an atom moved stand for a set: what counts is that every command
+    takes what convert wrote."""
     name = {"openmx": "o2_spin", "abacus": "mos2_1x1"}[code]
     source = real(code, name)
     for n in ("0", "1"):

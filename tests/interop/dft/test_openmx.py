@@ -83,7 +83,8 @@ def test_real_runs(name: str) -> None:
 
 
 def test_shipped_run() -> None:
-    """A water molecule by OpenMX 3.9.9: eigenvalues, electrons and chemical potential of its own text output."""
+    """A water molecule by OpenMX 3.9.9: eigenvalues, electrons and chemical potential of its own
+    text output."""
     run = read_run(HERE / "h2o_cluster.scfout")
     text = (HERE / "h2o_cluster.out").read_text()
     table = text.partition("Eigenvalues\n")[2].partition("****")[0]
@@ -271,7 +272,10 @@ def test_h_without_self_consistency_is_left_out(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("unit", ["Ang", "AU", "FRAC"])
 def test_overlaps_alone(unit: str, tmp_path: pathlib.Path) -> None:
-    """The overlap-only change of OpenMX writes one HDF5 file a process; fractional positions are wrapped, others are not."""
+    """The overlap-only change of OpenMX writes one HDF5 file a process.
+
+    Fractional positions are wrapped, others are not.
+    """
     structure, _, s = random_structure(5, 4)
     fractional = structure.positions @ np.linalg.inv(structure.lattice)
     scale = {"Ang": 1.0, "AU": 0.529177249, "FRAC": 1.0}[unit]
@@ -307,7 +311,8 @@ def test_overlaps_alone(unit: str, tmp_path: pathlib.Path) -> None:
 
 
 def test_overlaps_alone_of_a_real_structure(tmp_path: pathlib.Path) -> None:
-    """Wrapped positions of a real run with fractional input: the overlap-only folder is the verified one."""
+    """Wrapped positions of a real run with fractional input: the overlap-only folder is the
+    verified one."""
     folder = real("openmx", "h2o_mixed")
     shutil.copy(folder / "h2o_mixed.out", tmp_path)
     (tmp_path / "output").mkdir()

@@ -79,7 +79,8 @@ def test_eigenvalues_equal_pyscfs(polarised: bool, tmp_path: pathlib.Path) -> No
 
 
 def test_rotation_covariance() -> None:
-    """S and kinetic energy of s, p, d, f functions turn as legacy orbitals do: order and relative signs inside shells."""
+    """S and kinetic energy of s, p, d, f functions turn as legacy orbitals do: order and relative
+    signs inside shells."""
     from deeph_gformer.interop.dft import pyscf as reader
 
     turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))

@@ -170,7 +170,8 @@ class Toy:
         h = BlockMatrix.from_blocks(keys, [np.array([[x]]) for x in (t[0], t[1], t[1])])
         s = BlockMatrix.from_blocks(keys, [np.array([[x]]) for x in (1.0, 0.1, 0.1)])
         info = {"code": "Toy", "fermi_level": float(t[2])}
-        structure = Structure(np.eye(3) * 3, np.zeros((1, 3)), np.array([1]), ((0,),), False, info, run.stem)
+        cell, place, z = np.eye(3) * 3, np.zeros((1, 3)), np.array([1])
+        structure = Structure(cell, place, z, ((0,),), False, info, run.stem)
         return DFTRun(structure, h, s, ("a toy",), (run,))
 '''
 

@@ -26,7 +26,8 @@ siesta: Total number of electrons:    24.000000
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A .TSHS written by sisl; the .fdf beside it gives the basis (here: sisl's geometry of the same crystal)."""
+    """A .TSHS written by sisl; the .fdf beside it gives the basis (here: sisl's geometry of the
+    same crystal)."""
     from deeph_gformer.interop import sisl as reader
 
     structure, h, s = random_structure(2, 4)

@@ -1,4 +1,7 @@
-"""Files of many matrices written as tables, read back by HDF5 itself: looked up, listed, changed."""
+"""Files of many matrices written as tables, read back by HDF5 itself.
+
+Looked up, listed, changed.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,8 @@ def test_hdf5_goes_on_with_the_file(tmp_path: pathlib.Path) -> None:
 
 
 def test_values_in_parts(tmp_path: pathlib.Path) -> None:
-    """Whoever writes what, in any order: the file is the same, and so it is when it is written again."""
+    """Whoever writes what, in any order: the file is the same, and so it is when it is written
+    again."""
     make(tmp_path / "a.h5", 50, "f8")
     names, blocks = make(tmp_path / "b.h5", 50, "f8")
     shapes = np.array([b.shape for b in blocks])

@@ -1,4 +1,6 @@
-"""A stage 1 of somebody else: H and features are Gaussians of the distance times spherical harmonics.
+"""A stage 1 of somebody else.
+
+H and features are Gaussians of the distance times spherical harmonics.
 
 It holds one tensor, the strengths; a model is a JSON file with elements, shells and strengths.
 """
