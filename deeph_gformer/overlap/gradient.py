@@ -1,7 +1,7 @@
 """∂S/∂r of two-centre overlaps, analytically.
 
-With r the vector of an edge, d its length and u = r / d: along u the radial functions change, across
-u the whole block turns, so with J the generators of rotations
+With r the vector of an edge, d its length and u = r / d: along u the radial functions change,
+across u the whole block turns, so with J the generators of rotations
 
     ∂S/∂r = u Dᵀ B'(d) D + (1/d) Σ_a (J_a^i S - S J_a^j) (u × e)_a
 """

@@ -1,4 +1,5 @@
-"""∂H/∂τ and ∂S/∂τ against finite differences of predictions, sum rules, symmetry, and their files."""
+"""∂H/∂τ and ∂S/∂τ against finite differences of predictions, sum rules, symmetry, and their
+files."""
 
 from __future__ import annotations
 

@@ -419,7 +419,8 @@ def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
     for overlap in (None, Zero()):
         with pytest.raises(
             DataError,
-            match=r"\(Mo\) and 2 \(S\) of 'x', .*are 1.9527 Å apart, closer than the known range of Mo-S pairs",
+            match=r"\(Mo\) and 2 \(S\) of 'x', .*are 1.9527 Å apart, closer than the known "
+            r"range of Mo-S pairs",
         ):
             deeph_gformer.refine(near, mos2, tmp_path / "out", overlap=overlap)
     nearly = sheet(
