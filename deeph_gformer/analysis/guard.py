@@ -44,8 +44,8 @@ from ..stage1.provider import Stage1Provider
 
 __all__ = ["Guard", "Judgement", "guard_statistics", "guard_lines", "LIMIT"]
 
-#: What a recorded correction is an average over.
-OVER = "elements of blocks"
+#: Of the record; the first one averaged |ΔH| over whole vectors, with places that blocks lack.
+VERSION = 2
 #: Standard deviations beyond which a correction is out of range.
 LIMIT = 6.0
 #: Smallest spread, as a share of the mean.
@@ -180,7 +180,7 @@ def guard_statistics(
     table: dict[str, Any] = {
         "structures": {"train": len(corrections[0]), "val": len(corrections[1])},
         "correction": _reference(corrections[1], [*corrections[0], *corrections[1]], "_meV"),
-        "over": OVER,
+        "version": VERSION,
     }
     kinds_of = len(model.targets.basis.elements)
     seen = np.array([composition(g, kinds_of) for g in (*_pick(train), *_pick(val))])
@@ -252,7 +252,7 @@ class Guard:
         if bundle is None or not isinstance(found, dict) or "correction" not in found:
             return None
         alike = len({tuple(shells) for shells in bundle.targets.basis.orbital_types}) == 1
-        return found if found.get("over") == OVER or alike else None
+        return found if found.get("version") == VERSION or alike else None
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
