@@ -31,7 +31,7 @@ __all__ = ["SurfaceSpectrum", "surface_green", "surface_spectrum"]
 _STEPS = 60
 _CONVERGED = 1e-12
 _LARGEST = 3000
-Matrix = NDArray[np.complex128]
+Matrix = NDArray[np.complexfloating]
 
 
 @dataclasses.dataclass(frozen=True)
