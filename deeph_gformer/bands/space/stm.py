@@ -137,9 +137,8 @@ def stm_image(
     top = _top(crystal, axis)
     first, second = (lattice[other] for other in range(3) if other != axis)
     below = int((height_A - _LOWEST) / _STEP + 1e-9)
-    heights: NDArray[np.float64] = height_A + _STEP * np.arange(
-        -below, int((reach - height_A) / _STEP) + 1
-    )
+    steps = np.arange(-below, int((reach - height_A) / _STEP) + 1, dtype=np.float64)
+    heights: NDArray[np.float64] = height_A + _STEP * steps
     counts = [max(2, int(np.ceil(np.linalg.norm(v) / spacing))) for v in (first, second)]
     volume = np.zeros((counts[0], counts[1], len(heights)))
     corners = [(a, b) for a in range(0, counts[0], _COLUMNS) for b in range(0, counts[1], _COLUMNS)]
