@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -77,6 +78,24 @@ def test_imports_point_downwards(path: pathlib.Path) -> None:
     own = area(path)
     for other in imported_areas(path) - {own}:
         assert LEVEL[other] < LEVEL[own], f"{path.name} ({own}) imports {other}"
+
+
+def test_floor_plan_is_complete() -> None:
+    """CONTRIBUTING.md: every folder and top module, on the floor that this file enforces."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    floors = {
+        name.strip("`/").removesuffix(".py"): int(floor)
+        for floor, names in re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
+        for name in names.split(", ")
+    }
+    folders = {str(p.parent.relative_to(PACKAGE)) for p in PACKAGE.rglob("__init__.py")} - {"."}
+    modules = {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"}
+    assert set(floors) == folders | modules
+    for name, floor in floors.items():
+        assert floor == LEVEL.get(name.split("/")[0], LEVEL["cli"]), name
+    for path in re.findall(r"`(\w+/[\w/]+\.py)`", text):
+        assert (PACKAGE / path).is_file() or (ROOT / path).is_file(), path
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_stages_do_not_know_each_other() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from e3nn import o3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deeph_gformer.algebra.rotation import (
     edge_frames,
@@ -78,3 +82,34 @@ def test_spin_rotation_is_the_double_cover() -> None:
     assert (
         turned - torch.einsum("i,ijk->jk", (rotation @ vector).to(torch.complex128), sigma)
     ).abs().max() < 1e-12
+
+
+ANGLES = st.tuples(*[st.floats(-7.0, 7.0)] * 3)
+
+
+def _rotation(angles: tuple[float, float, float]) -> torch.Tensor:
+    """Turns about x, y and z, one after the other, (3, 3)."""
+    made = torch.eye(3, dtype=torch.float64)
+    for axis, angle in enumerate(angles):
+        a, b = [n for n in range(3) if n != axis]
+        turn = torch.eye(3, dtype=torch.float64)
+        turn[a, a] = turn[b, b] = math.cos(angle)
+        turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
+        made = turn @ made
+    return made
+
+
+@settings(max_examples=25, deadline=None)
+@given(ANGLES, ANGLES)
+def test_wigner_blocks_are_a_representation(
+    one: tuple[float, float, float], two: tuple[float, float, float]
+) -> None:
+    """D(R1 R2) = D(R1) D(R2), D(R⁻¹) = D(R)ᵀ; spin up to the sign of the double cover."""
+    a, b = _rotation(one), _rotation(two)
+    for l, (first, second, both) in enumerate(
+        zip(wigner_blocks(a, 5), wigner_blocks(b, 5), wigner_blocks(a @ b, 5), strict=True)
+    ):
+        assert (first @ second - both).abs().max() < 1e-11, l
+        assert (first @ first.T - torch.eye(2 * l + 1, dtype=torch.float64)).abs().max() < 1e-11
+    spin, wanted = spin_rotation(a) @ spin_rotation(b), spin_rotation(a @ b)
+    assert min((spin - wanted).abs().max(), (spin + wanted).abs().max()) < 1e-6
