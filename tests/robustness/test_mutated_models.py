@@ -160,7 +160,9 @@ def test_models_are_refused_or_predict_the_same(models: pathlib.Path, kind: str)
                     assert str(error) and len(str(error)) < 2000, done
                     return
             used.append(done)
-            assert found.dtype == wanted.dtype and np.array_equal(found, wanted), done
+            # weights are fingerprinted in single precision
+            near = np.abs(found - wanted).max() < 1e-6 * np.abs(wanted).max()
+            assert found.dtype == wanted.dtype and near, done
             table = json.loads((bundle / "bundle.json").read_text())
             assert table["training"].get("guard") == trained, done
 
