@@ -162,7 +162,8 @@ class TrainingConfig:
     loss: Literal["mse", "mae", "huber"] = "mse"
     """Masked loss on H in the direct-product state (``mse``: the paper)."""
     hermitian: bool = True
-    """Loss of ½(H + H†), what inference writes, instead of the raw output."""
+    """Loss of what inference writes instead of the raw output: ½(H + H†), and for a GFormer whose
+    spin-orbit labels have time reversal the part of it that has time reversal."""
     rotate: bool = False
     """Random rotation of every structure in every epoch (features and labels by Wigner-D)."""
     states_weight: float = within(0.0, "[0, inf)")

@@ -12,12 +12,14 @@ import torch
 import deeph_gformer
 from deeph_gformer.algebra.layout import rotate_flat
 from deeph_gformer.algebra.rotation import random_rotation, wigner_blocks
+from deeph_gformer.bands import BlochProblem
+from deeph_gformer.bands.kmesh import broken_reversal, time_reversal_part
 from deeph_gformer.config import GFormerConfig
 from deeph_gformer.data.graph import rotate_graph
 from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.gformer.bundle import Bundle, save_bundle
 from deeph_gformer.gformer.model import GFormer
-from deeph_gformer.io import find_structures, read_folder, read_matrix
+from deeph_gformer.io import BlockMatrix, find_structures, read_folder, read_matrix
 from deeph_gformer.pipeline import HamiltonianModel
 from deeph_gformer.prediction.identity import identify
 from deeph_gformer.prediction.passes import whole_sums
@@ -119,6 +121,31 @@ def test_untrained_gformer_returns_stage_1_exactly(
         np.array_equal(made.hamiltonian.values, alone.hamiltonian.values) and made.correction == 0.0
     )
     assert np.abs(made.hamiltonian.values).max() > 0.01
+
+
+def test_refined_h_has_time_reversal_where_the_training_data_had_it(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
+    stage1 = write_tiny_stage1(tmp_path / "s", spinful=True)
+    bundle = make_bundle(stage1, tmp_path / "b", trained=True)
+    folder = make_folder(spinful=True)
+    free = deeph_gformer.load(bundle, stage1=stage1).predict(folder)
+    model = deeph_gformer.load(bundle, stage1=stage1)
+    assert model.bundle is not None
+    model.bundle.training["time_reversal"] = True
+    made, raw = model.predict(folder), model.predict(folder, hermitian=False)
+
+    def problem(h: BlockMatrix) -> BlochProblem:
+        return BlochProblem(made.structure, h, read_matrix(folder, "overlap", made.structure))
+
+    assert broken_reversal(problem(free.hamiltonian)) > 1e-3  # what the network gives
+    assert broken_reversal(problem(made.hamiltonian)) < 1e-12
+    wanted = time_reversal_part(problem(free.hamiltonian)).h
+    assert np.allclose(made.hamiltonian.values, wanted.values, atol=1e-12)
+    levels = np.linalg.eigvalsh(problem(made.hamiltonian).at((0.0, 0.0, 0.0))[0])
+    assert np.abs(levels[::2] - levels[1::2]).max() < 1e-9  # Kramers
+    assert np.array_equal(made.stage1.values, free.stage1.values)  # stage 1 stays DeepH-E3's
+    assert broken_reversal(problem(raw.hamiltonian)) > 1e-3  # hermitian=False: what they give
 
 
 def test_output_is_hermitian_and_the_raw_one_is_not(

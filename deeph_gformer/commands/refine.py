@@ -40,7 +40,11 @@ class RefineOptions(PredictionOptions, JsonOption):
         default=False,
         help="go on where the overlaps say that this is not the basis the model was trained on",
     )
-    no_hermitian: bool = option(default=False, help="write the raw output instead of ½(H + H†)")
+    no_hermitian: bool = option(
+        default=False,
+        help="write the raw output: neither ½(H + H†) nor, with spin-orbit coupling, its "
+        "time-reversal symmetric part",
+    )
     output: pathlib.Path | None = option(
         type=pathlib.Path,
         metavar="DIR",

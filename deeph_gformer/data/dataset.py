@@ -39,7 +39,12 @@ __all__ = [
     "transpose_index",
     "hermitian_mean",
     "hermitian_product",
+    "has_time_reversal",
+    "time_reversal_mean",
 ]
+
+#: An H that time reversal changes by more is magnetic, eV.
+TIME_REVERSAL_EV = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +129,32 @@ def hermitian_product(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
     """
     flat = vector.reshape(len(vector), -1)
     return hermitian_mean(flat, flat[partner], index).reshape(vector.shape)
+
+
+def time_reversal_mean(vector: Tensor) -> Tensor:
+    """½(H + T H T⁻¹), T = iσ_y and complex conjugation, on direct-product vectors.
+
+    Where the exact H has time reversal, this is a projection that no error survives enlarged.
+
+    Args:
+        vector: (E, 4, K) complex, spin pairs ↑↑, ↑↓, ↓↑, ↓↓.
+    """
+    signs = vector.real.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None]
+    return (vector + signs * vector.flip(1).conj()) / 2
+
+
+def has_time_reversal(samples: Sequence[Sample]) -> bool:
+    """Whether all labels are spin-doubled and have time reversal to :data:`TIME_REVERSAL_EV`.
+
+    Args:
+        samples: at least one.
+    """
+    return all(
+        s.label.is_complex()
+        and float(((s.label - time_reversal_mean(s.label)) * s.mask).abs().max())
+        <= TIME_REVERSAL_EV / 2
+        for s in samples
+    )
 
 
 def basis_of(folders: Sequence[pathlib.Path]) -> Basis:

@@ -93,6 +93,11 @@ class Bundle:
     format: int = FORMAT
 
     @property
+    def time_reversal(self) -> bool:
+        """Whether the training data had time reversal, so that predictions have it."""
+        return self.targets.basis.spinful and self.training.get("time_reversal") is True
+
+    @property
     def lacks(self) -> str:
         """What a bundle of an earlier format does worse than one trained today.
 

@@ -22,7 +22,7 @@ FORMAT = 4
 #: What may differ between two bundles that predict the same: names, versions, the record.
 _FREE = ("fingerprint", "deeph_gformer", "torch", "training")
 #: Entries of the training's record that predictions depend on.
-_USED = ("electrons", "guard", "periodicity")
+_USED = ("electrons", "guard", "periodicity", "time_reversal")
 _MAX_LENGTH = 60.0  # Å
 
 Check = tuple[Callable[[Any], bool], str]
@@ -138,6 +138,7 @@ _TRAINING: dict[str, Check] = {
         _is_electrons,
         'a list of {"composition": {symbol: count}, "electrons": number}',
     ),
+    "time_reversal": _YES_NO,
     "periodicity": (_listed(_integer(0, 3), 0), "a list of integers from 0 to 3"),
     "guard": (lambda v: type(v) is dict and _is_guard(v), "a mapping of numbers"),
 }

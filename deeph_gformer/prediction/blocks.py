@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..algebra.orbitals import TargetBlocks
-from ..data.dataset import hermitian_mean, transpose_index
+from ..data.dataset import hermitian_mean, time_reversal_mean, transpose_index
 from ..errors import ModelError
 from ..io.blocks import BlockMatrix, match_keys, reverse_keys
 from ..runtime.communicator import Communicator
@@ -29,6 +29,7 @@ __all__ = [
     "hermitian_in_place",
     "make_hermitian",
     "sum_of_changes",
+    "symmetrise",
 ]
 
 #: Edges at a time where blocks are averaged, checked and put into their file order.
@@ -156,3 +157,28 @@ def make_hermitian(
     bounds, index = comm.edge_bounds(keys), transpose_index(targets)
     for product in {id(p): p for p in products}.values():
         hermitian_in_place(product, partner, index, comm, bounds)
+
+
+def symmetrise(
+    model: HamiltonianModel,
+    first: Tensor | None,
+    both: Tensor,
+    keys: NDArray[np.int64],
+    comm: Communicator,
+) -> None:
+    """What every prediction has, in place: it is Hermitian; the refined one has time reversal.
+
+    The latter where the training data had it (:attr:`Bundle.time_reversal`); stage 1's H stays
+    DeepH-E3's.
+
+    Args:
+        model: both stages.
+        first: (E, K) or (E, 4, K), of stage 1, of this rank's edges; None: not wanted.
+        both: of both stages; the same tensor without a GFormer.
+        keys: (E, 5), of all edges, in canonical order.
+        comm: processes that share the structure.
+    """
+    make_hermitian((both,) if first is None else (first, both), keys, model.targets, comm)
+    if model.bundle is not None and model.bundle.time_reversal:
+        for part in both.split(BLOCK_CHUNK):
+            part.copy_(time_reversal_mean(part))

@@ -20,7 +20,7 @@ from ..data.graph import Graph
 from ..errors import ConfigError, ModelError
 from ..io.blocks import BlockMatrix
 from ..runtime.communicator import Communicator
-from .blocks import make_hermitian
+from .blocks import symmetrise
 from .passes import both_stages
 from .reading import Item
 
@@ -116,7 +116,7 @@ def hamiltonian_derivative(
     for slope in slopes:
         product = model.to_product(slope).cpu().contiguous()
         if hermitian:
-            make_hermitian((product,), keys, model.targets, Communicator())
+            symmetrise(model, None, product, keys, Communicator())
         # a block that no channel predicts is written as a constant
         matrix = model.blocks.to_matrix(
             product.numpy(), types, keys, np.nan if fill is None else 0.0

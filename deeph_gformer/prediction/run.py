@@ -16,7 +16,7 @@ from ..io.structure import Structure
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
-from .blocks import assemble, check_finite, make_hermitian, sum_of_changes
+from .blocks import assemble, check_finite, sum_of_changes, symmetrise
 from .passes import direct_products, fast_plan
 from .reading import Item, Source
 
@@ -67,7 +67,7 @@ def predictions(
         model: both stages.
         items: the structures; with several processes one, the same on each.
         execution: see :func:`deeph_gformer.inference.requirements.plan_structure`, of all of them.
-        hermitian: make it ½(H + H†).
+        hermitian: symmetrise, see :func:`.blocks.symmetrise`.
         frames: rotated frames to average (not for ``arch: equivariant``).
 
     Yields:
@@ -140,7 +140,7 @@ def hermitian_products(
         model: both stages.
         graph: one structure.
         frames: rotated frames to average (not for ``arch: equivariant``).
-        hermitian: make them ½(H + H†).
+        hermitian: symmetrise, see :func:`.blocks.symmetrise`.
 
     Returns:
         (E, K) or (E, 4, K) each, eV, legacy orbital order, on the CPU; the same tensor twice
@@ -149,7 +149,7 @@ def hermitian_products(
     execution = fast_plan([graph], model.device)
     products = direct_products(model, graph.to(model.device, model.dtype), execution, frames)
     if hermitian:
-        make_hermitian(products, graph.edge_key.cpu().numpy(), model.targets, execution.comm)
+        symmetrise(model, *products, graph.edge_key.cpu().numpy(), execution.comm)
     return products
 
 
@@ -165,7 +165,7 @@ def _finished(
     structure, graph, edges = item
     alone, both = both is None, first if both is None else both
     if hermitian:
-        make_hermitian((first, both), edges.keys, model.targets, comm)
+        symmetrise(model, first, both, edges.keys, comm)
     own, types = edges.keys[comm.own_rows(edges.keys)], graph.node_type.cpu().numpy()
     with agreed(comm):
         check_finite(both, structure.name)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..algebra.blocks import DirectSumToProduct
 from ..config import TrainingConfig
-from ..data.dataset import hermitian_product, transpose_index
+from ..data.dataset import hermitian_product, time_reversal_mean, transpose_index
 from ..gformer.model import GFormer
 from ..stage1.embedded.inference import InferenceEngine
 from ..stage1.embedded.network import DeepHE3Net
@@ -88,6 +88,7 @@ class HamiltonianTask(pl.LightningModule):
         self.start_optimizer: dict[str, Any] | None = None
         self.bank: StateBank | None = None  # DFT's states, where the training needs them
         self.judge_states = False  # in the present validation
+        self.time_reversal = False  # predictions will have it, as the labels do
         self.graphs: StepGraphs | None = None  # steps that a GPU replays
 
     def error(self, batch: Batch) -> Tensor:
@@ -96,11 +97,10 @@ class HamiltonianTask(pl.LightningModule):
 
     def _error(self, batch: Batch) -> Tensor:
         error = self.error(batch)
-        return (
-            hermitian_product(error, batch.partner, self.transpose)
-            if self.settings.hermitian
-            else error
-        )
+        if not self.settings.hermitian:
+            return error
+        error = hermitian_product(error, batch.partner, self.transpose)
+        return time_reversal_mean(error) if self.time_reversal else error
 
     def losses(
         self, batch: Batch, states: Sequence[StepStates] = ()

@@ -13,7 +13,13 @@ import torch
 from ..algebra.blocks import DirectSumToProduct
 from ..analysis.basis import write_basis_table
 from ..config import GFormerConfig, TrainConfig
-from ..data.dataset import Sample, hermitian_product, load_samples, transpose_index
+from ..data.dataset import (
+    Sample,
+    has_time_reversal,
+    hermitian_product,
+    load_samples,
+    transpose_index,
+)
 from ..errors import ConfigError, DataError
 from ..gformer.bundle import Bundle
 from ..pipeline import HamiltonianModel
@@ -138,6 +144,7 @@ def _train(
         cascade=cascade,
         first=stage1 if cascade and stage1 is not None and not stage1.equivariant else None,
     )
+    task.time_reversal = has_time_reversal(samples["train"])
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, out.targets, settings, unit, disk, say)
     reference = errors.get("stage1_val_mae_meV")

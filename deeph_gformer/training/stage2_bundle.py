@@ -15,7 +15,7 @@ from ..analysis.basis import write_basis_table
 from ..analysis.guard import guard_statistics
 from ..analysis.metrics import gauge_errors, means
 from ..config import TrainConfig, to_mapping
-from ..data.dataset import Sample
+from ..data.dataset import Sample, has_time_reversal
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..io.folder import has_matrix, read_folder, read_matrix
@@ -85,8 +85,12 @@ def record_of(
 
 
 def structures_of(train: Sequence[Sample]) -> dict[str, Any]:
-    """What a bundle remembers of its training structures: electrons, and how they are periodic."""
+    """What a bundle remembers of its training structures.
+
+    Electrons, how they are periodic, and whether H has time reversal.
+    """
     return {
+        "time_reversal": has_time_reversal(train),
         "electrons": count_electrons([s.folder for s in train]),
         "periodicity": sorted(
             {coupling(s.graph.edge_key.numpy(), s.graph.nodes).rank for s in train}

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from deeph_gformer.algebra.blocks import BlockAssembly
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.bands import BlochProblem
+from deeph_gformer.bands.kmesh import time_reversal_part
 from deeph_gformer.data import dataset as d
 from deeph_gformer.data.edges import select_edges
 from deeph_gformer.data.graph import batch_graphs, build_graph, node_types
 from deeph_gformer.errors import ConfigError, DataError, ModelError
-from deeph_gformer.io import read_folder, read_matrix
+from deeph_gformer.io import legacy, read_folder, read_matrix
 from deeph_gformer.io.blocks import BlockMatrix
 
 from ..conftest import random_structure
@@ -235,3 +237,20 @@ def test_one_set_one_basis(make_folder: Folder) -> None:
     (b / "orbital_types.dat").write_text("\n".join(["0 0 1"] + text[1:]))
     with pytest.raises(DataError, match="one set needs one basis"):
         d.basis_of([a, b])
+
+
+def test_time_reversal_of_labels(make_folder: Folder) -> None:
+    def seen(folder: pathlib.Path, spinful: bool) -> bool:
+        targets = make_target_blocks(Basis((16, 42), ((0, 1), (0, 1, 2)), spinful))
+        samples = d.load_samples([folder], targets, "hamiltonians", torch.float64)
+        return d.has_time_reversal(samples)
+
+    magnetic = make_folder("magnetic", spinful=True)
+    structure = read_folder(magnetic)
+    h, s = (read_matrix(magnetic, kind, structure) for kind in ("hamiltonian", "overlap"))
+    made = time_reversal_part(BlochProblem(structure, h, s)).h
+    folder = make_folder("reversible", spinful=True)
+    legacy.write_blocks(folder / "hamiltonians.h5", made)
+    assert seen(folder, True)
+    assert not seen(magnetic, True)
+    assert not seen(make_folder("spinless"), False)
