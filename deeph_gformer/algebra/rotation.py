@@ -135,9 +135,9 @@ def generators(l: int) -> Tensor:
     for axis in torch.eye(3, dtype=torch.float64):
         speed = torch.linalg.cross(axis[_AXES].expand_as(points), points)
         # e3nn's (y, z, x) is an even permutation of (x, y, z): it keeps the sense of ω x p
-        _, slope = torch.func.jvp(
+        slope = torch.func.jvp(
             functools.partial(o3.spherical_harmonics, l, normalize=False), (points,), (speed,)
-        )
+        )[1]
         out.append((inverse @ slope).T)
     return torch.stack(out)
 

@@ -194,8 +194,9 @@ def attentions() -> Mapping[str, type[NeighbourAttention]]:
     """
 
     def check(found: object) -> type[NeighbourAttention] | None:
-        fits = isinstance(found, type) and issubclass(found, NeighbourAttention)
-        return found if fits else None
+        if isinstance(found, type) and issubclass(found, NeighbourAttention):
+            return found
+        return None
 
     known = {"softmax": SoftmaxAttention, "mean": MeanAttention}
     return installed(ENTRY_POINTS, known, check, "NeighbourAttention")

@@ -46,15 +46,16 @@ def _arrays(
         model, numbers = lowdin_mesh(problem, mesh)
         notes = lowdin_notes(problem, model, numbers)
         starts = np.concatenate([[0], np.cumsum(arrays["orbitals"])])
-        keys, blocks = [], []
+        own: list[list[int]] = []
+        blocks: list[NDArray[Any]] = []
         for cell, matrix, copies in zip(model.cells, model.matrices, model.degeneracy, strict=True):
             for i in range(len(crystal)):
                 for j in range(len(crystal)):
                     block = matrix[starts[i] : starts[i + 1], starts[j] : starts[j + 1]] / copies
                     if np.abs(block).max() > 1e-12 or (i == j and not cell.any()):
-                        keys.append([*cell.tolist(), i, j])
+                        own.append([*cell.tolist(), i, j])
                         blocks.append(block)
-        h = BlockMatrix.from_blocks(np.array(keys), blocks)
+        h = BlockMatrix.from_blocks(np.array(own), blocks)
         return arrays | {"keys": h.keys, "hamiltonian": h.values}, notes
     h, s = problem.h, problem.s
     keys = np.unique(np.concatenate([h.keys, s.keys]), axis=0)

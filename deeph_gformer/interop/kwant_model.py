@@ -28,7 +28,7 @@ def build(model: Mapping[str, Any]) -> tuple[Any, Any]:
         model["lattice"].tolist(), model["positions"].tolist(), norbs=orbitals
     )
     vectors = [model["lattice"][n].tolist() for n in range(3) if model["periodic"][n]]
-    builders = []
+    builders: list[kwant.Builder | None] = []
     for name in ("hamiltonian", "overlap"):
         if name not in model:
             builders.append(None)

@@ -101,8 +101,8 @@ def surface_green(
     for _ in range(_STEPS):
         if max(np.abs(ahead).max(), np.abs(back).max()) < _CONVERGED:
             eye = np.eye(len(inside))
-            plus, minus, inside = (np.linalg.solve(m, eye) for m in (plus, minus, inside))
-            return plus, minus, inside
+            first, second, bulk = (np.linalg.solve(m, eye) for m in (plus, minus, inside))
+            return first, second, bulk
         lu = scipy.linalg.lu_factor(inside)
         from_ahead, from_back = (scipy.linalg.lu_solve(lu, m) for m in (ahead, back))
         plus = plus - ahead @ from_back

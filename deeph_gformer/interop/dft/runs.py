@@ -123,10 +123,10 @@ def read_run(
         ConfigError: the code is unknown, or has no such option.
     """
     if code == "auto":
-        found = find_runs(path)
-        if len(found) > 1:
-            raise DataError(f"{path}: holds {len(found)} runs, first {found[0].path}; name one")
-        path, code = found[0].path, found[0].code
+        there = find_runs(path)
+        if len(there) > 1:
+            raise DataError(f"{path}: holds {len(there)} runs, first {there[0].path}; name one")
+        path, code = there[0].path, there[0].code
     reader = get_reader(code)
     _check_options(reader, options)
     path = pathlib.Path(path)

@@ -186,7 +186,7 @@ class EdgeTensorProduct(Collapsing):
     def both_matrices(self) -> Matrices:
         """Matrices (rows, copies * columns) of regular edges, and of self-loops where they have
         their own."""
-        return self.collapsed(self._build)  # type: ignore[no-any-return]
+        return self.collapsed(self._build)
 
     def _build(self) -> Matrices:
 

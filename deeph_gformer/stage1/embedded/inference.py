@@ -224,7 +224,7 @@ class Run:
         for value in total.values():
             self.execution.comm.gather_rows(value)
         new = _add(update.lin_post(total), update.sc(node, self.p.node_kind))
-        return update.skip_connect(node, update.norm(new, self.p.node_segments))  # type: ignore[no-any-return]
+        return update.skip_connect(node, update.norm(new, self.p.node_segments))
 
     def gather(self, total: Features, message: Features, a: int, b: int) -> None:
         """Turn the messages of edges a..b to global axes and add them to their atoms: on a CPU in

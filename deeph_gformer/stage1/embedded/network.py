@@ -178,7 +178,7 @@ class EdgeUpdate(Update):
 
         def messages(part: Prepared, a: int, b: int) -> Features:
             pair = gather_pair(node, rows(pre, a, b), part)
-            return self.conv(pair, matrices, part.distance, part.regular, part.radial)  # type: ignore[no-any-return]
+            return self.conv(pair, matrices, part.distance, part.regular, part.radial)
 
         parts = [made for _, _, made in in_chunks(messages, p, chunk)]
         new = {

@@ -88,4 +88,4 @@ def gather_rows(value: Tensor, index: Tensor) -> Tensor:
     times as long for strided ones."""
     if not torch.is_grad_enabled():
         return value.index_select(0, index)
-    return _GatherRows.apply(value, index)  # type: ignore[no-any-return]
+    return _GatherRows.apply(value, index)

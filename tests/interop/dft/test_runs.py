@@ -125,7 +125,10 @@ def test_structure_folders_win_unless_a_code_is_named(
         ),
         (["{runs}", "{out}", "--to", "wannier90"], "DFT runs become legacy or dock"),
         (["{runs}", "{out}", "--to", "dock", "--format", "legacy"], "give one of them"),
-        (["{runs}", "{out}", "--processes", "0"], "--processes 0: at least 1"),
+        (
+            ["{runs}", "{out}", "--processes", "0"],
+            "--processes: '0': an integer of at least 1 is needed",
+        ),
         (["{runs}/a", "{runs}/a"], "is the folder that is read"),
         (["{runs}/a/one.scfout", "{runs}/a/one.scfout"], "is the folder that is read|is a file"),
         (["{runs}/c", "{out}"], "did not converge"),
