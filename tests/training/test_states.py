@@ -30,6 +30,7 @@ from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix, legacy, read_matrix
 from deeph_gformer.io.folder import read_folder
 from deeph_gformer.training.batches import Batch, collate
+from deeph_gformer.training.monitor import Monitor
 from deeph_gformer.training.states import (
     StateBank,
     StructureStates,
@@ -396,3 +397,13 @@ def test_stage_1_trains_with_states_from_the_command_line(
     assert "DFT's states within 3 eV of the Fermi level" in said and "| states " in said
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["monitor"] == "states" and record["best_val_states_meV"] > 0
+
+
+def test_a_run_that_an_earlier_version_began_keeps_its_best_error() -> None:
+    """Its checkpoints know the score of the best epoch, and no errors beside it."""
+    monitor = Monitor(TrainingConfig())
+    assert monitor.record(1.5) == {"best_val_mae_meV": 1.5, "monitor": "mae"}
+    worse = {"best_val_mae_meV": 2.0, "best_epoch": 7}
+    monitor.load_state_dict({"score": 2.0, "best_score": 2.0, "best": worse})
+    assert monitor.record(1.5)["best_val_mae_meV"] == 1.5
+    assert monitor.record(2.0) == {**worse, "monitor": "mae"}
