@@ -1,8 +1,6 @@
-"""Every tensor, file and HDF5 dataset, named once: name | shape | unit.
+"""Names of files and HDF5 datasets, each in one place: name | shape | unit.
 
-N atoms, E edges (blocks), D direct-sum components per edge, K target components per edge and spin
-(DeepH-E3's ``slices[-1]``). An edge (R, i, j) points from atom i of the home cell to atom j of cell
-R.
+N atoms, E edges (blocks). An edge (R, i, j) points from atom i of the home cell to atom j of cell R.
 """
 
 from __future__ import annotations
@@ -44,18 +42,3 @@ MODEL_SOURCE: Final = "src"  # train.ini, dataset_info.json, target_blocks.json,
 # --- files of a training run ----------------------------------------------------------------------
 RUN_CONFIG: Final = "config.json"  # all settings
 RUN_SPLITS: Final = "splits.json"  # names of the structures of each split
-
-# --- graph (deeph_gformer.data.graph.Graph) -------------------------------------------------------
-NODE_TYPE: Final = "node_type"  # (N,) int64, index into the model's element list
-EDGE_INDEX: Final = "edge_index"  # (2, E) int64, i and j of each edge
-EDGE_VECTOR: Final = "edge_vector"  # (E, 3), r_j + R - r_i, Cartesian x y z | Å
-EDGE_LENGTH: Final = "edge_length"  # (E,) | Å
-EDGE_KEY: Final = "edge_key"  # (E, 5) int64, Rx Ry Rz i j, 0-based
-BATCH: Final = "node_batch"  # (N,) int64, structure of each atom
-
-# --- stage 1 (deeph_gformer.data.features.Stage1Features) -----------------------------------------
-NODE_IRREPS: Final = "node"  # P tensors (N, d_n^p), direct-sum layout of their Irreps
-EDGE_IRREPS: Final = "edge"  # P tensors (E, d_e^p)
-DIRECT_SUM: Final = "direct_sum"  # (E, D) | eV
-# (E, K), spin-orbit (E, 4, K) complex (uu, ud, du, dd), legacy orbital order | eV
-DIRECT_PRODUCT: Final = "direct_product"

@@ -1,4 +1,4 @@
-"""Sphinx configuration: ``make docs`` builds the site into ``docs/_build/html``; warnings are errors."""
+"""Sphinx: ``make docs`` builds the site into ``docs/_build/html``; warnings are errors."""
 
 from __future__ import annotations
 

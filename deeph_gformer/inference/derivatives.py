@@ -27,7 +27,7 @@ from ..io.gauge import OURS
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, TableOverlap
 from ..overlap.gradient import overlap_gradient
-from ..overlap.neighbours import pair_cutoff
+from ..overlap.neighbours import find_edges, pair_cutoff
 from ..pipeline import HamiltonianModel
 from ..prediction.derivatives import hamiltonian_derivative
 from ..prediction.reading import Item
@@ -98,8 +98,6 @@ def _near_end(
     if provider is None:
         return None
     wider = {pair: value + NEAR_END for pair, value in provider.cutoffs.items()}
-    from ..overlap.neighbours import find_edges
-
     every = find_edges(structure.lattice, structure.positions, structure.numbers, wider)
     every = every[(every[:, 3] == atom) != (every[:, 4] == atom)]
     ends = np.array(

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class SaveBest(Callback):
-    """Hands the network over whenever validation has a new best: a run that is stopped leaves one."""
+    """Hands the network over at every new best validation: a run that is stopped leaves one."""
 
     def __init__(self) -> None:
         self.best = float("inf")

@@ -1,8 +1,9 @@
-"""Training steps of small structures as CUDA graphs: a GPU runs their kernels faster than they are launched.
+"""Training steps of small structures as CUDA graphs, whose kernels a GPU runs faster than a program
+launches them.
 
 Every training structure has its own graph (its shapes never change): forward pass, loss and
-gradients. What the graph reads lies at fixed places: the structure's batch stays on the GPU, and the
-states that a step draws are copied over those of the last one. The gradients of all graphs are
+gradients. What the graph reads lies at fixed places: the structure's batch stays on the GPU, and
+the states that a step draws are copied over those of the last one. The gradients of all graphs are
 written to the same tensors, which are handed to the optimiser, and graphs share their memory for
 intermediate values. Optimiser, clipping, averages and schedule are those of any other step.
 
@@ -203,8 +204,8 @@ class StepGraphs:
             del self._batches[batch.folders]
             if self.required and not lacks_memory(error):
                 raise ConfigError(
-                    f"training.cuda_graphs=true: a step could not be captured ({_line(error)}); set "
-                    "it to auto or false"
+                    f"training.cuda_graphs=true: a step could not be captured ({_line(error)}); "
+                    "set it to auto or false"
                 ) from error
             return self._stop(
                 f"CUDA graphs for {len(self._steps)} structures, the others run without: "

@@ -111,7 +111,10 @@ def energy_zeros(folders: Sequence[pathlib.Path]) -> list[float]:
 def _follows(
     stage1: Stage1Provider, folders: Sequence[pathlib.Path], device: torch.device
 ) -> tuple[Gauge, str]:
-    """Which gauge the predictions of a stage 1 are in, by their own μ; ``unknown`` where neither is near."""
+    """Which gauge the predictions of a stage 1 are in, by their own μ.
+
+    ``unknown`` where neither is near.
+    """
     model = HamiltonianModel(stage1, None, device)
     own, labels = [], []
     for folder in folders[:PROBES]:

@@ -22,7 +22,8 @@ from .batches import Batch, rotate_batch
 
 if TYPE_CHECKING:
     from .cuda_graphs import StepGraphs
-    from .states import StateBank, StepStates
+    from .state_bank import StateBank
+    from .states import StepStates
 
 __all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss"]
 

@@ -45,7 +45,7 @@ def best_errors(trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, fl
 
 
 class Monitor(Callback):
-    """Says when DFT's states are judged, makes ``val_score`` of the errors, and knows the best epoch.
+    """Says when DFT's states are judged, makes ``val_score`` of errors, and knows the best epoch.
 
     ``val_score`` is the state error, or the geometric mean of the errors of H and of the states: of
     two epochs the better one is the one with the better product of both ratios to stage 1. Between

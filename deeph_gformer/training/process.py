@@ -1,4 +1,4 @@
-"""One process of a training: its rank, its device, what it prints, and what it says without memory."""
+"""One process of a training: its rank, device, printed lines, and its word on a lack of memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["first_rank", "memory_hint", "note", "own_device", "rank", "say", "wa
 
 
 def rank() -> int:
-    """Number of this process in data-parallel training, started by torchrun or by Lightning; else 0."""
+    """Number of this process in data-parallel training (torchrun or Lightning); else 0."""
     return int(getattr(rank_zero_only, "rank", 0))
 
 

@@ -30,7 +30,7 @@ from .seen import structures_note
 from .splits import run_splits
 from .stage1_folder import SaveModelFolder, train_ini
 from .stage1_network import start_network
-from .states import state_bank
+from .state_bank import state_bank
 from .statistics import start_at_statistics
 
 __all__ = ["train_stage1"]

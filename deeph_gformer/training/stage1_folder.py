@@ -1,4 +1,4 @@
-"""What a stage-1 training leaves: a DeepH-E3 model folder, with ``train.ini`` as DeepH-E3 reads it."""
+"""What a stage-1 training leaves: a DeepH-E3 model folder, ``train.ini`` as DeepH-E3 reads it."""
 
 from __future__ import annotations
 

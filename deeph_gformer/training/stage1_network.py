@@ -95,7 +95,7 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
 
 
 def stage1_config(net: NetConfig) -> Stage1Config:
-    """The settings of a network: what :func:`net_config` makes it of (which blocks it predicts aside)."""
+    """The settings that :func:`net_config` makes a network of, without the blocks it predicts."""
     return Stage1Config(
         irreps_embed=net.irreps_embed_node,
         irreps_mid=net.irreps_mid_node,

@@ -36,7 +36,7 @@ from .seen import recognise
 from .splits import run_splits
 from .stage2_bundle import SaveBundle, finish, record_of, structures_of
 from .stage2_network import Output, new_model, start_from
-from .states import state_bank
+from .state_bank import state_bank
 
 __all__ = ["train_gformer"]
 

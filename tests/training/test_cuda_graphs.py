@@ -25,7 +25,7 @@ from deeph_gformer.training.batches import FeatureCache, collate
 from deeph_gformer.training.cuda_graphs import StepGraphs
 from deeph_gformer.training.module import HamiltonianTask, Stage1Task, Stage2Task
 from deeph_gformer.training.stage1 import train_stage1
-from deeph_gformer.training.states import StateBank
+from deeph_gformer.training.state_bank import StateBank
 
 from ..conftest import write_tiny_stage1
 from ..simulated_capture import recorded

@@ -31,13 +31,8 @@ from deeph_gformer.io import BlockMatrix, legacy, read_matrix
 from deeph_gformer.io.folder import read_folder
 from deeph_gformer.training.batches import Batch, collate
 from deeph_gformer.training.monitor import Monitor
-from deeph_gformer.training.states import (
-    StateBank,
-    StructureStates,
-    read_problem,
-    state_bank,
-    state_terms,
-)
+from deeph_gformer.training.state_bank import StateBank, read_problem, state_bank
+from deeph_gformer.training.states import StructureStates, state_terms
 
 from .test_training import dataset, stage2
 
