@@ -1,6 +1,7 @@
 """Names of files and HDF5 datasets, each in one place: name | shape | unit.
 
-N atoms, E edges (blocks). An edge (R, i, j) points from atom i of the home cell to atom j of cell R.
+N atoms, E edges (blocks). An edge (R, i, j) points from atom i of the home cell to atom j of cell
+R.
 """
 
 from __future__ import annotations
