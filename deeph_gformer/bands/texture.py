@@ -79,6 +79,19 @@ def _solve(
     return found.energies[index], spin, shared[index]
 
 
+def _require_plane(problem: BlochProblem) -> None:
+    """Raise where kx or ky changes nothing: a slab that stands on edge, a chain, a molecule."""
+    rows = problem.structure.lattice[list(problem.periodic)][:, :2]
+    spread = np.linalg.svd(rows, compute_uv=False) if len(rows) else np.zeros(0)
+    if len(spread) < 2 or spread[1] < 1e-3 * spread[0]:
+        axes = [f"a{n + 1}" for n in range(3) if problem.periodic[n]]
+        raise ConfigError(
+            f"{problem.source}: repeats along {' and '.join(axes) or 'no lattice vector'}; a "
+            "texture over kx and ky needs a crystal that repeats in the xy plane (of a slab: the "
+            "vacuum along z; turn the structure)"
+        )
+
+
 def spin_texture(
     problem: BlochProblem,
     bands: Sequence[int],
@@ -103,7 +116,8 @@ def spin_texture(
         progress: called with (done, all).
 
     Raises:
-        ConfigError: no spin, a band that is not there, or a square that is none.
+        ConfigError: no spin, a band that is not there, a square that is none, or a structure that
+            does not repeat along x and y.
     """
     if not problem.spinful:
         raise ConfigError(
@@ -120,6 +134,7 @@ def spin_texture(
             f"spin texture: a square of half a side {radius} 1/Å with {points} points along it; "
             "a positive, finite one with at least 2 points is needed"
         )
+    _require_plane(problem)
     middle = np.asarray(centre, dtype=float)
     offsets = np.linspace(-radius, radius, points)
     square = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2)

@@ -123,10 +123,20 @@ def load_problem(
     return problem
 
 
-def single_problem(options: OneHamiltonian) -> BlochProblem:
-    """The Hamiltonian of a verb on one folder; says which it is."""
+def single_problem(options: OneHamiltonian, projects: bool = True) -> BlochProblem:
+    """The Hamiltonian of a verb on one folder; says which it is.
+
+    Args:
+        options: which folder, and which of its Hamiltonians.
+        projects: whether the verb's own states obey ``--s-threshold``; else that is said.
+    """
     kinds = kinds_of(options.folder)
     kind: HamiltonianKind = "prediction" if options.prediction else kinds[0]
     problem = load_problem(options, options.folder, kind)
     print(f"{problem.label}: {problem.source}")
+    if options.s_threshold is not None and not projects:
+        warn(
+            f"--s-threshold {options.s_threshold:g} holds for the Fermi level alone; everything "
+            "else here is of all states, those that it projects out among them"
+        )
     return problem

@@ -73,7 +73,7 @@ def _run(options: OpticsOptions) -> int:
     from ..bands.optics import optical_conductivity, plot_optics
 
     energies = _photon_energies(options)
-    problem = single_problem(options)
+    problem = single_problem(options, projects=False)
     positions = positions_of(
         options,
         options,

@@ -55,7 +55,7 @@ class SurfaceOptions(OneHamiltonian, LevelOptions):
 def _run(options: SurfaceOptions) -> int:
     from ..bands.surface import LayerProblem, plot_surface, surface_spectrum
 
-    problem = single_problem(options)
+    problem = single_problem(options, projects=False)
     layer = LayerProblem(problem, options.along - 1)
     print(f"principal layer: {layer.depth} cells along a{options.along}, {layer.size} orbitals")
     level = fermi_of(options, problem)

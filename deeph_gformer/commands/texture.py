@@ -46,19 +46,26 @@ class TextureOptions(OneHamiltonian, LevelOptions):
 
 
 def _near_level(problem: BlochProblem, options: TextureOptions, level_eV: float) -> list[int]:
-    """The last band below the Fermi level at the centre, and the next, from 0."""
-    import scipy.linalg
+    """The last band below the Fermi level at the centre, and the next, from 0.
 
-    h, s = problem.at(options.centre)
-    energies = scipy.linalg.eigh(h, s, eigvals_only=True)
-    filled = int((energies <= level_eV).sum())
+    Raises:
+        DataError: S is not positive definite there.
+    """
+    from ..bands.solve import solve_dense
+    from ..errors import DataError
+
+    where = f"{problem.source}, k = {list(options.centre)}"
+    found = solve_dense(*problem.at(options.centre), where=where)
+    if found.failure:
+        raise DataError(f"{where}: {found.failure}")
+    filled = int((found.energies <= level_eV).sum())
     return [band for band in (filled - 1, filled) if 0 <= band < problem.size]
 
 
 def _run(options: TextureOptions) -> None:
     from ..bands.texture import plot_texture, spin_texture
 
-    problem = single_problem(options)
+    problem = single_problem(options, projects=False)
     level = fermi_of(options, problem)
     print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     bands = [band - 1 for band in options.band]

@@ -76,7 +76,7 @@ def _run(options: TopologyOptions) -> None:
     from ..bands.kmesh import time_reversal_part
     from ..bands.topology import Links
 
-    problem = single_problem(options)
+    problem = single_problem(options, projects=False)
     if options.time_reversal:
         problem = time_reversal_part(problem)
         say(problem.notes[-1])

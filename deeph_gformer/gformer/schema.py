@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -68,7 +69,7 @@ def _is_guard(value: Any) -> bool:
         return all(map(_is_guard, value.values()))
     if isinstance(value, list):
         return all(map(_is_guard, value))
-    return value is None or type(value) in (int, float)
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
 
 
 def _is_electrons(value: Any) -> bool:
@@ -223,7 +224,8 @@ def require_unchanged(table: Mapping[str, Any], where: str) -> None:
     Raises:
         ModelError: it was changed.
     """
-    if table["format"] >= 4 and table_fingerprint(table) != table["fingerprint"]:
+    signed = table["format"] >= 4 or "fingerprint" in table
+    if signed and table_fingerprint(table) != table["fingerprint"]:
         raise ModelError(
             f"{where}: was changed after the training wrote it (its fingerprint differs), and its "
             "predictions would change with it; take the original file, or train again"

@@ -11,6 +11,7 @@ from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.projection import parse_projections
 from deeph_gformer.bands.texture import plot_texture, spin_texture
 from deeph_gformer.errors import ConfigError
+from deeph_gformer.io import BlockMatrix
 
 from .conftest import blocks, chain, structure, write_model
 from .test_topology import ONE, X, Y, kane_mele, mixed
@@ -55,10 +56,15 @@ def test_degenerate_bands_are_told_and_wrong_input_is_named(tmp_path) -> None:
     with pytest.raises(ConfigError, match="a square of half a side -1"):
         spin_texture(rashba(), [0], radius=-1)
     plot_texture(spin_texture(rashba(), [0, 1], points=21), tmp_path / "t.png")
+    upright = rashba()
+    h = BlockMatrix(upright.h.keys[:, [2, 0, 1, 3, 4]], upright.h.shapes, upright.h.values)
+    crystal = structure(np.diag([20.0, A, A]), np.zeros((1, 3)), ((0,),))
+    with pytest.raises(ConfigError, match="repeats along a2 and a3; a texture over kx and ky"):
+        spin_texture(BlochProblem(crystal, h), [0], points=3)
     assert (tmp_path / "t.png").stat().st_size > 10_000
 
 
-def test_command(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from deeph_gformer.cli import main
 
     monkeypatch.chdir(tmp_path)
@@ -69,6 +75,9 @@ def test_command(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["bands"] == [2] or table["bands"] == [1, 2]
     assert np.shape(table["spin_expectation"])[1:] == (5, 5, 3)
     assert (tmp_path / "rashba_spin_texture.png").is_file()
+    assert "holds for the Fermi level alone" not in capsys.readouterr().err
+    assert main([*words, "--s-threshold", "1e-4"]) == 0
+    assert "--s-threshold 0.0001 holds for the Fermi level alone" in capsys.readouterr().err
 
 
 def layers() -> BlochProblem:

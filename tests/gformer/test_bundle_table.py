@@ -37,7 +37,8 @@ NONSENSE: dict[str, tuple[Any, ...]] = {
     "stage1.node_irreps": ("8x0e", [8], ["8y0e"], [["8x0e"]], ["1000x0e+1x99e", "1x0e"]),
     "weights": ("", None, 5),
     "training": (None, [], "x"),
-    "training.guard": ([], {"mean": "x"}, {"mean": [True]}),
+    "training.guard": ([], {"mean": "x"}, {"mean": [True]}, {"mean": float("nan")}),
+    "training.time_reversal": (None, 1, "true"),
     "training.periodicity": (2, ["2"], [4], [True]),
     "training.electrons": ({}, [{"electrons": -1, "composition": {"S": 1}}], [1]),
     "edge_range_angstrom": ([], [[1.0]], [[1.0, 2.0], [3.0, "x"]], [[4.2, 4.2], [4.2, 9.9]]),
@@ -165,3 +166,14 @@ def test_shipped_bundles_verify(folder: pathlib.Path, tmp_path: pathlib.Path) ->
         (tmp_path / "overlap.npz").write_bytes(path.read_bytes())
     b.save_bundle(tmp_path, bundle)
     assert json.loads((tmp_path / b.BUNDLE_FILE).read_text())["fingerprint"] == table["fingerprint"]
+
+
+def test_an_earlier_format_does_not_hide_a_change(
+    made: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    table = json.loads((made / "b" / b.BUNDLE_FILE).read_text())
+    table |= {"format": 3, "cutoff_angstrom": 0.9 * table["cutoff_angstrom"]}
+    (tmp_path / b.BUNDLE_FILE).write_text(json.dumps(table))
+    (tmp_path / b.WEIGHTS_FILE).write_bytes((made / "b" / b.WEIGHTS_FILE).read_bytes())
+    with pytest.raises(ModelError, match="was changed after the training wrote it"):
+        b.load_bundle(tmp_path)

@@ -42,6 +42,22 @@ def test_exact_on_the_mesh_and_converging_between(tmp_path: pathlib.Path) -> Non
     assert errors[2] < 1e-6 < errors[0] and errors[1] < errors[0]
 
 
+def test_one_point_along_a_direction_that_repeats_shows(tmp_path: pathlib.Path) -> None:
+    """1x1x1 keeps E(0) = (e + 2 t) / (1 + 2 s) at every k: at k = 1/2 off by the band's width."""
+    _, notes = write_wannier90(tmp_path, chain(0.2), "1x1x1")
+    width = (0.3 + 2.0) / (1 - 0.4) - (0.3 - 2.0) / (1 + 0.4)
+    assert f"off by up to {width * 1e3:.2g} meV" in notes[0]
+
+
+def test_a_molecule(tmp_path: pathlib.Path) -> None:
+    problem = chain(0.2)
+    alone = BlockMatrix.from_blocks(np.zeros((1, 5), dtype=np.int64), [np.array([[0.3]])])
+    one = BlockMatrix.from_blocks(np.zeros((1, 5), dtype=np.int64), [np.array([[1.0]])])
+    _, notes = write_wannier90(tmp_path, BlochProblem(problem.structure, alone, one))
+    assert read_hr(tmp_path / "wannier90_hr.dat").eigenvalues((0, 0, 0)).tolist() == [0.3]
+    assert "off by up to 0 meV" in notes[0]
+
+
 def test_wigner_seitz_counts_every_mesh_point() -> None:
     lattice = np.array([[2.46, 0, 0], [-1.23, 2.1304, 0], [0, 0, 20.0]])
     for mesh in ((4, 4, 1), (3, 3, 1), (2, 5, 1), (6, 4, 2)):
