@@ -154,7 +154,8 @@ def axis_harmonics(loops: Tensor, lmax: int, like: Tensor) -> list[Tensor]:
     out = []
     for l in range(lmax + 1):
         value = torch.zeros(len(loops), 2 * l + 1, dtype=like.dtype, device=like.device)
-        value[:, l] = (2 * l + 1) ** 0.5 * (1 if l == 0 else ~loops)
+        there = torch.ones_like(loops) if l == 0 else ~loops
+        value[:, l] = (2 * l + 1) ** 0.5 * there.to(value)  # a bool would make it float32
         out.append(value)
     return out
 
