@@ -62,9 +62,9 @@ def evaluate(
         plots: folder for figures and their data.
 
     Returns:
-        ``{"structures": [...], "total": {...}, "blocks": [...], "places": [...], "equivariance":
-        {...}}``, units in key names. ``errors`` says which errors these are, ``raw`` or ``without
-        μS``; ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see
+        Plain values, units in key names: ``structures`` (a record each), ``total``, ``blocks``,
+        ``places``, ``equivariance``. ``errors`` says which errors these are, raw or without μS;
+        ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see
         :mod:`.places`. With ``states``, structures and total hold ``states_error_meV`` and
         ``ghost_meV`` (both stages), and the same of stage 1 with ``stage1_`` before it; None where
         there are no overlaps or no Fermi level. With ``invariance``, structures and total hold the

@@ -89,9 +89,9 @@ def refine(
         batch_edges: small structures run together, about so many edges at once; 0: one by one.
 
     Returns:
-        ``{"structures": [record, ...], "total": {...}, "skipped": [names], "without_edges":
-        [folders]}``; plain values, units in key names. Under ``torchrun`` complete on the first
-        process only. ``warnings`` of a record are sentences for people.
+        Plain values, units in key names: ``structures`` (a record each), ``total``, ``skipped``
+        (names), ``without_edges`` (folders). Under ``torchrun`` complete on the first process only.
+        ``warnings`` of a record are sentences for people.
 
     Raises:
         DataError: no structure is found, a prediction exists already (``existing="error"``), an
