@@ -40,6 +40,7 @@ def describe_run(folder: pathlib.Path) -> dict[str, Any]:
     try:
         verb = "train" if "stage1" in config else "train-stage1"
         planned = int(config["training"]["epochs"])
+        score = "val_mae_meV" if config["training"].get("monitor", "mae") == "mae" else "val_score"
         structures = {name: len(names) for name, names in splits.items()}
         data, below = config["data"]["preprocessed"], config.get("stage1")
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -58,7 +59,7 @@ def describe_run(folder: pathlib.Path) -> dict[str, Any]:
     }
     if below:
         table["stage1"] = below
-    if best := _best(curve):
+    if best := _best(curve, score):
         table["best"] = best
     if result.is_dir():
         table["result"] = str(result)
@@ -66,17 +67,23 @@ def describe_run(folder: pathlib.Path) -> dict[str, Any]:
     return table
 
 
-def _best(curve: dict[str, list[float | None]]) -> dict[str, float]:
-    """The epoch with the smallest validation error."""
+def _best(curve: dict[str, list[float | None]], score: str) -> dict[str, float]:
+    """The epoch whose weights are kept, and its error of H.
+
+    Args:
+        curve: columns of the history.
+        score: the column whose smallest value is the best (``training.monitor``).
+    """
+    columns = (curve.get(score, ()), curve["epoch"], curve.get("val_mae_meV", ()))
     values = [
-        (value, epoch)
-        for value, epoch in zip(curve.get("val_mae_meV", ()), curve["epoch"], strict=False)
-        if value is not None and epoch is not None
+        (value, epoch, error)
+        for value, epoch, error in zip(*columns, strict=False)
+        if value is not None and epoch is not None and error is not None
     ]
     if not values:
         return {}
-    value, epoch = min(values)
-    return {"validation_mae_meV": value, "epoch": epoch}
+    _, epoch, error = min(values)
+    return {"validation_mae_meV": error, "epoch": epoch}
 
 
 def _state(folder: pathlib.Path, verb: str, kept: bool) -> str:

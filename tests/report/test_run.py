@@ -60,3 +60,19 @@ def test_a_run_from_its_beginning_to_its_end(
     (run / "config.json").write_text("{}")
     with pytest.raises(DataError, match="config.json: no configuration of a training run"):
         describe_run(run)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("mae", 2), ("states", 1), ("both", 1)])
+def test_the_best_epoch_is_that_of_the_monitor(
+    monitor: str, best: int, tmp_path: pathlib.Path
+) -> None:
+    """The states are judged in epochs 0 and 1, so that epoch 2 has the score of epoch 1."""
+    config = {"training": {"epochs": 3, "monitor": monitor}, "data": {"preprocessed": "data"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "splits.json").write_text('{"train": ["a"], "val": ["b"], "test": []}')
+    (tmp_path / "logs" / "csv").mkdir(parents=True)
+    (tmp_path / "logs" / "csv" / "metrics.csv").write_text(
+        "epoch,step,val_mae_meV,val_score\n0,1,3.0,9.0\n1,2,4.0,5.0\n2,3,2.5,5.0\n"
+    )
+    found = describe_run(tmp_path)["best"]
+    assert found == {"validation_mae_meV": [3.0, 4.0, 2.5][best], "epoch": best}
