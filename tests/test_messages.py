@@ -107,7 +107,7 @@ def test_options_in_messages_exist(path: pathlib.Path) -> None:
 
 #: Verbs through which users meet the messages of an area of the package.
 REACH = {
-    "inference": {"refine", "eval"},
+    "inference": {"refine", "eval", "derivative"},
     "training": {"train", "train-stage1", "ablate"},
     "ablation": {"ablate"},
     "overlap": {"overlap fit", "overlap predict", "overlap info", "refine", "build twist"},
@@ -129,12 +129,17 @@ def test_options_belong_to_a_command_that_says_them(area: str) -> None:
     assert not bad
 
 
-DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/**/*.md")])
+DOCS = sorted(
+    path
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    if "_build" not in path.parts
+)
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_options_in_the_documentation_exist(path: pathlib.Path) -> None:
-    scripts = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("examples/**/*.py")]
+    places = ("benchmarks/*.py", "examples/**/*.py", "tests/robustness/*.py")
+    scripts = [path for place in places for path in ROOT.glob(place)]
     others = {o for p in scripts for o in OPTION.findall(p.read_text())}
     assert not set(wrong(path.read_text().replace("\\\n", " "))) - others
 
