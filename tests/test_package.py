@@ -98,6 +98,19 @@ def test_floor_plan_is_complete() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_changelog_has_its_form() -> None:
+    """Keep a Changelog: versions, kinds of change, one list each, 100 columns."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 100
+    _, *versions = text.split("\n## ")
+    assert versions[0].startswith("Unreleased\n")
+    for version in versions:
+        _, *kinds = version.split("\n### ")
+        names = [kind.splitlines()[0] for kind in kinds]
+        assert set(names) <= {"Added", "Changed", "Fixed", "Removed"}
+        assert len(set(names)) == len(names) > 0
+
+
 def test_stages_do_not_know_each_other() -> None:
     for path in FILES:
         if area(path) in ("stage1", "gformer"):
