@@ -63,10 +63,12 @@ def _photon_energies(options: OpticsOptions) -> Any:
             f"--photon {low:g} {high:g} {step:g}: the first energy must be below the second, "
             "the step positive"
         )
-    count = int((high - low) / step + 1e-9) + 1
-    if count > 20_000:
-        raise ConfigError(f"--photon: {count} energies; at most 20000 are computed")
-    return low + step * np.arange(count)
+    count = (high - low) / step + 1e-9
+    if not count < 20_000:
+        raise ConfigError(
+            f"--photon {low:g} {high:g} {step:g}: {count:.3g} energies; at most 20000 are computed"
+        )
+    return low + step * np.arange(int(count) + 1)
 
 
 def _run(options: OpticsOptions) -> int:

@@ -188,6 +188,9 @@ def test_k_and_minus_k_are_one_where_time_reversal_holds() -> None:
         ({"width_eV": float("nan")}, "width of the Fermi function"),
         ({"scissor_eV": -1.0}, "scissor -1.0 eV"),
         ({"scissor_eV": 1.0, "fermi": 1.9}, "a scissor of 1 eV on a metal"),
+        ({"fermi": -50.0}, "the Fermi level, -50 eV, is below or above all bands"),
+        ({"fermi": 50.0}, "the Fermi level, 50 eV, is below or above all bands"),
+        ({"broadening_eV": 1e-320}, "broadening 1e-320 eV: it must be finite, and 1e-09"),
     ],
 )
 def test_what_has_no_spectrum(options: dict, message: str) -> None:
@@ -222,5 +225,7 @@ def test_command(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert main([*words, "--atom-positions"]) == 0
     assert "strengths are wrong" in capsys.readouterr().err
     assert main([*words[:2], "--photon", "3", "2", "1"]) == 2
+    assert main([*words[:2], "--photon", "0", "10", "1e-320"]) == 2
+    assert "inf energies; at most 20000" in capsys.readouterr().err
     assert main([*words, "--basis", "km"]) == 2
     assert "no basis files" in capsys.readouterr().err

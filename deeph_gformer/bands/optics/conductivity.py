@@ -44,6 +44,7 @@ E2_OVER_EPSILON0 = 4 * np.pi * FINE_STRUCTURE * HBAR_C_EV_ANGSTROM
 _DEGENERATE_EV = 1e-6
 _NO_OCCUPATION = 1e-10
 """Pairs whose occupations differ by less are left out."""
+_NARROWEST_EV = 1e-9
 _PAIRS = 4096
 """Pairs at a time."""
 _KPOINTS = 128
@@ -296,7 +297,8 @@ def optical_conductivity(
         progress: called with (done, all).
 
     Raises:
-        ConfigError: a width that is none, negative photon energies, a scissor on a metal.
+        ConfigError: a width that is none or too small, negative photon energies, a scissor on a
+            metal, a Fermi level outside all bands.
         DataError: S is not positive definite, or the position matrix does not fit.
     """
     energies = np.asarray(photon_eV, dtype=float)
@@ -307,8 +309,10 @@ def optical_conductivity(
     ):
         raise ConfigError("photon energies: finite numbers, zero or above, are needed, in eV")
     for name, value in (("broadening", broadening_eV), ("width of the Fermi function", width_eV)):
-        if not 0 < value < np.inf:
-            raise ConfigError(f"{name} {value} eV: it must be positive and finite")
+        if not _NARROWEST_EV <= value < np.inf:
+            raise ConfigError(
+                f"{name} {value} eV: it must be finite, and {_NARROWEST_EV:g} eV or more"
+            )
     if not 0 <= scissor_eV < np.inf:
         raise ConfigError(f"scissor {scissor_eV} eV: it must be zero or positive, and finite")
     numbers = parse_mesh(mesh, problem)
@@ -323,6 +327,11 @@ def optical_conductivity(
         "rest": None if positions is None else position_rest(problem, positions),
     }
     sums = _mean(problem, points, weights, options, processes, progress)
+    if sums.filled[1] == 0 or sums.filled[0] == problem.size:
+        raise ConfigError(
+            f"{problem.source}: the Fermi level, {fermi_eV:.6g} eV, is below or above all bands at "
+            "every k-point, so there is no transition; see --fermi and --electrons"
+        )
     metal = sums.filled[0] != sums.filled[1] or bool(np.abs(sums.drude).max() > 1e-6)
     if scissor_eV and metal:
         raise ConfigError(
