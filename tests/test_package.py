@@ -4,6 +4,7 @@ parts stay light."""
 from __future__ import annotations
 
 import ast
+import configparser
 import pathlib
 import re
 import subprocess
@@ -96,6 +97,20 @@ def test_floor_plan_is_complete() -> None:
     for path in re.findall(r"`(\w+/[\w/]+\.py)`", text):
         assert (PACKAGE / path).is_file() or (ROOT / path).is_file(), path
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_extras_in_messages_exist() -> None:
+    """What a message tells to install is an extra of setup.cfg."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = set(setup["options.extras_require"])
+    named = {
+        ast.literal_eval(node.args[1])
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "MissingDependencyError"
+    }
+    assert {"kwant", "train"} <= named <= extras
 
 
 def test_changelog_has_its_form() -> None:

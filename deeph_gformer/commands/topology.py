@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .levels import fermi_of, valence_of
 from .loading import progress, say, single_problem
@@ -182,59 +183,66 @@ def _chern(options: TopologyOptions, links: Links, kind: str) -> dict[str, Any]:
     return result
 
 
-def _say_mesh(found: HallConductivity | SpinHallConductivity) -> None:
-    """A word where one k-point has most of the curvature."""
+Conductivity = TypeVar("Conductivity", "HallConductivity", "SpinHallConductivity")
+
+
+def _fermi_sum(
+    function: Callable[..., Conductivity],
+    options: TopologyOptions,
+    problem: BlochProblem,
+    positions: Any,
+) -> tuple[Conductivity, str, dict[str, Any]]:
+    """A conductivity at the Fermi level.
+
+    Args:
+        function: ``anomalous_hall`` or ``spin_hall``.
+        options: of the verb.
+        problem: the Hamiltonian.
+        positions: of the position matrix, or None.
+
+    Returns:
+        It, its unit for people, and how it was made, for JSON.
+    """
+    level = fermi_of(options, problem)
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
+    found = function(
+        problem,
+        level.energy_eV,
+        options.mesh,
+        width_eV=options.hall_width,
+        positions=positions,
+        progress=progress,
+    )
     if found.largest_share > _LARGEST_SHARE:
         say(
             f"one k-point of the {'x'.join(map(str, found.mesh))} mesh has "
             f"{found.largest_share * 100:.0f} % of all curvature: too coarse, take a denser --mesh "
             "or a wider --hall-width"
         )
-
-
-def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
-    from ..bands.topology import anomalous_hall
-
-    level = fermi_of(options, problem)
-    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
-    found = anomalous_hall(
-        problem,
-        level.energy_eV,
-        options.mesh,
-        width_eV=options.hall_width,
-        positions=positions,
-        progress=progress,
-    )
-    _say_mesh(found)
-    unit = "e²/h" if found.unit == "e2/h" else found.unit
-    for name, value in zip(("yz", "zx", "xy"), found.sigma, strict=True):
-        print(f"sigma_{name} = {value:.5g} {unit}")
-    key = "sigma_e2_per_h" if found.unit == "e2/h" else "sigma_S_per_cm"
-    return {
+    made = {
         "fermi": level.to_dict(),
-        key: dict(zip(("yz", "zx", "xy"), found.sigma.tolist(), strict=True)),
         "mesh": list(found.mesh),
         "width_eV": found.width_eV,
         "method": found.method,
         "largest_share": found.largest_share,
     }
+    return found, "e²/h" if found.unit == "e2/h" else found.unit, made
+
+
+def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
+    from ..bands.topology import anomalous_hall
+
+    found, unit, made = _fermi_sum(anomalous_hall, options, problem, positions)
+    table = dict(zip(("yz", "zx", "xy"), found.sigma.tolist(), strict=True))
+    for name, value in table.items():
+        print(f"sigma_{name} = {value:.5g} {unit}")
+    return {"sigma_e2_per_h" if found.unit == "e2/h" else "sigma_S_per_cm": table, **made}
 
 
 def _spin_hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
     from ..bands.topology import spin_hall
 
-    level = fermi_of(options, problem)
-    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
-    found = spin_hall(
-        problem,
-        level.energy_eV,
-        options.mesh,
-        width_eV=options.hall_width,
-        positions=positions,
-        progress=progress,
-    )
-    _say_mesh(found)
-    unit = "e²/h" if found.unit == "e2/h" else found.unit
+    found, unit, made = _fermi_sum(spin_hall, options, problem, positions)
     names = "xyz"
     table = {
         f"{names[s]}_{names[a]}{names[b]}": float(found.sigma[s, a, b])
@@ -244,15 +252,7 @@ def _spin_hall(options: TopologyOptions, problem: BlochProblem, positions: Any) 
     }
     for name in ("z_xy", "z_yx", "x_yz", "y_zx"):
         print(f"sigma^{name} = {table[name]:.5g} (hbar/2e) {unit}")
-    key = "spin_hall_e2_per_h" if found.unit == "e2/h" else "spin_hall_S_per_cm"
-    return {
-        "fermi": level.to_dict(),
-        key: table,
-        "mesh": list(found.mesh),
-        "width_eV": found.width_eV,
-        "method": found.method,
-        "largest_share": found.largest_share,
-    }
+    return {"spin_hall_e2_per_h" if found.unit == "e2/h" else "spin_hall_S_per_cm": table, **made}
 
 
 VERBS = (
