@@ -22,7 +22,7 @@ from ..errors import ModelError
 from ..io.files import atomic_path, read_text, write_json, write_text
 from ..io.gauge import GAUGES, Gauge
 from ..io.parsing import parse_json
-from .net_config import NetConfig, build_model_text, parse_build_model
+from .net_config import OPTIONAL, NetConfig, build_model_text, parse_build_model
 from .strict import check_numbers, check_tensors, require_checkpoint
 
 __all__ = [
@@ -233,6 +233,12 @@ def read_model_folder(folder: str | os.PathLike[str]) -> ModelFolder:
     checkpoint = load_checkpoint(folder / fields.MODEL_CHECKPOINT)
     state = checkpoint.pop("state_dict")
     check_tensors(state, folder / fields.MODEL_CHECKPOINT)
+    scales = [name for name in OPTIONAL if name in state]
+    if len(scales) == 1:
+        raise ModelError(
+            f"{folder / fields.MODEL_CHECKPOINT}: '{scales[0]}' alone of {', '.join(OPTIONAL)}: "
+            "output that is only half scaled and shifted is wrong, take the original file"
+        )
     epoch, loss = check_numbers(checkpoint, folder / fields.MODEL_CHECKPOINT)
     floating = [
         v.dtype

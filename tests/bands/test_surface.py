@@ -13,6 +13,7 @@ from deeph_gformer.bands.kpath import KPath, path_from_segments
 from deeph_gformer.bands.surface import (
     LayerProblem,
     cut_slab,
+    surface_green,
     surface_spectrum,
 )
 from deeph_gformer.errors import ConfigError
@@ -39,6 +40,13 @@ def test_ssh_has_an_end_state_where_the_weak_bond_is_inside(v, w, bound) -> None
         if bound:
             assert found.energies_eV[np.argmax(side[0])] == pytest.approx(0.0, abs=0.006)
     assert found.bulk[0, middle].sum() * step < 0.02
+
+
+def test_numbers_that_overflow_are_a_line() -> None:
+    """At a broadening that is next to none."""
+    one, huge = np.eye(2), np.full((2, 2), np.inf)
+    with pytest.raises(ConfigError, match="does not converge; take a larger --broadening"):
+        surface_green(0.1 + 1e-9j, 0 * one, one, huge, 0 * one)
 
 
 def test_chain_is_its_closed_formula() -> None:

@@ -133,6 +133,13 @@ def test_folder_without_scale(tmp_path: pathlib.Path) -> None:
         assert relative(load_stage1(tmp_path)(graph).direct_sum, plain(graph)[0]) < 1e-11
 
 
+@pytest.mark.parametrize(("gone", "left"), [("sigma", "mu"), ("mu", "sigma")])
+def test_half_a_scale_is_refused(gone: str, left: str, tmp_path: pathlib.Path) -> None:
+    save(tmp_path, *scaled("two_elements"), **{gone: None})
+    with pytest.raises(ModelError, match=f"'{left}' alone of sigma, mu"):
+        load_stage1(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

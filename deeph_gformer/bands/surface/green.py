@@ -99,7 +99,10 @@ def surface_green(
     ahead, back = z * s01 - h01, z * s01.conj().T - h01.conj().T  # of zS - H
     plus, minus = inside.copy(), inside.copy()
     for _ in range(_STEPS):
-        if max(np.abs(ahead).max(), np.abs(back).max()) < _CONVERGED:
+        largest = max(np.abs(ahead).max(), np.abs(back).max())
+        if not np.isfinite(largest):
+            break
+        if largest < _CONVERGED:
             eye = np.eye(len(inside))
             first, second, bulk = (np.linalg.solve(m, eye) for m in (plus, minus, inside))
             return first, second, bulk
