@@ -13,7 +13,6 @@ from .shared import (
     OneHamiltonian,
     figure_option,
     require_window,
-    window_option,
     write_json_option,
 )
 
@@ -31,7 +30,13 @@ class SurfaceOptions(OneHamiltonian, LevelOptions):
         help="lattice vector that points into the crystal, 1 to 3; the surface is the plane of the "
         "others, cut between cells",
     )
-    window: tuple[float, float] | None = window_option("energies shown", "-1 1")
+    window: tuple[float, float] | None = option(
+        nargs=2,
+        type=Number(),
+        metavar=("LOW", "HIGH"),
+        shown="-1 1",
+        help="energies shown, eV from the Fermi level",
+    )
     path: str | None = option(
         metavar="GMKG", shown="that of the surface lattice", help="special points in the surface"
     )
