@@ -29,7 +29,7 @@ from deeph_gformer.stage1.provider import Stage1Provider
 from deeph_gformer.training.batches import Batch, FeatureCache, collate
 from deeph_gformer.training.cuda_graphs import StepGraphs
 from deeph_gformer.training.module import HamiltonianTask, Stage1Task, Stage2Task
-from deeph_gformer.training.states import StateBank
+from deeph_gformer.training.state_bank import StateBank
 from tests.conftest import random_structure, write_tiny_stage1
 
 IRREPS = "32x0e+16x1o+8x2e+8x3o+4x4e"

@@ -95,10 +95,12 @@ class TableOverlap(OverlapProvider):
 
     @property
     def orbital_types(self) -> Mapping[int, Shells]:
+        """Shells of each element."""
         return self.table.orbital_types
 
     @property
     def cutoffs(self) -> Mapping[tuple[int, int], float]:
+        """Distance where blocks of each pair of elements end, Å."""
         return self.table.cutoffs
 
     def edges(

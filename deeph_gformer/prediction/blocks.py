@@ -1,7 +1,4 @@
-"""From direct products to blocks.
-
-The Hermitian average, what must hold, and their order in files.
-"""
+"""From direct products to blocks: averages, checks, and their order in files."""
 
 from __future__ import annotations
 
@@ -81,6 +78,15 @@ def hermitian_in_place(
 
 
 def check_finite(product: Tensor, name: str) -> None:
+    """Refuse a prediction that is not finite, some edges at a time.
+
+    Args:
+        product: (E, K) or (E, 4, K).
+        name: of the structure, for the message.
+
+    Raises:
+        ModelError: it has NaN or infinite numbers.
+    """
     for part in product.split(BLOCK_CHUNK):
         if not torch.isfinite(torch.view_as_real(part) if part.is_complex() else part).all():
             raise ModelError(

@@ -140,6 +140,21 @@ def contradictions(config: Stage1Config, old: ModelFolder) -> list[str]:
 def start_network(
     config: TrainStage1Config, basis: Basis, continue_from: str | None, generation: Generation
 ) -> tuple[DeepHE3Net, NetConfig, TargetBlocks, ModelFolder | None]:
+    """The network that a training begins with.
+
+    Args:
+        config: of the training.
+        basis: of the data.
+        continue_from: a model folder to go on with; None: random weights.
+        generation: e3nn generation of a new network.
+
+    Returns:
+        The network, its arguments, what it predicts, and the folder it comes from, if any.
+
+    Raises:
+        ConfigError: settings contradict the folder's network.
+        ModelError: the folder is damaged, or of another basis.
+    """
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.dtype]
     if continue_from:
         old = read_model_folder(continue_from)
@@ -152,8 +167,8 @@ def start_network(
         if wrong:
             raise ConfigError(
                 f"{continue_from}: is another network than model.{', model.'.join(wrong)} say; "
-                f"leave these out to go on with the folder's network, or "
-                "train a new one without --resume MODEL_DIR"
+                "leave these out to go on with the folder's network, or train a new one without "
+                "--resume MODEL_DIR"
             )
         return load_network(old, old.require_generation()).to(dtype), old.config, old.targets, old
     m = config.model

@@ -262,7 +262,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "overlap predict dock": Case(
-        lambda r: _table(r),
+        _table,
         _one(
             "overlap",
             "predict",

@@ -76,6 +76,7 @@ class _Pencil:
 
     @property
     def size(self) -> int:
+        """Rows of H."""
         return int(self.h.shape[0])
 
     def count_below(self, energy: float) -> tuple[int | None, str]:

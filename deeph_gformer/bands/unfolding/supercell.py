@@ -113,6 +113,11 @@ def _unwrapped(height: Array, period: float) -> Array:
 
 
 def repeating_axes(periodic: tuple[bool, bool, bool]) -> list[int]:
+    """Numbers of the lattice vectors along which a structure repeats.
+
+    Raises:
+        ConfigError: there is none.
+    """
     axes = [axis for axis in range(3) if periodic[axis]]
     if not axes:
         raise ConfigError("the structure is periodic in no direction: there is nothing to unfold")

@@ -33,8 +33,8 @@ class Segments(NamedTuple):
 
     Attributes:
         rows: (rows,) int64, or None for a single structure.
-        count: number of structures.
-        sizes: (count,), rows of each.
+        structures: how many there are.
+        sizes: (structures,), rows of each.
     """
 
     rows: Tensor | None
