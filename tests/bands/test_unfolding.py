@@ -302,5 +302,5 @@ def test_a_supercell_that_is_none_says_how_far() -> None:
     wide = dataclasses.replace(crystal, lattice=crystal.lattice * [[1.2], [1], [1]])
     with pytest.raises(ConfigError, match="is none of its supercells with 4 cells"):
         primitive_maps(wide, (True, True, False), [graphene().structure])
-    with pytest.raises(ConfigError, match="several need a slab"):
+    with pytest.raises(ConfigError, match="2 layers are asked.*they need a slab"):
         primitive_maps(crystal, (True, True, True), ["2,2,1", "2,2,1"])
