@@ -152,7 +152,7 @@ def _require_verbs(words: Sequence[str]) -> None:
         if word not in known:
             close = difflib.get_close_matches(word, known, 1, 0.5)
             hint = f"did you mean {close[0]}? " if close else ""
-            raise ConfigError(f"unknown {what} '{word}'; {hint}There are {', '.join(known)}")
+            raise ConfigError(f"unknown {what} '{word}'; {hint}Known: {', '.join(known)}")
         known, what = {verb.name: verb for verb in known[word].actions}, f"action of {word}"
 
 

@@ -38,7 +38,7 @@ class _BuildOptions(Options):
     max_atoms: int | None = option(
         type=Number(int, least=1),
         metavar="N",
-        shown=f"{BUILT_ATOMS}; of a list {LISTED_ATOMS}",
+        shown=f"{BUILT_ATOMS}; with twist --list {LISTED_ATOMS}",
         help="largest cell that is built, or listed",
     )
     overwrite: bool = option(default=False, help="replace files that are there")

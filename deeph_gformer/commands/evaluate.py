@@ -65,6 +65,10 @@ def _run_evaluate(options: EvaluateOptions) -> None:
     from ..analysis.evaluate import evaluate
     from ..analysis.tables import evaluation_table
 
+    if options.report is not None:  # before what takes minutes
+        from ..report.figures import require_plotly
+
+        require_plotly()
     model = load_model(options, options.model is None)
     result = evaluate(
         model,

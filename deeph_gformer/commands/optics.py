@@ -98,13 +98,14 @@ def _run(options: OpticsOptions) -> int:
         processes=options.processes,
         progress=progress,
     )
+    length = "Å" if found.dimensions == 2 else f"Å^{3 - found.dimensions}"
     print(f"smallest direct gap on the {'x'.join(map(str, found.mesh))} mesh", end=" ")
     print(f"{found.smallest_gap_eV:.4f} eV, {found.method}")
     if found.metal:
         words = "plasma frequencies (intraband)" if found.dimensions == 3 else "Drude weight"
         values = found.plasma_eV if found.dimensions == 3 else found.drude_weight.diagonal()
         print(f"{words} x, y, z: {', '.join(f'{v:.4g}' for v in values)}", end="")
-        print(" eV" if found.dimensions == 3 else f" eV² Å^{3 - found.dimensions}")
+        print(" eV" if found.dimensions == 3 else f" eV² {length}")
         if max(found.mesh) < 40:
             say("a metal's Drude weight and low energies need a dense --mesh; make sure it is")
     if found.dimensions == 3:
@@ -112,7 +113,7 @@ def _run(options: OpticsOptions) -> int:
         name = "epsilon"
     else:
         static = found.susceptibility[0].real.diagonal()
-        name = f"susceptibility (Å^{3 - found.dimensions})"
+        name = f"susceptibility ({length})"
     print(f"Re {name} at {energies[0]:g} eV: {', '.join(f'{v:.4f}' for v in static)}")
     output = options.output or pathlib.Path(f"{problem.structure.name}_optics.png")
     plot_optics(found, output)

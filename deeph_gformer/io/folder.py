@@ -66,6 +66,11 @@ def _require_format(folder: pathlib.Path) -> Format:
     form = folder_format(folder)
     if form is None:
         require_folder(folder)
+        for below in sorted(folder.iterdir()):
+            if below.is_dir() and folder_format(below) is not None:
+                raise DataError(
+                    f"{folder}: no structure folder, but holds some; give one, e.g. {below}"
+                )
         first, *others = formats().values()
         missing = [name for name in first.required if not (folder / name).is_file()]
         needs = "; ".join(f"{f.title} needs {', '.join(f.required)}" for f in others)

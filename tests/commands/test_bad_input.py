@@ -32,6 +32,7 @@ WORDS = {
         "build twist --cell data --top {}",
         "build supercell --cell {} --size 2,2,1 -o s.vasp",
     ],
+    "derivative": ["derivative data/made --atom 1 --stage1 {} --stage1-only"],
     "bands": ["bands {}", "bands data/made --overlap {}", "bands data/made --refined {}"],
     "fermi": ["fermi {}", "fermi data/made --overlap {}"],
     "dos": ["dos {}", "dos data/made --overlap {}"],

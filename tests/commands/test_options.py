@@ -92,7 +92,7 @@ def test_nothing_prints_the_verbs_under_their_headings(capsys: pytest.CaptureFix
     ("words", "message"),
     [
         ("bandz x", "unknown verb 'bandz'; did you mean bands?"),
-        ("zzz", "unknown verb 'zzz'; There are refine"),
+        ("zzz", "unknown verb 'zzz'; Known: refine"),
         ("overlap fitt", "unknown action of overlap 'fitt'; did you mean fit?"),
         ("gap x --mehs 1", "unknown option --mehs; did you mean --mesh?"),
         ("gap x y", "one word too many: y"),

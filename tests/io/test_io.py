@@ -128,6 +128,12 @@ def test_missing_files(make_folder: Folder, tmp_path: pathlib.Path) -> None:
         find_structures(folder)
 
 
+def test_a_folder_of_structures_is_told_from_a_structure(make_folder: Folder) -> None:
+    folder = make_folder()
+    with pytest.raises(DataError, match=f"holds some; give one, e.g. .*{folder.name}"):
+        read_folder(folder.parent)
+
+
 def _edit(folder: pathlib.Path, change: Callable[[h5py.File], None]) -> None:
     with h5py.File(folder / "hamiltonians.h5", "a") as handle:
         change(handle)

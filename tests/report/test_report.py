@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -182,3 +183,13 @@ def test_read_run_names_a_damaged_history(tmp_path):
     (folder / "metrics.csv").write_text("epoch,val_mae_meV\nx,y\n")
     with pytest.raises(Exception, match="damaged"):
         read_run(pathlib.Path(tmp_path))
+
+
+def test_a_missing_plotly_is_said_before_the_evaluation(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    words = ["--preprocessed", str(tmp_path / "none"), "--stage1", str(tmp_path / "none")]
+    assert main(["evaluate", *words, "--report", str(tmp_path / "report.html")]) == 2
+    assert "a report needs the library 'plotly'" in capsys.readouterr().err
