@@ -34,7 +34,7 @@ class CompareOptions(LevelOptions):
     window: float | None = option(
         type=Number(above=0),
         metavar="EV",
-        shown="3 eV, wider where the gap is",
+        shown="3 eV, more where the gap is wide",
         help="half-width around the Fermi level for eigenvalues",
     )
     ghost_margin: float = option(

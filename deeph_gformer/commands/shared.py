@@ -327,7 +327,7 @@ def projections_option(group: str = "") -> Any:
 
 
 def window_option(what: str, default: str, group: str = "") -> Any:
-    """``--window LOW HIGH``; without it a verb takes its own, wider where the gap is.
+    """``--window LOW HIGH``; without it a verb takes its own, which grows with a wide gap.
 
     Args:
         what: is in it.
@@ -338,7 +338,7 @@ def window_option(what: str, default: str, group: str = "") -> Any:
         nargs=2,
         type=Number(),
         metavar=("LOW", "HIGH"),
-        shown=f"{default}, wider where the gap is",
+        shown=f"{default}, more where the gap is wide",
         group=group,
         help=f"{what}, eV from the Fermi level",
     )
