@@ -189,6 +189,7 @@ def atomic_path(
                 place.unlink(missing_ok=True)
                 before()
             os.replace(temporary, place)
+            temporary = None  # the name is free, and may be another process's by now
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
@@ -220,10 +221,7 @@ def _begin(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Path]:
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
     if descriptor is not None:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _share(descriptor)
     try:
         for number in range(1000):
             path = folder / f".{short}.{number}.tmp"
@@ -235,6 +233,32 @@ def _begin(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Path]:
         if descriptor is not None:
             os.close(descriptor)
         raise
+
+
+def _share(descriptor: int, patience: float = 0.01) -> None:
+    """Show that a living process writes in a folder: leftovers are removed by nobody else then.
+
+    Another process that removes leftovers at this moment is waited for: what is made before would
+    be taken for a leftover. Giving up an exclusive lock for a shared one is not one step, so that
+    may be so even for the process that had it.
+
+    Args:
+        descriptor: of the folder.
+        patience: seconds at most; removing takes far less, and a folder in the making is locked by
+            its own process all the time.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    return
+            time.sleep(1e-3)
 
 
 def lock_folder(folder: pathlib.Path) -> int | None:

@@ -95,5 +95,6 @@ def test_bad_input(
     tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["refine", "--preprocessed", str(tmp_path), "--stage1", str(tiny_stage1)]
-    assert main([*command, "--stage1-only", "--batch-edges", "-1"]) == 2
-    assert "--batch-edges -1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--stage1-only", "--batch-edges", "-1"])
+    assert "--batch-edges: '-1'" in capsys.readouterr().err
