@@ -30,7 +30,9 @@ __all__ = [
     "atomic_path",
     "atomic_hdf5",
     "claim_space",
+    "hold_folder",
     "lock_folder",
+    "take_lock",
     "write_errors",
     "write_text",
     "write_json",
@@ -217,11 +219,9 @@ def _begin(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Path]:
         for number in range(8):
             with contextlib.suppress(OSError):
                 os.unlink(folder / f".{short}.{number}.tmp")
+        take_lock(descriptor, False, 0.1)  # not in one step: another process may come between
     else:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
-    if descriptor is not None:
-        _share(descriptor)
+        descriptor = hold_folder(folder)
     try:
         for number in range(1000):
             path = folder / f".{short}.{number}.tmp"
@@ -235,53 +235,73 @@ def _begin(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Path]:
         raise
 
 
-def _share(descriptor: int, patience: float = 0.01) -> None:
-    """Show that a living process writes in a folder: leftovers are removed by nobody else then.
-
-    Another process that removes leftovers at this moment is waited for: what is made before would
-    be taken for a leftover. Giving up an exclusive lock for a shared one is not one step, so that
-    may be so even for the process that had it.
+def take_lock(descriptor: int, exclusive: bool, patience: float) -> bool:
+    """Lock an open folder, and wait a little for others.
 
     Args:
-        descriptor: of the folder.
-        patience: seconds at most; removing takes far less, and a folder in the making is locked by
-            its own process all the time.
+        descriptor: of the folder; a lock that it has already is given up for this one.
+        exclusive: against everybody; otherwise against exclusive locks only.
+        patience: seconds at most; a lock may be held for long on some file systems.
+
+    Returns:
+        False where it could not be had, or the system has no locks.
     """
-    with contextlib.suppress(ImportError, OSError):
+    try:
         import fcntl
+    except ImportError:
+        return False
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+        except OSError:
+            return False
+        time.sleep(1e-3)
 
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    return
-            time.sleep(1e-3)
 
+def hold_folder(folder: pathlib.Path) -> int | None:
+    """Show that a living process writes in a folder, as long as the descriptor is open.
 
-def lock_folder(folder: pathlib.Path) -> int | None:
-    """Take a folder for this process, as long as the descriptor is open.
+    A process that removes leftovers at this moment is waited for: what is made before could be
+    taken for one.
 
     Args:
         folder: its path.
 
     Returns:
+        None where it cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    take_lock(descriptor, False, 0.1)
+    return descriptor
+
+
+def lock_folder(folder: pathlib.Path, patience: float = 0.0) -> int | None:
+    """Take a folder for this process alone, as long as the descriptor is open.
+
+    Args:
+        folder: its path.
+        patience: seconds to wait for others.
+
+    Returns:
         None where a living process writes in it, it cannot be opened, or the system has no locks.
     """
     try:
-        import fcntl
-
         descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
         return None
-    return descriptor
+    if take_lock(descriptor, True, patience):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _is_stream(target: pathlib.Path) -> bool:

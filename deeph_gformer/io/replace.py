@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 
 from ..errors import DataError
-from .files import lock_folder
+from .files import hold_folder, lock_folder
 from .formats import structure_files
 
 __all__ = ["remove_leftovers", "replaced_folder"]
@@ -25,6 +25,19 @@ __all__ = ["remove_leftovers", "replaced_folder"]
 _NEW, _OLD = ".tmp", ".old"
 #: Seconds after which files in the making have no process any more that makes them.
 _STALE = 24 * 3600
+#: Seconds to wait for other processes that move folders in the same place; each takes milliseconds.
+_PATIENCE = 5.0
+
+
+@contextlib.contextmanager
+def _alone(parent: pathlib.Path) -> Iterator[None]:
+    """Of all processes, only this one moves folders in ``parent``, where the system has locks."""
+    descriptor = lock_folder(parent, _PATIENCE)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _age(path: pathlib.Path) -> float:
@@ -43,6 +56,12 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         folder: of the structure; it need not be there.
     """
     folder = pathlib.Path(os.path.realpath(folder))
+    with _alone(folder.parent):
+        _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """See :func:`remove_leftovers`; the folder's parent is this process's."""
     left = [p for n in structure_files() for p in folder.glob(f".{_escape(n)}.*{_NEW}")]
     lock = lock_folder(folder) if left else None
     for path in left:
@@ -118,13 +137,17 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     lock: int | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        scratch = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_NEW, dir=folder.parent)
-        )
-        lock = lock_folder(scratch)
+        with _alone(folder.parent):
+            _remove_leftovers(folder)
+            scratch = pathlib.Path(
+                tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_NEW, dir=folder.parent)
+            )
+            lock = hold_folder(scratch)
         yield scratch
-        _put(scratch, folder)
+        for path in (*scratch.rglob("*"), scratch):
+            _to_disk(path)
+        with _alone(folder.parent):
+            _put(scratch, folder)
     except DataError as error:
         raise DataError(str(error).replace(str(scratch), str(given))) from error
     except OSError as error:
@@ -139,13 +162,11 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:
-    """Give the finished folder its name.
+    """Give the finished folder its name; the parent is this process's.
 
     Raises:
         OSError: it cannot be done.
     """
-    for path in (*scratch.rglob("*"), scratch):
-        _to_disk(path)
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(scratch, 0o777 & ~mask)
@@ -161,14 +182,11 @@ def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:
         old.rmdir()
         _put_files(scratch, folder)
         return
-    lock = lock_folder(old)
     try:
         os.rename(scratch, folder)
         _move_others(old, folder)
         _to_disk(folder.parent)
     finally:
-        if lock is not None:
-            os.close(lock)
         if not folder.exists():
             os.rename(old, folder)
     shutil.rmtree(old, ignore_errors=True)
