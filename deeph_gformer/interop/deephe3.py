@@ -37,7 +37,7 @@ from ..io.folder import (
 )
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, load
-from ..prediction.blocks import assemble, check_finite
+from ..prediction.blocks import assemble, check_finite, sum_of_changes
 from ..prediction.run import hermitian_products
 from ..runtime.device import resolve_device
 from ..stage1.bundle import find_models
@@ -61,6 +61,7 @@ def _labelled(
     keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
     matrices = [assemble(model, h, types, keys) for h in (first, both)]
     choice = EdgeChoice(keys, fields.HAMILTONIAN_FILE)
+    change, count = sum_of_changes(model, first, both, types, keys)
     return (
         Prediction(
             structure,
@@ -68,7 +69,7 @@ def _labelled(
             matrices[1],
             matrices[0],
             choice,
-            float((both - first).abs().mean()),
+            change / max(1, count),
         ),
         sample,
         both,

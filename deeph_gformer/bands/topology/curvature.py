@@ -189,26 +189,14 @@ class _HallMesh:
 
 
 @dataclasses.dataclass(frozen=True)
-class SpinHallConductivity:
-    """Intrinsic spin Hall conductivity.
+class SpinHallConductivity(HallConductivity):
+    """Intrinsic spin Hall conductivity; what is not named here is as in the anomalous one.
 
     Attributes:
         sigma: (3, 3, 3), [s, a, b]: current of spin s along a in a field along b; in units of
             hbar/2e times ``unit``, so that a fully polarised system has its Hall conductivity.
         unit: "e2/h" for a slab, "S/cm" for a crystal.
-        mesh: k mesh.
-        width_eV: of the Fermi function.
-        method: with which positions.
-        largest_share: of all curvature (absolute values), what the k-point with most of it has:
-            far above one over their number, the mesh does not resolve it.
     """
-
-    sigma: NDArray[np.float64]
-    unit: str
-    mesh: tuple[int, int, int]
-    width_eV: float
-    method: str
-    largest_share: float
 
 
 def _spin_curvature(
