@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..io.files import atomic_hdf5, write_json, write_text
+from ..io.files import write_json, write_text
+from ..io.hdf5.writing import atomic_hdf5
 from .result import Bands
 
 __all__ = ["write_bands", "write_openmx_band", "write_dock_band"]

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from .. import fields
 from ..errors import DataError, printable
 from .blocks import BlockMatrix, format_key, require_keys, sort_keys
-from .files import atomic_path, claim_space, read_json, real_path, write_json
+from .files import atomic_path, read_json, real_path, write_json
 from .formats import FolderFormat, info_for
 from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_room
+from .hdf5.writing import claim_space
 from .poscar import read_poscar
 from .structure import Structure
 

@@ -21,10 +21,11 @@ from .. import fields
 from ..errors import DataError
 from .blocks import BlockMatrix, require_keys, sort_keys
 from .dock import read_integers, read_pairs, reorder
-from .files import atomic_hdf5, atomic_path
+from .files import atomic_path
 from .folder import folder_format
 from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_room
 from .hdf5.symbol_table import matrices_size, write_matrices, write_values
+from .hdf5.writing import atomic_hdf5
 from .structure import Structure
 
 __all__ = ["PositionMatrix", "position_path", "read_positions", "write_positions"]

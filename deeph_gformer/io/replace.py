@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 
 from ..errors import DataError
-from .files import hold_folder, lock_folder
 from .formats import structure_files
+from .locks import hold_folder, lock_folder
 
 __all__ = ["remove_leftovers", "replaced_folder"]
 

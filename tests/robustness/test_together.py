@@ -15,7 +15,7 @@ import pytest
 from deeph_gformer.cli import main
 from deeph_gformer.errors import DataError
 from deeph_gformer.interop.convert import convert
-from deeph_gformer.io import files
+from deeph_gformer.io import locks
 from deeph_gformer.io.files import atomic_path, write_text
 
 from .killing import tree
@@ -162,7 +162,7 @@ def test_no_room_for_large_files(
 
 def test_locks_are_not_needed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On file systems without locks files are written, too; what is left stays there."""
-    monkeypatch.setattr(files, "lock_folder", lambda _: None)
+    monkeypatch.setattr(locks, "lock_folder", lambda _: None)
     (tmp_path / ".a.txt.0.tmp").write_text("of somebody")
     write_text(tmp_path / "a.txt", "text")
     assert sorted(os.listdir(tmp_path)) == [".a.txt.0.tmp", "a.txt"]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
-from ..files import claim_space
 from .contiguous import header_places
+from .writing import claim_space
 
 __all__ = ["matrices_size", "write_matrices", "write_values"]
 
