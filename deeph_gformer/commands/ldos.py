@@ -95,7 +95,7 @@ def _orbitals(options: LdosOptions, problem: BlochProblem) -> Orbitals:
     from ..errors import ConfigError
     from ..overlap.orbitals import OrbitalValues
 
-    basis = basis_of(options, options.basis, problem.structure)
+    basis = basis_of(options, options.basis, problem)
     if basis is None:
         raise ConfigError(
             f"{problem.source}: states in space need the orbitals themselves; give the basis files "

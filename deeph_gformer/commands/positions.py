@@ -12,7 +12,6 @@ from .shared import OneHamiltonian
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
-    from ..io import Structure
     from ..io.positions import PositionMatrix
     from ..overlap.provider import BasisOverlap
 
@@ -43,14 +42,14 @@ class PositionOptions(BasisOption):
 
 
 def basis_of(
-    options: OneHamiltonian, basis: tuple[str, ...], structure: Structure
+    options: OneHamiltonian, basis: tuple[str, ...], problem: BlochProblem
 ) -> BasisOverlap | None:
     """The orbitals that ``--basis``, or else ``--overlap``, names; None where neither does.
 
     Args:
         options: with ``--overlap``.
         basis: ``--basis``.
-        structure: its shells say what is taken from ``.pao`` files.
+        problem: its shells say what is taken from ``.pao`` files; its S must be theirs.
 
     Raises:
         DataError: a file cannot be read, or belongs to other orbitals.
@@ -58,15 +57,18 @@ def basis_of(
     from ..errors import DataError
     from ..io.folder import folder_format
     from ..overlap import load
+    from ..overlap.predict import require_same_basis
     from ..overlap.provider import BasisOverlap
 
     source = options.overlap
     if not basis and (source is None or (source.is_dir() and folder_format(source) is not None)):
         return None
+    structure = problem.structure
     shells = dict(zip(structure.numbers.tolist(), structure.orbital_types, strict=True))
     found = load(basis if basis else str(source), orbital_types=shells)
     if isinstance(found, BasisOverlap):
         found.table.check(structure)
+        require_same_basis(found, structure, problem.s, problem.source)
         return found
     if not basis:
         return None
@@ -94,10 +96,10 @@ def positions_of(
     from ..io.positions import position_path, read_positions
 
     if not chosen.atom_positions:
-        basis = basis_of(options, chosen.basis, problem.structure)
+        basis = basis_of(options, chosen.basis, problem)
         if basis is not None:
             print("position matrix: from basis files")
-            return basis.positions(problem.structure, problem.s.keys)
+            return basis.positions(problem.structure, problem.s.keys, problem.s)
         for folder in (options.overlap, options.folder):
             if folder is None or not folder.is_dir() or folder_format(folder) is None:
                 continue

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
+from ..errors import DataError
+from ..io.blocks import BlockMatrix, format_key, match_keys, reverse_keys, sort_keys
 from ..io.structure import Structure
 from .basis import AtomicBasis, pair_table, transform, wave_numbers
 from .rotation import ORDER, block_rotation, bond_rotation
@@ -133,7 +134,11 @@ class PositionTables:
             self.onsite[a] = self.coefficients[a] @ block
 
     def blocks(
-        self, structure: Structure, keys: NDArray[np.int64], extrapolate: bool = False
+        self,
+        structure: Structure,
+        keys: NDArray[np.int64],
+        extrapolate: bool = False,
+        overlap: BlockMatrix | None = None,
     ) -> tuple[BlockMatrix, BlockMatrix, BlockMatrix]:
         """x, y and z on given edges, Å, orbitals in the legacy order.
 
@@ -141,9 +146,13 @@ class PositionTables:
             structure: gives positions, elements and shells.
             keys: (E, 5), any order.
             extrapolate: allow distances outside the valid range.
+            overlap: S that r_i multiplies, with blocks for all keys and their partners; default:
+                that of the radial functions. With another code's S, which differs by 1e-7 or so,
+                nothing depends on the origin only if r is made with the same S.
 
         Raises:
-            DataError: unknown element or shells, or a distance outside the valid range.
+            DataError: unknown element or shells, a distance outside the valid range, or blocks of
+                ``overlap`` are missing.
         """
         keys = np.asarray(keys, dtype=np.int64).reshape(-1, 5)
         keys = keys[sort_keys(keys)]
@@ -152,6 +161,8 @@ class PositionTables:
         computed = np.unique(np.where(forward[:, None], keys, reverse_keys(keys)), axis=0)
         computed = computed[sort_keys(computed)]
         s = self.overlap.blocks(structure, computed, extrapolate)
+        if overlap is not None:
+            s = _blocks_of(overlap, computed)
         own = self._centred(structure, computed)
         place = match_keys(np.where(forward[:, None], keys, reverse_keys(keys)), computed)
         shapes = structure.orbital_counts[keys[:, 3:]]
@@ -199,3 +210,16 @@ class PositionTables:
                 index = offsets[part][:, None] + np.arange(blocks[0, 0].size)
                 result[:, index] = blocks.reshape(3, len(part), -1)
         return result
+
+
+def _blocks_of(overlap: BlockMatrix, keys: NDArray[np.int64]) -> BlockMatrix:
+    """The blocks of S on keys (E, 5).
+
+    Raises:
+        DataError: it lacks one.
+    """
+    place = match_keys(keys, overlap.keys)
+    if (place < 0).any():
+        missing = format_key(keys[int(np.argmax(place < 0))])
+        raise DataError(f"the overlap has no block {missing}, though its partner is there")
+    return overlap.select(place)

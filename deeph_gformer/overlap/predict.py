@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
-from ..io import Structure, read_folder, read_matrix
+from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.files import real_path
 from ..io.folder import (
     Format,
@@ -27,7 +27,7 @@ from ..io.formats import get_format
 from ..io.positions import position_path, write_positions
 from .provider import BasisOverlap, OverlapProvider, structure_from_atoms
 
-__all__ = ["Predicted", "predict_overlap", "read_any"]
+__all__ = ["Predicted", "predict_overlap", "read_any", "require_same_basis"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +186,29 @@ def predict_overlap(
 _SAME_BASIS = 1e-3
 
 
+def require_same_basis(
+    provider: OverlapProvider, structure: Structure, overlap: BlockMatrix, where: object
+) -> None:
+    """Make sure that a given S is that of a provider's orbitals.
+
+    Args:
+        provider: of the orbitals.
+        structure: its structure.
+        overlap: S.
+        where: the folder, for the message.
+
+    Raises:
+        DataError: it is that of another basis.
+    """
+    own = provider.overlap(structure, overlap.keys)
+    worst = float(np.abs(own.values - overlap.values).max(initial=0.0))
+    if worst > _SAME_BASIS:
+        raise DataError(
+            f"{where}: its S differs from that of the basis files by up to {worst:.2g}; they are "
+            "of another basis"
+        )
+
+
 def _add_positions(
     folder: pathlib.Path, structure: Structure, provider: OverlapProvider
 ) -> Predicted:
@@ -203,12 +226,7 @@ def _add_positions(
     s = read_matrix(folder, "overlap", structure)
     seconds = {"read": time.perf_counter() - start}
     start = time.perf_counter()
-    worst = float(np.abs(provider.overlap(structure, s.keys).values - s.values).max())
-    if worst > _SAME_BASIS:
-        raise DataError(
-            f"{folder}: its S differs from that of the basis files by up to {worst:.2g}; they are "
-            "of another basis"
-        )
-    write_positions(folder, provider.positions(structure, s.keys), structure)
+    require_same_basis(provider, structure, s, folder)
+    write_positions(folder, provider.positions(structure, s.keys, s), structure)
     seconds["positions"] = time.perf_counter() - start
     return Predicted(path, structure, len(s), seconds)

@@ -157,24 +157,28 @@ class BasisOverlap(TableOverlap):
         super().__init__(two_centre(self.bases), extrapolate)
 
     def positions(
-        self, structure: Structure, keys: NDArray[np.int64] | None = None
+        self,
+        structure: Structure,
+        keys: NDArray[np.int64] | None = None,
+        overlap: BlockMatrix | None = None,
     ) -> tuple[BlockMatrix, BlockMatrix, BlockMatrix]:
         """``<i, 0| r |j, R>`` on ``keys`` (default: :meth:`edges`).
 
         Args:
             structure: r counts from the origin of its coordinates.
             keys: (E, 5), Rx Ry Rz i j, 0-based.
+            overlap: S that belongs to r, see :meth:`PositionTables.blocks`.
 
         Returns:
             x, y and z, Å, orbitals in the legacy order.
 
         Raises:
-            DataError: see :meth:`TwoCentre.blocks`.
+            DataError: see :meth:`PositionTables.blocks`.
         """
         if self._positions is None:
             self._positions = PositionTables(self.bases, self.table)
         return self._positions.blocks(
-            structure, self.edges(structure) if keys is None else keys, self.extrapolate
+            structure, self.edges(structure) if keys is None else keys, self.extrapolate, overlap
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -209,6 +210,32 @@ def test_command_on_a_dft_run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
     assert main([*words, "--window", "-3", "0"]) == 2
     assert "give the basis files" in capsys.readouterr().err
     assert main([*words, "--basis", *basis]) == 2
+
+
+@pytest.mark.skipif(not MOS2.is_dir(), reason="needs ../shared/dft")
+@pytest.mark.parametrize("verb", ["ldos", "optics", "topology"])
+def test_basis_files_of_another_run(
+    tmp_path: pathlib.Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same shells with other radial functions: S tells."""
+    from deeph_gformer.cli import main
+
+    files = []
+    for name in ("Mo", "S"):
+        text = (ROOT / "shared" / "data" / "basis" / f"{name}.orb").read_text()
+        scaled, changes = re.subn(
+            r"(Radius Cutoff\(a\.u\.\)|dr) +([0-9.]+)",
+            lambda found: f"{found[1]}  {0.97 * float(found[2]):.6g}",
+            text,
+        )
+        assert changes == 2
+        files.append(tmp_path / f"{name}.orb")
+        files[-1].write_text(scaled)
+    words = [verb, str(MOS2), "--mesh", "2x2x1", "-o", str(tmp_path / "out")]
+    words += ["--window", "-3", "0"] if verb == "ldos" else []
+    assert main([*words, "--basis", *map(str, files)]) == 2
+    assert "of another basis" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_command_refuses_contradictions(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:

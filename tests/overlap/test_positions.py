@@ -10,10 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
+from deeph_gformer.analysis.redescribe import move_by_lattice
 from deeph_gformer.errors import DataError
 from deeph_gformer.interop.dft import scfout
 from deeph_gformer.io import BlockMatrix, Structure, dock, legacy, read_folder
-from deeph_gformer.io.blocks import match_keys, reverse_keys
+from deeph_gformer.io.blocks import match_keys, reverse_keys, sort_keys
 from deeph_gformer.io.positions import read_positions, write_positions
 from deeph_gformer.overlap import BasisOverlap, two_centre
 from deeph_gformer.overlap.basis import BOHR
@@ -147,6 +148,42 @@ def test_moved_origins_and_atoms(tables, crystal) -> None:
             # <i, T | r | j> = <i, 0 | r | j> + T S
             added = (cells[keys[e, 3]] @ crystal.lattice)[component] * s.block(origin[e])
             assert np.abs(b.block(place[e]) - a.block(origin[e]) - added).max() < 1e-9
+
+
+def test_another_codes_overlap_leaves_no_origin(tables, crystal) -> None:
+    """DFT's S is not that of the radial functions to the last digit.
+
+    What is left of r without the middles of pairs must not depend on the cells atoms are in.
+    """
+    keys = some_keys(crystal)
+    keys = keys[sort_keys(keys)]
+    own = tables.overlap.blocks(crystal, keys, True)
+    noise = 1 + 1e-5 * np.cos(np.arange(len(own.values)))
+    s = BlockMatrix(own.keys, own.shapes, own.values * noise)
+    back = match_keys(reverse_keys(s.keys), s.keys)
+    s = BlockMatrix(
+        s.keys,
+        s.shapes,
+        np.concatenate([(s.block(e) + s.block(b).T).ravel() / 2 for e, b in enumerate(back)]),
+    )
+    moved = move_by_lattice([[9, -20, 11], [0, 30, 0], [-25, 0, 3]])
+
+    def rest(structure: Structure, overlap: BlockMatrix, axis: int, given: bool) -> BlockMatrix:
+        r = tables.blocks(structure, overlap.keys, True, overlap if given else None)[axis]
+        end = structure.positions[r.keys[:, 4]] + r.keys[:, :3] @ structure.lattice
+        middle = (structure.positions[r.keys[:, 3]] + end)[:, axis] / 2
+        return BlockMatrix(
+            r.keys, r.shapes, r.values - np.repeat(middle, np.diff(r.offsets)) * overlap.values
+        )
+
+    for axis in range(3):
+        for given, expected in ((True, True), (False, False)):
+            here = moved.blocks(rest(crystal, s, axis, given))
+            there = rest(moved.structure(crystal), moved.blocks(s), axis, given)
+            assert (np.abs(here.values - there.values).max() < 1e-12) == expected
+    lacking = s.select(np.arange(len(s))[1:])
+    with pytest.raises(DataError, match="the overlap has no block"):
+        tables.blocks(crystal, s.keys, True, lacking)
 
 
 def test_gaussian_shift_derivative(tables) -> None:
