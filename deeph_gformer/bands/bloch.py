@@ -246,8 +246,8 @@ class BlochProblem:
 
     def at(self, k: ArrayLike) -> tuple[NDArray[np.number], NDArray[np.number]]:
         """H(k) and S(k) as dense (n, n) arrays, Fortran order; k (3,) fractional; eV and 1."""
-        h, s = self.sparse_at(k)
-        return h.toarray(order="F"), s.toarray(order="F")
+        h, s = self._sums
+        return h.dense(bloch_phases(h.cells, k)), s.dense(bloch_phases(s.cells, k))
 
     def _derivative(self, which: int, k: ArrayLike) -> Iterator[NDArray[np.complex128]]:
         sums = self._sums[which]

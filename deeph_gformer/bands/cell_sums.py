@@ -8,6 +8,7 @@ pattern is worked out once per structure; a k-point then costs one product.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,19 +39,35 @@ class BlochSum:
     indices: Index
     terms: sp.csr_matrix
 
-    def csr(self, weights: NDArray[np.number]) -> sp.csr_matrix:
-        """(n, n) CSR of sum_R weights(R) M(R); weights (C,), of :attr:`cells`."""
+    def _numbers(self, weights: NDArray[np.number]) -> NDArray[np.number]:
+        """(numbers,), the stored numbers of sum_R weights(R) M(R)."""
         terms = self.terms
         if terms.nnz == len(self.indices):  # one cell each, as in every large structure
-            data = terms.data * weights[terms.indices]
-        elif np.iscomplexobj(weights) and not np.iscomplexobj(terms.data):
+            return np.asarray(terms.data * weights[terms.indices])
+        if np.iscomplexobj(weights) and not np.iscomplexobj(terms.data):
             parts = terms @ np.stack([weights.real, weights.imag], axis=1)  # (numbers, 2)
-            data = np.ascontiguousarray(parts).view(np.complex128)[:, 0]
-        else:
-            data = terms @ weights
+            return np.ascontiguousarray(parts).view(np.complex128)[:, 0]
+        return np.asarray(terms @ weights)
+
+    @functools.cached_property
+    def _places(self) -> Index:
+        """(numbers,), place of each stored number in a dense result, Fortran order."""
+        rows = np.repeat(np.arange(self.n), np.diff(self.indptr))
+        return self.indices.astype(np.int64) * self.n + rows
+
+    def csr(self, weights: NDArray[np.number]) -> sp.csr_matrix:
+        """(n, n) CSR of sum_R weights(R) M(R); weights (C,), of :attr:`cells`."""
+        data = self._numbers(weights)
         result = sp.csr_matrix((data, self.indices, self.indptr), shape=(self.n, self.n))
         result.has_sorted_indices = True
         return result
+
+    def dense(self, weights: NDArray[np.number]) -> NDArray[np.number]:
+        """The same as an (n, n) array, Fortran order."""
+        data = self._numbers(weights)
+        flat = np.zeros(self.n * self.n, dtype=data.dtype)
+        flat[self._places] = data
+        return flat.reshape((self.n, self.n), order="F")
 
 
 def _unique_cells(cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -82,6 +82,11 @@ class RefineOptions(PredictionOptions, JsonOption):
         shown="0, one by one",
         help="run small structures together, about N edges at once",
     )
+    no_fermi_level: bool = option(
+        default=False,
+        group=_RUN,
+        help="do not count electrons on the bands of small structures for a Fermi level",
+    )
     spill: pathlib.Path | None = option(
         type=pathlib.Path,
         metavar="DIR",
@@ -128,6 +133,7 @@ def _run(options: RefineOptions) -> None:
         memory=memory,
         spill=options.spill,
         batch_edges=options.batch_edges,
+        count=not options.no_fermi_level,
     )
     if first:
         for folder in result["without_edges"]:

@@ -23,6 +23,8 @@ __all__ = ["OwnLevel", "own_level", "MOST_ORBITALS"]
 MOST_ORBITALS = 400
 #: Orbitals cubed times k-points (complex: times four) up to which the mesh is the full one.
 MOST_WORK = 3e9
+#: A gap on the half mesh from which on the full mesh is not looked at, eV.
+WIDE_GAP_EV = 0.5
 
 
 class OwnLevel(NamedTuple):
@@ -39,17 +41,37 @@ class OwnLevel(NamedTuple):
     note: str
 
 
-def _spectrum(problem: BlochProblem) -> MeshSpectrum:
-    """Bands on the mesh that ``bands`` takes, or one half as dense where that is dear."""
+def _spectrum(problem: BlochProblem, electrons: float | None = None) -> MeshSpectrum:
+    """Bands on the mesh that ``bands`` takes; on one half as dense where that is dear, or where it
+    shows ``electrons`` below a wide gap, whose middle is the level on any mesh."""
     mesh = parse_mesh(None, problem)
+    half = -(-mesh[0] // 2), -(-mesh[1] // 2), -(-mesh[2] // 2)
     work = float(problem.size) ** 3 * np.prod(mesh) * (4 if problem.spinful else 1)
     if work > MOST_WORK:
-        mesh = -(-mesh[0] // 2), -(-mesh[1] // 2), -(-mesh[2] // 2)
+        return mesh_spectrum(problem, half)
+    if electrons is not None and half != mesh:
+        coarse = mesh_spectrum(problem, half)
+        if _gap(coarse, electrons) > WIDE_GAP_EV:
+            return coarse
     return mesh_spectrum(problem, mesh)
 
 
+def _gap(spectrum: MeshSpectrum, electrons: float) -> float:
+    """eV between the bands that so many electrons fill and the next; 0 where they fill none
+    exactly."""
+    bands = round(electrons / spectrum.electrons_per_band)
+    whole = abs(bands * spectrum.electrons_per_band - electrons) < 1e-6
+    if not whole or not 0 < bands < spectrum.energies.shape[1]:
+        return 0.0
+    return float(spectrum.energies[:, bands].min() - spectrum.energies[:, bands - 1].max())
+
+
 def own_level(
-    prediction: Prediction, model: HamiltonianModel, source: pathlib.Path, target: pathlib.Path
+    prediction: Prediction,
+    model: HamiltonianModel,
+    source: pathlib.Path,
+    target: pathlib.Path,
+    overlap: BlockMatrix | None = None,
 ) -> OwnLevel:
     """Count electrons on the bands of a prediction.
 
@@ -61,6 +83,7 @@ def own_level(
         model: which made it.
         source: folder of the structure, or a structure file.
         target: folder that is written; S is looked for in both.
+        overlap: S, where it is at hand.
 
     Returns:
         The level, or why there is none; nothing is raised for what is merely unknown.
@@ -78,9 +101,10 @@ def own_level(
     places = [f for f in (source, target) if f.is_dir() and folder_format(f) is not None]
     try:
         places = [f for f in places if has_matrix(f, "overlap")]
-        if not places:
+        if overlap is None and not places:
             return OwnLevel(None, electrons, "not counted: there are no overlaps")
-        overlap = read_matrix(places[0], "overlap", structure)
+        if overlap is None:
+            overlap = read_matrix(places[0], "overlap", structure)
         if electrons is None:
             electrons, of = _dft_electrons(source), "counted on DFT's Hamiltonian"
         if electrons is None:
@@ -99,7 +123,7 @@ def _count(
         structure, h, overlap, label="prediction", source=structure.name, predicted=True
     )
     level = fermi_level(
-        problem, electrons, spectrum=_spectrum(problem), electrons_source=electrons_source
+        problem, electrons, spectrum=_spectrum(problem, electrons), electrons_source=electrons_source
     )
     return OwnLevel(level.energy_eV, electrons, level.source)
 

@@ -120,7 +120,7 @@ def make_overlap(
     timer: Timer,
     comm: Communicator,
     overwrite: bool = False,
-) -> None:
+) -> BlockMatrix:
     """Make S of a structure, each process the blocks of its own atoms, and write it beside the
     prediction to come.
 
@@ -133,6 +133,9 @@ def make_overlap(
         timer: clock.
         comm: processes that share the structure.
         overwrite: replace other overlaps.
+
+    Returns:
+        S, of this process's atoms.
 
     Raises:
         DataError: ``target`` has other overlaps; see also :meth:`OverlapProvider.overlap`.
@@ -149,7 +152,7 @@ def make_overlap(
         there = not overwrite and folder_format(target) is not None and path.exists()
     if not comm.objects(there)[0]:
         write_shared(comm, target, "overlap", matrix, keys, structure, form)
-        return
+        return matrix
     with agreed(comm):
         found = read_matrix(target, "overlap", structure)
         same = np.array_equal(found.keys, keys)
@@ -161,6 +164,7 @@ def make_overlap(
                 f"{path}: is there already, with other overlaps; choose --overwrite, or another "
                 "--output"
             )
+    return matrix
 
 
 def write_prediction(
@@ -172,6 +176,8 @@ def write_prediction(
     guarded: bool = False,
     comm: Communicator | None = None,
     source: pathlib.Path | None = None,
+    overlap: BlockMatrix | None = None,
+    count: bool = True,
 ) -> None:
     """Write one prediction: ``info.json`` (updated, not replaced) once the Hamiltonian is whole,
     just before that takes its name.
@@ -190,20 +196,20 @@ def write_prediction(
         guarded: stage 1 was kept; recorded in ``info.json``.
         comm: processes that have a part of the prediction each.
         source: folder (or file) of the structure, with its overlaps; default: ``target``.
+        overlap: S, where it is at hand.
+        count: count electrons for a Fermi level.
     """
     comm = comm or Communicator()
     structure, spinful = prediction.structure, model.targets.basis.spinful
-    level = OwnLevel(None, None, "")
+    level = OwnLevel(None, None, "not counted: left out when this was predicted")
     with agreed(comm):
         if comm.rank == 0 and complete and folder_format(target) is None:
             info = {k: v for k, v in structure.info.items() if k not in (*FERMI_KEYS, "gauge")}
             get_format(form).write_structure(target, dataclasses.replace(structure, info=info))
-        if comm.rank == 0:
-            level = (
-                own_level(prediction, model, source or target, target)
-                if comm.size == 1
-                else OwnLevel(None, None, "not counted: several processes share the structure")
-            )
+        if comm.rank == 0 and comm.size > 1:
+            level = OwnLevel(None, None, "not counted: several processes share the structure")
+        elif count and comm.rank == 0:
+            level = own_level(prediction, model, source or target, target, overlap)
     write_shared(
         comm,
         target,

@@ -61,6 +61,7 @@ def refine(
     spill: str | os.PathLike[str] | None = None,
     any_basis: bool = False,
     batch_edges: int = 0,
+    count: bool = True,
 ) -> dict[str, Any]:
     """Refine every structure at or below a folder: the drop-in replacement for DeepH-E3's inference
     step.
@@ -87,6 +88,7 @@ def refine(
             is free.
         spill: folder for edge features that do not fit.
         batch_edges: small structures run together, about so many edges at once; 0: one by one.
+        count: count electrons on the bands of small structures, for a Fermi level in info.json.
 
     Returns:
         Plain values, units in key names: ``structures`` (a record each), ``total``, ``skipped``
@@ -124,6 +126,7 @@ def refine(
             existing == "overwrite",
             any_basis,
             batch_edges,
+            count,
         )
         done, todo = _share_out(folders, output, options, existing)
         if spill is not None:

@@ -5,7 +5,6 @@ overlaps come from a table.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from ..data.edges import EdgeChoice, EdgeMode
 from ..data.graph import Graph, build_graph
 from ..data.ranges import bundle_ranges, require_within
 from ..errors import DataError
+from ..io.blocks import BlockMatrix
 from ..io.files import real_path
 from ..io.folder import (
     find_structures,
@@ -78,20 +78,10 @@ def open_overlap(
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _read_table(path: pathlib.Path, changed: int) -> TwoCentre:
-    """A table, read once for all structures as long as its file does not change (``changed``: time
-    stamp in ns).
-    """
-    return load_table(path)
-
-
 def _training_table(model: HamiltonianModel) -> TwoCentre | None:
     """The overlap table of the training set, None where the bundle has none."""
     path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
-    return (
-        _read_table(path, path.stat().st_mtime_ns) if path is not None and path.is_file() else None
-    )
+    return load_table(path) if path is not None and path.is_file() else None
 
 
 def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
@@ -163,7 +153,7 @@ def check_basis(
     structure: Structure,
     keys: NDArray[np.int64],
     overlap: OverlapProvider | None,
-) -> None:
+) -> BlockMatrix | None:
     """Refuse a structure whose S is not in the basis of the training set.
 
     Args:
@@ -174,19 +164,27 @@ def check_basis(
         keys: (E, 5), its edges.
         overlap: what makes its S; None: its own file is read, where it is there.
 
+    Returns:
+        The S that was read.
+
     Raises:
         ModelError: see :func:`deeph_gformer.analysis.basis.require_basis`.
     """
     found = basis_table(model)
     if found is None:
-        return
+        return None
     if overlap is not None:
+        if isinstance(overlap, TableOverlap) and overlap.table is found[0]:
+            return None
         near = near_blocks(found[0], structure, keys)
         require_basis(*found, structure, overlap.overlap(structure, keys[near]), str(source))
-        return
+        return None
     path = matrix_path(source, "overlap") if source.is_dir() else None
     if path is not None and path.is_file() and path.stat().st_size <= LARGEST_OVERLAP:
-        require_basis(*found, structure, read_matrix(source, "overlap", structure), str(path))
+        matrix = read_matrix(source, "overlap", structure)
+        require_basis(*found, structure, matrix, str(path))
+        return matrix
+    return None
 
 
 def find_sources(

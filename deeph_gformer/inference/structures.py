@@ -8,7 +8,7 @@ import os
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import fields as names
 from ..analysis.guard import Guard
@@ -22,6 +22,7 @@ from ..analysis.metrics import (
 from ..data.edges import EdgeMode
 from ..data.graph import batch_graphs
 from ..errors import DataError, GFormerError
+from ..io.blocks import BlockMatrix
 from ..io.folder import (
     Format,
     folder_format,
@@ -44,6 +45,20 @@ from .source import check_basis, read_source, source_name, too_close
 __all__ = ["RefineOptions", "refine_folder", "refine_folders"]
 
 
+class Waiting(NamedTuple):
+    """A structure that was read.
+
+    Attributes:
+        folder: its source.
+        item: what the networks see.
+        overlap: S of a small one, where it was read or made; None: it is read where it is needed.
+    """
+
+    folder: pathlib.Path
+    item: Item
+    overlap: BlockMatrix | None
+
+
 @dataclasses.dataclass(frozen=True)
 class RefineOptions:
     """How to refine a structure; see :func:`refine` for what they mean."""
@@ -60,6 +75,7 @@ class RefineOptions:
     overwrite: bool = False
     any_basis: bool = False
     batch_edges: int = 0
+    count: bool = True
 
     def format(self, source: pathlib.Path) -> Format:
         """The format that is written."""
@@ -91,8 +107,9 @@ def _read(
     options: RefineOptions,
     comm: Communicator,
     timer: Timer,
-) -> Item:
-    """Structure, graph and edges; overlaps that are made for it are written."""
+) -> Waiting:
+    """Structure, graph, edges and S; overlaps that are made for it are written."""
+    matrix: BlockMatrix | None = None
     with agreed(comm):
         structure, graph, choice, overlap = read_source(
             folder,
@@ -105,9 +122,9 @@ def _read(
     with agreed(comm):
         same_structure(comm, structure, graph)
         if comm.rank == 0 and not options.any_basis:
-            check_basis(model, folder, structure, choice.keys, overlap)
+            matrix = check_basis(model, folder, structure, choice.keys, overlap)
     if overlap is not None:
-        make_overlap(
+        matrix = make_overlap(
             overlap,
             structure,
             choice.keys,
@@ -117,7 +134,8 @@ def _read(
             comm,
             options.overwrite,
         )
-    return Item(structure, graph, choice)
+    small = comm.size == 1 and len(choice.keys) <= LARGE
+    return Waiting(folder, Item(structure, graph, choice), matrix if small else None)
 
 
 def _predict(
@@ -201,7 +219,7 @@ def refine_folders(
         comm: processes that share each structure.
     """
     options, comm = options or RefineOptions(), comm or Communicator()
-    waiting: list[tuple[pathlib.Path, Item]] = []
+    waiting: list[Waiting] = []
     edges, timer, start = 0, Timer(model.device), time.perf_counter()
 
     def run() -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
@@ -214,12 +232,11 @@ def refine_folders(
         if comm.rank == 0:
             remove_leftovers(target)
         try:
-            item = _read(model, folder, target, options, comm, timer)
+            waiting.append(_read(model, folder, target, options, comm, timer))
         except GFormerError:
             yield from run()
             raise
-        waiting.append((folder, item))
-        edges += item.graph.edges
+        edges += waiting[-1].item.graph.edges
         if edges >= options.batch_edges or comm.size > 1:
             yield from run()
             waiting, edges, timer, start = [], 0, Timer(model.device), time.perf_counter()
@@ -229,7 +246,7 @@ def refine_folders(
 
 def _refine_batch(
     model: HamiltonianModel,
-    batch: Sequence[tuple[pathlib.Path, Item]],
+    batch: Sequence[Waiting],
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
     comm: Communicator,
@@ -240,13 +257,13 @@ def _refine_batch(
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     made = []
     with watch.watching() if watch is not None else contextlib.nullcontext():
-        predictions = _predict(model, [item for _, item in batch], options, comm, timer)
-        for prediction, (folder, _) in zip(predictions, batch, strict=True):
-            result = _write(model, folder, output, options, comm, timer, watch, prediction)
+        predictions = _predict(model, [each.item for each in batch], options, comm, timer)
+        for prediction, each in zip(predictions, batch, strict=True):
+            result = _write(model, each, output, options, comm, timer, watch, prediction)
             if result is not None:
                 made.append(result)
     seconds, table = time.perf_counter() - start, timer.table()
-    edges = sum(item.graph.edges for _, item in batch)
+    edges = sum(each.item.graph.edges for each in batch)
     for record, errors in made:
         share = record["edges"] / edges if len(batch) > 1 else 1.0
         record.update(table, seconds=seconds * share, structures_at_once=len(batch))
@@ -257,7 +274,7 @@ def _refine_batch(
 
 def _write(
     model: HamiltonianModel,
-    folder: pathlib.Path,
+    each: Waiting,
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
     comm: Communicator,
@@ -266,18 +283,33 @@ def _write(
     prediction: Prediction,
 ) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
     """Write a prediction and compare it; the record without times."""
+    folder = each.folder
     target, form = output_folder(folder, output), options.format(folder)
     verdict = watch.judge(prediction.correction) if watch is not None else None
     guarded = comm.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
     if guarded:
         prediction = prediction._replace(hamiltonian=prediction.stage1)
     timer.start("file")
-    write_prediction(target, prediction, model, form, output is not None, guarded, comm, folder)
+    complete = output is not None
+    write_prediction(
+        target,
+        prediction,
+        model,
+        form,
+        complete,
+        guarded,
+        comm,
+        folder,
+        each.overlap,
+        options.count,
+    )
     timer.start("")
     has_truth = comm.objects(folder.is_dir() and has_matrix(folder, "hamiltonian"))[0]
     whole = joined(prediction, comm) if has_truth else None
+    overlap = each.overlap
     with agreed(comm):
-        overlap = stored_overlap(folder, target, prediction, has_truth)
+        if overlap is None:
+            overlap = stored_overlap(folder, target, prediction, has_truth)
     size = mean_correction(prediction, overlap, comm)
     if comm.rank:
         return None

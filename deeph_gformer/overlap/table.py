@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -62,17 +63,29 @@ def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
 
 
 def load_table(path: str | os.PathLike[str]) -> TwoCentre:
-    """Read what :func:`save_table` wrote.
+    """Read what :func:`save_table` wrote; once, as long as the file stays as it is.
 
     Raises:
         DataError: the file is missing, damaged, no overlap table, or of a later version.
     """
     path = pathlib.Path(path)
     try:
+        found = path.stat()
+    except OSError:  # told when it is read
+        return _load(path, (0, 0))
+    return _load(path, (found.st_mtime_ns, found.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _load(path: pathlib.Path, stamp: tuple[int, int]) -> TwoCentre:
+    """The table in a file; ``stamp``: time of change and size, by which a new one is told."""
+    try:
         data = read_arrays(path, "overlap table")
 
         def numbers(name: str) -> NDArray[np.float64]:
-            return np.asarray(data[name], dtype=np.float64)
+            values = np.array(data[name], dtype=np.float64)
+            values.setflags(write=False)  # everybody has the same
+            return values
 
         header = parse_json(str(data["header"]), f"{path}, header")
         if header["format"] != FORMAT:
