@@ -23,7 +23,7 @@ __all__ = ["OwnLevel", "own_level", "MOST_ORBITALS"]
 MOST_ORBITALS = 400
 #: Orbitals cubed times k-points (complex: times four) up to which the mesh is the full one.
 MOST_WORK = 3e9
-#: A gap on the half mesh from which on the full mesh is not looked at, eV.
+#: A gap on the half mesh from which on the full mesh is not looked at, eV; see ``_sure_gap``.
 WIDE_GAP_EV = 0.5
 
 
@@ -49,21 +49,24 @@ def _spectrum(problem: BlochProblem, electrons: float | None = None) -> MeshSpec
     work = float(problem.size) ** 3 * np.prod(mesh) * (4 if problem.spinful else 1)
     if work > MOST_WORK:
         return mesh_spectrum(problem, half)
-    if electrons is not None and half != mesh:
+    if electrons is not None and all(n == 1 or h > 1 for n, h in zip(mesh, half, strict=True)):
         coarse = mesh_spectrum(problem, half)
-        if _gap(coarse, electrons) > WIDE_GAP_EV:
+        if _sure_gap(coarse, electrons) > WIDE_GAP_EV:
             return coarse
     return mesh_spectrum(problem, mesh)
 
 
-def _gap(spectrum: MeshSpectrum, electrons: float) -> float:
-    """eV between the bands that so many electrons fill and the next; 0 where they fill none
-    exactly."""
+def _sure_gap(spectrum: MeshSpectrum, electrons: float) -> float:
+    """eV between the bands that so many electrons fill and the next, less what both change from
+    one mesh point to the next at most; 0 where they fill none exactly."""
     bands = round(electrons / spectrum.electrons_per_band)
     whole = abs(bands * spectrum.electrons_per_band - electrons) < 1e-6
     if not whole or not 0 < bands < spectrum.energies.shape[1]:
         return 0.0
-    return float(spectrum.energies[:, bands].min() - spectrum.energies[:, bands - 1].max())
+    edges = spectrum.energies[spectrum.full][..., bands - 1 : bands + 1]  # (mesh, 2)
+    steps = [np.abs(np.roll(edges, 1, axis) - edges).max(axis=(0, 1, 2)) for axis in range(3)]
+    gap = edges[..., 1].min() - edges[..., 0].max()
+    return float(gap - np.max(steps, axis=0).sum()) if np.isfinite(edges).all() else 0.0
 
 
 def own_level(
@@ -123,7 +126,10 @@ def _count(
         structure, h, overlap, label="prediction", source=structure.name, predicted=True
     )
     level = fermi_level(
-        problem, electrons, spectrum=_spectrum(problem, electrons), electrons_source=electrons_source
+        problem,
+        electrons,
+        spectrum=_spectrum(problem, electrons),
+        electrons_source=electrons_source,
     )
     return OwnLevel(level.energy_eV, electrons, level.source)
 

@@ -12,6 +12,8 @@ import pytest
 import scipy.linalg
 
 import deeph_gformer
+from deeph_gformer.bands.fermi import find_level
+from deeph_gformer.bands.kmesh import parse_mesh
 from deeph_gformer.cli import main
 from deeph_gformer.inference import level as levels
 from deeph_gformer.interop.convert import convert_folder
@@ -19,6 +21,7 @@ from deeph_gformer.interop.folders import write_problem
 from deeph_gformer.io import BlockMatrix, read_folder, read_matrix
 from deeph_gformer.io.gauge import stated_level
 
+from ..bands.conftest import ssh
 from .test_refine import make_bundle
 
 Folder = Callable[..., pathlib.Path]
@@ -144,3 +147,28 @@ def test_written_problem_of_a_prediction_has_no_dft_level(
     write_problem(tmp_path / "predicted", problem)
     assert read_folder(tmp_path / "dft").info["fermi_level"] == 0.5
     assert "fermi_level" not in read_folder(tmp_path / "predicted").info
+
+
+def test_half_the_mesh_is_enough_for_a_wide_gap_only() -> None:
+    """SSH chain, gap 2 |t1 - t2|: the level is its middle, 0; a narrow gap, a metal and an odd
+    number of electrons have the whole mesh."""
+    full = parse_mesh(None, ssh(1.0, 0.1))[0]
+    assert full > 2
+    wide = levels._spectrum(ssh(1.0, 0.1), 2.0)
+    assert wide.mesh[0] == -(-full // 2)
+    level, insulating = find_level(wide, 2.0)
+    assert insulating and abs(level) < 1e-12
+    for second, electrons in ((0.8, 2.0), (1.0, 2.0), (0.1, 1.0), (0.1, 1.5)):
+        assert levels._spectrum(ssh(1.0, second), electrons).mesh[0] == full
+    assert levels._spectrum(ssh(1.0, 0.1)).mesh[0] == full
+
+
+def test_level_is_left_out_on_demand(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    occupy(make_folder("s0", atoms=2), 8)
+    data, out = str(tmp_path / "data"), str(tmp_path / "out")
+    words = ["refine", "--preprocessed", data, "--stage1", str(tiny_stage1), "--stage1-only"]
+    assert main([*words, "--output", out, "--no-fermi-level"]) == 0
+    info = json.loads((tmp_path / "out" / "s0" / "info.json").read_text())
+    assert "fermi_level" not in info and "left out" in info["deeph_gformer"]["fermi_level_note"]

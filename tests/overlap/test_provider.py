@@ -65,6 +65,19 @@ def test_a_table_is_the_same_after_a_round_trip(
     )
 
 
+def test_a_table_is_read_once_and_again_when_its_file_changes(
+    tmp_path: pathlib.Path, table: TableOverlap
+) -> None:
+    path = save_table(tmp_path / "c.npz", table.table)
+    first = load_table(path)
+    assert load_table(path) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first.onsite[6][0, 0] = 2.0
+    longer = two_centre([gaussian_basis(6, SHELLS, 5.0)])
+    save_table(path, longer)
+    assert load_table(path).cutoffs == longer.cutoffs != first.cutoffs
+
+
 def test_damaged_tables_are_refused(tmp_path: pathlib.Path, table: TableOverlap) -> None:
     path = save_table(tmp_path / "c.npz", table.table)
     whole = path.read_bytes()
