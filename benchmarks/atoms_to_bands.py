@@ -21,7 +21,7 @@ from ase import Atoms
 
 from deeph_gformer import bands
 from deeph_gformer.analysis.tables import text_table
-from deeph_gformer.bands.fermi import parse_valence
+from deeph_gformer.bands.electrons import parse_valence
 from deeph_gformer.errors import GFormerError
 from deeph_gformer.interop.ase import HamiltonianCalculator, to_atoms
 from deeph_gformer.io import read_folder, read_matrix

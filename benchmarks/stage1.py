@@ -159,7 +159,8 @@ def worker(backend: str, name: str, edges: int, mode: str, seconds: float, outpu
     engine = InferenceEngine(net)
     official = None
     if backend == "official":
-        from deeph_gformer.stage1.official import _Batch, official_net
+        from deeph_gformer.stage1.official import _Batch
+        from deeph_gformer.stage1.official_import import official_net
 
         official = official_net(config, ">=0.5", torch.float32)
         official.load_state_dict(official_state(net), strict=True)

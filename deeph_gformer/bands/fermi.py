@@ -1,4 +1,4 @@
-"""The Fermi level by counting electrons on a k mesh, and where their number comes from."""
+"""The Fermi level by counting electrons on a k mesh."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from scipy.optimize import brentq
 from scipy.special import erf, expit
 
 from ..errors import ConfigError
-from ..io import Structure
 from .bloch import BlochProblem
+from .electrons import electron_number
 from .kmesh import MeshSpectrum, has_time_reversal, mesh_spectrum
 
 __all__ = [
@@ -23,10 +23,7 @@ __all__ = [
     "Smearing",
     "fermi_level",
     "electrons_at",
-    "electron_number",
-    "electrons_by_composition",
     "occupations",
-    "parse_valence",
     "whole_electrons",
 ]
 
@@ -73,64 +70,6 @@ class FermiLevel:
             "width_eV": self.width_eV,
             "insulating": self.insulating,
         }
-
-
-def parse_valence(text: str) -> dict[str, float]:
-    """``C=4,Mo=14`` -> electrons per element.
-
-    Raises:
-        ConfigError: not of that form.
-    """
-    from ase.data import atomic_numbers
-
-    result: dict[str, float] = {}
-    for item in text.split(","):
-        name, _, value = item.partition("=")
-        try:
-            result[name.strip()] = number = float(value)
-        except ValueError:
-            number = math.nan
-        if name.strip() not in atomic_numbers or not 0 <= number < math.inf:
-            raise ConfigError(f"valence '{item}': write element=electrons, e.g. C=4 or Mo=14,S=6")
-    return result
-
-
-def electron_number(
-    structure: Structure, electrons: float | None = None, valence: Mapping[str, float] | None = None
-) -> tuple[float, str] | None:
-    """Electrons per cell and where the number comes from: ``electrons``, else ``valence`` per
-    element, else info.json's ``occupation``.
-
-    Returns:
-        (electrons, source), None where nothing says it.
-
-    Raises:
-        ConfigError: the valence lacks an element of the structure, or is no mapping.
-    """
-    if electrons is not None:
-        return float(electrons), "given"
-    if valence is not None and not isinstance(valence, Mapping):
-        raise ConfigError(
-            f"valence = {valence!r}: write electrons per element as a dict, e.g. {{'C': 4}}"
-        )
-    if valence:
-        from ase.data import chemical_symbols
-
-        symbols = [chemical_symbols[z] for z in structure.numbers]
-        missing = sorted(set(symbols) - set(valence))
-        if missing:
-            raise ConfigError(
-                f"valence electrons are given for {', '.join(sorted(valence))}, but structure "
-                f"'{structure.name}' also has {', '.join(missing)}"
-            )
-        words = ", ".join(f"{s} {valence[s]:g}" for s in sorted(set(symbols)))
-        return float(sum(valence[s] for s in symbols)), f"valence electrons per element ({words})"
-    value = structure.info.get("occupation")
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    number = float(value) if plain and value is not None else 0.0
-    if 0 < number < np.inf:  # -1, 0 and NaN stand for a number that was never set
-        return number, "occupation in info.json"
-    return None
 
 
 def occupations(
@@ -366,39 +305,3 @@ def fermi_level(
         None if smearing == "tetrahedron" else width_eV,
         insulating,
     )
-
-
-def electrons_by_composition(
-    structure: Structure, known: Sequence[Mapping[str, Any]]
-) -> float | None:
-    """Electrons per cell of a structure from those of others: each atom brings its own, so a sum of
-    compositions brings the sum.
-
-    Args:
-        structure: any.
-        known: ``{"composition": {"Mo": 4, "S": 8}, "electrons": 104.0}`` per composition, as
-            training records them.
-
-    Returns:
-        The number, None where the compositions do not determine it.
-    """
-    from ase.data import atomic_numbers
-
-    kinds = sorted(
-        {int(z) for z in structure.numbers}
-        | {atomic_numbers[s] for row in known for s in row["composition"]}
-    )
-    table = np.array(
-        [[row["composition"].get(s, 0) for row in known] for s in _symbols(kinds)], dtype=float
-    ).reshape(len(kinds), len(known))
-    wanted = np.array([(structure.numbers == z).sum() for z in kinds], dtype=float)
-    share = np.linalg.lstsq(table, wanted, rcond=None)[0]
-    if np.abs(table @ share - wanted).max() > 1e-6:
-        return None
-    return float(share @ np.array([row["electrons"] for row in known]))
-
-
-def _symbols(numbers: Sequence[int]) -> list[str]:
-    from ase.data import chemical_symbols
-
-    return [chemical_symbols[z] for z in numbers]

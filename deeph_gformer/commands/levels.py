@@ -29,7 +29,7 @@ def valence_of(options: ElectronOptions, problem: BlochProblem) -> dict[str, flo
     """
     from ase.data import chemical_symbols
 
-    from ..bands.fermi import parse_valence
+    from ..bands.electrons import parse_valence
 
     if options.valence is None:
         return None
@@ -87,7 +87,7 @@ def _electrons_asked(
 
 def _electrons_lent(problem: BlochProblem, others: Sequence[BlochProblem]) -> _Electrons | None:
     """From the info.json of another Hamiltonian of equal composition."""
-    from ..bands.fermi import electron_number
+    from ..bands.electrons import electron_number
 
     composition = sorted(problem.structure.numbers)
     for other in others:
@@ -107,7 +107,7 @@ def _count(
     """Count electrons: at Γ by inertia for large matrices, else on a mesh."""
     from ..bands import fermi_level
     from ..bands.bandstructure import DENSE_LIMIT
-    from ..bands.fermi import electron_number
+    from ..bands.electrons import electron_number
     from ..errors import ConfigError
 
     number = None if electrons is None else electrons.number
@@ -184,7 +184,7 @@ def fermi_of(
         GFormerError: the level cannot be found.
     """
     from ..bands.bandstructure import DENSE_LIMIT
-    from ..bands.fermi import electron_number
+    from ..bands.electrons import electron_number
     from ..bands.kmesh import parse_mesh
     from ..errors import DataError, GFormerError
 
@@ -216,7 +216,7 @@ def electrons_of_bundle(bundle: pathlib.Path, structure: Structure) -> float:
     Raises:
         ConfigError: not a bundle, or its compositions do not determine the number.
     """
-    from ..bands.fermi import electrons_by_composition
+    from ..bands.electrons import electrons_by_composition
     from ..errors import ConfigError
     from ..io.files import read_json
 

@@ -130,7 +130,7 @@ def _run_dos(options: DosOptions) -> None:
 
 def _run_gap(options: GapOptions) -> None:
     from ..bands import band_gap
-    from ..bands.fermi import electron_number
+    from ..bands.electrons import electron_number
     from ..errors import ConfigError
 
     problem = single_problem(options)

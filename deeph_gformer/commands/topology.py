@@ -52,7 +52,7 @@ def _filled_bands(options: TopologyOptions, problem: BlochProblem) -> tuple[int,
     Raises:
         ConfigError: the electrons do not fill whole bands.
     """
-    from ..bands.fermi import electron_number
+    from ..bands.electrons import electron_number
     from ..errors import ConfigError
 
     number = electron_number(problem.structure, options.electrons, valence_of(options, problem))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..bands import BlochProblem, fermi_level, load, mesh_spectrum
-from ..bands.fermi import electron_number, electrons_at, electrons_by_composition, whole_electrons
+from ..bands.electrons import electron_number, electrons_by_composition
+from ..bands.fermi import electrons_at, whole_electrons
 from ..bands.kmesh import MeshSpectrum, parse_mesh
 from ..errors import GFormerError
 from ..io.blocks import BlockMatrix

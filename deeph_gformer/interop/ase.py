@@ -29,7 +29,7 @@ from ..bands import (
     mesh_spectrum,
     solve_dense,
 )
-from ..bands.fermi import electron_number, electrons_by_composition
+from ..bands.electrons import electron_number, electrons_by_composition
 from ..errors import ConfigError
 from .ase_io import from_atoms, read_deeph, to_atoms, write_deeph
 from .ase_matrices import MatrixCalculator

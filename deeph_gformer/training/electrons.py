@@ -32,7 +32,7 @@ def count_electrons(folders: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 
     Returns:
         ``{"composition": {symbol: atoms}, "electrons": number}`` per composition, for
-        :func:`deeph_gformer.bands.fermi.electrons_by_composition`.
+        :func:`deeph_gformer.bands.electrons.electrons_by_composition`.
     """
     tried: dict[tuple[tuple[str, int], ...], int] = {}
     result: list[dict[str, Any]] = []

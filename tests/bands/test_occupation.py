@@ -10,7 +10,8 @@ import math
 import numpy as np
 import pytest
 
-from deeph_gformer.bands.fermi import electron_number, occupations
+from deeph_gformer.bands.electrons import electron_number
+from deeph_gformer.bands.fermi import occupations
 
 from ..conftest import random_structure
 

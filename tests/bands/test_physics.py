@@ -12,13 +12,8 @@ import scipy.linalg
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.derivatives import HBAR2_OVER_ME
-from deeph_gformer.bands.fermi import (
-    electron_number,
-    electrons_by_composition,
-    find_level,
-    parse_valence,
-    simplex_fraction,
-)
+from deeph_gformer.bands.electrons import electron_number, electrons_by_composition, parse_valence
+from deeph_gformer.bands.fermi import find_level, simplex_fraction
 from deeph_gformer.bands.ghosts import blame_blocks
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation

@@ -318,12 +318,13 @@ def test_a_process_that_dies_is_one_line(
     make_folder("s")
     script = tmp_path / "run.py"
     script.write_text(
-        "import os, sys, torch\nfrom deeph_gformer.stage1.embedded.inference import Run\nfrom "
-        "deeph_gformer.cli import main\n"
-        "torch.set_num_threads(1)\nbefore = Run.update_edges\n"
+        "import os, sys, torch\n"
+        "from deeph_gformer.stage1.embedded.forward_pass import ForwardPass\n"
+        "from deeph_gformer.cli import main\n"
+        "torch.set_num_threads(1)\nbefore = ForwardPass.update_edges\n"
         "def dies(self, *args):\n    if os.environ['RANK'] == '1':\n        os._exit(9)\n    "
         "before(self, *args)\n"
-        "Run.update_edges = dies\nsys.exit(main(sys.argv[1:]))\n"
+        "ForwardPass.update_edges = dies\nsys.exit(main(sys.argv[1:]))\n"
     )
     words = [
         "refine",

@@ -19,7 +19,7 @@ from deeph_gformer.stage1.embedded.calibrate import calibrate
 from deeph_gformer.stage1.embedded.inference import InferenceEngine
 from deeph_gformer.stage1.embedded.norm import LayerNorm
 from deeph_gformer.stage1.net_config import NetConfig
-from deeph_gformer.stage1.official import official_arguments
+from deeph_gformer.stage1.official_import import official_arguments
 
 from .helpers import VARIANTS, random_graph, random_net, relative
 from .test_providers import save

@@ -20,9 +20,8 @@ from deeph_gformer.stage1.embedded.checkpoint import (
     import_optimizer,
     official_state,
 )
-from deeph_gformer.stage1.official import (
-    OfficialStage1,
-    _Batch,
+from deeph_gformer.stage1.official import OfficialStage1, _Batch
+from deeph_gformer.stage1.official_import import (
     default_dtype,
     find_deephe3,
     official_modules,

@@ -20,13 +20,8 @@ from deeph_gformer.stage1.conformance import check_provider
 from deeph_gformer.stage1.embedded.checkpoint import official_parameters, official_state
 from deeph_gformer.stage1.embedded.inference import InferenceEngine
 from deeph_gformer.stage1.net_config import NetConfig
-from deeph_gformer.stage1.official import (
-    OfficialStage1,
-    _Batch,
-    default_dtype,
-    official_net,
-    translate_state,
-)
+from deeph_gformer.stage1.official import OfficialStage1, _Batch, translate_state
+from deeph_gformer.stage1.official_import import default_dtype, official_net
 
 from .helpers import VARIANTS, needs_official, random_graph, random_net, relative
 from .test_providers import save

@@ -9,7 +9,8 @@ import torch
 from deeph_gformer.algebra.wigner import GENERATIONS
 from deeph_gformer.data.graph import batch_graphs
 from deeph_gformer.stage1.embedded.checkpoint import official_parameters, official_state
-from deeph_gformer.stage1.official import _Batch, default_dtype, official_net, translate_state
+from deeph_gformer.stage1.official import _Batch, translate_state
+from deeph_gformer.stage1.official_import import default_dtype, official_net
 
 from .helpers import VARIANTS, needs_official, random_graph, random_net, relative
 

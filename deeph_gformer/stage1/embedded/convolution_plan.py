@@ -17,7 +17,7 @@ from .convolution import EdgeTensorProduct
 from .layout import Layout
 from .linear import ChannelLinear
 from .local import Local, LocalLayout, signs
-from .network import Update
+from .updates import Update
 
 __all__ = ["ConvolutionPlan"]
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from .convolution_plan import ConvolutionPlan
 from .local import BlockDiagonal, Local, LocalLayout, signs
-from .network import DeepHE3Net, EdgeUpdate
+from .network import DeepHE3Net
 from .norm import NormPlan
+from .updates import EdgeUpdate
 
 __all__ = ["EdgePlan", "InferencePlan"]
 
