@@ -1,4 +1,4 @@
-"""What other installed packages add: a stage 1, folder format, DFT reader, metric or attention."""
+"""What other installed packages add: a stage 1, format, export, DFT reader, metric, attention."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def run(tmp_path: pathlib.Path) -> Run:
 def test_every_extension_point_is_on_the_page() -> None:
     sources = [p.read_text(encoding="utf-8") for p in (ROOT / "deeph_gformer").rglob("*.py")]
     groups = {m for s in sources for m in re.findall(r'^ENTRY_POINTS = "(.*)"', s, re.MULTILINE)}
-    assert groups == set(re.findall(r'entry-points\."(.*?)"', PAGE)) and len(groups) == 5
+    assert groups == set(re.findall(r'entry-points\."(.*?)"', PAGE)) and len(groups) == 6
 
 
 def test_a_stage_1(run: Run) -> None:
@@ -77,6 +77,11 @@ def test_a_format_and_a_reader(run: Run, make_folder: Folder, tmp_path: pathlib.
         one, two = read_matrix(source, kind), read_matrix(tmp_path / "back", kind)
         assert np.array_equal(one.keys, two.keys) and np.array_equal(one.values, two.values)
     assert read_folder(tmp_path / "back").info["fermi_level"] == 0.5
+    told = run("convert", source, tmp_path / "h.txt", "--to", "table")
+    h = read_matrix(source, "hamiltonian")
+    table = np.loadtxt(tmp_path / "h.txt")
+    assert f"{len(h.values)} elements" in told and np.array_equal(table[:, -2], h.values)
+    assert np.array_equal(np.unique(table[:, :5], axis=0), np.unique(h.keys, axis=0))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "chain.toy").write_text("-13.6 -1.5 -7.0\n")
     run("convert", tmp_path / "run", tmp_path / "h")

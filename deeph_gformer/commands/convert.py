@@ -32,8 +32,8 @@ class ConvertOptions(JsonOption):
     to: str | None = option(
         metavar="FORMAT",
         shown="the other one of legacy and dock",
-        help="legacy, dock or an installed folder format; wannier90, wannierberri, kwant, pyatb, "
-        "sisl, npz or poscar",
+        help="legacy, dock or an installed format or export; wannier90, wannierberri, kwant, "
+        "pyatb, sisl, npz or poscar",
     )
     overwrite: bool = option(
         default=False, one_of="existing", help="replace a structure that is there"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from .. import fields
 from ..bands import BlochProblem
-from ..io import BlockMatrix, Structure
+from ..errors import DataError
+from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import sort_keys
-from ..io.folder import Format, Kind, write_matrix
+from ..io.folder import Format, Kind, has_matrix, write_matrix
 from ..io.formats import get_format
 from ..io.gauge import FERMI_KEYS, OURS
 
@@ -31,6 +33,7 @@ __all__ = [
     "permute_structure",
     "permute_matrix",
     "with_order",
+    "rewrite_folder",
     "write_folder",
     "write_problem",
 ]
@@ -136,6 +139,85 @@ def write_folder(
         path = write_matrix(target, kind, permute_matrix(matrix, order), moved, form, doubled)
         files.append(path.name)
     return files, notes
+
+
+def _stored_order(
+    info: dict[str, Any], count: int, where: pathlib.Path
+) -> NDArray[np.int64] | None:
+    ours = info.get(OURS)
+    order = ours.get(ATOM_ORDER) if isinstance(ours, dict) else None
+    if order is None:
+        return None
+    if sorted(order) != list(range(count)):
+        raise DataError(
+            f"{where / fields.INFO_FILE}: {ATOM_ORDER} is no permutation of the {count} atoms; "
+            "was an atom added or removed? Delete the entry to "
+            "keep the order of the POSCAR"
+        )
+    return np.array(order, dtype=np.int64)
+
+
+def rewrite_folder(
+    source: pathlib.Path, target: pathlib.Path, form: Format
+) -> tuple[list[str], list[str]]:
+    """Write a structure folder, in any format, as one of another.
+
+    Args:
+        source: folder.
+        target: folder to fill.
+        form: its format; an order of atoms that another format asked for is undone where it can be.
+
+    Returns:
+        (names of the matrix files, notes).
+
+    Raises:
+        DataError: the folder is damaged, or cannot be written.
+    """
+    structure, notes, files = read_folder(source), [], []
+    if structure.spinful is None:  # no file says so: spin-doubled shapes tell
+        candidates: tuple[Kind, ...] = ("hamiltonian", "prediction")
+        kinds = [kind for kind in candidates if has_matrix(source, kind)]
+        structure = dataclasses.replace(
+            structure, spinful=_doubled(source, kinds[0], structure) if kinds else None
+        )
+    order, remembered = np.arange(len(structure)), None
+    if get_format(form).grouped:
+        order = element_order(structure)
+        if (order != np.arange(len(order))).any():
+            remembered = order
+            notes.append(
+                f"atoms grouped by element for the POSCAR: POSCAR atoms 1 to {len(order)} are "
+                f"atoms {' '.join(str(n + 1) for n in order[:20].tolist())}"
+                + (" ..." if len(order) > 20 else "")
+                + f" of {source.name} (kept in {fields.INFO_FILE}, {OURS}.{ATOM_ORDER})"
+            )
+    else:
+        stored = _stored_order(structure.info, len(structure), source)
+        if stored is not None:
+            order = np.argsort(stored)
+            notes.append(
+                f"atoms put back into the order that {fields.INFO_FILE} remembers "
+                f"({OURS}.{ATOM_ORDER})"
+            )
+    moved = permute_structure(structure, order)
+    moved = dataclasses.replace(moved, info=with_order(structure.info, remembered))
+    get_format(form).write_structure(target, moved)
+    for kind in typing.get_args(Kind):
+        if not has_matrix(source, kind):
+            continue
+        doubled = kind != "overlap" and bool(structure.spinful)
+        matrix = permute_matrix(read_matrix(source, kind, structure, doubled), order)
+        files.append(write_matrix(target, kind, matrix, moved, form, doubled).name)
+    return files, notes
+
+
+def _doubled(source: pathlib.Path, kind: Kind, structure: Structure) -> bool:
+    """Whether the blocks of a folder without a word on spin are spin-doubled."""
+    try:
+        read_matrix(source, kind, structure, False)
+    except DataError:
+        return True
+    return False
 
 
 def write_problem(

@@ -20,12 +20,13 @@ from ..bands import BlochProblem
 from ..errors import DataError, MissingDependencyError
 from ..io import BlockMatrix
 from ..io.files import atomic_path, write_text
+from .exports import Export, ExportSource
 from .wannier90 import lowdin_mesh, lowdin_notes
 
 if TYPE_CHECKING:
     import kwant
 
-__all__ = ["to_kwant", "write_kwant"]
+__all__ = ["EXPORT", "to_kwant", "write_kwant"]
 
 _SCRIPT = pathlib.Path(__file__).with_name("kwant_model.py")
 
@@ -138,3 +139,10 @@ def write_kwant(
             "transmissions take an orthogonal H (--mesh)"
         )
     return ["model.npz", "kwant_model.py"], notes
+
+
+def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:
+    return write_kwant(target, source.problem, source.mesh)
+
+
+EXPORT = Export("kwant", _export, folder=True, options=("kind", "overlap", "mesh"))

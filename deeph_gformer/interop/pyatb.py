@@ -20,10 +20,12 @@ from ..bands import BlochProblem, automatic_path
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix
 from ..io.files import atomic_path, write_text
+from ..io.positions import position_path, read_positions
 from .dft.abacus import orbital_order
+from .exports import Export, ExportSource
 from .folders import element_order
 
-__all__ = ["write_pyatb"]
+__all__ = ["EXPORT", "write_pyatb"]
 
 H_FILE, S_FILE, R_FILE = "HR.csr", "SR.csr", "rR.csr"
 _BOHR_PER_ANGSTROM = 1.8897261254578281
@@ -257,3 +259,14 @@ def write_pyatb(
     write_text(folder / "Input", _input(problem, fermi_eV, bool(r)))
     write_text(folder / "STRU", _stru(problem))
     return files, notes
+
+
+def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:
+    problem = source.problem
+    places = [f for f in (source.overlap_folder, source.folder) if f is not None]
+    place = next((f for f in places if position_path(f).is_file()), None)
+    positions = None if place is None else read_positions(place, problem.structure)
+    return write_pyatb(target, problem, positions, problem.stated_fermi_eV)
+
+
+EXPORT = Export("pyatb", _export, folder=True)

@@ -25,11 +25,12 @@ from ..errors import ConfigError, DataError, MissingDependencyError, printable
 from ..io import BlockMatrix, Structure
 from ..io.blocks import match_keys, sort_keys
 from ..io.files import atomic_path, require_file
+from .exports import Export, ExportSource
 from .fortran import normalised
 from .sisl_orbitals import shell_signs, shells_of, sisl_order, spin_parts
 from .sparse import block_entries, from_real_space
 
-__all__ = ["to_sisl", "from_sisl", "from_siesta", "write_sisl", "shell_signs"]
+__all__ = ["EXPORT", "to_sisl", "from_sisl", "from_siesta", "write_sisl", "shell_signs"]
 
 
 def _sisl(purpose: str) -> ModuleType:
@@ -341,3 +342,10 @@ def _read_siesta(
             "read the .HSX file of the run"
         )
     return hamiltonian, fermi
+
+
+def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:
+    return write_sisl(target, source.problem)
+
+
+EXPORT = Export("sisl", _export, suffix=".TSHS")

@@ -20,8 +20,9 @@ from ..io import BlockMatrix, Structure
 from ..io.blocks import require_keys, sort_keys
 from ..io.files import atomic_path
 from ..io.npz import read_arrays
+from .exports import Export, ExportSource
 
-__all__ = ["block_entries", "real_space", "from_real_space", "write_npz", "read_npz"]
+__all__ = ["EXPORT", "block_entries", "real_space", "from_real_space", "write_npz", "read_npz"]
 
 _FORMAT = "deeph-gformer csr 1"
 
@@ -245,3 +246,11 @@ def _matrix(
     require_keys(matrix.keys, len(structure), f"{path}, {name}")
     matrix.require_numbers(f"{path}, {name}")
     return matrix
+
+
+def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:
+    write_npz(target, source.problem)
+    return [target.name], []
+
+
+EXPORT = Export("npz", _export, suffix=".npz")

@@ -23,8 +23,10 @@ from ..errors import DataError
 from ..io.blocks import MAX_VALUE
 from ..io.files import read_text, write_text
 from ..io.parsing import parse_number
+from .exports import Export, ExportSource
 
 __all__ = [
+    "EXPORT",
     "Tight",
     "lowdin",
     "lowdin_mesh",
@@ -282,3 +284,10 @@ def read_hr(path: str | os.PathLike[str]) -> Tight:
     matrices[place] = table[:, 5] + 1j * table[:, 6]
     cells = table[np.sort(first), :3].astype(np.int64)
     return Tight(cells, degeneracy, matrices.reshape(count, size, size))
+
+
+def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:
+    return write_wannier90(target, source.problem, source.mesh)
+
+
+EXPORT = Export("wannier90", _export, folder=True, options=("kind", "overlap", "mesh"))

@@ -15,9 +15,10 @@ import numpy as np
 
 from ..bands import BlochProblem
 from ..io.files import write_text
+from .exports import Export, ExportSource
 from .wannier90 import lowdin_mesh, lowdin_notes
 
-__all__ = ["write_wannierberri"]
+__all__ = ["EXPORT", "write_wannierberri"]
 
 
 def write_wannierberri(
@@ -74,3 +75,10 @@ def write_wannierberri(
         "are those of this approximation; --to pyatb keeps r"
     )
     return [f"{prefix}_tb.dat"], notes
+
+
+def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:
+    return write_wannierberri(target, source.problem, source.mesh)
+
+
+EXPORT = Export("wannierberri", _export, folder=True, options=("kind", "overlap", "mesh"))

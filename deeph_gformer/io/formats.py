@@ -31,7 +31,6 @@ __all__ = [
     "get_format",
     "info_for",
     "structure_files",
-    "targets",
 ]
 
 Kind = Literal["hamiltonian", "overlap", "prediction"]
@@ -134,11 +133,6 @@ def formats() -> Mapping[str, FolderFormat]:
         return found if isinstance(found, FolderFormat) else None
 
     return installed(ENTRY_POINTS, known, check, "FolderFormat")
-
-
-def targets() -> tuple[str, ...]:
-    """What ``convert`` writes: every folder format, and files that it does not read as folders."""
-    return (*formats(), "wannier90", "wannierberri", "kwant", "pyatb", "sisl", "npz", "poscar")
 
 
 def get_format(name: str) -> FolderFormat:

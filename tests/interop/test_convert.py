@@ -12,13 +12,8 @@ import pytest
 
 from deeph_gformer import bands
 from deeph_gformer.errors import ConfigError, DataError
-from deeph_gformer.interop.convert import (
-    convert,
-    convert_folder,
-    element_order,
-    permute_matrix,
-    permute_structure,
-)
+from deeph_gformer.interop.convert import convert, convert_folder
+from deeph_gformer.interop.folders import element_order, permute_matrix, permute_structure
 from deeph_gformer.io import legacy, read_folder, read_matrix
 
 from .conftest import golden
