@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,13 +21,16 @@ from ..pipeline import HamiltonianModel, Prediction
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
 from .invariance import largest
-from .metric import Case, averages, measure, metrics
+from .metric import Case, Metric, averages, measure, metrics
 from .metrics import StructureErrors, block_errors, pair_errors, structure_errors, summarise
 from .places import PlaceErrors
 from .plots import distance_data, write_plots
 from .states import States
 
 __all__ = ["evaluate"]
+
+#: Errors as they are, or without μS.
+Counted = Literal["raw", "gauge_free"]
 
 
 def evaluate(
@@ -75,6 +78,82 @@ def evaluate(
         DataError: see the readers.
         ModelError: see the readers.
     """
+    folders = _folders(model, preprocessed, splits, split, frames, rotations)
+    have_s = [has_matrix(folder, "overlap") for folder in folders]
+    counts: Counted = "gauge_free" if gauge != "raw" and all(have_s) else "raw"
+    chosen = [m for m in metrics().values() if states or not isinstance(m, States)]
+    judged: list[_Judged] = []
+    for folder, has_s in zip(folders, have_s, strict=True):
+        prediction = model.predict(folder, edges, frames=frames)
+        scans = frames if invariance else None
+        judged.append(_judge(model, folder, prediction, has_s, counts, chosen, scans))
+    errors, records = [one.errors for one in judged], [one.record for one in judged]
+    predictions = [(one.counted, one.truth) for one in judged]
+    places = PlaceErrors()
+    for p, truth in predictions:
+        places.add(p.structure, truth, (p.stage1, p.hamiltonian))
+    which = "without μS" if counts == "gauge_free" else "raw"
+    basis = model.targets.basis
+    result: dict[str, Any] = {
+        "structures": records,
+        "total": _total(model, errors, records, chosen, invariance),
+        "edges": edges,
+        "frames": frames,
+        "gauge": model.gauge,
+        "errors": which,
+        "places": places.table(),
+        "distance": distance_data(predictions, which),
+        "basis": {
+            "elements": list(basis.elements),
+            "orbital_types": [list(shells) for shells in basis.orbital_types],
+        },
+        "blocks": _block_table(model, errors),
+    }
+    if rotations:
+        result["equivariance"] = _equivariance(model, predictions, rotations, frames)
+    if plots is not None:
+        written = write_plots(pathlib.Path(plots), model, errors, predictions, which)
+        result["plots"] = [str(path) for path in written]
+    return result
+
+
+class _Judged(NamedTuple):
+    """One structure.
+
+    Attributes:
+        counted: the prediction whose errors count: as it is, or with DFT's μ.
+        truth: DFT's H.
+        errors: of ``counted``.
+        record: what the result says of it.
+    """
+
+    counted: Prediction
+    truth: BlockMatrix
+    errors: StructureErrors
+    record: dict[str, Any]
+
+
+def _folders(
+    model: HamiltonianModel,
+    preprocessed: str | os.PathLike[str],
+    splits: str | os.PathLike[str] | None,
+    split: str,
+    frames: int,
+    rotations: int,
+) -> Sequence[pathlib.Path]:
+    """The structures that are evaluated; options that do not go together are refused.
+
+    Args:
+        model: see :func:`evaluate`, as for the others.
+        preprocessed: folder with structures.
+        splits: split file.
+        split: its entry.
+        frames: rotated frames.
+        rotations: of the equivariance error.
+
+    Raises:
+        ConfigError: an option is out of range or needs another one, or there is no structure.
+    """
     if rotations < 0:
         raise ConfigError(f"--rotations {rotations}: 0 (none) or more are needed")
     if split != "test" and splits is None:
@@ -92,101 +171,123 @@ def evaluate(
     )
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
-    have_s = [has_matrix(folder, "overlap") for folder in folders]
-    without = gauge != "raw" and all(have_s)
-    chosen = [m for m in metrics().values() if states or not isinstance(m, States)]
-    records, errors, predictions, places = [], [], [], PlaceErrors()
+    return folders
+
+
+def _judge(
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    prediction: Prediction,
+    has_s: bool,
+    counts: Counted,
+    chosen: Sequence[Metric],
+    scans: int | None,
+) -> _Judged:
+    """Compare a prediction with DFT, as it is and, where there is S, with DFT's μ.
+
+    Args:
+        model: gives the target blocks.
+        folder: of DFT.
+        prediction: of this structure.
+        has_s: whether the folder has S.
+        counts: which of the two errors counts.
+        chosen: further metrics.
+        scans: frames of the predictions in other descriptions, see :mod:`.invariance`; None: none.
+    """
     spinful = model.targets.basis.spinful
-    for folder, has_s in zip(folders, have_s, strict=True):
-        prediction = model.predict(folder, edges, frames=frames)
-        truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
-        name, types = folder.resolve().name, prediction.graph.node_type.numpy()
-        overlap = read_matrix(folder, "overlap", prediction.structure) if has_s else None
-        kinds = {"raw": prediction}
-        if overlap is not None:
-            kinds["gauge_free"] = prediction._replace(
-                stage1=aligned(prediction.stage1, truth, overlap, spinful),
-                hamiltonian=aligned(prediction.hamiltonian, truth, overlap, spinful),
-            )
-        both = {
-            k: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types)
-            for k, p in kinds.items()
-        }
-        counts = "gauge_free" if without else "raw"
-        error = both[counts]
-        record = _record(prediction, error, both)
-        record.update(measure(_case(folder, kinds, truth, overlap), chosen))
-        if invariance:
-            found = invariance_of(model, prediction, truth, overlap, frames=frames)
-            record.update(found.to_json())
-        records.append(record)
-        errors.append(error)
-        predictions.append((kinds[counts], truth))
-        places.add(prediction.structure, truth, (kinds[counts].stage1, kinds[counts].hamiltonian))
+    truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
+    overlap = read_matrix(folder, "overlap", prediction.structure) if has_s else None
+    kinds: dict[Counted, Prediction] = {"raw": prediction}
+    if overlap is not None:  # DFT's zero of energy is arbitrary: the nearest H - μS is compared
+        kinds["gauge_free"] = prediction._replace(
+            stage1=aligned(prediction.stage1, truth, overlap, spinful),
+            hamiltonian=aligned(prediction.hamiltonian, truth, overlap, spinful),
+        )
+    name, types = folder.resolve().name, prediction.graph.node_type.numpy()
+    both = {
+        kind: structure_errors(name, truth, p.stage1, p.hamiltonian, model.targets, types)
+        for kind, p in kinds.items()
+    }
+    record = _record(prediction, both[counts], both)
+    record.update(measure(_case(folder, kinds, truth, overlap), chosen))
+    if scans is not None:
+        record.update(invariance_of(model, prediction, truth, overlap, frames=scans).to_json())
+    return _Judged(kinds[counts], truth, both[counts], record)
+
+
+def _total(
+    model: HamiltonianModel,
+    errors: Sequence[StructureErrors],
+    records: Sequence[dict[str, Any]],
+    chosen: Sequence[Metric],
+    invariance: bool,
+) -> dict[str, Any]:
+    """Means over the structures, in the names of a structure's record.
+
+    Args:
+        model: gives the target blocks.
+        errors: those that count.
+        records: of the structures.
+        chosen: metrics that were measured.
+        invariance: whether it was measured, too.
+    """
+    total = summarise(errors, model.targets)
+    for kind in ("raw", "gauge_free"):
+        for stage in ("stage1", "refined"):
+            key = f"{kind}_{stage}_mae_meV"
+            if all(key in r for r in records):
+                total[key] = float(np.mean([r[key] for r in records]))
+    total.update(averages(records, chosen))
+    if invariance:
+        total.update(largest(records))
+    return total
+
+
+def _block_table(
+    model: HamiltonianModel, errors: Sequence[StructureErrors]
+) -> list[dict[str, Any]]:
+    """Mean errors of every target block, over all atom pairs and by pair of elements."""
     blocks, pairs = block_errors(errors), pair_errors(errors)
     elements = model.targets.basis.elements
-    names = model.targets.to_json()
-    result: dict[str, Any] = {
-        "structures": records,
-        "total": summarise(errors, model.targets),
-        "edges": edges,
-        "frames": frames,
-        "gauge": model.gauge,
-        "errors": "without μS" if without else "raw",
-        "places": places.table(),
-        "distance": distance_data(predictions, "without μS" if without else "raw"),
-        "basis": {
-            "elements": list(elements),
-            "orbital_types": [list(shells) for shells in model.targets.basis.orbital_types],
-        },
-        "blocks": [
-            {
-                "target": names[c],
-                "stage1_mae_meV": _number(blocks[0, c]),
-                "refined_mae_meV": _number(blocks[1, c]),
-                "pairs": {
-                    f"{elements[i]} {elements[j]}": {
-                        "stage1_mae_meV": _number(pairs[0, i, j, c]),
-                        "refined_mae_meV": _number(pairs[1, i, j, c]),
-                    }
-                    for i, j in model.targets.blocks[c]
-                },
-            }
-            for c in range(len(names))
-        ],
-    }
-    for key in (
-        f"{kind}_{stage}_mae_meV"
-        for kind in ("raw", "gauge_free")
-        for stage in ("stage1", "refined")
-    ):
-        if all(key in r for r in records):
-            result["total"][key] = float(np.mean([r[key] for r in records]))
-    result["total"].update(averages(records, chosen))
-    if invariance:
-        result["total"].update(largest(records))
-    if rotations:
-        turned = [
-            equivariance_error(model, p.graph, rotations, seed=n, frames=frames)
-            for n, (p, _) in enumerate(predictions)
-        ]
-        first, both = np.mean(turned, axis=0)
-        result["equivariance"] = {
-            "rotations_per_structure": rotations,
-            "stage1_error_meV": float(first),
-            "refined_error_meV": float(both),
+    return [
+        {
+            "target": name,
+            "stage1_mae_meV": _number(blocks[0, c]),
+            "refined_mae_meV": _number(blocks[1, c]),
+            "pairs": {
+                f"{elements[i]} {elements[j]}": {
+                    "stage1_mae_meV": _number(pairs[0, i, j, c]),
+                    "refined_mae_meV": _number(pairs[1, i, j, c]),
+                }
+                for i, j in model.targets.blocks[c]
+            },
         }
-    if plots is not None:
-        result["plots"] = [
-            str(p)
-            for p in write_plots(pathlib.Path(plots), model, errors, predictions, result["errors"])
-        ]
-    return result
+        for c, name in enumerate(model.targets.to_json())
+    ]
+
+
+def _equivariance(
+    model: HamiltonianModel,
+    predictions: Sequence[tuple[Prediction, BlockMatrix]],
+    rotations: int,
+    frames: int,
+) -> dict[str, Any]:
+    """Mean difference between H of the turned structure and the turned H, of both stages."""
+    turned = [
+        equivariance_error(model, p.graph, rotations, seed=n, frames=frames)
+        for n, (p, _) in enumerate(predictions)
+    ]
+    first, both = np.mean(turned, axis=0)
+    return {
+        "rotations_per_structure": rotations,
+        "stage1_error_meV": float(first),
+        "refined_error_meV": float(both),
+    }
 
 
 def _case(
     folder: pathlib.Path,
-    kinds: Mapping[str, Prediction],
+    kinds: Mapping[Counted, Prediction],
     truth: BlockMatrix,
     overlap: BlockMatrix | None,
 ) -> Case:
@@ -206,7 +307,7 @@ def _number(value: float) -> float | None:
 
 
 def _record(
-    prediction: Prediction, error: StructureErrors, kinds: dict[str, StructureErrors]
+    prediction: Prediction, error: StructureErrors, kinds: Mapping[Counted, StructureErrors]
 ) -> dict[str, Any]:
     """What the result says of one structure; ``error`` is the one of ``kinds`` that counts."""
     record: dict[str, Any] = {

@@ -195,12 +195,40 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         ModelError: a file is missing or damaged, is of a newer format, or JSON and tensors do not
             belong together.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from ..algebra.orbitals import Basis
-
     folder = pathlib.Path(folder)
+    path = folder / BUNDLE_FILE
+    table = _read_table(folder)
+    try:
+        bundle = _without_weights(table, folder)
+    except ConfigError as error:
+        raise ModelError(str(error)) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: damaged, entry {error} is missing or wrong") from None
+    except RuntimeError as error:  # of torch: sizes that no network can have
+        raise ModelError(f"{path}: no such network ({_last_line(error)})") from None
+    weights = _load_weights(bundle.model, folder)
+    if fingerprint(weights) != table["weights"]:
+        raise ModelError(
+            f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' "
+            "fingerprint differs)"
+        )
+    require_unchanged(table, str(path))
+    own = bundle.model.envelope.range.double().cpu()
+    ranges = torch.tensor(table.get("edge_range_angstrom", ()), dtype=torch.float64)
+    if len(ranges) and not torch.allclose(ranges, own, rtol=1e-6):
+        raise ModelError(
+            f"{path}: edge_range_angstrom is not that of {WEIGHTS_FILE}; take the original files"
+        )
+    bundle.model.eval().requires_grad_(False)
+    return bundle
+
+
+def _read_table(folder: pathlib.Path) -> dict[str, Any]:
+    """A bundle's JSON, of a format that this version reads.
+
+    Raises:
+        ModelError: it is not there, damaged or newer, or the overlap table is another bundle's.
+    """
     path = folder / BUNDLE_FILE
     try:
         table = read_json(path)
@@ -221,68 +249,45 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
             f"{folder / OVERLAP_TABLE}: is not the table of this bundle (another one, or none, was "
             f"there when {BUNDLE_FILE} was written); take the original files"
         )
-    try:
-        config = from_mapping(GFormerConfig, upgrade_model(table["model"]), str(path))
-        basis = Basis(
-            tuple(table["basis"]["elements"]),
-            tuple(tuple(s) for s in table["basis"]["orbital_types"]),
-            table["basis"]["spinful"],
-        )
-        targets = TargetBlocks.from_json(basis, table["target_blocks"], str(path))
-        raw = table["stage1"]
-        stage1 = (
-            Stage1Identity(
-                raw["fingerprint"],
-                raw["name"],
-                raw["generation"],
-                tuple(raw["node_irreps"]),
-                tuple(raw["edge_irreps"]),
-            )
-            if raw
-            else None
-        )
-        features = table.get("features", True)
-        model = GFormer(
-            config,
-            len(basis.elements),
-            targets.irreps(table["parity"]),
-            stage1.node_irreps if stage1 is not None and features else (),
-            stage1.edge_irreps if stage1 is not None and features else (),
-            table["cutoff_angstrom"],
-        )
-        weights = load_file(folder / WEIGHTS_FILE)
-        dtype = {"float32": torch.float32, "float64": torch.float64}[table["dtype"]]
-        model = model.to(dtype)
-        _require_types(weights, model.state_dict(), folder / WEIGHTS_FILE)
-        model.load_state_dict(weights)
-    except ConfigError as error:
-        raise ModelError(str(error)) from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: damaged, entry {error} is missing or wrong") from None
-    except FileNotFoundError:
-        raise ModelError(f"{folder / WEIGHTS_FILE}: file not found") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{folder / WEIGHTS_FILE}: damaged ({error})") from None
-    except RuntimeError as error:
-        raise ModelError(
-            f"{folder}: {WEIGHTS_FILE} does not fit {BUNDLE_FILE} "
-            f"({str(error).splitlines()[-1].strip()})"
-        ) from None
-    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in weights.values()):
-        raise ModelError(f"{folder / WEIGHTS_FILE}: contains NaN or infinite values")
-    if fingerprint(weights) != table["weights"]:
-        raise ModelError(
-            f"{folder}: {WEIGHTS_FILE} and {BUNDLE_FILE} are of different bundles (the weights' "
-            "fingerprint differs)"
-        )
-    require_unchanged(table, str(path))
-    ranges = torch.tensor(table.get("edge_range_angstrom", ()), dtype=torch.float64)
-    if len(ranges) and not torch.allclose(ranges, model.envelope.range.double().cpu(), rtol=1e-6):
-        raise ModelError(
-            f"{path}: edge_range_angstrom is not that of {WEIGHTS_FILE}; take the original files"
-        )
+    return table
+
+
+def _without_weights(table: Mapping[str, Any], folder: pathlib.Path) -> Bundle:
+    """The bundle that a JSON describes, its network with random weights.
+
+    Args:
+        table: see :func:`_read_table`.
+        folder: of the bundle.
+
+    Raises:
+        ConfigError, KeyError, TypeError, ValueError: an entry is missing or wrong.
+    """
+    from ..algebra.orbitals import Basis
+
+    where = str(folder / BUNDLE_FILE)
+    config = from_mapping(GFormerConfig, upgrade_model(table["model"]), where)
+    basis = Basis(
+        tuple(table["basis"]["elements"]),
+        tuple(tuple(s) for s in table["basis"]["orbital_types"]),
+        table["basis"]["spinful"],
+    )
+    targets = TargetBlocks.from_json(basis, table["target_blocks"], where)
+    raw, stage1 = table["stage1"], None
+    if raw:
+        irreps = (tuple(raw["node_irreps"]), tuple(raw["edge_irreps"]))
+        stage1 = Stage1Identity(raw["fingerprint"], raw["name"], raw["generation"], *irreps)
+    features = table.get("features", True)
+    model = GFormer(
+        config,
+        len(basis.elements),
+        targets.irreps(table["parity"]),
+        stage1.node_irreps if stage1 is not None and features else (),
+        stage1.edge_irreps if stage1 is not None and features else (),
+        table["cutoff_angstrom"],
+    )
+    dtype = {"float32": torch.float32, "float64": torch.float64}[table["dtype"]]
     return Bundle(
-        model.eval().requires_grad_(False),
+        model.to(dtype),
         targets,
         stage1,
         table["e3nn_generation"],
@@ -295,6 +300,37 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
         folder,
         table["format"],
     )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+
+
+def _load_weights(model: GFormer, folder: pathlib.Path) -> dict[str, torch.Tensor]:
+    """Fill a network with the tensors of a bundle; returns them.
+
+    Raises:
+        ModelError: the file is not there, damaged, of another network or type, or not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS_FILE
+    try:
+        weights = load_file(path)
+        _require_types(weights, model.state_dict(), path)
+        model.load_state_dict(weights)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: file not found") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: damaged ({error})") from None
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder}: {WEIGHTS_FILE} does not fit {BUNDLE_FILE} ({_last_line(error)})"
+        ) from None
+    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in weights.values()):
+        raise ModelError(f"{path}: contains NaN or infinite values")
+    return weights
 
 
 def require_irreps(

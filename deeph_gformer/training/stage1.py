@@ -10,6 +10,7 @@ import torch
 
 from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
+from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..analysis.basis import write_basis_table
 from ..config import TrainStage1Config
@@ -98,16 +99,10 @@ def _train(
     net, arguments, targets, old = start_network(
         config, basis, continue_from, generation if first is None else first.generation
     )
-    if first is not None and (
-        first.targets != targets or first.parity != (not arguments.no_parity)
-    ):
-        raise ModelError(
-            f"{first.name}: predicts other blocks than the network that is to learn its "
-            f"residual; model.target_blocks_type and ignore_parity "
-            "have to agree"
-        )
-    if first is not None and old is None:  # starts where the first network is, as the GFormer does
-        torch.nn.init.zeros_(net.lin_edge.weight)
+    if first is not None:
+        _require_same_output(first, targets, not arguments.no_parity)
+        if old is None:  # starts where the first network is, as the GFormer does
+            torch.nn.init.zeros_(net.lin_edge.weight)
     net.chunk = config.edge_chunk
     dtype = net.lin_edge.weight.dtype
     below = first if first is not None or old is None else EmbeddedStage1(old)
@@ -127,13 +122,7 @@ def _train(
     to_product = DirectSumToProduct(targets, net.generation, dtype)
     if old is None:
         start_at_statistics(net, samples["train"], to_product if first is None else None)
-    task = Stage1Task(
-        net,
-        to_product,
-        settings,
-        settings.epochs * len(train),
-        UNIT,
-    )
+    task = Stage1Task(net, to_product, settings, settings.epochs * len(train), UNIT)
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     disk = folder / "cache" if config.data.cache == "disk" else None
@@ -166,3 +155,16 @@ def _train(
         write_json(folder / RECORD_FILE, record)
         write_basis_table(splits["train"], folder / "model" / OVERLAP_TABLE)
     return record
+
+
+def _require_same_output(first: Stage1Provider, targets: TargetBlocks, parity: bool) -> None:
+    """A network that learns the residual of another one predicts the same blocks.
+
+    Raises:
+        ModelError: it does not.
+    """
+    if first.targets != targets or first.parity != parity:
+        raise ModelError(
+            f"{first.name}: predicts other blocks than the network that is to learn its "
+            "residual; model.target_blocks_type and ignore_parity have to agree"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from ..data.dataset import (
     transpose_index,
 )
 from ..errors import ConfigError, DataError
-from ..gformer.bundle import Bundle
+from ..gformer.bundle import Bundle, Stage1Identity
+from ..gformer.model import GFormer
 from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
 from ..stage1.provider import Stage1Provider
@@ -92,25 +93,14 @@ def _train(
     output: Output | None,
 ) -> tuple[HamiltonianModel, dict[str, Any]]:
     """:func:`train_gformer` in a folder that is its own."""
-    settings = config.training
-    cascade = config.cascade and stage1 is not None
-    features = features and stage1 is not None and bool(stage1.node_irreps)
-    out = Output.of(stage1) if stage1 is not None else output
-    if out is None:
-        out = Output.of_data([*splits["train"], *splits["val"]])
-    if features and stage1 is not None:
-        groups = len(stage1.node_irreps)
-        if config.model.groups not in (GFormerConfig.groups, groups):
-            note(
-                f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 "
-                f"features has as many as stage 1, {groups}"
-            )
-    used = stage1 if features or cascade else None
+    settings, everything = config.training, [*splits["train"], *splits["val"]]
+    role = _role(config, stage1, features, output, everything)
+    out = role.output
     choice = choose_gauge(
         config.data.gauge,
         splits["train"],
         stage1,
-        correction=cascade,
+        correction=role.cascade,
         device=own_device(settings),
     )
     say(str(choice))
@@ -119,68 +109,33 @@ def _train(
         for name in ("train", "val")
     }
     say(_sizes(samples, stage1, config.data.cache))
-    cache = _cache(config, used, features, splits["train"], folder / "cache")
+    cache = _cache(config, role.used, role.features, splits["train"], folder / "cache")
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
+    reads = role.used if role.features else None
     model, unit = new_model(
-        config.model,
-        out,
-        stage1 if features else None,
-        cascade,
-        samples["train"],
-        cache,
-        to_product,
+        config.model, out, reads, role.cascade, samples["train"], cache, to_product
     )
+    identity = None if role.used is None else identify(role.used)
     if config.start:
-        identity = None if used is None else identify(used)
-        start_from(config.start, model, out, identity, cascade, choice.gauge)
-    errors, weights = _first_errors(config, cache, samples, to_product, cascade)
+        start_from(config.start, model, out, identity, role.cascade, choice.gauge)
+    errors, weights = _first_errors(config, cache, samples, to_product, role.cascade)
     train, val = loaders(samples["train"], samples["val"], joiner(cache), settings, weights)
-    task = Stage2Task(
-        model,
-        to_product,
-        settings,
-        settings.epochs * len(train),
-        unit,
-        cascade=cascade,
-        first=stage1 if cascade and stage1 is not None and not stage1.equivariant else None,
-    )
+    first = role.used if role.cascade and role.used and not role.used.equivariant else None
+    steps = settings.epochs * len(train)
+    task = Stage2Task(model, to_product, settings, steps, unit, cascade=role.cascade, first=first)
     task.time_reversal = has_time_reversal(samples["train"])
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, out.targets, settings, unit, disk, say)
-    reference = errors.get("stage1_val_mae_meV")
     parameters = sum(p.numel() for p in model.parameters())
-    before = ""
-    if reference is not None:
-        before = (
-            f"; stage 1 on validation {reference:.4f} meV, on the training structures "
-            f"{errors['stage1_train_mae_meV']:.4f} meV"
-        )
-    say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{before}")
-    known = {
-        **record_of(config, splits, samples["train"], parameters),
-        **errors,
-        **choice.to_json(),
-        **(extra or {}),
-    }
-    bundle = Bundle(
-        model,
-        out.targets,
-        None if used is None else identify(used),
-        out.generation,
-        cascade,
-        out.parity,
-        out.dtype,
-        choice.gauge,
-        features,
-        known,
-        folder / "bundle",
-    )
+    say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{_before(errors)}")
+    known = record_of(config, splits, samples["train"], parameters)
+    known |= {**errors, **choice.to_json(), **(extra or {})}
+    bundle = role.bundle(model, identity, choice.gauge, known, folder / "bundle")
     with recorded(folder, config, splits):
         if first_rank():
             known.update(structures_of(samples["train"]))
-        save = SaveBundle(
-            bundle, lambda path: write_basis_table([*splits["train"], *splits["val"]], path)
-        )
+        save = SaveBundle(bundle, lambda path: write_basis_table(everything, path))
+        reference = errors.get("stage1_val_mae_meV")
         result = fit(
             task,
             train,
@@ -194,10 +149,100 @@ def _train(
         )
     record = {**known, **result}
     bundle = dataclasses.replace(bundle, model=model.eval().requires_grad_(False), training=record)
-    both = HamiltonianModel(used, bundle, own_device(settings))
+    both = HamiltonianModel(role.used, bundle, own_device(settings))
     if first_rank():
         finish(folder / "bundle", bundle, both, splits, samples)
     return both, record
+
+
+class _Role(NamedTuple):
+    """What a GFormer learns, and what it takes from stage 1.
+
+    Attributes:
+        output: what it predicts.
+        cascade: it learns the correction to stage 1's H; otherwise all of H.
+        features: it reads stage 1's irreps.
+        used: stage 1, where either is so.
+    """
+
+    output: Output
+    cascade: bool
+    features: bool
+    used: Stage1Provider | None
+
+    def bundle(
+        self,
+        model: GFormer,
+        stage1: Stage1Identity | None,
+        gauge: str,
+        training: dict[str, Any],
+        path: pathlib.Path,
+    ) -> Bundle:
+        """What is written to ``path``.
+
+        Args:
+            model: the network in training.
+            stage1: name and fingerprint of stage 1.
+            gauge: energy zero of the labels.
+            training: the record of the training.
+            path: folder.
+        """
+        out = self.output
+        return Bundle(
+            model,
+            out.targets,
+            stage1,
+            out.generation,
+            self.cascade,
+            out.parity,
+            out.dtype,
+            gauge,
+            self.features,
+            training,
+            path,
+        )
+
+
+def _role(
+    config: TrainConfig,
+    stage1: Stage1Provider | None,
+    features: bool,
+    output: Output | None,
+    folders: Sequence[pathlib.Path],
+) -> _Role:
+    """What is asked, as far as stage 1 allows it.
+
+    Args:
+        config: everything.
+        stage1: frozen, None: alone.
+        features: read stage 1's irreps, where it has some.
+        output: for a GFormer alone; None: every block of the data.
+        folders: all structures.
+    """
+    cascade = config.cascade and stage1 is not None
+    features = features and stage1 is not None and bool(stage1.node_irreps)
+    if stage1 is not None:
+        output = Output.of(stage1)
+    elif output is None:
+        output = Output.of_data(folders)
+    if features and stage1 is not None:
+        groups = len(stage1.node_irreps)
+        if config.model.groups not in (GFormerConfig.groups, groups):
+            note(
+                f"model.groups = {config.model.groups} is not used: a GFormer with stage-1 "
+                f"features has as many as stage 1, {groups}"
+            )
+    return _Role(output, cascade, features, stage1 if features or cascade else None)
+
+
+def _before(errors: Mapping[str, Any]) -> str:
+    """Stage 1's errors, as the line at the start says them; empty where there is none."""
+    if errors.get("stage1_val_mae_meV") is None:
+        return ""
+    return (
+        f"; stage 1 on validation {errors['stage1_val_mae_meV']:.4f} meV, on the training "
+        f"structures {errors['stage1_train_mae_meV']:.4f} meV"
+    )
 
 
 def _sizes(

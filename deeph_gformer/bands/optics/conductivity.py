@@ -301,20 +301,7 @@ def optical_conductivity(
             metal, a Fermi level outside all bands.
         DataError: S is not positive definite, or the position matrix does not fit.
     """
-    energies = np.asarray(photon_eV, dtype=float)
-    if (
-        energies.ndim != 1
-        or not len(energies)
-        or not (np.isfinite(energies) & (energies >= 0)).all()
-    ):
-        raise ConfigError("photon energies: finite numbers, zero or above, are needed, in eV")
-    for name, value in (("broadening", broadening_eV), ("width of the Fermi function", width_eV)):
-        if not _NARROWEST_EV <= value < np.inf:
-            raise ConfigError(
-                f"{name} {value} eV: it must be finite, and {_NARROWEST_EV:g} eV or more"
-            )
-    if not 0 <= scissor_eV < np.inf:
-        raise ConfigError(f"scissor {scissor_eV} eV: it must be zero or positive, and finite")
+    energies = _check_widths(photon_eV, broadening_eV, width_eV, scissor_eV)
     numbers = parse_mesh(mesh, problem)
     reversal = has_time_reversal(problem)
     points, weights, _ = mesh_points(numbers, reversal)
@@ -369,6 +356,34 @@ def optical_conductivity(
         sums.gap,
         metal,
     )
+
+
+def _check_widths(
+    photon_eV: NDArray[np.float64] | Sequence[float],
+    broadening_eV: float,
+    width_eV: float,
+    scissor_eV: float,
+) -> NDArray[np.float64]:
+    """(W,), the photon energies, where these numbers make sense; see :func:`optical_conductivity`.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    energies = np.asarray(photon_eV, dtype=float)
+    if (
+        energies.ndim != 1
+        or not len(energies)
+        or not (np.isfinite(energies) & (energies >= 0)).all()
+    ):
+        raise ConfigError("photon energies: finite numbers, zero or above, are needed, in eV")
+    for name, value in (("broadening", broadening_eV), ("width of the Fermi function", width_eV)):
+        if not _NARROWEST_EV <= value < np.inf:
+            raise ConfigError(
+                f"{name} {value} eV: it must be finite, and {_NARROWEST_EV:g} eV or more"
+            )
+    if not 0 <= scissor_eV < np.inf:
+        raise ConfigError(f"scissor {scissor_eV} eV: it must be zero or positive, and finite")
+    return energies
 
 
 def _extent(problem: BlochProblem) -> tuple[float, int]:
