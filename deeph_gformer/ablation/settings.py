@@ -250,6 +250,7 @@ def scaled_network(
     """
 
     def scaled(factor: float) -> Stage1Config:
+        """The network with that many times the channels."""
         irreps = Irreps(
             [(max(1, round(mul * factor)), ir) for mul, ir in Irreps(config.irreps_mid)]
         )

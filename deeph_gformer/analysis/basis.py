@@ -20,6 +20,7 @@ from ..fields import OVERLAP_TABLE
 from ..io.blocks import BlockMatrix
 from ..io.folder import has_matrix
 from ..io.structure import Structure
+from ..logs import LOGGER
 from ..overlap import TwoCentre, fit_table, load_table, save_table
 from ..overlap.neighbours import symbol
 from ..pipeline import HamiltonianModel
@@ -140,9 +141,8 @@ def basis_table(model: HamiltonianModel) -> tuple[TwoCentre, pathlib.Path] | Non
 def write_basis_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
     """Fit a table to the overlaps of a training set and keep it beside a model.
 
-    Says so where it cannot.
-
-    It also makes S of new structures (:mod:`deeph_gformer.overlap`).
+    A note says where that cannot be. The table also makes S of new structures
+    (:mod:`deeph_gformer.overlap`).
 
     Args:
         folders: the training structures; nothing is written unless all have overlaps.
@@ -153,7 +153,7 @@ def write_basis_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> No
     try:
         save_table(path, fit_table(folders))
     except GFormerError as error:
-        print(f"no overlap table beside the model: {error}", flush=True)
+        LOGGER.info("no overlap table beside the model: %s", error)
 
 
 def require_basis(

@@ -158,6 +158,7 @@ def guard_statistics(
     corrections: list[list[float]] = []
 
     def look(graph: Graph, out: Stage1Features) -> None:
+        """Norms of a structure's node irreps, and its elements."""
         if out.node:
             norms.append(feature_norms(out, stage1))
             kinds.append(graph.node_type.cpu().numpy())

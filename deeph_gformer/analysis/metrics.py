@@ -192,6 +192,7 @@ def headline(total: Mapping[str, Any], alone: bool = False) -> str:
     free = "gauge_free_refined_mae_meV" in total
 
     def said(kind: str, ratio: bool) -> str:
+        """One of both kinds of errors in words."""
         first, both = total[f"{kind}_stage1_mae_meV"], total[f"{kind}_refined_mae_meV"]
         if alone:
             return f"{both:.4f} meV"

@@ -16,6 +16,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(str(row[c])) for row in [header, *rows]) for c in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
+        """One row."""
         return "  ".join(
             str(v).ljust(w) if c == 0 else str(v).rjust(w)
             for c, (v, w) in enumerate(zip(row, widths, strict=True))

@@ -126,6 +126,7 @@ def compare(h1: BlockMatrix, h2: BlockMatrix, s: BlockMatrix, worst: int = 5) ->
     order = np.argsort(-means)[:worst]
 
     def figures(x: NDArray[np.number]) -> tuple[float, float, float]:
+        """Mean, rms and largest |x|, meV."""
         size = np.abs(x) * 1e3
         return float(size.mean()), float(np.sqrt((size**2).mean())), float(size.max())
 

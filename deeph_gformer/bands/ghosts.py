@@ -12,6 +12,7 @@ from ..errors import ConfigError, DataError
 from .bloch import BlochProblem
 from .compare import common_bands, compare
 from .result import Bands
+from .solve import not_definite
 
 __all__ = ["ErrorMode", "Ghost", "blame_blocks", "error_modes", "find_ghosts"]
 
@@ -163,8 +164,10 @@ def error_modes(
         values, vectors = scipy.linalg.eigh(difference, s)
     except scipy.linalg.LinAlgError:
         raise DataError(
-            f"{reference.source}: S(k) is not positive definite at k = {np.asarray(k).tolist()}; "
-            f"error modes need a positive definite overlap"
+            not_definite(
+                f"{reference.source}, k = {np.asarray(k).tolist()}",
+                "so H and S have no common eigenstates",
+            )
         ) from None
     order = np.argsort(-np.abs(values))[:count]
     return [

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..io import BlockMatrix
+from ..io.spin import time_reversed
 from .bloch import BlochProblem
 from .kpath import MOST_KPOINTS
 from .projection import mulliken_weights, parse_projections
@@ -72,15 +73,13 @@ def has_time_reversal(problem: BlochProblem) -> bool:
 
 
 def _reversed(blocks: NDArray[np.number], spin: int) -> NDArray[np.number]:
-    """Blocks (E, rows, columns) of T H T^-1: H*, with spin sigma_y H* sigma_y."""
-    turned = blocks.conj()
+    """Blocks (E, rows, columns) of T H T^-1: H*, with spin see :func:`~..io.spin.time_reversed`."""
     if spin == 1:
-        return turned
+        return blocks.conj()
     r, c = blocks.shape[1] // 2, blocks.shape[2] // 2
-    result = np.empty_like(turned)
-    result[:, :r, :c], result[:, r:, c:] = turned[:, r:, c:], turned[:, :r, :c]
-    result[:, :r, c:], result[:, r:, :c] = -turned[:, r:, :c], -turned[:, :r, c:]
-    return result
+    quarters = (blocks[:, :r, :c], blocks[:, :r, c:], blocks[:, r:, :c], blocks[:, r:, c:])
+    uu, ud, du, dd = time_reversed(*quarters)
+    return np.asarray(np.block([[uu, ud], [du, dd]]))
 
 
 def broken_reversal(problem: BlochProblem) -> float:

@@ -241,10 +241,7 @@ def solve_torch(
         ) from None
     factor, info = torch.linalg.cholesky_ex(s_t)
     if int(info) != 0:
-        raise DataError(
-            f"{where}: S(k) is not positive definite; run without --device and with "
-            f"--s-threshold 1e-4 to project its null space out"
-        )
+        raise DataError(not_definite(where, f"its Cholesky factor on '{device}' does not exist"))
     reduced = torch.linalg.solve_triangular(
         factor, h_t.to(s_t.dtype) if not h_t.is_complex() else h_t, upper=False
     )
@@ -312,6 +309,7 @@ def map_kpoints(
     results: list[T] = []
 
     def collect(items: Iterator[T] | Sequence[T]) -> None:
+        """Keep results as they come."""
         for result in items:
             results.append(result)
             if progress is not None:

@@ -145,7 +145,8 @@ def fermi_of(
     spectrum: Any = None,
     required: Literal[True] = True,
     others: Sequence[BlochProblem] = (),
-) -> FermiLevel: ...
+) -> FermiLevel:
+    """A level, or an error that says what to give."""
 
 
 @overload
@@ -156,7 +157,8 @@ def fermi_of(
     spectrum: Any = None,
     required: bool = True,
     others: Sequence[BlochProblem] = (),
-) -> FermiLevel | None: ...
+) -> FermiLevel | None:
+    """A level, None where none is known."""
 
 
 def fermi_of(

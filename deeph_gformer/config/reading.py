@@ -239,6 +239,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
     """Plain values of a configuration, as JSON and YAML hold them."""
 
     def plain(value: Any) -> Any:
+        """Tuples as lists, at any depth."""
         if isinstance(value, dict):
             return {k: plain(v) for k, v in value.items()}
         return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value

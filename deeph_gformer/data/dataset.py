@@ -21,6 +21,7 @@ from ..errors import ConfigError, DataError
 from ..io.blocks import match_keys
 from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
+from ..io.spin import time_reversed
 from ..io.structure import Structure
 from ..logs import LOGGER
 from .edges import EdgeMode, select_edges
@@ -139,8 +140,7 @@ def time_reversal_mean(vector: Tensor) -> Tensor:
     Args:
         vector: (E, 4, K) complex, spin pairs ↑↑, ↑↓, ↓↑, ↓↓.
     """
-    signs = vector.real.new_tensor([1.0, -1.0, -1.0, 1.0])[:, None]
-    return (vector + signs * vector.flip(1).conj()) / 2
+    return (vector + torch.stack(time_reversed(*vector.unbind(1)), dim=1)) / 2
 
 
 def has_time_reversal(samples: Sequence[Sample]) -> bool:

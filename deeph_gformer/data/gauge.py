@@ -71,6 +71,7 @@ def spin_double(overlap: BlockMatrix) -> BlockMatrix:
     """
 
     def double(array: NDArray[np.number]) -> NDArray[np.number]:
+        """(E, r, c) on both spins: (E, 2r, 2c)."""
         zero = np.zeros_like(array)
         return np.concatenate(
             [np.concatenate([array, zero], axis=2), np.concatenate([zero, array], axis=2)], axis=1

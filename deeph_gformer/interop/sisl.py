@@ -173,6 +173,7 @@ def from_sisl(hamiltonian: Any, name: str = "sisl", shift_eV: float = 0.0) -> Bl
     size, cells = geometry.no, np.asarray(geometry.lattice.sc_off, dtype=np.int64)
 
     def split(component: int) -> list[sp.csr_matrix]:
+        """One component as (n, n) per cell, in the legacy order and signs of orbitals."""
         csr = hamiltonian.tocsr(component)
         return [
             sign @ csr[:, n * size : (n + 1) * size][permutation][:, permutation] @ sign

@@ -27,7 +27,7 @@ from .exports import Export, ExportSource
 
 __all__ = [
     "EXPORT",
-    "Tight",
+    "OrthogonalModel",
     "lowdin",
     "lowdin_mesh",
     "lowdin_notes",
@@ -39,7 +39,7 @@ __all__ = [
 _SMALLEST_S = 1e-6
 
 
-class Tight:
+class OrthogonalModel:
     """An orthogonal tight-binding model as ``_hr.dat`` stores it.
 
     Attributes:
@@ -93,7 +93,7 @@ def wigner_seitz(
     return cells[inside], equal[inside]
 
 
-def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> Tight:
+def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> OrthogonalModel:
     """Orthogonalise on a Γ-centred mesh and transform back.
 
     Args:
@@ -118,12 +118,12 @@ def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> Tight:
             )
         root = (basis / np.sqrt(value)) @ basis.conj().T
         matrices += np.exp(-2j * np.pi * cells @ k)[:, None, None] * (root @ h @ root)[None]
-    return Tight(cells, degeneracy, matrices / len(points))
+    return OrthogonalModel(cells, degeneracy, matrices / len(points))
 
 
 def lowdin_mesh(
     problem: BlochProblem, mesh: str | Sequence[int] | None
-) -> tuple[Tight, tuple[int, int, int]]:
+) -> tuple[OrthogonalModel, tuple[int, int, int]]:
     """The orthogonal model, and its mesh.
 
     Args:
@@ -140,7 +140,7 @@ def lowdin_mesh(
     return lowdin(problem, numbers), numbers
 
 
-def lowdin_notes(problem: BlochProblem, model: Tight, mesh: Sequence[int]) -> list[str]:
+def lowdin_notes(problem: BlochProblem, model: OrthogonalModel, mesh: Sequence[int]) -> list[str]:
     """How the model was made, how far it reaches, and what was cut."""
     size = np.abs(model.matrices / model.degeneracy[:, None, None]).max(axis=(1, 2))
     length = np.linalg.norm(model.cells @ problem.structure.lattice, axis=1)
@@ -249,7 +249,7 @@ def write_wannier90(
     return files, lowdin_notes(problem, model, numbers)
 
 
-def read_hr(path: str | os.PathLike[str]) -> Tight:
+def read_hr(path: str | os.PathLike[str]) -> OrthogonalModel:
     """Read a ``_hr.dat`` of any program; its lines may stand in any order.
 
     Raises:
@@ -283,7 +283,7 @@ def read_hr(path: str | os.PathLike[str]) -> Tight:
     matrices = np.zeros(count * size * size, dtype=np.complex128)
     matrices[place] = table[:, 5] + 1j * table[:, 6]
     cells = table[np.sort(first), :3].astype(np.int64)
-    return Tight(cells, degeneracy, matrices.reshape(count, size, size))
+    return OrthogonalModel(cells, degeneracy, matrices.reshape(count, size, size))
 
 
 def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:

@@ -121,6 +121,7 @@ def gaunt(l1: int, l2: int, L: int, m: int) -> float:
     x, weights = np.polynomial.legendre.leggauss(l1 + l2 + L + 1)
 
     def legendre(l: int, order: int) -> NDArray[np.float64]:
+        """Normalised associated Legendre function of degree l at the points."""
         scale = math.sqrt((2 * l + 1) / 2 * math.factorial(l - order) / math.factorial(l + order))
         return scale * lpmv(order, l, x)
 

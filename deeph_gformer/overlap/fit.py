@@ -329,6 +329,7 @@ def fit_table(
         raise DataError("overlap fit: no structure folder given")
 
     def read() -> Iterable[tuple[Structure, BlockMatrix]]:
+        """Structure and S of each folder."""
         for folder in paths:
             if progress:
                 progress(folder.name)

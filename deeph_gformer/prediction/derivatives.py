@@ -58,6 +58,7 @@ def sums_of_vectors(model: HamiltonianModel, graph: Graph) -> Callable[[Tensor],
         frames = edge_frames(graph.edge_vector, max(i.lmax for i in irreps))
 
     def run(vectors: Tensor) -> Tensor:
+        """(E, D), the direct sum of both stages at these edge vectors (E, 3)."""
         features: Stage1Features | None = None
         if stage1 is not None:
             features = stage1(vectors, network is not None and bool(network.node_irreps))
@@ -100,6 +101,7 @@ def hamiltonian_derivative(
     tangents = speed[None, :, None] * axes[:, None]  # (3, E, 3)
 
     def along(tangent: Tensor) -> Tensor:
+        """(E, D), the slope along one set of velocities (E, 3) of the edges."""
         made: Tensor = torch.func.jvp(function, (graph.edge_vector,), (tangent,))[1]
         return made
 

@@ -64,6 +64,7 @@ class CascadedStage1(Stage1Provider):
         first, second = (model.differentiable(graph) for model in self.models)
 
         def run(vectors: Tensor, features: bool) -> Stage1Features:
+            """Features of the second network; the direct sum of both."""
             out = second(vectors, features)
             return out._replace(direct_sum=out.direct_sum + first(vectors, False).direct_sum)
 

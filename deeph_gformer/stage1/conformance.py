@@ -308,6 +308,8 @@ def check_provider(
         return _finish(provider, findings, strict)
 
     def repeated(name: str, other: Callable[[], float], bound: float) -> None:
+        """A check whose error may not exceed a bound."""
+
         def check() -> Finding:
             error = other()
             return Finding(name, error <= bound, error, bound)

@@ -159,6 +159,7 @@ def official_modules(folder: pathlib.Path, generation: Generation) -> types.Simp
     def symbol(
         l1: int, l2: int, l3: int, dtype: torch.dtype | None = None, device: Any = None
     ) -> Tensor:
+        """e3nn's ``wigner_3j`` with the signs of the copy's generation."""
         return wigner_3j(l1, l2, l3, generation).to(
             device=device, dtype=dtype or torch.get_default_dtype()
         )

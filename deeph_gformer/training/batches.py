@@ -62,6 +62,7 @@ class Batch(NamedTuple):
         """The batch on another device."""
 
         def move(value: Any) -> Any:
+            """A value on the device, where it lives on one."""
             if isinstance(value, (Tensor, Graph, Stage1Features)):
                 return value.to(device)
             return value

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
+from ..config import TrainingConfig
 from ..errors import ConfigError
 from ..io.files import write_text
 from ..stopping import install, shielded
@@ -69,8 +70,12 @@ class SaveBest(Callback):
                 self.save(trainer, module, value)
 
 
+#: What the epoch line calls the value that the best epoch is best in.
+_BEST = {"mae": "", "states": "states ", "both": "of H and states "}
+
+
 class EpochLine(Callback):
-    """One line per epoch, in meV, on standard output."""
+    """One line per epoch, in meV, on standard output; ``best`` is of what is monitored."""
 
     def __init__(self, every: int, reference: float | None) -> None:
         self.every, self.reference, self.start, self.best = (
@@ -92,7 +97,8 @@ class EpochLine(Callback):
         """Print the line."""
         metrics = trainer.callback_metrics
         value = float(metrics["val_mae_meV"])
-        self.best = min(self.best, value)
+        self.best = min(self.best, monitored(trainer, module))
+        monitor = getattr(module, "settings", TrainingConfig()).monitor
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.is_global_zero and (trainer.current_epoch % self.every == 0 or last):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
@@ -102,7 +108,7 @@ class EpochLine(Callback):
             print(
                 f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | "
                 f"lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
-                f"val {value:9.4f} meV | best {self.best:9.4f} meV{ratio}",
+                f"val {value:9.4f} meV | best {_BEST[monitor]}{self.best:9.4f} meV{ratio}",
                 flush=True,
             )
 

@@ -188,6 +188,7 @@ class HamiltonianTask(pl.LightningModule):
         floor = s.min_learning_rate / s.learning_rate
 
         def factor(step: int) -> float:
+            """Learning rate of a step, in units of the largest: warm-up, then the schedule."""
             warm = min(1.0, (step + 1) / max(1, s.warmup_steps))
             if s.schedule == "constant":
                 return warm

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -392,6 +393,8 @@ def test_stage_1_trains_with_states_from_the_command_line(
     assert "DFT's states within 3 eV of the Fermi level" in said and "| states " in said
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["monitor"] == "states" and record["best_val_states_meV"] > 0
+    shown = re.findall(r"\| best states +([0-9.]+) meV", said)
+    assert float(shown[-1]) == pytest.approx(record["best_val_states_meV"], abs=1e-4)
 
 
 def test_a_run_that_an_earlier_version_began_keeps_its_best_error() -> None:

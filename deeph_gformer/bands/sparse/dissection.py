@@ -308,11 +308,13 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
     nodes: list[tuple[Separator, tuple[int, ...]]] = []
 
     def visit(node: Separator) -> int:
+        """Number a separator after its children."""
         children = tuple(visit(child) for child in node.children)
         nodes.append((node, children))
         return len(nodes) - 1
 
     def rows_of(atoms: Index) -> Index:
+        """Rows of some atoms, one atom after the other."""
         lengths = offsets[atoms + 1] - offsets[atoms]
         return np.repeat(offsets[atoms] - np.cumsum(lengths) + lengths, lengths) + np.arange(
             int(lengths.sum())

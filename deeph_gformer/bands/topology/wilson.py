@@ -171,6 +171,7 @@ def z2_invariant(
     most = 0
 
     def line(t: float) -> Array:
+        """Wannier centres (bands,) at one value of the pump; solved once."""
         nonlocal most
         if t not in found:
             start = np.array(fixed, dtype=float)

@@ -84,6 +84,7 @@ class PySCF:
         h, s = _of_orbitals(cell, kpts, table, run)
 
         def matrices(points: NDArray[np.float64]) -> Any:
+            """(H per spin, S) at fractional k-points (K, 3), a list of (n, n) each."""
             difference = points[:, None] - fractional[None]
             place = np.abs(difference - np.round(difference)).sum(axis=2).argmin(axis=1)
             return [[part[n] for n in place] for part in h], [s[n] for n in place]
@@ -279,6 +280,7 @@ def from_pyscf(mf: Any, name: str = "pyscf", unconverged: bool = False) -> DFTRu
     shared = cell.reciprocal_vectors() if int(cell.dimension) else np.zeros((3, 3))
 
     def matrices(points: NDArray[np.float64]) -> Any:
+        """(H per spin, S) at fractional k-points (K, 3), a list of (n, n) each."""
         k = points @ shared
         potential = mf.get_veff(cell, density, kpts=mf.kpts, kpts_band=k)
         h = mf.get_hcore(cell, k) + np.asarray(potential)

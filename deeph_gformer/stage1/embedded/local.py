@@ -75,6 +75,7 @@ class LocalLayout:
         """Storage for ``rows`` edges; ``storage`` says where (default: plain memory)."""
 
         def one(n: int, columns: int) -> Tensor:
+            """An array of n edges."""
             return (
                 like.new_empty(n, columns) if storage is None else storage.empty(n, columns, like)
             )

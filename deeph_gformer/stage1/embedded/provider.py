@@ -89,6 +89,7 @@ class EmbeddedStage1(Stage1Provider):
         prepared = self.net.prepare(graph)
 
         def run(vectors: Tensor, features: bool) -> Stage1Features:
+            """Features at these edge vectors (E, 3), Å."""
             moved = self.net.moved(prepared, graph.edge_vector, vectors)
             direct_sum, node, edge = self.net(graph, moved, features)
             return Stage1Features(node, edge, direct_sum)

@@ -153,6 +153,7 @@ class NodeUpdate(Update):
         pre, matrices = self.lin_pre(node), self.conv.tp.both_matrices()
 
         def messages(part: Prepared, a: int, b: int) -> Features:
+            """The convolution of edges a to b."""
             pair = gather_pair(pre, rows(edge, a, b), part)
             out = self.conv(pair, matrices, part.distance, part.regular, part.radial)
             return rotate(out, part.frames, to_local=False)
@@ -176,6 +177,7 @@ class EdgeUpdate(Update):
         pre, matrices = self.lin_pre(edge), self.conv.tp.both_matrices()
 
         def messages(part: Prepared, a: int, b: int) -> Features:
+            """The convolution of edges a to b."""
             pair = gather_pair(node, rows(pre, a, b), part)
             return self.conv(pair, matrices, part.distance, part.regular, part.radial)
 
