@@ -17,6 +17,7 @@ of its size and two of the doubled one; eigenvalues of problems beyond 2600 orbi
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -258,7 +259,7 @@ def _smoothness(
     return _second_difference(both), _second_difference(first)
 
 
-def largest(records: list[dict[str, Any]]) -> dict[str, Any]:
+def largest(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The worst of all structures, in the keys of :meth:`Invariance.to_json`."""
     out: dict[str, Any] = {}
     for key in ("invariance_meV", "invariance_blocks_meV", "stage1_invariance_blocks_meV"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .options import Number, Verb, option
+from .options import Verb, option
 from .settings import RunOptions, list_settings, pair, read_settings
+from .single import every_option
 
 __all__ = ["VERBS"]
 
@@ -24,9 +25,7 @@ class AblateOptions(RunOptions):
         help="a further test set (tests.NAME); repeatable",
     )
     settings: str | None = option(metavar="A,B,...", help="which rows, e.g. e3,e3+gformer")
-    every: int = option(
-        type=Number(int, least=1), default=10, metavar="N", help="print every N-th epoch"
-    )
+    every: int = every_option(10)
 
 
 def _run(options: AblateOptions) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from .options import Integers, Number, Options, Verb, option
-from .shared import JsonOption, output_file, write_json_option
+from .shared import JsonOption, write_json_option
+from .single import output_file
 
 if TYPE_CHECKING:
     import ase

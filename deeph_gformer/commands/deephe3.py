@@ -8,7 +8,8 @@ import pathlib
 
 from .loading import print_line
 from .options import Number, Verb, argument, option
-from .shared import EngineOptions, JsonOption, frames_option, write_json_option
+from .shared import EngineOptions, JsonOption, write_json_option
+from .single import frames_option
 
 __all__ = ["VERBS"]
 

@@ -9,7 +9,8 @@ from typing import Literal
 from ..errors import ConfigError
 from .models import load_model
 from .options import Verb, argument, option
-from .shared import PredictionOptions, overlap_source
+from .shared import PredictionOptions
+from .single import dtype_option, output_folder, overlap_source, stage1_only_option
 
 __all__ = ["VERBS"]
 
@@ -27,19 +28,10 @@ class DerivativeOptions(PredictionOptions):
     overlap: tuple[str, ...] = overlap_source(
         "∂S/∂τ, and edges of a structure without S", shown="the table in the bundle"
     )
-    stage1_only: bool = option(default=False, help="run stage 1 alone")
-    output: pathlib.Path | None = option(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="DIR",
-        shown="DIR/derivative",
-        help="where the folders atom_N go",
-    )
+    stage1_only: bool = stage1_only_option()
+    output: pathlib.Path | None = output_folder("where the folders atom_N go", "DIR/derivative", "")
     overwrite: bool = option(default=False, help="replace folders that are there")
-    dtype: Literal["float32", "float64"] | None = option(
-        default="float64", group="model", help="of the network's numbers"
-    )
+    dtype: Literal["float32", "float64"] | None = dtype_option("float64")
 
     def __post_init__(self) -> None:
         """No rotated frames.

@@ -11,6 +11,7 @@ from .loading import progress, say, single_problem
 from .options import Number, Verb, option
 from .positions import BasisOption, basis_of
 from .shared import LevelOptions, OneHamiltonian, require_window, write_json_option
+from .single import output_folder
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
@@ -57,15 +58,7 @@ class LdosOptions(OneHamiltonian, LevelOptions, BasisOption):
         shown="the mean at --height",
         help="LDOS of the constant-current image, 1/Å³",
     )
-    output: pathlib.Path | None = option(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="DIR",
-        writes="folder",
-        shown="NAME_ldos",
-        help="folder of the volumes and images",
-    )
+    output: pathlib.Path | None = output_folder("folder of the volumes and images", "NAME_ldos")
 
     def __post_init__(self) -> None:
         """Something to draw.

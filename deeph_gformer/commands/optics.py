@@ -10,7 +10,8 @@ from .levels import fermi_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
 from .positions import PositionOptions, positions_of
-from .shared import LevelOptions, OneHamiltonian, figure_option, write_json_option
+from .shared import LevelOptions, OneHamiltonian, write_json_option
+from .single import figure_option
 
 __all__ = ["VERBS"]
 

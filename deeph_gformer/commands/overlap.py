@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from ..errors import ConfigError, DataError
 from .loading import warn
 from .options import Number, Verb, argument, option
-from .shared import JsonOption, output_file, overlap_source, write_json_option
+from .shared import JsonOption, write_json_option
+from .single import output_file, output_folder, overlap_source
 
 __all__ = ["VERBS"]
 
@@ -55,14 +56,8 @@ class PredictOptions(JsonOption):
         metavar="PATH",
         help="structure folders (or a folder of them), or files that ASE reads",
     )
-    output: pathlib.Path | None = option(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="DIR",
-        writes="folder",
-        shown="into the structure folder",
-        help="where to write; of several structures a folder each",
+    output: pathlib.Path | None = output_folder(
+        "where to write; of several structures a folder each", "into the structure folder"
     )
     format: str = option(
         default="same",

@@ -9,7 +9,8 @@ import sys
 from .loading import warn
 from .models import load_model
 from .options import Number, Verb, option
-from .shared import JsonOption, PredictionOptions, overlap_source, write_json_option
+from .shared import JsonOption, PredictionOptions, write_json_option
+from .single import overlap_source, stage1_only_option
 
 __all__ = ["VERBS"]
 
@@ -31,7 +32,7 @@ class RefineOptions(PredictionOptions, JsonOption):
         "edges and S of structures without overlaps.h5, which is then written",
         shown="the table in the bundle",
     )
-    stage1_only: bool = option(default=False, help="run stage 1 alone")
+    stage1_only: bool = stage1_only_option()
     guard: bool = option(
         default=False,
         help="keep stage 1 for structures whose correction is out of the range that validation saw",

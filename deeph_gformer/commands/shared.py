@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from .options import Number, Options, argument, filled, option
+from .single import DEVICES, dtype_option, frames_option
 
 __all__ = [
     "ElectronOptions",
@@ -20,10 +21,6 @@ __all__ = [
     "OneHamiltonian",
     "PredictionOptions",
     "Stage1Options",
-    "figure_option",
-    "frames_option",
-    "output_file",
-    "overlap_source",
     "require_window",
     "projections_option",
     "window_option",
@@ -115,28 +112,8 @@ class ModelOptions(Stage1Options):
     model: pathlib.Path | None = option(
         type=pathlib.Path, metavar="BUNDLE", group="model", help="GFormer bundle"
     )
-    device: str = option(
-        default="auto", metavar="NAME", group="model", help="auto, cpu, cuda, cuda:1, ..."
-    )
-    dtype: Literal["float32", "float64"] | None = option(
-        group="model",
-        shown="that of stage 1",
-        help="of the network's numbers",
-    )
-
-
-def frames_option(when: str) -> Any:
-    """``--frames``.
-
-    Args:
-        when: what it needs.
-    """
-    return option(
-        type=Number(int, least=1),
-        default=1,
-        metavar="K",
-        help=f"average the predictions in K rotated frames; {when}",
-    )
+    device: str = option(default="auto", metavar="NAME", group="model", help=DEVICES)
+    dtype: Literal["float32", "float64"] | None = dtype_option(None, "that of stage 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,27 +126,6 @@ class PredictionOptions(ModelOptions):
         "where both are there",
     )
     frames: int = frames_option("for models of arch: paper")
-
-
-def overlap_source(what: str, required: bool = False, shown: str = "") -> Any:
-    """``--overlap`` of the verbs that make S.
-
-    Args:
-        what: becomes of it.
-        required: whether it is needed.
-        shown: what is taken without it.
-    """
-    return option(
-        "--overlap",
-        "--basis",
-        nargs="+",
-        metavar="SOURCE",
-        shown=shown,
-        help=f"{what}: a table (.npz), basis files (.orb, .ion, .ion.xml, .pao) or a folder of "
-        "them (for .pao files also what the calculation takes of them, e.g. C6.0-s2p2d1), or a "
-        "folder with overlaps",
-        required=required,
-    )
 
 
 # -- Hamiltonians ---
@@ -354,37 +310,3 @@ def require_window(window: tuple[float, float] | None) -> None:
         raise ConfigError(
             f"--window {window[0]:g} {window[1]:g}: the first energy must be below the second"
         )
-
-
-def output_file(help: str) -> Any:
-    """``--output`` of the verbs that write one file and need its name.
-
-    Args:
-        help: what is written.
-    """
-    return option(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        required=True,
-        metavar="FILE",
-        writes="file",
-        help=help,
-    )
-
-
-def figure_option(shown: str) -> Any:
-    """``--output`` of the verbs that draw.
-
-    Args:
-        shown: name of the figure without it.
-    """
-    return option(
-        "-o",
-        "--output",
-        type=pathlib.Path,
-        metavar="FILE",
-        writes="file",
-        shown=shown,
-        help="figure: .png, .svg, .pdf",
-    )

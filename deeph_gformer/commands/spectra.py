@@ -13,12 +13,12 @@ from .shared import (
     ElectronOptions,
     LevelOptions,
     OneHamiltonian,
-    figure_option,
     projections_option,
     require_window,
     window_option,
     write_json_option,
 )
+from .single import figure_option
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem, MeshSpectrum

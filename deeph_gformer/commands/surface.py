@@ -8,13 +8,8 @@ import pathlib
 from .levels import fermi_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
-from .shared import (
-    LevelOptions,
-    OneHamiltonian,
-    figure_option,
-    require_window,
-    write_json_option,
-)
+from .shared import LevelOptions, OneHamiltonian, require_window, write_json_option
+from .single import figure_option
 
 __all__ = ["VERBS"]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from .levels import fermi_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
-from .shared import LevelOptions, OneHamiltonian, figure_option, write_json_option
+from .shared import LevelOptions, OneHamiltonian, write_json_option
+from .single import figure_option
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem

@@ -7,9 +7,10 @@ import pathlib
 from typing import Any
 
 from ..errors import ConfigError
-from .options import Number, Verb, option
+from .options import Verb, option
 from .settings import RunOptions, list_settings, read_settings
 from .shared import JsonOption, Stage1Options, write_json_option
+from .single import DEVICES, every_option
 
 __all__ = ["VERBS"]
 
@@ -21,12 +22,8 @@ class _TrainingOptions(RunOptions, JsonOption):
     epochs: int | None = option(
         type=int, metavar="N", key="training.epochs", help="passes over the training set"
     )
-    device: str | None = option(
-        metavar="NAME", key="training.device", help="auto, cpu, cuda, cuda:1, ..."
-    )
-    every: int = option(
-        type=Number(int, least=1), default=1, metavar="N", help="print every N-th epoch"
-    )
+    device: str | None = option(metavar="NAME", key="training.device", help=DEVICES)
+    every: int = every_option(1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

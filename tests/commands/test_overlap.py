@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 
@@ -104,25 +105,12 @@ def test_fit_then_predict_a_hidden_structure(
 
 def test_predict_from_files_in_both_formats(tmp_path: pathlib.Path, orbitals: TableOverlap) -> None:
     table = save_table(tmp_path / "c.npz", orbitals.table)
+    predict = functools.partial(run, "overlap", "predict", "--overlap", table)
     names = []
     for n, a in enumerate((2.46, 2.5)):
         graphene(a=a, vacuum=8).write(tmp_path / f"g{n}.vasp")
         names.append(tmp_path / f"g{n}.vasp")
-    assert (
-        run(
-            "overlap",
-            "predict",
-            "--overlap",
-            table,
-            "--input",
-            *names,
-            "-o",
-            tmp_path / "out",
-            "--json",
-            tmp_path / "p.json",
-        )
-        == 0
-    )
+    assert predict("--input", *names, "-o", tmp_path / "out", "--json", tmp_path / "p.json") == 0
     rows = json.loads((tmp_path / "p.json").read_text())["structures"]
     for n, row in enumerate(rows):
         folder = tmp_path / "out" / f"g{n}"
@@ -136,67 +124,19 @@ def test_predict_from_files_in_both_formats(tmp_path: pathlib.Path, orbitals: Ta
             np.abs(read_matrix(folder, "overlap").values - orbitals.overlap(structure).values).max()
             < 1e-12
         )
-    assert (
-        run(
-            "overlap",
-            "predict",
-            "--overlap",
-            table,
-            "--input",
-            names[0],
-            "-o",
-            tmp_path / "dock",
-            "--format",
-            "dock",
-        )
-        == 0
-    )
+    assert predict("--input", names[0], "-o", tmp_path / "dock", "--format", "dock") == 0
     assert np.allclose(
         read_matrix(tmp_path / "dock", "overlap").values,
         read_matrix(tmp_path / "out" / "g0", "overlap").values,
         atol=1e-9,
     )
-    assert (
-        run(
-            "overlap",
-            "predict",
-            "--overlap",
-            table,
-            "--input",
-            names[0],
-            "-o",
-            tmp_path / "flat",
-            "--pbc",
-            "T,T,F",
-        )
-        == 0
-    )
+    assert predict("--input", names[0], "-o", tmp_path / "flat", "--pbc", "T,T,F") == 0
     with pytest.raises(ConfigError, match="three letters"):
-        run(
-            "overlap",
-            "predict",
-            "--overlap",
-            table,
-            "--input",
-            names[0],
-            "-o",
-            tmp_path / "flat2",
-            "--pbc",
-            "yes",
-        )
+        predict("--input", names[0], "-o", tmp_path / "flat2", "--pbc", "yes")
     with pytest.raises(ConfigError, match="name the folder"):
-        run("overlap", "predict", "--overlap", table, "--input", names[0])
+        predict("--input", names[0])
     with pytest.raises(DataError, match="no such file or folder"):
-        run(
-            "overlap",
-            "predict",
-            "--overlap",
-            table,
-            "--input",
-            tmp_path / "none.vasp",
-            "-o",
-            tmp_path / "x",
-        )
+        predict("--input", tmp_path / "none.vasp", "-o", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
