@@ -166,7 +166,10 @@ class TrainingConfig:
     states_memory: float = within(4.0, "(0, inf)")
     """Most memory for eigenvectors, GiB (with ``data.cache: disk`` they are in files)."""
     states_every: int = within(1, "[1, inf)")
-    """Epochs between validations of DFT's states."""
+    """Epochs between validations of DFT's states, of the epochs that are validated at all."""
+    validate_every: int = within(1, "[1, inf)")
+    """Epochs between validations; the first and the last epoch have one, too, and the first after
+    ``--resume``. Only a validated epoch can be the best; patience counts all epochs."""
     monitor: Literal["mae", "states", "both"] = "mae"
     """What the best epoch is best in, on validation: error of H, of DFT's states, or the geometric
     mean of both (the same epoch as with the ratios to stage 1)."""
@@ -182,6 +185,9 @@ class TrainingConfig:
     """Processes of data-parallel training (one GPU or one torchrun rank each)."""
     precision: Literal["model", "bf16-mixed", "tf32"] = "model"
     """``model``: stage 1's dtype throughout; the others pay on GPUs."""
+    checkpoint_activations: bool = False
+    """Make what is cheap again in the backward pass instead of keeping it: less memory for more
+    time."""
     cuda_graphs: Literal["auto", "true", "false"] = "auto"
     """Replay the step of each structure as one CUDA graph, which pays for small structures.
     ``auto``: on a GPU where that is possible (steps of one structure, one process)."""

@@ -10,11 +10,12 @@ nothing is written in place, so gradients flow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..algebra.layout import Features, Layout, rotate
 from ..data.graph import Graph
@@ -69,6 +70,13 @@ class ForwardPass:
                 [{k: v[0, 0] for k, v in split(row[None]).items()} for row in table]
                 for table in ((model.out_scale, model.onsite_scale), model.own_factor)
             ]
+
+    def _again(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(*arguments)``; in training what happens inside is made again in the backward
+        pass, where that is asked for."""
+        if not (self.model.again and torch.is_grad_enabled()):
+            return function(*arguments)
+        return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
 
     # --- edge-wise arrays ---------------------------------------------------------------------
     def _whole(self, rows: Rows) -> bool:
@@ -165,7 +173,9 @@ class ForwardPass:
                 )
                 tilde = edge if read is None else edge + read[rows]
                 index = self.graph.edge_index[:, rows]
-                mixed.append(group.attention.mix(tilde, parts, self.envelope[rows], index, span))
+                mixed.append(
+                    self._again(group.attention.mix, tilde, parts, self.envelope[rows], index, span)
+                )
                 state = self._put(state, rows, tilde if group.residual else edge)
                 self.execution.tick("GFormer", span.stop - span.start)
             if p and read is not None:
@@ -186,7 +196,8 @@ class ForwardPass:
         """e^(p + 1) of some edges (Eq. 6), (n, d), from what is kept of group p."""
         source, target = self.graph.edge_index[:, rows]
         of_i, of_j = self.ends
-        return self.model.groups[p].edge_update(self.state[rows], of_i[source], of_j[target])
+        update = self.model.groups[p].edge_update
+        return self._again(update, self.state[rows], of_i[source], of_j[target])
 
     # --- Eq. 7 --------------------------------------------------------------------------------
     def _final(self, chunk: FinalChunk) -> tuple[Tensor, list[Features]]:
@@ -247,7 +258,7 @@ class ForwardPass:
         return chunk.flat(
             {
                 k: v * torch.where(loops[:, None, None], onsite[k], between[k])
-                for k, v in head(edge, irreps, chunk.harmonics, chunk.aligned).items()
+                for k, v in self._again(head, edge, irreps, chunk.harmonics, chunk.aligned).items()
             }
         )
 

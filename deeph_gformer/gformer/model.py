@@ -83,6 +83,7 @@ class GFormer(nn.Module):
                 "stage-1 features"
             )
         width, self.norm_floor = config.width, config.norm_floor
+        self.again = False  # see ForwardPass
         lmax = -1 if self.equivariant else config.lmax
         self.embedding = Embedding(elements, width, config.embed, config.gaussians, cutoff, lmax)
         self.envelope = Envelope(elements, config.envelope if self.equivariant else 0.0)

@@ -97,18 +97,20 @@ class EpochLine(Callback):
         """Print the line."""
         metrics = trainer.callback_metrics
         value = float(metrics["val_mae_meV"])
+        validated = trainer.check_val_every_n_epoch == 1  # else it is that of an earlier epoch
         self.best = min(self.best, monitored(trainer, module))
         monitor = getattr(module, "settings", TrainingConfig()).monitor
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.is_global_zero and (trainer.current_epoch % self.every == 0 or last):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            ratio = f" | {value / self.reference:.3f} of stage 1" if self.reference else ""
-            if getattr(module, "judge_states", False):
+            known, shown = validated and self.reference, f"{value:9.4f} meV" if validated else "-"
+            ratio = f" | {value / self.reference:.3f} of stage 1" if known else ""
+            if validated and getattr(module, "judge_states", False):
                 ratio += f" | states {float(metrics['val_states_meV']):.3f} meV"
             print(
                 f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | "
                 f"lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
-                f"val {value:9.4f} meV | best {_BEST[monitor]}{self.best:9.4f} meV{ratio}",
+                f"val {shown} | best {_BEST[monitor]}{self.best:9.4f} meV{ratio}",
                 flush=True,
             )
 

@@ -76,6 +76,7 @@ def unsupported(task: HamiltonianTask, settings: TrainingConfig, device: torch.d
         f"training.devices is {settings.devices}": settings.devices > 1,
         "training.precision is bf16-mixed": settings.precision == "bf16-mixed",
         "training.rotate draws a rotation each step": settings.rotate,
+        "training.checkpoint_activations is on": settings.checkpoint_activations,
         "edge_chunk makes activations again": bool(getattr(task.network, "chunk", 0)),
     }
     return next((reason for reason, holds in reasons.items() if holds), "")

@@ -13,6 +13,8 @@ from .module import HamiltonianTask
 
 __all__ = ["Monitor", "best_errors", "monitor_key", "monitored"]
 
+#: Epochs between validations that no training has.
+NEVER = 10**9
 #: Validation errors that a log, a record and a bundle name, where they are known.
 ERRORS = ("val_mae_meV", "val_states_meV", "val_ghost_meV")
 
@@ -67,6 +69,14 @@ class Monitor(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
         self.score, self.best_score, self.best = state["score"], state["best_score"], state["best"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Whether this epoch is validated: each N-th, the first, the last, and where no error is
+        known yet (after a resume)."""
+        epoch = trainer.current_epoch
+        due = epoch % self.settings.validate_every == 0 or epoch + 1 == trainer.max_epochs
+        due = due or monitor_key(self.settings) not in trainer.callback_metrics
+        trainer.check_val_every_n_epoch = 1 if due else NEVER
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Whether this epoch judges the states: each N-th, the first and the last one."""

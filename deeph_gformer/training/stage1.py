@@ -103,7 +103,7 @@ def _train(
         _require_same_output(first, targets, not arguments.no_parity)
         if old is None:  # starts where the first network is, as the GFormer does
             torch.nn.init.zeros_(net.lin_edge.weight)
-    net.chunk = config.edge_chunk
+    net.chunk, net.again = config.edge_chunk, settings.checkpoint_activations
     dtype = net.lin_edge.weight.dtype
     below = first if first is not None or old is None else EmbeddedStage1(old)
     choice = choose_gauge(

@@ -123,6 +123,7 @@ def _train(
     first = role.used if role.cascade and role.used and not role.used.equivariant else None
     steps = settings.epochs * len(train)
     task = Stage2Task(model, to_product, settings, steps, unit, cascade=role.cascade, first=first)
+    model.again = settings.checkpoint_activations
     task.time_reversal = has_time_reversal(samples["train"])
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, out.targets, settings, unit, disk, say)

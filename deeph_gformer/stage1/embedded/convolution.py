@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from e3nn.o3 import Irreps
@@ -22,12 +23,24 @@ from .gate import Gate
 from .layout import Layout
 from .linear import Collapsing
 from .paths import Block, Path, Terms, enumerate_paths, join_terms
+from .recompute import Recompute
 
 __all__ = ["EdgeTensorProduct", "EquivariantConvolution"]
 
 
 #: Per block and m, of regular edges and of self-loops (None: the same).
 Matrices = tuple[list[list[Tensor]], list[list[Tensor]] | None]
+#: Irreps in of a block, and m.
+Place = tuple[tuple[Key, ...], int]
+
+
+def _inputs(features: Features, places: Iterable[Place]) -> dict[Place, Tensor]:
+    """(E, channels) of some irreps at one m, side by side."""
+    components = {k: value.unbind(1) for k, value in features.items()}  # (E, channels) each
+    return {
+        (keys, m): torch.cat([components[k][k[0] + m] for k in keys if k[0] >= abs(m)], dim=1)
+        for keys, m in places
+    }
 
 
 class EdgeTensorProduct(Collapsing):
@@ -175,7 +188,17 @@ class EdgeTensorProduct(Collapsing):
         """
         name = "loops" if loops else "all"
         terms = Terms(*(self.get_buffer(f"_{name}_{field}") for field in Terms._fields))
-        products = self.weight1[terms.first] * self.weight2[terms.second] * terms.value
+
+        def factors() -> dict[Hashable, Tensor]:
+            return {1: self.weight1[terms.first], 2: self.weight2[terms.second]}
+
+        kept = Recompute(factors)
+        with kept.saving():
+            one, two = factors().values()
+            kept.name(1, one)
+            kept.name(2, two)
+            products = one * two * terms.value
+        kept.done()
         vector = products.new_zeros(self.copies * self._size).index_add(0, terms.target, products)
         vector = vector.reshape(self.copies, self._size)
         shapes = [shape for block in self.blocks for shape in block.shapes]
@@ -199,7 +222,12 @@ class EdgeTensorProduct(Collapsing):
         )
 
     def forward(
-        self, features: Features, matrices: Matrices, regular: int, radial: Tensor | None = None
+        self,
+        features: Features,
+        matrices: Matrices,
+        regular: int,
+        radial: Tensor | None = None,
+        again: Callable[[], Features] | None = None,
     ) -> Features:
         """The product, in edge frames.
 
@@ -209,27 +237,50 @@ class EdgeTensorProduct(Collapsing):
             regular: number of edges that are no self-loops.
             radial: (E, copies), with a Bessel basis: the radial factor of each harmonic (zero for l
                 > 0 on self-loops).
+            again: gives ``features`` again for the backward pass; None: what it needs is kept.
 
         Returns:
             Features with the keys of ``irreps_out``.
         """
+        if again is None:
+            return self._product(features, matrices, regular, radial, None)
+        remake, places = again, self._input_places()
+        kept = Recompute(lambda: _inputs(remake(), places))
+        with kept.saving():
+            out = self._product(features, matrices, regular, radial, kept)
+        kept.done()
+        return out
+
+    def _input_places(self) -> list[Place]:
+        """Irreps and m of all factors, each once."""
+        found: dict[Place, None] = {}
+        for block in self.blocks:
+            for m in range(int(block.odd), len(block.shapes)):
+                for sign in (1,) if m == 0 else (1, -1):
+                    found[block.keys_in, sign * m] = None
+        return list(found)
+
+    def _product(
+        self,
+        features: Features,
+        matrices: Matrices,
+        regular: int,
+        radial: Tensor | None,
+        kept: Recompute | None,
+    ) -> Features:
         regularly, on_loops = matrices
         edges = len(next(iter(features.values())))
-        components = {k: value.unbind(1) for k, value in features.items()}  # (E, channels) each
-        inputs: dict[tuple[tuple[Key, ...], int], Tensor] = {}  # by irreps and m; some blocks share
+        inputs = _inputs(features, self._input_places())  # some blocks share
+        if kept is not None:
+            for place_in, x in inputs.items():
+                kept.name(place_in, x)
         sums: dict[tuple[Key, int], Tensor] = {}  # by irrep and m
         for number, block in enumerate(self.blocks):
             for m, (_, columns) in enumerate(block.shapes):
                 if block.odd and m == 0:
                     continue
                 for sign in (1,) if m == 0 else (1, -1):
-                    place_in = (block.keys_in, sign * m)
-                    if place_in not in inputs:
-                        inputs[place_in] = torch.cat(
-                            [components[k][k[0] + sign * m] for k in block.keys_in if k[0] >= m],
-                            dim=1,
-                        )
-                    x = inputs[place_in]
+                    x = inputs[block.keys_in, sign * m]
                     if on_loops is None or regular == edges:
                         z = x @ regularly[number][m]
                     elif regular == 0:
@@ -301,6 +352,7 @@ class EquivariantConvolution(nn.Module):
         distance: Tensor,
         regular: int,
         radial: Tensor | None = None,
+        again: Callable[[], Features] | None = None,
     ) -> Features:
         """Messages of every edge.
 
@@ -310,11 +362,48 @@ class EquivariantConvolution(nn.Module):
             matrices: see :meth:`EdgeTensorProduct.forward`.
             regular: see :meth:`EdgeTensorProduct.forward`.
             radial: see :meth:`EdgeTensorProduct.forward`.
+            again: see :meth:`EdgeTensorProduct.forward`; what the gate and the distance network
+                make is made again, too.
         """
-        out = self.gate(self.tp(features, matrices, regular, radial))
-        weight = self.fc(distance)
-        if not self.contiguous:
-            weight = weight[:, self._order]
+        product = self.tp(features, matrices, regular, radial, again)
+        out = self.gate(product)
+        if again is None:
+            return self._weigh(out, self._weights(distance, None))
+        plain = {key: value.detach() for key, value in product.items()}  # the gate keeps them
+        kept = Recompute(lambda: dict(self.gate(plain)))
+        for key, value in out.items():
+            kept.name(key, value)
+        layers = Recompute(lambda: self._hidden(distance.detach()))
+        with layers.saving():
+            weight = self._weights(distance, layers)
+        layers.done()
+        with kept.saving():
+            made = self._weigh(out, weight)
+        kept.done()
+        return made
+
+    def _hidden(self, distance: Tensor) -> dict[Hashable, Tensor]:
+        """What the last layer of the distance network and its gradient need."""
+        first, second, _ = self.linears
+        a = first(distance)
+        b = nn.functional.silu(a)
+        c = second(b)
+        return {0: a, 1: b, 2: c, 3: nn.functional.silu(c)}
+
+    def _weights(self, distance: Tensor, kept: Recompute | None) -> Tensor:
+        """(E, channels), factors from the edge length."""
+        if kept is None:
+            weight = self.fc(distance)
+        else:
+            value = distance
+            for number, layer in enumerate(self.fc):
+                value = layer(value)
+                if number < len(self.fc) - 1:
+                    kept.name(number, value)
+            weight = value
+        return weight if self.contiguous else weight[:, self._order]
+
+    def _weigh(self, out: Features, weight: Tensor) -> Features:
         # split, not slices: see Gate
         parts = weight[:, None].split(list(self.layout.channels.values()), dim=2)
         return {key: out[key] * part for key, part in zip(self.layout.channels, parts, strict=True)}

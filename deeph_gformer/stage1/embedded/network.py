@@ -39,6 +39,7 @@ class DeepHE3Net(nn.Module):
         chunk: edges per chunk of a convolution in training; 0: all at once. In chunks what a
             convolution needs inside is made again in the backward pass: a fraction of the memory
             for a third more arithmetic.
+        again: without chunks: make what is cheap of it again (:mod:`.recompute`).
     """
 
     def __init__(self, config: NetConfig, generation: Generation) -> None:
@@ -92,7 +93,7 @@ class DeepHE3Net(nn.Module):
             for i in (*self.node_irreps, *self.edge_irreps, Irreps(config.irreps_out_edge))
         ]
         self.lmax = max(layout.lmax for layout in layouts)
-        self.chunk = 0
+        self.chunk, self.again = 0, False
 
     def prepare(
         self, graph: Graph, inference: bool = False, storage: Storage | None = None
@@ -219,8 +220,9 @@ class DeepHE3Net(nn.Module):
         edge = self.layout_edge_init.split(p.initial)
         nodes, edges = [], []
         for node_update, edge_update in self.updates:
-            node = node_update(node, edge, p, self.chunk)
-            edge = edge_update(node, edge, p, self.chunk)
+            again = self.again and not (0 < self.chunk < len(p.source))  # chunks are made again
+            node = node_update(node, edge, p, self.chunk, again)
+            edge = edge_update(node, edge, p, self.chunk, again)
             if features:
                 nodes.append(Layout(node_update.irreps_out).flat(node))
                 edges.append(Layout(edge_update.irreps_out).flat_global(edge, p.frames)[p.inverse])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ...algebra.layout import Features, merge, rotate
 from ...algebra.wigner import Generation
 from ..net_config import NetConfig
-from .convolution import EquivariantConvolution
+from .convolution import EquivariantConvolution, Matrices
 from .linear import ChannelLinear, SelfConnection
 from .norm import LayerNorm
 from .rows import RowGroups, Segments, gather_rows
@@ -137,11 +138,32 @@ class Update(nn.Module):
         self.norm = LayerNorm(self.irreps_out, config.norm == "graph")
         self.skip_connect = SkipConnection(irreps_in, self.irreps_out, generation)
 
+    def convolve(
+        self, node: Features, edge: Features, matrices: Matrices, p: Prepared, again: bool
+    ) -> Features:
+        """Messages of the edges ``p``, in their frames.
+
+        Args:
+            node: global axes.
+            edge: edge frames.
+            matrices: of the convolution.
+            p: edges.
+            again: make again what is cheap in the backward pass.
+        """
+        remake = None
+        if again and torch.is_grad_enabled():
+            plain = [{k: v.detach() for k, v in x.items()} for x in (node, edge)]
+            remake = functools.partial(gather_pair, *plain, p)
+        pair = gather_pair(node, edge, p)
+        return self.conv(pair, matrices, p.distance, p.regular, p.radial, remake)
+
 
 class NodeUpdate(Update):
     """Messages of (n_i, n_j, e_ij) summed over the neighbours of i (Eq. 1, first line)."""
 
-    def forward(self, node: Features, edge: Features, p: Prepared, chunk: int = 0) -> Features:
+    def forward(
+        self, node: Features, edge: Features, p: Prepared, chunk: int = 0, again: bool = False
+    ) -> Features:
         """New node features, global axes.
 
         Args:
@@ -149,13 +171,13 @@ class NodeUpdate(Update):
             edge: edge frames.
             p: the structure.
             chunk: see :attr:`DeepHE3Net.chunk`.
+            again: see :attr:`DeepHE3Net.again`.
         """
         pre, matrices = self.lin_pre(node), self.conv.tp.both_matrices()
 
         def messages(part: Prepared, a: int, b: int) -> Features:
             """The convolution of edges a to b."""
-            pair = gather_pair(pre, rows(edge, a, b), part)
-            out = self.conv(pair, matrices, part.distance, part.regular, part.radial)
+            out = self.convolve(pre, rows(edge, a, b), matrices, part, again)
             return rotate(out, part.frames, to_local=False)
 
         count = len(next(iter(node.values())))
@@ -172,14 +194,15 @@ class NodeUpdate(Update):
 class EdgeUpdate(Update):
     """e_ij from (n_i, n_j, e_ij) (Eq. 1, second line)."""
 
-    def forward(self, node: Features, edge: Features, p: Prepared, chunk: int = 0) -> Features:
+    def forward(
+        self, node: Features, edge: Features, p: Prepared, chunk: int = 0, again: bool = False
+    ) -> Features:
         """New edge features, in edge frames; arguments as those of :meth:`NodeUpdate.forward`."""
         pre, matrices = self.lin_pre(edge), self.conv.tp.both_matrices()
 
         def messages(part: Prepared, a: int, b: int) -> Features:
             """The convolution of edges a to b."""
-            pair = gather_pair(node, rows(pre, a, b), part)
-            return self.conv(pair, matrices, part.distance, part.regular, part.radial)
+            return self.convolve(node, rows(pre, a, b), matrices, part, again)
 
         parts = [made for _, _, made in in_chunks(messages, p, chunk)]
         new = {

@@ -1,0 +1,106 @@
+"""Training keeps recipes instead of tensors: the same gradients, of every order, from less."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from e3nn.o3 import Irreps
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from deeph_gformer.stage1.embedded.convolution import EquivariantConvolution
+from deeph_gformer.stage1.embedded.recompute import Recompute
+
+
+@pytest.fixture
+def made() -> tuple[EquivariantConvolution, dict, Tensor, Tensor]:
+    """A convolution in float64, features of six edges (one self-loop), distances, radial."""
+    torch.manual_seed(0)
+    irreps, harmonics = Irreps("2x0e+2x1o+1x2e"), Irreps("2x0e+2x1o+2x2e")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    conv = EquivariantConvolution(5, irreps, harmonics, irreps, ">=0.5", True, True)
+    torch.set_default_dtype(before)
+    features = {
+        key: torch.randn(6, 2 * key[0] + 1, channels, dtype=torch.float64, requires_grad=True)
+        for key, channels in conv.tp.layout_in.channels.items()
+    }
+    distance = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
+    return conv, features, distance, torch.randn(6, conv.tp.copies, dtype=torch.float64)
+
+
+def outcome(made: tuple, again: bool, *inputs: Tensor) -> Tensor:
+    """All messages in one vector; the inputs are features, then distances."""
+    conv, features, _, radial = made
+    own = dict(zip(features, inputs[:-1], strict=True))
+    plain = {key: value.detach() for key, value in own.items()}
+    remake = (lambda: plain) if again else None
+    out = conv(own, conv.tp.both_matrices(), inputs[-1], 5, radial, remake)
+    return torch.cat([value.flatten() for value in out.values()])
+
+
+def test_gradients_are_those_of_differences_to_second_order(made: tuple) -> None:
+    inputs = (*made[1].values(), made[2])
+    torch.autograd.gradcheck(lambda *x: outcome(made, True, *x), inputs)
+    few = tuple(x[:6] for x in inputs)
+    torch.autograd.gradgradcheck(
+        lambda *x: outcome(made, True, *x).square().sum(), few, atol=1e-4, rtol=1e-3
+    )
+
+
+def test_gradients_of_parameters_are_those_of_kept_tensors_bit_for_bit(made: tuple) -> None:
+    inputs, found = (*made[1].values(), made[2]), []
+    for again in (False, True):
+        loss = outcome(made, again, *inputs).square().sum()
+        wanted = (*made[0].parameters(), *inputs)
+        first = torch.autograd.grad(loss, wanted, retain_graph=True)
+        found += [first, torch.autograd.grad(loss, wanted)]  # twice: recipes are not used up
+    assert max(g.abs().max() for g in found[0]) > 1
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_forward_mode_is_that_of_reverse_mode(made: tuple) -> None:
+    inputs = tuple(x.detach().requires_grad_() for x in (*made[1].values(), made[2]))
+    tangents = tuple(torch.randn_like(x) for x in inputs)
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(x, t) for x, t in zip(inputs, tangents, strict=True)]
+        tangent = forward_ad.unpack_dual(outcome(made, True, *duals)).tangent
+    out = outcome(made, True, *inputs)
+    weight = torch.randn_like(out)
+    gradients = torch.autograd.grad(out, inputs, weight)
+    expected = sum((g * t).sum() for g, t in zip(gradients, tangents, strict=True))
+    assert torch.isclose((tangent * weight).sum(), expected, rtol=1e-12)
+
+
+def test_less_than_half_is_kept(made: tuple) -> None:
+    def kept(again: bool) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outcome(made, again, *made[1].values(), made[2])
+        return sum(sizes.values())
+
+    assert kept(True) < kept(False)
+
+
+def test_a_recipe_is_made_once_for_all_its_uses() -> None:
+    calls = []
+    x = torch.randn(4, 3, requires_grad=True)
+
+    def make() -> dict:
+        calls.append(1)
+        return {"y": x.detach() * 2}
+
+    again = Recompute(make)
+    with again.saving():
+        y = x * 2
+        again.name("y", y)
+        z = (y * y[:, :1]).sum() + y[1:].square().sum()
+    again.done()
+    expected = torch.autograd.grad((x * 2 * x[:, :1] * 2).sum() + (4 * x[1:].square()).sum(), x)[0]
+    assert torch.allclose(torch.autograd.grad(z, x)[0], expected) and len(calls) == 1
