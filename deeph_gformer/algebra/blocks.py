@@ -126,7 +126,7 @@ class DirectSumToProduct(nn.Module):
         starts = np.concatenate(
             [[0], np.cumsum([spins * (2 * a + 1) * (2 * b + 1) for a, b in targets.degrees])]
         )
-        self.width_sum, self.width_product = int(starts[-1]), targets.width
+        self.width_sum = int(starts[-1])
         self.sizes: list[int] = []  # elements of all channels of a pair of degrees, one spin pair
         sums, products = [], []
         for number, (l1, l2) in enumerate(self.pairs):

@@ -14,7 +14,7 @@ from .compare import common_bands, compare
 from .result import Bands
 from .solve import not_definite
 
-__all__ = ["ErrorMode", "Ghost", "blame_blocks", "error_modes", "find_ghosts"]
+__all__ = ["ErrorMode", "Ghost", "block_contributions", "error_modes", "find_ghosts"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ class ErrorMode:
     blocks: tuple[tuple[int, int, float], ...]
 
 
-def blame_blocks(
+def block_contributions(
     problem: BlochProblem, difference: NDArray[np.number], state: NDArray[np.number], count: int = 5
 ) -> tuple[tuple[int, int, float], ...]:
     """Which atom pairs make <c|dH|c>: Re c_i† dH_ij c_j, pairs (i, j) and (j, i) together, the
@@ -171,6 +171,6 @@ def error_modes(
         ) from None
     order = np.argsort(-np.abs(values))[:count]
     return [
-        ErrorMode(float(values[n]), blame_blocks(reference, difference, vectors[:, n]))
+        ErrorMode(float(values[n]), block_contributions(reference, difference, vectors[:, n]))
         for n in order
     ]

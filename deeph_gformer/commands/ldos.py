@@ -15,7 +15,7 @@ from .single import output_folder
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
-    from ..bands.space import Chosen, Orbitals
+    from ..bands.space import Orbitals, SelectedStates
 
 __all__ = ["VERBS"]
 
@@ -101,7 +101,7 @@ def _orbitals(options: LdosOptions, problem: BlochProblem) -> Orbitals:
 def _write(
     problem: BlochProblem,
     orbitals: Orbitals,
-    chosen: list[Chosen],
+    chosen: list[SelectedStates],
     path: pathlib.Path,
     words: str,
     spacing: float,

@@ -53,10 +53,10 @@ class SurfaceOptions(OneHamiltonian, LevelOptions):
 
 
 def _run(options: SurfaceOptions) -> int:
-    from ..bands.surface import LayerProblem, plot_surface, surface_spectrum
+    from ..bands.surface import PrincipalLayers, plot_surface, surface_spectrum
 
     problem = single_problem(options, projects=False)
-    layer = LayerProblem(problem, options.along - 1)
+    layer = PrincipalLayers(problem, options.along - 1)
     print(f"principal layer: {layer.depth} cells along a{options.along}, {layer.size} orbitals")
     level = fermi_of(options, problem)
     print(f"Fermi level {level.energy_eV:.4f} eV: {level.source} (of the bulk)")

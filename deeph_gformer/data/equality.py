@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..io.structure import Structure
 
-__all__ = ["StructureMark", "equal_structures", "mark", "same"]
+__all__ = ["StructureDescriptor", "equal_structures", "match_descriptors", "structure_descriptor"]
 
 #: Å; structures whose distances agree this well are the same one.
 SAME_DISTANCE = 1e-4
@@ -51,14 +51,14 @@ def equal_structures(structures: Sequence[Structure]) -> list[tuple[int, int]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class StructureMark:
+class StructureDescriptor:
     """A few numbers that tell one structure from others, for lists that travel with a model.
 
-    An equivariant network cannot tell structures of equal marks apart either: they do not depend
-    on place, axes or order of atoms, and not on the folder's name.
+    An equivariant network cannot tell structures of equal descriptors apart either: these do not
+    depend on place, axes or order of atoms, and not on the folder's name.
 
     Attributes:
-        name: of its folder when the mark was made.
+        name: of its folder when the descriptor was made.
         elements: number of atoms of each atomic number.
         lengths: (6,), Å, of the lattice vectors and of their differences.
         neighbours: per atomic number the mean distances to the 1st, 2nd, ... neighbour, Å.
@@ -92,8 +92,8 @@ class StructureMark:
         }
 
     @classmethod
-    def from_json(cls, table: Mapping[str, Any]) -> StructureMark:
-        """The mark that :meth:`to_json` wrote.
+    def from_json(cls, table: Mapping[str, Any]) -> StructureDescriptor:
+        """the descriptor that :meth:`to_json` wrote.
 
         Raises:
             KeyError, TypeError, ValueError: the table is none.
@@ -110,8 +110,8 @@ class StructureMark:
         return cls(str(table["name"]), elements, lengths, neighbours)
 
 
-def mark(name: str, structure: Structure) -> StructureMark:
-    """The mark of a structure.
+def structure_descriptor(name: str, structure: Structure) -> StructureDescriptor:
+    """The descriptor of a structure.
 
     Args:
         name: of its folder.
@@ -124,25 +124,25 @@ def mark(name: str, structure: Structure) -> StructureMark:
         stop = start + elements[z] * NEAREST
         means = values[start:stop].reshape(elements[z], NEAREST).mean(axis=0)
         neighbours[z], start = tuple(means.round(7).tolist()), stop
-    return StructureMark(name, elements, tuple(values[:6].round(7).tolist()), neighbours)
+    return StructureDescriptor(name, elements, tuple(values[:6].round(7).tolist()), neighbours)
 
 
-def same(
-    marks: Sequence[StructureMark], known: Sequence[StructureMark]
-) -> list[StructureMark | None]:
-    """For each mark the known one that is the same structure, None where there is none.
+def match_descriptors(
+    descriptors: Sequence[StructureDescriptor], known: Sequence[StructureDescriptor]
+) -> list[StructureDescriptor | None]:
+    """For each descriptor the known one that is the same structure, None where there is none.
 
     Args:
-        marks: to be looked for.
+        descriptors: to be looked for.
         known: where they are looked for.
     """
-    tables: dict[tuple[tuple[int, int], ...], list[StructureMark]] = {}
+    tables: dict[tuple[tuple[int, int], ...], list[StructureDescriptor]] = {}
     for entry in known:
         tables.setdefault(entry.key, []).append(entry)
     rows = {key: np.stack([entry.values for entry in table]) for key, table in tables.items()}
     tolerance = np.full(6, SAME_DISTANCE)
-    found: list[StructureMark | None] = []
-    for entry in marks:
+    found: list[StructureDescriptor | None] = []
+    for entry in descriptors:
         if entry.key not in rows:
             found.append(None)
             continue

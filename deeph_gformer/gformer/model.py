@@ -27,7 +27,7 @@ from .gated import GatedHead, invariant_widths
 from .invariants import AdjacentPairs, DensityPairs
 from .layers import FullyConnected, Modules
 from .messages import Messages
-from .scale import FeatureScale, channel_rms, spreadless
+from .scale import FeatureScale, channel_rms, constant_channels
 from .spans import Span
 
 __all__ = ["GFormer"]
@@ -176,7 +176,7 @@ class GFormer(nn.Module):
         ):
             chosen = [t[g.self_loop == onsite] for g, t in zip(graphs, targets, strict=True)]
             spread = channel_rms(self.irreps_out, chosen)
-            off = spreadless(spread)
+            off = constant_channels(spread)
             buffer.copy_(torch.where(off, 0.0, spread)[channel])
             self.own_factor[row] = torch.where(off, 0.0, 1 / spread.clamp(min=floor))[channel]
         if isinstance(self.invariant, DensityPairs):
@@ -274,7 +274,7 @@ def _upgrade_state(model: GFormer, state: dict[str, Tensor], prefix: str, *rest:
     factors = []
     for name in ("out_scale", "onsite_scale"):
         scale = state[prefix + name]
-        off = (scale <= 1e-9) | spreadless(scale.double())
+        off = (scale <= 1e-9) | constant_channels(scale.double())
         factors.append(torch.where(off, 0.0, 1 / scale))
         state[prefix + name] = torch.where(off, 0.0, scale)
     state[f"{prefix}own_factor"] = torch.stack(factors)
@@ -282,5 +282,5 @@ def _upgrade_state(model: GFormer, state: dict[str, Tensor], prefix: str, *rest:
         for p in range(len(getattr(model, kind))):
             name = f"{prefix}{kind}.{p}.factor"
             if name in state:
-                off = spreadless(1 / state[name].double())
+                off = constant_channels(1 / state[name].double())
                 state[name] = torch.where(off, 0.0, state[name])

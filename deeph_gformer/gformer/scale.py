@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..algebra.layout import Features, Key, Layout
 
-__all__ = ["FeatureScale", "KeyedScale", "channel_rms", "spreadless", "VANISHES", "SMALL"]
+__all__ = ["FeatureScale", "KeyedScale", "channel_rms", "constant_channels", "VANISHES", "SMALL"]
 
 #: A channel whose spread is below this part of the rms spread of all channels beside it vanishes by
 #: symmetry or Hermiticity; what is left is rounding, so it is switched off.
@@ -43,7 +43,7 @@ def channel_rms(irreps: Irreps, samples: Sequence[Tensor]) -> Tensor:
     return (total / torch.bincount(index, minlength=len(total))).sqrt()
 
 
-def spreadless(spread: Tensor) -> Tensor:
+def constant_channels(spread: Tensor) -> Tensor:
     """Which channels vanish, compared with the others: see :data:`VANISHES`; (channels,) bool."""
     return spread <= VANISHES * spread.square().mean().sqrt()
 
@@ -88,7 +88,9 @@ class FeatureScale(nn.Module):
         floor = SMALL * spread.square().mean().sqrt() if len(spread) else torch.zeros(())
         self.mean.copy_(mean)
         self.factor.copy_(
-            torch.where(spreadless(spread), torch.zeros(()).double(), 1 / spread.clamp(min=floor))
+            torch.where(
+                constant_channels(spread), torch.zeros(()).double(), 1 / spread.clamp(min=floor)
+            )
         )
 
     def forward(self, value: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..io.folder import folder_format, has_matrix, read_folder, read_matrix
 from ..io.gauge import stated_level
 from ..pipeline import HamiltonianModel, Prediction
 
-__all__ = ["OwnLevel", "own_level", "MOST_ORBITALS"]
+__all__ = ["PredictedLevel", "predicted_level", "MOST_ORBITALS"]
 
 #: Larger structures (orbitals, spin included) are not diagonalised for a level in info.json.
 MOST_ORBITALS = 400
@@ -28,7 +28,7 @@ MOST_WORK = 3e9
 WIDE_GAP_EV = 0.5
 
 
-class OwnLevel(NamedTuple):
+class PredictedLevel(NamedTuple):
     """The Fermi level of one Hamiltonian.
 
     Attributes:
@@ -70,13 +70,13 @@ def _sure_gap(spectrum: MeshSpectrum, electrons: float) -> float:
     return float(gap - np.max(steps, axis=0).sum()) if np.isfinite(edges).all() else 0.0
 
 
-def own_level(
+def predicted_level(
     prediction: Prediction,
     model: HamiltonianModel,
     source: pathlib.Path,
     target: pathlib.Path,
     overlap: BlockMatrix | None = None,
-) -> OwnLevel:
+) -> PredictedLevel:
     """Count electrons on the bands of a prediction.
 
     The number of electrons is info.json's ``occupation``, else that of the model's training set
@@ -101,26 +101,28 @@ def own_level(
     if number is not None:
         electrons, of = number
     if size > MOST_ORBITALS:
-        return OwnLevel(None, electrons, f"not counted: {size} orbitals, more than {MOST_ORBITALS}")
+        return PredictedLevel(
+            None, electrons, f"not counted: {size} orbitals, more than {MOST_ORBITALS}"
+        )
     places = [f for f in (source, target) if f.is_dir() and folder_format(f) is not None]
     try:
         places = [f for f in places if has_matrix(f, "overlap")]
         if overlap is None and not places:
-            return OwnLevel(None, electrons, "not counted: there are no overlaps")
+            return PredictedLevel(None, electrons, "not counted: there are no overlaps")
         if overlap is None:
             overlap = read_matrix(places[0], "overlap", structure)
         if electrons is None:
             electrons, of = _dft_electrons(source), "counted on DFT's Hamiltonian"
         if electrons is None:
-            return OwnLevel(None, None, "not counted: the number of electrons is unknown")
+            return PredictedLevel(None, None, "not counted: the number of electrons is unknown")
         return _count(prediction, overlap, electrons, of)
     except GFormerError as error:
-        return OwnLevel(None, electrons, f"not counted: {error}")
+        return PredictedLevel(None, electrons, f"not counted: {error}")
 
 
 def _count(
     prediction: Prediction, overlap: BlockMatrix, electrons: float, electrons_source: str
-) -> OwnLevel:
+) -> PredictedLevel:
     structure = dataclasses.replace(prediction.structure, info={})
     h = prediction.hamiltonian.hermitian()
     problem = BlochProblem(
@@ -132,7 +134,7 @@ def _count(
         spectrum=_spectrum(problem, electrons),
         electrons_source=electrons_source,
     )
-    return OwnLevel(level.energy_eV, electrons, level.source)
+    return PredictedLevel(level.energy_eV, electrons, level.source)
 
 
 def _dft_electrons(source: pathlib.Path) -> float | None:

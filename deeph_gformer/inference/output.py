@@ -38,7 +38,7 @@ from ..pipeline import HamiltonianModel, Prediction
 from ..runtime.communicator import Communicator
 from ..runtime.processes import agreed
 from ..runtime.timer import Timer
-from .level import OwnLevel, own_level
+from .level import PredictedLevel, predicted_level
 from .source import source_name
 
 __all__ = ["make_overlap", "output_folder", "write_prediction", "write_shared"]
@@ -185,7 +185,7 @@ def write_prediction(
     So where there is a prediction there is all that belongs to it, whenever the process dies.
 
     A Fermi level is written where the states of this very Hamiltonian can be counted (see
-    :func:`~.level.own_level`); that of DFT stays with DFT's Hamiltonian.
+    :func:`~.level.predicted_level`); that of DFT stays with DFT's Hamiltonian.
 
     Args:
         target: the output folder.
@@ -201,15 +201,15 @@ def write_prediction(
     """
     comm = comm or Communicator()
     structure, spinful = prediction.structure, model.targets.basis.spinful
-    level = OwnLevel(None, None, "not counted: left out when this was predicted")
+    level = PredictedLevel(None, None, "not counted: left out when this was predicted")
     with agreed(comm):
         if comm.rank == 0 and complete and folder_format(target) is None:
             info = {k: v for k, v in structure.info.items() if k not in (*FERMI_KEYS, "gauge")}
             get_format(form).write_structure(target, dataclasses.replace(structure, info=info))
         if comm.rank == 0 and comm.size > 1:
-            level = OwnLevel(None, None, "not counted: several processes share the structure")
+            level = PredictedLevel(None, None, "not counted: several processes share the structure")
         elif count and comm.rank == 0:
-            level = own_level(prediction, model, source or target, target, overlap)
+            level = predicted_level(prediction, model, source or target, target, overlap)
     write_shared(
         comm,
         target,
@@ -229,7 +229,7 @@ def _write_info(
     model: HamiltonianModel,
     form: Format,
     guarded: bool,
-    level: OwnLevel,
+    level: PredictedLevel,
     source: pathlib.Path,
 ) -> None:
     path = target / names.INFO_FILE

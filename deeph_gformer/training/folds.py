@@ -17,7 +17,7 @@ import torch
 
 from ..config import TrainStage1Config
 from ..data.dataset import Sample
-from ..data.equality import StructureMark, same
+from ..data.equality import StructureDescriptor, match_descriptors
 from ..data.features import Stage1Features
 from ..errors import ConfigError, ModelError
 from ..fields import MODEL_NOTES
@@ -29,7 +29,7 @@ from ..stopping import Stopped
 from .batches import FeatureCache
 from .folder import CHECKPOINTS, LAST, RECORD_FILE, locked
 from .process import first_rank, say
-from .seen import marks_of, read_marks
+from .seen import descriptors_of, read_descriptors
 from .splits import run_splits
 from .stage1 import train_stage1
 from .stage1_network import stage1_config
@@ -167,14 +167,14 @@ def _description(
     train: Sequence[pathlib.Path],
 ) -> dict[str, Any]:
     """Content of :data:`FOLDS_FILE`."""
-    marks = marks_of(train)
+    descriptors = descriptors_of(train)
     return {
         "final": {"name": final.name, "fingerprint": load_stage1(final).fingerprint()},
         "networks": [
             {
                 "model": f"{FOLDS}/{k}/model",
                 "fingerprint": load_stage1(out / FOLDS / str(k) / "model").fingerprint(),
-                "left_out": [marks[n].to_json() for n in part],
+                "left_out": [descriptors[n].to_json() for n in part],
             }
             for k, part in enumerate(parts)
         ],
@@ -194,8 +194,8 @@ class CrossFit:
 
     file: pathlib.Path
     networks: tuple[Stage1Provider, ...]
-    left_out: tuple[tuple[StructureMark, ...], ...]
-    final_seen: tuple[StructureMark, ...]
+    left_out: tuple[tuple[StructureDescriptor, ...], ...]
+    final_seen: tuple[StructureDescriptor, ...]
 
     def choose(self, folders: Sequence[pathlib.Path]) -> list[int | None]:
         """Number of the network that did not see each structure; None: the final one did not.
@@ -206,13 +206,13 @@ class CrossFit:
         Raises:
             ConfigError: every network has seen a structure; it is named.
         """
-        marks = marks_of(folders)
-        choice: list[int | None] = [None] * len(marks)
+        descriptors = descriptors_of(folders)
+        choice: list[int | None] = [None] * len(descriptors)
         for k, left in enumerate(self.left_out):
-            for n, found in enumerate(same(marks, left)):
+            for n, found in enumerate(match_descriptors(descriptors, left)):
                 if found is not None:
                     choice[n] = k
-        known = same(marks, self.final_seen)
+        known = match_descriptors(descriptors, self.final_seen)
         for folder, number, seen in zip(folders, choice, known, strict=True):
             if number is None and seen is not None:
                 raise ConfigError(
@@ -265,9 +265,9 @@ def read_cross_fit(file: pathlib.Path, stage1: Stage1Provider) -> CrossFit:
                 f"{network.name}: is another network than {file} says; train the networks again"
             )
         networks.append(network)
-    left = tuple(tuple(read_marks(marks, file)) for _, _, marks in entries)
+    left = tuple(tuple(read_descriptors(descriptors, file)) for _, _, descriptors in entries)
     note = read_notes(pathlib.Path(stage1.name)).get("structures", {})
-    seen = read_marks(note.get("train", []), pathlib.Path(stage1.name) / MODEL_NOTES)
+    seen = read_descriptors(note.get("train", []), pathlib.Path(stage1.name) / MODEL_NOTES)
     return CrossFit(file, tuple(networks), left, tuple(seen))
 
 

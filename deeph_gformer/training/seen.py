@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.equality import StructureMark, mark, same
+from ..data.equality import StructureDescriptor, match_descriptors, structure_descriptor
 from ..errors import ModelError
 from ..fields import MODEL_NOTES, MODEL_SOURCE
 from ..io.files import read_text
@@ -24,7 +24,7 @@ from ..io.folder import read_folder
 from ..stage1.bundle import read_notes
 from ..stage1.provider import Stage1Provider
 
-__all__ = ["Seen", "marks_of", "read_marks", "recognise", "seen_by", "structures_note"]
+__all__ = ["Seen", "descriptors_of", "read_descriptors", "recognise", "seen_by", "structures_note"]
 
 Treatment = Literal["weight", "leave-out", "use"]
 
@@ -38,9 +38,9 @@ CLEAR_RATIO = 2.0
 SHOWN = 6
 
 
-def marks_of(folders: Sequence[pathlib.Path]) -> list[StructureMark]:
-    """What tells each structure from others, see :func:`deeph_gformer.data.equality.mark`."""
-    return [mark(folder.resolve().name, read_folder(folder)) for folder in folders]
+def descriptors_of(folders: Sequence[pathlib.Path]) -> list[StructureDescriptor]:
+    """What tells each structure from others, see :func:`.equality.structure_descriptor`."""
+    return [structure_descriptor(folder.resolve().name, read_folder(folder)) for folder in folders]
 
 
 def structures_note(
@@ -54,35 +54,37 @@ def structures_note(
 
     Returns:
         ``{"structures": {"train": [...], "val": [...]}}``, each a
-        :meth:`~deeph_gformer.data.equality.StructureMark.to_json`. Structures of the earlier
+        :meth:`~deeph_gformer.data.equality.StructureDescriptor.to_json`. Structures of the earlier
         training come first. Without a list of those, ``"complete": false``.
     """
     before = (earlier or {}).get("structures", {})
-    known = read_marks(before.get("train", []), pathlib.Path(MODEL_NOTES))
-    train = marks_of(splits["train"])
-    fresh = [m for m, old in zip(train, same(train, known), strict=True) if old is None]
+    known = read_descriptors(before.get("train", []), pathlib.Path(MODEL_NOTES))
+    train = descriptors_of(splits["train"])
+    fresh = [
+        m for m, old in zip(train, match_descriptors(train, known), strict=True) if old is None
+    ]
     complete = earlier is None or bool(before.get("complete", False))
     return {
         "structures": {
             "train": [m.to_json() for m in (*known, *fresh)],
-            "val": [m.to_json() for m in marks_of(splits["val"])],
+            "val": [m.to_json() for m in descriptors_of(splits["val"])],
             "complete": complete,
         }
     }
 
 
-def read_marks(table: Any, where: pathlib.Path) -> list[StructureMark]:
+def read_descriptors(table: Any, where: pathlib.Path) -> list[StructureDescriptor]:
     """Marks from JSON.
 
     Args:
-        table: a list of :meth:`~deeph_gformer.data.equality.StructureMark.to_json`.
+        table: a list of :meth:`~deeph_gformer.data.equality.StructureDescriptor.to_json`.
         where: the file, for the message.
 
     Raises:
         ModelError: the list is damaged.
     """
     try:
-        return [StructureMark.from_json(entry) for entry in table]
+        return [StructureDescriptor.from_json(entry) for entry in table]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ModelError(
             f"{where}: its list of structures is damaged; delete the entry to go on without it"
@@ -125,17 +127,19 @@ def seen_by(
     Raises:
         ModelError: a list is damaged.
     """
-    known: list[StructureMark] = []
+    known: list[StructureDescriptor] = []
     listed, kept = False, []
     for model in _folders(stage1):
         note = read_notes(model).get("structures")
         kept += _never_seen(model)
         if isinstance(note, dict) and "train" in note:
             listed = True
-            known += read_marks(note["train"], model / MODEL_NOTES)
+            known += read_descriptors(note["train"], model / MODEL_NOTES)
     if not listed:
         return None, kept
-    return np.array([m is not None for m in same(marks_of(folders), known)], dtype=bool), kept
+    return np.array(
+        [m is not None for m in match_descriptors(descriptors_of(folders), known)], dtype=bool
+    ), kept
 
 
 @dataclasses.dataclass(frozen=True)

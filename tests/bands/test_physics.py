@@ -14,7 +14,7 @@ from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.derivatives import HBAR2_OVER_ME
 from deeph_gformer.bands.electrons import electron_number, electrons_by_composition, parse_valence
 from deeph_gformer.bands.fermi import find_level, simplex_fraction
-from deeph_gformer.bands.ghosts import blame_blocks
+from deeph_gformer.bands.ghosts import block_contributions
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation
 from deeph_gformer.bands.solve import default_window, map_kpoints, solve_dense
@@ -287,7 +287,7 @@ def test_ghost_in_a_gap_is_found_and_its_block_named() -> None:
     state = np.array([0, 1, 1, 0]) / 2**0.5
     difference = np.zeros((4, 4))
     difference[1, 2] = difference[2, 1] = 0.5
-    assert blame_blocks(good, difference, state, 1) == ((2, 3, pytest.approx(0.5)),)
+    assert block_contributions(good, difference, state, 1) == ((2, 3, pytest.approx(0.5)),)
 
 
 def test_ill_conditioned_overlap_is_refused_then_projected() -> None:

@@ -11,7 +11,7 @@ import scipy.linalg
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.kpath import KPath, path_from_segments
 from deeph_gformer.bands.surface import (
-    LayerProblem,
+    PrincipalLayers,
     cut_slab,
     surface_green,
     surface_spectrum,
@@ -141,9 +141,9 @@ def test_slab_is_a_folder_of_its_own() -> None:
 
 def test_what_has_no_surface() -> None:
     with pytest.raises(ConfigError, match="does not repeat along a2"):
-        LayerProblem(ssh(), 1)
+        PrincipalLayers(ssh(), 1)
     with pytest.raises(ConfigError, match="there are 1, 2 and 3"):
-        LayerProblem(ssh(), 3)
+        PrincipalLayers(ssh(), 3)
     with pytest.raises(ConfigError, match="a slab of 0 cells"):
         cut_slab(ssh(), 0, 0)
     with pytest.raises(ConfigError, match="broadening 0.0 eV"):

@@ -8,7 +8,12 @@ import json
 import numpy as np
 import pytest
 
-from deeph_gformer.data.equality import StructureMark, equal_structures, mark, same
+from deeph_gformer.data.equality import (
+    StructureDescriptor,
+    equal_structures,
+    match_descriptors,
+    structure_descriptor,
+)
 from deeph_gformer.io.structure import Structure
 
 from ..conftest import random_structure
@@ -47,18 +52,18 @@ def test_same_crystal_is_recognised(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_mark_recognises_a_structure(how: str) -> None:
+def test_descriptor_recognises_a_structure(how: str) -> None:
     """Also after it went through a file."""
     first, other = random_structure(1)[0], random_structure(2)[0]
-    known = [mark("other", other), mark("first", first)]
-    known = [StructureMark.from_json(json.loads(json.dumps(m.to_json()))) for m in known]
-    found = same([mark("new name", moved(first, how))], known)[0]
+    known = [structure_descriptor("other", other), structure_descriptor("first", first)]
+    known = [StructureDescriptor.from_json(json.loads(json.dumps(m.to_json()))) for m in known]
+    found = match_descriptors([structure_descriptor("new name", moved(first, how))], known)[0]
     assert (found is None) if how in ("atom", "lattice") else (found is not None)
     if found is not None:
         assert found.name == "first"
 
 
-def test_mark_is_the_mean_distance_to_each_neighbour() -> None:
+def test_descriptor_is_the_mean_distance_to_each_neighbour() -> None:
     """A cube of side 2 Å: itself, six neighbours at 2, then nine of twelve at 2 √2."""
     structure = random_structure(1)[0]
     cube = dataclasses.replace(
@@ -68,13 +73,13 @@ def test_mark_is_the_mean_distance_to_each_neighbour() -> None:
         numbers=structure.numbers[:1],
         orbital_types=structure.orbital_types[:1],
     )
-    row = mark("cube", cube).neighbours[int(cube.numbers[0])]
+    row = structure_descriptor("cube", cube).neighbours[int(cube.numbers[0])]
     expected = [0.0, *[2.0] * 6, *[2 * 2**0.5] * 9]
     assert np.allclose(row, expected, atol=1e-6)
 
 
-def test_damaged_marks_are_refused() -> None:
-    table = mark("a", random_structure(1)[0]).to_json()
+def test_damaged_descriptors_are_refused() -> None:
+    table = structure_descriptor("a", random_structure(1)[0]).to_json()
     for wrong in ({"lengths": [1.0]}, {"neighbours": {}}, {"elements": {"Xx": 1}}):
         with pytest.raises((KeyError, ValueError)):
-            StructureMark.from_json({**table, **wrong})
+            StructureDescriptor.from_json({**table, **wrong})

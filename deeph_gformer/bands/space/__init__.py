@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .density import Chosen, Grid, Orbitals, density_on_grid, states_at, states_in_window
+from .density import Grid, Orbitals, SelectedStates, density_on_grid, states_at, states_in_window
 from .files import write_volume
 from .plot import plot_stm
 from .stm import StmImage, stm_image
 
 __all__ = [
-    "Chosen",
+    "SelectedStates",
     "Grid",
     "Orbitals",
     "StmImage",

@@ -22,7 +22,7 @@ from ..kmesh import has_time_reversal, mesh_points, parse_mesh
 from ..solve import EDGE_EV, require_window, solve_dense
 
 __all__ = [
-    "Chosen",
+    "SelectedStates",
     "Grid",
     "Orbitals",
     "density_at",
@@ -47,7 +47,7 @@ class Orbitals(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Chosen:
+class SelectedStates:
     """States of one k-point and how often each counts.
 
     Attributes:
@@ -143,7 +143,7 @@ def _images(structure: Structure, orbitals: Orbitals, points: NDArray[np.float64
 def density_at(
     problem: BlochProblem,
     orbitals: Orbitals,
-    chosen: Sequence[Chosen],
+    chosen: Sequence[SelectedStates],
     points: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """sum_n w_n |psi_n|² at points near each other.
@@ -182,7 +182,7 @@ def density_at(
 def density_on_grid(
     problem: BlochProblem,
     orbitals: Orbitals,
-    chosen: Sequence[Chosen],
+    chosen: Sequence[SelectedStates],
     grid: Grid,
     progress: Progress = None,
 ) -> NDArray[np.float64]:
@@ -209,13 +209,15 @@ def density_on_grid(
     return result
 
 
-def _solve(problem: BlochProblem, k: NDArray[np.float64], s_threshold: float | None) -> Chosen:
+def _solve(
+    problem: BlochProblem, k: NDArray[np.float64], s_threshold: float | None
+) -> SelectedStates:
     h, s = problem.at(k)
     where = f"{problem.source}, k = {np.round(k, 5).tolist()}"
     found = solve_dense(h, s, vectors=True, s_threshold=s_threshold, where=where)
     if found.failure or found.vectors is None:
         raise ConfigError(f"{where}: {found.failure}")
-    return Chosen(k, found.vectors, np.ones(len(found.energies)), found.energies)
+    return SelectedStates(k, found.vectors, np.ones(len(found.energies)), found.energies)
 
 
 def states_in_window(
@@ -224,7 +226,7 @@ def states_in_window(
     mesh: str | Sequence[int] | None = None,
     s_threshold: float | None = None,
     progress: Progress = None,
-) -> list[Chosen]:
+) -> list[SelectedStates]:
     """The states of a window on a Γ-centred mesh; their weights add up to states per cell.
 
     Args:
@@ -248,7 +250,9 @@ def states_in_window(
         nearest = min(nearest, float(away.min()))
         if inside.any():
             share = np.full(int(inside.sum()), problem.electrons_per_band * weight)
-            chosen.append(Chosen(k, every.vectors[:, inside], share, every.energies[inside]))
+            chosen.append(
+                SelectedStates(k, every.vectors[:, inside], share, every.energies[inside])
+            )
         if progress is not None:
             progress(done, len(points))
     if not chosen:
@@ -265,7 +269,7 @@ def states_at(
     bands: Sequence[int],
     s_threshold: float | None = None,
     degeneracy_eV: float = 1e-4,
-) -> tuple[Chosen, list[int]]:
+) -> tuple[SelectedStates, list[int]]:
     """Bands of one k-point, each counted once.
 
     Args:
@@ -292,4 +296,4 @@ def states_at(
     near = (np.abs(every.energies[:, None] - levels) < degeneracy_eV).any(axis=1)
     missed = sorted(set(np.flatnonzero(near).tolist()) - set(wanted))
     one = np.ones(len(wanted))
-    return Chosen(every.k, every.vectors[:, wanted], one, levels), missed
+    return SelectedStates(every.k, every.vectors[:, wanted], one, levels), missed

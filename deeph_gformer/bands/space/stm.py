@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...errors import ConfigError
 from ...io import Structure
 from ..bloch import BlochProblem
-from .density import Chosen, Orbitals, density_at
+from .density import Orbitals, SelectedStates, density_at
 
 __all__ = ["StmImage", "stm_image"]
 
@@ -100,7 +100,7 @@ def _top(structure: Structure, axis: int) -> float:
 def stm_image(
     problem: BlochProblem,
     orbitals: Orbitals,
-    chosen: Sequence[Chosen],
+    chosen: Sequence[SelectedStates],
     *,
     height_A: float = 2.0,
     current: float | None = None,

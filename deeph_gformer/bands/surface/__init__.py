@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .green import SurfaceSpectrum, surface_green, surface_spectrum
-from .layers import LayerProblem, cut_slab
+from .layers import PrincipalLayers, cut_slab
 from .plot import plot_surface
 
 __all__ = [
-    "LayerProblem",
+    "PrincipalLayers",
     "SurfaceSpectrum",
     "cut_slab",
     "plot_surface",

@@ -24,7 +24,7 @@ from ..bloch import BlochProblem
 from ..fermi import FermiLevel
 from ..kpath import KPath, find_path
 from ..solve import map_kpoints
-from .layers import LayerProblem
+from .layers import PrincipalLayers
 
 __all__ = ["SurfaceSpectrum", "surface_green", "surface_spectrum"]
 
@@ -126,7 +126,7 @@ def _point(
     broadening: float,
 ) -> NDArray[np.float64]:
     """(3, W): bottom, top and bulk."""
-    layer = LayerProblem(problem, axis)
+    layer = PrincipalLayers(problem, axis)
     h00, s00, h01, s01 = layer.principal(k)
     n, size = problem.size, layer.size
     first, last = slice(0, n), slice(size - n, size)
@@ -205,7 +205,7 @@ def surface_spectrum(
         ConfigError: no crystal along ``axis``, a path that leaves the surface zone, too large
             layers, a broadening that is none.
     """
-    layer = LayerProblem(problem, axis)
+    layer = PrincipalLayers(problem, axis)
     if layer.size > _LARGEST:
         raise ConfigError(
             f"{problem.source}: a principal layer has {layer.size} orbitals ({layer.depth} cells); "

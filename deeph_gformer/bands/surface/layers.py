@@ -16,12 +16,12 @@ from ...io import BlockMatrix, Structure
 from ..bloch import BlochProblem, bloch_phases
 from ..cell_sums import BlochSum
 
-__all__ = ["LayerProblem", "cut_slab"]
+__all__ = ["PrincipalLayers", "cut_slab"]
 
 Complex = NDArray[np.complex128]
 
 
-class LayerProblem:
+class PrincipalLayers:
     """H and S between layers of cells, at k in the surface.
 
     Attributes:
@@ -106,7 +106,7 @@ def cut_slab(problem: BlochProblem, axis: int, cells: int, vacuum_A: float = 15.
     Raises:
         ConfigError: less than one cell, or a crystal that does not repeat along ``axis``.
     """
-    LayerProblem(problem, axis)
+    PrincipalLayers(problem, axis)
     if cells < 1:
         raise ConfigError(f"a slab of {cells} cells: at least one is needed")
     crystal = problem.structure

@@ -17,13 +17,13 @@ from .curvature import (
 )
 from .links import ATOM_POSITIONS, POSITION_MATRIX, Links
 from .plaquettes import BerryCurvature, berry_curvature
-from .wilson import CentreLines, wannier_centres, z2_invariant, z2_of_crystal
+from .wilson import WannierCentres, wannier_centres, z2_invariant, z2_of_crystal
 
 __all__ = [
     "ATOM_POSITIONS",
     "POSITION_MATRIX",
     "BerryCurvature",
-    "CentreLines",
+    "WannierCentres",
     "HallConductivity",
     "Links",
     "SpinHallConductivity",

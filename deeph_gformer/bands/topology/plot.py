@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..plot import new_figure, save_figure
 from .plaquettes import BerryCurvature
-from .wilson import CentreLines, gap_middle
+from .wilson import WannierCentres, gap_middle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ __all__ = ["plot_centres", "plot_curvature"]
 
 
 def plot_centres(
-    planes: Sequence[CentreLines], path: str | os.PathLike[str] | None = None
+    planes: Sequence[WannierCentres], path: str | os.PathLike[str] | None = None
 ) -> list[Axes]:
     """Centres over half of the zone, plane by plane, and the middle of their largest gap.
 

@@ -20,7 +20,7 @@ from ...errors import ConfigError
 from ..kmesh import broken_reversal, has_time_reversal
 from .links import Links
 
-__all__ = ["CentreLines", "gap_middle", "wannier_centres", "z2_invariant", "z2_of_crystal"]
+__all__ = ["WannierCentres", "gap_middle", "wannier_centres", "z2_invariant", "z2_of_crystal"]
 
 _FIRST_STEPS = 12
 _MOST_STEPS = 384
@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class CentreLines:
+class WannierCentres:
     """Centres over half of a plane in the Brillouin zone, and the Z2 number that they give.
 
     Attributes:
@@ -152,7 +152,7 @@ def z2_invariant(
     pump: int,
     fixed: tuple[float, float, float] = (0.0, 0.0, 0.0),
     progress: Progress = None,
-) -> CentreLines:
+) -> WannierCentres:
     """Z2 of one time-reversal invariant plane.
 
     Args:
@@ -201,7 +201,7 @@ def z2_invariant(
             )
     order = np.array(sorted(found))
     centres = np.array([found[t] for t in order.tolist()])
-    return CentreLines(loop, pump, fixed, order, centres, total % 2, most)
+    return WannierCentres(loop, pump, fixed, order, centres, total % 2, most)
 
 
 def _require_time_reversal(links: Links) -> None:
@@ -225,7 +225,9 @@ def _require_time_reversal(links: Links) -> None:
         )
 
 
-def z2_of_crystal(links: Links, progress: Progress = None) -> tuple[list[int], list[CentreLines]]:
+def z2_of_crystal(
+    links: Links, progress: Progress = None
+) -> tuple[list[int], list[WannierCentres]]:
     """Z2 numbers of a slab, [nu], or of a crystal, [nu0, nu1, nu2, nu3].
 
     Args:

@@ -23,7 +23,7 @@ from ...io.dock import LEGACY_TO_E3NN
 from ...io.files import real_path
 from ..sparse import from_real_space
 from .abacus_csr import SparseFile, read_csr
-from .abacus_files import ASK, Places, is_output, matrix_files, places
+from .abacus_files import ASK, RunPaths, is_output, matrix_files, run_paths
 from .abacus_log import Log, read_log
 from .run import UNCONVERGED, DFTRun, common_keys, describe, double, element_from
 from .stru import Stru, read_stru
@@ -62,7 +62,7 @@ class Abacus:
             DataError: files are missing, damaged or of different runs, the run did not converge, or
                 a setting has no form in a folder.
         """
-        place = places(run)
+        place = run_paths(run)
         files = matrix_files(place)
         log = read_log(place.out, place.settings.get("calculation", "scf"))
         notes: list[str] = []
@@ -117,7 +117,7 @@ class Abacus:
         return DFTRun(structure, h, s, tuple(notes), read)
 
 
-def _structure_file(place: Places, log: Log, notes: list[str]) -> Stru:
+def _structure_file(place: RunPaths, log: Log, notes: list[str]) -> Stru:
     """STRU, else the running log's structure, which has fewer digits."""
     if place.stru.is_file():
         stru = read_stru(place.stru, log.lattice)
@@ -174,7 +174,7 @@ def _shells_in_name(name: str) -> tuple[int, ...] | None:
     )
 
 
-def _doubled(matrices: list[SparseFile], orbitals: int, place: Places) -> bool:
+def _doubled(matrices: list[SparseFile], orbitals: int, place: RunPaths) -> bool:
     """Whether matrices have spin as the fastest index (``nspin 4``)."""
     sizes = {matrix.size for matrix in matrices}
     if len(sizes) == 1 and sizes <= {orbitals, 2 * orbitals}:
@@ -186,7 +186,7 @@ def _doubled(matrices: list[SparseFile], orbitals: int, place: Places) -> bool:
     )
 
 
-def _check_spin(nspin: int, place: Places, has_h: bool) -> None:
+def _check_spin(nspin: int, place: RunPaths, has_h: bool) -> None:
     said = place.settings.get("nspin", str(nspin)).split()[0]
     if not has_h and {said, str(nspin)} <= {"1", "2"}:  # overlaps are the same
         return
@@ -232,7 +232,7 @@ def wrapped(
     return result
 
 
-def _check_header(matrix: SparseFile, fractional: NDArray[np.float64], place: Places) -> None:
+def _check_header(matrix: SparseFile, fractional: NDArray[np.float64], place: RunPaths) -> None:
     """The structure in the head of newer matrix files is that of STRU."""
     there = matrix.fractional
     if there is None:

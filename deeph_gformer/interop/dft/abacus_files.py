@@ -10,7 +10,7 @@ from ...errors import DataError
 from ...io.files import real_path
 from .stru import read_input
 
-__all__ = ["ASK", "Files", "Places", "is_output", "matrix_files", "places"]
+__all__ = ["ASK", "Files", "RunPaths", "is_output", "matrix_files", "run_paths"]
 
 _H = (("hrs1_nao.csr", "hrs2_nao.csr"), ("data-HR-sparse_SPIN0.csr", "data-HR-sparse_SPIN1.csr"))
 _H_STEPS = (r"hrs1g\d+_nao\.csr", r"\d+_data-HR-sparse_SPIN0\.csr")
@@ -23,7 +23,7 @@ ASK = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
+class RunPaths:
     """Where the files of a run are.
 
     Attributes:
@@ -61,7 +61,7 @@ def is_output(folder: pathlib.Path) -> bool:
     )
 
 
-def places(run: pathlib.Path) -> Places:
+def run_paths(run: pathlib.Path) -> RunPaths:
     """Where the run's files are.
 
     Raises:
@@ -87,10 +87,10 @@ def places(run: pathlib.Path) -> Places:
             f"{run}: 'calculation {kind}' moves atoms, and STRU holds the first structure; make a "
             "single-point run (calculation scf) of the one that is wanted"
         )
-    return Places(run, out, stru, settings | {"calculation": kind})
+    return RunPaths(run, out, stru, settings | {"calculation": kind})
 
 
-def matrix_files(place: Places) -> Files:
+def matrix_files(place: RunPaths) -> Files:
     """The files of H (one, or up and down) and S.
 
     Raises:

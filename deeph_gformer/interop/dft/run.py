@@ -126,7 +126,7 @@ def check_run(run: DFTRun, where: pathlib.Path) -> DFTRun:
             )
         _check_hermitian(matrix, name, where)
     if len(present) == 2:
-        notes += _lonely_pairs(run)
+        notes += _one_sided_pairs(run)
     elif run.overlap is not None:
         notes.append(f"overlaps only: no {fields.HAMILTONIAN_FILE} is written")
     else:
@@ -243,7 +243,7 @@ def _check_hermitian(matrix: BlockMatrix, name: str, where: pathlib.Path) -> Non
         )
 
 
-def _lonely_pairs(run: DFTRun) -> list[str]:
+def _one_sided_pairs(run: DFTRun) -> list[str]:
     h, s = run.hamiltonian, run.overlap
     if h is None or s is None:
         return []
