@@ -4,15 +4,44 @@ vector."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
-__all__ = ["Key", "Features", "Layout", "merge", "rotate", "rotate_flat"]
+__all__ = [
+    "Features",
+    "Frame",
+    "Key",
+    "Layout",
+    "SplitFrame",
+    "merge",
+    "rotate",
+    "rotate_flat",
+    "turn",
+    "turn_flat",
+]
 
 Key = tuple[int, int]  # (l, parity)
 Features = dict[Key, Tensor]  # (rows, 2 l + 1, channels)
+
+
+class SplitFrame(NamedTuple):
+    """D^l of edges, of which the first move and the others do not: what is turned by the latter has
+    no derivative by them.
+
+    Attributes:
+        moving: (M, 2 l + 1, 2 l + 1).
+        still: (E - M, 2 l + 1, 2 l + 1).
+    """
+
+    moving: Tensor
+    still: Tensor
+
+
+#: D^l of every row, (E, 2 l + 1, 2 l + 1).
+Frame = Tensor | SplitFrame
 
 
 class Layout:
@@ -85,7 +114,21 @@ def merge(*parts: Features) -> Features:
     }
 
 
-def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Features:
+def turn(frame: Frame, value: Tensor, to_local: bool) -> Tensor:
+    """Vectors between global axes and edge frames.
+
+    Args:
+        frame: D^l of every row.
+        value: (E, 2 l + 1, C).
+        to_local: global to local (D^T), else local to global (D).
+    """
+    if isinstance(frame, SplitFrame):
+        parts = zip(frame, value.split([len(part) for part in frame]), strict=True)
+        return torch.cat([turn(part, rows, to_local) for part, rows in parts])
+    return torch.bmm(frame.transpose(1, 2) if to_local else frame, value)
+
+
+def rotate(features: Features, frames: Iterable[Frame], to_local: bool) -> Features:
     """Turn features between global axes and edge frames.
 
     Args:
@@ -96,12 +139,14 @@ def rotate(features: Features, frames: Iterable[Tensor], to_local: bool) -> Feat
     table = list(frames)
     out = {}
     for key, value in features.items():
-        l = key[0]
-        if l == 0:
-            out[key] = value
-        else:
-            out[key] = torch.bmm(table[l].transpose(1, 2) if to_local else table[l], value)
+        out[key] = turn(table[key[0]], value, to_local) if key[0] else value
     return out
+
+
+def turn_flat(value: Tensor, irreps: Irreps, frames: Iterable[Frame], to_local: bool) -> Tensor:
+    """:func:`rotate` of e3nn's flat vectors (rows, dim)."""
+    layout = Layout(irreps)
+    return layout.flat(rotate(layout.split(value), frames, to_local))
 
 
 def rotate_flat(value: Tensor, irreps: Irreps, blocks: Sequence[Tensor]) -> Tensor:

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from e3nn import o3
 from torch import Tensor
+
+from .dual import Dual
+from .layout import SplitFrame
 
 __all__ = [
     "edge_frames",
@@ -142,15 +146,16 @@ def generators(l: int) -> Tensor:
     return torch.stack(out)
 
 
-def moved_frames(frames: Sequence[Tensor], start: Tensor, vectors: Tensor) -> list[Tensor]:
-    """:func:`edge_frames` of edges that move, smooth to first order, also along the polar axis.
+def moved_frames(frames: Sequence[Tensor], start: Tensor, vectors: Tensor) -> list[SplitFrame]:
+    """:func:`edge_frames` of edges of which the first move, smooth to first order, also along the
+    polar axis.
 
     Angles about the edge are free; here the frame turns with the edge and not about it.
 
     Args:
-        frames: D^l of ``start``.
-        start: (E, 3), where the edges are; a zero vector keeps its frame.
-        vectors: (E, 3), the same numbers, with derivatives.
+        frames: D^l of all edges, (E, 2 l + 1, 2 l + 1).
+        start: (M, 3), where the first edges are; a zero vector keeps its frame.
+        vectors: (M, 3), the same numbers, with derivatives.
 
     Returns:
         The same matrices, with the derivatives that follow from those of ``vectors``.
@@ -160,11 +165,11 @@ def moved_frames(frames: Sequence[Tensor], start: Tensor, vectors: Tensor) -> li
     turn = torch.linalg.cross(unit, vectors)  # zero, but not its derivative
     out = []
     for l, frame in enumerate(frames):
-        if l == 0:
-            out.append(frame)
-            continue
-        rate = torch.einsum("ea,amn->emn", turn, generators(l).to(frame))
-        out.append(frame + rate @ frame)
+        moving, still = frame.split([len(start), len(frame) - len(start)])
+        if l > 0:
+            rate = torch.einsum("ea,amn->emn", turn, generators(l).to(frame))
+            moving = moving + rate @ moving
+        out.append(SplitFrame(moving, still))
     return out
 
 
@@ -201,6 +206,9 @@ def spherical_harmonics(vectors: Tensor, lmax: int) -> Tensor:
     Returns:
         (E, (lmax + 1)^2).
     """
+    if isinstance(vectors, Dual):  # e3nn's are compiled
+        made: Any = vectors.row_wise(lambda rows: spherical_harmonics(rows, lmax))
+        return made
     return o3.spherical_harmonics(
         list(range(lmax + 1)), vectors.roll(-1, dims=1), normalize=True, normalization="component"
     )

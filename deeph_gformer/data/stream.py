@@ -14,7 +14,7 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
-from ..algebra.layout import Features, Key, Layout, rotate
+from ..algebra.layout import Features, Frame, Key, Layout, SplitFrame, rotate
 from ..algebra.rotation import edge_frames, spherical_harmonics
 from .graph import Graph
 
@@ -71,10 +71,12 @@ class FinalChunk(NamedTuple):
         harmonics: Y_l, per l (n, 2 l + 1).
         frames: D^l of the frames that all of these are in, per l (n, 2 l + 1, 2 l + 1) (see
             :func:`deeph_gformer.algebra.rotation.edge_frames`); None: they are in global axes.
-        flat: turns direct-sum features in these frames into e3nn's flat layout and global axes,
-            (n, D).
+        flat: turns direct-sum features in these frames into e3nn's flat layout and global axes
+            (of a stream that is ``turned``: into the layout alone), (n, D).
         direct_sum: function without arguments: ``flat(own)``.
         aligned: the polar axis of each frame lies along its edge.
+        again: a second :meth:`IrrepStream.final` gives the same object, so that what is made of it
+            may be kept.
     """
 
     rows: Rows
@@ -83,10 +85,11 @@ class FinalChunk(NamedTuple):
     node_i: Features
     node_j: Features
     harmonics: Sequence[Tensor]
-    frames: Sequence[Tensor] | None
+    frames: Sequence[Frame] | None
     flat: Callable[[Features], Tensor]
     direct_sum: Callable[[], Tensor]
     aligned: bool = False
+    again: bool = False
 
 
 def project(features: Features, harmonics: Sequence[Tensor]) -> dict[Key, Tensor]:
@@ -160,6 +163,18 @@ def axis_harmonics(loops: Tensor, lmax: int, like: Tensor) -> list[Tensor]:
     return out
 
 
+def _rows(frame: Frame, rows: slice) -> Frame:
+    """Some rows of a frame; of a split one all, or rows on one side."""
+    if not isinstance(frame, SplitFrame):
+        return frame[rows]
+    count = len(frame.moving)
+    if rows.stop <= count:
+        return frame.moving[rows]
+    if rows.start < count:
+        return SplitFrame(frame.moving[rows.start :], frame.still[: rows.stop - count])
+    return frame.still[rows.start - count : rows.stop - count]
+
+
 def _ranges(edges: int, chunk: int) -> list[slice]:
     return [slice(a, min(a + chunk, edges)) for a in range(0, edges, chunk)]
 
@@ -198,7 +213,9 @@ class TensorStream(IrrepStream):
         direct_sum: Tensor | None,
         chunk: int,
         local: bool = True,
-        frames: Sequence[Tensor] | None = None,
+        frames: Sequence[Frame] | None = None,
+        turned: bool = False,
+        final: Sequence[slice] = (),
     ) -> None:
         """
         Args:
@@ -212,17 +229,21 @@ class TensorStream(IrrepStream):
             chunk: edges per chunk.
             local: give invariants and edge frames; False: flat features only.
             frames: D^l of all edges; default: :func:`deeph_gformer.algebra.rotation.edge_frames`.
+                Given only where the chunk is all edges.
+            turned: the edges' features and the direct sum are in these frames already.
+            final: chunks of :meth:`final`, where they are others.
         """
         self.graph, self.nodes, self.local = graph, list(node), local
         self._node = [Layout(i) for i in node_irreps]
         self._edge = [Layout(i) for i in edge_irreps]
         self._out = Layout(irreps_out)
         self._flat_edges, self._direct_sum = list(edge), direct_sum
-        self._frames = frames
+        self._frames, self._turned = frames, turned
         self._ranges = _ranges(graph.edges, chunk)
         self._lmax = max(layout.lmax for layout in (*self._node, *self._edge, self._out))
         self._known_harmonics: list[Tensor] = []
-        self._known_final: FinalChunk | None = None
+        self._known_final: list[FinalChunk] = []
+        self._finals = list(final) or self._ranges
 
     def _harmonics(self, rows: slice) -> list[Tensor]:
         if self._known_harmonics:
@@ -233,6 +254,10 @@ class TensorStream(IrrepStream):
         if len(self._ranges) == 1:
             self._known_harmonics = made
         return made
+
+    def _axes(self, rows: slice) -> list[Tensor]:
+        """:meth:`_harmonics` in edge frames."""
+        return axis_harmonics(self.graph.self_loop[rows], self._lmax, self.graph.edge_vector)
 
     def _ends(self, rows: slice, features: Features) -> list[Features]:
         """Atoms' features at both ends of the edges."""
@@ -252,23 +277,31 @@ class TensorStream(IrrepStream):
                 if not self.local:
                     yield EdgeChunk(rows, p, {}, {}, {}, {}, _given(part))
                     continue
-                harmonics, edge = self._harmonics(rows), self._edge[p].split(part)
+                edge, ends = self._edge[p].split(part), self._ends(rows, atoms)
+                if self._turned and self._frames is not None:
+                    harmonics = self._axes(rows)
+                    ends = [rotate(f, self._frames, to_local=True) for f in ends]
+                else:
+                    harmonics = self._harmonics(rows)
                 own = project(edge, harmonics)
-                of_i, of_j = (project(f, harmonics) for f in self._ends(rows, atoms))
+                of_i, of_j = (project(f, harmonics) for f in ends)
                 yield EdgeChunk(rows, p, edge, own, of_i, of_j, _given(part))
 
     def final(self, features: bool) -> Iterator[FinalChunk]:
         """See :class:`IrrepStream`."""
-        for rows in self._ranges:
-            if not features:
+        if not features:
+            for rows in self._ranges:
                 flat, own = self._own(rows)
                 given = _given(flat)
                 yield FinalChunk(rows, own, (), {}, {}, (), None, self._out.flat, given)
-            elif len(self._ranges) > 1:
-                yield self._final(rows)
-            else:
-                self._known_final = self._known_final or self._final(rows)
-                yield self._known_final
+        elif len(self._ranges) > 1:
+            yield from map(self._final, self._finals)
+        else:
+            if not self._known_final:
+                self._known_final = [
+                    self._final(rows)._replace(again=True) for rows in self._finals
+                ]
+            yield from self._known_final
 
     def _own(self, rows: slice) -> tuple[Tensor, Features]:
         """The direct sum of some edges, flat and per irrep, in global axes."""
@@ -278,26 +311,25 @@ class TensorStream(IrrepStream):
         return flat, self._out.split(flat) if self.local else {}
 
     def _final(self, rows: slice) -> FinalChunk:
-        frames = (
-            edge_frames(self.graph.edge_vector[rows], self._lmax)
-            if self._frames is None
-            else [frame[rows] for frame in self._frames]
-        )
+        frames: Sequence[Frame] = [_rows(frame, rows) for frame in self._frames or ()]
+        frames = frames or edge_frames(self.graph.edge_vector[rows], self._lmax)
         flat, own = self._own(rows)
         ends = self._ends(rows, self._node[-1].split(self.nodes[-1]))
         edges = [
             layout.split(value[rows])
             for layout, value in zip(self._edge[-2:], self._flat_edges[-2:], strict=True)
         ]
-        own, *edges, i, j = [rotate(f, frames, to_local=True) for f in (own, *edges, *ends)]
-        harmonics = axis_harmonics(self.graph.self_loop[rows], self._lmax, frames[0])
+        i, j = (rotate(f, frames, to_local=True) for f in ends)
+        if not self._turned:
+            own, *edges = [rotate(f, frames, to_local=True) for f in (own, *edges)]
 
         def back(made: Features) -> Tensor:
-            return self._out.flat(rotate(made, frames, to_local=False))
+            return self._out.flat(made if self._turned else rotate(made, frames, to_local=False))
 
-        return FinalChunk(rows, own, edges, i, j, harmonics, frames, back, _given(flat), True)
+        axes = self._axes(rows)
+        return FinalChunk(rows, own, edges, i, j, axes, frames, back, _given(flat), True)
 
     def close(self) -> None:
         """See :class:`IrrepStream`."""
         self.nodes, self._flat_edges, self._direct_sum = [], [], None
-        self._known_harmonics, self._known_final = [], None
+        self._known_harmonics, self._known_final = [], []

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..plugins import installed
 from .layers import FullyConnected, PairLinear
-from .spans import Span, edge_counts
+from .spans import Span
 
 __all__ = [
     "AtomParts",
@@ -118,7 +118,7 @@ class NeighbourAttention(nn.Module):
         Args:
             logits: (E, H); None without attention.
             envelope: (E,), of which every atom has one that is not 0 (its own).
-            source: (E,), atom of each edge, in order.
+            source: (E,), atom of each edge.
             atoms: number of atoms.
         """
         if logits is None:
@@ -127,9 +127,9 @@ class NeighbourAttention(nn.Module):
             inside = envelope > 0  # log f has no derivative where f ends
             faded = logits + torch.where(inside, envelope, 1.0).log()[:, None]
             logits = torch.where(inside[:, None], faded, -torch.inf)
-            degree = edge_counts(source, atoms)
-            largest = torch.segment_reduce(
-                logits.detach(), "max", lengths=degree, axis=0, unsafe=True
+            known = logits.detach()
+            largest = known.new_full((atoms, known.shape[1]), -torch.inf).scatter_reduce(
+                0, source[:, None].expand_as(known), known, "amax"
             )
             weight = torch.exp(logits - largest[source])
         total = weight.new_zeros(atoms, weight.shape[1]).index_add(0, source, weight)

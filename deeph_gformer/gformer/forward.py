@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..algebra.layout import Features, Layout, rotate
+from ..algebra.layout import Features, Frame, Layout, rotate
 from ..data.graph import Graph
 from ..data.stream import EdgeChunk, FinalChunk, Rows
 from ..errors import ModelError
@@ -63,7 +63,7 @@ class ForwardPass:
         self.state: Tensor
         self.ends: tuple[Tensor, Tensor]
         self.received: Features = {}
-        self._kept: tuple[FinalChunk, Tensor, tuple[Features, ...]] | None = None
+        self._kept: dict[int, tuple[Tensor, tuple[Features, ...]]] = {}
         if model.equivariant:
             split = Layout(model.irreps_out).split
             self.unit, self.per_unit = [
@@ -203,16 +203,17 @@ class ForwardPass:
     def _final(self, chunk: FinalChunk) -> tuple[Tensor, list[Features]]:
         """e^(P) of some edges, and the irreps that the equivariant head reads.
 
-        Kept where these are all edges.
+        Kept where the chunk comes again.
         """
-        if self._kept is not None and self._kept[0] is chunk:
-            return self._kept[1], list(self._kept[2])
+        if id(chunk) in self._kept:
+            edge, known = self._kept[id(chunk)]
+            return edge, list(known)
         scales, last = self.edge_scale[-len(chunk.edges) :], self.node_scale[-1]
         edges = [scale(part) for scale, part in zip(scales, chunk.edges, strict=True)]
         irreps = [self._own(chunk), *edges, last(chunk.node_i), last(chunk.node_j)]
         edge = self._update(len(self.model.groups) - 1, chunk.rows)
-        if self._whole(chunk.rows):
-            self._kept = chunk, edge, tuple(irreps)
+        if chunk.again:
+            self._kept[id(chunk)] = edge, tuple(irreps)
         return edge, irreps
 
     def send(self, chunk: FinalChunk) -> None:
@@ -263,6 +264,6 @@ class ForwardPass:
         )
 
 
-def _turned(features: Features, frames: Sequence[Tensor] | None, to_local: bool) -> Features:
+def _turned(features: Features, frames: Sequence[Frame] | None, to_local: bool) -> Features:
     """Features between global axes and a chunk's frames."""
     return features if frames is None else rotate(features, frames, to_local)

@@ -13,6 +13,7 @@ import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
+from ..algebra.layout import Frame
 from ..config import GFormerConfig
 from ..data.features import Stage1Features
 from ..data.graph import Graph
@@ -230,17 +231,20 @@ class GFormer(nn.Module):
         self,
         graph: Graph,
         features: Stage1Features | None = None,
-        frames: Sequence[Tensor] | None = None,
+        frames: Sequence[Frame] | None = None,
+        chunks: Sequence[slice] = (),
     ) -> Tensor:
         """:meth:`corrections` of all edges at the same time.
 
         Args:
             graph: one or several structures.
             features: stage 1's irreps of this graph.
-            frames: of its edges, see :class:`TensorStream`.
+            frames: of its edges, where features of edges are given in these; see
+                :class:`TensorStream`.
+            chunks: of edges, in which the equivariant head works; default: all at once.
 
         Returns:
-            (E, D), eV.
+            (E, D), eV; in the frames, where they are given.
 
         Raises:
             ModelError: the features, or stage 1's direct sum, are missing.
@@ -259,8 +263,11 @@ class GFormer(nn.Module):
             chunk=graph.edges,
             local=self.equivariant,
             frames=frames,
+            turned=frames is not None,
+            final=chunks if self.equivariant else (),
         )
-        return next(iter(self.corrections(graph, stream, execution)))[1]
+        parts = [made for _, made in self.corrections(graph, stream, execution)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _upgrade_state(model: GFormer, state: dict[str, Tensor], prefix: str, *rest: object) -> None:

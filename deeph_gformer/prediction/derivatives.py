@@ -7,13 +7,17 @@ are computed once, its tangents as a batch of three.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from e3nn.o3 import Irreps
 from torch import Tensor
 
+from ..algebra.dual import derivatives_along
+from ..algebra.layout import SplitFrame, turn_flat
 from ..algebra.rotation import edge_frames, moved_frames
 from ..data.features import Stage1Features
 from ..data.graph import Graph
@@ -27,49 +31,99 @@ from .reading import Item
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
 
-__all__ = ["edge_speeds", "hamiltonian_derivative", "sums_of_vectors"]
+__all__ = ["MovingAtom", "hamiltonian_derivative", "moving_atom", "sums_of_vectors"]
 
 
-def edge_speeds(graph: Graph, atom: int) -> Tensor:
-    """How edge vectors move with an atom, (E,): +1 where it is atom j, -1 where it is atom i."""
+#: Edges whose derivatives are worked on together, so that they stay in a processor's cache.
+CHUNK = 512
+
+
+class MovingAtom(NamedTuple):
+    """A structure with one atom that moves.
+
+    Attributes:
+        graph: its edges: first those that move, last atoms with themselves.
+        order: (E,), which edge of the structure each of them is.
+        speed: (M,), how the first edge vectors move with the atom: +1 where it is atom j, -1 where
+            it is atom i.
+    """
+
+    graph: Graph
+    order: Tensor
+    speed: Tensor
+
+
+def moving_atom(graph: Graph, atom: int) -> MovingAtom:
+    """A structure and which of its edges move with an atom, 0-based."""
     first, second = graph.edge_index
-    return (second == atom).to(graph.edge_vector) - (first == atom).to(graph.edge_vector)
+    speed = (second == atom).to(graph.edge_vector) - (first == atom).to(graph.edge_vector)
+    order = torch.argsort((speed == 0).int() + graph.self_loop.int(), stable=True)
+    sorted_graph = graph._replace(
+        edge_index=graph.edge_index[:, order],
+        edge_vector=graph.edge_vector[order],
+        edge_key=graph.edge_key[order],
+    )
+    return MovingAtom(sorted_graph, order, speed[speed != 0])
 
 
-def sums_of_vectors(model: HamiltonianModel, graph: Graph) -> Callable[[Tensor], Tensor]:
-    """The direct sum of both stages as a function of the edge vectors.
+def sums_of_vectors(model: HamiltonianModel, moving: MovingAtom) -> Callable[[Tensor], Tensor]:
+    """The direct sum of both stages as a function of the edge vectors that move.
+
+    In edge frames as long as may be: there only the few edges that move have frames and lengths
+    with a derivative.
 
     Args:
         model: both stages.
-        graph: one structure, on the model's device and in its type.
+        moving: one structure, on the model's device and in its type.
 
     Returns:
-        ``f(vectors)``, (E, 3) to (E, D), eV; derivatives with :mod:`torch.func`, first order.
+        ``f(vectors)``, (M, 3) to (E, D), eV, in the order of ``moving``; derivatives with
+        :mod:`torch.func`, first order.
 
     Raises:
         ModelError: stage 1 cannot be differentiated.
     """
-    stage1 = None if model.stage1 is None else model.stage1.differentiable(graph)
+    graph, count = moving.graph, len(moving.speed)
+    stage1 = None if model.stage1 is None else model.stage1.differentiable(graph, count)
     network = None if model.bundle is None else model.bundle.model
-    local = network is not None and network.equivariant
-    frames: list[Tensor] = []
-    if network is not None and local:
-        irreps = (*network.node_irreps, *network.edge_irreps, network.irreps_out)
-        frames = edge_frames(graph.edge_vector, max(i.lmax for i in irreps))
+    reads = network is not None and bool(network.node_irreps)
+    irreps = model.targets.irreps()  # a turn does not depend on their parity
+    known = network.node_irreps + network.edge_irreps if network is not None else ()
+    frames = edge_frames(graph.edge_vector, max(i.lmax for i in (irreps, *known)))
+    start, rest = graph.edge_vector[:count], graph.edge_vector[count:]
+    marks = [0, *range(count, graph.edges, CHUNK), graph.edges]
+    chunks = [slice(a, b) for a, b in itertools.pairwise(marks) if b > a]
 
     def run(vectors: Tensor) -> Tensor:
-        """(E, D), the direct sum of both stages at these edge vectors (E, 3)."""
-        features: Stage1Features | None = None
-        if stage1 is not None:
-            features = stage1(vectors, network is not None and bool(network.node_irreps))
-        if network is None:
-            return both_stages(model, None if features is None else features.direct_sum, None)
-        moved = moved_frames(frames, graph.edge_vector, vectors) if local else None
-        reads = features if network.node_irreps else None
-        second = network(graph._replace(edge_vector=vectors), reads, moved)
-        return both_stages(model, None if features is None else features.direct_sum, second)
+        """(E, D), the direct sum of both stages at these first edge vectors (M, 3)."""
+        moved = moved_frames(frames, start, vectors)
+        features = None if stage1 is None else stage1(vectors, reads)
+        local, second = True, None
+        if network is not None:
+            whole = graph._replace(edge_vector=torch.cat([vectors, rest]))
+            local = network.equivariant
+            if features is not None and not local:
+                features = _in_global_axes(features, irreps, network.edge_irreps, moved)
+            second = network(whole, features if reads else None, moved if local else None, chunks)
+        both = both_stages(model, None if features is None else features.direct_sum, second)
+        return turn_flat(both, irreps, moved, to_local=False) if local else both
 
     return run
+
+
+def _in_global_axes(
+    features: Stage1Features,
+    irreps: Irreps,
+    edge_irreps: Sequence[Irreps],
+    frames: list[SplitFrame],
+) -> Stage1Features:
+    """What stage 1 gives of edges, out of their frames."""
+    edges = zip(edge_irreps, features.edge, strict=False)
+    return Stage1Features(
+        features.node,
+        tuple(turn_flat(value, i, frames, to_local=False) for i, value in edges),
+        turn_flat(features.direct_sum, irreps, frames, to_local=False),
+    )
 
 
 @torch.no_grad()
@@ -95,17 +149,14 @@ def hamiltonian_derivative(
         raise ConfigError(
             f"'{item.structure.name}' has atoms 1 to {item.graph.nodes}, not {atom + 1}"
         )
-    graph = item.graph.to(model.device, model.dtype)
-    function, speed = sums_of_vectors(model, graph), edge_speeds(graph, atom)
-    axes = torch.eye(3, dtype=graph.edge_vector.dtype, device=graph.edge_vector.device)
-    tangents = speed[None, :, None] * axes[:, None]  # (3, E, 3)
+    moving = moving_atom(item.graph.to(model.device, model.dtype), atom)
+    function, start = sums_of_vectors(model, moving), moving.graph.edge_vector[: len(moving.speed)]
+    axes = torch.eye(3, dtype=start.dtype, device=start.device)
+    tangents = moving.speed[None, :, None] * axes[:, None]  # (3, M, 3)
 
-    def along(tangent: Tensor) -> Tensor:
-        """(E, D), the slope along one set of velocities (E, 3) of the edges."""
-        made: Tensor = torch.func.jvp(function, (graph.edge_vector,), (tangent,))[1]
-        return made
-
-    slopes = torch.func.vmap(along)(tangents)  # (3, E, D)
+    made = derivatives_along(function, start, tangents)  # (3, E, D)
+    slopes = torch.empty_like(made)
+    slopes[:, moving.order] = made
     if not torch.isfinite(slopes).all():
         raise ModelError(
             f"'{item.structure.name}': H has no derivative by the position of atom {atom + 1}: the "

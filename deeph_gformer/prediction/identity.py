@@ -7,7 +7,10 @@ import pathlib
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ..algebra.layout import turn_flat
+from ..algebra.rotation import edge_frames, moved_frames
 from ..data.features import Stage1Features
 from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
@@ -133,13 +136,19 @@ class GFormerStage1(Stage1Provider):
             (), (), self.bundle.model(graph.to(self.bundle.model.out_scale.device, self.dtype))
         )
 
-    def differentiable(self, graph: Graph) -> EdgeFunction:
+    def differentiable(self, graph: Graph, moving: int) -> EdgeFunction:
         """See :meth:`Stage1Provider.differentiable`."""
         graph = graph.to(self.bundle.model.out_scale.device, self.dtype)
-        model = self.bundle.model
-        return lambda vectors, features: Stage1Features(
-            (), (), model(graph._replace(edge_vector=vectors))
-        )
+        irreps, start = self.bundle.targets.irreps(self.parity), graph.edge_vector
+        frames = edge_frames(start, irreps.lmax)
+
+        def run(vectors: Tensor, features: bool) -> Stage1Features:
+            whole = torch.cat([vectors, start[moving:]])
+            turned = moved_frames(frames, start[:moving], vectors)
+            made = self.bundle.model(graph._replace(edge_vector=whole))
+            return Stage1Features((), (), turn_flat(made, irreps, turned, to_local=True))
+
+        return run
 
     def fingerprint(self) -> str:
         """See :meth:`Stage1Provider.fingerprint`."""

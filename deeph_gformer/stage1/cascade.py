@@ -59,9 +59,9 @@ class CascadedStage1(Stage1Provider):
             direct_sum=out.direct_sum + self.models[0](graph, features=False).direct_sum
         )
 
-    def differentiable(self, graph: Graph) -> EdgeFunction:
+    def differentiable(self, graph: Graph, moving: int) -> EdgeFunction:
         """See :meth:`Stage1Provider.differentiable`."""
-        first, second = (model.differentiable(graph) for model in self.models)
+        first, second = (model.differentiable(graph, moving) for model in self.models)
 
         def run(vectors: Tensor, features: bool) -> Stage1Features:
             """Features of the second network; the direct sum of both."""

@@ -86,10 +86,10 @@ class MergedStage1(Stage1Provider):
         outputs = [model(graph, features) for model in self.models]
         return self._joined(outputs, features)
 
-    def differentiable(self, graph: Graph) -> EdgeFunction:
+    def differentiable(self, graph: Graph, moving: int) -> EdgeFunction:
         """See :meth:`Stage1Provider.differentiable`."""
         self.check_complete(graph)
-        models = [model.differentiable(graph) for model in self.models]
+        models = [model.differentiable(graph, moving) for model in self.models]
         return lambda vectors, features: self._joined(
             [model(vectors, features) for model in models], features
         )

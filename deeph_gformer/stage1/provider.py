@@ -81,15 +81,19 @@ class Stage1Provider(abc.ABC):
         :func:`deeph_gformer.data.fingerprint.fingerprint` makes one from tensors.
         """
 
-    def differentiable(self, graph: Graph) -> EdgeFunction:
-        """The network as a function of the edge vectors, which :mod:`torch.func` can differentiate.
+    def differentiable(self, graph: Graph, moving: int) -> EdgeFunction:
+        """The network as a function of the first edge vectors, which :mod:`torch.func` can
+        differentiate.
 
         Args:
-            graph: one structure, on the provider's device and in its type.
+            graph: one structure, on the provider's device and in its type; the edges that move
+                first, self-loops last.
+            moving: M, how many move, all as edges of one atom do.
 
         Returns:
-            ``f(vectors, features)``, for vectors (E, 3) with the numbers of the graph's and
-            derivatives of their own; the numbers of :meth:`forward`.
+            ``f(vectors, features)``, for vectors (M, 3) with the numbers of the graph's and
+            derivatives of their own; the numbers of :meth:`forward`, those of edges in edge frames
+            (:func:`deeph_gformer.algebra.rotation.moved_frames`).
 
         Raises:
             ModelError: this provider has no such function.

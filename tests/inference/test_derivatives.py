@@ -140,7 +140,14 @@ def test_frames_move_as_rotations_do() -> None:
     start = torch.tensor([[0, 0, 2.0], [0, 0, -1.5], [0.3, -1.0, 0.4], [0, 0, 0]]).double()
     frames = edge_frames(start, 4)
     speed = torch.tensor([[0.3, 0.2, 0.7], [-0.1, 0.5, 0.2], [0.3, 0.3, -0.4], [0, 0, 0]]).double()
-    slopes = torch.func.jvp(lambda v: moved_frames(frames, start, v)[2], (start,), (speed,))[1]
+
+    def moved(vectors: torch.Tensor) -> torch.Tensor:
+        return torch.cat(moved_frames(frames, start[:2], vectors)[2])
+
+    slopes = torch.func.jvp(
+        lambda v: torch.cat(moved_frames(frames, start, v)[2]), (start,), (speed,)
+    )[1]
+    assert torch.equal(moved(start[:2]), frames[2])
     assert torch.isfinite(slopes).all() and not slopes[3].any()
     # the axis of a frame is the edge: its middle column is Y_2 of the direction
     for row in range(3):

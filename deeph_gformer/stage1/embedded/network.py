@@ -145,29 +145,34 @@ class DeepHE3Net(nn.Module):
             else edge_types(graph.node_type, source, destination, loops[order], config.num_species),
         )
 
-    def moved(self, p: Prepared, start: Tensor, vectors: Tensor) -> Prepared:
-        """A prepared structure whose edges move, to first order.
+    def moved(self, p: Prepared, start: Tensor, vectors: Tensor, chunk: int = 512) -> Prepared:
+        """A prepared structure whose first edges move, to first order.
 
         Args:
-            p: of :meth:`prepare`, not for inference.
-            start: (E, 3), edge vectors that ``p`` was made of, in the graph's order, Å.
-            vectors: (E, 3), the same numbers, with derivatives.
+            p: of :meth:`prepare`, not for inference, of a graph with its self-loops last.
+            start: (M, 3), the first edge vectors that ``p`` was made of, Å; no self-loops.
+            vectors: (M, 3), the same numbers, with derivatives.
+            chunk: edges that are worked on together.
         """
-        config = self.config
+        config, count = self.config, len(start)
         dtype, sh = p.length.dtype, Irreps(config.irreps_sh)
-        start, vectors = start[p.order], vectors[p.order]
-        along = (start * (vectors - start)).sum(dim=1) / p.length.clamp(min=1e-30)
-        length = p.length + along.to(dtype)
-        radial = None
-        if p.radial is not None:
-            slope = bessel_slopes(p.length, sh, config.r_max, p.regular)
-            radial = p.radial + slope * along.to(dtype)[:, None]
-        return p._replace(
-            frames=moved_frames(p.frames, start.to(dtype), vectors.to(dtype)),
-            length=length,
+        first, size = p.span(0, count), p.length[:count]
+        along = ((start * (vectors - start)).sum(dim=1) / size.clamp(min=1e-30)).to(dtype)
+        length, radial = size + along, first.radial
+        if radial is not None:
+            slope = bessel_slopes(size, sh, config.r_max, count)
+            radial = radial + slope * along[:, None]
+        frames = moved_frames(p.frames, start.to(dtype), vectors.to(dtype))
+        first = first._replace(
+            frames=[frame.moving for frame in frames],
             distance=gaussians(length, config.r_max, config.num_basis),
-            initial=gaussians(length, INITIAL_RADIUS, Irreps(config.irreps_edge_init).dim),
             radial=radial,
+        )
+        initial = gaussians(length, INITIAL_RADIUS, Irreps(config.irreps_edge_init).dim)
+        return p._replace(
+            initial=torch.cat([initial, p.initial[count:]]),
+            parts=(first, *p.pieces(count, chunk)),
+            split=tuple(frames),
         )
 
     def _frames(
@@ -211,8 +216,9 @@ class DeepHE3Net(nn.Module):
             features: whether irreps are wanted.
 
         Returns:
-            ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; global axes,
-            e3nn's flat layout, the graph's edge order.
+            ``(direct_sum (E, D) eV, node irreps P x (N, d), edge irreps P x (E, d))``; e3nn's flat
+            layout, the graph's edge order; global axes, but for the edges' of a structure that is
+            :meth:`moved`: those are in edge frames.
         """
         p = self.prepare(graph) if prepared is None else prepared
         one_hot = nn.functional.one_hot(p.node_type, self.config.num_species).to(p.distance.dtype)
@@ -225,11 +231,11 @@ class DeepHE3Net(nn.Module):
             edge = edge_update(node, edge, p, self.chunk, again)
             if features:
                 nodes.append(Layout(node_update.irreps_out).flat(node))
-                edges.append(Layout(edge_update.irreps_out).flat_global(edge, p.frames)[p.inverse])
-        return (
-            self.lin_edge.layout_out.flat_global(self.output(edge, p.output_type), p.frames)[
-                p.inverse
-            ],
-            tuple(nodes),
-            tuple(edges),
-        )
+                edges.append(_flat(Layout(edge_update.irreps_out), edge, p))
+        out = _flat(self.lin_edge.layout_out, self.output(edge, p.output_type), p)
+        return out, tuple(nodes), tuple(edges)
+
+
+def _flat(layout: Layout, edge: Features, p: Prepared) -> Tensor:
+    """Edge features as :meth:`DeepHE3Net.forward` gives them."""
+    return layout.flat(edge) if p.parts else layout.flat_global(edge, p.frames)[p.inverse]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
-from ...algebra.layout import Features, Key
+from ...algebra.layout import Features, Frame, Key, turn
 from .layout import Layout
 from .local import Local, LocalLayout
 from .rows import Segments
@@ -46,7 +48,7 @@ class LayerNorm(nn.Module):
             self.register_buffer(f"_place_{n}", index, persistent=False)
 
     def forward(
-        self, features: Features, segments: Segments, frames: list[Tensor] | None = None
+        self, features: Features, segments: Segments, frames: Sequence[Frame] | None = None
     ) -> Features:
         """Normalise; ``frames`` turn the rows into edge frames, where the features are in such."""
         out = {}
@@ -70,14 +72,14 @@ class LayerNorm(nn.Module):
         return out
 
     def _slot(
-        self, value: Tensor, key: Key, segments: Segments, frames: list[Tensor] | None
+        self, value: Tensor, key: Key, segments: Segments, frames: Sequence[Frame] | None
     ) -> Tensor:
         mean = value.mean(dim=2)  # (rows, 2l+1)
         if key[0] and frames is not None:
             frame = frames[key[0]]
-            mean = (frame @ mean[:, :, None])[:, :, 0]
-            centre = segments.spread(segments.mean(mean))
-            centre = (frame.transpose(1, 2) @ centre.expand(len(frame), -1)[:, :, None])[:, :, 0]
+            turned = turn(frame, mean[:, :, None], to_local=False)[:, :, 0]
+            centre = segments.spread(segments.mean(turned)).expand(len(mean), -1)
+            centre = turn(frame, centre[:, :, None], to_local=True)[:, :, 0]
         else:
             centre = segments.spread(segments.mean(mean))
         value = value - centre[:, :, None]

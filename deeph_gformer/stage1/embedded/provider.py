@@ -82,15 +82,15 @@ class EmbeddedStage1(Stage1Provider):
         direct_sum, node, edge = self.engine(graph.to(self.device, self.dtype), features=features)
         return Stage1Features(node, edge, direct_sum)
 
-    def differentiable(self, graph: Graph) -> EdgeFunction:
+    def differentiable(self, graph: Graph, moving: int) -> EdgeFunction:
         """See :meth:`Stage1Provider.differentiable`."""
         self.check_complete(graph)
         graph = graph.to(self.device, self.dtype)
         prepared = self.net.prepare(graph)
 
         def run(vectors: Tensor, features: bool) -> Stage1Features:
-            """Features at these edge vectors (E, 3), Å."""
-            moved = self.net.moved(prepared, graph.edge_vector, vectors)
+            """Features at these first edge vectors (M, 3), Å."""
+            moved = self.net.moved(prepared, graph.edge_vector[:moving], vectors)
             direct_sum, node, edge = self.net(graph, moved, features)
             return Stage1Features(node, edge, direct_sum)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from e3nn.o3 import Irreps
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...algebra.layout import Features, merge, rotate
+from ...algebra.layout import Features, Frame, SplitFrame, merge, rotate
 from ...algebra.wigner import Generation
 from ..net_config import NetConfig
 from .convolution import EquivariantConvolution, Matrices
@@ -50,6 +50,9 @@ class Prepared(NamedTuple):
         node_kind, edge_kind: rows by element and by pair of elements.
         node_segments, edge_segments: rows by structure.
         output_type: (E,), see :func:`.output.edge_types`; None where the output is not scaled.
+        parts: what a convolution needs of the edges that move, and of the others, which have no
+            derivative; empty where none moves.
+        split: frames of both, per l; empty likewise.
 
     For inference ``distance`` and ``initial`` are empty and ``edge_kind`` is not made: they are
     cheap to make chunk by chunk.
@@ -71,6 +74,8 @@ class Prepared(NamedTuple):
     node_segments: Segments
     edge_segments: Segments
     output_type: Tensor | None
+    parts: tuple[Prepared, ...] = ()
+    split: tuple[SplitFrame, ...] = ()
 
     def span(self, start: int, stop: int) -> Prepared:
         """What a convolution needs of some edges."""
@@ -82,6 +87,11 @@ class Prepared(NamedTuple):
             distance=self.distance[start:stop],
             radial=None if self.radial is None else self.radial[start:stop],
         )
+
+    def pieces(self, start: int, size: int) -> Iterator[Prepared]:
+        """The edges from ``start`` on, ``size`` after ``size``."""
+        for first in range(start, len(self.source), size):
+            yield self.span(first, min(first + size, len(self.source)))
 
 
 class SkipConnection(nn.Module):
@@ -210,7 +220,8 @@ class EdgeUpdate(Update):
             for key, value in parts[0].items()
         }
         new = add_features(self.lin_post(new), self.sc(edge, p.edge_kind))
-        return self.skip_connect(edge, self.norm(new, p.edge_segments, p.frames))
+        frames: Sequence[Frame] = p.split or p.frames
+        return self.skip_connect(edge, self.norm(new, p.edge_segments, frames))
 
 
 def rows(features: Features, start: int, stop: int) -> Features:
@@ -227,7 +238,13 @@ def in_chunks(
     With several chunks what happens inside is not kept for the backward pass but made again there,
     chunk by chunk.
     """
-    edges = len(p.source)
+    edges, start = len(p.source), 0
+    for part in p.parts:
+        stop = start + len(part.source)
+        yield start, stop, messages(part, start, stop)
+        start = stop
+    if p.parts:
+        return
     if not chunk or chunk >= edges:
         yield 0, edges, messages(p, 0, edges)
         return
