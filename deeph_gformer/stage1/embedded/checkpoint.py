@@ -19,10 +19,10 @@ from ...algebra.wigner import Generation, wigner_3j
 from ...errors import ModelError
 from ..bundle import ModelFolder
 from ..net_config import OPTIONAL
-from .convolution import EdgeTensorProduct
 from .linear import ChannelLinear, SelfConnection
 from .network import DeepHE3Net
 from .radial import INITIAL_RADIUS
+from .tensor_product import EdgeTensorProduct
 
 __all__ = [
     "load_network",

@@ -13,10 +13,10 @@ from e3nn.o3 import Irreps
 from torch import Tensor, nn
 
 from ...algebra.layout import Features, Key
-from .convolution import EdgeTensorProduct
 from .layout import Layout
 from .linear import ChannelLinear
 from .local import Local, LocalLayout, signs
+from .tensor_product import EdgeTensorProduct
 from .updates import Update
 
 __all__ = ["ConvolutionPlan"]

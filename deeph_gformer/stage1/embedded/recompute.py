@@ -88,9 +88,8 @@ class Recompute:
         if name is None:
             return tensor
         self._saved += 1
-        return _Recipe(
-            self, name, tuple(tensor.size()), tuple(tensor.stride()), tensor.storage_offset()
-        )
+        offset = int(tensor.storage_offset())
+        return _Recipe(self, name, tuple(tensor.size()), tuple(tensor.stride()), offset)
 
     @staticmethod
     def _unpack(kept: Tensor | _Recipe) -> Tensor:

@@ -15,10 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from ...algebra.layout import Features, Frame, SplitFrame, merge, rotate
 from ...algebra.wigner import Generation
 from ..net_config import NetConfig
-from .convolution import EquivariantConvolution, Matrices
+from .convolution import EquivariantConvolution
 from .linear import ChannelLinear, SelfConnection
 from .norm import LayerNorm
 from .rows import RowGroups, Segments, gather_rows
+from .tensor_product import Matrices
 
 __all__ = [
     "Prepared",
