@@ -131,10 +131,15 @@ def _write(
 
 
 def _run(options: LdosOptions) -> int:
-    from ..bands.space import plot_stm, states_at, states_in_window, stm_image
+    from ..bands.space import plot_stm, require_image, states_at, states_in_window, stm_image
 
     problem = single_problem(options)
     orbitals = _orbitals(options, problem)
+    if options.stm:
+        require_image(problem, orbitals, options.height, options.current)
+    single = [  # a band that is not there is refused before anything is written
+        states_at(problem, k, [int(band) - 1], options.s_threshold) for *k, band in options.state
+    ]
     folder = options.output or pathlib.Path(f"{problem.structure.name}_ldos")
     result: dict[str, Any] = {
         "structure": problem.structure.name,
@@ -148,11 +153,8 @@ def _run(options: LdosOptions) -> int:
         window = (low + level.energy_eV, high + level.energy_eV)
         chosen = states_in_window(problem, window, options.mesh, options.s_threshold, progress)
         words = f"LDOS {low:g} to {high:g} eV from the Fermi level"
-        path = folder / f"ldos_{low:g}_{high:g}.{options.form}"
-        volume = _write(problem, orbitals, chosen, path, words, options.spacing)
-        result["volumes"].append(volume)
-        result |= {"fermi": level.to_dict(), "window_eV": [low, high]}
-        if options.stm:
+        image = None
+        if options.stm:  # it may find no state above the surface: before anything is written
             image = stm_image(
                 problem,
                 orbitals,
@@ -162,11 +164,15 @@ def _run(options: LdosOptions) -> int:
                 spacing=options.spacing,
                 progress=progress,
             )
+        path = folder / f"ldos_{low:g}_{high:g}.{options.form}"
+        volume = _write(problem, orbitals, chosen, path, words, options.spacing)
+        result["volumes"].append(volume)
+        result |= {"fermi": level.to_dict(), "window_eV": [low, high]}
+        if image is not None:
             plot_stm(image, folder / "stm.png", f"{problem.structure.name}: {words}")
             print(f"written: {folder / 'stm.png'}")
             result["stm"] = image.to_dict()
-    for *k, band in options.state:
-        states, missed = states_at(problem, k, [int(band) - 1], options.s_threshold)
+    for (*k, band), (states, missed) in zip(options.state, single, strict=True):
         name = "_".join(f"{v:g}" for v in k)
         words = f"|psi|² of band {int(band)} at k = {k}, {states.energies[0]:.4f} eV"
         if missed:

@@ -49,7 +49,7 @@ def run_unfold(options: BandsOptions) -> None:
             progress=progress,
             s_threshold=options.s_threshold,
             engine=options.engine,
-            check=options.check,
+            check="random" if options.check == "auto" else options.check,
         )
         for note in one.bands.notes[len(problem.notes) :]:
             say(f"{problem.label}: {note}")

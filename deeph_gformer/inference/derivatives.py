@@ -332,7 +332,7 @@ def run(
             f"atom {found.atom + 1}: max |∂H/∂τ| {largest:.4g} eV/Å, "
             f"{len(found.hamiltonian[0])} blocks, {found.seconds:.1f} s -> {folders[-1]}"
         )
-        if found.overlap is None:
+        if found.overlap is None and len(folders) == 1:
             say("∂S/∂τ is not written: give a table or basis files with --overlap")
         if found.near_end:
             say(

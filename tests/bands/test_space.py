@@ -210,6 +210,13 @@ def test_command_on_a_dft_run(tmp_path: pathlib.Path, capsys: pytest.CaptureFixt
     assert main([*words, "--window", "-3", "0"]) == 2
     assert "give the basis files" in capsys.readouterr().err
     assert main([*words, "--basis", *basis]) == 2
+    # refused before anything is written
+    nowhere = tmp_path / "nothing"
+    words = [*words[:-1], str(nowhere), "--window", "-3", "0", "--basis", *basis]
+    assert main([*words, "--stm", "--height", "50"]) == 2
+    assert "height 50 Å" in capsys.readouterr().err
+    assert main([*words, "--state", "0", "0", "0", "999"]) == 2
+    assert "999" in capsys.readouterr().err and not nowhere.exists()
 
 
 @pytest.mark.skipif(not MOS2.is_dir(), reason="needs ../shared/dft")

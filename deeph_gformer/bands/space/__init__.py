@@ -5,7 +5,7 @@ from __future__ import annotations
 from .density import Grid, Orbitals, SelectedStates, density_on_grid, states_at, states_in_window
 from .files import write_volume
 from .plot import plot_stm
-from .stm import StmImage, stm_image
+from .stm import StmImage, require_image, stm_image
 
 __all__ = [
     "SelectedStates",
@@ -16,6 +16,7 @@ __all__ = [
     "plot_stm",
     "states_at",
     "states_in_window",
+    "require_image",
     "stm_image",
     "write_volume",
 ]

@@ -20,7 +20,7 @@ from ...io import Structure
 from ..bloch import BlochProblem
 from .density import Orbitals, SelectedStates, density_at
 
-__all__ = ["StmImage", "stm_image"]
+__all__ = ["StmImage", "require_image", "stm_image"]
 
 _LOWEST = 0.4
 """Å above the topmost atom where the search of the constant current ends."""
@@ -97,6 +97,35 @@ def _top(structure: Structure, axis: int) -> float:
     return float(heights[int(np.argmax(gaps))]) * length
 
 
+def require_image(
+    problem: BlochProblem, orbitals: Orbitals, height_A: float, current: float | None = None
+) -> tuple[int, float]:
+    """Refuse what :func:`stm_image` would refuse, before anything is computed.
+
+    Args:
+        problem: a slab.
+        orbitals: of every element.
+        height_A: of the constant-height map above the topmost atom.
+        current: see :func:`stm_image`.
+
+    Returns:
+        The lattice vector out of the slab, and how far orbitals reach, Å.
+
+    Raises:
+        ConfigError: no slab, a height beyond the orbitals, or a current that is none.
+    """
+    axis = _normal_axis(problem)
+    reach = max(orbitals.reach[z] for z in problem.structure.numbers.tolist())
+    if not _LOWEST <= height_A < reach:
+        raise ConfigError(
+            f"height {height_A:g} Å: the orbitals of this basis end {reach:.2f} Å from their "
+            f"atoms; take {_LOWEST:g} Å to well below that"
+        )
+    if current is not None and not 0 < current < np.inf:
+        raise ConfigError(f"current {current} 1/Å³: it must be positive and finite")
+    return axis, reach
+
+
 def stm_image(
     problem: BlochProblem,
     orbitals: Orbitals,
@@ -122,16 +151,8 @@ def stm_image(
     Raises:
         ConfigError: no slab, a height beyond the orbitals, or a current that is none.
     """
+    axis, reach = require_image(problem, orbitals, height_A, current)
     crystal = problem.structure
-    axis = _normal_axis(problem)
-    reach = max(orbitals.reach[z] for z in crystal.numbers.tolist())
-    if not _LOWEST <= height_A < reach:
-        raise ConfigError(
-            f"height {height_A:g} Å: the orbitals of this basis end {reach:.2f} Å from their "
-            f"atoms; take {_LOWEST:g} Å to well below that"
-        )
-    if current is not None and not 0 < current < np.inf:
-        raise ConfigError(f"current {current} 1/Å³: it must be positive and finite")
     lattice = crystal.lattice
     normal = lattice[axis] / np.linalg.norm(lattice[axis])
     top = _top(crystal, axis)
