@@ -18,7 +18,7 @@ from ...io import BlockMatrix
 from ..bloch import BlochProblem
 from ..cell_sums import BlochSum
 from ..fermi import occupations
-from ..kmesh import parse_mesh
+from ..kmesh import mesh_points, parse_mesh
 from ..projection import spin_matrices
 from ..velocity import VelocityStates, velocity_states
 from .links import ATOM_POSITIONS, POSITION_MATRIX, position_rest
@@ -115,7 +115,7 @@ def anomalous_hall(
     Args:
         problem: the Hamiltonian.
         fermi_eV: the Fermi level.
-        mesh: k mesh, moved off Γ by half a step; default 0.12 1/Å apart, far too coarse for a
+        mesh: Γ-centred k mesh; default 0.12 1/Å apart, far too coarse for a
             metal.
         width_eV: of the Fermi function.
         positions: x, y, z of the position matrix, Å.
@@ -157,7 +157,7 @@ class _HallMesh:
     def of(
         cls, problem: BlochProblem, mesh: str | Sequence[int] | None, width_eV: float
     ) -> _HallMesh:
-        """A mesh moved off Γ by half a step.
+        """A Γ-centred mesh: n x n x 1 is the same points for all vectors of a lattice.
 
         Raises:
             ConfigError: one periodic direction or none, or a width that is none.
@@ -173,10 +173,7 @@ class _HallMesh:
                 f"width {width_eV} eV of the Fermi function: it must be positive, finite"
             )
         numbers = parse_mesh(mesh, problem)
-        axes = np.meshgrid(*[np.arange(n) for n in numbers], indexing="ij")
-        grid = np.stack(axes, -1).reshape(-1, 3)
-        shift = np.array([0.5 if n > 1 else 0.0 for n in numbers])
-        points = (grid + shift) / np.array(numbers)
+        points = mesh_points(numbers, False)[0]
         lattice = problem.structure.lattice
         if dimensions == 3:
             # e²/hbar * mean / volume = 2 pi e²/h * mean / volume; 1/Å is 1e8 1/cm
@@ -235,7 +232,7 @@ def spin_hall(
     Args:
         problem: a Hamiltonian with spin.
         fermi_eV: the Fermi level.
-        mesh: k mesh, moved off Γ by half a step; default 0.12 1/Å apart.
+        mesh: Γ-centred k mesh; default 0.12 1/Å apart.
         width_eV: of the Fermi function.
         positions: x, y, z of the position matrix, Å.
         progress: called with (done, all).
