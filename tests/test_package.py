@@ -163,6 +163,13 @@ def test_light_parts_do_not_load_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_help_loads_no_numpy() -> None:
+    """All verbs with their options, as ``--help`` shows them: what is slow to load is for later."""
+    code = "import sys; from deeph_gformer.cli import build_parser; build_parser(); "
+    code += "sys.exit(bool({'numpy', 'h5py', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_public_names_resolve() -> None:
     import deeph_gformer
 

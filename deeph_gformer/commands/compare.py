@@ -6,7 +6,6 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from ..io.files import real_path
 from .levels import fermi_of
 from .loading import HamiltonianKind, kinds_of, load_problem
 from .options import Number, Verb, argument, option
@@ -55,6 +54,7 @@ class CompareOptions(LevelOptions):
 def _run_compare(options: CompareOptions) -> None:
     from ..bands import compare
     from ..errors import DataError
+    from ..io.files import real_path
     from ..io.folder import matrix_path
 
     other = options.other or options.reference

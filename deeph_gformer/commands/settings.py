@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 
 from ..config import DataConfig, apply_overrides, field_docs, from_mapping, load_yaml, upgrade_model
 from ..errors import ConfigError
-from ..io.files import read_json
 from .options import Options, argument, option
 
 __all__ = ["RunOptions", "list_settings", "pair", "read_settings"]
@@ -113,6 +112,8 @@ def _resumed(output: Any) -> dict[str, Any]:
     path = pathlib.Path(str(output)) / "config.json"
     if not path.is_file():
         return {}
+    from ..io.files import read_json  # at the start of a command nothing needs numpy
+
     known = read_json(path)
     if "arch" in known.get("model", {}):
         known["model"] = upgrade_model(known["model"])
