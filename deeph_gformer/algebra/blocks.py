@@ -290,14 +290,16 @@ class BlockAssembly:
         shapes = self.shapes(node_type, keys)
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
         values = np.empty(offsets[-1], dtype=flat.dtype)
-        for index, source in self._groups(node_type, keys):
+        groups = self._groups(node_type, keys)
+        for index, source in groups:
             place = source.reshape(-1)
-            block = (
-                np.where(place >= 0, flat[index][:, place], np.asarray(missing, dtype=flat.dtype))
-                if (place < 0).any()
-                else flat[index][:, place]
-            )
-            values[offsets[index][:, None] + np.arange(len(place))] = block
+            block = np.take(flat if len(groups) == 1 else flat[index], place, axis=1)
+            if (place < 0).any():
+                block[:, place < 0] = missing
+            if len(groups) == 1:  # blocks of one shape, in order
+                values = block.reshape(-1)
+            else:
+                values[offsets[index][:, None] + np.arange(len(place))] = block
         return BlockMatrix(keys, shapes, values)
 
     def from_matrix(

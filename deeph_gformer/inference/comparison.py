@@ -40,18 +40,21 @@ def mean_correction(
     prediction: Prediction, overlap: BlockMatrix | None, comm: Communicator
 ) -> float:
     """Mean |ΔH| over the elements of all blocks, without the part that is a shift of energy, eV."""
+    if prediction.hamiltonian is prediction.stage1:
+        return 0.0
+    if overlap is None:
+        return prediction.correction
     change = BlockMatrix(
         prediction.hamiltonian.keys,
         prediction.hamiltonian.shapes,
         prediction.hamiltonian.values - prediction.stage1.values,
     )
     spinful = bool(prediction.structure.spinful)
-    if overlap is not None:
-        overlap = common_blocks(overlap, change)
-        parts = comm.objects(gauge_products(change, overlap, spinful))
-        total, norm = np.sum(parts, axis=0)
-        doubled = spin_double(overlap) if spinful else overlap
-        change = subtract_overlap(change, doubled, total / norm if norm else 0.0)
+    overlap = common_blocks(overlap, change)
+    parts = comm.objects(gauge_products(change, overlap, spinful))
+    total, norm = np.sum(parts, axis=0)
+    doubled = spin_double(overlap) if spinful else overlap
+    change = subtract_overlap(change, doubled, total / norm if norm else 0.0)
     sums = comm.objects((float(np.abs(change.values).sum()), len(change.values)))
     total, count = np.sum(sums, axis=0)
     return float(total / max(count, 1))

@@ -26,11 +26,14 @@ __all__ = [
     "hermitian_in_place",
     "make_hermitian",
     "sum_of_changes",
+    "sum_of_differences",
     "symmetrise",
 ]
 
 #: Edges at a time where blocks are averaged, checked and put into their file order.
 BLOCK_CHUNK = 16384
+#: Elements at a time where matrices are compared.
+_ELEMENTS = 2**20
 
 
 def hermitian_in_place(
@@ -146,6 +149,20 @@ def sum_of_changes(
         total += float(np.abs(values).sum(dtype=np.float64))
         count += len(values)
     return total, count
+
+
+def sum_of_differences(first: BlockMatrix, both: BlockMatrix) -> tuple[float, int]:
+    """:func:`sum_of_changes` of what is in blocks already.
+
+    Args:
+        first: of stage 1, eV.
+        both: of both stages, the same blocks; the same matrix without a GFormer.
+    """
+    total, size = 0.0, len(both.values)
+    for start in range(0, size if first is not both else 0, _ELEMENTS):
+        part = slice(start, start + _ELEMENTS)
+        total += float(np.abs(both.values[part] - first.values[part]).sum(dtype=np.float64))
+    return total, size
 
 
 def make_hermitian(

@@ -16,7 +16,7 @@ from ..io.structure import Structure
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
-from .blocks import assemble, check_finite, sum_of_changes, symmetrise
+from .blocks import assemble, check_finite, sum_of_differences, symmetrise
 from .passes import direct_products, fast_plan
 from .reading import Item, Source
 
@@ -169,9 +169,9 @@ def _finished(
     own, types = edges.keys[comm.own_rows(edges.keys)], graph.node_type.cpu().numpy()
     with agreed(comm):
         check_finite(both, structure.name)
-        change = sum_of_changes(model, first, both, types, own)
         refined = assemble(model, both, types, own)
         del both  # a third of the memory at this point
         stage1 = refined if alone else assemble(model, first, types, own)
+        change = sum_of_differences(stage1, refined)
     sums, counts = zip(*comm.objects(change), strict=True)
     return Prediction(structure, graph, refined, stage1, edges, sum(sums) / max(1, sum(counts)))
