@@ -30,6 +30,7 @@ __all__ = [
     "OwnSignals",
     "PlateauStop",
     "SaveBest",
+    "TrainingRow",
     "WholeCurve",
     "running_average",
 ]
@@ -113,6 +114,24 @@ class EpochLine(Callback):
                 f"val {shown} | best {_BEST[monitor]}{self.best:9.4f} meV{ratio}",
                 flush=True,
             )
+
+
+class TrainingRow(Callback):
+    """Writes the training errors of an epoch into the logs.
+
+    Lightning would do so after its checkpoint: a death in between would lose the row, since the
+    resumed run begins with the next epoch. Rows that no checkpoint knows of are dropped instead,
+    see :class:`WholeCurve`.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write the row; callbacks that are no checkpoints come first."""
+        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_")}
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {**found, "epoch": trainer.current_epoch}, step=trainer.global_step - 1
+            )
+            logger.save()
 
 
 def running_average(

@@ -129,8 +129,13 @@ class HamiltonianTask(pl.LightningModule):
         if made is None:
             made = self.losses(batch, tuple(s.to(batch.label.device) for s in states))
         loss, logged = made
-        self.log_dict(
-            logged, on_step=False, on_epoch=True, batch_size=len(batch.edges), sync_dist=True
+        self.log_dict(  # TrainingRow writes them
+            logged,
+            on_step=False,
+            on_epoch=True,
+            logger=False,
+            batch_size=len(batch.edges),
+            sync_dist=True,
         )
         return loss
 

@@ -27,6 +27,7 @@ from .callbacks import (
     FiniteStop,
     OwnSignals,
     PlateauStop,
+    TrainingRow,
     WholeCurve,
     running_average,
 )
@@ -98,7 +99,7 @@ def _hooks(
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    hooks: list[Callback] = [FiniteStop(), keep, last_state, *more]
+    hooks: list[Callback] = [FiniteStop(), TrainingRow(), keep, last_state, *more]
     if settings.early_stopping:
         hooks.append(EarlyStopping(key, patience=settings.early_stopping))
     if settings.schedule == "plateau":

@@ -9,7 +9,6 @@ command again and compares with an undisturbed run.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import errno
 import io
 import json
@@ -20,7 +19,6 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
@@ -32,15 +30,14 @@ import deeph_gformer.analysis.evaluate
 import deeph_gformer.report.page  # noqa: F401 - everything is imported once, before the forks
 from deeph_gformer.cli import main
 from deeph_gformer.gformer.bundle import load_bundle
-from deeph_gformer.io import legacy, read_folder, read_matrix
+from deeph_gformer.io import read_folder, read_matrix
 from deeph_gformer.io.folder import folder_format
 from deeph_gformer.stage1.bundle import read_model_folder
 
-from ..conftest import random_structure, write_tiny_stage1
-from ..test_pipeline import make_bundle
+from .cases import CASES, Case
 from .killing import Ended, run_until
 
-__all__ = ["CASES", "Case", "campaign"]
+__all__ = ["campaign"]
 
 #: Signals, and what a file operation may fail with: a full disk, a quota, a read-only or another
 #: file system, a broken one.
@@ -52,302 +49,6 @@ FAULTS: dict[str, int] = {
 _TIMES = ("second", "time", "date", "unix", "when", "gb", "memory")
 #: Of a training; they grow line by line, or are named after the time.
 _LOGS = ("logs/tensorboard", "lock")
-SMALL = ("width=16", "heads=4", "embed=4", "gaussians=8", "gated_channels=4", "density_channels=4")
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One command.
-
-    Attributes:
-        prepare: makes the inputs in a folder.
-        words: the command, from the folder of its inputs; its outputs are in ``out``.
-        again: what is given after a death instead, from the same folder.
-        old: makes what is there before, in ``out``; None: nothing.
-        rounding: matrices are equal to rounding after a death, not bit by bit: what is left is
-            computed together with others than in one go.
-    """
-
-    prepare: Callable[[pathlib.Path], None]
-    words: Callable[[pathlib.Path], Sequence[str]]
-    again: Callable[[pathlib.Path], Sequence[str]] | None = None
-    old: Callable[[pathlib.Path], None] | None = None
-    rounding: bool = False
-
-
-def _data(root: pathlib.Path, count: int = 4, grouped: bool = False) -> None:
-    for n in range(count):
-        structure, h, s = random_structure(4 + n, 2, False, f"s{n}", grouped)
-        legacy.write_structure(root / "data" / f"s{n}", structure)
-        legacy.write_blocks(root / "data" / f"s{n}" / "hamiltonians.h5", h)
-        legacy.write_blocks(root / "data" / f"s{n}" / "overlaps.h5", s)
-    (root / "splits.json").write_text('{"train": ["s0", "s1"], "val": ["s2"], "test": ["s3"]}')
-
-
-def _models(root: pathlib.Path, grouped: bool = False, count: int = 4) -> None:
-    _data(root, count, grouped)
-    write_tiny_stage1(root / "stage1")
-    make_bundle(root / "stage1", root / "bundle", trained=True)
-
-
-def _few(root: pathlib.Path) -> None:
-    _models(root, count=2)
-
-
-def _few_grouped(root: pathlib.Path) -> None:
-    _models(root, True, 2)
-
-
-def _refine(form: str, *more: str) -> Callable[[pathlib.Path], Sequence[str]]:
-    def words(root: pathlib.Path) -> Sequence[str]:
-        model = ["--stage1", str(root / "stage1"), "--model", str(root / "bundle")]
-        out = ["--output", str(root / "out"), "--format", form]
-        if "--overwrite" in more:  # what is skipped is not told
-            out += ["--json", str(root / "out" / "r.json")]
-        return ["refine", "--preprocessed", str(root / "data"), *model, *out, *more]
-
-    return words
-
-
-def _old_predictions(form: str) -> Callable[[pathlib.Path], None]:
-    def make(root: pathlib.Path) -> None:
-        words = ["refine", "--preprocessed", str(root / "data"), "--stage1", str(root / "stage1")]
-        code = main([*words, "--stage1-only", "--output", str(root / "out"), "--format", form])
-        assert code == 0
-
-    return make
-
-
-def _old_structures(root: pathlib.Path) -> None:
-    for n in range(2):
-        structure, h, _ = random_structure(40 + n, 2, False, f"s{n}", True)
-        legacy.write_structure(root / "out" / f"s{n}", structure)
-        legacy.write_blocks(root / "out" / f"s{n}" / "hamiltonians.h5", h)
-
-
-def _convert(to: str, *more: str, source: str = "data") -> Callable[[pathlib.Path], Sequence[str]]:
-    def words(root: pathlib.Path) -> Sequence[str]:
-        return ["convert", str(root / source), str(root / "out"), "--to", to, *more]
-
-    return words
-
-
-def _train(verb: str, *more: str) -> Callable[[pathlib.Path], Sequence[str]]:
-    section = {"train": "training", "train-stage1": "training", "ablate": "training"}[verb]
-    common = ("epochs=3", "warmup_steps=2", "threads=1", "device=cpu", "learning_rate=0.005")
-    sets = [f"{section}.{value}" for value in common]
-    if verb == "train-stage1":
-        sets += ["model.irreps_embed=4x0e", "model.irreps_mid=4x0e+3x1o+2x2e+1x3o"]
-        sets += ["model.num_blocks=2", "model.cutoff_radius=5.0"]
-    else:
-        sets += [f"model.{value}" for value in SMALL]
-
-    def words(root: pathlib.Path) -> Sequence[str]:
-        stage1 = [] if verb == "train-stage1" else ["--stage1", str(root / "stage1")]
-        data = ["--preprocessed", str(root / "data"), "--splits", str(root / "splits.json")]
-        every = ["--set"] * len(sets)
-        options = [word for pair in zip(every, sets, strict=True) for word in pair]
-        return [verb, *data, *stage1, "--output", str(root / "out"), *options, *more]
-
-    return words
-
-
-def _resumed(words: Callable[[pathlib.Path], Sequence[str]]) -> Any:
-    def again(root: pathlib.Path) -> Sequence[str]:
-        there = (root / "out" / "checkpoints" / "last.ckpt").is_file()
-        return [*words(root), *(["--resume"] if there else [])]
-
-    return again
-
-
-def _table(root: pathlib.Path) -> None:
-    _data(root)
-    words = ["overlap", "fit", "--preprocessed", str(root / "data")]
-    assert main([*words, "--output", str(root / "table.npz")]) == 0
-
-
-def _cell(root: pathlib.Path) -> None:
-    text = "x\n1.0\n3 0 0\n0 3 0\n0 0 9\nC\n2\nDirect\n0 0 0\n0.3 0.3 0\n"
-    (root / "cell.vasp").write_text(text)
-
-
-def _run_folder(root: pathlib.Path) -> None:
-    _models(root)
-    words = list(_train("train")(root))
-    words[words.index("--output") + 1] = str(root / "run")
-    ended = run_until(-1, lambda: main(words))  # gradients are for children only
-    assert ended.code == 0, ended.said
-
-
-def _one(*words: str) -> Callable[[pathlib.Path], Sequence[str]]:
-    """A command whose words hold ROOT."""
-    return lambda root: [word.replace("ROOT", str(root)) for word in words]
-
-
-TRAIN, TRAIN1 = _train("train"), _train("train-stage1")
-ABLATE = _train("ablate", "--settings", "e3,e3+gformer")
-MODEL = ("--stage1", "ROOT/stage1", "--model", "ROOT/bundle")
-CASES: dict[str, Case] = {
-    "refine": Case(_few, _refine("legacy"), _refine("legacy", "--skip-existing")),
-    "refine skip": Case(_few, _refine("legacy", "--skip-existing")),
-    "refine dock": Case(_few_grouped, _refine("dock", "--skip-existing")),
-    "refine batches": Case(
-        _few, _refine("legacy", "--batch-edges", "5000", "--skip-existing"), rounding=True
-    ),
-    "refine batches dock": Case(
-        _few_grouped, _refine("dock", "--batch-edges", "5000", "--skip-existing"), rounding=True
-    ),
-    "refine over": Case(_few, _refine("legacy", "--overwrite"), old=_old_predictions("legacy")),
-    "refine over dock": Case(
-        _few_grouped, _refine("dock", "--overwrite"), old=_old_predictions("dock")
-    ),
-    "refine in place": Case(
-        _few,
-        _one("refine", "--preprocessed", "ROOT/out", *MODEL, "--skip-existing"),
-        old=lambda r: shutil.copytree(r / "data", r / "out", dirs_exist_ok=True) and None,
-    ),
-    "convert dock": Case(lambda r: _data(r, 2, True), _convert("dock", "--skip-existing")),
-    "convert dock over": Case(
-        lambda r: _data(r, 2, True), _convert("dock", "--overwrite"), old=_old_structures
-    ),
-    "convert wannier90": Case(
-        lambda r: _data(r, 1), _convert("wannier90", "--overwrite", source="data/s0")
-    ),
-    "convert pyatb": Case(
-        lambda r: _data(r, 1), _convert("pyatb", "--overwrite", source="data/s0")
-    ),
-    "convert npz": Case(
-        lambda r: _data(r, 1),
-        _one("convert", "ROOT/data/s0", "ROOT/out/a.npz", "--to", "npz", "--overwrite"),
-    ),
-    "convert poscar": Case(
-        lambda r: _data(r, 1),
-        _one("convert", "ROOT/data/s0", "ROOT/out/POSCAR", "--to", "poscar", "--overwrite"),
-    ),
-    "train": Case(_models, TRAIN, _resumed(TRAIN)),
-    "train disk": Case(
-        _models,
-        _train("train", "--set", "data.cache=disk"),
-        _resumed(_train("train", "--set", "data.cache=disk")),
-    ),
-    "train-stage1": Case(_data, TRAIN1, _resumed(TRAIN1)),
-    "ablate": Case(_models, ABLATE),
-    "overlap fit": Case(
-        _data,
-        _one(
-            "overlap",
-            "fit",
-            "--preprocessed",
-            "ROOT/data",
-            "--output",
-            "ROOT/out/t.npz",
-            "--json",
-            "ROOT/out/t.json",
-        ),
-    ),
-    "overlap predict": Case(
-        _table,
-        _one(
-            "overlap",
-            "predict",
-            "--overlap",
-            "ROOT/table.npz",
-            "--input",
-            "ROOT/data/s0",
-            "ROOT/data/s1",
-            "--output",
-            "ROOT/out",
-            "--extrapolate",
-            "--overwrite",
-        ),
-    ),
-    "overlap predict dock": Case(
-        _table,
-        _one(
-            "overlap",
-            "predict",
-            "--overlap",
-            "ROOT/table.npz",
-            "--input",
-            "ROOT/data/s0",
-            "--output",
-            "ROOT/out",
-            "--format",
-            "dock",
-            "--extrapolate",
-            "--overwrite",
-        ),
-    ),
-    "build supercell": Case(
-        _cell,
-        _one(*"build supercell --cell ROOT/cell.vasp --size 2,1,1 -o".split(), "ROOT/out/s.vasp"),
-        _one(
-            *"build supercell --cell ROOT/cell.vasp --size 2,1,1 --overwrite -o".split(),
-            "ROOT/out/s.vasp",
-        ),
-    ),
-    "evaluate": Case(
-        _models,
-        _one(
-            "evaluate",
-            "--preprocessed",
-            "ROOT/data",
-            *MODEL,
-            "--no-invariance",
-            "--plots",
-            "ROOT/out/plots",
-            "--json",
-            "ROOT/out/e.json",
-        ),
-    ),
-    "evaluate report": Case(
-        _models,
-        _one(
-            "evaluate",
-            "--preprocessed",
-            "ROOT/data",
-            *MODEL,
-            "--no-invariance",
-            "--report",
-            "ROOT/out/e.html",
-        ),
-    ),
-    "report": Case(_run_folder, _one("report", "ROOT/run", "--output", "ROOT/out/run.html")),
-    "bands": Case(
-        lambda r: _data(r, 1),
-        _one(
-            "bands",
-            "ROOT/data/s0",
-            "--path",
-            "GX",
-            "--npoints",
-            "5",
-            "--electrons",
-            "4",
-            "--mesh",
-            "2x2x2",
-            "-o",
-            "ROOT/out/b.png",
-            "--json",
-            "ROOT/out/b.json",
-        ),
-    ),
-    "dos": Case(
-        lambda r: _data(r, 1),
-        _one(
-            "dos",
-            "ROOT/data/s0",
-            "--mesh",
-            "2x2x2",
-            "--electrons",
-            "4",
-            "-o",
-            "ROOT/out/d.png",
-            "--json",
-            "ROOT/out/d.json",
-        ),
-    ),
-}
 
 
 def _whole(path: pathlib.Path) -> None:
