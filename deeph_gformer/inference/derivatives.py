@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,9 +17,9 @@ from .. import fields as names
 from ..data.edges import EdgeMode
 from ..errors import ConfigError, DataError
 from ..io.blocks import BlockMatrix
-from ..io.files import write_errors, write_json
-from ..io.folder import folder_format, has_matrix, read_matrix
-from ..io.formats import get_format
+from ..io.files import write_json
+from ..io.folder import folder_format, has_matrix, read_matrix, replaced_folder
+from ..io.formats import derivative_file, get_format
 from ..io.gauge import OURS
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, TableOverlap
@@ -175,8 +172,7 @@ def _require_same(source: pathlib.Path, structure: Structure, provider: TableOve
 
 
 def _file(folder: pathlib.Path, kind: Any, axis: str, form: str) -> pathlib.Path:
-    stem, _, ending = get_format(form).files[kind].rpartition(".")
-    return folder / f"{stem}_d{axis}.{ending}"
+    return folder / derivative_file(get_format(form).files[kind], axis)
 
 
 def write_derivative(
@@ -229,7 +225,7 @@ def write_derivative(
             "gformer": bundle.path.resolve().name if bundle and bundle.path else None,
         },
     }
-    with _whole_folder(folder) as scratch:
+    with replaced_folder(folder) as scratch:
         kinds: list[tuple[Any, Three | None]] = [
             ("hamiltonian", derivative.hamiltonian),
             ("overlap", derivative.overlap),
@@ -244,22 +240,6 @@ def write_derivative(
                 )
         write_json(scratch / names.INFO_FILE, info)
     return folder
-
-
-@contextlib.contextmanager
-def _whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside ``folder`` that takes its name when the block ends well."""
-    with write_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            yield scratch
-            os.chmod(scratch, 0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_derivative(

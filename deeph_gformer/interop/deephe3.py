@@ -33,6 +33,7 @@ from ..io.folder import (
     matrix_path,
     read_folder,
     read_matrix,
+    remove_leftovers,
     split_structures,
 )
 from ..io.structure import Structure
@@ -204,6 +205,7 @@ def _finish(
 ) -> dict[str, Any]:
     target = output_folder(folder, ini.output_dir)
     if write:
+        remove_leftovers(target)
         form = folder_format(folder) or "legacy"
         write_prediction(target, prediction, model, form, False, source=folder)
     return {

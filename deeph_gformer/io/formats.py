@@ -30,6 +30,7 @@ __all__ = [
     "formats",
     "get_format",
     "info_for",
+    "derivative_file",
     "structure_files",
 ]
 
@@ -173,4 +174,11 @@ def structure_files() -> tuple[str, ...]:
     names: dict[str, None] = {}
     for form in formats().values():
         names |= dict.fromkeys((*form.required, *form.optional, *form.files.values()))
+        names |= dict.fromkeys(derivative_file(n, a) for n in form.files.values() for a in "xyz")
     return tuple(names)
+
+
+def derivative_file(name: str, axis: str) -> str:
+    """The name of a matrix' derivative: ``hamiltonians_dx.h5`` of ``hamiltonians.h5`` and ``x``."""
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}_d{axis}.{ending}"

@@ -9,6 +9,7 @@ command again and compares with an undisturbed run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import json
@@ -17,8 +18,10 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -43,10 +46,15 @@ __all__ = ["campaign"]
 #: file system, a broken one.
 FAULTS: dict[str, int] = {
     **{name: signal.Signals[f"SIG{name}"] for name in ("KILL", "TERM", "INT")},
-    **{name: -getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EXDEV", "EIO")},
+    "SMALL": 0,  # a disk of this size
+    **{
+        name: -getattr(errno, name)
+        for name in ("ENOSPC", "EDQUOT", "EROFS", "EXDEV", "EIO", "EACCES")
+    },
 }
-#: Keys of records that tell time, and other things that no two runs share.
-_TIMES = ("second", "time", "date", "unix", "when", "gb", "memory")
+#: Keys of records that tell time, and other things that no two runs share. A note tells where the
+#: number of electrons is from: of the second run, from ``info.json``, where the first one put it.
+_TIMES = ("second", "time", "date", "unix", "when", "gb", "memory", "fermi_level_note")
 #: Of a training; they grow line by line, or are named after the time.
 _LOGS = ("logs/tensorboard", "lock")
 
@@ -166,7 +174,8 @@ def _judge(
     stopped = codes.get(number, {2, 0})
     if ended.code not in stopped:
         return f"exit code {ended.code}: {ended.said[-1500:]}"
-    lines = [x for x in ended.said.splitlines() if x and not x.startswith(("note:", "deeph-"))]
+    told = ("note:", "warning:", "deeph-")
+    lines = [x for x in ended.said.splitlines() if x and not x.startswith(told)]
     if number != signal.SIGKILL and ("Traceback" in ended.said or (ended.code and lines)):
         return f"said {ended.said[-1500:]}"
     out = root / "out"
@@ -174,8 +183,11 @@ def _judge(
         _look(out, wanted, before)
     except BaseException as error:  # noqa: BLE001 - counted, not raised
         return f"not whole: {type(error).__name__}: {error}"
+    if ended.code == 2 and sum(": error: " in x for x in ended.said.splitlines()) != 1:
+        return f"not one line: {ended.said[-1500:]}"
     left = [p.name for p in out.rglob(".*") if p.suffix in (".tmp", ".old")]
-    if number != signal.SIGKILL and left:
+    # what cannot be removed stays
+    if number != signal.SIGKILL and left and ended.failed not in ("unlink", "remove", "rmdir"):
         return f"left {left}"
     again = run_until(-1, lambda: main(list((case.again or case.words)(root))))
     if again.code != 0:
@@ -191,16 +203,39 @@ def _judge(
     return f"again: {left} stay" if left else ""
 
 
+@contextlib.contextmanager
+def _disk(folder: str, small: bool) -> Iterator[None]:
+    """A file system of its own, whose size can be changed (Linux, root only)."""
+    if not small:
+        yield
+        return
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def _resize(folder: pathlib.Path, size: int) -> None:
+    size = -(-size // 4096) * 4096
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
 def campaign(
-    name: str, most: int, number: int = signal.SIGKILL, seed: int | None = None
+    name: str,
+    most: int,
+    number: int = signal.SIGKILL,
+    seed: int | None = None,
+    lasting: bool = False,
 ) -> dict[str, Any]:
     """End one command many times.
 
     Args:
         name: of :data:`CASES`.
         most: tries, evenly spread over the steps, or all steps.
-        number: the signal.
+        number: the signal; an errno, negative; or 0: a disk that is too small, in place of steps.
         seed: shifts the steps; None: none.
+        lasting: of an errno: what needs space fails from then on.
 
     Returns:
         ``steps``, ``tries`` and ``failures`` (texts).
@@ -208,7 +243,7 @@ def campaign(
     torch.set_num_threads(1)
     case = CASES[name]
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch, _disk(scratch, not number):
         root = pathlib.Path(scratch).resolve()
         case.prepare(root)
         (root / "out").mkdir()
@@ -216,24 +251,34 @@ def campaign(
             case.old(root)
         shutil.copytree(root / "out", root / "old", symlinks=True)
         before = _tree(root / "old")
-        first = run_until(-1, lambda: main(list(case.words(root))))
+        full = shutil.disk_usage(root).used
+
+        def work() -> int:
+            return main(list(case.words(root)))
+
+        first = run_until(-1, work)
         assert first.code == 0, first.said
         wanted = _tree(root / "out")
-        count = min(most, first.steps)
+        steps = first.steps if number else max(1, shutil.disk_usage(root).used - full)
+        count = min(most, steps)
         shift = random.Random(seed).random() if seed is not None else 0.0
         failures: list[str] = []
         for n in range(count):
-            step = int((n + shift) * first.steps / count)
-            if number < 0:  # what failed was not done
-                step -= step % 2
+            step = int((n + shift) * steps / count)
             _reset(root, root / "old")
-            ended = run_until(step, lambda: main(list(case.words(root))), number)
+            if number:
+                ended = run_until(step, work, number, lasting)
+            else:
+                _resize(root, shutil.disk_usage(root).used + step)
+                ended = run_until(-1, work)
+                _resize(root, 2**30)
             wrong = _judge(case, root, ended, number, (wanted, before))
             if wrong:
-                failures.append(f"{name}: step {step} of {first.steps}: {wrong}")
+                at = f"{step} of {steps} {ended.failed}".rstrip()
+                failures.append(f"{name}: step {at}: {wrong}")
     return {
         "case": name,
-        "steps": first.steps,
+        "steps": steps,
         "tries": count,
         "failures": failures,
         "seconds": round(time.perf_counter() - start, 1),
@@ -245,13 +290,14 @@ def _command() -> int:
     parser.add_argument("names", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--most", type=int, default=10**6, help="tries per case (default: all)")
     parser.add_argument("--signal", choices=list(FAULTS), default="KILL")
+    parser.add_argument("--lasting", action="store_true", help="the disk stays full")
     parser.add_argument("--seed", type=int)
     args = parser.parse_args()
     number = FAULTS[args.signal]
     counts = {"tries": 0, "failures": 0}
     for name in args.names or CASES:
         try:
-            found = campaign(name, args.most, number, args.seed)
+            found = campaign(name, args.most, number, args.seed, args.lasting)
         except AssertionError as error:  # the others are still worth their time
             found = {"case": name, "tries": 0, "failures": [f"{name}: cannot run: {error}"]}
         counts["tries"] += found["tries"]

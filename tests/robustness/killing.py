@@ -6,6 +6,7 @@ Every try is a fork of a process that has imported everything, so it costs what 
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
 import pathlib
@@ -25,6 +26,8 @@ _OPERATIONS = (
     (shutil, ("rmtree", "copymode", "move", "copyfileobj")),
     (tempfile, ("mkstemp", "mkdtemp")),
 )
+#: Those that a full disk does not hinder.
+_FREES = ("rename", "replace", "unlink", "remove", "rmdir", "chmod", "rmtree", "copymode")
 
 
 class Ended(NamedTuple):
@@ -34,20 +37,25 @@ class Ended(NamedTuple):
         code: exit code; negative: the signal that ended it.
         steps: how many it did, where it came to its end.
         said: standard error.
+        failed: the operation that failed.
     """
 
     code: int
     steps: int
     said: str
+    failed: str = ""
 
 
-def run_until(step: int, work: Callable[[], Any], number: int = signal.SIGKILL) -> Ended:
+def run_until(
+    step: int, work: Callable[[], Any], number: int = signal.SIGKILL, lasting: bool = False
+) -> Ended:
     """Do the work in a child process that sends itself a signal at one step.
 
     Args:
         step: twice the number of the file operation, plus one for its end; -1: no signal.
         work: what to do; its integer is the exit code. Nothing of it reaches this process.
         number: the signal; or an errno, negative: the operation fails with it.
+        lasting: later operations that need space fail, too.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -55,17 +63,21 @@ def run_until(step: int, work: Callable[[], Any], number: int = signal.SIGKILL) 
     with tempfile.TemporaryFile() as said:
         child = os.fork()
         if child == 0:
-            _child(step, work, number, write, said.fileno())
+            _child(step, work, number, lasting, write, said.fileno())
         os.close(write)
         with os.fdopen(read) as told:
-            count = told.read()
+            words = told.read().split()
         _, status = os.waitpid(child, 0)
         said.seek(0)
         text = said.read().decode(errors="replace")
-    return Ended(os.waitstatus_to_exitcode(status), int(count or 0), text)
+    count = next((int(word) for word in words if word.isdigit()), 0)
+    failed = next((word for word in words if not word.isdigit()), "")
+    return Ended(os.waitstatus_to_exitcode(status), count, text, failed)
 
 
-def _child(step: int, work: Callable[[], Any], number: int, write: int, said: int) -> None:
+def _child(
+    step: int, work: Callable[[], Any], number: int, lasting: bool, write: int, said: int
+) -> None:
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -73,7 +85,7 @@ def _child(step: int, work: Callable[[], Any], number: int, write: int, said: in
         # the streams of a test runner do not reach the descriptors
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
-        steps = _arm(step, number)
+        steps = _arm(step, number, lasting, write)
         code = int(work() or 0)
         os.write(write, str(steps()).encode())
     except BaseException:  # noqa: BLE001 - a child must not go on as a second parent
@@ -97,50 +109,71 @@ def killed_at(step: int, work: Callable[[], Any]) -> tuple[bool, int]:
     return ended.code != 0, ended.steps
 
 
-def _arm(step: int, number: int) -> Callable[[], int]:
-    count = 0
+class _Fault:
+    """Counts the file operations of this process, and lets one of them be its last, or fail."""
 
-    def tick() -> None:
-        nonlocal count
-        count += 1
-        if count - 1 == step and number > 0:
-            os.kill(os.getpid(), number)
-        elif count - 1 == step:
-            raise OSError(-number, os.strerror(-number))
+    def __init__(self, step: int, number: int, lasting: bool, tell: int) -> None:
+        self.step, self.number, self.lasting, self.tell = step, number, lasting, tell
+        self.count, self.fired = 0, False
 
-    def watched(call: Callable[..., Any]) -> Callable[..., Any]:
+    def tick(self, name: str, before: bool) -> None:
+        """One end of an operation.
+
+        Raises:
+            OSError: it fails.
+        """
+        self.count += 1
+        if self.number > 0 and self.count - 1 == self.step:
+            os.kill(os.getpid(), self.number)
+        if self.number > 0 or not before or not 0 <= self.step < self.count:
+            return
+        if (self.lasting or not self.fired) and _can_fail(name, -self.number):
+            if not self.fired:
+                os.write(self.tell, f"{name} ".encode())
+            self.fired = True
+            raise OSError(-self.number, os.strerror(-self.number))
+
+    def watched(self, call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        """The operation, with both its ends."""
+
         def inner(*args: Any, **options: Any) -> Any:
-            tick()
-            made = call(*args, **options)
-            tick()
-            return made
+            self.tick(name, True)
+            try:
+                return call(*args, **options)
+            finally:
+                self.tick(name, False)
 
         return inner
 
+
+def _can_fail(name: str, code: int) -> bool:
+    """Whether an operation itself, none that it is made of, fails like this."""
+    if name in ("rmtree", "copymode", "move", "mkstemp", "mkdtemp"):
+        return False
+    if code == errno.EXDEV:
+        return name in ("rename", "replace", "link")
+    return name not in _FREES or code in (errno.EROFS, errno.EACCES, errno.EIO)
+
+
+def _arm(step: int, number: int, lasting: bool, tell: int) -> Callable[[], int]:
+    fault = _Fault(step, number, lasting, tell)
     for module, names in _OPERATIONS:
         for name in names:
-            setattr(module, name, watched(getattr(module, name)))
+            setattr(module, name, fault.watched(getattr(module, name), name))
     plain, low = builtins.open, os.open
+    plain_watched, low_watched = fault.watched(plain, "open"), fault.watched(low, "open")
 
     def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
-        if not set(mode) & set("wax+"):
-            return plain(file, mode, *args, **options)
-        tick()
-        handle = plain(file, mode, *args, **options)
-        tick()
-        return handle
+        call = plain_watched if set(mode) & set("wax+") else plain
+        return call(file, mode, *args, **options)
 
     def opened_low(file: Any, flags: int, *args: Any, **options: Any) -> int:
-        if not flags & (os.O_WRONLY | os.O_RDWR):
-            return low(file, flags, *args, **options)
-        tick()
-        descriptor = low(file, flags, *args, **options)
-        tick()
-        return descriptor
+        call = low_watched if flags & (os.O_WRONLY | os.O_RDWR) else low
+        return int(call(file, flags, *args, **options))
 
     builtins.open = io.open = opened  # type: ignore[assignment]
     os.open = opened_low
-    return lambda: count
+    return lambda: fault.count
 
 
 def deaths(work: Callable[[], Any], prepare: Callable[[int], None], most: int) -> Iterator[int]:
