@@ -90,12 +90,30 @@ def installed() -> bool:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """A signal that comes meanwhile is heard at the end: for files that belong together."""
+    """A signal that comes meanwhile is heard at the end: for files that belong together, and for
+    the moment between a file's making and the note that it must go.
+
+    Ctrl-C is held back where it raises KeyboardInterrupt, too. Only the main thread hears signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if python:
+        signal.signal(signal.SIGINT, _hold)
     _state["shields"] += 1
     try:
         yield
     finally:
         _state["shields"] -= 1
+        if python:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         if not _state["shields"] and _state["pending"]:
             signum, _state["pending"] = _state["pending"], 0
+            if signal.getsignal(signum) is signal.default_int_handler:
+                raise KeyboardInterrupt
             _stop(signum, None)
+
+
+def _hold(signum: int, frame: FrameType | None) -> None:
+    _state["pending"] = signum

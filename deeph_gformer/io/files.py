@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import DataError, GFormerError
+from ..stopping import shielded
 from .locks import begin_file
 from .parsing import parse_json
 from .streams import is_stream, write_through
@@ -173,7 +174,8 @@ def atomic_path(
     with write_errors(target):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = begin_file(folder, target.name)
+            with shielded():  # what is made is known before anything else happens
+                descriptor, temporary = begin_file(folder, target.name)
             yield temporary
             if stream:
                 write_through(temporary, target)
@@ -184,13 +186,16 @@ def atomic_path(
             if before is not None:
                 place.unlink(missing_ok=True)
                 before()
-            os.replace(temporary, place)
-            temporary = None  # the name is free, and may be another process's by now
+            with shielded():
+                os.replace(temporary, place)
+                temporary = None  # the name is free, and may be another process's by now
         finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
-            if descriptor is not None:
-                os.close(descriptor)
+            with shielded():
+                if temporary is not None:
+                    with contextlib.suppress(OSError):  # what went wrong before is told
+                        temporary.unlink(missing_ok=True)
+                if descriptor is not None:
+                    os.close(descriptor)
 
 
 def _umask() -> int:

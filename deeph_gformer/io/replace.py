@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 
 from ..errors import DataError
+from ..stopping import shielded
 from .formats import structure_files
 from .locks import hold_folder, lock_folder
 
@@ -137,7 +138,7 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     lock: int | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.parent):
+        with shielded(), _alone(folder.parent):
             _remove_leftovers(folder)
             scratch = pathlib.Path(
                 tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_NEW, dir=folder.parent)
@@ -146,7 +147,7 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         yield scratch
         for path in (*scratch.rglob("*"), scratch):
             _to_disk(path)
-        with _alone(folder.parent):
+        with shielded(), _alone(folder.parent):
             _put(scratch, folder)
     except DataError as error:
         raise DataError(str(error).replace(str(scratch), str(given))) from error
@@ -155,10 +156,11 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
             f"{given}: could not be written ({error.strerror or error}); choose another folder"
         ) from error
     finally:
-        if lock is not None:
-            os.close(lock)
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with shielded():
+            if lock is not None:
+                os.close(lock)
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:

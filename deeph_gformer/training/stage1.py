@@ -152,8 +152,8 @@ def _train(
         **choice.to_json(),
     }
     if first_rank():
-        write_json(folder / RECORD_FILE, record)
         write_basis_table(splits["train"], folder / "model" / OVERLAP_TABLE)
+        write_json(folder / RECORD_FILE, record)  # the last one: where it is nothing is done again
     return record
 
 

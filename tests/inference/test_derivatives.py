@@ -205,7 +205,10 @@ def test_command_writes_all_files_of_an_atom(
     ends = [provider.overlap(shifted(structure, 1, 0, s * 1e-4), keys) for s in (1, -1)]
     assert np.abs(slopes[0].values - (ends[0].values - ends[1].values) / 2e-4).max() < 1e-6
     assert main(words) == 2 and "is there already; add --overwrite" in capsys.readouterr().err
+    left = made.with_name(".atom_2.x.tmp")  # of a process that was killed
+    left.mkdir()
     assert main([*words, "--overwrite"]) == 0
+    assert [p.name for p in made.parent.iterdir()] == ["atom_2"]
     # S of another basis
     wrong = read_matrix(folder, "overlap", again)
     write_matrix(folder, "overlap", dataclasses.replace(wrong, values=wrong.values * 1.1), again)

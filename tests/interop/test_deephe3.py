@@ -82,6 +82,7 @@ def test_inference_equals_official(name: str, tolerance: float, tmp_path: pathli
     for folder in (root / "predictions").iterdir():
         (out / folder.name).mkdir(parents=True)
         (out / folder.name / "info.json").write_text('{"isspinful": null, "mine": 3}')
+        (out / folder.name / ".info.json.0.tmp").touch()  # of a process that was killed
     result = evaluate_ini(_ini(tmp_path / "eval.ini", out, root))
     assert {r["name"] for r in result["structures"]} == {
         p.name for p in (root / "predictions").iterdir()
@@ -97,7 +98,8 @@ def test_inference_equals_official(name: str, tolerance: float, tmp_path: pathli
         )
         info = json.loads((out / folder.name / "info.json").read_text())
         assert (
-            info["mine"] == 3
+            not (out / folder.name / ".info.json.0.tmp").exists()
+            and info["mine"] == 3
             and info["isspinful"] == json.loads((folder / "info.json").read_text())["isspinful"]
         )
     assert not (out / "test_result.h5").exists() and result["test_result"] is None

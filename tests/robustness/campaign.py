@@ -259,7 +259,8 @@ def campaign(
         first = run_until(-1, work)
         assert first.code == 0, first.said
         wanted = _tree(root / "out")
-        steps = first.steps if number else max(1, shutil.disk_usage(root).used - full)
+        written = sum(p.stat().st_size for p in (root / "out").rglob("*") if p.is_file())
+        steps = first.steps if number else max(written, shutil.disk_usage(root).used - full)
         count = min(most, steps)
         shift = random.Random(seed).random() if seed is not None else 0.0
         failures: list[str] = []

@@ -9,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -17,8 +18,14 @@ import pytest
 from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError
 from deeph_gformer.gformer.bundle import load_bundle
+from deeph_gformer.io import files
+from deeph_gformer.io.files import write_json
+from deeph_gformer.io.replace import replaced_folder
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stopping import Stopped, shielded, stoppable
+from deeph_gformer.training import run as training_run
+from deeph_gformer.training import stage1 as training_stage1
+from deeph_gformer.training.batches import write_tensors
 from deeph_gformer.training.folder import LOCK_FILE, locked
 
 from ..conftest import ROOT
@@ -188,6 +195,72 @@ def test_lock_of_a_dead_process_is_taken_over(tmp_path: pathlib.Path) -> None:
     with locked(tmp_path / "run", True):
         assert str(os.getpid()) in (tmp_path / "run" / LOCK_FILE).read_text()
     assert not (tmp_path / "run" / LOCK_FILE).exists()
+
+
+def test_a_row_is_in_the_log_before_the_checkpoint_of_its_epoch(
+    make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that dies after the checkpoint goes on with the next epoch: nobody writes it later."""
+    root, run = prepare(make_folder, tmp_path), tmp_path / "run"
+    known: list[list[str]] = []
+
+    def look(path: pathlib.Path, table: dict[str, object]) -> None:
+        write_tensors(path, table)
+        if path.name == "last.ckpt":
+            with open(run / "logs" / "csv" / "metrics.csv", newline="") as file:
+                rows = [r for r in csv.DictReader(file) if int(r["epoch"]) == table["epoch"]]
+            known.append([r["train_mae_meV"] for r in rows if r.get("train_mae_meV")])
+
+    monkeypatch.setattr(training_run, "write_tensors", look)
+    assert main(command("train-stage1", root, run)) == 0
+    assert len(known) == 2 and all(len(values) == 1 for values in known)
+
+
+def test_the_record_of_a_finished_run_comes_last(
+    make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has a record is not run again, so all else must be there: the overlap table, too."""
+    root, run, there = prepare(make_folder, tmp_path), tmp_path / "run", []
+
+    def look(path: pathlib.Path, record: object) -> None:
+        there.append((run / "model" / "overlap.npz").is_file())
+        write_json(path, record)
+
+    monkeypatch.setattr(training_stage1, "write_json", look)
+    assert main(command("train-stage1", root, run)) == 0
+    assert there == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_a_signal_while_something_is_begun_leaves_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, number: int, how: str
+) -> None:
+    made: list[str] = []
+
+    def killed(call: Callable[..., object]) -> Callable[..., object]:
+        def inner(*args: object, **options: object) -> object:
+            done = call(*args, **options)
+            made.extend(p.name for p in tmp_path.iterdir())
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            return done
+
+        return inner
+
+    if how == "file":
+        monkeypatch.setattr(files, "begin_file", killed(files.begin_file))
+    else:
+        monkeypatch.setattr(tempfile, "mkdtemp", killed(tempfile.mkdtemp))
+    stop = (signal.SIGTERM,)  # Ctrl-C as Python takes it
+    with pytest.raises((Stopped, KeyboardInterrupt)), stoppable(stop):
+        if how == "file":
+            files.write_text(tmp_path / "a", "text")
+        else:
+            with replaced_folder(tmp_path / "a"):
+                pass
+    assert len(made) == 1 and not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_files_that_belong_together_are_finished_first() -> None:
