@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import pathlib
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -39,6 +41,9 @@ from .process import rank, say
 from .sampling import ShareSampler
 
 __all__ = ["fit", "loaders"]
+
+#: What a disk says that cannot be written.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def loaders(
@@ -156,6 +161,24 @@ def _trainer(
     )
 
 
+@contextlib.contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """TensorBoard writes in a thread of its own: an OSError there is raised again at its next
+    entry or its end, and told once, without the thread's traceback.
+    """
+    before = threading.excepthook
+
+    def told(found: threading.ExceptHookArgs) -> None:
+        if not isinstance(found.exc_value, OSError):
+            before(found)
+
+    threading.excepthook = told
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def fit(
     task: HamiltonianTask,
     train: DataLoader,
@@ -202,9 +225,10 @@ def fit(
     trainer = _trainer(folder, settings, begin, hooks)
     start = time.perf_counter()
     try:
-        trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
+        with _quiet_threads():
+            trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
     except OSError as error:  # of a log
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in DISK:
             raise
         raise DataError(
             f"{folder}: could not be written ({error.strerror}); free some space and start "

@@ -33,6 +33,7 @@ class Case:
         old: makes what is there before, in ``out``; None: nothing.
         rounding: matrices are equal to rounding after a death, not bit by bit: what is left is
             computed together with others than in one go.
+        listed: what failed is told one by one, on standard output.
     """
 
     prepare: Callable[[pathlib.Path], None]
@@ -40,6 +41,7 @@ class Case:
     again: Callable[[pathlib.Path], Sequence[str]] | None = None
     old: Callable[[pathlib.Path], None] | None = None
     rounding: bool = False
+    listed: bool = False
 
 
 def _data(root: pathlib.Path, count: int = 4, grouped: bool = False) -> None:
@@ -199,6 +201,8 @@ def _orbitals(root: pathlib.Path) -> None:
     ):
         basis = gaussian_basis(number, shells, 5.0)
         (root / f"{name}.orb").write_text(orb_text(basis, name))
+    words = ["overlap", "predict", "--basis", str(root / "Mo.orb"), str(root / "S.orb")]
+    assert main([*words, "--input", str(root / "data" / "s0"), "--overwrite"]) == 0
 
 
 def _aims(root: pathlib.Path) -> None:
@@ -264,7 +268,9 @@ CASES: dict[str, Case] = {
         _aims, _one("convert ROOT/run ROOT/out/a --from aims --processes 1 --overwrite")
     ),
     "convert abacus": Case(
-        _abacus, _one("convert ROOT/runs ROOT/out --from abacus --processes 1 --skip-existing")
+        _abacus,
+        _one("convert ROOT/runs ROOT/out --from abacus --processes 1 --skip-existing"),
+        listed=True,
     ),
     **{
         f"convert {form}": Case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 
@@ -115,17 +117,24 @@ def test_stopped_training_says_so_and_goes_on_from_its_folder(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_early(make_folder: Folder, tmp_path: pathlib.Path, number: int, code: int) -> None:
-    """While torch is being imported."""
+    """While torch is being imported: the process sends itself the signal there."""
     root = prepare(make_folder, tmp_path)
-    process = start(command("train-stage1", root, tmp_path / "run"), "-v")
-    assert process.stderr is not None
-    for line in process.stderr:  # python -v tells each import
-        if "deeph_gformer.training" in line or "'torch'" in line:
-            break
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == code, error[-500:]
-    assert "deeph-gformer train-stage1: stopped by" in error and "Traceback" not in error
+    program = (
+        "import os, sys\n"
+        "def hook(event, values, left=[1]):\n"
+        "    if event == 'import' and values[0] == 'torch.nn.functional' and left:\n"
+        f"        left.clear(); os.kill(os.getpid(), {int(number)})\n"
+        "sys.addaudithook(hook)\n"
+        "from deeph_gformer.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    words = command("train-stage1", root, tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == code, done.stderr[-500:]
+    assert "deeph-gformer train-stage1: stopped by" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -229,6 +238,29 @@ def test_the_record_of_a_finished_run_comes_last(
     monkeypatch.setattr(training_stage1, "write_json", look)
     assert main(command("train-stage1", root, run)) == 0
     assert there == [True]
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO])
+def test_a_log_that_cannot_be_written_is_one_line(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    code: int,
+) -> None:
+    """TensorBoard's thread meets it first, and would print its traceback."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    root, printed = prepare(make_folder, tmp_path), []
+    monkeypatch.setattr(RecordWriter, "write", fail)
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    assert main(command("train-stage1", root, tmp_path / "run")) == 2
+    said = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("note:")]
+    assert len(said) == 1 and f"could not be written ({os.strerror(code)})" in said[0]
+    assert not printed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
