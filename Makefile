@@ -23,6 +23,7 @@ test: lint
 
 docs: $(DONE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -E -q -W --keep-going docs docs/_build/html
+	$(BIN)/python packaging/check_links.py docs/_build/html
 	@echo "the site: docs/_build/html/index.html"
 
 # mutated inputs per kind, and kills per command: hours with a large BUDGET

@@ -22,6 +22,7 @@ import deeph_gformer
 from deeph_gformer.analysis.states import dft_states, state_errors
 from deeph_gformer.bands import BlochProblem, compare, load, solve_dense
 from deeph_gformer.io.files import read_json, write_json
+from deeph_gformer.pipeline import HamiltonianModel
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 STRUCTURES = {
@@ -52,6 +53,40 @@ def aligned(energies: np.ndarray, electrons: int) -> np.ndarray:
     return energies - (ordered[electrons - 1] + ordered[electrons]) / 2
 
 
+def judge(model: HamiltonianModel, folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Errors of stage 1 and of both stages on one structure with DFT's H."""
+    dft, prediction = load(folder), model.predict(folder)
+    states = dft_states(dft)
+    mesh = 2 if "deg" in folder.parent.name else 3
+    filled = levels(dft, mesh)
+    below = (filled < states.fermi_eV).sum() / len(filled)  # a semimetal's is not whole
+    electrons = round(below) * len(filled)
+    reference = aligned(filled, electrons)
+    inside = np.abs(reference) < states.window_eV
+    rows = []
+    for stage, h in (("stage 1", prediction.stage1), ("refined", prediction.hamiltonian)):
+        found = state_errors(states, h)
+        problem = BlochProblem(dft.structure, h, dft.s)
+        error = (aligned(levels(problem, mesh), electrons) - reference)[inside] * 1e3
+        rows.append(
+            {
+                "stage": stage,
+                "mae_meV": compare(dft.h, h, dft.s).mae_meV,
+                "states_error_meV": found.error_meV,
+                "ghost_meV": found.ghost_meV,
+                "bands_meV": float(np.abs(error).mean()),
+                "bands_without_shift_meV": float(np.abs(error - error.mean()).mean()),
+            }
+        )
+    return rows
+
+
+def band_errors(model: HamiltonianModel, folder: pathlib.Path) -> tuple[float, float]:
+    """Mean error of the bands within 3 eV in meV, of stage 1 and of both stages."""
+    first, both = judge(model, folder)
+    return first["bands_meV"], both["bands_meV"]
+
+
 def measure(data: pathlib.Path) -> list[dict[str, Any]]:
     """One row per structure and stage."""
     rows = []
@@ -59,30 +94,8 @@ def measure(data: pathlib.Path) -> list[dict[str, Any]]:
         base = EXAMPLES / "graphene" if name == "graphene" else EXAMPLES / "systems/models" / name
         model = deeph_gformer.load(base / "gformer", stage1=base / "stage1")
         for folder in folders:
-            dft = load(data / folder)
-            states, prediction = dft_states(dft), model.predict(data / folder)
-            mesh = 2 if "deg" in folder else 3
-            filled = levels(dft, mesh)
-            below = (filled < states.fermi_eV).sum() / len(filled)  # a semimetal's is not whole
-            electrons = round(below) * len(filled)
-            reference = aligned(filled, electrons)
-            inside = np.abs(reference) < states.window_eV
-            for stage, h in (("stage 1", prediction.stage1), ("refined", prediction.hamiltonian)):
-                found = state_errors(states, h)
-                problem = BlochProblem(dft.structure, h, dft.s)
-                error = (aligned(levels(problem, mesh), electrons) - reference)[inside] * 1e3
-                rows.append(
-                    {
-                        "system": name,
-                        "structure": folder,
-                        "stage": stage,
-                        "mae_meV": compare(dft.h, h, dft.s).mae_meV,
-                        "states_error_meV": found.error_meV,
-                        "ghost_meV": found.ghost_meV,
-                        "bands_meV": float(np.abs(error).mean()),
-                        "bands_without_shift_meV": float(np.abs(error - error.mean()).mean()),
-                    }
-                )
+            for row in judge(model, data / folder):
+                rows.append({"system": name, "structure": folder, **row})
                 print(
                     "  ".join(f"{v:.3f}" if isinstance(v, float) else v for v in rows[-1].values()),
                     flush=True,

@@ -15,8 +15,10 @@ from typing import Any, NoReturn
 
 from . import __version__
 from .commands.options import Verb, add_options, collect
+from .commands.shared import write_result
 from .errors import ConfigError, GFormerError, lacks_memory, printable
 from .logs import LOGGER, log_to
+from .results import Result
 from .stopping import SIGNALS, Stopped, stoppable
 from .terminal import plain_streams
 
@@ -129,7 +131,11 @@ def _call(verb: Verb, args: argparse.Namespace) -> int:
     with log_to(options.level, options.log_file):
         LOGGER.debug("deeph-gformer %s: %s %s", __version__, verb.name, options.given())
         try:
-            code = int((verb.run(options) if verb.run else None) or 0)
+            found = verb.run(options) if verb.run else None
+            if isinstance(found, Result):
+                write_result(options, verb, found)
+                found = getattr(found, "exit_code", 0)
+            code = int(found or 0)
             end = f"exit code {code}"
             return code
         except GFormerError as error:

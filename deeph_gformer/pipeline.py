@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from .algebra.blocks import BlockAssembly, DirectSumToProduct
 from .data.edges import EdgeMode
 from .data.features import Stage1Features
 from .data.graph import Graph
-from .data.ranges import bundle_ranges
+from .errors import ConfigError
 from .gformer.bundle import Bundle, load_bundle
+from .overlap import OverlapProvider
 from .prediction.identity import check_pair, open_stage1
 from .prediction.passes import fast_plan
-from .prediction.reading import Item, Source, read_graph
+from .prediction.reading import Item, Source, read_item
 from .prediction.run import Prediction, predict_all, predictions
+from .prediction.seen import warn_close
 from .runtime.device import resolve_device, resolve_dtype
 from .runtime.plan import ExecutionPlan
 from .stage1.provider import Stage1Provider
@@ -66,10 +68,65 @@ class HamiltonianModel:
         return f"HamiltonianModel(\n  stage1={self.stage1!r},\n  gformer={self.bundle!r})"
 
     def read(
-        self, source: Source, edges: EdgeMode = "auto", keys: NDArray[np.int64] | None = None
+        self,
+        source: Source,
+        edges: EdgeMode = "auto",
+        keys: NDArray[np.int64] | None = None,
+        overlap: OverlapProvider | None = None,
     ) -> Item:
-        """The graph of a structure for this model; see :func:`.prediction.reading.read_graph`."""
-        return read_graph(source, self.targets.basis, bundle_ranges(self.bundle), edges, keys)
+        """The graph of a structure for this model; see :func:`.prediction.reading.read_item`."""
+        return read_item(self, source, edges, keys, overlap)
+
+    @overload
+    def predict(
+        self,
+        source: Source,
+        edges: EdgeMode = "auto",
+        hermitian: bool = True,
+        frames: int = 1,
+        keys: NDArray[np.int64] | None = None,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        source: list[Source] | list[str] | tuple[Source, ...],
+        edges: EdgeMode = "auto",
+        hermitian: bool = True,
+        frames: int = 1,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        source: Any,
+        edges: EdgeMode = "auto",
+        hermitian: bool = True,
+        frames: int = 1,
+        keys: NDArray[np.int64] | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Predict the Hamiltonian of one structure, or of each in a list.
+
+        Args:
+            source: a structure folder, a file that ASE reads, ``ase.Atoms``, a pymatgen
+                ``Structure`` or a :class:`.Structure`; or a list of them. A folder has its own
+                edges; the others take theirs from the overlap table in the model's bundle.
+            edges: which blocks are edges (folders only).
+            hermitian: make it ½(H + H†).
+            frames: rotated frames to average (not for ``arch: equivariant``).
+            keys: (E, 5), the edges of one :class:`.Structure`.
+
+        Raises:
+            DataError: a source cannot be read or is unlike every training structure.
+            ModelError: unknown elements or other shells.
+            ConfigError: no source of edges.
+        """
+        if isinstance(source, (list, tuple)):
+            if keys is not None:
+                raise ConfigError("keys are of one structure; predict them one by one")
+            return self.predict_many(source, edges, hermitian, frames)
+        item = self.read(source, edges, keys)
+        warn_close(self, item)
+        return next(self.predict_graphs([item], None, hermitian, frames))
 
     def predict_many(
         self,
@@ -78,27 +135,8 @@ class HamiltonianModel:
         hermitian: bool = True,
         frames: int = 1,
     ) -> list[Prediction]:
-        """:meth:`predict` of several folders, small ones together; to rounding the same numbers."""
+        """:meth:`predict` of a list, small ones together; to rounding the same numbers."""
         return predict_all(self, sources, edges, hermitian, frames)
-
-    def predict(
-        self,
-        source: Source,
-        edges: EdgeMode = "auto",
-        hermitian: bool = True,
-        frames: int = 1,
-        keys: NDArray[np.int64] | None = None,
-    ) -> Prediction:
-        """Predict the Hamiltonian of one structure; for several see :meth:`predict_many`.
-
-        Args:
-            source: a folder; or a :class:`.Structure`, with ``keys`` (E, 5) for its edges.
-            edges: which blocks are edges (folders only).
-            hermitian: make it ½(H + H†).
-            frames: rotated frames to average (not for ``arch: equivariant``).
-            keys: see ``source``.
-        """
-        return next(self.predict_graphs([self.read(source, edges, keys)], None, hermitian, frames))
 
     def predict_graphs(
         self,

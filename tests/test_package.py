@@ -20,6 +20,7 @@ LEVEL = {
     "errors": 0,
     "fields": 0,
     "stopping": 0,
+    "results": 1,
     "plugins": 1,
     "terminal": 1,
     "logs": 1,
@@ -177,3 +178,17 @@ def test_public_names_resolve() -> None:
         assert getattr(deeph_gformer, name) is not None
     with pytest.raises(AttributeError):
         deeph_gformer.no_such_name
+
+
+def test_the_description_has_no_links_into_the_repository() -> None:
+    """What a package index shows: the README without its pictures."""
+    code = (
+        "import setuptools; setuptools.setup = lambda **words: print(words['long_description']); "
+        "import runpy; runpy.run_path('setup.py')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    links = re.findall(r"\]\((.*?)\)", done.stdout)
+    assert links and all(link.startswith("https://") for link in links)
+    assert "# deeph-gformer" in done.stdout and "make demo" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Callable
 
@@ -10,9 +11,12 @@ import pytest
 
 import deeph_gformer
 from deeph_gformer import bands
-from deeph_gformer.io import read_folder
+from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.interop.ase import to_atoms
+from deeph_gformer.io import read_folder, read_matrix
 from deeph_gformer.prediction import run
 
+from .conftest import EXAMPLES, ROOT
 from .test_pipeline import make_bundle
 
 Folder = Callable[..., pathlib.Path]
@@ -73,3 +77,84 @@ def test_objects_show_themselves_on_a_line(make_folder: Folder, tiny_stage1: pat
         assert "\n" not in text and len(text) < 250, name
     assert repr(made.graph) == f"Graph(4 atoms, {made.graph.edges} edges)"
     assert f"{read_folder(folder).formula}" in repr(made) and "mean correction 0 meV" in repr(made)
+
+
+@pytest.fixture(scope="module")
+def mos2() -> deeph_gformer.HamiltonianModel:
+    folder = ROOT / "examples" / "systems" / "models" / "mos2"
+    return deeph_gformer.load(folder / "gformer", stage1=folder / "stage1")
+
+
+def test_predict_takes_what_a_structure_comes_as(
+    mos2: deeph_gformer.HamiltonianModel, tmp_path: pathlib.Path
+) -> None:
+    """File, ASE's atoms, pymatgen's structure, ours, in a list: what ``refine`` writes.
+
+    Edges and S come from the table in the bundle.
+    """
+    import ase.io
+    from ase.build import mx2
+
+    atoms = mx2(a=3.18, vacuum=8.0)
+    atoms.rattle(0.02, seed=1)
+    atoms.pbc = True
+    ase.io.write(tmp_path / "cell.extxyz", atoms)
+    deeph_gformer.refine(tmp_path / "cell.extxyz", mos2, tmp_path / "out")
+    folder = tmp_path / "out" / "cell"
+    structure = read_folder(folder)
+    written = read_matrix(folder, "prediction", structure)
+    sources = [folder, str(folder), atoms, tmp_path / "cell.extxyz", structure]
+    with contextlib.suppress(ImportError):
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        sources.append(AseAtomsAdaptor.get_structure(atoms))
+    s = read_matrix(folder, "overlap", structure)
+    found = mos2.predict(sources)
+    assert len(found) == len(sources) >= 5
+    for one in found:
+        assert np.array_equal(one.hamiltonian.keys, written.keys)
+        assert np.abs(one.hamiltonian.values - written.values).max() < 1e-4  # float32
+        problem = one.problem()
+        assert np.array_equal(problem.s.keys, s.keys)
+        assert np.abs(problem.s.values - s.values).max() < 1e-6
+    assert [one.folder for one in found[:3]] == [folder, folder, None]
+    single = mos2.predict(atoms)
+    assert isinstance(single, deeph_gformer.Prediction)
+    level = [
+        bands.fermi_level(p.problem(), 26.0, mesh="3x3x1").energy_eV for p in (single, found[0])
+    ]
+    assert level[0] == pytest.approx(level[1], abs=1e-4)
+
+
+def test_predict_says_what_is_missing(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    mos2: deeph_gformer.HamiltonianModel,
+) -> None:
+    from ase.build import bulk, mx2
+
+    alone = deeph_gformer.load(stage1=tiny_stage1)
+    folder = make_folder()
+    atoms = to_atoms(read_folder(folder))
+    with pytest.raises(ConfigError, match="Atoms: has no edges, and the model has no table"):
+        alone.predict(atoms)
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        alone.predict(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="one by one"):
+        alone.predict([read_folder(folder)], keys=np.zeros((1, 5), dtype=np.int64))
+    made = alone.predict(read_folder(folder), keys=alone.predict(folder).edges.keys)
+    with pytest.raises(DataError, match="its S is unknown"):
+        made.problem()
+    with pytest.raises(DataError, match="element Si has no orbitals here; known: S, Mo"):
+        mos2.predict(bulk("Si"))
+    sheet = mx2(vacuum=8.0)
+    sheet.pbc = False
+    with pytest.raises(DataError, match="pbc"):
+        mos2.predict(sheet)
+    for other in (3.0, None, {"a": 1}):
+        with pytest.raises(ConfigError, match="a structure is wanted"):
+            mos2.predict(other)  # type: ignore[call-overload]
+    graphene = deeph_gformer.load(EXAMPLES / "gformer", stage1=EXAMPLES / "stage1")
+    with pytest.raises(ConfigError, match="S of its training set is not two-centre"):
+        graphene.predict(to_atoms(read_folder(EXAMPLES / "structures" / "0030")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from .. import fields
@@ -12,7 +13,9 @@ from ..gformer.bundle import BUNDLE_FILE, load_bundle
 from ..io.folder import find_structures, folder_format, has_matrix, read_folder
 from ..io.formats import Kind
 from ..io.gauge import stated_level
+from ..results import BundleInfo, CollectionInfo, ModelInfo, StructureInfo
 from ..stage1.bundle import find_models, read_model_folder
+from .card import CARD_FILE, Card, read_card
 
 __all__ = ["describe", "text_of"]
 
@@ -25,12 +28,11 @@ GAUGE_WORDS = {
 }
 
 
-def describe(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
+def describe(
+    path: str | os.PathLike[str],
+) -> BundleInfo | CollectionInfo | ModelInfo | StructureInfo:
     """Tell a structure folder, a DeepH-E3 model folder, a GFormer bundle, or a folder of one of
     these.
-
-    Returns:
-        Plain values, and a text for people.
 
     Raises:
         DataError: it is none of them.
@@ -40,23 +42,24 @@ def describe(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if (path / BUNDLE_FILE).is_file():
-        table = _bundle(path)
-    elif (path / fields.MODEL_CHECKPOINT).is_file():
-        table = _model(path)
-    elif folder_format(path):
-        table = _structure(path)
-    else:
-        table = _collection(path)
-    return table, text_of(table)
+        return BundleInfo.of(_bundle(path))
+    if (path / fields.MODEL_CHECKPOINT).is_file():
+        return ModelInfo.of(_model(path))
+    if folder_format(path):
+        return StructureInfo.of(_structure(path))
+    return CollectionInfo.of(_collection(path))
 
 
-def text_of(table: dict[str, Any]) -> str:
-    """One line an entry.
+def text_of(table: Mapping[str, Any]) -> str:
+    """One line an entry, and of a model card one line each of its own.
 
     Args:
         table: plain values.
     """
-    return "\n".join(f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in table.items())
+    shown: dict[str, Any] = {}
+    for key, value in table.items():
+        shown |= Card.from_json(value).lines() if key == "card" else {key.replace("_", " "): value}
+    return "\n".join(f"{key}: {_plain(value)}" for key, value in shown.items())
 
 
 def _plain(value: Any) -> str:
@@ -182,6 +185,10 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
             table[f"training_{key}" if key in ("data", "structures", "epochs") else key] = training[
                 key
             ]
+    if card := read_card(path):
+        table["card"] = card.to_json()
+    elif (path / CARD_FILE).is_file():
+        table["note"] = f"{CARD_FILE} is of other weights, so it is not shown"
     return table
 
 

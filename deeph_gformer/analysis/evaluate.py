@@ -18,6 +18,7 @@ from ..io.blocks import BlockMatrix
 from ..io.folder import find_structures, has_matrix, matrix_path, read_matrix
 from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction
+from ..results import Evaluation
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
 from .invariance import largest
@@ -46,7 +47,7 @@ def evaluate(
     states: bool = True,
     gauge: str | None = None,
     plots: str | os.PathLike[str] | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Compare stage 1 and both stages with DFT.
 
     Args:
@@ -65,8 +66,8 @@ def evaluate(
         plots: folder for figures and their data.
 
     Returns:
-        Plain values, units in key names: ``structures`` (a record each), ``total``, ``blocks``,
-        ``places``, ``equivariance``. ``errors`` says which errors these are, raw or without μS;
+        ``structures`` (a record each), ``total``, ``blocks``, ``places``, ``equivariance``;
+        units in key names. ``errors`` says which errors these are, raw or without μS;
         ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see
         :mod:`.places`. With ``states``, structures and total hold ``states_error_meV`` and
         ``ghost_meV`` (both stages), and the same of stage 1 with ``stage1_`` before it; None where
@@ -114,7 +115,7 @@ def evaluate(
     if plots is not None:
         written = write_plots(pathlib.Path(plots), model, errors, predictions, which)
         result["plots"] = [str(path) for path in written]
-    return result
+    return Evaluation.of(result)
 
 
 class _Judged(NamedTuple):

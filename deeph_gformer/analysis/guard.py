@@ -24,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -313,7 +313,7 @@ class Guard:
         return Judgement(z, self._seen, out, warning)
 
 
-def guard_lines(result: dict[str, Any]) -> list[str]:
+def guard_lines(result: Mapping[str, Any]) -> list[str]:
     """What the terminal says about the records of :func:`deeph_gformer.refine`: one line a warning,
     and where stage 1 was kept."""
     lines = [

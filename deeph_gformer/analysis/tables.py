@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .metric import metrics
@@ -29,7 +29,7 @@ def _number(value: Any, form: str = ".4f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def refine_table(result: dict[str, Any], alone: bool = False) -> str:
+def refine_table(result: Mapping[str, Any], alone: bool = False) -> str:
     """Summary of :func:`deeph_gformer.refine`.
 
     ``alone``: one stage ran, so there is nothing to compare with it.
@@ -85,7 +85,7 @@ def refine_table(result: dict[str, Any], alone: bool = False) -> str:
     return "\n".join(lines)
 
 
-def evaluation_table(result: dict[str, Any]) -> str:
+def evaluation_table(result: Mapping[str, Any]) -> str:
     """Result of :func:`deeph_gformer.analysis.evaluate.evaluate`."""
     records, total = result["structures"], result["total"]
     free = result["errors"] == "without μS"  # the model cannot know μ

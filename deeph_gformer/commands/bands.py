@@ -7,11 +7,11 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from ..results import BandPlot, UnfoldedPlot
 from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
 from .levels import fermi_of
 from .loading import progress, say
 from .options import Verb
-from .shared import write_json_option
 from .unfold import run_unfold
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _solve_bands(
     return found, reference, same
 
 
-def _run_bands(options: BandsOptions) -> None:
+def _run_bands(options: BandsOptions) -> BandPlot | UnfoldedPlot | None:
     if options.unfold:
         return run_unfold(options)
     if options.engine == "slepc":
@@ -101,7 +101,7 @@ def _run_bands(options: BandsOptions) -> None:
     return _show_bands(options)
 
 
-def _show_bands(options: BandsOptions) -> None:
+def _show_bands(options: BandsOptions) -> BandPlot:
     """Figures, files and errors."""
     from ..bands import compare_bands, plot_comparison, plot_fat, plot_spin
     from ..bands.files import write_bands
@@ -125,14 +125,11 @@ def _show_bands(options: BandsOptions) -> None:
         else:
             plot_comparison(found, output, window_eV=window, errors=errors, title=options.title)
         print(f"written: {output}")
-    write_json_option(
-        options,
-        {
-            "structure": reference.structure.name,
-            "window_eV": window,
-            "bands": [bands.to_dict() for _, bands, _ in found],
-            "errors": {label: error.to_dict() for label, error in errors.items()},
-        },
+    return BandPlot(
+        structure=reference.structure.name,
+        window_eV=window,
+        bands=[bands.to_dict() for _, bands, _ in found],
+        errors={label: error.to_dict() for label, error in errors.items()},
     )
 
 
@@ -163,5 +160,6 @@ VERBS = (
         "Bands along a path. A folder with a DFT Hamiltonian and a prediction shows both; --stage1 "
         "and --refined add predictions of the same structure. DFT is drawn as lines, stage 1 "
         "dashed, refined as dots, each relative to its own Fermi level.",
+        results=(BandPlot, UnfoldedPlot),
     ),
 )

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
+from ..results import Twists
 from .options import Integers, Number, Options, Verb, option
-from .shared import JsonOption, write_json_option
+from .shared import JsonOption
 from .single import output_file
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _twist_table(twists: list[Twist]) -> str:
     return "\n".join(lines)
 
 
-def run_twist(options: TwistOptions) -> None:
+def run_twist(options: TwistOptions) -> Twists:
     """List or build twisted bilayers."""
     from ..overlap.twist import list_twists, read_layers, twist_of
 
@@ -237,24 +238,20 @@ def run_twist(options: TwistOptions) -> None:
     else:
         twists = list_twists(bottom, top, options.max_atoms or LISTED_ATOMS, options.max_strain)
     print(_twist_table(twists))
-    write_json_option(
-        options,
-        {
-            "twists": [
-                {
-                    "mn": t.bottom,
-                    "pq": t.top,
-                    "angle_deg": t.angle,
-                    "strain": t.strain,
-                    "atoms": t.atoms,
-                }
-                for t in twists
-            ]
-        },
+    if options.mn and not options.list:
+        _build(options, twists, bottom, top, found)
+    return Twists(
+        [
+            {
+                "mn": t.bottom,
+                "pq": t.top,
+                "angle_deg": t.angle,
+                "strain": t.strain,
+                "atoms": t.atoms,
+            }
+            for t in twists
+        ]
     )
-    if options.list or not options.mn:
-        return
-    _build(options, twists, bottom, top, found)
 
 
 def _build(
@@ -352,6 +349,7 @@ VERBS = (
                 "commensurate twisted bilayers of hexagonal or square layers",
                 TwistOptions,
                 run_twist,
+                results=(Twists,),
             ),
             Verb("supercell", "", "repeat a cell", SupercellOptions, run_supercell),
         ),

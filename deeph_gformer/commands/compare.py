@@ -6,10 +6,11 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from ..results import Comparison
 from .levels import fermi_of
 from .loading import HamiltonianKind, kinds_of, load_problem
 from .options import Number, Verb, argument, option
-from .shared import LevelOptions, write_json_option
+from .shared import LevelOptions
 from .spectra import mesh_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class CompareOptions(LevelOptions):
     )
 
 
-def _run_compare(options: CompareOptions) -> None:
+def _run_compare(options: CompareOptions) -> Comparison:
     from ..bands import compare
     from ..errors import DataError
     from ..io.files import real_path
@@ -87,7 +88,7 @@ def _run_compare(options: CompareOptions) -> None:
         result.update(_compare_eigenvalues(options, reference, problem))
     if options.modes:
         result["error_modes"] = _modes(options.modes, reference, problem, error.mu_eV)
-    write_json_option(options, result)
+    return Comparison.of(result)
 
 
 def _print_errors(error: HamiltonianError, label: str) -> None:
@@ -200,5 +201,6 @@ VERBS = (
         _run_compare,
         "Compare a prediction with its DFT Hamiltonian (both in one folder, or the second "
         "folder's prediction).",
+        results=(Comparison,),
     ),
 )

@@ -6,9 +6,10 @@ import dataclasses
 import pathlib
 from typing import Literal
 
+from ..results import Conversion
 from .loading import print_line
 from .options import Number, Verb, argument, option
-from .shared import JsonOption, write_json_option
+from .shared import JsonOption
 
 __all__ = ["VERBS"]
 
@@ -96,7 +97,7 @@ class ConvertOptions(JsonOption):
     )
 
 
-def _run(options: ConvertOptions) -> int:
+def _run(options: ConvertOptions) -> Conversion:
     from ..interop.convert import convert
 
     records = convert(
@@ -116,8 +117,7 @@ def _run(options: ConvertOptions) -> int:
         overlap_folder=options.overlap,
         mesh=options.mesh,
     )
-    write_json_option(options, {"structures": records})
-    return 2 if any("error" in record for record in records) else 0
+    return Conversion(records)
 
 
 VERBS = (
@@ -132,5 +132,6 @@ VERBS = (
         "structure folders is converted one by one into TARGET/<name>. Runs are read several at a "
         "time; those that are there already, from the same files, are left as they are. Legacy to "
         "DeepH-dock groups atoms by element, says so, and remembers the order for the way back.",
+        results=(Conversion,),
     ),
 )

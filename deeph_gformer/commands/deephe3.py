@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 import pathlib
 
+from ..results import IniEvaluation
 from .loading import print_line
 from .options import Number, Verb, argument, option
-from .shared import EngineOptions, JsonOption, write_json_option
+from .shared import EngineOptions, JsonOption
 from .single import frames_option
 
 __all__ = ["VERBS"]
@@ -42,7 +43,7 @@ class EvalOptions(EngineOptions, JsonOption):
     frames: int = frames_option("with --model, arch: paper")
 
 
-def _run(options: EvalOptions) -> None:
+def _run(options: EvalOptions) -> IniEvaluation:
     import torch
 
     from ..interop.deephe3 import evaluate_ini
@@ -64,7 +65,7 @@ def _run(options: EvalOptions) -> None:
         f"{len(result['structures'])} structure(s) -> {result['output_dir']}"
         + (f", {result['test_result']}" if result["test_result"] else "")
     )
-    write_json_option(options, result)
+    return result
 
 
 VERBS = (
@@ -76,5 +77,6 @@ VERBS = (
         _run,
         "Does what deephe3-eval.py does with this ini: the same files in the same places. With "
         "--model the Hamiltonians are refined.",
+        results=(IniEvaluation,),
     ),
 )

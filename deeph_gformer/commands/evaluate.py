@@ -7,9 +7,18 @@ import pathlib
 from typing import Literal
 
 from ..fields import RUN_CONFIG, RUN_SPLITS
+from ..results import (
+    BundleInfo,
+    CollectionInfo,
+    Evaluation,
+    ModelInfo,
+    Result,
+    RunInfo,
+    StructureInfo,
+)
 from .models import load_model
 from .options import Number, Verb, argument, option
-from .shared import JsonOption, PredictionOptions, write_json_option
+from .shared import JsonOption, PredictionOptions
 
 __all__ = ["VERBS"]
 
@@ -61,7 +70,7 @@ class InfoOptions(JsonOption):
     path: pathlib.Path = argument(metavar="PATH", help="the folder")
 
 
-def _run_evaluate(options: EvaluateOptions) -> None:
+def _run_evaluate(options: EvaluateOptions) -> Evaluation:
     from ..analysis.evaluate import evaluate
     from ..analysis.tables import evaluation_table
 
@@ -85,22 +94,25 @@ def _run_evaluate(options: EvaluateOptions) -> None:
     if options.report is not None:
         from .report import write_evaluation_report
 
-        write_evaluation_report(options.report, model, options.preprocessed, result)
-    write_json_option(options, result)
+        result = write_evaluation_report(options.report, model, options.preprocessed, result)
+    return result
 
 
-def _run_info(options: InfoOptions) -> None:
+#: What ``info`` finds.
+_INFO = (BundleInfo, CollectionInfo, ModelInfo, RunInfo, StructureInfo)
+
+
+def _run_info(options: InfoOptions) -> Result:
     from ..analysis.describe import describe, text_of
 
     if all((options.path / name).is_file() for name in (RUN_CONFIG, RUN_SPLITS)):
         from ..report.run import describe_run
 
-        table = describe_run(options.path)
-        text = text_of(table)
+        found: Result = describe_run(options.path)
     else:
-        table, text = describe(options.path)
-    print(text)
-    write_json_option(options, table)
+        found = describe(options.path)
+    print(text_of(found))
+    return found
 
 
 VERBS = (
@@ -112,6 +124,7 @@ VERBS = (
         _run_evaluate,
         "MAE_all, MAE_cha.s and MAE_cha.b (Tables 2-4 of the paper) of every structure with "
         "hamiltonians.h5, in meV; nothing is written but what --json, --plots and --report name.",
+        results=(Evaluation,),
     ),
     Verb(
         "info",
@@ -119,5 +132,6 @@ VERBS = (
         "what a folder is: structure, DeepH-E3 model, GFormer bundle or training run",
         InfoOptions,
         _run_info,
+        results=_INFO,
     ),
 )

@@ -6,11 +6,12 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..results import LdosResult
 from .levels import fermi_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
 from .positions import BasisOption, basis_of
-from .shared import LevelOptions, OneHamiltonian, require_window, write_json_option
+from .shared import LevelOptions, OneHamiltonian, require_window
 from .single import output_folder
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _write(
     }
 
 
-def _run(options: LdosOptions) -> int:
+def _run(options: LdosOptions) -> LdosResult:
     from ..bands.space import plot_stm, require_image, states_at, states_in_window, stm_image
 
     problem = single_problem(options)
@@ -185,8 +186,7 @@ def _run(options: LdosOptions) -> int:
         volume = _write(problem, orbitals, [states], path, words, options.spacing)
         volume |= {"k_fractional": k, "band": int(band), "energy_eV": float(states.energies[0])}
         result["volumes"].append(volume)
-    write_json_option(options, result)
-    return 0
+    return LdosResult.of(result)
 
 
 VERBS = (
@@ -199,5 +199,6 @@ VERBS = (
         "States in space need the orbitals: give the basis files of the DFT run. A volume's "
         "integral is the number of its states (both spins), which is checked and said. .cube "
         "holds 1/bohr³, .xsf 1/Å³.",
+        results=(LdosResult,),
     ),
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import pathlib
 import sys
 from typing import TYPE_CHECKING, Literal
 
-from ..logs import LOGGER
+from ..logs import LOGGER, shows_progress
 from .shared import HamiltonianOptions, OneHamiltonian
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def warn(text: str) -> None:
 
 def progress(done: int, count: int) -> None:
     """Count k-points on a terminal."""
-    if sys.stderr.isatty() and LOGGER.isEnabledFor(logging.INFO):
+    if shows_progress():
         print(
             f"\r  k-point {done}/{count}",
             end="\n" if done == count else "",

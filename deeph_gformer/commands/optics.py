@@ -6,11 +6,12 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from ..results import ConductivityResult
 from .levels import fermi_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
 from .positions import PositionOptions, positions_of
-from .shared import LevelOptions, OneHamiltonian, write_json_option
+from .shared import LevelOptions, OneHamiltonian
 from .single import figure_option
 
 __all__ = ["VERBS"]
@@ -72,7 +73,7 @@ def _photon_energies(options: OpticsOptions) -> Any:
     return low + step * np.arange(int(count) + 1)
 
 
-def _run(options: OpticsOptions) -> int:
+def _run(options: OpticsOptions) -> ConductivityResult:
     from ..bands.optics import optical_conductivity, plot_optics
 
     energies = _photon_energies(options)
@@ -124,8 +125,7 @@ def _run(options: OpticsOptions) -> int:
         "hamiltonian": problem.source,
         "fermi": level.to_dict(),
     }
-    write_json_option(options, head | found.to_dict())
-    return 0
+    return ConductivityResult.of(head, found.to_dict())
 
 
 VERBS = (
@@ -139,5 +139,6 @@ VERBS = (
         "non-orthogonal basis; the intraband (Drude) part of metals is included and told apart. "
         "No local fields, no excitons. Position matrices come from basis files or the folder "
         "(positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
+        results=(ConductivityResult,),
     ),
 )

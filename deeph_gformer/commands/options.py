@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
+from ..results import Result
 
 __all__ = [
     "Integers",
@@ -134,7 +135,8 @@ class Verb:
         section: heading in the list of verbs; empty for an action of a verb.
         help: one line of that list.
         options: its options.
-        run: called with them; returns the exit code (None is 0).
+        run: called with them; returns what it found, or the exit code (None is 0).
+        results: classes of what it finds, which ``--json`` writes.
         description: more than ``help``, for its own help.
         actions: sub-commands instead of options.
     """
@@ -143,9 +145,10 @@ class Verb:
     section: str
     help: str
     options: type[Options] = Options
-    run: Callable[[Any], int | None] | None = None
+    run: Callable[[Any], Result | int | None] | None = None
     description: str = ""
     actions: tuple[Verb, ...] = ()
+    results: tuple[type[Result], ...] = ()
 
 
 def argument(*, help: str, metavar: str, default: Any = dataclasses.MISSING, **words: Any) -> Any:

@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Sequence
 
 from ..errors import ConfigError, DataError
+from ..results import OverlapPredictions, OverlapSource
 from .loading import warn
 from .options import Number, Verb, argument, option
-from .shared import JsonOption, write_json_option
+from .shared import JsonOption
 from .single import output_file, output_folder, overlap_source
 
 __all__ = ["VERBS"]
@@ -138,7 +139,7 @@ def _chosen(folders: list[pathlib.Path], names: Sequence[str]) -> list[pathlib.P
     return list(chosen.values())
 
 
-def run_fit(options: FitOptions) -> None:
+def run_fit(options: FitOptions) -> OverlapSource:
     """Fit a table and print how good it is."""
     from ..io import find_structures
     from ..overlap import TableOverlap, fit_table, save_table
@@ -149,10 +150,10 @@ def run_fit(options: FitOptions) -> None:
     path = save_table(options.output, table)
     print(f"{path}: fitted to {len(folders)} structures")
     print("\n".join(describe(TableOverlap(table))))
-    write_json_option(options, figures(table))
+    return OverlapSource.of(figures(table))
 
 
-def run_info(options: InfoOptions) -> None:
+def run_info(options: InfoOptions) -> OverlapSource:
     """Print what a source knows."""
     from ..overlap import TableOverlap, load
     from ..overlap.describe import describe, figures
@@ -161,19 +162,15 @@ def run_info(options: InfoOptions) -> None:
     provider = load(options.overlap)
     print("\n".join(describe(provider)))
     if isinstance(provider, TableOverlap):
-        write_json_option(options, figures(provider.table))
-    else:
-        write_json_option(
-            options,
-            {
-                "kind": "folder",
-                "elements": {symbol(z): list(s) for z, s in provider.orbital_types.items()},
-                "pairs": [
-                    {"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": c}
-                    for (a, b), c in provider.cutoffs.items()
-                ],
-            },
-        )
+        return OverlapSource.of(figures(provider.table))
+    return OverlapSource(
+        kind="folder",
+        elements={symbol(z): list(s) for z, s in provider.orbital_types.items()},
+        pairs=[
+            {"pair": f"{symbol(a)}-{symbol(b)}", "cutoff_A": c}
+            for (a, b), c in provider.cutoffs.items()
+        ],
+    )
 
 
 def _sources(inputs: Sequence[str]) -> list[pathlib.Path]:
@@ -215,7 +212,7 @@ def _pbc(text: str | None) -> list[bool] | None:
     return [p == "T" for p in letters]
 
 
-def run_predict(options: PredictOptions) -> None:
+def run_predict(options: PredictOptions) -> OverlapPredictions:
     """Write overlaps."""
     from ..overlap import TableOverlap, load
     from ..overlap.describe import verdict
@@ -250,7 +247,7 @@ def run_predict(options: PredictOptions) -> None:
                 **{f"{step}_s": value for step, value in done.seconds.items()},
             }
         )
-    write_json_option(options, {"structures": rows})
+    return OverlapPredictions(rows)
 
 
 VERBS = (
@@ -265,14 +262,23 @@ VERBS = (
                 "fit radial tables to the overlaps of training structures",
                 FitOptions,
                 run_fit,
+                results=(OverlapSource,),
             ),
-            Verb("predict", "", "write overlaps of structures", PredictOptions, run_predict),
+            Verb(
+                "predict",
+                "",
+                "write overlaps of structures",
+                PredictOptions,
+                run_predict,
+                results=(OverlapPredictions,),
+            ),
             Verb(
                 "info",
                 "",
                 "what a table, basis files or overlaps.h5 know",
                 InfoOptions,
                 run_info,
+                results=(OverlapSource,),
             ),
         ),
     ),

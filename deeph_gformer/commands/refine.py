@@ -6,10 +6,11 @@ import dataclasses
 import pathlib
 import sys
 
+from ..results import Refinement
 from .loading import warn
 from .models import load_model
 from .options import Number, Verb, option
-from .shared import JsonOption, PredictionOptions, write_json_option
+from .shared import JsonOption, PredictionOptions
 from .single import overlap_source, stage1_only_option
 
 __all__ = ["VERBS"]
@@ -97,7 +98,7 @@ class RefineOptions(PredictionOptions, JsonOption):
     )
 
 
-def _run(options: RefineOptions) -> None:
+def _run(options: RefineOptions) -> Refinement | None:
     from ..analysis.guard import guard_lines
     from ..analysis.tables import refine_table
     from ..inference.refine import refine
@@ -158,8 +159,8 @@ def _run(options: RefineOptions) -> None:
                 ]
             )
         )
-        write_json_option(options, result)
     end_processes()
+    return result if first else None
 
 
 VERBS = (
@@ -173,5 +174,6 @@ VERBS = (
         "hamiltonians_pred.h5 and info.json. Where hamiltonians.h5 is there, errors against it are "
         "reported. Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' "
         "shares them among processes (docs/howto/large.md).",
+        results=(Refinement,),
     ),
 )

@@ -7,6 +7,7 @@ import pathlib
 import sys
 from typing import Any
 
+from ..results import Evaluation
 from .options import Options, Verb, argument, option
 
 __all__ = ["VERBS", "write_evaluation_report"]
@@ -69,15 +70,18 @@ def _run(options: ReportOptions) -> None:
 
 
 def write_evaluation_report(
-    path: pathlib.Path, model: Any, preprocessed: pathlib.Path, result: dict[str, Any]
-) -> None:
-    """The report of ``evaluate --report``; adds ``worst`` and ``model_card`` to ``result``.
+    path: pathlib.Path, model: Any, preprocessed: pathlib.Path, result: Evaluation
+) -> Evaluation:
+    """The report of ``evaluate --report``.
 
     Args:
         path: HTML file.
         model: the :class:`~deeph_gformer.pipeline.HamiltonianModel` that was evaluated.
         preprocessed: the folder of structures.
         result: of ``evaluate``.
+
+    Returns:
+        The result with ``worst`` and ``model_card``.
 
     Raises:
         MissingDependencyError: plotly is not installed.
@@ -89,14 +93,15 @@ def write_evaluation_report(
 
     name = result["total"]["challenging_structure"]
     folders = {f.resolve().name: f for f in find_structures(preprocessed, ("hamiltonian",))}
-    result["worst"] = collect.worst_structure(model, folders[name]) if name in folders else None
-    result["model_card"] = collect.describe_model(model.bundle)
+    worst = collect.worst_structure(model, folders[name]) if name in folders else None
+    card = collect.describe_model(model.bundle)
+    result = Evaluation.of(result, {"worst": worst, "model_card": card})
     stage1 = "" if model.stage1 is None else str(model.stage1.name)
     text = render(
         f"Evaluation of {preprocessed.resolve().name}",
         result=result,
-        worst=result["worst"],
-        card=result["model_card"],
+        worst=worst,
+        card=card,
         provenance={
             "structures": str(preprocessed),
             "stage 1": stage1,
@@ -106,6 +111,7 @@ def write_evaluation_report(
     )
     write_text(path, text)
     print(f"written: {path}")
+    return result
 
 
 VERBS = (

@@ -8,7 +8,8 @@ import pathlib
 from typing import Any, Literal
 
 from ..errors import ConfigError
-from .options import Number, Options, argument, filled, option
+from ..results import Result
+from .options import Number, Options, Verb, argument, filled, option
 from .single import DEVICES, dtype_option, frames_option
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     "require_window",
     "projections_option",
     "window_option",
-    "write_json_option",
+    "write_result",
 ]
 
 
@@ -37,17 +38,23 @@ class JsonOption(Options):
     )
 
 
-def write_json_option(options: JsonOption, table: Any) -> None:
+def write_result(options: Options, verb: Verb, found: Result) -> None:
     """Write ``--json``, where it was asked for.
 
     Args:
         options: of the verb.
-        table: plain values.
+        verb: which one.
+        found: what it found.
+
+    Raises:
+        TypeError: the verb does not say that it finds such things.
     """
-    if options.json is not None:
+    if not isinstance(found, verb.results):
+        raise TypeError(f"{verb.name} finds a {type(found).__name__}, which it does not declare")
+    if isinstance(options, JsonOption) and options.json is not None:
         from ..io.files import write_json
 
-        write_json(options.json, table)
+        write_json(options.json, found.to_json())
 
 
 # -- models ---

@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..results import DosResult, FermiResult, GapResult
 from .levels import fermi_of, valence_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
@@ -16,7 +17,6 @@ from .shared import (
     projections_option,
     require_window,
     window_option,
-    write_json_option,
 )
 from .single import figure_option
 
@@ -87,18 +87,18 @@ def mesh_of(
     return spectrum
 
 
-def _record(problem: BlochProblem, **figures: Any) -> dict[str, Any]:
-    return {"structure": problem.structure.name, "hamiltonian": problem.source, **figures}
+def _names(problem: BlochProblem) -> dict[str, Any]:
+    return {"structure": problem.structure.name, "hamiltonian": problem.source}
 
 
-def _run_fermi(options: FermiOptions) -> None:
+def _run_fermi(options: FermiOptions) -> FermiResult:
     problem = single_problem(options)
     level = fermi_of(options, problem)
     print(f"Fermi level {level.energy_eV:.6f} eV: {level.source}")
-    write_json_option(options, _record(problem, **level.to_dict()))
+    return FermiResult.of(_names(problem), level.to_dict())
 
 
-def _run_dos(options: DosOptions) -> None:
+def _run_dos(options: DosOptions) -> DosResult:
     from ..bands import density_of_states, plot_dos
     from ..bands.solve import default_window
 
@@ -125,10 +125,10 @@ def _run_dos(options: DosOptions) -> None:
     output = options.output or pathlib.Path(f"{problem.structure.name}_dos.png")
     plot_dos([dos], output)
     print(f"written: {output} ({options.method}, {'x'.join(map(str, spectrum.mesh))} mesh)")
-    write_json_option(options, _record(problem, **dos.to_dict()))
+    return DosResult.of(_names(problem), dos.to_dict())
 
 
-def _run_gap(options: GapOptions) -> None:
+def _run_gap(options: GapOptions) -> GapResult:
     from ..bands import band_gap
     from ..bands.electrons import electron_number
     from ..errors import ConfigError
@@ -150,14 +150,26 @@ def _run_gap(options: GapOptions) -> None:
     )
     print(f"{number[0]:g} electrons: {number[1]}")
     print(gap)
-    write_json_option(
-        options,
-        _record(problem, electrons=number[0], electrons_source=number[1], **gap.to_dict()),
-    )
+    filling = {"electrons": number[0], "electrons_source": number[1]}
+    return GapResult.of(_names(problem), filling, gap.to_dict())
 
 
 VERBS = (
-    Verb("fermi", "physics", "Fermi level by counting electrons", FermiOptions, _run_fermi),
-    Verb("dos", "physics", "density of states, total and projected", DosOptions, _run_dos),
-    Verb("gap", "physics", "band gap and band edges", GapOptions, _run_gap),
+    Verb(
+        "fermi",
+        "physics",
+        "Fermi level by counting electrons",
+        FermiOptions,
+        _run_fermi,
+        results=(FermiResult,),
+    ),
+    Verb(
+        "dos",
+        "physics",
+        "density of states, total and projected",
+        DosOptions,
+        _run_dos,
+        results=(DosResult,),
+    ),
+    Verb("gap", "physics", "band gap and band edges", GapOptions, _run_gap, results=(GapResult,)),
 )

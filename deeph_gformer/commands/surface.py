@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from ..results import SurfaceResult
 from .levels import fermi_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
-from .shared import LevelOptions, OneHamiltonian, require_window, write_json_option
+from .shared import LevelOptions, OneHamiltonian, require_window
 from .single import figure_option
 
 __all__ = ["VERBS"]
@@ -52,7 +53,7 @@ class SurfaceOptions(OneHamiltonian, LevelOptions):
         require_window(self.window)
 
 
-def _run(options: SurfaceOptions) -> int:
+def _run(options: SurfaceOptions) -> SurfaceResult:
     from ..bands.surface import PrincipalLayers, plot_surface, surface_spectrum
 
     problem = single_problem(options, projects=False)
@@ -82,8 +83,7 @@ def _run(options: SurfaceOptions) -> int:
         "fermi": level.to_dict(),
         "principal_layer_cells": layer.depth,
     }
-    write_json_option(options, head | found.to_dict())
-    return 0
+    return SurfaceResult.of(head, found.to_dict())
 
 
 VERBS = (
@@ -97,5 +97,6 @@ VERBS = (
         "non-orthogonal basis: Mulliken spectral functions of the outermost cell on either side, "
         "and of the bulk, along a path in the surface. DIR holds the Hamiltonian of a crystal that "
         "repeats along the surface normal (a slab does not).",
+        results=(SurfaceResult,),
     ),
 )

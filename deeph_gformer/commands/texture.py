@@ -6,10 +6,11 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
+from ..results import TextureResult
 from .levels import fermi_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
-from .shared import LevelOptions, OneHamiltonian, write_json_option
+from .shared import LevelOptions, OneHamiltonian
 from .single import figure_option
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _near_level(problem: BlochProblem, options: TextureOptions, level_eV: float)
     return [band for band in (filled - 1, filled) if 0 <= band < problem.size]
 
 
-def _run(options: TextureOptions) -> None:
+def _run(options: TextureOptions) -> TextureResult:
     from ..bands.texture import plot_texture, spin_texture
 
     problem = single_problem(options, projects=False)
@@ -91,7 +92,7 @@ def _run(options: TextureOptions) -> None:
     plot_texture(found, output)
     print(f"written: {output}")
     head = {"structure": problem.structure.name, "hamiltonian": problem.source}
-    write_json_option(options, head | found.to_dict())
+    return TextureResult.of(head, found.to_dict())
 
 
 VERBS = (
@@ -103,5 +104,6 @@ VERBS = (
         _run,
         "Arrows are <sigma_x>, <sigma_y>, their colour is <sigma_z>, lines are constant energies "
         "from the Fermi level. With spin-orbit coupling only.",
+        results=(TextureResult,),
     ),
 )

@@ -7,11 +7,12 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..results import TopologyResult
 from .levels import fermi_of, valence_of
 from .loading import progress, say, single_problem
 from .options import Number, Verb, option
 from .positions import PositionOptions, positions_of
-from .shared import LevelOptions, OneHamiltonian, write_json_option
+from .shared import LevelOptions, OneHamiltonian
 from .single import figure_option
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _filled_bands(options: TopologyOptions, problem: BlochProblem) -> tuple[int,
     return round(bands), number[1]
 
 
-def _run(options: TopologyOptions) -> None:
+def _run(options: TopologyOptions) -> TopologyResult:
     from ..bands.kmesh import time_reversal_part
     from ..bands.topology import Links
 
@@ -107,7 +108,7 @@ def _run(options: TopologyOptions) -> None:
             "smallest_gap_k": links.smallest_gap_k.tolist(),
             "indirect_gap_eV": links.bottom_eV - links.top_eV,
         }
-    write_json_option(options, result)
+    return TopologyResult.of(result)
 
 
 def _say_gap(links: Links) -> None:
@@ -268,5 +269,6 @@ VERBS = (
         "berry: the same with the map of the curvature. ahc: intrinsic anomalous Hall "
         "conductivity, of metals too; shc: that of spins. Position matrices come from basis files "
         "or the folder (positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
+        results=(TopologyResult,),
     ),
 )

@@ -7,9 +7,10 @@ import pathlib
 from typing import Any
 
 from ..errors import ConfigError
+from ..results import FoldTraining, Stage1Training, Training
 from .options import Verb, option
 from .settings import RunOptions, list_settings, read_settings
-from .shared import JsonOption, Stage1Options, write_json_option
+from .shared import JsonOption, Stage1Options
 from .single import DEVICES, every_option
 
 __all__ = ["VERBS"]
@@ -73,11 +74,12 @@ class TrainStage1Options(_TrainingOptions):
     )
 
 
-def _run_train(options: TrainOptions) -> None:
+def _run_train(options: TrainOptions) -> Training | None:
     from ..config import TrainConfig
 
     if options.list:
-        return list_settings(TrainConfig)
+        list_settings(TrainConfig)
+        return None
     from ..analysis.metrics import headline
     from ..stage1 import load_stage1
     from ..training.process import say
@@ -102,11 +104,11 @@ def _run_train(options: TrainOptions) -> None:
     bundle = pathlib.Path(config.output) / "bundle"
     if "validation" in record:  # on the first rank
         say(f"best validation MAE: {headline(record['validation'], not stage1)}; bundle: {bundle}")
-    return _trained(options, record)
+    return Training.of(record) if _ends(record) else None
 
 
-def _trained(options: JsonOption, record: dict[str, Any]) -> None:
-    """What both training commands do at their end."""
+def _ends(record: dict[str, Any]) -> bool:
+    """What both training commands do at their end; whether this is the process that speaks."""
     from ..training.process import first_rank, note
 
     if not record["structures"]["test"]:
@@ -114,15 +116,15 @@ def _trained(options: JsonOption, record: dict[str, Any]) -> None:
             "the test split is empty: keep structures that no training saw for "
             "'deeph-gformer evaluate'"
         )
-    if first_rank():
-        write_json_option(options, record)
+    return first_rank()
 
 
-def _run_train_stage1(options: TrainStage1Options) -> None:
+def _run_train_stage1(options: TrainStage1Options) -> Stage1Training | None:
     from ..config import TrainStage1Config
 
     if options.list:
-        return list_settings(TrainStage1Config)
+        list_settings(TrainStage1Config)
+        return None
     from ..training.folds import FOLDS_FILE, train_folds
     from ..training.process import say
     from ..training.stage1 import train_stage1
@@ -140,13 +142,14 @@ def _run_train_stage1(options: TrainStage1Options) -> None:
             f"{pathlib.Path(config.output) / FOLDS_FILE} says what each did not see"
         )
     if config.final:
-        return _trained(options, record)
+        return FoldTraining.of(record) if _ends(record) else None
     kind = "of H - μS" if record["gauge"] == "standard" else "of raw H"
     say(
         f"best validation MAE {record['best_val_mae_meV']:.4f} meV {kind}; DeepH-E3 model "
         f"folder: {pathlib.Path(config.output) / 'model'}"
     )
-    return _trained(options, record)
+    kind_of = FoldTraining if config.folds else Stage1Training
+    return kind_of.of(record) if _ends(record) else None
 
 
 def _settings(verb: str) -> str:
@@ -168,6 +171,7 @@ VERBS = (
         "recognised and count less (data.memorised). If it has seen them all, make networks that "
         "have not with 'train-stage1 --folds 3 --final MODEL_DIR --output FOLDS', and train with "
         "--cross-fit FOLDS.",
+        results=(Training,),
     ),
     Verb(
         "train-stage1",
@@ -177,5 +181,6 @@ VERBS = (
         _run_train_stage1,
         "Train a DeepH-E3 network on the embedded engine; the official code can load it, too. "
         + _settings("train-stage1"),
+        results=(Stage1Training, FoldTraining),
     ),
 )

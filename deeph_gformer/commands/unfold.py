@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
+from ..results import UnfoldedPlot
 from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
 from .levels import fermi_of
 from .loading import progress, say
-from .shared import write_json_option
 
 if TYPE_CHECKING:
     from ..bands import FermiLevel
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["run_unfold"]
 
 
-def run_unfold(options: BandsOptions) -> None:
+def run_unfold(options: BandsOptions) -> UnfoldedPlot:
     """Every Hamiltonian on the path of the first primitive cell, as figure and files.
 
     Args:
@@ -71,4 +71,4 @@ def run_unfold(options: BandsOptions) -> None:
             )
         print(f"written: {output}")
     bands = [one.to_dict() for one in found]
-    write_json_option(options, {"structure": name, "window_eV": window, "bands": bands})
+    return UnfoldedPlot(name, window, bands)

@@ -129,7 +129,7 @@ class TrainingConfig:
     plateau_patience: int = within(30, "[0, inf)")
     """Epochs without progress before ``plateau`` halves the rate."""
     warmup_steps: int = within(100, "[0, inf)")
-    """Linear warm-up of the learning rate."""
+    """Linear warm-up of the learning rate; at most a tenth of the steps of the run."""
     betas: tuple[float, float] = within((0.9, 0.999), "[0, 1)")
     """Adam's averages."""
     weight_decay: float = within(0.0, "[0, inf)")

@@ -27,9 +27,9 @@ from ..overlap.gradient import overlap_gradient
 from ..overlap.neighbours import find_edges, pair_cutoff
 from ..pipeline import HamiltonianModel
 from ..prediction.derivatives import hamiltonian_derivative
-from ..prediction.reading import Item
+from ..prediction.seen import bundle_overlap
 from ..runtime.timer import Timer
-from .source import bundle_overlap, open_overlap, read_source
+from .source import open_overlap, read_source
 
 __all__ = ["Derivative", "derivatives", "parse_atoms", "read_derivative", "write_derivative"]
 
@@ -133,9 +133,9 @@ def derivatives(
     """
     source = pathlib.Path(source)
     given = open_overlap(overlap, model)
-    structure, graph, choice, made = read_source(source, model, edges, given, None, Timer())
-    item = Item(structure, graph, choice)
-    provider = given or made or bundle_overlap(model)
+    item = read_source(source, model, edges, given, None, Timer())
+    structure, choice = item.structure, item.edges
+    provider = given or item.overlap or bundle_overlap(model)
     slopes = None
     if isinstance(provider, TableOverlap):
         _require_same(source, structure, provider)
@@ -291,7 +291,7 @@ def run(
         The folders.
     """
     given = open_overlap(overlap, model)
-    count = len(read_source(source, model, edges, given, None, Timer())[0])
+    count = len(read_source(source, model, edges, given, None, Timer()).structure)
     atoms = parse_atoms(words, count)
     form = (folder_format(source) if source.is_dir() else None) or "legacy"
     if output is None:

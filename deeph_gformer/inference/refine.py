@@ -28,10 +28,11 @@ from ..io.gauge import OURS
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
+from ..results import Refinement
 from ..runtime.communicator import Communicator
 from ..runtime.plan import check_spill, fair_share
 from ..runtime.processes import agree, agreed, same_input, start_processes
-from ..runtime.timer import Timer
+from ..runtime.timer import Progress, Timer
 from .output import output_folder
 from .requirements import plan_structure
 from .source import find_sources, open_overlap, read_source, source_name
@@ -62,7 +63,7 @@ def refine(
     any_basis: bool = False,
     batch_edges: int = 0,
     count: bool = True,
-) -> dict[str, Any]:
+) -> Refinement:
     """Refine every structure at or below a folder: the drop-in replacement for DeepH-E3's inference
     step.
 
@@ -157,12 +158,7 @@ def refine(
             **means(errors),
             "errors": ERROR_WORDS[kind],
         }
-    return {
-        "structures": records,
-        "total": total,
-        "skipped": [source_name(f) for f in done],
-        "without_edges": [str(f) for f in without],
-    }
+    return Refinement(records, total, [source_name(f) for f in done], [str(f) for f in without])
 
 
 def _share_out(
@@ -210,7 +206,7 @@ def _fits(
         ),
     )
     try:
-        graph = read_source(largest, model, options.edges, options.overlap, None, Timer())[1]
+        graph = read_source(largest, model, options.edges, options.overlap, None, Timer()).graph
         plan_structure(
             model, graph, limit=fair_share(model.device, options.memory), spill=options.spill
         )
@@ -248,9 +244,8 @@ def _each_its_own(
 
 
 def _bar(folders: list[pathlib.Path], progress: bool) -> Iterator[pathlib.Path]:
-    if not progress or len(folders) < 2:
-        yield from folders
-        return
-    from tqdm import tqdm
-
-    yield from tqdm(folders, desc="refine", unit="structure", dynamic_ncols=True, leave=False)
+    bar = Progress("refine", len(folders), progress and len(folders) > 1, "structure")
+    for folder in folders:
+        yield folder
+        bar.tick(folder.name, 1)
+    bar.close()

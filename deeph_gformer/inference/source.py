@@ -4,20 +4,15 @@ overlaps come from a table.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from .. import fields as names
 from ..analysis.basis import basis_table, near_blocks, require_basis
-from ..data.edges import EdgeChoice, EdgeMode
-from ..data.graph import Graph, build_graph
-from ..data.ranges import bundle_ranges, require_within
+from ..data.edges import EdgeMode
 from ..errors import DataError
 from ..io.blocks import BlockMatrix
 from ..io.files import real_path
@@ -29,12 +24,12 @@ from ..io.folder import (
     read_matrix,
     split_structures,
 )
-from ..io.periodicity import coupling
 from ..io.structure import Structure
-from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
+from ..overlap import OverlapProvider, TableOverlap
 from ..overlap import load as load_overlap
-from ..overlap.predict import read_any
 from ..pipeline import HamiltonianModel
+from ..prediction.reading import Item
+from ..prediction.seen import bundle_overlap
 from ..runtime.timer import Timer
 
 __all__ = [
@@ -42,9 +37,7 @@ __all__ = [
     "find_sources",
     "open_overlap",
     "read_source",
-    "require_seen",
     "source_name",
-    "too_close",
 ]
 
 #: Endings of structure files that are taken from a folder without structure folders.
@@ -76,71 +69,6 @@ def open_overlap(
         overlap,
         orbital_types=dict(zip(basis.elements, map(tuple, basis.orbital_types), strict=True)),
     )
-
-
-def _training_table(model: HamiltonianModel) -> TwoCentre | None:
-    """The overlap table of the training set, None where the bundle has none."""
-    path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
-    return load_table(path) if path is not None and path.is_file() else None
-
-
-def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
-    """The table in the model's bundle, None where there is none or S is not two-centre there."""
-    table = _training_table(model)
-    return (
-        TableOverlap(table) if table is not None and table.report.get("two_centre", True) else None
-    )
-
-
-#: Atoms closer than this part of the shortest distance of the training set are refused; others
-#: below that distance are warned of.
-CLOSEST = 0.95
-
-
-def too_close(
-    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0
-) -> str:
-    """A sentence on two atoms that are closer than what training knows of their elements; empty
-    where there are none.
-    """
-    table = _training_table(model)
-    return "" if table is None else table.too_close(structure, keys, part)
-
-
-def require_seen(
-    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]
-) -> None:
-    """Refuse a structure without DFT files that is unlike every training structure.
-
-    Args:
-        model: its bundle remembers the training set (a stage 1 alone does not).
-        structure: the atoms.
-        keys: (E, 5), its edges.
-        pbc: for the message.
-
-    Raises:
-        DataError: it repeats in another number of directions than in training, or two atoms are
-            much too close.
-    """
-    seen: list[int] = (model.bundle.training.get("periodicity") if model.bundle else None) or []
-    found = coupling(keys, len(structure)) if seen else None
-    if found is not None and found.rank not in seen:
-        flags = ", ".join(str(bool(p)) for p in pbc)
-        least = found.rank < min(seen)
-        raise DataError(
-            f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an "
-            "atom couples to its own images there), the model's training structures in "
-            f"{' or '.join(map(str, seen))}. "
-            + (
-                "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
-                if least
-                else "Where nothing should repeat make the lattice vector longer: images must be "
-                "further apart than atoms couple"
-            )
-        )
-    close = too_close(model, structure, keys, CLOSEST)
-    if close:
-        raise DataError(f"{close}; H of such a structure would mean nothing")
 
 
 #: Overlap files beyond this size are not read for :func:`check_basis` alone, bytes.
@@ -257,7 +185,7 @@ def read_source(
     overlap: OverlapProvider | None,
     target: pathlib.Path | None,
     timer: Timer,
-) -> tuple[Structure, Graph, EdgeChoice, OverlapProvider | None]:
+) -> Item:
     """One structure as the model wants it.
 
     Args:
@@ -273,29 +201,13 @@ def read_source(
         own (see :func:`make_overlap`).
 
     Raises:
-        DataError: ``target`` holds another structure; see also :meth:`HamiltonianModel.read` and
-            :func:`require_seen`.
-        ModelError: see :meth:`HamiltonianModel.read`.
+        DataError: ``target`` holds another structure; see also :func:`.reading.read_item`.
+        ModelError: see there.
     """
     timer.start("edges")
-    if overlap is None and (
-        source.is_file() or not (has_matrix(source, "overlap") or has_matrix(source, "hamiltonian"))
-    ):
-        overlap = bundle_overlap(model)
-    bare = overlap is not None and (
-        source.is_file() or (edges in ("auto", "overlaps") and not has_matrix(source, "overlap"))
-    )
-    if not bare or overlap is None:
-        structure, graph, choice = model.read(source, edges)
-        _check_target(target, structure)
-        return structure, graph, choice, None
-    structure, pbc = _bare_structure(source, model, overlap)
-    keys = overlap.edges(structure, pbc)
-    require_seen(model, structure, keys, pbc)
-    require_within(structure, keys, bundle_ranges(model.bundle))
-    graph = build_graph(structure, keys, model.targets.basis, torch.float64)
-    _check_target(target, structure)
-    return structure, graph, EdgeChoice(graph.edge_key.numpy(), "overlap table"), overlap
+    item = model.read(source, edges, overlap=overlap)
+    _check_target(target, item.structure)
+    return item
 
 
 def _check_target(target: pathlib.Path | None, structure: Structure) -> None:
@@ -304,16 +216,3 @@ def _check_target(target: pathlib.Path | None, structure: Structure) -> None:
             f"{target}: holds another structure than '{structure.name}'; choose another "
             "--output, or remove that folder"
         )
-
-
-def _bare_structure(
-    source: pathlib.Path, model: HamiltonianModel, overlap: OverlapProvider
-) -> tuple[Structure, tuple[bool, bool, bool]]:
-    basis = model.targets.basis
-    structure, pbc, _ = read_any(source, overlap)
-    if structure.spinful is not None and structure.spinful != basis.spinful:
-        raise DataError(
-            f"{source}: info.json says isspinful = {structure.spinful}, the model predicts "
-            f"{'spinful' if basis.spinful else 'spinless'} Hamiltonians"
-        )
-    return dataclasses.replace(structure, spinful=basis.spinful), pbc

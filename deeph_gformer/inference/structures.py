@@ -33,6 +33,7 @@ from ..io.folder import (
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
 from ..prediction.reading import Item
+from ..prediction.seen import too_close
 from ..runtime.communicator import Communicator
 from ..runtime.plan import fair_share
 from ..runtime.processes import agreed, same_structure
@@ -40,7 +41,7 @@ from ..runtime.timer import Progress, Timer, reset_peak
 from .comparison import LARGE, joined, mean_correction, stored_overlap
 from .output import make_overlap, output_folder, write_prediction
 from .requirements import plan_structure
-from .source import check_basis, read_source, source_name, too_close
+from .source import check_basis, read_source, source_name
 
 __all__ = ["RefineOptions", "refine_folder", "refine_folders"]
 
@@ -111,7 +112,7 @@ def _read(
     """Structure, graph, edges and S; overlaps that are made for it are written."""
     matrix: BlockMatrix | None = None
     with agreed(comm):
-        structure, graph, choice, overlap = read_source(
+        item = read_source(
             folder,
             model,
             options.edges,
@@ -120,22 +121,22 @@ def _read(
             timer,
         )
     with agreed(comm):
-        same_structure(comm, structure, graph)
+        same_structure(comm, item.structure, item.graph)
         if comm.rank == 0 and not options.any_basis:
-            matrix = check_basis(model, folder, structure, choice.keys, overlap)
-    if overlap is not None:
+            matrix = check_basis(model, folder, item.structure, item.edges.keys, item.overlap)
+    if item.overlap is not None:
         matrix = make_overlap(
-            overlap,
-            structure,
-            choice.keys,
+            item.overlap,
+            item.structure,
+            item.edges.keys,
             target,
             options.format(folder),
             timer,
             comm,
             options.overwrite,
         )
-    small = comm.size == 1 and len(choice.keys) <= LARGE
-    return Waiting(folder, Item(structure, graph, choice), matrix if small else None)
+    small = comm.size == 1 and len(item.edges.keys) <= LARGE
+    return Waiting(folder, item, matrix if small else None)
 
 
 def _predict(

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 
 from ..bands import BlochProblem
 from ..errors import ConfigError
-from ..inference.source import require_seen, too_close
 from ..io import BlockMatrix
 from ..overlap import OverlapProvider, structure_from_atoms
+from ..prediction.seen import require_seen, too_close
 from .opening import bundle_table, open_model
 from .sparse import real_space
 

@@ -40,6 +40,7 @@ from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, load
 from ..prediction.blocks import assemble, check_finite, sum_of_changes
 from ..prediction.run import hermitian_products
+from ..results import IniEvaluation
 from ..runtime.device import resolve_device
 from ..stage1.bundle import find_models
 from .deephe3_ini import EvalIni, read_eval_ini
@@ -228,7 +229,7 @@ def evaluate_ini(
     frames: int = 1,
     say: Callable[[str], None] = lambda text: None,
     **stage1_options: Any,
-) -> dict[str, Any]:
+) -> IniEvaluation:
     """Do what ``deephe3-eval.py`` does with this ini.
 
     Args:
@@ -241,10 +242,6 @@ def evaluate_ini(
         frames: rotated frames to average (see :func:`deeph_gformer.pipeline.correction`).
         say: called with a line per structure.
         stage1_options: ``backend``, ``deephe3_root``, ``generation``.
-
-    Returns:
-        ``{"structures": [record, ...], "skipped": [names], "notes": [...], "test_result": path or
-        None, "output_dir": path}``.
 
     Raises:
         ConfigError: the ini, see :func:`read_eval_ini`, or ``frames``.
@@ -292,10 +289,10 @@ def evaluate_ini(
             )
     else:
         records = _test(ini, model, folders, hermitian, frames, say)
-    return {
-        "structures": records,
-        "skipped": [folder.resolve().name for folder in without],
-        "notes": list(ini.notes),
-        "output_dir": str(ini.output_dir),
-        "test_result": None if ini.inference else str(ini.output_dir / TEST_RESULT_FILE),
-    }
+    return IniEvaluation(
+        records,
+        [folder.resolve().name for folder in without],
+        list(ini.notes),
+        str(ini.output_dir),
+        None if ini.inference else str(ini.output_dir / TEST_RESULT_FILE),
+    )

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..errors import DataError, GFormerError
@@ -214,7 +214,7 @@ def _plain(value: Any) -> Any:
     """JSON has no NaN and no infinity: unknown numbers are null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):  # also a result
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import NamedTuple
+import pathlib
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
 import torch
@@ -13,15 +14,24 @@ from numpy.typing import NDArray
 from ..algebra.orbitals import Basis
 from ..data.edges import EdgeChoice, EdgeMode, select_edges
 from ..data.graph import Graph, build_graph
-from ..data.ranges import Ranges, require_within
+from ..data.ranges import Ranges, bundle_ranges, require_within
 from ..errors import ConfigError, DataError
-from ..io.folder import read_folder
+from ..io.folder import has_matrix, read_folder
 from ..io.structure import Structure
+from ..overlap import OverlapProvider, structure_from_atoms
+from ..overlap.predict import read_any
+from .seen import bundle_overlap, require_seen, why_no_overlap
 
-__all__ = ["Item", "Source", "read_graph"]
+if TYPE_CHECKING:
+    import ase
+    from pymatgen.core import Structure as PymatgenStructure
 
-#: A structure folder, or a structure whose edges are given beside it.
-Source = str | os.PathLike[str] | Structure
+    from ..pipeline import HamiltonianModel
+
+__all__ = ["Item", "Source", "read_graph", "read_item"]
+
+#: A structure folder, a file that ASE reads, ASE's atoms, or a structure of ours or of pymatgen.
+Source: TypeAlias = Union[str, os.PathLike[str], Structure, "ase.Atoms", "PymatgenStructure"]
 
 
 class Item(NamedTuple):
@@ -31,51 +41,149 @@ class Item(NamedTuple):
         structure: with the model's spin.
         graph: what the network sees.
         edges: which blocks are edges, and where they come from.
+        overlap: what makes its S; None where its folder has one, or nobody asked.
+        folder: where it was read; None where it comes from elsewhere.
     """
 
     structure: Structure
     graph: Graph
     edges: EdgeChoice
+    overlap: OverlapProvider | None = None
+    folder: pathlib.Path | None = None
 
 
 def read_graph(
-    source: Source,
-    basis: Basis,
-    ranges: Ranges | None = None,
-    edges: EdgeMode = "auto",
-    keys: NDArray[np.int64] | None = None,
+    folder: str | os.PathLike[str], basis: Basis, ranges: Ranges | None, edges: EdgeMode
 ) -> Item:
-    """A structure with the model's spin, its graph, and where its edges come from.
+    """A folder with the model's spin, its graph, and where its edges come from.
 
     Args:
-        source: a structure folder; or a structure, with ``keys`` for its edges.
+        folder: with its own S or H.
         basis: the model's elements, shells and spin.
         ranges: of its training set.
-        edges: which blocks are edges (folders only).
-        keys: (E, 5), 0-based, any order.
+        edges: which blocks are edges.
 
     Raises:
         DataError: missing or damaged files, edges beyond the ranges, or another spin in info.json.
         ModelError: unknown elements or other shells.
-        ConfigError: a structure without keys.
     """
-    if isinstance(source, Structure):
-        if keys is None:
-            raise ConfigError(
-                "a Structure alone has no edges; pass keys, or a folder with overlaps.h5"
-            )
+    structure = _with_spin(read_folder(folder), basis, str(folder))
+    choice = select_edges(folder, structure, edges, ranges)
+    graph = build_graph(structure, choice.keys, basis, torch.float64)
+    return Item(structure, graph, choice, None, pathlib.Path(folder))
+
+
+def read_item(
+    model: HamiltonianModel,
+    source: Source,
+    edges: EdgeMode = "auto",
+    keys: NDArray[np.int64] | None = None,
+    overlap: OverlapProvider | None = None,
+) -> Item:
+    """What a model sees of a structure, wherever it comes from.
+
+    Args:
+        model: its basis and ranges; its bundle may hold a table of overlaps.
+        source: a folder with its own S or H; or a folder without, a file, or atoms, whose edges
+            then come from ``keys`` or from overlaps.
+        edges: which blocks are edges (folders only).
+        keys: (E, 5), 0-based, any order; for a :class:`.Structure`.
+        overlap: where edges come from that the source has not; None: the table in the bundle, for
+            sources with neither S nor H.
+
+    Raises:
+        DataError: the source cannot be read or is unlike every training structure, or its edges
+            reach further than those of the training set.
+        ModelError: unknown elements or other shells.
+        ConfigError: another kind of source, or one without edges.
+    """
+    basis, ranges = model.targets.basis, bundle_ranges(model.bundle)
+    if keys is not None:
+        if not isinstance(source, Structure):
+            raise ConfigError("keys belong to a Structure; a folder and atoms have their own edges")
         structure = dataclasses.replace(source, spinful=basis.spinful)
         graph = build_graph(structure, keys, basis, torch.float64)
         choice = EdgeChoice(graph.edge_key.numpy(), "given keys")
         require_within(structure, choice.keys, ranges)
         return Item(structure, graph, choice)
-    structure = read_folder(source)
+    folder = None
+    if isinstance(source, (str, os.PathLike)):
+        folder = pathlib.Path(source)
+        if not folder.exists():
+            raise DataError(f"{folder}: no such file or folder")
+        own = folder.is_dir() and has_matrix(folder, "overlap")
+        own_h = folder.is_dir() and has_matrix(folder, "hamiltonian")
+        if overlap is None and not own and not own_h:
+            overlap = bundle_overlap(model)
+        bare = not folder.is_dir() or (edges in ("auto", "overlaps") and not own)
+        if folder.is_dir() and (overlap is None or not bare):
+            return read_graph(folder, basis, ranges, edges)
+    provider = overlap or bundle_overlap(model)
+    if provider is None:
+        raise ConfigError(
+            f"{_name(source)}: has no edges, and {why_no_overlap(model)}; give a folder with "
+            "overlaps.h5 ('deeph-gformer overlap predict' makes one from a table or basis files)"
+        )
+    structure, pbc = _bare(source, provider, basis)
+    found = provider.edges(structure, pbc)
+    require_seen(model, structure, found, pbc)
+    require_within(structure, found, ranges)
+    graph = build_graph(structure, found, basis, torch.float64)
+    choice = EdgeChoice(graph.edge_key.numpy(), "overlap table")
+    return Item(structure, graph, choice, provider, folder)
+
+
+def _with_spin(structure: Structure, basis: Basis, where: str) -> Structure:
+    """The same with the model's spin.
+
+    Raises:
+        DataError: its info.json says the other one.
+    """
     if structure.spinful is not None and structure.spinful != basis.spinful:
         kind = "spinful" if basis.spinful else "spinless"
         raise DataError(
-            f"{source}: info.json says isspinful = {structure.spinful}, the model predicts {kind} "
+            f"{where}: info.json says isspinful = {structure.spinful}, the model predicts {kind} "
             "Hamiltonians"
         )
-    choice = select_edges(source, structure, edges, ranges)
-    structure = dataclasses.replace(structure, spinful=basis.spinful)
-    return Item(structure, build_graph(structure, choice.keys, basis, torch.float64), choice)
+    return dataclasses.replace(structure, spinful=basis.spinful)
+
+
+def _name(source: Source) -> str:
+    """Of a source, for messages."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return f"'{source.name}'" if isinstance(source, Structure) else type(source).__name__
+
+
+def _bare(
+    source: Source, provider: OverlapProvider, basis: Basis
+) -> tuple[Structure, tuple[bool, bool, bool]]:
+    """A structure without edges, and which lattice vectors repeat.
+
+    Raises:
+        ConfigError: another kind of object.
+        DataError: it cannot be read, or has partly occupied sites.
+    """
+    from ase import Atoms
+
+    if isinstance(source, Structure):
+        return _with_spin(source, basis, source.name), (True, True, True)
+    if isinstance(source, (str, os.PathLike)):
+        structure, pbc, _ = read_any(source, provider)
+        return _with_spin(structure, basis, os.fspath(source)), pbc
+    atoms: Any = source
+    if hasattr(atoms, "to_ase_atoms"):  # pymatgen's, which need not be installed
+        if not atoms.is_ordered:
+            raise DataError(
+                f"{atoms.formula}: has partly occupied sites; a Hamiltonian needs whole atoms"
+            )
+        atoms = atoms.to_ase_atoms()
+    if not isinstance(atoms, Atoms):
+        raise ConfigError(
+            f"a structure is wanted (a folder, a file, ase.Atoms, a pymatgen Structure), not "
+            f"{type(source).__name__}"
+        )
+    shells = dict(zip(basis.elements, map(tuple, basis.orbital_types), strict=True))
+    name = str(atoms.info.get("name") or atoms.get_chemical_formula())
+    x, y, z = (bool(p) for p in atoms.pbc)
+    return structure_from_atoms(atoms, shells, name, basis.spinful), (x, y, z)

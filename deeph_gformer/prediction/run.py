@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..bands import BlochProblem
 from ..data.edges import EdgeChoice, EdgeMode
 from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs
+from ..errors import DataError
 from ..io.blocks import BlockMatrix
+from ..io.folder import read_matrix
 from ..io.structure import Structure
+from ..overlap import OverlapProvider
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from .blocks import assemble, check_finite, sum_of_differences, symmetrise
 from .passes import direct_products, fast_plan
 from .reading import Item, Source
+from .seen import warn_close
 
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
@@ -39,6 +45,8 @@ class Prediction(NamedTuple):
         stage1: stage 1's H on the same edges.
         edges: which blocks are edges, and where they came from.
         correction: mean |ΔH| in eV, over the elements of all blocks.
+        overlap: what makes S; None where the folder has it.
+        folder: where the structure was read; None where it comes from elsewhere.
     """
 
     structure: Structure
@@ -47,6 +55,27 @@ class Prediction(NamedTuple):
     stage1: BlockMatrix
     edges: EdgeChoice
     correction: float
+    overlap: OverlapProvider | None = None
+    folder: pathlib.Path | None = None
+
+    def problem(self) -> BlochProblem:
+        """H(k) c = E S(k) c of the prediction, for everything in :mod:`deeph_gformer.bands`.
+
+        Raises:
+            DataError: S is neither in the folder nor known to the model.
+        """
+        if self.overlap is not None:
+            s = self.overlap.overlap(self.structure, self.edges.keys)
+        elif self.folder is not None:
+            s = read_matrix(self.folder, "overlap", self.structure)
+        else:
+            raise DataError(
+                f"'{self.structure.name}': its S is unknown, for only keys were given; predict the "
+                "folder or the atoms, or make a BlochProblem with your own S"
+            )
+        h = self.hamiltonian.hermitian()
+        name = self.structure.name
+        return BlochProblem(self.structure, h, s, label="prediction", source=name, predicted=True)
 
     def __repr__(self) -> str:
         change = f"mean correction {self.correction * 1e3:.4g} meV"
@@ -112,7 +141,7 @@ def predict_all(
 
     Args:
         model: both stages.
-        sources: folders.
+        sources: see :meth:`.HamiltonianModel.predict`.
         edges: which blocks are edges.
         hermitian: make it ½(H + H†).
         frames: rotated frames to average.
@@ -123,7 +152,9 @@ def predict_all(
     made: list[Prediction] = []
     batch: list[Item] = []
     for number, source in enumerate(sources):
-        batch.append(model.read(source, edges))
+        item = model.read(source, edges)
+        warn_close(model, item)
+        batch.append(item)
         last = number + 1 == len(sources)
         if last or sum(item.graph.edges for item in batch) >= BATCH_EDGES:
             made += model.predict_graphs(batch, None, hermitian, frames)
@@ -162,7 +193,7 @@ def _finished(
     comm: Communicator,
 ) -> Prediction:
     """Vectors of one structure to a prediction; ``both`` is None where there is no second stage."""
-    structure, graph, edges = item
+    structure, graph, edges = item[:3]
     alone, both = both is None, first if both is None else both
     if hermitian:
         symmetrise(model, first, both, edges.keys, comm)
@@ -174,4 +205,5 @@ def _finished(
         stage1 = refined if alone else assemble(model, first, types, own)
         change = sum_of_differences(stage1, refined)
     sums, counts = zip(*comm.objects(change), strict=True)
-    return Prediction(structure, graph, refined, stage1, edges, sum(sums) / max(1, sum(counts)))
+    mean = sum(sums) / max(1, sum(counts))
+    return Prediction(structure, graph, refined, stage1, edges, mean, item.overlap, item.folder)

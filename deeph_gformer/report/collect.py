@@ -6,12 +6,14 @@ from __future__ import annotations
 import csv
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from .. import bands as physics
+from ..analysis.card import read_card
 from ..errors import DataError, GFormerError
 from ..gformer.bundle import BUNDLE_FILE, Bundle
 from ..io.folder import has_matrix, read_matrix
@@ -63,10 +65,11 @@ def describe_model(bundle: Bundle | None, record: dict[str, Any] | None = None) 
             f"{training['best_val_mae_meV']:.4f} meV"
             f" (stage 1: {training.get('stage1_val_mae_meV', float('nan')):.4f})"
         )
-    return {k: v for k, v in card.items() if v}
+    shipped = read_card(bundle.path) if bundle.path else None
+    return {k: v for k, v in {**card, **(shipped.lines() if shipped else {})}.items() if v}
 
 
-def block_tables(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def block_tables(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """MAE_block of each pair of elements as tables over their shells.
 
     Args:

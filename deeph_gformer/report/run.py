@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DataError
 from ..gformer.bundle import BUNDLE_FILE
 from ..io.files import read_json
+from ..results import RunInfo
 from ..training.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -23,15 +24,11 @@ from .collect import read_run
 __all__ = ["describe_run"]
 
 
-def describe_run(folder: pathlib.Path) -> dict[str, Any]:
+def describe_run(folder: pathlib.Path) -> RunInfo:
     """What a run is and where it stands.
 
     Args:
         folder: of the run, with its configuration and splits.
-
-    Returns:
-        Plain values; units in the keys. ``state`` is ``finished``, ``running``, ``stopped`` or
-        ``not begun`` (no epoch is kept).
 
     Raises:
         DataError: a file of it is damaged.
@@ -64,7 +61,7 @@ def describe_run(folder: pathlib.Path) -> dict[str, Any]:
     if result.is_dir():
         table["result"] = str(result)
     table["next"] = _next(folder, verb, table["state"], result)
-    return table
+    return RunInfo.of(table)
 
 
 def _best(curve: dict[str, list[float | None]], score: str) -> dict[str, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -108,14 +110,19 @@ class Timer:
 
 
 class Progress:
-    """A bar with the time left for one large structure: edges times passes over them."""
+    """A bar with the time left, on standard error: edges times passes of one large structure, steps
+    of a training, or structures."""
 
-    def __init__(self, name: str, total: int, show: bool) -> None:
+    def __init__(
+        self, name: str, total: int, show: bool, unit: str = "edge", done: int = 0
+    ) -> None:
         """
         Args:
-            name: of the structure.
-            total: edges of all passes.
+            name: of what is done.
+            total: units of all of it.
             show: False: there is no bar.
+            unit: what is counted.
+            done: units that were done earlier.
         """
         self._bar = None
         if show:
@@ -123,19 +130,28 @@ class Progress:
 
             self._bar = tqdm(
                 total=total,
+                initial=done,
                 desc=name,
-                unit="edge",
-                unit_scale=True,
+                unit=unit,
+                unit_scale=unit == "edge",
                 dynamic_ncols=True,
                 leave=False,
-                mininterval=0.5,
             )
 
-    def tick(self, step: str, edges: int) -> None:
+    def tick(self, step: str, count: int) -> None:
         """So many more are done, in this step."""
         if self._bar is not None:
             self._bar.set_postfix_str(step, refresh=False)
-            self._bar.update(edges)
+            self._bar.update(count)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while lines are printed."""
+        if self._bar is not None:
+            self._bar.clear()
+        yield
+        if self._bar is not None:
+            self._bar.refresh()
 
     def close(self) -> None:
         """Take the bar away."""

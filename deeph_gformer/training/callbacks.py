@@ -21,8 +21,11 @@ from torch import Tensor
 from ..config import TrainingConfig
 from ..errors import ConfigError
 from ..io.files import write_text
+from ..logs import shows_progress
+from ..runtime.timer import Progress
 from ..stopping import install, shielded
 from .monitor import monitored
+from .process import say
 
 __all__ = [
     "EpochLine",
@@ -76,9 +79,18 @@ _BEST = {"mae": "", "states": "states ", "both": "of H and states "}
 
 
 class EpochLine(Callback):
-    """One line per epoch, in meV, on standard output; ``best`` is of what is monitored."""
+    """One line per epoch, in meV, on standard output; ``best`` is of what is monitored.
+
+    Below it, on a terminal, the time left.
+    """
 
     def __init__(self, every: int, reference: float | None) -> None:
+        """
+        Args:
+            every: epochs between lines.
+            reference: validation MAE of stage 1 in meV; None: there is none.
+        """
+        self.bar, self.steps = Progress("train", 0, False), 0
         self.every, self.reference, self.start, self.best = (
             every,
             reference,
@@ -94,6 +106,30 @@ class EpochLine(Callback):
         """From a checkpoint."""
         self.best = state["best"]
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Begin with the bar, where standard error is a terminal."""
+        self.steps = int(trainer.num_training_batches)
+        show = trainer.is_global_zero and shows_progress()
+        total, done = self.steps * (trainer.max_epochs or 0), self.steps * trainer.current_epoch
+        self.bar = Progress("train", total, show, "step", done)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the bar."""
+        last = (trainer.max_epochs or 0) - 1
+        where = f"epoch {trainer.current_epoch} of {last}, step {batch_idx + 1} of {self.steps}"
+        self.bar.tick(where, 1)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Print the line."""
         metrics = trainer.callback_metrics
@@ -108,12 +144,12 @@ class EpochLine(Callback):
             ratio = f" | {value / self.reference:.3f} of stage 1" if known else ""
             if validated and getattr(module, "judge_states", False):
                 ratio += f" | states {float(metrics['val_states_meV']):.3f} meV"
-            print(
-                f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s | "
-                f"lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
-                f"val {shown} | best {_BEST[monitor]}{self.best:9.4f} meV{ratio}",
-                flush=True,
-            )
+            with self.bar.aside():
+                say(
+                    f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s "
+                    f"| lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
+                    f"val {shown} | best {_BEST[monitor]}{self.best:9.4f} meV{ratio}"
+                )
 
 
 class TrainingRow(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import pickle
@@ -14,10 +15,12 @@ from typing import Any
 
 import torch
 
+from .. import __version__
 from ..config import to_mapping, upgrade_model
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, GFormerError
 from ..fields import RUN_CONFIG, RUN_SPLITS
 from ..io.files import read_json, write_json
+from ..logs import LOGGER, PRINTED, logged_in
 from ..stopping import Stopped
 from .process import first_rank
 
@@ -27,6 +30,7 @@ __all__ = [
     "CONFIG_FILE",
     "LAST",
     "LOCK_FILE",
+    "LOG_FILE",
     "RECORD_FILE",
     "SPLIT_FILE",
     "check_run",
@@ -37,7 +41,7 @@ __all__ = [
 ]
 
 CONFIG_FILE, SPLIT_FILE, CHECKPOINTS, LOCK_FILE = RUN_CONFIG, RUN_SPLITS, "checkpoints", "lock"
-RECORD_FILE = "record.json"
+RECORD_FILE, LOG_FILE = "record.json", "log.txt"
 LAST, BEST = "last", "best"
 
 #: What a resumed run may have otherwise; structures are compared by their names.
@@ -87,10 +91,29 @@ def _take(path: pathlib.Path) -> int | None:
 
 
 @contextlib.contextmanager
+def _log_of(folder: pathlib.Path) -> Iterator[None]:
+    """Write what is said into the run's ``log.txt``, after what is there; a run of which nothing is
+    kept keeps no new log either.
+    """
+    path = folder / LOG_FILE
+    new = not path.exists()
+    with logged_in(path, logging.INFO):
+        LOGGER.info("deeph-gformer %s, process %d", __version__, os.getpid(), extra=PRINTED)
+        try:
+            yield
+        except (GFormerError, Stopped, KeyboardInterrupt) as error:
+            LOGGER.info("ended: %s", error or type(error).__name__, extra=PRINTED)
+            raise
+        finally:
+            if new and not (folder / CONFIG_FILE).exists():
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
     """Keep a run folder for this process; the operating system frees it when the process dies.
 
-    A stop that is not told yet is told with how to go on.
+    Its ``log.txt`` gets what is said. A stop that is not told yet is told with how to go on.
 
     Args:
         folder: of the run; made where it is not there, and removed again if it stays empty.
@@ -112,7 +135,8 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
             for left in place.glob(".*.tmp") if descriptor is not None else ():
                 with contextlib.suppress(OSError):  # of a process that was killed
                     left.unlink()
-        yield
+        with _log_of(folder):
+            yield
     except Stopped as stop:
         if not stop.note:
             stop.note = how_to_go_on(folder)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .state_bank import StateBank
     from .states import StepStates
 
-__all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss"]
+__all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss", "warmup"]
 
 
 def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
@@ -54,6 +54,11 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
     else:
         value = nn.functional.huber_loss(size, torch.zeros_like(size), reduction="none")
     return value.sum() / mask.sum().clamp(min=1)
+
+
+def warmup(settings: TrainingConfig, steps: int) -> int:
+    """Steps in which the learning rate rises: ``warmup_steps``, at most a tenth of the training."""
+    return min(settings.warmup_steps, steps // 10)
 
 
 class HamiltonianTask(pl.LightningModule):
@@ -139,6 +144,10 @@ class HamiltonianTask(pl.LightningModule):
         )
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate."""
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients; those of a replayed step are there already."""
         if self.graphs is not None and self.graphs.pending is not None:
@@ -152,6 +161,7 @@ class HamiltonianTask(pl.LightningModule):
         values: dict[str, Any] = {
             "val_mae_meV": masked_loss(error, batch.mask, "mae", 1e-3),
             "val_mse_eV2": masked_loss(error, batch.mask, "mse", 1.0),
+            "val_loss": masked_loss(error, batch.mask, self.settings.loss, self.unit),
         }
         if self.bank is not None and self.judge_states:
             found = self.bank.errors(error, batch)
@@ -191,10 +201,11 @@ class HamiltonianTask(pl.LightningModule):
                 },
             }
         floor = s.min_learning_rate / s.learning_rate
+        rising = warmup(s, self.steps)
 
         def factor(step: int) -> float:
             """Learning rate of a step, in units of the largest: warm-up, then the schedule."""
-            warm = min(1.0, (step + 1) / max(1, s.warmup_steps))
+            warm = min(1.0, (step + 1) / max(1, rising))
             if s.schedule == "constant":
                 return warm
             return warm * (

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ..config import TrainingConfig
 from ..errors import ConfigError, lacks_memory
-from ..logs import LOGGER
+from ..logs import LOGGER, PRINTED
 from ..runtime.device import resolve_device
 
 __all__ = ["first_rank", "memory_hint", "note", "own_device", "rank", "say", "warn"]
@@ -39,9 +39,10 @@ def own_device(settings: TrainingConfig) -> torch.device:
 
 
 def say(text: str) -> None:
-    """Print one line, on the first rank only."""
+    """Print one line, on the first rank only; log files get it, too."""
     if first_rank():
         print(text, flush=True)
+        LOGGER.info(text, extra=PRINTED)
 
 
 def note(text: str) -> None:

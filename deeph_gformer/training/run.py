@@ -35,7 +35,7 @@ from .callbacks import (
 )
 from .cuda_graphs import step_graphs
 from .folder import BEST, CHECKPOINTS, LAST, how_to_go_on, read_checkpoint
-from .module import HamiltonianTask
+from .module import HamiltonianTask, warmup
 from .monitor import Monitor, monitor_key
 from .process import rank, say
 from .sampling import ShareSampler
@@ -223,6 +223,11 @@ def fit(
     monitor = Monitor(settings)
     hooks = [monitor, *hooks]
     trainer = _trainer(folder, settings, begin, hooks)
+    rising = warmup(settings, task.steps)
+    if rising < settings.warmup_steps and settings.schedule != "plateau" and not resume:
+        say(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
+    if settings.ema:
+        say(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
     start = time.perf_counter()
     try:
         with _quiet_threads():

@@ -5,10 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from deeph_gformer import config
 from deeph_gformer.cli import SECTIONS, build_parser, verbs
+from deeph_gformer.commands.options import Verb
+
+#: Headings of the modules of results.
+TITLES = {
+    "base": "What all have",
+    "models": "Predictions, evaluations, trainings",
+    "physics": "Physics of a Hamiltonian",
+    "data": "Data",
+}
 
 SETTINGS = {
     "GFormerConfig": ("model", "`train`"),
@@ -48,6 +58,42 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
+def _leaves(every: Iterable[Verb], before: str = "") -> Iterator[tuple[str, Verb]]:
+    for verb in every:
+        name = f"{before}{verb.name}"
+        yield from _leaves(verb.actions, f"{name} ") if verb.actions else [(name, verb)]
+
+
+def results_page() -> str:
+    """Which class each verb's result is, and every key of ``--json``."""
+    parts = [
+        "# Results",
+        "",
+        "What a command finds is an object of Python, too: a dataclass, whose fields are the keys",
+        "that `--json FILE` writes. `result.to_json()` gives the same plain values, and",
+        "`Evaluation.of(json.load(file))` makes the object of them again. Functions of Python return",
+        "the same objects: `refine` a `Refinement`, `evaluate` an `Evaluation`. An entry is had as",
+        '`result.total` or as `result["total"]`. A key whose value may be missing has `= None`.',
+        "",
+        "| command | result |",
+        "|---|---|",
+    ]
+    for name, verb in _leaves(verbs()):
+        if verb.results:
+            kinds = ", ".join(f"{{class}}`~{k.__module__}.{k.__name__}`" for k in verb.results)
+            parts.append(f"| `{name}` | {kinds} |".replace("{class}", "{py:class}"))
+    modules = ("base", "models", "physics", "data")
+    for module in modules:
+        parts += ["", f"## {TITLES[module]}", "", "```{eval-rst}"]
+        parts += [
+            f".. automodule:: deeph_gformer.results.{module}",
+            "   :members:",
+            "   :no-undoc-members:",
+            "```",
+        ]
+    return "\n".join([*parts, ""])
+
+
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return repr(field.default)
@@ -83,9 +129,14 @@ def settings_page() -> str:
 
 
 def write_pages(app: Any) -> None:
-    """Write both pages where they changed (so that an unchanged page is not read again)."""
+    """Write the pages where they changed (so that an unchanged page is not read again)."""
     folder = pathlib.Path(app.srcdir) / "reference"
-    for name, text in (("commands.md", commands_page()), ("settings.md", settings_page())):
+    pages = {
+        "commands.md": commands_page(),
+        "settings.md": settings_page(),
+        "results.md": results_page(),
+    }
+    for name, text in pages.items():
         path = folder / name
         if not path.is_file() or path.read_text() != text:
             path.write_text(text)

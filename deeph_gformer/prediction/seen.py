@@ -1,0 +1,99 @@
+"""What a model remembers of its training set: overlaps, and which structures are like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import fields as names
+from ..errors import DataError
+from ..io.periodicity import coupling
+from ..io.structure import Structure
+from ..logs import LOGGER
+from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
+
+if TYPE_CHECKING:
+    from ..pipeline import HamiltonianModel
+    from .reading import Item
+
+__all__ = ["bundle_overlap", "require_seen", "too_close", "warn_close", "why_no_overlap"]
+
+#: Atoms closer than this part of the shortest distance of the training set are refused; others
+#: below that distance are warned of.
+CLOSEST = 0.95
+
+
+def _training_table(model: HamiltonianModel) -> TwoCentre | None:
+    """The overlap table of the training set, None where the bundle has none."""
+    path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
+    return load_table(path) if path is not None and path.is_file() else None
+
+
+def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
+    """The table in the model's bundle, None where there is none or S is not two-centre there."""
+    table = _training_table(model)
+    return (
+        TableOverlap(table) if table is not None and table.report.get("two_centre", True) else None
+    )
+
+
+def why_no_overlap(model: HamiltonianModel) -> str:
+    """Half a sentence on a model for which :func:`bundle_overlap` is None."""
+    if _training_table(model) is None:
+        return "the model has no table of overlaps that would tell them"
+    return "the model's table cannot, for S of its training set is not two-centre (PAW?)"
+
+
+def too_close(
+    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0
+) -> str:
+    """A sentence on two atoms that are closer than what training knows of their elements; empty
+    where there are none.
+    """
+    table = _training_table(model)
+    return "" if table is None else table.too_close(structure, keys, part)
+
+
+def warn_close(model: HamiltonianModel, item: Item) -> None:
+    """Warn of atoms that are closer than in training, where edges came from a table."""
+    if item.overlap is not None and (close := too_close(model, item.structure, item.edges.keys)):
+        LOGGER.warning("%s", close)
+
+
+def require_seen(
+    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]
+) -> None:
+    """Refuse a structure without DFT files that is unlike every training structure.
+
+    Args:
+        model: its bundle remembers the training set (a stage 1 alone does not).
+        structure: the atoms.
+        keys: (E, 5), its edges.
+        pbc: for the message.
+
+    Raises:
+        DataError: it repeats in another number of directions than in training, or two atoms are
+            much too close.
+    """
+    seen: list[int] = (model.bundle.training.get("periodicity") if model.bundle else None) or []
+    found = coupling(keys, len(structure)) if seen else None
+    if found is not None and found.rank not in seen:
+        flags = ", ".join(str(bool(p)) for p in pbc)
+        least = found.rank < min(seen)
+        raise DataError(
+            f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an "
+            "atom couples to its own images there), the model's training structures in "
+            f"{' or '.join(map(str, seen))}. "
+            + (
+                "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
+                if least
+                else "Where nothing should repeat make the lattice vector longer: images must be "
+                "further apart than atoms couple"
+            )
+        )
+    close = too_close(model, structure, keys, CLOSEST)
+    if close:
+        raise DataError(f"{close}; H of such a structure would mean nothing")

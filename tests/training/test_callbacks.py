@@ -1,0 +1,151 @@
+"""What a training shows and keeps of itself: progress, its log, its curves."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import logging
+import os
+import pathlib
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+
+import pytest
+
+from deeph_gformer.cli import main
+from deeph_gformer.config import TrainingConfig
+from deeph_gformer.errors import ConfigError
+from deeph_gformer.training.folder import LOG_FILE, locked
+from deeph_gformer.training.module import warmup
+
+from ..conftest import ROOT
+from .test_training import command, dataset
+
+Folder = Callable[..., pathlib.Path]
+
+
+@pytest.fixture
+def root(make_folder: Folder, tmp_path: pathlib.Path) -> pathlib.Path:
+    """Two training structures and one for validation."""
+    splits = {"train": ["s0", "s1"], "val": ["s2"]}
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    return dataset(make_folder)
+
+
+def on_a_terminal(words: list[str]) -> tuple[str, str]:
+    """Run the command line with standard error on a terminal; what both streams got."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deeph_gformer", *words],
+        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", TQDM_MININTERVAL="0"),
+        stdout=subprocess.PIPE,
+        stderr=child,
+        text=True,
+    )
+    os.close(child)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(parent, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(parent)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, seen.decode()
+    return out, seen.decode()
+
+
+@pytest.mark.parametrize("verb", ["train", "train-stage1"])
+def test_a_terminal_sees_epoch_step_and_the_time_left(
+    root: pathlib.Path, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, verb: str
+) -> None:
+    more = ["--stage1", str(tiny_stage1)] if verb == "train" else []
+    words = command(verb, root, tmp_path / "run", *more, "--epochs", "3")
+    out, err = on_a_terminal(words)
+    assert "epoch 2 of 2, step 2 of 2" in err and "6/6" in err
+    assert "<" in err.split("epoch 1 of 2, step 2 of 2")[0].rsplit("[", 1)[1]  # [gone<left, ...
+    assert out.count("epoch     ") == 3 and ", step" not in out
+    # the run goes on: the bar begins where it was
+    _, err = on_a_terminal([*words, "--epochs", "5", "--resume"])
+    assert "10/10" in err and "1/10" not in err and "7/10" in err
+    _, err = on_a_terminal([*words[:-2], "--epochs", "3", "--output", str(tmp_path / "q"), "-q"])
+    assert ", step" not in err
+
+
+def test_the_log_of_a_run(
+    root: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Everything that was said, also with ``-q``; a resumed run appends; nothing is shown twice."""
+    run = tmp_path / "run"
+    words = command("train", root, run, "--stage1", str(tiny_stage1), "--epochs", "2")
+    assert main([*words, "-q"]) == 0
+    streams = capsys.readouterr()
+    assert ", step" not in streams.err and "note:" not in streams.err  # no terminal, and quiet
+    said = [line for line in streams.out.splitlines() if line.startswith("epoch ")]
+    first = (run / LOG_FILE).read_text()
+    assert len(said) == 2 and all(line in first for line in said)
+    assert "the learning rate rises over 0 of 4 steps" in first
+    assert "validation and what is kept: the running average of the weights (0.99" in first
+    assert main([*words, "--epochs", "3", "--resume"]) == 0
+    both = (run / LOG_FILE).read_text()
+    assert both.startswith(first) and both.count("| lr ") == 3
+    before = logging.getLogger("deeph_gformer").handlers
+    assert main([*words, "--epochs", "4"]) == 2  # there is a run already
+    assert (run / LOG_FILE).read_text() == both
+    assert logging.getLogger("deeph_gformer").handlers == before
+
+
+def test_no_log_of_a_run_of_which_nothing_is_kept(tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "a" / "run"
+    with pytest.raises(ConfigError, match="no"), locked(run, True):
+        assert (run / LOG_FILE).is_file()
+        raise ConfigError("no")
+    assert not (tmp_path / "a").exists()
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="diverged"), locked(run, True):
+        raise ConfigError("diverged")
+    assert "ended: diverged" in (run / LOG_FILE).read_text()
+
+
+def test_curves_have_the_rate_and_both_losses(
+    root: pathlib.Path, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """In the CSV file and in TensorBoard's. The rate is that of a cosine, by its formula."""
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    run = tmp_path / "run"
+    words = command("train", root, run, "--stage1", str(tiny_stage1))
+    more = ["--set", "training.warmup_steps=0", "--set", "training.learning_rate=1e-3"]
+    assert main([*words, *more, "--epochs", "4"]) == 0
+    curves = event_accumulator.EventAccumulator(str(run / "logs" / "tensorboard"))
+    curves.Reload()
+    names = {"learning_rate", "train_loss", "val_loss", "train_mae_meV", "val_mae_meV"}
+    assert names <= set(curves.Tags()["scalars"])
+    rates = [event.value for event in curves.Scalars("learning_rate")]
+    # 2 steps an epoch; the rate of the step to come, from 1e-3 to 1e-6
+    cosine = [1e-6 + (1e-3 - 1e-6) * (1 + c) / 2 for c in (2**-0.5, 0.0, -(2**-0.5), -1.0)]
+    assert rates == pytest.approx(cosine, rel=1e-5)
+    with (run / "logs" / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert names <= set(rows[0])
+    losses = [float(r["val_loss"]) for r in rows if r["val_loss"]]
+    assert losses == pytest.approx([e.value for e in curves.Scalars("val_loss")], rel=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(5000, 100), (1000, 100), (300, 30), (4, 0)])
+def test_warm_up_fits_short_runs(steps: int, expected: int) -> None:
+    assert warmup(TrainingConfig(warmup_steps=100), steps) == expected
