@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,7 @@ def link(place: pathlib.Path, target: pathlib.Path) -> None:
 def _graphene(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
     """Folders of DFT's graphene, and what ``refine`` wrote of one."""
     for name in ("graphene/0000", "structures/0030", "some/folder"):
-        link(here / name, EXAMPLES / "structures" / "0030")
+        shutil.copytree(EXAMPLES / "structures" / "0030", here / name)
     link(here / "gformer", EXAMPLES / "gformer")
     link(here / "stage1", EXAMPLES / "stage1")
     link(here / "trained_model_dir", EXAMPLES / "stage1")
@@ -78,18 +79,27 @@ def _stage1(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
 
 
 def _atoms(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
-    import ase.io
+    from ase.build import graphene
 
     for name in ("0002", "0003"):
-        link(here / "set" / name, EXAMPLES / "structures" / "0030")
+        shutil.copytree(EXAMPLES / "structures" / "0030", here / "set" / name)
     link(here / "carbon.npz", BILAYER / "gformer" / "overlap.npz")
-    atoms = ase.io.read(here / "set" / "0003", format="deeph")
-    return {"trajectory": [atoms]}
+    layer = graphene(a=2.46, vacuum=10)
+    layer.pbc = True
+    return {"trajectory": [layer]}
 
 
 def _overlap(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
     link(here / "carbon.npz", BILAYER / "gformer" / "overlap.npz")
     return _graphene(here, dft)
+
+
+def _derivatives(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
+    models = ROOT / "examples" / "systems" / "models" / "mos2"
+    link(here / "structures" / "0030", dft("mos2")[0])
+    link(here / "gformer", models / "gformer")
+    link(here / "stage1", models / "stage1")
+    return {}
 
 
 def _basis(*elements: str) -> list[pathlib.Path]:
@@ -171,7 +181,7 @@ SETTINGS: dict[str, Setting] = {
     "docs/howto/ase.md": _atoms,
     "docs/howto/bands.md": _graphene,
     "docs/howto/compare.md": _compare,
-    "docs/howto/derivatives.md": _graphene,
+    "docs/howto/derivatives.md": _derivatives,
     "docs/howto/dft.md": _runs,
     "docs/howto/fermi.md": _graphene,
     "docs/howto/ldos.md": _ldos,

@@ -112,6 +112,8 @@ class _Trained(Result):
     """Mean of μ over the training structures, where it was measured."""
     mu_spread_eV: float | None
     """Its standard deviation."""
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Keys of records that another version began."""
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)

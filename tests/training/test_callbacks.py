@@ -20,6 +20,7 @@ import pytest
 from deeph_gformer.cli import main
 from deeph_gformer.config import TrainingConfig
 from deeph_gformer.errors import ConfigError
+from deeph_gformer.results import Stage1Training, Training
 from deeph_gformer.training.folder import LOG_FILE, locked
 from deeph_gformer.training.module import warmup
 
@@ -70,7 +71,9 @@ def test_a_terminal_sees_epoch_step_and_the_time_left(
 ) -> None:
     more = ["--stage1", str(tiny_stage1)] if verb == "train" else []
     words = command(verb, root, tmp_path / "run", *more, "--epochs", "3")
-    out, err = on_a_terminal(words)
+    out, err = on_a_terminal([*words, "--json", str(tmp_path / "r.json")])
+    kind = Training if verb == "train" else Stage1Training
+    assert kind.of(json.loads((tmp_path / "r.json").read_text())).more == {}
     assert "epoch 2 of 2, step 2 of 2" in err and "6/6" in err
     assert "<" in err.split("epoch 1 of 2, step 2 of 2")[0].rsplit("[", 1)[1]  # [gone<left, ...
     assert out.count("epoch     ") == 3 and ", step" not in out
