@@ -183,9 +183,15 @@ def plot_texture(
         panels, texture.bands, texture.energies_eV, texture.spin, strict=True
     ):
         lines = ax.contour(
-            texture.offsets, texture.offsets, energies.T, 7, colors="0.6", linewidths=0.7
+            texture.offsets,
+            texture.offsets,
+            energies.T,
+            7,
+            colors="0.6",
+            linewidths=0.7,
+            linestyles="solid",  # a sign must not look like a dash of its line
         )
-        ax.clabel(lines, fontsize=6, fmt="%.2f", inline_spacing=2)
+        ax.clabel(lines, fontsize=6, fmt="%+.2f", inline_spacing=2)
         part = spin[at, at]
         arrows = ax.quiver(
             x,

@@ -27,7 +27,7 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
         GFormerError: see :func:`deeph_gformer.bands.unfolding.unfold`.
     """
     from ..bands.files import write_bands
-    from ..bands.unfolding import plot_unfolded, unfold
+    from ..bands.unfolding import known_window, plot_unfolded, unfold
 
     problems = [problem for problem, _ in wanted_hamiltonians(options)]
     found: list[Unfolded] = []
@@ -59,7 +59,7 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
     path = found[0].bands.path
     ticks = " ".join(name for _, name in path.ticks)
     print(f"path {ticks} ({path.source}), {len(path)} k-points of the primitive cell")
-    window = options.window or found[0].bands.default_window()
+    window = options.window or known_window(found[0].bands)
     require_states(found[0].bands, window)
     name = problems[0].structure.name
     for output in options.output or (pathlib.Path(f"{name}_unfolded.png"),):

@@ -11,7 +11,12 @@ import scipy.linalg
 
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
-from deeph_gformer.bands.unfolding import plot_unfolded, primitive_maps, unfold
+from deeph_gformer.bands.unfolding import (
+    known_window,
+    plot_unfolded,
+    primitive_maps,
+    unfold,
+)
 from deeph_gformer.bands.unfolding.plot import spectral_function
 from deeph_gformer.bands.unfolding.weights import unfolded_weights
 from deeph_gformer.errors import ConfigError
@@ -242,6 +247,11 @@ def test_sparse_and_dense_agree() -> None:
     assert known.sum() >= 4 * 30
     difference = np.abs(every.weights[:, low : low + width] - some.weights)[known]
     assert difference.max() < 1e-5
+    # a map shows no energies at which states were not computed
+    low_eV, high_eV = known_window(some.bands)
+    assert known_window(every.bands) == every.bands.default_window()
+    assert (np.nanmin(some.bands.aligned_eV, axis=1) <= low_eV + 1e-9).all()
+    assert (np.nanmax(some.bands.aligned_eV, axis=1) >= high_eV - 1e-9).all()
 
 
 def test_slab_across_the_cell_boundary() -> None:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError
 from ..plot import finish_axes, new_figure, save_figure
+from ..result import Bands
 from .weights import TOTAL, Unfolded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_unfolded", "spectral_function"]
+__all__ = ["known_window", "plot_unfolded", "spectral_function"]
 
 
 def spectral_function(
@@ -50,6 +51,19 @@ def spectral_function(
     return result / (width_eV * np.sqrt(2 * np.pi))
 
 
+def known_window(bands: Bands) -> tuple[float, float]:
+    """Energies of a map, eV from the Fermi level: :meth:`~..result.Bands.default_window`, as far as
+    all states are known at every k (of a few around the Fermi level a map would show none beyond).
+    """
+    low, high = bands.default_window()
+    levels = bands.aligned_eV
+    known = levels[np.isfinite(levels).any(axis=1)]
+    bottom = float(np.nanmin(known, axis=1).max())
+    top = float(np.nanmax(known, axis=1).min())
+    cut = max(low, bottom), min(high, top)
+    return cut if cut[0] < cut[1] else (low, high)
+
+
 def plot_unfolded(
     unfolded: Sequence[Unfolded],
     path: str | os.PathLike[str] | None = None,
@@ -63,7 +77,7 @@ def plot_unfolded(
     Args:
         unfolded: one for each Hamiltonian.
         path: .png, .svg or .pdf.
-        window_eV: energies shown, relative to E_F; default :meth:`~..result.Bands.default_window`.
+        window_eV: energies shown, relative to E_F; default :func:`known_window`.
         width_eV: broadening, standard deviation.
         title: of the figure.
 
@@ -73,7 +87,7 @@ def plot_unfolded(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    window = window_eV or unfolded[0].bands.default_window()
+    window = window_eV or known_window(unfolded[0].bands)
     grid = np.linspace(*window, int(np.clip(4 * (window[1] - window[0]) / width_eV, 200, 2000)))
     names = list(unfolded[0].bands.projections)
     figure = new_figure(1.2 + 3.2 * len(names), 0.4 + 3.8 * len(unfolded))
