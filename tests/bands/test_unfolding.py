@@ -11,6 +11,7 @@ import scipy.linalg
 
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
+from deeph_gformer.bands.kpath import find_path
 from deeph_gformer.bands.unfolding import (
     known_window,
     plot_unfolded,
@@ -110,6 +111,29 @@ def test_exact_for_a_perfect_supercell(spin: int, number: int, given: str) -> No
         assert np.abs(energies[weights == 1] - right).max() < 1e-10
     lengths = bands.band_structure(small, found.bands.path, fermi=0.0).distances
     assert found.bands.distances == pytest.approx(lengths)
+
+
+@pytest.mark.parametrize("spin", [1, 2])
+def test_exact_in_a_sparse_window(spin: int) -> None:
+    """Some states around an energy: weights are 0 or 1, and those of 1 are primitive energies."""
+    from .test_sparse import ribbon
+
+    small = ribbon(16, spin)
+    big = repeat(small, np.array([[2, 1, 0], [-1, 2, 0], [0, 0, 1]]))
+    path = find_path(small.structure, (True, True, False), "GX", 2)
+    path = dataclasses.replace(path, kpoints=np.array([[0.07, 0.11, 0], [0.31, -0.23, 0]]))
+    found = unfold(big, small.structure, path, fermi=0.1, solver="sparse", nbands=24)
+    ones = 0
+    for k, energies, weights in zip(
+        found.bands.kpoints, found.bands.energies_eV, found.weights, strict=True
+    ):
+        energies, weights = energies[np.isfinite(energies)], weights[np.isfinite(energies)]
+        assert len(energies) >= 24 and np.abs(weights - np.round(weights)).max() < 1e-7
+        right = scipy.linalg.eigh(*small.at(k), eigvals_only=True)
+        right = right[(right > energies[0] - 1e-9) & (right < energies[-1] + 1e-9)]
+        assert np.abs(energies[np.round(weights) == 1] - right).max() < 1e-10
+        ones += len(right)
+    assert ones > 2
 
 
 def test_spglib_finds_the_primitive_cell_of_a_displaced_supercell() -> None:

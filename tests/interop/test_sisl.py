@@ -148,6 +148,21 @@ def test_tshs(tmp_path: pathlib.Path) -> None:
         write_sisl(tmp_path / "a.xyz", problem)
 
 
+@pytest.mark.parametrize("kind", ["spin-orbit", "orthogonal"])
+def test_tshs_of_every_kind(tmp_path: pathlib.Path, kind: str) -> None:
+    """What TBtrans' files become in sisl: eigenvalues at several k are ours."""
+    problem = _problem("bismuthene_soc_f64" if kind == "spin-orbit" else "MoTe2")
+    if kind == "orthogonal":
+        problem = BlochProblem(problem.structure, problem.h)
+    write_sisl(tmp_path / "a.TSHS", problem)
+    again = sisl.get_sile(str(tmp_path / "a.TSHS")).read_hamiltonian()
+    assert again.orthogonal == (kind == "orthogonal")
+    assert again.spin.is_spinorbit == (kind == "spin-orbit")
+    for k in K:
+        expected = _eigenvalues(problem, k)
+        np.testing.assert_allclose(np.sort(again.eigh(k=k)), expected, atol=1e-6)
+
+
 def test_foreign_basis_is_refused() -> None:
     h = sisl.Hamiltonian(sisl.geom.graphene())
     h.construct([(0.1, 1.5), (0.0, -2.7)])
