@@ -156,6 +156,7 @@ def worker(backend: str, name: str, edges: int, mode: str, seconds: float, outpu
     config, _ = network(name)
     torch.manual_seed(0)
     net = DeepHE3Net(config, ">=0.5")
+    net.again = mode == "checkpointed"
     engine = InferenceEngine(net)
     official = None
     if backend == "official":
@@ -275,7 +276,10 @@ def main() -> None:
         help="about how many edges, comma-separated (nets other than default: the first only)",
     )
     parser.add_argument(
-        "--modes", default="inference,training", help="inference, training (forward and backward)"
+        "--modes",
+        default="inference,training",
+        help="inference, training (forward and backward), checkpointed (the same with "
+        "training.checkpoint_activations)",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0, help="time spent on each measurement")
