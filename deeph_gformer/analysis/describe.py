@@ -208,6 +208,10 @@ def _collection(path: pathlib.Path) -> dict[str, Any]:
     try:
         models = find_models(path)
     except GFormerError:
+        if path.is_file():
+            raise DataError(
+                f"{path}: is a file, and info tells of folders; give the one that it lies in"
+            ) from None
         raise DataError(
             f"{path}: neither a structure folder (legacy or DeepH-dock), nor a DeepH-E3 model "
             "folder, nor a GFormer bundle, nor a folder of these"

@@ -278,20 +278,20 @@ def _check_network(network: Stage1Provider, stage1: Stage1Provider) -> None:
         ModelError: says what differs.
     """
     for what, theirs, mine in (
-        ("basis or blocks", network.targets, stage1.targets),
-        ("e3nn generation", network.generation, stage1.generation),
-        ("parity", network.parity, stage1.parity),
-        ("floating type", network.dtype, stage1.dtype),
-        ("energy zero", network.gauge, stage1.gauge),
+        ("another basis or blocks", network.targets, stage1.targets),
+        ("another e3nn generation", network.generation, stage1.generation),
+        ("another parity", network.parity, stage1.parity),
+        ("another floating type", network.dtype, stage1.dtype),
+        ("another energy zero", network.gauge, stage1.gauge),
         (
-            "irreps",
+            "other irreps",
             (network.node_irreps, network.edge_irreps),
             (stage1.node_irreps, stage1.edge_irreps),
         ),
     ):
         if theirs != mine and "unknown" not in (theirs, mine):
             raise ModelError(
-                f"{network.name}: is of another {what} than {stage1.name}; both have to come "
+                f"{network.name}: has {what} than {stage1.name}; both have to come "
                 "from one 'train-stage1 --folds'"
             )
 

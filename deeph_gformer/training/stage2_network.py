@@ -165,18 +165,16 @@ def _check_purpose(
 ) -> None:
     """A finished model is of the same basis, stage 1, gauge and purpose as the new one."""
     compared: list[tuple[str, Any, Any]] = [
-        ("elements, shells or blocks", bundle.targets, out.targets),
+        ("other elements, shells or blocks", bundle.targets, out.targets),
         (
-            "stage 1",
+            "another stage 1",
             bundle.stage1.fingerprint if bundle.stage1 else None,
             stage1.fingerprint if stage1 else None,
         ),
-        ("energy zero (data.gauge)", bundle.gauge, gauge),
-        ("purpose (cascade)", bundle.cascade, cascade),
+        ("another energy zero (data.gauge)", bundle.gauge, gauge),
+        ("another purpose (cascade)", bundle.cascade, cascade),
     ]
     for what, theirs, mine in compared:
         if theirs != mine:
-            shown = "" if what.startswith("elements") else f" ({theirs}, here {mine})"
-            raise ConfigError(
-                f"--from {bundle.path}: another {what}{shown}; start from random weights"
-            )
+            shown = "" if what.startswith("other") else f" ({theirs}, here {mine})"
+            raise ConfigError(f"--from {bundle.path}: has {what}{shown}; start from random weights")
