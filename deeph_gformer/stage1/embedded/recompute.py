@@ -33,9 +33,12 @@ class _Recipe(NamedTuple):
 
 
 def _address(tensor: Tensor) -> int | None:
-    """Of its storage; None where there is none (tangents that are zero, tensors of torch.func)."""
+    """Of its storage; None where there is none (tangents that are zero, tensors of torch.func, those
+    that wrap others)."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return None
     try:
-        return tensor.untyped_storage().data_ptr()
+        return tensor.untyped_storage().data_ptr() or None
     except (RuntimeError, NotImplementedError):
         return None
 
