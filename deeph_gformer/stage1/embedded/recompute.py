@@ -33,8 +33,7 @@ class _Recipe(NamedTuple):
 
 
 def _address(tensor: Tensor) -> int | None:
-    """Of its storage; None where there is none (tangents that are zero, tensors of torch.func, those
-    that wrap others)."""
+    """Of its storage; None where there is none of its own (zero tangents, torch.func, wrappers)."""
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return None
     try:
