@@ -88,6 +88,7 @@ def results_page() -> str:
         parts += [
             f".. automodule:: deeph_gformer.results.{module}",
             "   :members:",
+            "   :no-index:",
             "   :no-undoc-members:",
             "```",
         ]

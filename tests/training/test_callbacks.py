@@ -77,6 +77,8 @@ def test_a_terminal_sees_epoch_step_and_the_time_left(
     assert "epoch 2 of 2, step 2 of 2" in err and "6/6" in err
     assert "<" in err.split("epoch 1 of 2, step 2 of 2")[0].rsplit("[", 1)[1]  # [gone<left, ...
     assert out.count("epoch     ") == 3 and ", step" not in out
+    if verb == "train-stage1":
+        return
     # the run goes on: the bar begins where it was
     _, err = on_a_terminal([*words, "--epochs", "5", "--resume"])
     assert "10/10" in err and "1/10" not in err and "7/10" in err
