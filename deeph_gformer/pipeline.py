@@ -10,24 +10,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, overload
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from .algebra.blocks import BlockAssembly, DirectSumToProduct
-from .data.edges import EdgeMode
 from .data.features import Stage1Features
 from .data.graph import Graph
-from .errors import ConfigError
 from .gformer.bundle import Bundle, load_bundle
-from .overlap import OverlapProvider
 from .prediction.identity import check_pair, open_stage1
 from .prediction.passes import fast_plan
-from .prediction.reading import Item, Source, read_item
-from .prediction.run import Prediction, predict_all, predictions
-from .prediction.seen import warn_close
+from .prediction.predictor import Predictor
+from .prediction.reading import Item
+from .prediction.run import Prediction, predictions
 from .runtime.device import resolve_device, resolve_dtype
 from .runtime.plan import ExecutionPlan
 from .stage1.provider import Stage1Provider
@@ -36,8 +31,10 @@ __all__ = ["HamiltonianModel", "Prediction", "load"]
 
 
 @dataclasses.dataclass
-class HamiltonianModel:
+class HamiltonianModel(Predictor):
     """Stage 1 and, unless it is to run alone, a GFormer on top.
+
+    :meth:`predict` and :meth:`predict_many` are those of :class:`.prediction.predictor.Predictor`.
 
     Attributes:
         stage1: frozen DeepH-E3, None only for a GFormer that stands alone.
@@ -66,77 +63,6 @@ class HamiltonianModel:
 
     def __repr__(self) -> str:
         return f"HamiltonianModel(\n  stage1={self.stage1!r},\n  gformer={self.bundle!r})"
-
-    def read(
-        self,
-        source: Source,
-        edges: EdgeMode = "auto",
-        keys: NDArray[np.int64] | None = None,
-        overlap: OverlapProvider | None = None,
-    ) -> Item:
-        """The graph of a structure for this model; see :func:`.prediction.reading.read_item`."""
-        return read_item(self, source, edges, keys, overlap)
-
-    @overload
-    def predict(
-        self,
-        source: Source,
-        edges: EdgeMode = "auto",
-        hermitian: bool = True,
-        frames: int = 1,
-        keys: NDArray[np.int64] | None = None,
-    ) -> Prediction: ...
-
-    @overload
-    def predict(
-        self,
-        source: list[Source] | list[str] | tuple[Source, ...],
-        edges: EdgeMode = "auto",
-        hermitian: bool = True,
-        frames: int = 1,
-    ) -> list[Prediction]: ...
-
-    def predict(
-        self,
-        source: Any,
-        edges: EdgeMode = "auto",
-        hermitian: bool = True,
-        frames: int = 1,
-        keys: NDArray[np.int64] | None = None,
-    ) -> Prediction | list[Prediction]:
-        """Predict the Hamiltonian of one structure, or of each in a list.
-
-        Args:
-            source: a structure folder, a file that ASE reads, ``ase.Atoms``, a pymatgen
-                ``Structure`` or a :class:`.Structure`; or a list of them. A folder has its own
-                edges; the others take theirs from the overlap table in the model's bundle.
-            edges: which blocks are edges (folders only).
-            hermitian: make it ½(H + H†).
-            frames: rotated frames to average (not for ``arch: equivariant``).
-            keys: (E, 5), the edges of one :class:`.Structure`.
-
-        Raises:
-            DataError: a source cannot be read or is unlike every training structure.
-            ModelError: unknown elements or other shells.
-            ConfigError: no source of edges.
-        """
-        if isinstance(source, (list, tuple)):
-            if keys is not None:
-                raise ConfigError("keys are of one structure; predict them one by one")
-            return self.predict_many(source, edges, hermitian, frames)
-        item = self.read(source, edges, keys)
-        warn_close(self, item)
-        return next(self.predict_graphs([item], None, hermitian, frames))
-
-    def predict_many(
-        self,
-        sources: Sequence[Source],
-        edges: EdgeMode = "auto",
-        hermitian: bool = True,
-        frames: int = 1,
-    ) -> list[Prediction]:
-        """:meth:`predict` of a list, small ones together; to rounding the same numbers."""
-        return predict_all(self, sources, edges, hermitian, frames)
 
     def predict_graphs(
         self,

@@ -14,7 +14,7 @@ from deeph_gformer import bands
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.interop.ase import to_atoms
 from deeph_gformer.io import read_folder, read_matrix
-from deeph_gformer.prediction import run
+from deeph_gformer.prediction import predictor
 
 from .conftest import EXAMPLES, ROOT
 from .test_pipeline import make_bundle
@@ -42,7 +42,7 @@ def test_several_structures_at_once(
 
     monkeypatch.setattr(type(model), "predict_graphs", counted)
     for most, expected in ((20_000, [4]), (alone[0].graph.edges + 1, [2, 2]), (1, [1] * 4)):
-        monkeypatch.setattr(run, "BATCH_EDGES", most)
+        monkeypatch.setattr(predictor, "BATCH_EDGES", most)
         passes.clear()
         made = model.predict_many(folders)
         assert passes == expected

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import ase
     from pymatgen.core import Structure as PymatgenStructure
 
-    from ..pipeline import HamiltonianModel
+    from .predictor import Predictor
 
 __all__ = ["Item", "Source", "read_graph", "read_item"]
 
@@ -74,7 +74,7 @@ def read_graph(
 
 
 def read_item(
-    model: HamiltonianModel,
+    model: Predictor,
     source: Source,
     edges: EdgeMode = "auto",
     keys: NDArray[np.int64] | None = None,

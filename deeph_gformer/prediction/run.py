@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..bands import BlochProblem
-from ..data.edges import EdgeChoice, EdgeMode
+from ..data.edges import EdgeChoice
 from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs
 from ..errors import DataError
@@ -23,16 +23,12 @@ from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from .blocks import assemble, check_finite, sum_of_differences, symmetrise
 from .passes import direct_products, fast_plan
-from .reading import Item, Source
-from .seen import warn_close
+from .reading import Item
 
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
 
-__all__ = ["BATCH_EDGES", "Prediction", "hermitian_products", "predict_all", "predictions"]
-
-#: Small structures run together up to about so many edges.
-BATCH_EDGES = 20_000
+__all__ = ["Prediction", "hermitian_products", "predictions"]
 
 
 class Prediction(NamedTuple):
@@ -128,38 +124,6 @@ def predictions(
             node = tuple(value[number] for value in nodes)
             observe(item.graph, Stage1Features(node, (), torch.zeros(0)))
         yield _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
-
-
-def predict_all(
-    model: HamiltonianModel,
-    sources: Sequence[Source],
-    edges: EdgeMode,
-    hermitian: bool,
-    frames: int,
-) -> list[Prediction]:
-    """Some structures, as many in a pass as have about :data:`BATCH_EDGES` edges.
-
-    Args:
-        model: both stages.
-        sources: see :meth:`.HamiltonianModel.predict`.
-        edges: which blocks are edges.
-        hermitian: make it ½(H + H†).
-        frames: rotated frames to average.
-
-    Returns:
-        The predictions, in order.
-    """
-    made: list[Prediction] = []
-    batch: list[Item] = []
-    for number, source in enumerate(sources):
-        item = model.read(source, edges)
-        warn_close(model, item)
-        batch.append(item)
-        last = number + 1 == len(sources)
-        if last or sum(item.graph.edges for item in batch) >= BATCH_EDGES:
-            made += model.predict_graphs(batch, None, hermitian, frames)
-            batch = []
-    return made
 
 
 def hermitian_products(

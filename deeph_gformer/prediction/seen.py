@@ -16,7 +16,7 @@ from ..logs import LOGGER
 from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
 
 if TYPE_CHECKING:
-    from ..pipeline import HamiltonianModel
+    from .predictor import Predictor
     from .reading import Item
 
 __all__ = ["bundle_overlap", "require_seen", "too_close", "warn_close", "why_no_overlap"]
@@ -26,13 +26,13 @@ __all__ = ["bundle_overlap", "require_seen", "too_close", "warn_close", "why_no_
 CLOSEST = 0.95
 
 
-def _training_table(model: HamiltonianModel) -> TwoCentre | None:
+def _training_table(model: Predictor) -> TwoCentre | None:
     """The overlap table of the training set, None where the bundle has none."""
     path = model.bundle.path / names.OVERLAP_TABLE if model.bundle and model.bundle.path else None
     return load_table(path) if path is not None and path.is_file() else None
 
 
-def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
+def bundle_overlap(model: Predictor) -> OverlapProvider | None:
     """The table in the model's bundle, None where there is none or S is not two-centre there."""
     table = _training_table(model)
     return (
@@ -40,7 +40,7 @@ def bundle_overlap(model: HamiltonianModel) -> OverlapProvider | None:
     )
 
 
-def why_no_overlap(model: HamiltonianModel) -> str:
+def why_no_overlap(model: Predictor) -> str:
     """Half a sentence on a model for which :func:`bundle_overlap` is None."""
     if _training_table(model) is None:
         return "the model has no table of overlaps that would tell them"
@@ -48,7 +48,7 @@ def why_no_overlap(model: HamiltonianModel) -> str:
 
 
 def too_close(
-    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], part: float = 1.0
+    model: Predictor, structure: Structure, keys: NDArray[np.int64], part: float = 1.0
 ) -> str:
     """A sentence on two atoms that are closer than what training knows of their elements; empty
     where there are none.
@@ -57,14 +57,14 @@ def too_close(
     return "" if table is None else table.too_close(structure, keys, part)
 
 
-def warn_close(model: HamiltonianModel, item: Item) -> None:
+def warn_close(model: Predictor, item: Item) -> None:
     """Warn of atoms that are closer than in training, where edges came from a table."""
     if item.overlap is not None and (close := too_close(model, item.structure, item.edges.keys)):
         LOGGER.warning("%s", close)
 
 
 def require_seen(
-    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]
+    model: Predictor, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]
 ) -> None:
     """Refuse a structure without DFT files that is unlike every training structure.
 

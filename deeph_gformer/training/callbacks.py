@@ -140,8 +140,9 @@ class EpochLine(Callback):
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.is_global_zero and (trainer.current_epoch % self.every == 0 or last):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            known, shown = validated and self.reference, f"{value:9.4f} meV" if validated else "-"
-            ratio = f" | {value / self.reference:.3f} of stage 1" if known else ""
+            shown, ratio = f"{value:9.4f} meV" if validated else "-", ""
+            if validated and self.reference:
+                ratio = f" | {value / self.reference:.3f} of stage 1"
             if validated and getattr(module, "judge_states", False):
                 ratio += f" | states {float(metrics['val_states_meV']):.3f} meV"
             with self.bar.aside():

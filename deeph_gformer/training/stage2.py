@@ -23,6 +23,7 @@ from ..data.dataset import (
 from ..errors import ConfigError, DataError
 from ..gformer.bundle import Bundle, Stage1Identity
 from ..gformer.model import GFormer
+from ..io.gauge import Gauge
 from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
 from ..stage1.provider import Stage1Provider
@@ -175,7 +176,7 @@ class _Role(NamedTuple):
         self,
         model: GFormer,
         stage1: Stage1Identity | None,
-        gauge: str,
+        gauge: Gauge,
         training: dict[str, Any],
         path: pathlib.Path,
     ) -> Bundle:

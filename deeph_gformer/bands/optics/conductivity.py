@@ -332,7 +332,7 @@ def optical_conductivity(
     z = energies + 1j * broadening_eV
     if reversal:  # k and -k: the sum of a tensor in v and of its transpose
         tensor = (tensor + np.swapaxes(tensor, 1, 2)) / 2
-    intra = 1j * drude / z[:, None, None]
+    intra: NDArray[np.complex128] = 1j * drude / z[:, None, None]
     extent, dimensions = _extent(problem)
     total = tensor + intra
     # e²/hbar = 2 pi e²/h; 1/Å is 1e8 1/cm

@@ -8,9 +8,9 @@ so double backward and forward mode work as without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def _address(tensor: Tensor) -> int | None:
 class Recompute:
     """What replaces some saved tensors of a part of the forward pass."""
 
-    def __init__(self, make: Callable[[], dict[Hashable, Tensor]]) -> None:
+    def __init__(self, make: Callable[[], Mapping[Any, Tensor]]) -> None:
         """
         Args:
             make: gives the tensors again, contiguous, by the names of :meth:`name`; called without
@@ -54,7 +54,7 @@ class Recompute:
         self._make = make
         self._names: dict[int, Hashable] = {}
         self._alive: list[Tensor] = []  # until the hooks end: an address must mean one tensor
-        self._made: dict[Hashable, Tensor] = {}
+        self._made: Mapping[Any, Tensor] = {}
         self._saved = self._taken = 0
 
     def name(self, name: Hashable, tensor: Tensor) -> None:

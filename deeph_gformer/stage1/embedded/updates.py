@@ -163,8 +163,8 @@ class Update(nn.Module):
         """
         remake = None
         if again and torch.is_grad_enabled():
-            plain = [{k: v.detach() for k, v in x.items()} for x in (node, edge)]
-            remake = functools.partial(gather_pair, *plain, p)
+            nodes, edges = ({k: v.detach() for k, v in x.items()} for x in (node, edge))
+            remake = functools.partial(gather_pair, nodes, edges, p)
         pair = gather_pair(node, edge, p)
         return self.conv(pair, matrices, p.distance, p.regular, p.radial, remake)
 
