@@ -82,7 +82,8 @@ def structure_errors(
         """(E, ..., K) summed over the edges of each pair of elements and the components of each
         channel."""
         each = np.zeros((kinds**2, targets.width))
-        np.add.at(each, pair, values.reshape(len(values), -1, targets.width).sum(axis=1))
+        for kind in np.unique(pair):
+            each[kind] = values[pair == kind].reshape(-1, targets.width).sum(axis=0)
         return np.add.reduceat(each, targets.slices[:-1], axis=1)
 
     sums, means, maxima = [], [], []

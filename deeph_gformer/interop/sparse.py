@@ -183,8 +183,8 @@ def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
         if table["numbers"].ndim != 1 or table["orbital_types_length"].ndim != 1:
             raise ValueError("numbers of another shape")
         structure = Structure(
-            table["lattice"].astype(float),
-            table["positions"].astype(float),
+            _reals(table["lattice"]),
+            _reals(table["positions"]),
             _integers(table["numbers"]),
             shells,
             spin == 2,
@@ -202,6 +202,13 @@ def _integers(array: NDArray[np.generic]) -> NDArray[np.int64]:
     if array.dtype.kind not in "iu":
         raise ValueError(f"{array.dtype} where integers are needed")
     return array.astype(np.int64)
+
+
+def _reals(array: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Raises ValueError where they are none; a complex number would lose its imaginary part."""
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{array.dtype} where real numbers are needed")
+    return array.astype(np.float64)
 
 
 def _matrix(

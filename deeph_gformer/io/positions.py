@@ -184,7 +184,7 @@ def _legacy(
                 f"{path}: block {names[place]} has shape {block.shape}; the orbitals of its "
                 f"atoms ask for {tuple(shapes[e].tolist())}"
             )
-        values[axis, offsets[e] : offsets[e + 1]] = read_numbers(
+        values[axis, offsets[e] : offsets[e + 1]] = _reals(
             block, f"{path}: block {names[place]}"
         ).reshape(-1)
     return keys, values
@@ -213,6 +213,16 @@ def _dock(
     index = np.concatenate(
         [np.arange(bounds[e], bounds[e + 1]) for e in order] or [np.zeros(0, dtype=np.int64)]
     )
-    return keys[order], read_numbers(entries, f"{path}: {fields.DOCK_ENTRIES}").astype(float)[
-        :, index
-    ]
+    return keys[order], _reals(entries, f"{path}: {fields.DOCK_ENTRIES}")[:, index]
+
+
+def _reals(dataset: h5py.h5d.DatasetID, where: str) -> NDArray[np.float64]:
+    """Values of a dataset; orbitals are real, so r between them is.
+
+    Raises:
+        DataError: they are complex.
+    """
+    values = read_numbers(dataset, where)
+    if np.iscomplexobj(values):
+        raise DataError(f"{where} is complex; positions between real orbitals are real")
+    return values.astype(np.float64)

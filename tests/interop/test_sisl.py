@@ -238,6 +238,8 @@ def test_npz(tmp_path: pathlib.Path) -> None:
         ("H_0_indices", lambda x: x * 0, "an element twice"),
         ("H_0_indices", lambda x: x + 10**6, "no CSR matrix"),
         ("H_0_data", lambda x: x[:-1], "no CSR matrix"),
+        ("lattice", lambda x: x * (1 + 1e-3j), "complex128 where real numbers"),
+        ("positions", lambda x: x + 0j, "complex128 where real numbers"),
         ("H_0_data", lambda x: x.astype(int), "no numbers"),
         ("H_cells", lambda x: x * 0, "a cell twice"),
         ("numbers", lambda x: x[:, None], "another shape"),

@@ -263,6 +263,7 @@ def test_wrong_files_are_named(tables, crystal, tmp_path: pathlib.Path) -> None:
         ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 9, 2]", None, "names an atom outside 1"),
         ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 1, 2]", np.zeros((1, 1)), "has shape"),
         ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 1, 2]", np.full(shape, np.nan), "NaN"),
+        ("[0, 0, 0, 1, 1, 2]", "[0, 0, 0, 1, 1, 2]", np.full(shape, 1j), "is complex"),
     ):
         change(name, new, value)
         with pytest.raises(DataError, match=words):

@@ -110,9 +110,10 @@ def _json(path: pathlib.Path, rng: random.Random) -> str:
     place, key = value, None
     while isinstance(place, (dict, list)) and place:
         key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
-        if not isinstance(place[key], (dict, list)) or rng.random() < 0.5:
+        inner = place[key]
+        if not isinstance(inner, (dict, list)) or not inner or rng.random() < 0.5:
             break
-        place = place[key]
+        place = inner
     new = rng.choice(VALUES)
     if key is None or rng.random() < 0.1:
         value = new
