@@ -101,6 +101,11 @@ def read_settings(
         else from_mapping(kind, apply_overrides(known, overrides), "command line")
     )
     if not config.data.preprocessed:
+        if resume:
+            raise ConfigError(
+                f"{config.output}: no run to resume here (config.json is missing); name the folder "
+                "of the run with --output"
+            )
         raise ConfigError(
             "data.preprocessed is empty: say where the structures are, with --preprocessed DIR"
         )

@@ -226,6 +226,10 @@ def fit(
     rising = warmup(settings, task.steps)
     if rising < settings.warmup_steps and settings.schedule != "plateau" and not resume:
         say(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
+    if begin:
+        left = settings.epochs - begin
+        what = f"{left} to go" if left > 0 else "nothing left to do (--epochs N for more)"
+        say(f"resumed: {begin} of {settings.epochs} epochs are done, {what}")
     if settings.ema:
         say(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
     start = time.perf_counter()

@@ -106,6 +106,7 @@ def test_the_log_of_a_run(
     assert main([*words, "--epochs", "3", "--resume"]) == 0
     both = (run / LOG_FILE).read_text()
     assert both.startswith(first) and both.count("| lr ") == 3
+    assert "resumed: 2 of 3 epochs are done, 1 to go" in both
     before = logging.getLogger("deeph_gformer").handlers
     assert main([*words, "--epochs", "4"]) == 2  # there is a run already
     assert (run / LOG_FILE).read_text() == both

@@ -178,6 +178,10 @@ def test_data_of_a_resumed_run_have_moved(
     assert "--preprocessed DIR" in error
     assert main([*words, "--preprocessed", str(moved)]) == 0
     assert epochs(run) == [0, 1, 2]
+    assert main([*words, "--preprocessed", str(moved)]) == 0  # all is done
+    assert "3 of 3 epochs are done, nothing left to do" in capsys.readouterr().out
+    assert main(["train-stage1", "--resume", "--output", str(tmp_path / "typo")]) == 2
+    assert "typo: no run to resume here" in capsys.readouterr().err
 
 
 def test_lock_of_a_dead_process_is_taken_over(tmp_path: pathlib.Path) -> None:
