@@ -89,6 +89,8 @@ class Dual:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = getattr(torch.Tensor, name)
+        if not callable(function):
+            raise AttributeError(f"a dual number has no '{name}'")
         return lambda *args, **options: _call(function, (self, *args), options)
 
     @classmethod
@@ -100,6 +102,9 @@ class Dual:
 
     def __getitem__(self, index: Any) -> Dual:
         places = index if isinstance(index, tuple) else (index,)
+        lists = [n for n, place in enumerate(places) if isinstance(place, (Tensor, list))]
+        if lists and lists[-1] - lists[0] + 1 != len(lists):  # torch puts their dimension in front
+            return _differentiate(lambda x: x[index], [self])
         return Dual(self.data[(slice(None), *places)])
 
     def __add__(self, other: Any) -> Dual:
@@ -122,22 +127,19 @@ class Dual:
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Dual:
-        if isinstance(other, Dual):
-            return _multiply(self, other.reciprocal())
-        return Dual(self.data / _aligned(other, self))
+        return _divide(self, other)
 
     def __rtruediv__(self, other: Any) -> Dual:
-        made: Dual = _multiply(self.reciprocal(), other)
-        return made
+        return _divide(other, self)
 
     def __pow__(self, power: int) -> Dual:
         return _chain(self, self.value**power, power * self.value ** (power - 1))
 
-    def __matmul__(self, other: Any) -> Dual:
-        return _matmul(self, other)
+    def __matmul__(self, other: Any) -> Any:
+        return _call(torch.matmul, (self, other), {})
 
-    def __rmatmul__(self, other: Any) -> Dual:
-        return _matmul(other, self)
+    def __rmatmul__(self, other: Any) -> Any:
+        return _call(torch.matmul, (other, self), {})
 
     def __gt__(self, other: Any) -> Tensor:
         return self.value > other
@@ -161,14 +163,6 @@ def derivatives_along(function: Rule, start: Tensor, directions: Tensor) -> Tens
     return constant.new_zeros(len(directions), *constant.shape)
 
 
-def _aligned(other: Any, dual: Dual) -> Any:
-    """A constant that meets values of fewer or more dimensions as torch aligns them: from the
-    right."""
-    if isinstance(other, Tensor) and other.dim() > dual.dim():
-        raise ValueError("a constant of more dimensions than the dual number")
-    return other
-
-
 def _deepened(dual: Dual, dims: int) -> Tensor:
     """``data`` with as many dimensions behind the first as ``dims``."""
     data = dual.data
@@ -180,6 +174,8 @@ def _dims(x: Any) -> int:
 
 
 def _add(a: Any, b: Any, *, alpha: float = 1) -> Dual:
+    if alpha != 1:
+        b = b * alpha
     a, b = (a, b) if isinstance(a, Dual) else (b, a)
     most = max(_dims(a), _dims(b))
     data = _deepened(a, most)
@@ -211,12 +207,20 @@ def _multiply(a: Any, b: Any) -> Dual:
     return _product(a, b, torch.mul)
 
 
-def _matmul(a: Any, b: Any) -> Dual:
+def _divide(a: Any, b: Any) -> Dual:
+    return _multiply(a, b.reciprocal() if isinstance(b, Dual) else 1 / b)
+
+
+def _matmul(a: Any, b: Any) -> Any:
     """Of matrices; the derivatives of the second factor stand side by side."""
-    if isinstance(b, Dual) and not isinstance(a, Dual) and a.dim() == 3:
+    if _dims(a) < 2 or _dims(b) < 2:
+        return NotImplemented
+    if isinstance(b, Dual) and not isinstance(a, Dual) and a.dim() == b.dim() == 3:
         t, e, k, c = b.data.shape
         wide = torch.bmm(a, b.data.permute(1, 2, 0, 3).reshape(e, k, t * c))
         return Dual(wide.view(e, -1, t, c).permute(2, 0, 1, 3))
+    most = max(_dims(a), _dims(b))
+    a, b = (Dual(_deepened(x, most)) if isinstance(x, Dual) else x for x in (a, b))
     return _product(a, b, torch.matmul)
 
 
@@ -305,8 +309,19 @@ def _index_add(x: Any, dim: int, index: Tensor, source: Any) -> Dual:
     return Dual(total.index_add(_shifted(dim), index, added))
 
 
+def _index_add_in_place(x: Any, dim: int, index: Tensor, source: Any) -> Dual:
+    """What is returned; a constant ``x`` cannot hold derivatives and stays what it was."""
+    made = _index_add(x, dim, index, source)
+    if not isinstance(x, Dual):
+        return made
+    x.data = made.data
+    return x
+
+
 def _where(condition: Tensor, a: Any, b: Any) -> Dual:
     count = next(len(x.data) for x in (a, b) if isinstance(x, Dual))
+    most = max(condition.dim(), _dims(a), _dims(b))
+    a, b = (Dual(_deepened(x, most)) if isinstance(x, Dual) else x for x in (a, b))
     like = a if isinstance(a, Dual) else b
     shape = torch.broadcast_shapes(condition.shape, like.shape)
     data = [x.data if isinstance(x, Dual) else torch.zeros((), dtype=like.dtype) for x in (a, b)]
@@ -330,12 +345,14 @@ def _linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Dual:
 
 
 def _addmm(bias: Any, a: Any, b: Any) -> Dual:
-    return _add(bias, _matmul(a, b) if isinstance(a, Dual) or isinstance(b, Dual) else a @ b)
+    return _add(bias, a @ b)
 
 
 def _layer_norm(
     x: Dual, shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Dual:
+) -> Any:
+    if not isinstance(shape, int) and len(shape) != 1:
+        return NotImplemented
     value, slope = x.value, x.data[1:]
     scale = (value.var(-1, correction=0, keepdim=True) + eps).rsqrt()
     unit = (value - value.mean(-1, keepdim=True)) * scale
@@ -380,8 +397,8 @@ _RULES: dict[str, Rule] = {
     "add": _add,
     "sub": lambda a, b: _add(a, -b),
     "mul": _multiply,
-    "div": lambda a, b: a / b,
-    "true_divide": lambda a, b: a / b,
+    "div": _divide,
+    "true_divide": _divide,
     "neg": lambda x: -x,
     "pow": lambda x, power: x**power,
     "square": lambda x: _chain(x, x.value**2, 2 * x.value),
@@ -402,6 +419,7 @@ _RULES: dict[str, Rule] = {
     "flatten": _flatten,
     "contiguous": lambda x: Dual(x.data.contiguous()),
     "index_add": _index_add,
+    "index_add_": _index_add_in_place,
     "where": _where,
     "clamp": _clamp,
     "layer_norm": _layer_norm,
@@ -434,7 +452,6 @@ _SAME = {
     "__matmul__": "matmul",
     "__rmatmul__": "matmul",
     "__truediv__": "div",
-    "index_add_": "index_add",
 }
 
 
@@ -443,7 +460,9 @@ def _call(function: Rule, args: Sequence[Any], options: dict[str, Any]) -> Any:
     name = function.__name__
     rule = _RULES.get(_SAME.get(name, name))
     if rule is not None:
-        return rule(*args, **options)
+        made = rule(*args, **options)
+        if made is not NotImplemented:
+            return made
     places = [n for n, arg in enumerate(args) if isinstance(arg, Dual)]
 
     def plain(*values: Tensor) -> Any:

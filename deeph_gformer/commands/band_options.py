@@ -104,7 +104,7 @@ class BandsOptions(LevelOptions):
         group=_SOLVER,
         help="sparse: show that no state was missed by counting eigenvalues (half the time), by "
         "random vectors (cheap, leaves a chance of 1e-9), or not at all; auto: one of the first "
-        "two, by size",
+        "two, by size; with --unfold: random",
     )
     device: str | None = option(
         metavar="cuda", group=_SOLVER, help="dense eigenvalues on a GPU, through torch"

@@ -21,12 +21,12 @@ class ReportOptions(Options):
         metavar="RUN|EVALUATION",
         help="folder of a training run, or a JSON file of 'evaluate --json'",
     )
-    output: pathlib.Path = option(
+    output: pathlib.Path | None = option(
         "-o",
         "--output",
         type=pathlib.Path,
         metavar="FILE",
-        default=pathlib.Path("report.html"),
+        shown="NAME_report.html",
         writes="file",
         help="where to write",
     )
@@ -65,8 +65,10 @@ def _run(options: ReportOptions) -> None:
             card=result.get("model_card"),
             provenance={"evaluation": str(source)},
         )
-    write_text(options.output, text)
-    print(f"written: {options.output}")
+    name = source.resolve().name if source.is_dir() else source.stem
+    output = options.output or pathlib.Path(f"{name}_report.html")
+    write_text(output, text)
+    print(f"written: {output}")
 
 
 def write_evaluation_report(

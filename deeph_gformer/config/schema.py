@@ -169,7 +169,8 @@ class TrainingConfig:
     """Epochs between validations of DFT's states, of the epochs that are validated at all."""
     validate_every: int = within(1, "[1, inf)")
     """Epochs between validations; the first and the last epoch have one, too, and the first after
-    ``--resume``. Only a validated epoch can be the best; patience counts all epochs."""
+    ``--resume``. Only a validated epoch can be the best. ``early_stopping`` and
+    ``plateau_patience`` are epochs all the same, rounded up to whole validations."""
     monitor: Literal["mae", "states", "both"] = "mae"
     """What the best epoch is best in, on validation: error of H, of DFT's states, or the geometric
     mean of both (the same epoch as with the ratios to stage 1)."""

@@ -24,8 +24,6 @@ __all__ = ["PredictedLevel", "predicted_level", "MOST_ORBITALS"]
 MOST_ORBITALS = 400
 #: Orbitals cubed times k-points (complex: times four) up to which the mesh is the full one.
 MOST_WORK = 3e9
-#: A gap on the half mesh from which on the full mesh is not looked at, eV; see ``_sure_gap``.
-WIDE_GAP_EV = 0.5
 
 
 class PredictedLevel(NamedTuple):
@@ -42,32 +40,13 @@ class PredictedLevel(NamedTuple):
     note: str
 
 
-def _spectrum(problem: BlochProblem, electrons: float | None = None) -> MeshSpectrum:
-    """Bands on the mesh that ``bands`` takes; on one half as dense where that is dear, or where it
-    shows ``electrons`` below a wide gap, whose middle is the level on any mesh."""
+def _spectrum(problem: BlochProblem) -> MeshSpectrum:
+    """Bands on the mesh that ``bands`` takes; on one half as dense where that is dear."""
     mesh = parse_mesh(None, problem)
-    half = -(-mesh[0] // 2), -(-mesh[1] // 2), -(-mesh[2] // 2)
     work = float(problem.size) ** 3 * np.prod(mesh) * (4 if problem.spinful else 1)
     if work > MOST_WORK:
-        return mesh_spectrum(problem, half)
-    if electrons is not None and all(n == 1 or h > 1 for n, h in zip(mesh, half, strict=True)):
-        coarse = mesh_spectrum(problem, half)
-        if _sure_gap(coarse, electrons) > WIDE_GAP_EV:
-            return coarse
+        mesh = -(-mesh[0] // 2), -(-mesh[1] // 2), -(-mesh[2] // 2)
     return mesh_spectrum(problem, mesh)
-
-
-def _sure_gap(spectrum: MeshSpectrum, electrons: float) -> float:
-    """eV between the bands that so many electrons fill and the next, less what both change from
-    one mesh point to the next at most; 0 where they fill none exactly."""
-    bands = round(electrons / spectrum.electrons_per_band)
-    whole = abs(bands * spectrum.electrons_per_band - electrons) < 1e-6
-    if not whole or not 0 < bands < spectrum.energies.shape[1]:
-        return 0.0
-    edges = spectrum.energies[spectrum.full][..., bands - 1 : bands + 1]  # (mesh, 2)
-    steps = [np.abs(np.roll(edges, 1, axis) - edges).max(axis=(0, 1, 2)) for axis in range(3)]
-    gap = edges[..., 1].min() - edges[..., 0].max()
-    return float(gap - np.max(steps, axis=0).sum()) if np.isfinite(edges).all() else 0.0
 
 
 def predicted_level(
@@ -131,7 +110,7 @@ def _count(
     level = fermi_level(
         problem,
         electrons,
-        spectrum=_spectrum(problem, electrons),
+        spectrum=_spectrum(problem),
         electrons_source=electrons_source,
     )
     return PredictedLevel(level.energy_eV, electrons, level.source)

@@ -154,7 +154,7 @@ class EpochLine(Callback):
 
 
 class TrainingRow(Callback):
-    """Writes the training errors of an epoch into the logs.
+    """Writes the training errors and the learning rate of an epoch into the logs.
 
     Lightning would do so after its checkpoint: a death in between would lose the row, since the
     resumed run begins with the next epoch. Rows that no checkpoint knows of are dropped instead,
@@ -164,6 +164,7 @@ class TrainingRow(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write the row; callbacks that are no checkpoints come first."""
         found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_")}
+        found["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         for logger in trainer.loggers:
             logger.log_metrics(
                 {**found, "epoch": trainer.current_epoch}, step=trainer.global_step - 1

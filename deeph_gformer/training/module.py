@@ -144,10 +144,6 @@ class HamiltonianTask(pl.LightningModule):
         )
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Log the learning rate."""
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Gradients; those of a replayed step are there already."""
         if self.graphs is not None and self.graphs.pending is not None:
@@ -190,13 +186,17 @@ class HamiltonianTask(pl.LightningModule):
             )
         if s.schedule == "plateau":
             scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, factor=0.5, patience=s.plateau_patience, min_lr=s.min_learning_rate
+                optimizer,
+                factor=0.5,
+                patience=-(-s.plateau_patience // s.validate_every),  # validations
+                min_lr=s.min_learning_rate,
             )
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {
                     "scheduler": scheduler,
                     "interval": "epoch",
+                    "frequency": s.validate_every,  # each validation counts once
                     "monitor": "val_mae_meV",
                 },
             }

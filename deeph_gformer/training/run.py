@@ -106,7 +106,13 @@ def _hooks(
     )
     hooks: list[Callback] = [FiniteStop(), TrainingRow(), keep, last_state, *more]
     if settings.early_stopping:
-        hooks.append(EarlyStopping(key, patience=settings.early_stopping))
+        hooks.append(
+            EarlyStopping(
+                key,
+                patience=-(-settings.early_stopping // settings.validate_every),  # validations
+                check_on_train_epoch_end=False,
+            )
+        )
     if settings.schedule == "plateau":
         hooks.append(PlateauStop(settings.min_learning_rate))
     if settings.ema:

@@ -29,6 +29,13 @@ torch.nn.init.normal_(NORM.weight, generator=GENERATOR)
 torch.nn.init.normal_(NORM.bias, generator=GENERATOR)
 LINEAR = torch.nn.Linear(4, 2).double()
 
+
+def _in_place(x: Any) -> Any:
+    total = x * 2
+    total.index_add_(0, INDEX, x * x)
+    return total
+
+
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "sums": lambda x: (x + 2) + (V + x) - (1 - x) * 3 + x[:, 0][:, None] - B + (-x),
     "fewer dimensions": lambda x: x[0, 0] + B * x[0, 0] + x[:, :1] * B[0, 0],
@@ -49,6 +56,16 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "more element-wise": lambda x: (x * x + 1).log() * (x * x + 1).rsqrt() + functional.silu(x),
     "choice": lambda x: torch.where(MASK, x, 1.0) + torch.where(MASK, B, x) + x.clamp(-0.5, 0.5),
     "norm": lambda x: NORM(x),
+    "norm of two dimensions": lambda x: functional.layer_norm(x, (3, 4)),
+    "a multiple is added": lambda x: torch.add(x, x * x, alpha=2) + torch.add(B, x, alpha=-3),
+    "a choice by more dimensions": lambda x: torch.where(MASK[:, :1], x[0], 0.5 * x[1]),
+    "matrices of more dimensions": lambda x: (
+        x[0] @ B.transpose(1, 2) @ x[1] + B @ (x[0].transpose(0, 1) @ x[0])
+    ),
+    "vectors": lambda x: x @ x[0, 0] + V @ x[0].transpose(0, 1),
+    "constants of more dimensions": lambda x: B / (2 + x[0] * x[0]) + x[0] / B,
+    "separate lists": lambda x: x[INDEX[:3], :, [0, 3, 1]],
+    "in place": lambda x: _in_place(x),
     "no rule": lambda x: torch.linalg.vector_norm(x, dim=-1) + torch.einsum("eij,j->ei", x, V),
     "row by row": lambda x: spherical_harmonics(x[:, :, 0], 3),
     "frames": lambda x: turn(SplitFrame(x[:2, :, :3], F[2:]), B, True) + turn(F, x, False),

@@ -12,7 +12,6 @@ import pytest
 import scipy.linalg
 
 import deeph_gformer
-from deeph_gformer.bands.fermi import find_level
 from deeph_gformer.bands.kmesh import parse_mesh
 from deeph_gformer.cli import main
 from deeph_gformer.inference import level as levels
@@ -149,18 +148,11 @@ def test_written_problem_of_a_prediction_has_no_dft_level(
     assert "fermi_level" not in read_folder(tmp_path / "predicted").info
 
 
-def test_half_the_mesh_is_enough_for_a_wide_gap_only() -> None:
-    """SSH chain, gap 2 |t1 - t2|: the level is its middle, 0; a narrow gap, a metal and an odd
-    number of electrons have the whole mesh."""
-    full = parse_mesh(None, ssh(1.0, 0.1))[0]
-    assert full > 2
-    wide = levels._spectrum(ssh(1.0, 0.1), 2.0)
-    assert wide.mesh[0] == -(-full // 2)
-    level, insulating = find_level(wide, 2.0)
-    assert insulating and abs(level) < 1e-12
-    for second, electrons in ((0.8, 2.0), (1.0, 2.0), (0.1, 1.0), (0.1, 1.5)):
-        assert levels._spectrum(ssh(1.0, second), electrons).mesh[0] == full
-    assert levels._spectrum(ssh(1.0, 0.1)).mesh[0] == full
+@pytest.mark.parametrize("second", [0.1, 0.8, 1.0])
+def test_the_level_is_counted_on_the_mesh_of_the_bands_command(second: float) -> None:
+    """SSH chain: wide gap, narrow gap, metal. One file has one level, whatever computes it."""
+    problem = ssh(1.0, second)
+    assert levels._spectrum(problem).mesh == parse_mesh(None, problem)
 
 
 def test_level_is_left_out_on_demand(

@@ -8,7 +8,7 @@ so double backward and forward mode work as without.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -45,13 +45,17 @@ def _address(tensor: Tensor) -> int | None:
 class Recompute:
     """What replaces some saved tensors of a part of the forward pass."""
 
-    def __init__(self, make: Callable[[], Mapping[Any, Tensor]]) -> None:
+    def __init__(
+        self, make: Callable[[], Mapping[Any, Tensor]], sources: Sequence[Tensor] = ()
+    ) -> None:
         """
         Args:
             make: gives the tensors again, contiguous, by the names of :meth:`name`; called without
                 gradients, once for all of them.
+            sources: what ``make`` reads; must not change before the backward pass.
         """
         self._make = make
+        self._sources = [(source, source._version) for source in sources]
         self._names: dict[int, Hashable] = {}
         self._alive: list[Tensor] = []  # until the hooks end: an address must mean one tensor
         self._made: Mapping[Any, Tensor] = {}
@@ -76,6 +80,12 @@ class Recompute:
     def take(self, name: Hashable) -> Tensor:
         """A tensor, made with all others when the first is asked for, forgotten after the last."""
         if not self._made:
+            if any(source._version != version for source, version in self._sources):
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an "
+                    "inplace operation: what a convolution was made of changed between its forward "
+                    "and its backward pass"
+                )
             with torch.no_grad():
                 self._made = self._make()
         value = self._made[name]

@@ -193,7 +193,7 @@ class EdgeTensorProduct(Collapsing):
         def factors() -> dict[Hashable, Tensor]:
             return {1: self.weight1[terms.first], 2: self.weight2[terms.second]}
 
-        kept = Recompute(factors)
+        kept = Recompute(factors, (self.weight1, self.weight2))
         with kept.saving():
             one, two = factors().values()
             kept.name(1, one)
