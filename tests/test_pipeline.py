@@ -166,7 +166,7 @@ def test_refined_hamiltonian_turns_with_the_crystal(
     """Direct sum under a random rotation, both stages, equivariant arch with random weights."""
     stage1 = write_tiny_stage1(tmp_path / "s1", spinful=spinful)
     model = deeph_gformer.load(make_bundle(stage1, tmp_path / "b", trained=True), stage1=stage1)
-    _, graph, _ = model.read(make_folder(spinful=spinful))
+    graph = model.read(make_folder(spinful=spinful)).graph
     rotation = random_rotation(torch.Generator().manual_seed(0))
     irreps = model.targets.irreps()
     blocks = wigner_blocks(rotation, max(ir.l for _, ir in irreps))
@@ -184,7 +184,7 @@ def test_frames_reduce_the_equivariance_error(
     model = deeph_gformer.load(
         make_bundle(tiny_stage1, tmp_path / "b", "paper", trained=True), stage1=tiny_stage1
     )
-    _, graph, _ = model.read(make_folder())
+    graph = model.read(make_folder()).graph
     irreps = model.bundle.model.irreps_out
     rotation = random_rotation(torch.Generator().manual_seed(9))
     blocks = wigner_blocks(rotation, 4)

@@ -305,7 +305,7 @@ def test_cascade_is_a_stage_1(make_folder: Folder, tmp_path: pathlib.Path) -> No
     """
     one, two = (load_stage1(write_tiny_stage1(tmp_path / str(n), seed=n)) for n in range(2))
     both = CascadedStage1(one, two)
-    _, graph, _ = HamiltonianModel(one).read(make_folder(atoms=2))
+    graph = HamiltonianModel(one).read(make_folder(atoms=2)).graph
     assert torch.equal(both(graph).direct_sum, one(graph).direct_sum + two(graph).direct_sum)
     check_provider(both, graph)
     assert stage1_parameters(both) == stage1_parameters(one) + stage1_parameters(two) > 1000

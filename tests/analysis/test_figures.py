@@ -160,7 +160,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         for n in range(3)
         for e in elements(root / "data" / f"s{n}", root, gauge, 2 if spinful else 1)
     ]
-    return Case(json.loads(json.dumps(result)), found, root / "plots", figures, gauge)
+    return Case(json.loads(json.dumps(result.to_json())), found, root / "plots", figures, gauge)
 
 
 def test_structures_and_totals(case: Case) -> None:

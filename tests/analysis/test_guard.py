@@ -62,7 +62,7 @@ def test_statistics_by_hand(
     )
     assert table["correction"]["largest_meV"] == pytest.approx(x.max())
     # features: mean and spread per element and channel over the training atoms
-    outs = [(model.stage1(g), g) for g in (model.read(f)[1] for f in folders)]
+    outs = [(model.stage1(g), g) for g in (model.read(f).graph for f in folders)]
     norms = np.concatenate(
         [feature_norms(o, model.stage1)[g.node_type.numpy() == 1] for o, g in outs[:3]]
     )
@@ -74,7 +74,7 @@ def test_statistics_by_hand(
 def test_norms_are_invariant_and_complete(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
     """Rotations change nothing; 0e keeps its sign; l > 0 is the rms over m."""
     model = deeph_gformer.load(stage1=tiny_stage1)
-    _, graph, _ = model.read(make_folder())
+    graph = model.read(make_folder()).graph
     stage1 = model.stage1
     out = stage1(graph)
     made = feature_norms(out, stage1)

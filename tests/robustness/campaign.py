@@ -56,7 +56,7 @@ FAULTS: dict[str, int] = {
 #: number of electrons is from: of the second run, from ``info.json``, where the first one put it.
 _TIMES = ("second", "time", "date", "unix", "when", "gb", "memory", "fermi_level_note")
 #: Of a training; they grow line by line, or are named after the time.
-_LOGS = ("logs/tensorboard", "lock")
+_LOGS = ("logs/tensorboard", "lock", "log.txt")
 
 
 def _whole(path: pathlib.Path) -> None:
