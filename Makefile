@@ -19,7 +19,7 @@ demo: $(DONE)
 	$(BIN)/python examples/graphene/demo.py
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 docs: $(DONE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -E -q -W --keep-going docs docs/_build/html
@@ -29,7 +29,7 @@ docs: $(DONE)
 # mutated inputs per kind, and kills per command: hours with a large BUDGET
 BUDGET ?= 2000
 fuzz: $(DONE)
-	FUZZ_BUDGET=$(BUDGET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto tests/robustness
+	FUZZ_BUDGET=$(BUDGET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/robustness
 
 # several Pythons, newest or lowest dependencies; see packaging/test_matrix.sh for its variables
 test-matrix:
