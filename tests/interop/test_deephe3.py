@@ -224,8 +224,8 @@ def test_defaults_and_cached_graph_note(tmp_path: pathlib.Path) -> None:
 _ANALYSE = """
 import sys, types
 sys.path[:0] = sys.argv[1:3]
-from deeph_gformer.stage1.official import _scatter
-sys.modules["torch_scatter"] = types.SimpleNamespace(scatter=_scatter)
+from deeph_gformer.stage1.official_import import scatter
+sys.modules["torch_scatter"] = types.SimpleNamespace(scatter=scatter)
 try:
     import pathos.multiprocessing
 except ImportError:
