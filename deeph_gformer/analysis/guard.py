@@ -38,7 +38,7 @@ from ..gformer.bundle import Bundle
 from ..gformer.scale import FeatureScale
 from ..overlap.neighbours import symbol
 from ..pipeline import HamiltonianModel
-from ..prediction.blocks import sum_of_changes
+from ..prediction.blocks import sum_of_differences
 from ..prediction.run import hermitian_products
 from ..stage1.provider import Stage1Provider
 
@@ -168,12 +168,12 @@ def guard_statistics(
         for part in (_pick(train), _pick(val)):
             values = []
             for graph in part:
-                total, count = sum_of_changes(
-                    model,
-                    *hermitian_products(model, graph),
-                    graph.node_type.cpu().numpy(),
-                    graph.edge_key.cpu().numpy(),
+                types, keys = graph.node_type.cpu().numpy(), graph.edge_key.cpu().numpy()
+                first, both = (
+                    model.blocks.to_matrix(product.numpy(), types, keys, missing=0.0)
+                    for product in hermitian_products(model, graph)
                 )
+                total, count = sum_of_differences(first, both)
                 values.append(total / count * 1e3)
             corrections.append(values)
     finally:

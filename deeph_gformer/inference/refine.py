@@ -245,7 +245,9 @@ def _each_its_own(
 
 def _bar(folders: list[pathlib.Path], progress: bool) -> Iterator[pathlib.Path]:
     bar = Progress("refine", len(folders), progress and len(folders) > 1, "structure")
-    for folder in folders:
-        yield folder
-        bar.tick(folder.name, 1)
-    bar.close()
+    try:
+        for folder in folders:
+            yield folder
+            bar.tick(folder.name, 1)
+    finally:
+        bar.close()

@@ -46,7 +46,7 @@ from .source import check_basis, read_source, source_name
 __all__ = ["RefineOptions", "refine_folder", "refine_folders"]
 
 
-class Waiting(NamedTuple):
+class LoadedStructure(NamedTuple):
     """A structure that was read.
 
     Attributes:
@@ -108,7 +108,7 @@ def _read(
     options: RefineOptions,
     comm: Communicator,
     timer: Timer,
-) -> Waiting:
+) -> LoadedStructure:
     """Structure, graph, edges and S; overlaps that are made for it are written."""
     matrix: BlockMatrix | None = None
     with agreed(comm):
@@ -136,7 +136,7 @@ def _read(
             options.overwrite,
         )
     small = comm.size == 1 and len(item.edges.keys) <= LARGE
-    return Waiting(folder, item, matrix if small else None)
+    return LoadedStructure(folder, item, matrix if small else None)
 
 
 def _predict(
@@ -220,7 +220,7 @@ def refine_folders(
         comm: processes that share each structure.
     """
     options, comm = options or RefineOptions(), comm or Communicator()
-    waiting: list[Waiting] = []
+    waiting: list[LoadedStructure] = []
     edges, timer, start = 0, Timer(model.device), time.perf_counter()
 
     def run() -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
@@ -247,7 +247,7 @@ def refine_folders(
 
 def _refine_batch(
     model: HamiltonianModel,
-    batch: Sequence[Waiting],
+    batch: Sequence[LoadedStructure],
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
     comm: Communicator,
@@ -275,7 +275,7 @@ def _refine_batch(
 
 def _write(
     model: HamiltonianModel,
-    each: Waiting,
+    each: LoadedStructure,
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
     comm: Communicator,
@@ -338,30 +338,45 @@ def _write(
         )
     close = too_close(model, prediction.structure, prediction.edges.keys)
     record["warnings"] = [text for text in (close, prediction.edges.note) if text]
-    kinds, truth = None, None
-    if has_truth:
-        try:
-            truth = read_matrix(
-                folder, "hamiltonian", prediction.structure, model.targets.basis.spinful
-            )
-        except DataError as error:
-            record["warnings"].append(f"no errors against DFT: {error}")
-    if truth is not None and whole is not None:
-        kinds = gauge_errors(
-            record["name"],
-            truth,
-            *whole,
-            overlap,
-            model.targets,
-            prediction.graph.node_type.numpy(),
-        )
-        headline = kinds[headline_errors([kinds])]
-        record.update(
-            means([kinds]),
-            errors=ERROR_WORDS[headline_errors([kinds])],
-            stage1_mae_meV=headline.stage1_meV,
-            refined_mae_meV=headline.refined_meV,
-            stage1_max_meV=headline.stage1_max_meV,
-            refined_max_meV=headline.refined_max_meV,
-        )
+    kinds = None
+    if whole is not None:
+        kinds = _errors(model, folder, prediction, whole, overlap, record)
     return record, kinds
+
+
+def _errors(
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    prediction: Prediction,
+    whole: tuple[BlockMatrix, BlockMatrix],
+    overlap: BlockMatrix | None,
+    record: dict[str, Any],
+) -> dict[str, StructureErrors] | None:
+    """Compare a prediction with DFT and put it into the record; None, and a warning there, where
+    DFT's H cannot be read.
+
+    Args:
+        model: gives the target blocks.
+        folder: of DFT.
+        prediction: gives the structure.
+        whole: H of stage 1 and of both stages, from all processes.
+        overlap: S; None: errors with the zero of energy only.
+        record: of the structure.
+    """
+    structure, types = prediction.structure, prediction.graph.node_type.numpy()
+    try:
+        truth = read_matrix(folder, "hamiltonian", structure, model.targets.basis.spinful)
+    except DataError as error:
+        record["warnings"].append(f"no errors against DFT: {error}")
+        return None
+    kinds = gauge_errors(record["name"], truth, *whole, overlap, model.targets, types)
+    headline = kinds[headline_errors([kinds])]
+    record.update(
+        means([kinds]),
+        errors=ERROR_WORDS[headline_errors([kinds])],
+        stage1_mae_meV=headline.stage1_meV,
+        refined_mae_meV=headline.refined_meV,
+        stage1_max_meV=headline.stage1_max_meV,
+        refined_max_meV=headline.refined_max_meV,
+    )
+    return kinds

@@ -38,7 +38,7 @@ from ..io.folder import (
 )
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, load
-from ..prediction.blocks import assemble, check_finite, sum_of_changes
+from ..prediction.blocks import assemble, check_finite, sum_of_differences
 from ..prediction.run import hermitian_products
 from ..results import IniEvaluation
 from ..runtime.device import resolve_device
@@ -63,7 +63,7 @@ def _labelled(
     keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
     matrices = [assemble(model, h, types, keys) for h in (first, both)]
     choice = EdgeChoice(keys, fields.HAMILTONIAN_FILE)
-    change, count = sum_of_changes(model, first, both, types, keys)
+    change, count = sum_of_differences(*matrices)
     return (
         Prediction(
             structure,

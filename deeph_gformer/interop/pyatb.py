@@ -121,6 +121,7 @@ def _write_csr(
     ]
 
     def lines() -> Iterable[str]:
+        """Of all cells, one after the other."""
         for cell in cells:
             place = " ".join(map(str, cell))
             if len(matrices) == 3:

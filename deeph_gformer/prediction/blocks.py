@@ -25,7 +25,6 @@ __all__ = [
     "check_finite",
     "hermitian_in_place",
     "make_hermitian",
-    "sum_of_changes",
     "sum_of_differences",
     "symmetrise",
 ]
@@ -122,40 +121,11 @@ def assemble(
     return BlockMatrix(keys, shapes, values)
 
 
-def sum_of_changes(
-    model: HamiltonianModel,
-    first: Tensor,
-    both: Tensor,
-    types: NDArray[np.int64],
-    keys: NDArray[np.int64],
-) -> tuple[float, int]:
+def sum_of_differences(first: BlockMatrix, both: BlockMatrix) -> tuple[float, int]:
     """Sum of |ΔH| over the elements that the blocks have, eV, and their number.
 
-    A vector has places that the blocks of two elements with few orbitals lack; what stands there
-    is nothing. Elements that no channel predicts did not change.
-
     Args:
-        model: both stages.
-        first: (E, K) or (E, 4, K), of stage 1, eV.
-        both: of both stages; the same tensor without a GFormer.
-        types: (N,), element indices.
-        keys: (E, 5).
-    """
-    total, count = 0.0, 0
-    for start in range(0, len(keys), BLOCK_CHUNK):
-        part = slice(start, start + BLOCK_CHUNK)
-        change = (both[part] - first[part]).numpy()
-        values = model.blocks.to_matrix(change, types, keys[part], 0.0).values
-        total += float(np.abs(values).sum(dtype=np.float64))
-        count += len(values)
-    return total, count
-
-
-def sum_of_differences(first: BlockMatrix, both: BlockMatrix) -> tuple[float, int]:
-    """:func:`sum_of_changes` of what is in blocks already.
-
-    Args:
-        first: of stage 1, eV.
+        first: of stage 1, eV; elements that no channel predicts are the same number in both.
         both: of both stages, the same blocks; the same matrix without a GFormer.
     """
     total, size = 0.0, len(both.values)

@@ -188,6 +188,7 @@ class StepGraphs:
         )
 
         def step() -> Losses:
+            """Loss and gradients, into tensors that stay where they are."""
             loss, logged = self._losses(batch, states)
             found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             used[:] = [n for n, g in enumerate(found) if g is not None]

@@ -78,7 +78,7 @@ class EquivariantConvolution(nn.Module):
         kept = Recompute(lambda: dict(self.gate(plain)))
         for key, value in out.items():
             kept.name(key, value)
-        layers = Recompute(lambda: self._hidden(distance.detach()))
+        layers = Recompute(lambda: self._hidden(distance.detach()), list(self.fc.parameters()))
         with layers.saving():
             weight = self._weights(distance, layers)
         layers.done()
@@ -87,25 +87,20 @@ class EquivariantConvolution(nn.Module):
         kept.done()
         return made
 
-    def _hidden(self, distance: Tensor) -> dict[Hashable, Tensor]:
-        """What the last layer of the distance network and its gradient need."""
-        first, second, _ = self.linears
-        a = first(distance)
-        b = nn.functional.silu(a)
-        c = second(b)
-        return {0: a, 1: b, 2: c, 3: nn.functional.silu(c)}
+    def _hidden(self, distance: Tensor, kept: Recompute | None = None) -> dict[Hashable, Tensor]:
+        """What the layers of the distance network give, all but the last, by their number; with
+        ``kept`` they are not to be kept."""
+        found: dict[Hashable, Tensor] = {}
+        for number, layer in enumerate(list(self.fc)[:-1]):
+            distance = found[number] = layer(distance)
+            if kept is not None:
+                kept.name(number, distance)
+        return found
 
     def _weights(self, distance: Tensor, kept: Recompute | None) -> Tensor:
         """(E, channels), factors from the edge length."""
-        if kept is None:
-            weight = self.fc(distance)
-        else:
-            value = distance
-            for number, layer in enumerate(self.fc):
-                value = layer(value)
-                if number < len(self.fc) - 1:
-                    kept.name(number, value)
-            weight = value
+        *_, hidden = self._hidden(distance, kept).values()
+        weight = self.linears[-1](hidden)
         return weight if self.contiguous else weight[:, self._order]
 
     def _weigh(self, out: Features, weight: Tensor) -> Features:

@@ -213,8 +213,10 @@ class EdgeTensorProduct(Collapsing):
         return self.collapsed(self._build)
 
     def _build(self) -> Matrices:
+        """:meth:`both_matrices`, anew."""
 
         def side_by_side(table: list[list[Tensor]]) -> list[list[Tensor]]:
+            """(rows, copies * columns) of each."""
             return [[x.transpose(0, 1).reshape(x.shape[1], -1) for x in row] for row in table]
 
         # a Bessel basis has zeros for l > 0 on self-loops, so all edges have the same matrices
