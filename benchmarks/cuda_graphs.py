@@ -38,15 +38,15 @@ STEPS = 20
 
 def folders(root: pathlib.Path, spinful: bool) -> list[pathlib.Path]:
     """Three structures of eight atoms."""
-    made = []
+    result = []
     for number in range(3):
         structure, h, s = random_structure(number, 8, spinful, f"s{number}")
         folder = root / f"data{int(spinful)}" / f"s{number}"
         legacy.write_structure(folder, structure)
         legacy.write_blocks(folder / "hamiltonians.h5", h)
         legacy.write_blocks(folder / "overlaps.h5", s)
-        made.append(folder)
-    return made
+        result.append(folder)
+    return result
 
 
 def task_of(
@@ -69,7 +69,7 @@ def task_of(
         shape = (2, irreps, provider.node_irreps, provider.edge_irreps, 5.0)
         task = Stage2Task(GFormer(GFormerConfig(width=96), *shape), to_product, config, 100, 0.3)
     task.requires_grad_(True)
-    task.bank = StateBank(samples, [], provider.targets, config, 0.3, say=lambda _: None)
+    task.bank = StateBank(samples, [], provider.targets, config, 0.3, echo=lambda _: None)
     return task.to("cuda").train()
 
 
@@ -87,18 +87,18 @@ def run(task: HamiltonianTask, batches: list[Batch], graphs: bool) -> tuple[torc
             start = time.perf_counter()
         raw = batches[number % len(batches)]
         states = task.bank.loss.draw(raw, number)
-        made: Any = None
+        result: Any = None
         if task.graphs is not None:
-            made = task.graphs.step(kept[number % len(batches)], states)
+            result = task.graphs.step(kept[number % len(batches)], states)
         optimizer.zero_grad()
-        if made is None:
-            made = task.losses(raw.to(device), tuple(s.to(device) for s in states))
-            made[0].backward()
+        if result is None:
+            result = task.losses(raw.to(device), tuple(s.to(device) for s in states))
+            result[0].backward()
         elif task.graphs is not None:
             task.graphs.hand_over()
         torch.nn.utils.clip_grad_norm_(task.network.parameters(), 10.0)
         optimizer.step()
-        losses.append(float(made[0]))
+        losses.append(float(result[0]))
     torch.cuda.synchronize()
     return torch.tensor(losses[:STEPS]), (time.perf_counter() - start) / STEPS * 1e3
 

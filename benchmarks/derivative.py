@@ -35,10 +35,10 @@ def main() -> None:
     item = model.read(args.folder)
     keys = item.edges.keys
     one = seconds(lambda: model.predict(item.structure, keys=keys), args.repeats)
-    made = seconds(lambda: hamiltonian_derivative(model, item, 0), args.repeats)
+    result = seconds(lambda: hamiltonian_derivative(model, item, 0), args.repeats)
     print(
         f"{item.graph.nodes} atoms, {item.graph.edges} edges: prediction {one:.2f} s, derivative "
-        f"of an atom (3 directions) {made:.2f} s = {made / one:.1f} predictions"
+        f"of an atom (3 directions) {result:.2f} s = {result / one:.1f} predictions"
     )
 
 

@@ -54,9 +54,9 @@ def refine(part: Part) -> None:
 
     The first cell is there to warm up.
     """
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as result:
         pairs = ["1,2"] * 2 if part.rehearse else ["2,3", "10,11", "30,31", "30,31"]
-        cells = _cells(part, list(dict.fromkeys(pairs)), pathlib.Path(made))
+        cells = _cells(part, list(dict.fromkeys(pairs)), pathlib.Path(result))
         by_name = dict(zip(dict.fromkeys(pairs), cells, strict=True))
         for number, pair in enumerate(pairs):
             kind = "tf32" if number == 3 else "float32"
@@ -69,8 +69,8 @@ def many(part: Part) -> None:
     from deeph_gformer.cli import main
 
     model = MODELS / "bilayer_graphene"
-    with tempfile.TemporaryDirectory() as made:
-        folder = pathlib.Path(made)
+    with tempfile.TemporaryDirectory() as result:
+        folder = pathlib.Path(result)
         text = _cells(part, ["1,2"], folder / "one")[0].read_text()
         (folder / "all").mkdir()
         count = 3 if part.rehearse else 32
@@ -120,13 +120,13 @@ def epochs(part: Part) -> None:
     from deeph_gformer.cli import main
 
     graphene = ROOT / "examples" / "graphene"
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as result:
         for verb, extra in (
             ("train-stage1", []),
             ("train", ["--stage1", str(graphene / "stage1")]),
         ):
             for kind in ("model", "bf16-mixed"):
-                settings = pathlib.Path(made) / f"{verb}-{kind}.yaml"
+                settings = pathlib.Path(result) / f"{verb}-{kind}.yaml"
                 count = 2 if part.rehearse else 20
                 settings.write_text(
                     "data: {train_ratio: 0.34, val_ratio: 0.33}\n"
@@ -134,7 +134,7 @@ def epochs(part: Part) -> None:
                     f"{{epochs: {count}, precision: {kind}, device: {part.device.type}}}\n"
                 )
                 start = time.perf_counter()
-                output = pathlib.Path(made) / f"{verb}-{kind}"
+                output = pathlib.Path(result) / f"{verb}-{kind}"
                 code = main(
                     [verb, str(settings), "--preprocessed", str(graphene / "structures")]
                     + [*extra, "--output", str(output)]
@@ -220,6 +220,6 @@ def cpu(part: Part) -> None:
                 {"net": name, "edges": graph.edges, "mode": mode},
                 lambda once=once, g=graph: {"edges_per_s": g.edges / part.seconds(once, 1.0)},
             )
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as result:
         pairs = ["1,2"] if part.rehearse else ["2,3", "10,11"]
-        _refine(part, _cells(part, pairs, pathlib.Path(made)), "cpu", type="float32, CPU")
+        _refine(part, _cells(part, pairs, pathlib.Path(result)), "cpu", type="float32, CPU")

@@ -44,8 +44,8 @@ def build(pairs: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
     layer.pbc = True
     folder.mkdir(parents=True, exist_ok=True)
     layer.write(folder / "graphene.vasp", format="vasp")
-    made = [folder / f"twist_{p.replace(',', '_')}.vasp" for p in pairs]
-    for pair, path in zip(pairs, made, strict=True):
+    result = [folder / f"twist_{p.replace(',', '_')}.vasp" for p in pairs]
+    for pair, path in zip(pairs, result, strict=True):
         with contextlib.redirect_stdout(io.StringIO()):
             code = command(
                 [
@@ -64,7 +64,7 @@ def build(pairs: list[str], folder: pathlib.Path) -> list[pathlib.Path]:
             )
         if code:
             raise SystemExit(code)
-    return made
+    return result
 
 
 def refined(args: argparse.Namespace, cell: pathlib.Path, folder: pathlib.Path) -> dict[str, Any]:
@@ -150,8 +150,8 @@ def scaling(args: argparse.Namespace) -> dict[str, Any]:
     """Table, exponents, figure."""
     rows: list[dict[str, Any]] = []
     idle = idle_bytes()
-    with tempfile.TemporaryDirectory(dir=args.work) as made:
-        folder = pathlib.Path(made)
+    with tempfile.TemporaryDirectory(dir=args.work) as output:
+        folder = pathlib.Path(output)
         print(
             f"{'atoms':>7}{'edges':>10}{'seconds':>9}{'processor':>10}{'peak GB':>9}"
             f"{'kB/edge':>9}  processor time per step / s"
@@ -273,8 +273,8 @@ def official(args: argparse.Namespace) -> dict[str, Any]:
     if not os.environ.get("DEEPHE3_ROOT"):
         raise SystemExit("set DEEPHE3_ROOT to a clone of DeepH-E3")
     result: dict[str, Any] = {"threads": args.threads, "rows": []}
-    with tempfile.TemporaryDirectory(dir=args.work) as made:
-        cells = build(["1,2", *args.mn.split()], pathlib.Path(made))[1:]
+    with tempfile.TemporaryDirectory(dir=args.work) as output:
+        cells = build(["1,2", *args.mn.split()], pathlib.Path(output))[1:]
         for cell in cells:
             row: dict[str, Any] = {"cell": cell.stem}
             for kind in ("official", "refine"):

@@ -46,11 +46,11 @@ def main() -> None:
             times.append(clock() - start)
         return min(times)
 
-    made, keys = stage1.structure(stage1.CARBON, 100)
-    length = np.linalg.norm(made.edge_vectors(keys), axis=1)
+    result, keys = stage1.structure(stage1.CARBON, 100)
+    length = np.linalg.norm(result.edge_vectors(keys), axis=1)
     print(f"{'edges':>6}{'at once':>9}{'ms per structure':>18}{'gain':>6}")
     for cutoff in (2.6, 5.0, 7.0):
-        graph = build_graph(made, keys[length < cutoff], first.targets.basis, first.dtype)
+        graph = build_graph(result, keys[length < cutoff], first.targets.basis, first.dtype)
         graph, alone = graph.to(args.device), 0.0
         for count in map(int, args.batches.split(",")):
             each = run(batch_graphs([graph] * count)) / count

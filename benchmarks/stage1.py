@@ -127,8 +127,8 @@ def structure(basis: Basis, edges: int) -> tuple[Structure, np.ndarray]:
 def graph_of(name: str, edges: int) -> Graph:
     """The graph of a net's benchmark structure."""
     basis = NETS[name][0]
-    made, keys = structure(basis, edges)
-    return build_graph(made, keys, basis, torch.float32)
+    result, keys = structure(basis, edges)
+    return build_graph(result, keys, basis, torch.float32)
 
 
 def _resident(field: str) -> int:

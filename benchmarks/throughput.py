@@ -37,13 +37,13 @@ def cells(count: int, seed: int = 42) -> list[Any]:
     from ase.build import mx2
 
     generator = np.random.default_rng(seed)
-    made = []
+    result = []
     for _ in range(count):
         atoms = mx2("MoS2", a=3.18, thickness=3.19, size=(2, 2, 1), vacuum=10.0)
         atoms.pbc = True
         atoms.positions += generator.normal(scale=0.03, size=atoms.positions.shape)
-        made.append(atoms)
-    return made
+        result.append(atoms)
+    return result
 
 
 def write(folder: pathlib.Path, count: int) -> None:
@@ -99,12 +99,12 @@ def calculator(args: argparse.Namespace) -> Callable[[], dict[str, Any]]:
     """Atoms in, Hamiltonians in memory, one after the other."""
     from deeph_gformer.interop.ase import HamiltonianCalculator
 
-    made = HamiltonianCalculator(args.model / "gformer", args.model / "stage1")
+    result = HamiltonianCalculator(args.model / "gformer", args.model / "stage1")
     atoms = cells(args.count)
 
     def once() -> dict[str, Any]:
         for each in atoms:
-            made.calculate(each)
+            result.calculate(each)
         return {}
 
     return once

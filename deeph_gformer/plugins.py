@@ -37,7 +37,7 @@ def installed(
     for point in entry_points(group=group):
         where = f"entry point {group}: '{point.value}'"
         try:
-            made = check(point.load())
+            result = check(point.load())
         except GFormerError:
             raise
         except Exception as error:  # noqa: BLE001  somebody else's code: it may raise anything
@@ -45,10 +45,10 @@ def installed(
                 f"{where} cannot be loaded ({type(error).__name__}: {error}); remove that package, "
                 "or mend it"
             ) from None
-        name = str(getattr(made, "name", point.name))
-        if made is None or name in found:
+        name = str(getattr(result, "name", point.name))
+        if result is None or name in found:
             raise GFormerError(
                 f"{where} is no {what} with a name of its own; remove that package, or mend it"
             )
-        found[name] = made
+        found[name] = result
     return found

@@ -207,8 +207,8 @@ def spherical_harmonics(vectors: Tensor, lmax: int) -> Tensor:
         (E, (lmax + 1)^2).
     """
     if isinstance(vectors, Dual):  # e3nn's are compiled
-        made: Any = vectors.row_wise(lambda rows: spherical_harmonics(rows, lmax))
-        return made
+        result: Any = vectors.row_wise(lambda rows: spherical_harmonics(rows, lmax))
+        return result
     return o3.spherical_harmonics(
         list(range(lmax + 1)), vectors.roll(-1, dims=1), normalize=True, normalization="component"
     )

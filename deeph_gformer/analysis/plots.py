@@ -108,7 +108,7 @@ def _heat_maps(
     from ase.data import chemical_symbols
 
     basis = model.targets.basis
-    made: list[pathlib.Path] = []
+    result: list[pathlib.Path] = []
     for i, zi in enumerate(basis.elements):
         for j, zj in enumerate(basis.elements):
             values = orbital_pair_map(model, errors, (i, j))
@@ -134,7 +134,7 @@ def _heat_maps(
                 axis.set_title(f"{title}, {chemical_symbols[zi]}-{chemical_symbols[zj]}")
             figure.colorbar(picture, ax=axes, label=f"MAE$_{{block}}^H$ / meV ({kind})")
             name = f"mae_block_{chemical_symbols[zi]}_{chemical_symbols[zj]}"
-            made += _save(
+            result += _save(
                 figure,
                 folder / f"{name}.png",
                 {
@@ -145,7 +145,7 @@ def _heat_maps(
                     "columns_l": list(basis.orbital_types[j]),
                 },
             )
-    return made
+    return result
 
 
 def distance_data(

@@ -169,7 +169,7 @@ def load(
     if tolerance is None:
         tolerance = DFT_TOLERANCE_EV if kind == "hamiltonian" else PREDICTION_TOLERANCE_EV
     h = symmetrized(h, str(path), tolerance, " eV", notes, hermitize)
-    made = callable(overlap_folder)
+    computed = callable(overlap_folder)
     s_folder = folder if callable(overlap_folder) else pathlib.Path(overlap_folder or folder)
     if s_folder != folder and not structure.same_as(read_folder(s_folder)):
         raise DataError(
@@ -184,7 +184,7 @@ def load(
     )
     if s is None:
         notes.append("orthogonal basis (info.json): S is the identity")
-    elif made:
+    elif computed:
         notes.append("S is computed from basis files or a table, as asked for")
     else:
         s = symmetrized(s, str(matrix_path(s_folder, "overlap")), 1e-4, "", notes, hermitize)

@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigError
-from .loading import kinds_of, load_problem, say
+from .loading import echo, kinds_of, load_problem
 from .options import Number, argument, filled, option
 from .shared import LevelOptions, projections_option, require_window, window_option
 
@@ -223,4 +223,4 @@ def require_states(bands: Bands, window: tuple[float, float]) -> None:
             f"{message}, relative to the Fermi level {bands.fermi_eV:.4f} eV"
             f"{nearest_levels(levels)}"
         )
-    say(f"{message}, an absolute one because the Fermi level is unknown: the figure is empty")
+    echo(f"{message}, an absolute one because the Fermi level is unknown: the figure is empty")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..results import BandPlot, UnfoldedPlot
 from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
 from .levels import fermi_of
-from .loading import progress, say
+from .loading import echo, progress
 from .options import Verb
 from .unfold import run_unfold
 
@@ -66,7 +66,7 @@ def _solve_bands(
             progress=progress,
         )
         for note in bands.notes[len(problem.notes) :]:
-            say(f"{problem.label}: {note}")
+            echo(f"{problem.label}: {note}")
         path = bands.path
         found.append((problem.label, bands, style))
         print(
@@ -77,7 +77,7 @@ def _solve_bands(
     same = [reference.structure.same_as(problem.structure) for problem, _ in problems]
     for (problem, _), alike in zip(problems, same, strict=True):
         if not alike:
-            say(
+            echo(
                 f"{problem.label}: {problem.source} is of another structure than "
                 f"{reference.source}, no band error"
             )

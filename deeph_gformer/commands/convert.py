@@ -112,7 +112,7 @@ def _run(options: ConvertOptions) -> Conversion:
         progress=not options.quiet,
         overwrite=options.overwrite,
         skip_existing=options.skip_existing,
-        say=print_line,
+        echo=print_line,
         kind=options.kind,
         overlap_folder=options.overlap,
         mesh=options.mesh,

@@ -56,7 +56,7 @@ def _run(options: EvalOptions) -> IniEvaluation:
         hermitian=options.hermitian,
         fill_missing=0.0 if options.debug else None,
         frames=options.frames,
-        say=print_line,
+        echo=print_line,
         backend=options.backend,
         deephe3_root=options.deephe3_root,
         generation=options.generation(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..results import LdosResult
 from .levels import fermi_of
-from .loading import progress, say, single_problem
+from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
 from .positions import BasisOption, basis_of
 from .shared import LevelOptions, OneHamiltonian, require_window
@@ -118,7 +118,7 @@ def _write(
     shape = "x".join(map(str, grid.counts))
     print(f"{path}: {words}, {shape} points, integral {found:.5f} (states: {expected:.5f})")
     if abs(found / expected - 1) > _ROUGH:
-        say(
+        echo(
             f"the integral is off by {(found / expected - 1) * 100:.1f} %: take a finer --spacing, "
             "and see whether the basis files are those of the run"
         )
@@ -178,7 +178,7 @@ def _run(options: LdosOptions) -> LdosResult:
         words = f"|psi|² of band {int(band)} at k = {k}, {states.energies[0]:.4f} eV"
         if missed:
             bands = ", ".join(str(other + 1) for other in missed)
-            say(
+            echo(
                 f"band {int(band)} at {k} is degenerate with {bands}: which mixture it is, LAPACK "
                 "chose; only the sum of their densities has a meaning"
             )

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .loading import HamiltonianKind, say
+from .loading import HamiltonianKind, echo
 from .shared import ElectronOptions
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def valence_of(options: ElectronOptions, problem: BlochProblem) -> dict[str, flo
     valence = parse_valence(options.valence)
     extra = sorted(set(valence) - {chemical_symbols[z] for z in problem.structure.numbers})
     if extra:
-        say(
+        echo(
             f"{problem.label}: --valence gives electrons of {', '.join(extra)}, "
             f"which '{problem.structure.name}' does not have"
         )
@@ -208,7 +208,7 @@ def fermi_of(
         unknown = options.electrons is None and valence is None and not isinstance(error, DataError)
         if required or not unknown:
             raise
-        say(f"no Fermi level, energies are absolute: {error}")
+        echo(f"no Fermi level, energies are absolute: {error}")
         return None
 
 

@@ -21,7 +21,7 @@ __all__ = [
     "load_problem",
     "print_line",
     "progress",
-    "say",
+    "echo",
     "single_problem",
     "warn",
 ]
@@ -34,7 +34,7 @@ def print_line(text: str) -> None:
     print(text, flush=True)
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """A note on standard error."""
     LOGGER.info(text)
 
@@ -112,13 +112,13 @@ def load_problem(
     from ..io.folder import has_matrix
 
     overlap: pathlib.Path | Callable[[Structure], BlockMatrix] | None = options.overlap
-    if isinstance(overlap, pathlib.Path) and (made := _computed(overlap)):
-        overlap = made
+    if isinstance(overlap, pathlib.Path) and (computed := _computed(overlap)):
+        overlap = computed
     elif overlap is None and fallback is not None and not has_matrix(folder, "overlap"):
         overlap = fallback
     problem = load(folder, kind, overlap, label=label, hermitize=options.hermitize)
     for note in problem.notes:
-        say(f"{problem.label}: {note}")
+        echo(f"{problem.label}: {note}")
     return problem
 
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .loading import say
+from .loading import echo
 from .shared import PredictionOptions
 
 if TYPE_CHECKING:
@@ -48,5 +48,5 @@ def load_model(
         fill_missing=options.fill_missing,
     )
     if model.bundle is not None and model.bundle.lacks and os.environ.get("RANK", "0") == "0":
-        say(f"{options.model}: {model.bundle.lacks}")
+        echo(f"{options.model}: {model.bundle.lacks}")
     return model

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..results import ConductivityResult
 from .levels import fermi_of
-from .loading import progress, say, single_problem
+from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
 from .positions import PositionOptions, positions_of
 from .shared import LevelOptions, OneHamiltonian
@@ -109,7 +109,7 @@ def _run(options: OpticsOptions) -> ConductivityResult:
         print(f"{words} x, y, z: {', '.join(f'{v:.4g}' for v in values)}", end="")
         print(" eV" if found.dimensions == 3 else f" eV² {length}")
         if max(found.mesh) < 40:
-            say("a metal's Drude weight and low energies need a dense --mesh; make sure it is")
+            echo("a metal's Drude weight and low energies need a dense --mesh; make sure it is")
     if found.dimensions == 3:
         static = found.dielectric[0].real.diagonal()
         name = "epsilon"

@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
-from .loading import say
+from .loading import echo
 from .options import Options, filled, option
 from .shared import OneHamiltonian
 
@@ -107,5 +107,5 @@ def positions_of(
             if path.is_file():
                 print(f"position matrix: {path}")
                 return read_positions(folder, problem.structure)
-    say(f"atom-position approximation: {without}")
+    echo(f"atom-position approximation: {without}")
     return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..results import DosResult, FermiResult, GapResult
 from .levels import fermi_of, valence_of
-from .loading import progress, say, single_problem
+from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
 from .shared import (
     ElectronOptions,
@@ -83,7 +83,7 @@ def mesh_of(
         progress=progress,
     )
     for note in spectrum.notes:
-        say(note)
+        echo(note)
     return spectrum
 
 

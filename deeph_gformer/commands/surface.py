@@ -7,7 +7,7 @@ import pathlib
 
 from ..results import SurfaceResult
 from .levels import fermi_of
-from .loading import progress, say, single_problem
+from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
 from .shared import LevelOptions, OneHamiltonian, require_window
 from .single import figure_option
@@ -73,7 +73,7 @@ def _run(options: SurfaceOptions) -> SurfaceResult:
         processes=options.processes,
         progress=progress,
     )
-    say("blocks of the bulk: no relaxation and no charge transfer at the surface")
+    echo("blocks of the bulk: no relaxation and no charge transfer at the surface")
     output = options.output or pathlib.Path(f"{problem.structure.name}_surface.png")
     plot_surface(found, output)
     print(f"written: {output}")

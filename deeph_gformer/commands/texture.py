@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..results import TextureResult
 from .levels import fermi_of
-from .loading import progress, say, single_problem
+from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
 from .shared import LevelOptions, OneHamiltonian
 from .single import figure_option
@@ -84,7 +84,7 @@ def _run(options: TextureOptions) -> TextureResult:
     )
     for band, share in zip(found.bands, found.degenerate, strict=True):
         if share > 0.5:
-            say(
+            echo(
                 f"band {band + 1} is degenerate with a neighbour at {share * 100:.0f} % of the "
                 "k-points (inversion and time reversal): its spin alone has no meaning"
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..results import TopologyResult
 from .levels import fermi_of, valence_of
-from .loading import progress, say, single_problem
+from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
 from .positions import PositionOptions, positions_of
 from .shared import LevelOptions, OneHamiltonian
@@ -82,7 +82,7 @@ def _run(options: TopologyOptions) -> TopologyResult:
     problem = single_problem(options, projects=False)
     if options.time_reversal:
         problem = time_reversal_part(problem)
-        say(problem.notes[-1])
+        echo(problem.notes[-1])
     kind = options.kind or ("z2" if problem.spinful else "chern")
     positions = positions_of(
         options, options, problem, "integers do not depend on it, curvatures and centres do"
@@ -101,7 +101,7 @@ def _run(options: TopologyOptions) -> TopologyResult:
         links = Links(problem, filled, positions)
         result |= {"filled_bands": filled, "electrons_source": source}
         result |= _z2(options, links) if kind == "z2" else _chern(options, links, kind)
-        _say_gap(links)
+        _echo_gap(links)
         result |= {
             "method": links.method,
             "smallest_gap_eV": links.smallest_gap_eV,
@@ -111,13 +111,13 @@ def _run(options: TopologyOptions) -> TopologyResult:
     return TopologyResult.of(result)
 
 
-def _say_gap(links: Links) -> None:
+def _echo_gap(links: Links) -> None:
     print(
         f"smallest gap met {links.smallest_gap_eV * 1e3:.3g} meV at k = "
         f"{[round(float(v), 4) for v in links.smallest_gap_k]}"
     )
     if links.bottom_eV < links.top_eV:
-        say(
+        echo(
             f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV: a semimetal, "
             "whose filled bands are apart at every k met; the invariant is theirs"
         )
@@ -216,35 +216,35 @@ def _fermi_sum(
         progress=progress,
     )
     if found.largest_share > _LARGEST_SHARE:
-        say(
+        echo(
             f"one k-point of the {'x'.join(map(str, found.mesh))} mesh has "
             f"{found.largest_share * 100:.0f} % of all curvature: too coarse, take a denser --mesh "
             "or a wider --hall-width"
         )
-    made = {
+    result = {
         "fermi": level.to_dict(),
         "mesh": list(found.mesh),
         "width_eV": found.width_eV,
         "method": found.method,
         "largest_share": found.largest_share,
     }
-    return found, "e²/h" if found.unit == "e2/h" else found.unit, made
+    return found, "e²/h" if found.unit == "e2/h" else found.unit, result
 
 
 def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
     from ..bands.topology import anomalous_hall
 
-    found, unit, made = _fermi_sum(anomalous_hall, options, problem, positions)
+    found, unit, result = _fermi_sum(anomalous_hall, options, problem, positions)
     table = dict(zip(("yz", "zx", "xy"), found.sigma.tolist(), strict=True))
     for name, value in table.items():
         print(f"sigma_{name} = {value:.5g} {unit}")
-    return {"sigma_e2_per_h" if found.unit == "e2/h" else "sigma_S_per_cm": table, **made}
+    return {"sigma_e2_per_h" if found.unit == "e2/h" else "sigma_S_per_cm": table, **result}
 
 
 def _spin_hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:
     from ..bands.topology import spin_hall
 
-    found, unit, made = _fermi_sum(spin_hall, options, problem, positions)
+    found, unit, result = _fermi_sum(spin_hall, options, problem, positions)
     names = "xyz"
     table = {
         f"{names[s]}_{names[a]}{names[b]}": float(found.sigma[s, a, b])
@@ -254,7 +254,7 @@ def _spin_hall(options: TopologyOptions, problem: BlochProblem, positions: Any) 
     }
     for name in ("z_xy", "z_yx", "x_yz", "y_zx"):
         print(f"sigma^{name} = {table[name]:.5g} (hbar/2e) {unit}")
-    return {"spin_hall_e2_per_h" if found.unit == "e2/h" else "spin_hall_S_per_cm": table, **made}
+    return {"spin_hall_e2_per_h" if found.unit == "e2/h" else "spin_hall_S_per_cm": table, **result}
 
 
 VERBS = (

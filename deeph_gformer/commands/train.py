@@ -82,7 +82,7 @@ def _run_train(options: TrainOptions) -> Training | None:
         return None
     from ..analysis.metrics import headline
     from ..stage1 import load_stage1
-    from ..training.process import say
+    from ..training.process import echo
     from ..training.stage2 import train_gformer
 
     config = read_settings(options, TrainConfig, resume=options.resume)
@@ -103,7 +103,7 @@ def _run_train(options: TrainOptions) -> Training | None:
     _, record = train_gformer(config, stage1, resume=options.resume, every=options.every)
     bundle = pathlib.Path(config.output) / "bundle"
     if "validation" in record:  # on the first rank
-        say(f"best validation MAE: {headline(record['validation'], not stage1)}; bundle: {bundle}")
+        echo(f"best validation MAE: {headline(record['validation'], not stage1)}; bundle: {bundle}")
     return Training.of(record) if _ends(record) else None
 
 
@@ -126,7 +126,7 @@ def _run_train_stage1(options: TrainStage1Options) -> Stage1Training | None:
         list_settings(TrainStage1Config)
         return None
     from ..training.folds import FOLDS_FILE, train_folds
-    from ..training.process import say
+    from ..training.process import echo
     from ..training.stage1 import train_stage1
 
     resume = options.resume == ""
@@ -137,14 +137,14 @@ def _run_train_stage1(options: TrainStage1Options) -> Stage1Training | None:
     record = train(config, resume=resume, continue_from=options.resume or None, every=options.every)
     if config.folds:
         errors = ", ".join(f"{r['best_val_mae_meV']:.4f}" for r in record["folds"])
-        say(
+        echo(
             f"best validation MAE of the fold networks {errors} meV; "
             f"{pathlib.Path(config.output) / FOLDS_FILE} says what each did not see"
         )
     if config.final:
         return FoldTraining.of(record) if _ends(record) else None
     kind = "of H - μS" if record["gauge"] == "standard" else "of raw H"
-    say(
+    echo(
         f"best validation MAE {record['best_val_mae_meV']:.4f} meV {kind}; DeepH-E3 model "
         f"folder: {pathlib.Path(config.output) / 'model'}"
     )

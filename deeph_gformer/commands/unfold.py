@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..results import UnfoldedPlot
 from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
 from .levels import fermi_of
-from .loading import progress, say
+from .loading import echo, progress
 
 if TYPE_CHECKING:
     from ..bands import FermiLevel
@@ -52,7 +52,7 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
             check="random" if options.check == "auto" else options.check,
         )
         for note in one.bands.notes[len(problem.notes) :]:
-            say(f"{problem.label}: {note}")
+            echo(f"{problem.label}: {note}")
         known = f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"
         print(f"{problem.label}: {one.bands.solver}; Fermi level {known}")
         found.append(one)

@@ -111,9 +111,9 @@ def from_mapping(
         ConfigError: an unknown key (with what was probably meant), or a value of the wrong type,
             out of the choices or out of its interval.
     """
-    made = _from_mapping(kind, values, where)
-    _check_intervals(made, where)
-    return made
+    result = _from_mapping(kind, values, where)
+    _check_intervals(result, where)
+    return result
 
 
 def _check_intervals(config: Any, where: str, prefix: str = "") -> None:

@@ -193,7 +193,9 @@ class NoStream(IrrepStream):
         """Rows only."""
         nothing = torch.zeros(0)
         for rows in self._rows:
-            yield FinalChunk(rows, {}, (), {}, {}, (), None, lambda made: nothing, _given(nothing))
+            yield FinalChunk(
+                rows, {}, (), {}, {}, (), None, lambda result: nothing, _given(nothing)
+            )
 
 
 class TensorStream(IrrepStream):
@@ -250,10 +252,10 @@ class TensorStream(IrrepStream):
             return self._known_harmonics
         sizes = [2 * l + 1 for l in range(self._lmax + 1)]
         vectors = self.graph.edge_vector[rows]
-        made = list(spherical_harmonics(vectors, self._lmax).split(sizes, dim=1))
+        result = list(spherical_harmonics(vectors, self._lmax).split(sizes, dim=1))
         if len(self._ranges) == 1:
-            self._known_harmonics = made
-        return made
+            self._known_harmonics = result
+        return result
 
     def _axes(self, rows: slice) -> list[Tensor]:
         """:meth:`_harmonics` in edge frames."""
@@ -323,8 +325,10 @@ class TensorStream(IrrepStream):
         if not self._turned:
             own, *edges = [rotate(f, frames, to_local=True) for f in (own, *edges)]
 
-        def back(made: Features) -> Tensor:
-            return self._out.flat(made if self._turned else rotate(made, frames, to_local=False))
+        def back(result: Features) -> Tensor:
+            return self._out.flat(
+                result if self._turned else rotate(result, frames, to_local=False)
+            )
 
         axes = self._axes(rows)
         return FinalChunk(rows, own, edges, i, j, axes, frames, back, _given(flat), True)

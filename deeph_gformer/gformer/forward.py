@@ -106,8 +106,8 @@ class ForwardPass:
             value = torch.cat(parts, dim=1)
         else:
             value = model.edge_scale[p](chunk.flat())
-        made = group.edge_part(value, slice(0, value.shape[1]), bias=True)
-        self.stage1_part[p] = self._put(self.stage1_part[p], chunk.rows, made)
+        result = group.edge_part(value, slice(0, value.shape[1]), bias=True)
+        self.stage1_part[p] = self._put(self.stage1_part[p], chunk.rows, result)
 
     def _own(self, chunk: FinalChunk) -> Features:
         """Stage 1's prediction, in units of the residual where that has a spread, saturated."""

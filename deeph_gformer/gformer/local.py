@@ -101,7 +101,7 @@ class LocalMixing(nn.Module):
         for key in self.inputs:
             value = features[key]
             local[key] = value if frames is None else frames[key[0]].transpose(1, 2) @ value
-        made: dict[Key, list[Tensor | None]] = {k: [None] * (2 * k[0] + 1) for k in self.outputs}
+        result: dict[Key, list[Tensor | None]] = {k: [None] * (2 * k[0] + 1) for k in self.outputs}
         gates = (self.gates(edge) * joins).split(self.hidden, dim=1)
         for (m, inputs, outputs), first, second, gate in zip(
             self.maps, self.first, self.second, gates, strict=False
@@ -112,13 +112,13 @@ class LocalMixing(nn.Module):
                 outputs, value.split([self.channels[k] for k in outputs], dim=2), strict=True
             ):
                 if m == 0:
-                    made[key][key[0]] = part[:, 0]
+                    result[key][key[0]] = part[:, 0]
                 elif _natural(key):
-                    made[key][key[0] + m], made[key][key[0] - m] = part[:, 0], part[:, 1]
+                    result[key][key[0] + m], result[key][key[0] - m] = part[:, 0], part[:, 1]
                 else:
-                    made[key][key[0] - m], made[key][key[0] + m] = part[:, 0], -part[:, 1]
+                    result[key][key[0] - m], result[key][key[0] + m] = part[:, 0], -part[:, 1]
         out: Features = {}
-        for key, parts in made.items():
+        for key, parts in result.items():
             nothing = edge.new_zeros(len(edge), self.channels[key])
             value = torch.stack([nothing if part is None else part for part in parts], dim=1)
             out[key] = value if frames is None else frames[key[0]] @ value

@@ -266,7 +266,7 @@ class GFormer(nn.Module):
             turned=frames is not None,
             final=chunks if self.equivariant else (),
         )
-        parts = [made for _, made in self.corrections(graph, stream, execution)]
+        parts = [result for _, result in self.corrections(graph, stream, execution)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 

@@ -273,7 +273,7 @@ def run(
     overlap: Any,
     edges: EdgeMode,
     overwrite: bool,
-    say: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> list[pathlib.Path]:
     """What the command does: every atom's folder, one after the other.
 
@@ -285,7 +285,7 @@ def run(
         overlap: see :func:`derivatives`.
         edges: see :func:`derivatives`.
         overwrite: replace folders.
-        say: told of each.
+        echo: told of each.
 
     Returns:
         The folders.
@@ -308,14 +308,14 @@ def run(
     for found in derivatives(source, model, atoms, given, edges):
         folders.append(write_derivative(output, found, model, form, overwrite))
         largest = max(float(np.abs(m.values).max()) for m in found.hamiltonian)
-        say(
+        echo(
             f"atom {found.atom + 1}: max |∂H/∂τ| {largest:.4g} eV/Å, "
             f"{len(found.hamiltonian[0])} blocks, {found.seconds:.1f} s -> {folders[-1]}"
         )
         if found.overlap is None and len(folders) == 1:
-            say("∂S/∂τ is not written: give a table or basis files with --overlap")
+            echo("∂S/∂τ is not written: give a table or basis files with --overlap")
         if found.near_end:
-            say(
+            echo(
                 f"{found.near_end} pairs with atom {found.atom + 1} are within {NEAR_END} Å of the "
                 "distance where blocks end; what enters or leaves there is not in the derivative"
             )

@@ -232,8 +232,8 @@ def _each_its_own(
     )
     try:
         each = _bar(todo[comm.rank :: comm.size], options.progress and comm.rank == 0)
-        for made in refine_folders(model, each, output, own):
-            mine.append(made)
+        for result in refine_folders(model, each, output, own):
+            mine.append(result)
     except GFormerError as error:
         failed = error
     agree(comm, failed)

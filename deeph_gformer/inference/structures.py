@@ -197,8 +197,8 @@ def refine_folder(
         A record of plain values (units in the key names), and the errors against DFT; None on all
         ranks but the first.
     """
-    made = list(refine_folders(model, [folder], output, options, comm))
-    return made[0] if made else None
+    result = list(refine_folders(model, [folder], output, options, comm))
+    return result[0] if result else None
 
 
 def refine_folders(
@@ -256,16 +256,16 @@ def _refine_batch(
 ) -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
     """Run structures that were read; times of a batch are shared out by edges."""
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
-    made = []
+    outcome = []
     with watch.watching() if watch is not None else contextlib.nullcontext():
         predictions = _predict(model, [each.item for each in batch], options, comm, timer)
         for prediction, each in zip(predictions, batch, strict=True):
             result = _write(model, each, output, options, comm, timer, watch, prediction)
             if result is not None:
-                made.append(result)
+                outcome.append(result)
     seconds, table = time.perf_counter() - start, timer.table()
     edges = sum(each.item.graph.edges for each in batch)
-    for record, errors in made:
+    for record, errors in outcome:
         share = record["edges"] / edges if len(batch) > 1 else 1.0
         record.update(table, seconds=seconds * share, structures_at_once=len(batch))
         for steps in ("step_seconds", "step_processor_seconds"):

@@ -164,7 +164,7 @@ def convert(
     progress: bool = False,
     overwrite: bool = False,
     skip_existing: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    echo: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Convert a folder or a DFT run, or every one below ``source`` into ``<target>/<name>``.
@@ -184,7 +184,7 @@ def convert(
         overwrite: replace what is there.
         skip_existing: leave targets that are there (they are whole) and go on with the others; DFT
             runs that did not change are skipped always.
-        say: called with a line per structure and note.
+        echo: called with a line per structure and note.
         options: ``kind``, ``overlap_folder`` and ``mesh`` of :func:`convert_folder`.
 
     Returns:
@@ -206,7 +206,7 @@ def convert(
     if source.is_file() and source.suffix == ".npz":
         _refuse(source, "which is a file", options | given, _OF_RUNS | _OF_FOLDERS)
         record = _from_npz(source, target, to or "legacy", overwrite)
-        say(f"{source} -> {target} ({record['to']})")
+        echo(f"{source} -> {target} ({record['to']})")
         return [record]
     if code is not None or source.is_file() or not _holds_structures(source):
         _refuse(source, "a DFT run", options, _OF_FOLDERS)
@@ -219,7 +219,7 @@ def convert(
             overwrite=overwrite,
             processes=processes,
             progress=progress,
-            say=say,
+            echo=echo,
             **({} if fdf is None else {"fdf": fdf}),
         )
     _refuse(source, "which holds structure folders", given, _OF_RUNS)
@@ -231,13 +231,13 @@ def convert(
         suffix = exports()[form].suffix if form not in formats() and form in exports() else ""
         place = target if single else target / f"{real_path(folder).name}{suffix}"
         if skip_existing and (place.is_file() or folder_format(place) == form):
-            say(f"{place}: is there already, skipped")
+            echo(f"{place}: is there already, skipped")
             records.append({"source": str(folder), "target": str(place), "skipped": True})
             continue
         records.append(convert_folder(folder, place, form, overwrite=overwrite, **options))
-        say(f"{folder} -> {place} ({form})")
+        echo(f"{folder} -> {place} ({form})")
         for note in records[-1]["notes"]:
-            say(f"  {note}")
+            echo(f"  {note}")
     return records
 
 

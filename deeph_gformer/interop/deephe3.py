@@ -146,13 +146,13 @@ def _test(
     folders: list[pathlib.Path],
     hermitian: bool,
     frames: int,
-    say: Callable[[str], None],
+    echo: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """``inference = False``: predictions on the edges of H, ``test_result.h5`` and ``src/``."""
     records = []
     target = ini.output_dir / TEST_RESULT_FILE
     if target.is_file():
-        say(f"{target} is there already and will be replaced")
+        echo(f"{target} is there already and will be replaced")
     with atomic_path(target) as temporary, h5py.File(temporary, "w") as handle:
         for folder in folders:
             start = time.perf_counter()
@@ -170,7 +170,7 @@ def _test(
                 text = f"MAE {free:.4f} meV without μS (raw: {error:.4f} meV)"
             records.append(record)
             edges, seconds = len(prediction.edges.keys), record["seconds"]
-            say(f"{sample.name}: {edges} edges, {text}, {seconds:.2f} s")
+            echo(f"{sample.name}: {edges} edges, {text}, {seconds:.2f} s")
     _write_source(
         ini.output_dir / fields.MODEL_SOURCE, model, find_models(ini.trained_model_dir)[-1]
     )
@@ -227,7 +227,7 @@ def evaluate_ini(
     hermitian: bool | None = None,
     fill_missing: float | None = None,
     frames: int = 1,
-    say: Callable[[str], None] = lambda text: None,
+    echo: Callable[[str], None] = lambda text: None,
     **stage1_options: Any,
 ) -> IniEvaluation:
     """Do what ``deephe3-eval.py`` does with this ini.
@@ -240,7 +240,7 @@ def evaluate_ini(
         fill_missing: value (eV) of blocks that no model predicts (``--debug`` of DeepH-E3 is 0);
             None makes them an error.
         frames: rotated frames to average (see :func:`deeph_gformer.pipeline.correction`).
-        say: called with a line per structure.
+        echo: called with a line per structure.
         stage1_options: ``backend``, ``deephe3_root``, ``generation``.
 
     Raises:
@@ -250,7 +250,7 @@ def evaluate_ini(
     """
     ini = read_eval_ini(path)
     for note in ini.notes:
-        say(note)
+        echo(note)
     if frames < 1 or (frames > 1 and bundle is None):
         raise ConfigError(
             f"--frames {frames}: at least 1 is needed, and more than 1 only with a GFormer "
@@ -264,7 +264,7 @@ def evaluate_ini(
     folders, without = split_structures(ini.processed_data_dir, (kind,))
     if without:
         missing = " or ".join(sorted({matrix_path(folder, kind).name for folder in without}))
-        say(
+        echo(
             f"{len(without)} skipped: {', '.join(folder.resolve().name for folder in without)} "
             f"(no {missing})"
         )
@@ -283,12 +283,12 @@ def evaluate_ini(
             start = time.perf_counter()
             prediction = model.predict(folder, "overlaps", hermitian, frames)
             records.append(_finish(ini, model, folder, prediction, start, True))
-            say(
+            echo(
                 f"{records[-1]['name']}: {records[-1]['edges']} edges, "
                 f"{records[-1]['seconds']:.2f} s"
             )
     else:
-        records = _test(ini, model, folders, hermitian, frames, say)
+        records = _test(ini, model, folders, hermitian, frames, echo)
     return IniEvaluation(
         records,
         [folder.resolve().name for folder in without],

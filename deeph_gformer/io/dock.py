@@ -16,7 +16,7 @@ from ..errors import DataError, printable
 from .blocks import BlockMatrix, format_key, require_keys, sort_keys
 from .files import atomic_path, read_json, real_path, write_json
 from .formats import FolderFormat, info_for
-from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_room
+from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_memory
 from .hdf5.writing import claim_space
 from .poscar import read_poscar
 from .structure import Structure
@@ -187,7 +187,7 @@ def read_integers(
     if found.kind not in ("i" if signed else "iu") or found.itemsize > 8:
         kind = "signed integers are" if signed else "integers are"
         raise DataError(f"{where} holds {found}; {kind} needed")
-    require_room(path, 8 * math.prod(shape), name)
+    require_memory(path, 8 * math.prod(shape), name)
     values = np.empty(shape, dtype=found)
     try:
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
@@ -246,7 +246,7 @@ def read_blocks(
         entries = open_dataset(handle, path, fields.DOCK_ENTRIES)
         count = entries.shape
         _require_fit(path, structure, spinful, pairs, shapes, bounds, count)
-        require_room(path, 4 * math.prod(count), fields.DOCK_ENTRIES)
+        require_memory(path, 4 * math.prod(count), fields.DOCK_ENTRIES)
         values = read_numbers(entries, f"{path}: {fields.DOCK_ENTRIES}")
     matrix = BlockMatrix(pairs, shapes, values).select(np.arange(len(pairs)))
     matrix.require_numbers(str(path))

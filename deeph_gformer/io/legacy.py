@@ -23,7 +23,7 @@ from .hdf5.reading import (
     open_dataset,
     open_hdf5,
     read_numbers,
-    require_room,
+    require_memory,
 )
 from .hdf5.symbol_table import matrices_size, write_matrices, write_values
 from .structure import Structure
@@ -222,7 +222,7 @@ def read_blocks(
         keys = keys[order]
         shapes = structure.orbital_counts[keys[:, 3:]] * factor
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-        require_room(path, 4 * int(offsets[-1]), "the matrix")
+        require_memory(path, 4 * int(offsets[-1]), "the matrix")
         if table is None:
             values = _read_each(handle, path, [names[n] for n in order], shapes, offsets, spinful)
         else:

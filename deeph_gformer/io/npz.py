@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, printable
 from .files import require_file
-from .hdf5.reading import require_room
+from .hdf5.reading import require_memory
 
 __all__ = ["read_arrays"]
 
@@ -30,7 +30,7 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, NDArray[np
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            require_room(path, sum(entry.file_size for entry in entries), "the archive")
+            require_memory(path, sum(entry.file_size for entry in entries), "the archive")
             for entry in entries:
                 with archive.open(entry) as stream:
                     version = np.lib.format.read_magic(stream)

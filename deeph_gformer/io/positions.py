@@ -23,7 +23,7 @@ from .blocks import BlockMatrix, require_keys, sort_keys
 from .dock import read_integers, read_pairs, reorder
 from .files import atomic_path
 from .folder import folder_format
-from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_room
+from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_memory
 from .hdf5.symbol_table import matrices_size, write_matrices, write_values
 from .hdf5.writing import atomic_hdf5
 from .structure import Structure
@@ -174,7 +174,7 @@ def _legacy(
         raise DataError(f"{path}: not every block has one x, y and z")
     shapes = structure.orbital_counts[keys[:, 3:]]
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    require_room(path, 12 * int(offsets[-1]), "the matrix")
+    require_memory(path, 12 * int(offsets[-1]), "the matrix")
     values = np.empty((3, offsets[-1]))
     for row, place in enumerate(order.tolist()):
         e, axis = divmod(row, 3)
@@ -208,7 +208,7 @@ def _dock(
             f"{path}: its blocks are not those of this structure's orbitals, with 3 x {bounds[-1]} "
             f"entries (they are {entries.shape})"
         )
-    require_room(path, 12 * int(bounds[-1]), fields.DOCK_ENTRIES)
+    require_memory(path, 12 * int(bounds[-1]), fields.DOCK_ENTRIES)
     order = sort_keys(keys)
     index = np.concatenate(
         [np.arange(bounds[e], bounds[e + 1]) for e in order] or [np.zeros(0, dtype=np.int64)]

@@ -154,9 +154,9 @@ def hamiltonian_derivative(
     axes = torch.eye(3, dtype=start.dtype, device=start.device)
     tangents = moving.speed[None, :, None] * axes[:, None]  # (3, M, 3)
 
-    made = derivatives_along(function, start, tangents)  # (3, E, D)
-    slopes = torch.empty_like(made)
-    slopes[:, moving.order] = made
+    result = derivatives_along(function, start, tangents)  # (3, E, D)
+    slopes = torch.empty_like(result)
+    slopes[:, moving.order] = result
     if not torch.isfinite(slopes).all():
         raise ModelError(
             f"'{item.structure.name}': H has no derivative by the position of atom {atom + 1}: the "

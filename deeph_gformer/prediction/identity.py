@@ -145,8 +145,8 @@ class GFormerStage1(Stage1Provider):
         def run(vectors: Tensor, features: bool) -> Stage1Features:
             whole = torch.cat([vectors, start[moving:]])
             turned = moved_frames(frames, start[:moving], vectors)
-            made = self.bundle.model(graph._replace(edge_vector=whole))
-            return Stage1Features((), (), turn_flat(made, irreps, turned, to_local=True))
+            result = self.bundle.model(graph._replace(edge_vector=whole))
+            return Stage1Features((), (), turn_flat(result, irreps, turned, to_local=True))
 
         return run
 

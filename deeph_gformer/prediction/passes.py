@@ -48,12 +48,12 @@ def _once(
         if model.stage1 is None
         else open_stream(model.stage1, mine, execution, graph)
     )
-    made: Iterator[tuple[FinalChunk, Tensor | None]]
+    result: Iterator[tuple[FinalChunk, Tensor | None]]
     if network is not None:
-        made = network.corrections(mine, stream, execution)
+        result = network.corrections(mine, stream, execution)
     else:
-        made = _alone(stream)
-    for final, second in made:
+        result = _alone(stream)
+    for final, second in result:
         yield final.rows, None if model.stage1 is None else final.direct_sum(), second
         execution.timer.start("stage 1")
         execution.tick("blocks", count_rows(final.rows))
@@ -136,7 +136,7 @@ def direct_products(
     """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this
     rank's edges, as they leave the network."""
     mine = own_edges(graph, execution)
-    made: list[Tensor] = []
+    result: list[Tensor] = []
     for rows, own, second in direct_sums(model, graph, mine, execution, frames):
         execution.timer.start("blocks")
         both = both_stages(model, own, second)
@@ -145,18 +145,18 @@ def direct_products(
         products = [model.to_product(own)] + (
             [model.to_product(both)] if second is not None else []
         )
-        if not made:
-            made = [
+        if not result:
+            result = [
                 execution.storage.empty(
                     mine.edges, p[0].numel(), p.new_empty(0, device="cpu")
                 ).view(mine.edges, *p.shape[1:])
                 for p in products
             ]
         place = rows if isinstance(rows, slice) else rows.cpu()
-        for whole, part in zip(made, products, strict=True):
+        for whole, part in zip(result, products, strict=True):
             whole[place] = part.cpu()
     execution.timer.start("blocks")
-    return made[0], made[-1]
+    return result[0], result[-1]
 
 
 def fast_plan(graphs: Sequence[Graph], device: torch.device) -> ExecutionPlan:

@@ -117,7 +117,7 @@ class Predictor(abc.ABC):
         frames: int = 1,
     ) -> list[Prediction]:
         """:meth:`predict` of a list, small ones together; to rounding the same numbers."""
-        made: list[Prediction] = []
+        result: list[Prediction] = []
         batch: list[Item] = []
         for number, source in enumerate(sources, 1):
             item = self.read(source, edges)
@@ -125,6 +125,6 @@ class Predictor(abc.ABC):
             batch.append(item)
             full = sum(item.graph.edges for item in batch) >= BATCH_EDGES
             if full or number == len(sources):
-                made += self.predict_graphs(batch, None, hermitian, frames)
+                result += self.predict_graphs(batch, None, hermitian, frames)
                 batch = []
-        return made
+        return result

@@ -267,8 +267,8 @@ def render(
     if card:
         parts += ["<h2>Model card</h2>", _pairs(card)]
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    made = {"deeph-gformer": __version__, "made": now, **(provenance or {})}
-    parts += ["<h2>Provenance</h2>", _pairs(made)]
+    sources = {"deeph-gformer": __version__, "made": now, **(provenance or {})}
+    parts += ["<h2>Provenance</h2>", _pairs(sources)]
     data = json.dumps({"title": title, "total": (result or {}).get("total")}, default=str)
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'

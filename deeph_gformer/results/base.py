@@ -58,9 +58,9 @@ class Result(Mapping[str, Any]):
         known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         if "more" in known:
             every["more"] = {key: every.pop(key) for key in list(every) if key not in known}
-        made = cls(**every)
-        object.__setattr__(made, "_given", frozenset(every))
-        return made
+        result = cls(**every)
+        object.__setattr__(result, "_given", frozenset(every))
+        return result
 
     def _fields(self) -> Iterator[str]:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]

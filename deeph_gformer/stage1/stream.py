@@ -89,5 +89,5 @@ def open_stream(
     Raises:
         ModelError: see :meth:`Stage1Provider.check_complete`.
     """
-    made = provider.stream(graph, execution)
-    return WholeStream(provider, graph, execution, whole) if made is None else made
+    result = provider.stream(graph, execution)
+    return WholeStream(provider, graph, execution, whole) if result is None else result

@@ -25,7 +25,7 @@ from ..logs import shows_progress
 from ..runtime.timer import Progress
 from ..stopping import install, shielded
 from .monitor import monitored
-from .process import say
+from .process import echo
 
 __all__ = [
     "EpochLine",
@@ -34,7 +34,7 @@ __all__ = [
     "PlateauStop",
     "SaveBest",
     "TrainingRow",
-    "WholeCurve",
+    "ResumableCSVLogger",
     "running_average",
 ]
 
@@ -146,7 +146,7 @@ class EpochLine(Callback):
             if validated and getattr(module, "judge_states", False):
                 ratio += f" | states {float(metrics['val_states_meV']):.3f} meV"
             with self.bar.aside():
-                say(
+                echo(
                     f"epoch {trainer.current_epoch:5d} | {time.perf_counter() - self.start:7.0f} s "
                     f"| lr {rate:.2e} | train {float(metrics['train_mae_meV']):9.4f} meV | "
                     f"val {shown} | best {_BEST[monitor]}{self.best:9.4f} meV{ratio}"
@@ -158,7 +158,7 @@ class TrainingRow(Callback):
 
     Lightning would do so after its checkpoint: a death in between would lose the row, since the
     resumed run begins with the next epoch. Rows that no checkpoint knows of are dropped instead,
-    see :class:`WholeCurve`.
+    see :class:`ResumableCSVLogger`.
     """
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -203,7 +203,7 @@ class OwnSignals(Callback):
         install()
 
 
-class WholeCurve(CSVLogger):
+class ResumableCSVLogger(CSVLogger):
     """``logs/csv/metrics.csv`` of the whole run: a resumed one goes on where its checkpoint is."""
 
     def __init__(self, folder: pathlib.Path, begin: int) -> None:

@@ -112,15 +112,15 @@ class StepGraphs:
     """
 
     def __init__(
-        self, task: HamiltonianTask, device: torch.device, say: Callable[[str], None] = print
+        self, task: HamiltonianTask, device: torch.device, echo: Callable[[str], None] = print
     ) -> None:
         """
         Args:
             task: what is trained.
             device: where.
-            say: prints a line.
+            echo: prints a line.
         """
-        self.device, self.say = device, say
+        self.device, self.echo = device, echo
         self._losses = task.losses
         self.parameters = [p for p in task.network.parameters() if p.requires_grad]
         self.gradients: dict[int, Tensor] = {}
@@ -195,8 +195,8 @@ class StepGraphs:
             for n in used:
                 if n not in self.gradients:
                     self.gradients[n] = torch.empty_like(self.parameters[n])
-            made = [g for g in found if g is not None]
-            torch._foreach_copy_([self.gradients[n] for n in used], made)
+            output = [g for g in found if g is not None]
+            torch._foreach_copy_([self.gradients[n] for n in used], output)
             return loss.detach(), logged
 
         self._batches[batch.folders] = batch
@@ -220,7 +220,7 @@ class StepGraphs:
     def _stop(self, why: str) -> CapturedStep | None:
         """Say why nothing more is captured."""
         self.full = True
-        self.say(why)
+        self.echo(why)
         return None
 
 
@@ -233,7 +233,7 @@ def step_graphs(
     task: HamiltonianTask,
     settings: TrainingConfig,
     device: torch.device,
-    say: Callable[[str], None] = print,
+    echo: Callable[[str], None] = print,
 ) -> StepGraphs | None:
     """The captured steps of a training, where it can have some.
 
@@ -241,7 +241,7 @@ def step_graphs(
         task: what is trained.
         settings: how.
         device: where.
-        say: prints a line.
+        echo: prints a line.
 
     Raises:
         ConfigError: ``cuda_graphs`` is ``true`` and steps cannot be captured.
@@ -250,9 +250,9 @@ def step_graphs(
         return None
     reason = unsupported(task, settings, device)
     if not reason:
-        return StepGraphs(task, device, say)
+        return StepGraphs(task, device, echo)
     if settings.cuda_graphs == "true":
         raise ConfigError(f"training.cuda_graphs=true: {reason}; set it to auto or false")
     if device.type == "cuda":
-        say(f"steps run without CUDA graphs: {reason}")
+        echo(f"steps run without CUDA graphs: {reason}")
     return None

@@ -34,7 +34,7 @@ __all__ = [
     "RECORD_FILE",
     "SPLIT_FILE",
     "check_run",
-    "how_to_go_on",
+    "resume_hint",
     "locked",
     "read_checkpoint",
     "recorded",
@@ -125,7 +125,7 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
     if not first:
         yield
         return
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     descriptor = None
@@ -139,18 +139,18 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
             yield
     except Stopped as stop:
         if not stop.note:
-            stop.note = how_to_go_on(folder)
+            stop.note = resume_hint(folder)
         raise
     finally:
         if descriptor is not None:
             path.unlink(missing_ok=True)
             os.close(descriptor)
-        for empty in made:
+        for empty in missing:
             with contextlib.suppress(OSError):
                 empty.rmdir()
 
 
-def how_to_go_on(folder: pathlib.Path, where: str = "") -> str:
+def resume_hint(folder: pathlib.Path, where: str = "") -> str:
     """The end of a stop's message.
 
     Args:

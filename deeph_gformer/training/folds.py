@@ -28,7 +28,7 @@ from ..stage1.provider import Stage1Provider
 from ..stopping import Stopped
 from .batches import FeatureCache
 from .folder import CHECKPOINTS, LAST, RECORD_FILE, locked
-from .process import first_rank, say
+from .process import echo, first_rank
 from .seen import descriptors_of, read_descriptors
 from .splits import run_splits
 from .stage1 import train_stage1
@@ -98,7 +98,7 @@ def train_folds(
                 first = _run(config, resume, splits, every, continue_from)
             for k, part in enumerate(parts):
                 kept = [f for n, f in enumerate(splits["train"]) if n not in part]
-                say(f"network {k + 1} of {len(parts)}, without {len(part)} structures")
+                echo(f"network {k + 1} of {len(parts)}, without {len(part)} structures")
                 own, start = _fold_config(config, k, final)
                 records.append(_run(own, resume, {**splits, "train": kept}, every, start))
         except Stopped as stop:
@@ -151,7 +151,7 @@ def _run(
     folder = pathlib.Path(config.output)
     finished = folder / RECORD_FILE
     if resume and finished.is_file():
-        say(f"{folder}: is finished")
+        echo(f"{folder}: is finished")
         record: dict[str, Any] = read_json(finished)
         return record
     begun = resume and (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file()

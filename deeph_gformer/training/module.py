@@ -130,10 +130,10 @@ class HamiltonianTask(pl.LightningModule):
         states: tuple[StepStates, ...] = ()
         if self.bank is not None and self.bank.loss is not None:
             states = self.bank.loss.draw(batch, self.global_step)
-        made = None if self.graphs is None else self.graphs.step(batch, states)
-        if made is None:
-            made = self.losses(batch, tuple(s.to(batch.label.device) for s in states))
-        loss, logged = made
+        result = None if self.graphs is None else self.graphs.step(batch, states)
+        if result is None:
+            result = self.losses(batch, tuple(s.to(batch.label.device) for s in states))
+        loss, logged = result
         self.log_dict(  # TrainingRow writes them
             logged,
             on_step=False,

@@ -14,7 +14,7 @@ from ..errors import ConfigError, lacks_memory
 from ..logs import LOGGER, PRINTED
 from ..runtime.device import resolve_device
 
-__all__ = ["first_rank", "memory_hint", "note", "own_device", "rank", "say", "warn"]
+__all__ = ["first_rank", "memory_hint", "note", "own_device", "rank", "echo", "warn"]
 
 
 def rank() -> int:
@@ -38,7 +38,7 @@ def own_device(settings: TrainingConfig) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if several else device
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Print one line, on the first rank only; log files get it, too."""
     if first_rank():
         print(text, flush=True)

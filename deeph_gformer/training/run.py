@@ -29,15 +29,15 @@ from .callbacks import (
     FiniteStop,
     OwnSignals,
     PlateauStop,
+    ResumableCSVLogger,
     TrainingRow,
-    WholeCurve,
     running_average,
 )
 from .cuda_graphs import step_graphs
-from .folder import BEST, CHECKPOINTS, LAST, how_to_go_on, read_checkpoint
+from .folder import BEST, CHECKPOINTS, LAST, read_checkpoint, resume_hint
 from .module import HamiltonianTask, warmup
 from .monitor import Monitor, monitor_key
-from .process import rank, say
+from .process import echo, rank
 from .sampling import ShareSampler
 
 __all__ = ["fit", "loaders"]
@@ -72,7 +72,7 @@ def loaders(
     )
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that a reader never meets half of."""
 
     def save_checkpoint(
@@ -153,7 +153,7 @@ def _trainer(
         else "auto",  # DeepH-E3 has some (node outputs)
         logger=[
             TensorBoardLogger(folder, "logs", "tensorboard"),
-            WholeCurve(folder, begin),
+            ResumableCSVLogger(folder, begin),
         ],
         callbacks=hooks,
         gradient_clip_val=settings.gradient_clip or None,
@@ -162,7 +162,7 @@ def _trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=10**9,
         precision="bf16-mixed" if settings.precision == "bf16-mixed" else None,
-        plugins=[WholeCheckpoints()],
+        plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # our samplers know their rank
     )
 
@@ -225,19 +225,19 @@ def fit(
     keep, hooks = _hooks(files, settings, [EpochLine(every, reference), *callbacks])
     last = files / f"{LAST}.ckpt"
     begin = read_checkpoint(last)["epoch"] + 1 if resume else 0
-    task.graphs = step_graphs(task, settings, resolve_device(settings.device), say)
+    task.graphs = step_graphs(task, settings, resolve_device(settings.device), echo)
     monitor = Monitor(settings)
     hooks = [monitor, *hooks]
     trainer = _trainer(folder, settings, begin, hooks)
     rising = warmup(settings, task.steps)
     if rising < settings.warmup_steps and settings.schedule != "plateau" and not resume:
-        say(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
+        echo(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
     if begin:
         left = settings.epochs - begin
         what = f"{left} to go" if left > 0 else "nothing left to do (--epochs N for more)"
-        say(f"resumed: {begin} of {settings.epochs} epochs are done, {what}")
+        echo(f"resumed: {begin} of {settings.epochs} epochs are done, {what}")
     if settings.ema:
-        say(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
+        echo(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
     start = time.perf_counter()
     try:
         with _quiet_threads():
@@ -250,7 +250,7 @@ def fit(
             f"again, with --resume where there is a checkpoint"
         ) from error
     except Stopped as stop:
-        stop.note = how_to_go_on(folder, f"in epoch {trainer.current_epoch} of {settings.epochs}")
+        stop.note = resume_hint(folder, f"in epoch {trainer.current_epoch} of {settings.epochs}")
         launcher = trainer.strategy.launcher
         if launcher is not None and hasattr(launcher, "kill"):
             launcher.kill(stop.signum)

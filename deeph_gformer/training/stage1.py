@@ -25,7 +25,7 @@ from .batches import FeatureCache, joiner
 from .folder import RECORD_FILE, check_run, locked, recorded
 from .gauge import choose_gauge
 from .module import Stage1Task
-from .process import first_rank, memory_hint, own_device, say
+from .process import echo, first_rank, memory_hint, own_device
 from .run import fit, loaders
 from .seen import structures_note
 from .splits import run_splits
@@ -109,7 +109,7 @@ def _train(
     choice = choose_gauge(
         config.data.gauge, splits["train"], below, device=own_device(config.training)
     )
-    say(str(choice))
+    echo(str(choice))
     samples = {
         name: load_samples(splits[name], targets, config.data.edges, dtype, choice.gauge)
         for name in ("train", "val")
@@ -126,9 +126,9 @@ def _train(
     if old is not None and old.checkpoint.get("optimizer_state_dict", {}).get("state"):
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     disk = folder / "cache" if config.data.cache == "disk" else None
-    task.bank = state_bank(samples, targets, settings, UNIT, disk, say)
+    task.bank = state_bank(samples, targets, settings, UNIT, disk, echo)
     parameters = sum(p.numel() for p in net.parameters())
-    say(
+    echo(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
         f"{sum(s.graph.edges for s in samples['train']):,} training edges; "
         f"network {arguments.irreps_mid_node}, {parameters:,} parameters"

@@ -52,13 +52,13 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         for l in range(abs(l1 - l2), l1 + l2 + 1)
     }
     for _, ir in post_edge:  # unnatural parities (spin-orbit) may need a node irrep that mid lacks
-        made = {
+        result = {
             (l, p1 * p2)
             for _, (l1, p1) in post_node
             for _, (l2, p2) in sh
             for l in range(abs(l1 - l2), l1 + l2 + 1)
         }
-        if (ir.l, ir.p) in made:
+        if (ir.l, ir.p) in result:
             continue
         helpers = [
             (l, ir.p * p2)

@@ -32,7 +32,7 @@ from .folder import check_run, locked, recorded
 from .folds import CrossFitCache, read_cross_fit
 from .gauge import choose_gauge
 from .module import Stage2Task, masked_loss
-from .process import first_rank, memory_hint, note, own_device, say, warn
+from .process import echo, first_rank, memory_hint, note, own_device, warn
 from .run import fit, loaders
 from .seen import recognise
 from .splits import run_splits
@@ -104,12 +104,12 @@ def _train(
         correction=role.cascade,
         device=own_device(settings),
     )
-    say(str(choice))
+    echo(str(choice))
     samples = {
         name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, choice.gauge)
         for name in ("train", "val")
     }
-    say(_sizes(samples, stage1, config.data.cache))
+    echo(_sizes(samples, stage1, config.data.cache))
     cache = _cache(config, role.used, role.features, splits["train"], folder / "cache")
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     reads = role.used if role.features else None
@@ -127,9 +127,9 @@ def _train(
     model.again = settings.checkpoint_activations
     task.time_reversal = has_time_reversal(samples["train"])
     disk = folder / "cache" if config.data.cache == "disk" else None
-    task.bank = state_bank(samples, out.targets, settings, unit, disk, say)
+    task.bank = state_bank(samples, out.targets, settings, unit, disk, echo)
     parameters = sum(p.numel() for p in model.parameters())
-    say(f"GFormer arch {config.model.arch}, {parameters:,} parameters{_before(errors)}")
+    echo(f"GFormer arch {config.model.arch}, {parameters:,} parameters{_before(errors)}")
     known = record_of(config, splits, samples["train"], parameters)
     known |= {**errors, **choice.to_json(), **(extra or {})}
     bundle = role.bundle(model, identity, choice.gauge, known, folder / "bundle")
@@ -323,7 +323,7 @@ def _first_errors(
         "stage1_train_mae_meV": float(np.mean(own)),
     }
     if isinstance(cache, CrossFitCache):
-        say(cache.describe(own, other))
+        echo(cache.describe(own, other))
         return {**record, "cross_fit": len(cache.networks)}, None
     seen = recognise(
         cache.stage1,
@@ -335,7 +335,7 @@ def _first_errors(
     if seen.warning:
         warn(seen.text)
     elif seen.text:
-        say(seen.text)
+        echo(seen.text)
     return {**record, **seen.to_json()}, seen.weights.tolist()
 
 

@@ -20,7 +20,7 @@ from ..gformer.model import GFormer
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache
 from .module import masked_loss
-from .process import say
+from .process import echo
 
 __all__ = ["Output", "new_model", "start_from"]
 
@@ -157,7 +157,7 @@ def start_from(
         *_, last = model.invariant.get_submodule("fc").children()
         for value in last.parameters():
             torch.nn.init.zeros_(value)
-        say(f"--from {folder}: Eq. 3 in its present form is new to this bundle and starts at zero")
+        echo(f"--from {folder}: Eq. 3 in its present form is new to this bundle and starts at zero")
 
 
 def _check_purpose(

@@ -148,7 +148,7 @@ def state_bank(
     settings: TrainingConfig,
     unit: float,
     disk: pathlib.Path | None,
-    say: Callable[[str], None] = print,
+    echo: Callable[[str], None] = print,
 ) -> StateBank | None:
     """DFT's states where a training needs them, for its loss or for what is the best epoch.
 
@@ -158,7 +158,7 @@ def state_bank(
         settings: of the training.
         unit: of the loss of H, eV.
         disk: folder to keep them in; None: in memory.
-        say: prints a line.
+        echo: prints a line.
 
     Raises:
         ConfigError: they need too much memory, or structures are rotated.
@@ -172,7 +172,7 @@ def state_bank(
             "training.rotate turns structures away from their states: set training.rotate=false, "
             "or training.states_weight (block and coupling, too) to 0"
         )
-    return StateBank(samples["train"], samples["val"], targets, settings, unit, disk, say)
+    return StateBank(samples["train"], samples["val"], targets, settings, unit, disk, echo)
 
 
 class StateBank:
@@ -190,7 +190,7 @@ class StateBank:
         settings: TrainingConfig,
         unit: float,
         folder: pathlib.Path | None = None,
-        say: Callable[[str], None] = print,
+        echo: Callable[[str], None] = print,
     ) -> None:
         """
         Args:
@@ -200,7 +200,7 @@ class StateBank:
             settings: of the training.
             unit: of the loss of H, eV.
             folder: where states are kept instead of in memory.
-            say: prints a line.
+            echo: prints a line.
 
         Raises:
             ConfigError: the states need more memory than allowed.
@@ -238,7 +238,7 @@ class StateBank:
             text += f"; unit of the state loss {self.loss.unit * 1e3:.3g} meV"
         if self._left_out:
             text += f"; {len(self._left_out)} k-points left out, first: {self._left_out[0]}"
-        say(text)
+        echo(text)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StateBank:
         """Itself: what it holds never changes."""

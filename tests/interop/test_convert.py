@@ -123,7 +123,7 @@ def test_batch_default_target_and_poscar(tmp_path: pathlib.Path) -> None:
         (tmp_path / "in" / name / "legacy").rename(tmp_path / "in" / f"{name}_l")
         shutil.rmtree(tmp_path / "in" / name)
     said: list[str] = []
-    records = convert(tmp_path / "in", tmp_path / "out", say=said.append)
+    records = convert(tmp_path / "in", tmp_path / "out", echo=said.append)
     assert len(records) == 2 and all(r["to"] == "dock" for r in records) and len(said) >= 2
     assert (tmp_path / "out" / "MoTe2_l" / "POSCAR").is_file()
     convert(tmp_path / "in" / "MoTe2_l", tmp_path / "one.vasp", "poscar")

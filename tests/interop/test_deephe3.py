@@ -406,7 +406,7 @@ def test_options_and_folders_that_have_no_effect_are_named(
         processed=str(tmp_path / "data"),
     )
     said: list[str] = []
-    result = evaluate_ini(ini, say=said.append)
+    result = evaluate_ini(ini, echo=said.append)
     assert result["skipped"] == ["bare"] and [r["name"] for r in result["structures"]] == ["whole"]
     assert "1 skipped: bare (no overlaps.h5)" in said
     for frames in (0, 3):

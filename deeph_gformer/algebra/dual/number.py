@@ -161,10 +161,10 @@ def derivatives_along(function: Rule, start: Tensor, directions: Tensor) -> Tens
     Returns:
         (T, ...), of the result's shape.
     """
-    made = function(Dual(torch.cat([start[None], directions])))
-    if isinstance(made, Dual):
-        return made.data[1:]
-    constant: Tensor = made
+    result = function(Dual(torch.cat([start[None], directions])))
+    if isinstance(result, Dual):
+        return result.data[1:]
+    constant: Tensor = result
     return constant.new_zeros(len(directions), *constant.shape)
 
 
@@ -186,9 +186,9 @@ def _call(function: Rule, args: Sequence[Any], options: dict[str, Any]) -> Any:
     name = function.__name__
     rule = RULES.get(_SAME.get(name, name))
     if rule is not None:
-        made = rule(*args, **options)
-        if made is not NotImplemented:
-            return made
+        result = rule(*args, **options)
+        if result is not NotImplemented:
+            return result
     places = [n for n, arg in enumerate(args) if isinstance(arg, Dual)]
 
     def plain(*values: Tensor) -> Any:

@@ -32,9 +32,9 @@ def _add(a: Any, b: Any, *, alpha: float = 1) -> Dual:
     if isinstance(b, Dual):
         return Dual(data + _deepened(b, most))
     shape = torch.broadcast_shapes(a.shape, b.shape if isinstance(b, Tensor) else ())
-    made = data.expand(len(data), *shape).clone(memory_format=torch.contiguous_format)
-    made[0] += b
-    return Dual(made)
+    result = data.expand(len(data), *shape).clone(memory_format=torch.contiguous_format)
+    result[0] += b
+    return Dual(result)
 
 
 def _product(a: Any, b: Any, times: Rule) -> Dual:
@@ -43,12 +43,12 @@ def _product(a: Any, b: Any, times: Rule) -> Dual:
         return Dual(times(a.data, b))
     if not isinstance(a, Dual):
         return Dual(times(a, b.data))
-    made = times(a.data, b.value)
+    result = times(a.data, b.value)
     if times is torch.mul:
-        made[1:].addcmul_(a.value, b.data[1:])
+        result[1:].addcmul_(a.value, b.data[1:])
     else:
-        made[1:] += times(a.value, b.data[1:])
-    return Dual(made)
+        result[1:] += times(a.value, b.data[1:])
+    return Dual(result)
 
 
 def _multiply(a: Any, b: Any) -> Dual:
@@ -76,9 +76,9 @@ def _matmul(a: Any, b: Any) -> Any:
 
 def _chain(x: Dual, value: Tensor, slope: Tensor) -> Dual:
     """Values of an element-wise function, and its slope."""
-    made = x.data * slope
-    made[0] = value
-    return Dual(made)
+    result = x.data * slope
+    result[0] = value
+    return Dual(result)
 
 
 def _shifted(dim: Any) -> Any:
@@ -87,8 +87,8 @@ def _shifted(dim: Any) -> Any:
     return dim + 1 if dim >= 0 else dim
 
 
-def _each(made: Any) -> Any:
-    return [Dual(x) for x in made] if isinstance(made, (tuple, list)) else Dual(made)
+def _each(result: Any) -> Any:
+    return [Dual(x) for x in result] if isinstance(result, (tuple, list)) else Dual(result)
 
 
 def _along(name: str) -> Rule:
@@ -161,10 +161,10 @@ def _index_add(x: Any, dim: int, index: Tensor, source: Any) -> Dual:
 
 def _index_add_in_place(x: Any, dim: int, index: Tensor, source: Any) -> Dual:
     """What is returned; a constant ``x`` cannot hold derivatives and stays what it was."""
-    made = _index_add(x, dim, index, source)
+    result = _index_add(x, dim, index, source)
     if not isinstance(x, Dual):
-        return made
-    x.data = made.data
+        return result
+    x.data = result.data
     return x
 
 
@@ -175,11 +175,11 @@ def _where(condition: Tensor, a: Any, b: Any) -> Dual:
     like = a if isinstance(a, Dual) else b
     shape = torch.broadcast_shapes(condition.shape, like.shape)
     data = [x.data if isinstance(x, Dual) else torch.zeros((), dtype=like.dtype) for x in (a, b)]
-    made = torch.where(condition, data[0].to(like.device), data[1].to(like.device))
-    made = made.expand(count, *shape).contiguous()
+    result = torch.where(condition, data[0].to(like.device), data[1].to(like.device))
+    result = result.expand(count, *shape).contiguous()
     first, second = (x.value if isinstance(x, Dual) else x for x in (a, b))
-    made[0] = torch.where(condition, first, second)
-    return Dual(made)
+    result[0] = torch.where(condition, first, second)
+    return Dual(result)
 
 
 def _clamp(x: Dual, min: Any = None, max: Any = None) -> Dual:  # noqa: A002 - torch's own names
@@ -188,10 +188,10 @@ def _clamp(x: Dual, min: Any = None, max: Any = None) -> Dual:  # noqa: A002 - t
 
 
 def _linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Dual:
-    made = Dual(x.data @ weight.T)
+    result = Dual(x.data @ weight.T)
     if bias is not None:
-        made.data[0] += bias
-    return made
+        result.data[0] += bias
+    return result
 
 
 def _addmm(bias: Any, a: Any, b: Any) -> Dual:
@@ -206,15 +206,15 @@ def _layer_norm(
     value, slope = x.value, x.data[1:]
     scale = (value.var(-1, correction=0, keepdim=True) + eps).rsqrt()
     unit = (value - value.mean(-1, keepdim=True)) * scale
-    made = torch.empty_like(x.data)
-    made[0] = unit
+    result = torch.empty_like(x.data)
+    result[0] = unit
     centred = slope - slope.mean(-1, keepdim=True)
-    made[1:] = (centred - unit * (unit * slope).mean(-1, keepdim=True)) * scale
+    result[1:] = (centred - unit * (unit * slope).mean(-1, keepdim=True)) * scale
     if weight is not None:
-        made = made * weight
+        result = result * weight
     if bias is not None:
-        made[0] += bias
-    return Dual(made)
+        result[0] += bias
+    return Dual(result)
 
 
 def _power(x: Any, power: Any) -> Any:

@@ -201,11 +201,11 @@ def _convert_one(
                 "add --overwrite to replace it, or name another folder"
             )
         read = read_run(run.path, run.code, unconverged=unconverged, **options)
-        made = {
+        result = {
             "files": _stamp(read, run.path),
             "wrote": [get_format(form).files[kind] for kind in read.matrices],
         }
-        read.structure.info.setdefault(OURS, {})[CONVERTED] = made
+        read.structure.info.setdefault(OURS, {})[CONVERTED] = result
         with replaced_folder(place) as scratch:
             files, notes = write_folder(scratch, read.structure, read.matrices, form)
         remove_leftovers(place)
@@ -224,7 +224,7 @@ def convert_runs(
     overwrite: bool = False,
     processes: int | None = None,
     progress: bool = False,
-    say: Callable[[str], None] = lambda text: None,
+    echo: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """Convert a run into ``target``, or each run below ``source`` into ``<target>/<name>``.
@@ -241,7 +241,7 @@ def convert_runs(
         overwrite: replace what is there.
         processes: runs read at a time; default: one per CPU.
         progress: show a bar (standard error, where that is a terminal).
-        say: called with the lines of the summary.
+        echo: called with the lines of the summary.
         options: further ones of the code's reader (``fdf`` of SIESTA).
 
     Returns:
@@ -273,7 +273,7 @@ def convert_runs(
     records = _all(jobs, count, progress)
     if single and "error" in records[0]:
         raise DataError(records[0]["error"])
-    _summarise(records, single, say)
+    _summarise(records, single, echo)
     return records
 
 
@@ -311,26 +311,26 @@ def _all(jobs: list[Any], count: int, progress: bool) -> list[dict[str, Any]]:
     return records
 
 
-def _summarise(records: list[dict[str, Any]], single: bool, say: Callable[[str], None]) -> None:
+def _summarise(records: list[dict[str, Any]], single: bool, echo: Callable[[str], None]) -> None:
     """One line per converted run and each note once, then what failed and why."""
     for record in records:
         if "error" not in record:
             done = "there already, from the same files" if record.get("skipped") else record["to"]
-            say(f"{record['source']} -> {record['target']} ({done})")
+            echo(f"{record['source']} -> {record['target']} ({done})")
     notes: dict[str, list[str]] = {}
     for record in records:
         for note in record.get("notes", ()):
             notes.setdefault(note, []).append(pathlib.Path(record["target"]).name)
     for note, names in notes.items():
         where = "" if single else f" [{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}]"
-        say(f"  {note}{where}")
+        echo(f"  {note}{where}")
     failed = [record for record in records if "error" in record]
     if single:
         return
     skipped = sum("skipped" in record for record in records)
-    say(
+    echo(
         f"{len(records) - skipped - len(failed)} converted, {skipped} there already, "
         f"{len(failed)} failed" + (":" if failed else "")
     )
     for record in failed:
-        say(f"  {record['error']}")
+        echo(f"  {record['error']}")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import DataError, printable
 from ..files import require_file
 
-__all__ = ["open_hdf5", "open_dataset", "number_type", "read_numbers", "require_room"]
+__all__ = ["open_hdf5", "open_dataset", "number_type", "read_numbers", "require_memory"]
 
 #: Values may take so many times the bytes of their file (compression), or _ALWAYS bytes.
 _RATIO, _ALWAYS = 100, 2**26
@@ -46,7 +46,7 @@ def _reason(error: BaseException) -> str:
     return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def require_room(path: pathlib.Path, size: int, what: str) -> None:
+def require_memory(path: pathlib.Path, size: int, what: str) -> None:
     """Raise where a file announces far more than it can hold, before memory is taken for it.
 
     Args:
@@ -80,9 +80,11 @@ def open_dataset(handle: h5py.File, path: pathlib.Path, name: str) -> h5py.h5d.D
     try:
         _require_inside(handle.id, path, name)
         dataset = h5py.h5d.open(handle.id, name.encode())
-        made = dataset.get_create_plist()
-        virtual = made.get_layout() == h5py.h5d.VIRTUAL
-        if virtual or (made.get_layout() == h5py.h5d.CONTIGUOUS and made.get_external_count()):
+        properties = dataset.get_create_plist()
+        virtual = properties.get_layout() == h5py.h5d.VIRTUAL
+        if virtual or (
+            properties.get_layout() == h5py.h5d.CONTIGUOUS and properties.get_external_count()
+        ):
             kind = "a virtual dataset" if virtual else "stored in another file"
             raise DataError(f"{path}: {printable(name)} is {kind}; copy its values into the file")
         return dataset

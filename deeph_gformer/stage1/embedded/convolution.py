@@ -83,9 +83,9 @@ class EquivariantConvolution(nn.Module):
             weight = self._weights(distance, layers)
         layers.done()
         with kept.saving():
-            made = self._weigh(out, weight)
+            result = self._weigh(out, weight)
         kept.done()
-        return made
+        return result
 
     def _hidden(self, distance: Tensor, kept: Recompute | None = None) -> dict[Hashable, Tensor]:
         """What the layers of the distance network give, all but the last, by their number; with

@@ -233,7 +233,7 @@ class ConvolutionPlan:
             distance: (E, basis).
             radial: (E, copies) with a Bessel basis.
         """
-        made: Local = [[], []]
+        result: Local = [[], []]
         for f in (0, 1):
             for m in range(self.product_out.lmax(f) + 1):
                 z = None  # (edges * signs, copies * columns)
@@ -249,8 +249,8 @@ class ConvolutionPlan:
                 if radial is not None:  # each copy of the harmonics counts by its radial factor
                     each = z.view(len(source), signs(m), self.copies, columns)
                     z = torch.matmul(radial[:, None, None, :], each).view(-1, columns)
-                made[f].append(z)
-        return self._gate(made, distance)
+                result[f].append(z)
+        return self._gate(result, distance)
 
     @staticmethod
     def _product(
@@ -284,14 +284,14 @@ class ConvolutionPlan:
                 nn.functional.silu(weight, inplace=True)
         return weight
 
-    def _gate(self, made: Local, distance: Tensor) -> Local:
+    def _gate(self, result: Local, distance: Tensor) -> Local:
         """Activations, gates and channel factors; in place. The columns of ``made[f][0]`` are those
         of l > 0 (``gated`` of them), then the scalars, then, in one family, the gates."""
         weight, edges, count = self._weights(distance), len(distance), len(self.gate_order)
         gates = weight[:, :0]
         if count and self.gate_key is not None:
             function, scale = self.gate_act[self.gate_key[1]]
-            family = made[0 if self.scalars[0] == self.gate_key else 1]
+            family = result[0 if self.scalars[0] == self.gate_key else 1]
             gates = function(family[0][:, -count:]).mul_(weight[:, :count]).mul_(scale)
         first_gate, first_weight = 0, count  # of this family: in ``gates``, in ``weight``
         out: Local = [[], []]
@@ -300,15 +300,15 @@ class ConvolutionPlan:
                 continue
             gated, scalars, key = self.out.width(f, 1), self.scalar_count[f], self.scalars[f]
             of_family = gates[:, first_gate : first_gate + gated]
-            made[f][0][:, :gated].mul_(of_family)
-            out[f].append(made[f][0][:, : gated + scalars])
+            result[f][0][:, :gated].mul_(of_family)
+            out[f].append(result[f][0][:, : gated + scalars])
             for m in range(1, self.out.lmax(f) + 1):
-                z = made[f][m]  # those with l >= m are the first columns
+                z = result[f][m]  # those with l >= m are the first columns
                 z.view(edges, 2, -1).mul_(of_family[:, None, : z.shape[1]])
                 out[f].append(z)
             if scalars and key is not None:
                 function, scale = self.act[key[1]]
-                z = made[f][0][:, gated : gated + scalars]
+                z = result[f][0][:, gated : gated + scalars]
                 factor = weight[:, first_weight : first_weight + scalars]
                 z.copy_(function(z).mul_(factor).mul_(scale))
                 first_weight += scalars

@@ -100,14 +100,14 @@ class Gate(nn.Module):
                 gates.append(value)
             else:
                 out.setdefault(key, []).append(value)
-        made = {key: _join(values) for key, values in out.items()}
+        result = {key: _join(values) for key, values in out.items()}
         factors: dict[Key, list[Tensor]] = {}
         if gates:
             each = _join(gates).split([mul for _, mul in self.gated], dim=2)
             for (key, _), factor in zip(self.gated, each, strict=True):
                 factors.setdefault(key, []).append(factor)
-        made.update({key: features[key] * _join(values) for key, values in factors.items()})
-        return made
+        result.update({key: features[key] * _join(values) for key, values in factors.items()})
+        return result
 
 
 def _join(values: list[Tensor]) -> Tensor:

@@ -18,27 +18,27 @@ from ...algebra.wigner import Generation, path_weights
 from .layout import Layout
 from .rows import RowGroups
 
-__all__ = ["ChannelLinear", "SelfConnection", "Collapsing"]
+__all__ = ["ChannelLinear", "SelfConnection", "CachedWeights"]
 
 
-class Collapsing(nn.Module):
+class CachedWeights(nn.Module):
     """Keeps matrices that are made from parameters, as long as no gradient is wanted and the
     parameters stay as they are."""
 
-    _made: Any = None
+    _cached: Any = None
     _stamp: tuple[object, ...] = ()
 
-    def collapsed(self, build: Callable[[], Any]) -> Any:
+    def cached(self, build: Callable[[], Any]) -> Any:
         """``build()``, or what it gave before."""
         parameters = tuple(self.parameters(recurse=False))
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
-            self._made = None
+            self._cached = None
             return build()
         stamp = tuple(v for p in parameters for v in (p.data_ptr(), p._version, p.dtype, p.device))
-        if self._made is None or stamp != self._stamp:
+        if self._cached is None or stamp != self._stamp:
             with torch.no_grad():
-                self._made, self._stamp = build(), stamp
-        return self._made
+                self._cached, self._stamp = build(), stamp
+        return self._cached
 
 
 class SlotPair(NamedTuple):
@@ -93,7 +93,7 @@ def slot_pairs(
     return out
 
 
-class ChannelLinear(Collapsing):
+class ChannelLinear(CachedWeights):
     """e3nn's ``Linear``: mixes channels of equal irreps; bias on 0e."""
 
     def __init__(
@@ -124,7 +124,7 @@ class ChannelLinear(Collapsing):
 
     def matrices(self) -> dict[Key, Tensor]:
         """Per key (channels in, channels out), normalised."""
-        return self.collapsed(
+        return self.cached(
             lambda: {
                 key: self.weight[self.get_buffer(f"_index_{n}")] * self.get_buffer(f"_scale_{n}")
                 for n, key in enumerate(self.keys)
@@ -147,7 +147,7 @@ class ChannelLinear(Collapsing):
         return out
 
 
-class SelfConnection(Collapsing):
+class SelfConnection(CachedWeights):
     """``FullyConnectedTensorProduct`` with the one-hot type: one :class:`ChannelLinear` without
     bias per element (or pair of elements)."""
 
@@ -163,7 +163,7 @@ class SelfConnection(Collapsing):
 
     def matrices(self) -> dict[Key, Tensor]:
         """Per key (types, channels in, channels out)."""
-        return self.collapsed(self._build)
+        return self.cached(self._build)
 
     def _build(self) -> dict[Key, Tensor]:
         out: dict[Key, Tensor] = {}

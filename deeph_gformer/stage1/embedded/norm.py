@@ -56,11 +56,11 @@ class LayerNorm(nn.Module):
             value = features[key]
             slots = [(start, mul) for other, start, mul in self.layout.slots if other == key]
             if not self.graph:
-                made = value
+                result = value
             elif len(slots) == 1:
-                made = self._slot(value, key, segments, frames)
+                result = self._slot(value, key, segments, frames)
             else:
-                made = torch.cat(
+                result = torch.cat(
                     [
                         self._slot(value[:, :, start : start + mul], key, segments, frames)
                         for start, mul in slots
@@ -68,7 +68,7 @@ class LayerNorm(nn.Module):
                     dim=2,
                 )
             weight = self.weight[self.get_buffer(f"_place_{n}")]
-            out[key] = made * weight + self.bias if key == (0, 1) else made * weight
+            out[key] = result * weight + self.bias if key == (0, 1) else result * weight
         return out
 
     def _slot(

@@ -51,12 +51,12 @@ class EdgePlan:
             self.sc[0].add_to(out, old)
             return
         for t, index in kinds:
-            made = [
+            result = [
                 [x.new_zeros(len(index) * signs(m), x.shape[1]) for m, x in enumerate(family)]
                 for family in out
             ]
-            self.sc[t].add_to(made, _rows(old, index))
-            for whole, part in zip(out, made, strict=True):
+            self.sc[t].add_to(result, _rows(old, index))
+            for whole, part in zip(out, result, strict=True):
                 for m, value in enumerate(part):
                     whole[m].view(-1, signs(m), value.shape[1]).index_add_(
                         0, index, value.view(len(index), signs(m), -1)

@@ -91,8 +91,8 @@ class EmbeddedStream(IrrepStream):
             own = self.net.output(value, run.output_type(a, b))
             frames = run.frames(a, b)
 
-            def flat(made: Features, frames: list[Tensor] = frames) -> Tensor:
-                return target.flat_global(made, frames)
+            def flat(result: Features, frames: list[Tensor] = frames) -> Tensor:
+                return target.flat_global(result, frames)
 
             edges: list[Features] = []
             ends: tuple[Features, Features] = ({}, {})

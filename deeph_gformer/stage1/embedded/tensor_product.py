@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...algebra.layout import Features, Key
 from ...algebra.wigner import Generation, wigner_3j
 from .layout import Layout
-from .linear import Collapsing
+from .linear import CachedWeights
 from .paths import Block, Path, Terms, enumerate_paths, join_terms
 from .recompute import Recompute
 
@@ -44,7 +44,7 @@ def _inputs(features: Features, places: Iterable[Place]) -> dict[Place, Tensor]:
     }
 
 
-class EdgeTensorProduct(Collapsing):
+class EdgeTensorProduct(CachedWeights):
     """``SeparateWeightTensorProduct`` in edge frames.
 
     Parameters ``weight1``, ``weight2`` are the official ones, flattened path after path.
@@ -210,7 +210,7 @@ class EdgeTensorProduct(Collapsing):
     def both_matrices(self) -> Matrices:
         """Matrices (rows, copies * columns) of regular edges, and of self-loops where they have
         their own."""
-        return self.collapsed(self._build)
+        return self.cached(self._build)
 
     def _build(self) -> Matrices:
         """:meth:`both_matrices`, anew."""

@@ -193,8 +193,8 @@ class NodeUpdate(Update):
 
         count = len(next(iter(node.values())))
         total: Features = {}
-        for a, b, made in in_chunks(messages, p, chunk):
-            for key, value in made.items():
+        for a, b, result in in_chunks(messages, p, chunk):
+            for key, value in result.items():
                 if key not in total:
                     total[key] = value.new_zeros(count, *value.shape[1:])
                 total[key] = total[key].index_add_(0, p.source[a:b], value.contiguous())
@@ -215,9 +215,9 @@ class EdgeUpdate(Update):
             """The convolution of edges a to b."""
             return self.convolve(node, rows(pre, a, b), matrices, part, again)
 
-        parts = [made for _, _, made in in_chunks(messages, p, chunk)]
+        parts = [result for _, _, result in in_chunks(messages, p, chunk)]
         new = {
-            key: torch.cat([made[key] for made in parts]) if len(parts) > 1 else value
+            key: torch.cat([result[key] for result in parts]) if len(parts) > 1 else value
             for key, value in parts[0].items()
         }
         new = add_features(self.lin_post(new), self.sc(edge, p.edge_kind))
@@ -253,8 +253,8 @@ def in_chunks(
     marks = [edges * n // pieces for n in range(pieces + 1)]
     for a, b in itertools.pairwise(marks):
         part = p.span(a, b)
-        made = checkpoint(messages, part, a, b, use_reentrant=False, preserve_rng_state=False)
-        yield a, b, made
+        result = checkpoint(messages, part, a, b, use_reentrant=False, preserve_rng_state=False)
+        yield a, b, result
 
 
 def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:

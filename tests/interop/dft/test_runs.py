@@ -83,7 +83,7 @@ def test_goes_on_where_it_stopped(runs: pathlib.Path, tmp_path: pathlib.Path) ->
 def test_several_processes(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
     lines: list[str] = []
     records = deeph_gformer.convert(
-        runs, tmp_path / "out", code="auto", processes=2, say=lines.append
+        runs, tmp_path / "out", code="auto", processes=2, echo=lines.append
     )
     assert ["error" in record for record in records] == [False, False, True]
     assert lines[-2].startswith("2 converted") and "did not converge" in lines[-1]
