@@ -156,6 +156,34 @@ def _tetrahedra(
     )
 
 
+def _check_request(
+    method: Smearing, width_eV: float, window: tuple[float, float] | None, points: int | None
+) -> None:
+    """Refuse options of :func:`density_of_states` that make no sense.
+
+    Args:
+        method: 'gaussian', 'fermi' or 'tetrahedron'.
+        width_eV: of the first two.
+        window: (low, high) eV.
+        points: of the energy grid.
+
+    Raises:
+        ConfigError: says which one.
+    """
+    if method not in ("gaussian", "fermi", "tetrahedron"):
+        raise ConfigError(
+            f"DOS method '{method}' is unknown; there are gaussian, fermi and tetrahedron"
+        )
+    if method != "tetrahedron" and not 0 < width_eV < np.inf:
+        raise ConfigError(f"DOS width {width_eV} eV: it must be positive and finite")
+    if window is not None and not -np.inf < window[0] < window[1] < np.inf:
+        raise ConfigError(
+            f"DOS window {window}: two finite energies are needed, the first below the second"
+        )
+    if points is not None and points < 2:
+        raise ConfigError(f"DOS with {points} points: at least 2 are needed")
+
+
 def density_of_states(
     problem: BlochProblem,
     mesh: str | Sequence[int] | None = None,
@@ -192,16 +220,7 @@ def density_of_states(
         ConfigError: unknown method, a width or window that is none, a spectrum that lacks the
             projections.
     """
-    if method not in ("gaussian", "fermi", "tetrahedron"):
-        raise ConfigError(
-            f"DOS method '{method}' is unknown; there are gaussian, fermi and tetrahedron"
-        )
-    if method != "tetrahedron" and not 0 < width_eV < np.inf:
-        raise ConfigError(f"DOS width {width_eV} eV: it must be positive and finite")
-    if window is not None and not -np.inf < window[0] < window[1] < np.inf:
-        raise ConfigError(
-            f"DOS window {window}: two finite energies are needed, the first below the second"
-        )
+    _check_request(method, width_eV, window, points)
     spectrum = spectrum or mesh_spectrum(
         problem, mesh, projections=projections, s_threshold=s_threshold, processes=processes
     )
@@ -223,13 +242,8 @@ def density_of_states(
         else (window[0] + zero, window[1] + zero)
     )
     if points is None:
-        points = int(
-            np.clip(
-                (high - low) / (0.01 if method == "tetrahedron" else width_eV / 4) + 1, 201, 20001
-            )
-        )
-    if points < 2:
-        raise ConfigError(f"DOS with {points} points: at least 2 are needed")
+        spacing = 0.01 if method == "tetrahedron" else width_eV / 4
+        points = int(np.clip((high - low) / spacing + 1, 201, 20001))
     grid = np.linspace(low, high, points)
     make = (
         (lambda w: _tetrahedra(spectrum, grid, w))

@@ -142,10 +142,21 @@ def refine(
         each = _bar(todo, progress and comm.rank == 0)
         results = list(refine_folders(model, each, output, options, comm))
     agree(comm, None)
-    records, errors = (
-        [record for record, _ in results],
-        [error for _, error in results if error is not None],
-    )
+    records = [record for record, _ in results]
+    total = _total(model, records, [error for _, error in results if error is not None])
+    return Refinement(records, total, [source_name(f) for f in done], [str(f) for f in without])
+
+
+def _total(
+    model: HamiltonianModel, records: list[dict[str, Any]], errors: list[dict[str, StructureErrors]]
+) -> dict[str, Any]:
+    """Sums over structures, and errors where DFT's H is known.
+
+    Args:
+        model: of the targets.
+        records: of all structures.
+        errors: of those with DFT's H.
+    """
     total: dict[str, Any] = {
         "structures": len(records),
         "seconds": sum(r["seconds"] for r in records),
@@ -158,7 +169,7 @@ def refine(
             **means(errors),
             "errors": ERROR_WORDS[kind],
         }
-    return Refinement(records, total, [source_name(f) for f in done], [str(f) for f in without])
+    return total
 
 
 def _share_out(

@@ -96,6 +96,51 @@ def _matrices(calc: Any) -> tuple[list[NDArray[np.number]], list[NDArray[np.numb
     return h, [whole(np.array(kpt.S_MM)) for kpt in wfs.kpt_u]
 
 
+def _on_mesh(calc: Any, translations: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
+    """The calculation on a k mesh that tells all blocks apart, and the mesh.
+
+    Args:
+        calc: the converged calculation.
+        translations: (E, 3), cells that its matrices reach.
+    """
+    own_mesh = np.array(calc.wfs.kd.N_c, dtype=np.int64)
+    mesh = mesh_for(translations, own_mesh)
+    reduced = len(calc.wfs.kd.symmetry.op_scc) > 1
+    shifted = np.abs(np.asarray(calc.wfs.kd.bzk_kc)).sum(axis=1).min() > 1e-9
+    if (mesh != own_mesh).any() or reduced or shifted:
+        calc = calc.fixed_density(
+            kpts={"size": tuple(int(n) for n in mesh), "gamma": True},
+            symmetry={"point_group": False},
+            txt=None,
+        )
+    return calc, mesh
+
+
+def _blocks(
+    calc: Any, keys: NDArray[np.int64], order: list[NDArray[np.int64]]
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Blocks of H (eV) and S by Fourier sums over the k-points.
+
+    Args:
+        calc: the calculation.
+        keys: (E, 5), cells counted from the positions in GPAW's cell.
+        order: of each atom, GPAW's row for each legacy orbital.
+    """
+    kd = calc.wfs.kd
+    h_k, s_k = _matrices(calc)
+    h_blocks: list[NDArray[np.float64]] = [np.zeros(0)] * len(keys)
+    s_blocks = list(h_blocks)
+    for r in np.unique(keys[:, :3], axis=0):
+        h_r, s_r = (
+            inverse_fourier(m, np.asarray(kd.ibzk_kc), np.asarray(kd.weight_k), -r)
+            for m in (h_k, s_k)
+        )
+        for e in np.flatnonzero((keys[:, :3] == r).all(axis=1)):
+            place = np.ix_(order[keys[e, 3]], order[keys[e, 4]])
+            h_blocks[e], s_blocks[e] = h_r[place], s_r[place]
+    return h_blocks, s_blocks
+
+
 def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> BlochProblem:
     """H(R) and S(R) of a converged calculation.
 
@@ -145,31 +190,10 @@ def from_gpaw(calc: Any, name: str = "gpaw", require_converged: bool = True) -> 
         return np.concatenate([k[:, :3] + wrap[k[:, 4]] - wrap[k[:, 3]], k[:, 3:]], axis=1)
 
     fermi = float(calc.get_fermi_level())
-    own_mesh = np.array(calc.wfs.kd.N_c, dtype=np.int64)
-    mesh = mesh_for(inside(reach), own_mesh)
-    reduced = len(calc.wfs.kd.symmetry.op_scc) > 1
-    shifted = np.abs(np.asarray(calc.wfs.kd.bzk_kc)).sum(axis=1).min() > 1e-9
-    if (mesh != own_mesh).any() or reduced or shifted:
-        calc = calc.fixed_density(
-            kpts={"size": tuple(int(n) for n in mesh), "gamma": True},
-            symmetry={"point_group": False},
-            txt=None,
-        )
-    wfs = calc.wfs
-    h_k, s_k = _matrices(calc)
-    first = np.array([wfs.basis_functions.M_a[a] for a in range(len(numbers))])
+    calc, mesh = _on_mesh(calc, inside(reach))
+    first = np.array([calc.wfs.basis_functions.M_a[a] for a in range(len(numbers))])
     order = [kind[1] + first[a] for a, kind in enumerate(kinds)]
-    wanted = inside(keys)
-    h_blocks: list[NDArray[np.float64]] = [np.zeros(0)] * len(keys)
-    s_blocks = list(h_blocks)
-    for r in np.unique(wanted[:, :3], axis=0):
-        h_r, s_r = (
-            inverse_fourier(m, np.asarray(wfs.kd.ibzk_kc), np.asarray(wfs.kd.weight_k), -r)
-            for m in (h_k, s_k)
-        )
-        for e in np.flatnonzero((wanted[:, :3] == r).all(axis=1)):
-            place = np.ix_(order[keys[e, 3]], order[keys[e, 4]])
-            h_blocks[e], s_blocks[e] = h_r[place], s_r[place]
+    h_blocks, s_blocks = _blocks(calc, inside(keys), order)
     import gpaw
 
     info = describe(

@@ -145,19 +145,11 @@ def predict_overlap(
     target = matrix_path(folder, "overlap", form)
     if target.exists() and positions and in_place and not overwrite:
         return _add_positions(folder, structure, provider)
-    if target.exists() and not overwrite:
-        raise DataError(
-            f"{target}: is there already; add --overwrite to replace it, or name another folder "
-            "with --output"
-        )
     foreign = not in_place and (
         holds_another(folder, structure) or folder_format(folder) not in (None, form)
     )
-    if foreign and not overwrite:
-        raise DataError(
-            f"{folder}: holds another structure; add --overwrite to replace it with all its "
-            "matrices, or name another folder"
-        )
+    if not overwrite:
+        _require_free(folder, target, foreign)
     seconds = {"read": time.perf_counter() - start}
     start = time.perf_counter()
     keys = provider.edges(structure, repeats)
@@ -184,6 +176,29 @@ def predict_overlap(
 #: S of the basis files and S that is there may differ by this; DFT codes integrate to 1e-5 or
 #: better.
 _SAME_BASIS = 1e-3
+
+
+def _require_free(folder: pathlib.Path, target: pathlib.Path, foreign: bool) -> None:
+    """Refuse to write over what is there.
+
+    Args:
+        folder: where S goes.
+        target: its file.
+        foreign: the folder holds another structure.
+
+    Raises:
+        DataError: something would be lost.
+    """
+    if target.exists():
+        raise DataError(
+            f"{target}: is there already; add --overwrite to replace it, or name another folder "
+            "with --output"
+        )
+    if foreign:
+        raise DataError(
+            f"{folder}: holds another structure; add --overwrite to replace it with all its "
+            "matrices, or name another folder"
+        )
 
 
 def require_same_basis(
