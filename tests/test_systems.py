@@ -11,6 +11,9 @@ import pytest
 
 import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
+from deeph_gformer.data.equality import match_descriptors
+from deeph_gformer.fields import MODEL_NOTES
+from deeph_gformer.training.seen import descriptors_of, read_descriptors
 
 from .conftest import ROOT
 
@@ -49,3 +52,16 @@ def test_models_were_trained_on_the_training_split_alone(name: str) -> None:
     split = json.loads((SYSTEMS / "splits" / f"{name}_gformer.json").read_text())
     assert training["structures"] == {part: len(split[part]) for part in ("train", "val", "test")}
     assert not set(split["test"]) & {*split["train"], *split["val"]}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stage_1_tells_its_training_structures_from_others(
+    name: str, dft: Callable[[str, str], tuple[pathlib.Path, Any]]
+) -> None:
+    file = SYSTEMS / "models" / name / "stage1" / MODEL_NOTES
+    known = read_descriptors(json.loads(file.read_text())["structures"]["train"], file)
+    split = json.loads((SYSTEMS / "splits" / f"{name}.json").read_text())
+    assert len(known) == len(split["train"])
+    folders = [dft(name, number)[0] for number in (split["train"][0], split["test"][0])]
+    found = match_descriptors(descriptors_of(folders), known)
+    assert [place is not None for place in found] == [True, False]
