@@ -166,7 +166,7 @@ def _folders(
         what = "stage 1 alone" if model.bundle is None else "arch: equivariant"
         LOGGER.info("--frames %d changes nothing: %s is the same in every frame", frames, what)
     folders = (
-        read_splits(splits, preprocessed)[split]
+        read_splits(splits, preprocessed, only=split)[split]
         if splits
         else find_structures(preprocessed, ("hamiltonian",))
     )

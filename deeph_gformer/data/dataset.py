@@ -270,7 +270,7 @@ def load_samples(
 
 
 def read_splits(
-    path: str | os.PathLike[str], root: str | os.PathLike[str]
+    path: str | os.PathLike[str], root: str | os.PathLike[str], only: str | None = None
 ) -> dict[str, list[pathlib.Path]]:
     """Folders of train, val and test from a split file.
 
@@ -278,6 +278,7 @@ def read_splits(
         path: JSON ``{"train": [...], "val": [...], "test": [...]}``; entries are folder names, or
             ``[first, last]`` numbers of sorted folders as ``{"train": {"range": [0, 25]}}``.
         root: where the folders are.
+        only: the split that is used; structures of the others need not be there.
 
     Raises:
         ConfigError: unknown keys or names, a structure in two splits, or an empty training set.
@@ -294,7 +295,7 @@ def read_splits(
     folders = find_structures(root, ("hamiltonian",))
     by_name = {folder.resolve().name: folder for folder in folders}
     out: dict[str, list[pathlib.Path]] = {"train": [], "val": [], "test": []}
-    owner: dict[pathlib.Path, str] = {}
+    owner: dict[str, str] = {}
     for split, names in table.items():
         if isinstance(names, dict) and set(names) == {"range"}:
             ends = names["range"]
@@ -314,20 +315,20 @@ def read_splits(
                 f"{path}: split '{split}' is {names!r}; a list of folder names or "
                 f'{{"range": [first, last]}} is needed'
             )
-        for name in names:
-            if str(name) not in by_name:
+        for name in map(str, names):
+            if name in owner:
+                raise ConfigError(
+                    f"{path}: structure '{name}' is in '{owner[name]}' and in '{split}'"
+                )
+            owner[name] = split
+            if name in by_name:
+                out[split].append(by_name[name])
+            elif only in (None, split):
                 raise ConfigError(
                     f"{path}: '{name}' of split '{split}' is no structure with "
                     f"hamiltonians.h5 under {root}"
                 )
-            folder = by_name[str(name)]
-            if folder in owner:
-                raise ConfigError(
-                    f"{path}: structure '{name}' is in '{owner[folder]}' and in '{split}'"
-                )
-            owner[folder] = split
-            out[split].append(folder)
-    return check_splits(out, str(path))
+    return check_splits(out, str(path), needed=("train", "val") if only is None else ())
 
 
 def make_splits(
@@ -352,18 +353,22 @@ def make_splits(
 
 
 def check_splits(
-    splits: dict[str, list[pathlib.Path]], where: str
+    splits: dict[str, list[pathlib.Path]], where: str, needed: Sequence[str] = ("train", "val")
 ) -> dict[str, list[pathlib.Path]]:
-    """The splits as they are, when they have training and validation structures and share none (see
+    """The splits as they are, when they are not empty and share no structure (see
     :func:`.equality.equal_structures`).
 
     A structure that is twice in one split is noted on standard error.
 
+    Args:
+        splits: folders.
+        where: the source of the splits, for messages.
+        needed: which may not be empty.
+
     Raises:
-        ConfigError: an empty split, or a structure in two of them; ``where`` names the source of
-            the splits.
+        ConfigError: an empty split, or a structure in two of them.
     """
-    for name in ("train", "val"):
+    for name in needed:
         if not splits[name]:
             raise ConfigError(
                 f"{where}: the {name} split is empty; at least one structure is needed"

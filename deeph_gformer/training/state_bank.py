@@ -266,7 +266,7 @@ class StateBank:
         need = max(self._bytes, states.nbytes * count) / 2**30
         if self.folder is None and need > s.states_memory:
             raise ConfigError(
-                f"DFT's states of {count} structures need about {need:.1f} GiB, more than "
+                f"DFT's states of {count} structures need about {need:.3g} GiB, more than "
                 f"training.states_memory = {s.states_memory:g}: raise it, set data.cache=disk, use "
                 "fewer k-points (training.states_spacing) or a smaller window "
                 "(training.states_window), or leave the coupling out"

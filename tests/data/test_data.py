@@ -175,6 +175,11 @@ def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": {"range": [0, 2]}, "val": ["s3"], "test": ["s4"]}))
     assert [f.name for f in d.read_splits(path, root)["train"]] == ["s0", "s1", "s2"]
+    path.write_text(json.dumps({"train": ["gone"], "val": ["s0"], "test": ["s3", "s4"]}))
+    found = d.read_splits(path, root, only="test")
+    assert [f.name for f in found["test"]] == ["s3", "s4"]
+    with pytest.raises(ConfigError, match="'gone' of split 'train' is no structure"):
+        d.read_splits(path, root, only="train")
     for table, words in (
         ({"train": ["s0"], "val": ["s0"]}, "'s0' is in 'train' and in 'val'"),
         ({"train": ["s9"], "val": ["s1"]}, "'s9'"),
