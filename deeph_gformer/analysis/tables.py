@@ -10,6 +10,8 @@ from .metrics import headline
 
 __all__ = ["text_table", "refine_table", "evaluation_table"]
 
+MOST_NOTES = 3
+
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned: the first to the left, the others to the right."""
@@ -141,6 +143,7 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
             ]
         )
     lines.append(text_table(["metric / meV", "stage 1", "refined", "ratio"], body))
+    lines += _left_out(records)
     lines += ["", _place_table(result["places"]), ""]
     if "invariance_meV" in total:
         lines += [_invariance_table(total), ""]
@@ -150,6 +153,25 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
         f"{sum(b < a for a, b in pairs)} of {total['structures']} structures better than stage 1"
     )
     return "\n".join(lines)
+
+
+def _left_out(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Structures that a metric has no value of, and what was left out of its values.
+
+    Args:
+        records: of :func:`deeph_gformer.analysis.evaluate.evaluate`.
+    """
+    lines = []
+    for name in (*(m.name for m in metrics().values()), "invariance"):
+        notes = [f"{r['name']}: {note}" for r in records for note in r.get(f"{name}_notes") or ()]
+        if not notes:
+            continue
+        keys = [key for m in metrics().values() if m.name == name for key in m.labels]
+        without = sum(any(r.get(key) is None for key in keys) for r in records)
+        count = f" none of {without} of {len(records)} structures;" if without else ""
+        more = f"; {len(notes) - MOST_NOTES} more with --json" if len(notes) > MOST_NOTES else ""
+        lines.append(f"{name}:{count} left out: {'; '.join(notes[:MOST_NOTES])}{more}")
+    return lines
 
 
 def _place_table(places: Sequence[dict[str, Any]]) -> str:

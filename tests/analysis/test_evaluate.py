@@ -6,10 +6,12 @@ import json
 import pathlib
 from collections.abc import Callable
 
+import h5py
 import pytest
 
 import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
+from deeph_gformer.analysis.tables import evaluation_table
 from deeph_gformer.errors import ConfigError
 
 from ..test_pipeline import make_bundle
@@ -43,6 +45,24 @@ def test_split_is_evaluated(
         rotations=0,
     )
     assert [r["name"] for r in result["structures"]] == ["s2"] and "equivariance" not in result
+
+
+def test_structures_without_state_errors_are_named(
+    make_folder: Folder, tiny_stage1: pathlib.Path
+) -> None:
+    for n in range(2):
+        folder = make_folder(f"s{n}", seed=n, atoms=2)
+        info = json.loads((folder / "info.json").read_text())
+        (folder / "info.json").write_text(json.dumps({**info, "fermi_level": 0.0}))
+    with h5py.File(folder / "overlaps.h5", "r+") as file:
+        for name in file:
+            file[name][...] *= -1
+    result = evaluate(deeph_gformer.load(stage1=tiny_stage1), folder.parent, rotations=0)
+    good, bad = result["structures"]
+    assert good["states_error_meV"] > 0 and bad["states_error_meV"] is None
+    assert result["total"]["states_error_meV"] == good["states_error_meV"]
+    line = next(x for x in evaluation_table(result).splitlines() if x.startswith("states:"))
+    assert "none of 1 of 2 structures" in line and "s1: " in line and "positive definite" in line
 
 
 @pytest.mark.parametrize(
