@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DONE   := $(VENV)/installed
 
-.PHONY: install demo test test-matrix docs lint fuzz clean
+.PHONY: install demo test pytest test-matrix docs lint fuzz clean
 
 install: $(DONE)
 
@@ -18,7 +18,10 @@ $(DONE): setup.cfg setup.py pyproject.toml constraints.txt
 demo: $(DONE)
 	$(BIN)/python examples/graphene/demo.py
 
-test: lint
+test: $(DONE)
+	$(MAKE) --jobs 2 lint pytest
+
+pytest: $(DONE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 docs: $(DONE)
