@@ -37,7 +37,7 @@ from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import load_network
 from deeph_gformer.training.batches import Batch, FeatureCache, collate
 from deeph_gformer.training.module import Stage1Task, Stage2Task, masked_loss
-from deeph_gformer.training.process import own_device
+from deeph_gformer.training.process import own_device, require_devices
 from deeph_gformer.training.stage2 import train_gformer
 
 from .conftest import write_tiny_stage1
@@ -398,6 +398,69 @@ def test_processes_and_gpus_that_do_not_fit(on_gpu: None, monkeypatch: pytest.Mo
 
     with pytest.raises(ConfigError, match="several processes would use cuda:0 of one machine"):
         same_device(Same(1, 2), torch.device("cuda:0"))
+
+
+@only_simulated
+def test_training_on_gpus_that_cannot(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More processes than GPUs, one GPU for several, no NCCL, no bfloat16: a line each, which says
+    what to set."""
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+
+    def said(**settings: Any) -> str:
+        with pytest.raises(ConfigError) as error:
+            require_devices(TrainingConfig(**settings))
+        return str(error.value)
+
+    assert "9 processes would share 8 GPU(s)" in (text := said(device="cuda", devices=9))
+    assert "training.devices=8" in text
+    assert "cuda:1 is one GPU, and training.devices is 2" in said(device="cuda:1", devices=2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: False)
+    text = said(device="auto", precision="bf16-mixed")
+    assert "Tesla V100 (compute capability 7.0) has no bfloat16" in text
+    assert "training.precision=model" in text
+    for fine in ({"devices": 8}, {"device": "cuda:1"}, {"device": "cpu", "devices": 9}):
+        require_devices(TrainingConfig(**fine))
+    require_devices(TrainingConfig(device="cpu", precision="bf16-mixed"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: True)
+    require_devices(TrainingConfig(precision="bf16-mixed"))
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    assert "has no NCCL" in said(devices=2)
+    require_devices(TrainingConfig())
+
+
+@only_simulated
+def test_bad_devices_on_the_command_line(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    on_gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 2, one line, no file."""
+    for seed in range(4):
+        make_folder(f"m{seed}", seed=seed)
+    bundle, out = make_bundle(tiny_stage1, tmp_path / "b"), tmp_path / "out"
+    words = ["--preprocessed", str(tmp_path / "data"), "--stage1", str(tiny_stage1)]
+    words += ["--output", str(out)]
+    refine = ["refine", *words, "--model", str(bundle), "--device"]
+    train = ["train", *words, "--set", "training.device=cuda", "--set"]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **options: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    for command, wanted in (
+        ([*refine, "cuda:8"], "this machine has 8 GPU(s), numbered from 0"),
+        ([*refine, "cuda,cpu"], "device 'cuda,cpu' is unknown; choose cpu, cuda"),
+        ([*refine, "cuda", "--max-memory", "1kB"], "are needed, fewer on the CPU"),
+        ([*train, "training.devices=9"], "9 processes would share 8 GPU(s)"),
+        ([*train, "training.precision=bf16-mixed"], "Tesla V100"),
+    ):
+        assert main(command) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert wanted in lines[-1] and sum("error" in line for line in lines) == 1, lines
+        assert not list(out.rglob("*.h5")) and not list(out.rglob("*.ckpt"))
 
 
 def test_guard_statistics(

@@ -40,6 +40,7 @@ from ..overlap.neighbours import symbol
 from ..pipeline import HamiltonianModel
 from ..prediction.blocks import sum_of_differences
 from ..prediction.run import hermitian_products
+from ..runtime.communicator import Communicator
 from ..stage1.provider import Stage1Provider
 
 __all__ = ["Guard", "Judgement", "guard_statistics", "guard_lines", "LIMIT"]
@@ -78,10 +79,10 @@ def feature_norms(out: Stage1Features, stage1: Stage1Provider) -> NDArray[np.flo
     return torch.where(scale.scalar, value[:, first], size).numpy()
 
 
-def composition(graph: Graph, elements: int) -> NDArray[np.float64]:
+def composition(graph: Graph, elements: int, edges: int | None = None) -> NDArray[np.float64]:
     """(n + 1,): the fraction of each element, and edges per atom."""
     kinds = np.bincount(graph.node_type.cpu().numpy(), minlength=elements)
-    return np.concatenate([kinds / graph.nodes, [graph.edges / graph.nodes]])
+    return np.concatenate([kinds / graph.nodes, [(edges or graph.edges) / graph.nodes]])
 
 
 def _unlike(own: NDArray[np.float64], table: dict[str, Any], names: Sequence[str]) -> str | None:
@@ -241,6 +242,7 @@ class Guard:
             )
         self.model, self._table, self._seen = model, table, None
         self._unlike: str | None = None
+        self._comm = Communicator()
 
     @staticmethod
     def table(bundle: Bundle | None) -> dict[str, Any] | None:
@@ -256,8 +258,13 @@ class Guard:
         return found if found.get("version") == VERSION or alike else None
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Look at stage 1's features while the model predicts (nothing is run twice)."""
+    def watching(self, comm: Communicator | None = None) -> Iterator[None]:
+        """Look at stage 1's features while the model predicts (nothing is run twice).
+
+        Args:
+            comm: processes that share the structure.
+        """
+        self._comm = comm or Communicator()
         before, self._seen, self._unlike = self.model.observe, None, None
         self.model.observe = self._look
         try:
@@ -268,7 +275,8 @@ class Guard:
     def _look(self, graph: Graph, out: Stage1Features) -> None:
         basis = self.model.targets.basis
         if "composition" in self._table:
-            own = composition(graph, len(basis.elements))
+            edges = sum(self._comm.objects(graph.edges))
+            own = composition(graph, len(basis.elements), edges)
             names = [symbol(z) for z in basis.elements]
             self._unlike = _unlike(own, self._table["composition"], names)
         table = self._table.get("features")

@@ -111,7 +111,11 @@ def node_types(structure: Structure, basis: Basis) -> NDArray[np.int64]:
 
 
 def build_graph(
-    structure: Structure, keys: NDArray[np.int64], basis: Basis, dtype: torch.dtype = torch.float64
+    structure: Structure,
+    keys: NDArray[np.int64],
+    basis: Basis,
+    dtype: torch.dtype = torch.float64,
+    atoms: tuple[int, int] | None = None,
 ) -> Graph:
     """The graph whose edges are ``keys``.
 
@@ -120,6 +124,7 @@ def build_graph(
         keys: (E, 5), 0-based, any order.
         basis: the model's elements.
         dtype: of the edge vectors.
+        atoms: first atom whose edges are there, and the one after the last; default: all.
 
     Raises:
         ModelError: see :func:`node_types`.
@@ -131,7 +136,7 @@ def build_graph(
     vectors = structure.edge_vectors(keys)
     onsite = (keys[:, :3] == 0).all(axis=1) & (keys[:, 3] == keys[:, 4])
     vectors[onsite] = 0.0
-    missing = np.setdiff1d(np.arange(len(structure)), keys[onsite, 3])
+    missing = np.setdiff1d(np.arange(*(atoms or (0, len(structure)))), keys[onsite, 3])
     if len(missing):
         raise DataError(
             f"structure '{structure.name}': atom {missing[0] + 1} has no on-site block "

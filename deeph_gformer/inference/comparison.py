@@ -21,14 +21,9 @@ LARGE = 20_000
 
 
 def stored_overlap(
-    folder: pathlib.Path,
-    target: pathlib.Path,
-    prediction: Prediction,
-    has_truth: bool,
+    folder: pathlib.Path, target: pathlib.Path, prediction: Prediction
 ) -> BlockMatrix | None:
-    """S of a structure, where it is there and of use: errors against DFT, or a small structure."""
-    if not has_truth and len(prediction.edges.keys) > LARGE:
-        return None
+    """S of a structure, where it is there."""
     for place in (folder, target):
         if place.is_dir() and folder_format(place) is not None:
             if has_matrix(place, "overlap"):
@@ -64,12 +59,16 @@ def joined(prediction: Prediction, comm: Communicator) -> tuple[BlockMatrix, Blo
     """Stage 1's and the refined Hamiltonian of all edges; None on all ranks but the first."""
     if comm.size == 1:
         return prediction.stage1, prediction.hamiltonian
-    keys, counts = prediction.edges.keys, prediction.structure.orbital_counts
-    shapes = counts[keys[:, 3:]] * (2 if prediction.structure.spinful else 1)
     parts = [
-        comm.to_first(torch.from_numpy(m.values), int(shapes.prod(axis=1).sum()))
-        for m in (prediction.stage1, prediction.hamiltonian)
+        comm.to_first(torch.from_numpy(part), sum(comm.objects(len(part))))
+        for part in (
+            prediction.edges.keys,
+            prediction.hamiltonian.shapes,
+            prediction.stage1.values,
+            prediction.hamiltonian.values,
+        )
     ]
-    if parts[0] is None or parts[1] is None:
+    if comm.rank:
         return None
-    return BlockMatrix(keys, shapes, parts[0].numpy()), BlockMatrix(keys, shapes, parts[1].numpy())
+    keys, shapes, first, both = (part.numpy() for part in parts if part is not None)
+    return BlockMatrix(keys, shapes, first), BlockMatrix(keys, shapes, both)

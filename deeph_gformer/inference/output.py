@@ -27,7 +27,6 @@ from ..io.folder import (
     has_matrix,
     matrix_path,
     read_matrix,
-    reserve_matrix,
     write_matrix,
     write_part,
 )
@@ -61,21 +60,19 @@ def write_shared(
     folder: pathlib.Path,
     kind: Kind,
     part: BlockMatrix,
-    keys: NDArray[np.int64],
     structure: Structure,
     form: Format = "legacy",
     spinful: bool = False,
     before: Callable[[], None] | None = None,
 ) -> None:
     """:func:`deeph_gformer.io.folder.write_matrix` by all processes: the first one makes the file,
-    each writes its blocks, then the file gets its name.
+    each writes its blocks and their names, then the file gets its name.
 
     Args:
         comm: the processes, which must see the same file system.
         folder: as for ``write_matrix``.
         kind: as for ``write_matrix``.
         part: consecutive blocks; those of rank 0, 1, ... are all blocks in order.
-        keys: (E, 5), of all blocks, in canonical order.
         structure: as for ``write_matrix``.
         form: as for ``write_matrix``.
         spinful: as for ``write_matrix``.
@@ -88,25 +85,25 @@ def write_shared(
     if comm.size == 1:
         write_matrix(folder, kind, part, structure, form, spinful, before)
         return
-    counts = np.cumsum([0, *comm.objects(len(part))])
+    size = part.values.nbytes
+    counts, sizes = zip(*comm.objects((len(part), size)), strict=True)
+    shared = get_format(form).share(part.keys, part.shapes, part.values.dtype, comm)
     with contextlib.ExitStack() as stack:
         place = None
         with agreed(comm), write_errors(path):
             if comm.rank == 0:
-                expected = len(keys) * (part.values.nbytes // max(1, len(part)) + 300)
+                expected = get_format(form).size(sum(counts), sum(sizes))
                 temporary = stack.enter_context(atomic_path(path, expected, before))
-                start, offsets = reserve_matrix(
-                    temporary, form, keys, structure, part.values.dtype, doubled
-                )
-                place = temporary, (start + offsets[counts[:-1]] * part.values.itemsize).tolist()
-        temporary, starts = comm.objects(place)[0]
+                place = temporary, shared.begin(temporary)
+        temporary, start = comm.objects(place)[0]
         with agreed(comm), write_errors(path):
             if not temporary.is_file():
                 raise DataError(
                     f"{path}: process {comm.rank} does not see the file that the first process "
                     "began; --output must be one folder, shared by all machines"
                 )
-            write_part(temporary, form, starts[comm.rank], part, structure, doubled)
+            shared.fill(temporary)
+            write_part(temporary, form, start + sum(sizes[: comm.rank]), part, structure, doubled)
         with agreed(comm):
             stack.close()
 
@@ -127,7 +124,7 @@ def make_overlap(
     Args:
         overlap: makes S.
         structure: the atoms.
-        keys: (E, 5), of all blocks, in canonical order.
+        keys: (E, 5), of this process's blocks, in canonical order.
         target: where it is written.
         form: folder format.
         timer: clock.
@@ -142,24 +139,18 @@ def make_overlap(
     """
     timer.start("overlap")
     with agreed(comm):
-        own = (
-            slice(*comm.over(np.bincount(keys[:, 3], minlength=len(structure))).rows(keys))
-            if comm.size > 1
-            else slice(None)
-        )
-        matrix = overlap.overlap(structure, keys[own])
+        matrix = overlap.overlap(structure, keys)
         path = matrix_path(target, "overlap", form)
         there = not overwrite and folder_format(target) is not None and path.exists()
     if not comm.objects(there)[0]:
-        write_shared(comm, target, "overlap", matrix, keys, structure, form)
+        write_shared(comm, target, "overlap", matrix, structure, form)
         return matrix
     with agreed(comm):
         found = read_matrix(target, "overlap", structure)
+        if comm.size > 1 and len(found) == comm.edges[-1]:
+            found = found.select(np.arange(len(found))[comm.own_edges])
         same = np.array_equal(found.keys, keys)
-        if (
-            not same
-            or np.abs(found.select(np.arange(len(keys))[own]).values - matrix.values).max() > 1e-6
-        ):
+        if not same or np.abs(found.values - matrix.values).max() > 1e-6:
             raise DataError(
                 f"{path}: is there already, with other overlaps; choose --overwrite, or another "
                 "--output"
@@ -215,7 +206,6 @@ def write_prediction(
         target,
         "prediction",
         prediction.hamiltonian,
-        prediction.edges.keys,
         structure,
         form,
         spinful,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -34,7 +35,7 @@ from ..runtime.plan import check_spill, fair_share
 from ..runtime.processes import agree, agreed, same_input, start_processes
 from ..runtime.timer import Progress, Timer
 from .output import output_folder
-from .requirements import plan_structure
+from .requirements import Size, plan_structure
 from .source import find_sources, open_overlap, read_source, source_name
 from .structures import RefineOptions, refine_folder, refine_folders
 
@@ -208,6 +209,7 @@ def _fits(
     edges, else it is tried).
     """
     fits = True
+    size: Size | None = None
     largest = max(
         todo,
         key=lambda f: (
@@ -216,15 +218,17 @@ def _fits(
             else f.stat().st_size
         ),
     )
+    with contextlib.suppress(GFormerError):  # told when its turn comes
+        if comm.rank == 0:
+            item = read_source(largest, model, options.edges, options.overlap, None, Timer())
+            size = Size.of(item.graph)
+    size = comm.objects(size)[0]
     try:
-        graph = read_source(largest, model, options.edges, options.overlap, None, Timer()).graph
-        plan_structure(
-            model, graph, limit=fair_share(model.device, options.memory), spill=options.spill
-        )
+        if size is not None:
+            limit = fair_share(model.device, options.memory)
+            plan_structure(model, size, limit=limit, spill=options.spill)
     except ConfigError:
         fits = False
-    except GFormerError:
-        fits = True  # told when its turn comes
     return all(comm.objects(fits))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -12,17 +13,36 @@ from ..pipeline import HamiltonianModel
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan, MemoryNeed, choose_plan
 
-__all__ = ["memory_need", "plan_structure"]
+__all__ = ["Size", "memory_need", "plan_structure"]
+
+
+class Size(NamedTuple):
+    """Of one structure, or of several that run together.
+
+    Attributes:
+        nodes: atoms.
+        edges: of this process.
+        most: edges of one atom at most.
+    """
+
+    nodes: int
+    edges: int
+    most: int
+
+    @classmethod
+    def of(cls, graph: Graph) -> Size:
+        """The size of a graph."""
+        return cls(graph.nodes, graph.edges, int(torch.bincount(graph.edge_index[0]).max()))
 
 
 def memory_need(
-    model: HamiltonianModel, graph: Graph, comm: Communicator, keep_pairs: bool
+    model: HamiltonianModel, size: Size, comm: Communicator, keep_pairs: bool
 ) -> MemoryNeed:
     """Bytes of one structure on this process.
 
     Args:
         model: both stages.
-        graph: the structure.
+        size: of the structure.
         comm: processes that share it.
         keep_pairs: see :class:`ExecutionPlan`.
     """
@@ -42,7 +62,7 @@ def memory_need(
         stage1 = model.stage1.stream_bytes(keep_pairs) or (irreps + 40 * widest) * item
     else:
         widest = width
-    edges, on_cpu = -(-graph.edges // comm.size), model.device.type == "cpu"
+    edges, on_cpu = size.edges, model.device.type == "cpu"
     features = stage1 + groups * width * item + 3 * item
     end = stage1 + width * item + (2 * vector if on_cpu else 0)
     messages = getattr(gformer.head, "messages", None) if gformer is not None else None
@@ -55,11 +75,11 @@ def memory_need(
     if gformer is not None and gformer.invariant is not None:
         density = 3 * getattr(gformer.invariant, "sums", width)
     return MemoryNeed(
-        edges=graph.edges / comm.size * max(features, end),
+        edges=edges * max(features, end),
         # several processes: partner edges are sent and received
         host=(1.5 if comm.size == 1 else 2.0) * 2 * vector * edges,
         blocks=2 * vector * edges if on_cpu else 0,
-        node=graph.nodes * (10 * widest + 12 * width + 3 * sent) * item,
+        node=size.nodes * (10 * widest + 12 * width + 3 * sent) * item,
         chunk=(20 * widest + max(16 * width + 8 * sent, density)) * item + 6 * vector,
         on_cpu=on_cpu,
     )
@@ -67,7 +87,7 @@ def memory_need(
 
 def plan_structure(
     model: HamiltonianModel,
-    graph: Graph,
+    graph: Graph | Size,
     *,
     limit: int | None = None,
     spill: str | os.PathLike[str] | None = None,
@@ -78,7 +98,7 @@ def plan_structure(
 
     Args:
         model: both stages.
-        graph: the structure.
+        graph: the structure, with the edges of this process; or its size.
         limit: bytes that this process may take.
         spill: folder for what does not fit.
         comm: processes that share the structure.
@@ -89,8 +109,9 @@ def plan_structure(
     """
     comm = comm or Communicator()
     # asking a provider folds its parameters, so it comes before one looks at memory
-    needs = {keep: memory_need(model, graph, comm, keep) for keep in (True, False)}
-    most = int(torch.bincount(graph.edge_index[0]).max())
+    size = graph if isinstance(graph, Size) else Size.of(graph)
+    needs = {keep: memory_need(model, size, comm, keep) for keep in (True, False)}
+    edges = comm.edges[-1] if comm.edges else size.edges
     return choose_plan(
-        needs, graph.edges, most, model.device, limit=limit, spill=spill, comm=comm, tick=tick
+        needs, edges, size.most, model.device, limit=limit, spill=spill, comm=comm, tick=tick
     )

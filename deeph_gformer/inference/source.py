@@ -30,6 +30,8 @@ from ..overlap import load as load_overlap
 from ..pipeline import HamiltonianModel
 from ..prediction.reading import Item
 from ..prediction.seen import bundle_overlap
+from ..runtime.communicator import Communicator
+from ..runtime.processes import agreed
 from ..runtime.timer import Timer
 
 __all__ = [
@@ -185,6 +187,7 @@ def read_source(
     overlap: OverlapProvider | None,
     target: pathlib.Path | None,
     timer: Timer,
+    comm: Communicator | None = None,
 ) -> Item:
     """One structure as the model wants it.
 
@@ -195,6 +198,7 @@ def read_source(
         overlap: for bare structures; None: the bundle's table, for those with neither S nor H.
         target: where the prediction goes, None where another process writes.
         timer: clock.
+        comm: processes that share the structure.
 
     Returns:
         The structure, its graph and edges, and what makes its overlaps, where it has none of its
@@ -205,8 +209,9 @@ def read_source(
         ModelError: see there.
     """
     timer.start("edges")
-    item = model.read(source, edges, overlap=overlap)
-    _check_target(target, item.structure)
+    item = model.read(source, edges, overlap=overlap, comm=comm)
+    with agreed(item.comm):
+        _check_target(target, item.structure)
     return item
 
 

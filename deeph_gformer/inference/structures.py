@@ -36,7 +36,7 @@ from ..prediction.reading import Item
 from ..prediction.seen import too_close
 from ..runtime.communicator import Communicator
 from ..runtime.plan import fair_share
-from ..runtime.processes import agreed, same_structure
+from ..runtime.processes import agreed
 from ..runtime.timer import Progress, Timer, reset_peak
 from .comparison import LARGE, joined, mean_correction, stored_overlap
 from .output import make_overlap, output_folder, write_prediction
@@ -111,18 +111,10 @@ def _read(
 ) -> LoadedStructure:
     """Structure, graph, edges and S; overlaps that are made for it are written."""
     matrix: BlockMatrix | None = None
-    with agreed(comm):
-        item = read_source(
-            folder,
-            model,
-            options.edges,
-            options.overlap,
-            target if comm.rank == 0 else None,
-            timer,
-        )
-    with agreed(comm):
-        same_structure(comm, item.structure, item.graph)
-        if comm.rank == 0 and not options.any_basis:
+    target_here = target if comm.rank == 0 else None
+    item = read_source(folder, model, options.edges, options.overlap, target_here, timer, comm)
+    with agreed(comm):  # a file is read by the first, a table is asked for each one's edges
+        if not options.any_basis and (comm.rank == 0 or item.overlap is not None):
             matrix = check_basis(model, folder, item.structure, item.edges.keys, item.overlap)
     if item.overlap is not None:
         matrix = make_overlap(
@@ -132,7 +124,7 @@ def _read(
             target,
             options.format(folder),
             timer,
-            comm,
+            item.comm,
             options.overwrite,
         )
     small = comm.size == 1 and len(item.edges.keys) <= LARGE
@@ -148,12 +140,17 @@ def _predict(
 ) -> Iterator[Prediction]:
     """Plan and run, one structure or several in one pass."""
     bar, execution = None, None
+    if len(items) == 1:
+        comm = items[0].comm
     with agreed(comm):
         graph = batch_graphs([item.graph for item in items])
         bar = Progress(
             items[0].structure.name,
-            graph.edges // comm.size * _passes(model),
-            options.progress and comm.rank == 0 and len(items) == 1 and graph.edges >= LARGE,
+            graph.edges * _passes(model),
+            options.progress
+            and comm.rank == 0
+            and len(items) == 1
+            and items[0].total_edges >= LARGE,
         )
 
         def tick(step: str, edges: int) -> None:
@@ -257,14 +254,14 @@ def _refine_batch(
     """Run structures that were read; times of a batch are shared out by edges."""
     watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     outcome = []
-    with watch.watching() if watch is not None else contextlib.nullcontext():
+    with watch.watching(comm) if watch is not None else contextlib.nullcontext():
         predictions = _predict(model, [each.item for each in batch], options, comm, timer)
         for prediction, each in zip(predictions, batch, strict=True):
-            result = _write(model, each, output, options, comm, timer, watch, prediction)
+            result = _write(model, each, output, options, timer, watch, prediction)
             if result is not None:
                 outcome.append(result)
     seconds, table = time.perf_counter() - start, timer.table()
-    edges = sum(each.item.graph.edges for each in batch)
+    edges = sum(each.item.total_edges for each in batch)
     for record, errors in outcome:
         share = record["edges"] / edges if len(batch) > 1 else 1.0
         record.update(table, seconds=seconds * share, structures_at_once=len(batch))
@@ -278,13 +275,12 @@ def _write(
     each: LoadedStructure,
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
-    comm: Communicator,
     timer: Timer,
     watch: Guard | None,
     prediction: Prediction,
 ) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
     """Write a prediction and compare it; the record without times."""
-    folder = each.folder
+    folder, comm = each.folder, each.item.comm
     target, form = output_folder(folder, output), options.format(folder)
     verdict = watch.judge(prediction.correction) if watch is not None else None
     guarded = comm.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
@@ -310,8 +306,11 @@ def _write(
     overlap = each.overlap
     with agreed(comm):
         if overlap is None:
-            overlap = stored_overlap(folder, target, prediction, has_truth)
+            wanted = has_truth or each.item.total_edges <= LARGE
+            overlap = stored_overlap(folder, target, prediction) if wanted else None
     size = mean_correction(prediction, overlap, comm)
+    close = too_close(model, prediction.structure, prediction.edges.keys)
+    close = next(filter(None, comm.objects(close)), "")
     if comm.rank:
         return None
     record: dict[str, Any] = {
@@ -319,7 +318,7 @@ def _write(
         "folder": str(folder),
         "output": str(target),
         "atoms": len(prediction.structure),
-        "edges": len(prediction.edges.keys),
+        "edges": each.item.total_edges,
         "edges_from": prediction.edges.source,
         "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
         "mean_correction_meV": size * 1e3,
@@ -336,7 +335,6 @@ def _write(
             guarded=guarded,
             guard_warning=verdict.warning,
         )
-    close = too_close(model, prediction.structure, prediction.edges.keys)
     record["warnings"] = [text for text in (close, prediction.edges.note) if text]
     kinds = None
     if whole is not None:

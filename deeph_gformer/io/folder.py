@@ -6,9 +6,6 @@ import os
 import pathlib
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import DataError
 from ..fields import INFO_FILE
 from ..logs import LOGGER
@@ -28,7 +25,6 @@ __all__ = [
     "matrix_path",
     "has_matrix",
     "write_matrix",
-    "reserve_matrix",
     "write_part",
     "find_structures",
     "require_folder",
@@ -224,35 +220,6 @@ def write_matrix(
     return path
 
 
-def reserve_matrix(
-    path: pathlib.Path,
-    form: Format,
-    keys: NDArray[np.int64],
-    structure: Structure,
-    dtype: np.dtype,
-    doubled: bool,
-) -> tuple[int, NDArray[np.int64]]:
-    """Write all of a matrix file but the values, for which see :func:`write_part`.
-
-    Args:
-        path: an existing (temporary) file.
-        form: of the file.
-        keys: (E, 5), canonical order.
-        structure: gives the shells.
-        dtype: of the values.
-        doubled: whether blocks are spin-doubled.
-
-    Returns:
-        First byte of the values, and (E + 1,) number of values before each block.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    shapes = structure.orbital_counts[keys[:, 3:]] * (2 if doubled else 1)
-    start = get_format(form).reserve(path, keys, shapes, dtype)
-    return start, np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-
-
 def write_part(
     path: pathlib.Path,
     form: Format,
@@ -264,7 +231,7 @@ def write_part(
     """Write the values of consecutive blocks; several processes may do so at once.
 
     Args:
-        path: made by :func:`reserve_matrix`.
+        path: begun by :meth:`.FolderFormat.share`.
         form: of the file.
         start: first byte of the first block.
         part: the blocks, orbitals in the legacy order.

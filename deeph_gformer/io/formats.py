@@ -21,6 +21,7 @@ from ..plugins import installed
 from .blocks import BlockMatrix
 from .files import atomic_path
 from .hdf5.symbol_table import write_values
+from .shared import FirstWrites, SharedFile, Writers
 from .structure import Structure
 
 __all__ = [
@@ -63,6 +64,8 @@ class FolderFormat:
         read_blocks: (file, structure, spin-doubled) -> blocks, orbitals in the legacy order.
         reserve: (temporary file, keys, shapes (E, 2), dtype) -> first byte of the values, which
             stand in the order of the keys, without gaps; writes everything else.
+        shared: (keys, shapes, dtype, processes) -> the file that they write together, each with its
+            own consecutive blocks; None: the first one does what ``reserve`` does.
         size: (blocks, bytes of values) -> about how many bytes a matrix file takes.
         stored: (matrix, structure, spin-doubled) -> the blocks as this format orders orbitals.
         grouped: whether atoms must be grouped by element.
@@ -82,6 +85,9 @@ class FolderFormat:
     reserve: Callable[[pathlib.Path, NDArray[np.int64], NDArray[np.int64], np.dtype], int]
     size: Callable[[int, int], int]
     stored: Callable[[BlockMatrix, Structure, bool], BlockMatrix] = _as_in_memory
+    shared: (
+        Callable[[NDArray[np.int64], NDArray[np.int64], np.dtype, Writers], SharedFile] | None
+    ) = None
     optional: tuple[str, ...] = ()
     grouped: bool = False
     info_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -90,6 +96,18 @@ class FolderFormat:
     def is_folder(self, folder: str | os.PathLike[str]) -> bool:
         """Whether the folder has all required files."""
         return all((pathlib.Path(folder) / name).is_file() for name in self.required)
+
+    def share(
+        self,
+        keys: NDArray[np.int64],
+        shapes: NDArray[np.int64],
+        dtype: np.dtype,
+        writers: Writers,
+    ) -> SharedFile:
+        """The file that processes write together; arguments as of ``reserve``, of this process."""
+        if self.shared is not None:
+            return self.shared(keys, shapes, dtype, writers)
+        return FirstWrites(keys, shapes, dtype, writers, self.reserve)
 
     def write_blocks(
         self,

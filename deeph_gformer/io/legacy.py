@@ -25,7 +25,8 @@ from .hdf5.reading import (
     read_numbers,
     require_memory,
 )
-from .hdf5.symbol_table import matrices_size, write_matrices, write_values
+from .hdf5.symbol_table import SharedMatrices, matrices_size, write_matrices, write_values
+from .shared import Writers
 from .structure import Structure
 
 __all__ = [
@@ -316,8 +317,19 @@ def reserve(
     Raises:
         OSError: the disk is full.
     """
-    names = [b"[%d, %d, %d, %d, %d]" % (x, y, z, i + 1, j + 1) for x, y, z, i, j in keys.tolist()]
-    return write_matrices(path, names, shapes, dtype)
+    return write_matrices(path, _datasets(keys), shapes, dtype)
+
+
+def _datasets(keys: NDArray[np.int64]) -> list[bytes]:
+    """The names of datasets; ``keys``: (E, 5), 0-based."""
+    return [b"[%d, %d, %d, %d, %d]" % (x, y, z, i + 1, j + 1) for x, y, z, i, j in keys.tolist()]
+
+
+def shared(
+    keys: NDArray[np.int64], shapes: NDArray[np.int64], dtype: np.dtype, writers: Writers
+) -> SharedMatrices:
+    """:func:`reserve` by several processes, see :class:`FolderFormat`."""
+    return SharedMatrices(_datasets(keys), shapes, dtype, writers)
 
 
 def write_blocks(path: str | os.PathLike[str], matrix: BlockMatrix) -> None:
@@ -350,6 +362,7 @@ FORMAT = FolderFormat(
     read_keys=read_keys,
     read_blocks=read_blocks,
     reserve=reserve,
+    shared=shared,
     size=matrices_size,
     info_names={
         "atoms": "nsites",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Coupling", "coupling", "unwrap_shifts"]
+__all__ = ["Coupling", "coupling", "skeleton", "unwrap_shifts"]
 
 
 class Coupling(NamedTuple):
@@ -101,6 +101,36 @@ def coupling(
     cycles = cycles[cycles.any(axis=1)]
     x, y, z = (bool(v) for v in (cycles != 0).any(axis=0))
     return Coupling(_rank(cycles), (x, y, z), shifts, pieces)
+
+
+def skeleton(keys: NDArray[np.int64], atoms: int) -> NDArray[np.int64]:
+    """A few edges that connect the same images: :func:`coupling` of them, together with any others,
+    has the rank, directions and pieces that it has of all.
+
+    From the first atom of each piece one edge leads to each of the others, and one for each cycle
+    back to itself.
+
+    Args:
+        keys: (E, 5), Rx Ry Rz i j, 0-based; of some of the atoms.
+        atoms: number of atoms.
+
+    Returns:
+        (n, 5) int64.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    shifts, _ = unwrap_shifts(keys, atoms)
+    ones = np.ones(len(keys), dtype=bool)
+    graph = coo_matrix((ones, (keys[:, 3], keys[:, 4])), shape=(atoms, atoms))
+    piece = connected_components(graph.tocsr(), directed=False)[1]
+    top = np.unique(piece, return_index=True)[1][piece]
+    met = np.unique(keys[:, 3:])
+    star = np.column_stack([shifts[met] - shifts[top[met]], top[met], met])
+    cycles = shifts[keys[:, 3]] + keys[:, :3] - shifts[keys[:, 4]]
+    round_ = cycles.any(axis=1)
+    loops = np.unique(np.column_stack([cycles[round_], top[keys[round_, 3]]]), axis=0)
+    return np.concatenate([star, loops[:, [0, 1, 2, 3, 3]]]).astype(np.int64)
 
 
 def _rank(vectors: NDArray[np.int64]) -> int:

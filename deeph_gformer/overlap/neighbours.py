@@ -31,6 +31,7 @@ _MARGIN = 1e-6  # Å: pairs are looked for a little further than the cutoff
 _MOST_NEIGHBOURS = 200_000  # of one atom: 15 Å in a crystal hold 2,000
 _FARTHEST = MAX_CELL // 2 - 100  # cells between the cell and an atom of it
 _BINS = 1e5  # vesin's limit of bins of atoms
+_SLAB = 4  # times the reach: where the edges of some atoms are wanted, atoms are taken in slabs
 
 #: Largest distance (Å) at which two elements overlap, by atomic numbers with the smaller one first.
 Cutoffs = Mapping[tuple[int, int], float]
@@ -70,6 +71,7 @@ def edge_keys(
     cutoffs: Cutoffs,
     pbc: Sequence[bool] = (True, True, True),
     cut: bool = False,
+    atoms: tuple[int, int] | None = None,
 ) -> NDArray[np.int64]:
     """Edges of a structure, none of them lost to the way in which its atoms lie in the cell.
 
@@ -84,6 +86,7 @@ def edge_keys(
         pbc: whether each lattice vector repeats.
         cut: where the structure repeats against ``pbc``, put its pieces together and leave out what
             couples them to their images, with a warning.
+        atoms: first atom whose edges are wanted, and the one after the last; default: all.
 
     Returns:
         As :func:`find_edges`.
@@ -92,8 +95,14 @@ def edge_keys(
         DataError: it repeats along a vector whose ``pbc`` is False (unless ``cut``); see also
             :func:`find_edges`.
     """
-    keys = find_edges(structure.lattice, structure.positions, structure.numbers, cutoffs)
     open_ = ~np.asarray(pbc, bool)
+    if atoms is not None and open_.any() and _may_cross(structure, cutoffs, open_):
+        keys = edge_keys(structure, cutoffs, pbc, cut)  # how they cross, all edges say together
+        return keys[slice(*np.searchsorted(keys[:, 3], atoms))]
+    every = (True, True, True)
+    keys = find_edges(
+        structure.lattice, structure.positions, structure.numbers, cutoffs, every, atoms
+    )
     if not (keys[:, :3] != 0)[:, open_].any():
         return keys
     length = np.sqrt(
@@ -126,6 +135,15 @@ def edge_keys(
     )
 
 
+def _may_cross(structure: Structure, cutoffs: Cutoffs, open_: NDArray[np.bool_]) -> bool:
+    """Whether atoms may be near images in the next cell along vectors that do not repeat."""
+    inverse = np.linalg.inv(structure.lattice)
+    gap = 1.0 - np.ptp(structure.positions @ inverse, axis=0)
+    kinds = set(structure.numbers.tolist())
+    longest = max(pair_cutoff(cutoffs, a, b) for a in kinds for b in kinds)
+    return bool((gap / np.linalg.norm(inverse, axis=0) <= longest + _MARGIN)[open_].any())
+
+
 def _kept(
     keys: NDArray[np.int64], found: Coupling, open_: NDArray[np.bool_], atoms: int
 ) -> NDArray[np.bool_]:
@@ -144,6 +162,7 @@ def find_edges(
     numbers: NDArray[np.int64],
     cutoffs: Cutoffs,
     pbc: Sequence[bool] = (True, True, True),
+    atoms: tuple[int, int] | None = None,
 ) -> NDArray[np.int64]:
     """Every (R, i, j) with ``|r_j + R - r_i| < cutoff(i, j)``, and every atom with itself.
 
@@ -153,10 +172,11 @@ def find_edges(
         numbers: (N,), atomic numbers.
         cutoffs: by pair of atomic numbers, Å; a pair that is not named has no edges.
         pbc: whether each lattice vector repeats; along others R is 0, wherever the atoms are.
+        atoms: first i, and the one after the last; default: all atoms.
 
     Returns:
-        (E, 5) int64, Rx Ry Rz i j, i and j 0-based, canonical order; contains (-R, j, i) with each
-        (R, i, j).
+        (E, 5) int64, Rx Ry Rz i j, i and j 0-based, canonical order; of all atoms, contains
+        (-R, j, i) with each (R, i, j).
 
     Raises:
         DataError: the lattice spans no volume, two atoms sit on one place, values are not finite or
@@ -172,7 +192,9 @@ def find_edges(
         return np.zeros((0, 5), dtype=np.int64)
     kinds, kind = np.unique(numbers, return_inverse=True)
     limits = _cutoff_matrix(cutoffs, kinds)
-    i, j, cells = _near(lattice, positions, max(float(limits.max()), 0.1) + _MARGIN)
+    first, last = (0, len(numbers)) if atoms is None else atoms
+    reach = max(float(limits.max()), 0.1) + _MARGIN
+    i, j, cells = _near(lattice, positions, reach, slice(first, last))
     fixed = ~np.asarray(pbc, bool)
     if fixed.any():
         inside = ~cells[:, fixed].any(axis=1)
@@ -187,12 +209,12 @@ def find_edges(
         )
     limit = limits[0, 0] if len(kinds) == 1 else limits.ravel()[kind[i] * len(kinds) + kind[j]]
     kept = np.flatnonzero(squared < limit**2)
-    atoms = np.arange(len(numbers))
-    keys = np.empty((len(numbers) + len(kept), 5), dtype=np.int64)
-    keys[: len(numbers)] = np.stack([0 * atoms] * 3 + [atoms] * 2, axis=1)
-    keys[len(numbers) :, :3] = cells[kept]
-    keys[len(numbers) :, 3] = i[kept]
-    keys[len(numbers) :, 4] = j[kept]
+    own = np.arange(first, last)
+    keys = np.zeros((len(own) + len(kept), 5), dtype=np.int64)
+    keys[: len(own), 3:] = own[:, None]
+    keys[len(own) :, :3] = cells[kept]
+    keys[len(own) :, 3] = i[kept]
+    keys[len(own) :, 4] = j[kept]
     return keys[sort_keys(keys)]
 
 
@@ -216,9 +238,15 @@ def _check_cell(
 
 
 def _near(
-    lattice: NDArray[np.float64], positions: NDArray[np.float64], reach: float
+    lattice: NDArray[np.float64], positions: NDArray[np.float64], reach: float, atoms: slice
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """All pairs closer than ``reach``, and some more, without those of an atom with itself.
+
+    Args:
+        lattice: see :func:`find_edges`.
+        positions: see there.
+        reach: Å.
+        atoms: which atoms i.
 
     Returns:
         (M,) i, (M,) j and (M, 3) R, R counted from where the atoms are.
@@ -246,11 +274,75 @@ def _near(
             "reduce it, e.g. with ase.build.niggli_reduce"
         )
     shift = np.floor(fractional).astype(np.int64)
-    wrapped = positions - shift @ lattice
-    finder = _neighbour_list()(cutoff=_bin(heights, reach), full_list=True)
-    i, j, cells = finder.compute(wrapped, lattice, True, "ijS")
-    i, j = i.astype(np.int64), j.astype(np.int64)
-    return i, j, cells + (shift[i] - shift[j]) if shift.any() else cells.astype(np.int64)
+    if atoms.stop - atoms.start < len(positions) and np.prod(heights / reach) < _BINS:
+        i, j, cells = _near_some(lattice, fractional - shift, heights, reach, atoms)
+    else:
+        wrapped = positions - shift @ lattice
+        finder = _neighbour_list()(cutoff=_bin(heights, reach), full_list=True)
+        i, j, cells = finder.compute(wrapped, lattice, True, "ijS")
+        i, j, cells = i.astype(np.int64), j.astype(np.int64), cells.astype(np.int64)
+        own = (i >= atoms.start) & (i < atoms.stop)
+        i, j, cells = (i, j, cells) if own.all() else (i[own], j[own], cells[own])
+    return i, j, cells + (shift[i] - shift[j]) if shift.any() else cells
+
+
+def _near_some(
+    lattice: NDArray[np.float64],
+    fractional: NDArray[np.float64],
+    heights: NDArray[np.float64],
+    reach: float,
+    atoms: slice,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """:func:`_near` of some atoms, slab after slab, with the atoms and images that are near.
+
+    Args:
+        lattice: see :func:`find_edges`.
+        fractional: (N, 3), from 0 to 1.
+        heights: (3,), distances of the lattice's planes, Å.
+        reach: Å.
+        atoms: which atoms i.
+    """
+    axis = int(np.argmax(heights))
+    slabs = max(1, int(heights[axis] / (_SLAB * reach)))
+    slab = np.minimum((fractional[atoms, axis] * slabs).astype(np.int64), slabs - 1)
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int64))]
+    for number in np.unique(slab):
+        own = np.flatnonzero(slab == number) + atoms.start
+        # nothing further from the own atoms' planes than reach is near them
+        low = fractional[own].min(axis=0) - reach / heights - 1e-9
+        high = fractional[own].max(axis=0) + reach / heights + 1e-9
+        index, cells = _images(fractional, low, high)
+        place = (fractional[index] + cells) @ lattice
+        finder = _neighbour_list()(cutoff=reach, full_list=True)
+        i, j = finder.compute(place, np.zeros((3, 3)), False, "ij")
+        mine = (np.isin(index, own) & ~cells.any(axis=1))[i]
+        i, j = i[mine].astype(np.int64), j[mine].astype(np.int64)
+        parts.append((index[i], index[j], cells[j]))
+    i, j, cells = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return i, j, cells
+
+
+def _images(
+    fractional: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Atoms and images with fractional coordinates from ``low`` to ``high``.
+
+    Args:
+        fractional: (N, 3), from 0 to 1.
+        low: (3,).
+        high: (3,).
+
+    Returns:
+        (M,) atom and (M, 3) R.
+    """
+    index, cells = np.arange(len(fractional)), np.zeros((len(fractional), 3), np.int64)
+    for axis in range(3):  # one vector after the other, so that few are looked at
+        steps = np.arange(math.floor(low[axis]), math.floor(high[axis]) + 1)
+        place = fractional[index, axis][:, None] + steps
+        inside, step = np.nonzero((place >= low[axis]) & (place <= high[axis]))
+        index, cells = index[inside], cells[inside]
+        cells[:, axis] = steps[step]
+    return index, cells
 
 
 @functools.cache

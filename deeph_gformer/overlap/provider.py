@@ -70,6 +70,19 @@ class OverlapProvider(abc.ABC):
                 provider.
         """
 
+    def edges_of(
+        self, structure: Structure, pbc: Sequence[bool], atoms: tuple[int, int]
+    ) -> NDArray[np.int64]:
+        """:meth:`edges` of some atoms, for one of the processes that share a structure.
+
+        Args:
+            structure: see :meth:`edges`.
+            pbc: see :meth:`edges`.
+            atoms: first atom i, and the one after the last.
+        """
+        keys = self.edges(structure, pbc)
+        return keys[slice(*np.searchsorted(keys[:, 3], atoms))]
+
     @abc.abstractmethod
     def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
         """S on ``keys`` (default: :meth:`edges`), orbitals in the legacy order.
@@ -113,6 +126,17 @@ class TableOverlap(OverlapProvider):
             DataError: unknown element or shells, two atoms on one place, or, unless extrapolating,
                 couplings that contradict ``pbc``.
         """
+        return self._edges(structure, pbc)
+
+    def edges_of(
+        self, structure: Structure, pbc: Sequence[bool], atoms: tuple[int, int]
+    ) -> NDArray[np.int64]:
+        """See :class:`OverlapProvider`; no others are looked for."""
+        return self._edges(structure, pbc, atoms)
+
+    def _edges(
+        self, structure: Structure, pbc: Sequence[bool], atoms: tuple[int, int] | None = None
+    ) -> NDArray[np.int64]:
         self.table.check(structure)
         kinds = sorted(set(structure.numbers.tolist()))
         longest = max(self.cutoffs.values(), default=0.0)
@@ -121,6 +145,7 @@ class TableOverlap(OverlapProvider):
             {(a, b): self.cutoffs.get((a, b), longest) for a in kinds for b in kinds if a <= b},
             pbc,
             cut=self.extrapolate,
+            atoms=atoms,
         )
 
     def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..algebra.orbitals import TargetBlocks
 from ..data.dataset import hermitian_mean, time_reversal_mean, transpose_index
 from ..errors import ModelError
-from ..io.blocks import BlockMatrix, match_keys, reverse_keys
+from ..io.blocks import BlockMatrix, reverse_keys, sort_keys
 from ..runtime.communicator import Communicator
+from .sharing import partners
 
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
@@ -36,47 +37,45 @@ _ELEMENTS = 2**20
 
 
 def hermitian_in_place(
-    vector: Tensor,
-    partner: Tensor,
-    index: Tensor,
-    comm: Communicator | None = None,
-    bounds: Sequence[int] = (),
-    chunk: int = BLOCK_CHUNK,
+    vector: Tensor, partner: Tensor, index: Tensor, chunk: int = BLOCK_CHUNK
 ) -> None:
     """:func:`deeph_gformer.data.dataset.hermitian_product`, in place and by pairs of edges.
 
     Args:
-        vector: (E, K) or (E, 4, K), contiguous, this rank's edges.
-        partner: (E,), edge (-R, j, i) of each edge, counted over all ranks.
+        vector: (E, K) or (E, 4, K), contiguous.
+        partner: (E,), edge (-R, j, i) of each edge; those with -1 stay.
         index: see :func:`deeph_gformer.data.dataset.transpose_index`.
-        comm: the processes; None: one.
-        bounds: size + 1 edge numbers that part them.
         chunk: edges at a time.
     """
     flat = vector.view(len(vector), -1)
-
-    def average(target: Tensor, x: Tensor, y: Tensor) -> None:
-        flat[target] = hermitian_mean(x, y, index)
-
-    first = 0
-    if comm is not None and comm.size > 1:
-        first = bounds[comm.rank]
-        owner = torch.bucketize(partner, torch.tensor(bounds), right=True) - 1
-        theirs = [
-            torch.nonzero(owner == rank).reshape(-1) if rank != comm.rank else partner[:0]
-            for rank in range(comm.size)
-        ]
-        # each sends in the order of the partners, which is the order in which they are wanted there
-        got = comm.exchange([flat[rows[torch.argsort(partner[rows])]] for rows in theirs])
-        for rows, values in zip(theirs, got, strict=True):
-            for part, value in zip(rows.split(chunk), values.split(chunk), strict=True):
-                average(part, flat[part], value)
-        partner = torch.where(owner == comm.rank, partner - first, -1)
     for part in torch.nonzero(torch.arange(len(partner)) <= partner).reshape(-1).split(chunk):
         other = partner[part]
         a, b = flat[part], flat[other]
-        average(part, a, b)
-        average(other, b, a)
+        flat[part], flat[other] = hermitian_mean(a, b, index), hermitian_mean(b, a, index)
+
+
+def _hermitian_between(
+    vector: Tensor,
+    theirs: Sequence[Tensor],
+    keys: NDArray[np.int64],
+    index: Tensor,
+    comm: Communicator,
+) -> None:
+    """:func:`hermitian_in_place` of edges whose partners other processes have.
+
+    Args:
+        vector: (E, K) or (E, 4, K), contiguous.
+        theirs: see :func:`.sharing.partners`.
+        keys: (E, 5).
+        index: see :func:`deeph_gformer.data.dataset.transpose_index`.
+        comm: the processes.
+    """
+    flat = vector.view(len(vector), -1)
+    # each sends in the order of the partners, which is the order in which they are wanted there
+    sent = [flat[rows[torch.from_numpy(sort_keys(reverse_keys(keys[rows])))]] for rows in theirs]
+    for rows, values in zip(theirs, comm.exchange(sent), strict=True):
+        for part, value in zip(rows.split(BLOCK_CHUNK), values.split(BLOCK_CHUNK), strict=True):
+            flat[part] = hermitian_mean(flat[part], value, index)
 
 
 def check_finite(product: Tensor, name: str) -> None:
@@ -142,14 +141,16 @@ def make_hermitian(
 
     Args:
         products: of this rank's edges; one that is there twice is averaged once.
-        keys: (E, 5), of all edges, in canonical order.
+        keys: (E, 5), of these edges, in canonical order.
         targets: of the model.
         comm: processes that share the structure.
     """
-    partner = torch.from_numpy(match_keys(reverse_keys(keys[comm.own_rows(keys)]), keys))
-    bounds, index = comm.edge_bounds(keys), transpose_index(targets)
+    partner, theirs = partners(comm, keys)
+    index = transpose_index(targets)
     for product in {id(p): p for p in products}.values():
-        hermitian_in_place(product, partner, index, comm, bounds)
+        if theirs:
+            _hermitian_between(product, theirs, keys, index, comm)
+        hermitian_in_place(product, partner, index)
 
 
 def symmetrise(
@@ -168,7 +169,7 @@ def symmetrise(
         model: both stages.
         first: (E, K) or (E, 4, K), of stage 1, of this rank's edges; None: not wanted.
         both: of both stages; the same tensor without a GFormer.
-        keys: (E, 5), of all edges, in canonical order.
+        keys: (E, 5), of these edges, in canonical order.
         comm: processes that share the structure.
     """
     make_hermitian((both,) if first is None else (first, both), keys, model.targets, comm)

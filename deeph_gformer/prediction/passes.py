@@ -23,34 +23,22 @@ from ..stage1.stream import open_stream
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
 
-__all__ = ["both_stages", "direct_products", "direct_sums", "fast_plan", "own_edges", "whole_sums"]
-
-
-def own_edges(graph: Graph, execution: ExecutionPlan) -> Graph:
-    """The edges of this rank's atoms, with all atoms; the graph itself where there is one rank."""
-    if execution.comm.size == 1:
-        return graph
-    rows = execution.comm.own_rows(graph.edge_key.cpu().numpy())
-    return graph._replace(
-        edge_index=graph.edge_index[:, rows],
-        edge_vector=graph.edge_vector[rows],
-        edge_key=graph.edge_key[rows],
-    )
+__all__ = ["both_stages", "direct_products", "direct_sums", "fast_plan", "whole_sums"]
 
 
 def _once(
-    model: HamiltonianModel, graph: Graph, mine: Graph, execution: ExecutionPlan
+    model: HamiltonianModel, graph: Graph, execution: ExecutionPlan
 ) -> Iterator[tuple[Rows, Tensor | None, Tensor | None]]:
     """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV."""
     network = None if model.bundle is None else model.bundle.model
     stream: IrrepStream = (
-        NoStream(mine, execution.chunk)
+        NoStream(graph, execution.chunk)
         if model.stage1 is None
-        else open_stream(model.stage1, mine, execution, graph)
+        else open_stream(model.stage1, graph, execution)
     )
     result: Iterator[tuple[FinalChunk, Tensor | None]]
     if network is not None:
-        result = network.corrections(mine, stream, execution)
+        result = network.corrections(graph, stream, execution)
     else:
         result = _alone(stream)
     for final, second in result:
@@ -73,7 +61,6 @@ def _alone(stream: IrrepStream) -> Iterator[tuple[FinalChunk, None]]:
 def direct_sums(
     model: HamiltonianModel,
     graph: Graph,
-    mine: Graph,
     execution: ExecutionPlan,
     frames: int = 1,
     seed: int = 0,
@@ -82,8 +69,7 @@ def direct_sums(
 
     Args:
         model: both stages.
-        graph: the structure.
-        mine: the same with this rank's edges.
+        graph: the structure, with this rank's edges.
         execution: chunk, storage, processes.
         frames: K; 1 uses the axes of the file, more are K - 1 random rotations besides, over which
             the correction is averaged (not for ``arch: equivariant``, which needs none).
@@ -93,7 +79,7 @@ def direct_sums(
         Rows, (n, D) of stage 1 and (n, D) of the GFormer, eV; None of a stage that is not there.
     """
     if model.bundle is None or frames <= 1 or model.bundle.model.equivariant:
-        yield from _once(model, graph, mine, execution)
+        yield from _once(model, graph, execution)
         return
     irreps = model.bundle.model.irreps_out
     lmax = max(ir.l for _, ir in irreps)
@@ -103,18 +89,18 @@ def direct_sums(
     for frame in range(frames):
         rotation = random_rotation(generator) if frame else torch.eye(3, dtype=torch.float64)
         back = [b.T for b in wigner_blocks(rotation, lmax)]
-        turned = [g if not frame else rotate_graph(g, rotation) for g in (graph, mine)]
-        for rows, own, value in _once(model, turned[0], turned[1], execution):
+        turned = rotate_graph(graph, rotation) if frame else graph
+        for rows, own, value in _once(model, turned, execution):
             if value is None:
                 raise ModelError("no GFormer ran, although there is one")
             if total is None:
-                total = value.new_zeros(mine.edges, irreps.dim)
+                total = value.new_zeros(graph.edges, irreps.dim)
             total[rows] += (rotate_flat(value, irreps, back) if frame else value) / frames
             if not frame and own is not None:
                 first = torch.empty_like(total) if first is None else first
                 first[rows] = own
-    for start in range(0, mine.edges, execution.chunk):
-        rows = slice(start, min(start + execution.chunk, mine.edges))
+    for start in range(0, graph.edges, execution.chunk):
+        rows = slice(start, min(start + execution.chunk, graph.edges))
         yield rows, None if first is None else first[rows], None if total is None else total[rows]
 
 
@@ -135,9 +121,8 @@ def direct_products(
 ) -> tuple[Tensor, Tensor]:
     """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this
     rank's edges, as they leave the network."""
-    mine = own_edges(graph, execution)
     result: list[Tensor] = []
-    for rows, own, second in direct_sums(model, graph, mine, execution, frames):
+    for rows, own, second in direct_sums(model, graph, execution, frames):
         execution.timer.start("blocks")
         both = both_stages(model, own, second)
         if own is None:
@@ -148,8 +133,8 @@ def direct_products(
         if not result:
             result = [
                 execution.storage.empty(
-                    mine.edges, p[0].numel(), p.new_empty(0, device="cpu")
-                ).view(mine.edges, *p.shape[1:])
+                    graph.edges, p[0].numel(), p.new_empty(0, device="cpu")
+                ).view(graph.edges, *p.shape[1:])
                 for p in products
             ]
         place = rows if isinstance(rows, slice) else rows.cpu()
@@ -172,7 +157,7 @@ def whole_sums(
     """:func:`direct_sums` of all edges: of stage 1 (zero where there is none), and of both stages,
     (E, D)."""
     graph = graph.to(model.device, model.dtype)
-    found = list(direct_sums(model, graph, graph, fast_plan([graph], model.device), frames, seed))
+    found = list(direct_sums(model, graph, fast_plan([graph], model.device), frames, seed))
     first: list[Tensor] = []
     for values in ([own for _, own, _ in found], [both_stages(model, o, s) for _, o, s in found]):
         whole = graph.edge_vector.new_zeros(graph.edges, model.targets.irreps().dim)

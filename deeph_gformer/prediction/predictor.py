@@ -14,6 +14,7 @@ from ..data.edges import EdgeMode
 from ..errors import ConfigError
 from ..gformer.bundle import Bundle
 from ..overlap import OverlapProvider
+from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from .reading import Item, Source, read_item
 from .seen import warn_close
@@ -54,9 +55,10 @@ class Predictor(abc.ABC):
         edges: EdgeMode = "auto",
         keys: NDArray[np.int64] | None = None,
         overlap: OverlapProvider | None = None,
+        comm: Communicator | None = None,
     ) -> Item:
         """The graph of a structure for this model; see :func:`.prediction.reading.read_item`."""
-        return read_item(self, source, edges, keys, overlap)
+        return read_item(self, source, edges, keys, overlap, comm)
 
     @overload
     def predict(

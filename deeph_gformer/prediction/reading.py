@@ -20,7 +20,10 @@ from ..io.folder import has_matrix, read_folder
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, structure_from_atoms
 from ..overlap.predict import read_any
+from ..runtime.communicator import Communicator
+from ..runtime.processes import agreed, same_structure
 from .seen import bundle_overlap, require_seen, why_no_overlap
+from .sharing import deal_edges, find_shared
 
 if TYPE_CHECKING:
     import ase
@@ -43,6 +46,7 @@ class Item(NamedTuple):
         edges: which blocks are edges, and where they come from.
         overlap: what makes its S; None where its folder has one, or nobody asked.
         folder: where it was read; None where it comes from elsewhere.
+        comm: processes that share it; ``graph`` and ``edges`` have the edges of this one's atoms.
     """
 
     structure: Structure
@@ -50,10 +54,20 @@ class Item(NamedTuple):
     edges: EdgeChoice
     overlap: OverlapProvider | None = None
     folder: pathlib.Path | None = None
+    comm: Communicator = Communicator()
+
+    @property
+    def total_edges(self) -> int:
+        """Edges of all processes."""
+        return self.comm.edges[-1] if self.comm.edges else self.graph.edges
 
 
 def read_graph(
-    folder: str | os.PathLike[str], basis: Basis, ranges: Ranges | None, edges: EdgeMode
+    folder: str | os.PathLike[str],
+    basis: Basis,
+    ranges: Ranges | None,
+    edges: EdgeMode,
+    comm: Communicator | None = None,
 ) -> Item:
     """A folder with the model's spin, its graph, and where its edges come from.
 
@@ -62,15 +76,24 @@ def read_graph(
         basis: the model's elements, shells and spin.
         ranges: of its training set.
         edges: which blocks are edges.
+        comm: processes that share it; the first one reads the edges.
 
     Raises:
         DataError: missing or damaged files, edges beyond the ranges, or another spin in info.json.
         ModelError: unknown elements or other shells.
     """
-    structure = _with_spin(read_folder(folder), basis, str(folder))
-    choice = select_edges(folder, structure, edges, ranges)
-    graph = build_graph(structure, choice.keys, basis, torch.float64)
-    return Item(structure, graph, choice, None, pathlib.Path(folder))
+    comm, first = comm or Communicator(), None
+    with agreed(comm):
+        structure = _with_spin(read_folder(folder), basis, str(folder))
+    with agreed(comm):
+        same_structure(comm, structure)
+    with agreed(comm):
+        if comm.rank == 0:
+            first = select_edges(folder, structure, edges, ranges)
+    comm, choice = deal_edges(comm, first, len(structure))
+    with agreed(comm):
+        graph = build_graph(structure, choice.keys, basis, torch.float64, comm.own_atoms)
+    return Item(structure, graph, choice, None, pathlib.Path(folder), comm)
 
 
 def read_item(
@@ -79,6 +102,7 @@ def read_item(
     edges: EdgeMode = "auto",
     keys: NDArray[np.int64] | None = None,
     overlap: OverlapProvider | None = None,
+    comm: Communicator | None = None,
 ) -> Item:
     """What a model sees of a structure, wherever it comes from.
 
@@ -90,6 +114,7 @@ def read_item(
         keys: (E, 5), 0-based, any order; for a :class:`.Structure`.
         overlap: where edges come from that the source has not; None: the table in the bundle, for
             sources with neither S nor H.
+        comm: processes that share the structure: each gets the edges of its atoms; default: one.
 
     Raises:
         DataError: the source cannot be read or is unlike every training structure, or its edges
@@ -106,6 +131,35 @@ def read_item(
         choice = EdgeChoice(graph.edge_key.numpy(), "given keys")
         require_within(structure, choice.keys, ranges)
         return Item(structure, graph, choice)
+    comm = comm or Communicator()
+    with agreed(comm):
+        where = _where_edges_are(model, source, edges, overlap)
+    if isinstance(where, pathlib.Path):
+        return read_graph(where, basis, ranges, edges, comm)
+    folder, provider = where
+    with agreed(comm):
+        structure, pbc = _bare(source, provider, basis)
+    with agreed(comm):
+        same_structure(comm, structure)
+    comm, found = find_shared(comm, structure, provider, pbc)
+    with agreed(comm):
+        require_seen(model, structure, found, pbc, comm)
+        require_within(structure, found, ranges)
+        graph = build_graph(structure, found, basis, torch.float64, comm.own_atoms)
+    choice = EdgeChoice(graph.edge_key.numpy(), "overlap table")
+    return Item(structure, graph, choice, provider, folder, comm)
+
+
+def _where_edges_are(
+    model: Predictor, source: Source, edges: EdgeMode, overlap: OverlapProvider | None
+) -> pathlib.Path | tuple[pathlib.Path | None, OverlapProvider]:
+    """The folder whose own files tell the edges; else the path of a source that has one, and what
+    finds the edges.
+
+    Raises:
+        DataError: there is no such path.
+        ConfigError: nothing knows the edges.
+    """
     folder = None
     if isinstance(source, (str, os.PathLike)):
         folder = pathlib.Path(source)
@@ -117,20 +171,14 @@ def read_item(
             overlap = bundle_overlap(model)
         bare = not folder.is_dir() or (edges in ("auto", "overlaps") and not own)
         if folder.is_dir() and (overlap is None or not bare):
-            return read_graph(folder, basis, ranges, edges)
+            return folder
     provider = overlap or bundle_overlap(model)
     if provider is None:
         raise ConfigError(
             f"{_name(source)}: has no edges, and {why_no_overlap(model)}; give a folder with "
             "overlaps.h5 ('deeph-gformer overlap predict' makes one from a table or basis files)"
         )
-    structure, pbc = _bare(source, provider, basis)
-    found = provider.edges(structure, pbc)
-    require_seen(model, structure, found, pbc)
-    require_within(structure, found, ranges)
-    graph = build_graph(structure, found, basis, torch.float64)
-    choice = EdgeChoice(graph.edge_key.numpy(), "overlap table")
-    return Item(structure, graph, choice, provider, folder)
+    return folder, provider
 
 
 def _with_spin(structure: Structure, basis: Basis, where: str) -> Structure:

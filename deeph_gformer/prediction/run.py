@@ -105,7 +105,6 @@ def predictions(
     """
     execution.timer.start("stage 1")
     graph = batch_graphs([item.graph for item in items])
-    execution = execution.over(items[0].edges.keys, graph.nodes)
     observe, seen = model.observe, []
     if observe is not None:
         model.observe = lambda graph, features: seen.append(features)
@@ -161,7 +160,7 @@ def _finished(
     alone, both = both is None, first if both is None else both
     if hermitian:
         symmetrise(model, first, both, edges.keys, comm)
-    own, types = edges.keys[comm.own_rows(edges.keys)], graph.node_type.cpu().numpy()
+    own, types = edges.keys, graph.node_type.cpu().numpy()
     with agreed(comm):
         check_finite(both, structure.name)
         refined = assemble(model, both, types, own)

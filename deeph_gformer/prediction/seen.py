@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from .. import fields as names
 from ..errors import DataError
-from ..io.periodicity import coupling
+from ..io.periodicity import coupling, skeleton
 from ..io.structure import Structure
 from ..logs import LOGGER
 from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
+from ..runtime.communicator import Communicator
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -64,22 +65,30 @@ def warn_close(model: Predictor, item: Item) -> None:
 
 
 def require_seen(
-    model: Predictor, structure: Structure, keys: NDArray[np.int64], pbc: Sequence[bool]
+    model: Predictor,
+    structure: Structure,
+    keys: NDArray[np.int64],
+    pbc: Sequence[bool],
+    comm: Communicator,
 ) -> None:
     """Refuse a structure without DFT files that is unlike every training structure.
 
     Args:
         model: its bundle remembers the training set (a stage 1 alone does not).
         structure: the atoms.
-        keys: (E, 5), its edges.
+        keys: (E, 5), its edges, of this process.
         pbc: for the message.
+        comm: processes that share it.
 
     Raises:
         DataError: it repeats in another number of directions than in training, or two atoms are
             much too close.
     """
     seen: list[int] = (model.bundle.training.get("periodicity") if model.bundle else None) or []
-    found = coupling(keys, len(structure)) if seen else None
+    found = None
+    if seen:
+        few = [keys] if comm.size == 1 else comm.objects(skeleton(keys, len(structure)))
+        found = coupling(np.concatenate(few), len(structure))
     if found is not None and found.rank not in seen:
         flags = ", ".join(str(bool(p)) for p in pbc)
         least = found.rank < min(seen)

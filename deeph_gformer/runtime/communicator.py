@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,45 +51,42 @@ class Communicator:
     Attributes:
         rank, size: this process and how many there are.
         bounds: size + 1 atom numbers; atoms bounds[r] to bounds[r + 1] are those of rank r.
+        edges: size + 1 edge numbers; the edges of its atoms are edges[r] to edges[r + 1], in
+            canonical order, and no rank has others.
     """
 
     rank: int = 0
     size: int = 1
     bounds: tuple[int, ...] = ()
+    edges: tuple[int, ...] = ()
 
     def over(self, degree: NDArray[np.int64]) -> Communicator:
         """The same processes with the atoms of a structure shared out.
 
         ``degree`` as in :func:`split_atoms`.
         """
-        return dataclasses.replace(self, bounds=split_atoms(degree, self.size))
+        bounds = split_atoms(degree, self.size)
+        total = np.concatenate([[0], np.cumsum(degree)])
+        return dataclasses.replace(self, bounds=bounds, edges=tuple(total[list(bounds)].tolist()))
 
     @property
     def atoms(self) -> tuple[int, int]:
         """First atom of this process, and the one after its last."""
         return self.bounds[self.rank], self.bounds[self.rank + 1]
 
-    def rows(self, keys: NDArray[np.int64], rank: int | None = None) -> tuple[int, int]:
-        """First edge of a rank, and the one after its last.
+    @property
+    def own_atoms(self) -> tuple[int, int] | None:
+        """:attr:`atoms`; None where no structure is shared."""
+        return self.atoms if self.bounds else None
 
-        Args:
-            keys: (E, 5), in canonical order, so sorted by i.
-            rank: None: this one.
-        """
-        rank = self.rank if rank is None else rank
-        first, last = np.searchsorted(keys[:, 3], self.bounds[rank : rank + 2])
-        return int(first), int(last)
+    @property
+    def own_edges(self) -> slice:
+        """This rank's edges among all."""
+        return slice(self.edges[self.rank], self.edges[self.rank + 1])
 
-    def edge_bounds(self, keys: NDArray[np.int64]) -> list[int]:
-        """size + 1 edge numbers that part the ranks; ``keys``: (E, 5), in canonical order."""
-        if self.size == 1:
-            return [0, len(keys)]
-        return [0, *(self.rows(keys, rank)[1] for rank in range(self.size))]
-
-    def own_rows(self, keys: NDArray[np.int64]) -> slice:
-        """This rank's edges; ``keys``: (E, 5), in canonical order."""
-        bounds = self.edge_bounds(keys)
-        return slice(bounds[self.rank], bounds[self.rank + 1])
+    def owner(self, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) rank of each atom; ``atoms``: (n,)."""
+        return np.searchsorted(np.array(self.bounds[1:]), atoms, side="right")
 
     def gather_rows(self, value: Tensor) -> Tensor:
         """Fill the rows of other ranks' atoms; in place.
@@ -101,15 +99,33 @@ class Communicator:
         """
         if self.size == 1:
             return value
-        counts = [b - a for a, b in itertools.pairwise(self.bounds)]
         start, stop = self.atoms
-        mine = value.new_zeros(max(counts), *value.shape[1:])
-        mine[: stop - start] = value[start:stop]
-        parts = [torch.empty_like(mine) for _ in counts]
-        self._call(torch.distributed.all_gather, parts, mine)
-        for rank, (part, count) in enumerate(zip(parts, counts, strict=True)):
-            value[self.bounds[rank] : self.bounds[rank] + count] = part[:count]
+        for first, part in self._parts(value[start:stop], self.bounds):
+            value[first : first + len(part)] = part
         return value
+
+    def gather_edges(self, value: Tensor) -> Tensor:
+        """The edges of all ranks.
+
+        Args:
+            value: (E of this rank, ...).
+
+        Returns:
+            (E, ...) on every rank.
+        """
+        if self.size == 1:
+            return value
+        return torch.cat([part for _, part in self._parts(value, self.edges)])
+
+    def _parts(self, mine: Tensor, bounds: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """First row and rows of each rank."""
+        counts = [b - a for a, b in itertools.pairwise(bounds)]
+        padded = mine.new_zeros(max(counts), *mine.shape[1:])
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in counts]
+        self._call(torch.distributed.all_gather, parts, padded)
+        for first, part, count in zip(bounds, parts, counts, strict=False):
+            yield first, part[:count]
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum over the ranks, in place; every rank gets it."""
@@ -125,21 +141,39 @@ class Communicator:
         self._call(torch.distributed.all_gather_object, out, value)
         return out
 
-    def exchange(self, parts: list[Tensor]) -> list[Tensor]:
-        """Every rank sends one tensor to each other one.
+    def exchange(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """Every rank sends one tensor to each.
 
         Args:
-            parts: (n_r, ...) for rank r, in host memory; rank r sends as many rows back.
+            parts: (n_r, ...) for rank r, in host memory.
 
         Returns:
-            What each rank sent, shapes as in ``parts``.
+            What each rank sent.
         """
         sizes = [len(part) for part in parts]
-        sent = torch.cat(parts)
+        theirs = torch.empty(self.size, dtype=torch.int64)
+        self._call(torch.distributed.all_to_all_single, theirs, torch.tensor(sizes))
+        sent = torch.cat(list(parts))
         real = torch.view_as_real(sent) if sent.is_complex() else sent
-        got = torch.empty_like(real)
-        self._call(torch.distributed.all_to_all_single, got, real, sizes, sizes)
-        return list((torch.view_as_complex(got) if sent.is_complex() else got).split(sizes))
+        wanted: list[int] = theirs.tolist()
+        got = real.new_empty(sum(wanted), *real.shape[1:])
+        self._call(torch.distributed.all_to_all_single, got, real, wanted, sizes)
+        return list((torch.view_as_complex(got) if sent.is_complex() else got).split(wanted))
+
+    def deal(self, rows: NDArray[np.int64], counts: Sequence[int]) -> NDArray[np.int64]:
+        """Every rank sends rows to each: the first ``counts[0]`` to rank 0, the next to rank 1, ...
+
+        Args:
+            rows: (n, k).
+            counts: per rank; their sum is n.
+
+        Returns:
+            (m, k), what the ranks sent, in their order.
+        """
+        if self.size == 1:
+            return rows
+        parts = torch.from_numpy(np.ascontiguousarray(rows)).split(list(counts))
+        return torch.cat(self.exchange(parts)).numpy()
 
     def to_first(self, value: Tensor, rows: int) -> Tensor | None:
         """Join the rows of all ranks (edges, in their order) on rank 0.

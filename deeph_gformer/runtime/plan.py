@@ -12,9 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from .communicator import Communicator
@@ -73,14 +71,6 @@ class ExecutionPlan:
     comm: Communicator = dataclasses.field(default_factory=Communicator)
     tick: Callable[[str, int], None] = lambda step, edges: None
     timer: Timer = dataclasses.field(default_factory=Timer)
-
-    def over(self, keys: NDArray[np.int64], atoms: int) -> ExecutionPlan:
-        """The same with the atoms of a structure, whose edges are ``keys`` (E, 5), shared out among
-        the processes."""
-        if self.comm.size == 1:
-            return self
-        comm = self.comm.over(np.bincount(keys[:, 3], minlength=atoms))
-        return dataclasses.replace(self, comm=comm)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.graph import Graph
 from ..errors import ConfigError, DataError, GFormerError
 from ..io.structure import Structure
 from .communicator import Communicator
@@ -177,8 +176,8 @@ def same_input(comm: Communicator, what: str, values: Mapping[str, Any]) -> None
             )
 
 
-def same_structure(comm: Communicator, structure: Structure, graph: Graph) -> None:
-    """:func:`same_input` for one structure and its edges."""
+def same_structure(comm: Communicator, structure: Structure) -> None:
+    """:func:`same_input` for one structure."""
     same_input(
         comm,
         f"structure '{structure.name}'",
@@ -186,7 +185,6 @@ def same_structure(comm: Communicator, structure: Structure, graph: Graph) -> No
             "lattices": structure.lattice,
             "positions": structure.positions,
             "elements": structure.numbers,
-            "edges": graph.edge_key.numpy(),
         },
     )
 

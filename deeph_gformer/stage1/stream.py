@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from ..data.features import Stage1Features
@@ -24,28 +23,27 @@ class WholeStream(IrrepStream):
         provider: Stage1Provider,
         graph: Graph,
         execution: ExecutionPlan,
-        whole: Graph | None = None,
     ) -> None:
         """
         Args:
             provider: stage 1.
             graph: this rank's edges.
-            execution: chunk, communicator.
-            whole: all edges; each rank then runs all of them and keeps its own.
+            execution: chunk, communicator; each rank runs all edges and keeps its own.
         """
         self.provider, self.graph, self.execution = provider, graph, execution
-        self.whole = whole or graph
         self.nodes: list[Tensor] = []
         self._made: TensorStream | None = None
 
     def _output(self, features: bool) -> Stage1Features:
-        out = self.provider(self.whole, features=features)
-        if self.graph.edges == self.whole.edges:
-            return out
-        start = int(
-            torch.searchsorted(self.whole.edge_index[0].contiguous(), self.graph.edge_index[0, 0])
+        comm, graph = self.execution.comm, self.graph
+        if comm.size == 1:
+            return self.provider(graph, features=features)
+        whole = graph._replace(
+            edge_index=comm.gather_edges(graph.edge_index.T.contiguous()).T.contiguous(),
+            edge_vector=comm.gather_edges(graph.edge_vector),
+            edge_key=comm.gather_edges(graph.edge_key),
         )
-        mine = slice(start, start + self.graph.edges)
+        out, mine = self.provider(whole, features=features), comm.own_edges
         return Stage1Features(out.node, tuple(e[mine] for e in out.edge), out.direct_sum[mine])
 
     def groups(self, features: bool) -> Iterator[EdgeChunk]:
@@ -75,19 +73,16 @@ class WholeStream(IrrepStream):
         self._made, self.nodes = None, []
 
 
-def open_stream(
-    provider: Stage1Provider, graph: Graph, execution: ExecutionPlan, whole: Graph | None = None
-) -> IrrepStream:
+def open_stream(provider: Stage1Provider, graph: Graph, execution: ExecutionPlan) -> IrrepStream:
     """The best stream that a stage 1 has.
 
     Args:
         provider: stage 1.
         graph: one structure; with several ranks this rank's edges.
         execution: see :class:`ExecutionPlan`.
-        whole: all edges, with several ranks.
 
     Raises:
         ModelError: see :meth:`Stage1Provider.check_complete`.
     """
     result = provider.stream(graph, execution)
-    return WholeStream(provider, graph, execution, whole) if result is None else result
+    return WholeStream(provider, graph, execution) if result is None else result

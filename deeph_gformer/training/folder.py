@@ -22,7 +22,7 @@ from ..fields import RUN_CONFIG, RUN_SPLITS
 from ..io.files import read_json, write_json
 from ..logs import LOGGER, PRINTED, logged_in
 from ..stopping import Stopped
-from .process import first_rank
+from .process import first_rank, require_devices
 
 __all__ = [
     "BEST",
@@ -180,12 +180,12 @@ def check_run(
 
     Raises:
         ConfigError: the folder cannot be written or holds another run, there is nothing to resume,
-            or torchrun started another number of processes.
+            or processes, GPUs and precision do not go together.
         DataError: a damaged checkpoint.
     """
     folder = pathlib.Path(config.output)
     _check_writable(folder)
-    _check_processes(config.training.devices)
+    require_devices(config.training)
     if not first_rank():  # the first one speaks for all, and has perhaps written already
         return folder
     if resume:
@@ -209,16 +209,6 @@ def _check_writable(folder: pathlib.Path) -> None:
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         reason = "cannot be written" if there.is_dir() else "is a file"
         raise ConfigError(f"--output {folder}: {there} {reason}; choose another folder")
-
-
-def _check_processes(devices: int) -> None:
-    launched = torch.distributed.is_torchelastic_launched()
-    started = int(os.environ["WORLD_SIZE"]) if launched else devices
-    if started != devices:
-        raise ConfigError(
-            f"torchrun started {started} processes, but training.devices is {devices}; set "
-            f"training.devices={started}"
-        )
 
 
 def _check_same(

@@ -5,6 +5,7 @@ What fails ends everywhere.
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -21,7 +22,9 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.errors import ConfigError, GFormerError, MissingDependencyError
+from deeph_gformer.inference.output import write_shared
 from deeph_gformer.io import BlockMatrix, read_matrix
+from deeph_gformer.io.blocks import sort_keys
 from deeph_gformer.io.folder import matrix_path, write_matrix
 from deeph_gformer.overlap import TableOverlap, two_centre
 from deeph_gformer.runtime.communicator import Communicator, split_atoms
@@ -155,6 +158,78 @@ def test_overlaps_are_made_by_all(
     assert "is there already, with other overlaps" in str(first) and others == [2, 2]
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_each_process_has_the_edges_of_its_atoms(
+    make_folder: Folder, tiny_stage1: pathlib.Path, bare: bool
+) -> None:
+    """From files and from a table: together they are those of one process, in order."""
+    folder = make_folder("x", atoms=7, grouped=True)
+    shells = {16: ((0, 0.9), (1, 1.0)), 42: ((0, 0.7), (1, 0.8), (2, 0.9))}
+    table = TableOverlap(two_centre([gaussian_basis(z, s, 4.0) for z, s in shells.items()]))
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    structure = random_structure(atoms=7, name="x", grouped=True)[0]
+    source, provider = (structure, table) if bare else (folder, None)
+    whole = model.read(source, overlap=provider)
+
+    def run(rank: int) -> Any:
+        item = model.read(source, overlap=provider, comm=start_processes())
+        own = item.comm.own_edges
+        assert own.stop - own.start == item.graph.edges == len(item.edges.keys)
+        assert item.total_edges == whole.graph.edges and item.edges.source
+        vectors = item.graph.edge_vector.numpy()
+        return item.comm.bounds, item.edges.keys, vectors
+
+    bounds, keys, vectors = zip(*in_ranks(3, run))
+    degree = np.bincount(whole.edges.keys[:, 3], minlength=7)
+    assert set(bounds) == {split_atoms(degree, 3)}
+    assert np.array_equal(np.concatenate(keys), whole.edges.keys)
+    assert np.array_equal(np.concatenate(vectors), whole.graph.edge_vector.numpy())
+    assert max(map(len, keys)) < 0.6 * whole.graph.edges
+
+
+def test_different_tables_are_an_error(tiny_stage1: pathlib.Path) -> None:
+    """An edge that one process finds and the process of its other end does not."""
+    shells = {16: ((0, 0.9), (1, 1.0)), 42: ((0, 0.7), (1, 0.8), (2, 0.9))}
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    structure = random_structure(atoms=5, name="x", grouped=True)[0]
+
+    def run(rank: int) -> Any:
+        cutoff = 4.0 - 0.7 * rank
+        table = TableOverlap(two_centre([gaussian_basis(z, s, cutoff) for z, s in shells.items()]))
+        return model.read(structure, overlap=table, comm=start_processes())
+
+    first, second = in_ranks(2, run)
+    assert "processes 0 and 1 find different edges" in str(first) and second == 2
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("form", ["legacy", "dock"])
+def test_a_file_of_several_processes_is_that_of_one(
+    tmp_path: pathlib.Path, form: str, size: int
+) -> None:
+    """To the last byte, though its names are sorted and its headers written by all."""
+    random = np.random.default_rng(size)
+    structure = dataclasses.replace(
+        random_structure(atoms=5, name="x", grouped=True)[0], spinful=False
+    )
+    keys = random.integers((-9, -2, -1, 0, 0), (10, 3, 2, 5, 5), (3000, 5))
+    keys = np.unique(keys, axis=0)
+    keys = keys[sort_keys(keys)]
+    shapes = structure.orbital_counts[keys[:, 3:]]
+    values = random.normal(size=int(shapes.prod(axis=1).sum()))
+    matrix = BlockMatrix(keys, shapes, values)
+    one = write_matrix(tmp_path / "one", "overlap", matrix, structure, form)
+    marks = {2: (0, 1, len(keys)), 3: (0, 700, 2000, len(keys))}[size]  # one may have next to none
+
+    def run(rank: int) -> None:
+        part = matrix.select(np.arange(marks[rank], marks[rank + 1]))
+        write_shared(start_processes(), tmp_path / "many", "overlap", part, structure, form)
+
+    assert in_ranks(size, run) == [None] * size
+    made = tmp_path / "many" / one.name
+    assert made.read_bytes() == one.read_bytes() and len(keys) > 2000
+
+
 @pytest.mark.parametrize("form", ["legacy", "dock"])
 def test_a_process_that_cannot_write(
     make_folder: Folder, tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, form: str
@@ -259,12 +334,13 @@ def test_an_error_on_one_process_ends_all(
 ) -> None:
     for rank in range(2):
         make_folder("s", root=tmp_path / str(rank))
-    (tmp_path / "1" / "s" / "overlaps.h5").write_bytes(b"no")
+    (tmp_path / "1" / "s" / "element.dat").write_bytes(b"no")
     model = deeph_gformer.load(stage1=tiny_stage1)
     first, second = in_ranks(
         2, lambda rank: deeph_gformer.refine(tmp_path / str(rank), model, tmp_path / "o")
     )
-    assert "damaged" in str(first) and second == 2 and not (tmp_path / "o").exists()
+    assert "not a table of numbers" in str(first) and second == 2
+    assert not (tmp_path / "o").exists()
 
 
 def torchrun(script: pathlib.Path, *words: object) -> subprocess.CompletedProcess[str]:

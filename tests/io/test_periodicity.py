@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, graphene, make_supercell, molecule, mx2
 
-from deeph_gformer.io.periodicity import coupling
+from deeph_gformer.io.periodicity import coupling, skeleton
 from deeph_gformer.overlap.neighbours import find_edges
 
 CUTOFF = {(a, b): 3.2 for a in (1, 6, 8, 14, 16, 42) for b in (1, 6, 8, 14, 16, 42) if a <= b}
@@ -105,3 +105,18 @@ def test_pieces_and_their_shortest_bonds() -> None:
         bonds = np.linalg.norm(whole[3 * n + 1 : 3 * n + 3] - whole[3 * n], axis=1)
         assert np.abs(bonds - 0.9686).max() < 0.01
     assert coupling(np.zeros((0, 5), dtype=np.int64), 2).pieces == 2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parts_of_the_edges_say_it_together(name: str) -> None:
+    """Processes that have the edges of some atoms each send few of them on."""
+    make, rank, directions = CASES[name]
+    atoms = make().repeat((2, 2, 2) if name != "water" else (1, 1, 1))
+    atoms.set_positions(atoms.positions + 0.3 * atoms.cell[:].sum(axis=0))
+    atoms.wrap()
+    keys, count = edges(atoms), len(atoms)
+    marks = np.searchsorted(keys[:, 3], [0, count // 3, count // 2, count])
+    parts = [skeleton(keys[a:b], count) for a, b in zip(marks[:-1], marks[1:])]
+    found, whole = coupling(np.concatenate(parts), count), coupling(keys, count)
+    assert found[:2] == whole[:2] == (rank, directions) and found.pieces == whole.pieces
+    assert max(map(len, parts)) < count + 30

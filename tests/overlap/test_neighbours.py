@@ -10,7 +10,8 @@ from ase.neighborlist import primitive_neighbor_list
 
 from deeph_gformer.errors import DataError
 from deeph_gformer.io.blocks import reverse_keys, sort_keys
-from deeph_gformer.overlap.neighbours import find_edges
+from deeph_gformer.io.structure import Structure
+from deeph_gformer.overlap.neighbours import edge_keys, find_edges
 
 
 def by_ase(lattice, positions, numbers, cutoffs, pbc) -> set[tuple[int, ...]]:
@@ -135,3 +136,44 @@ def test_bad_structures_are_named() -> None:
             find_edges(lattice, positions, np.array([6]), {(6, 6): 5.0})
     with pytest.raises(DataError, match="do not fit"):
         find_edges(np.eye(3), np.zeros((2, 3)), np.array([6]), {})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_edges_of_some_atoms_are_rows_of_all(seed: int) -> None:
+    """Processes that share a structure find the edges of their own atoms, to the last bit."""
+    random = np.random.default_rng(seed)
+    size = (60.0, 25, 4.0) if seed % 2 else (5.0, 6, 7)
+    lattice = np.diag(size) + random.uniform(-1.5, 1.5, (3, 3))
+    count = 150 if seed % 2 else 7
+    positions = random.uniform(-1.5, 2.5, (count, 3)) @ lattice
+    numbers = random.choice([6, 42], count)
+    cutoffs = {(6, 6): 3.1, (6, 42): 2.5, (42, 42): 4.9}
+    every = find_edges(lattice, positions, numbers, cutoffs)
+    marks = [0, *sorted(random.integers(0, count, 3).tolist()), count]
+    parts = [
+        find_edges(lattice, positions, numbers, cutoffs, atoms=(a, b))
+        for a, b in zip(marks[:-1], marks[1:])
+    ]
+    assert np.array_equal(np.concatenate(parts), every) and len(every) > count
+
+
+@pytest.mark.parametrize("height", [40.0, 5.0])
+def test_edges_of_some_atoms_where_nothing_repeats(height: float) -> None:
+    """A slab across the boundary of its cell; 5 Å are too thin for a slab, which is refused."""
+    lattice = np.diag([6.0, 6.0, height])
+    positions = np.random.default_rng(0).uniform(0, 6, (9, 3)) - [0, 0, 3.0]
+    positions[:, 2] = np.where(positions[:, 2] < 0, positions[:, 2] + height, positions[:, 2])
+    shells = tuple((0,) for _ in positions)
+    structure = Structure(lattice, positions, np.full(9, 6), shells, False, {}, "x")
+    if height < 6:
+        for atoms in ((0, 4), None):
+            with pytest.raises(DataError, match="couple to their own images along a3"):
+                edge_keys(structure, {(6, 6): 4.0}, (True, True, False), atoms=atoms)
+        return
+    every = edge_keys(structure, {(6, 6): 4.0}, (True, True, False))
+    assert every[:, 2].any()
+    parts = [
+        edge_keys(structure, {(6, 6): 4.0}, (True, True, False), atoms=part)
+        for part in ((0, 4), (4, 9))
+    ]
+    assert np.array_equal(np.concatenate(parts), every)
