@@ -3,6 +3,7 @@
 numpy, scipy and h5py only; no torch.
 """
 
+from .atoms import check_shells, structure_from_atoms
 from .basis import two_centre
 from .basis_files import read_basis_file
 from .fit import fit_table
@@ -12,9 +13,7 @@ from .provider import (
     FolderOverlap,
     OverlapProvider,
     TableOverlap,
-    check_shells,
     load,
-    structure_from_atoms,
 )
 from .table import load_table, save_table
 from .twocentre import PairTable, TwoCentre

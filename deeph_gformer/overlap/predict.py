@@ -25,7 +25,8 @@ from ..io.folder import (
 )
 from ..io.formats import get_format
 from ..io.positions import position_path, write_positions
-from .provider import BasisOverlap, OverlapProvider, structure_from_atoms
+from .atoms import structure_from_atoms
+from .provider import BasisOverlap, OverlapProvider
 
 __all__ = ["Predicted", "predict_overlap", "read_any", "require_same_basis"]
 

@@ -7,7 +7,6 @@ import abc
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +18,17 @@ from ..io.blocks import format_key, match_keys
 from ..io.folder import folder_format, require_folder
 from .basis import two_centre
 from .basis_files import BASIS_ENDINGS, is_basis_name, read_bases
-from .neighbours import edge_keys, symbol
+from .neighbours import edge_keys
 from .positions import PositionTables
 from .table import load_table
 from .twocentre import Shells, TwoCentre
-
-if TYPE_CHECKING:
-    import ase
 
 __all__ = [
     "BasisOverlap",
     "FolderOverlap",
     "OverlapProvider",
     "TableOverlap",
-    "check_shells",
     "load",
-    "structure_from_atoms",
 ]
 
 
@@ -356,63 +350,4 @@ def load(
         f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion, .ion.xml, "
         ".pao), "
         f"{fields.OVERLAP_FILE} or its folder"
-    )
-
-
-def check_shells(shells: object, where: str) -> Shells:
-    """l of one atom's shells, whatever sequence they come in.
-
-    Raises:
-        DataError: they are no list of integers from 0 to 3.
-    """
-    if isinstance(shells, (Sequence, np.ndarray)) and not isinstance(shells, (str, bytes)):
-        if all(isinstance(l, (int, np.integer)) and 0 <= l <= 3 for l in shells):
-            return tuple(int(l) for l in shells)
-    raise DataError(
-        f"{where}: shells {shells!r} are no list of l from 0 (s) to 3 (f); write e.g. "
-        "[0, 0, 1, 1, 2]"
-    )
-
-
-def structure_from_atoms(
-    atoms: ase.Atoms,
-    orbital_types: Mapping[int, Shells],
-    name: str = "",
-    spinful: bool | None = None,
-) -> Structure:
-    """A structure with shells, atoms in their order.
-
-    Args:
-        atoms: positions and cell in Å; the cell must have three vectors, also along directions that
-            do not repeat.
-        orbital_types: l of each shell, by atomic number.
-        name: of the structure.
-        spinful: whether H is spin-doubled.
-
-    Raises:
-        DataError: no atoms, no full cell, or an element without shells (named with what is known).
-    """
-    if not len(atoms):
-        raise DataError(f"'{name}': holds no atoms; a Hamiltonian needs one at least")
-    cell = np.asarray(atoms.cell[:], dtype=float)
-    if abs(np.linalg.det(cell)) < 1e-6:
-        raise DataError(
-            f"'{name}': the atoms have no full cell (vectors {cell.round(3).tolist()}); give one, "
-            "with vacuum where nothing repeats, e.g. atoms.center(vacuum=10)"
-        )
-    numbers = np.asarray(atoms.numbers, dtype=np.int64)
-    unknown = sorted({symbol(z) for z in numbers.tolist() if z not in orbital_types})
-    if unknown:
-        raise DataError(
-            f"'{name}': element {', '.join(unknown)} has no orbitals here; known: "
-            f"{', '.join(symbol(z) for z in sorted(orbital_types))}"
-        )
-    return Structure(
-        cell,
-        np.array(atoms.positions, dtype=float),
-        numbers,
-        tuple(tuple(orbital_types[z]) for z in numbers.tolist()),
-        spinful,
-        {},
-        name,
     )

@@ -69,7 +69,7 @@ def require_seen(
     structure: Structure,
     keys: NDArray[np.int64],
     pbc: Sequence[bool],
-    comm: Communicator,
+    comm: Communicator | None = None,
 ) -> None:
     """Refuse a structure without DFT files that is unlike every training structure.
 
@@ -78,7 +78,7 @@ def require_seen(
         structure: the atoms.
         keys: (E, 5), its edges, of this process.
         pbc: for the message.
-        comm: processes that share it.
+        comm: processes that share it; None: there is one.
 
     Raises:
         DataError: it repeats in another number of directions than in training, or two atoms are
@@ -87,7 +87,8 @@ def require_seen(
     seen: list[int] = (model.bundle.training.get("periodicity") if model.bundle else None) or []
     found = None
     if seen:
-        few = [keys] if comm.size == 1 else comm.objects(skeleton(keys, len(structure)))
+        shared = comm is not None and comm.size > 1
+        few = comm.objects(skeleton(keys, len(structure))) if comm and shared else [keys]
         found = coupling(np.concatenate(few), len(structure))
     if found is not None and found.rank not in seen:
         flags = ", ".join(str(bool(p)) for p in pbc)

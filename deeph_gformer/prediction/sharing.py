@@ -92,7 +92,9 @@ def _deal(
 
 def _require_pairs(comm: Communicator, keys: NDArray[np.int64], name: str) -> None:
     """Raise unless (-R, j, i) is there, on the process of j, for each (R, i, j) of another one."""
-    owner, here, there = comm.owner(keys[:, 4]), [], []
+    owner = comm.owner(keys[:, 4])
+    here: list[str] = []
+    there: list[str] = []
     for rank in range(comm.size):
         part = keys[owner == rank] if rank != comm.rank else keys[:0]
         back = reverse_keys(part)
