@@ -1,9 +1,10 @@
 """Large structures: refine end to end on twisted bilayer graphene, and both stages against official
 DeepH-E3.
 
-    python benchmarks/large.py scaling --stage1 DIR --model BUNDLE --overlap TABLE --json large.json
-    --plot large.png DEEPHE3_ROOT=/path/to/DeepH-E3 python benchmarks/large.py official --stage1 DIR
-    --model BUNDLE --overlap TABLE
+    python benchmarks/large.py scaling --stage1 DIR --model BUNDLE --overlap TABLE \\
+        --json large.json --plot large.png
+    DEEPHE3_ROOT=/path/to/DeepH-E3 python benchmarks/large.py official --stage1 DIR \\
+        --model BUNDLE --overlap TABLE
 
 ``scaling``: `build twist` makes the cells, each is refined by the command line in a process of its
 own (edges and overlaps from the table, both files written); time per step and peak memory come from

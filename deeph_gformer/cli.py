@@ -20,7 +20,7 @@ from .errors import ConfigError, GFormerError, lacks_memory, printable
 from .logs import LOGGER, log_to
 from .results import Result
 from .stopping import SIGNALS, Stopped, stoppable
-from .terminal import plain_streams
+from .terminal import close_bars, plain_streams
 
 __all__ = ["build_parser", "main", "verbs"]
 
@@ -142,6 +142,7 @@ def _call(verb: Verb, args: argparse.Namespace) -> int:
             end = f"error: {_short(printable(str(error)))}"
             raise
         finally:
+            close_bars()
             LOGGER.debug("after %.2f s: %s", time.perf_counter() - start, end)
 
 

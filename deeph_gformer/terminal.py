@@ -1,4 +1,4 @@
-"""What goes to a terminal: text only.
+"""What goes to a terminal: text only, and how far long work is.
 
 Names of files and keys in files come from others and may hold control characters (which move the
 cursor, or set a terminal's title) or bytes that are no text at all.
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 from .errors import printable
 
-__all__ = ["Plain", "plain_streams"]
+__all__ = ["Plain", "Progress", "close_bars", "plain_streams"]
 
 #: What programs write on purpose: new lines, tabs, and going back on progress bars.
 _MEANT = "\n\t\r"
+_OPEN: weakref.WeakSet[Progress] = weakref.WeakSet()
 
 
 class Plain:
@@ -51,3 +53,67 @@ def plain_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+class Progress:
+    """A bar with the time left, on standard error: edges times passes of one large structure, steps
+    of a training, structures, runs or k-points."""
+
+    def __init__(
+        self, name: str, total: int, show: bool, unit: str = "edge", done: int = 0
+    ) -> None:
+        """
+        Args:
+            name: of what is done.
+            total: units of all of it.
+            show: False: there is no bar.
+            unit: what is counted.
+            done: units that were done earlier.
+        """
+        self._bar = None
+        if show:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                desc=name,
+                unit=unit,
+                unit_scale=unit == "edge",
+                dynamic_ncols=True,
+                leave=False,
+            )
+            _OPEN.add(self)
+
+    def tick(self, step: str, count: int) -> None:
+        """So many more are done, in this step."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(step, refresh=False)
+            self._bar.update(count)
+
+    def at(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while lines are printed."""
+        if self._bar is not None:
+            self._bar.clear()
+        yield
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def close_bars() -> None:
+    """Take away the bars of work that has ended before its time."""
+    for bar in list(_OPEN):
+        bar.close()
+        _OPEN.discard(bar)

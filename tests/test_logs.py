@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import re
 
 import pytest
 
 from deeph_gformer.cli import main
-from deeph_gformer.errors import ConfigError
+from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import legacy, read_folder
 from deeph_gformer.logs import LOGGER, log_to
 
-from .conftest import random_structure
+from .conftest import EXAMPLES, random_structure
 
 
 def test_levels(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,3 +60,27 @@ def test_every_verb_logs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[s
     first, last = log.read_text().splitlines()
     assert f"info quiet=True, log_file={log}, path={tmp_path / 'none'}" in first
     assert "after " in last and "none: no such file or folder" in last
+
+
+def test_progress_of_kpoints_is_a_bar_that_goes_away(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal, with the time left; an error stands on a line of its own."""
+    words = ["fermi", str(EXAMPLES / "structures" / "0030"), "--mesh", "4x4x1", "--electrons", "72"]
+    assert main(words) == 0
+    assert "k-point" not in capsys.readouterr().err  # no terminal
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(words) == 0
+    shown = capsys.readouterr().err
+    assert re.search(r"k-points: +0%.* 0/10 \[.*k-point/s", shown), shown
+    assert shown.split("\r")[-1].strip() == ""
+
+    def stops(done: int, count: int) -> None:
+        raise DataError("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deeph_gformer.terminal.Progress.at", lambda *words: stops(1, 2))
+        assert main(words) == 2
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert last == "deeph-gformer fermi: error: no more\n"
+    assert main([*words, "-q"]) == 0 and not capsys.readouterr().err

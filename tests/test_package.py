@@ -11,6 +11,9 @@ import subprocess
 import sys
 
 import pytest
+import yaml
+
+import deeph_gformer
 
 from .conftest import ROOT
 
@@ -192,3 +195,36 @@ def test_the_description_has_no_links_into_the_repository() -> None:
     links = re.findall(r"\]\((.*?)\)", done.stdout)
     assert links and all(link.startswith("https://") for link in links)
     assert "# deeph-gformer" in done.stdout and "make demo" in done.stdout
+
+
+def test_conda_recipe_asks_for_what_setup_does() -> None:
+    """Rendered; the same versions of the same libraries under conda's names, from the sdist."""
+    text = (ROOT / "packaging" / "conda" / "meta.yaml").read_text(encoding="utf-8")
+    version = re.search(r'set version = "([^"]+)"', text)
+    assert version is not None and version[1] == deeph_gformer.__version__
+    text = re.sub(r"{%.*?%}", "", text).replace("{{ version }}", version[1])
+    recipe = yaml.safe_load(text.replace("{{ PYTHON }}", "python"))
+    assert recipe["source"]["path"].endswith(f"deeph_gformer-{version[1]}.tar.gz")
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    names = {
+        "torch": "pytorch",
+        "torch-geometric": "pytorch_geometric",
+        "matplotlib": "matplotlib-base",
+    }
+
+    def plain(lines: str) -> set[str]:
+        wanted = [
+            re.split(r"(?=[<>=!])", line.replace(" ", ""), maxsplit=1) for line in lines.split("\n")
+        ]
+        return {f"{names.get(w[0], w[0])}{w[1]}" for w in wanted if len(w) == 2}
+
+    run = {line.replace(" ", "") for line in recipe["requirements"]["run"]}
+    python = f"python{config['options']['python_requires']}"
+    assert run == plain(config["options"]["install_requires"]) | {python}
+    more = {line.replace(" ", "") for line in recipe["requirements"]["run_constrained"]}
+    assert more == plain(config["options.extras_require"]["train"])
+    script = config["options.entry_points"]["console_scripts"].split("=")
+    assert [part.strip() for part in recipe["build"]["entry_points"][0].split("=")] == [
+        part.strip() for part in script
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Callable
 
@@ -11,9 +12,9 @@ import pytest
 
 import deeph_gformer
 from deeph_gformer import bands
-from deeph_gformer.errors import ConfigError, DataError
+from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.interop.ase import to_atoms
-from deeph_gformer.io import read_folder, read_matrix
+from deeph_gformer.io import legacy, read_folder, read_matrix
 from deeph_gformer.prediction import predictor
 
 from .conftest import EXAMPLES, ROOT
@@ -137,7 +138,7 @@ def test_predict_says_what_is_missing(
     alone = deeph_gformer.load(stage1=tiny_stage1)
     folder = make_folder()
     atoms = to_atoms(read_folder(folder))
-    with pytest.raises(ConfigError, match="Atoms: has no edges, and the model has no table"):
+    with pytest.raises(ConfigError, match="Atoms: has no edges.* no table .*overlap=TABLE"):
         alone.predict(atoms)
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
         alone.predict(tmp_path / "nowhere")
@@ -152,9 +153,57 @@ def test_predict_says_what_is_missing(
     sheet.pbc = False
     with pytest.raises(DataError, match="pbc"):
         mos2.predict(sheet)
+    several = (atoms for _ in range(2))
+    with pytest.raises(ConfigError, match="not generator; for several give a list"):
+        alone.predict(several)  # type: ignore[call-overload]
+    with pytest.raises(ConfigError, match=r"not generator; give list\(structures\)"):
+        alone.predict_many(several)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="not Atoms; .* model.predict"):
+        deeph_gformer.refine(atoms, alone, tmp_path / "out")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="a model, not str: deeph_gformer.load"):
+        deeph_gformer.refine(folder, "bundle", tmp_path / "out")  # type: ignore[arg-type]
     for other in (3.0, None, {"a": 1}):
         with pytest.raises(ConfigError, match="a structure is wanted"):
             mos2.predict(other)  # type: ignore[call-overload]
     graphene = deeph_gformer.load(EXAMPLES / "gformer", stage1=EXAMPLES / "stage1")
     with pytest.raises(ConfigError, match="S of its training set is not two-centre"):
         graphene.predict(to_atoms(read_folder(EXAMPLES / "structures" / "0030")))
+
+
+def test_predict_takes_overlaps_from_elsewhere(
+    mos2: deeph_gformer.HamiltonianModel, tmp_path: pathlib.Path
+) -> None:
+    """A stage 1 alone, with the table that its GFormer's bundle holds: what the folder gives."""
+    from ase.build import mx2
+
+    models = ROOT / "examples" / "systems" / "models" / "mos2"
+    alone = deeph_gformer.load(stage1=models / "stage1")
+    sheet = mx2(a=3.18, vacuum=8.0)
+    sheet.pbc = True
+    expected = mos2.predict(sheet)
+    for overlap in (models / "gformer", mos2.read(sheet).overlap):
+        found = alone.predict(sheet, overlap=overlap)
+        both = alone.predict([sheet, sheet], overlap=overlap)
+        assert np.array_equal(found.hamiltonian.keys, expected.stage1.keys)
+        assert np.abs(found.hamiltonian.values - expected.stage1.values).max() < 1e-5  # float32
+        assert np.array_equal(found.problem().s.values, expected.problem().s.values)
+        assert len(both) == 2 and np.array_equal(both[1].problem().s.keys, found.problem().s.keys)
+    # a folder with H alone: edges are its own, S is nowhere
+    legacy.write_structure(tmp_path / "h", expected.structure)
+    legacy.write_blocks(tmp_path / "h" / "hamiltonians.h5", expected.hamiltonian)
+    only = mos2.predict(tmp_path / "h")
+    with pytest.raises(DataError, match="S is not there, only H; .*overlap=TABLE"):
+        only.problem()
+    again = mos2.predict(tmp_path / "h", overlap=models / "gformer").problem()
+    assert np.array_equal(again.s.values, expected.problem().s.values)
+    # where info.json says that the basis is orthogonal there is none
+    info = json.loads((tmp_path / "h" / "info.json").read_text())
+    (tmp_path / "h" / "info.json").write_text(json.dumps(info | {"isorthogonal": True}))
+    unit = mos2.predict(tmp_path / "h").problem()
+    assert np.array_equal(unit.at((0.1, 0.2, 0.0))[1], np.eye(unit.size))
+
+
+def test_a_stage_1_of_other_elements_is_named_by_them() -> None:
+    bundle = ROOT / "examples" / "systems" / "models" / "mos2" / "gformer"
+    with pytest.raises(ModelError, match="is a stage 1 for C, but .* was trained for S, Mo, on st"):
+        deeph_gformer.load(bundle, stage1=EXAMPLES / "stage1")

@@ -16,6 +16,7 @@ from ..io.gauge import stated_level
 from ..results import BundleInfo, CollectionInfo, ModelInfo, StructureInfo
 from ..stage1.bundle import find_models, read_model_folder
 from .card import CARD_FILE, Card, read_card
+from .metrics import worse_than_stage1
 
 __all__ = ["describe", "text_of"]
 
@@ -185,6 +186,8 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
             table[f"training_{key}" if key in ("data", "structures", "epochs") else key] = training[
                 key
             ]
+    if text := worse_than_stage1(training.get("validation", {}), "the validation structures"):
+        table["warning"] = text
     if card := read_card(path):
         table["card"] = card.to_json()
     elif (path / CARD_FILE).is_file():

@@ -53,7 +53,7 @@ class HamiltonianError:
     only_in_second: int
     worst: tuple[tuple[str, float], ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
         return {
             **dataclasses.asdict(self),
@@ -169,7 +169,7 @@ class BandError:
         default_factory=lambda: np.zeros((0, 0)), repr=False, compare=False
     )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON, without the single errors; units in the key names."""
         fields = dataclasses.asdict(self)
         del fields["residual_meV"]

@@ -53,7 +53,7 @@ class Dos:
         grid = f"{len(self.total)} energies from {low:g} to {high:g} eV"
         return f"Dos({self.label!r}, {grid}, {self.method})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
         return {
             "kind": "deeph-gformer dos",
@@ -61,15 +61,15 @@ class Dos:
             "energies_eV": self.energies_eV.tolist(),
             "dos_per_eV": self.total.tolist(),
             "projected_per_eV": {k: v.tolist() for k, v in self.projected.items()},
-            "fermi": self.fermi.to_dict() if self.fermi else None,
+            "fermi": self.fermi.to_json() if self.fermi else None,
             "method": self.method,
             "width_eV": self.width_eV,
             "mesh": list(self.mesh),
         }
 
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_dict`."""
-        write_json(path, self.to_dict())
+    def write_json(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_json`."""
+        write_json(path, self.to_json())
 
     def to_ase(self) -> Any:
         """``ase.spectrum.dosdata.GridDOSData``, energies relative to the Fermi level where there is

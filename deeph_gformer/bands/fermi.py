@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -58,7 +58,7 @@ class FermiLevel:
     width_eV: float | None = None
     insulating: bool | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
         return {
             "fermi_eV": self.energy_eV,
@@ -251,6 +251,7 @@ def fermi_level(
     electrons_source: str | None = None,
     s_threshold: float | None = None,
     processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> FermiLevel:
     """The Fermi level by electron counting.
 
@@ -269,6 +270,7 @@ def fermi_level(
         electrons_source: where ``electrons`` comes from, for reports.
         s_threshold: see :func:`~.solve.solve_dense`.
         processes: see :func:`~.solve.map_kpoints`.
+        progress: called with (done, all).
 
     Raises:
         ConfigError: the number of electrons is unknown, or does not fit the bands.
@@ -282,7 +284,7 @@ def fermi_level(
             "or take info.json's Fermi level with --fermi info"
         )
     spectrum = spectrum or mesh_spectrum(
-        problem, mesh, s_threshold=s_threshold, processes=processes
+        problem, mesh, s_threshold=s_threshold, processes=processes, progress=progress
     )
     if known is None:
         known = whole_electrons(

@@ -136,7 +136,7 @@ def write_bands(path: str | os.PathLike[str], bands: Bands) -> None:
 
         write_text(path, encode(bands.to_ase()))
     elif path.suffix == ".json":
-        write_json(path, bands.to_dict())
+        write_json(path, bands.to_json())
     elif path.suffix == ".Band":
         write_openmx_band(path, bands)
     elif path.suffix in (".h5", ".hdf5"):

@@ -48,7 +48,7 @@ class BandGap:
         """No gap."""
         return self.gap_eV <= 0.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
         return {
             **{

@@ -19,6 +19,7 @@ from .bloch import BlochProblem
 __all__ = [
     "load",
     "hermitian_defect",
+    "is_orthogonal",
     "symmetrized",
     "DFT_TOLERANCE_EV",
     "PREDICTION_TOLERANCE_EV",
@@ -32,6 +33,11 @@ PREDICTION_TOLERANCE_EV = 0.5
 def info_fermi_eV(structure: Structure) -> float | None:
     """The Fermi level of DFT's Hamiltonian that info.json states, eV; None where it states none."""
     return stated_level(structure.info, "hamiltonian").energy_eV
+
+
+def is_orthogonal(structure: Structure) -> bool:
+    """Whether info.json says that S is the identity."""
+    return any(structure.info.get(key) is True for key in ("isorthogonal", "orthogonal_basis"))
 
 
 def hermitian_defect(matrix: BlockMatrix) -> tuple[float, int]:
@@ -106,10 +112,7 @@ def _read_s(
 ) -> BlockMatrix | None:
     path = matrix_path(folder, "overlap")
     if not path.is_file():
-        if (
-            structure.info.get("isorthogonal") is True
-            or structure.info.get("orthogonal_basis") is True
-        ):
+        if is_orthogonal(structure):
             return None
         raise DataError(
             f"{hamiltonian}: no overlap beside it ({path} not found), and info.json does not say "

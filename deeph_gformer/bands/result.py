@@ -201,7 +201,7 @@ class Bands:
             names,
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Everything, for JSON; units in the key names, unknown energies null."""
         energies = [
             [None if not np.isfinite(v) else float(v) for v in row] for row in self.energies_eV
@@ -229,13 +229,13 @@ class Bands:
             "spin_expectation": None if self.spin is None else self.spin.tolist(),
         }
 
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_dict`; :meth:`from_json` reads it again."""
-        write_json(path, self.to_dict())
+    def write_json(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_json`; :meth:`read_json` reads it again."""
+        write_json(path, self.to_json())
 
     @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> Bands:
-        """Read what :meth:`to_json` wrote.
+    def read_json(cls, path: str | os.PathLike[str]) -> Bands:
+        """Read what :meth:`write_json` wrote.
 
         Raises:
             DataError: it is no such file.

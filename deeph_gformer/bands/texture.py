@@ -50,7 +50,7 @@ class SpinTexture:
     degenerate: NDArray[np.float64]
     fermi_eV: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the names; bands from 1."""
         return {
             "centre_fractional": self.centre.tolist(),

@@ -63,7 +63,7 @@ def _solve_bands(
             device=options.device,
             engine=options.engine,
             check=options.check,
-            progress=progress,
+            progress=progress(),
         )
         for note in bands.notes[len(problem.notes) :]:
             echo(f"{problem.label}: {note}")
@@ -128,8 +128,8 @@ def _show_bands(options: BandsOptions) -> BandPlot:
     return BandPlot(
         structure=reference.structure.name,
         window_eV=window,
-        bands=[bands.to_dict() for _, bands, _ in found],
-        errors={label: error.to_dict() for label, error in errors.items()},
+        bands=[bands.to_json() for _, bands, _ in found],
+        errors={label: error.to_json() for label, error in errors.items()},
     )
 
 

@@ -81,7 +81,7 @@ def _run_compare(options: CompareOptions) -> Comparison:
         "structure": reference.structure.name,
         "reference": reference.source,
         "other": problem.source,
-        "hamiltonian": error.to_dict(),
+        "hamiltonian": error.to_json(),
     }
     result.update(_compare_metrics(reference, problem))
     if options.eigenvalues:
@@ -178,7 +178,7 @@ def _compare_eigenvalues(
         )
     )
     return {
-        "eigenvalues": error.to_dict(),
+        "eigenvalues": error.to_json(),
         "ghosts": [
             {
                 "k_fractional": list(g.k),

@@ -16,6 +16,7 @@ from ..results import (
     RunInfo,
     StructureInfo,
 )
+from .loading import warn
 from .models import load_model
 from .options import Number, Verb, argument, option
 from .shared import JsonOption, PredictionOptions
@@ -72,6 +73,7 @@ class InfoOptions(JsonOption):
 
 def _run_evaluate(options: EvaluateOptions) -> Evaluation:
     from ..analysis.evaluate import evaluate
+    from ..analysis.metrics import UNLIKE, worse_than_stage1
     from ..analysis.tables import evaluation_table
 
     if options.report is not None:  # before what takes minutes
@@ -91,6 +93,8 @@ def _run_evaluate(options: EvaluateOptions) -> Evaluation:
         plots=options.plots,
     )
     print(evaluation_table(result))
+    if text := worse_than_stage1(result["total"], "these structures"):
+        warn(f"{text}. {UNLIKE}")
     if options.report is not None:
         from .report import write_evaluation_report
 

@@ -111,7 +111,7 @@ def _write(
     from ..bands.space import Grid, density_on_grid, write_volume
 
     grid = Grid.of(problem.structure, spacing)
-    values = density_on_grid(problem, orbitals, chosen, grid, progress)
+    values = density_on_grid(problem, orbitals, chosen, grid, progress("block"))
     expected = float(sum(states.weights.sum() for states in chosen))
     found = float(values.sum()) * grid.volume
     write_volume(path, problem.structure, values, f"{words}; {problem.source}")
@@ -152,7 +152,7 @@ def _run(options: LdosOptions) -> LdosResult:
         print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
         low, high = options.window
         window = (low + level.energy_eV, high + level.energy_eV)
-        chosen = states_in_window(problem, window, options.mesh, options.s_threshold, progress)
+        chosen = states_in_window(problem, window, options.mesh, options.s_threshold, progress())
         words = f"LDOS {low:g} to {high:g} eV from the Fermi level"
         image = None
         if options.stm:  # it may find no state above the surface: before anything is written
@@ -163,16 +163,16 @@ def _run(options: LdosOptions) -> LdosResult:
                 height_A=options.height,
                 current=options.current,
                 spacing=options.spacing,
-                progress=progress,
+                progress=progress("block"),
             )
         path = folder / f"ldos_{low:g}_{high:g}.{options.form}"
         volume = _write(problem, orbitals, chosen, path, words, options.spacing)
         result["volumes"].append(volume)
-        result |= {"fermi": level.to_dict(), "window_eV": [low, high]}
+        result |= {"fermi": level.to_json(), "window_eV": [low, high]}
         if image is not None:
             plot_stm(image, folder / "stm.png", f"{problem.structure.name}: {words}")
             print(f"written: {folder / 'stm.png'}")
-            result["stm"] = image.to_dict()
+            result["stm"] = image.to_json()
     for (*k, band), (states, missed) in zip(options.state, single, strict=True):
         name = "_".join(f"{v:g}" for v in k)
         words = f"|psi|² of band {int(band)} at k = {k}, {states.energies[0]:.4f} eV"

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .loading import HamiltonianKind, echo
+from .loading import HamiltonianKind, echo, progress
 from .shared import ElectronOptions
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def _count(
         electrons_source=None if electrons is None else electrons.source,
         s_threshold=options.s_threshold,
         processes=options.processes,
+        progress=progress(),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from typing import TYPE_CHECKING, Literal
 
 from ..logs import LOGGER, shows_progress
+from ..terminal import Progress
 from .shared import HamiltonianOptions, OneHamiltonian
 
 if TYPE_CHECKING:
@@ -44,15 +44,24 @@ def warn(text: str) -> None:
     LOGGER.warning(text)
 
 
-def progress(done: int, count: int) -> None:
-    """Count k-points on a terminal."""
-    if shows_progress():
-        print(
-            f"\r  k-point {done}/{count}",
-            end="\n" if done == count else "",
-            file=sys.stderr,
-            flush=True,
-        )
+def progress(unit: str = "k-point") -> Callable[[int, int], None]:
+    """What is called with (done, all) and shows it on a terminal.
+
+    Args:
+        unit: what is counted.
+    """
+    bar: Progress | None = None
+
+    def at(done: int, count: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = Progress(f"{unit}s", count, shows_progress(), unit)
+        bar.at(done, count)
+        if done == count:
+            bar.close()
+            bar = None
+
+    return at
 
 
 def kinds_of(folder: pathlib.Path) -> list[HamiltonianKind]:

@@ -98,7 +98,7 @@ def _run(options: OpticsOptions) -> ConductivityResult:
         scissor_eV=options.scissor,
         positions=positions,
         processes=options.processes,
-        progress=progress,
+        progress=progress(),
     )
     length = "Å" if found.dimensions == 2 else f"Å^{3 - found.dimensions}"
     print(f"smallest direct gap on the {'x'.join(map(str, found.mesh))} mesh", end=" ")
@@ -123,9 +123,9 @@ def _run(options: OpticsOptions) -> ConductivityResult:
     head = {
         "structure": problem.structure.name,
         "hamiltonian": problem.source,
-        "fermi": level.to_dict(),
+        "fermi": level.to_json(),
     }
-    return ConductivityResult.of(head, found.to_dict())
+    return ConductivityResult.of(head, found.to_json())
 
 
 VERBS = (

@@ -100,6 +100,7 @@ class RefineOptions(PredictionOptions, JsonOption):
 
 def _run(options: RefineOptions) -> Refinement | None:
     from ..analysis.guard import guard_lines
+    from ..analysis.metrics import UNLIKE, worse_than_stage1
     from ..analysis.tables import refine_table
     from ..inference.refine import refine
     from ..runtime.plan import parse_size, show_size
@@ -159,6 +160,8 @@ def _run(options: RefineOptions) -> Refinement | None:
                 ]
             )
         )
+        if text := worse_than_stage1(result["total"].get("errors", {}), "these structures"):
+            warn(f"{text}. {UNLIKE}")
     end_processes()
     return result if first else None
 

@@ -63,7 +63,7 @@ def _run(options: ReportOptions) -> None:
             result=result,
             worst=result.get("worst"),
             card=result.get("model_card"),
-            provenance={"evaluation": str(source)},
+            provenance={"evaluation": str(source), **(result.get("provenance") or {})},
         )
     name = source.resolve().name if source.is_dir() else source.stem
     output = options.output or pathlib.Path(f"{name}_report.html")
@@ -97,19 +97,14 @@ def write_evaluation_report(
     folders = {f.resolve().name: f for f in find_structures(preprocessed, ("hamiltonian",))}
     worst = collect.worst_structure(model, folders[name]) if name in folders else None
     card = collect.describe_model(model.bundle)
-    result = Evaluation.of(result, {"worst": worst, "model_card": card})
-    stage1 = "" if model.stage1 is None else str(model.stage1.name)
+    made = collect.provenance(model, preprocessed, ["deeph-gformer", *sys.argv[1:]])
+    result = Evaluation.of(result, {"worst": worst, "model_card": card, "provenance": made})
     text = render(
         f"Evaluation of {preprocessed.resolve().name}",
         result=result,
         worst=worst,
         card=card,
-        provenance={
-            "structures": str(preprocessed),
-            "stage 1": stage1,
-            "second stage": str(model.bundle.path) if model.bundle else "none",
-            "command": " ".join(["deeph-gformer", *sys.argv[1:]]),
-        },
+        provenance=made,
     )
     write_text(path, text)
     print(f"written: {path}")

@@ -80,7 +80,7 @@ def mesh_of(
         projections=projections,
         s_threshold=options.s_threshold,
         processes=options.processes,
-        progress=progress,
+        progress=progress(),
     )
     for note in spectrum.notes:
         echo(note)
@@ -95,7 +95,7 @@ def _run_fermi(options: FermiOptions) -> FermiResult:
     problem = single_problem(options)
     level = fermi_of(options, problem)
     print(f"Fermi level {level.energy_eV:.6f} eV: {level.source}")
-    return FermiResult.of(_names(problem), level.to_dict())
+    return FermiResult.of(_names(problem), level.to_json())
 
 
 def _run_dos(options: DosOptions) -> DosResult:
@@ -125,7 +125,7 @@ def _run_dos(options: DosOptions) -> DosResult:
     output = options.output or pathlib.Path(f"{problem.structure.name}_dos.png")
     plot_dos([dos], output)
     print(f"written: {output} ({options.method}, {'x'.join(map(str, spectrum.mesh))} mesh)")
-    return DosResult.of(_names(problem), dos.to_dict())
+    return DosResult.of(_names(problem), dos.to_json())
 
 
 def _run_gap(options: GapOptions) -> GapResult:
@@ -151,7 +151,7 @@ def _run_gap(options: GapOptions) -> GapResult:
     print(f"{number[0]:g} electrons: {number[1]}")
     print(gap)
     filling = {"electrons": number[0], "electrons_source": number[1]}
-    return GapResult.of(_names(problem), filling, gap.to_dict())
+    return GapResult.of(_names(problem), filling, gap.to_json())
 
 
 VERBS = (

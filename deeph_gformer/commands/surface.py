@@ -71,7 +71,7 @@ def _run(options: SurfaceOptions) -> SurfaceResult:
         points=options.energies,
         broadening_eV=options.broadening,
         processes=options.processes,
-        progress=progress,
+        progress=progress(),
     )
     echo("blocks of the bulk: no relaxation and no charge transfer at the surface")
     output = options.output or pathlib.Path(f"{problem.structure.name}_surface.png")
@@ -80,10 +80,10 @@ def _run(options: SurfaceOptions) -> SurfaceResult:
     head = {
         "structure": problem.structure.name,
         "hamiltonian": problem.source,
-        "fermi": level.to_dict(),
+        "fermi": level.to_json(),
         "principal_layer_cells": layer.depth,
     }
-    return SurfaceResult.of(head, found.to_dict())
+    return SurfaceResult.of(head, found.to_json())
 
 
 VERBS = (

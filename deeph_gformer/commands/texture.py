@@ -80,7 +80,7 @@ def _run(options: TextureOptions) -> TextureResult:
         options.points,
         fermi_eV=level.energy_eV,
         processes=options.processes,
-        progress=progress,
+        progress=progress(),
     )
     for band, share in zip(found.bands, found.degenerate, strict=True):
         if share > 0.5:
@@ -92,7 +92,7 @@ def _run(options: TextureOptions) -> TextureResult:
     plot_texture(found, output)
     print(f"written: {output}")
     head = {"structure": problem.structure.name, "hamiltonian": problem.source}
-    return TextureResult.of(head, found.to_dict())
+    return TextureResult.of(head, found.to_json())
 
 
 VERBS = (

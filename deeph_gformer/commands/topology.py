@@ -127,7 +127,7 @@ def _z2(options: TopologyOptions, links: Links) -> dict[str, Any]:
     from ..bands.topology import z2_of_crystal
     from ..bands.topology.plot import plot_centres
 
-    numbers, planes = z2_of_crystal(links, progress)
+    numbers, planes = z2_of_crystal(links, progress("line"))
     if len(numbers) == 1:
         print(f"Z2 = {numbers[0]}")
     else:
@@ -172,7 +172,7 @@ def _chern(options: TopologyOptions, links: Links, kind: str) -> dict[str, Any]:
         fixed = (0.0, 0.0, value)
         plane = (axes[0], axes[1])
         counts = (max(mesh[plane[0]], 2), max(mesh[plane[1]], 2))
-        maps.append(berry_curvature(links, plane, counts, fixed, progress))
+        maps.append(berry_curvature(links, plane, counts, fixed, progress("row")))
         where = "" if len(axes) == 2 else f" at k3 = {value:g}"
         print(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
     output = options.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")
@@ -213,7 +213,7 @@ def _fermi_sum(
         options.mesh,
         width_eV=options.hall_width,
         positions=positions,
-        progress=progress,
+        progress=progress(),
     )
     if found.largest_share > _LARGEST_SHARE:
         echo(
@@ -222,7 +222,7 @@ def _fermi_sum(
             "or a wider --hall-width"
         )
     result = {
-        "fermi": level.to_dict(),
+        "fermi": level.to_json(),
         "mesh": list(found.mesh),
         "width_eV": found.width_eV,
         "method": found.method,

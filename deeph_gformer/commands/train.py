@@ -15,6 +15,12 @@ from .single import DEVICES, every_option
 
 __all__ = ["VERBS"]
 
+#: What helps a GFormer that is worse than its stage 1.
+MORE = (
+    "Train for more epochs (--resume --epochs N), on more structures, or, where stage 1 has seen "
+    "them all, with --cross-fit"
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _TrainingOptions(RunOptions, JsonOption):
@@ -80,9 +86,9 @@ def _run_train(options: TrainOptions) -> Training | None:
     if options.list:
         list_settings(TrainConfig)
         return None
-    from ..analysis.metrics import headline
+    from ..analysis.metrics import headline, worse_than_stage1
     from ..stage1 import load_stage1
-    from ..training.process import echo
+    from ..training.process import echo, warn
     from ..training.stage2 import train_gformer
 
     config = read_settings(options, TrainConfig, resume=options.resume)
@@ -104,6 +110,8 @@ def _run_train(options: TrainOptions) -> Training | None:
     bundle = pathlib.Path(config.output) / "bundle"
     if "validation" in record:  # on the first rank
         echo(f"best validation MAE: {headline(record['validation'], not stage1)}; bundle: {bundle}")
+        if text := worse_than_stage1(record["validation"], "the validation structures"):
+            warn(f"{text}. {MORE}")
     return Training.of(record) if _ends(record) else None
 
 

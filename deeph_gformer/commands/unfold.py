@@ -46,7 +46,7 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
             solver=options.solver,
             path_engine=options.path_from,
             processes=options.processes,
-            progress=progress,
+            progress=progress(),
             s_threshold=options.s_threshold,
             engine=options.engine,
             check="random" if options.check == "auto" else options.check,
@@ -70,5 +70,5 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
                 found, output, window_eV=window, width_eV=options.broadening, title=options.title
             )
         print(f"written: {output}")
-    bands = [one.to_dict() for one in found]
+    bands = [one.to_json() for one in found]
     return UnfoldedPlot(name, window, bands)

@@ -27,9 +27,10 @@ from ..overlap.gradient import overlap_gradient
 from ..overlap.neighbours import find_edges, pair_cutoff
 from ..pipeline import HamiltonianModel
 from ..prediction.derivatives import hamiltonian_derivative
+from ..prediction.reading import OverlapSource, open_overlap
 from ..prediction.seen import bundle_overlap
 from ..runtime.timer import Timer
-from .source import open_overlap, read_source
+from .source import read_source
 
 __all__ = ["Derivative", "derivatives", "parse_atoms", "read_derivative", "write_derivative"]
 
@@ -108,7 +109,7 @@ def derivatives(
     source: str | os.PathLike[str],
     model: HamiltonianModel,
     atoms: Sequence[int],
-    overlap: Any = None,
+    overlap: OverlapSource | None = None,
     edges: EdgeMode = "auto",
     hermitian: bool = True,
 ) -> Iterator[Derivative]:
@@ -270,7 +271,7 @@ def run(
     model: HamiltonianModel,
     words: Sequence[str],
     output: pathlib.Path | None,
-    overlap: Any,
+    overlap: OverlapSource | None,
     edges: EdgeMode,
     overwrite: bool,
     echo: Callable[[str], None],

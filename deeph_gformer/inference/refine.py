@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from .. import fields as names
@@ -26,17 +26,18 @@ from ..io.files import read_json
 from ..io.folder import folder_format, matrix_path
 from ..io.formats import formats
 from ..io.gauge import OURS
-from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
+from ..prediction.reading import OverlapSource, open_overlap
 from ..results import Refinement
 from ..runtime.communicator import Communicator
 from ..runtime.plan import check_spill, fair_share
 from ..runtime.processes import agree, agreed, same_input, start_processes
-from ..runtime.timer import Progress, Timer
+from ..runtime.timer import Timer
+from ..terminal import Progress
 from .output import output_folder
 from .requirements import Size, plan_structure
-from .source import find_sources, open_overlap, read_source, source_name
+from .source import find_sources, read_source, source_name
 from .structures import RefineOptions, refine_folder, refine_folders
 
 __all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
@@ -54,11 +55,7 @@ def refine(
     existing: str = "error",
     progress: bool = False,
     guard: bool = False,
-    overlap: str
-    | os.PathLike[str]
-    | Sequence[str | os.PathLike[str]]
-    | OverlapProvider
-    | None = None,
+    overlap: OverlapSource | None = None,
     memory: int | None = None,
     spill: str | os.PathLike[str] | None = None,
     any_basis: bool = False,
@@ -105,6 +102,17 @@ def refine(
         ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be
             used.
     """
+    if not isinstance(preprocessed, (str, os.PathLike)):
+        raise ConfigError(
+            f"refine takes a folder or a structure file and writes files, not "
+            f"{type(preprocessed).__name__}; for atoms in memory use model.predict(atoms, "
+            "overlap=TABLE)"
+        )
+    if not isinstance(model, HamiltonianModel):
+        raise ConfigError(
+            f"refine takes a model, not {type(model).__name__}: deeph_gformer.load(BUNDLE, "
+            "stage1=MODEL_DIR) opens one"
+        )
     if existing not in ("error", "overwrite", "skip"):
         raise ConfigError(f"existing = {existing!r}: choose error, overwrite or skip")
     if form not in (*formats(), "same"):

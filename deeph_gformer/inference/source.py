@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,6 @@ from ..io.folder import (
 )
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, TableOverlap
-from ..overlap import load as load_overlap
 from ..pipeline import HamiltonianModel
 from ..prediction.reading import Item
 from ..prediction.seen import bundle_overlap
@@ -37,7 +35,6 @@ from ..runtime.timer import Timer
 __all__ = [
     "check_basis",
     "find_sources",
-    "open_overlap",
     "read_source",
     "source_name",
 ]
@@ -49,28 +46,6 @@ ENDINGS = (".vasp", ".cif", ".xyz", ".extxyz", ".poscar")
 def source_name(source: pathlib.Path) -> str:
     """Name of a structure: its folder's, or its file's without ending."""
     return real_path(source).stem if source.is_file() else real_path(source).name
-
-
-def open_overlap(
-    overlap: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | OverlapProvider | None,
-    model: HamiltonianModel,
-) -> OverlapProvider | None:
-    """What ``--overlap`` names.
-
-    Args:
-        overlap: see :func:`deeph_gformer.overlap.load`.
-        model: its shells say what is taken from ``.pao`` files without a basis string.
-
-    Raises:
-        DataError: see :func:`deeph_gformer.overlap.load`.
-    """
-    if overlap is None or isinstance(overlap, OverlapProvider):
-        return overlap
-    basis = model.targets.basis
-    return load_overlap(
-        overlap,
-        orbital_types=dict(zip(basis.elements, map(tuple, basis.orbital_types), strict=True)),
-    )
 
 
 #: Overlap files beyond this size are not read for :func:`check_basis` alone, bytes.

@@ -37,7 +37,8 @@ from ..prediction.seen import too_close
 from ..runtime.communicator import Communicator
 from ..runtime.plan import fair_share
 from ..runtime.processes import agreed
-from ..runtime.timer import Progress, Timer, reset_peak
+from ..runtime.timer import Timer, reset_peak
+from ..terminal import Progress
 from .comparison import LARGE, joined, mean_correction, stored_overlap
 from .output import make_overlap, output_folder, write_prediction
 from .requirements import plan_structure

@@ -16,6 +16,7 @@ from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
 from ..errors import ConfigError, ModelError
 from ..gformer.bundle import BUNDLE_FILE, Bundle, Stage1Identity, load_bundle, require_irreps
+from ..overlap.neighbours import symbol
 from ..stage1 import load_stage1
 from ..stage1.provider import EdgeFunction, Stage1Provider
 
@@ -57,6 +58,12 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Pr
         raise ModelError(
             f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say "
             "where it is with --stage1"
+        )
+    own, other = ([symbol(z) for z in t.basis.elements] for t in (bundle.targets, stage1.targets))
+    if own != other:
+        raise ModelError(
+            f"{stage1.name}: is a stage 1 for {', '.join(other)}, but {bundle.path} was trained "
+            f"for {', '.join(own)}, on stage 1 '{bundle.stage1.name}'; give that one with --stage1"
         )
     require_irreps(bundle, stage1.node_irreps, stage1.edge_irreps, stage1.name)
     if bundle.targets != stage1.targets:

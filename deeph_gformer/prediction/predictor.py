@@ -13,10 +13,9 @@ from ..algebra.orbitals import TargetBlocks
 from ..data.edges import EdgeMode
 from ..errors import ConfigError
 from ..gformer.bundle import Bundle
-from ..overlap import OverlapProvider
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
-from .reading import Item, Source, read_item
+from .reading import Item, OverlapSource, Source, open_overlap, read_item
 from .seen import warn_close
 
 if TYPE_CHECKING:
@@ -54,11 +53,11 @@ class Predictor(abc.ABC):
         source: Source,
         edges: EdgeMode = "auto",
         keys: NDArray[np.int64] | None = None,
-        overlap: OverlapProvider | None = None,
+        overlap: OverlapSource | None = None,
         comm: Communicator | None = None,
     ) -> Item:
         """The graph of a structure for this model; see :func:`.prediction.reading.read_item`."""
-        return read_item(self, source, edges, keys, overlap, comm)
+        return read_item(self, source, edges, keys, open_overlap(overlap, self), comm)
 
     @overload
     def predict(
@@ -68,6 +67,7 @@ class Predictor(abc.ABC):
         hermitian: bool = True,
         frames: int = 1,
         keys: NDArray[np.int64] | None = None,
+        overlap: OverlapSource | None = None,
     ) -> Prediction: ...
 
     @overload
@@ -77,6 +77,8 @@ class Predictor(abc.ABC):
         edges: EdgeMode = "auto",
         hermitian: bool = True,
         frames: int = 1,
+        keys: None = None,
+        overlap: OverlapSource | None = None,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -86,17 +88,20 @@ class Predictor(abc.ABC):
         hermitian: bool = True,
         frames: int = 1,
         keys: NDArray[np.int64] | None = None,
+        overlap: OverlapSource | None = None,
     ) -> Prediction | list[Prediction]:
         """Predict the Hamiltonian of one structure, or of each in a list.
 
         Args:
             source: a structure folder, a file that ASE reads, ``ase.Atoms``, a pymatgen
                 ``Structure`` or a :class:`.Structure`; or a list of them. A folder has its own
-                edges; the others take theirs from the overlap table in the model's bundle.
+                edges; the others take theirs from ``overlap``.
             edges: which blocks are edges (folders only).
             hermitian: make it ½(H + H†).
             frames: rotated frames to average (not for ``arch: equivariant``).
             keys: (E, 5), the edges of one :class:`.Structure`.
+            overlap: edges and S of sources that have none (see
+                :func:`deeph_gformer.overlap.load`); default: the table in the model's bundle.
 
         Raises:
             DataError: a source cannot be read or is unlike every training structure.
@@ -106,8 +111,8 @@ class Predictor(abc.ABC):
         if isinstance(source, (list, tuple)):
             if keys is not None:
                 raise ConfigError("keys are of one structure; predict them one by one")
-            return self.predict_many(source, edges, hermitian, frames)
-        item = self.read(source, edges, keys)
+            return self.predict_many(source, edges, hermitian, frames, overlap)
+        item = self.read(source, edges, keys, overlap)
         warn_close(self, item)
         return next(self.predict_graphs([item], None, hermitian, frames))
 
@@ -117,12 +122,19 @@ class Predictor(abc.ABC):
         edges: EdgeMode = "auto",
         hermitian: bool = True,
         frames: int = 1,
+        overlap: OverlapSource | None = None,
     ) -> list[Prediction]:
         """:meth:`predict` of a list, small ones together; to rounding the same numbers."""
+        if not isinstance(sources, Sequence) or isinstance(sources, str):
+            raise ConfigError(
+                f"a list of structures is wanted, not {type(sources).__name__}; give "
+                "list(structures), or [structure] for one"
+            )
+        provider = open_overlap(overlap, self)
         result: list[Prediction] = []
         batch: list[Item] = []
         for number, source in enumerate(sources, 1):
-            item = self.read(source, edges)
+            item = self.read(source, edges, overlap=provider)
             warn_close(self, item)
             batch.append(item)
             full = sum(item.graph.edges for item in batch) >= BATCH_EDGES

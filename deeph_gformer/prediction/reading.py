@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..errors import ConfigError, DataError
 from ..io.folder import has_matrix, read_folder
 from ..io.structure import Structure
 from ..overlap import OverlapProvider, structure_from_atoms
+from ..overlap import load as load_overlap
 from ..overlap.predict import read_any
 from ..runtime.communicator import Communicator
 from ..runtime.processes import agreed, same_structure
@@ -31,10 +33,14 @@ if TYPE_CHECKING:
 
     from .predictor import Predictor
 
-__all__ = ["Item", "Source", "read_graph", "read_item"]
+__all__ = ["Item", "OverlapSource", "Source", "open_overlap", "read_graph", "read_item"]
 
 #: A structure folder, a file that ASE reads, ASE's atoms, or a structure of ours or of pymatgen.
 Source: TypeAlias = Union[str, os.PathLike[str], Structure, "ase.Atoms", "PymatgenStructure"]
+#: Where edges and S come from that a structure has not; see :func:`deeph_gformer.overlap.load`.
+OverlapSource: TypeAlias = (
+    str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | OverlapProvider
+)
 
 
 class Item(NamedTuple):
@@ -172,13 +178,34 @@ def _where_edges_are(
         bare = not folder.is_dir() or (edges in ("auto", "overlaps") and not own)
         if folder.is_dir() and (overlap is None or not bare):
             return folder
+    _require_structure(source)
     provider = overlap or bundle_overlap(model)
     if provider is None:
         raise ConfigError(
             f"{_name(source)}: has no edges, and {why_no_overlap(model)}; give a folder with "
-            "overlaps.h5 ('deeph-gformer overlap predict' makes one from a table or basis files)"
+            "overlaps.h5, or say where S comes from (--overlap, in Python predict(..., overlap="
+            "TABLE)): a table, a GFormer's bundle that holds one, or basis files"
         )
     return folder, provider
+
+
+def open_overlap(overlap: OverlapSource | None, model: Predictor) -> OverlapProvider | None:
+    """What ``--overlap`` names.
+
+    Args:
+        overlap: see :func:`deeph_gformer.overlap.load`.
+        model: its shells say what is taken from ``.pao`` files without a basis string.
+
+    Raises:
+        DataError: see :func:`deeph_gformer.overlap.load`.
+    """
+    if overlap is None or isinstance(overlap, OverlapProvider):
+        return overlap
+    basis = model.targets.basis
+    return load_overlap(
+        overlap,
+        orbital_types=dict(zip(basis.elements, map(tuple, basis.orbital_types), strict=True)),
+    )
 
 
 def _with_spin(structure: Structure, basis: Basis, where: str) -> Structure:
@@ -203,17 +230,31 @@ def _name(source: Source) -> str:
     return f"'{source.name}'" if isinstance(source, Structure) else type(source).__name__
 
 
+def _require_structure(source: object) -> None:
+    """Refuse what no structure comes as.
+
+    Raises:
+        ConfigError: says what is wanted.
+    """
+    from ase import Atoms
+
+    known = isinstance(source, (str, os.PathLike, Structure, Atoms))
+    if not known and not hasattr(source, "to_ase_atoms"):  # pymatgen's, which may be absent
+        several = isinstance(source, (Iterator, np.ndarray))
+        raise ConfigError(
+            f"a structure is wanted (a folder, a file, ase.Atoms, a pymatgen Structure), not "
+            f"{type(source).__name__}{'; for several give a list' if several else ''}"
+        )
+
+
 def _bare(
     source: Source, provider: OverlapProvider, basis: Basis
 ) -> tuple[Structure, tuple[bool, bool, bool]]:
     """A structure without edges, and which lattice vectors repeat.
 
     Raises:
-        ConfigError: another kind of object.
         DataError: it cannot be read, or has partly occupied sites.
     """
-    from ase import Atoms
-
     if isinstance(source, Structure):
         return _with_spin(source, basis, source.name), (True, True, True)
     if isinstance(source, (str, os.PathLike)):
@@ -226,11 +267,6 @@ def _bare(
                 f"{atoms.formula}: has partly occupied sites; a Hamiltonian needs whole atoms"
             )
         atoms = atoms.to_ase_atoms()
-    if not isinstance(atoms, Atoms):
-        raise ConfigError(
-            f"a structure is wanted (a folder, a file, ase.Atoms, a pymatgen Structure), not "
-            f"{type(source).__name__}"
-        )
     shells = dict(zip(basis.elements, map(tuple, basis.orbital_types), strict=True))
     name = str(atoms.info.get("name") or atoms.get_chemical_formula())
     x, y, z = (bool(p) for p in atoms.pbc)

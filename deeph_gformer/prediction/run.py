@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ..bands import BlochProblem
+from ..bands.loading import is_orthogonal
 from ..data.edges import EdgeChoice
 from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs
 from ..errors import DataError
 from ..io.blocks import BlockMatrix
-from ..io.folder import read_matrix
+from ..io.folder import has_matrix, read_matrix
 from ..io.structure import Structure
 from ..overlap import OverlapProvider
 from ..runtime.communicator import Communicator
@@ -60,10 +61,18 @@ class Prediction(NamedTuple):
         Raises:
             DataError: S is neither in the folder nor known to the model.
         """
+        s: BlockMatrix | None
         if self.overlap is not None:
             s = self.overlap.overlap(self.structure, self.edges.keys)
-        elif self.folder is not None:
+        elif self.folder is not None and has_matrix(self.folder, "overlap"):
             s = read_matrix(self.folder, "overlap", self.structure)
+        elif self.folder is not None:
+            if not is_orthogonal(self.structure):
+                raise DataError(
+                    f"{self.folder}: S is not there, only H; put its overlaps.h5 beside H, or say "
+                    "where S comes from: predict(..., overlap=TABLE)"
+                )
+            s = None
         else:
             raise DataError(
                 f"'{self.structure.name}': its S is unknown, for only keys were given; predict the "

@@ -4,9 +4,12 @@ model."""
 from __future__ import annotations
 
 import csv
+import datetime
+import importlib.metadata
 import os
 import pathlib
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,13 @@ from ase.data import chemical_symbols
 
 from .. import bands as physics
 from ..analysis.card import read_card
+from ..data.fingerprint import fingerprint
 from ..errors import DataError, GFormerError
 from ..gformer.bundle import BUNDLE_FILE, Bundle
 from ..io.folder import has_matrix, read_matrix
 from ..pipeline import HamiltonianModel
 
-__all__ = ["block_tables", "describe_model", "read_run", "worst_structure"]
+__all__ = ["block_tables", "describe_model", "provenance", "read_run", "worst_structure"]
 
 #: Larger structures are drawn without bands: dense eigenproblems along a path would take too long.
 MAX_ORBITALS = 1500
@@ -67,6 +71,29 @@ def describe_model(bundle: Bundle | None, record: dict[str, Any] | None = None) 
         )
     shipped = read_card(bundle.path) if bundle.path else None
     return {k: v for k, v in {**card, **(shipped.lines() if shipped else {})}.items() if v}
+
+
+def provenance(
+    model: HamiltonianModel, preprocessed: pathlib.Path, words: Sequence[str]
+) -> dict[str, str]:
+    """Where the numbers of an evaluation come from.
+
+    Args:
+        model: both stages.
+        preprocessed: the folder of structures.
+        words: the command.
+    """
+    found = {"command": shlex.join(words), "structures": str(preprocessed)}
+    if model.stage1 is not None:
+        found["stage 1"] = f"{model.stage1.name}, fingerprint {model.stage1.fingerprint()}"
+    if model.bundle is not None:
+        weights = fingerprint(model.bundle.model.state_dict())
+        found["second stage"] = f"{model.bundle.path}, fingerprint {weights}"
+    found["versions"] = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "e3nn", "numpy", "scipy")
+    )
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {**found, "evaluated": now.strftime("%Y-%m-%d %H:%M UTC")}
 
 
 def block_tables(result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -54,7 +54,7 @@ def learning_curve(history: Mapping[str, Sequence[float | None]]) -> Any:
             label = name.removesuffix("_meV").replace("_", " ") + " / meV"
             figure.add_scatter(x=list(history["epoch"]), y=list(values), name=label, mode="lines")
     figure.update_layout(**_LAYOUT, height=380, xaxis_title="epoch", yaxis_title="error / meV")
-    figure.update_yaxes(type="log")
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     return figure
 
 
@@ -90,10 +90,13 @@ def band_overlay(bands: Mapping[str, Any]) -> Any:
         levels = np.asarray(values, dtype=float)
         inside = ((levels >= low) & (levels <= high)).any(axis=0)
         x, y = _joined(distance, levels[:, inside])
-        style = {"color": COLOURS.get(label, "#777"), "width": 2 if label == "DFT" else 1.4}
+        style = {"color": COLOURS.get(label, "#777"), "width": 5 if label == "DFT" else 1.4}
         if label == "stage 1":
             style["dash"] = "dash"
-        figure.add_scatter(x=x, y=y, name=label, mode="lines", line=style, row=1, col=1)
+        pale = 0.35 if label == "DFT" else 1.0  # a broad pale line, on which the others are seen
+        figure.add_scatter(
+            x=x, y=y, name=label, mode="lines", line=style, opacity=pale, row=1, col=1
+        )
         if label != "DFT" and levels.shape == truth.shape:
             rest = np.where((truth >= low) & (truth <= high), (levels - truth) * 1e3, np.nan)
             x, y = _joined(distance, rest[:, inside])
@@ -131,11 +134,13 @@ def block_maps(maps: Mapping[str, Any]) -> Any:
             col=column,
         )
     figure.update_layout(
-        **(_LAYOUT | {"margin": {"l": 60, "r": 20, "t": 60, "b": 40}}),
-        height=430,
+        **(_LAYOUT | {"margin": {"l": 70, "r": 20, "t": 60, "b": 55}}),
+        height=450,
         coloraxis={"colorscale": "Viridis", "colorbar": {"title": "meV"}},
     )
+    figure.update_xaxes(title_text="shell of the second atom")
     figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(title_text="shell of the first atom", row=1, col=1)
     return figure
 
 
@@ -163,7 +168,7 @@ def error_distance(data: Mapping[str, Sequence[float]]) -> Any:
     figure.update_layout(
         **_LAYOUT, height=380, xaxis_title="distance / Å", yaxis_title="mean |ΔH| of a block / meV"
     )
-    figure.update_yaxes(type="log")
+    figure.update_yaxes(type="log", exponentformat="power", dtick=1)
     return figure
 
 
@@ -232,7 +237,17 @@ def geometry(atoms: Mapping[str, Any]) -> Any:
         line={"color": "#1f5f8b", "width": 2},
         hoverinfo="skip",
     )
-    figure.update_layout(**_LAYOUT, height=480, scene={"aspectmode": "data"})
+    drawn = np.concatenate([corners @ cell, where])
+    size = drawn.max(axis=0) - drawn.min(axis=0)  # equal scales, and the longest fits the window
+    figure.update_layout(
+        **(_LAYOUT | {"margin": {"l": 10, "r": 10, "t": 40, "b": 10}}),
+        height=520,
+        scene={
+            "aspectmode": "manual",
+            "aspectratio": dict(zip("xyz", (1.5 * size / size.max()).tolist(), strict=True)),
+            "camera": {"eye": {"x": 1.4, "y": 1.2, "z": 0.7}},
+        },
+    )
     for name in ("xaxis", "yaxis", "zaxis"):
         figure.update_layout({"scene": {name: {"title": f"{name[0]} / Å"}}})
     return figure

@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..analysis.metric import metrics
+from ..analysis.metrics import UNLIKE, worse_than_stage1
 from . import figures
 from .collect import block_tables
 
@@ -29,6 +30,7 @@ th:first-child, td:first-child { text-align: left; }
 th { background: #f2f4f6; } table.sortable th { cursor: pointer; }
 table.sortable th::after { content: " \\2195"; color: #9aa5ae; font-size: 11px; }
 td.left { text-align: left; }
+p.warning { border-left: 5px solid #b02a2a; background: #fbeeee; padding: 8px 14px; }
 td.bad { color: #b02a2a; font-weight: bold; }
 select { font: inherit; margin: 6px 0; }
 """
@@ -65,10 +67,11 @@ def _escape(value: Any) -> str:
     return html.escape(str(value), quote=True)
 
 
-def _number(value: Any, digits: int = 4) -> str:
+def _number(value: Any) -> str:
+    """Four digits of a number."""
     if value is None:
         return "-"
-    return f"{value:.{digits}f}" if isinstance(value, float) else _escape(value)
+    return f"{value:#.4g}".rstrip(".") if isinstance(value, float) else _escape(value)
 
 
 def _table(
@@ -138,6 +141,8 @@ def _evaluation(result: Mapping[str, Any], draw: _Figures) -> list[str]:
         "Click a column to sort.</p>",
         _cards(result),
     ]
+    if text := worse_than_stage1(result["total"], "these structures"):
+        parts.append(f'<p class="warning">Warning: {_escape(text)}. {_escape(UNLIKE)}</p>')
     columns = ["structure", "atoms", "stage 1 / meV", "refined / meV", "ratio"]
     rows = [
         [r["name"], r["atoms"], r["stage1_mae_meV"], r["refined_mae_meV"], r["ratio"]]
@@ -161,8 +166,10 @@ def _evaluation(result: Mapping[str, Any], draw: _Figures) -> list[str]:
     header = ["", "stage 1 / meV", "refined / meV", "ratio"]
     parts += ["<h3>By place</h3>", _table(["place", *header[1:]], places, bad=3)]
     tables = block_tables(dict(result))
-    pairs = []
+    pairs: list[list[Any]] = []
     for name, table in tables.items():
+        if "-".join(reversed(name.split("-"))) in [row[0] for row in pairs]:
+            continue  # the same blocks, transposed
         sums = [
             [v for row in table[kind] for v in row if v is not None]
             for kind in ("stage 1", "refined")

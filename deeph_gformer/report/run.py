@@ -7,6 +7,7 @@ import pathlib
 import shlex
 from typing import Any
 
+from ..analysis.metrics import worse_than_stage1
 from ..errors import DataError
 from ..gformer.bundle import BUNDLE_FILE
 from ..io.files import read_json
@@ -60,6 +61,8 @@ def describe_run(folder: pathlib.Path) -> RunInfo:
         table["best"] = best
     if result.is_dir():
         table["result"] = str(result)
+    if text := _warning(result / BUNDLE_FILE):
+        table["warning"] = text
     table["next"] = _next(folder, verb, table["state"], result)
     return RunInfo.of(table)
 
@@ -92,6 +95,12 @@ def _state(folder: pathlib.Path, verb: str, kept: bool) -> str:
     if _in_use(folder / LOCK_FILE):
         return "running"
     return "finished" if finished else "stopped" if kept else "not begun"
+
+
+def _warning(bundle: pathlib.Path) -> str:
+    """That the bundle is worse than its stage 1; empty where it is not, or not finished."""
+    errors = read_json(bundle).get("training", {}).get("validation") if bundle.is_file() else None
+    return worse_than_stage1(errors or {}, "the validation structures")
 
 
 def _in_use(lock: pathlib.Path) -> bool:

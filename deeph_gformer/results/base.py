@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from ..errors import DataError
+
 __all__ = ["Result", "plain"]
 
 R = TypeVar("R", bound="Result")
@@ -50,14 +52,24 @@ class Result(Mapping[str, Any]):
             tables: e.g. what a JSON file holds; later ones win.
 
         Raises:
-            TypeError: a key is unknown or missing.
+            DataError: a key is unknown or missing.
         """
         every: dict[str, Any] = {}
         for table in tables:
             every |= dict(table)
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        if "more" in known:
-            every["more"] = {key: every.pop(key) for key in list(every) if key not in known}
+        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if "more" in fields:
+            every["more"] = {key: every.pop(key) for key in list(every) if key not in fields}
+        unknown = [key for key in every if key not in fields]
+        missing = [key for key, field in fields.items() if key not in every and _needed(field)]
+        if unknown:
+            raise DataError(
+                f"a {cls.__name__} has no key {', '.join(map(repr, unknown))}; its keys are "
+                f"{', '.join(key for key in fields if key != 'more')}. Is this the JSON file of "
+                "another command or version?"
+            )
+        if missing:
+            raise DataError(f"a {cls.__name__} needs the key {', '.join(map(repr, missing))}")
         result = cls(**every)
         object.__setattr__(result, "_given", frozenset(every))
         return result
@@ -90,6 +102,11 @@ class Result(Mapping[str, Any]):
                 break
             parts.append(text)
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _needed(field: dataclasses.Field[Any]) -> bool:
+    nothing = dataclasses.MISSING
+    return field.default is nothing and field.default_factory is nothing
 
 
 def _short(value: Any) -> str:

@@ -200,6 +200,8 @@ class BundleInfo(Result):
     """Its model card, see :class:`deeph_gformer.analysis.card.Card`."""
     note: str | None = None
     """Why there is no card."""
+    warning: str | None = None
+    """That it is worse than its stage 1."""
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -242,3 +244,5 @@ class RunInfo(Result):
     """``epoch`` and ``validation_mae_meV`` of what is kept."""
     result: str | None = None
     """Folder of the bundle or model."""
+    warning: str | None = None
+    """That it is worse than its stage 1."""

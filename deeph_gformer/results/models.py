@@ -78,6 +78,8 @@ class Evaluation(Result):
     """Files of ``--plots``."""
     worst: dict[str, Any] | None = None
     """Geometry and bands of the structure with the largest error (``--report``)."""
+    provenance: dict[str, str] | None = None
+    """Command, files, fingerprints, versions and date (``--report``)."""
     model_card: dict[str, str] | None = None
     """What the model is (``--report``)."""
 

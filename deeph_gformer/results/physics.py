@@ -64,7 +64,7 @@ class BandPlot(Result):
     window_eV: tuple[float, float]
     """Energies of the figure and of the errors, from the Fermi level."""
     bands: list[dict[str, Any]]
-    """Of each H, see :meth:`deeph_gformer.bands.Bands.to_dict`."""
+    """Of each H, see :meth:`deeph_gformer.bands.Bands.to_json`."""
     errors: dict[str, dict[str, Any]]
     """Against the first, by label, see :class:`deeph_gformer.bands.compare.BandError`."""
 

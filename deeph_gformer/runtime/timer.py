@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import pathlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-__all__ = ["Timer", "Progress", "resident_bytes", "peak_bytes", "reset_peak"]
+__all__ = ["Timer", "resident_bytes", "peak_bytes", "reset_peak"]
 
 
 def _status(field: str) -> int | None:
@@ -107,53 +105,3 @@ class Timer:
         if self._gpu is not None:
             table["peak_gpu_memory_bytes"] = int(torch.cuda.max_memory_allocated(self._gpu))
         return table
-
-
-class Progress:
-    """A bar with the time left, on standard error: edges times passes of one large structure, steps
-    of a training, or structures."""
-
-    def __init__(
-        self, name: str, total: int, show: bool, unit: str = "edge", done: int = 0
-    ) -> None:
-        """
-        Args:
-            name: of what is done.
-            total: units of all of it.
-            show: False: there is no bar.
-            unit: what is counted.
-            done: units that were done earlier.
-        """
-        self._bar = None
-        if show:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total,
-                initial=done,
-                desc=name,
-                unit=unit,
-                unit_scale=unit == "edge",
-                dynamic_ncols=True,
-                leave=False,
-            )
-
-    def tick(self, step: str, count: int) -> None:
-        """So many more are done, in this step."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(step, refresh=False)
-            self._bar.update(count)
-
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Take the bar away while lines are printed."""
-        if self._bar is not None:
-            self._bar.clear()
-        yield
-        if self._bar is not None:
-            self._bar.refresh()
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()

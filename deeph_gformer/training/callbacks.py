@@ -22,8 +22,8 @@ from ..config import TrainingConfig
 from ..errors import ConfigError
 from ..io.files import write_text
 from ..logs import shows_progress
-from ..runtime.timer import Progress
 from ..stopping import install, shielded
+from ..terminal import Progress
 from .monitor import monitored
 from .process import echo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from .state_bank import StateBank
     from .states import StepStates
 
-__all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss", "warmup"]
+__all__ = ["HamiltonianTask", "Stage1Task", "Stage2Task", "masked_loss", "rate_factor", "warmup"]
 
 
 def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
@@ -59,6 +60,22 @@ def masked_loss(error: Tensor, mask: Tensor, kind: str, unit: float) -> Tensor:
 def warmup(settings: TrainingConfig, steps: int) -> int:
     """Steps in which the learning rate rises: ``warmup_steps``, at most a tenth of the training."""
     return min(settings.warmup_steps, steps // 10)
+
+
+def rate_factor(settings: TrainingConfig, steps: int, step: int) -> float:
+    """Learning rate of a step, in units of the largest: warm-up, then the schedule.
+
+    Args:
+        settings: rates, warm-up and schedule (not ``plateau``, which waits for errors).
+        steps: of the whole training.
+        step: from 0.
+    """
+    warm = min(1.0, (step + 1) / max(1, warmup(settings, steps)))
+    if settings.schedule == "constant":
+        return warm
+    floor = settings.min_learning_rate / settings.learning_rate
+    falling = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
+    return warm * (floor + (1 - floor) * falling)
 
 
 class HamiltonianTask(pl.LightningModule):
@@ -200,19 +217,7 @@ class HamiltonianTask(pl.LightningModule):
                     "monitor": "val_mae_meV",
                 },
             }
-        floor = s.min_learning_rate / s.learning_rate
-        rising = warmup(s, self.steps)
-
-        def factor(step: int) -> float:
-            """Learning rate of a step, in units of the largest: warm-up, then the schedule."""
-            warm = min(1.0, (step + 1) / max(1, rising))
-            if s.schedule == "constant":
-                return warm
-            return warm * (
-                floor
-                + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, self.steps))))
-            )
-
+        factor = functools.partial(rate_factor, s, self.steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {

@@ -35,9 +35,9 @@ from .callbacks import (
 )
 from .cuda_graphs import step_graphs
 from .folder import BEST, CHECKPOINTS, LAST, read_checkpoint, resume_hint
-from .module import HamiltonianTask, warmup
+from .module import HamiltonianTask, rate_factor, warmup
 from .monitor import Monitor, monitor_key
-from .process import echo, rank
+from .process import echo, note, rank
 from .sampling import ShareSampler
 
 __all__ = ["fit", "loaders"]
@@ -185,6 +185,27 @@ def _quiet_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
+def _raised(state: dict[str, Any], task: HamiltonianTask) -> str:
+    """A sentence where a resumed run begins at a larger learning rate than it stopped at; else
+    empty.
+
+    Args:
+        state: the checkpoint.
+        task: of the resumed run.
+    """
+    settings = task.settings
+    if settings.schedule == "plateau":
+        return ""
+    before = float(state["optimizer_states"][0]["param_groups"][0]["lr"])
+    now = settings.learning_rate * rate_factor(settings, task.steps, int(state["global_step"]))
+    if now <= 1.01 * before:
+        return ""
+    return (
+        f"the learning rate rises from {before:.2g} to {now:.2g}: its schedule is now one of "
+        f"{settings.epochs} epochs. Errors may grow at first; the best epoch is kept"
+    )
+
+
 def fit(
     task: HamiltonianTask,
     train: DataLoader,
@@ -236,6 +257,8 @@ def fit(
         left = settings.epochs - begin
         what = f"{left} to go" if left > 0 else "nothing left to do (--epochs N for more)"
         echo(f"resumed: {begin} of {settings.epochs} epochs are done, {what}")
+        if left > 0 and (text := _raised(read_checkpoint(last), task)):
+            note(text)
     if settings.ema:
         echo(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
     start = time.perf_counter()

@@ -2,12 +2,13 @@
 
 Displaced LiH crystals by PySCF, each with H, S and the Fermi level in a folder.
 
-    pip install 'deeph-gformer[pyscf]'
+    pip install '.[train,pyscf]'    # in a clone
     python examples/pyscf_training_set/make.py --output set --structures 12
     deeph-gformer train-stage1 --preprocessed set --output runs/stage1
     deeph-gformer train --preprocessed set --stage1 runs/stage1/model --output runs/gformer
-    deeph-gformer refine --preprocessed set --stage1 runs/stage1/model --model runs/gformer/bundle
-    --output refined deeph-gformer bands set/0011 --refined refined/0011 --path GXMG -o bands.png
+    deeph-gformer refine --preprocessed set --stage1 runs/stage1/model \\
+        --model runs/gformer/bundle --output refined
+    deeph-gformer bands set/0011 --refined refined/0011 --path GXMG -o bands.png
 
 A small Gaussian basis (Li: s, s, p; H: s, p) keeps one structure at seconds; it shows the way and
 is no basis for physics. Structures that are there already are left alone: the command goes on where

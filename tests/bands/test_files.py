@@ -138,8 +138,8 @@ def result() -> bands.Bands:
 
 
 def test_json_round_trip(tmp_path: pathlib.Path, result: bands.Bands) -> None:
-    result.to_json(tmp_path / "b.json")
-    again = bands.Bands.from_json(tmp_path / "b.json")
+    result.write_json(tmp_path / "b.json")
+    again = bands.Bands.read_json(tmp_path / "b.json")
     assert (
         np.array_equal(again.energies_eV, result.energies_eV)
         and again.labels == result.labels
@@ -150,7 +150,7 @@ def test_json_round_trip(tmp_path: pathlib.Path, result: bands.Bands) -> None:
     )
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match="other.json: no band file"):
-        bands.Bands.from_json(tmp_path / "other.json")
+        bands.Bands.read_json(tmp_path / "other.json")
 
 
 def test_openmx_band_file(tmp_path: pathlib.Path, result: bands.Bands) -> None:
@@ -231,7 +231,7 @@ def test_ase_and_pymatgen(tmp_path: pathlib.Path) -> None:
         dos.to_pymatgen().efermi == pytest.approx(0.0, abs=1e-9)
         and dos.to_ase().get_weights().sum() > 0
     )
-    dos.to_json(tmp_path / "d.json")
+    dos.write_json(tmp_path / "d.json")
     assert json.loads((tmp_path / "d.json").read_text())["dos_per_eV"] == dos.total.tolist()
 
 

@@ -166,7 +166,7 @@ def test_stm_of_one_s_orbital(tmp_path: pathlib.Path) -> None:
     assert there == pytest.approx(1e-3, rel=0.02) and np.isnan(image.topography_A[0, 0])
     plot_stm(image, tmp_path / "stm.png")
     assert (tmp_path / "stm.png").stat().st_size > 10_000
-    assert image.to_dict()["topography_A"][0][0] is None
+    assert image.to_json()["topography_A"][0][0] is None
     with pytest.raises(ConfigError, match="the orbitals of this basis end 4.76 Å"):
         stm_image(problem, orbitals, chosen, height_A=5.0)
 

@@ -303,7 +303,7 @@ def test_spectral_function_counts_states(tmp_path) -> None:
     assert np.trapezoid(image, grid, axis=1) == pytest.approx(found.weights.sum(axis=1), abs=1e-9)
     axes = plot_unfolded([found, found], tmp_path / "a.png", window_eV=(-9, 9))
     assert len(axes) == 2 and (tmp_path / "a.png").stat().st_size > 5000
-    found.to_json(tmp_path / "a.json")
+    found.write_json(tmp_path / "a.json")
     with pytest.raises(ConfigError, match="broadening 0"):
         spectral_function(found, grid, 0.0)
 

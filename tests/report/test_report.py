@@ -10,11 +10,16 @@ import shutil
 import subprocess
 import sys
 
+import e3nn
 import pytest
+import torch
 
 from deeph_gformer.cli import main
 from deeph_gformer.report.collect import block_tables, read_run
 from deeph_gformer.report.page import render
+from deeph_gformer.stage1 import load_stage1
+
+from ..test_pipeline import make_bundle
 
 pytest.importorskip("plotly")
 
@@ -51,6 +56,8 @@ def evaluation(name: str = "0001") -> dict:
             **states,
             "stage1": {"mae_all_meV": 4.0},
             "refined": {"mae_all_meV": 5.0},
+            "gauge_free_stage1_mae_meV": 4.0,
+            "gauge_free_refined_mae_meV": 5.0,
             "better_structures": 0,
             "structures": 1,
             "challenging_structure": name,
@@ -114,8 +121,9 @@ def test_names_are_escaped_and_nothing_is_loaded():
 
 def test_a_ratio_above_one_stands_out():
     page = render("x", result=evaluation())
-    assert "<td class=bad>1.2500</td>" in page
-    assert "62.5 → 31.5 meV" in page and "<td>62.5000</td><td>31.5000</td>" in page
+    assert page.count('<p class="warning">Warning: the refined H is WORSE than stage 1 alone') == 1
+    assert "<td class=bad>1.250</td>" in page
+    assert "62.5 → 31.5 meV" in page and "<td>62.50</td><td>31.50</td>" in page
 
 
 def test_history_joins_the_rows_of_an_epoch(tmp_path):
@@ -193,3 +201,21 @@ def test_a_missing_plotly_is_said_before_the_evaluation(
     words = ["--preprocessed", str(tmp_path / "none"), "--stage1", str(tmp_path / "none")]
     assert main(["evaluate", *words, "--report", str(tmp_path / "report.html")]) == 2
     assert "a report needs the library 'plotly'" in capsys.readouterr().err
+
+
+def test_provenance_travels_with_the_evaluation(tmp_path, make_folder, tiny_stage1):
+    """Command, fingerprints and versions, on the page and on one made of the JSON file."""
+    bundle = make_bundle(tiny_stage1, tmp_path / "b", trained=True)
+    words = ["--preprocessed", str(make_folder().parent), "--stage1", str(tiny_stage1)]
+    words += ["--model", str(bundle), "--no-invariance", "--rotations", "0"]
+    pages = [tmp_path / "a.html", tmp_path / "b.html"]
+    table = tmp_path / "e.json"
+    assert main(["evaluate", *words, "--json", str(table), "--report", str(pages[0])]) == 0
+    assert main(["report", str(table), "-o", str(pages[1])]) == 0
+    weights = json.loads((bundle / "bundle.json").read_text())["weights"]
+    stage1 = load_stage1(tiny_stage1).fingerprint()
+    for page in pages:
+        text = page.read_text()
+        assert text.count(f"{bundle}, fingerprint {weights}") == 1
+        assert f"{tiny_stage1}, fingerprint {stage1}" in text
+        assert f"torch {torch.__version__}, e3nn {e3nn.__version__}" in text

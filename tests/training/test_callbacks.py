@@ -9,12 +9,14 @@ import logging
 import os
 import pathlib
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from deeph_gformer.cli import main
@@ -22,7 +24,7 @@ from deeph_gformer.config import TrainingConfig
 from deeph_gformer.errors import ConfigError
 from deeph_gformer.results import Stage1Training, Training
 from deeph_gformer.training.folder import LOG_FILE, locked
-from deeph_gformer.training.module import warmup
+from deeph_gformer.training.module import rate_factor, warmup
 
 from ..conftest import ROOT
 from .test_training import command, dataset
@@ -107,6 +109,10 @@ def test_the_log_of_a_run(
     both = (run / LOG_FILE).read_text()
     assert both.startswith(first) and both.count("| lr ") == 3
     assert "resumed: 2 of 3 epochs are done, 1 to go" in both
+    # two more epochs stretch the cosine: it is said where the rate was and where it goes on
+    rates = [float(text) for text in re.findall(r"\| lr (\S+)", both)]
+    found = re.findall(r"the learning rate rises from (\S+) to (\S+): .* one of 3 epochs", both)
+    assert found == [(f"{rates[1]:.2g}", f"{5e-3 * 0.5 * (1 + np.cos(np.pi * 2 / 3)):.2g}")]
     before = logging.getLogger("deeph_gformer").handlers
     assert main([*words, "--epochs", "4"]) == 2  # there is a run already
     assert (run / LOG_FILE).read_text() == both
@@ -155,3 +161,38 @@ def test_curves_have_the_rate_and_both_losses(
 @pytest.mark.parametrize(("steps", "expected"), [(5000, 100), (1000, 100), (300, 30), (4, 0)])
 def test_warm_up_fits_short_runs(steps: int, expected: int) -> None:
     assert warmup(TrainingConfig(warmup_steps=100), steps) == expected
+
+
+def test_the_rate_falls_to_its_floor_and_not_where_it_is_constant() -> None:
+    settings = TrainingConfig(learning_rate=1e-2, min_learning_rate=1e-4, warmup_steps=10)
+    assert rate_factor(settings, 1000, 0) == pytest.approx(0.1)
+    assert rate_factor(settings, 1000, 500) == pytest.approx((1 + 0.01) / 2)
+    assert rate_factor(settings, 1000, 1000) == rate_factor(settings, 1000, 1500) == 0.01
+    constant = TrainingConfig(schedule="constant", warmup_steps=10)
+    assert rate_factor(constant, 1000, 999) == 1.0
+
+
+def test_a_model_that_is_worse_than_its_stage_1_says_so(
+    root: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At the end of training, in ``info``, and where DFT is known; a good one says nothing."""
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    words = command("train", root, bad, "--stage1", str(tiny_stage1), "--epochs", "1")
+    assert main([*words, "--set", "training.learning_rate=1.0"]) == 0
+    ends = "is WORSE than stage 1 alone on "
+    assert capsys.readouterr().err.count(f"{ends}the validation structures: ") == 1
+    better = command("train", root, good, "--stage1", str(tiny_stage1), "--epochs", "25")
+    assert main(better) == 0 and "WORSE" not in capsys.readouterr().err
+    for run, count in ((bad, 1), (good, 0)):
+        model = ["--model", str(run / "bundle"), "--stage1", str(tiny_stage1)]
+        data = ["--preprocessed", str(root)]
+        for folder in (run, run / "bundle"):
+            assert main(["info", str(folder)]) == 0
+            assert capsys.readouterr().out.count(f"warning: the refined H {ends}") == count
+        assert main(["refine", *model, *data, "--output", str(run / "out")]) == 0
+        assert capsys.readouterr().err.count(f"{ends}these structures: ") == count
+        assert main(["evaluate", *model, *data, "--no-invariance", "--rotations", "0"]) == 0
+        assert capsys.readouterr().err.count(f"{ends}these structures: ") == count

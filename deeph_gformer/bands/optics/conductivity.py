@@ -116,7 +116,7 @@ class Optics:
         """
         return np.sqrt(np.maximum(np.diag(self.drude_weight), 0.0))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; tensors as {"xx": {"real": [...], "imag": [...]}, ...}; units in the names."""
         key = "sigma_S_per_cm" if self.dimensions == 3 else "sigma_e2_per_h"
         power = 3 - self.dimensions

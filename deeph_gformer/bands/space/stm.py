@@ -52,7 +52,7 @@ class StmImage:
     topography_A: NDArray[np.float64]
     top_A: float
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the names; null where the topography is not known."""
         heights = [[None if np.isnan(v) else float(v) for v in row] for row in self.topography_A]
         return {

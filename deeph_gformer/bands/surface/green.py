@@ -61,7 +61,7 @@ class SurfaceSpectrum:
     broadening_eV: float
     label: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the names."""
         return {
             "surface_along": self.axis + 1,

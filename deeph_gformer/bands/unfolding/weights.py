@@ -62,10 +62,10 @@ class Unfolded:
         """(K, B), spectral weights."""
         return self.bands.projections[TOTAL]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON; units in the key names."""
         return {
-            **self.bands.to_dict(),
+            **self.bands.to_json(),
             "unfolding": [
                 {
                     "matrix": m.matrix.tolist(),
@@ -80,9 +80,9 @@ class Unfolded:
             ],
         }
 
-    def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_dict`."""
-        write_json(path, self.to_dict())
+    def write_json(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_json`."""
+        write_json(path, self.to_json())
 
 
 def _read_cell(source: str | os.PathLike[str] | Structure | Any) -> tuple[Cell, str]:

@@ -8,7 +8,7 @@ import inspect
 import multiprocessing
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ... import fields
@@ -17,6 +17,8 @@ from ...io.files import read_json, real_path
 from ...io.folder import Format, folder_format, is_free, remove_leftovers, replaced_folder
 from ...io.formats import get_format
 from ...io.gauge import OURS
+from ...logs import shows_progress
+from ...terminal import Progress
 from ..folders import write_folder
 from .registry import DFTReader, get_reader, readers
 from .run import DFTRun, check_run
@@ -280,12 +282,14 @@ def convert_runs(
 def _all(jobs: list[Any], count: int, progress: bool) -> list[dict[str, Any]]:
     """The record of each job, in order."""
 
-    def bar(items: Any) -> Any:
-        if not progress:
-            return items
-        from tqdm import tqdm
-
-        return tqdm(items, total=len(jobs), unit="run", disable=None)
+    def bar(items: Iterable[Any]) -> Iterator[Any]:
+        shown = Progress("convert", len(jobs), progress and shows_progress(), "run")
+        try:
+            for item in items:
+                yield item
+                shown.tick("", 1)
+        finally:
+            shown.close()
 
     if count == 1:
         return [_convert_one(*job) for job in bar(jobs)]
