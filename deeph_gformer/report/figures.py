@@ -244,7 +244,7 @@ def geometry(atoms: Mapping[str, Any]) -> Any:
         height=520,
         scene={
             "aspectmode": "manual",
-            "aspectratio": dict(zip("xyz", (1.5 * size / size.max()).tolist(), strict=True)),
+            "aspectratio": dict(zip("xyz", (1.35 * size / size.max()).tolist(), strict=True)),
             "camera": {"eye": {"x": 1.4, "y": 1.2, "z": 0.7}},
         },
     )
