@@ -203,6 +203,10 @@ def test_predict_takes_overlaps_from_elsewhere(
     assert np.array_equal(unit.at((0.1, 0.2, 0.0))[1], np.eye(unit.size))
 
 
+def test_a_bundle_names_its_elements(mos2: deeph_gformer.HamiltonianModel) -> None:
+    assert "elements S, Mo, spinful=False" in repr(mos2.bundle)
+
+
 def test_a_stage_1_of_other_elements_is_named_by_them() -> None:
     bundle = ROOT / "examples" / "systems" / "models" / "mos2" / "gformer"
     with pytest.raises(ModelError, match="is a stage 1 for C, but .* was trained for S, Mo, on st"):

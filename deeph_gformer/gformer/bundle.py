@@ -27,6 +27,7 @@ from ..errors import ConfigError, DataError, ModelError
 from ..fields import OVERLAP_TABLE
 from ..io.files import atomic_path, json_text, read_json
 from ..io.gauge import Gauge
+from ..overlap.neighbours import symbol
 from .model import GFormer
 from .schema import FORMAT, check_table, require_unchanged, table_fingerprint
 
@@ -121,7 +122,7 @@ class Bundle:
         basis = self.targets.basis
         return (
             f"Bundle({self.path or 'unsaved'}: GFormer arch {self.model.config.arch}, "
-            f"{parameters:,} parameters, elements {list(basis.elements)}, "
+            f"{parameters:,} parameters, elements {', '.join(map(symbol, basis.elements))}, "
             f"spinful={basis.spinful}, stage 1 {self.stage1.name if self.stage1 else 'none'})"
         )
 
