@@ -41,7 +41,7 @@ from deeph_gformer.training.process import own_device, require_devices
 from deeph_gformer.training.stage2 import train_gformer
 
 from .conftest import write_tiny_stage1
-from .inference.test_shard import torchrun
+from .inference.test_shard import in_ranks, torchrun
 from .simulated_gpu import simulated_gpu
 from .test_pipeline import make_bundle
 
@@ -461,6 +461,42 @@ def test_bad_devices_on_the_command_line(
         lines = capsys.readouterr().err.strip().splitlines()
         assert wanted in lines[-1] and sum("error" in line for line in lines) == 1, lines
         assert not list(out.rglob("*.h5")) and not list(out.rglob("*.ckpt"))
+
+
+@only_simulated
+@pytest.mark.parametrize("case", ["a process without a GPU", "no NCCL", "one GPU for two"])
+def test_processes_say_once_what_is_missing(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    capfd: pytest.CaptureFixture[str],
+    case: str,
+) -> None:
+    """``refine`` by two processes: exit code 2 of both, one line."""
+    make_folder()
+    words = ["refine", "--preprocessed", str(tmp_path / "data"), "--stage1", str(tiny_stage1)]
+    words += ["--stage1-only", "--output", str(tmp_path / "out"), "--device"]
+    device = "cuda:0" if case == "one GPU for two" else "auto"
+
+    def run(rank: int) -> int:
+        if case == "a process without a GPU" and rank == 1:
+            return main([*words, device])
+        with simulated_gpu():
+            if case == "no NCCL":
+                torch.distributed.is_nccl_available = lambda: False
+                torch.distributed.init_process_group = real_join
+            return main([*words, device])
+
+    real_join = torch.distributed.init_process_group
+    assert in_ranks(2, run) == [2, 2]
+    said = capfd.readouterr().err
+    wanted = {
+        "a process without a GPU": "processes 1 have no GPU and the others do",
+        "no NCCL": "has no NCCL, through which processes on GPUs talk",
+        "one GPU for two": "several processes would use cuda:0 of one machine",
+    }[case]
+    assert said.count("error:") == said.count(wanted) == 1, said
+    assert not (tmp_path / "out").exists()
 
 
 def test_guard_statistics(

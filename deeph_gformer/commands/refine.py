@@ -117,7 +117,8 @@ def _run(options: RefineOptions) -> Refinement | None:
     with agreed(comm):
         memory = None if options.max_memory is None else parse_size(options.max_memory)
         model = load_model(options, options.stage1_only, process_device(options.device))
-    same_device(comm, model.device)
+    with agreed(comm):
+        same_device(comm, model.device)
     if first:
         print(model)
     result = refine(
