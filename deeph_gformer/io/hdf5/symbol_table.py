@@ -323,7 +323,7 @@ class SharedMatrices:
         order = np.argsort(text, kind="stable")
         self._names, self._number = text[order], self._first + order
         self._position = 0
-        if writers is not None and writers.size > 1:
+        if writers is not None and writers.size > 1 and self._places.count:
             self._sort(writers)
 
     def begin(self, path: str | os.PathLike[str]) -> int:
