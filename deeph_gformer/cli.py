@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from . import __version__
 from .commands.options import Verb, add_options, collect
 from .commands.shared import write_result
-from .errors import ConfigError, GFormerError, lacks_memory, printable
+from .errors import ConfigError, DataError, GFormerError, lacks_memory, printable
 from .logs import LOGGER, log_to
 from .results import Result
 from .stopping import SIGNALS, Stopped, stoppable
@@ -134,7 +134,9 @@ def _call(verb: Verb, args: argparse.Namespace) -> int:
             found = verb.run(options) if verb.run else None
             if isinstance(found, Result):
                 write_result(options, verb, found)
-                found = getattr(found, "exit_code", 0)
+                failure, found = getattr(found, "failure", ""), 0
+                if failure:
+                    raise DataError(failure)
             code = int(found or 0)
             end = f"exit code {code}"
             return code

@@ -253,6 +253,16 @@ def find_structures(
     return split_structures(root, kinds, skip)[0]
 
 
+def _warn_incomplete(folder: pathlib.Path) -> None:
+    """Say that a folder with matrices is left out, because files of its structure are missing."""
+    for form in formats().values():
+        matrix = next((n for n in form.files.values() if os.path.lexists(folder / n)), None)
+        if matrix is not None:
+            lacking = ", ".join(n for n in form.required if not (folder / n).is_file())
+            LOGGER.warning("%s: holds %s but no %s; it is left out", folder, matrix, lacking)
+            return
+
+
 def split_structures(
     root: str | os.PathLike[str],
     kinds: tuple[Kind, ...] = (),
@@ -282,6 +292,7 @@ def split_structures(
             continue
         form = folder_format(folder)
         if form is None:
+            _warn_incomplete(folder)
             continue
         if not kinds or any(has_matrix(folder, kind, form) for kind in kinds):
             folders.append(folder)

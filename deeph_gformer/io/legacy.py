@@ -88,7 +88,9 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
     """
     folder = pathlib.Path(folder)
     orbital_types = _read_shells(folder / fields.ORBITAL_TYPES_FILE)
-    info = read_json(folder / fields.INFO_FILE) if (folder / fields.INFO_FILE).exists() else {}
+    # a link to nothing is no missing file
+    there = os.path.lexists(folder / fields.INFO_FILE)
+    info = read_json(folder / fields.INFO_FILE) if there else {}
     if not isinstance(info, dict):
         raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
     spinful = info.get("isspinful")

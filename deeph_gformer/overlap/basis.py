@@ -37,6 +37,9 @@ _K_STEP, _K_MAX = 0.05, 40.0  # 1/bohr
 _D_STEP = 0.02  # bohr
 LARGEST_CUTOFF = 100.0  # bohr
 _SMALLEST = 0.2  # bohr: below it no pair of atoms is meant
+#: Largest error of the norm of orbitals that a code normalises; and how far a value may lie from
+#: the mean of its neighbours, of the largest value, on grids at least this fine (bohr).
+_NORM_ERROR, _ROUGH, _FINE = 0.1, 0.1, 0.021
 
 
 def require_grid(radius: NDArray[np.float64], cutoff: float, where: str) -> None:
@@ -95,11 +98,15 @@ class AtomicBasis:
             raise DataError(f"{self.source}: atomic number {self.number}; 1 to 118 are elements")
         require_grid(self.radius, self.cutoff, self.source)
 
-    def normalised(self) -> AtomicBasis:
+    def normalised(self, near: bool = False) -> AtomicBasis:
         """The same orbitals with ∫R²r²dr = 1.
 
+        Args:
+            near: whether the code writes them with that norm, up to rounding.
+
         Raises:
-            DataError: an orbital is zero everywhere or not finite, or its grid is none.
+            DataError: an orbital is zero everywhere, not finite or not smooth, its grid is none, or
+                its norm is far from 1 although the code writes normalised ones.
         """
         from scipy.integrate import simpson
 
@@ -110,6 +117,20 @@ class AtomicBasis:
             raise DataError(
                 f"{self.source}: orbital {int(np.argmin(np.nan_to_num(norm)))} has no norm; the "
                 "file is damaged"
+            )
+        if near and np.abs(norm - 1).max() > _NORM_ERROR:
+            worst = int(np.abs(norm - 1).argmax())
+            raise DataError(
+                f"{self.source}: orbital {worst} has a norm of {norm[worst]:.3g} instead of 1; the "
+                "file is damaged"
+            )
+        bend = np.abs(self.orbitals[:, 1:-1] - (self.orbitals[:, :-2] + self.orbitals[:, 2:]) / 2)
+        rough = bend.max(axis=1) > _ROUGH * np.abs(self.orbitals).max(axis=1)
+        if self.radius[1] <= _FINE and rough.any():
+            raise DataError(
+                f"{self.source}: orbital {int(rough.argmax())} jumps at "
+                f"{self.radius[1 + int(bend[rough.argmax()].argmax())]:.3g} bohr; the file is "
+                "damaged"
             )
         return dataclasses.replace(self, orbitals=self.orbitals / np.sqrt(norm)[:, None])
 

@@ -54,4 +54,4 @@ def read_orb(path: str | os.PathLike[str]) -> AtomicBasis:
     radius = np.asarray(step * np.arange(mesh), np.float64)
     return AtomicBasis(
         number, tuple(shells), radius, np.array(orbitals), cutoff, str(path)
-    ).normalised()
+    ).normalised(near=True)

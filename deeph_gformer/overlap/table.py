@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,14 @@ from ..errors import DataError
 from ..io.files import atomic_path
 from ..io.npz import read_arrays
 from ..io.parsing import parse_json
-from .twocentre import PairTable, TwoCentre
+from .neighbours import symbol
+from .twocentre import PairTable, TwoCentre, bond_functions
 
 __all__ = ["FORMAT", "VERSION", "load_table", "save_table"]
 
 FORMAT = "deeph-gformer overlap table"
-VERSION = 1
+#: 2: a digest of everything in the file
+VERSION = 2
 
 
 def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
@@ -57,9 +61,45 @@ def save_table(path: str | os.PathLike[str], table: TwoCentre) -> pathlib.Path:
         )
     for z, block in table.onsite.items():
         arrays[f"onsite_{z}"] = block
+    arrays["digest"] = np.array(_digest(arrays))
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, allow_pickle=False, **arrays)
     return path
+
+
+def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
+    """SHA-256 over names, types, shapes and values of all arrays but itself."""
+    digest = hashlib.sha256()
+    for name in sorted(set(arrays) - {"digest"}):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {value.dtype.str} {np.shape(arrays[name])}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _check(table: TwoCentre) -> None:
+    """Raise unless arrays have the shapes that shells ask for, and values that overlaps can have.
+
+    Raises:
+        ValueError: says which do not.
+    """
+    for (a, b), pair in table.pairs.items():
+        where, size = f"{symbol(a)}-{symbol(b)}", len(pair.knots) - pair.degree - 1
+        count = len(bond_functions(table.orbital_types[a], table.orbital_types[b])[0])
+        if type(pair.degree) is not int or pair.coefficients.shape != (size, count):
+            raise ValueError(f"radial functions of {where} have a wrong shape")
+        if not np.isfinite(pair.coefficients).all():
+            raise ValueError(f"radial functions of {where} hold NaN or infinite values")
+        if not (np.diff(pair.knots) >= 0).all() or not 0 < pair.cutoff < 1000:
+            raise ValueError(f"distances of {where} do not ascend")
+        if pair.valid.ndim != 2 or pair.valid.shape[1] != 2 or not np.isfinite(pair.valid).all():
+            raise ValueError(f"known distances of {where} have a wrong shape")
+    for z, block in table.onsite.items():
+        size = sum(2 * l + 1 for l in table.orbital_types[z])
+        if block.shape != (size, size):
+            raise ValueError(f"the block of {symbol(z)} itself has a wrong shape")
+        if not (np.abs(block - block.T).max() < 1e-4 and np.linalg.eigvalsh(block).min() > 0):
+            raise ValueError(f"the block of {symbol(z)} itself is no overlap")
 
 
 def load_table(path: str | os.PathLike[str]) -> TwoCentre:
@@ -108,7 +148,13 @@ def _load(path: pathlib.Path, stamp: tuple[int, int]) -> TwoCentre:
                 entry["report"],
             )
         onsite = {z: numbers(f"onsite_{z}") for z in shells}
-        return TwoCentre(shells, pairs, onsite, header["report"])
+        if header["version"] > 1 and str(data["digest"]) != _digest(data):
+            raise ValueError("it is not as it was written")
+        table = TwoCentre(shells, pairs, onsite, header["report"])
+        _check(table)
+        return table
+    except np.linalg.LinAlgError:
+        raise DataError(f"{path}: not an overlap table, or damaged") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(
             f"{path}: not an overlap table, or damaged ({error}); make one with deeph-gformer "

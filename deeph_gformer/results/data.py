@@ -29,9 +29,12 @@ class Conversion(Result):
     there already, ``error`` where it could not be read."""
 
     @property
-    def exit_code(self) -> int:
-        """2 where something could not be read."""
-        return 2 if any("error" in record for record in self.structures) else 0
+    def failure(self) -> str:
+        """What could not be read, in one sentence; the first of them. Empty: everything could."""
+        failed = [record["error"] for record in self.structures if "error" in record]
+        if not failed:
+            return ""
+        return f"{len(failed)} of {len(self.structures)} could not be converted; first {failed[0]}"
 
 
 @dataclasses.dataclass(eq=False, repr=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,8 @@ def _are_irreps(value: Any) -> bool:
 def require_checkpoint(path: pathlib.Path) -> None:
     """Raise unless a checkpoint is a regular file that does not unpack to far more than it is.
 
+    Its checksums are checked, which ``torch.load`` does not do: a flipped bit is another weight.
+
     Raises:
         ModelError: says what it is.
     """
@@ -74,12 +77,22 @@ def require_checkpoint(path: pathlib.Path) -> None:
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            small = unpacked <= max(_ALWAYS, _RATIO * size)
+            broken = archive.testzip() if small else None
+    except (
+        *(OSError, ValueError, NotImplementedError, RuntimeError, EOFError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise ModelError(
             f"{path}: damaged, not a checkpoint that torch.load can read ({printable(str(error))})"
         ) from None
-    if unpacked > max(_ALWAYS, _RATIO * size):
+    if broken is not None or len(set(names)) < len(names):
+        what = "is there twice" if broken is None else "does not fit its checksum"
+        part = broken or next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"{path}: damaged ('{printable(part)[:80]}' {what})")
+    if not small:
         raise ModelError(
             f"{path}: announces {unpacked / 2**20:.0f} MiB and has {size / 2**20:.2f} MiB: "
             "compressed far more than numbers are; refused"

@@ -17,10 +17,12 @@ from ..algebra.layout import rotate_flat
 from ..algebra.rotation import random_rotation, wigner_blocks
 from ..data.dataset import Sample
 from ..data.features import Stage1Features
+from ..data.fingerprint import fingerprint
 from ..data.graph import Graph, batch_graphs, rotate_graph
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..io.files import atomic_path
 from ..stage1.provider import Stage1Provider
+from .checkpoint import read_tensors
 
 __all__ = [
     "Batch",
@@ -153,6 +155,8 @@ class FeatureCache:
             features,
         )
         self.device = torch.device(device)
+        self._whole: set[pathlib.Path] = set()
+        self._marks: dict[int, str] = {}
         self._kept: dict[str, tuple[Stage1Features | None, Tensor | None]] = {}
 
     def run(self, sample: Sample) -> Stage1Features:
@@ -169,19 +173,53 @@ class FeatureCache:
         if key in self._kept:
             return self._kept[key]
         path = self.folder / f"{sample.name}.pt" if self.mode == "disk" and self.folder else None
-        if path is not None and path.is_file():
-            node, edge, direct_sum = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=True
-            )
-            irreps = Stage1Features(tuple(node), tuple(edge), direct_sum)
-            return irreps if self.features else None, direct_sum
+        stored = None if path is None else self._stored(path, sample)
+        if stored is not None:
+            return stored if self.features else None, stored.direct_sum
         out = self.run(sample).to("cpu")
         entry = out if self.features else None, out.direct_sum
         if self.mode == "ram":
             self._kept[key] = entry
         elif path is not None:
-            write_tensors(path, (list(out.node), list(out.edge), out.direct_sum))
+            mark = self._mark(sample)
+            write_tensors(path, [mark, list(out.node), list(out.edge), out.direct_sum])
+            self._whole.add(path)
         return entry
+
+    def networks_of(self, sample: Sample) -> tuple[Stage1Provider, ...]:
+        """What :meth:`run` asks for a sample."""
+        return () if self.stage1 is None else (self.stage1,)
+
+    def _stored(self, path: pathlib.Path, sample: Sample) -> Stage1Features | None:
+        """What a file of an earlier run, or of another process, holds; None where it is damaged, or
+        of another network or structure: then it is made again.
+        """
+        if not path.is_file():
+            return None
+        try:
+            if path in self._whole:
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            else:
+                content = read_tensors(path, mmap=True)
+                if content[0] != self._mark(sample):
+                    return None
+                self._whole.add(path)
+            _, node, edge, direct_sum = content
+            return Stage1Features(tuple(node), tuple(edge), direct_sum)
+        except (DataError, LookupError, TypeError, ValueError):
+            return None
+
+    def _mark(self, sample: Sample) -> str:
+        """What a stored entry is of: networks, their conventions, and the structure."""
+        words = ["features" if self.features else "sums"]
+        for network in self.networks_of(sample):
+            if id(network) not in self._marks:
+                self._marks[id(network)] = network.fingerprint()
+            words += [self._marks[id(network)], str(network.generation), str(network.dtype)]
+            words.append(f"{network.cutoff} {network.fill_missing}")
+        graph = sample.graph
+        parts = {"z": graph.node_type, "key": graph.edge_key, "vector": graph.edge_vector}
+        return " ".join([*words, fingerprint(parts)])
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

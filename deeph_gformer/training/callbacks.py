@@ -19,8 +19,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
 from ..config import TrainingConfig
-from ..errors import ConfigError
-from ..io.files import write_text
+from ..errors import ConfigError, DataError
+from ..io.files import read_text, write_text
 from ..logs import shows_progress
 from ..stopping import install, shielded
 from ..terminal import Progress
@@ -223,12 +223,10 @@ class ResumableCSVLogger(CSVLogger):
         if self._experiment is None:
             path = pathlib.Path(self.log_dir) / "metrics.csv"
             kept = path.with_name(".metrics.csv.kept")  # a death in here costs no rows
-            rows: list[dict[str, str]] = []
+            source = kept if kept.is_file() else path
+            rows = _read_rows(source, self._begin) if self._begin and _is_there(source) else []
             if path.is_file() and not kept.is_file():
                 os.replace(path, kept)
-            if kept.is_file():
-                with open(kept, newline="") as file:
-                    rows = [r for r in csv.DictReader(file) if _epoch(r) < self._begin]
             writer = super().experiment  # removes the file
             if rows:
                 writer.metrics_keys = list(rows[0])
@@ -239,6 +237,37 @@ class ResumableCSVLogger(CSVLogger):
                 write_text(path, text.getvalue())
             kept.unlink(missing_ok=True)
         return self._experiment
+
+
+def _is_there(path: pathlib.Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _read_rows(path: pathlib.Path, begin: int) -> list[dict[str, str]]:
+    """Rows of the epochs before one; a last line that a death cut short is dropped.
+
+    Raises:
+        DataError: it is no table of epochs.
+    """
+    lines = read_text(path).splitlines()
+    if lines and not lines[-1].strip():
+        lines.pop()
+    hint = "delete it to go on with an empty curve"
+    try:
+        table = list(csv.DictReader(lines))
+    except csv.Error as error:
+        raise DataError(f"{path}: no table of epochs ({error}); {hint}") from None
+    before = 0.0
+    for number, row in enumerate(table[:-1], start=2):
+        epoch, whole = _epoch(row), None not in row and None not in row.values()
+        if not whole or not float.is_integer(epoch) or epoch < before:
+            raise DataError(f"{path}: line {number} is no row of an epoch; {hint}")
+        before = epoch
+    if len(table) > 1 and before >= begin + 2:
+        raise DataError(
+            f"{path}: has rows of epoch {before:g}, the checkpoint is of {begin - 1}; {hint}"
+        )
+    return [r for r in table if _epoch(r) < begin and None not in r and None not in r.values()]
 
 
 def _epoch(row: Mapping[str, str]) -> float:

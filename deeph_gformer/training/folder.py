@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import pathlib
-import pickle
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,9 @@ from ..errors import ConfigError, DataError, GFormerError
 from ..fields import RUN_CONFIG, RUN_SPLITS
 from ..io.files import read_json, write_json
 from ..logs import LOGGER, PRINTED, logged_in
+from ..stage1.provider import Stage1Provider
 from ..stopping import Stopped
+from .checkpoint import BEST, LAST, RUN, read_checkpoint, run_record
 from .process import first_rank, require_devices
 
 __all__ = [
@@ -36,13 +37,12 @@ __all__ = [
     "check_run",
     "resume_hint",
     "locked",
-    "read_checkpoint",
     "recorded",
+    "this_run",
 ]
 
 CONFIG_FILE, SPLIT_FILE, CHECKPOINTS, LOCK_FILE = RUN_CONFIG, RUN_SPLITS, "checkpoints", "lock"
 RECORD_FILE, LOG_FILE = "record.json", "log.txt"
-LAST, BEST = "last", "best"
 
 #: What a resumed run may have otherwise; structures are compared by their names.
 FREE = {
@@ -191,7 +191,8 @@ def check_run(
     if resume:
         _check_same(folder, config, splits)
         for name in (LAST, BEST):
-            read_checkpoint(folder / CHECKPOINTS / f"{name}.ckpt")
+            table = read_checkpoint(folder / CHECKPOINTS / f"{name}.ckpt")
+            _check_record(folder, table.get(RUN), config, splits)
     elif (folder / CONFIG_FILE).exists() and _has_checkpoint(folder):
         raise ConfigError(
             f"{folder}: holds a run already; --resume continues it, or choose another --output"
@@ -218,19 +219,20 @@ def _check_same(
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
-    old = _absolute(read_json(path))
-    if "arch" in old.get("model", {}):
-        old["model"] = upgrade_model(old["model"])
-    before, now = _dotted(old), _dotted(_plain(config))
-    default = _dotted(_plain(type(config)()))  # what the run in the folder does not know of
-    known = {key: before.get(key, default.get(key)) for key in {*before, *now}}
-    differs = sorted(k for k in known if k not in FREE and now.get(k) != known[k])
+    old = _read_config(path)
+    differs = _differences(old, config)
     if differs:
         raise ConfigError(
             f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); "
             "resume with the same one, or choose another output"
         )
     there, names = read_json(folder / SPLIT_FILE), _names(splits)
+    lists = there.values() if isinstance(there, dict) else [None]
+    if not all(isinstance(value, list) and all(type(n) is str for n in value) for value in lists):
+        raise DataError(
+            f"{folder / SPLIT_FILE}: damaged (lists of names under train, val and test are "
+            "needed); choose another output"
+        )
     for name in names:
         if there.get(name) != names[name]:
             other = ", ".join(sorted({*names[name]} ^ {*there.get(name, ())})[:6]) or "the order"
@@ -238,6 +240,82 @@ def _check_same(
                 f"{folder}: is a run of other splits ({name}: {other} differ); resume with "
                 f"those of {folder / SPLIT_FILE}, or choose another output"
             )
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The configuration of the run in a folder.
+
+    Raises:
+        DataError: it is none.
+    """
+    table = read_json(path)
+    sections = table.values() if isinstance(table, dict) else ()
+    model = table.get("model", {}) if isinstance(table, dict) else None
+    if not sections or not isinstance(model, dict) or not isinstance(table.get("data", {}), dict):
+        raise DataError(f"{path}: damaged (no settings of a run); choose another output")
+    old = _absolute(table)
+    return {**old, "model": upgrade_model(model)} if "arch" in model else old
+
+
+def _differences(old: Mapping[str, Any], config: Any) -> list[str]:
+    """Settings that differ, without those of :data:`FREE`.
+
+    Args:
+        old: configuration of a run, plain values.
+        config: of this one.
+    """
+    before, now = _dotted(old), _dotted(_plain(config))
+    default = _dotted(_plain(type(config)()))  # what the run in the folder does not know of
+    known = {key: before.get(key, default.get(key)) for key in {*before, *now}}
+    return sorted(k for k in known if k not in FREE and now.get(k) != known[k])
+
+
+def _check_record(
+    folder: pathlib.Path, record: Any, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]
+) -> None:
+    """What a checkpoint says of its run is what the folder's files say: nobody changed those.
+
+    Args:
+        folder: of the run.
+        record: see :func:`run_record`; None in checkpoints of earlier versions.
+        config: of the run that goes on.
+        splits: of it.
+
+    Raises:
+        ConfigError: names what was changed.
+    """
+    if record is None:
+        return
+    try:
+        changed, parts = _differences(record["config"], config), dict(record["splits"])
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise ConfigError(
+            f"{folder / CHECKPOINTS}: damaged (a checkpoint does not say which run it is of); "
+            "choose another output"
+        ) from None
+    if changed:
+        raise ConfigError(
+            f"{folder / CONFIG_FILE}: was changed after the training wrote it "
+            f"({', '.join(changed[:6])}); put back what was there, or choose another output"
+        )
+    if parts != _names(splits):
+        raise ConfigError(
+            f"{folder / SPLIT_FILE}: was changed after the training wrote it; put back what was "
+            "there, or choose another output"
+        )
+
+
+def this_run(
+    config: Any, splits: Mapping[str, Sequence[pathlib.Path]], stage1: Stage1Provider | None
+) -> dict[str, Any]:
+    """What the checkpoints of a run say of it; see :func:`run_record`.
+
+    Args:
+        config: of the run.
+        splits: folders of each split.
+        stage1: what the network reads or corrects.
+    """
+    return run_record(_plain(config), _names(splits), stage1)
 
 
 def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,24 +382,3 @@ def _absolute(table: dict[str, Any]) -> dict[str, Any]:
         if isinstance(place.get(key), str) and place[key]:
             place[key] = os.path.abspath(place[key])
     return table
-
-
-def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
-    """Content of a checkpoint, on the CPU.
-
-    Raises:
-        ConfigError: it is not there.
-        DataError: it is damaged.
-    """
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: not there, so there is nothing to resume; start without --resume"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        other = path.with_name(f"{LAST if path.stem == BEST else BEST}.ckpt")
-        raise DataError(
-            f"{path}: damaged ({(str(error).splitlines() or ['it ends early'])[0][:120]}); copy "
-            f"{other.name} over it to go on from there, or choose another output"
-        ) from None

@@ -327,6 +327,15 @@ class CrossFitCache(FeatureCache):
         self.choice = {folder.resolve(): number for folder, number in choice.items()}
         self.features_of = features_of
 
+    def networks_of(self, sample: Sample) -> tuple[Stage1Provider, ...]:
+        """See :class:`.batches.FeatureCache`."""
+        number = self.choice.get(sample.folder.resolve())
+        final = super().networks_of(sample)
+        if number is None:
+            return final
+        own = self.networks[number]
+        return (own, *final) if self.features and self.features_of == "final" else (own,)
+
     def run(self, sample: Sample) -> Stage1Features:
         """See :class:`.batches.FeatureCache`."""
         number = self.choice.get(sample.folder.resolve())

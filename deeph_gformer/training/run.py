@@ -9,7 +9,7 @@ import pathlib
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,7 +20,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, lacks_memory, printable
 from ..runtime.device import resolve_device
 from ..stopping import Stopped, installed
 from .batches import Batch, RankSampler, write_tensors
@@ -33,8 +33,9 @@ from .callbacks import (
     TrainingRow,
     running_average,
 )
+from .checkpoint import RUN, check_weights, read_checkpoint
 from .cuda_graphs import step_graphs
-from .folder import BEST, CHECKPOINTS, LAST, read_checkpoint, resume_hint
+from .folder import BEST, CHECKPOINTS, LAST, resume_hint
 from .module import HamiltonianTask, rate_factor, warmup
 from .monitor import Monitor, monitor_key
 from .process import echo, note, rank
@@ -73,13 +74,21 @@ def loaders(
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that a reader never meets half of."""
+    """Checkpoints that a reader never meets half of, and that say which run they are of."""
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        """
+        Args:
+            run: see :func:`.checkpoint.run_record`.
+        """
+        super().__init__()
+        self.run = dict(run)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """See :func:`write_tensors`."""
-        write_tensors(pathlib.Path(path), checkpoint)
+        write_tensors(pathlib.Path(path), {**checkpoint, RUN: self.run})
 
 
 def _hooks(
@@ -126,7 +135,11 @@ def _hooks(
 
 
 def _trainer(
-    folder: pathlib.Path, settings: TrainingConfig, begin: int, hooks: list[Callback]
+    folder: pathlib.Path,
+    settings: TrainingConfig,
+    begin: int,
+    hooks: list[Callback],
+    run: Mapping[str, Any],
 ) -> pl.Trainer:
     """Lightning's trainer.
 
@@ -135,6 +148,7 @@ def _trainer(
         settings: epochs, devices, precision, clipping.
         begin: first epoch to come.
         hooks: what happens at epochs and steps.
+        run: what checkpoints say of the run.
 
     Raises:
         ConfigError: an unknown device.
@@ -162,7 +176,7 @@ def _trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=10**9,
         precision="bf16-mixed" if settings.precision == "bf16-mixed" else None,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(run)],
         use_distributed_sampler=False,  # our samplers know their rank
     )
 
@@ -206,12 +220,46 @@ def _raised(state: dict[str, Any], task: HamiltonianTask) -> str:
     )
 
 
+def _begin(last: pathlib.Path, task: HamiltonianTask, run: Mapping[str, Any]) -> int:
+    """First epoch to come of a run that goes on.
+
+    Args:
+        last: its checkpoint.
+        task: what is trained.
+        run: what this run is, see :func:`.folder.this_run`.
+
+    Raises:
+        ConfigError: the checkpoint was made on another stage 1.
+        DataError: it is damaged, or of another network.
+    """
+    table = read_checkpoint(last)
+    check_weights(table, task.state_dict(), last)
+    before = table[RUN].get("stage1") if RUN in table else run["stage1"]
+    if before != run["stage1"]:
+        raise ConfigError(
+            f"{last}: was made on another stage 1 (its parameters, e3nn generation or "
+            "--fill-missing differ); resume with that one, or choose another output"
+        )
+    return int(table["epoch"]) + 1
+
+
+class Started(Callback):
+    """Tells whether the training itself has begun: a checkpoint has been restored by then."""
+
+    now = False
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """It has."""
+        self.now = True
+
+
 def fit(
     task: HamiltonianTask,
     train: DataLoader,
     val: DataLoader,
     folder: pathlib.Path,
     settings: TrainingConfig,
+    run: Mapping[str, Any],
     *,
     resume: bool = False,
     reference: float | None = None,
@@ -226,6 +274,7 @@ def fit(
         val: validation batches.
         folder: of the run (``logs/``, ``checkpoints/``).
         settings: how to train.
+        run: see :func:`.folder.this_run`.
         resume: go on from ``checkpoints/last.ckpt``.
         reference: validation MAE of stage 1 in meV, for the lines.
         every: epochs between lines.
@@ -245,11 +294,12 @@ def fit(
     files = folder / CHECKPOINTS
     keep, hooks = _hooks(files, settings, [EpochLine(every, reference), *callbacks])
     last = files / f"{LAST}.ckpt"
-    begin = read_checkpoint(last)["epoch"] + 1 if resume else 0
+    begin = _begin(last, task, run) if resume else 0
     task.graphs = step_graphs(task, settings, resolve_device(settings.device), echo)
     monitor = Monitor(settings)
     hooks = [monitor, *hooks]
-    trainer = _trainer(folder, settings, begin, hooks)
+    started = Started()
+    trainer = _trainer(folder, settings, begin, [*hooks, started], run)
     rising = warmup(settings, task.steps)
     if rising < settings.warmup_steps and settings.schedule != "plateau" and not resume:
         echo(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
@@ -271,6 +321,13 @@ def fit(
         raise DataError(
             f"{folder}: could not be written ({error.strerror}); free some space and start "
             f"again, with --resume where there is a checkpoint"
+        ) from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if not resume or started.now or lacks_memory(error):
+            raise
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise DataError(
+            f"{last}: does not fit this training ({reason}); choose another output"
         ) from error
     except Stopped as stop:
         stop.note = resume_hint(folder, f"in epoch {trainer.current_epoch} of {settings.epochs}")

@@ -22,7 +22,7 @@ from ..stage1.embedded.checkpoint import import_optimizer
 from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, joiner
-from .folder import RECORD_FILE, check_run, locked, recorded
+from .folder import RECORD_FILE, check_run, locked, recorded, this_run
 from .gauge import choose_gauge
 from .module import Stage1Task
 from .process import echo, first_rank, memory_hint, own_device
@@ -142,7 +142,15 @@ def _train(
     save = SaveModelFolder(folder / "model", arguments, targets, ini, notes)
     with recorded(folder, config, splits):
         result = fit(
-            task, train, val, folder, settings, resume=resume, every=every, callbacks=[save]
+            task,
+            train,
+            val,
+            folder,
+            settings,
+            this_run(config, splits, first),
+            resume=resume,
+            every=every,
+            callbacks=[save],
         )
     record = {
         "structures": {n: len(f) for n, f in splits.items()},

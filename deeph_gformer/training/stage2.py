@@ -28,7 +28,7 @@ from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, feature_bytes, joiner
-from .folder import check_run, locked, recorded
+from .folder import check_run, locked, recorded, this_run
 from .folds import CrossFitCache, read_cross_fit
 from .gauge import choose_gauge
 from .module import Stage2Task, masked_loss
@@ -144,6 +144,7 @@ def _train(
             val,
             folder,
             settings,
+            this_run(config, splits, role.used),
             resume=resume,
             reference=reference,
             every=every,

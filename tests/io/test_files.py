@@ -215,3 +215,20 @@ def test_a_poscar_of_more_atoms_than_lines(tmp_path: pathlib.Path, count: str) -
     (tmp_path / "POSCAR").write_text(f"x\n1.0\n3 0 0\n0 3 0\n0 0 3\nC\n{count}\nDirect\n0 0 0\n")
     with pytest.raises(DataError, match="POSCAR: [0-9]+ atoms are announced, in 9 lines"):
         read_poscar(tmp_path / "POSCAR")
+
+
+@pytest.mark.parametrize("selective", ["", "Selective dynamics\n"])
+def test_positions_of_a_poscar_say_what_they_are(tmp_path: pathlib.Path, selective: str) -> None:
+    """ASE takes every word but Cartesian for fractional."""
+    path = tmp_path / "POSCAR"
+    flags = " T T T" if selective else ""
+    for word in ("Direct", "direct", "Cartesian", "K", "Fractional"):
+        path.write_text(
+            f"x\n1.0\n3 0 0\n0 3 0\n0 0 3\nC\n1\n{selective}{word}\n0.5 0.5 0.5{flags}\n"
+        )
+        at = 0.5 if word[0] in "CK" else 1.5
+        assert read_poscar(path).positions[0, 0] == pytest.approx(at)
+    for word in ("null", "", "0.5 0.5 0.5"):
+        path.write_text(f"x\n1.0\n3 0 0\n0 3 0\n0 0 3\nC\n1\n{selective}{word}\n0.5 0.5 0.5\n")
+        with pytest.raises(DataError, match="POSCAR: '.*' stands before the positions; Direct or"):
+            read_poscar(path)

@@ -396,3 +396,22 @@ def test_folders_without_matrices_are_told_apart(
 ) -> None:
     whole, bare = make_folder("a"), make_folder("b", hamiltonian=False, overlap=False)
     assert split_structures(tmp_path / "data", ("overlap", "hamiltonian")) == ([whole], [bare])
+
+
+def test_a_folder_that_lacks_a_file_is_not_left_out_in_silence(
+    make_folder: Folder, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, broken = make_folder("a"), make_folder("b")
+    (broken / "element.dat").unlink()
+    with caplog.at_level("WARNING", "deeph_gformer"):
+        assert find_structures(tmp_path / "data") == [whole]
+    assert f"{broken}: holds hamiltonians.h5 but no element.dat; it is left out" in caplog.text
+
+
+def test_a_link_to_nothing_is_no_missing_info(make_folder: Folder) -> None:
+    folder = make_folder("a")
+    (folder / "info.json").unlink()
+    read_folder(folder)
+    (folder / "info.json").symlink_to("nowhere")
+    with pytest.raises(DataError, match="info.json: file not found"):
+        read_folder(folder)

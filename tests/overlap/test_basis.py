@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -131,6 +132,23 @@ def orb_text(basis: AtomicBasis, element: str) -> str:
             for start in range(0, len(values), 4)
         ]
     return "\n".join(lines) + "\n"
+
+
+def test_damaged_numbers_of_orbitals_are_noticed(tmp_path: pathlib.Path) -> None:
+    """A norm that is not 1, and a value far from its neighbours."""
+    good = gaussian_basis(42, HEAVY)
+    path = tmp_path / "Mo.orb"
+    place = int(0.3 * len(good.radius))
+    for change, words in ((lambda v: v * 1.2, "norm of 1.44"), (lambda v: v, "jumps at")):
+        orbitals = good.orbitals.copy()
+        orbitals[1] = change(orbitals[1])
+        if words == "jumps at":
+            orbitals[1, place] += 0.3 * np.abs(orbitals[1]).max()
+        path.write_text(orb_text(dataclasses.replace(good, orbitals=orbitals), "Mo"))
+        with pytest.raises(DataError, match=f"Mo.orb: orbital 1 .*{words}.*damaged"):
+            read_orb(path)
+    path.write_text(orb_text(good, "Mo"))
+    assert read_orb(path).shells == good.shells
 
 
 def test_orb_files_are_read_in_their_order(tmp_path: pathlib.Path) -> None:

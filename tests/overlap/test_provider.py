@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 
 import ase
@@ -91,6 +92,32 @@ def test_damaged_tables_are_refused(tmp_path: pathlib.Path, table: TableOverlap)
     np.savez(path, other=np.zeros(3))
     with pytest.raises(DataError, match="not an overlap table"):
         load_table(path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_changed_numbers_of_a_table_are_noticed(
+    tmp_path: pathlib.Path, table: TableOverlap, version: int
+) -> None:
+    """Version 2 by its digest, every one of them; version 1 where they are no overlaps."""
+    path = save_table(tmp_path / "c.npz", table.table)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    if version == 1:
+        header = json.loads(str(arrays["header"])) | {"version": 1}
+        arrays["header"] = np.array(json.dumps(header))
+        del arrays["digest"]
+        np.savez(path, **arrays)
+        assert load_table(path).cutoffs == table.cutoffs
+    blocks = {
+        "onsite_6": [lambda v: v * 1.001, lambda v: -v, lambda v: v[:1], lambda v: v[0]],
+        "coefficients_6_6": [lambda v: v * 1.001, lambda v: v * np.nan, lambda v: v[:-1], np.ravel],
+    }
+    small = 0 if version == 2 else 1  # plausible numbers pass without a digest
+    for name, changes in blocks.items():
+        for change in changes[small:]:
+            np.savez(path, **{**arrays, name: change(arrays[name])})
+            with pytest.raises(DataError, match="not an overlap table, or damaged"):
+                load_table(path)
 
 
 def test_load_knows_what_it_is_given(

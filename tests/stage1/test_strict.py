@@ -192,3 +192,25 @@ def test_a_pipe_is_no_checkpoint(folder: pathlib.Path) -> None:
     os.mkfifo(folder / "best_model.pkl")
     with pytest.raises(ModelError, match="is a device, pipe or socket"):
         load_stage1(folder)
+
+
+def test_a_flipped_bit_is_no_other_weight(folder: pathlib.Path) -> None:
+    """torch.load does not look at the checksums that it writes."""
+    path = folder / "best_model.pkl"
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    value = next(v for n, v in weights.items() if n.endswith("weight") and v.numel() > 10)
+    data = bytearray(path.read_bytes())
+    data[bytes(data).index(value.numpy().tobytes()) + 7] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)
+    with pytest.raises(ModelError, match="best_model.pkl: damaged .*does not fit its checksum"):
+        load_stage1(folder)
+
+
+def test_a_part_that_is_there_twice(folder: pathlib.Path) -> None:
+    path = folder / "best_model.pkl"
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        name = next(n for n in archive.namelist() if n.endswith("data/0"))
+        archive.writestr(name, archive.read(name)[::-1])
+    with pytest.raises(ModelError, match="data/0' is there twice"):
+        load_stage1(folder)

@@ -24,6 +24,7 @@ from ...io.hdf5.reading import open_hdf5
 from ...io.parsing import parse_json
 from .kmesh import half_mesh, inverse_fourier, mesh_for
 from .pyscf_basis import Basis, basis_of, bohr, load_pyscf, pairs_of
+from .pyscf_orbitals import check_filling, check_numbers, of_orbitals
 from .run import UNCONVERGED, DFTRun, check_run, describe, double
 
 __all__ = ["PySCF", "from_pyscf", "write_pyscf"]
@@ -73,6 +74,7 @@ class PySCF:
                 text = file["mol"][()]
                 table = {n: _stacked(file["scf"], n) for n in ("mo_coeff", "mo_energy", "mo_occ")}
                 kpts = np.array(file["scf/kpts"])
+                check_numbers(kpts, table)
             cell = _cell(parse_json(text.decode() if isinstance(text, bytes) else text, str(run)))
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
@@ -81,7 +83,8 @@ class PySCF:
             ) from None
         fractional = kpts @ cell.lattice_vectors().T / (2 * np.pi)
         lowest = _own_mesh(fractional, run)
-        h, s = _of_orbitals(cell, kpts, table, run)
+        h, s = of_orbitals(cell, kpts, table, run)
+        check_filling(cell, fractional, table, run)
 
         def matrices(points: NDArray[np.float64]) -> Any:
             """(H per spin, S) at fractional k-points (K, 3), a list of (n, n) each."""
@@ -143,32 +146,14 @@ def _own_mesh(fractional: NDArray[np.float64], where: pathlib.Path) -> NDArray[n
     """
     inside = np.round(fractional, 6) % 1.0
     mesh = np.array([len(np.unique(inside[:, axis])) for axis in range(3)])
-    whole = np.abs(inside * mesh - np.round(inside * mesh)).max() < 1e-4
-    if not whole or len(np.unique(inside, axis=0)) != mesh.prod():
+    whole = np.abs(inside * mesh - np.round(inside * mesh)).max(initial=0) < 1e-4
+    every = len(np.unique(inside, axis=0)) == len(inside) == mesh.prod()
+    if not whole or not every:
         raise DataError(
             f"{where}: its k-points are no whole Γ-centred mesh; use cell.make_kpts(mesh) "
             "without symmetry"
         )
     return mesh
-
-
-def _of_orbitals(
-    cell: Any, kpts: NDArray[np.float64], table: dict[str, NDArray[np.number]], where: pathlib.Path
-) -> tuple[list[list[NDArray[np.number]]], list[NDArray[np.number]]]:
-    """H(k) of each spin and S(k) from all orbitals at each k-point: C† S C = 1, H = S C ε C† S."""
-    s = [np.asarray(m) for m in cell.pbc_intor("int1e_ovlp", hermi=1, kpts=kpts)]
-    c, e = table["mo_coeff"], table["mo_energy"]
-    c, e = (c[None], e[None]) if e.ndim == 2 else (c, e)
-    if c.shape[-2:] != s[0].shape:
-        raise DataError(
-            f"{where}: {c.shape[-1]} orbitals for {len(s[0])} basis functions (linear dependence "
-            "was removed); H between basis functions is unknown: use a "
-            "basis without diffuse functions"
-        )
-    return [
-        [s[k] @ c[spin][k] * e[spin][k] @ c[spin][k].conj().T @ s[k] for k in range(len(kpts))]
-        for spin in range(len(e))
-    ], s
 
 
 def _blocks(

@@ -107,6 +107,7 @@ def check_run(run: DFTRun, where: pathlib.Path) -> DFTRun:
     if not present:
         raise DataError(f"{where}: holds neither H nor S")
     counts, notes = run.structure.orbital_counts, list(run.notes)
+    _check_facts(run.structure, where)
     for name, matrix in present.items():
         factor = 2 if name == "H" and run.structure.spinful else 1
         wanted = counts[matrix.keys[:, 3:]] * factor
@@ -132,6 +133,23 @@ def check_run(run: DFTRun, where: pathlib.Path) -> DFTRun:
     else:
         notes.append(f"no overlaps: no {fields.OVERLAP_FILE} is written")
     return dataclasses.replace(run, notes=tuple(notes))
+
+
+def _check_facts(structure: Structure, where: pathlib.Path) -> None:
+    """Raise unless electrons fit into the orbitals, and the Fermi level is an energy.
+
+    Raises:
+        DataError: names the number.
+    """
+    room, electrons = 2 * int(structure.orbital_counts.sum()), structure.info.get("electrons")
+    if electrons is not None and not 0 < electrons <= room:
+        raise DataError(
+            f"{where}: tells of {electrons:g} electrons, and its orbitals hold {room}; is its "
+            "output damaged, or of another run?"
+        )
+    level = structure.info.get("fermi_level")
+    if level is not None and not abs(level) < 1e5:
+        raise DataError(f"{where}: tells of a Fermi level of {level:g} eV; did the run fail?")
 
 
 def double(parts: Sequence[BlockMatrix]) -> BlockMatrix:

@@ -136,6 +136,41 @@ def test_checkpoint(polarised: bool, tmp_path: pathlib.Path) -> None:
     assert any("does not tell whether the run converged" in note for note in mine.notes)
 
 
+def test_damaged_checkpoints(tmp_path: pathlib.Path) -> None:
+    """Each would give another H, Fermi level or number of electrons in silence."""
+    path = tmp_path / "a.chk"
+    calculate(False, [4, 4, 4], path, basis=TIGHT)
+    read_run(tmp_path)
+    whole = path.read_bytes()
+
+    def changed(name: str, change: Any, words: str) -> None:
+        path.write_bytes(whole)
+        with h5py.File(path, "a") as file:
+            item = file["scf"]
+            listed = f"{name}__from_list__"
+            place = f"{listed}/{sorted(item[listed])[1]}" if listed in item else name
+            value = np.array(item[place])
+            del item[place]
+            item[place] = change(value)
+        with pytest.raises(DataError, match=words):
+            read_run(tmp_path)
+
+    def one(value: np.ndarray, number: float) -> np.ndarray:
+        flat = value.reshape(-1).copy()
+        flat[-1] = number
+        return flat.reshape(value.shape)
+
+    changed("mo_coeff", lambda v: v * 1.01, "not orthonormal in its own cell")
+    changed("mo_energy", lambda v: v[..., ::-1], "energies of its orbitals are not in order")
+    changed("mo_energy", lambda v: one(v, 1e3), "energies at k and -k differ")
+    changed("mo_occ", lambda v: one(v, 1.5), "occupations make .* electrons, the cell has")
+    changed("mo_occ", lambda v: v.astype("c16"), "mo_occ holds no finite numbers")
+    changed(
+        "mo_energy", lambda v: v.astype("f4"), "mo_energy holds no finite numbers|no checkpoint"
+    )
+    changed("kpts", lambda v: np.concatenate([v, v[:1]]), "k-points")
+
+
 def test_checkpoint_of_a_coarse_mesh(tmp_path: pathlib.Path) -> None:
     calculate(False, [2, 1, 1], tmp_path / "a.chk")
     with pytest.raises(DataError, match="its 2x1x1 k-points cannot tell pairs of .*write_pyscf"):

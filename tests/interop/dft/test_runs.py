@@ -41,8 +41,9 @@ def test_folder_of_runs(form: str, runs: pathlib.Path, tmp_path: pathlib.Path, c
     out = tmp_path / "out"
     words = ["convert", str(runs), str(out), "--from", "auto", "--format", form]
     assert main([*words, "--processes", "1", "--json", str(tmp_path / "r.json")]) == 2
-    said = capsys.readouterr().out
+    said, told = capsys.readouterr()
     assert "2 converted, 0 there already, 1 failed:" in said
+    assert told.count("error: ") == 1 and "1 of 3 could not be converted; first " in told
     assert "did not converge" in said and "whether the run converged is unknown [a]" in said
     records = json.loads((tmp_path / "r.json").read_text())["structures"]
     assert [record["from"] for record in records] == ["openmx", "abacus", "abacus"]

@@ -54,6 +54,9 @@ def test_facts_and_convergence(run: pathlib.Path) -> None:
     with pytest.raises(DataError, match="did not converge.*--unconverged"):
         read_run(run)
     assert read_run(run, unconverged=True).structure.info["converged"] is False
+    (run / "RUN.out").write_text(OUT.format(last="").replace("24.0", "24000.0"))
+    with pytest.raises(DataError, match="tells of 24000 electrons, and its orbitals hold"):
+        read_run(run)
 
 
 def test_which_file(tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,191 @@
+"""Checkpoints of a run: read as data, held against the run that goes on from them."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, DataError, ModelError, printable
+from ..io.files import require_file
+from ..stage1.provider import Stage1Provider
+from ..stage1.strict import require_checkpoint
+
+__all__ = ["RUN", "check_weights", "read_checkpoint", "read_tensors", "run_record"]
+
+LAST, BEST = "last", "best"
+#: Key of a checkpoint: which run it is of, see :func:`run_record`.
+RUN = "deeph_gformer_run"
+#: What every checkpoint has, and of which type.
+_KEYS = {
+    "epoch": int,
+    "global_step": int,
+    "state_dict": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "loops": dict,
+}
+#: What ``torch.load`` raises on damaged files.
+_DAMAGED = (
+    *(RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError),
+    *(pickle.UnpicklingError, ModelError),
+)
+
+
+def read_tensors(path: pathlib.Path, mmap: bool = False) -> Any:
+    """Content of a file that ``torch.save`` wrote, on the CPU; its checksums are checked.
+
+    Args:
+        path: the file.
+        mmap: leave numbers on disk until they are used.
+
+    Raises:
+        DataError: it is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        require_checkpoint(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except _DAMAGED as error:
+        reason = (str(error).splitlines() or ["it ends early"])[0].removeprefix(f"{path}: ")
+        raise DataError(f"{path}: damaged ({printable(reason)[:200]})") from None
+
+
+def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:
+    """Content of a checkpoint, on the CPU.
+
+    Raises:
+        ConfigError: it is not there.
+        DataError: it is damaged, or no checkpoint of a training.
+    """
+    if not path.exists() and not path.is_symlink():
+        raise ConfigError(
+            f"{path}: not there, so there is nothing to resume; start without --resume"
+        )
+    require_file(path)
+    try:
+        table = read_tensors(path)
+        _check(table, path)
+    except DataError as error:
+        other = path.with_name(f"{LAST if path.stem == BEST else BEST}.ckpt")
+        raise DataError(
+            f"{error}; copy {other.name} over it to go on from there, or choose another output"
+        ) from None
+    content: dict[str, Any] = table
+    return content
+
+
+def _check(table: Any, path: pathlib.Path) -> None:
+    """Raise unless this is a checkpoint of plain, finite numbers.
+
+    Raises:
+        DataError: says what is wrong.
+    """
+    if not isinstance(table, dict):
+        raise DataError(f"{path}: damaged (no checkpoint of a training)")
+    for key, kind in _KEYS.items():
+        if type(table.get(key)) is not kind:
+            raise DataError(f"{path}: damaged (no '{key}' of a training)")
+    if not (0 <= table["epoch"] < 10**9 and 0 <= table["global_step"] < 10**15):
+        raise DataError(f"{path}: damaged (epoch {str(table['epoch'])[:30]})")
+    for place, value in _tensors(table, ""):
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise DataError(f"{path}: damaged ('{printable(place)}' is no plain tensor)")
+        number = value.dtype in (torch.float32, torch.float64, torch.int64)
+        if not number and not (value.dtype == torch.bool and place.startswith("state_dict")):
+            raise DataError(f"{path}: damaged ('{printable(place)}' is of type {value.dtype})")
+        if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+            raise DataError(f"{path}: damaged ('{printable(place)}' has fewer values than it says)")
+        learned = place.startswith(("state_dict", "current_model_state", "optimizer_states"))
+        if learned and value.is_floating_point() and not torch.isfinite(value).all():
+            raise DataError(f"{path}: damaged ('{printable(place)}' holds NaN or infinite values)")
+        if place.startswith("optimizer_states") and not value.is_floating_point():
+            raise DataError(f"{path}: damaged ('{printable(place)}' is of type {value.dtype})")
+    for place, setting in _floats(table["optimizer_states"], ""):
+        if not math.isfinite(setting):
+            raise DataError(f"{path}: damaged (a setting of the optimiser{place} is {setting})")
+
+
+def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in dictionaries and lists, and where it stands."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, (dict, list, tuple)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in pairs:
+            yield from _tensors(item, f"{place}.{key}" if place else str(key))
+
+
+def _floats(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, (dict, list, tuple)):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in pairs:
+            yield from _floats(item, f"{place} {key}")
+
+
+def check_weights(table: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raise unless the weights of a checkpoint are those of a network in name, shape and type.
+
+    Args:
+        table: the checkpoint.
+        wanted: ``state_dict`` of what is trained.
+        path: the checkpoint, for messages.
+
+    Raises:
+        DataError: names the first that differs.
+    """
+    for state in (table["state_dict"], table.get("current_model_state", wanted)):
+        if not isinstance(state, dict):
+            raise DataError(f"{path}: damaged (no weights)")
+        for name in sorted({*wanted, *state}, key=str):
+            mine, theirs = wanted.get(name), state.get(name)
+            if mine is theirs:
+                continue
+            if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+                there = "is missing" if theirs is None else "is unknown"
+                raise DataError(f"{path}: is of another network ('{printable(str(name))}' {there})")
+            if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
+                raise DataError(
+                    f"{path}: is of another network ('{name}' is {_kind(theirs)}, {_kind(mine)} "
+                    "is needed)"
+                )
+
+
+def _kind(value: Tensor) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}".removeprefix("torch.")
+
+
+def run_record(
+    config: Mapping[str, Any],
+    splits: Mapping[str, Sequence[str]],
+    stage1: Stage1Provider | None,
+) -> dict[str, Any]:
+    """What a checkpoint says of its run, so that another one is told from it.
+
+    Args:
+        config: of the run, plain values.
+        splits: names of the structures of each split.
+        stage1: what the network reads or corrects.
+
+    Returns:
+        ``config``, ``splits`` and ``stage1``.
+    """
+    first = None
+    if stage1 is not None:
+        first = {
+            "fingerprint": stage1.fingerprint(),
+            "generation": str(stage1.generation),
+            "fill_missing": stage1.fill_missing,
+        }
+    return {
+        "config": dict(config),
+        "splits": {k: list(v) for k, v in splits.items()},
+        "stage1": first,
+    }

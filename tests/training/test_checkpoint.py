@@ -1,0 +1,169 @@
+"""What a run that goes on refuses: damaged checkpoints, another stage 1, changed settings, stale
+features; each of them would give other numbers in silence."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from deeph_gformer.cli import main
+from deeph_gformer.data.dataset import load_sample
+from deeph_gformer.errors import DataError
+from deeph_gformer.stage1 import load_stage1
+from deeph_gformer.training.batches import FeatureCache
+from deeph_gformer.training.callbacks import _read_rows
+from deeph_gformer.training.checkpoint import RUN, read_checkpoint
+
+from ..conftest import write_tiny_stage1
+from .test_training import command, dataset
+
+Folder = Callable[..., pathlib.Path]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A training of one epoch, with the data, the stage 1 and the run folder beside each other."""
+    from ..robustness import cases
+
+    root = tmp_path_factory.mktemp("run")
+    cases._data(root)
+    write_tiny_stage1(root / "stage1")
+    words = ["--stage1", str(root / "stage1"), "--set", "training.epochs=1"]
+    assert main(command("train", root / "data", root / "run", *words)) == 0
+    return root
+
+
+@pytest.fixture
+def copy(run: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the run folder alone; its data stay where they are."""
+    shutil.copytree(run / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def resume(folder: pathlib.Path, *more: str) -> int:
+    words = ["train", "--resume", "--output", str(folder), "--set", "training.epochs=1"]
+    return main([*words, *more])
+
+
+def test_a_flipped_bit_is_noticed(copy: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch.load itself takes it for another weight."""
+    path = copy / "checkpoints" / "last.ckpt"
+    data = bytearray(path.read_bytes())
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    value = next(v for n, v in weights.items() if v.numel() > 50 and "weight" in n)
+    place = bytes(data).index(value.numpy().tobytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)
+    with pytest.raises(DataError, match="does not fit its checksum.*copy best.ckpt over it"):
+        read_checkpoint(path)
+    assert resume(copy) == 2 and "damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("epoch"), "no 'epoch'"),
+        (lambda t: t.update(epoch=-1), "epoch -1"),
+        (lambda t: t.update(callbacks=[1]), "no 'callbacks'"),
+        (lambda t: _first(t, lambda v: v.to(torch.float16)), "of type torch.float16"),
+        (lambda t: _first(t, lambda v: v.to(torch.float32)), "is of another network"),
+        (lambda t: _first(t, lambda v: v.to(torch.bool)), "is of another network"),
+        (lambda t: _first(t, lambda v: v.reshape(-1)[:1]), "is of another network"),
+        (lambda t: _first(t, lambda v: v * float("nan")), "holds NaN"),
+        (lambda t: _first(t, torch.Tensor.to_sparse), "no plain tensor"),
+        (lambda t: t.update(callbacks=dict.fromkeys(t["callbacks"], 3)), "does not fit"),
+        (lambda t: t.update({RUN: 3}), "does not say which run"),
+    ],
+)
+def test_checkpoints_are_checked(
+    copy: pathlib.Path, capsys: pytest.CaptureFixture[str], change: Any, words: str
+) -> None:
+    path = copy / "checkpoints" / "last.ckpt"
+    table = torch.load(path, weights_only=True)
+    change(table)
+    torch.save(table, path)
+    assert resume(copy) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("error: ") == 1
+
+
+def _first(table: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    state = table["state_dict"]
+    name = next(n for n, v in state.items() if v.dtype == torch.float64 and v.numel() > 50)
+    state[name] = change(state[name])
+
+
+def test_changed_settings_and_splits_of_a_run_are_noticed(
+    copy: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder's own files are what --resume --output RUN goes by."""
+    path = copy / "config.json"
+    table = json.loads(path.read_text())
+    table["training"]["learning_rate"] *= 2
+    path.write_text(json.dumps(table))
+    assert resume(copy) == 2
+    said = capsys.readouterr().err
+    assert "config.json: was changed after the training wrote it (training.learning_rate)" in said
+
+
+def test_another_stage_1_in_its_place(
+    run: pathlib.Path, copy: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = run / "stage1.kept"
+    shutil.move(run / "stage1", kept)
+    try:
+        write_tiny_stage1(run / "stage1", seed=5)
+        assert resume(copy) == 2
+        assert "last.ckpt: was made on another stage 1" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(run / "stage1")
+        shutil.move(kept, run / "stage1")
+
+
+def test_features_of_another_network_or_structure_are_made_again(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
+    root = dataset(make_folder, 2)
+    one = load_stage1(write_tiny_stage1(tmp_path / "one"))
+    two = load_stage1(write_tiny_stage1(tmp_path / "two", seed=5))
+    samples = [
+        load_sample(root / name, one.targets, "hamiltonians", torch.float64)
+        for name in ("s0", "s1")
+    ]
+    place = tmp_path / "cache"
+
+    def sums(stage1: Any, number: int) -> torch.Tensor:
+        found = FeatureCache(stage1, "disk", place).get(samples[number])[1]
+        assert found is not None
+        return found
+
+    wanted = [[stage1(s.graph).direct_sum for s in samples] for stage1 in (one, two)]
+    assert not torch.equal(wanted[0][0], wanted[1][0])
+    assert torch.equal(sums(one, 0), wanted[0][0])
+    assert torch.equal(sums(two, 0), wanted[1][0])  # another network
+    sums(two, 1)
+    shutil.copy(place / "s1.pt", place / "s0.pt")  # another structure
+    assert torch.equal(sums(two, 0), wanted[1][0])
+    data = bytearray((place / "s0.pt").read_bytes())  # a flipped bit
+    data[bytes(data).index(wanted[1][0].numpy().tobytes())] ^= 1
+    (place / "s0.pt").write_bytes(data)
+    assert torch.equal(sums(two, 0), wanted[1][0])
+    (place / "s0.pt").write_bytes(b"x")
+    assert torch.equal(sums(two, 0), wanted[1][0])
+
+
+def test_rows_of_a_damaged_curve(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,a\n0,1\n1,2\n2,")  # a death cut the last line
+    assert [r["a"] for r in _read_rows(path, 2)] == ["1", "2"]
+    for text in ("epoch,a\n0,1\nx,2\n2,3\n", "b,a\n0,1\n1,2\n", "epoch,a\n0,1,7\n1,2\n"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"line \d is no row of an epoch; delete it"):
+            _read_rows(path, 2)
