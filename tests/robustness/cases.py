@@ -33,7 +33,6 @@ class Case:
         old: makes what is there before, in ``out``; None: nothing.
         rounding: matrices are equal to rounding after a death, not bit by bit: what is left is
             computed together with others than in one go.
-        listed: what failed is told one by one, on standard output.
     """
 
     prepare: Callable[[pathlib.Path], None]
@@ -41,7 +40,6 @@ class Case:
     again: Callable[[pathlib.Path], Sequence[str]] | None = None
     old: Callable[[pathlib.Path], None] | None = None
     rounding: bool = False
-    listed: bool = False
 
 
 def _data(root: pathlib.Path, count: int = 4, grouped: bool = False) -> None:
@@ -170,6 +168,16 @@ def _slab(root: pathlib.Path, spinful: bool = False) -> None:
     legacy.write_blocks(root / "data" / "s0" / "overlaps.h5", s)
 
 
+def _unfolded(root: pathlib.Path) -> None:
+    """A structure, whose primitive cell is itself."""
+    from ase.io import write
+
+    from deeph_gformer.interop.ase_io import to_atoms
+
+    _single(root)
+    write(root / "POSCAR", to_atoms(random_structure(4, 2, False, "s0", False)[0]), format="vasp")
+
+
 def _predicted(root: pathlib.Path) -> None:
     _few(root)
     words = ["refine", "--preprocessed", str(root / "data"), "--stage1", str(root / "stage1")]
@@ -270,7 +278,6 @@ CASES: dict[str, Case] = {
     "convert abacus": Case(
         _abacus,
         _one("convert ROOT/runs ROOT/out --from abacus --processes 1 --skip-existing"),
-        listed=True,
     ),
     **{
         f"convert {form}": Case(
@@ -322,6 +329,12 @@ CASES: dict[str, Case] = {
     ),
     "info": Case(_run_folder, _one("info ROOT/run --json ROOT/out/i.json")),
     "bands": _physics("bands ROOT/data/s0 --path GX --npoints 5"),
+    "bands unfold": _physics(
+        "bands ROOT/data/s0 --unfold ROOT/POSCAR --path GX --npoints 3", _unfolded
+    ),
+    "gap": Case(
+        _single, _one("gap ROOT/data/s0 --electrons 4 --mesh 2x2x2 --json ROOT/out/g.json")
+    ),
     "dos": _physics("dos ROOT/data/s0"),
     "optics": _physics("optics ROOT/data/s0 --photon 0 2 0.5"),
     "ldos": Case(

@@ -38,12 +38,18 @@ class Ended(NamedTuple):
         steps: how many it did, where it came to its end.
         said: standard error.
         failed: the operation that failed.
+        told: standard output.
+        seconds: processor time.
+        peak: most memory, bytes; what the parent has counts.
     """
 
     code: int
     steps: int
     said: str
     failed: str = ""
+    told: str = ""
+    seconds: float = 0.0
+    peak: int = 0
 
 
 def run_until(
@@ -60,28 +66,37 @@ def run_until(
     sys.stdout.flush()
     sys.stderr.flush()
     read, write = os.pipe()
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as told:
         child = os.fork()
         if child == 0:
-            _child(step, work, number, lasting, write, said.fileno())
+            _child(step, work, number, lasting, write, (told.fileno(), said.fileno()))
         os.close(write)
-        with os.fdopen(read) as told:
-            words = told.read().split()
-        _, status = os.waitpid(child, 0)
-        said.seek(0)
-        text = said.read().decode(errors="replace")
+        with os.fdopen(read) as counted:
+            words = counted.read().split()
+        _, status, used = os.wait4(child, 0)
+        texts = []
+        for stream in (said, told):
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="replace"))
     count = next((int(word) for word in words if word.isdigit()), 0)
     failed = next((word for word in words if not word.isdigit()), "")
-    return Ended(os.waitstatus_to_exitcode(status), count, text, failed)
+    seconds = used.ru_utime + used.ru_stime
+    code = os.waitstatus_to_exitcode(status)
+    return Ended(code, count, texts[0], failed, texts[1], seconds, used.ru_maxrss * 1024)
 
 
 def _child(
-    step: int, work: Callable[[], Any], number: int, lasting: bool, write: int, said: int
+    step: int,
+    work: Callable[[], Any],
+    number: int,
+    lasting: bool,
+    write: int,
+    streams: tuple[int, int],
 ) -> None:
     code = 1
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(said, 2)
+        os.dup2(streams[0], 1)
+        os.dup2(streams[1], 2)
         # the streams of a test runner do not reach the descriptors
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]

@@ -9,6 +9,8 @@ import json
 import os
 import pathlib
 import random
+import warnings
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +38,10 @@ def mutate(path: pathlib.Path, rng: random.Random) -> str:
     kinds: list[Callable[[pathlib.Path, random.Random], str]] = [_bytes, _bytes, _place]
     if path.suffix in (".h5", ".npz"):
         kinds += [_hdf5] * 4 if path.suffix == ".h5" else [_npz] * 4
+    elif path.suffix in (".pkl", ".ckpt", ".pt"):
+        kinds += [_tensors] * 4 + [_archive] * 2
+    elif path.suffix in (".chk",):  # HDF5, with groups
+        kinds += [_chk] * 4
     else:
         kinds += [_text] * 3 + [_json] * (3 * (path.suffix == ".json"))
     return f"{path.name}: {rng.choice(kinds)(path, rng)}"
@@ -115,6 +121,8 @@ def _json(path: pathlib.Path, rng: random.Random) -> str:
             break
         place = inner
     new = rng.choice(VALUES)
+    if key is not None and rng.random() < 0.4:
+        new = _near(place[key], rng)
     if key is None or rng.random() < 0.1:
         value = new
     elif rng.random() < 0.2 and isinstance(place, dict):
@@ -123,6 +131,147 @@ def _json(path: pathlib.Path, rng: random.Random) -> str:
         place[key] = new
     path.write_text(json.dumps(value))
     return f"{key!r} = {str(new)[:30]!r}"
+
+
+def _near(value: Any, rng: random.Random) -> Any:
+    """Another value of the same kind, as a slip of the hand leaves it."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return rng.choice([value + 1, value - 1, value * 2, -value, type(value)(value * 1.01)])
+    if isinstance(value, str):
+        return rng.choice([value[:-1], value + "x", value.upper(), value[::-1]])
+    if isinstance(value, list) and value:
+        one = rng.randrange(len(value))
+        return rng.choice([value[::-1], value[1:], [*value, value[one]], value[:one]])
+    return value
+
+
+def _chk(path: pathlib.Path, rng: random.Random) -> str:
+    """One of the datasets of a file with groups, as :func:`_hdf5` changes them."""
+    with h5py.File(path, "a") as handle:
+        names: list[str] = []
+        handle.visititems(lambda n, item: names.append(n) if hasattr(item, "shape") else None)
+        name = rng.choice(sorted(names))
+        value = handle[name][()]
+        kind = rng.choice(["away", "value", "value", "near", "shape", "type", "text", "json"])
+        if kind == "json" and isinstance(value, bytes):
+            side = path.with_name("side.json")
+            side.write_bytes(value)
+            text = _json(side, rng)
+            del handle[name]
+            handle[name] = side.read_text()
+            side.unlink()
+            return f"{name} {text}"
+        del handle[name]
+        if kind == "away" or not isinstance(value, np.ndarray):
+            if kind != "away":
+                handle[name] = rng.choice(["text", 1.0, np.nan, -1, [1.0, 2.0]])
+            return f"{kind} {name}"
+        flat = value.reshape(-1).copy()
+        place = rng.randrange(len(flat))
+        if kind == "value":
+            flat[place] = rng.choice([np.nan, np.inf, 1e300, 0.0, -1.0])
+        elif kind == "near":
+            flat[place] = flat[place] * 1.01 + 1e-3
+        value = flat.reshape(value.shape)
+        if kind == "shape":
+            value = rng.choice([0, 1, 2])
+            value = (flat, flat[:-1], flat.reshape(1, *np.shape(flat)))[value]
+        elif kind == "type":
+            value = _as(value, rng.choice(["f4", "i4", "c8", "?", "S3"]))
+        handle[name] = value
+        return f"{kind} {name}"
+
+
+def _leaves(value: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of every tensor in dictionaries and lists."""
+    import torch
+
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    found = []
+    for key, item in pairs:
+        if isinstance(item, torch.Tensor):
+            found.append((value, key))
+        elif isinstance(item, (dict, list)):
+            found += _leaves(item)
+    return found
+
+
+def _tensors(path: pathlib.Path, rng: random.Random) -> str:
+    """Change one tensor of a checkpoint in its type, shape, name or values."""
+    import torch
+
+    table = torch.load(path, weights_only=True)
+    table = list(table) if isinstance(table, tuple) else table
+    state = table.get("state_dict", table) if isinstance(table, dict) else table
+    where, name = rng.choice([(c, k) for c, k in _leaves(state) if c[k].numel()])
+    value = where[name]
+    kind = rng.choice(
+        ["bool", "int64", "int8", "float16", "bfloat16", "complex64", "float8_e4m3fn", "sparse"]
+        + ["csr", "meta", "quantised", "away", "rename", "flat", "nan", "huge", "record", "single"]
+    )
+    if kind == "away" or (kind == "rename" and not isinstance(where, dict)):
+        del where[name]
+    elif kind == "rename":
+        where[name + rng.choice(["x", ".0", " ", "\x1b[2J"])] = where.pop(name)
+    elif kind == "flat":
+        where[name] = value.reshape(-1)
+    elif kind == "nan":
+        where[name] = value * rng.choice([float("nan"), float("inf")])
+    elif kind == "huge":
+        where[name] = torch.zeros(1, dtype=value.dtype).expand(10**5, 10**5)
+    elif kind in ("record", "single") and isinstance(table, dict):
+        key = rng.choice(sorted(set(table) - {"state_dict"}) if kind == "record" else [*table])
+        table[key] = rng.choice(["x", [1], {}, None, "9" * 5000, -1, 10**9])
+        if kind == "single":
+            del table[key]
+        name = key
+    elif kind == "sparse":
+        where[name] = value.to_sparse()
+    elif kind == "csr":
+        where[name] = value.reshape(1, -1).to_sparse_csr()
+    elif kind == "meta":
+        where[name] = value.to("meta")
+    elif kind == "quantised":
+        where[name] = torch.quantize_per_tensor(value.real.float(), 0.1, 0, torch.qint8)
+    elif kind not in ("record", "single"):
+        where[name] = value.to(getattr(torch, kind))
+    torch.save(table, path)
+    return f"{name} {kind}"
+
+
+def _archive(path: pathlib.Path, rng: random.Random) -> str:
+    """Change the zip structure of a checkpoint."""
+    with zipfile.ZipFile(path) as old:
+        parts = {n: old.read(n) for n in old.namelist()}
+    name = rng.choice(sorted(parts))
+    kind = rng.choice(["away", "swap", "cut", "grow", "deflate", "bomb", "pickle", "twice"])
+    method = zipfile.ZIP_STORED
+    if kind == "away":
+        del parts[name]
+    elif kind == "swap":
+        other = rng.choice(sorted(parts))
+        parts[name], parts[other] = parts[other], parts[name]
+    elif kind == "cut":
+        parts[name] = parts[name][: rng.randrange(len(parts[name]) + 1)]
+    elif kind == "grow":
+        parts[name] += bytes(64)
+    elif kind == "deflate":
+        method = zipfile.ZIP_DEFLATED
+    elif kind == "bomb":
+        method, parts[name] = zipfile.ZIP_DEFLATED, bytes(2**27)
+    elif kind == "pickle":
+        full = next(n for n in parts if n.endswith("data.pkl"))
+        words = [b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02}q\x00.", b"I" + b"9" * 9999 + b"\n."]
+        parts[full] = rng.choice(words)
+    with zipfile.ZipFile(path, "w", method) as new, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for n, data in parts.items():
+            new.writestr(n, data)
+        if kind == "twice":
+            new.writestr(name, parts[name][::-1])
+    return f"{kind} {name}"
 
 
 def _hdf5(path: pathlib.Path, rng: random.Random) -> str:

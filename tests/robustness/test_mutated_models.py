@@ -7,14 +7,10 @@ import pathlib
 import random
 import shutil
 import tempfile
-import warnings
-import zipfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,77 +50,6 @@ def predicted(root: pathlib.Path, stage1: pathlib.Path, bundle: pathlib.Path | N
     return model.predict(root / "data" / "s0").hamiltonian.values
 
 
-def tensors(path: pathlib.Path, rng: random.Random) -> str:
-    """Change one tensor of a checkpoint in its type, shape, name or values."""
-    table = torch.load(path, weights_only=True)
-    state = table["state_dict"]
-    name = rng.choice(sorted(n for n in state if state[n].numel()))
-    value = state[name]
-    kind = rng.choice(
-        ["bool", "int64", "int8", "float16", "bfloat16", "complex64", "float8_e4m3fn", "sparse"]
-        + ["csr", "meta", "quantised", "away", "rename", "flat", "nan", "huge", "record", "single"]
-    )
-    if kind == "away":
-        del state[name]
-    elif kind == "rename":
-        state[name + rng.choice(["x", ".0", " ", "\x1b[2J"])] = state.pop(name)
-    elif kind == "flat":
-        state[name] = value.reshape(-1)
-    elif kind == "nan":
-        state[name] = value * rng.choice([float("nan"), float("inf")])
-    elif kind == "huge":
-        state[name] = torch.zeros(1, dtype=value.dtype).expand(10**5, 10**5)
-    elif kind == "record":
-        table[rng.choice(["epoch", "val_loss"])] = rng.choice(["x", [1], {}, None, "9" * 5000])
-    elif kind == "single":
-        del table["state_dict"]
-    elif kind == "sparse":
-        state[name] = value.to_sparse()
-    elif kind == "csr":
-        state[name] = value.reshape(1, -1).to_sparse_csr()
-    elif kind == "meta":
-        state[name] = value.to("meta")
-    elif kind == "quantised":
-        state[name] = torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8)
-    else:
-        state[name] = value.to(getattr(torch, kind))
-    torch.save(table, path)
-    return f"{name} {kind}"
-
-
-def archive(path: pathlib.Path, rng: random.Random) -> str:
-    """Change the zip structure of a checkpoint."""
-    with zipfile.ZipFile(path) as old:
-        parts = {n: old.read(n) for n in old.namelist()}
-    name = rng.choice(sorted(parts))
-    kind = rng.choice(["away", "swap", "cut", "grow", "deflate", "bomb", "pickle", "twice"])
-    method = zipfile.ZIP_STORED
-    if kind == "away":
-        del parts[name]
-    elif kind == "swap":
-        other = rng.choice(sorted(parts))
-        parts[name], parts[other] = parts[other], parts[name]
-    elif kind == "cut":
-        parts[name] = parts[name][: rng.randrange(len(parts[name]) + 1)]
-    elif kind == "grow":
-        parts[name] += bytes(64)
-    elif kind == "deflate":
-        method = zipfile.ZIP_DEFLATED
-    elif kind == "bomb":
-        method, parts[name] = zipfile.ZIP_DEFLATED, bytes(2**27)
-    elif kind == "pickle":
-        full = next(n for n in parts if n.endswith("data.pkl"))
-        words = [b"cos\nsystem\n(S'true'\ntR.", b"\x80\x02}q\x00.", b"I" + b"9" * 9999 + b"\n."]
-        parts[full] = rng.choice(words)
-    with zipfile.ZipFile(path, "w", method) as new, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for n, data in parts.items():
-            new.writestr(n, data)
-        if kind == "twice":
-            new.writestr(name, parts[name][::-1])
-    return f"{kind} {name}"
-
-
 FILES = {
     "stage1": ("src/build_model.py", "src/dataset_info.json", "src/target_blocks.json")
     + ("src/train.ini", "best_model.pkl", "best_model.pkl"),
@@ -146,11 +71,7 @@ def test_models_are_refused_or_predict_the_same(models: pathlib.Path, kind: str)
         def run(name: str, seed: int) -> None:
             shutil.rmtree(root / kind, ignore_errors=True)
             shutil.copytree(models / kind, root / kind)
-            rng = random.Random(seed)
-            how: Callable[[pathlib.Path, random.Random], str] = mutate
-            if name.endswith(".pkl"):
-                how = rng.choice([mutate, tensors, tensors, archive])
-            done = how(root / kind / name, rng)
+            done = mutate(root / kind / name, random.Random(seed))
             stage1 = root / kind if kind == "stage1" else models / "stage1"
             bundle = root / kind if kind == "bundle" else models / "bundle"
             with bounded():
