@@ -106,6 +106,11 @@ def _check(table: Any, path: pathlib.Path) -> None:
             raise DataError(f"{path}: damaged ('{printable(place)}' holds NaN or infinite values)")
         if place.startswith("optimizer_states") and not value.is_floating_point():
             raise DataError(f"{path}: damaged ('{printable(place)}' is of type {value.dtype})")
+    for state in table["optimizer_states"] or [{}]:
+        groups = state.get("param_groups") if isinstance(state, dict) else None
+        listed = isinstance(groups, list) and groups and all(isinstance(g, dict) for g in groups)
+        if not listed or not all(isinstance(g.get("lr"), float) for g in groups or ()):
+            raise DataError(f"{path}: damaged (no state of an optimiser)")
     for place, setting in _floats(table["optimizer_states"], ""):
         if not math.isfinite(setting):
             raise DataError(f"{path}: damaged (a setting of the optimiser{place} is {setting})")

@@ -12,8 +12,6 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from .. import __version__
 from ..config import to_mapping, upgrade_model
 from ..errors import ConfigError, DataError, GFormerError

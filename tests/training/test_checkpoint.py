@@ -72,6 +72,7 @@ def test_a_flipped_bit_is_noticed(copy: pathlib.Path, capsys: pytest.CaptureFixt
         (lambda t: t.pop("epoch"), "no 'epoch'"),
         (lambda t: t.update(epoch=-1), "epoch -1"),
         (lambda t: t.update(callbacks=[1]), "no 'callbacks'"),
+        (lambda t: t.update(optimizer_states=[]), "no state of an optimiser"),
         (lambda t: _first(t, lambda v: v.to(torch.float16)), "of type torch.float16"),
         (lambda t: _first(t, lambda v: v.to(torch.float32)), "is of another network"),
         (lambda t: _first(t, lambda v: v.to(torch.bool)), "is of another network"),
