@@ -89,7 +89,8 @@ def _check(table: Any, path: pathlib.Path) -> None:
     if not isinstance(table, dict):
         raise DataError(f"{path}: damaged (no checkpoint of a training)")
     for key, kind in _KEYS.items():
-        if type(table.get(key)) is not kind:
+        value = table.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise DataError(f"{path}: damaged (no '{key}' of a training)")
     if not (0 <= table["epoch"] < 10**9 and 0 <= table["global_step"] < 10**15):
         raise DataError(f"{path}: damaged (epoch {str(table['epoch'])[:30]})")

@@ -66,6 +66,19 @@ def test_a_flipped_bit_is_noticed(copy: pathlib.Path, capsys: pytest.CaptureFixt
     assert resume(copy) == 2 and "damaged" in capsys.readouterr().err
 
 
+def test_a_run_without_averaged_weights_goes_on(run: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Its weights are in an OrderedDict, as those of earlier versions are."""
+    words = ["--stage1", str(run / "stage1"), "--set", "training.ema=0"]
+    words = command("train", run / "data", tmp_path / "run", *words)
+    assert main([*words, "--set", "training.epochs=1"]) == 0
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    table = torch.load(path, weights_only=True)
+    del table[RUN]
+    torch.save(table, path)
+    assert main([*words, "--set", "training.epochs=2", "--resume"]) == 0
+    assert read_checkpoint(path)["epoch"] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
