@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
@@ -162,7 +162,10 @@ def resume_hint(folder: pathlib.Path, where: str = "") -> str:
 
 
 def check_run(
-    config: Any, splits: Mapping[str, Sequence[pathlib.Path]], resume: bool
+    config: Any,
+    splits: Mapping[str, Sequence[pathlib.Path]],
+    resume: bool,
+    free: Collection[str] = FREE,
 ) -> pathlib.Path:
     """Check that a run may use its folder; nothing is made.
 
@@ -172,6 +175,7 @@ def check_run(
         config: of this run; ``output`` is the folder.
         splits: folders of each split.
         resume: go on with the run that is there.
+        free: settings that a resumed run may have otherwise.
 
     Returns:
         The folder.
@@ -187,10 +191,10 @@ def check_run(
     if not first_rank():  # the first one speaks for all, and has perhaps written already
         return folder
     if resume:
-        _check_same(folder, config, splits)
+        _check_same(folder, config, splits, free)
         for name in (LAST, BEST):
             table = read_checkpoint(folder / CHECKPOINTS / f"{name}.ckpt")
-            _check_record(folder, table.get(RUN), config, splits)
+            _check_record(folder, table.get(RUN), config, splits, free)
     elif (folder / CONFIG_FILE).exists() and _has_checkpoint(folder):
         raise ConfigError(
             f"{folder}: holds a run already; --resume continues it, or choose another --output"
@@ -211,14 +215,17 @@ def _check_writable(folder: pathlib.Path) -> None:
 
 
 def _check_same(
-    folder: pathlib.Path, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]
+    folder: pathlib.Path,
+    config: Any,
+    splits: Mapping[str, Sequence[pathlib.Path]],
+    free: Collection[str],
 ) -> None:
-    """The run in the folder has this configuration (but for :data:`FREE`) and these splits."""
+    """The run in the folder has this configuration (but for what is free) and these splits."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
     old = _read_config(path)
-    differs = _differences(old, config)
+    differs = _differences(old, config, free)
     if differs:
         raise ConfigError(
             f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); "
@@ -255,21 +262,26 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     return {**old, "model": upgrade_model(model)} if "arch" in model else old
 
 
-def _differences(old: Mapping[str, Any], config: Any) -> list[str]:
-    """Settings that differ, without those of :data:`FREE`.
+def _differences(old: Mapping[str, Any], config: Any, free: Collection[str]) -> list[str]:
+    """Settings that differ.
 
     Args:
         old: configuration of a run, plain values.
         config: of this one.
+        free: settings that may.
     """
     before, now = _dotted(old), _dotted(_plain(config))
     default = _dotted(_plain(type(config)()))  # what the run in the folder does not know of
     known = {key: before.get(key, default.get(key)) for key in {*before, *now}}
-    return sorted(k for k in known if k not in FREE and now.get(k) != known[k])
+    return sorted(k for k in known if k not in free and now.get(k) != known[k])
 
 
 def _check_record(
-    folder: pathlib.Path, record: Any, config: Any, splits: Mapping[str, Sequence[pathlib.Path]]
+    folder: pathlib.Path,
+    record: Any,
+    config: Any,
+    splits: Mapping[str, Sequence[pathlib.Path]],
+    free: Collection[str],
 ) -> None:
     """What a checkpoint says of its run is what the folder's files say: nobody changed those.
 
@@ -278,6 +290,7 @@ def _check_record(
         record: see :func:`run_record`; None in checkpoints of earlier versions.
         config: of the run that goes on.
         splits: of it.
+        free: settings that may be others.
 
     Raises:
         ConfigError: names what was changed.
@@ -285,7 +298,7 @@ def _check_record(
     if record is None:
         return
     try:
-        changed, parts = _differences(record["config"], config), dict(record["splits"])
+        changed, parts = _differences(record["config"], config, free), dict(record["splits"])
     except (TypeError, KeyError, ValueError, AttributeError):
         raise ConfigError(
             f"{folder / CHECKPOINTS}: damaged (a checkpoint does not say which run it is of); "

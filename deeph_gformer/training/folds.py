@@ -27,7 +27,7 @@ from ..stage1.bundle import read_model_folder, read_notes
 from ..stage1.provider import Stage1Provider
 from ..stopping import Stopped
 from .batches import FeatureCache
-from .folder import CHECKPOINTS, LAST, RECORD_FILE, locked
+from .folder import CHECKPOINTS, FREE, LAST, RECORD_FILE, check_run, locked
 from .process import echo, first_rank
 from .seen import descriptors_of, read_descriptors
 from .splits import run_splits
@@ -151,6 +151,8 @@ def _run(
     folder = pathlib.Path(config.output)
     finished = folder / RECORD_FILE
     if resume and finished.is_file():
+        # else folds.json would tell of other parts; how folds start is not of the final network
+        check_run(config, splits, True, FREE | ({"folds_start"} if config.folds else set()))
         echo(f"{folder}: is finished")
         record: dict[str, Any] = read_json(finished)
         return record

@@ -141,6 +141,22 @@ def test_finished_networks_are_recognised(
     assert len(left_out(run)) == 2
 
 
+def test_finished_networks_of_other_parts_are_no_fold_networks(
+    trained: tuple[pathlib.Path, pathlib.Path],
+) -> None:
+    """Another seed leaves out other structures: folds.json would say so of networks that saw
+    them."""
+    root, run = trained
+    config = stage1_config(root, run)
+    parts = fold_parts(4, 2, config.training.seed)
+    seed = next(n for n in range(99) if fold_parts(4, 2, n) != parts)
+    other = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
+    before = (run / FOLDS_FILE).read_bytes()
+    with pytest.raises(ConfigError, match="another configuration .training.seed differ"):
+        train_folds(other, resume=True)
+    assert (run / FOLDS_FILE).read_bytes() == before
+
+
 def test_folds_for_a_network_that_is_trained_already(
     make_folder: Folder, tmp_path: pathlib.Path
 ) -> None:
