@@ -18,12 +18,21 @@ from ..io.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
     from .compare import BandError
     from .result import Bands
 
-__all__ = ["Style", "draw_bands", "finish_axes", "new_figure", "plot_comparison", "save_figure"]
+__all__ = [
+    "Style",
+    "bar_beside",
+    "draw_bands",
+    "finish_axes",
+    "new_figure",
+    "plot_comparison",
+    "save_figure",
+]
 
 Style = Literal["line", "dashed", "dots"]
 _COLOURS = {
@@ -44,6 +53,19 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def bar_beside(ax: Axes, drawn: ScalarMappable, label: str, **options: Any) -> None:
+    """A colour bar as high as the axes themselves, whatever their aspect.
+
+    Args:
+        ax: on its right.
+        drawn: gives the colours.
+        label: of the bar.
+        **options: of ``Figure.colorbar``.
+    """
+    place = ax.inset_axes((1.04, 0.0, 0.05, 1.0))
+    ax.figure.colorbar(drawn, cax=place, label=label, **options)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str] | None) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError
 from .bloch import BlochProblem
-from .plot import new_figure, save_figure
+from .plot import bar_beside, new_figure, save_figure
 from .projection import spin_expectation
 from .solve import map_kpoints, solve_dense
 
@@ -215,7 +215,7 @@ def plot_texture(
         ax.set_xlabel("$k_x$ (1/Å)")
         ax.tick_params(direction="in")
     panels[0].set_ylabel("$k_y$ (1/Å)")
-    figure.colorbar(arrows, ax=panels, label="$\\langle\\sigma_z\\rangle$", pad=0.02)
+    bar_beside(panels[-1], arrows, "$\\langle\\sigma_z\\rangle$")
     if title:
         figure.suptitle(title, fontsize="medium")
     save_figure(figure, path)

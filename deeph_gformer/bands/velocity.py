@@ -22,7 +22,7 @@ from .bloch import BlochProblem, bloch_phases
 from .cell_sums import BlochSum
 from .solve import not_definite
 
-__all__ = ["VelocityStates", "velocity_states"]
+__all__ = ["VelocityStates", "bloch_positions", "velocity_states"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,36 @@ class VelocityStates:
         return self.energies[None, :] - self.energies[:, None]
 
 
+def bloch_positions(
+    problem: BlochProblem,
+    k: ArrayLike,
+    s: NDArray[np.number],
+    ds: NDArray[np.complex128],
+    rest: Sequence[BlochSum] | None = None,
+) -> NDArray[np.complex128]:
+    """A^R = sum_R e^(ik.R) r(R) of the module's formula.
+
+    Args:
+        problem: gives the atoms.
+        k: (3,), fractional.
+        s: (n, n), S(k).
+        ds: (3, n, n), its gradient, Å.
+        rest: of :func:`~.topology.links.position_rest`, where a position matrix is known.
+
+    Returns:
+        (3, n, n), Å.
+    """
+    orbital = problem.structure.positions[problem.atom_of_orbital]
+    found = np.empty(ds.shape, dtype=np.complex128)
+    for axis in range(3):
+        tau = orbital[:, axis]
+        found[axis] = 0.5 * (tau[:, None] + tau[None, :]) * s - 0.5j * ds[axis]
+        if rest is not None:
+            sums = rest[axis]
+            found[axis] += sums.csr(bloch_phases(sums.cells, k)).toarray()
+    return found
+
+
 def velocity_states(
     problem: BlochProblem, k: ArrayLike, rest: Sequence[BlochSum] | None = None
 ) -> VelocityStates:
@@ -67,16 +97,11 @@ def velocity_states(
         where = f"{problem.source}, k = {np.round(np.asarray(k, dtype=float), 5).tolist()}"
         raise DataError(not_definite(where, str(error))) from None
     dh, ds = problem.derivative_at(k)
-    orbital = problem.structure.positions[problem.atom_of_orbital]
+    positions = bloch_positions(problem, k, s, ds, rest)
     apart = energies[None, :] - energies[:, None]
     velocity = np.empty((3, len(energies), len(energies)), dtype=np.complex128)
     for axis in range(3):
-        tau = orbital[:, axis]
-        position = 0.5 * (tau[:, None] + tau[None, :]) * s - 0.5j * ds[axis]
-        if rest is not None:
-            sums = rest[axis]
-            position = position + sums.csr(bloch_phases(sums.cells, k)).toarray()
         of_s = c.conj().T @ ds[axis] @ c
         velocity[axis] = c.conj().T @ dh[axis] @ c - of_s * energies[None, :]
-        velocity[axis] += apart * (of_s - 1j * (c.conj().T @ position @ c))
+        velocity[axis] += apart * (of_s - 1j * (c.conj().T @ positions[axis] @ c))
     return VelocityStates(energies, c, s, velocity)

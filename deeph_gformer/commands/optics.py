@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..results import ConductivityResult
 from .levels import fermi_of
@@ -13,6 +13,9 @@ from .options import Number, Verb, option
 from .positions import PositionOptions, positions_of
 from .shared import LevelOptions, OneHamiltonian
 from .single import figure_option
+
+if TYPE_CHECKING:
+    from ..bands import BlochProblem
 
 __all__ = ["VERBS"]
 
@@ -73,6 +76,22 @@ def _photon_energies(options: OpticsOptions) -> Any:
     return low + step * np.arange(int(count) + 1)
 
 
+def _say_supercell(problem: BlochProblem) -> None:
+    """Say what a supercell does to the joint density of states."""
+    from ..bands.unfolding.primitive import by_translations
+    from ..errors import ConfigError, MissingDependencyError
+
+    try:
+        m = by_translations(problem.structure, problem.periodic)
+    except (ConfigError, MissingDependencyError):
+        return
+    say(
+        f"the cell repeats {m.count} primitive cells (atoms up to {m.displacement_A:.3f} Å from "
+        "their sites): states of different k of the primitive zone fold onto one k, and the joint "
+        "DOS counts their pairs, too; conductivity and susceptibility do not depend on the cell"
+    )
+
+
 def _run(options: OpticsOptions) -> ConductivityResult:
     from ..bands.optics import optical_conductivity, plot_optics
 
@@ -100,6 +119,7 @@ def _run(options: OpticsOptions) -> ConductivityResult:
         processes=options.processes,
         progress=progress(),
     )
+    _say_supercell(problem)
     length = "Å" if found.dimensions == 2 else f"Å^{3 - found.dimensions}"
     print(f"smallest direct gap on the {'x'.join(map(str, found.mesh))} mesh", end=" ")
     print(f"{found.smallest_gap_eV:.4f} eV, {found.method}")

@@ -106,15 +106,17 @@ def _run(options: TopologyOptions) -> TopologyResult:
             "method": links.method,
             "smallest_gap_eV": links.smallest_gap_eV,
             "smallest_gap_k": links.smallest_gap_k.tolist(),
+            "smallest_gap_points": links.smallest_gap_points,
             "indirect_gap_eV": links.bottom_eV - links.top_eV,
         }
     return TopologyResult.of(result)
 
 
 def _echo_gap(links: Links) -> None:
+    equal = f", one of {links.smallest_gap_points} equal ones" * (links.smallest_gap_points > 1)
     print(
         f"smallest gap met {links.smallest_gap_eV * 1e3:.3g} meV at k = "
-        f"{[round(float(v), 4) for v in links.smallest_gap_k]}"
+        f"{[round(float(v), 4) for v in links.smallest_gap_k]}{equal}"
     )
     if links.bottom_eV < links.top_eV:
         echo(
@@ -237,7 +239,7 @@ def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> di
     found, unit, result = _fermi_sum(anomalous_hall, options, problem, positions)
     table = dict(zip(("yz", "zx", "xy"), found.sigma.tolist(), strict=True))
     for name, value in table.items():
-        print(f"sigma_{name} = {value:.5g} {unit}")
+        print(f"sigma_{name} = {value + 0.0:.5g} {unit}")  # no -0
     return {"sigma_e2_per_h" if found.unit == "e2/h" else "sigma_S_per_cm": table, **result}
 
 

@@ -21,6 +21,7 @@ from ..plugins import installed
 
 if TYPE_CHECKING:
     from ..bands import BlochProblem
+    from ..io.positions import PositionMatrix
 
 __all__ = ["ENTRY_POINTS", "Export", "ExportSource", "exports", "targets"]
 
@@ -62,6 +63,20 @@ class ExportSource:
         from ..bands import load
 
         return load(self.folder, self.matrix, self.overlap_folder)
+
+    @functools.cached_property
+    def positions(self) -> PositionMatrix | None:
+        """x, y, z of the position matrix beside S or H, Å; None where there is none.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        from ..io.positions import position_path, read_positions
+
+        for folder in (self.overlap_folder, self.folder):
+            if folder is not None and position_path(folder).is_file():
+                return read_positions(folder, self.problem.structure)
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,6 @@ from ..bands import BlochProblem, automatic_path
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix
 from ..io.files import atomic_path, write_text
-from ..io.positions import position_path, read_positions
 from .dft.abacus import orbital_order
 from .exports import Export, ExportSource
 from .folders import element_order
@@ -264,10 +263,7 @@ def write_pyatb(
 
 def _export(target: pathlib.Path, source: ExportSource) -> tuple[list[str], list[str]]:
     problem = source.problem
-    places = [f for f in (source.overlap_folder, source.folder) if f is not None]
-    place = next((f for f in places if position_path(f).is_file()), None)
-    positions = None if place is None else read_positions(place, problem.structure)
-    return write_pyatb(target, problem, positions, problem.stated_fermi_eV)
+    return write_pyatb(target, problem, source.positions, problem.stated_fermi_eV)
 
 
 EXPORT = Export("pyatb", _export, folder=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -46,6 +46,8 @@ class OrthogonalModel:
         cells: (C, 3) lattice vectors.
         degeneracy: (C,).
         matrices: (C, n, n) complex, eV, not yet divided by the degeneracy.
+        positions: (C, 3, n, n) complex, <0|r|R> in Å, not yet divided either; None where it was
+            not asked.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class OrthogonalModel:
         cells: NDArray[np.int64],
         degeneracy: NDArray[np.int64],
         matrices: NDArray[np.complex128],
+        positions: NDArray[np.complex128] | None = None,
     ) -> None:
         self.cells, self.degeneracy, self.matrices = cells, degeneracy, matrices
+        self.positions = positions
 
     def at(self, k: ArrayLike) -> NDArray[np.complex128]:
         """(n, n) H(k), eV; k (3,) fractional."""
@@ -93,12 +97,53 @@ def wigner_seitz(
     return cells[inside], equal[inside]
 
 
-def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> OrthogonalModel:
+Positions = Callable[
+    [BlochProblem, ArrayLike, NDArray[np.number], NDArray[np.complex128]], NDArray[np.complex128]
+]
+"""(problem, k, S(k), grad S(k)) -> (3, n, n), sum_R e^(ik.R) r(R) in the given basis, Å."""
+
+
+def _lowdin_positions(
+    given: NDArray[np.complex128],
+    ds: NDArray[np.complex128],
+    value: NDArray[np.float64],
+    basis: NDArray[np.number],
+) -> NDArray[np.complex128]:
+    """The Berry connection of Löwdin's orbitals, X (A + i grad S) X + i S^1/2 grad X for X =
+    S^-1/2.
+
+    A + i grad S = sum_R e^(ik.R) <0| r - R |R> are the dipoles between Bloch functions <u| i grad
+    u>; grad X comes from the divided differences of s^-1/2 over the eigenvalues s of S.
+
+    Args:
+        given: (3, n, n), A, of :data:`Positions`, Å.
+        ds: (3, n, n), grad S, Å.
+        value: (n,), s.
+        basis: (n, n), eigenvectors.
+
+    Returns:
+        (3, n, n), Hermitian, Å.
+    """
+    root = np.sqrt(value)
+    divided = -1 / (np.outer(root, root) * (root[:, None] + root[None, :]))
+    found = np.empty_like(given)
+    for axis in range(3):
+        dipole = basis.conj().T @ (given[axis] + 1j * ds[axis]) @ basis
+        slope = (basis.conj().T @ ds[axis] @ basis) * divided
+        inner = dipole / np.outer(root, root) + 1j * root[:, None] * slope
+        found[axis] = basis @ inner @ basis.conj().T
+    return found
+
+
+def lowdin(
+    problem: BlochProblem, mesh: Sequence[int], positions: Positions | None = None
+) -> OrthogonalModel:
     """Orthogonalise on a Γ-centred mesh and transform back.
 
     Args:
         problem: H and S.
         mesh: three integers.
+        positions: of the given basis, where r is wanted, too.
 
     Raises:
         DataError: S(k) has (nearly) no norm for a state: Löwdin's S^-1/2 does not exist.
@@ -107,6 +152,8 @@ def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> OrthogonalModel:
     cells, degeneracy = wigner_seitz(lattice, mesh)
     points = np.array(list(itertools.product(*[np.arange(n) / n for n in mesh])))
     matrices = np.zeros((len(cells), problem.size, problem.size), dtype=np.complex128)
+    size = problem.size
+    dipoles = None if positions is None else np.zeros((len(cells), 3, size, size), np.complex128)
     for k in points:
         h, s = problem.at(k)
         value, basis = scipy.linalg.eigh(s)
@@ -117,18 +164,26 @@ def lowdin(problem: BlochProblem, mesh: Sequence[int]) -> OrthogonalModel:
                 "orthogonalised _hr.dat cannot be made from it"
             )
         root = (basis / np.sqrt(value)) @ basis.conj().T
-        matrices += np.exp(-2j * np.pi * cells @ k)[:, None, None] * (root @ h @ root)[None]
-    return OrthogonalModel(cells, degeneracy, matrices / len(points))
+        phases = np.exp(-2j * np.pi * cells @ k) / len(points)
+        matrices += phases[:, None, None] * (root @ h @ root)[None]
+        if positions is not None and dipoles is not None:
+            ds = problem.derivative_at(k)[1]
+            own = _lowdin_positions(positions(problem, k, s, ds), ds, value, basis)
+            dipoles += phases[:, None, None, None] * own[None]
+    return OrthogonalModel(cells, degeneracy, matrices, dipoles)
 
 
 def lowdin_mesh(
-    problem: BlochProblem, mesh: str | Sequence[int] | None
+    problem: BlochProblem,
+    mesh: str | Sequence[int] | None,
+    positions: Positions | None = None,
 ) -> tuple[OrthogonalModel, tuple[int, int, int]]:
     """The orthogonal model, and its mesh.
 
     Args:
         problem: H and S.
         mesh: "9x9x1" or three integers; default: four times the range of H, plus one.
+        positions: see :func:`lowdin`.
 
     Raises:
         ConfigError: not a mesh.
@@ -137,7 +192,7 @@ def lowdin_mesh(
     from ..bands.kmesh import parse_mesh
 
     numbers = default_lowdin_mesh(problem) if mesh is None else parse_mesh(mesh, problem)
-    return lowdin(problem, numbers), numbers
+    return lowdin(problem, numbers, positions), numbers
 
 
 def lowdin_notes(problem: BlochProblem, model: OrthogonalModel, mesh: Sequence[int]) -> list[str]:

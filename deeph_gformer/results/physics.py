@@ -204,7 +204,9 @@ class TopologyResult(Result):
     smallest_gap_eV: float | None = None
     """z2, chern, berry: between filled and empty bands at the k-points met."""
     smallest_gap_k: list[float] | None = None
-    """Where."""
+    """Where; of k-points with the same gap the first in lexical order."""
+    smallest_gap_points: int | None = None
+    """How many of the k-points met have it, within 1e-6 eV."""
     indirect_gap_eV: float | None = None
     """Negative: a semimetal."""
     sigma_e2_per_h: dict[str, float] | None = None
@@ -238,7 +240,7 @@ class ConductivityResult(Result):
     photon_eV: list[float]
     """Grid."""
     joint_dos_per_eV: list[float]
-    """Per cell."""
+    """Pairs of a filled and an empty state at one k, 1/eV per cell, both spins."""
     drude_weight: list[list[float]]
     """Tensor."""
     unit: str

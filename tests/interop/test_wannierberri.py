@@ -9,10 +9,16 @@ import pytest
 import scipy.linalg
 
 from deeph_gformer import bands
+from deeph_gformer.bands.topology.curvature import kubo_curvature
+from deeph_gformer.bands.topology.links import position_rest
 from deeph_gformer.interop.convert import convert_folder
 from deeph_gformer.interop.wannierberri import write_wannierberri
+from deeph_gformer.io import BlockMatrix
 
 from .exported import MESH, POINTS, folder_of
+
+CONVERGED = "15x15x5"
+"""Holds :data:`POINTS`, and gradients of H' have converged on it."""
 
 
 @pytest.mark.parametrize("spinful", [False, True])
@@ -36,31 +42,128 @@ def test_eigenvalues_of_wannierberri_are_those_of_h_and_s(
         mine = scipy.linalg.eigh(*problem.at(k), eigvals_only=True)
         theirs = evaluate_k(system, k=list(k), quantities=["energy"], return_single_as_dict=True)
         assert np.abs(np.sort(theirs["energy"]) - mine).max() < 1e-9
-    centres = np.repeat(
-        problem.structure.positions, problem.structure.orbital_counts * problem.spin, 0
-    )
-    assert np.abs(system.wannier_centers_cart - centres).max() < 1e-9
+
+
+def _dipoles(problem: bands.BlochProblem) -> list[BlockMatrix]:
+    """A made-up position matrix of the pattern of S: Hermitian dipoles on each site and hop, beside
+    the middle of each pair."""
+    crystal, s = problem.structure, problem.s
+    found = []
+    for axis in range(3):
+        rng = np.random.default_rng(axis)
+        extra = {}
+        for key in s.keys.tolist():
+            shape = s.shapes[len(extra)]
+            extra[tuple(key)] = rng.normal(scale=0.1, size=tuple(shape))
+        blocks = []
+        for key, block in s:
+            x, y, z, i, j = key
+            back = extra[(-x, -y, -z, j, i)].T
+            end = crystal.positions[j, axis] + np.dot((x, y, z), crystal.lattice[:, axis])
+            middle = (crystal.positions[i, axis] + end) / 2
+            blocks.append(middle * block + (extra[tuple(key)] + back) / 2)
+        found.append(BlockMatrix.from_blocks(s.keys, blocks))
+    return found
+
+
+def _filled(problem: bands.BlochProblem, k: tuple[float, ...]) -> tuple[int, float]:
+    """Bands below the widest gap of one k-point, and its middle, eV."""
+    energies = scipy.linalg.eigh(*problem.at(k), eigvals_only=True)
+    count = int(np.diff(energies).argmax()) + 1
+    return count, float(energies[count - 1] + energies[count]) / 2
+
+
+@pytest.mark.parametrize("with_r", [False, True])
+def test_berry_curvatures_of_wannierberri_are_those_of_h_s_and_r(
+    tmp_path: pathlib.Path, with_r: bool
+) -> None:
+    pytest.importorskip("wannierberri", reason="WannierBerri is not installed")
+    from wannierberri.evaluate_k import evaluate_k
+    from wannierberri.system.system_tb import get_system_tb
+
+    problem = bands.load(folder_of(tmp_path, True))
+    positions = _dipoles(problem) if with_r else None
+    files, _ = write_wannierberri(tmp_path / "out", problem, CONVERGED, positions=positions)
+    system = get_system_tb(tb_file=str(tmp_path / "out" / files[0]))
+    rest = position_rest(problem, positions) if positions else None
+    for k in POINTS[1:]:
+        count, middle = _filled(problem, k)
+        mine = kubo_curvature(problem, k, middle, 1e-4, rest)
+        theirs = evaluate_k(
+            system, k=list(k), quantities=["berry_curvature"], return_single_as_dict=True
+        )["berry_curvature"]
+        assert np.abs(mine).max() > 0.01
+        assert (
+            np.abs(np.asarray(theirs)[:count].sum(axis=0) - mine).max() < 1e-5 * np.abs(mine).max()
+        )
+
+
+@pytest.mark.parametrize("with_r", [False, True])
+def test_curvatures_from_the_file_are_those_of_h_s_and_r(
+    tmp_path: pathlib.Path, with_r: bool
+) -> None:
+    """Kubo's formula in the orthogonal basis of the file: X = (U† grad H U)/(E_m - E_n) - i U† r
+    U."""
+    problem = bands.load(folder_of(tmp_path, True))
+    positions = _dipoles(problem) if with_r else None
+    files, notes = write_wannierberri(tmp_path / "out", problem, CONVERGED, positions=positions)
+    assert ("approximation" in notes[-1]) is not with_r
+    cells, degeneracy, h, r = _read(tmp_path / "out" / files[0])
+    rest = position_rest(problem, positions) if positions else None
+    for k in POINTS[1:]:
+        phases = np.exp(2j * np.pi * cells @ np.array(k)) / degeneracy
+        energies, u = np.linalg.eigh(np.tensordot(phases, h, 1))
+        count, middle = _filled(problem, k)
+        shift = cells @ problem.structure.lattice
+        apart = energies[None, :] - energies[:, None] + np.eye(len(energies))
+        x = []
+        for axis in range(3):
+            slope = np.tensordot(1j * shift[:, axis] * phases, h, 1)
+            dipole = np.tensordot(phases, r[:, axis], 1)
+            x.append(u.conj().T @ slope @ u / apart - 1j * u.conj().T @ dipole @ u)
+        mine = []
+        for a, b in ((1, 2), (2, 0), (0, 1)):
+            pairs = x[a][count:, :count].conj() * x[b][count:, :count]
+            mine.append(-2 * float(pairs.imag.sum()))
+        expected = kubo_curvature(problem, k, middle, 1e-4, rest)
+        assert np.abs(expected).max() > 0.01
+        assert np.abs(np.array(mine) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def _read(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Cells, degeneracies, H(R) and r(R) of a ``_tb.dat``."""
+    lines = path.read_text().splitlines()
+    size, count = int(lines[4]), int(lines[5])
+    start = 6 + -(-count // 15)
+    degeneracy = np.array(" ".join(lines[6:start]).split(), dtype=int)
+    step = size * size + 2
+    h = np.zeros((count, size, size), dtype=complex)
+    r = np.zeros((count, 3, size, size), dtype=complex)
+    cells = np.zeros((count, 3), dtype=int)
+    for c in range(2 * count):
+        own = lines[start + c * step : start + (c + 1) * step]
+        assert own[0] == ""
+        cell = [int(word) for word in own[1].split()]
+        if c < count:
+            cells[c] = cell
+        assert cells[c % count].tolist() == cell
+        for line in own[2:]:
+            words = line.split()
+            m, n = int(words[0]) - 1, int(words[1]) - 1
+            values = np.array(words[2:], dtype=float).view(complex)
+            if c < count:
+                h[c, m, n] = values[0]
+            else:
+                r[c - count, :, m, n] = values
+    assert len(lines) == start + 2 * count * step
+    return cells, degeneracy, h, r
 
 
 def test_the_file_is_read_back_by_hand(tmp_path: pathlib.Path) -> None:
     """Wannier90's layout: lattice, degeneracies, H(R), r(R); notes say what was cut."""
     problem = bands.load(folder_of(tmp_path, False))
     files, notes = write_wannierberri(tmp_path / "out", problem, MESH)
-    lines = (tmp_path / "out" / files[0]).read_text().splitlines()
-    size, count = int(lines[4]), int(lines[5])
-    assert size == problem.size
-    start = 6 + -(-count // 15)
-    degeneracy = np.array(" ".join(lines[6:start]).split(), dtype=int)
-    body = lines[start : start + count * (size * size + 2)]
-    h = np.zeros((count, size, size), dtype=complex)
-    cells = np.zeros((count, 3), dtype=int)
-    for c in range(count):
-        own = body[c * (size * size + 2) : (c + 1) * (size * size + 2)]
-        assert own[0] == ""
-        cells[c] = own[1].split()
-        for line in own[2:]:
-            m, n, x, y = line.split()
-            h[c, int(m) - 1, int(n) - 1] = float(x) + 1j * float(y)
+    cells, degeneracy, h, _ = _read(tmp_path / "out" / files[0])
     for k in POINTS:
         at = np.tensordot(np.exp(2j * np.pi * cells @ np.array(k)) / degeneracy, h, 1)
         assert (

@@ -62,7 +62,8 @@ class Optics:
         intraband: (W, 3, 3), the part of ``sigma`` from pairs of one energy.
         susceptibility: (W, 3, 3), complex, epsilon - 1 of a crystal; for d < 3 times Å^(3-d), the
             extent that the vacuum has no say in (a slab: the 2D polarizability over epsilon_0).
-        joint_dos: (W,), pairs of a filled and an empty state, 1/eV per cell, both spins.
+        joint_dos: (W,), pairs of a filled and an empty state at one k, 1/eV per cell, both spins
+            (as PYATB's). A supercell has more of them: states of different k fold onto one.
         drude_weight: (3, 3), e²/epsilon_0 times W per volume: (hbar omega_p)², eV², of a crystal;
             eV² Å^(3-d) otherwise.
         unit: of ``sigma``.

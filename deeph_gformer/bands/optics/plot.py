@@ -37,7 +37,7 @@ def plot_optics(
     x = optics.photon_eV
     panels[0].fill_between(x, optics.joint_dos, color="0.8", linewidth=0)
     panels[0].plot(x, optics.joint_dos, color="#1a1a1a", linewidth=1.0)
-    panels[0].set_ylabel("joint DOS (1/eV)")
+    panels[0].set_ylabel("joint DOS (1/eV/cell)")
     crystal = optics.dimensions == 3
     chi = optics.dielectric if crystal else optics.susceptibility
     shown = [a for a in range(3) if np.abs(optics.sigma[:, a, a]).max() > 0]

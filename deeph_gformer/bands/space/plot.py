@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plot import new_figure, save_figure
+from ..plot import bar_beside, new_figure, save_figure
 from .stm import StmImage
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def plot_stm(
         ax.set_ylim(0, side)
         ax.set_xlabel("$x$ (Å)")
         ax.tick_params(direction="in")
-        figure.colorbar(drawn, ax=ax, label=name, shrink=0.9)
+        bar_beside(ax, drawn, name)
     panels[0].set_ylabel("$y$ (Å)")
     if title:
         figure.suptitle(title, fontsize="medium")

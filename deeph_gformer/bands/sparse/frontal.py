@@ -27,6 +27,7 @@ import scipy.sparse as sp
 from numpy.typing import DTypeLike, NDArray
 
 from .dissection import Front, Plan
+from .product import adjoint_product
 
 __all__ = ["FrontalFactor"]
 
@@ -299,9 +300,11 @@ class FrontalFactor:
                         chunk.delayed.conj().T @ head
                     )
                 if chunk.stop < p:
-                    z[chunk.stop : p] -= x[chunk.start : chunk.stop, chunk.stop : p].conj().T @ head
+                    z[chunk.stop : p] -= adjoint_product(
+                        x[chunk.start : chunk.stop, chunk.stop : p], head
+                    )
             if p < len(z):
-                z[p:] -= x[:, p:].conj().T @ z[:p]
+                z[p:] -= adjoint_product(x[:, p:], z[:p])
             y[front.rows] = z
         for front in reversed(self._fronts):
             z, x, p = y[front.rows], front.upper, len(front.upper)

@@ -15,7 +15,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from .product import RowParts
+from .product import RowParts, adjoint_product, in_single, single_of
 
 __all__ = ["NotDefiniteError", "chance_of_missing", "polish", "shift_invert_lanczos"]
 
@@ -25,6 +25,12 @@ _TOLERANCE = 1e-11
 _NEGATIVE = 1e-4
 """Of the eigenvalues of w† S w relative to the largest: rounding, in single precision too, stays
 above minus this."""
+
+_DEPENDENT = 50
+"""Columns whose share of w† S w, all of norm one, is below this many roundings are dropped."""
+
+_NOTHING = 1e-7
+"""Columns so much shorter than the longest are rounding."""
 
 _SAFETY = 10.0
 """Residuals enter Kato's bound in the norm of S^-1; this stands for the difference."""
@@ -42,17 +48,23 @@ def _orthonormal(
     Raises:
         NotDefiniteError: w† S w has an eigenvalue below zero by more than rounding.
     """
-    total, sw = np.eye(w.shape[1], dtype=w.dtype), s @ w
+    total, sw = np.eye(w.shape[1], dtype=np.result_type(w.dtype, np.float64)), s @ w
     for _ in range(2):
-        gram = w.conj().T @ sw
+        gram = adjoint_product(w, sw).astype(total.dtype)
+        norm = np.sqrt(np.abs(np.diagonal(gram).real))
+        floor = max(_NOTHING, 100 * float(np.finfo(w.dtype).eps)) * norm.max(initial=0.0)
+        norm[norm <= floor] = 0
+        scale = np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
+        gram *= np.outer(scale, scale)
         value, vector = np.linalg.eigh((gram + gram.conj().T) / 2)
         largest = float(np.abs(value).max(initial=0.0))
         if value.min(initial=0.0) < -_NEGATIVE * largest:
             raise NotDefiniteError(f"a vector has the norm w† S w = {value.min():.3g}")
-        keep = value > largest * 1e-14
+        keep = value > largest * _DEPENDENT * np.finfo(w.dtype).eps
         root = np.sqrt(value[keep])
-        w, sw = w @ (vector[:, keep] / root), sw @ (vector[:, keep] / root)
-        total = (root[:, None] * vector[:, keep].conj().T) @ total
+        turn = (scale[:, None] * vector[:, keep] / root).astype(w.dtype)
+        w, sw = w @ turn, sw @ turn
+        total = (root[:, None] * vector[:, keep].conj().T * norm) @ total
     return w, sw, total
 
 
@@ -66,7 +78,7 @@ class _Complement:
     def __call__(self, x: NDArray[np.number]) -> NDArray[np.number]:
         if self._known is not None and self._dual is not None:
             for _ in range(2):
-                x = x - self._known @ (self._dual.conj().T @ x)
+                x = x - self._known @ adjoint_product(self._dual, x)
         return x
 
 
@@ -108,17 +120,18 @@ def shift_invert_lanczos(
         np.zeros((n, limit + 2 * width), dtype=dtype, order="F"),
         np.zeros((n, limit + 2 * width), dtype=dtype, order="F"),
     )
-    t = np.zeros((limit + 2 * width, limit + 2 * width), dtype=dtype)
+    double = np.result_type(dtype, np.float64)
+    t = np.zeros((limit + 2 * width, limit + 2 * width), dtype=double)
     size = 0
-    theta, y, good = np.zeros(0), np.zeros((0, 0), dtype=dtype), 0
+    theta, y, good = np.zeros(0), np.zeros((0, 0), dtype=double), 0
     for _ in range(max_blocks):
         b = q.shape[1]
         basis[:, size : size + b], s_basis[:, size : size + b] = q, sq
         w = outside(solve(sq))
         last, size = size, size + b
-        projection = np.zeros((size, b), dtype=dtype)
+        projection = np.zeros((size, b), dtype=double)
         for _ in range(2):
-            step = s_basis[:, :size].conj().T @ w
+            step = adjoint_product(s_basis[:, :size], w)
             w = w - basis[:, :size] @ step
             projection += step
         t[:size, last:size] = projection
@@ -135,15 +148,14 @@ def shift_invert_lanczos(
             break
         if size + q.shape[1] > limit:
             keep = min(count + width, size - b)
-            basis[:, :keep], s_basis[:, :keep] = (
-                basis[:, :size] @ y[:, :keep],
-                s_basis[:, :size] @ y[:, :keep],
-            )
+            turn = y[:, :keep].astype(dtype)
+            basis[:, :keep] = basis[:, :size] @ turn
+            s_basis[:, :keep] = s_basis[:, :size] @ turn
             t[:] = 0
             t[np.arange(keep), np.arange(keep)] = theta[:keep]
             size = keep
-            theta, y = theta[:keep], np.eye(keep, dtype=dtype)
-    return theta[:count], basis[:, :size] @ y[:size, :count], good
+            theta, y = theta[:keep], np.eye(keep, dtype=double)
+    return theta[:count], basis[:, :size] @ y[:size, :count].astype(dtype), good
 
 
 def polish(
@@ -159,10 +171,11 @@ def polish(
     """Approximate eigenvectors nearest sigma made exact with an approximate inverse of A = H -
     sigma S.
 
-    x - A^-1 (H x - E S x) is (E - sigma) A^-1 S x: inverse iteration on the whole subspace, in
-    which an error of A^-1 meets residuals only. The error of an energy is estimated as r² / g (T.
-    Kato, J. Phys. Soc. Jpn. 4, 334 (1949)), with g its distance from all states that are not in the
-    subspace.
+    A^-1 (H x - E S x) points along what x is wrong by, each part scaled by (E' - E) / (E' - sigma):
+    Rayleigh-Ritz in the space of all x and these corrections (block Davidson) takes it out, and an
+    error of A^-1 meets residuals only. Of the Ritz vectors those are kept that lie in the space of
+    the x. The error of an energy is estimated as r² / g (T. Kato, J. Phys. Soc. Jpn. 4, 334
+    (1949)), with g its distance from all states that are not in the subspace.
 
     Args:
         solve: approximates A^-1 on (n, b).
@@ -172,20 +185,23 @@ def polish(
         sigma: eV.
         spare: how many of them, those farthest from sigma, need not be accurate.
         accuracy: of the energies, eV.
-        max_steps: of inverse iteration.
+        max_steps: corrections.
 
     Returns:
         energies (c,), ascending, eV; vectors (n, c), orthonormal in S; whether the accuracy was
         reached.
     """
     metric, hamiltonian = RowParts(s), RowParts(h)
+    x, sx, _ = _orthonormal(vectors, metric)
+    hx, count = hamiltonian @ x, x.shape[1]
+    reduced = adjoint_product(x, hx)
     for step in range(max_steps + 1):
-        vectors, sx, _ = _orthonormal(vectors, metric)
-        hx = hamiltonian @ vectors
-        reduced = vectors.conj().T @ hx
-        energies, rotation = scipy.linalg.eigh((reduced + reduced.conj().T) / 2)
-        vectors = vectors @ rotation
-        residual = hx @ rotation - (sx @ rotation) * energies
+        energies, turn = scipy.linalg.eigh((reduced + reduced.conj().T) / 2)
+        within = np.linalg.norm(turn[:count], axis=0)
+        kept = np.sort(np.argsort(-within, kind="stable")[:count])
+        energies, turn = energies[kept], turn[:, kept]
+        x, sx, hx = x @ turn, sx @ turn, hx @ turn
+        residual = hx - sx * energies
         order = np.argsort(np.abs(energies - sigma))
         mine = np.sort(order[: len(energies) - spare])
         distance = np.abs(energies - sigma)
@@ -194,8 +210,14 @@ def polish(
         good = bool(error.max() <= accuracy)
         if good or step == max_steps:
             break
-        vectors = vectors - solve(residual)
-    return energies, vectors, good
+        correction = solve(residual)
+        for _ in range(2):
+            correction = correction - x @ adjoint_product(sx, correction)
+        d, sd, _ = _orthonormal(correction, metric)
+        x, sx = np.concatenate([x, d], axis=1), np.concatenate([sx, sd], axis=1)
+        hx = np.concatenate([hx, hamiltonian @ d], axis=1)
+        reduced = adjoint_product(x, hx)
+    return energies, x, good
 
 
 def chance_of_missing(
@@ -206,7 +228,7 @@ def chance_of_missing(
     *,
     accuracy: float = 0.0,
     target: float = 1e-9,
-    width: int = 6,
+    width: int = 12,
     max_steps: int = 60,
     seed: int = 1,
 ) -> tuple[float, bool]:
@@ -227,7 +249,8 @@ def chance_of_missing(
         s: (n, n) positive definite.
         found: (n, M) states, orthonormal in S.
         reach: eV.
-        accuracy: relative error of ``solve``, by which t is lowered.
+        accuracy: relative error of ``solve``, by which t is lowered; where it is none, everything
+            is done in double precision.
         target: stop where the bound is below.
         width: columns.
         max_steps: blocks.
@@ -236,16 +259,20 @@ def chance_of_missing(
     Returns:
         The bound, and whether a state was met that is not among those found.
     """
-    n, metric = s.shape[0], RowParts(s)
+    n, dtype = s.shape[0], np.result_type(found.dtype, s.dtype)
     limit = (1 - accuracy) / reach
     s_norm = float(np.abs(s).sum(axis=1).max())
+    if accuracy > 0:
+        s, dtype = in_single(s), single_of(dtype)
+        found = found.astype(dtype)
+    metric = RowParts(s)
     outside = _Complement(found, metric)
     rng, width = np.random.default_rng(seed), max(1, min(width, (n - found.shape[1]) // 4))
 
     start = rng.standard_normal((n, width))
-    if np.iscomplexobj(found):
+    if dtype.kind == "c":
         start = start + 1j * rng.standard_normal((n, width))
-    w = outside(solve(start.astype(found.dtype)))
+    w = outside(solve(start.astype(dtype)))
     length = float(np.sqrt(np.einsum("ij,ij->j", w.conj(), metric @ w).real).max())
     q, sq, _ = _orthonormal(w, metric)
     basis, s_basis, projections = [q], [sq], []
@@ -254,7 +281,7 @@ def chance_of_missing(
         rows = [np.zeros((b.shape[1], q.shape[1]), dtype=w.dtype) for b in basis]
         for _ in range(2):
             for row, b, sb in zip(rows, basis, s_basis, strict=True):
-                part = sb.conj().T @ w
+                part = adjoint_product(sb, w)
                 w = w - b @ part
                 row += part
         projections.append(np.concatenate(rows))

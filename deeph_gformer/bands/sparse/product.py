@@ -1,15 +1,17 @@
-"""Products of a sparse matrix and a few vectors on several threads; SciPy's own use one."""
+"""Products of large matrices and a few vectors: sparse ones on several threads (SciPy's own use
+one), adjoints without a copy."""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-__all__ = ["RowParts", "thread_count"]
+__all__ = ["RowParts", "adjoint_product", "in_single", "single_of", "thread_count"]
 
 
 def thread_count() -> int:
@@ -19,6 +21,22 @@ def thread_count() -> int:
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def adjoint_product(x: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """x† y for (n, m) and (n, b): the few columns of y are conjugated, not the large x."""
+    return np.asarray((x.T @ y.conj()).conj())
+
+
+def single_of(dtype: np.dtype) -> np.dtype:
+    """The single precision type of real or complex numbers."""
+    return np.dtype(np.complex64 if dtype.kind == "c" else np.float32)
+
+
+def in_single(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """The matrix in single precision; the pattern is shared."""
+    data = matrix.data.astype(single_of(matrix.dtype))
+    return sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 class RowParts:

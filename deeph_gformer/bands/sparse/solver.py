@@ -31,6 +31,7 @@ from .factors import (
     shifted,
 )
 from .lanczos import NotDefiniteError, chance_of_missing, polish, shift_invert_lanczos
+from .product import in_single, single_of
 
 __all__ = ["SPARE", "solve_sparse"]
 
@@ -142,11 +143,13 @@ def _polished(pencil: _Pencil, sigma: float, count: int) -> _Near | None:
     if shrinks >= CONTRACTION:
         return None
     dtype = np.result_type(h.dtype, s.dtype)
-    _, vectors, good = shift_invert_lanczos(factor.solve, s, count, dtype, tolerance=_ROUGH)
+    _, vectors, good = shift_invert_lanczos(
+        factor.solve, in_single(s), count, single_of(dtype), tolerance=_ROUGH
+    )
     if good < count:
         return None
     energies, vectors, converged = polish(
-        factor.solve, h, s, vectors, sigma, 2 * SPARE - 2, _ACCURACY_EV
+        factor.solve, h, s, vectors.astype(dtype), sigma, 2 * SPARE - 2, _ACCURACY_EV
     )
     if not converged or len(energies) < count:
         return None

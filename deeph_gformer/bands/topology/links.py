@@ -29,6 +29,8 @@ __all__ = ["ATOM_POSITIONS", "POSITION_MATRIX", "Links"]
 
 POSITION_MATRIX = "position matrix"
 ATOM_POSITIONS = "atom-position approximation"
+EQUAL_GAP_EV = 1e-6
+"""Gaps so near are equal: k-points that symmetry relates differ by rounding."""
 SMALLEST_GAP_EV = 1e-4
 """Filled and empty bands nearer than this cannot be told apart."""
 _KEPT = 400
@@ -43,7 +45,8 @@ class Links:
         filled: number of filled bands.
         method: :data:`POSITION_MATRIX` or :data:`ATOM_POSITIONS`.
         smallest_gap_eV: between the filled and the empty bands, over the k-points met so far.
-        smallest_gap_k: where it was, fractional.
+        smallest_gap_k: where it was, fractional; of equal ones the first in lexical order.
+        smallest_gap_points: how many k-points share it, within :data:`EQUAL_GAP_EV`.
         top_eV: highest filled energy met so far.
         bottom_eV: lowest empty energy met so far.
     """
@@ -72,7 +75,8 @@ class Links:
             )
         self.problem, self.filled = problem, filled
         self.method = ATOM_POSITIONS if positions is None else POSITION_MATRIX
-        self.smallest_gap_eV, self.smallest_gap_k = np.inf, np.zeros(3)
+        self.smallest_gap_eV = np.inf
+        self._smallest: list[tuple[tuple[float, ...], float]] = []
         self.top_eV, self.bottom_eV = -np.inf, np.inf
         self._orbital_positions = problem.structure.positions[problem.atom_of_orbital]  # (n, 3)
         self._overlap = problem._sums[1]
@@ -103,14 +107,32 @@ class Links:
                 f"{where}: band {self.filled} (filled) and the next one are {gap * 1e3:.2g} meV "
                 "apart: a metal, or a wrong number of electrons; no invariant of the filled bands"
             )
-        if gap < self.smallest_gap_eV:
-            self.smallest_gap_eV, self.smallest_gap_k = gap, point
+        self._note_gap(gap, point)
         self.top_eV = max(self.top_eV, float(energies[self.filled - 1]))
         self.bottom_eV = min(self.bottom_eV, float(energies[self.filled]))
         self._states[key] = vectors[:, : self.filled]
         if len(self._states) > _KEPT:
             self._states.popitem(last=False)
         return self._states[key]
+
+    def _note_gap(self, gap: float, point: NDArray[np.float64]) -> None:
+        if gap > self.smallest_gap_eV + EQUAL_GAP_EV:
+            return
+        self.smallest_gap_eV = min(gap, self.smallest_gap_eV)
+        place = tuple(np.round(point, 9).tolist())
+        met = {**dict(self._smallest), place: gap}
+        limit = self.smallest_gap_eV + EQUAL_GAP_EV
+        self._smallest = sorted((k, value) for k, value in met.items() if value <= limit)
+
+    @property
+    def smallest_gap_k(self) -> NDArray[np.float64]:
+        """See the class."""
+        return np.array(self._smallest[0][0]) if self._smallest else np.zeros(3)
+
+    @property
+    def smallest_gap_points(self) -> int:
+        """See the class."""
+        return len(self._smallest)
 
     def between(self, start: ArrayLike, end: ArrayLike) -> NDArray[np.complex128]:
         """(filled, filled), <u_m(start) | u_n(end)>; k fractional, not reduced."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plot import new_figure, save_figure
+from ..plot import bar_beside, new_figure, save_figure
 from .plaquettes import BerryCurvature
 from .wilson import WannierCentres, gap_middle
 
@@ -92,6 +92,6 @@ def plot_curvature(
         ax.set_title(f"$C$ = {one.chern}", fontsize="medium")
         ax.tick_params(direction="in")
     panels[0].set_ylabel("$k_y$ (1/Å)")
-    figure.colorbar(mesh, ax=panels, label="Berry curvature (Å$^2$)", extend="both", pad=0.02)
+    bar_beside(panels[-1], mesh, "Berry curvature (Å$^2$)", extend="both")
     save_figure(figure, path)
     return panels

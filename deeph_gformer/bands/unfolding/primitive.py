@@ -47,6 +47,11 @@ def by_matrix(
         )
     atoms = np.arange(len(structure)) if atoms is None else atoms
     numbers = structure.numbers[atoms]
+    if len(atoms) % size:
+        raise ConfigError(
+            f"{name}: {size} primitive cells do not divide the {len(atoms)} atoms of "
+            f"'{structure.name}'"
+        )
     lattice = np.linalg.solve(matrix.astype(float), structure.lattice)
     frame = split_frame(
         lattice[axes], structure.positions[atoms], cell_height(structure.lattice, axes)
@@ -62,8 +67,8 @@ def by_matrix(
         nearest = np.argsort(away, kind="stable")[:size]
         if len(nearest) < size:
             raise ConfigError(
-                f"{name}: {len(nearest)} atoms like atom {atoms[first] + 1} of "
-                f"'{structure.name}' are left where {size} primitive cells need {size}"
+                f"{name}: {size} primitive cells do not divide the atoms like atom "
+                f"{atoms[first] + 1} of '{structure.name}': {len(nearest)} of them are left over"
             )
         free[alike[nearest]] = False
         mean = structure.positions[atoms[first]] + off[nearest].mean(axis=0) @ lattice[axes]

@@ -31,6 +31,8 @@ __all__ = [
 
 MOST_STRAIN = 0.06
 """Largest strain between a primitive cell and the one that a supercell repeats."""
+_SEARCHED_STRAIN = 0.3
+"""Strain up to which an error message looks for what was meant."""
 MOST_DISPLACEMENT = 0.24
 """Largest displacement of an atom from its site, in shortest distances between atoms; beyond it is
 another site."""
@@ -133,13 +135,16 @@ def cell_height(lattice: Array, axes: list[int]) -> float:
     return float(abs(lattice[other] @ normal) / np.linalg.norm(normal))
 
 
-def _matrices(large: Array, small: Array, count: int) -> list[Index]:
+def _matrices(
+    large: Array, small: Array, count: int, most_strain: float = MOST_STRAIN
+) -> list[Index]:
     """Integer M (d, d) with large = M small, up to a strain and a rotation; the unturned one first.
 
     Args:
         large: (d, 3), vectors of the supercell.
         small: (d, 3), of the primitive cell.
         count: |det M|.
+        most_strain: largest strain accepted.
     """
     direct = np.round(large @ np.linalg.pinv(small)).astype(np.int64)
     metric, wanted = small @ small.T, large @ large.T
@@ -147,21 +152,38 @@ def _matrices(large: Array, small: Array, count: int) -> list[Index]:
     def fits(matrix: Index) -> bool:
         if round(abs(np.linalg.det(matrix))) != count:
             return False
-        return strain_between(wanted, matrix @ metric @ matrix.T) <= MOST_STRAIN
+        return strain_between(wanted, matrix @ metric @ matrix.T) <= most_strain
 
     found = [direct] if fits(direct) else []
     lengths = np.sqrt(np.diag(wanted))
     # n.v is at most |n| times the longest dual vector
-    reach = np.ceil(lengths.max() * (1 + MOST_STRAIN) * np.sqrt(np.diag(np.linalg.inv(metric))))
+    reach = np.ceil(lengths.max() * (1 + most_strain) * np.sqrt(np.diag(np.linalg.inv(metric))))
     ranges = [np.arange(-r, r + 1, dtype=np.int64) for r in reach]
     every = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, len(small))
     norms = np.sqrt(np.einsum("ni,ij,nj->n", every, metric, every))
-    rows = [every[np.abs(norms - length) <= MOST_STRAIN * length] for length in lengths]
+    rows = [every[np.abs(norms - length) <= most_strain * length] for length in lengths]
     for choice in itertools.product(*rows):
         matrix = np.array(choice)
         if not np.array_equal(matrix, direct) and fits(matrix):
             found.append(matrix)
     return found
+
+
+def _how_far(large: Array, small: Array, count: int) -> str:
+    """By how much the nearest integer multiple of a lattice misses another, in words."""
+    rows = _matrices(large, small, count, _SEARCHED_STRAIN)
+    if not rows:
+        return f"none comes within a strain of {_SEARCHED_STRAIN:.0%}"
+    metric, wanted = small @ small.T, large @ large.T
+    strains = [strain_between(wanted, m @ metric @ m.T) for m in rows]
+    best = rows[int(np.argmin(strains))]
+    lengths = np.linalg.norm(best @ small, axis=1)
+    off = np.abs(lengths - np.linalg.norm(large, axis=1)).max()
+    return (
+        f"the nearest, {best.tolist()}, has vectors of {' and '.join(f'{v:.2f}' for v in lengths)} "
+        f"Å, off by up to {off:.2f} Å (strain {min(strains):.0%}, at most {MOST_STRAIN:.0%} is "
+        "looked through)"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,8 +321,7 @@ def map_onto(
     if best is None:
         raise ConfigError(
             f"{name}: the lattice of '{structure.name}' is none of its supercells with {count} "
-            f"cells, "
-            f"even with a strain of {MOST_STRAIN:.0%}"
+            f"cells: {_how_far(large, small, count)}"
         )
     fit, matrix, vectors = best
     if not fit.one_to_one:
