@@ -13,12 +13,41 @@ from deeph_gformer.bands.topology.curvature import kubo_curvature
 from deeph_gformer.bands.topology.links import position_rest
 from deeph_gformer.interop.convert import convert_folder
 from deeph_gformer.interop.wannierberri import write_wannierberri
-from deeph_gformer.io import BlockMatrix
+from deeph_gformer.io import BlockMatrix, Structure
+from deeph_gformer.overlap.neighbours import edge_keys
 
 from .exported import MESH, POINTS, folder_of
 
-CONVERGED = "15x15x5"
-"""Holds :data:`POINTS`, and gradients of H' have converged on it."""
+CONVERGED = "21x21x1"
+"""Gradients of H' have converged on it, for the sheet."""
+PLACES = ((1 / 7, 2 / 7, 0.0), (5 / 21, 10 / 21, 0.0))
+"""On this mesh."""
+
+
+def _sheet() -> bands.BlochProblem:
+    """A made-up magnetic sheet with an atom of s and one of s and p orbitals, with spin."""
+    rng = np.random.default_rng(4)
+    lattice = np.array([[2.5, 0.0, 0.0], [-1.2, 2.2, 0.0], [0.0, 0.0, 15.0]])
+    positions = np.array([[0.1, 0.2, 5.0], [1.1, 1.5, 5.4]])
+    shells = ((0,), (0, 1))
+    structure = Structure(
+        lattice, positions, np.array([1, 6]), shells, True, {"isspinful": True}, "sheet"
+    )
+    keys = edge_keys(structure, {(1, 1): 2.8, (1, 6): 2.8, (6, 6): 2.8})
+    length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+
+    def matrix(doubled: int, kind: type, scale: float) -> BlockMatrix:
+        shapes = structure.orbital_counts[keys[:, 3:]] * doubled
+        values = rng.normal(size=int(shapes.prod(axis=1).sum())).astype(kind)
+        if kind is complex:
+            values = values + 1j * rng.normal(size=len(values))
+        decay = np.repeat(np.exp(-length), shapes.prod(axis=1))
+        return BlockMatrix(keys, shapes, values * scale * decay).hermitian()
+
+    overlap = matrix(1, float, 0.5)
+    for e in np.flatnonzero(length < 1e-9):
+        overlap.block(int(e))[...] = np.eye(len(overlap.block(int(e))))
+    return bands.BlochProblem(structure, matrix(2, complex, 3.0), overlap)
 
 
 @pytest.mark.parametrize("spinful", [False, True])
@@ -81,18 +110,18 @@ def test_berry_curvatures_of_wannierberri_are_those_of_h_s_and_r(
     from wannierberri.evaluate_k import evaluate_k
     from wannierberri.system.system_tb import get_system_tb
 
-    problem = bands.load(folder_of(tmp_path, True))
+    problem = _sheet()
     positions = _dipoles(problem) if with_r else None
     files, _ = write_wannierberri(tmp_path / "out", problem, CONVERGED, positions=positions)
-    system = get_system_tb(tb_file=str(tmp_path / "out" / files[0]))
+    system = get_system_tb(tb_file=str(tmp_path / "out" / files[0]), berry=True)
     rest = position_rest(problem, positions) if positions else None
-    for k in POINTS[1:]:
+    for k in PLACES:
         count, middle = _filled(problem, k)
         mine = kubo_curvature(problem, k, middle, 1e-4, rest)
         theirs = evaluate_k(
             system, k=list(k), quantities=["berry_curvature"], return_single_as_dict=True
         )["berry_curvature"]
-        assert np.abs(mine).max() > 0.01
+        assert np.abs(mine).max() > 1e-3
         assert (
             np.abs(np.asarray(theirs)[:count].sum(axis=0) - mine).max() < 1e-5 * np.abs(mine).max()
         )
@@ -102,31 +131,35 @@ def test_berry_curvatures_of_wannierberri_are_those_of_h_s_and_r(
 def test_curvatures_from_the_file_are_those_of_h_s_and_r(
     tmp_path: pathlib.Path, with_r: bool
 ) -> None:
-    """Kubo's formula in the orthogonal basis of the file: X = (U† grad H U)/(E_m - E_n) - i U† r
-    U."""
-    problem = bands.load(folder_of(tmp_path, True))
+    """In the orthogonal basis of the file: X = (U† grad H U)/(E_m - E_n) - i U† r U in Kubo's sum,
+    and the curvature rot r - i [r, r] of the basis itself."""
+    problem = _sheet()
     positions = _dipoles(problem) if with_r else None
     files, notes = write_wannierberri(tmp_path / "out", problem, CONVERGED, positions=positions)
     assert ("approximation" in notes[-1]) is not with_r
     cells, degeneracy, h, r = _read(tmp_path / "out" / files[0])
     rest = position_rest(problem, positions) if positions else None
-    for k in POINTS[1:]:
+    for k in PLACES:
         phases = np.exp(2j * np.pi * cells @ np.array(k)) / degeneracy
         energies, u = np.linalg.eigh(np.tensordot(phases, h, 1))
         count, middle = _filled(problem, k)
         shift = cells @ problem.structure.lattice
         apart = energies[None, :] - energies[:, None] + np.eye(len(energies))
-        x = []
+        x, dipoles = [], []
         for axis in range(3):
             slope = np.tensordot(1j * shift[:, axis] * phases, h, 1)
-            dipole = np.tensordot(phases, r[:, axis], 1)
-            x.append(u.conj().T @ slope @ u / apart - 1j * u.conj().T @ dipole @ u)
+            dipoles.append(u.conj().T @ np.tensordot(phases, r[:, axis], 1) @ u)
+            x.append(u.conj().T @ slope @ u / apart - 1j * dipoles[-1])
         mine = []
         for a, b in ((1, 2), (2, 0), (0, 1)):
             pairs = x[a][count:, :count].conj() * x[b][count:, :count]
-            mine.append(-2 * float(pairs.imag.sum()))
+            turns = 1j * shift[:, [a, b]] * phases[:, None]
+            curl = np.tensordot(turns[:, 0], r[:, b], 1) - np.tensordot(turns[:, 1], r[:, a], 1)
+            both = dipoles[a] @ dipoles[b]
+            curl = u.conj().T @ curl @ u - 1j * (both - both.conj().T)
+            mine.append(float(np.trace(curl[:count, :count]).real - 2 * pairs.imag.sum()))
         expected = kubo_curvature(problem, k, middle, 1e-4, rest)
-        assert np.abs(expected).max() > 0.01
+        assert np.abs(expected).max() > 1e-3
         assert np.abs(np.array(mine) - expected).max() < 1e-5 * np.abs(expected).max()
 
 

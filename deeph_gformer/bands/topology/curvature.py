@@ -1,8 +1,16 @@
 """Berry curvature from sums over states, for metals; anomalous and spin Hall conductivities.
 
 With X_nm = <u_n | grad u_m> = hbar v_nm / (E_m - E_n) of :mod:`~..velocity`, Omega = -2 Im sum_n
-f_n sum_(m != n) X_mn,a^* X_mn,b: pairs of which both states are filled cancel. States outside the
-basis are left out.
+f_n sum_(m != n) X_mn,a^* X_mn,b: pairs of which both states are filled cancel.
+
+That sum knows the states of the basis alone. The filled states turn out of its space, too, when
+the Bloch sums of the orbitals do: A_b = sum_R e^(ik.R) <0| r_b - R_b |R> = <u_i | i d_b u_j> gives
+
+    <d_a u_i | d_b u_j> - <d_b u_i | d_a u_j> = -i (d_a A_b - d_b A_a)_ij,
+
+of which A_a† S^-1 A_b - A_b† S^-1 A_a is within the space; the rest, as a mean over the filled
+states, is added (X. Wang et al., Phys. Rev. B 74, 195118 (2006), for an orthogonal basis). With it
+the Hall conductivity of an insulator is a whole number. The spin Hall conductivity is Kubo's sum.
 """
 
 from __future__ import annotations
@@ -15,12 +23,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError
 from ...io import BlockMatrix
-from ..bloch import BlochProblem
+from ..bloch import BlochProblem, bloch_phases
 from ..cell_sums import BlochSum
 from ..fermi import occupations
 from ..kmesh import mesh_points, parse_mesh
 from ..projection import spin_matrices
-from ..velocity import VelocityStates, velocity_states
+from ..velocity import VelocityStates, bloch_positions, velocity_states
 from .links import ATOM_POSITIONS, POSITION_MATRIX, position_rest
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
 ]
 
 _DEGENERATE_EV = 1e-6
+_PLANES = ((1, 2), (2, 0), (0, 1))
 E2_OVER_H_SIEMENS = 3.874045864905544e-05
 """e² / h (CODATA 2018, exact)."""
 
@@ -82,10 +91,51 @@ def kubo_curvature(
     x = _over_distance(states, states.velocity)
     f = occupations(states.energies, fermi_eV, "fermi", width_eV)
     half = 0.5 * (f[None, :] - f[:, None])  # (m, n): (f_n - f_m) / 2, each pair once
-    omega = []
-    for a, b in ((1, 2), (2, 0), (0, 1)):
-        omega.append(-2.0 * float((half * np.imag(x[a].conj() * x[b])).sum()))
-    return np.array(omega)
+    omega = _outside(problem, k, states, f, rest)
+    for number, (a, b) in enumerate(_PLANES):
+        omega[number] -= 2.0 * float((half * np.imag(x[a].conj() * x[b])).sum())
+    return omega
+
+
+def _outside(
+    problem: BlochProblem,
+    k: ArrayLike,
+    states: VelocityStates,
+    filling: NDArray[np.float64],
+    rest: Sequence[BlochSum] | None,
+) -> NDArray[np.float64]:
+    """What the filled states turn out of the space of the basis, see above.
+
+    Args:
+        problem: the Hamiltonian.
+        k: (3,), fractional.
+        states: of this k-point.
+        filling: (n,), occupations.
+        rest: of :func:`~.links.position_rest`, where a position matrix is known.
+
+    Returns:
+        (3,), Omega_yz, Omega_zx, Omega_xy, Å².
+    """
+    some = filling > 1e-12
+    c, f = states.vectors[:, some], filling[some]
+    ds = problem.derivative_at(k)[1]
+    dipoles = bloch_positions(problem, k, states.overlap, ds, rest) + 1j * ds
+    within = states.vectors.conj().T @ (dipoles @ c)  # (3, n, filled), C† A c
+    orbital = problem.structure.positions[problem.atom_of_orbital]
+    omega = np.zeros(3)
+    for number, (a, b) in enumerate(_PLANES):
+        curl = np.zeros_like(ds[0])
+        for first, second, sign in ((a, b, 0.5), (b, a, -0.5)):
+            tau = orbital[:, second]
+            curl += sign * (tau[:, None] + tau[None, :]) * ds[first]
+            if rest is not None:
+                sums = rest[second]
+                turns = 1j * (sums.cells @ problem.structure.lattice[:, first])
+                curl += 2 * sign * sums.csr(turns * bloch_phases(sums.cells, k)).toarray()
+        whole = -1j * np.einsum("in,ij,jn->n", c.conj(), curl, c, optimize=True)
+        inner = 2j * np.einsum("in,in->n", within[a].conj(), within[b]).imag
+        omega[number] = float((f * (1j * (whole - inner)).real).sum())
+    return omega
 
 
 def _over_distance(
