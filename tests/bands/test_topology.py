@@ -506,3 +506,29 @@ def test_curvature_with_any_position_matrix_is_the_plaquettes_one() -> None:
             assert -np.angle(loop) / cell == pytest.approx(exact, rel=1e-3, abs=1e-4)
         hall = anomalous_hall(problem, 0.0, "24x24x1", width_eV=1e-3, positions=r)
         assert hall.sigma[2] == pytest.approx(-2, abs=4e-3)
+
+
+def test_of_equal_smallest_gaps_the_first_is_named() -> None:
+    """Graphene with a mass: both valleys have its gap, whichever rounding prefers."""
+    links = Links(graphene(mass=0.3), 1)
+    valleys = [np.array([2 / 3, 2 / 3, 0.0]), np.array([1 / 3, 1 / 3, 0.0])]
+    for k in (*valleys, np.array([0.1, 0.2, 0.0])):
+        links.states(k)
+    assert links.smallest_gap_eV == pytest.approx(0.6)
+    assert links.smallest_gap_k == pytest.approx(valleys[1]) and links.smallest_gap_points == 2
+    links.states(np.array([1 / 3, 1 / 3, 0.0]) - 1)  # the same point
+    assert links.smallest_gap_points == 2
+
+
+def test_the_bar_of_curvatures_is_as_high_as_the_map() -> None:
+    """Whatever the aspect: the zone of graphene is not as wide as its panel."""
+    from deeph_gformer.bands.topology.plot import plot_curvature
+
+    problem = haldane(0.4)
+    map_ = berry_curvature(Links(problem, 1), (0, 1), (6, 6))
+    (panel,) = plot_curvature([map_], problem.structure.reciprocal)
+    (bar,) = panel.child_axes
+    panel.figure.canvas.draw()
+    inner, outer = bar.get_window_extent(), panel.get_window_extent()
+    assert inner.y0 >= outer.y0 and inner.y1 <= outer.y1
+    assert inner.height > 0.85 * outer.height  # its two tips take the rest

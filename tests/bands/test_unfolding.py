@@ -334,7 +334,11 @@ def test_a_supercell_that_is_none_says_how_far() -> None:
     with pytest.raises(ConfigError, match="is none of its supercells: atoms are up to 0.* Å"):
         primitive_maps(bad, (True, True, False), [graphene().structure])
     wide = dataclasses.replace(crystal, lattice=crystal.lattice * [[1.2], [1], [1]])
-    with pytest.raises(ConfigError, match="is none of its supercells with 4 cells"):
+    off = 0.2 * 2 * np.linalg.norm(graphene().structure.lattice[0])
+    words = rf"is none of its supercells with 4 cells: the nearest, .*, off by up to {off:.2f} Å"
+    with pytest.raises(ConfigError, match=words):
         primitive_maps(wide, (True, True, False), [graphene().structure])
+    with pytest.raises(ConfigError, match="3 primitive cells do not divide the 8 atoms"):
+        primitive_maps(crystal, (True, True, False), ["3,1,1"])
     with pytest.raises(ConfigError, match="2 layers are asked.*they need a slab"):
         primitive_maps(crystal, (True, True, True), ["2,2,1", "2,2,1"])
