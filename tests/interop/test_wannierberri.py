@@ -9,7 +9,11 @@ import pytest
 import scipy.linalg
 
 from deeph_gformer import bands
-from deeph_gformer.bands.topology.curvature import kubo_curvature
+from deeph_gformer.bands.topology.curvature import (
+    E2_OVER_H_SIEMENS,
+    anomalous_hall,
+    kubo_curvature,
+)
 from deeph_gformer.bands.topology.links import position_rest
 from deeph_gformer.interop.convert import convert_folder
 from deeph_gformer.interop.wannierberri import write_wannierberri
@@ -206,3 +210,32 @@ def test_the_file_is_read_back_by_hand(tmp_path: pathlib.Path) -> None:
             < 1e-10
         )
     assert "off by up to" in notes[0] and "meV" in notes[0] and "Berry" in notes[1]
+
+
+def test_hall_conductivity_of_wannierberri_is_ours(tmp_path: pathlib.Path) -> None:
+    """Its AHC at T = 0, which is S/m for a cell with vacuum, smeared like ours."""
+    wannierberri = pytest.importorskip("wannierberri", reason="WannierBerri is not installed")
+    from wannierberri.calculators.static import AHC
+    from wannierberri.system.system_tb import get_system_tb
+
+    problem, width = _sheet(), 0.05
+    positions = _dipoles(problem)
+    files, _ = write_wannierberri(tmp_path / "out", problem, CONVERGED, positions=positions)
+    system = get_system_tb(tb_file=str(tmp_path / "out" / files[0]), berry=True)
+    mesh, energies = (21, 21, 1), np.linspace(-2.0, 2.0, 1601)
+    found = wannierberri.run(
+        system,
+        wannierberri.Grid(system, NK=mesh, NKFFT=mesh),
+        {"ahc": AHC(Efermi=energies, tetra=False)},
+        parallel=False,
+        use_irred_kpt=False,
+        symmetrize=False,
+        fout_name=str(tmp_path / "ahc"),
+    )
+    thickness = np.linalg.norm(problem.structure.lattice[2]) * 1e-10
+    cold = found.results["ahc"].data * thickness / E2_OVER_H_SIEMENS
+    for fermi in (-0.5, 0.0):
+        weight = 1 / np.cosh((energies - fermi) / (2 * width)) ** 2
+        mine = anomalous_hall(problem, fermi, mesh, width_eV=width, positions=positions).sigma
+        assert np.abs(mine).max() > 0.05
+        assert weight @ cold / weight.sum() == pytest.approx(mine, abs=5e-5)
