@@ -137,6 +137,24 @@ def test_product_on_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> No
     assert thread_count() == threads
 
 
+@pytest.mark.parametrize("dtype", [float, complex, np.complex64])
+def test_product_by_panels(dtype: type) -> None:
+    """Rows of an atom share their columns; empty rows and rows of their own are among them."""
+    rng, rows = np.random.default_rng(7), []
+    for count in (4, 1, 9, 5, 4):
+        columns = rng.random(30) < 0.3
+        rows.append(np.where(columns, rng.standard_normal((count, 30)), 0))
+    dense = np.concatenate([*rows, np.zeros((3, 30)), rng.standard_normal((2, 30))]).astype(dtype)
+    if dtype is not float:
+        dense = dense * dtype(1 + 2j)
+    parts = RowParts(sp.csr_matrix(dense))
+    assert parts._panels is not None and len(parts._panels) == 7
+    for x in (rng.standard_normal((30, 6)).astype(dtype), rng.standard_normal(30).astype(dtype)):
+        found = parts @ x
+        assert found.dtype == dtype and found == pytest.approx(dense @ x, rel=1e-4)
+    assert RowParts(sp.random(90, 30, 0.2, format="csr", random_state=rng))._panels is None
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_minimum_cover_against_all_covers(seed: int) -> None:
     rng = np.random.default_rng(seed)

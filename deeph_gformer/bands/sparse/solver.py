@@ -31,7 +31,7 @@ from .factors import (
     shifted,
 )
 from .lanczos import NotDefiniteError, chance_of_missing, polish, shift_invert_lanczos
-from .product import in_single, single_of
+from .product import RowParts, adjoint_product, in_single, single_of
 
 __all__ = ["SPARE", "solve_sparse"]
 
@@ -124,12 +124,13 @@ def _lanczos(
     failure = "" if good == count else f"Lanczos: only {good} of {count} states converged"
     if known is not None:
         vectors = np.concatenate([known, vectors], axis=1)
-    reduced, metric = (vectors.conj().T @ (matrix @ vectors) for matrix in (h, s))
+    hx, sx = RowParts(h) @ vectors, RowParts(s) @ vectors
+    reduced, metric = adjoint_product(vectors, hx), adjoint_product(vectors, sx)
     energies, rotation = scipy.linalg.eigh(
         (reduced + reduced.conj().T) / 2, (metric + metric.conj().T) / 2
     )
     vectors = vectors @ rotation
-    residual = np.linalg.norm(h @ vectors - (s @ vectors) * energies, axis=0)
+    residual = np.linalg.norm(hx @ rotation - (sx @ rotation) * energies, axis=0)
     if not failure and residual.max() > RESIDUAL_EV:
         failure = f"residual |H c - E S c| reaches {residual.max():.2g} eV, above {RESIDUAL_EV:g}"
     return energies, vectors, failure

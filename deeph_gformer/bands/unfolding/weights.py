@@ -33,6 +33,7 @@ from ..bloch import BlochProblem
 from ..fermi import FermiLevel
 from ..kpath import KPath, find_path
 from ..result import Bands
+from ..sparse.product import RowParts
 from .primitive import by_matrix, by_translations
 from .supercell import Cell, PrimitiveMap, map_onto, split_layers
 
@@ -217,7 +218,8 @@ def unfolded_weights(
     Returns:
         name -> (B,); "unfolded" is the sum.
     """
-    metric, sums = s @ vectors, []
+    metric = RowParts(s) @ vectors if sp.issparse(s) else s @ vectors
+    sums = []
     for m in maps:
         fold = _fold(problem, m, big_k)
         sums.append(((fold @ vectors).conj() / m.count, fold @ metric))
