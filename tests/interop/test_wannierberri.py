@@ -22,9 +22,9 @@ from deeph_gformer.overlap.neighbours import edge_keys
 
 from .exported import MESH, POINTS, folder_of
 
-CONVERGED = "21x21x1"
+CONVERGED = "15x15x1"
 """Gradients of H' have converged on it, for the sheet."""
-PLACES = ((1 / 7, 2 / 7, 0.0), (5 / 21, 10 / 21, 0.0))
+PLACES = ((2 / 15, 4 / 15, 0.0), (1 / 3, 2 / 3, 0.0))
 """On this mesh."""
 
 
@@ -222,7 +222,7 @@ def test_hall_conductivity_of_wannierberri_is_ours(tmp_path: pathlib.Path) -> No
     positions = _dipoles(problem)
     files, _ = write_wannierberri(tmp_path / "out", problem, CONVERGED, positions=positions)
     system = get_system_tb(tb_file=str(tmp_path / "out" / files[0]), berry=True)
-    mesh, energies = (21, 21, 1), np.linspace(-2.0, 2.0, 1601)
+    mesh, energies = (15, 15, 1), np.linspace(-2.0, 2.0, 1601)
     found = wannierberri.run(
         system,
         wannierberri.Grid(system, NK=mesh, NKFFT=mesh),
