@@ -85,7 +85,7 @@ def _say_supercell(problem: BlochProblem) -> None:
         m = by_translations(problem.structure, problem.periodic)
     except (ConfigError, MissingDependencyError):
         return
-    say(
+    echo(
         f"the cell repeats {m.count} primitive cells (atoms up to {m.displacement_A:.3f} Å from "
         "their sites): states of different k of the primitive zone fold onto one k, and the joint "
         "DOS counts their pairs, too; conductivity and susceptibility do not depend on the cell"
