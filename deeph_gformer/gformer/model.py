@@ -8,6 +8,7 @@ This module gives the direct-sum correction; :mod:`deeph_gformer.pipeline` appli
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from e3nn.o3 import Irreps
@@ -110,7 +111,13 @@ class GFormer(nn.Module):
         self.register_buffer("out_scale", torch.ones(columns))
         self.register_buffer("onsite_scale", torch.ones(columns))
         self.register_buffer("own_factor", torch.ones(2, columns))
-        self.register_load_state_dict_pre_hook(_upgrade_state)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: Any, **more: Any
+    ) -> None:
+        """Weights of earlier bundle formats, too (a hook for it is public from torch 2.5 on)."""
+        _upgrade_state(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **more)
 
     def _invariant(self, config: GFormerConfig) -> AdjacentPairs | DensityPairs:
         sizes = config.width, config.embed, config.gaussians
@@ -270,7 +277,7 @@ class GFormer(nn.Module):
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _upgrade_state(model: GFormer, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+def _upgrade_state(model: GFormer, state: dict[str, Tensor], prefix: str) -> None:
     """Weights from before bundle format 3: no ranges.
 
     Channels that only rounding scaled are switched off.
