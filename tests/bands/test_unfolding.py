@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.linalg
+from scipy.integrate import trapezoid
 
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
@@ -300,7 +301,7 @@ def test_spectral_function_counts_states(tmp_path) -> None:
     found = unfold(big, "2,2,1", "GMK", 12, fermi=0.0)
     grid = np.linspace(-12, 12, 4001)
     image = spectral_function(found, grid, 0.1)
-    assert np.trapezoid(image, grid, axis=1) == pytest.approx(found.weights.sum(axis=1), abs=1e-9)
+    assert trapezoid(image, grid, axis=1) == pytest.approx(found.weights.sum(axis=1), abs=1e-9)
     axes = plot_unfolded([found, found], tmp_path / "a.png", window_eV=(-9, 9))
     assert len(axes) == 2 and (tmp_path / "a.png").stat().st_size > 5000
     found.write_json(tmp_path / "a.json")

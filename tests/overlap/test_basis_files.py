@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 
 from deeph_gformer.errors import DataError
 from deeph_gformer.io import read_folder, read_matrix
@@ -82,8 +83,7 @@ def test_a_pao_basis_is_the_first_columns_as_they_are(tmp_path: pathlib.Path) ->
     grid = np.linspace(0, 12, 24001)
     norm = np.concatenate(
         [
-            [np.sqrt(np.trapezoid(grid ** (2 * l + 2) * np.exp(-2 * a * grid**2), grid))]
-            * (2 * l + 1)
+            [np.sqrt(trapezoid(grid ** (2 * l + 2) * np.exp(-2 * a * grid**2), grid))] * (2 * l + 1)
             for l, a in shells
         ]
     )

@@ -9,6 +9,7 @@ import pathlib
 import h5py
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 
 from deeph_gformer.analysis.redescribe import move_by_lattice
 from deeph_gformer.errors import DataError
@@ -60,7 +61,7 @@ def orbital_values(shells, centre: np.ndarray, points: np.ndarray) -> np.ndarray
     grid = np.linspace(0, 12, 24001)
     columns = []
     for l, a in shells:
-        norm = np.trapezoid(grid ** (2 * l + 2) * np.exp(-2 * a * grid**2), grid)
+        norm = trapezoid(grid ** (2 * l + 2) * np.exp(-2 * a * grid**2), grid)
         part = np.exp(-a * r**2) / np.sqrt(norm) * np.sqrt((2 * l + 1) / (4 * np.pi))
         columns.append(part[:, None] * harmonics(l, offset))  # r^l is in the solid harmonics
     return np.concatenate(columns, axis=1)
