@@ -532,3 +532,17 @@ def test_the_bar_of_curvatures_is_as_high_as_the_map() -> None:
     inner, outer = bar.get_window_extent(), panel.get_window_extent()
     assert inner.y0 >= outer.y0 and inner.y1 <= outer.y1
     assert inner.height > 0.85 * outer.height  # its two tips take the rest
+
+
+@pytest.mark.parametrize("mesh", [3, 4, 5])
+def test_flux_beyond_two_pi_is_not_lost_on_a_coarse_mesh(mesh: int) -> None:
+    """Copies of Haldane's model: their flux adds up, and a plaquette's is known up to 2 pi."""
+    copies, one = 7, haldane(0.4)
+    keys = [tuple(key) for key in one.h.keys.tolist()]
+    many = [np.kron(block, np.eye(copies)) for _, block in one.h]
+    crystal = structure(one.structure.lattice, SITES, ((0,) * copies,) * 2)
+    stack = BlochProblem(crystal, blocks(dict(zip(keys, many, strict=True))), source="copies")
+    alone = berry_curvature(Links(one, 1), (0, 1), (24, 24)).chern
+    assert abs(alone) == 1
+    found = berry_curvature(Links(stack, copies), (0, 1), (mesh, mesh))
+    assert found.chern == copies * alone
