@@ -147,6 +147,11 @@ def check_weights(table: Mapping[str, Any], wanted: Mapping[str, Any], path: pat
     Raises:
         DataError: names the first that differs.
     """
+    hint = ""
+    if RUN not in table:
+        hint = (
+            "; a run of an earlier version ends here: start a new one from its bundle, with --from"
+        )
     for state in (table["state_dict"], table.get("current_model_state", wanted)):
         if not isinstance(state, dict):
             raise DataError(f"{path}: damaged (no weights)")
@@ -160,7 +165,7 @@ def check_weights(table: Mapping[str, Any], wanted: Mapping[str, Any], path: pat
             if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
                 raise DataError(
                     f"{path}: is of another network ('{name}' is {_kind(theirs)}, {_kind(mine)} "
-                    "is needed)"
+                    f"is needed){hint}"
                 )
 
 

@@ -114,6 +114,17 @@ def _first(table: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
     state[name] = change(state[name])
 
 
+def test_a_run_of_an_earlier_network_says_what_to_do(
+    copy: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / "checkpoints" / "last.ckpt"
+    table = torch.load(path, weights_only=True)
+    del table["state_dict"][next(iter(table["state_dict"]))], table[RUN]
+    torch.save(table, path)
+    assert resume(copy) == 2
+    assert "start a new one from its bundle, with --from" in capsys.readouterr().err
+
+
 def test_changed_settings_and_splits_of_a_run_are_noticed(
     copy: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
