@@ -161,7 +161,8 @@ def check_weights(table: Mapping[str, Any], wanted: Mapping[str, Any], path: pat
                 continue
             if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
                 there = "is missing" if theirs is None else "is unknown"
-                raise DataError(f"{path}: is of another network ('{printable(str(name))}' {there})")
+                where = printable(str(name))
+                raise DataError(f"{path}: is of another network ('{where}' {there}){hint}")
             if mine.shape != theirs.shape or mine.dtype != theirs.dtype:
                 raise DataError(
                     f"{path}: is of another network ('{name}' is {_kind(theirs)}, {_kind(mine)} "
