@@ -103,7 +103,7 @@ class PySCF:
             )
         info = {
             "fermi_level": _level(table["mo_energy"], table["mo_occ"]),
-            "electrons": _whole(table["mo_occ"].sum() / len(kpts)),
+            "electrons": _whole(float(cell.tot_electrons())),  # checked
             "spin": "collinear" if len(h) == 2 else "none",
         }
         read = _assemble(cell, basis, keys, lowest, matrices, info, run.stem)
