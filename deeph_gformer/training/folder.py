@@ -16,7 +16,7 @@ from .. import __version__
 from ..config import to_mapping, upgrade_model
 from ..errors import ConfigError, DataError, GFormerError
 from ..fields import RUN_CONFIG, RUN_SPLITS
-from ..io.files import read_json, write_json
+from ..io.files import read_json, require_file, write_json
 from ..logs import LOGGER, PRINTED, logged_in
 from ..stage1.provider import Stage1Provider
 from ..stopping import Stopped
@@ -94,7 +94,9 @@ def _log_of(folder: pathlib.Path) -> Iterator[None]:
     kept keeps no new log either.
     """
     path = folder / LOG_FILE
-    new = not path.exists()
+    new = not os.path.lexists(path)
+    if not new:
+        require_file(path)  # opening a pipe would wait for ever
     with logged_in(path, logging.INFO):
         LOGGER.info("deeph-gformer %s, process %d", __version__, os.getpid(), extra=PRINTED)
         try:

@@ -16,6 +16,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ __all__ = ["Kind", "mutants"]
 
 #: Seconds of work, and bytes beyond those of this process.
 LONGEST, MOST = 10, 2**31
+#: Seconds after which it waits for something that never comes.
+HANG = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +125,7 @@ def _judge(ended: Ended, root: pathlib.Path, partial: bool) -> str:
 
 def _limited(words: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (2 * LONGEST, 2 * LONGEST))
+    signal.alarm(HANG)
     return main(list(words))
 
 

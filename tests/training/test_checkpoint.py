@@ -4,6 +4,7 @@ features; each of them would give other numbers in silence."""
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -136,6 +137,17 @@ def test_changed_settings_and_splits_of_a_run_are_noticed(
     assert resume(copy) == 2
     said = capsys.readouterr().err
     assert "config.json: was changed after the training wrote it (training.learning_rate)" in said
+
+
+@pytest.mark.parametrize("name", ["log.txt", "logs/csv/metrics.csv", "checkpoints/last.ckpt"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    copy: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    words = ["train", "--resume", "--output", str(copy), "--set", "training.epochs=2"]
+    assert main(words) == 2
+    assert f"{name}: is a device, pipe or socket" in capsys.readouterr().err
 
 
 def test_another_stage_1_in_its_place(
