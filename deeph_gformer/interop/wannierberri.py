@@ -66,12 +66,12 @@ def write_wannierberri(
         lines.append("\n" + "".join(f"{c:5d}" for c in cell) + "\n")
         table = zip(places, values.real.tolist(), values.imag.tolist(), strict=True)
         lines.append("".join(f"{place} {x:.15e} {y:.15e}\n" for place, x, y in table))
-    for cell, dipoles in zip(model.cells.tolist(), model.positions, strict=True):
+    for cell, dipoles in zip(model.cells.tolist(), np.asarray(model.positions), strict=True):
         parts = np.ascontiguousarray(dipoles[:, row, column]).view(np.float64).reshape(3, -1, 2)
-        table = zip(places, parts.transpose(1, 0, 2).reshape(-1, 6).tolist(), strict=True)
+        rows = zip(places, parts.transpose(1, 0, 2).reshape(-1, 6).tolist(), strict=True)
         lines.append("\n" + "".join(f"{c:5d}" for c in cell) + "\n")
         lines.append(
-            "".join(place + "".join(f" {v:.15e}" for v in six) + "\n" for place, six in table)
+            "".join(place + "".join(f" {v:.15e}" for v in six) + "\n" for place, six in rows)
         )
     write_text(pathlib.Path(target) / f"{prefix}_tb.dat", "".join(lines))
     notes = lowdin_notes(problem, model, numbers)

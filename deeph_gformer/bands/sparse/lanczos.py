@@ -49,10 +49,11 @@ def _orthonormal(
         NotDefiniteError: w† S w has an eigenvalue below zero by more than rounding.
     """
     total, sw = np.eye(w.shape[1], dtype=np.result_type(w.dtype, np.float64)), s @ w
+    rounding = 1.2e-7 if w.dtype in (np.float32, np.complex64) else 2.3e-16
     for _ in range(2):
         gram = adjoint_product(w, sw).astype(total.dtype)
         norm = np.sqrt(np.abs(np.diagonal(gram).real))
-        floor = max(_NOTHING, 100 * float(np.finfo(w.dtype).eps)) * norm.max(initial=0.0)
+        floor = max(_NOTHING, 100 * rounding) * norm.max(initial=0.0)
         norm[norm <= floor] = 0
         scale = np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
         gram *= np.outer(scale, scale)
@@ -60,7 +61,7 @@ def _orthonormal(
         largest = float(np.abs(value).max(initial=0.0))
         if value.min(initial=0.0) < -_NEGATIVE * largest:
             raise NotDefiniteError(f"a vector has the norm w† S w = {value.min():.3g}")
-        keep = value > largest * _DEPENDENT * np.finfo(w.dtype).eps
+        keep = value > largest * _DEPENDENT * rounding
         root = np.sqrt(value[keep])
         turn = (scale[:, None] * vector[:, keep] / root).astype(w.dtype)
         w, sw = w @ turn, sw @ turn
