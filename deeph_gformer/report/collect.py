@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import datetime
-import importlib.metadata
+import importlib
 import os
 import pathlib
 import shlex
@@ -90,7 +90,8 @@ def provenance(
         weights = fingerprint(model.bundle.model.state_dict())
         found["second stage"] = f"{model.bundle.path}, fingerprint {weights}"
     found["versions"] = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "e3nn", "numpy", "scipy")
+        f"{name} {importlib.import_module(name).__version__}"
+        for name in ("torch", "e3nn", "numpy", "scipy")
     )
     now = datetime.datetime.now(datetime.timezone.utc)
     return {**found, "evaluated": now.strftime("%Y-%m-%d %H:%M UTC")}
