@@ -7,13 +7,16 @@ import pathlib
 import numpy as np
 import torch
 
+from ..bands.loading import hermitian_defect
 from ..data.gauge import common_blocks, gauge_products, spin_double, subtract_overlap
 from ..io import BlockMatrix
+from ..io.blocks import format_key
 from ..io.folder import folder_format, has_matrix, read_matrix
+from ..logs import LOGGER
 from ..pipeline import Prediction
 from ..runtime.communicator import Communicator
 
-__all__ = ["LARGE", "joined", "mean_correction", "stored_overlap"]
+__all__ = ["LARGE", "joined", "mean_correction", "stored_overlap", "warn_asymmetric"]
 
 
 #: Edges from which on a structure gets a progress bar of its own.
@@ -29,6 +32,30 @@ def stored_overlap(
             if has_matrix(place, "overlap"):
                 return read_matrix(place, "overlap", prediction.structure)
     return None
+
+
+#: Largest |S - S†| of files in single precision.
+_ASYMMETRY = 1e-4
+
+
+def warn_asymmetric(overlap: BlockMatrix | None, folder: pathlib.Path) -> None:
+    """Say where S is not Hermitian: errors without μS and the Fermi level come from it.
+
+    Args:
+        overlap: S of a structure, or of the edges of one process.
+        folder: for the message.
+    """
+    if overlap is None or (overlap.partner < 0).any():
+        return
+    defect, block = hermitian_defect(overlap)
+    if defect > _ASYMMETRY:
+        LOGGER.warning(
+            "%s: S is not Hermitian, |S - S†| reaches %.3g in block %s; is the file damaged? "
+            "Errors without μS and the Fermi level come from it",
+            folder,
+            defect,
+            format_key(overlap.keys[block]),
+        )
 
 
 def mean_correction(

@@ -39,7 +39,7 @@ from ..runtime.plan import fair_share
 from ..runtime.processes import agreed
 from ..runtime.timer import Timer, reset_peak
 from ..terminal import Progress
-from .comparison import LARGE, joined, mean_correction, stored_overlap
+from .comparison import LARGE, joined, mean_correction, stored_overlap, warn_asymmetric
 from .output import make_overlap, output_folder, write_prediction
 from .requirements import plan_structure
 from .source import check_basis, read_source, source_name
@@ -309,6 +309,7 @@ def _write(
         if overlap is None:
             wanted = has_truth or each.item.total_edges <= LARGE
             overlap = stored_overlap(folder, target, prediction) if wanted else None
+    warn_asymmetric(overlap, folder)
     size = mean_correction(prediction, overlap, comm)
     close = too_close(model, prediction.structure, prediction.edges.keys)
     close = next(filter(None, comm.objects(close)), "")

@@ -550,3 +550,20 @@ def test_lack_of_memory_is_one_line(
         and "--max-memory" in said
     )
     assert not any(p.is_file() for p in (tmp_path / "o").rglob("*"))
+
+
+def test_an_overlap_that_is_not_hermitian_is_named(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Errors without μS, and the Fermi level, would be wrong in silence."""
+    folder = make_folder("a", atoms=2)
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    deeph_gformer.refine(folder.parent, model, tmp_path / "one")
+    assert "not Hermitian" not in caplog.text
+    with h5py.File(folder / "overlaps.h5", "a") as file:
+        file["[0, 0, 0, 2, 1]"][0, 0] += 3.0
+    deeph_gformer.refine(folder.parent, model, tmp_path / "two")
+    assert "a: S is not Hermitian, |S - S†| reaches 3 in block" in caplog.text
