@@ -147,7 +147,7 @@ def test_predict_says_what_is_missing(
     made = alone.predict(read_folder(folder), keys=alone.predict(folder).edges.keys)
     with pytest.raises(DataError, match="its S is unknown"):
         made.problem()
-    with pytest.raises(DataError, match="element Si has no orbitals here; known: S, Mo"):
+    with pytest.raises(DataError, match="no orbitals are known of element Si; known: S, Mo"):
         mos2.predict(bulk("Si"))
     sheet = mx2(vacuum=8.0)
     sheet.pbc = False

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigError
+from ..io.folder import read_folder
+from ..io.gauge import OURS
 from .loading import echo, kinds_of, load_problem
 from .options import Number, argument, filled, option
 from .shared import LevelOptions, projections_option, require_window, window_option
@@ -171,10 +174,7 @@ def wanted_hamiltonians(options: BandsOptions) -> list[tuple[BlochProblem, Style
         for kind in kinds:
             if kind == "prediction" and explicit and "hamiltonian" in kinds:
                 continue
-            label = {
-                "hamiltonian": "DFT",
-                "prediction": "stage 1" if "hamiltonian" in kinds else "prediction",
-            }[kind]
+            label = "DFT" if kind == "hamiltonian" else _prediction_label(folder, kinds)
             if len(options.folders) > 1:
                 name = (
                     folder.resolve().name
@@ -200,6 +200,14 @@ def wanted_hamiltonians(options: BandsOptions) -> list[tuple[BlochProblem, Style
             (load_problem(options, options.refined, "prediction", "refined", first), "dots")
         )
     return result
+
+
+def _prediction_label(folder: pathlib.Path, kinds: Sequence[str]) -> str:
+    """What a folder's prediction is called: beside DFT's H that of ``refine`` or DeepH-E3's."""
+    if "hamiltonian" not in kinds:
+        return "prediction"
+    ours = read_folder(folder).info.get(OURS)
+    return "refined" if isinstance(ours, Mapping) and ours.get("gformer") else "stage 1"
 
 
 def require_states(bands: Bands, window: tuple[float, float]) -> None:

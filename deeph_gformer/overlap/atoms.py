@@ -63,7 +63,7 @@ def structure_from_atoms(
     unknown = sorted({symbol(z) for z in numbers.tolist() if z not in orbital_types})
     if unknown:
         raise DataError(
-            f"'{name}': element {', '.join(unknown)} has no orbitals here; known: "
+            f"'{name}': no orbitals are known of element {', '.join(unknown)}; known: "
             f"{', '.join(symbol(z) for z in sorted(orbital_types))}"
         )
     return Structure(

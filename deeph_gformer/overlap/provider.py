@@ -279,8 +279,19 @@ class FolderOverlap(OverlapProvider):
     def edges(
         self, structure: Structure, pbc: Sequence[bool] = (True, True, True)
     ) -> NDArray[np.int64]:
-        """The keys of the file; ``pbc`` has no say."""
-        return self._for(structure).keys
+        """The keys of the file.
+
+        Raises:
+            DataError: the file belongs to another structure, or repeats against ``pbc``.
+        """
+        keys = self._for(structure).keys
+        against = [n for n in range(3) if not pbc[n] and keys[:, n].any()]
+        if against:
+            raise DataError(
+                f"{self.folder}: S repeats along a{against[0] + 1}, but pbc of '{structure.name}' "
+                "says that this vector does not repeat; set pbc, or use S of such a structure"
+            )
+        return keys
 
     def overlap(self, structure: Structure, keys: NDArray[np.int64] | None = None) -> BlockMatrix:
         """See :class:`OverlapProvider`.

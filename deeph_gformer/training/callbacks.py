@@ -263,10 +263,6 @@ def _read_rows(path: pathlib.Path, begin: int) -> list[dict[str, str]]:
         if not whole or not float.is_integer(epoch) or epoch < before:
             raise DataError(f"{path}: line {number} is no row of an epoch; {hint}")
         before = epoch
-    if len(table) > 1 and before >= begin + 2:
-        raise DataError(
-            f"{path}: has rows of epoch {before:g}, the checkpoint is of {begin - 1}; {hint}"
-        )
     return [r for r in table if _epoch(r) < begin and None not in r and None not in r.values()]
 
 

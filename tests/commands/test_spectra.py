@@ -519,6 +519,12 @@ def test_unfold_of_both_hamiltonians(
     assert main([*words, "--unfold", str(folder), "-o", "u.png", "-o", "u.Band"]) == 0
     data = json.loads(pathlib.Path("u.json").read_text())
     assert [one["label"] for one in data["bands"]] == ["DFT", "stage 1"]
+    info = json.loads((folder / "info.json").read_text())
+    info["deeph_gformer"] = {**info.get("deeph_gformer", {}), "gformer": "bundle"}  # of refine
+    (folder / "info.json").write_text(json.dumps(info))
+    assert main([*words[:-1], "r.json"]) == 0
+    labels = [one["label"] for one in json.loads(pathlib.Path("r.json").read_text())["bands"]]
+    assert labels == ["DFT", "refined"]
     for one in data["bands"]:
         assert np.abs(np.array(one["projections"]["unfolded"]) - 1).max() < 1e-10
         assert one["unfolding"][0]["cells"] == 1

@@ -170,6 +170,8 @@ def test_the_users_own_overlaps(
     )
     with pytest.raises(DataError, match=r"no block \[9, 0, 0, 1, 1\] \(1 such"):
         provider.overlap(structure, np.array([[9, 0, 0, 0, 0]]))
+    with pytest.raises(DataError, match="S repeats along a1, but pbc"):
+        provider.edges(structure, (False, True, True))
     with pytest.raises(DataError, match="another geometry"):
         provider.overlap(dataclasses.replace(structure, positions=structure.positions + 0.1))
     with pytest.raises(DataError, match="atoms or shells"):
@@ -195,5 +197,5 @@ def test_structures_from_atoms(table: TableOverlap, structure: Structure) -> Non
         structure_from_atoms(
             ase.Atoms("C2", structure.positions, cell=[3, 3, 0]), table.orbital_types
         )
-    with pytest.raises(DataError, match="element N has no orbitals here; known: C"):
+    with pytest.raises(DataError, match="no orbitals are known of element N; known: C"):
         structure_from_atoms(ase.Atoms("N", cell=[3, 3, 3]), table.orbital_types)

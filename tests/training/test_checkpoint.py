@@ -200,6 +200,8 @@ def test_rows_of_a_damaged_curve(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,a\n0,1\n1,2\n2,")  # a death cut the last line
     assert [r["a"] for r in _read_rows(path, 2)] == ["1", "2"]
+    path.write_text("epoch,a\n0,1\n1,2\n2,3\n3,4\n4,5\n")  # best.ckpt in the place of last.ckpt
+    assert [r["a"] for r in _read_rows(path, 1)] == ["1"]
     for text in ("epoch,a\n0,1\nx,2\n2,3\n", "b,a\n0,1\n1,2\n", "epoch,a\n0,1,7\n1,2\n"):
         path.write_text(text)
         with pytest.raises(DataError, match=r"line \d is no row of an epoch; delete it"):

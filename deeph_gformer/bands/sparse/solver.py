@@ -51,6 +51,8 @@ _ACCURACY_EV = 3e-9
 """Estimated error of energies that were found in single precision and polished in double."""
 _ROUGH = 1e-5
 """Accepted relative residual of states that will be polished."""
+_MOVES = (0.0, 7e-5, -1.9e-4)
+"""eV, tried one after the other: with sigma on a level H - sigma S is singular."""
 _SEARCHES = 5
 """How often states are searched, each time among those not found yet, while some are missing."""
 
@@ -320,8 +322,12 @@ def _solve_window(pencil: _Pencil, window: tuple[float, float]) -> Solution:
             f"{pencil.where}: {wanted} states lie in the window of {high - low:g} eV, too many for "
             "the sparse solver; narrow --window or use --solver dense"
         )
-    sigma, count = (low + high) / 2, wanted + 2 * SPARE
-    near = _states_near(pencil, sigma, count)
+    count = wanted + 2 * SPARE
+    for move in _MOVES:
+        sigma = (low + high) / 2 + move
+        near = _states_near(pencil, sigma, count)
+        if not near.failure:
+            break
     for attempt in range(_SEARCHES):
         if near.failure:
             return _failed(near, near.failure)
@@ -388,6 +394,10 @@ def solve_sparse(
             raise ConfigError(f"{where}: states around {sigma} eV asked; a finite number is needed")
         if nbands < 1:
             raise ConfigError(f"{where}: {nbands} bands asked; at least 1 is needed")
-        return _solve_around(pencil, sigma, nbands, check)
+        for move in _MOVES:
+            found = _solve_around(pencil, sigma + move, nbands, check)
+            if not found.failure:
+                break
+        return found
     except NotDefiniteError as error:
         raise DataError(not_definite(where, str(error))) from None
