@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigError
-from ..io.folder import read_folder
-from ..io.gauge import OURS
 from .loading import echo, kinds_of, load_problem
 from .options import Number, argument, filled, option
 from .shared import LevelOptions, projections_option, require_window, window_option
@@ -204,6 +202,9 @@ def wanted_hamiltonians(options: BandsOptions) -> list[tuple[BlochProblem, Style
 
 def _prediction_label(folder: pathlib.Path, kinds: Sequence[str]) -> str:
     """What a folder's prediction is called: beside DFT's H that of ``refine`` or DeepH-E3's."""
+    from ..io.folder import read_folder
+    from ..io.gauge import OURS
+
     if "hamiltonian" not in kinds:
         return "prediction"
     ours = read_folder(folder).info.get(OURS)
