@@ -315,7 +315,7 @@ def test_spectral_function_counts_states(tmp_path) -> None:
         ("nowhere.vasp", "no such file or folder; give the primitive cell, a matrix"),
         ("2,2,2", "1 along vectors in which 'supercell' does not repeat"),
         ("0,2,1", "an integer matrix with a determinant"),
-        ("3,1,1", "primitive cells need 3"),
+        ("3,1,1", "3 primitive cells do not divide the 8 atoms"),
         ([graphene(), graphene(), graphene()], "atoms of 'supercell' are no multiple"),
     ],
 )
