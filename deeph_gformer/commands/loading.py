@@ -53,6 +53,7 @@ def progress(unit: str = "k-point") -> Callable[[int, int], None]:
     bar: Progress | None = None
 
     def at(done: int, count: int) -> None:
+        """Move the bar; the last step takes it away."""
         nonlocal bar
         if bar is None:
             bar = Progress(f"{unit}s", count, shows_progress(), unit)

@@ -6,7 +6,7 @@ import math
 import pathlib
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ..stage1.strict import require_checkpoint
 
 __all__ = ["RUN", "check_weights", "read_checkpoint", "read_tensors", "run_record"]
 
+T = TypeVar("T")
 LAST, BEST = "last", "best"
 #: Key of a checkpoint: which run it is of, see :func:`run_record`.
 RUN = "deeph_gformer_run"
@@ -94,7 +95,7 @@ def _check(table: Any, path: pathlib.Path) -> None:
             raise DataError(f"{path}: damaged (no '{key}' of a training)")
     if not (0 <= table["epoch"] < 10**9 and 0 <= table["global_step"] < 10**15):
         raise DataError(f"{path}: damaged (epoch {str(table['epoch'])[:30]})")
-    for place, value in _tensors(table, ""):
+    for place, value in _leaves(table, Tensor):
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise DataError(f"{path}: damaged ('{printable(place)}' is no plain tensor)")
         number = value.dtype in (torch.float32, torch.float64, torch.int64)
@@ -112,28 +113,19 @@ def _check(table: Any, path: pathlib.Path) -> None:
         listed = isinstance(groups, list) and groups and all(isinstance(g, dict) for g in groups)
         if not listed or not all(isinstance(g.get("lr"), float) for g in groups or ()):
             raise DataError(f"{path}: damaged (no state of an optimiser)")
-    for place, setting in _floats(table["optimizer_states"], ""):
+    for place, setting in _leaves(table["optimizer_states"], float):
         if not math.isfinite(setting):
-            raise DataError(f"{path}: damaged (a setting of the optimiser{place} is {setting})")
+            raise DataError(f"{path}: damaged (a setting of the optimiser, {place}, is {setting})")
 
 
-def _tensors(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in dictionaries and lists, and where it stands."""
-    if isinstance(value, Tensor):
+def _leaves(value: Any, kind: type[T], place: str = "") -> Iterator[tuple[str, T]]:
+    """Every value of a type in dictionaries and lists, and where it stands."""
+    if isinstance(value, kind):
         yield place, value
     elif isinstance(value, (dict, list, tuple)):
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in pairs:
-            yield from _tensors(item, f"{place}.{key}" if place else str(key))
-
-
-def _floats(value: Any, place: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, float):
-        yield place, value
-    elif isinstance(value, (dict, list, tuple)):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in pairs:
-            yield from _floats(item, f"{place} {key}")
+            yield from _leaves(item, kind, f"{place}.{key}" if place else str(key))
 
 
 def check_weights(table: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path) -> None:

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import h5py
@@ -180,15 +180,44 @@ def _judge(
     again = run_until(-1, lambda: main(list((case.again or case.words)(root))))
     if again.code != 0:
         return f"again: exit code {again.code}: {again.said[-1500:]}"
-    now = _tree(out)
-    if case.rounding:
-        now = {k: wanted.get(k) if _close(v, wanted.get(k)) else v for k, v in now.items()}
-    if now != wanted:
-        names = sorted(set(now) ^ set(wanted)) or [n for n in now if now[n] != wanted[n]]
-        return f"again: other {names[:5]}"
+    other = other_files(case, _tree(out), wanted)
+    if other:
+        return f"again: other {other[:5]}"
     places = [p for p in (out, root) if p.exists()]
     left = [p.name for q in places for p in q.rglob(".*") if p.suffix in (".tmp", ".old")]
     return f"again: {left} stay" if left else ""
+
+
+def begin(case: Case, root: pathlib.Path) -> dict[str, Any]:
+    """Inputs of a case, what is in ``out`` already, and a copy of that in ``old``; its files."""
+    case.prepare(root)
+    (root / "out").mkdir()
+    if case.old:
+        case.old(root)
+    shutil.copytree(root / "out", root / "old", symlinks=True)
+    return _tree(root / "old")
+
+
+def other_files(case: Case, now: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Names of files that are missing, too many, or other ones than wanted."""
+    if case.rounding:
+        now = {k: wanted.get(k) if _close(v, wanted.get(k)) else v for k, v in now.items()}
+    return sorted(set(now) ^ set(wanted)) or [n for n in now if now[n] != wanted[n]]
+
+
+def run_all(names: Iterable[str], run: Callable[[str], dict[str, Any]]) -> int:
+    """Run each case and print its record; exit code 1 where one failed."""
+    counts = {"tries": 0, "failures": 0}
+    for name in names:
+        try:
+            found = run(name)
+        except AssertionError as error:  # the others are still worth their time
+            found = {"case": name, "tries": 0, "failures": [f"{name}: cannot run: {error}"]}
+        counts["tries"] += found["tries"]
+        counts["failures"] += len(found["failures"]) + len(found.get("silent", ()))
+        print(json.dumps(found), flush=True)
+    print(json.dumps(counts), flush=True)
+    return int(counts["failures"] > 0)
 
 
 @contextlib.contextmanager
@@ -233,12 +262,7 @@ def campaign(
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="campaign-") as scratch, _disk(scratch, not number):
         root = pathlib.Path(scratch).resolve()
-        case.prepare(root)
-        (root / "out").mkdir()
-        if case.old:
-            case.old(root)
-        shutil.copytree(root / "out", root / "old", symlinks=True)
-        before = _tree(root / "old")
+        before = begin(case, root)
         full = shutil.disk_usage(root).used
 
         def work() -> int:
@@ -283,17 +307,10 @@ def _command() -> int:
     parser.add_argument("--seed", type=int)
     args = parser.parse_args()
     number = FAULTS[args.signal]
-    counts = {"tries": 0, "failures": 0}
-    for name in args.names or CASES:
-        try:
-            found = campaign(name, args.most, number, args.seed, args.lasting)
-        except AssertionError as error:  # the others are still worth their time
-            found = {"case": name, "tries": 0, "failures": [f"{name}: cannot run: {error}"]}
-        counts["tries"] += found["tries"]
-        counts["failures"] += len(found["failures"])
-        print(json.dumps(found), flush=True)
-    print(json.dumps(counts), flush=True)
-    return int(counts["failures"] > 0)
+    return run_all(
+        args.names or CASES,
+        lambda name: campaign(name, args.most, number, args.seed, args.lasting),
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import pathlib
 import random
@@ -25,6 +24,7 @@ import numpy as np
 
 from deeph_gformer.cli import main
 
+from .campaign import run_all
 from .killing import Ended, run_until
 from .mutations import mutate
 
@@ -201,12 +201,7 @@ def _command() -> int:
     parser.add_argument("--tries", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    bad = 0
-    for name in args.names or KINDS:
-        found = mutants(name, args.tries, args.seed)
-        bad += len(found["failures"])
-        print(json.dumps(found), flush=True)
-    return int(bad > 0)
+    return run_all(args.names or KINDS, lambda name: mutants(name, args.tries, args.seed))
 
 
 if __name__ == "__main__":

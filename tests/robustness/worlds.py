@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -84,12 +83,7 @@ def worlds(name: str, world: str, tries: int, seed: int = 0) -> dict[str, Any]:
     case, failures = CASES[name], list[str]()
     with tempfile.TemporaryDirectory(prefix="worlds-") as scratch:
         root = pathlib.Path(scratch).resolve()
-        case.prepare(root)
-        (root / "out").mkdir()
-        if case.old:
-            case.old(root)
-        shutil.copytree(root / "out", root / "old", symlinks=True)
-        before = campaign._tree(root / "old")
+        before = campaign.begin(case, root)
 
         def work() -> int:
             return main(list(case.words(root)))
@@ -117,12 +111,9 @@ def _wrong(case: Case, root: pathlib.Path, ended: list[Ended], wanted: Any, befo
         campaign._look(root / "out", wanted, before)
     except BaseException as error:  # noqa: BLE001 - counted, not raised
         return f"not whole: {type(error).__name__}: {error}"
-    now = campaign._tree(root / "out")
-    if case.rounding:
-        now = {k: wanted.get(k) if campaign._close(v, wanted.get(k)) else v for k, v in now.items()}
-    if now != wanted:
-        names = sorted(set(now) ^ set(wanted)) or [n for n in now if now[n] != wanted[n]]
-        return f"other {names[:5]}"
+    other = campaign.other_files(case, campaign._tree(root / "out"), wanted)
+    if other:
+        return f"other {other[:5]}"
     left = [p.name for p in root.rglob(".*") if p.suffix in (".tmp", ".old")]
     return f"left {left}" if left else ""
 
@@ -134,15 +125,9 @@ def _command() -> int:
     parser.add_argument("--tries", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    bad = 0
-    for name in args.names or CASES:
-        try:
-            found = worlds(name, args.world, args.tries, args.seed)
-        except AssertionError as error:  # the others are still worth their time
-            found = {"case": name, "tries": 0, "failures": [f"cannot run: {error}"]}
-        bad += len(found["failures"])
-        print(json.dumps(found), flush=True)
-    return int(bad > 0)
+    return campaign.run_all(
+        args.names or CASES, lambda name: worlds(name, args.world, args.tries, args.seed)
+    )
 
 
 if __name__ == "__main__":

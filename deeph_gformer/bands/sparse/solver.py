@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ...errors import ConfigError, DataError
 from ..bloch import BlochProblem
 from ..solve import EDGE_EV, Check, Solution, not_definite, require_window
+from .cuts import Cut, cut_in_gaps
 from .factors import (
     CONTRACTION,
     Factor,
@@ -45,8 +46,6 @@ MOST_STATES = 2000
 """States of a window that the sparse solver looks for."""
 SPARE = 6
 """States computed beyond each end, so that the cuts fall into gaps."""
-_GAP_EV = 1e-5
-"""Narrowest gap in which eigenvalues are counted."""
 _ACCURACY_EV = 3e-9
 """Estimated error of energies that were found in single precision and polished in double."""
 _ROUGH = 1e-5
@@ -92,6 +91,7 @@ class _Near:
     """States nearest sigma.
 
     Attributes:
+        sigma: eV.
         energies: (M,), ascending, eV.
         vectors: (n, M), orthonormal in S.
         failure: why it did not converge, or an empty text.
@@ -101,6 +101,7 @@ class _Near:
         accuracy: relative error of the factor's solutions.
     """
 
+    sigma: float
     energies: NDArray[np.float64]
     vectors: NDArray[np.number]
     failure: str
@@ -157,32 +158,42 @@ def _polished(pencil: _Pencil, sigma: float, count: int) -> _Near | None:
     if not converged or len(energies) < count:
         return None
     name += ", polished in double"
-    return _Near(energies, vectors, "", factor.negative, name, factor, shrinks)
+    return _Near(sigma, energies, vectors, "", factor.negative, name, factor, shrinks)
 
 
 def _states_near(pencil: _Pencil, sigma: float, count: int) -> _Near:
+    """``count`` states nearest sigma, which is moved where it lies on a level."""
+    for move in _MOVES:
+        near = _search(pencil, sigma + move, count)
+        if not near.failure:
+            break
+    return near
+
+
+def _search(pencil: _Pencil, sigma: float, count: int) -> _Near:
     """``count`` states nearest sigma; single precision first, where it pays and works."""
     if pencil.engine == "slepc":
         from .slepc import nearest_states
 
         energies, vectors, failure, shared = nearest_states(pencil.h, pencil.s, sigma, count)
-        return _Near(energies, vectors, failure, shared.negative, "SLEPc with MUMPS", shared)
+        name = "SLEPc with MUMPS"
+        return _Near(sigma, energies, vectors, failure, shared.negative, name, shared)
     if prefers_single(pencil.h, pencil.engine, pencil.precision):
         near = _polished(pencil, sigma, count)
         if near is not None:
             return near
     factor, name = factorize(pencil.h, pencil.s, sigma, pencil.problem, pencil.engine)
     energies, vectors, failure = _lanczos(pencil, count, factor)
-    return _Near(energies, vectors, failure, factor.negative, name, factor)
+    return _Near(sigma, energies, vectors, failure, factor.negative, name, factor)
 
 
-def _more_states(pencil: _Pencil, sigma: float, near: _Near, count: int) -> _Near:
+def _more_states(pencil: _Pencil, near: _Near, count: int) -> _Near:
     """Up to ``count`` further states nearest sigma, searched where the known ones are not.
 
     What a first search missed, copies of a degenerate level above all, is found here. That nothing
     is missed now is for the caller to show.
     """
-    known, name = near.vectors, near.engine
+    sigma, known, name = near.sigma, near.vectors, near.engine
     factor = near.factor if near.accuracy == 0.0 else None
     near.factor = None
     if factor is None:
@@ -195,47 +206,7 @@ def _more_states(pencil: _Pencil, sigma: float, near: _Near, count: int) -> _Nea
     if count < 1:
         return near
     energies, vectors, failure = _lanczos(pencil, count, factor, known)
-    return _Near(energies, vectors, failure, factor.negative, name, factor)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cut:
-    """States low to high - 1 of those found, and two energies just outside them.
-
-    Attributes:
-        low: first state.
-        high: the one after the last.
-        bottom: eV, in the gap below.
-        top: eV, in the gap above.
-        apart: whether both gaps are wide enough to count eigenvalues in.
-    """
-
-    low: int
-    high: int
-    bottom: float
-    top: float
-    apart: bool
-
-
-def _cut(energies: NDArray[np.float64], sigma: float, nbands: int) -> _Cut:
-    """The ``nbands`` states nearest sigma, and more where both cuts fall into gaps only then.
-
-    Args:
-        energies: (M,), those nearest sigma, ascending; so nothing else is nearer than the farthest.
-        sigma: eV.
-        nbands: least number of states kept, M or fewer.
-    """
-    reach = float(np.abs(energies - sigma).max())
-    padded = np.concatenate([[sigma - reach], energies, [sigma + reach]])
-    below = np.diff(padded)  # (M + 1,), gap below state n; the last one is above all
-    chosen = np.sort(np.argsort(np.abs(energies - sigma))[:nbands])
-    low, high = int(chosen[0]), int(chosen[-1]) + 1
-    while low > 0 and below[low] < _GAP_EV:
-        low -= 1
-    while high < len(energies) and below[high] < _GAP_EV:
-        high += 1
-    bottom, top = (float(padded[n] + padded[n + 1]) / 2 for n in (low, high))
-    return _Cut(low, high, bottom, top, bool(min(below[low], below[high]) >= _GAP_EV))
+    return _Near(sigma, energies, vectors, failure, factor.negative, name, factor)
 
 
 def _failed(near: _Near, reason: str) -> Solution:
@@ -254,16 +225,17 @@ def _solve_around(pencil: _Pencil, sigma: float, nbands: int, check: Check) -> S
     for attempt in range(_SEARCHES):
         if near.failure or len(near.energies) < nbands:
             return _failed(near, near.failure or "too few states found")
-        cut = _cut(near.energies, sigma, nbands)
-        found = _checked(pencil, sigma, near, cut, check)
+        cut = cut_in_gaps(near.energies, near.sigma, nbands)
+        found = _checked(pencil, near, cut, check)
         if found.complete is not False or attempt + 1 == _SEARCHES:
             break
-        near = _more_states(pencil, sigma, near, count)
+        near = _more_states(pencil, near, count)
     return found
 
 
-def _checked(pencil: _Pencil, sigma: float, near: _Near, cut: _Cut, check: Check) -> Solution:
+def _checked(pencil: _Pencil, near: _Near, cut: Cut, check: Check) -> Solution:
     """The states of a cut, with what is known about their completeness."""
+    sigma = near.sigma
     energies, vectors = near.energies[cut.low : cut.high], near.vectors[:, cut.low : cut.high]
     first = None if near.below is None else near.below - int((energies < sigma).sum())
     found = Solution(energies, vectors, first, None, engine=near.engine)
@@ -323,11 +295,7 @@ def _solve_window(pencil: _Pencil, window: tuple[float, float]) -> Solution:
             "the sparse solver; narrow --window or use --solver dense"
         )
     count = wanted + 2 * SPARE
-    for move in _MOVES:
-        sigma = (low + high) / 2 + move
-        near = _states_near(pencil, sigma, count)
-        if not near.failure:
-            break
+    near = _states_near(pencil, (low + high) / 2, count)
     for attempt in range(_SEARCHES):
         if near.failure:
             return _failed(near, near.failure)
@@ -335,7 +303,7 @@ def _solve_window(pencil: _Pencil, window: tuple[float, float]) -> Solution:
         complete = int(inside.sum()) == wanted
         if complete or attempt + 1 == _SEARCHES:
             break
-        near = _more_states(pencil, sigma, near, count)
+        near = _more_states(pencil, near, count)
     vectors = near.vectors[:, inside]
     return Solution(
         near.energies[inside], vectors, below, complete, engine=near.engine, check=counted
@@ -394,10 +362,6 @@ def solve_sparse(
             raise ConfigError(f"{where}: states around {sigma} eV asked; a finite number is needed")
         if nbands < 1:
             raise ConfigError(f"{where}: {nbands} bands asked; at least 1 is needed")
-        for move in _MOVES:
-            found = _solve_around(pencil, sigma + move, nbands, check)
-            if not found.failure:
-                break
-        return found
+        return _solve_around(pencil, sigma, nbands, check)
     except NotDefiniteError as error:
         raise DataError(not_definite(where, str(error))) from None

@@ -283,6 +283,7 @@ def _all(jobs: list[Any], count: int, progress: bool) -> list[dict[str, Any]]:
     """The record of each job, in order."""
 
     def bar(items: Iterable[Any]) -> Iterator[Any]:
+        """The items, counted on a terminal."""
         shown = Progress("convert", len(jobs), progress and shows_progress(), "run")
         try:
             for item in items:
