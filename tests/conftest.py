@@ -79,7 +79,27 @@ def random_structure(
         {"isspinful": spinful, "fermi_level": 0.5},
         name,
     )
-    keys = edge_keys(structure, {(16, 16): 4.2, (16, 42): 4.2, (42, 42): 4.2})
+    reach = {(16, 16): 4.2, (16, 42): 4.2, (42, 42): 4.2}
+    return structure, *random_matrices(structure, reach, rng, 2.0, 0.05)
+
+
+def random_matrices(
+    structure: Structure,
+    reach: dict[tuple[int, int], float],
+    rng: np.random.Generator,
+    energy: float,
+    overlap: float,
+) -> tuple[BlockMatrix, BlockMatrix]:
+    """Hermitian H and S that decay with distance; S of an atom with itself is 1.
+
+    Args:
+        structure: the atoms.
+        reach: of each pair of elements, Å.
+        rng: random numbers.
+        energy: size of H, eV.
+        overlap: size of S.
+    """
+    keys = edge_keys(structure, reach)
     length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
 
     def matrix(doubled: int, kind: type, scale: float) -> BlockMatrix:
@@ -87,15 +107,13 @@ def random_structure(
         values = rng.normal(size=int(shapes.prod(axis=1).sum())).astype(kind)
         if kind is complex:
             values = values + 1j * rng.normal(size=len(values))
-        made = BlockMatrix(
-            keys, shapes, values * scale * np.repeat(np.exp(-length), shapes.prod(axis=1))
-        )
-        return made.hermitian()
+        decay = np.repeat(np.exp(-length), shapes.prod(axis=1))
+        return BlockMatrix(keys, shapes, values * scale * decay).hermitian()
 
-    overlap = matrix(1, float, 0.05)
+    s = matrix(1, float, overlap)
     for e in np.flatnonzero(length < 1e-9):
-        overlap.block(e)[...] = np.eye(len(overlap.block(e)))
-    return structure, matrix(2 if spinful else 1, complex if spinful else float, 2.0), overlap
+        s.block(int(e))[...] = np.eye(len(s.block(int(e))))
+    return (matrix(2, complex, energy) if structure.spinful else matrix(1, float, energy)), s
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from deeph_gformer.bands.topology.links import position_rest
 from deeph_gformer.interop.convert import convert_folder
 from deeph_gformer.interop.wannierberri import write_wannierberri
 from deeph_gformer.io import BlockMatrix, Structure
-from deeph_gformer.overlap.neighbours import edge_keys
 
+from ..conftest import random_matrices
 from .exported import MESH, POINTS, folder_of
 
 CONVERGED = "15x15x1"
@@ -37,21 +37,8 @@ def _sheet() -> bands.BlochProblem:
     structure = Structure(
         lattice, positions, np.array([1, 6]), shells, True, {"isspinful": True}, "sheet"
     )
-    keys = edge_keys(structure, {(1, 1): 2.8, (1, 6): 2.8, (6, 6): 2.8})
-    length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
-
-    def matrix(doubled: int, kind: type, scale: float) -> BlockMatrix:
-        shapes = structure.orbital_counts[keys[:, 3:]] * doubled
-        values = rng.normal(size=int(shapes.prod(axis=1).sum())).astype(kind)
-        if kind is complex:
-            values = values + 1j * rng.normal(size=len(values))
-        decay = np.repeat(np.exp(-length), shapes.prod(axis=1))
-        return BlockMatrix(keys, shapes, values * scale * decay).hermitian()
-
-    overlap = matrix(1, float, 0.5)
-    for e in np.flatnonzero(length < 1e-9):
-        overlap.block(int(e))[...] = np.eye(len(overlap.block(int(e))))
-    return bands.BlochProblem(structure, matrix(2, complex, 3.0), overlap)
+    reach = {(1, 1): 2.8, (1, 6): 2.8, (6, 6): 2.8}
+    return bands.BlochProblem(structure, *random_matrices(structure, reach, rng, 3.0, 0.5))
 
 
 @pytest.mark.parametrize("spinful", [False, True])
