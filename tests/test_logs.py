@@ -84,3 +84,15 @@ def test_progress_of_kpoints_is_a_bar_that_goes_away(
     last = capsys.readouterr().err.split("\r")[-1]
     assert last == "deeph-gformer fermi: error: no more\n"
     assert main([*words, "-q"]) == 0 and not capsys.readouterr().err
+
+
+def test_progress_is_told_now_and_then_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As notes: none on short work, none with -q."""
+    words = ["fermi", str(EXAMPLES / "structures" / "0030"), "--mesh", "4x4x1", "--electrons", "72"]
+    monkeypatch.setattr("deeph_gformer.commands.loading._BETWEEN_LINES_S", 0.0)
+    assert main(words) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "k-points" in line]
+    assert lines == [f"note: {done} of 10 k-points" for done in range(1, 10)]
+    assert main([*words, "-q"]) == 0 and not capsys.readouterr().err

@@ -229,7 +229,7 @@ class BlochProblem:
         return {
             name: value
             for name, value in self.__dict__.items()
-            if name not in ("_sums", "_elimination_plan")
+            if name not in ("_sums", "_elimination_plan", "_memory")
         }
 
     def sparse_at(self, k: ArrayLike) -> tuple[sp.csr_matrix, sp.csr_matrix]:

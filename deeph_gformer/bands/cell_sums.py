@@ -19,6 +19,8 @@ from ..io import BlockMatrix
 __all__ = ["BlochSum", "bloch_sums"]
 
 Index = NDArray[np.integer]
+_TOGETHER = 1 << 16
+"""Numbers of a result that are worked out together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,11 @@ class BlochSum:
         """(numbers,), the stored numbers of sum_R weights(R) M(R)."""
         terms = self.terms
         if terms.nnz == len(self.indices):  # one cell each, as in every large structure
-            return np.asarray(terms.data * weights[terms.indices])
+            numbers = np.empty(terms.nnz, dtype=np.result_type(terms.data, weights))
+            for start in range(0, terms.nnz, _TOGETHER):  # no array of all weights
+                part = slice(start, start + _TOGETHER)
+                np.multiply(terms.data[part], weights[terms.indices[part]], out=numbers[part])
+            return numbers
         if np.iscomplexobj(weights) and not np.iscomplexobj(terms.data):
             parts = terms @ np.stack([weights.real, weights.imag], axis=1)  # (numbers, 2)
             return np.ascontiguousarray(parts).view(np.complex128)[:, 0]

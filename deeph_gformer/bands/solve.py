@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, MissingDependencyError
 from .bloch import BlochProblem
+from .memory import kept_memory
 
 __all__ = [
     "Check",
@@ -255,7 +256,8 @@ _WORKER: dict[str, Any] = {}
 def _start_worker(
     function: Callable[[BlochProblem, NDArray[np.float64]], Any], problem: BlochProblem
 ) -> None:
-    _WORKER.update(function=function, problem=problem)
+    _WORKER.update(function=function, problem=problem, memory=kept_memory(problem))
+    _WORKER["memory"].__enter__()  # until the process ends
 
 
 def _work(k: NDArray[np.float64]) -> Any:
@@ -316,7 +318,8 @@ def map_kpoints(
                 progress(len(results), len(unique))
 
     if processes == 1 or len(unique) == 1:
-        collect(function(problem, k) for k in unique)
+        with kept_memory(problem):
+            collect(function(problem, k) for k in unique)
     else:
         import concurrent.futures
         import multiprocessing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from typing import TYPE_CHECKING, Literal
 
 from ..logs import LOGGER, shows_progress
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 HamiltonianKind = Literal["hamiltonian", "prediction"]
+_BETWEEN_LINES_S = 30.0
+"""Of progress, where there is no terminal."""
 
 
 def print_line(text: str) -> None:
@@ -45,18 +48,25 @@ def warn(text: str) -> None:
 
 
 def progress(unit: str = "k-point") -> Callable[[int, int], None]:
-    """What is called with (done, all) and shows it on a terminal.
+    """What is called with (done, all): a bar on a terminal, elsewhere a note now and then.
 
     Args:
         unit: what is counted.
     """
     bar: Progress | None = None
+    told = time.monotonic()
 
     def at(done: int, count: int) -> None:
         """Move the bar; the last step takes it away."""
-        nonlocal bar
+        nonlocal bar, told
+        if not shows_progress():
+            now = time.monotonic()
+            if now - told >= _BETWEEN_LINES_S and done < count:
+                told = now
+                echo(f"{done} of {count} {unit}s")
+            return
         if bar is None:
-            bar = Progress(f"{unit}s", count, shows_progress(), unit)
+            bar = Progress(f"{unit}s", count, True, unit)
         bar.at(done, count)
         if done == count:
             bar.close()

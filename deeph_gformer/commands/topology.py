@@ -33,6 +33,12 @@ class TopologyOptions(OneHamiltonian, LevelOptions, PositionOptions):
         shown="z2 with spin-orbit coupling, else chern",
         help="what is computed",
     )
+    mesh: str | None = option(
+        metavar="12x12x1",
+        shown="points 0.12 1/Å apart",
+        help="Γ-centred k mesh: plaquettes of chern and berry, sums of ahc and shc, and where "
+        "electrons are counted; z2 chooses its lines itself",
+    )
     hall_width: float = option(
         type=Number(above=0),
         default=0.01,
@@ -174,7 +180,7 @@ def _chern(options: TopologyOptions, links: Links, kind: str) -> dict[str, Any]:
         fixed = (0.0, 0.0, value)
         plane = (axes[0], axes[1])
         counts = (max(mesh[plane[0]], 2), max(mesh[plane[1]], 2))
-        maps.append(berry_curvature(links, plane, counts, fixed, progress("row")))
+        maps.append(berry_curvature(links, plane, counts, fixed, progress("plaquette")))
         where = "" if len(axes) == 2 else f" at k3 = {value:g}"
         print(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
     output = options.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")

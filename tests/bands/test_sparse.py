@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem, sparse
+from deeph_gformer.bands.memory import kept_memory, memory_of
 from deeph_gformer.bands.sparse import factors, frontal, solver
 from deeph_gformer.bands.sparse.dissection import dissect, minimum_cover
 from deeph_gformer.bands.sparse.factors import count_below, elimination_plan, factorize, refines
@@ -478,3 +479,21 @@ def test_wishes_without_meaning(sigma: float, nbands: int, options: dict, messag
             sparse.states_below(problem, (0, 0, 0), energy)
         with pytest.raises(ConfigError, match="do not fill whole bands"):
             sparse.fermi_level_by_inertia(problem, energy)
+
+
+def test_factors_that_live_together_share_no_memory() -> None:
+    """One after the other does, with the same numbers; at the end none is kept."""
+    problem = ribbon(40)
+    h, s = problem.sparse_at((0.1, 0.3, 0.0))
+    b = np.random.default_rng(0).standard_normal((problem.size, 3)).astype(complex)
+    fresh = [factors.factorize(h, s, sigma, problem)[0].solve(b) for sigma in (0.05, 0.4)]
+    assert np.abs(fresh[0] - fresh[1]).max() > 1e-3
+    with kept_memory(problem):
+        one, two = (factors.factorize(h, s, sigma, problem)[0] for sigma in (0.05, 0.4))
+        assert np.array_equal(one.solve(b), fresh[0]) and np.array_equal(two.solve(b), fresh[1])
+        kept = memory_of(problem).array("upper", 1, np.uint8)
+        del one, two
+        again, _ = factors.factorize(h, s, 0.4, problem)
+        assert np.array_equal(again.solve(b), fresh[1])
+        assert np.shares_memory(kept, memory_of(problem).array("upper", 1, np.uint8))
+    assert memory_of(problem) is not memory_of(problem)

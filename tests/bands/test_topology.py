@@ -546,3 +546,87 @@ def test_flux_beyond_two_pi_is_not_lost_on_a_coarse_mesh(mesh: int) -> None:
     assert abs(alone) == 1
     found = berry_curvature(Links(stack, copies), (0, 1), (mesh, mesh))
     assert found.chern == copies * alone
+
+
+def random_model(seed: int) -> tuple[BlochProblem, list[BlockMatrix]]:
+    """Five overlapping orbitals on two atoms, no symmetry at all, and a position matrix."""
+    rng = np.random.default_rng(seed)
+    lattice = np.array([[3.1, 0.2, 0.0], [-1.2, 2.9, 0.0], [0.0, 0.0, 15.0]])
+    crystal = structure(lattice, rng.uniform(-4, 6, (2, 3)), ((0, 1), (0,)))
+    counts = crystal.orbital_counts
+    places = [
+        (a, b, 0, i, j) for a in (-1, 0, 1) for b in (-1, 0, 1) for i in (0, 1) for j in (0, 1)
+    ]
+
+    def hermitian(imaginary: bool = False) -> dict[tuple[int, ...], np.ndarray]:
+        """Random numbers, smaller between cells."""
+        found: dict[tuple[int, ...], np.ndarray] = {}
+        for a, b, _, i, j in places:
+            if (a, b, 0, i, j) in found:
+                continue
+            shape, fall = (counts[i], counts[j]), np.exp(-np.hypot(a, b))
+            block = rng.standard_normal(shape) * fall
+            if imaginary:
+                block = block + 1j * rng.standard_normal(shape) * fall
+            if a == b == 0 and i == j:
+                block = (block + block.conj().T) / 2
+            found[a, b, 0, i, j], found[-a, -b, 0, j, i] = block, block.conj().T
+        return found
+
+    h, s = hermitian(True), {key: 0.05 * block for key, block in hermitian().items()}
+    for i in (0, 1):
+        s[0, 0, 0, i, i] = s[0, 0, 0, i, i] + np.eye(counts[i])
+    positions = []
+    for axis in range(3):
+        r = hermitian()
+        for (a, b, c, i, j), dipole in r.items():
+            ends = crystal.positions[i] + crystal.positions[j] + np.array([a, b, c]) @ lattice
+            r[a, b, c, i, j] = 0.3 * dipole + ends[axis] / 2 * s[a, b, c, i, j]
+        positions.append(BlockMatrix.from_blocks(np.array(list(r)), list(r.values())))
+    matrices = [BlockMatrix.from_blocks(np.array(list(m)), list(m.values())) for m in (h, s)]
+    return BlochProblem(crystal, *matrices, source=f"random {seed}"), positions
+
+
+def dense_chern(problem: BlochProblem, filled: int, count: int = 32) -> tuple[int, float]:
+    """Fukui's sum on a dense mesh in the basis of S's Cholesky factors; and the smallest gap."""
+    n, every = problem.size, np.arange(count) / count
+    states, gap = np.empty((count, count, n, filled), dtype=complex), np.inf
+    for a in range(count):
+        for b in range(count):
+            h, s = problem.at((every[a], every[b], 0.0))
+            lower = np.linalg.cholesky(s)
+            inverse = np.linalg.inv(lower)
+            energies, vectors = np.linalg.eigh(inverse @ h @ inverse.conj().T)
+            states[a, b] = vectors[:, :filled]
+            gap = min(gap, float(energies[filled] - energies[filled - 1]))
+    link = [
+        np.linalg.det(states.conj().swapaxes(-1, -2) @ np.roll(states, -1, axis)) for axis in (0, 1)
+    ]
+    loop = link[0] * np.roll(link[1], -1, 0) * (np.roll(link[0], -1, 1) * link[1]).conj()
+    return int(np.round(-np.angle(loop).sum() / (2 * np.pi))), gap
+
+
+@pytest.mark.parametrize(("seed", "filled"), [(105, 1), (102, 2)])
+@pytest.mark.parametrize("mesh", [(2, 2), (3, 2)])
+def test_coarse_meshes_have_the_chern_number_of_dense_ones(
+    seed: int, filled: int, mesh: tuple[int, int]
+) -> None:
+    """Steps of half a zone, over which a position matrix means nothing."""
+    problem, positions = random_model(seed)
+    chern, gap = dense_chern(problem, filled)
+    assert gap > 0.1 and chern != 0
+    for r in (None, positions):
+        assert berry_curvature(Links(problem, filled, r), (0, 1), mesh).chern == chern
+
+
+@pytest.mark.parametrize("mesh", [(2, 2), (4, 4), (3, 5), (6, 2)])
+def test_a_mesh_coarser_than_h_is_refined(mesh: tuple[int, int]) -> None:
+    """Haldane's H(2k): the same at all corners of a 2x2 mesh, four times the Chern number."""
+    one = haldane(0.4)
+    keys = one.h.keys.copy()
+    keys[:, :3] *= 2
+    far = BlockMatrix(keys, one.h.shapes, one.h.values)
+    double = BlochProblem(one.structure, far, source="H(2k)")
+    assert double.at((0.1, 0.3, 0.0))[0] == pytest.approx(one.at((0.2, 0.6, 0.0))[0])
+    assert berry_curvature(Links(double, 1), (0, 1), mesh).chern == 4
+    assert berry_curvature(Links(one, 1), (0, 1), mesh).chern == 1

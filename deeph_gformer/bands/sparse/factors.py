@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError
 from ..bloch import BlochProblem
+from ..memory import memory_of
 from .dissection import Plan, dissect, make_plan
 from .frontal import FrontalFactor
 
@@ -73,7 +74,9 @@ def shifted(h: sp.csr_matrix, s: sp.csr_matrix, sigma: float) -> sp.csr_matrix:
         and np.array_equal(h.indptr, s.indptr)
         and np.array_equal(h.indices, s.indices)
     ):
-        return sp.csr_matrix((h.data - sigma * s.data, h.indices, h.indptr), shape=h.shape)
+        data = np.multiply(s.data, -sigma, dtype=np.result_type(h.data, s.data))
+        data += h.data
+        return sp.csr_matrix((data, h.indices, h.indptr), shape=h.shape)
     return (h - sigma * s).tocsr()
 
 
@@ -117,7 +120,8 @@ def factorize(
         return PetscFactor.of(matrix), "MUMPS through PETSc"
     dtype = {"f": np.float32, "c": np.complex64}[matrix.dtype.kind] if single else matrix.dtype
     name = f"multifrontal LDL†{' in single precision' if single else ''}"
-    return FrontalFactor(matrix, elimination_plan(problem), dtype), name
+    plan = elimination_plan(problem)
+    return FrontalFactor(matrix, plan, dtype, memory_of(problem)), name
 
 
 def prefers_single(h: sp.csr_matrix, engine: str, precision: Precision) -> bool:

@@ -26,6 +26,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import DTypeLike, NDArray
 
+from ..memory import Memory
 from .dissection import Front, Plan
 from .product import adjoint_product
 
@@ -152,26 +153,28 @@ def _extend_add(f: Matrix, places: NDArray[np.integer], schur: Matrix) -> None:
 
 
 class _Stack:
-    """Lower triangles that wait for the parent front, in memory that is used again and again: fresh
-    memory is slower than the copy."""
+    """Matrices one behind the other, in memory that is used again and again: fresh memory is slower
+    than the copy."""
 
-    def __init__(self, size: int, dtype: DTypeLike) -> None:
-        self._memory, self._used = np.empty(size, dtype=dtype), 0
+    def __init__(self, memory: Matrix) -> None:
+        self._memory, self._used = memory, 0
 
-    def put(self, matrix: Matrix) -> Matrix:
-        """A copy of ``matrix`` in this memory, or beside it when it is full."""
+    def put(self, matrix: Matrix, lower: bool = False) -> Matrix:
+        """A copy of ``matrix`` in this memory, or beside it when it is full; of ``lower`` triangles
+        only those and what is near their diagonal."""
         if self._used + matrix.size > len(self._memory):
             return matrix.copy()
         kept = self._memory[self._used : self._used + matrix.size].reshape(matrix.shape)
         self._used += matrix.size
         for start in range(0, len(matrix), _RUN):
-            stop = start + _RUN
-            kept[start:stop, : stop + _RUN] = matrix[start:stop, : stop + _RUN]
+            rows = slice(start, start + _RUN)
+            columns = slice(start + 2 * _RUN if lower else None)
+            kept[rows, columns] = matrix[rows, columns]
         return kept
 
     def take(self, matrices: Iterable[Matrix]) -> None:
         """Give the memory of the latest matrices back."""
-        self._used -= sum(matrix.size for matrix in matrices if matrix.base is self._memory)
+        self._used -= sum(m.size for m in matrices if np.may_share_memory(m, self._memory))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,28 +197,38 @@ class FrontalFactor:
         dtype: in which it was factorised.
     """
 
-    def __init__(self, matrix: sp.csr_matrix, plan: Plan, dtype: DTypeLike | None = None) -> None:
+    def __init__(
+        self,
+        matrix: sp.csr_matrix,
+        plan: Plan,
+        dtype: DTypeLike | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         """Factorise.
 
         Args:
             matrix: (n, n) Hermitian, its pattern within the plan's.
             plan: of :func:`~.dissection.make_plan`.
             dtype: default the matrix's; float32 or complex64 halves time and memory.
+            memory: used as long as this factor lives, where nobody else uses it.
         """
         self.n, self._plan = matrix.shape[0], plan
         self.dtype = np.dtype(matrix.dtype if dtype is None else dtype)
         self.negative = self.entries = self.delayed = 0
         self._fronts: list[_Done] = []
         position = np.full(self.n, -1, dtype=np.int32)  # scratch: row -> place in the front at work
-        self._memory: Matrix = np.empty((plan.largest + 512) ** 2, dtype=self.dtype)
-        self._stack = _Stack(int(1.1 * plan.stack), self.dtype)
+        if memory is None or not memory.lend_to(self):
+            memory = Memory()
+        self._memory: Matrix = memory.array("front", (plan.largest + 512) ** 2, self.dtype)
+        self._stack = _Stack(memory.array("stack", int(1.1 * plan.stack), self.dtype))
+        self._upper = _Stack(memory.array("upper", int(1.05 * plan.entries), self.dtype))
         buffer: Matrix = np.empty(_TILE[0] * _TILE[1], dtype=self.dtype)
         waiting: dict[int, tuple[NDArray[np.int64], Matrix]] = {}
         for number, front in enumerate(plan.fronts):
             waiting[number] = self._eliminate(
                 matrix, front, position, buffer, [waiting.pop(child) for child in front.children]
             )
-        del self._memory, self._stack
+        del self._memory, self._stack, self._upper
 
     def _assemble(
         self,
@@ -281,9 +294,9 @@ class FrontalFactor:
         rows = np.concatenate([rows, self.n + self.delayed + np.arange(new)])
         self.delayed += new
         self.negative += work.negative
-        self._fronts.append(_Done(rows, f[:p, : work.total].copy(), tuple(work.chunks)))
+        self._fronts.append(_Done(rows, self._upper.put(f[:p, : work.total]), tuple(work.chunks)))
         self.entries += p * work.total
-        return rows[p:], self._stack.put(f[p : work.total, p : work.total])
+        return rows[p:], self._stack.put(f[p : work.total, p : work.total], lower=True)
 
     def solve(self, b: Matrix) -> Matrix:
         """A^-1 b for b (n,) or (n, m); computed in the factor's precision, returned in b's."""

@@ -219,7 +219,7 @@ def chance_of_missing(
     *,
     accuracy: float = 0.0,
     target: float = 1e-9,
-    width: int = 12,
+    width: int = 8,
     max_steps: int = 60,
     seed: int = 1,
 ) -> tuple[float, bool]:

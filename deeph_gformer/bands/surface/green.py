@@ -108,9 +108,8 @@ def surface_green(
             return first, second, bulk
         lu = scipy.linalg.lu_factor(inside)
         from_ahead, from_back = (scipy.linalg.lu_solve(lu, m) for m in (ahead, back))
-        plus = plus - ahead @ from_back
-        minus = minus - back @ from_ahead
-        inside = inside - ahead @ from_back - back @ from_ahead
+        to_plus, to_minus = ahead @ from_back, back @ from_ahead
+        plus, minus, inside = plus - to_plus, minus - to_minus, inside - to_plus - to_minus
         ahead, back = -ahead @ from_ahead, -back @ from_back
     raise ConfigError(
         f"the surface Green's function at {z.real:.4f} eV does not converge; take a larger "
@@ -136,42 +135,42 @@ def _point(
         plus, minus, inside = surface_green(z, h00, s00, h01, s01)
         ahead = z * s01 - h01
         back = z * s01.conj().T - h01.conj().T
-        # the layer behind the surface: G_01 = -G_00 (zS - H)_01 G+ and G_10 likewise
-        result[0, number] = _weight(plus, s00, plus, ahead, back, s01, first)
-        result[1, number] = _weight(minus, s00, minus, back, ahead, s01.conj().T, last)
-        both = _weight(inside, s00, plus, ahead, back, s01, slice(0, size))
-        other = _weight(inside, s00, minus, back, ahead, s01.conj().T, slice(0, size))
-        alone = -float(np.einsum("ij,ji->", inside, s00).imag) / np.pi
-        result[2, number] = (both + other - alone) / layer.depth
+        above = _behind(plus, ahead, back, s01)
+        below = _behind(minus, back, ahead, s01.conj().T)
+        result[0, number] = _weight(plus, s00, above)[first].sum()
+        result[1, number] = _weight(minus, s00, below)[last].sum()
+        both = _weight(inside, s00, above) + _weight(inside, s00, below)
+        result[2, number] = (both - _weight(inside, s00)).sum() / layer.depth
     return result
 
 
-def _weight(
-    green: Matrix,
-    s00: Matrix,
-    behind: Matrix,
-    ahead: Matrix,
-    back: Matrix,
-    s01: Matrix,
-    cell: slice,
-) -> float:
-    """-Im / pi of the diagonal of G S over the rows of one cell, the next layer's part included.
+def _behind(behind: Matrix, ahead: Matrix, back: Matrix, s01: Matrix) -> tuple[Matrix, Matrix]:
+    """What the layer behind adds to a layer's S: G_01 S_10 = G X and S_01 G_10 = Y G.
+
+    G_01 = -G (zS - H)_01 G+ and G_10 = -G+ (zS - H)_10 G.
 
     Args:
-        green: of the layer.
-        s00: its overlap.
-        behind: G of the surface layer of what lies behind it.
+        behind: G+, of the surface layer of what lies behind.
         ahead: zS - H from the layer to the next.
         back: zS - H from the next to the layer.
         s01: S from the layer to the next.
-        cell: rows.
     """
-    to_next = -green @ ahead @ behind  # G_01
-    from_next = -behind @ back @ green  # G_10
-    own = 0.5 * (np.einsum("ij,ji->i", green, s00) + np.einsum("ij,ji->i", s00, green))
-    own = own + 0.5 * np.einsum("ij,ij->i", to_next, s01.conj())
-    own = own + 0.5 * np.einsum("ji,ij->i", from_next, s01)
-    return -float(own[cell].imag.sum()) / np.pi
+    return -ahead @ (behind @ s01.conj().T), -(s01 @ behind) @ back
+
+
+def _weight(
+    green: Matrix, s00: Matrix, behind: tuple[Matrix, Matrix] | None = None
+) -> NDArray[np.float64]:
+    """(n,), -Im / pi of the diagonal of (G S + S G) / 2, the part of :func:`_behind` included.
+
+    Args:
+        green: G of the layer.
+        s00: its overlap.
+        behind: X and Y of the layer behind, where it counts.
+    """
+    right, left = (s00, s00) if behind is None else (s00 + behind[0], s00 + behind[1])
+    both = np.einsum("ij,ji->i", green, right) + np.einsum("ij,ji->i", left, green)
+    return np.asarray(-0.5 * both.imag / np.pi)
 
 
 def surface_spectrum(

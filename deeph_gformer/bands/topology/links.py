@@ -79,6 +79,7 @@ class Links:
         self._smallest: list[tuple[tuple[float, ...], float]] = []
         self.top_eV, self.bottom_eV = -np.inf, np.inf
         self._orbital_positions = problem.structure.positions[problem.atom_of_orbital]  # (n, 3)
+        self._reciprocal = problem.structure.reciprocal
         self._overlap = problem._sums[1]
         self._rest = None if positions is None else position_rest(problem, positions)
         self._states: OrderedDict[bytes, NDArray[np.number]] = OrderedDict()
@@ -136,20 +137,32 @@ class Links:
 
     def between(self, start: ArrayLike, end: ArrayLike) -> NDArray[np.complex128]:
         """(filled, filled), <u_m(start) | u_n(end)>; k fractional, not reduced."""
+        return self.between_and_first_order(start, end)[0]
+
+    def between_and_first_order(
+        self, start: ArrayLike, end: ArrayLike
+    ) -> tuple[NDArray[np.complex128], float]:
+        """:meth:`between`, and the norm of the position matrix' part of it.
+
+        What is left out of the overlap is about half the square of that norm.
+        """
         k1, k2 = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
-        q = (k2 - k1) @ self.problem.structure.reciprocal  # 1/Å
+        q = (k2 - k1) @ self._reciprocal  # 1/Å
         phase = np.exp(-0.5j * (self._orbital_positions @ q))[:, None]
-        middle = _at(self._overlap, (k1 + k2) / 2)
-        if self._rest is not None:
-            for axis in range(3):
-                middle = middle - 1j * q[axis] * _at(self._rest[axis], (k1 + k2) / 2)
-        right = phase * (middle @ (phase * self.states(k2)))
-        return self.states(k1).conj().T @ right
+        left, right = self.states(k1) * phase.conj(), self.states(k2) * phase
+        overlap = left.conj().T @ (_at(self._overlap, (k1 + k2) / 2) @ right)
+        if self._rest is None:
+            return overlap, 0.0
+        along = np.zeros((len(phase), len(phase)), dtype=complex)
+        for axis in range(3):
+            along -= 1j * q[axis] * _at(self._rest[axis], (k1 + k2) / 2)
+        first_order = left.conj().T @ (along @ right)
+        return overlap + first_order, float(np.linalg.norm(first_order, 2))
 
 
 def _at(sums: BlochSum, k: NDArray[np.float64]) -> NDArray[np.number]:
     """Dense M(k) of a sum over cells."""
-    return sums.csr(bloch_phases(sums.cells, k)).toarray()
+    return sums.dense(bloch_phases(sums.cells, k))
 
 
 def position_rest(problem: BlochProblem, positions: Sequence[BlockMatrix]) -> list[BlochSum]:

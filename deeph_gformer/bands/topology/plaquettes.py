@@ -2,23 +2,24 @@
 
 The links around a plaquette multiply to a unitary matrix whose eigenvalues are exp(-i flux), one
 for each band; their sum needs no choice of phases, and the sum over all plaquettes is a whole
-number times 2 pi (T. Fukui, Y. Hatsugai, H. Suzuki, J. Phys. Soc. Jpn. 74, 1674 (2005)). Plaquettes
-are quartered where one of the bands has a large flux, or links keep little of a state. The flux of
-the quarters, and the phases between the two halves of each side and the whole side, tell by how
-many turns the plaquette's own flux was wrong. A = i <u | grad u>, Omega = rot A, C = 1 / 2 pi *
-integral of Omega.
+number times 2 pi (T. Fukui, Y. Hatsugai, H. Suzuki, J. Phys. Soc. Jpn. 74, 1674 (2005)), whatever
+their shape, as long as neighbours share their sides. So a plaquette whose flux is not sure is
+quartered, and its neighbours go around the corners that this puts on their sides. A = i <u | grad
+u>, Omega = rot A, C = 1 / 2 pi * integral of Omega.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError
+from ..bloch import BlochProblem
 from .links import Links
 
 __all__ = ["BerryCurvature", "berry_curvature"]
@@ -26,9 +27,21 @@ __all__ = ["BerryCurvature", "berry_curvature"]
 _LARGEST_FLUX = np.pi / 4
 """Of one band through a plaquette; where it is larger, the plaquette is quartered."""
 _SMALLEST_LINK = 0.5
-"""Smallest singular value of the links of a plaquette that is not quartered."""
+"""Smallest singular value of the links around a plaquette that is not quartered."""
+_LARGEST_LINK = 1.1
+"""Largest one: overlaps of states are below 1, but for what a long step with a position matrix
+makes of them."""
+_LARGEST_FIRST_ORDER = 0.5
+"""Largest part of a position matrix in them."""
 _DEEPEST = 10
 """How often a plaquette is quartered at most."""
+_FAINT = 0.01
+"""Blocks of H smaller than this share of the largest between two atoms do not set the mesh."""
+_KEPT_BYTES = 5e8
+"""Of links that are remembered."""
+
+Matrix = NDArray[np.complex128]
+Vertex = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,105 +63,178 @@ class BerryCurvature:
     chern: int
 
 
-Matrix = NDArray[np.complex128]
-Point = NDArray[np.float64]
-
-
-class _Side(NamedTuple):
-    """The link from one corner to the next: its unitary part (filled, filled), and its smallest
-    singular value."""
+class _Link(NamedTuple):
+    """From one corner to the next: its unitary part (filled, filled), and its smallest and largest
+    singular values."""
 
     unitary: Matrix
-    size: float
+    smallest: float
+    largest: float
+    first_order: float
 
 
-def _side(links: Links, start: Point, end: Point) -> _Side:
-    """One side.
+class _Plaquette(NamedTuple):
+    """Lower left corner and side, in the units of :class:`_Plane`."""
 
-    Raises:
-        ConfigError: states at both ends are orthogonal.
+    x: int
+    y: int
+    side: int
+
+
+def _fluxes(loop: Matrix) -> NDArray[np.float64] | None:
+    """(filled,), of each band, from the product of the links around a plaquette; None where one is
+    larger than :data:`_LARGEST_FLUX`."""
+    even, odd = (loop + loop.conj().T) / 2, (loop - loop.conj().T) / 2j
+    if np.linalg.eigvalsh(even)[0] < np.cos(_LARGEST_FLUX):
+        return None
+    return -np.arcsin(np.linalg.eigvalsh(odd))
+
+
+def _fewest(problem: BlochProblem, axis: int) -> float:
+    """Plaquettes along an axis that resolve the phases of H(k): two for each lattice vector that H
+    reaches, and one. Fewer may meet the same states at all corners, whatever is between."""
+    keys, structure = problem.h.keys, problem.structure
+    size = np.maximum.reduceat(np.abs(problem.h.values), problem.h.offsets[:-1])
+    between = (keys[:, 3] != keys[:, 4]) | (keys[:, :3] != 0).any(axis=1)
+    if not between.any():
+        return 1.0
+    place = np.linalg.solve(structure.lattice.T, structure.positions.T)[axis]
+    reach = np.abs(keys[:, axis] + place[keys[:, 4]] - place[keys[:, 3]])
+    return 2 * float(reach[between & (size >= _FAINT * size[between].max())].max()) + 1
+
+
+class _Plane:
+    """Plaquettes on a plane of the zone.
+
+    Lengths are whole numbers, 2**_DEEPEST for the side of a plaquette of the mesh.
     """
-    u, values, vh = np.linalg.svd(links.between(start, end))
-    if values[-1] < 1e-12:
-        raise ConfigError(
-            f"{links.problem.source}: states at k = {np.round(start, 4).tolist()} and "
-            f"{np.round(end, 4).tolist()} are orthogonal; take a denser --mesh"
-        )
-    return _Side(u @ vh, float(values[-1]))
 
+    def __init__(
+        self,
+        links: Links,
+        axes: tuple[int, int],
+        mesh: tuple[int, int],
+        fixed: tuple[float, float, float],
+    ) -> None:
+        self._links, self._axes = links, axes
+        self._origin = np.array(fixed, dtype=float)
+        self.unit = 2**_DEEPEST
+        self._period = mesh[0] * self.unit, mesh[1] * self.unit
+        side = self.unit
+        for axis, count in zip(axes, mesh, strict=True):
+            while side > 1 and count * (self.unit // side) < _fewest(links.problem, axis) - 1e-6:
+                side //= 2
+        starts = [
+            (i, j) for i in range(0, self._period[0], side) for j in range(0, self._period[1], side)
+        ]
+        self._sides = dict.fromkeys(starts, side)  # of the plaquettes that there are
+        self._vertices = set(starts)
+        self._kept: OrderedDict[tuple[Vertex, Vertex], _Link] = OrderedDict()
+        self._most = max(16, int(_KEPT_BYTES / (16 * links.filled**2)))
 
-def _turns(matrix: Matrix) -> NDArray[np.float64]:
-    """(filled,), phases of the eigenvalues of a unitary matrix."""
-    return np.angle(np.linalg.eigvals(matrix))
+    def k(self, vertex: Vertex) -> NDArray[np.float64]:
+        """(3,), fractional."""
+        point = self._origin.copy()
+        for axis, place, period in zip(self._axes, vertex, self._period, strict=True):
+            point[axis] += place / period
+        return point
 
+    def plaquettes(self) -> list[_Plaquette]:
+        """All that there are now."""
+        return [_Plaquette(x, y, side) for (x, y), side in self._sides.items()]
 
-class _Flux(NamedTuple):
-    """Through a plaquette.
+    def _inside(self, x: int, y: int) -> Vertex:
+        return x % self._period[0], y % self._period[1]
 
-    Attributes:
-        own: of its own four sides, the right number of turns included.
-        fine: of the smallest plaquettes in it.
-    """
+    def _steps(self, start: Vertex, end: Vertex) -> Iterator[tuple[Vertex, Vertex]]:
+        """Between two corners of a plaquette, over those that neighbours have in between."""
+        middle = (start[0] + end[0]) // 2, (start[1] + end[1]) // 2
+        length = abs(end[0] - start[0]) + abs(end[1] - start[1])
+        if length > 1 and self._inside(*middle) in self._vertices:
+            yield from self._steps(start, middle)
+            yield from self._steps(middle, end)
+        else:
+            yield start, end
 
-    own: float
-    fine: float
+    def _link(self, start: Vertex, end: Vertex) -> _Link:
+        """One link, in rising direction.
 
+        Raises:
+            ConfigError: states at both ends are orthogonal.
+        """
+        away = end[0] - start[0], end[1] - start[1]
+        start = self._inside(*start)
+        end = start[0] + away[0], start[1] + away[1]
+        if (start, end) in self._kept:
+            self._kept.move_to_end((start, end))
+            return self._kept[start, end]
+        overlap, first = self._links.between_and_first_order(self.k(start), self.k(end))
+        u, values, vh = np.linalg.svd(overlap)
+        if len(self._kept) >= self._most:
+            self._kept.popitem(last=False)
+        link = _Link(u @ vh, float(values[-1]), float(values[0]), first)
+        self._kept[start, end] = link
+        return link
 
-def _flux(
-    links: Links,
-    corner: Point,
-    steps: tuple[Point, Point],
-    sides: tuple[_Side, _Side, _Side, _Side],
-    depth: int = 0,
-) -> _Flux:
-    """Flux of a plaquette; where it is not sure, that of its quarters tells.
+    def flux(self, one: _Plaquette) -> float | None:
+        """Through a plaquette; None where that is not sure."""
+        x, y, side = one
+        a, b, c, d = (x, y), (x + side, y), (x + side, y + side), (x, y + side)
+        halves: list[Matrix] = []
+        for middle in (b, d):  # from a to c, first along a, then along b
+            product = np.eye(self._links.filled, dtype=complex)
+            for start, end in (*self._steps(a, middle), *self._steps(middle, c)):
+                link = self._link(start, end)
+                if not (
+                    _SMALLEST_LINK <= link.smallest
+                    and link.largest <= _LARGEST_LINK
+                    and link.first_order <= _LARGEST_FIRST_ORDER
+                ):
+                    return None
+                product = product @ link.unitary
+            halves.append(product)
+        fluxes = _fluxes(halves[0] @ halves[1].conj().T)
+        return None if fluxes is None else float(fluxes.sum())
 
-    Args:
-        links: overlaps of the filled states.
-        corner: (3,), fractional k.
-        steps: a and b, its sides from there.
-        sides: along a, along b from its end; along a from one step of b further, along b.
-        depth: how often it was quartered.
+    def quarter(self, one: _Plaquette) -> tuple[list[_Plaquette], list[_Plaquette]]:
+        """Replace a plaquette by four.
 
-    Raises:
-        ConfigError: it is not sure at any size: filled and empty bands touch, nearly.
-    """
-    one, two, three, four = (side.unitary for side in sides)
-    phases = _turns(one @ two @ (four @ three).conj().T)
-    sure = np.abs(phases).max() <= _LARGEST_FLUX and min(s.size for s in sides) >= _SMALLEST_LINK
-    if sure:
-        return _Flux(-float(phases.sum()), -float(phases.sum()))
-    if depth >= _DEEPEST:
-        raise ConfigError(
-            f"{links.problem.source}: the Berry curvature has a peak at k = "
-            f"{np.round(corner, 5).tolist()} that no plaquette resolves: the gap closes there, "
-            f"nearly (smallest met: {links.smallest_gap_eV * 1e3:.3g} meV)"
-        )
-    a, b = steps[0] / 2, steps[1] / 2
-    along_a = [
-        [_side(links, corner + i * a + j * b, corner + (i + 1) * a + j * b) for j in range(3)]
-        for i in range(2)
-    ]
-    along_b = [
-        [_side(links, corner + i * a + j * b, corner + i * a + (j + 1) * b) for j in range(2)]
-        for i in range(3)
-    ]
-    own = fine = 0.0
-    for i in range(2):
-        for j in range(2):
-            quarter = (along_a[i][j], along_b[i + 1][j], along_a[i][j + 1], along_b[i][j])
-            found = _flux(links, corner + i * a + j * b, (a, b), quarter, depth + 1)
-            own, fine = own + found.own, fine + found.fine
-    halves = (
-        (along_a[0][0], along_a[1][0], one, 1),
-        (along_b[2][0], along_b[2][1], two, 1),
-        (along_a[0][2], along_a[1][2], three, -1),
-        (along_b[0][0], along_b[0][1], four, -1),
-    )
-    for first, second, whole, sign in halves:  # from the two halves of a side to the side
-        bent = _turns(first.unitary @ second.unitary @ whole.conj().T)
-        own += sign * float(bent.sum())
-    return _Flux(own, fine)
+        Returns:
+            The four, and the neighbours whose sides have got a new corner.
+
+        Raises:
+            ConfigError: it is too small: filled and empty bands touch, nearly.
+        """
+        x, y, side = one
+        half = side // 2
+        if half == 0:
+            raise ConfigError(
+                f"{self._links.problem.source}: the Berry curvature has a peak at k = "
+                f"{np.round(self.k((x, y)), 5).tolist()} that no plaquette resolves: the gap "
+                f"closes there, nearly (smallest met: "
+                f"{self._links.smallest_gap_eV * 1e3:.3g} meV)"
+            )
+        del self._sides[x, y]
+        four = [_Plaquette(x + i * half, y + j * half, half) for i in (0, 1) for j in (0, 1)]
+        self._sides.update({(q.x, q.y): half for q in four})
+        self._vertices.add((x + half, y + half))
+        near: list[_Plaquette] = []
+        for i, j in ((half, 0), (0, half), (side, half), (half, side)):
+            vertex = self._inside(x + i, y + j)
+            if vertex not in self._vertices:
+                self._vertices.add(vertex)
+                outside = x + i + (i > half) - (i < half), y + j + (j > half) - (j < half)
+                near.append(self._holding(*outside, side))
+        return four, near
+
+    def _holding(self, x: int, y: int, least: int) -> _Plaquette:
+        """The plaquette around a point, which is no smaller than ``least``."""
+        side = least
+        while True:
+            start = self._inside(x // side * side, y // side * side)
+            if self._sides.get(start) == side:
+                return _Plaquette(*start, side)
+            side *= 2
 
 
 def berry_curvature(
@@ -165,7 +251,7 @@ def berry_curvature(
         axes: reciprocal vectors that span the plane.
         mesh: plaquettes along each.
         fixed: fractional k of its origin.
-        progress: called with (rows done, rows).
+        progress: called with (plaquettes done, plaquettes known); the second grows.
 
     Raises:
         ConfigError: the mesh is too coarse even when refined, or the bands touch.
@@ -174,31 +260,31 @@ def berry_curvature(
     count_a, count_b = mesh
     if min(mesh) < 2:
         raise ConfigError(f"Berry curvature on a {count_a}x{count_b} mesh: at least 2x2 is needed")
-    origin, step_a, step_b = np.array(fixed, dtype=float), np.zeros(3), np.zeros(3)
-    step_a[a], step_b[b] = 1.0 / count_a, 1.0 / count_b
-
-    def point(i: int, j: int) -> NDArray[np.float64]:
-        return origin + i * step_a + j * step_b
-
-    def along_b(i: int) -> list[_Side]:
-        return [_side(links, point(i, j), point(i, j + 1)) for j in range(count_b)]
-
-    flux, total = np.zeros(mesh), 0.0
-    first = below = along_b(0)
-    for i in range(count_a):
-        above = along_b(i + 1) if i + 1 < count_a else first  # periodic
-        side = [_side(links, point(i, j), point(i + 1, j)) for j in range(count_b)]
-        for j in range(count_b):
-            sides = (side[j], above[j], side[(j + 1) % count_b], below[j])
-            found = _flux(links, point(i, j), (step_a, step_b), sides)
-            flux[i, j], total = found.fine, total + found.own
-        below = above
+    plane = _Plane(links, axes, mesh, fixed)
+    waiting = plane.plaquettes()[::-1]
+    fluxes: dict[_Plaquette, float] = {}
+    while waiting:
+        one = waiting.pop()
+        found = plane.flux(one)
+        if found is not None:
+            fluxes[one] = found
+        else:
+            four, near = plane.quarter(one)
+            again = [other for other in near if fluxes.pop(other, None) is not None]
+            waiting += [*again, *four]
         if progress is not None:
-            progress(i + 1, count_a)
+            progress(len(fluxes), len(fluxes) + len(waiting))
+    flux = np.zeros(mesh)
+    for one, value in fluxes.items():
+        flux[one.x // plane.unit, one.y // plane.unit] += value
     reciprocal = links.problem.structure.reciprocal
     area = np.linalg.norm(np.cross(reciprocal[a], reciprocal[b])) / (count_a * count_b)
-    grid = np.array([[point(i, j) for j in range(count_b)] for i in range(count_a)])
-    middle = (step_a + step_b) / 2
-    return BerryCurvature(
-        axes, fixed, grid + middle, flux / area, int(np.round(total / (2 * np.pi)))
+    half = plane.unit // 2
+    middles = np.array(
+        [
+            [plane.k((i * plane.unit + half, j * plane.unit + half)) for j in range(count_b)]
+            for i in range(count_a)
+        ]
     )
+    chern = flux.sum() / (2 * np.pi)
+    return BerryCurvature(axes, fixed, middles, flux / area, int(np.round(chern)))
