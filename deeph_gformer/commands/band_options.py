@@ -141,7 +141,7 @@ class BandsOptions(LevelOptions):
         super().__post_init__()
         require_window(self.window)
         if self.unfold:
-            for name in ("fat", "spin", "device", "path_file"):
+            for name in ("fat", "spin", "device"):
                 if getattr(self, name):
                     raise ConfigError(f"--unfold and --{name.replace('_', '-')} exclude each other")
         if self.path and self.path_file:

@@ -39,7 +39,7 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
         one = unfold(
             problem,
             options.unfold,
-            options.path,
+            options.path_file or options.path,
             options.npoints,
             fermi=level,
             nbands=options.nbands,

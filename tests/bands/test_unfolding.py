@@ -4,6 +4,7 @@ others."""
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -112,6 +113,17 @@ def test_exact_for_a_perfect_supercell(spin: int, number: int, given: str) -> No
         assert np.abs(energies[weights == 1] - right).max() < 1e-10
     lengths = bands.band_structure(small, found.bands.path, fermi=0.0).distances
     assert found.bands.distances == pytest.approx(lengths)
+
+
+def test_path_from_a_file_is_one_of_the_primitive_zone(tmp_path: pathlib.Path) -> None:
+    """A few points around one: in fractions, and with lengths, of the primitive lattice."""
+    small, matrix = random_problem(seed=1), MATRICES[1]
+    (tmp_path / "K_PATH").write_text("5 0.1 0.2 0.0 0.3 0.1 0.0 P Q\n")
+    path = unfold(repeat(small, matrix), matrix, tmp_path / "K_PATH", fermi=0.0).bands.path
+    assert path.kpoints == pytest.approx(np.linspace([0.1, 0.2, 0], [0.3, 0.1, 0], 5))
+    away = np.array([0.2, -0.1, 0]) @ small.structure.reciprocal
+    assert path.distances[-1] == pytest.approx(np.linalg.norm(away))
+    assert [name for _, name in path.labels] == ["P", "Q"]
 
 
 @pytest.mark.parametrize("spin", [1, 2])

@@ -31,7 +31,7 @@ from ...io.files import write_json
 from ..bandstructure import band_structure
 from ..bloch import BlochProblem
 from ..fermi import FermiLevel
-from ..kpath import KPath, find_path
+from ..kpath import KPath, find_path, read_path_file
 from ..result import Bands
 from ..sparse.product import RowParts
 from .primitive import by_matrix, by_translations
@@ -249,7 +249,7 @@ def _primitive_structure(structure: Structure, m: PrimitiveMap, name: str) -> St
 def unfold(
     problem: BlochProblem,
     primitives: Sequence[Any] | Any,
-    path: str | KPath | None = None,
+    path: str | KPath | pathlib.Path | None = None,
     npoints: int = 120,
     *,
     fermi: FermiLevel | float | None = None,
@@ -266,7 +266,8 @@ def unfold(
     Args:
         problem: the supercell's Hamiltonian.
         primitives: see :func:`primitive_maps`.
-        path: special points of the primitive lattice, or a path in its fractional coordinates.
+        path: special points of the primitive lattice, or a path in its fractional coordinates,
+            also from a file (:func:`~..kpath.read_path_file`).
         npoints: over the whole path.
         fermi: the Fermi level of the supercell.
         window: (low, high], eV relative to it.
@@ -284,6 +285,8 @@ def unfold(
         primitives = [primitives]
     maps = primitive_maps(problem.structure, problem.periodic, primitives)
     small = _primitive_structure(problem.structure, maps[0], problem.structure.name)
+    if isinstance(path, pathlib.Path):
+        path = read_path_file(path, small)[0]
     primitive_path = find_path(small, problem.periodic, path, npoints, path_engine)
     big = dataclasses.replace(primitive_path, kpoints=primitive_path.kpoints @ maps[0].matrix.T)
     found = band_structure(
