@@ -606,7 +606,7 @@ def dense_chern(problem: BlochProblem, filled: int, count: int = 32) -> tuple[in
     return int(np.round(-np.angle(loop).sum() / (2 * np.pi))), gap
 
 
-@pytest.mark.parametrize(("seed", "filled"), [(105, 1), (102, 2)])
+@pytest.mark.parametrize(("seed", "filled"), [(105, 1), (131, 4), (132, 1)])
 @pytest.mark.parametrize("mesh", [(2, 2), (3, 2)])
 def test_coarse_meshes_have_the_chern_number_of_dense_ones(
     seed: int, filled: int, mesh: tuple[int, int]
@@ -614,7 +614,7 @@ def test_coarse_meshes_have_the_chern_number_of_dense_ones(
     """Steps of half a zone, over which a position matrix means nothing."""
     problem, positions = random_model(seed)
     chern, gap = dense_chern(problem, filled)
-    assert gap > 0.1 and chern != 0
+    assert gap > 0.5
     for r in (None, positions):
         assert berry_curvature(Links(problem, filled, r), (0, 1), mesh).chern == chern
 

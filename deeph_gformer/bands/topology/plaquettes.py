@@ -31,8 +31,8 @@ _SMALLEST_LINK = 0.5
 _LARGEST_LINK = 1.1
 """Largest one: overlaps of states are below 1, but for what a long step with a position matrix
 makes of them."""
-_LARGEST_FIRST_ORDER = 0.5
-"""Largest part of a position matrix in them."""
+_LARGEST_FIRST_ORDER = 0.3
+"""Largest part of a position matrix in them; half of its square is left out."""
 _DEEPEST = 10
 """How often a plaquette is quartered at most."""
 _FAINT = 0.01
@@ -64,13 +64,28 @@ class BerryCurvature:
 
 
 class _Link(NamedTuple):
-    """From one corner to the next: its unitary part (filled, filled), and its smallest and largest
-    singular values."""
+    """From one corner to the next.
+
+    Attributes:
+        unitary: (filled, filled), its unitary part.
+        smallest: singular value.
+        largest: singular value.
+        first_order: norm of the position matrix' part.
+    """
 
     unitary: Matrix
     smallest: float
     largest: float
     first_order: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether it tells what happens on the way."""
+        return (
+            self.smallest >= _SMALLEST_LINK
+            and self.largest <= _LARGEST_LINK
+            and self.first_order <= _LARGEST_FIRST_ORDER
+        )
 
 
 class _Plaquette(NamedTuple):
@@ -122,7 +137,8 @@ class _Plane:
         self._period = mesh[0] * self.unit, mesh[1] * self.unit
         side = self.unit
         for axis, count in zip(axes, mesh, strict=True):
-            while side > 1 and count * (self.unit // side) < _fewest(links.problem, axis) - 1e-6:
+            fewest = _fewest(links.problem, axis) - 1e-6
+            while side > 1 and count * (self.unit // side) < fewest:
                 side //= 2
         starts = [
             (i, j) for i in range(0, self._period[0], side) for j in range(0, self._period[1], side)
@@ -157,11 +173,7 @@ class _Plane:
             yield start, end
 
     def _link(self, start: Vertex, end: Vertex) -> _Link:
-        """One link, in rising direction.
-
-        Raises:
-            ConfigError: states at both ends are orthogonal.
-        """
+        """One link, in rising direction."""
         away = end[0] - start[0], end[1] - start[1]
         start = self._inside(*start)
         end = start[0] + away[0], start[1] + away[1]
@@ -185,11 +197,7 @@ class _Plane:
             product = np.eye(self._links.filled, dtype=complex)
             for start, end in (*self._steps(a, middle), *self._steps(middle, c)):
                 link = self._link(start, end)
-                if not (
-                    _SMALLEST_LINK <= link.smallest
-                    and link.largest <= _LARGEST_LINK
-                    and link.first_order <= _LARGEST_FIRST_ORDER
-                ):
+                if not link.sure:
                     return None
                 product = product @ link.unitary
             halves.append(product)
