@@ -13,7 +13,7 @@ import ctypes
 import functools
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -22,7 +22,6 @@ import torch
 import torchgen
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["GpuTensor", "no_waiting", "simulated_gpu"]
 
@@ -130,23 +129,53 @@ def _check_waiting(full: str, name: str, args: Any, kwargs: Any, tensors: Any, g
     crosses = crosses or (name == "aten::copy_" and 0 < len(gpu) < len(tensors))
     masks = full in INDEXED and any(
         x.dtype in (torch.bool, torch.uint8)
-        for x in tree_leaves(args[INDEXED[full]])
-        if isinstance(x, torch.Tensor)
+        for x in _tensors(args[INDEXED[full]])
     )
     if crosses or (gpu and (masks or name in WAITS)):
         raise RuntimeError(f"{full}: waits for the GPU")
 
 
+@functools.cache
+def _names(func: Any) -> tuple[str, str]:
+    """Of an operation, without and with its overload."""
+    name, overload = func._schema.name, func._schema.overload_name
+    return name, f"{name}.{overload}" if overload else name
+
+
+def _tensors(x: Any) -> Iterator[torch.Tensor]:
+    """Those among the arguments of an operation (pytree does this, for any container, slowly)."""
+    if isinstance(x, torch.Tensor):
+        yield x
+    elif isinstance(x, list | tuple):
+        for part in x:
+            yield from _tensors(part)
+    elif isinstance(x, dict):
+        for part in x.values():
+            yield from _tensors(part)
+
+
+def _each(change: Callable[[torch.Tensor], torch.Tensor], x: Any) -> Any:
+    """The same with other tensors."""
+    if isinstance(x, torch.Tensor):
+        return change(x)
+    if isinstance(x, list | tuple):
+        return type(x)([_each(change, part) for part in x])
+    if isinstance(x, dict):
+        return {key: _each(change, part) for key, part in x.items()}
+    return x
+
+
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
-    name, kwargs = func._schema.name, dict(kwargs)
-    full = name if not func._schema.overload_name else f"{name}.{func._schema.overload_name}"
-    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    name, full = _names(func)
+    tensors = list(_tensors((args, kwargs)))
     gpu = [x for x in tensors if isinstance(x, GpuTensor)]
     target = kwargs.get("device")
     if _waiting_is_an_error:
         _check_waiting(full, name, args, kwargs, tensors, gpu)
+    if not gpu and target is None:
+        return func(*args, **kwargs)
     if target is not None:
-        kwargs["device"] = torch.device("cpu")
+        kwargs = {**kwargs, "device": torch.device("cpu")}
     if name.startswith("c10d::"):
         _check_collective(full, tensors, gpu)
     elif gpu and name not in MOVES:
@@ -161,23 +190,21 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if name in PHYSICAL and gpu:
         return GpuTensor(PHYSICAL[name](args[0].host))
     known = {id(x.host): x for x in gpu}  # in-place operations return what they were given
-    out = func(*tree_map(_host, args), **tree_map(_host, kwargs))
+    out = func(*_each(_host, args), **_each(_host, kwargs))
     if name == "aten::copy_":
         return args[0]
     return _wrap(out, known, on_gpu)
 
 
 def _wrap(out: Any, known: dict[int, GpuTensor], on_gpu: bool) -> Any:
-    def one(x: Any) -> Any:
-        if not on_gpu or not isinstance(x, torch.Tensor):
-            return x
+    def one(x: torch.Tensor) -> torch.Tensor:
         found = known.get(id(x))
         return GpuTensor(x) if found is None else found
 
-    return tree_map(one, out)
+    return _each(one, out) if on_gpu else out
 
 
-def _host(x: Any) -> Any:
+def _host(x: torch.Tensor) -> torch.Tensor:
     return x.host if isinstance(x, GpuTensor) else x
 
 
@@ -187,7 +214,7 @@ def _check_devices(
     if len(gpu) == len(tensors):
         return
     if full in INDEXED and isinstance(args[0], GpuTensor):
-        free = {id(x) for x in tree_leaves(args[INDEXED[full]])}
+        free = {id(x) for x in _tensors(args[INDEXED[full]])}
         tensors = [x for x in tensors if id(x) not in free]
     if any(not isinstance(x, GpuTensor) and (x.dim() > 0 or name in STRICT) for x in tensors):
         raise RuntimeError(
@@ -221,18 +248,14 @@ class _Names(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def full(x: Any) -> Any:
-            if (
-                isinstance(x, str)
-                and x == "cuda"
-                or isinstance(x, torch.device)
-                and x == torch.device("cuda")
-            ):
+            if isinstance(x, str | torch.device) and str(x) == "cuda":
                 return torch.device("cuda", 0)
             return x
 
         if func is torch.Tensor.tolist:  # not there for subclasses
             return args[0].cpu().tolist()
-        return func(*tree_map(full, args), **tree_map(full, kwargs or {}))
+        named = {key: full(x) for key, x in kwargs.items()} if kwargs else {}
+        return func(*[full(x) for x in args], **named)
 
 
 def _set_device_guard() -> None:
