@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..results import BandPlot, UnfoldedPlot
 from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
@@ -22,12 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["VERBS"]
 
 
-def _solve_bands(
-    options: BandsOptions,
-) -> tuple[list[tuple[str, Bands, Style]], BlochProblem, list[bool]]:
-    """Bands of every Hamiltonian that ``bands`` was asked for, with label and style, the first
-    Hamiltonian, and which are of its structure.
+class _Solved(NamedTuple):
+    """What ``bands`` was asked for.
+
+    Attributes:
+        found: label, bands and style of every Hamiltonian.
+        reference: the first Hamiltonian.
+        same: which are of its structure.
+        lines: for people.
     """
+
+    found: list[tuple[str, Bands, Style]]
+    reference: BlochProblem
+    same: list[bool]
+    lines: list[str]
+
+
+def _solve_bands(options: BandsOptions) -> _Solved:
+    """Bands of every Hamiltonian that the options name."""
     from ..bands import band_structure, read_path_file
 
     problems, nbands = wanted_hamiltonians(options), options.nbands
@@ -38,6 +50,7 @@ def _solve_bands(
         if nbands is None and isinstance(settings.get("num_band"), int):
             nbands = settings["num_band"] if options.solver == "sparse" else None
     found: list[tuple[str, Bands, Style]] = []
+    lines: list[str] = []
     level: FermiLevel | None = None
     for problem, style in problems:
         if not found or level is not None:  # all relative to their own Fermi level, or all absolute
@@ -69,11 +82,12 @@ def _solve_bands(
             echo(f"{problem.label}: {note}")
         path = bands.path
         found.append((problem.label, bands, style))
-        print(
+        lines.append(
             f"{problem.label}: {bands.solver}; Fermi level "
             + (f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown")
         )
-    print(f"path {' '.join(t[1] for t in path.ticks)} ({path.source}), {len(path)} k-points")
+    ticks = " ".join(name for _, name in path.ticks)
+    lines.append(f"path {ticks} ({path.source}), {len(path)} k-points")
     same = [reference.structure.same_as(problem.structure) for problem, _ in problems]
     for (problem, _), alike in zip(problems, same, strict=True):
         if not alike:
@@ -81,7 +95,7 @@ def _solve_bands(
                 f"{problem.label}: {problem.source} is of another structure than "
                 f"{reference.source}, no band error"
             )
-    return found, reference, same
+    return _Solved(found, reference, same, lines)
 
 
 def _run_bands(options: BandsOptions) -> BandPlot | UnfoldedPlot | None:
@@ -106,7 +120,7 @@ def _show_bands(options: BandsOptions) -> BandPlot:
     from ..bands import compare_bands, plot_comparison, plot_fat, plot_spin
     from ..bands.files import write_bands
 
-    found, reference, same = _solve_bands(options)
+    found, reference, same, lines = _solve_bands(options)
     window = options.window or found[0][1].default_window()
     require_states(found[0][1], window)
     errors = {
@@ -114,6 +128,7 @@ def _show_bands(options: BandsOptions) -> BandPlot:
         for (label, bands, _), alike in zip(found[1:], same[1:], strict=True)
         if alike
     }
+    print("\n".join(lines))
     _print_errors(errors, window)
     for output in options.output or (pathlib.Path(f"{reference.structure.name}_bands.png"),):
         if output.suffix.lower() not in FIGURES:

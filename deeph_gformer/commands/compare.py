@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["VERBS"]
 
+#: What a part of the comparison says, and what it adds to the JSON.
+_Part = tuple[list[str], dict[str, Any]]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareOptions(LevelOptions):
@@ -76,100 +79,102 @@ def _run_compare(options: CompareOptions) -> Comparison:
             "only two Hamiltonians of the same atoms in the same order can be compared"
         )
     error = compare(reference.h, problem.h, reference.s)
-    _print_errors(error, problem.label)
+    lines = _error_lines(error, problem.label)
     result: dict[str, Any] = {
         "structure": reference.structure.name,
         "reference": reference.source,
         "other": problem.source,
         "hamiltonian": error.to_json(),
     }
-    result.update(_compare_metrics(reference, problem))
+    parts = [_compare_metrics(reference, problem)]
     if options.eigenvalues:
-        result.update(_compare_eigenvalues(options, reference, problem))
+        parts.append(_compare_eigenvalues(options, reference, problem))
     if options.modes:
-        result["error_modes"] = _modes(options.modes, reference, problem, error.mu_eV)
+        parts.append(_modes(options.modes, reference, problem, error.mu_eV))
+    for said, found in parts:
+        lines += said
+        result |= found
+    print("\n".join(lines))  # at the end: a part that fails leaves no half of a result
     return Comparison.of(result)
 
 
-def _print_errors(error: HamiltonianError, label: str) -> None:
+def _error_lines(error: HamiltonianError, label: str) -> list[str]:
     """The errors of H."""
-    print(
+    figures = (
+        ("raw", error.raw_mae_meV, error.raw_rmse_meV, error.raw_max_meV),
+        ("without mu S", error.mae_meV, error.rmse_meV, error.max_meV),
+    )
+    return [
         f"{error.blocks} blocks compared"
         + (f", {error.only_in_first} only in DFT" if error.only_in_first else "")
         + (f", {error.only_in_second} only in the {label}" if error.only_in_second else "")
-        + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV"
-    )
-    print(f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}")
-    print(
-        f"{'raw':<24}{error.raw_mae_meV:10.4f}{error.raw_rmse_meV:10.4f}{error.raw_max_meV:10.4f}"
-    )
-    print(f"{'without mu S':<24}{error.mae_meV:10.4f}{error.rmse_meV:10.4f}{error.max_meV:10.4f}")
-    print(
+        + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV",
+        f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}",
+        *(f"{name:<24}{mae:10.4f}{rmse:10.4f}{top:10.4f}" for name, mae, rmse, top in figures),
         "worst blocks (mean, meV): "
-        + ", ".join(f"{name} {value:.3f}" for name, value in error.worst)
-    )
+        + ", ".join(f"{name} {value:.3f}" for name, value in error.worst),
+    ]
 
 
-def _modes(
-    count: int, reference: BlochProblem, problem: BlochProblem, mu_eV: float
-) -> list[dict[str, Any]]:
+def _modes(count: int, reference: BlochProblem, problem: BlochProblem, mu_eV: float) -> _Part:
     """The worst S-weighted error modes at Γ."""
     from ..bands import error_modes
 
     modes = error_modes(reference, problem, count=count, mu_eV=mu_eV)
-    for number, mode in enumerate(modes):
-        print(
-            f"error mode {number + 1} at Γ: {mode.energy_eV * 1e3:.2f} meV; atoms "
-            + ", ".join(f"{i}-{j} {v * 1e3:.2f}" for i, j, v in mode.blocks)
-        )
-    return [
+    lines = [
+        f"error mode {number + 1} at Γ: {mode.energy_eV * 1e3:.2f} meV; atoms "
+        + ", ".join(f"{i}-{j} {v * 1e3:.2f}" for i, j, v in mode.blocks)
+        for number, mode in enumerate(modes)
+    ]
+    found = [
         {
             "energy_eV": m.energy_eV,
             "atom_pairs": [{"i": i, "j": j, "share_eV": v} for i, j, v in m.blocks],
         }
         for m in modes
     ]
+    return lines, {"error_modes": found}
 
 
-def _compare_metrics(reference: BlochProblem, problem: BlochProblem) -> dict[str, Any]:
+def _compare_metrics(reference: BlochProblem, problem: BlochProblem) -> _Part:
     from ..analysis.metric import Case, measure, metrics
     from ..data.gauge import aligned
 
     free = aligned(problem.h, reference.h, reference.s, reference.spinful)
     case = Case(reference.structure, reference.h, reference, (free,))
-    result: dict[str, Any] = {}
+    lines, result = [], {}
     for metric in metrics().values():
         record = measure(case, [metric])
         for key, label in metric.labels.items():
             if record.get(key) is not None:
-                print(f"{label}: {record[key]:.3f} meV")
-        for note in record[f"{metric.name}_notes"]:
-            print(f"{metric.name}: {note}")
-        result.update(record)
-    return result
+                lines.append(f"{label}: {record[key]:.3f} meV")
+        lines += [f"{metric.name}: {note}" for note in record[f"{metric.name}_notes"]]
+        result |= record
+    return lines, result
 
 
 def _compare_eigenvalues(
     options: CompareOptions, reference: BlochProblem, problem: BlochProblem
-) -> dict[str, Any]:
+) -> _Part:
     from ..bands import compare_bands, find_ghosts
     from ..bands.compare import mesh_bands
 
+    lines: list[str] = []
     found: list[Bands] = []
     level: FermiLevel | None = None
     for one in (reference, problem):
         spectrum = mesh_of(options, one)
         level = fermi_of(options, one, level, spectrum, others=(reference, problem))
-        print(f"{one.label}: Fermi level {level.energy_eV:.4f} eV, {level.source}")
+        lines.append(f"{one.label}: Fermi level {level.energy_eV:.4f} eV, {level.source}")
         found.append(mesh_bands(spectrum, level, one.label))
     error = compare_bands(found[0], found[1], options.window)
     ghosts = find_ghosts(found[0], found[1], options.ghost_margin)
-    print(
+    lines.append(
         f"eigenvalues {error.window_eV[0]:g} to {error.window_eV[1]:g} eV from E_F, meV: MAE "
         f"{error.mae_meV:.3f}, RMSE {error.rmse_meV:.3f}, max {error.max_meV:.3f}, shift "
         f"{error.shift_meV:.3f} ({error.states} states)"
     )
-    print(
+    lines.append(
         f"ghost states: {len(ghosts)}"
         + "".join(
             f"\n  k = {tuple(round(v, 4) for v in g.k)}: {g.energy_eV:.3f} eV, in the gap "
@@ -177,7 +182,7 @@ def _compare_eigenvalues(
             for g in ghosts[:10]
         )
     )
-    return {
+    return lines, {
         "eigenvalues": error.to_json(),
         "ghosts": [
             {

@@ -92,13 +92,15 @@ def _run_evaluate(options: EvaluateOptions) -> Evaluation:
         invariance=not options.no_invariance,
         plots=options.plots,
     )
+    if options.report is not None:  # before anything is said: it may fail, too
+        from .report import write_evaluation_report
+
+        result = write_evaluation_report(options.report, model, options.preprocessed, result)
     print(evaluation_table(result))
     if text := worse_than_stage1(result["total"], "these structures"):
         warn(f"{text}. {UNLIKE}")
     if options.report is not None:
-        from .report import write_evaluation_report
-
-        result = write_evaluation_report(options.report, model, options.preprocessed, result)
+        print(f"written: {options.report}")
     return result
 
 

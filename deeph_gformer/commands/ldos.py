@@ -149,7 +149,6 @@ def _run(options: LdosOptions) -> LdosResult:
     }
     if options.window is not None:
         level = fermi_of(options, problem)
-        print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
         low, high = options.window
         window = (low + level.energy_eV, high + level.energy_eV)
         chosen = states_in_window(problem, window, options.mesh, options.s_threshold, progress())
@@ -165,6 +164,7 @@ def _run(options: LdosOptions) -> LdosResult:
                 spacing=options.spacing,
                 progress=progress("block"),
             )
+        print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
         path = folder / f"ldos_{low:g}_{high:g}.{options.form}"
         volume = _write(problem, orbitals, chosen, path, words, options.spacing)
         result["volumes"].append(volume)

@@ -106,7 +106,6 @@ def _run(options: OpticsOptions) -> ConductivityResult:
         "--basis",
     )
     level = fermi_of(options, problem)
-    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     found = optical_conductivity(
         problem,
         level.energy_eV,
@@ -120,6 +119,7 @@ def _run(options: OpticsOptions) -> ConductivityResult:
         progress=progress(),
     )
     _say_supercell(problem)
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     length = "Å" if found.dimensions == 2 else f"Å^{3 - found.dimensions}"
     print(f"smallest direct gap on the {'x'.join(map(str, found.mesh))} mesh", end=" ")
     print(f"{found.smallest_gap_eV:.4f} eV, {found.method}")

@@ -107,7 +107,6 @@ def write_evaluation_report(
         provenance=made,
     )
     write_text(path, text)
-    print(f"written: {path}")
     return result
 
 

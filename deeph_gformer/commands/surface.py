@@ -58,9 +58,7 @@ def _run(options: SurfaceOptions) -> SurfaceResult:
 
     problem = single_problem(options, projects=False)
     layer = PrincipalLayers(problem, options.along - 1)
-    print(f"principal layer: {layer.depth} cells along a{options.along}, {layer.size} orbitals")
     level = fermi_of(options, problem)
-    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source} (of the bulk)")
     found = surface_spectrum(
         problem,
         options.along - 1,
@@ -73,6 +71,8 @@ def _run(options: SurfaceOptions) -> SurfaceResult:
         processes=options.processes,
         progress=progress(),
     )
+    print(f"principal layer: {layer.depth} cells along a{options.along}, {layer.size} orbitals")
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source} (of the bulk)")
     echo("blocks of the bulk: no relaxation and no charge transfer at the surface")
     output = options.output or pathlib.Path(f"{problem.structure.name}_surface.png")
     plot_surface(found, output)

@@ -69,7 +69,6 @@ def _run(options: TextureOptions) -> TextureResult:
 
     problem = single_problem(options, projects=False)
     level = fermi_of(options, problem)
-    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     bands = [band - 1 for band in options.band]
     bands = bands or _near_level(problem, options, level.energy_eV)
     found = spin_texture(
@@ -82,6 +81,7 @@ def _run(options: TextureOptions) -> TextureResult:
         processes=options.processes,
         progress=progress(),
     )
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     for band, share in zip(found.bands, found.degenerate, strict=True):
         if share > 0.5:
             echo(

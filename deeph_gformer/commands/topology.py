@@ -103,10 +103,10 @@ def _run(options: TopologyOptions) -> TopologyResult:
         result |= hall(options, problem, positions)
     else:
         filled, source = _filled_bands(options, problem)
-        print(f"{filled} filled bands: {source}")
+        said = f"{filled} filled bands: {source}"
         links = Links(problem, filled, positions)
         result |= {"filled_bands": filled, "electrons_source": source}
-        result |= _z2(options, links) if kind == "z2" else _chern(options, links, kind)
+        result |= _z2(options, links, said) if kind == "z2" else _chern(options, links, kind, said)
         _echo_gap(links)
         result |= {
             "method": links.method,
@@ -131,11 +131,12 @@ def _echo_gap(links: Links) -> None:
         )
 
 
-def _z2(options: TopologyOptions, links: Links) -> dict[str, Any]:
+def _z2(options: TopologyOptions, links: Links, said: str) -> dict[str, Any]:
     from ..bands.topology import z2_of_crystal
     from ..bands.topology.plot import plot_centres
 
     numbers, planes = z2_of_crystal(links, progress("line"))
+    print(said)
     if len(numbers) == 1:
         print(f"Z2 = {numbers[0]}")
     else:
@@ -161,7 +162,7 @@ def _z2(options: TopologyOptions, links: Links) -> dict[str, Any]:
     }
 
 
-def _chern(options: TopologyOptions, links: Links, kind: str) -> dict[str, Any]:
+def _chern(options: TopologyOptions, links: Links, kind: str, said: str) -> dict[str, Any]:
     from ..bands.kmesh import parse_mesh
     from ..bands.topology import berry_curvature
     from ..bands.topology.plot import plot_curvature
@@ -175,14 +176,15 @@ def _chern(options: TopologyOptions, links: Links, kind: str) -> dict[str, Any]:
             f"'{problem.structure.name}' has {len(axes)}"
         )
     mesh = parse_mesh(options.mesh, problem)
-    maps = []
+    maps, lines = [], [said]
     for value in (0.0,) if len(axes) == 2 else (0.0, 0.5):
         fixed = (0.0, 0.0, value)
         plane = (axes[0], axes[1])
         counts = (max(mesh[plane[0]], 2), max(mesh[plane[1]], 2))
         maps.append(berry_curvature(links, plane, counts, fixed, progress("plaquette")))
         where = "" if len(axes) == 2 else f" at k3 = {value:g}"
-        print(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
+        lines.append(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
+    print("\n".join(lines))
     output = options.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")
     plot_curvature(maps, problem.structure.reciprocal, output)
     print(f"written: {output}")
@@ -214,7 +216,6 @@ def _fermi_sum(
         It, its unit for people, and how it was made, for JSON.
     """
     level = fermi_of(options, problem)
-    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     found = function(
         problem,
         level.energy_eV,
@@ -223,6 +224,7 @@ def _fermi_sum(
         positions=positions,
         progress=progress(),
     )
+    print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
     if found.largest_share > _LARGEST_SHARE:
         echo(
             f"one k-point of the {'x'.join(map(str, found.mesh))} mesh has "

@@ -31,6 +31,7 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
 
     problems = [problem for problem, _ in wanted_hamiltonians(options)]
     found: list[Unfolded] = []
+    lines = []
     level: FermiLevel | None = None
     for problem in problems:
         if not found or level is not None:
@@ -54,13 +55,14 @@ def run_unfold(options: BandsOptions) -> UnfoldedPlot:
         for note in one.bands.notes[len(problem.notes) :]:
             echo(f"{problem.label}: {note}")
         known = f"{level.energy_eV:.4f} eV, {level.source}" if level else "unknown"
-        print(f"{problem.label}: {one.bands.solver}; Fermi level {known}")
+        lines.append(f"{problem.label}: {one.bands.solver}; Fermi level {known}")
         found.append(one)
     path = found[0].bands.path
     ticks = " ".join(name for _, name in path.ticks)
-    print(f"path {ticks} ({path.source}), {len(path)} k-points of the primitive cell")
+    lines.append(f"path {ticks} ({path.source}), {len(path)} k-points of the primitive cell")
     window = options.window or known_window(found[0].bands)
     require_states(found[0].bands, window)
+    print("\n".join(lines))
     name = problems[0].structure.name
     for output in options.output or (pathlib.Path(f"{name}_unfolded.png"),):
         if output.suffix.lower() not in FIGURES:

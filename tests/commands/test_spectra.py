@@ -246,6 +246,41 @@ def test_compare_takes_out_the_gauge(
     assert "mu = <dH,S>/<S,S> = 50.0000 meV" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("level", [2.0, None], ids=["no whole number", "unknown"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "honeycomb", "--eigenvalues", "--modes", "1"],
+        ["fermi", "honeycomb"],
+        ["gap", "honeycomb"],
+        ["dos", "honeycomb", "--electrons", "9"],
+        ["optics", "honeycomb"],
+        ["surface", "honeycomb", "--along", "1", "--path", "GXZ"],
+        ["topology", "honeycomb", "--kind", "chern"],
+        ["bands", "honeycomb", "--window", "500", "501"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_ends_with_an_error_says_and_writes_nothing_before(
+    folder: pathlib.Path,
+    words: list[str],
+    level: float | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a Hamiltonian that its DFT's Fermi level cuts through a band, or of which none is known:
+    no error of H, no Fermi level, no figure and no JSON of a command that exits 2."""
+    info = json.loads((folder / "info.json").read_text())
+    del info["fermi_level"]
+    (folder / "info.json").write_text(json.dumps(info | ({"fermi_level": level} if level else {})))
+    before = sorted(pathlib.Path.cwd().rglob("*"))
+    assert main([*words, "--mesh", "5x5x1", "--json", "x.json"]) == 2
+    said = capsys.readouterr()
+    known = ("DFT: honeycomb/hamiltonians.h5",)  # which Hamiltonian
+    assert [line for line in said.out.splitlines() if line not in known] == []
+    assert "error: " in said.err.splitlines()[-1]
+    assert sorted(pathlib.Path.cwd().rglob("*")) == before
+
+
 @pytest.mark.parametrize("other", [[], ["honeycomb"], ["moved"]])
 def test_compare_needs_a_prediction_of_the_same_structure(
     folder: pathlib.Path, other: list[str], capsys: pytest.CaptureFixture[str]
