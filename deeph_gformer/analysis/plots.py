@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bands.palette import COLOURS
 from ..io.blocks import BlockMatrix, match_keys
 from ..io.files import atomic_path, write_json
 from ..pipeline import HamiltonianModel, Prediction
@@ -16,7 +17,7 @@ from .metrics import StructureErrors, pair_errors
 
 __all__ = ["distance_data", "orbital_pair_map", "write_plots"]
 
-_STAGE1, _REFINED = "#c0504d", "#1f77b4"
+_STAGE1, _REFINED = COLOURS["stage 1"], COLOURS["refined"]
 
 
 def orbital_pair_map(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -12,8 +12,8 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key
-from ..io.folder import Kind, matrix_path
-from ..io.gauge import stated_level
+from ..io.folder import Kind, folder_of_overlap, matrix_path
+from ..io.gauge import OURS, stated_level
 from .bloch import BlochProblem
 
 __all__ = [
@@ -130,6 +130,20 @@ def _read_s(
         raise
 
 
+def prediction_label(structure: Structure, beside_dft: bool = False) -> str:
+    """What a folder's prediction is: "refined" or "stage 1" where ``refine`` has written it;
+    otherwise a file of other programs, DeepH-E3's ("stage 1") beside DFT's, else a "prediction".
+
+    Args:
+        structure: of the folder, with its info.json.
+        beside_dft: whether DFT's H is in the folder, too.
+    """
+    ours = structure.info.get(OURS)
+    if isinstance(ours, Mapping):
+        return "refined" if ours.get("gformer") else "stage 1"
+    return "stage 1" if beside_dft else "prediction"
+
+
 def load(
     folder: str | os.PathLike[str],
     kind: Literal["hamiltonian", "prediction"] = "hamiltonian",
@@ -144,9 +158,9 @@ def load(
     Args:
         folder: holds the structure and H.
         kind: 'hamiltonian' (DFT) or 'prediction' (``hamiltonians_pred.h5``).
-        overlap_folder: where S is, when not beside H; its structure must be the same one. Or what
-            makes S of a structure.
-        label: name in legends and reports; default: "DFT" or "prediction".
+        overlap_folder: where S is, when not beside H: the folder, or its ``overlaps.h5``; its
+            structure must be the same one. Or what makes S of a structure.
+        label: name in legends and reports; default: "DFT", or see :func:`prediction_label`.
         hermitize: project H on ½(H + H†) however far from Hermitian it is.
         tolerance: largest accepted |H - H†|, eV; default 1e-3 for DFT, 0.5 for a prediction
             (networks are not exactly Hermitian).
@@ -173,12 +187,12 @@ def load(
         tolerance = DFT_TOLERANCE_EV if kind == "hamiltonian" else PREDICTION_TOLERANCE_EV
     h = symmetrized(h, str(path), tolerance, " eV", notes, hermitize)
     computed = callable(overlap_folder)
-    s_folder = folder if callable(overlap_folder) else pathlib.Path(overlap_folder or folder)
+    s_folder = folder if callable(overlap_folder) else folder_of_overlap(overlap_folder or folder)
     if s_folder != folder and not structure.same_as(read_folder(s_folder)):
         raise DataError(
-            f"{s_folder}: holds another structure than {folder} (atoms, orbitals, lattice or "
-            f"positions differ by more than 1e-3 Å); "
-            "S must belong to the same atoms in the same order"
+            f"{matrix_path(s_folder, 'overlap')}: is S of another structure than {folder} (atoms, "
+            "orbitals, lattice or positions differ by more than 1e-3 Å); S must belong to the same "
+            "atoms in the same order"
         )
     s = (
         overlap_folder(structure)
@@ -195,7 +209,7 @@ def load(
         structure,
         h,
         s,
-        label=label or ("DFT" if kind == "hamiltonian" else "prediction"),
+        label=label or ("DFT" if kind == "hamiltonian" else prediction_label(structure)),
         source=str(path),
         predicted=kind == "prediction",
         notes=tuple(notes),

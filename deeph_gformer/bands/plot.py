@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..io.files import atomic_path
+from .palette import COLOURS, Style, colours_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +35,6 @@ __all__ = [
     "save_figure",
 ]
 
-Style = Literal["line", "dashed", "dots"]
-_COLOURS = {
-    "line": ["#1a1a1a", "#7a7a7a"],
-    "dashed": ["#d55e00", "#e69f00"],
-    "dots": ["#0072b2", "#009e73", "#cc79a7"],
-}
 _SUFFIXES = (".png", ".svg", ".pdf")
 _RINGS = 50
 """Most k-points of a path that get a ring; between them the line below stays visible."""
@@ -223,21 +218,6 @@ def _draw_residuals(
     return residual[shown]
 
 
-def _colours(styles: Sequence[Style]) -> list[str]:
-    """One colour for each entry.
-
-    Raises:
-        ConfigError: an unknown style.
-    """
-    used, colours = {"line": 0, "dashed": 0, "dots": 0}, []
-    for style in styles:
-        if style not in used:
-            raise ConfigError(f"style '{style}' is unknown; there are line, dashed and dots")
-        colours.append(_COLOURS[style][used[style] % len(_COLOURS[style])])
-        used[style] += 1
-    return colours
-
-
 def plot_comparison(
     entries: Sequence[tuple[str, Bands, Style]],
     path: str | os.PathLike[str] | None = None,
@@ -251,7 +231,8 @@ def plot_comparison(
 
     Args:
         entries: (label, bands, style): 'line' for DFT, 'dashed' for stage 1, 'dots' for refined.
-            The first is the reference.
+            The first is the reference. A label that ends with such a word has its colour, see
+            :mod:`.palette`.
         path: .png, .svg or .pdf.
         window_eV: energies shown, relative to E_F; default :meth:`~.result.Bands.default_window`.
         errors: label -> band error against the first entry, for the legend and for a panel of E -
@@ -268,7 +249,8 @@ def plot_comparison(
     if not entries:
         raise ConfigError("no bands to plot")
     reference, errors = entries[0][1], errors or {}
-    colours = _colours([style for _, _, style in entries])
+    labels, _, styles = zip(*entries, strict=True)
+    colours = colours_of(labels, styles)
     if len(entries) == 1:  # nothing to tell it from
         entries = [(entries[0][0], reference, "line")]
     window = window_eV or reference.default_window()
@@ -298,7 +280,7 @@ def plot_comparison(
 
 def _finish_residuals(ax: Axes, reference: Bands, values: NDArray[np.float64], label: str) -> None:
     mark_path(ax, reference)
-    ax.axhline(0.0, color="#1a1a1a", linewidth=0.8, zorder=0)
+    ax.axhline(0.0, color=COLOURS["DFT"], linewidth=0.8, zorder=0)
     reach = 1.15 * float(np.abs(values).max(initial=1e-3))
     ax.set_ylim(-reach, reach)
     name = label if label.isalnum() and len(label) < 8 else "ref"

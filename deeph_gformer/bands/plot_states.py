@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from .palette import FURTHER, colours_of
 from .plot import draw_bands, finish_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_dos", "plot_fat", "plot_spin"]
 
-_FILLS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
-_TOTALS = [("-", "#1a1a1a"), ((0, (4, 2)), "#d55e00"), ((0, (1, 1)), "#0072b2")]
+_TOTALS = ("-", (0, (4, 2)), (0, (1, 1)))
 
 
 def _coloured(
@@ -158,11 +158,13 @@ def plot_dos(
     zero = doses[0].fermi.energy_eV if doses[0].fermi else 0.0
     grid = doses[0].energies_eV - zero
     for number, (name, value) in enumerate(doses[0].projected.items()):
-        colour = _FILLS[number % len(_FILLS)]
+        colour = FURTHER[number % len(FURTHER)]
         ax.fill_between(grid, value, color=colour, alpha=0.35, linewidth=0, label=name)
         ax.plot(grid, value, color=colour, linewidth=0.8)
-    for number, dos in enumerate(doses):
-        style, colour = _TOTALS[number % len(_TOTALS)]
+    for number, (dos, colour) in enumerate(
+        zip(doses, colours_of([dos.label for dos in doses]), strict=True)
+    ):
+        style = _TOTALS[number % len(_TOTALS)]
         x = dos.energies_eV - (dos.fermi.energy_eV if dos.fermi else 0.0)
         look: dict[str, Any] = {"color": colour, "linewidth": 1.1, "linestyle": style}
         ax.plot(x, dos.total, label=dos.label or "total", **look)

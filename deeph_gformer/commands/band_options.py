@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigError
@@ -14,7 +14,7 @@ from .shared import LevelOptions, projections_option, require_window, window_opt
 
 if TYPE_CHECKING:
     from ..bands import Bands, BlochProblem
-    from ..bands.plot import Style
+    from ..bands.palette import Style
 
 __all__ = ["FIGURES", "BandsOptions", "require_states", "wanted_hamiltonians"]
 
@@ -162,53 +162,47 @@ def wanted_hamiltonians(options: BandsOptions) -> list[tuple[BlochProblem, Style
     Raises:
         DataError: a folder has no Hamiltonian, or a damaged one.
     """
+    from ..bands.loading import prediction_label
+    from ..io.folder import read_folder
+
     first = options.folders[0]
-    styles: dict[str, Style] = {"hamiltonian": "line", "prediction": "dashed"}
     explicit = options.stage1 is not None or options.refined is not None
     names = {folder.resolve().name for folder in options.folders}
-    result: list[tuple[BlochProblem, Style]] = []
+    result: list[BlochProblem] = []
     for folder in options.folders:
         kinds = kinds_of(folder)
         for kind in kinds:
             if kind == "prediction" and explicit and "hamiltonian" in kinds:
                 continue
-            label = "DFT" if kind == "hamiltonian" else _prediction_label(folder, kinds)
+            label = "DFT"
+            if kind == "prediction":
+                label = prediction_label(read_folder(folder), "hamiltonian" in kinds)
             if len(options.folders) > 1:
                 name = (
                     folder.resolve().name
                     if len(names) == len(options.folders)
                     else "/".join(folder.resolve().parts[-2:])
                 )
-                label = f"{name} {label}" if len(kinds) > 1 else name
-            problem = load_problem(options, folder, kind, label, first if folder != first else None)
-            style = (
-                styles[kind]
-                if len(options.folders) == 1 or not result
-                else "dashed"
-                if len(result) == 1
-                else "dots"
-            )
-            result.append((problem, style))
-    if options.stage1 is not None:
-        result.append(
-            (load_problem(options, options.stage1, "prediction", "stage 1", first), "dashed")
-        )
-    if options.refined is not None:
-        result.append(
-            (load_problem(options, options.refined, "prediction", "refined", first), "dots")
-        )
-    return result
+                label = f"{name} {label}"
+            fallback = first if folder != first else None
+            result.append(load_problem(options, folder, kind, label, fallback))
+    for source, label in ((options.stage1, "stage 1"), (options.refined, "refined")):
+        if source is not None:
+            result.append(load_problem(options, source, "prediction", label, first))
+    styles = _styles([problem.label for problem in result])
+    return list(zip(result, styles, strict=True))
 
 
-def _prediction_label(folder: pathlib.Path, kinds: Sequence[str]) -> str:
-    """What a folder's prediction is called: beside DFT's H that of ``refine`` or DeepH-E3's."""
-    from ..io.folder import read_folder
-    from ..io.gauge import OURS
+def _styles(labels: Sequence[str]) -> list[Style]:
+    """How each Hamiltonian is drawn: as its role is, or, where another is drawn so, as none is."""
+    from ..bands.palette import STYLES, role_of
 
-    if "hamiltonian" not in kinds:
-        return "prediction"
-    ours = read_folder(folder).info.get(OURS)
-    return "refined" if isinstance(ours, Mapping) and ours.get("gformer") else "stage 1"
+    found: list[Style] = []
+    for label in labels:
+        own = STYLES[role_of(label) or "DFT"]
+        free = [style for style in STYLES.values() if style not in found]
+        found.append(free[0] if free and own not in free else own)
+    return found
 
 
 def require_states(bands: Bands, window: tuple[float, float]) -> None:

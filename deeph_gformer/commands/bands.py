@@ -17,7 +17,7 @@ from .unfold import run_unfold
 if TYPE_CHECKING:
     from ..bands import Bands, BlochProblem, FermiLevel
     from ..bands.compare import BandError
-    from ..bands.plot import Style
+    from ..bands.palette import Style
 
 __all__ = ["VERBS"]
 

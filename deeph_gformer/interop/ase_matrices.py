@@ -234,7 +234,7 @@ class MatrixCalculator(Calculator):
         self._raw = prediction.hamiltonian
         h = self._raw if self._hermitian else self._raw.hermitian()
         self._problem = BlochProblem(
-            structure, h, s, label="prediction", source=structure.name, predicted=True
+            structure, h, s, label=prediction.label, source=structure.name, predicted=True
         )
 
     def _current(self, atoms: Atoms | None) -> Atoms:

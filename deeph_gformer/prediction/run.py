@@ -80,7 +80,12 @@ class Prediction(NamedTuple):
             )
         h = self.hamiltonian.hermitian()
         name = self.structure.name
-        return BlochProblem(self.structure, h, s, label="prediction", source=name, predicted=True)
+        return BlochProblem(self.structure, h, s, label=self.label, source=name, predicted=True)
+
+    @property
+    def label(self) -> str:
+        """What H is, for legends: "refined", or "stage 1" where no GFormer had a part in it."""
+        return "stage 1" if self.hamiltonian is self.stage1 else "refined"
 
     def __repr__(self) -> str:
         change = f"mean correction {self.correction * 1e3:.4g} meV"

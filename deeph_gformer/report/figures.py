@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bands.palette import COLOURS
 from ..errors import MissingDependencyError
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "require_plotly",
 ]
 
-COLOURS = {"DFT": "#33404b", "stage 1": "#c0504d", "refined": "#1f77b4"}
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "font": {"family": "Helvetica, Arial, sans-serif", "size": 13},

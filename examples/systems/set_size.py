@@ -19,6 +19,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from deeph_gformer.bands.palette import COLOURS
+
 
 def errors(path: pathlib.Path) -> tuple[float, float]:
     """MAE_all of stage 1 and refined, meV."""
@@ -52,8 +54,8 @@ def main() -> None:
     for n, a, b in zip(numbers, first, both, strict=True):
         print(f"{n:10d}  {a:13.3f}  {b:13.3f}  {b / a:.3f}")
     figure, axis = plt.subplots(figsize=(5, 3.8), constrained_layout=True)
-    axis.loglog(numbers, first, "o--", color="tab:orange", label="stage 1")
-    axis.loglog(numbers, both, "s-", color="tab:blue", label="refined")
+    axis.loglog(numbers, first, "o--", color=COLOURS["stage 1"], label="stage 1")
+    axis.loglog(numbers, both, "s-", color=COLOURS["refined"], label="refined")
     if args.noise:
         axis.axhline(args.noise, color="0.6", linewidth=1, label="noise of the labels")
     axis.set_xticks(numbers, [str(n) for n in numbers], minor=False)

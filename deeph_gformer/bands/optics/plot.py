@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..palette import FURTHER
 from ..plot import new_figure, save_figure
 from .conductivity import Optics
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_optics"]
 
-_COLOURS = ("#1a1a1a", "#d55e00", "#0072b2")
 _STYLES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1)))
 
 
@@ -36,7 +36,7 @@ def plot_optics(
     panels = list(figure.subplots(3, 1, sharex=True, height_ratios=(0.7, 1, 1)))
     x = optics.photon_eV
     panels[0].fill_between(x, optics.joint_dos, color="0.8", linewidth=0)
-    panels[0].plot(x, optics.joint_dos, color="#1a1a1a", linewidth=1.0)
+    panels[0].plot(x, optics.joint_dos, color="0.1", linewidth=1.0)
     panels[0].set_ylabel("joint DOS (1/eV/cell)")
     crystal = optics.dimensions == 3
     chi = optics.dielectric if crystal else optics.susceptibility
@@ -60,7 +60,7 @@ def plot_optics(
             same.append(("xyz"[a] * 2, a))
         else:
             same[twin] = (f"{same[twin][0]} = {'xyz'[a] * 2}", same[twin][1])
-    for (name, a), colour in zip(same, _COLOURS, strict=False):  # at most three
+    for (name, a), colour in zip(same, FURTHER, strict=False):  # at most three
         panels[1].plot(x, optics.sigma[:, a, a].real, color=colour, linewidth=1.2, label=name)
         for part, style in (("Re", _STYLES[0]), ("Im", _STYLES[1])):
             values = chi[:, a, a].real if part == "Re" else chi[:, a, a].imag

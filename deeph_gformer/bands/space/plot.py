@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..palette import FURTHER
 from ..plot import bar_beside, new_figure, save_figure
 from .stm import StmImage
 
@@ -47,7 +48,7 @@ def plot_stm(
         drawn = ax.imshow(
             pixels.T, origin="lower", extent=(0, side, 0, side), cmap="afmhot", rasterized=True
         )
-        ax.plot(corner[:, 0], corner[:, 1], color="#56b4e9", linewidth=0.9)
+        ax.plot(corner[:, 0], corner[:, 1], color=FURTHER[3], linewidth=0.9)
         ax.set_xlim(0, side)
         ax.set_ylim(0, side)
         ax.set_xlabel("$x$ (Å)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..palette import FURTHER
 from ..plot import bar_beside, new_figure, save_figure
 from .plaquettes import BerryCurvature
 from .wilson import WannierCentres, gap_middle
@@ -36,9 +37,9 @@ def plot_centres(
     for ax, plane in zip(panels, planes, strict=True):
         x = np.repeat(plane.k[:, None], plane.centres.shape[1], axis=1)
         look = {"markerfacecolor": "none", "markeredgewidth": 0.8, "markersize": 3.2}
-        ax.plot(x.ravel(), plane.centres.ravel(), "o", color="#1a1a1a", **look)
+        ax.plot(x.ravel(), plane.centres.ravel(), "o", color="0.1", **look)
         middle = [gap_middle(line)[0] for line in plane.centres]
-        ax.plot(plane.k, middle, "D", color="#d55e00", markersize=4, label="middle of largest gap")
+        ax.plot(plane.k, middle, "D", color=FURTHER[1], markersize=4, label="middle of largest gap")
         ax.set_xlim(-0.01, 0.51)
         ax.set_ylim(0, 1)
         ax.set_xlabel(f"$k_{plane.pump + 1}$ (reciprocal vectors)")
