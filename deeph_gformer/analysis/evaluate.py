@@ -315,6 +315,7 @@ def _record(
         "name": error.name,
         "atoms": len(prediction.structure),
         "edges": len(prediction.edges.keys),
+        "hamiltonian_only_edges": prediction.edges.hamiltonian_only,
         "stage1_mae_meV": error.stage1_meV,
         "refined_mae_meV": error.refined_meV,
         "ratio": error.refined_meV / error.stage1_meV if error.stage1_meV else float("nan"),

@@ -58,12 +58,6 @@ def refine_table(result: Mapping[str, Any], alone: bool = False) -> str:
     )
     lines = [text_table(header, rows)] if rows else []
     for r in records:
-        if r["hamiltonian_only_edges"]:
-            lines.append(
-                f"{r['name']}: {r['hamiltonian_only_edges']} edges are in hamiltonians.h5 and "
-                "not in overlaps.h5 (--edges overlaps leaves them out, as DeepH-E3's "
-                "inference does)"
-            )
         if r["spin_from"] == "model":
             lines.append(f"{r['name']}: no info.json, the model's spin was used")
     if result["skipped"]:

@@ -95,7 +95,8 @@ def write_evaluation_report(
 
     name = result["total"]["challenging_structure"]
     folders = {f.resolve().name: f for f in find_structures(preprocessed, ("hamiltonian",))}
-    worst = collect.worst_structure(model, folders[name]) if name in folders else None
+    settings = result["edges"], result["frames"]
+    worst = collect.worst_structure(model, folders[name], *settings) if name in folders else None
     card = collect.describe_model(model.bundle)
     made = collect.provenance(model, preprocessed, ["deeph-gformer", *sys.argv[1:]])
     result = Evaluation.of(result, {"worst": worst, "model_card": card, "provenance": made})

@@ -36,13 +36,14 @@ class EdgeChoice(NamedTuple):
         source: where they come from, for people.
         hamiltonian_only: edges that ``hamiltonians.h5`` has and ``overlaps.h5`` has not; None
             where one of the files was not read.
-        note: a sentence for people on blocks that were left out; empty where there were none.
+        notes: for people, a sentence each on blocks that were left out, and on those that only H
+            has.
     """
 
     keys: NDArray[np.int64]
     source: str
     hamiltonian_only: int | None = None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"EdgeChoice({len(self.keys)} edges, {self.source})"
@@ -145,12 +146,18 @@ def select_edges(
         notes += [note] if note else []
     if len(sets) == 1:
         name, keys = next(iter(sets.items()))
-        return EdgeChoice(keys, paths[name].name, note="; ".join(notes))
+        return EdgeChoice(keys, paths[name].name, notes=tuple(notes))
     extra = match_keys(sets["hamiltonians"], sets["overlaps"]) < 0
     keys = np.concatenate([sets["overlaps"], sets["hamiltonians"][extra]])
+    if extra.any():
+        notes.append(
+            f"{int(extra.sum())} of {len(keys)} edges are in {paths['hamiltonians'].name} and not "
+            f"in {paths['overlaps'].name}; they move all of H, and a file without DFT's H gets "
+            'another prediction: --edges overlaps (in Python edges="overlaps") leaves them out'
+        )
     return EdgeChoice(
         keys[sort_keys(keys)],
         f"{paths['overlaps'].name} and {paths['hamiltonians'].name}",
         int(extra.sum()),
-        "; ".join(notes),
+        tuple(notes),
     )

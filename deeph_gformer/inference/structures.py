@@ -337,7 +337,7 @@ def _write(
             guarded=guarded,
             guard_warning=verdict.warning,
         )
-    record["warnings"] = [text for text in (close, prediction.edges.note) if text]
+    record["warnings"] = [*([close] if close else []), *prediction.edges.notes]
     kinds = None
     if whole is not None:
         kinds = _errors(model, folder, prediction, whole, overlap, record)

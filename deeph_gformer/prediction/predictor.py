@@ -16,7 +16,7 @@ from ..gformer.bundle import Bundle
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from .reading import Item, OverlapSource, Source, open_overlap, read_item
-from .seen import warn_close
+from .seen import warn_of
 
 if TYPE_CHECKING:
     from .run import Prediction
@@ -113,7 +113,7 @@ class Predictor(abc.ABC):
                 raise ConfigError("keys are of one structure; predict them one by one")
             return self.predict_many(source, edges, hermitian, frames, overlap)
         item = self.read(source, edges, keys, overlap)
-        warn_close(self, item)
+        warn_of(self, item)
         return next(self.predict_graphs([item], None, hermitian, frames))
 
     def predict_many(
@@ -135,7 +135,7 @@ class Predictor(abc.ABC):
         batch: list[Item] = []
         for number, source in enumerate(sources, 1):
             item = self.read(source, edges, overlap=provider)
-            warn_close(self, item)
+            warn_of(self, item)
             batch.append(item)
             full = sum(item.graph.edges for item in batch) >= BATCH_EDGES
             if full or number == len(sources):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .predictor import Predictor
     from .reading import Item
 
-__all__ = ["bundle_overlap", "require_seen", "too_close", "warn_close", "why_no_overlap"]
+__all__ = ["bundle_overlap", "require_seen", "too_close", "warn_of", "why_no_overlap"]
 
 #: Atoms closer than this part of the shortest distance of the training set are refused; others
 #: below that distance are warned of.
@@ -58,10 +58,14 @@ def too_close(
     return "" if table is None else table.too_close(structure, keys, part)
 
 
-def warn_close(model: Predictor, item: Item) -> None:
-    """Warn of atoms that are closer than in training, where edges came from a table."""
+def warn_of(model: Predictor, item: Item) -> None:
+    """Warn of atoms that are closer than in training, where edges came from a table, and of what
+    there is to say of the edges.
+    """
     if item.overlap is not None and (close := too_close(model, item.structure, item.edges.keys)):
         LOGGER.warning("%s", close)
+    for note in item.edges.notes:
+        LOGGER.warning("%s: %s", item.structure.name, note)
 
 
 def require_seen(

@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 
 from .. import bands as physics
 from ..analysis.card import read_card
+from ..data.edges import EdgeMode
 from ..data.fingerprint import fingerprint
 from ..errors import DataError, GFormerError
 from ..gformer.bundle import BUNDLE_FILE, Bundle
@@ -168,13 +169,20 @@ def run_bundle(folder: str | os.PathLike[str]) -> pathlib.Path | None:
 
 
 def worst_structure(
-    model: HamiltonianModel, folder: pathlib.Path, reach_eV: float = 3.0, npoints: int = 60
+    model: HamiltonianModel,
+    folder: pathlib.Path,
+    edges: EdgeMode = "auto",
+    frames: int = 1,
+    reach_eV: float = 3.0,
+    npoints: int = 60,
 ) -> dict[str, Any]:
     """Geometry and bands of one structure: DFT, stage 1 and refined, each about its own level.
 
     Args:
         model: what predicts.
         folder: the structure, with DFT's H.
+        edges: as in the evaluation.
+        frames: as in the evaluation.
         reach_eV: bands are shown this far from the Fermi level.
         npoints: along the path.
 
@@ -184,7 +192,8 @@ def worst_structure(
     Raises:
         DataError, ModelError: see :meth:`HamiltonianModel.predict`.
     """
-    prediction = model.predict(folder)
+    item = model.read(folder, edges)  # the evaluation has said what there is to say of its edges
+    prediction = next(model.predict_graphs([item], None, frames=frames))
     structure = prediction.structure
     found: dict[str, Any] = {
         "name": folder.resolve().name,

@@ -62,10 +62,10 @@ def test_zeros_that_reach_too_far_change_nothing(mos2, sheet, tmp_path, cell: in
     assert np.array_equal(found.hamiltonian.values, plain.hamiltonian.values)
     assert (
         f"overlaps.h5: blocks of zeros are left out, 'far': block [{cell}, 0, 0, 1, 1]"
-        in (found.edges.note)
-        or f"block [-{cell}, 0, 0, 1, 1]" in found.edges.note
+        in (found.edges.notes[0])
+        or f"block [-{cell}, 0, 0, 1, 1]" in found.edges.notes[0]
     )
-    assert "(2 such blocks)" in found.edges.note and plain.edges.note == ""
+    assert "(2 such blocks)" in found.edges.notes[0] and plain.edges.notes == ()
     report = deeph_gformer.refine(far, mos2, tmp_path / "out")
     assert any("blocks of zeros are left out" in w for w in report["structures"][0]["warnings"])
 

@@ -60,6 +60,47 @@ def test_files_and_records(
     assert info["isspinful"] is False and info["deeph_gformer"]["gformer"] == "b"
 
 
+def test_edges_that_only_h_has_are_said_everywhere(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """S has lost a pair of blocks that H has: the same words from every way to a prediction, with
+    the number that a count of the files' own keys gives."""
+    folder = make_folder("s0")
+    with h5py.File(folder / "overlaps.h5", "r+") as handle:
+        far = next(k for k in handle if not k.startswith("[0, 0, 0"))
+        x, y, z, i, j = json.loads(far)
+        for key in (far, str([-x, -y, -z, j, i])):
+            del handle[key]
+        blocks = len(handle)
+    words = f"s0: 2 of {blocks + 2} edges are in hamiltonians.h5 and not in overlaps.h5"
+    bundle = make_bundle(tiny_stage1, tmp_path / "b", trained=True)
+    model = deeph_gformer.load(bundle, stage1=tiny_stage1)
+    common = ["--preprocessed", tmp_path / "data", "--stage1", tiny_stage1, "--model", bundle]
+    ways: dict[str, Callable[..., object]] = {
+        "predict": lambda *more: model.predict(folder, *more[1:]),
+        "a list": lambda *more: model.predict([folder], *more[1:]),
+        "evaluate": lambda *more: run("evaluate", *common, "--no-invariance", *more),
+        "refine": lambda *more: run("refine", *common, "--output", tmp_path / "o", *more),
+        "again": lambda *more: run(
+            "refine", *common, "--output", tmp_path / "o", "--overwrite", *more
+        ),
+    }
+    for name, way in ways.items():
+        if name != "again":
+            way()
+            lines = capsys.readouterr().err.splitlines()
+            assert [line for line in lines if words in line] == [
+                line for line in lines if "not in overlaps.h5" in line
+            ], name
+            assert sum(words in line for line in lines) == 1, (name, lines)
+        if name != "refine":
+            way("--edges", "overlaps")
+            assert "not in overlaps.h5" not in capsys.readouterr().err, name
+
+
 def test_beside_the_input_keeps_info(
     make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
