@@ -87,7 +87,7 @@ class ConvertOptions(JsonOption):
         type=pathlib.Path,
         metavar="DIR",
         group=_FOLDERS,
-        help="folder with S, where it is not beside H (other programs)",
+        help="folder with S, or its overlaps.h5, where S is not beside H (other programs)",
     )
     mesh: str | None = option(
         metavar="9x9x1",

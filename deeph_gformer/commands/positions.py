@@ -92,7 +92,7 @@ def positions_of(
     Raises:
         DataError: the matrix, or a basis file, cannot be read or does not fit.
     """
-    from ..io.folder import folder_format
+    from ..io.folder import folder_format, folder_of_overlap
     from ..io.positions import position_path, read_positions
 
     if not chosen.atom_positions:
@@ -100,7 +100,8 @@ def positions_of(
         if basis is not None:
             print("position matrix: from basis files")
             return basis.positions(problem.structure, problem.s.keys, problem.s)
-        for folder in (options.overlap, options.folder):
+        for source in (options.overlap, options.folder):
+            folder = None if source is None else folder_of_overlap(source)
             if folder is None or not folder.is_dir() or folder_format(folder) is None:
                 continue
             path: pathlib.Path = position_path(folder)

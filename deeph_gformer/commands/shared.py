@@ -146,11 +146,11 @@ class HamiltonianOptions(JsonOption):
 
     overlap: pathlib.Path | None = option(
         type=pathlib.Path,
-        metavar="DIR",
+        metavar="SOURCE",
         group=_H,
         shown="beside H, else the first folder's",
-        help="folder with the overlaps, or of basis files (OpenMX: the shells say what is "
-        "taken), or a table of overlaps",
+        help="where S is: a structure folder or the overlaps.h5 in one, basis files (a file or "
+        "a folder of them), or a table (.npz of 'overlap fit')",
     )
     s_threshold: float | None = option(
         type=Number(above=0),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from ..errors import ConfigError, DataError
 from ..io import find_structures, read_folder
 from ..io.files import real_path
-from ..io.folder import Format, folder_format, replaced_folder
+from ..io.folder import Format, folder_format, folder_of_overlap, replaced_folder
 from ..io.formats import formats
 from .dft.runs import convert_runs
 from .exports import ExportSource, exports, targets
@@ -90,7 +90,7 @@ def convert_folder(
     if folder_format(source) is None:
         read_folder(source)
     export.check_target(target, overwrite)
-    place = None if overlap_folder is None else pathlib.Path(overlap_folder)
+    place = None if overlap_folder is None else folder_of_overlap(overlap_folder)
     asked = ExportSource(source, kind, place, mesh)
     known = list(asked.problem.notes) if "kind" in export.options else []
     files, notes = export.write(target, asked)

@@ -29,6 +29,7 @@ __all__ = [
     "find_structures",
     "require_folder",
     "split_structures",
+    "folder_of_overlap",
     "holds_another",
     "is_free",
     "remove_leftovers",
@@ -146,6 +147,33 @@ def matrix_path(
     if form is None and folder_format(folder) is None:
         form = next((n for n, f in formats().items() if (folder / f.files[kind]).is_file()), None)
     return folder / get_format(form or _require_format(folder)).files[kind]
+
+
+def folder_of_overlap(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The structure folder that ``path`` is, or that has it as its file of overlaps.
+
+    Args:
+        path: a folder, or the ``overlaps.h5`` (``overlap.h5``) in one.
+
+    Raises:
+        DataError: the file has no structure beside it, or is not the one that its folder's format
+            reads.
+    """
+    path = pathlib.Path(path)
+    names = {form.files["overlap"] for form in formats().values()}
+    if path.is_dir() or path.name not in names:
+        return path
+    require_file(path)
+    form = folder_format(path.parent)
+    if form is None:
+        needs = "; ".join(f"{f.title}: {', '.join(f.required)}" for f in formats().values())
+        raise DataError(
+            f"{path}: no structure beside it says whose S this is; put its files there ({needs})"
+        )
+    own = matrix_path(path.parent, "overlap", form)
+    if own.name != path.name:
+        raise DataError(f"{path}: its folder is of format {form}, whose overlaps are in {own.name}")
+    return path.parent
 
 
 def has_matrix(folder: str | os.PathLike[str], kind: Kind, form: Format | None = None) -> bool:

@@ -15,7 +15,7 @@ from .. import fields
 from ..errors import DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key, match_keys
-from ..io.folder import folder_format, require_folder
+from ..io.folder import folder_format, folder_of_overlap, matrix_path, require_folder
 from .basis import two_centre
 from .basis_files import BASIS_ENDINGS, is_basis_name, read_bases
 from .neighbours import edge_keys
@@ -236,14 +236,19 @@ class FolderOverlap(OverlapProvider):
             )
         return self._last or self._read(self.folder)
 
-    def _for(self, structure: Structure) -> BlockMatrix:
+    def _file(self, structure: Structure) -> pathlib.Path:
+        """Where S of the structure is."""
         folder = self.folder if folder_format(self.folder) else self.folder / structure.name
-        _, mine, matrix = self._read(folder)
+        return matrix_path(folder, "overlap")
+
+    def _for(self, structure: Structure) -> BlockMatrix:
+        path = self._file(structure)
+        _, mine, matrix = self._read(path.parent)
         if mine.orbital_types != structure.orbital_types or not np.array_equal(
             mine.numbers, structure.numbers
         ):
             raise DataError(
-                f"{folder}: its atoms or shells are not those of '{structure.name}', in this order"
+                f"{path}: its atoms or shells are not those of '{structure.name}', in this order"
             )
         shift = max(
             np.abs(mine.positions - structure.positions).max(),
@@ -251,7 +256,7 @@ class FolderOverlap(OverlapProvider):
         )
         if shift > 1e-3:
             raise DataError(
-                f"{folder}: its atoms or lattice are up to {shift:.3g} Å away from those of "
+                f"{path}: its atoms or lattice are up to {shift:.3g} Å away from those of "
                 f"'{structure.name}'; S belongs to another geometry"
             )
         return matrix
@@ -288,8 +293,9 @@ class FolderOverlap(OverlapProvider):
         against = [n for n in range(3) if not pbc[n] and keys[:, n].any()]
         if against:
             raise DataError(
-                f"{self.folder}: S repeats along a{against[0] + 1}, but pbc of '{structure.name}' "
-                "says that this vector does not repeat; set pbc, or use S of such a structure"
+                f"{self._file(structure)}: S repeats along a{against[0] + 1}, but pbc of "
+                f"'{structure.name}' says that this vector does not repeat; set pbc, or use S of "
+                "such a structure"
             )
         return keys
 
@@ -306,7 +312,7 @@ class FolderOverlap(OverlapProvider):
         absent = np.flatnonzero(place < 0)
         if len(absent):
             raise DataError(
-                f"{self.folder}: S of '{structure.name}' has no block "
+                f"{self._file(structure)}: S of '{structure.name}' has no block "
                 f"{format_key(keys[absent[0]])} ({len(absent)} such blocks); "
                 "leave those out, or use a table or basis files"
             )
@@ -355,8 +361,9 @@ def load(
         return TableOverlap(load_table(path), extrapolate)
     if path.name.endswith(BASIS_ENDINGS):
         return BasisOverlap([path], extrapolate, orbital_types)
-    if path.name in (fields.OVERLAP_FILE, fields.DOCK_OVERLAP_FILE):
-        return FolderOverlap(path.parent)
+    folder = folder_of_overlap(path)
+    if folder != path:
+        return FolderOverlap(folder)
     raise DataError(
         f"{path}: no source of overlaps; give a table (.npz), basis files (.orb, .ion, .ion.xml, "
         ".pao), "

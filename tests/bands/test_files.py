@@ -62,7 +62,8 @@ def test_missing_overlap_and_orthogonal_basis(tmp_path: pathlib.Path) -> None:
     )
     whole = write_folder(tmp_path / "c", graphene())
     assert bands.load(folder, overlap_folder=whole).size == 2
-    with pytest.raises(DataError, match="holds another structure"):
+    assert bands.load(folder, overlap_folder=whole / "overlaps.h5").size == 2
+    with pytest.raises(DataError, match=r"d/overlaps.h5: is S of another structure"):
         bands.load(folder, overlap_folder=write_folder(tmp_path / "d", random_problem()))
 
 

@@ -151,6 +151,40 @@ def test_load_knows_what_it_is_given(
             load(wrong)
 
 
+def test_messages_name_the_file_of_overlaps(
+    tmp_path: pathlib.Path, structure: Structure, table: TableOverlap
+) -> None:
+    """A file is given, and what is wrong is said of the file, not of its folder."""
+    matrix = table.overlap(structure)
+    lone = tmp_path / "lone" / "overlaps.h5"
+    for folder in (lone.parent, tmp_path / "cell"):
+        folder.mkdir()
+        legacy.write_blocks(folder / "overlaps.h5", matrix)
+    cell = tmp_path / "cell" / "overlaps.h5"
+    moved = dataclasses.replace(structure, positions=structure.positions + 0.01)
+    with pytest.raises(DataError, match="lone/overlaps.h5: no structure beside it"):
+        load(lone)
+    legacy.write_structure(cell.parent, structure)
+    (cell.parent / "overlap.h5").write_bytes(cell.read_bytes())
+    with pytest.raises(DataError, match="cell/overlap.h5: its folder is of format legacy, whose"):
+        load(cell.parent / "overlap.h5")
+    for source in (cell, cell.parent):
+        provider = load(source)
+        with pytest.raises(DataError, match=r"cell/overlaps.h5: its atoms or lattice are up to"):
+            provider.edges(moved)
+        with pytest.raises(DataError, match=r"cell/overlaps.h5: its atoms or shells are not"):
+            provider.edges(dataclasses.replace(structure, numbers=structure.numbers + 1))
+        with pytest.raises(DataError, match=r"cell/overlaps.h5: S repeats along a1"):
+            provider.edges(structure, (False, True, True))
+        with pytest.raises(DataError, match=r"cell/overlaps.h5: S of .* has no block"):
+            provider.overlap(structure, np.array([[9, 0, 0, 0, 0]]))
+    cell.unlink()
+    with pytest.raises(DataError, match=r"cell/overlaps.h5: no such file"):
+        load(cell)
+    with pytest.raises(DataError, match=r"cell/overlaps.h5: file not found"):
+        load(cell.parent).edges(structure)
+
+
 def test_the_users_own_overlaps(
     tmp_path: pathlib.Path, structure: Structure, table: TableOverlap
 ) -> None:
