@@ -49,7 +49,7 @@ _AREAS = (
 SECTIONS = {
     "predict": "predict",
     "train": "train",
-    "judge": "judge",
+    "judge": "errors and reports",
     "data": "data",
     "physics": "physics of a Hamiltonian",
 }
@@ -64,6 +64,14 @@ OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
 
 #: Verbs that end at SIGTERM and Ctrl-C with a line on how to go on.
 STOPPABLE = ("train", "train-stage1", "ablate")
+
+
+class _Help(argparse.HelpFormatter):
+    """argparse's, with examples as they are written."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        examples = text.startswith("example")
+        return text if examples else super()._fill_text(text, width, indent)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -114,7 +122,13 @@ def _add_verbs(sub: Any, every: Iterable[Verb], **words: str) -> None:
     for verb in every:
         text = verb.description or f"{verb.help[0].upper()}{verb.help[1:]}."
         listed = {} if verb.section else {"help": verb.help}
-        parser = sub.add_parser(verb.name, description=text, **listed)
+        parser = sub.add_parser(
+            verb.name,
+            description=text,
+            epilog=_examples(verb),
+            formatter_class=_Help,
+            **listed,
+        )
         if verb.actions:
             _add_verbs(
                 parser.add_subparsers(dest="action", metavar="ACTION", required=True), verb.actions
@@ -122,6 +136,14 @@ def _add_verbs(sub: Any, every: Iterable[Verb], **words: str) -> None:
         else:
             add_options(parser, verb.options)
             parser.set_defaults(run=functools.partial(_call, verb), parser=parser)
+
+
+def _examples(verb: Verb) -> str | None:
+    """The end of a verb's help."""
+    if not verb.examples:
+        return None
+    title = "example:" if len(verb.examples) == 1 else "examples:"
+    return "\n".join([title, *(f"  deeph-gformer {line}" for line in verb.examples)])
 
 
 def _call(verb: Verb, args: argparse.Namespace) -> int:

@@ -17,14 +17,21 @@ class AblateOptions(RunOptions):
     """Of ``ablate``."""
 
     stage1: str | None = option(
-        metavar="MODEL_DIR", key="stage1.folder", help="trained DeepH-E3 model folder"
+        metavar="MODEL_DIR",
+        key="stage1.folder",
+        help="DeepH-E3 model folder; without it one is trained",
     )
     test: tuple[str, ...] = option(
         action="append",
         metavar="NAME=DIR",
-        help="a further test set (tests.NAME); repeatable",
+        help="a further test set, with a table of its own; repeatable",
     )
-    settings: str | None = option(metavar="A,B,...", help="which rows, e.g. e3,e3+gformer")
+    settings: str | None = option(
+        metavar="A,B,...",
+        shown="the eight of the paper",
+        help="which settings: e3, e3+e3, gformer, gformer+gformer, e3+gformer-cas, "
+        "e3+gformer-cov, e3+gformer-att, e3+gformer; e3-big is a larger DeepH-E3",
+    )
     every: int = every_option(10)
 
 
@@ -48,12 +55,13 @@ VERBS = (
     Verb(
         "ablate",
         "train",
-        "train and evaluate the settings of Tables 2-4",
+        "train and compare the eight settings of the paper's Tables 2-4",
         AblateOptions,
         _run,
-        "Trains and evaluates any of the paper's eight settings (and e3-big) with the same data, "
+        "Trains and evaluates any of the paper's eight settings with the same data, "
         "splits, seed and budget, and writes the table as text, Markdown, LaTeX, CSV and JSON. The "
         "same command goes on where it stopped; finished settings are not run again. "
         "'deeph-gformer ablate --list' prints every key with its meaning.",
+        examples=("ablate --preprocessed DATA --settings e3,e3+gformer --output runs/table",),
     ),
 )

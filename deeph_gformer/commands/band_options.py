@@ -56,7 +56,7 @@ class BandsOptions(LevelOptions):
     path_from: Literal["auto", "ase", "seekpath"] = option(
         default="auto",
         group=_PATH,
-        help="who chooses the standard path; auto is ASE",
+        help="library that chooses the standard path; auto is ASE",
     )
     npoints: int = option(
         type=Number(int, least=1),
@@ -70,7 +70,7 @@ class BandsOptions(LevelOptions):
         action="append",
         metavar="PRIMITIVE",
         group="unfolding",
-        help="spectral weights on the path of a primitive cell: a structure file or folder, "
+        help="unfold a supercell onto the path of this primitive cell: a structure file or folder, "
         "integers (2,2,1, or nine of a matrix), or spglib; once for each layer of a slab, from "
         "below",
     )
@@ -80,12 +80,12 @@ class BandsOptions(LevelOptions):
         unit="eV",
         metavar="EV",
         group="unfolding",
-        help="of the spectral function in the figure",
+        help="broadening of the spectral function in the figure, standard deviation",
     )
     solver: Literal["auto", "dense", "sparse"] = option(
         default="auto",
         group=_SOLVER,
-        help="of the eigenvalue problem; auto: by size",
+        help="eigenvalue solver; auto: sparse above 6000 orbitals",
     )
     nbands: int | None = option(
         type=Number(int, least=1),
@@ -97,18 +97,18 @@ class BandsOptions(LevelOptions):
     engine: Literal["auto", "frontal", "slepc"] = option(
         default="auto",
         group=_SOLVER,
-        help="sparse factorisation; auto is frontal; slepc runs over MPI ranks: mpirun -n 4 "
-        "python -m deeph_gformer bands DIR --engine slepc",
+        help="factorisation of the sparse solver; auto is frontal; slepc runs over MPI ranks: "
+        "mpirun -n 4 python -m deeph_gformer bands DIR --engine slepc",
     )
     check: Literal["auto", "count", "random", "none"] = option(
         default="auto",
         group=_SOLVER,
-        help="sparse: show that no state was missed by counting eigenvalues (half the time), by "
-        "random vectors (cheap, leaves a chance of 1e-9), or not at all; auto: one of the first "
-        "two, by size; with --unfold: random",
+        help="how the sparse solver shows that no state is missing: by counting eigenvalues (half "
+        "the time), by random vectors (cheap, leaves a chance of 1e-9), or not at all; auto: one "
+        "of the first two, by size; with --unfold: random",
     )
     device: str | None = option(
-        metavar="cuda", group=_SOLVER, help="dense eigenvalues on a GPU, through torch"
+        metavar="cuda", group=_SOLVER, help="solve dense problems on a GPU, through torch"
     )
     window: tuple[float, float] | None = window_option(
         "energies shown and compared", "-3 3", _OUTPUT

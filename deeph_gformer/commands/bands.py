@@ -174,7 +174,11 @@ VERBS = (
         _run_bands,
         "Bands along a path. A folder with a DFT Hamiltonian and a prediction shows both; --stage1 "
         "and --refined add predictions of the same structure. DFT is drawn as lines, stage 1 "
-        "dashed, refined as dots, each relative to its own Fermi level.",
+        "dashed, refined as rings, each relative to its own Fermi level.",
         results=(BandPlot, UnfoldedPlot),
+        examples=(
+            "bands structures/0030 --refined out/0030 --path GMKG -o bands.png",
+            "bands supercell --unfold primitive.vasp -o unfolded.png",
+        ),
     ),
 )

@@ -40,8 +40,8 @@ class _BuildOptions(Options):
     max_atoms: int | None = option(
         type=Number(int, least=1),
         metavar="N",
-        shown=f"{BUILT_ATOMS}; with twist --list {LISTED_ATOMS}",
-        help="largest cell that is built, or listed",
+        shown=f"{BUILT_ATOMS:,}",
+        help="largest cell that is built",
     )
     overwrite: bool = option(default=False, help="replace files that are there")
 
@@ -67,27 +67,27 @@ class TwistOptions(_BuildOptions, JsonOption):
         type=Integers(2),
         metavar="P,Q",
         shown="N,M",
-        help="of the top layer, one for each --mn",
+        help="superlattice vectors of the top layer, one for each --mn",
     )
     distance: float | None = option(
         type=Number(above=0),
         metavar="ÅNGSTRÖM",
         shown="as in the bilayer cell",
-        help="between the facing atoms of the layers",
+        help="distance between the facing atoms of the layers",
     )
     vacuum: float = option(
         type=Number(above=0),
         default=20.0,
         unit="Å",
         metavar="ÅNGSTRÖM",
-        help="between periodic images of the bilayer",
+        help="vacuum between periodic images of the bilayer",
     )
     shift: tuple[float, float] = option(
         type=_floats,
         default=(0.0, 0.0),
         shown="0,0",
         metavar="U,V",
-        help="of the top layer before it is turned, in its lattice vectors",
+        help="shift of the top layer before it is turned, in its lattice vectors",
     )
     max_strain: float = option(
         type=Number(least=0),
@@ -96,6 +96,12 @@ class TwistOptions(_BuildOptions, JsonOption):
         help="largest relative strain of the top layer",
     )
     list: bool = option(default=False, help="print the table and build nothing")
+    max_atoms: int | None = option(
+        type=Number(int, least=1),
+        metavar="N",
+        shown=f"{BUILT_ATOMS:,}; with --list {LISTED_ATOMS}",
+        help="largest cell that is built, or listed",
+    )
     output: pathlib.Path | None = option(
         "-o",
         "--output",
@@ -350,8 +356,19 @@ VERBS = (
                 TwistOptions,
                 run_twist,
                 results=(Twists,),
+                examples=(
+                    "build twist --cell layer.vasp --distance 3.35 --list",
+                    "build twist --cell layer.vasp --distance 3.35 --mn 1,2 -o twist.vasp",
+                ),
             ),
-            Verb("supercell", "", "repeat a cell", SupercellOptions, run_supercell),
+            Verb(
+                "supercell",
+                "",
+                "repeat a cell",
+                SupercellOptions,
+                run_supercell,
+                examples=("build supercell --cell cell.vasp --size 3,3,1 -o super.vasp",),
+            ),
         ),
     ),
 )

@@ -45,13 +45,13 @@ class CompareOptions(LevelOptions):
         default=0.1,
         unit="eV",
         metavar="EV",
-        help="how deep in a DFT gap a ghost lies",
+        help="a ghost lies deeper than this in a gap of DFT",
     )
     modes: int = option(
         type=Number(int, least=0),
         default=0,
         metavar="N",
-        help="also the N worst S-weighted error modes at Γ, and the blocks that cause them",
+        help="also the N worst error modes at Γ, dH c = e S c, and the atoms that cause them",
     )
 
 
@@ -201,11 +201,13 @@ VERBS = (
     Verb(
         "compare",
         "judge",
-        "errors of a predicted H without the gauge part mu S, of its eigenvalues; ghost bands",
+        "errors of any predicted H and of its eigenvalues; ghost bands",
         CompareOptions,
         _run_compare,
         "Compare a prediction with its DFT Hamiltonian (both in one folder, or the second "
-        "folder's prediction).",
+        "folder's prediction). Errors of H are given as they are and without mu S: H and "
+        "H + mu S differ in the zero of energy alone.",
         results=(Comparison,),
+        examples=("compare structures/0030 out/0030 --eigenvalues --json errors.json",),
     ),
 )

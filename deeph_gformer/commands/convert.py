@@ -23,7 +23,7 @@ class ConvertOptions(JsonOption):
     source: pathlib.Path = argument(
         metavar="SOURCE",
         help="a DFT run (its folder, or a .scfout, .TSHS, .HSX, .nc), a structure folder, a folder "
-        "of either, or our .npz",
+        "of either, or a .npz that '--to npz' wrote",
     )
     target: pathlib.Path = argument(
         metavar="TARGET",
@@ -33,8 +33,8 @@ class ConvertOptions(JsonOption):
     to: str | None = option(
         metavar="FORMAT",
         shown="the other one of legacy and dock",
-        help="legacy, dock or an installed format or export; wannier90, wannierberri, kwant, "
-        "pyatb, sisl, npz or poscar",
+        help="legacy or dock (DeepH's folders), wannier90, wannierberri, kwant, pyatb, sisl, npz, "
+        "poscar, or the name of an installed one",
     )
     overwrite: bool = option(
         default=False, one_of="existing", help="replace a structure that is there"
@@ -49,15 +49,15 @@ class ConvertOptions(JsonOption):
         metavar="CODE",
         group=_RUNS,
         shown="DFT runs where there are no structure folders",
-        help="SOURCE is a run of this DFT code or a folder of them: auto, openmx, abacus, siesta, "
-        "gpaw, aims, pyscf or an installed reader",
+        help="SOURCE is a run of this DFT code or a folder of them: openmx, abacus, siesta, gpaw, "
+        "aims, pyscf, the name of an installed reader, or auto",
     )
     form: str | None = option(
         "--format",
         metavar="FORMAT",
         group=_RUNS,
         shown="legacy",
-        help="folder format for DFT runs: legacy, dock or an installed one",
+        help="folder format for DFT runs: legacy, dock, or the name of an installed one",
     )
     unconverged: bool = option(
         default=False,
@@ -124,14 +124,20 @@ VERBS = (
     Verb(
         "convert",
         "data",
-        "output of DFT codes into training folders; folders into other formats",
+        "DFT output into training folders; folders into other formats",
         ConvertOptions,
         _run,
         "Output of DFT codes into training folders; legacy and DeepH-dock folders into each other, "
-        "and into Wannier90, pyATB, sisl, SciPy or POSCAR files. A folder of DFT runs or of "
+        "and into files of Wannier90, WannierBerri, kwant, PYATB, sisl, SciPy (npz) or a POSCAR. "
+        "What each DFT code must write: docs/howto/dft.md. A folder of DFT runs or of "
         "structure folders is converted one by one into TARGET/<name>. Runs are read several at a "
         "time; those that are there already, from the same files, are left as they are. Legacy to "
         "DeepH-dock groups atoms by element, says so, and remembers the order for the way back.",
         results=(Conversion,),
+        examples=(
+            "convert RUNS DATA --from auto",
+            "convert out/0030 dock/0030 --to dock",
+            "convert out/0030 wannier --to wannier90 --kind prediction",
+        ),
     ),
 )

@@ -29,7 +29,7 @@ class EvalOptions(EngineOptions, JsonOption):
         help="GFormer bundle on top of the models in trained_model_dir",
     )
     threads: int | None = option(
-        "-n", type=Number(int, least=1), metavar="THREADS", help="maximum number of threads"
+        "-n", type=Number(int, least=1), metavar="THREADS", help="threads, at most"
     )
     debug: bool = option(
         default=False,
@@ -40,7 +40,7 @@ class EvalOptions(EngineOptions, JsonOption):
         shown="with --model; DeepH-E3 itself writes the raw output",
         help="write ½(H + H†)",
     )
-    frames: int = frames_option("with --model, arch: paper")
+    frames: int = frames_option("only for a --model of arch: paper")
 
 
 def _run(options: EvalOptions) -> IniEvaluation:
@@ -78,5 +78,6 @@ VERBS = (
         "Does what deephe3-eval.py does with this ini: the same files in the same places. With "
         "--model the Hamiltonians are refined.",
         results=(IniEvaluation,),
+        examples=("eval eval.ini", "eval eval.ini --model runs/mine/bundle"),
     ),
 )

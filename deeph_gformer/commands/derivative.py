@@ -6,24 +6,26 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-from ..errors import ConfigError
 from .models import load_model
 from .options import Verb, argument, option
-from .shared import PredictionOptions
+from .shared import EdgeOptions
 from .single import dtype_option, output_folder, overlap_source, stage1_only_option
 
 __all__ = ["VERBS"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DerivativeOptions(PredictionOptions):
+class DerivativeOptions(EdgeOptions):
     """Of ``derivative``."""
 
     source: pathlib.Path = argument(
         type=pathlib.Path, metavar="DIR", help="structure folder, or structure file"
     )
     atom: tuple[str, ...] = option(
-        nargs="+", required=True, metavar="N", help="atoms, from 1: 3, 1-4, or all"
+        nargs="+",
+        required=True,
+        metavar="N",
+        help="which atoms, counted from 1: numbers, ranges such as 1-4, or all",
     )
     overlap: tuple[str, ...] = overlap_source(
         "∂S/∂τ, and edges of a structure without S", shown="the table in the bundle"
@@ -32,16 +34,6 @@ class DerivativeOptions(PredictionOptions):
     output: pathlib.Path | None = output_folder("where the folders atom_N go", "DIR/derivative", "")
     overwrite: bool = option(default=False, help="replace folders that are there")
     dtype: Literal["float32", "float64"] | None = dtype_option("float64")
-
-    def __post_init__(self) -> None:
-        """No rotated frames.
-
-        Raises:
-            ConfigError: --frames is given.
-        """
-        super().__post_init__()
-        if self.frames != 1:
-            raise ConfigError("--frames: derivatives are taken in one frame; leave it out")
 
 
 def _run(options: DerivativeOptions) -> None:
@@ -72,5 +64,8 @@ VERBS = (
         "images (of a supercell: one atom of it). OUTPUT/atom_N holds one file per direction, "
         "hamiltonians_dx.h5 and so on, with the keys of hamiltonians.h5. S needs a table or basis "
         "files.",
+        examples=(
+            "derivative structures/0030 --atom 1-4 --stage1 MODEL_DIR --model runs/mine/bundle",
+        ),
     ),
 )

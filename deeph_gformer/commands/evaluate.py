@@ -29,31 +29,35 @@ class EvaluateOptions(PredictionOptions, JsonOption):
     """Of ``evaluate``."""
 
     preprocessed: pathlib.Path = option(
-        type=pathlib.Path, required=True, metavar="DIR", help="folder with structure folders"
+        type=pathlib.Path,
+        required=True,
+        metavar="DIR",
+        help="folder with structure folders, with DFT's H",
     )
     splits: pathlib.Path | None = option(
         type=pathlib.Path,
         metavar="FILE",
-        help="split file; only structures of one of its splits are evaluated",
+        help='evaluate one split of this file only: {"train": [names], "val": [...], "test": '
+        "[...]}, as training leaves it in the run folder",
     )
     split: Literal["train", "val", "test"] = option(default="test", help="which split of --splits")
     rotations: int = option(
         type=Number(int, least=0),
         default=1,
         metavar="N",
-        help="random rotations for the equivariance error; 0: none",
+        help="random rotations of each structure, for the equivariance error; 0: none",
     )
     no_invariance: bool = option(
         default=False,
-        help="leave out the predictions in other descriptions of the same crystal (about eleven "
-        "predictions a structure)",
+        help="do not predict the same crystal in other descriptions (supercell, other lattice "
+        "vectors, ...), which takes about eleven predictions a structure",
     )
     plots: pathlib.Path | None = option(
         type=pathlib.Path,
         metavar="DIR",
         writes="folder",
-        help="write figures and their data: heat map of MAE_block, parity, error against distance, "
-        "bars",
+        help="write figures and their data: heat maps of the error by orbital block, parity, "
+        "error against distance, bars by structure",
     )
     report: pathlib.Path | None = option(
         type=pathlib.Path,
@@ -68,7 +72,7 @@ class EvaluateOptions(PredictionOptions, JsonOption):
 class InfoOptions(JsonOption):
     """Of ``info``."""
 
-    path: pathlib.Path = argument(metavar="PATH", help="the folder")
+    path: pathlib.Path = argument(metavar="PATH", help="folder of any of these")
 
 
 def _run_evaluate(options: EvaluateOptions) -> Evaluation:
@@ -128,9 +132,16 @@ VERBS = (
         "errors of stage 1 and of both stages against DFT",
         EvaluateOptions,
         _run_evaluate,
-        "MAE_all, MAE_cha.s and MAE_cha.b (Tables 2-4 of the paper) of every structure with "
-        "hamiltonians.h5, in meV; nothing is written but what --json, --plots and --report name.",
+        "Errors of every structure that has hamiltonians.h5, in meV: of H as in Tables 2-4 of the "
+        "paper (MAE_all: mean; MAE_cha.s, MAE_cha.b: structure and orbital block that are worst "
+        "for stage 1), of DFT's states near the Fermi level, and how far H depends on the "
+        "description of the crystal. Nothing is written but what --json, --plots and --report "
+        "name.",
         results=(Evaluation,),
+        examples=(
+            "evaluate --preprocessed TEST --stage1 MODEL_DIR --model runs/mine/bundle \\\n"
+            "      --report report.html",
+        ),
     ),
     Verb(
         "info",
@@ -139,5 +150,6 @@ VERBS = (
         InfoOptions,
         _run_info,
         results=_INFO,
+        examples=("info runs/mine", "info MODEL_DIR"),
     ),
 )

@@ -39,19 +39,19 @@ class LdosOptions(OneHamiltonian, LevelOptions, BasisOption):
         nargs=4,
         type=Number(),
         metavar=("K1", "K2", "K3", "BAND"),
-        help="|psi|² of this band (from 1) at this k, fractional; several times for several",
+        help="|psi|² of this band (from 1) at this k, fractional; repeatable",
     )
     spacing: float = option(
-        type=Number(above=0), default=0.2, unit="Å", metavar="A", help="of the grid"
+        type=Number(above=0), default=0.2, unit="Å", metavar="ÅNGSTRÖM", help="spacing of the grid"
     )
-    form: Literal["cube", "xsf"] = option("--format", default="cube", help="of the volumes")
+    form: Literal["cube", "xsf"] = option("--format", default="cube", help="file format")
     stm: bool = option(default=False, help="also STM images of the window (a slab)")
     height: float = option(
         type=Number(above=0),
         default=2.0,
         unit="Å",
-        metavar="A",
-        help="of the constant-height image above the topmost atom",
+        metavar="ÅNGSTRÖM",
+        help="height of the constant-height image above the topmost atom",
     )
     current: float | None = option(
         type=Number(above=0),
@@ -200,5 +200,6 @@ VERBS = (
         "integral is the number of its states (both spins), which is checked and said. .cube "
         "holds 1/bohr³, .xsf 1/Å³.",
         results=(LdosResult,),
+        examples=("ldos mos2 --basis Mo.orb S.orb --window -0.5 0 --stm",),
     ),
 )

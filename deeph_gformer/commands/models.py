@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .loading import echo
-from .shared import PredictionOptions
+from .shared import ModelOptions
 
 if TYPE_CHECKING:
     from ..pipeline import HamiltonianModel
@@ -16,7 +16,7 @@ __all__ = ["load_model"]
 
 
 def load_model(
-    options: PredictionOptions, stage1_only: bool = False, device: str | None = None
+    options: ModelOptions, stage1_only: bool = False, device: str | None = None
 ) -> HamiltonianModel:
     """The model that the options name; what it lacks is said.
 

@@ -37,10 +37,14 @@ class OpticsOptions(OneHamiltonian, LevelOptions, PositionOptions):
         default=0.1,
         unit="eV",
         metavar="EV",
-        help="eta of the response, standard deviation of the joint density of states",
+        help="broadening: eta of the response, standard deviation of the joint density of states",
     )
     fermi_width: float = option(
-        type=Number(above=0), default=0.01, unit="eV", metavar="EV", help="kT of the occupations"
+        type=Number(above=0),
+        default=0.01,
+        unit="eV",
+        metavar="EV",
+        help="kT of the occupations in the response",
     )
     scissor: float = option(
         type=Number(least=0),
@@ -160,5 +164,6 @@ VERBS = (
         "No local fields, no excitons. Position matrices come from basis files or the folder "
         "(positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
         results=(ConductivityResult,),
+        examples=("optics mos2 --basis Mo.orb S.orb --mesh 24x24x1 --photon 0 8 0.02",),
     ),
 )

@@ -137,6 +137,7 @@ class Verb:
         options: its options.
         run: called with them; returns what it found, or the exit code (None is 0).
         results: classes of what it finds, which ``--json`` writes.
+        examples: of its use, without ``deeph-gformer``; a backslash ends a line that goes on.
         description: more than ``help``, for its own help.
         actions: sub-commands instead of options.
     """
@@ -149,6 +150,7 @@ class Verb:
     description: str = ""
     actions: tuple[Verb, ...] = ()
     results: tuple[type[Result], ...] = ()
+    examples: tuple[str, ...] = ()
 
 
 def argument(*, help: str, metavar: str, default: Any = dataclasses.MISSING, **words: Any) -> Any:

@@ -35,7 +35,7 @@ class FitOptions(JsonOption):
         type=Number(above=0),
         default=1e-5,
         metavar="X",
-        help="a distance counts as known where S is known this well",
+        help="largest error of S at a distance that counts as known",
     )
     cutoff: tuple[str, ...] = option(
         action="append",
@@ -63,12 +63,13 @@ class PredictOptions(JsonOption):
     format: str = option(
         default="same",
         metavar="FORMAT",
-        help="of folders written: legacy, dock, an installed folder format, or same as the source "
-        "(legacy for files)",
+        help="folder format of the output: legacy, dock, the name of an installed one, or same as "
+        "the source (legacy for files)",
     )
     positions: bool = option(
         default=False,
-        help="also write <i|r|j> (positions.h5, position_matrix.h5); needs basis files",
+        help="also write the position matrix <i|r|j> (positions.h5, in DeepH-dock folders "
+        "position_matrix.h5); needs basis files",
     )
     extrapolate: bool = option(
         default=False,
@@ -78,7 +79,7 @@ class PredictOptions(JsonOption):
     pbc: str | None = option(
         metavar="T,T,F",
         shown="as a file says; all for a folder",
-        help="which lattice vectors repeat; a slab across the boundary stays whole",
+        help="which lattice vectors repeat, T (true) or F; a slab across the boundary stays whole",
     )
     overwrite: bool = option(
         default=False,
@@ -254,7 +255,7 @@ VERBS = (
     Verb(
         "overlap",
         "data",
-        "overlaps of new structures without a DFT run",
+        "overlaps of new structures without a DFT run: tables, basis files",
         actions=(
             Verb(
                 "fit",
@@ -263,6 +264,7 @@ VERBS = (
                 FitOptions,
                 run_fit,
                 results=(OverlapSource,),
+                examples=("overlap fit --preprocessed DATA -o table.npz",),
             ),
             Verb(
                 "predict",
@@ -271,6 +273,10 @@ VERBS = (
                 PredictOptions,
                 run_predict,
                 results=(OverlapPredictions,),
+                examples=(
+                    "overlap predict --overlap table.npz --input twisted.vasp -o OUT",
+                    "overlap predict --basis C6.0.pao C6.0-s2p2d1 --input NEW",
+                ),
             ),
             Verb(
                 "info",
@@ -279,6 +285,7 @@ VERBS = (
                 InfoOptions,
                 run_info,
                 results=(OverlapSource,),
+                examples=("overlap info table.npz",),
             ),
         ),
     ),

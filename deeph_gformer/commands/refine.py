@@ -36,16 +36,17 @@ class RefineOptions(PredictionOptions, JsonOption):
     stage1_only: bool = stage1_only_option()
     guard: bool = option(
         default=False,
-        help="keep stage 1 for structures whose correction is out of the range that validation saw",
+        help="write stage 1's H for structures whose correction is larger than any in validation",
     )
     any_basis: bool = option(
         default=False,
-        help="go on where the overlaps say that this is not the basis the model was trained on",
+        help="also predict structures whose overlaps are of another basis than the model's "
+        "(otherwise refused)",
     )
     no_hermitian: bool = option(
         default=False,
-        help="write the raw output: neither ½(H + H†) nor, with spin-orbit coupling, its "
-        "time-reversal symmetric part",
+        help="write the network's output as it is: neither ½(H + H†) nor, with spin-orbit "
+        "coupling, its time-reversal symmetric part",
     )
     output: pathlib.Path | None = option(
         type=pathlib.Path,
@@ -59,7 +60,8 @@ class RefineOptions(PredictionOptions, JsonOption):
         default="same",
         metavar="FORMAT",
         group=_RUN,
-        help="of the output: legacy, dock, an installed folder format, or same as the input",
+        help="folder format of the output: legacy, dock, the name of an installed one, or same "
+        "as the input",
     )
     overwrite: bool = option(
         default=False, group=_RUN, one_of="existing", help="replace predictions that are there"
@@ -68,13 +70,13 @@ class RefineOptions(PredictionOptions, JsonOption):
         default=False,
         group=_RUN,
         one_of="existing",
-        help="leave structures alone that have a prediction",
+        help="leave out structures that have a prediction",
     )
     max_memory: str | None = option(
         metavar="SIZE",
         group=_RUN,
         shown="nine tenths of what is free",
-        help="what one process may take, e.g. 8GB (of the GPU's memory where it runs on one)",
+        help="most memory that one process takes, e.g. 8GB (on a GPU: of the GPU's)",
     )
     batch_edges: int = option(
         type=Number(int, least=0),
@@ -82,19 +84,19 @@ class RefineOptions(PredictionOptions, JsonOption):
         metavar="N",
         group=_RUN,
         shown="0, one by one",
-        help="run small structures together, about N edges at once",
+        help="predict small structures together, about N edges (pairs of atoms) at once",
     )
     no_fermi_level: bool = option(
         default=False,
         group=_RUN,
-        help="do not count electrons on the bands of small structures for a Fermi level",
+        help="write no Fermi level (it is found by counting electrons, for small structures, and "
+        "takes a third of their time)",
     )
     spill: pathlib.Path | None = option(
         type=pathlib.Path,
         metavar="DIR",
         group=_RUN,
-        help="folder on a fast disk for edge features that do not fit into memory (removed at the "
-        "end)",
+        help="folder on a fast disk for what does not fit into memory (emptied at the end)",
     )
 
 
@@ -179,5 +181,10 @@ VERBS = (
         "reported. Large structures: 'torchrun --nproc-per-node N -m deeph_gformer refine ...' "
         "shares them among processes (docs/howto/large.md).",
         results=(Refinement,),
+        examples=(
+            "refine --preprocessed DIR --stage1 MODEL_DIR --model runs/mine/bundle --output OUT",
+            "refine --preprocessed twisted.vasp --basis C.orb --stage1 MODEL_DIR \\\n"
+            "      --model runs/mine/bundle --output OUT",
+        ),
     ),
 )

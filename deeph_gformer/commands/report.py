@@ -122,5 +122,6 @@ VERBS = (
         "card of a training run, or the tables and figures of a JSON file that 'evaluate --json' "
         "wrote. Bands and geometry of the worst structure need the model and the structures: "
         "'evaluate --report FILE' makes such a report.",
+        examples=("report runs/mine -o curve.html", "report errors.json"),
     ),
 )

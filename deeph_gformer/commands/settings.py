@@ -14,7 +14,7 @@ from ..config import DataConfig, apply_overrides, field_docs, from_mapping, load
 from ..errors import ConfigError
 from .options import Options, argument, option
 
-__all__ = ["RunOptions", "list_settings", "pair", "read_settings"]
+__all__ = ["RunOptions", "list_settings", "pair", "read_settings", "run_folder"]
 
 
 class RunSettings(Protocol):
@@ -44,6 +44,20 @@ def pair(option: str, text: str, form: str) -> tuple[str, str]:
     return key.strip(), value
 
 
+def run_folder(shown: str) -> Any:
+    """``--output`` of the training commands.
+
+    Args:
+        shown: the setting's default.
+    """
+    return option(
+        metavar="DIR",
+        key="output",
+        shown=shown,
+        help="folder of the run: models, logs, checkpoints",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions(Options):
     """What all training commands have."""
@@ -51,13 +65,18 @@ class RunOptions(Options):
     config: pathlib.Path | None = argument(
         metavar="CONFIG.yaml",
         default=None,
-        help="settings; without a file they are the defaults and what the options say",
+        help="file of settings (default: the defaults, and what the options say)",
     )
     preprocessed: str | None = option(
-        metavar="DIR", key="data.preprocessed", help="folder with structure folders"
+        metavar="DIR", key="data.preprocessed", help="folder with structure folders, with DFT's H"
     )
-    splits: str | None = option(metavar="FILE", key="data.splits", help="split file")
-    output: str | None = option(metavar="DIR", key="output", help="folder of the run")
+    splits: str | None = option(
+        metavar="FILE",
+        key="data.splits",
+        shown="random ones, kept in the run folder",
+        help='which structures are for what: JSON, {"train": [names], "val": [...], "test": [...]}',
+    )
+    output: str | None = run_folder("runs/ablation")
     set: tuple[str, ...] = option(
         action="append",
         metavar="KEY=VALUE",

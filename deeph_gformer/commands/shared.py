@@ -13,6 +13,7 @@ from .options import Number, Options, Verb, argument, filled, option
 from .single import DEVICES, dtype_option, frames_option
 
 __all__ = [
+    "EdgeOptions",
     "ElectronOptions",
     "EngineOptions",
     "HamiltonianOptions",
@@ -68,19 +69,21 @@ class EngineOptions(Options):
         default="auto",
         metavar="NAME",
         group="stage 1",
-        help="what runs DeepH-E3: auto, embedded (the engine of this package), official (your "
-        "clone of DeepH-E3) or an installed one",
+        help="code that runs DeepH-E3: embedded (part of this package), official (your clone of "
+        "DeepH-E3), the name of an installed plugin, or auto (official with --deephe3-root, else "
+        "embedded)",
     )
     deephe3_root: pathlib.Path | None = option(
         type=pathlib.Path,
         metavar="DIR",
         group="stage 1",
-        help="clone of DeepH-E3; runs it instead of the embedded engine",
+        help="your clone of DeepH-E3, which is then what runs DeepH-E3",
     )
     e3nn_generation: str | None = option(
         metavar="GEN",
         group="stage 1",
-        help="0.3, 0.4 or '>=0.5': the e3nn of a checkpoint that cannot tell",
+        help="e3nn version that the DeepH-E3 model was trained with, 0.3, 0.4 or '>=0.5'; needed "
+        "only where its checkpoint does not tell",
     )
 
     def generation(self) -> Any:
@@ -102,7 +105,8 @@ class Stage1Options(EngineOptions):
         type=Number(),
         metavar="EV",
         group="stage 1",
-        help="value of blocks that no model predicts, eV (without it they are an error)",
+        help="value, in eV, of matrix elements that no DeepH-E3 model predicts (without it they "
+        "are an error)",
     )
 
 
@@ -114,25 +118,34 @@ class ModelOptions(Stage1Options):
         type=pathlib.Path,
         metavar="MODEL_DIR",
         group="model",
-        help="DeepH-E3 model folder, or a folder of several",
+        help="DeepH-E3 model folder (best_model.pkl and src), or a folder of several",
     )
     model: pathlib.Path | None = option(
-        type=pathlib.Path, metavar="BUNDLE", group="model", help="GFormer bundle"
+        type=pathlib.Path,
+        metavar="BUNDLE",
+        group="model",
+        help="GFormer bundle, as 'train' leaves it in RUN/bundle",
     )
     device: str = option(default="auto", metavar="NAME", group="model", help=DEVICES)
     dtype: Literal["float32", "float64"] | None = dtype_option(None, "that of stage 1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictionOptions(ModelOptions):
-    """How structures are predicted."""
+class EdgeOptions(ModelOptions):
+    """Models, and which blocks they predict."""
 
     edges: Literal["auto", "overlaps", "hamiltonians", "union"] = option(
         default="auto",
-        help="blocks that become edges; auto: overlaps.h5, or its union with hamiltonians.h5 "
-        "where both are there",
+        help="which blocks are predicted: those that overlaps.h5 has, those that hamiltonians.h5 "
+        "has, or both; auto: those of every such file that is there",
     )
-    frames: int = frames_option("for models of arch: paper")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionOptions(EdgeOptions):
+    """How structures are predicted."""
+
+    frames: int = frames_option("only for models of arch: paper")
 
 
 # -- Hamiltonians ---
@@ -156,8 +169,8 @@ class HamiltonianOptions(JsonOption):
         type=Number(above=0),
         metavar="X",
         group=_H,
-        help="project out eigenvectors of S(k) with smaller eigenvalues, e.g. 1e-4 "
-        "(ill-conditioned bases)",
+        help="project out eigenvectors of S(k) with eigenvalues below X, e.g. 1e-4, where the "
+        "basis is nearly linearly dependent",
     )
     hermitize: bool = option(
         default=False, group=_H, help="accept a Hamiltonian far from Hermitian, as ½(H + H†)"
@@ -189,10 +202,13 @@ class ElectronOptions(HamiltonianOptions):
         type=pathlib.Path,
         metavar="BUNDLE",
         group=_E,
-        help="GFormer bundle whose training set tells the electrons",
+        help="GFormer bundle whose training set tells how many electrons a cell has",
     )
     valence: str | None = option(
-        type=filled, metavar="C=4,Mo=14", group=_E, help="electrons per element, not --electrons"
+        type=filled,
+        metavar="C=4,Mo=14",
+        group=_E,
+        help="electrons per element, as counted by DFT (without cores)",
     )
     mesh: str | None = option(
         metavar="12x12x1",
@@ -203,7 +219,7 @@ class ElectronOptions(HamiltonianOptions):
     smearing: Literal["gaussian", "fermi", "tetrahedron"] = option(
         default="gaussian",
         group=_E,
-        help="of the occupations",
+        help="smearing of the occupations, where electrons are counted",
     )
     width: float = option(
         type=Number(above=0),
@@ -211,7 +227,7 @@ class ElectronOptions(HamiltonianOptions):
         unit="eV",
         metavar="EV",
         group=_E,
-        help="of the smearing: standard deviation of the Gaussian, kT of fermi",
+        help="width of the smearing: standard deviation of the Gaussian, kT of fermi",
     )
 
     def __post_init__(self) -> None:
@@ -258,8 +274,8 @@ class LevelOptions(ElectronOptions):
         default="auto",
         metavar="auto|info|EV",
         group=_E,
-        help="auto: by counting electrons; info: info.json's value for this very Hamiltonian; or "
-        "a number, eV",
+        help="Fermi level: auto counts electrons, info takes the value that info.json has for "
+        "this very Hamiltonian, or a number in eV",
     )
 
 
@@ -270,7 +286,7 @@ class OneHamiltonian(HamiltonianOptions):
     folder: pathlib.Path = argument(metavar="DIR", help="structure folder, legacy or DeepH-dock")
     prediction: bool = option(
         default=False,
-        help="use the predicted Hamiltonian (without it the one of DFT, where there is one)",
+        help="use hamiltonians_pred.h5 (without it hamiltonians.h5, where that is there)",
     )
 
 

@@ -22,12 +22,12 @@ __all__ = [
 
 def dtype_option(default: str | None, shown: str = "") -> Any:
     """``--dtype``; arguments as those of :func:`option`."""
-    return option(default=default, group="model", shown=shown, help="of the network's numbers")
+    return option(default=default, group="model", shown=shown, help="precision of the network")
 
 
 def stage1_only_option() -> Any:
     """``--stage1-only``."""
-    return option(default=False, help="run stage 1 alone")
+    return option(default=False, help="predict with DeepH-E3 alone, without a GFormer")
 
 
 def frames_option(when: str) -> Any:
@@ -66,7 +66,7 @@ def overlap_source(what: str, required: bool = False, shown: str = "") -> Any:
 
 
 #: Help of ``--device``.
-DEVICES = "auto, cpu, cuda, cuda:1, ..."
+DEVICES = "where to run: auto, cpu, cuda, cuda:1, ..."
 
 
 def output_file(help: str) -> Any:

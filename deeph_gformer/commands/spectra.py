@@ -36,14 +36,14 @@ class DosOptions(OneHamiltonian, LevelOptions):
     """Of ``dos``."""
 
     method: Literal["gaussian", "fermi", "tetrahedron"] = option(
-        default="gaussian", help="broadening"
+        default="gaussian", help="broadening of the levels"
     )
     dos_width: float = option(
         type=Number(above=0),
         default=0.05,
         unit="eV",
         metavar="EV",
-        help="of the broadening: standard deviation of the Gaussian, kT of fermi",
+        help="width of the broadening: standard deviation of the Gaussian, kT of fermi",
     )
     window: tuple[float, float] | None = window_option("energies shown", "-6 6")
     fat: str | None = projections_option()
@@ -59,7 +59,9 @@ class DosOptions(OneHamiltonian, LevelOptions):
 class GapOptions(OneHamiltonian, ElectronOptions):
     """Of ``gap``."""
 
-    no_refine: bool = option(default=False, help="edges on the mesh only, not between its points")
+    no_refine: bool = option(
+        default=False, help="take band edges on the mesh, do not search between its points"
+    )
 
 
 def mesh_of(
@@ -162,6 +164,7 @@ VERBS = (
         FermiOptions,
         _run_fermi,
         results=(FermiResult,),
+        examples=("fermi structures/0030", "fermi out/0030 --electrons 72 --mesh 12x12x1"),
     ),
     Verb(
         "dos",
@@ -170,6 +173,15 @@ VERBS = (
         DosOptions,
         _run_dos,
         results=(DosResult,),
+        examples=("dos structures/0030 --mesh 24x24x1 --fat C-s,C-p -o dos.png",),
     ),
-    Verb("gap", "physics", "band gap and band edges", GapOptions, _run_gap, results=(GapResult,)),
+    Verb(
+        "gap",
+        "physics",
+        "band gap and band edges",
+        GapOptions,
+        _run_gap,
+        results=(GapResult,),
+        examples=("gap structures/0030 --mesh 12x12x1",),
+    ),
 )

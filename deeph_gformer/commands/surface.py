@@ -36,10 +36,18 @@ class SurfaceOptions(OneHamiltonian, LevelOptions):
     path: str | None = option(
         metavar="GMKG", shown="that of the surface lattice", help="special points in the surface"
     )
-    points: int = option(type=Number(int, least=1), default=100, metavar="N", help="k-points")
-    energies: int = option(type=Number(int, least=2), default=200, metavar="N", help="energies")
+    points: int = option(
+        type=Number(int, least=1), default=100, metavar="N", help="k-points of the path"
+    )
+    energies: int = option(
+        type=Number(int, least=2), default=200, metavar="N", help="energies in --window"
+    )
     broadening: float = option(
-        type=Number(above=0), default=0.01, unit="eV", metavar="EV", help="of the energies"
+        type=Number(above=0),
+        default=0.01,
+        unit="eV",
+        metavar="EV",
+        help="broadening of the energies",
     )
     output: pathlib.Path | None = figure_option("NAME_surface.png")
 
@@ -98,5 +106,6 @@ VERBS = (
         "and of the bulk, along a path in the surface. DIR holds the Hamiltonian of a crystal that "
         "repeats along the surface normal (a slab does not).",
         results=(SurfaceResult,),
+        examples=("surface bulk --along 3 --window -0.5 0.5",),
     ),
 )

@@ -28,7 +28,7 @@ class TextureOptions(OneHamiltonian, LevelOptions):
         type=Number(int, least=1),
         metavar="N",
         shown="the last below and the first above the Fermi level at the centre",
-        help="band, from 1; several times for several",
+        help="band, counted from 1; repeatable",
     )
     centre: tuple[float, float, float] = option(
         nargs=3,
@@ -36,7 +36,7 @@ class TextureOptions(OneHamiltonian, LevelOptions):
         default=(0.0, 0.0, 0.0),
         shown="0 0 0",
         metavar=("K1", "K2", "K3"),
-        help="middle of the square, fractional",
+        help="k at the middle of the square, fractional",
     )
     radius: float = option(
         type=Number(above=0), default=0.2, unit="1/Å", metavar="R", help="half a side of the square"
@@ -105,5 +105,6 @@ VERBS = (
         "Arrows are <sigma_x>, <sigma_y>, their colour is <sigma_z>, lines are constant energies "
         "from the Fermi level. With spin-orbit coupling only.",
         results=(TextureResult,),
+        examples=("spin-texture film --radius 0.1",),
     ),
 )

@@ -31,7 +31,7 @@ class TopologyOptions(OneHamiltonian, LevelOptions, PositionOptions):
 
     kind: Literal["z2", "chern", "berry", "ahc", "shc"] | None = option(
         shown="z2 with spin-orbit coupling, else chern",
-        help="what is computed",
+        help="what is computed, see above",
     )
     mesh: str | None = option(
         metavar="12x12x1",
@@ -280,5 +280,6 @@ VERBS = (
         "conductivity, of metals too; shc: that of spins. Position matrices come from basis files "
         "or the folder (positions.h5, position_matrix.h5), else orbitals sit on their atoms.",
         results=(TopologyResult,),
+        examples=("topology film --kind z2", "topology magnet --kind ahc --mesh 100x100x1"),
     ),
 )

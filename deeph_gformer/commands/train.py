@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..results import FoldTraining, Stage1Training, Training
 from .options import Verb, option
-from .settings import RunOptions, list_settings, read_settings
+from .settings import RunOptions, list_settings, read_settings, run_folder
 from .shared import JsonOption, Stage1Options
 from .single import DEVICES, every_option
 
@@ -27,7 +27,7 @@ class _TrainingOptions(RunOptions, JsonOption):
     """What both training commands have."""
 
     epochs: int | None = option(
-        type=int, metavar="N", key="training.epochs", help="passes over the training set"
+        type=int, metavar="N", key="training.epochs", help="passes over the training set, at most"
     )
     device: str | None = option(metavar="NAME", key="training.device", help=DEVICES)
     every: int = every_option(1)
@@ -37,7 +37,10 @@ class _TrainingOptions(RunOptions, JsonOption):
 class TrainOptions(_TrainingOptions, Stage1Options):
     """Of ``train``."""
 
-    stage1: str | None = option(metavar="MODEL_DIR", key="stage1", help="DeepH-E3 model folder")
+    stage1: str | None = option(
+        metavar="MODEL_DIR", key="stage1", help="DeepH-E3 model folder (best_model.pkl and src)"
+    )
+    output: str | None = run_folder("runs/gformer")
     start: str | None = option(
         "--from",
         metavar="BUNDLE",
@@ -49,34 +52,35 @@ class TrainOptions(_TrainingOptions, Stage1Options):
         const="",
         metavar="DIR",
         key="cross_fit",
-        help="learn from networks that did not see the structure: those that 'train-stage1 "
-        "--folds' left beside the model folder, or in DIR",
+        help="take the features of each structure from a network that was trained without it: "
+        "those of 'train-stage1 --folds', beside the model folder or in DIR",
     )
-    resume: bool = option(default=False, help="go on with the run in the output folder")
+    resume: bool = option(default=False, help="go on with the run in --output")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainStage1Options(_TrainingOptions):
     """Of ``train-stage1``."""
 
+    output: str | None = run_folder("runs/stage1")
     resume: str | None = option(
         nargs="?",
         const="",
         metavar="MODEL_DIR",
-        help="go on with the run in the output folder; or start from a DeepH-E3 model folder, its "
-        "optimizer state included",
+        help="go on with the run in --output; or, with a DeepH-E3 model folder, start from its "
+        "weights and optimizer state",
     )
     folds: int | None = option(
         type=int,
         metavar="K",
         key="folds",
-        help="also train K networks, each without one part of the training structures, for 'train "
-        "--cross-fit'",
+        help="also train K networks, each without one K-th of the training structures; see "
+        "'train --cross-fit'",
     )
     final: str | None = option(
         metavar="MODEL_DIR",
         key="final",
-        help="with --folds: networks for this finished model, which is left as it is",
+        help="with --folds: only those K networks, for this finished model",
     )
 
 
@@ -180,15 +184,23 @@ VERBS = (
         "have not with 'train-stage1 --folds 3 --final MODEL_DIR --output FOLDS', and train with "
         "--cross-fit FOLDS.",
         results=(Training,),
+        examples=(
+            "train --preprocessed DATA --stage1 MODEL_DIR --output runs/mine",
+            "train --resume --output runs/mine --epochs 600",
+        ),
     ),
     Verb(
         "train-stage1",
         "train",
-        "train a DeepH-E3 network on the embedded engine",
+        "train a DeepH-E3 network (stage 1)",
         TrainStage1Options,
         _run_train_stage1,
-        "Train a DeepH-E3 network on the embedded engine; the official code can load it, too. "
-        + _settings("train-stage1"),
+        "Train a DeepH-E3 network with this package alone. DeepH-E3 itself can load the model "
+        "folder that is left in the run's 'model'. " + _settings("train-stage1"),
         results=(Stage1Training, FoldTraining),
+        examples=(
+            "train-stage1 --preprocessed DATA --output runs/stage1",
+            "train-stage1 --resume --output runs/stage1 --epochs 2000",
+        ),
     ),
 )

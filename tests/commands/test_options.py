@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
+import shlex
 
 import pytest
 
 from deeph_gformer.cli import SECTIONS, build_parser, main, verbs
-from deeph_gformer.commands.options import Number, Options, add_options, collect, option
+from deeph_gformer.commands.options import Number, Options, Verb, add_options, collect, option
 from deeph_gformer.errors import ConfigError
 
 NAMES = [verb.name for verb in verbs()]
@@ -129,3 +130,42 @@ def test_every_option_says_what_it_is(name: str) -> None:
 
     (sub,) = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
     walk(sub.choices[name])
+
+
+def leaves() -> list[tuple[str, Verb]]:
+    """Every verb with options, by what is typed."""
+    return [
+        (
+            f"{verb.name} {one.name}".removesuffix(f" {verb.name}") if verb.actions else verb.name,
+            one,
+        )
+        for verb in verbs()
+        for one in verb.actions or (verb,)
+    ]
+
+
+@pytest.mark.parametrize("name, verb", leaves(), ids=[name for name, _ in leaves()])
+def test_help_has_examples_that_are_right(
+    name: str, verb: Verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each example parses, with options that go together, and stands in the help as it is."""
+    assert verb.examples
+    for example in verb.examples:
+        words = shlex.split(example.replace("\\\n", " "))
+        assert " ".join(words).startswith(f"{name} ")
+        args, unknown = build_parser().parse_known_args(words)
+        assert not unknown
+        collect(verb.options, args)
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    text = capsys.readouterr().out
+    assert all(f"  deeph-gformer {example}\n" in text for example in verb.examples)
+
+
+@pytest.mark.parametrize("name, verb", leaves(), ids=[name for name, _ in leaves()])
+def test_help_of_an_option_stands_by_itself(name: str, verb: Verb) -> None:
+    """It names the thing, and does not go on where the option's name ends ("of the grid")."""
+    for field in dataclasses.fields(verb.options):
+        if "argparse" in field.metadata:
+            words = str(field.metadata["argparse"]["help"])
+            assert not words.startswith(("of ", "between ", "from ")), (name, field.name, words)
