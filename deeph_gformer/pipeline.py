@@ -18,7 +18,7 @@ from .algebra.blocks import BlockAssembly, DirectSumToProduct
 from .data.features import Stage1Features
 from .data.graph import Graph
 from .gformer.bundle import Bundle, load_bundle
-from .prediction.identity import check_pair, open_stage1
+from .prediction.identity import check_pair, open_stage1, say_weaknesses
 from .prediction.passes import fast_plan
 from .prediction.predictor import Predictor
 from .prediction.reading import Item
@@ -84,7 +84,7 @@ def load(
     dtype: str | None = None,
     **stage1_options: Any,
 ) -> HamiltonianModel:
-    """Load a model for prediction.
+    """Load a model for prediction; what is known to be wrong with it is said.
 
     Args:
         model: a GFormer bundle; None runs stage 1 alone.
@@ -99,4 +99,7 @@ def load(
     """
     kind, where = resolve_dtype(dtype), resolve_device(device)
     first = None if stage1 is None else open_stage1(stage1, kind, where, **stage1_options)
-    return HamiltonianModel(first, None if model is None else load_bundle(model), where)
+    found = HamiltonianModel(first, None if model is None else load_bundle(model), where)
+    if found.bundle is not None:
+        say_weaknesses(found.bundle)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 
@@ -14,10 +15,11 @@ from deeph_gformer.algebra.layout import rotate_flat
 from deeph_gformer.algebra.rotation import random_rotation, wigner_blocks
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.kmesh import broken_reversal, time_reversal_part
+from deeph_gformer.cli import main
 from deeph_gformer.config import GFormerConfig
 from deeph_gformer.data.graph import rotate_graph
 from deeph_gformer.errors import ConfigError, DataError, ModelError
-from deeph_gformer.gformer.bundle import Bundle, save_bundle
+from deeph_gformer.gformer.bundle import Bundle, load_bundle, save_bundle
 from deeph_gformer.gformer.model import GFormer
 from deeph_gformer.io import BlockMatrix, find_structures, read_folder, read_matrix
 from deeph_gformer.pipeline import HamiltonianModel
@@ -222,6 +224,51 @@ def test_spin_of_the_folder_and_the_model(make_folder: Folder, tiny_stage1: path
     assert model.predict(folder).structure.spinful is False
 
 
+def test_a_bundle_that_does_harm_is_said_when_it_is_loaded(
+    tiny_stage1: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its own validation, in the kind of error that it was judged by; from the shell, too."""
+    words = "worse: the refined H is WORSE than stage 1 alone on its own validation structures: 2.0"
+    for name, refined in (("worse", 2.0), ("better", 0.5), ("foreign", "2")):
+        path = make_bundle(tiny_stage1, tmp_path / name)
+        bundle = load_bundle(path)
+        errors = {
+            "gauge_free_stage1_mae_meV": 1.0,
+            "gauge_free_refined_mae_meV": refined,
+            "raw_stage1_mae_meV": 10.0,
+            "raw_refined_mae_meV": 5.0,
+        }
+        save_bundle(path, dataclasses.replace(bundle, training={"validation": errors}))
+        assert not capsys.readouterr().err
+        deeph_gformer.load(path, stage1=tiny_stage1)
+        said = capsys.readouterr().err
+        assert words in said if name == "worse" else not said
+    common = ["--stage1", str(tiny_stage1), "--model", str(tmp_path / "worse")]
+    assert main(["refine", "--preprocessed", str(tmp_path / "none"), *common]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_what_is_no_bundle_names_the_one_inside(
+    tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    path = make_bundle(tiny_stage1, tmp_path / "run" / "bundle")
+    with pytest.raises(ModelError, match=f"run/bundle.json: file not found.*; {path} has them"):
+        deeph_gformer.load(tmp_path / "run", stage1=tiny_stage1)
+    with pytest.raises(ModelError, match="none/bundle.json: file not found; .*safetensors$"):
+        deeph_gformer.load(tmp_path / "none", stage1=tiny_stage1)
+
+
+def test_refine_of_what_is_in_memory_says_what_to_use(tiny_stage1: pathlib.Path) -> None:
+    from ase.build import bulk
+
+    atoms, model = bulk("C"), deeph_gformer.load(stage1=tiny_stage1)
+    for words in ((atoms,), (atoms, model), ([atoms], model), (model, atoms)):
+        with pytest.raises(ConfigError, match=r"use model.predict\(atoms\)"):
+            deeph_gformer.refine(*words)
+    with pytest.raises(ConfigError, match=r"takes a model, not NoneType: deeph_gformer.load\("):
+        deeph_gformer.refine("folder")
+
+
 def test_predict_from_structure_and_keys(make_folder: Folder, tiny_stage1: pathlib.Path) -> None:
     model = deeph_gformer.load(stage1=tiny_stage1)
     folder = make_folder()
@@ -230,7 +277,7 @@ def test_predict_from_structure_and_keys(make_folder: Folder, tiny_stage1: pathl
         model.predict(structure, keys=keys).hamiltonian.values,
         model.predict(folder).hamiltonian.values,
     )
-    with pytest.raises(ConfigError, match="has no edges"):
+    with pytest.raises(ConfigError, match="comes without S"):
         model.predict(structure)
 
 

@@ -14,9 +14,9 @@ from ..io.folder import find_structures, folder_format, has_matrix, read_folder
 from ..io.formats import Kind
 from ..io.gauge import stated_level
 from ..results import BundleInfo, CollectionInfo, ModelInfo, StructureInfo
+from ..results.worse import worse_than_stage1
 from ..stage1.bundle import find_models, read_model_folder
 from .card import CARD_FILE, Card, read_card
-from .metrics import worse_than_stage1
 
 __all__ = ["describe", "text_of"]
 

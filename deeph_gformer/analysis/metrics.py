@@ -161,13 +161,6 @@ def headline_errors(kinds: Sequence[Mapping[str, StructureErrors]]) -> str:
     return "gauge_free" if all("gauge_free" in k for k in kinds) else "raw"
 
 
-#: What is said where a model is worse than its stage 1 on new structures.
-UNLIKE = "Are they like the training structures, and is this the right bundle?"
-
-#: What people read for the kinds of :func:`gauge_errors`.
-ERROR_WORDS = {"gauge_free": "without μS", "raw": "raw"}
-
-
 def means(kinds: Sequence[Mapping[str, StructureErrors]]) -> dict[str, float]:
     """Mean errors over structures of every kind that all of them have.
 
@@ -206,23 +199,6 @@ def headline(total: Mapping[str, Any], alone: bool = False) -> str:
     if not free:
         return f"{said('raw', True)} (raw: there is no S to take the zero of energy out)"
     return f"{said('gauge_free', True)} (without μS; raw: {said('raw', False)})"
-
-
-def worse_than_stage1(total: Mapping[str, Any], where: str) -> str:
-    """A sentence where both stages are further from DFT than stage 1 alone; else empty.
-
-    Args:
-        total: with the keys of :func:`means`.
-        where: of which structures, e.g. ``the validation structures``.
-    """
-    kind = "gauge_free" if "gauge_free_refined_mae_meV" in total else "raw"
-    first, both = (total.get(f"{kind}_{stage}_mae_meV") for stage in ("stage1", "refined"))
-    if first is None or both is None or not both > first:
-        return ""
-    return (
-        f"the refined H is WORSE than stage 1 alone on {where}: {both:.4f} meV against "
-        f"{first:.4f} meV ({ERROR_WORDS[kind]}); stage 1 alone is better here (--stage1-only)"
-    )
 
 
 def _totals(

@@ -77,8 +77,8 @@ class InfoOptions(JsonOption):
 
 def _run_evaluate(options: EvaluateOptions) -> Evaluation:
     from ..analysis.evaluate import evaluate
-    from ..analysis.metrics import UNLIKE, worse_than_stage1
     from ..analysis.tables import evaluation_table
+    from ..results.worse import UNLIKE, worse_than_stage1
 
     if options.report is not None:  # before what takes minutes
         from ..report.figures import require_plotly

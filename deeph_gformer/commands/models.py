@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .loading import echo
 from .shared import ModelOptions
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ __all__ = ["load_model"]
 def load_model(
     options: ModelOptions, stage1_only: bool = False, device: str | None = None
 ) -> HamiltonianModel:
-    """The model that the options name; what it lacks is said.
+    """The model that the options name.
 
     Args:
         options: of the verb.
@@ -37,7 +35,7 @@ def load_model(
         )
     if options.model is None and not stage1_only:
         raise ConfigError("--model BUNDLE is missing; --stage1-only runs stage 1 alone")
-    model = load(
+    return load(
         None if stage1_only else options.model,
         options.stage1,
         device=device or options.device,
@@ -47,6 +45,3 @@ def load_model(
         generation=options.generation(),
         fill_missing=options.fill_missing,
     )
-    if model.bundle is not None and model.bundle.lacks and os.environ.get("RANK", "0") == "0":
-        echo(f"{options.model}: {model.bundle.lacks}")
-    return model

@@ -102,9 +102,9 @@ class RefineOptions(PredictionOptions, JsonOption):
 
 def _run(options: RefineOptions) -> Refinement | None:
     from ..analysis.guard import guard_lines
-    from ..analysis.metrics import UNLIKE, worse_than_stage1
     from ..analysis.tables import refine_table
     from ..inference.refine import refine
+    from ..results.worse import UNLIKE, worse_than_stage1
     from ..runtime.plan import parse_size, show_size
     from ..runtime.processes import (
         agreed,

@@ -90,7 +90,8 @@ def _run_train(options: TrainOptions) -> Training | None:
     if options.list:
         list_settings(TrainConfig)
         return None
-    from ..analysis.metrics import headline, worse_than_stage1
+    from ..analysis.metrics import headline
+    from ..results.worse import worse_than_stage1
     from ..stage1 import load_stage1
     from ..training.process import echo, warn
     from ..training.stage2 import train_gformer

@@ -234,8 +234,10 @@ def _read_table(folder: pathlib.Path) -> dict[str, Any]:
     try:
         table = read_json(path)
     except DataError as error:
+        inside = next(folder.glob(f"*/{BUNDLE_FILE}"), None) if not path.exists() else None
+        hint = f"; {inside.parent} has them" if inside else ""
         raise ModelError(
-            f"{error}; a GFormer bundle holds {BUNDLE_FILE} and {WEIGHTS_FILE}"
+            f"{error}; a GFormer bundle holds {BUNDLE_FILE} and {WEIGHTS_FILE}{hint}"
         ) from None
     if not isinstance(table, dict) or type(table.get("format")) is not int:
         raise ModelError(f"{path}: no GFormer bundle (it has no 'format')")

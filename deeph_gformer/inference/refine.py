@@ -14,7 +14,6 @@ from typing import Any
 
 from .. import fields as names
 from ..analysis.metrics import (
-    ERROR_WORDS,
     StructureErrors,
     headline_errors,
     means,
@@ -30,6 +29,7 @@ from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
 from ..prediction.reading import OverlapSource, open_overlap
 from ..results import Refinement
+from ..results.worse import ERROR_WORDS
 from ..runtime.communicator import Communicator
 from ..runtime.plan import check_spill, fair_share
 from ..runtime.processes import agree, agreed, same_input, start_processes
@@ -45,7 +45,7 @@ __all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
 
 def refine(
     preprocessed: str | os.PathLike[str],
-    model: HamiltonianModel,
+    model: HamiltonianModel | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
     edges: EdgeMode = "auto",
@@ -105,8 +105,8 @@ def refine(
     if not isinstance(preprocessed, (str, os.PathLike)):
         raise ConfigError(
             f"refine takes a folder or a structure file and writes files, not "
-            f"{type(preprocessed).__name__}; for atoms in memory use model.predict(atoms, "
-            "overlap=TABLE)"
+            f"{type(preprocessed).__name__}; for structures in memory use model.predict(atoms), or "
+            "model.predict([atoms, ...])"
         )
     if not isinstance(model, HamiltonianModel):
         raise ConfigError(

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from .. import fields as names
 from ..analysis.guard import Guard
 from ..analysis.metrics import (
-    ERROR_WORDS,
     StructureErrors,
     gauge_errors,
     headline_errors,
@@ -34,6 +33,7 @@ from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
 from ..prediction.reading import Item
 from ..prediction.seen import too_close
+from ..results.worse import ERROR_WORDS
 from ..runtime.communicator import Communicator
 from ..runtime.plan import fair_share
 from ..runtime.processes import agreed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,11 +17,13 @@ from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
 from ..errors import ConfigError, ModelError
 from ..gformer.bundle import BUNDLE_FILE, Bundle, Stage1Identity, load_bundle, require_irreps
+from ..logs import LOGGER
 from ..overlap.neighbours import symbol
+from ..results.worse import worse_than_stage1
 from ..stage1 import load_stage1
 from ..stage1.provider import EdgeFunction, Stage1Provider
 
-__all__ = ["GFormerStage1", "check_pair", "identify", "open_stage1"]
+__all__ = ["GFormerStage1", "check_pair", "identify", "open_stage1", "say_weaknesses"]
 
 
 def identify(stage1: Stage1Provider) -> Stage1Identity:
@@ -57,13 +60,14 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Pr
     if stage1 is None:
         raise ModelError(
             f"{bundle.path}: was trained on stage 1 '{bundle.stage1.name}' and needs it; say "
-            "where it is with --stage1"
+            "where that DeepH-E3 model folder is, with --stage1 (in Python stage1=)"
         )
     own, other = ([symbol(z) for z in t.basis.elements] for t in (bundle.targets, stage1.targets))
     if own != other:
         raise ModelError(
             f"{stage1.name}: is a stage 1 for {', '.join(other)}, but {bundle.path} was trained "
-            f"for {', '.join(own)}, on stage 1 '{bundle.stage1.name}'; give that one with --stage1"
+            f"for {', '.join(own)}, on stage 1 '{bundle.stage1.name}'; give that one with "
+            "--stage1 (in Python stage1=)"
         )
     require_irreps(bundle, stage1.node_irreps, stage1.edge_irreps, stage1.name)
     if bundle.targets != stage1.targets:
@@ -73,10 +77,10 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Pr
         )
     if identify(stage1).fingerprint != bundle.stage1.fingerprint:
         raise ModelError(
-            f"{stage1.name}: is not the stage 1 that {bundle.path} was trained on "
-            f"('{bundle.stage1.name}'): its parameters differ. "
-            "A correction fits one stage 1 only; train a GFormer on this one with "
-            "'deeph-gformer train'"
+            f"{stage1.name}: is not the stage 1 that {bundle.path} was trained on: its parameters "
+            f"differ from those of the folder that was called '{bundle.stage1.name}' then. "
+            "A correction fits one stage 1 only: give that folder, or train a GFormer on this one "
+            "with 'deeph-gformer train'"
         )
     for what, mine, theirs in (
         ("e3nn generation", bundle.stage1.generation, stage1.generation),
@@ -98,6 +102,22 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Pr
     if bundle.dtype != stage1.dtype:
         bundle.model.to(stage1.dtype)
     return stage1
+
+
+def say_weaknesses(bundle: Bundle) -> None:
+    """Say, once, that a bundle is of an earlier format, or was worse than stage 1 in training.
+
+    Args:
+        bundle: that is going to predict.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if bundle.lacks:
+        LOGGER.info("%s: %s", bundle.path, bundle.lacks)
+    errors = bundle.training.get("validation")
+    if isinstance(errors, Mapping):
+        if text := worse_than_stage1(errors, "its own validation structures"):
+            LOGGER.warning("%s: %s", bundle.path, text)
 
 
 class GFormerStage1(Stage1Provider):

@@ -182,9 +182,10 @@ def _where_edges_are(
     provider = overlap or bundle_overlap(model)
     if provider is None:
         raise ConfigError(
-            f"{_name(source)}: has no edges, and {why_no_overlap(model)}; give a folder with "
-            "overlaps.h5, or say where S comes from (--overlap, in Python predict(..., overlap="
-            "TABLE)): a table, a GFormer's bundle that holds one, or basis files"
+            f"{_name(source)}: comes without S, so nothing tells which atoms overlap, and "
+            f"{why_no_overlap(model)}; give a folder with overlaps.h5, or say where S comes from "
+            "(--overlap, in Python predict(..., overlap=SOURCE)): a table, a GFormer's bundle "
+            "that holds one, or basis files"
         )
     return folder, provider
 
@@ -227,7 +228,11 @@ def _name(source: Source) -> str:
     """Of a source, for messages."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
-    return f"'{source.name}'" if isinstance(source, Structure) else type(source).__name__
+    if isinstance(source, Structure):
+        return f"'{source.name}'"
+    formula = getattr(source, "get_chemical_formula", None) or getattr(source, "formula", None)
+    words = formula() if callable(formula) else formula
+    return f"{type(source).__name__} {words}" if words else type(source).__name__
 
 
 def _require_structure(source: object) -> None:

@@ -44,8 +44,8 @@ def bundle_overlap(model: Predictor) -> OverlapProvider | None:
 def why_no_overlap(model: Predictor) -> str:
     """Half a sentence on a model for which :func:`bundle_overlap` is None."""
     if _training_table(model) is None:
-        return "the model has no table of overlaps that would tell them"
-    return "the model's table cannot, for S of its training set is not two-centre (PAW?)"
+        return "the model has no table of overlaps"
+    return "the model's table does not know it: S of its training set is not two-centre (PAW?)"
 
 
 def too_close(

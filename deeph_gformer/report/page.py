@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..analysis.metric import metrics
-from ..analysis.metrics import UNLIKE, worse_than_stage1
+from ..results.worse import UNLIKE, worse_than_stage1
 from . import figures
 from .collect import block_tables
 

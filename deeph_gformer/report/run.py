@@ -7,11 +7,11 @@ import pathlib
 import shlex
 from typing import Any
 
-from ..analysis.metrics import worse_than_stage1
 from ..errors import DataError
 from ..gformer.bundle import BUNDLE_FILE
 from ..io.files import read_json
 from ..results import RunInfo
+from ..results.worse import worse_than_stage1
 from ..training.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
