@@ -3,6 +3,7 @@ beside it, and the first table of docs/measured/accuracy.md.
 
     python benchmarks/invariance.py --data DIR --json WORK/invariance.json
     python benchmarks/model_cards.py --data DIR --work WORK
+    python benchmarks/model_cards.py --pages    # README.md from card.json, nothing is measured
 
 ``--data`` holds the unpacked DFT sets, those of one name together. What was measured is kept in
 ``--work`` as JSON, one file a set, and read again as long as the model is the same.
@@ -13,21 +14,22 @@ from __future__ import annotations
 import argparse
 import pathlib
 import sys
+import textwrap
 from typing import Any
 
 import numpy as np
 from states import band_errors
 
 import deeph_gformer
-from deeph_gformer.analysis.card import CARD_FILE, Card, SetErrors
+from deeph_gformer.analysis.card import CARD_FILE, Card, SetErrors, read_card
 from deeph_gformer.analysis.describe import describe
 from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.io.files import read_json, write_json, write_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-ABACUS = "ABACUS (LCAO), cutoff of the grid {} Ry"
-ORBITALS = "numerical atomic orbitals, double zeta ({} per atom)"
+ABACUS = "ABACUS (LCAO), cutoff of the grid {} Ry, {} k mesh"
+ORBITALS = "numerical atomic orbitals, double zeta: {}"
 FEW = (
     "The training set is small: it shows what the method gives with little data, and is a model to "
     "start from."
@@ -44,8 +46,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "title": "Monolayer MoS2",
         "sets": [("mos2", True)],
         "data": "2x2 cells of 12 atoms, displaced at random",
-        "orbitals": "Mo 19, S 13",
-        "cutoff": 80,
+        "orbitals": "Mo 3s2p2d (19), S 2s2p1d (13), radius 7 bohr",
+        "cutoff": (80, "4x4x1"),
         "more": "--set cascade=false",
         "limits": ["Predicts all of H from stage 1's features."],
     },
@@ -58,8 +60,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
             ("bilayer_graphene_13.2deg_0K", False),
         ],
         "data": "2x2 cells of 16 atoms, random stacking and distance, displaced at random",
-        "orbitals": "C 13",
-        "cutoff": 80,
+        "orbitals": "C 2s2p1d (13), radius 6 bohr",
+        "cutoff": (80, "7x7x1"),
         "more": "",
         "limits": ["Twisted bilayers were never trained on; their gain is smaller."],
     },
@@ -67,8 +69,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "title": "Bilayer bismuthene, spin-orbit coupling",
         "sets": [("bismuthene", True), ("bismuthene_21.8deg_0K", False)],
         "data": "2x2 cells of 16 atoms, random stacking and distance, displaced at random",
-        "orbitals": "Bi 19",
-        "cutoff": 60,
+        "orbitals": "Bi 3s2p2d (19), radius 7 bohr",
+        "cutoff": (60, "3x3x1"),
         "more": "",
         "limits": [],
     },
@@ -76,8 +78,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "title": "Bi2Te3, two quintuple layers, spin-orbit coupling",
         "sets": [("bi2te3", True)],
         "data": "cells of 10 atoms, displaced at random",
-        "orbitals": "Bi 19, Te 19",
-        "cutoff": 60,
+        "orbitals": "Bi 3s2p2d (19), Te 3s2p2d (19), radius 7 bohr",
+        "cutoff": (60, "5x5x1"),
         "more": "",
         "limits": [
             "The gap moves against the other states: check bands with a shift taken out, and Z2 "
@@ -88,8 +90,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "title": "Bi2Se3, two quintuple layers, spin-orbit coupling",
         "sets": [("bi2se3", True)],
         "data": "cells of 10 atoms, displaced at random",
-        "orbitals": "Bi 19, Se 19",
-        "cutoff": 70,
+        "orbitals": "Bi 3s2p2d (19), radius 7 bohr, Se 3s2p2d (19), radius 8 bohr",
+        "cutoff": (70, "5x5x1"),
         "more": "",
         "limits": [
             "Stage 1 alone has ghost bands here.",
@@ -194,46 +196,132 @@ def card_of(name: str, tables: list[dict[str, Any]], work: pathlib.Path) -> Card
         system=facts["title"],
         bundle=tables[0]["bundle"],
         data=facts["data"],
-        code=facts.get("code") or ABACUS.format(facts["cutoff"]),
+        code=facts.get("code") or ABACUS.format(*facts["cutoff"]),
         functional="PBE",
         basis=facts.get("basis") or ORBITALS.format(facts["orbitals"]),
-        command=command.strip() + " (and fine-tunes of it, docs/measured/accuracy.md)",
+        command=command.strip(),
         errors=tuple(sets),
         invariance_meV=invariance(name, work),
         limits=(*facts["limits"], FEW, OWN),
     )
 
 
-def readme(card: Card, described: dict[str, Any]) -> str:
-    """The card as a page."""
-    model = {k.replace("_", " "): v for k, v in described.items() if k not in ("kind", "card")}
-    text = [f"# {card.system}", ""]
-    text += ["Made by `python benchmarks/model_cards.py`; `deeph-gformer info` shows it, too.", ""]
-    text += ["| test set | structures | atoms | H | states | bands |", "|---|--:|--:|--:|--:|--:|"]
-    text += [f"| {' | '.join(one.row())} |" for one in card.errors]
-    text += [
+#: Rows of the page's tables, and their names there.
+DATA_ROWS = {"data": "structures", "DFT code": "", "functional": "", "basis": "", "licence": ""}
+MODEL_ROWS = {
+    "elements": "",
+    "shells l": "",
+    "spinful": "spin-orbit coupling",
+    "gauge": "",
+    "predicts": "",
+    "arch": "",
+    "parameters": "",
+    "dtype": "",
+    "e3nn generation": "",
+    "stage1": "",
+    "training structures": "",
+    "training epochs": "",
+    "stage1 val mae meV": "validation, stage 1: MAE of H / meV",
+    "best val mae meV": "validation, best epoch: MAE of H / meV",
+    "best val states meV": "validation, best epoch: errors of states / meV",
+    "invariance": "largest change of an eigenvalue in another description of the crystal",
+    "deeph gformer": "made with deeph-gformer",
+}
+
+
+def readme(card: Card, described: dict[str, Any], folder: str, errors_page: str) -> str:
+    """The card as a page.
+
+    Args:
+        card: of the bundle.
+        described: what ``info`` says of the bundle.
+        folder: of stage 1 and GFormer, from the repository's root.
+        errors_page: link to what the errors mean.
+    """
+    facts = {**card.lines(), **{k.replace("_", " "): v for k, v in described.items()}}
+    moved = (f"{v:.1g} meV ({k.split(', ')[-1]})" for k, v in card.invariance_meV.items())
+    facts["invariance"] = ", ".join(moved)
+    command = card.command.partition(" (and ")[0].replace(" --", " \\\n    --")
+    text = [
+        f"# {card.system}",
+        "",
+        "A GFormer (`gformer`) and the DeepH-E3 model that it corrects (`stage1`).",
+        "",
+        "```",
+        f"deeph-gformer refine --preprocessed DIR --stage1 {folder}/stage1 \\",
+        f"    --model {folder}/gformer --output OUT",
+        "```",
+        "",
+        "## Errors",
+        "",
+        "| test set | structures | atoms | H | states | bands |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(f"| {' | '.join(one.row())} |" for one in card.errors),
         "",
         "Mean errors in meV on structures that neither stage saw, stage 1 -> refined: of H without "
-        "μS, of DFT's",
-        "states within 3 eV of the Fermi level to first order, and of all bands there.",
+        "μS, of",
+        "DFT's states within 3 eV of the Fermi level to first order, and of all bands there. What "
+        "they mean:",
+        f"[errors]({errors_page}).",
         "",
-        "Limits:",
+        "## Limits",
         "",
-        *(f"- {limit}" for limit in card.limits),
+        *(
+            line
+            for limit in card.limits
+            for line in textwrap.wrap(f"- {limit}", 98, subsequent_indent="  ")
+        ),
         "",
-        "| | |",
-        "|---|---|",
+        "## Data and licence",
+        "",
+        *_table(facts, DATA_ROWS),
+        "",
+        "## Model",
+        "",
+        *_table(facts, MODEL_ROWS),
+        "",
+        "Trained with",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        "and fine-tuned from that (docs/measured/accuracy.md). `deeph-gformer info` shows all of "
+        "this;",
+        "`python benchmarks/model_cards.py` made the page.",
     ]
-    shown = {k: v for k, v in card.lines().items() if not k.startswith(("errors", "limits"))}
-    for key, value in {**shown, **model}.items():
+    return "\n".join(text) + "\n"
+
+
+def _table(facts: dict[str, Any], rows: dict[str, str]) -> list[str]:
+    """Rows of what is known."""
+    lines = ["| | |", "|---|---|"]
+    for key, name in rows.items():
+        value = facts.get(key)
+        if value is None:
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         if isinstance(value, list):
             value = ", ".join(map(str, value))
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
         if isinstance(value, float):
             value = f"{value:.4g}"
-        text.append(f"| {key} | {f'`{value}`' if key == 'command' else value} |")
-    return "\n".join(text) + "\n"
+        if isinstance(value, int):
+            value = f"{value:,}"
+        lines.append(f"| {name or key} | {value} |")
+    return lines
+
+
+def write_page(name: str, card: Card) -> None:
+    """``README.md`` of one system."""
+    base = folder_of(name)
+    place = base / "gformer" if name == "graphene" else base
+    up = "../" * len(place.relative_to(ROOT).parts)
+    described = describe(base / "gformer").to_json()
+    page = readme(card, described, str(base.relative_to(ROOT)), f"{up}docs/reference/metrics.md")
+    write_text(place / "README.md", page)
 
 
 def accuracy_row(label: str, counts: str, errors: SetErrors) -> str:
@@ -249,17 +337,26 @@ def accuracy_row(label: str, counts: str, errors: SetErrors) -> str:
 def main() -> None:
     """Measure what is not known, write cards, print rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=pathlib.Path, required=True, metavar="DIR")
-    parser.add_argument("--work", type=pathlib.Path, required=True, metavar="DIR")
+    parser.add_argument("--data", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--work", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--pages", action="store_true", help="write README.md only")
     parser.add_argument("names", nargs="*", default=list(SYSTEMS), metavar="NAME")
     args = parser.parse_args()
+    if args.pages:
+        for name in args.names:
+            card = read_card(folder_of(name) / "gformer")
+            if card is None:
+                parser.error(f"{name}: card.json is of other weights; measure first")
+            write_page(name, card)
+        return
+    if args.data is None or args.work is None:
+        parser.error("--data and --work are needed (or --pages)")
     args.work.mkdir(parents=True, exist_ok=True)
     for name in args.names:
         tables, bundle = measured(name, args.data, args.work), folder_of(name) / "gformer"
         card = card_of(name, tables, args.work)
         write_json(bundle / CARD_FILE, card.to_json())
-        place = bundle if name == "graphene" else bundle.parent
-        write_text(place / "README.md", readme(card, describe(bundle).to_json()))
+        write_page(name, card)
         for number, errors in enumerate(card.errors):
             print(accuracy_row(f"{name}: {errors.name}", "" if number else "?", errors))
 

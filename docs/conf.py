@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import shutil
 import sys
 
 import deeph_gformer
@@ -23,7 +21,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
-    "sphinxcontrib.programoutput",
+    "console_blocks",
     "reference_pages",
 ]
 source_suffix = {".md": "markdown"}
@@ -47,12 +45,4 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#7fb8e0", "color-brand-content": "#7fb8e0"},
 }
 copybutton_prompt_text = "$ "
-
-# Tutorials run the commands that they show, in one scratch folder beside a link to the examples.
-SCRATCH = HERE / "_build" / "tutorials"
-shutil.rmtree(SCRATCH, ignore_errors=True)
-SCRATCH.mkdir(parents=True)
-(SCRATCH / "examples").symlink_to(HERE.parent / "examples", target_is_directory=True)
-os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ["COLUMNS"] = "100"
-programoutput_prompt_template = "$ {command}\n{output}"
+copybutton_line_continuation_character = "\\"

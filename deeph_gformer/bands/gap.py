@@ -59,7 +59,7 @@ class BandGap:
         }
 
     def __str__(self) -> str:
-        place = lambda k: "(" + ", ".join(f"{v:.4f}" for v in k) + ")"  # noqa: E731
+        place = lambda k: f"({', '.join(f'{round(v, 4) + 0.0:.4f}' for v in k)})"  # noqa: E731
         if self.metallic:
             return (
                 f"no gap: valence maximum {self.valence_maximum_eV:.4f} eV at "

@@ -41,6 +41,7 @@ def test_a_shipped_card_is_of_its_bundle_and_says_what_the_docs_say(bundle: path
     text = page.read_text(encoding="utf-8")
     table = json.loads((bundle / "bundle.json").read_text())
     assert f"gauge | {table['gauge']}" in text and f"| {table['model']['arch']} |" in text
+    words = " ".join(text.replace("\\\n", "").split())
     docs = (ROOT / "docs" / "measured" / "accuracy.md").read_text(encoding="utf-8")
     starts = ROWS[bundle.parent.name]
     assert len(starts) == len(card.errors)
@@ -52,9 +53,11 @@ def test_a_shipped_card_is_of_its_bundle_and_says_what_the_docs_say(bundle: path
         for place, (a, b) in ((6, errors.states), (8, errors.bands)):
             assert cells[place : place + 2] == [f"{a:.1f} -> {b:.1f}", f"{b / a:.2f}"], start
         assert errors.row()[3] in text and errors.row()[5] in text
-    for key in ("functional", "licence", "DFT code", "command", "invariance"):
+    for key in ("functional", "licence", "DFT code", "basis"):
         assert re.search(rf"^\| {key} \| .+ \|$", text, re.MULTILINE), key
-    assert card.limits and all(f"- {limit}" in text for limit in card.limits)
+    assert " ".join(card.command.partition(" (and ")[0].split()) in words
+    assert all(f"{value:.1g}" in text for value in card.invariance_meV.values())
+    assert card.limits and all(f"- {limit}" in words for limit in card.limits)
 
 
 def test_info_and_reports_show_it(
