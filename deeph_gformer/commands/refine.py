@@ -36,7 +36,8 @@ class RefineOptions(PredictionOptions, JsonOption):
     stage1_only: bool = stage1_only_option()
     guard: bool = option(
         default=False,
-        help="write stage 1's H for structures whose correction is larger than any in validation",
+        help="write stage 1's H for structures whose correction is out of the range of those in "
+        "validation",
     )
     any_basis: bool = option(
         default=False,
@@ -89,8 +90,8 @@ class RefineOptions(PredictionOptions, JsonOption):
     no_fermi_level: bool = option(
         default=False,
         group=_RUN,
-        help="write no Fermi level (it is found by counting electrons, for small structures, and "
-        "takes a third of their time)",
+        help="write no Fermi level, which is found by counting electrons and takes much of the "
+        "time of small structures",
     )
     spill: pathlib.Path | None = option(
         type=pathlib.Path,
