@@ -146,6 +146,10 @@ def test_a_page_is_checked_and_written(
     assert page.read_text() == text.replace("wrong", "a\nb") and blocks.check(page) == []
     page.write_text("```console\n$ false\n```\n")
     assert "exit code 1" in blocks.check(page)[0][1]
+    page.write_text(
+        "```console\n$ echo 'note: 3 of 10 k-points' >&2; echo 'note: x'\nnote: x\n```\n"
+    )
+    assert not blocks.check(page)  # how far slow machines are
 
 
 def test_times_and_memory_are_masked(blocks: ModuleType) -> None:

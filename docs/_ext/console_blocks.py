@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 DOCS = pathlib.Path(__file__).resolve().parents[1]
 SCRATCH = DOCS / "_build" / "tutorials"
 TOLERANCE = 0.02
+_PROGRESS = re.compile(r"note: \d+ of \d+ ")  # said on slow machines only
 _NUMBER = re.compile(r"[-+]?\d+\.\d+(?:e[-+]?\d+)?")
 
 
@@ -142,6 +143,7 @@ def run(command: str) -> list[str]:
         check=False,
     )
     lines = [line.rstrip() for line in done.stdout.rstrip().splitlines()]
+    lines = [line for line in lines if not _PROGRESS.match(line)]
     return [*lines, f"exit code {done.returncode}"] if done.returncode else lines
 
 
