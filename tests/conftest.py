@@ -3,9 +3,12 @@ and the official DeepH-E3."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import pathlib
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import h5py
 import numpy as np
@@ -14,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.bands import BlochProblem, MeshSpectrum, mesh_spectrum
 from deeph_gformer.config import Stage1Config, TrainStage1Config
 from deeph_gformer.io import BlockMatrix, Structure, legacy
 from deeph_gformer.io.files import write_json
@@ -45,6 +49,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _coarse_levels() -> Iterator[None]:
+    """``refine`` counts electrons on the mesh for dear structures, an eighth of the k-points;
+    ``tests/inference/test_level.py`` takes the full one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deeph_gformer.inference.level.MOST_WORK", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _spectra_once() -> Iterator[None]:
+    """Bands on which training counts electrons: many tests train on the same made-up crystals."""
+    solved: dict[bytes, MeshSpectrum] = {}
+
+    def once(problem: BlochProblem) -> MeshSpectrum:
+        parts = (problem.structure.lattice, problem.structure.orbital_counts)
+        parts += tuple(x for m in (problem.h, problem.s) for x in (m.keys, m.shapes, m.values))
+        digest = hashlib.sha256(b"".join(np.ascontiguousarray(x).data for x in parts)).digest()
+        if digest not in solved:
+            solved[digest] = mesh_spectrum(problem)
+        return solved[digest]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deeph_gformer.training.electrons.mesh_spectrum", once)
+        yield
 
 
 def golden(name: str) -> pathlib.Path:
@@ -144,6 +175,18 @@ def make_folder(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
     return write
 
 
+def tree(root: pathlib.Path) -> dict[str, bytes]:
+    """Every file below a folder and its bytes."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def write_tree(folder: pathlib.Path, files: dict[str, bytes]) -> None:
+    """What :func:`tree` gave."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
 def write_tiny_stage1(
     folder: pathlib.Path,
     *,
@@ -155,6 +198,21 @@ def write_tiny_stage1(
     elements: tuple[int, ...] = (16, 42),
 ) -> pathlib.Path:
     """A DeepH-E3 model folder with random weights for the made-up structures."""
+    write_tree(folder, _tiny_stage1(spinful, seed, dtype, irreps, blocks, elements))
+    torch.manual_seed(seed)  # the same random numbers follow, whether it was made now or before
+    return folder
+
+
+@functools.cache
+def _tiny_stage1(
+    spinful: bool,
+    seed: int,
+    dtype: torch.dtype,
+    irreps: str,
+    blocks: int,
+    elements: tuple[int, ...],
+) -> dict[str, bytes]:
+    """Files of :func:`write_tiny_stage1`; each network is made once."""
     basis = Basis(elements, tuple(SHELLS[z] for z in elements), spinful)
     targets = make_target_blocks(basis)
     settings = Stage1Config(
@@ -179,14 +237,16 @@ def write_tiny_stage1(
         "scheduler_state_dict": {},
     }
     name = "float64" if dtype == torch.float64 else "float32"
-    write_model_folder(
-        folder,
-        config,
-        targets,
-        checkpoint,
-        train_ini(TrainStage1Config(model=settings, dtype=name)),
-    )
-    return folder
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(scratch) / "stage1"
+        write_model_folder(
+            folder,
+            config,
+            targets,
+            checkpoint,
+            train_ini(TrainStage1Config(model=settings, dtype=name)),
+        )
+        return tree(folder)
 
 
 @pytest.fixture

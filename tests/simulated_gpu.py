@@ -128,8 +128,7 @@ def _check_waiting(full: str, name: str, args: Any, kwargs: Any, tensors: Any, g
     crosses = crosses and (torch.device(target).type == "cuda") != bool(gpu)
     crosses = crosses or (name == "aten::copy_" and 0 < len(gpu) < len(tensors))
     masks = full in INDEXED and any(
-        x.dtype in (torch.bool, torch.uint8)
-        for x in _tensors(args[INDEXED[full]])
+        x.dtype in (torch.bool, torch.uint8) for x in _tensors(args[INDEXED[full]])
     )
     if crosses or (gpu and (masks or name in WAITS)):
         raise RuntimeError(f"{full}: waits for the GPU")

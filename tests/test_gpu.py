@@ -60,6 +60,12 @@ def on_gpu() -> Iterator[None]:
         yield
 
 
+def on_gpus(words: list[str]) -> int:
+    """Exit code of a command."""
+    with gpu():
+        return main(words)
+
+
 def close(a: Any, b: Any) -> bool:
     """Equal to rounding, in float64."""
     a, b = (x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for x in (a, b))
@@ -195,13 +201,16 @@ def test_processes_share_a_structure(make_folder: Folder, tmp_path: pathlib.Path
     ]
     assert main([*command, "--device", "cpu", "--output", str(tmp_path / "one")]) == 0
 
-    script = tmp_path / "run.py"  # not forked: CUDA that runs already cannot be shared
-    script.write_text(
-        "import sys\nfrom tests.test_gpu import gpu, main\nwith gpu():\n    code = "
-        "main(sys.argv[1:])\nsys.exit(code)\n"
-    )
-    done = torchrun(script, *command, "--device", "cuda", "--output", tmp_path / "two")
-    assert done.returncode == 0, done.stderr
+    words = [*command, "--device", "cuda", "--output", str(tmp_path / "two")]
+    if REAL:  # not forked: CUDA that runs already cannot be shared
+        script = tmp_path / "run.py"
+        script.write_text(
+            "import sys\nfrom deeph_gformer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+        )
+        done = torchrun(script, *words)
+        assert done.returncode == 0, done.stderr
+    else:
+        assert in_ranks(2, lambda rank: on_gpus(words)) == [0, 0]
     a, b = (read_matrix(tmp_path / name / folder.name, "prediction") for name in ("one", "two"))
     assert np.array_equal(a.keys, b.keys) and close(b.values, a.values)
 

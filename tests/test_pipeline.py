@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable
 
@@ -28,7 +29,7 @@ from deeph_gformer.prediction.passes import whole_sums
 from deeph_gformer.prediction.run import hermitian_products
 from deeph_gformer.stage1 import load_stage1
 
-from .conftest import golden, write_tiny_stage1
+from .conftest import golden, tree, write_tiny_stage1, write_tree
 
 Folder = Callable[..., pathlib.Path]
 
@@ -40,7 +41,33 @@ def make_bundle(
     trained: bool = False,
     **options: object,
 ) -> pathlib.Path:
-    """A bundle for this stage 1; untrained, or with random weights everywhere."""
+    """A bundle for this stage 1; untrained, or with random weights everywhere.
+
+    Each is made once, and copied where there is nothing yet.
+    """
+    content = repr(sorted(tree(stage1).items())).encode()
+    key = (stage1.name, hashlib.sha256(content).digest(), arch, trained, repr(options))
+    if folder.exists():
+        _make_bundle(stage1, folder, arch, trained, options)
+    elif key in _BUNDLES:
+        write_tree(folder, _BUNDLES[key])
+    else:
+        _make_bundle(stage1, folder, arch, trained, options)
+        _BUNDLES[key] = tree(folder)
+    torch.manual_seed(1)
+    return folder
+
+
+_BUNDLES: dict[tuple[object, ...], dict[str, bytes]] = {}
+
+
+def _make_bundle(
+    stage1: pathlib.Path,
+    folder: pathlib.Path,
+    arch: str,
+    trained: bool,
+    options: dict[str, object],
+) -> None:
     provider = load_stage1(stage1)
     torch.manual_seed(1)
     model = GFormer(
@@ -63,7 +90,6 @@ def make_bundle(
             model, provider.targets, identify(provider), provider.generation, dtype=provider.dtype
         ),
     )
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ COARSE = (
     (r"np\.arange\(0, 8, 0\.02\)", "np.arange(0, 8, 0.5)"),
     (r"dft\.structure, 0\.2\)", "dft.structure, 0.5)"),
     (r"npoints=90", "npoints=9"),
+    (r"npoints=20, points=40", "npoints=5, points=8"),
+    (r"radius=0.1, points=15", "radius=0.1, points=4"),
 )
 
 
@@ -148,6 +150,11 @@ def _bi2te3(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
     return {}
 
 
+def _bismuthene(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
+    link(here / "bismuthene_1x1", _dft_run("abacus", "bismuthene_1x1"))
+    return {}
+
+
 BILAYER = ROOT / "examples" / "systems" / "models" / "bilayer_graphene"
 
 
@@ -168,11 +175,15 @@ def _graphite(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
     return {}
 
 
-def _runs(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
-    run = SHARED / "dft" / "openmx" / "graphene"
+def _dft_run(code: str, name: str) -> pathlib.Path:
+    run = SHARED / "dft" / code / name
     if not run.is_dir():
-        pytest.skip("runs of OpenMX: ../shared is not beside the repository")
-    link(here / "runs" / "0001", run)
+        pytest.skip(f"runs of {code}: ../shared is not beside the repository")
+    return run
+
+
+def _runs(here: pathlib.Path, dft: Dft) -> dict[str, Any]:
+    link(here / "runs" / "0001", _dft_run("openmx", "graphene"))
     return {}
 
 
@@ -192,7 +203,7 @@ SETTINGS: dict[str, Setting] = {
     "docs/howto/spin_texture.md": _bi2te3,
     "docs/howto/stage1.md": _stage1,
     "docs/howto/surface.md": _graphite,
-    "docs/howto/topology.md": _bi2te3,
+    "docs/howto/topology.md": _bismuthene,
     "docs/howto/unfold.md": _mos2,
 }
 

@@ -33,12 +33,16 @@ class VelocityStates:
         energies: (n,), ascending, eV.
         vectors: (n, n), columns, orthonormal in S.
         overlap: (n, n), S(k).
+        overlap_gradient: (3, n, n), grad S, Å.
+        positions: (3, n, n), A^R, Å.
         velocity: (3, n, n), hbar v along x, y, z, Hermitian, eV Å.
     """
 
     energies: NDArray[np.float64]
     vectors: NDArray[np.number]
     overlap: NDArray[np.number]
+    overlap_gradient: NDArray[np.complex128]
+    positions: NDArray[np.complex128]
     velocity: NDArray[np.complex128]
 
     @property
@@ -73,7 +77,7 @@ def bloch_positions(
         found[axis] = 0.5 * (tau[:, None] + tau[None, :]) * s - 0.5j * ds[axis]
         if rest is not None:
             sums = rest[axis]
-            found[axis] += sums.csr(bloch_phases(sums.cells, k)).toarray()
+            found[axis] += sums.dense(bloch_phases(sums.cells, k))
     return found
 
 
@@ -104,4 +108,4 @@ def velocity_states(
         of_s = c.conj().T @ ds[axis] @ c
         velocity[axis] = c.conj().T @ dh[axis] @ c - of_s * energies[None, :]
         velocity[axis] += apart * (of_s - 1j * (c.conj().T @ positions[axis] @ c))
-    return VelocityStates(energies, c, s, velocity)
+    return VelocityStates(energies, c, s, ds, positions, velocity)

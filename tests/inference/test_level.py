@@ -24,6 +24,14 @@ from ..bands.conftest import ssh
 from .test_refine import make_bundle
 
 Folder = Callable[..., pathlib.Path]
+#: As long as no session of tests has begun.
+FULL = levels.MOST_WORK
+
+
+@pytest.fixture(autouse=True)
+def _full_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the coarse one of all other tests."""
+    monkeypatch.setattr(levels, "MOST_WORK", FULL)
 
 
 def occupy(folder: pathlib.Path, electrons: float | None) -> pathlib.Path:

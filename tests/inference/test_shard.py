@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import deeph_gformer
+from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError, GFormerError, MissingDependencyError
 from deeph_gformer.inference.output import write_shared
 from deeph_gformer.io import BlockMatrix, read_matrix
@@ -360,21 +361,12 @@ def torchrun(script: pathlib.Path, *words: object) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_bad_input_is_told_once(tmp_path: pathlib.Path, tiny_stage1: pathlib.Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom deeph_gformer.cli import main\nsys.exit(main(sys.argv[1:]))\n"
-    )
-    done = torchrun(
-        script,
-        "refine",
-        "--preprocessed",
-        tmp_path / "nothing",
-        "--stage1",
-        tiny_stage1,
-        "--stage1-only",
-    )
-    assert done.returncode != 0 and done.stderr.count("nothing: no such folder") == 1
+def test_bad_input_is_told_once(
+    tmp_path: pathlib.Path, tiny_stage1: pathlib.Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["refine", "--preprocessed", str(tmp_path / "nothing"), "--stage1", str(tiny_stage1)]
+    assert in_ranks(2, lambda rank: main([*words, "--stage1-only"])) == [2, 2]
+    assert capfd.readouterr().err.count("nothing: no such folder") == 1
 
 
 def test_errors_travel_between_processes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from deeph_gformer.io.poscar import read_poscar
 from deeph_gformer.io.replace import remove_leftovers, replaced_folder
 
 from ..conftest import ROOT
+from ..robustness.killing import deaths
 
 
 def test_only_regular_files_are_read(tmp_path: pathlib.Path) -> None:
@@ -130,29 +132,6 @@ def test_zip_bombs(tmp_path: pathlib.Path) -> None:
         read_arrays(tmp_path / "b.npz", "table")
 
 
-KILLED = """
-import os, sys, pathlib
-from deeph_gformer.io import replace
-count, at = 0, int(sys.argv[2])
-def step(call):
-    def inner(*a, **k):
-        global count
-        if count == at: os._exit(9)
-        count += 1
-        made = call(*a, **k)
-        if count == at: os._exit(9)
-        count += 1
-        return made
-    return inner
-for name in ("rename", "replace", "open", "chmod"):
-    setattr(replace.os, name, step(getattr(os, name)))
-replace.shutil.rmtree = step(replace.shutil.rmtree)
-with replace.replaced_folder(sys.argv[1]) as scratch:
-    for name in ("info.json", "lat.dat", "element.dat", "orbital_types.dat", "site_positions.dat"):
-        (scratch / name).write_text("new")
-"""
-
-
 @pytest.mark.parametrize("before", ["nothing", "old"])
 def test_a_folder_is_old_or_new_whenever_the_process_dies(
     tmp_path: pathlib.Path, before: str
@@ -162,30 +141,36 @@ def test_a_folder_is_old_or_new_whenever_the_process_dies(
     The next run puts the folder right and leaves nothing behind.
     """
     names = ["element.dat", "info.json", "lat.dat", "orbital_types.dat", "site_positions.dat"]
-    env = dict(os.environ, PYTHONPATH=str(ROOT))
-    seen, at = set(), 0
-    while True:
-        root = tmp_path / str(at)
-        folder = root / "x"
+    root = tmp_path / "root"
+    folder = root / "x"
+
+    def prepare(step: int) -> None:
+        shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         if before == "old":
             folder.mkdir()
             for name in names:
                 (folder / name).write_text("old")
             (folder / "notes.txt").write_text("mine")
-        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(at)], env=env)
+
+    def work() -> None:
+        with replaced_folder(folder) as scratch:
+            for name in names:
+                (scratch / name).write_text("new")
+
+    def found(step: int) -> set[str]:
         remove_leftovers(folder)
         texts = {(folder / n).read_text() for n in names} if folder.exists() else {"none"}
-        assert len(texts) == 1, f"step {at}: half a folder"
-        seen |= texts
-        assert os.listdir(root) == (["x"] if folder.exists() else []), f"step {at}"
+        assert len(texts) == 1, f"step {step}: half a folder"
+        assert os.listdir(root) == (["x"] if folder.exists() else []), f"step {step}"
         assert before == "nothing" or (folder / "notes.txt").read_text() == "mine"
-        if done.returncode == 0:
-            assert texts == {"new"}
-            break
-        assert done.returncode == 9
-        at += 1
-    assert at > 15 and seen == ({"none", "new"} if before == "nothing" else {"old", "new"})
+        return texts
+
+    seen = [found(step) for step in deaths(work, prepare, 10**6)]
+    assert len(seen) > 15
+    assert set().union(*seen) == ({"none", "new"} if before == "nothing" else {"old", "new"})
+    work()
+    assert found(-1) == {"new"}
 
 
 def test_a_living_process_keeps_its_folder(tmp_path: pathlib.Path) -> None:

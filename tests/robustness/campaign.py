@@ -21,7 +21,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -241,7 +241,7 @@ def _resize(folder: pathlib.Path, size: int) -> None:
 def campaign(
     name: str,
     most: int,
-    number: int = signal.SIGKILL,
+    numbers: Sequence[int] = (signal.SIGKILL,),
     seed: int | None = None,
     lasting: bool = False,
 ) -> dict[str, Any]:
@@ -249,8 +249,8 @@ def campaign(
 
     Args:
         name: of :data:`CASES`.
-        most: tries, evenly spread over the steps, or all steps.
-        number: the signal; an errno, negative; or 0: a disk that is too small, in place of steps.
+        most: tries with each number, evenly spread over the steps, or all steps.
+        numbers: signals; an errno, negative; or 0: a disk that is too small, in place of steps.
         seed: shifts the steps; None: none.
         lasting: of an errno: what needs space fails from then on.
 
@@ -260,7 +260,7 @@ def campaign(
     torch.set_num_threads(1)
     case = CASES[name]
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch, _disk(scratch, not number):
+    with tempfile.TemporaryDirectory(prefix="campaign-") as scratch, _disk(scratch, 0 in numbers):
         root = pathlib.Path(scratch).resolve()
         before = begin(case, root)
         full = shutil.disk_usage(root).used
@@ -272,27 +272,30 @@ def campaign(
         assert first.code == 0, first.said
         wanted = _tree(root / "out")
         written = sum(p.stat().st_size for p in (root / "out").rglob("*") if p.is_file())
-        steps = first.steps if number else max(written, shutil.disk_usage(root).used - full)
-        count = min(most, steps)
-        shift = random.Random(seed).random() if seed is not None else 0.0
-        failures: list[str] = []
-        for n in range(count):
-            step = int((n + shift) * steps / count)
-            _reset(root, root / "old")
-            if number:
-                ended = run_until(step, work, number, lasting)
-            else:
-                _resize(root, shutil.disk_usage(root).used + step)
-                ended = run_until(-1, work)
-                _resize(root, 2**30)
-            wrong = _judge(case, root, ended, number, (wanted, before))
-            if wrong:
-                at = f"{step} of {steps} {ended.failed}".rstrip()
-                failures.append(f"{name}: step {at}: {wrong}")
+        room = max(written, shutil.disk_usage(root).used - full)
+        tries, failures = 0, []
+        for number in numbers:
+            steps = first.steps if number else room
+            count = min(most, steps)
+            shift = random.Random(seed + number).random() if seed is not None else 0.0
+            for n in range(count):
+                step = int((n + shift) * steps / count)
+                _reset(root, root / "old")
+                if number:
+                    ended = run_until(step, work, number, lasting)
+                else:
+                    _resize(root, shutil.disk_usage(root).used + step)
+                    ended = run_until(-1, work)
+                    _resize(root, 2**30)
+                wrong = _judge(case, root, ended, number, (wanted, before))
+                if wrong:
+                    at = f"{number} at step {step} of {steps} {ended.failed}".rstrip()
+                    failures.append(f"{name}: {at}: {wrong}")
+            tries += count
     return {
         "case": name,
-        "steps": steps,
-        "tries": count,
+        "steps": first.steps,
+        "tries": tries,
         "failures": failures,
         "seconds": round(time.perf_counter() - start, 1),
     }
@@ -302,14 +305,14 @@ def _command() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.robustness.campaign")
     parser.add_argument("names", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--most", type=int, default=10**6, help="tries per case (default: all)")
-    parser.add_argument("--signal", choices=list(FAULTS), default="KILL")
+    parser.add_argument("--signal", choices=list(FAULTS), nargs="+", default=["KILL"])
     parser.add_argument("--lasting", action="store_true", help="the disk stays full")
     parser.add_argument("--seed", type=int)
     args = parser.parse_args()
-    number = FAULTS[args.signal]
+    numbers = [FAULTS[name] for name in args.signal]
     return run_all(
         args.names or CASES,
-        lambda name: campaign(name, args.most, number, args.seed, args.lasting),
+        lambda name: campaign(name, args.most, numbers, args.seed, args.lasting),
     )
 
 

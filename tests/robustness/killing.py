@@ -9,7 +9,6 @@ import builtins
 import errno
 import io
 import os
-import pathlib
 import shutil
 import signal
 import sys
@@ -17,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["Ended", "deaths", "killed_at", "run_until", "tree"]
+__all__ = ["Ended", "deaths", "killed_at", "run_until"]
 
 #: What changes files, or begins to; ``open`` comes on top.
 _OPERATIONS = (
@@ -210,8 +209,3 @@ def deaths(work: Callable[[], Any], prepare: Callable[[int], None], most: int) -
         prepare(step)
         assert killed_at(step, work)[0], f"step {step} of {total} was not reached"
         yield step
-
-
-def tree(root: pathlib.Path) -> dict[str, bytes]:
-    """Every file below a folder and its bytes."""
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}

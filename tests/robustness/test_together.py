@@ -18,7 +18,7 @@ from deeph_gformer.interop.convert import convert
 from deeph_gformer.io import locks
 from deeph_gformer.io.files import atomic_path, write_text
 
-from .killing import tree
+from ..conftest import tree
 
 Folder = Callable[..., pathlib.Path]
 

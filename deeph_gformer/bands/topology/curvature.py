@@ -28,7 +28,7 @@ from ..cell_sums import BlochSum
 from ..fermi import occupations
 from ..kmesh import mesh_points, parse_mesh
 from ..projection import spin_matrices
-from ..velocity import VelocityStates, bloch_positions, velocity_states
+from ..velocity import VelocityStates, velocity_states
 from .links import ATOM_POSITIONS, POSITION_MATRIX, position_rest
 
 __all__ = [
@@ -118,8 +118,8 @@ def _outside(
     """
     some = filling > 1e-12
     c, f = states.vectors[:, some], filling[some]
-    ds = problem.derivative_at(k)[1]
-    dipoles = bloch_positions(problem, k, states.overlap, ds, rest) + 1j * ds
+    ds = states.overlap_gradient
+    dipoles = states.positions + 1j * ds
     within = states.vectors.conj().T @ (dipoles @ c)  # (3, n, filled), C† A c
     orbital = problem.structure.positions[problem.atom_of_orbital]
     omega = np.zeros(3)
@@ -131,8 +131,8 @@ def _outside(
             if rest is not None:
                 sums = rest[second]
                 turns = 1j * (sums.cells @ problem.structure.lattice[:, first])
-                curl += 2 * sign * sums.csr(turns * bloch_phases(sums.cells, k)).toarray()
-        whole = -1j * np.einsum("in,ij,jn->n", c.conj(), curl, c, optimize=True)
+                curl += 2 * sign * sums.dense(turns * bloch_phases(sums.cells, k))
+        whole = -1j * (c.conj() * (curl @ c)).sum(axis=0)
         inner = 2j * np.einsum("in,in->n", within[a].conj(), within[b]).imag
         omega[number] = float((f * (1j * (whole - inner)).real).sum())
     return omega

@@ -53,10 +53,9 @@ def enumerate_paths(
         for c, (_, z) in enumerate(irreps_out)
         if z in x * y
     ]
-    fan_in = {
-        c: [irreps_in[a].mul * irreps_sh[b].mul for a, b, other in triples if other == c]
-        for _, _, c in triples
-    }
+    fan_in: dict[int, list[int]] = {}
+    for a, b, c in triples:
+        fan_in.setdefault(c, []).append(irreps_in[a].mul * irreps_sh[b].mul)
     factors = {c: iter(path_weights(fan, generation)) for c, fan in fan_in.items()}
     paths, start1, start2 = [], 0, 0
     for a, b, c in triples:
