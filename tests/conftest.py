@@ -3,30 +3,25 @@ and the official DeepH-E3."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.bands import BlochProblem, MeshSpectrum, mesh_spectrum
-from deeph_gformer.config import Stage1Config, TrainStage1Config
 from deeph_gformer.io import BlockMatrix, Structure, legacy
 from deeph_gformer.io.files import write_json
 from deeph_gformer.overlap.neighbours import edge_keys
-from deeph_gformer.stage1.bundle import write_model_folder
-from deeph_gformer.stage1.embedded.checkpoint import official_state
-from deeph_gformer.stage1.embedded.network import DeepHE3Net
-from deeph_gformer.training.stage1_folder import train_ini
-from deeph_gformer.training.stage1_network import net_config
+
+# the process that hands tests to the others loads this file alone: what is slow to load is for them
+if TYPE_CHECKING:
+    import torch
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -48,6 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
@@ -192,61 +189,21 @@ def write_tiny_stage1(
     *,
     spinful: bool = False,
     seed: int = 0,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | None = None,
     irreps: str = "4x0e+3x1o+2x2e+1x3o",
     blocks: int = 2,
     elements: tuple[int, ...] = (16, 42),
 ) -> pathlib.Path:
-    """A DeepH-E3 model folder with random weights for the made-up structures."""
-    write_tree(folder, _tiny_stage1(spinful, seed, dtype, irreps, blocks, elements))
+    """A DeepH-E3 model folder with random weights for the made-up structures; float64."""
+    import torch
+
+    from .tiny import model_files
+
+    shells = tuple(SHELLS[z] for z in elements)
+    files = model_files(spinful, seed, dtype or torch.float64, irreps, blocks, elements, shells)
+    write_tree(folder, files)
     torch.manual_seed(seed)  # the same random numbers follow, whether it was made now or before
     return folder
-
-
-@functools.cache
-def _tiny_stage1(
-    spinful: bool,
-    seed: int,
-    dtype: torch.dtype,
-    irreps: str,
-    blocks: int,
-    elements: tuple[int, ...],
-) -> dict[str, bytes]:
-    """Files of :func:`write_tiny_stage1`; each network is made once."""
-    basis = Basis(elements, tuple(SHELLS[z] for z in elements), spinful)
-    targets = make_target_blocks(basis)
-    settings = Stage1Config(
-        irreps_embed="4x0e",
-        irreps_mid=irreps,
-        num_blocks=blocks,
-        cutoff_radius=5.0,
-        spherical_harmonics_lmax=4,
-    )
-    config = net_config(settings, targets)
-    torch.manual_seed(seed)
-    torch.set_default_dtype(dtype)
-    try:
-        net = DeepHE3Net(config, ">=0.5")
-    finally:
-        torch.set_default_dtype(torch.float32)
-    checkpoint = {
-        "epoch": 0,
-        "val_loss": 1.0,
-        "state_dict": official_state(net),
-        "optimizer_state_dict": {},
-        "scheduler_state_dict": {},
-    }
-    name = "float64" if dtype == torch.float64 else "float32"
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = pathlib.Path(scratch) / "stage1"
-        write_model_folder(
-            folder,
-            config,
-            targets,
-            checkpoint,
-            train_ini(TrainStage1Config(model=settings, dtype=name)),
-        )
-        return tree(folder)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ def _child(rank: int, size: int, port: int, work: Callable[[int], Any], results:
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(size),
+        LOCAL_RANK=str(rank),
         LOCAL_WORLD_SIZE=str(size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
