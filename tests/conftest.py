@@ -200,9 +200,10 @@ def write_tiny_stage1(
     from .tiny import model_files
 
     shells = tuple(SHELLS[z] for z in elements)
-    files = model_files(spinful, seed, dtype or torch.float64, irreps, blocks, elements, shells)
+    dtype = torch.float64 if dtype is None else dtype
+    files, after = model_files(spinful, seed, dtype, irreps, blocks, elements, shells)
     write_tree(folder, files)
-    torch.manual_seed(seed)  # the same random numbers follow, whether it was made now or before
+    torch.set_rng_state(after)
     return folder
 
 

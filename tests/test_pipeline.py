@@ -50,15 +50,16 @@ def make_bundle(
     if folder.exists():
         _make_bundle(stage1, folder, arch, trained, options)
     elif key in _BUNDLES:
-        write_tree(folder, _BUNDLES[key])
+        files, after = _BUNDLES[key]
+        write_tree(folder, files)
+        torch.set_rng_state(after)  # the same random numbers follow
     else:
         _make_bundle(stage1, folder, arch, trained, options)
-        _BUNDLES[key] = tree(folder)
-    torch.manual_seed(1)
+        _BUNDLES[key] = tree(folder), torch.get_rng_state()
     return folder
 
 
-_BUNDLES: dict[tuple[object, ...], dict[str, bytes]] = {}
+_BUNDLES: dict[tuple[object, ...], tuple[dict[str, bytes], torch.Tensor]] = {}
 
 
 def _make_bundle(

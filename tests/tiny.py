@@ -30,8 +30,11 @@ def model_files(
     blocks: int,
     elements: tuple[int, ...],
     shells: tuple[tuple[int, ...], ...],
-) -> dict[str, bytes]:
-    """Files of :func:`.conftest.write_tiny_stage1`; each model is made once."""
+) -> tuple[dict[str, bytes], torch.Tensor]:
+    """Files of :func:`.conftest.write_tiny_stage1`; each model is made once.
+
+    Beside them the state of the random numbers: the same ones follow, whether it was made or not.
+    """
     targets = make_target_blocks(Basis(elements, shells, spinful))
     settings = Stage1Config(
         irreps_embed="4x0e",
@@ -64,4 +67,4 @@ def model_files(
             checkpoint,
             train_ini(TrainStage1Config(model=settings, dtype=name)),
         )
-        return tree(folder)
+        return tree(folder), torch.get_rng_state()
