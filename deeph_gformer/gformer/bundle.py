@@ -25,7 +25,7 @@ from ..config import GFormerConfig, from_mapping, to_mapping, upgrade_model
 from ..data.fingerprint import fingerprint
 from ..errors import ConfigError, DataError, ModelError
 from ..fields import OVERLAP_TABLE
-from ..io.files import atomic_path, json_text, read_json
+from ..io.files import atomic_path, json_text, read_json, require_file
 from ..io.gauge import Gauge
 from ..overlap.neighbours import symbol
 from .model import GFormer
@@ -318,13 +318,11 @@ def _load_weights(model: GFormer, folder: pathlib.Path) -> dict[str, torch.Tenso
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = folder / WEIGHTS_FILE
+    path = require_file(folder / WEIGHTS_FILE, error=ModelError)
     try:
         weights = load_file(path)
         _require_types(weights, model.state_dict(), path)
         model.load_state_dict(weights)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: file not found") from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: damaged ({error})") from None
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -177,3 +178,20 @@ def test_an_earlier_format_does_not_hide_a_change(
     (tmp_path / b.WEIGHTS_FILE).write_bytes((made / "b" / b.WEIGHTS_FILE).read_bytes())
     with pytest.raises(ModelError, match="was changed after the training wrote it"):
         b.load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "gone"])
+def test_weights_that_are_no_file(made: pathlib.Path, tmp_path: pathlib.Path, kind: str) -> None:
+    """Opening a pipe would wait for whoever writes into it."""
+    (tmp_path / b.BUNDLE_FILE).write_bytes((made / "b" / b.BUNDLE_FILE).read_bytes())
+    weights = tmp_path / b.WEIGHTS_FILE
+    if kind == "pipe":
+        os.mkfifo(weights)
+        writer = os.open(weights, os.O_RDWR | os.O_NONBLOCK)  # or a defect would hang the tests
+    elif kind == "folder":
+        weights.mkdir()
+    words = {"pipe": "is a device, pipe or socket", "folder": "is a folder"}.get(kind, "not found")
+    with pytest.raises(ModelError, match=f"{b.WEIGHTS_FILE}: .*{words}"):
+        b.load_bundle(tmp_path)
+    if kind == "pipe":
+        os.close(writer)

@@ -28,10 +28,10 @@ from deeph_gformer.io.parsing import parse_json, parse_number, parse_yaml
     ],
 )
 def test_json_beyond_limits(text: str, words: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DataError, match=f"f.json: not valid JSON .*{words}"):
         parse_json(text, "f.json")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_json_is_kept() -> None:
@@ -59,10 +59,10 @@ def test_json_is_kept() -> None:
     ],
 )
 def test_yaml_beyond_limits(text: str, words: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ConfigError, match=f"f.yaml: not valid YAML .*({words})"):
         parse_yaml(text, "f.yaml")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_yaml_is_kept() -> None:
