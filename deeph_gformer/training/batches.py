@@ -186,6 +186,16 @@ class FeatureCache:
             self._whole.add(path)
         return entry
 
+    def record(self) -> dict[str, Any] | None:
+        """What checkpoints say of stage 1; None without one."""
+        if self.stage1 is None:
+            return None
+        return {
+            "fingerprint": self.stage1.fingerprint(),
+            "generation": str(self.stage1.generation),
+            "fill_missing": self.stage1.fill_missing,
+        }
+
     def networks_of(self, sample: Sample) -> tuple[Stage1Provider, ...]:
         """What :meth:`run` asks for a sample."""
         return () if self.stage1 is None else (self.stage1,)

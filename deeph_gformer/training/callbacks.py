@@ -257,12 +257,17 @@ def _read_rows(path: pathlib.Path, begin: int) -> list[dict[str, str]]:
         table = list(csv.DictReader(lines))
     except csv.Error as error:
         raise DataError(f"{path}: no table of epochs ({error}); {hint}") from None
-    before = 0.0
+    before, last = 0.0, dict[tuple[str, ...], float]()
     for number, row in enumerate(table[:-1], start=2):
         epoch, whole = _epoch(row), None not in row and None not in row.values()
         if not whole or not float.is_integer(epoch) or epoch < before:
             raise DataError(f"{path}: line {number} is no row of an epoch; {hint}")
-        before = epoch
+        kind = tuple(name for name, value in row.items() if value)  # of training, or validation
+        if last.get(kind, -1.0) == epoch:
+            raise DataError(f"{path}: line {number} is there twice; {hint}")
+        if "train_mae_meV" in kind and epoch - last.get(kind, epoch - 1) > 1:
+            raise DataError(f"{path}: a row is missing before line {number}; {hint}")
+        before = last[kind] = epoch
     return [r for r in table if _epoch(r) < begin and None not in r and None not in r.values()]
 
 

@@ -11,12 +11,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..data.sketch import Sketches, changed_data
 from ..errors import ConfigError, DataError, ModelError, printable
 from ..io.files import require_file
-from ..stage1.provider import Stage1Provider
 from ..stage1.strict import require_checkpoint
 
-__all__ = ["RUN", "check_weights", "read_checkpoint", "read_tensors", "run_record"]
+__all__ = [
+    "RUN",
+    "check_weights",
+    "read_checkpoint",
+    "read_tensors",
+    "require_same_data",
+    "run_record",
+]
 
 T = TypeVar("T")
 LAST, BEST = "last", "best"
@@ -169,27 +176,50 @@ def _kind(value: Tensor) -> str:
 def run_record(
     config: Mapping[str, Any],
     splits: Mapping[str, Sequence[str]],
-    stage1: Stage1Provider | None,
+    stage1: Mapping[str, Any] | None,
+    data: Sketches,
 ) -> dict[str, Any]:
     """What a checkpoint says of its run, so that another one is told from it.
 
     Args:
         config: of the run, plain values.
         splits: names of the structures of each split.
-        stage1: what the network reads or corrects.
+        stage1: what the network reads or corrects, see :meth:`.FeatureCache.record`.
+        data: of each structure, see :mod:`..data.sketch`.
 
     Returns:
-        ``config``, ``splits`` and ``stage1``.
+        ``config``, ``splits``, ``stage1`` and ``data``.
     """
-    first = None
-    if stage1 is not None:
-        first = {
-            "fingerprint": stage1.fingerprint(),
-            "generation": str(stage1.generation),
-            "fill_missing": stage1.fill_missing,
-        }
     return {
         "config": dict(config),
         "splits": {k: list(v) for k, v in splits.items()},
-        "stage1": first,
+        "stage1": None if stage1 is None else dict(stage1),
+        "data": {name: dict(parts) for name, parts in data.items()},
     }
+
+
+def require_same_data(record: Any, now: Sketches, path: pathlib.Path) -> None:
+    """Raise unless structures are what they were when a training began.
+
+    Args:
+        record: see :func:`run_record`; checkpoints of earlier versions say nothing of their data.
+        now: of each structure, see :mod:`..data.sketch`.
+        path: the checkpoint, for messages.
+
+    Raises:
+        ConfigError: names what has changed.
+        DataError: the record is damaged.
+    """
+    before = record.get("data") if isinstance(record, Mapping) else None
+    if before is None:
+        return
+    try:
+        changed = changed_data(before, now)
+    except (TypeError, ValueError, AttributeError):
+        raise DataError(f"{path}: damaged (it does not say on which data it was made)") from None
+    if changed:
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ConfigError(
+            f"{path}: was made on other data: {', '.join(changed[:4])}{more} changed since; put "
+            "back what was there, or choose another output"
+        )

@@ -14,11 +14,11 @@ from typing import Any
 
 from .. import __version__
 from ..config import to_mapping, upgrade_model
+from ..data.sketch import Sketches
 from ..errors import ConfigError, DataError, GFormerError
 from ..fields import RUN_CONFIG, RUN_SPLITS
 from ..io.files import read_json, require_file, write_json
 from ..logs import LOGGER, PRINTED, logged_in
-from ..stage1.provider import Stage1Provider
 from ..stopping import Stopped
 from .checkpoint import BEST, LAST, RUN, read_checkpoint, run_record
 from .process import first_rank, require_devices
@@ -158,8 +158,7 @@ def resume_hint(folder: pathlib.Path, where: str = "") -> str:
         where: e.g. ``in epoch 3 of 10``.
     """
     if (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
-        where = where or "outside the epochs"
-        return f"{where}; go on with --resume --output {folder}"
+        return f"{where or 'outside the epochs'}; go on with --resume --output {folder}"
     return f"{where or 'before the first epoch'}; nothing is kept of it, start it again"
 
 
@@ -319,16 +318,20 @@ def _check_record(
 
 
 def this_run(
-    config: Any, splits: Mapping[str, Sequence[pathlib.Path]], stage1: Stage1Provider | None
+    config: Any,
+    splits: Mapping[str, Sequence[pathlib.Path]],
+    stage1: Mapping[str, Any] | None,
+    data: Sketches,
 ) -> dict[str, Any]:
     """What the checkpoints of a run say of it; see :func:`run_record`.
 
     Args:
         config: of the run.
         splits: folders of each split.
-        stage1: what the network reads or corrects.
+        stage1: what the network reads or corrects, see :meth:`.FeatureCache.record`.
+        data: of each structure, see :mod:`..data.sketch`.
     """
-    return run_record(_plain(config), _names(splits), stage1)
+    return run_record(_plain(config), _names(splits), stage1, data)
 
 
 def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from ..config import TrainStage1Config
-from ..data.dataset import Sample
+from ..data.dataset import Sample, load_samples
 from ..data.equality import StructureDescriptor, match_descriptors
 from ..data.features import Stage1Features
+from ..data.sketch import sketch_samples
 from ..errors import ConfigError, ModelError
 from ..fields import MODEL_NOTES
 from ..io.files import read_json, write_json
@@ -27,6 +28,7 @@ from ..stage1.bundle import read_model_folder, read_notes
 from ..stage1.provider import Stage1Provider
 from ..stopping import Stopped
 from .batches import FeatureCache
+from .checkpoint import RUN, read_checkpoint, require_same_data
 from .folder import CHECKPOINTS, FREE, LAST, RECORD_FILE, check_run, locked
 from .process import echo, first_rank
 from .seen import descriptors_of, read_descriptors
@@ -153,6 +155,7 @@ def _run(
     if resume and finished.is_file():
         # else folds.json would tell of other parts; how folds start is not of the final network
         check_run(config, splits, True, FREE | ({"folds_start"} if config.folds else set()))
+        _require_same_data(folder, config, splits)
         echo(f"{folder}: is finished")
         record: dict[str, Any] = read_json(finished)
         return record
@@ -160,6 +163,30 @@ def _run(
     return train_stage1(
         config, resume=begun, continue_from=continue_from, every=every, splits=splits
     )
+
+
+def _require_same_data(
+    folder: pathlib.Path, config: TrainStage1Config, splits: Mapping[str, list[pathlib.Path]]
+) -> None:
+    """Raise unless a finished network was trained on the structures as they are now.
+
+    Args:
+        folder: of its run.
+        config: of its run.
+        splits: of its run.
+
+    Raises:
+        ConfigError: names what has changed.
+    """
+    model, last = read_model_folder(folder / "model"), folder / CHECKPOINTS / f"{LAST}.ckpt"
+    record = read_checkpoint(last).get(RUN)
+    if model.gauge == "unknown" or not first_rank():
+        return
+    samples = {
+        name: load_samples(splits[name], model.targets, config.data.edges, model.dtype, model.gauge)
+        for name in ("train", "val")
+    }
+    require_same_data(record, sketch_samples(samples), last)
 
 
 def _description(
@@ -337,6 +364,12 @@ class CrossFitCache(FeatureCache):
             return final
         own = self.networks[number]
         return (own, *final) if self.features and self.features_of == "final" else (own,)
+
+    def record(self) -> dict[str, Any] | None:
+        """See :class:`.batches.FeatureCache`; with the network of each training structure."""
+        marks = [network.fingerprint() for network in self.networks]
+        chosen = {f.name: None if n is None else marks[n] for f, n in self.choice.items()}
+        return {**(super().record() or {}), "cross_fit": chosen}
 
     def run(self, sample: Sample) -> Stage1Features:
         """See :class:`.batches.FeatureCache`."""

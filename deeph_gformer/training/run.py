@@ -33,7 +33,7 @@ from .callbacks import (
     TrainingRow,
     running_average,
 )
-from .checkpoint import RUN, check_weights, read_checkpoint
+from .checkpoint import RUN, check_weights, read_checkpoint, require_same_data
 from .cuda_graphs import step_graphs
 from .folder import BEST, CHECKPOINTS, LAST, resume_hint
 from .module import HamiltonianTask, rate_factor, warmup
@@ -229,18 +229,27 @@ def _begin(last: pathlib.Path, task: HamiltonianTask, run: Mapping[str, Any]) ->
         run: what this run is, see :func:`.folder.this_run`.
 
     Raises:
-        ConfigError: the checkpoint was made on another stage 1.
+        ConfigError: the checkpoint was made on another stage 1, or on other data.
         DataError: it is damaged, or of another network.
     """
     table = read_checkpoint(last)
     check_weights(table, task.state_dict(), last)
     before = table[RUN].get("stage1") if RUN in table else run["stage1"]
-    if before != run["stage1"]:
+    if not _same_stage1(before, run["stage1"]):
         raise ConfigError(
-            f"{last}: was made on another stage 1 (its parameters, e3nn generation or "
-            "--fill-missing differ); resume with that one, or choose another output"
+            f"{last}: was made on another stage 1 (its parameters, e3nn generation, "
+            "--fill-missing or fold networks differ); resume with that one, or choose another "
+            "output"
         )
+    require_same_data(table.get(RUN), run["data"], last)
     return int(table["epoch"]) + 1
+
+
+def _same_stage1(before: Any, now: Mapping[str, Any] | None) -> bool:
+    """Whether a checkpoint's stage 1 is that of now; what it does not tell does not count."""
+    if not isinstance(before, Mapping) or now is None:
+        return before is None and now is None
+    return all(before.get(key, value) == value for key, value in now.items())
 
 
 class Started(Callback):

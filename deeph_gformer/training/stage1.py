@@ -15,6 +15,7 @@ from ..algebra.wigner import Generation
 from ..analysis.basis import write_basis_table
 from ..config import TrainStage1Config
 from ..data.dataset import basis_of, load_samples
+from ..data.sketch import sketch_samples
 from ..errors import ModelError
 from ..fields import OVERLAP_TABLE
 from ..io.files import write_json
@@ -127,6 +128,7 @@ def _train(
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, targets, settings, UNIT, disk, echo)
+    data = sketch_samples(samples, task.bank and task.bank.read)
     parameters = sum(p.numel() for p in net.parameters())
     echo(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
@@ -147,7 +149,7 @@ def _train(
             val,
             folder,
             settings,
-            this_run(config, splits, first),
+            this_run(config, splits, cache.record(), data),
             resume=resume,
             every=every,
             callbacks=[save],

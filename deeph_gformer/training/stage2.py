@@ -20,6 +20,7 @@ from ..data.dataset import (
     load_samples,
     transpose_index,
 )
+from ..data.sketch import sketch_samples
 from ..errors import ConfigError, DataError
 from ..gformer.bundle import Bundle, Stage1Identity
 from ..gformer.model import GFormer
@@ -128,6 +129,7 @@ def _train(
     task.time_reversal = has_time_reversal(samples["train"])
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, out.targets, settings, unit, disk, echo)
+    data = sketch_samples(samples, task.bank and task.bank.read)
     parameters = sum(p.numel() for p in model.parameters())
     echo(f"GFormer arch {config.model.arch}, {parameters:,} parameters{_before(errors)}")
     known = record_of(config, splits, samples["train"], parameters)
@@ -144,7 +146,7 @@ def _train(
             val,
             folder,
             settings,
-            this_run(config, splits, role.used),
+            this_run(config, splits, cache.record(), data),
             resume=resume,
             reference=reference,
             every=every,

@@ -25,6 +25,7 @@ from ..analysis.states import (
 from ..bands.bloch import BlochProblem
 from ..config import TrainingConfig
 from ..data.dataset import Sample
+from ..data.sketch import sketch
 from ..errors import ConfigError, DataError
 from ..io.folder import has_matrix, matrix_path, read_folder, read_matrix
 from .batches import Batch, write_tensors
@@ -180,6 +181,8 @@ class StateBank:
 
     Attributes:
         loss: of the training structures, None where no term has a weight.
+        read: of each structure, what its states were solved from beside H, see
+            :mod:`..data.sketch`.
     """
 
     def __init__(
@@ -212,6 +215,7 @@ class StateBank:
         self._files: dict[str, pathlib.Path] = {}
         self._points: dict[str, tuple[KStates, ...]] = {}
         self._bytes, self._left_out = 0, list[str]()
+        self.read: dict[str, dict[str, list[float]]] = {}
         weights = state_weights(settings)
         self.loss: StateLoss | None = None
         count = len(train) * any(weights) + len(val)
@@ -260,6 +264,10 @@ class StateBank:
             spacing, shift = s.states_spacing, s.states_shift
         known = dft_states(problem, window_eV=s.states_window, spacing=spacing, shift=shift)
         self._left_out += known.left_out
+        self.read[sample.name] = {
+            "S": sketch(problem.s.values),
+            "the Fermi level": sketch([known.fermi_eV]),
+        }
         index = bloch_index(sample, self.targets, self._assembly)
         states = structure_states(sample, known, index, everything)
         self._bytes += states.nbytes

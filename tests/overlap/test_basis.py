@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from deeph_gformer.errors import DataError
 from deeph_gformer.io import Structure
 from deeph_gformer.overlap import BasisOverlap, TwoCentre, two_centre
 from deeph_gformer.overlap.basis import BOHR, AtomicBasis, gaunt
+from deeph_gformer.overlap.neighbours import symbol
 from deeph_gformer.overlap.orb import read_orb
 
 from .gaussians import overlap_block
@@ -180,26 +182,36 @@ def test_damaged_orb_files_are_refused(tmp_path: pathlib.Path) -> None:
         two_centre([gaussian_basis(42, HEAVY)] * 2)
 
 
+def ion_xml_text(number: int, shells: Sequence[tuple[int, int, int, int, float]]) -> str:
+    """A file in SIESTA's layout: Gaussians, tabulated as R / r^l.
+
+    Args:
+        number: of the element.
+        shells: n, l, zeta, whether it is a polarisation orbital, exponent.
+    """
+    radius, name = np.linspace(0, 7.0, 500), symbol(number)
+    orbitals = "".join(
+        f'<orbital l="{l}" n="{n}" z="{z}" ispol="{p}" population="1.0">\n<radfunc>'
+        f"<npts>{len(radius)}</npts>\n<delta>{radius[1]:.17e}</delta>\n<cutoff>7.0</cutoff>\n"
+        "<data>\n"
+        + "\n".join(f"{r:.12e} {np.exp(-a * r * r):.12e}" for r in radius)
+        + "\n</data></radfunc></orbital>\n"
+        for n, l, z, p, a in shells
+    )
+    return (
+        f'<ion version="0.1">\n<symbol>{name}</symbol>\n<label>{name}</label>\n<z>{number}</z>\n'
+        f"<valence>4</valence>\n<mass>12.0</mass>\n<paos>\n{orbitals}</paos>\n</ion>\n"
+    )
+
+
 def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:
     """A file in SIESTA's layout (radial data are R / r^l), against the exact Gaussians."""
     pytest.importorskip("sisl")
-    radius = np.linspace(0, 7.0, 500)
-    orbitals = "".join(
-        f'<orbital l="{l}" n="{n}" z="{z}" ispol="{p}" population="1.0"><radfunc>'
-        f"<npts>{len(radius)}</npts><delta>{radius[1]:.17e}</delta><cutoff>7.0</cutoff><data>"
-        + "\n".join(f"{r:.12e} {np.exp(-a * r * r):.12e}" for r in radius)
-        + "</data></radfunc></orbital>"
-        for n, l, z, p, a in (
-            (2, 0, 1, 0, 0.6),
-            (2, 0, 2, 0, 1.1),
-            (2, 1, 1, 0, 0.7),
-            (3, 2, 1, 1, 0.9),
-        )
-    )
     path = tmp_path / "C.ion.xml"
     path.write_text(
-        "<ion "
-        f'version="0.1"><symbol>C</symbol><label>C</label><z>6</z><valence>4</valence><mass>12.0</mass><paos>{orbitals}</paos></ion>'
+        ion_xml_text(
+            6, ((2, 0, 1, 0, 0.6), (2, 0, 2, 0, 1.1), (2, 1, 1, 0, 0.7), (3, 2, 1, 1, 0.9))
+        )
     )
     shells = ((0, 0.6), (0, 1.1), (1, 0.7), (2, 0.9))
     provider = BasisOverlap([path])

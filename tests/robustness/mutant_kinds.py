@@ -15,6 +15,7 @@ from deeph_gformer.cli import main
 from deeph_gformer.io import legacy
 
 from ..conftest import random_structure
+from ..overlap.test_basis import ion_xml_text
 from . import cases
 from .killing import run_until
 from .mutants import Kind
@@ -30,8 +31,8 @@ def _done(words: Sequence[str]) -> None:
     assert ended.code == 0, ended.said
 
 
-def _siesta(form: str) -> Callable[[pathlib.Path], None]:
-    """A run that sisl wrote, with the basis in .fdf and ORB_INDX."""
+def _siesta(form: str, basis: str = "ORB_INDX") -> Callable[[pathlib.Path], None]:
+    """A run that sisl wrote, with the basis in .fdf and ORB_INDX, or in .ion.xml."""
 
     def prepare(root: pathlib.Path) -> None:
         from deeph_gformer.interop.sisl import to_sisl
@@ -54,7 +55,13 @@ def _siesta(form: str) -> Callable[[pathlib.Path], None]:
                     f"{orbital} {n} {number[atom.symbol]} {atom.symbol} {place} {o.n} {o.l} {o.m} "
                     f"{o.zeta} F s {o.R:.4f} 0 0 0 {orbital}"
                 )
-        (root / "in" / "run.ORB_INDX").write_text("\n".join(rows) + "\n")
+        if basis == "ORB_INDX":
+            (root / "in" / "run.ORB_INDX").write_text("\n".join(rows) + "\n")
+        else:
+            for atom in geometry.atoms.atom:
+                shells = {(o.n, o.l, o.zeta): (o.n, o.l, o.zeta, 0, 0.9) for o in atom}
+                text = ion_xml_text(atom.Z, list(shells.values()))
+                (root / "in" / f"{atom.symbol}.ion.xml").write_text(text)
         lattice, places = geometry.cell.tolist(), geometry.xyz.tolist()
         text = "SystemLabel run\nXC.authors PBE\nLatticeConstant 1.0 Ang\n"
         text += f"NumberOfAtoms {len(places)}\nNumberOfSpecies {len(names)}\n"
@@ -105,10 +112,21 @@ def _run(*sets: str, verb: str = "train", epochs: int = 2) -> Callable[[pathlib.
     return prepare
 
 
+def _fold_words(root: pathlib.Path, *more: str) -> list[str]:
+    words = cases._train("train-stage1", "--folds", "2", "--set", "training.epochs=1", *more)(root)
+    return [str(root / "in") if word == str(root / "out") else word for word in words]
+
+
 def _folds(root: pathlib.Path) -> None:
     cases._data(root)
-    words = cases._train("train-stage1", "--folds", "2", "--set", "training.epochs=1")(root)
-    _done([str(root / "in") if word == str(root / "out") else word for word in words])
+    _done(_fold_words(root))
+
+
+def _part_of_folds(root: pathlib.Path) -> None:
+    """The second fold network and the description are still to come."""
+    _folds(root)
+    (root / "in" / "folds.json").unlink()
+    (root / "in" / "folds" / "1" / "record.json").unlink()
 
 
 def _cross_fit(root: pathlib.Path) -> list[str]:
@@ -160,6 +178,11 @@ def _unfolded(root: pathlib.Path) -> None:
     write(root / "in" / "POSCAR", to_atoms(structure), format="vasp")
 
 
+def _evaluated(root: pathlib.Path) -> None:
+    cases._models(root, count=2)
+    shutil.move(root / "data", root / "in")
+
+
 def _lists(root: pathlib.Path) -> None:
     """Three structures, of which any file may be changed; they are predicted together."""
     cases._models(root, count=3)
@@ -200,6 +223,9 @@ def _basis(kind: str) -> Callable[[pathlib.Path], None]:
         )
         if kind == "pao":
             (root / "in" / "C6.0.pao").write_text(pao_text(6, rows=120))
+        elif kind == "ion.xml":
+            shells = ((2, 0, 1, 0, 0.9), (2, 1, 1, 0, 0.8))
+            (root / "in" / "C.ion.xml").write_text(ion_xml_text(6, shells))
         else:
             (root / "in" / "C.ion").write_text(ion_text(6, ((0, 0.9), (1, 0.8))))
 
@@ -222,6 +248,8 @@ RESUME = "train --resume --output ROOT/in --set training.epochs=3"
 AGAIN = cases._train("train", "--resume", "--set", "training.epochs=3")
 RUN = ("*.json", "*.txt", "checkpoints/*", "checkpoints/*", "logs/csv/*", "cache/*", "bundle/*")
 KEPT = ("in/bundle/*.safetensors", "in/logs/csv/metrics.csv", "in/checkpoints/last.ckpt")
+#: Files of the structures, seen from ``in``.
+DATA = "../data/*/*"
 STATES = ("training.states_weight=0.3", "training.states_spacing=0.9", "data.cache=disk")
 CONVERT = "convert ROOT/in ROOT/out --processes 1 --from"
 PREDICT = "overlap predict --output ROOT/out"
@@ -246,14 +274,38 @@ OPTIONS = [
     for value in ("-1", "0", "nan", "1e-9", "1e300", "[]", "[0,0]", "null", "true", "x", "9" * 40)
 ]
 
+EVALUATE = f"evaluate --preprocessed ROOT/in {cases.MODEL} --no-invariance --json ROOT/out/e.json"
+FINISHED = ("in/folds.json", "in/model/*.pkl", "in/folds/*/model/*.pkl")
+ONE_FOLD = ("folds/*/*.json", "folds/*/checkpoints/*", "folds/*/model/**/*")
+
 KINDS: dict[str, Kind] = {
     "siesta tshs": Kind(_siesta("TSHS"), _one(f"{CONVERT} siesta"), ready=_imports("sisl")),
     "siesta hsx": Kind(_siesta("HSX"), _one(f"{CONVERT} siesta"), ready=_imports("sisl")),
     "pyscf": Kind(_pyscf, _one(f"{CONVERT} pyscf"), ready=_imports("pyscf.pbc.scf")),
-    "gpaw": Kind(_gpaw, _one(f"{CONVERT} gpaw"), ready=lambda: None),
+    "siesta ion.xml": Kind(
+        _siesta("HSX", "ion.xml"), _one(f"{CONVERT} siesta"), ready=_imports("sisl")
+    ),
+    "gpaw": Kind(_gpaw, _one(f"{CONVERT} gpaw"), ready=_imports("gpaw")),
     "resume": Kind(_run(), _one(RESUME), RUN, KEPT, ready=_imports(*READY)),
     "resume same": Kind(_run(), _same_run, RUN, KEPT, ready=_imports(*READY)),
     "resume states": Kind(_run(*STATES), _one(RESUME), RUN, KEPT, ready=_imports(*READY)),
+    "state bank": Kind(
+        _run(*STATES), _one(RESUME), ("cache/states*", DATA), KEPT, ready=_imports(*READY)
+    ),
+    "resume data": Kind(_run(), _one(RESUME), (DATA,), KEPT, ready=_imports(*READY)),
+    "resume folds": Kind(
+        _part_of_folds,
+        lambda root: _fold_words(root, "--resume"),
+        ("*.json", *ONE_FOLD, DATA),
+        FINISHED,
+        ready=_imports(*READY),
+    ),
+    "evaluate states": Kind(
+        _evaluated,
+        _one(EVALUATE),
+        results=("out/e.json",),
+        ready=_imports("deeph_gformer.analysis.evaluate"),
+    ),
     "resume stage1": Kind(
         _run(verb="train-stage1"),
         _one(RESUME.replace("train ", "train-stage1 ", 1)),
@@ -316,6 +368,11 @@ KINDS: dict[str, Kind] = {
     ),
     "basis pao": Kind(
         _basis("pao"), _one(f"{PREDICT} --basis ROOT/in/C6.0-s2p1 --input ROOT/cell.vasp")
+    ),
+    "basis ion.xml": Kind(
+        _basis("ion.xml"),
+        _one(f"{PREDICT} --basis ROOT/in/C.ion.xml --input ROOT/cell.vasp"),
+        ready=_imports("sisl"),
     ),
     "basis ion": Kind(
         _basis("ion"), _one(f"{PREDICT} --basis ROOT/in/C.ion --input ROOT/cell.vasp")

@@ -42,6 +42,8 @@ def mutate(path: pathlib.Path, rng: random.Random) -> str:
         kinds += [_tensors] * 4 + [_archive] * 2
     elif path.suffix in (".chk",):  # HDF5, with groups
         kinds += [_chk] * 4
+    elif path.suffix in (".gpw", ".TSHS", ".HSX"):  # numbers of other programs, as they are
+        kinds += [_number] * 2
     else:
         kinds += [_text] * 3 + [_json] * (3 * (path.suffix == ".json"))
     return f"{path.name}: {rng.choice(kinds)(path, rng)}"
@@ -85,6 +87,16 @@ def _bytes(path: pathlib.Path, rng: random.Random) -> str:
             data[a:b] = fill(b - a)
     path.write_bytes(data)
     return ", ".join(done)
+
+
+def _number(path: pathlib.Path, rng: random.Random) -> str:
+    """One number of eight bytes: not a number, without end, or far off."""
+    data = bytearray(path.read_bytes())
+    place = rng.randrange(max(len(data) // 8, 1)) * 8
+    new = rng.choice([np.nan, np.inf, -1e300, 1e9, -3.0])
+    data[place : place + 8] = np.float64(new).tobytes()
+    path.write_bytes(data)
+    return f"{new} at {place}"
 
 
 def _text(path: pathlib.Path, rng: random.Random) -> str:

@@ -10,6 +10,8 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -162,6 +164,74 @@ def test_another_stage_1_in_its_place(
     finally:
         shutil.rmtree(run / "stage1")
         shutil.move(kept, run / "stage1")
+
+
+def _element(name: str) -> Callable[[pathlib.Path], None]:
+    """Add 1e-3 to one element of a matrix."""
+
+    def change(folder: pathlib.Path) -> None:
+        with h5py.File(folder / name, "r+") as handle:
+            value = handle["[0, 0, 0, 1, 1]"][()]
+            value[0, 0] += 1e-3
+            handle["[0, 0, 0, 1, 1]"][...] = value
+
+    return change
+
+
+def _moved(folder: pathlib.Path) -> None:
+    """Move one atom by 1e-3 Å."""
+    path = folder / "site_positions.dat"
+    places = np.loadtxt(path)
+    places[0, 0] += 1e-3
+    np.savetxt(path, places)
+
+
+def _rounded(folder: pathlib.Path) -> None:
+    """Positions of eleven digits, as another program writes them."""
+    path = folder / "site_positions.dat"
+    np.savetxt(path, np.loadtxt(path), fmt="%.11f")
+
+
+@pytest.mark.parametrize("name", ["s1", "s2"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_element("hamiltonians.h5"), "other data: H of {} changed since"),
+        (_moved, "other data: edges of {}"),
+        (_rounded, "no epoch was run"),
+    ],
+)
+def test_data_that_changed_between_two_runs_are_noticed(
+    run: pathlib.Path,
+    copy: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    change: Callable[[pathlib.Path], None],
+    words: str,
+) -> None:
+    """Of training (s1) and validation (s2); not what other digits leave."""
+    data = copy.parent / "data"
+    shutil.copytree(run / "data", data)
+    change(data / name)
+    assert resume(copy, "--preprocessed", str(data)) == 2
+    assert words.format(name) in capsys.readouterr().err
+
+
+def test_rows_of_epochs_are_there_once(tmp_path: pathlib.Path) -> None:
+    """A row of training and one of validation for each epoch."""
+    path, head = tmp_path / "metrics.csv", "epoch,train_mae_meV,val_mae_meV"
+    rows = [line for n in range(4) for line in (f"{n},1.5,", f"{n},,2.5")]
+
+    def read(*lines: str) -> int:
+        path.write_text("\n".join([head, *lines, ""]))
+        return len(_read_rows(path, 3))
+
+    assert read(*rows) == 6 and read(*rows[4:]) == 2  # a curve may begin later
+    for number in (0, 1):
+        with pytest.raises(DataError, match=f"line {number + 3} is there twice"):
+            read(*rows[: number + 1], *rows[number:])
+    with pytest.raises(DataError, match="a row is missing before line 5"):
+        read(*rows[:2], *rows[3:])
 
 
 def test_features_of_another_network_or_structure_are_made_again(

@@ -18,7 +18,7 @@ from deeph_gformer.cli import main
 from deeph_gformer.config import Stage1Config, TrainConfig, TrainStage1Config, from_mapping
 from deeph_gformer.data.dataset import load_samples
 from deeph_gformer.errors import ConfigError, GFormerError, ModelError
-from deeph_gformer.io import legacy
+from deeph_gformer.io import legacy, read_folder, read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_notes
 from deeph_gformer.training.batches import FeatureCache
@@ -155,6 +155,39 @@ def test_finished_networks_of_other_parts_are_no_fold_networks(
     with pytest.raises(ConfigError, match="another configuration .training.seed differ"):
         train_folds(other, resume=True)
     assert (run / FOLDS_FILE).read_bytes() == before
+
+
+def test_finished_networks_of_other_data_are_no_fold_networks(
+    trained: tuple[pathlib.Path, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    """Else folds.json would tell of structures as they are now, networks know what they were."""
+    root, run = trained
+    place = tmp_path / "new" / "data"
+    shutil.copytree(root, place)
+    structure = read_folder(place / "s1")
+    h = read_matrix(place / "s1", "hamiltonian", structure)
+    legacy.write_blocks(
+        place / "s1" / "hamiltonians.h5", dataclasses.replace(h, values=h.values * 1.001)
+    )
+    before = (run / FOLDS_FILE).read_bytes()
+    with pytest.raises(ConfigError, match="last.ckpt: was made on other data: H of s1 changed"):
+        train_folds(stage1_config(place, run), resume=True)
+    assert (run / FOLDS_FILE).read_bytes() == before
+
+
+def test_a_training_that_goes_on_has_its_fold_networks(
+    trained: tuple[pathlib.Path, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    root, run = trained
+    config, final = gformer_config(root, tmp_path / "out", run), load_stage1(run / "model")
+    train_gformer(config, final)
+    train_gformer(config, final, resume=True)
+    table = json.loads((run / FOLDS_FILE).read_text())
+    one, two = table["networks"]
+    one["left_out"], two["left_out"] = two["left_out"], one["left_out"]
+    (run / FOLDS_FILE).write_text(json.dumps(table))
+    with pytest.raises(ConfigError, match="another stage 1 .* or fold networks differ"):
+        train_gformer(config, final, resume=True)
 
 
 def test_folds_for_a_network_that_is_trained_already(

@@ -350,6 +350,15 @@ def test_a_resumed_run_with_states_equals_an_unbroken_one(
         assert record["monitor"] == "both" and record["best_epoch"] == int(best["epoch"])
         for name in ("val_mae_meV", "val_states_meV", "val_ghost_meV"):
             assert record[f"best_{name}"] == pytest.approx(float(best[name]), rel=1e-5)
+    names = json.loads((tmp_path / "parts" / "splits.json").read_text())
+    for name in (names["train"][0], names["val"][0]):
+        path = root / name / "info.json"
+        kept = path.read_text()
+        level = json.loads(kept)["fermi_level"] + 0.01
+        path.write_text(json.dumps({**json.loads(kept), "fermi_level": level}))
+        with pytest.raises(ConfigError, match=f"other data: the Fermi level of {name} changed"):
+            stage2(root, tiny_stage1, tmp_path / "parts", epochs=6, resume=True, **how)
+        path.write_text(kept)
 
 
 def test_steps_along_the_gradient_lower_the_errors_that_validation_sees(

@@ -70,8 +70,8 @@ def read_log(out: pathlib.Path, calculation: str) -> Log:
     fermi = _fermi(text, notes)
     version = re.search(r"ABACUS\s+v?(\d[\w.\-+]*)", text)
     electrons = re.search(
-        rf"autoset (?:the )?number of electrons\W*=\s*{_NUMBER}", text, re.IGNORECASE
-    ) or re.search(rf"\bnelec\b\W*=\s*{_NUMBER}", text)
+        rf"autoset (?:the )?number of electrons\W*=\s*{_NUMBER}(?!\S)", text, re.IGNORECASE
+    ) or re.search(rf"\bnelec\b\W*=\s*{_NUMBER}(?!\S)", text)
     functionals = re.findall(
         r"exchange-correlation functional\s*=\s*(\S.*?)\s*$", text, re.M | re.I
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,8 @@ def check_run(run: DFTRun, where: pathlib.Path) -> DFTRun:
                 f"values ({len(bad)} in all); did the run fail?"
             )
         _check_hermitian(matrix, name, where)
+    if run.hamiltonian is not None:
+        notes += _missing_facts(run.structure.info, notes)
     if len(present) == 2:
         notes += _one_sided_pairs(run)
     elif run.overlap is not None:
@@ -150,6 +152,30 @@ def _check_facts(structure: Structure, where: pathlib.Path) -> None:
     level = structure.info.get("fermi_level")
     if level is not None and not abs(level) < 1e5:
         raise DataError(f"{where}: tells of a Fermi level of {level:g} eV; did the run fail?")
+
+
+#: What every run tells of, and how a note calls it.
+_FACTS = {
+    "version": "the code's version",
+    "fermi_level": "the Fermi level",
+    "electrons": "the number of electrons",
+    "functional": "the functional",
+}
+
+
+def _missing_facts(info: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
+    """One note on the facts that no file of a run tells, or that were lost where one is damaged.
+
+    Args:
+        info: of the structure.
+        notes: what is said already.
+    """
+    missing = [text for key, text in _FACTS.items() if info.get(key, "unknown") == "unknown"]
+    told = " ".join(notes)
+    names = ", ".join(text for text in missing if text.rpartition("the ")[2] not in told)
+    if not names:
+        return []
+    return [f"not found in the files of the run, so not in {fields.INFO_FILE}: {names}"]
 
 
 def double(parts: Sequence[BlockMatrix]) -> BlockMatrix:

@@ -18,6 +18,8 @@ __all__ = ["Siesta", "spin_of"]
 
 #: The surest first: a .TSHS knows its geometry, an old .HSX does not.
 _SUFFIXES = (".TSHS", ".nc", ".HSX")
+#: How versions 4 and 5 tell that the density converged, or that it did not.
+_ENDED = r"(SCF cycle converged|SCF Convergence by|SCF_NOT_CONV|SCF did not converge)"
 _ASK = "set 'SaveHS true' (.HSX) or 'TS.HS.Save true' (.TSHS) in the .fdf and run SIESTA again"
 
 
@@ -74,9 +76,9 @@ class Siesta:
         notes: list[str] = []
         if output is None:
             notes.append(f"no .out beside {run.name}: whether the run converged is unknown")
-        failed = bool(output) and bool(
-            re.search(r"SCF_NOT_CONV|SCF did not converge", output or "")
-        )
+        elif not _found(_ENDED, output):
+            notes.append(f"the .out beside {run.name} does not tell whether the run converged")
+        failed = bool(_found(r"(SCF_NOT_CONV|SCF did not converge)", output))
         if failed:
             if not unconverged:
                 raise DataError(f"{run}: the run did not converge; {UNCONVERGED}")
@@ -130,7 +132,7 @@ def _found(pattern: str, text: str | None) -> str | None:
 
 
 def _electrons(text: str | None) -> float | None:
-    number = _found(r"Total number of electrons:\s*([\d.]+)", text)
+    number = _found(r"Total number of electrons:\s*(\S+)", text)
     return None if number is None else float(number)
 
 

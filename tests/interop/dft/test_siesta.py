@@ -59,6 +59,32 @@ def test_facts_and_convergence(run: pathlib.Path) -> None:
         read_run(run)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("", "", []),
+        ("Version", "Vers", ["the code's version"]),
+        ("Total number of electrons", "Total numb", ["the number of electrons"]),
+        ("SCF cycle conv", "SCF cyc", ["does not tell whether the run converged"]),
+    ],
+)
+def test_facts_that_a_damaged_output_lost_are_said(
+    run: pathlib.Path, old: str, new: str, words: list[str]
+) -> None:
+    text = OUT.replace("{last}", "SCF cycle converged after 7 iterations")
+    (run / "RUN.out").write_text(text.replace(old, new))
+    said = " ".join(read_run(run).notes)
+    assert all(word in said for word in words)
+    every = ("the code's version", "the number of electrons", "does not tell whether")
+    assert words or not any(word in said for word in every)
+
+
+def test_a_damaged_number_of_electrons_is_refused(run: pathlib.Path) -> None:
+    (run / "RUN.out").write_text(OUT.format(last="").replace("24.0", "2x4.0"))
+    with pytest.raises(DataError, match="output of siesta that is damaged"):
+        read_run(run)
+
+
 def test_which_file(tmp_path: pathlib.Path) -> None:
     for name in ("a.HSX", "a.TSHS", "b.HSX", "C.ion.nc", "Rho.grid.nc", "a.TBT.nc"):
         (tmp_path / name).write_bytes(b"")
