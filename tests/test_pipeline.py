@@ -233,7 +233,7 @@ def test_another_stage_1_is_refused(tiny_stage1: pathlib.Path, tmp_path: pathlib
         deeph_gformer.load(
             bundle, stage1=write_tiny_stage1(tmp_path / "wider", irreps="6x0e+3x1o+2x2e+1x3o")
         )
-    with pytest.raises(ModelError, match="needs it; say where it is with --stage1"):
+    with pytest.raises(ModelError, match="needs it; say where that DeepH-E3 model folder is"):
         deeph_gformer.load(bundle)
     with pytest.raises(ConfigError, match="neither a stage 1 nor"):
         deeph_gformer.load()
