@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
+import functools
+import io
 import json
 import logging
 import os
@@ -11,13 +14,14 @@ import pathlib
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
+import threading
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
+import tqdm
 
 from deeph_gformer.cli import main
 from deeph_gformer.config import TrainingConfig
@@ -26,7 +30,6 @@ from deeph_gformer.results import Stage1Training, Training
 from deeph_gformer.training.folder import LOG_FILE, locked
 from deeph_gformer.training.module import rate_factor, warmup
 
-from ..conftest import ROOT
 from .test_training import command, dataset
 
 Folder = Callable[..., pathlib.Path]
@@ -44,27 +47,28 @@ def on_a_terminal(words: list[str]) -> tuple[str, str]:
     """Run the command line with standard error on a terminal; what both streams got."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deeph_gformer", *words],
-        env=dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", TQDM_MININTERVAL="0"),
-        stdout=subprocess.PIPE,
-        stderr=child,
-        text=True,
-    )
-    os.close(child)
-    seen = b""
-    while True:
-        try:
-            piece = os.read(parent, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not piece:
-            break
-        seen += piece
+    seen: list[bytes] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while piece := os.read(parent, 4096):
+                seen.append(piece)
+
+    reader, out = threading.Thread(target=read), io.StringIO()
+    reader.start()
+    every = functools.partial(tqdm.tqdm, mininterval=0)
+    with (
+        open(child, "w", encoding="utf-8") as terminal,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(terminal),
+        mock.patch.object(tqdm, "tqdm", every),
+    ):
+        code = main(words)
+    reader.join()
     os.close(parent)
-    out = process.communicate(timeout=60)[0]
-    assert process.returncode == 0, seen.decode()
-    return out, seen.decode()
+    err = b"".join(seen).decode()
+    assert code == 0, err
+    return out.getvalue(), err
 
 
 @pytest.mark.parametrize("verb", ["train", "train-stage1"])
