@@ -24,9 +24,9 @@ from .links import Links
 
 __all__ = ["BerryCurvature", "berry_curvature"]
 
-_LARGEST_FLUX = np.pi / 4
+_LARGEST_FLUX = 0.35 * np.pi
 """Of one band through a plaquette; where it is larger, the plaquette is quartered."""
-_SMALLEST_LINK = 0.5
+_SMALLEST_LINK = 0.4
 """Smallest singular value of the links around a plaquette that is not quartered."""
 _LARGEST_LINK = 1.1
 """Largest one: overlaps of states are below 1, but for what a long step with a position matrix
@@ -121,7 +121,8 @@ def _fewest(problem: BlochProblem, axis: int) -> float:
 class _Plane:
     """Plaquettes on a plane of the zone.
 
-    Lengths are whole numbers, 2**_DEEPEST for the side of a plaquette of the mesh.
+    Lengths are whole numbers, :attr:`unit` for the side of a plaquette of the mesh; where the mesh
+    is coarser than H, each begins as several of side 2**_DEEPEST.
     """
 
     def __init__(
@@ -133,13 +134,12 @@ class _Plane:
     ) -> None:
         self._links, self._axes = links, axes
         self._origin = np.array(fixed, dtype=float)
-        self.unit = 2**_DEEPEST
-        self._period = mesh[0] * self.unit, mesh[1] * self.unit
-        side = self.unit
+        side = 2**_DEEPEST
+        self.unit = side
         for axis, count in zip(axes, mesh, strict=True):
-            fewest = _fewest(links.problem, axis) - 1e-6
-            while side > 1 and count * (self.unit // side) < fewest:
-                side //= 2
+            while count * (self.unit // side) < _fewest(links.problem, axis) - 1e-6:
+                self.unit *= 2
+        self._period = mesh[0] * self.unit, mesh[1] * self.unit
         starts = [
             (i, j) for i in range(0, self._period[0], side) for j in range(0, self._period[1], side)
         ]
@@ -220,7 +220,7 @@ class _Plane:
                 f"{self._links.problem.source}: the Berry curvature has a peak at k = "
                 f"{np.round(self.k((x, y)), 5).tolist()} that no plaquette resolves: the gap "
                 f"closes there, nearly (smallest met: "
-                f"{self._links.smallest_gap_eV * 1e3:.3g} meV)"
+                f"{self._links.smallest_gap_eV * 1e3:.3g} meV); a denser --mesh looks closer"
             )
         del self._sides[x, y]
         four = [_Plaquette(x + i * half, y + j * half, half) for i in (0, 1) for j in (0, 1)]
