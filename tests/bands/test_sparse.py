@@ -491,9 +491,9 @@ def test_factors_that_live_together_share_no_memory() -> None:
     with kept_memory(problem):
         one, two = (factors.factorize(h, s, sigma, problem)[0] for sigma in (0.05, 0.4))
         assert np.array_equal(one.solve(b), fresh[0]) and np.array_equal(two.solve(b), fresh[1])
-        kept = memory_of(problem).array("upper", 1, np.uint8)
+        kept = memory_of(problem).array("space", 1, np.uint8)
         del one, two
         again, _ = factors.factorize(h, s, 0.4, problem)
         assert np.array_equal(again.solve(b), fresh[1])
-        assert np.shares_memory(kept, memory_of(problem).array("upper", 1, np.uint8))
+        assert np.shares_memory(kept, memory_of(problem).array("space", 1, np.uint8))
     assert memory_of(problem) is not memory_of(problem)

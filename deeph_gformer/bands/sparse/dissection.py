@@ -286,7 +286,7 @@ class Plan:
         multiply_adds: of a real factorisation; symmetry is used.
         entries: stored numbers of the factor.
         largest: rows of the largest front.
-        stack: most numbers that wait for parent fronts at a time.
+        space: most numbers at a time of finished fronts and of triangles that wait for parents.
     """
 
     fronts: tuple[Front, ...]
@@ -294,7 +294,7 @@ class Plan:
     multiply_adds: float
     entries: float
     largest: int
-    stack: int
+    space: int
 
 
 def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
@@ -328,7 +328,7 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
     boundaries: list[Index] = []
     done = 0
     cost = entries = 0.0
-    largest = waiting = stack = 0
+    largest = waiting = space = 0
     for node, children in nodes:
         done += len(node.atoms)
         near = np.unique(
@@ -345,6 +345,6 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
             max(largest, p + m),
         )
         waiting += m * m - sum(len(fronts[child].boundary) ** 2 for child in children)
-        stack = max(stack, waiting)
+        space = max(space, int(entries) + waiting)
         fronts.append(front)
-    return Plan(tuple(fronts), rows_of(sequence), cost, entries, largest, stack)
+    return Plan(tuple(fronts), rows_of(sequence), cost, entries, largest, space)

@@ -152,29 +152,38 @@ def _extend_add(f: Matrix, places: NDArray[np.integer], schur: Matrix) -> None:
             ]
 
 
-class _Stack:
-    """Matrices one behind the other, in memory that is used again and again: fresh memory is slower
-    than the copy."""
+class _Space:
+    """Finished fronts from the bottom and waiting triangles from the top of one piece of memory.
+
+    It is used again and again: fresh memory is slower than the copies.
+    """
 
     def __init__(self, memory: Matrix) -> None:
-        self._memory, self._used = memory, 0
+        self._memory, self._bottom, self._top = memory, 0, len(memory)
 
-    def put(self, matrix: Matrix, lower: bool = False) -> Matrix:
-        """A copy of ``matrix`` in this memory, or beside it when it is full; of ``lower`` triangles
-        only those and what is near their diagonal."""
-        if self._used + matrix.size > len(self._memory):
+    def keep(self, matrix: Matrix) -> Matrix:
+        """A copy of ``matrix`` that stays, beside the memory when that is full."""
+        if self._bottom + matrix.size > self._top:
             return matrix.copy()
-        kept = self._memory[self._used : self._used + matrix.size].reshape(matrix.shape)
-        self._used += matrix.size
-        for start in range(0, len(matrix), _RUN):
-            rows = slice(start, start + _RUN)
-            columns = slice(start + 2 * _RUN if lower else None)
-            kept[rows, columns] = matrix[rows, columns]
+        kept = self._memory[self._bottom : self._bottom + matrix.size].reshape(matrix.shape)
+        self._bottom += matrix.size
+        kept[:] = matrix
         return kept
 
-    def take(self, matrices: Iterable[Matrix]) -> None:
-        """Give the memory of the latest matrices back."""
-        self._used -= sum(m.size for m in matrices if np.may_share_memory(m, self._memory))
+    def wait(self, triangle: Matrix) -> Matrix:
+        """A copy of a lower triangle, and of what is near its diagonal, until :meth:`take`."""
+        if self._bottom + triangle.size > self._top:
+            return triangle.copy()
+        kept = self._memory[self._top - triangle.size : self._top].reshape(triangle.shape)
+        self._top -= triangle.size
+        for start in range(0, len(triangle), _RUN):
+            stop = start + _RUN
+            kept[start:stop, : stop + _RUN] = triangle[start:stop, : stop + _RUN]
+        return kept
+
+    def take(self, triangles: Iterable[Matrix]) -> None:
+        """Give the memory of the latest triangles back."""
+        self._top += sum(m.size for m in triangles if np.may_share_memory(m, self._memory))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,15 +229,14 @@ class FrontalFactor:
         if memory is None or not memory.lend_to(self):
             memory = Memory()
         self._memory: Matrix = memory.array("front", (plan.largest + 512) ** 2, self.dtype)
-        self._stack = _Stack(memory.array("stack", int(1.1 * plan.stack), self.dtype))
-        self._upper = _Stack(memory.array("upper", int(1.05 * plan.entries), self.dtype))
+        self._space = _Space(memory.array("space", int(1.05 * plan.space), self.dtype))
         buffer: Matrix = np.empty(_TILE[0] * _TILE[1], dtype=self.dtype)
         waiting: dict[int, tuple[NDArray[np.int64], Matrix]] = {}
         for number, front in enumerate(plan.fronts):
             waiting[number] = self._eliminate(
                 matrix, front, position, buffer, [waiting.pop(child) for child in front.children]
             )
-        del self._memory, self._stack, self._upper
+        del self._memory, self._space
 
     def _assemble(
         self,
@@ -266,7 +274,7 @@ class FrontalFactor:
             f[first:last, first:last] += schur[usual:, usual:]
             f[places, first:last] = schur[usual:, :usual].conj().T
             first = last
-        self._stack.take(schur for _, schur in updates)
+        self._space.take(schur for _, schur in updates)
         position[rows[ahead:]] = -1
         return f, rows, p
 
@@ -294,9 +302,9 @@ class FrontalFactor:
         rows = np.concatenate([rows, self.n + self.delayed + np.arange(new)])
         self.delayed += new
         self.negative += work.negative
-        self._fronts.append(_Done(rows, self._upper.put(f[:p, : work.total]), tuple(work.chunks)))
+        self._fronts.append(_Done(rows, self._space.keep(f[:p, : work.total]), tuple(work.chunks)))
         self.entries += p * work.total
-        return rows[p:], self._stack.put(f[p : work.total, p : work.total], lower=True)
+        return rows[p:], self._space.wait(f[p : work.total, p : work.total])
 
     def solve(self, b: Matrix) -> Matrix:
         """A^-1 b for b (n,) or (n, m); computed in the factor's precision, returned in b's."""

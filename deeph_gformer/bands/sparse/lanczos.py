@@ -113,7 +113,7 @@ def shift_invert_lanczos(
     n, metric = s.shape[0], RowParts(s)
     width = int(np.clip(count // 3, 6, 24))
     width = max(1, min(width, n // 4))
-    limit = min(n - width, 6 * count + 4 * width)
+    limit = min(n - width, 7 * count + 4 * width)
     outside = _Complement(without, metric)
     start = np.random.default_rng(seed).standard_normal((n, width)).astype(dtype)
     q, sq, _ = _orthonormal(outside(start), metric)
