@@ -53,7 +53,8 @@ class Evaluation(Result):
 
     structures: list[dict[str, Any]]
     """A record of each: MAE of H (``stage1_mae_meV``, ``refined_mae_meV``, their ``ratio``;
-    ``raw_`` and ``gauge_free_``), ``states_error_meV``, ``ghost_meV``, invariance."""
+    ``raw_`` and ``gauge_free_``), ``states_error_meV``, ``ghost_meV``, invariance; ``edges`` and,
+    of them, ``hamiltonian_only_edges`` (H has them and S has not)."""
     total: dict[str, Any]
     """MAE_all, MAE_cha.s, MAE_cha.b of both stages, and means of what the records hold."""
     edges: str
