@@ -254,7 +254,7 @@ class BlochProblem:
         phases = bloch_phases(sums.cells, k)
         shift = sums.cells @ self.structure.lattice  # (C, 3), R in Å
         for axis in range(3):
-            yield sums.dense(1j * shift[:, axis] * phases)
+            yield np.asarray(sums.dense(1j * shift[:, axis] * phases), dtype=np.complex128)
 
     def derivative_at(self, k: ArrayLike) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
         """dH/dk and dS/dk along Cartesian x, y, z at fixed basis: sum_R i R exp(2 pi i k.R) M(R).
