@@ -142,7 +142,8 @@ def _compare_metrics(reference: BlochProblem, problem: BlochProblem) -> _Part:
 
     free = aligned(problem.h, reference.h, reference.s, reference.spinful)
     case = Case(reference.structure, reference.h, reference, (free,))
-    lines, result = [], {}
+    lines: list[str] = []
+    result: dict[str, Any] = {}
     for metric in metrics().values():
         record = measure(case, [metric])
         for key, label in metric.labels.items():

@@ -128,7 +128,7 @@ def _train(
         task.start_optimizer = import_optimizer(net, old.checkpoint["optimizer_state_dict"])
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, targets, settings, UNIT, disk, echo)
-    data = sketch_samples(samples, task.bank and task.bank.read)
+    data = sketch_samples(samples, None if task.bank is None else task.bank.read)
     parameters = sum(p.numel() for p in net.parameters())
     echo(
         f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "

@@ -129,7 +129,7 @@ def _train(
     task.time_reversal = has_time_reversal(samples["train"])
     disk = folder / "cache" if config.data.cache == "disk" else None
     task.bank = state_bank(samples, out.targets, settings, unit, disk, echo)
-    data = sketch_samples(samples, task.bank and task.bank.read)
+    data = sketch_samples(samples, None if task.bank is None else task.bank.read)
     parameters = sum(p.numel() for p in model.parameters())
     echo(f"GFormer arch {config.model.arch}, {parameters:,} parameters{_before(errors)}")
     known = record_of(config, splits, samples["train"], parameters)
