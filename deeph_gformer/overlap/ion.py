@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -79,8 +80,10 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
     except ImportError:
         raise MissingDependencyError("sisl", "sisl", "reading SIESTA .ion.xml files") from None
     path = pathlib.Path(path)
-    if "<!ENTITY" in read_text(path, 2**26, WHERE):
+    text = read_text(path, 2**26, WHERE)
+    if "<!ENTITY" in text:
         raise DataError(f"{path}: defines XML entities, which no SIESTA basis does")
+    _require_grids(text, path)
     try:
         atom = sisl.get_sile(path).read_basis()
         found: dict[tuple[int, ...], sisl.AtomicOrbital] = {}
@@ -109,3 +112,22 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
     return AtomicBasis(
         number, shells, radius / BOHR, orbitals, reach / BOHR, str(path)
     ).normalised()
+
+
+def _require_grids(text: str, path: pathlib.Path) -> None:
+    """Raise unless the radii of every orbital ascend to its cutoff; sisl does not look.
+
+    Args:
+        text: of the file.
+        path: the file, for messages.
+
+    Raises:
+        DataError: they do not, or the file is no XML.
+    """
+    try:
+        orbitals = ElementTree.fromstring(text).find("paos")
+        for part in () if orbitals is None else orbitals.iter("radfunc"):
+            table = np.array((part.findtext("data") or "").split(), dtype=float).reshape(-1, 2)
+            require_grid(table[:, 0], float(part.findtext("cutoff") or "nan"), str(path))
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"{path}: not a SIESTA basis, or damaged ({error})") from None

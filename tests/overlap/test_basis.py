@@ -11,6 +11,7 @@ from deeph_gformer.errors import DataError
 from deeph_gformer.io import Structure
 from deeph_gformer.overlap import BasisOverlap, TwoCentre, two_centre
 from deeph_gformer.overlap.basis import BOHR, AtomicBasis, gaunt
+from deeph_gformer.overlap.ion import read_ion_xml
 from deeph_gformer.overlap.neighbours import symbol
 from deeph_gformer.overlap.orb import read_orb
 
@@ -202,6 +203,22 @@ def ion_xml_text(number: int, shells: Sequence[tuple[int, int, int, int, float]]
         f'<ion version="0.1">\n<symbol>{name}</symbol>\n<label>{name}</label>\n<z>{number}</z>\n'
         f"<valence>4</valence>\n<mass>12.0</mass>\n<paos>\n{orbitals}</paos>\n</ion>\n"
     )
+
+
+def test_damaged_radii_of_an_ion_xml_are_refused(tmp_path: pathlib.Path) -> None:
+    """sisl makes splines through points in any order, of 10^6."""
+    pytest.importorskip("sisl")
+    path, text = tmp_path / "C.ion.xml", ion_xml_text(6, ((2, 0, 1, 0, 0.6),))
+    lines = text.split("\n")
+    row = next(n for n, line in enumerate(lines) if line.startswith("1.40"))
+    value = lines[row].split()[1]
+    for new, words in ((f"0 {value}", "radii do not ascend"), (value, "or damaged")):
+        path.write_text("\n".join([*lines[:row], new, *lines[row + 1 :]]))
+        with pytest.raises(DataError, match=f"C.ion.xml: .*{words}"):
+            read_ion_xml(path)
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(DataError, match="C.ion.xml: not a SIESTA basis, or damaged"):
+        read_ion_xml(path)
 
 
 def test_siesta_ion_xml(tmp_path: pathlib.Path) -> None:

@@ -97,9 +97,10 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def _told(ended: Ended) -> set[str]:
-    """Notes and warnings, without the numbers in them."""
+    """Notes and warnings, and what is left out, without the numbers in them."""
     lines = [*ended.said.splitlines(), *ended.told.splitlines()]
-    return {re.sub(r"[\d.e+-]+", "#", x) for x in lines if x.startswith(("note:", "warn", "  "))}
+    told = [x for x in lines if x.startswith(("note:", "warn", "  ")) or "; left out: " in x]
+    return {re.sub(r"[\d.e+-]+", "#", x) for x in told}
 
 
 def _judge(ended: Ended, root: pathlib.Path, partial: bool) -> str:

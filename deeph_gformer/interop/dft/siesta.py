@@ -143,4 +143,4 @@ def _functional(folder: pathlib.Path, fdf: str | os.PathLike[str] | None) -> str
     )
     if len(files) != 1 or not files[0].is_file():
         return None
-    return _found(r"^\s*XC[._-]?authors\s+(\S+)", read_text(files[0], strict=False))
+    return _found(r"^\s*XC[._-]?authors\s+([A-Za-z]\S*)", read_text(files[0], strict=False))
