@@ -6,6 +6,8 @@ import os
 import pathlib
 from collections.abc import Callable
 
+import numpy as np
+
 from ..errors import DataError
 from ..fields import INFO_FILE
 from ..logs import LOGGER
@@ -217,6 +219,10 @@ def read_matrix(
     path = matrix_path(folder, kind)
     form = next(f for f in formats().values() if f.files[kind] == path.name)
     matrix = form.read_blocks(path, structure, doubled)
+    if kind == "overlap" and np.iscomplexobj(matrix.values):
+        if np.abs(matrix.values.imag).max(initial=0) > 0:
+            raise DataError(f"{path}: holds complex overlaps; those of atomic orbitals are real")
+        matrix = BlockMatrix(matrix.keys, matrix.shapes, matrix.values.real)
     LOGGER.debug("read %s: %d blocks, %d values", path, len(matrix), len(matrix.values))
     return matrix
 
