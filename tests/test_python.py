@@ -138,7 +138,9 @@ def test_predict_says_what_is_missing(
     alone = deeph_gformer.load(stage1=tiny_stage1)
     folder = make_folder()
     atoms = to_atoms(read_folder(folder))
-    with pytest.raises(ConfigError, match="Atoms C.*: comes without S.* no table .*overlap=SOURCE"):
+    with pytest.raises(
+        ConfigError, match="Atoms Mo2S2: comes without S.* no table .*overlap=SOURCE"
+    ):
         alone.predict(atoms)
     with pytest.raises(DataError, match="nowhere: no such file or folder"):
         alone.predict(tmp_path / "nowhere")
