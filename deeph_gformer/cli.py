@@ -77,8 +77,27 @@ class _Help(argparse.HelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """argparse, with one line for bad input."""
 
+    _words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; the words are kept for :meth:`error`."""
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        """End with one line; exit code 2."""
+        """End with one line; exit code 2.
+
+        Where an option is missing and another one is unknown, the line is on the latter: most
+        likely it is the former with a typing error.
+        """
+        if message.startswith("the following arguments are required"):
+            for word in self._words:
+                option = word.partition("=")[0]
+                if word[:2] == "--" and not any(
+                    known.startswith(option) for known in self._option_string_actions
+                ):
+                    message = _unknown(word, self)
+                    break
         print(f"{self.prog}: error: {printable(message)} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
@@ -187,18 +206,13 @@ def _require_verbs(words: Sequence[str]) -> None:
         known, what = {verb.name: verb for verb in known[word].actions}, f"action of {word}"
 
 
-def _refuse(word: str, parser: argparse.ArgumentParser) -> None:
-    """End with a line on a word that the verb does not know.
-
-    Args:
-        word: e.g. an option with a typing error.
-        parser: of the verb.
-    """
+def _unknown(word: str, parser: argparse.ArgumentParser) -> str:
+    """What to say of a word that a verb does not know, e.g. an option with a typing error."""
     options = list(parser._option_string_actions)
     close = difflib.get_close_matches(word.partition("=")[0], options, 1, 0.7)
     hint = f"; did you mean {close[0]}?" if close and word.startswith("-") else ""
     kind = "unknown option" if word.startswith("-") else "one word too many:"
-    parser.error(f"{kind} {word}{hint}")
+    return f"{kind} {word}{hint}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -240,7 +254,7 @@ def _run(words: Sequence[str], verb: str) -> int:
         args, unknown = build_parser().parse_known_args(words)
         name = args.parser.prog
         if unknown:
-            _refuse(unknown[0], args.parser)
+            args.parser.error(_unknown(unknown[0], args.parser))
         return int(args.run(args) or 0)
     except GFormerError as error:
         print(f"{name}: error: {_short(printable(str(error)))}", file=sys.stderr)

@@ -154,21 +154,27 @@ class Bands:
         from ase.dft.kpoints import BandPath
         from ase.spectrum.band_structure import BandStructure
 
-        names = {("G" if name == "Γ" else name): self.kpoints[index] for index, name in self.labels}
+        here = {index: ("G" if name == "Γ" else name) for index, name in self.labels}
         pieces: list[str] = []
-        for piece, (start, stop) in enumerate(self.path.segments):
-            here = {index: ("G" if name == "Γ" else name) for index, name in self.labels}
+        chosen: list[int] = []  # ASE has a point that two segments share once
+        for start, stop in self.path.segments:
             first, last = here.get(start, ""), here.get(stop - 1, "")
-            joined = piece > 0 and pieces and pieces[-1].endswith(first)
-            if joined:
+            same = chosen and np.array_equal(self.kpoints[chosen[-1]], self.kpoints[start])
+            if same and here.get(chosen[-1], "") == first:
                 pieces[-1] += last
+                chosen.extend(range(start + 1, stop))
             else:
                 pieces.append(first + last)
+                chosen.extend(range(start, stop))
         path = BandPath(
-            Cell(self.lattice), kpts=self.kpoints, special_points=names, path=",".join(pieces)
+            Cell(self.lattice),
+            kpts=self.kpoints[chosen],
+            special_points={name: self.kpoints[index] for index, name in here.items()},
+            path=",".join(pieces),
         )
         known = np.isfinite(self.energies_eV).all(axis=0)
-        return BandStructure(path, self.energies_eV[None, :, known], reference=self.fermi_eV or 0.0)
+        energies = self.energies_eV[np.ix_(chosen, known)]
+        return BandStructure(path, energies[None], reference=self.fermi_eV or 0.0)
 
     def to_pymatgen(self) -> Any:
         """``pymatgen.electronic_structure.bandstructure.BandStructureSymmLine``.

@@ -206,11 +206,17 @@ def test_ase_and_pymatgen(tmp_path: pathlib.Path) -> None:
     found = bands.band_structure(graphene(mass=0.2), "GMKG", 30, fermi=0.0)
     ase = found.to_ase()
     assert (
-        ase.energies.shape == (1, len(found.path), 2)
+        ase.energies.shape == (1, len(found.path) - 2, 2)
         and ase.path.path == "GMKG"
         and ase.reference == 0.0
     )
+    assert ase.get_labels()[2] == ["G", "M", "K", "G"]  # "M,M" where a point stands twice
     assert ase.path.cartesian_kpts() @ np.array([0, 0, 1]) == pytest.approx(0)
+    broken = bands.band_structure(graphene(mass=0.2), "GM,KG", 30, fermi=0.0)
+    ase = broken.to_ase()
+    assert ase.path.path == "GM,KG" and ase.get_labels()[2] == ["G", "M", "K", "G"]
+    assert ase.energies[0] == pytest.approx(broken.energies_eV)
+    ase = found.to_ase()
     write_bands(tmp_path / "b.ase.json", found)
     from ase.io.jsonio import decode
 
