@@ -131,17 +131,18 @@ def write_bands(path: str | os.PathLike[str], bands: Bands) -> None:
         ConfigError: no format belongs to the name, or it needs what the bands lack.
     """
     path = pathlib.Path(path)
-    if path.name.endswith(".ase.json"):
+    suffix = path.suffix.lower()
+    if path.name.lower().endswith(".ase.json"):
         from ase.io.jsonio import encode
 
         write_text(path, encode(bands.to_ase()))
-    elif path.suffix == ".json":
+    elif suffix == ".json":
         write_json(path, bands.to_json())
-    elif path.suffix == ".Band":
+    elif suffix == ".band":
         write_openmx_band(path, bands)
-    elif path.suffix in (".h5", ".hdf5"):
+    elif suffix in (".h5", ".hdf5"):
         write_dock_band(path, bands)
-    elif path.suffix.lower() in (".png", ".svg", ".pdf"):
+    elif suffix in (".png", ".svg", ".pdf"):
         bands.plot(path)
     else:
         raise ConfigError(

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import ConfigError
 from .loading import echo, kinds_of, load_problem
-from .options import Number, argument, filled, option
+from .options import FIGURES, Ending, Number, argument, filled, option
 from .shared import LevelOptions, projections_option, require_window, window_option
 
 if TYPE_CHECKING:
     from ..bands import Bands, BlochProblem
     from ..bands.palette import Style
 
-__all__ = ["FIGURES", "BandsOptions", "require_states", "wanted_hamiltonians"]
+__all__ = ["BandsOptions", "require_states", "wanted_hamiltonians"]
 
-#: Endings of figures; other files hold data.
-FIGURES = (".png", ".svg", ".pdf")
 _PATH, _SOLVER, _OUTPUT = "path", "solver", "output"
 
 
@@ -121,7 +119,7 @@ class BandsOptions(LevelOptions):
     output: tuple[pathlib.Path, ...] = option(
         "-o",
         "--output",
-        type=pathlib.Path,
+        type=Ending(*FIGURES, ".json", ".Band", ".h5", ".hdf5"),
         action="append",
         metavar="FILE",
         group=_OUTPUT,

@@ -8,10 +8,10 @@ import pathlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..results import BandPlot, UnfoldedPlot
-from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
+from .band_options import BandsOptions, require_states, wanted_hamiltonians
 from .levels import fermi_of
 from .loading import echo, progress
-from .options import Verb
+from .options import FIGURES, Verb
 from .unfold import run_unfold
 
 if TYPE_CHECKING:

@@ -22,6 +22,8 @@ from ..errors import ConfigError
 from ..results import Result
 
 __all__ = [
+    "FIGURES",
+    "Ending",
     "Integers",
     "Number",
     "Options",
@@ -33,6 +35,8 @@ __all__ = [
     "option",
 ]
 
+#: Endings of figures; other files hold data.
+FIGURES = (".png", ".svg", ".pdf")
 #: Key of argparse's words in a field's metadata.
 _WORDS = "argparse"
 
@@ -311,6 +315,26 @@ class Integers:
                 f"'{text}': {self.count} integers with commas are needed"
             )
         return values
+
+
+class Ending:
+    """argparse type: a file whose name has one of these endings, before any work is done."""
+
+    def __init__(self, *endings: str) -> None:
+        self.endings = endings
+
+    def __call__(self, text: str) -> pathlib.Path:
+        """The file.
+
+        Raises:
+            ArgumentTypeError: another ending.
+        """
+        if not text.lower().endswith(tuple(ending.lower() for ending in self.endings)):
+            raise argparse.ArgumentTypeError(
+                f"'{text}': the name must end in {', '.join(self.endings[:-1])} or "
+                f"{self.endings[-1]}"
+            )
+        return pathlib.Path(text)
 
 
 def filled(text: str) -> str:

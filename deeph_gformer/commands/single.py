@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from .options import Number, option
+from .options import FIGURES, Ending, Number, option
 
 __all__ = [
     "DEVICES",
@@ -95,7 +95,7 @@ def figure_option(shown: str) -> Any:
     return option(
         "-o",
         "--output",
-        type=pathlib.Path,
+        type=Ending(*FIGURES),
         metavar="FILE",
         writes="file",
         shown=shown,

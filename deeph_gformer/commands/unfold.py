@@ -6,9 +6,10 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from ..results import UnfoldedPlot
-from .band_options import FIGURES, BandsOptions, require_states, wanted_hamiltonians
+from .band_options import BandsOptions, require_states, wanted_hamiltonians
 from .levels import fermi_of
 from .loading import echo, progress
+from .options import FIGURES
 
 if TYPE_CHECKING:
     from ..bands import FermiLevel

@@ -97,6 +97,8 @@ def test_nothing_prints_the_verbs_under_their_headings(capsys: pytest.CaptureFix
         ("overlap fitt", "unknown action of overlap 'fitt'; did you mean fit?"),
         ("gap x --mehs 1", "unknown option --mehs; did you mean --mesh?"),
         ("gap x y", "one word too many: y"),
+        ("bands nowhere -o x.gif", "--output: 'x.gif': the name must end in .png, .svg"),
+        ("topology nowhere --kind z2 -o z2", "'z2': the name must end in .png, .svg or .pdf"),
         ("refine --preprocesed x", "unknown option --preprocesed; did you mean --preprocessed?"),
         ("refine --preprocesed=x --mod y", "unknown option --preprocesed=x; did you mean"),
         ("refine --mod y", "required: --preprocessed"),

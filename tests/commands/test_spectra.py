@@ -319,7 +319,6 @@ def test_compare_needs_a_prediction_of_the_same_structure(
             ["bands", "honeycomb", "--window", "500", "501", "--mesh", "3x3x1"],
             "no band of .*honeycomb.* lies in --window 500 501",
         ),
-        (["bands", "honeycomb", "-o", "x.gif"], "no band format ends like this"),
         (["bands", "honeycomb", "--spin", "z"], "no spin in this Hamiltonian"),
         (["bands", "honeycomb", "--solver", "sparse"], "2 bands|of 2 bands|--solver dense"),
         (["dos", "honeycomb", "--fat", "Mo-d"], "selects no orbital"),

@@ -88,7 +88,6 @@ def test_chern_number_curvature_and_hall_conductivity() -> None:
         (graphene(mass=0.3), 3, [], "leave a band half filled"),
         (graphene(mass=0.3), 4, [], "a filled and an empty one are needed"),
         (ssh(), 2, [], "need two or three periodic directions"),
-        (graphene(mass=0.3), 2, ["--electrons", "2", "-o", "x.gif"], "a figure's name ends in"),
     ],
 )
 def test_what_has_no_invariant_is_one_line(problem, electrons, words, message, capsys) -> None:
