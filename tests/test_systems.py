@@ -13,7 +13,7 @@ import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.data.equality import match_descriptors
 from deeph_gformer.fields import MODEL_NOTES
-from deeph_gformer.training.seen import descriptors_of, read_descriptors
+from deeph_gformer.stage1.trained_on import descriptors_of, read_descriptors
 
 from .conftest import ROOT
 

@@ -19,6 +19,7 @@ from ..io.folder import find_structures, has_matrix, matrix_path, read_matrix
 from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction
 from ..results import Evaluation
+from ..stage1.trained_on import seen_by
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
 from .invariance import largest
@@ -30,6 +31,8 @@ from .states import States
 
 __all__ = ["evaluate"]
 
+#: Names that a message lists.
+SHOWN = 6
 #: Errors as they are, or without μS.
 Counted = Literal["raw", "gauge_free"]
 
@@ -77,9 +80,10 @@ def evaluate(
     Raises:
         ConfigError: the split is empty, or an option is out of range or needs another one.
         DataError: see the readers.
-        ModelError: see the readers.
+        ModelError: stage 1's list of its training structures is damaged; see the readers.
     """
     folders = _folders(model, preprocessed, splits, split, frames, rotations)
+    _warn_of_seen(model, folders)
     have_s = [has_matrix(folder, "overlap") for folder in folders]
     counts: Counted = "gauge_free" if gauge != "raw" and all(have_s) else "raw"
     chosen = [m for m in metrics().values() if states or not isinstance(m, States)]
@@ -173,6 +177,30 @@ def _folders(
     if not folders:
         raise ConfigError(f"{splits}: the {split} split is empty, there is nothing to evaluate")
     return folders
+
+
+def _warn_of_seen(model: HamiltonianModel, folders: Sequence[pathlib.Path]) -> None:
+    """Say which structures stage 1 was trained on, if its model folder lists them.
+
+    Args:
+        model: see :func:`evaluate`.
+        folders: of the structures.
+
+    Raises:
+        ModelError: the list is damaged.
+    """
+    flags, _ = seen_by(model.stage1, folders)
+    if flags is None or not flags.any():
+        return
+    names = [folder.resolve().name for folder, seen in zip(folders, flags, strict=True) if seen]
+    listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    LOGGER.warning(
+        "stage 1 was trained on %d of these %d structures (%s); errors on them say little about "
+        "new ones",
+        len(names),
+        len(folders),
+        listed,
+    )
 
 
 def _judge(

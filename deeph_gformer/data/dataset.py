@@ -370,8 +370,10 @@ def check_splits(
     """
     for name in needed:
         if not splits[name]:
+            count = sum(map(len, splits.values()))
             raise ConfigError(
-                f"{where}: the {name} split is empty; at least one structure is needed"
+                f"{where}: the {name} split is empty; {' and '.join(needed)} need a structure each "
+                f"at least, and there {'is' if count == 1 else 'are'} {count} in all"
             )
     where_from = [(split, folder) for split, folders in splits.items() for folder in folders]
     repeated = []

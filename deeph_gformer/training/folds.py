@@ -26,12 +26,12 @@ from ..io.files import read_json, write_json
 from ..stage1 import load_stage1
 from ..stage1.bundle import read_model_folder, read_notes
 from ..stage1.provider import Stage1Provider
+from ..stage1.trained_on import descriptors_of, read_descriptors
 from ..stopping import Stopped
 from .batches import FeatureCache
 from .checkpoint import RUN, read_checkpoint, require_same_data
 from .folder import CHECKPOINTS, FREE, LAST, RECORD_FILE, check_run, locked
 from .process import echo, first_rank
-from .seen import descriptors_of, read_descriptors
 from .splits import run_splits
 from .stage1 import train_stage1
 from .stage1_network import stage1_config

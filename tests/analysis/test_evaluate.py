@@ -13,6 +13,7 @@ import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.analysis.tables import evaluation_table
 from deeph_gformer.errors import ConfigError
+from deeph_gformer.stage1.trained_on import descriptors_of
 
 from ..test_pipeline import make_bundle
 
@@ -45,6 +46,26 @@ def test_split_is_evaluated(
         rotations=0,
     )
     assert [r["name"] for r in result["structures"]] == ["s2"] and "equivariance" not in result
+
+
+def test_structures_of_stage_1s_training_are_named(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Known by what they are: s1 has another name in the list."""
+    for n in range(3):
+        make_folder(f"s{n}", seed=n, atoms=2)
+    model = deeph_gformer.load(stage1=tiny_stage1)
+    evaluate(model, tmp_path / "data", rotations=0, invariance=False)
+    assert "was trained on" not in capsys.readouterr().err
+    (known,) = descriptors_of([tmp_path / "data" / "s1"])
+    note = {"structures": {"train": [known.to_json() | {"name": "old"}], "val": []}}
+    (tiny_stage1 / "deeph_gformer.json").write_text(json.dumps(note))
+    evaluate(model, tmp_path / "data", rotations=0, invariance=False)
+    said = capsys.readouterr().err
+    assert "warning: stage 1 was trained on 1 of these 3 structures (s1)" in said
 
 
 def test_structures_without_state_errors_are_named(

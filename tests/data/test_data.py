@@ -183,7 +183,7 @@ def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     for table, words in (
         ({"train": ["s0"], "val": ["s0"]}, "'s0' is in 'train' and in 'val'"),
         ({"train": ["s9"], "val": ["s1"]}, "'s9'"),
-        ({"train": [], "val": ["s1"]}, "train split is empty"),
+        ({"train": [], "val": ["s1"]}, "train split is empty; train and val need .* 1 in all"),
         ({"trian": ["s0"]}, "lists under"),
         ({"train": ["s0"], "vali": []}, "lists under"),
         *(
