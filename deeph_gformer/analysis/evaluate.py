@@ -189,7 +189,7 @@ def _warn_of_seen(model: HamiltonianModel, folders: Sequence[pathlib.Path]) -> N
     Raises:
         ModelError: the list is damaged.
     """
-    flags, _ = seen_by(model.stage1, folders)
+    flags = None if model.stage1 is None else seen_by(model.stage1, folders)[0]
     if flags is None or not flags.any():
         return
     names = [folder.resolve().name for folder, seen in zip(folders, flags, strict=True) if seen]

@@ -173,7 +173,7 @@ class Bands:
             path=",".join(pieces),
         )
         known = np.isfinite(self.energies_eV).all(axis=0)
-        energies = self.energies_eV[np.ix_(chosen, known)]
+        energies = self.energies_eV[chosen][:, known]
         return BandStructure(path, energies[None], reference=self.fermi_eV or 0.0)
 
     def to_pymatgen(self) -> Any:

@@ -193,7 +193,10 @@ def _share_out(
     for folder in folders:
         path = matrix_path(output_folder(folder, output), "prediction", options.format(folder))
         if path.exists() and existing == "error":
-            raise DataError(f"{path}: is there already; choose --overwrite or --skip-existing")
+            raise DataError(
+                f"{path}: is there already; choose --overwrite or --skip-existing (in Python "
+                'existing="overwrite" or "skip")'
+            )
         whole = path.exists() and (output is None or _is_whole(path.parent))
         (done if whole and existing == "skip" else todo).append(folder)
     return done, todo

@@ -27,7 +27,7 @@ from ..io.structure import Structure
 from ..overlap import OverlapProvider, TableOverlap
 from ..pipeline import HamiltonianModel
 from ..prediction.reading import Item
-from ..prediction.seen import bundle_overlap
+from ..prediction.seen import bundle_overlap, why_no_overlap
 from ..runtime.communicator import Communicator
 from ..runtime.processes import agreed
 from ..runtime.timer import Timer
@@ -120,8 +120,9 @@ def find_sources(
     if root.is_file():
         if table is None:
             raise DataError(
-                f"{root}: a structure file has no edges; say where overlaps come from with "
-                "--overlap (a table or basis files)"
+                f"{root}: a structure file has no overlaps S, and {why_no_overlap(model)}; say "
+                "where S comes from with --overlap (a table, basis files, or a GFormer's bundle "
+                "that holds a table)"
             )
         return [root], []
     if overlap is None:

@@ -32,19 +32,20 @@ def open_model(
     """
     from ..pipeline import HamiltonianModel, load
 
-    if isinstance(model, HamiltonianModel):
-        if stage1 is not None or options:
-            raise ConfigError(
-                "HamiltonianCalculator: a loaded model is given, so stage1 and its options have "
-                "no effect; leave them out"
-            )
-        return model
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise ConfigError(
             f"HamiltonianCalculator: option {', '.join(unknown)} is unknown; of the model there "
             f"are {', '.join(_OPTIONS)}"
         )
+    if isinstance(model, HamiltonianModel):
+        given = [*options] if stage1 is None else ["stage1", *options]
+        if given:
+            raise ConfigError(
+                f"HamiltonianCalculator: a loaded model is given, so {', '.join(given)} would have "
+                "no effect; leave that out"
+            )
+        return model
     return load(model, stage1, **options)
 
 

@@ -375,6 +375,11 @@ def test_lattice_vectors_are_three_integers(sheet: Atoms, cell: object) -> None:
 def test_wrong_options_of_the_calculator(sheet: Atoms, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="option foo is unknown; of the model there are device"):
         HamiltonianCalculator(tmp_path, foo=1)
+    model = sheet.calc.model
+    with pytest.raises(ConfigError, match="option kpt is unknown"):
+        HamiltonianCalculator(model, kpt="2x2x1")
+    with pytest.raises(ConfigError, match="is given, so stage1, device would have no effect"):
+        HamiltonianCalculator(model, stage1=tmp_path, device="cpu")
     for options, words in (
         ({"kpts": 6}, "k mesh '6': three positive integers"),
         ({"kpts": np.int64(6)}, "k mesh '6': three positive integers"),
