@@ -349,6 +349,7 @@ def test_a_supercell_that_is_none_says_how_far() -> None:
     wide = dataclasses.replace(crystal, lattice=crystal.lattice * [[1.2], [1], [1]])
     off = 0.2 * 2 * np.linalg.norm(graphene().structure.lattice[0])
     words = rf"is none of its supercells with 4 cells: the nearest, .*, off by up to {off:.2f} Å"
+    words += ".*--unfold once for each layer"
     with pytest.raises(ConfigError, match=words):
         primitive_maps(wide, (True, True, False), [graphene().structure])
     with pytest.raises(ConfigError, match="3 primitive cells do not divide the 8 atoms"):

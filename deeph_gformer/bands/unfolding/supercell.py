@@ -319,9 +319,15 @@ def map_onto(
         if best is not None and best[0].one_to_one and best[0].distance < 1e-3:
             break
     if best is None:
+        layers = (
+            "; of a slab whose layers are turned against each other, unfold each: --unfold once "
+            "for each layer, from below"
+            if len(axes) == 2 and len(atoms) == len(structure)
+            else ""
+        )
         raise ConfigError(
             f"{name}: the lattice of '{structure.name}' is none of its supercells with {count} "
-            f"cells: {_how_far(large, small, count)}"
+            f"cells: {_how_far(large, small, count)}{layers}"
         )
     fit, matrix, vectors = best
     if not fit.one_to_one:
