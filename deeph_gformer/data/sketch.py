@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from .dataset import Sample
 
-__all__ = ["Sketches", "changed_data", "sketch", "sketch_samples"]
+__all__ = ["Sketches", "changed_data", "sketch", "sketch_level", "sketch_samples"]
 
 #: Some numbers of each part of each structure.
 Sketches: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
@@ -24,6 +24,8 @@ Sketches: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
 TOLERANCE = 2e-7
 #: Steps of the phases of the fixed directions; no structure repeats with them.
 _STEPS = (1.2345678, 2.7182818)
+#: What elements of H are like. A level is a sum of them: it moves with their rounding, not its own.
+_SCALE_EV = 20.0
 
 
 def sketch(values: ArrayLike) -> list[float]:
@@ -42,6 +44,11 @@ def sketch(values: ArrayLike) -> list[float]:
     count = np.arange(1, len(flat) + 1, dtype=np.float64)
     projections = [float(flat @ np.cos(step * count)) for step in _STEPS]
     return [float(len(flat)), math.sqrt(float(flat @ flat)), *projections]
+
+
+def sketch_level(level_eV: float) -> list[float]:
+    """:func:`sketch` of a level, eV, also of one near zero: it is noticed from 4e-6 eV on."""
+    return sketch([level_eV, _SCALE_EV])
 
 
 def sketch_sample(sample: Sample) -> dict[str, list[float]]:

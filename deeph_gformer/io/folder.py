@@ -40,6 +40,8 @@ __all__ = [
 
 #: Name of a folder format, see :mod:`deeph_gformer.io.formats`.
 Format = str
+_ROUNDING = 1e-10
+"""Imaginary parts of overlaps that sums over k-points leave."""
 
 
 def folder_format(folder: str | os.PathLike[str]) -> Format | None:
@@ -220,9 +222,9 @@ def read_matrix(
     form = next(f for f in formats().values() if f.files[kind] == path.name)
     matrix = form.read_blocks(path, structure, doubled)
     if kind == "overlap" and np.iscomplexobj(matrix.values):
-        if np.abs(matrix.values.imag).max(initial=0) > 0:
+        if not np.abs(matrix.values.imag).max(initial=0) <= _ROUNDING:
             raise DataError(f"{path}: holds complex overlaps; those of atomic orbitals are real")
-        matrix = BlockMatrix(matrix.keys, matrix.shapes, matrix.values.real)
+        matrix = BlockMatrix(matrix.keys, matrix.shapes, matrix.values.real.copy())
     LOGGER.debug("read %s: %d blocks, %d values", path, len(matrix), len(matrix.values))
     return matrix
 

@@ -25,7 +25,7 @@ from ..analysis.states import (
 from ..bands.bloch import BlochProblem
 from ..config import TrainingConfig
 from ..data.dataset import Sample
-from ..data.sketch import sketch
+from ..data.sketch import sketch, sketch_level
 from ..errors import ConfigError, DataError
 from ..io.folder import has_matrix, matrix_path, read_folder, read_matrix
 from .batches import Batch, write_tensors
@@ -266,7 +266,7 @@ class StateBank:
         self._left_out += known.left_out
         self.read[sample.name] = {
             "S": sketch(problem.s.values),
-            "the Fermi level": sketch([known.fermi_eV]),
+            "the Fermi level": sketch_level(known.fermi_eV),
         }
         index = bloch_index(sample, self.targets, self._assembly)
         states = structure_states(sample, known, index, everything)

@@ -630,3 +630,44 @@ def test_a_mesh_coarser_than_h_is_refined(mesh: tuple[int, int]) -> None:
     assert double.at((0.1, 0.3, 0.0))[0] == pytest.approx(one.at((0.2, 0.6, 0.0))[0])
     assert berry_curvature(Links(double, 1), (0, 1), mesh).chern == 4
     assert berry_curvature(Links(one, 1), (0, 1), mesh).chern == 1
+
+
+def qwz_beside_a_strong_chain(reach: int) -> BlochProblem:
+    """Qi-Wu-Zhang's H(n k) with small numbers, Chern number n², and large ones that decide
+    nothing."""
+    h = {(0, 0, 0, 0, 0): -0.05 * Z, (0, 0, 0, 1, 1): -12.0, (1, 0, 0, 1, 1): 5.0}
+    h |= {(reach, 0, 0, 0, 0): 0.025 * (Z - 1j * X), (0, reach, 0, 0, 0): 0.025 * (Z - 1j * Y)}
+    crystal = structure(np.diag([3.0, 3.0, 15.0]), np.zeros((2, 3)), ((0, 0), (0,)))
+    return BlochProblem(crystal, blocks(h), source="beside a chain")
+
+
+def qwz_through_others(depth: float = 10.0) -> BlochProblem:
+    """Qi-Wu-Zhang's H(3k), Chern number 9, of hops to neighbours: through two orbitals far below
+    and back, (s^(1/3) depth^(2/3))^3 / depth^2 = s."""
+    onsite, hops = np.zeros((6, 6), complex), []
+    onsite[:2, :2] = -Z
+    for first, t in ((2, (Z - 1j * X) / 2), (4, (Z - 1j * Y) / 2)):
+        left, sizes, right = np.linalg.svd(t)  # of rank one
+        size, hop = np.cbrt(sizes[0] * depth**2), np.zeros((6, 6), complex)
+        ends = left[:, 0], right[0]
+        hop[:2, first], hop[first, first + 1], hop[first + 1, :2] = ends[0], 1.0, ends[1]
+        hops.append(size * hop)
+        onsite[first, first] = onsite[first + 1, first + 1] = -depth
+        for end in (ends[0], ends[1].conj()):  # to and fro
+            onsite[:2, :2] -= size**2 / depth * np.outer(end, end.conj())
+    h = {(0, 0, 0, 0, 0): onsite, (1, 0, 0, 0, 0): hops[0], (0, 1, 0, 0, 0): hops[1]}
+    crystal = structure(np.diag([3.0, 3.0, 15.0]), np.zeros((1, 3)), ((0,) * 6,))
+    return BlochProblem(crystal, blocks(h), source="through others")
+
+
+@pytest.mark.parametrize("mesh", [(2, 2), (3, 3), (5, 3), (5, 5)])
+@pytest.mark.parametrize("case", ["chain", "others"])
+def test_states_that_come_back_from_corner_to_corner(case: str, mesh: tuple[int, int]) -> None:
+    """H's largest numbers, or its reach, do not tell how often states turn."""
+    if case == "chain":
+        problem, filled = qwz_beside_a_strong_chain(3), 2
+    else:
+        problem, filled = qwz_through_others(), 5
+    chern, gap = dense_chern(problem, filled)
+    assert abs(chern) == 9 and gap > 0.05
+    assert berry_curvature(Links(problem, filled), (0, 1), mesh).chern == chern

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError
 from ..bloch import BlochProblem
-from .links import Links
+from .links import SMALLEST_GAP_EV, Links
 
 __all__ = ["BerryCurvature", "berry_curvature"]
 
@@ -35,8 +35,14 @@ _LARGEST_FIRST_ORDER = 0.3
 """Largest part of a position matrix in them; half of its square is left out."""
 _DEEPEST = 10
 """How often a plaquette is quartered at most."""
-_FAINT = 0.01
-"""Blocks of H smaller than this share of the largest between two atoms do not set the mesh."""
+_FAINT = SMALLEST_GAP_EV
+"""Numbers of H, eV, and of S that are smaller do not set the mesh: they open no gap."""
+_LOOKED_INTO = 24
+"""Plaquettes of a mesh that are looked into, to see whether its points tell what is between."""
+_INSIDE = (0.382, 0.276), (0.287, 0.713), (0.634, 0.553)
+"""Where: on no regular mesh, of which H(n k) may be the same at all points."""
+_FINEST = 256
+"""Times the plaquettes that H asks for: a mesh so fine is not made finer everywhere."""
 _KEPT_BYTES = 5e8
 """Of links that are remembered."""
 
@@ -108,21 +114,21 @@ def _fluxes(loop: Matrix) -> NDArray[np.float64] | None:
 def _fewest(problem: BlochProblem, axis: int) -> float:
     """Plaquettes along an axis that resolve the phases of H(k): two for each lattice vector that H
     reaches, and one. Fewer may meet the same states at all corners, whatever is between."""
-    keys, structure = problem.h.keys, problem.structure
-    size = np.maximum.reduceat(np.abs(problem.h.values), problem.h.offsets[:-1])
-    between = (keys[:, 3] != keys[:, 4]) | (keys[:, :3] != 0).any(axis=1)
-    if not between.any():
-        return 1.0
+    structure, far = problem.structure, 0.0
     place = np.linalg.solve(structure.lattice.T, structure.positions.T)[axis]
-    reach = np.abs(keys[:, axis] + place[keys[:, 4]] - place[keys[:, 3]])
-    return 2 * float(reach[between & (size >= _FAINT * size[between].max())].max()) + 1
+    for matrix in (problem.h, problem.s):
+        keys = matrix.keys
+        size = np.maximum.reduceat(np.abs(matrix.values), matrix.offsets[:-1])
+        reach = np.abs(keys[:, axis] + place[keys[:, 4]] - place[keys[:, 3]])
+        far = max(far, float(reach[size >= _FAINT].max(initial=0.0)))
+    return 2 * far + 1
 
 
 class _Plane:
     """Plaquettes on a plane of the zone.
 
     Lengths are whole numbers, :attr:`unit` for the side of a plaquette of the mesh; where the mesh
-    is coarser than H, each begins as several of side 2**_DEEPEST.
+    is coarser than H, or than what is seen inside some, each begins as several of side 2**_DEEPEST.
     """
 
     def __init__(
@@ -136,9 +142,18 @@ class _Plane:
         self._origin = np.array(fixed, dtype=float)
         side = 2**_DEEPEST
         self.unit = side
-        for axis, count in zip(axes, mesh, strict=True):
-            while count * (self.unit // side) < _fewest(links.problem, axis) - 1e-6:
-                self.unit *= 2
+        least = [_fewest(links.problem, axis) - 1e-6 for axis in axes]
+        while any(n * self.unit < few * side for n, few in zip(mesh, least, strict=True)):
+            self.unit *= 2
+        self._most = max(16, int(_KEPT_BYTES / (16 * links.filled**2)))
+        self._begin(mesh)
+        while len(self._sides) < _FINEST * least[0] * least[1] and self._misleads():
+            self.unit *= 4
+            self._begin(mesh)
+
+    def _begin(self, mesh: tuple[int, int]) -> None:
+        """Plaquettes of one size."""
+        side = 2**_DEEPEST
         self._period = mesh[0] * self.unit, mesh[1] * self.unit
         starts = [
             (i, j) for i in range(0, self._period[0], side) for j in range(0, self._period[1], side)
@@ -146,7 +161,57 @@ class _Plane:
         self._sides = dict.fromkeys(starts, side)  # of the plaquettes that there are
         self._vertices = set(starts)
         self._kept: OrderedDict[tuple[Vertex, Vertex], _Link] = OrderedDict()
-        self._most = max(16, int(_KEPT_BYTES / (16 * links.filled**2)))
+
+    def _misleads(self) -> bool:
+        """Whether a plaquette seems sure from its corners alone, and a point inside tells that it
+        is not: states may come back from corner to corner, by way of others."""
+        every = self.plaquettes()
+        return any(self.misled(one, _INSIDE) for one in every[:: -(-len(every) // _LOOKED_INTO)])
+
+    def misled(self, one: _Plaquette, places: Sequence[tuple[float, float]] = ()) -> bool:
+        """Whether a plaquette that seems sure from its corners is not so from points inside.
+
+        Args:
+            one: the plaquette.
+            places: inside, shares of its sides; default: one, for plaquettes of the first size that
+                became sure by corners of their neighbours.
+        """
+        flux = self.flux(one)
+        if flux is None:
+            return False
+        if not places:
+            if one.side < 2**_DEEPEST or len(self._around(one)) == 4:
+                return False
+            places = _INSIDE[:1]
+        around = [self._flux_around(one, *place) for place in places]
+        return any(found is None or abs(found - flux) > 1.0 for found in around)
+
+    def _around(self, one: _Plaquette) -> list[tuple[Vertex, Vertex]]:
+        """Steps around a plaquette."""
+        x, y, side = one
+        a, b, c, d = (x, y), (x + side, y), (x + side, y + side), (x, y + side)
+        back = [*self._steps(a, d), *self._steps(d, c)][::-1]
+        return [*self._steps(a, b), *self._steps(b, c), *((end, start) for start, end in back)]
+
+    def _flux_around(self, one: _Plaquette, a: float, b: float) -> float | None:
+        """Flux of the triangles that a point inside makes with each step around; None if not sure.
+
+        It is that of the plaquette, or whole times 2 pi away.
+        """
+        inside = one.x + int(a * one.side), one.y + int(b * one.side)
+        total = 0.0
+        for start, end in self._around(one):
+            rising = start <= end
+            edge = self._link(start, end) if rising else self._link(end, start)
+            spokes = self._link(start, inside), self._link(end, inside)
+            if not all(link.sure for link in (edge, *spokes)):
+                return None
+            along = edge.unitary if rising else edge.unitary.conj().T
+            fluxes = _fluxes(along @ spokes[1].unitary @ spokes[0].unitary.conj().T)
+            if fluxes is None:
+                return None
+            total += float(fluxes.sum())
+        return total
 
     def k(self, vertex: Vertex) -> NDArray[np.float64]:
         """(3,), fractional."""
@@ -274,7 +339,7 @@ def berry_curvature(
     while waiting:
         one = waiting.pop()
         found = plane.flux(one)
-        if found is not None:
+        if found is not None and not plane.misled(one):
             fluxes[one] = found
         else:
             four, near = plane.quarter(one)
