@@ -137,6 +137,51 @@ def _refine(
     return k, here
 
 
+#: What is minimised for the valence maximum, the conduction minimum and the vertical gap: factors
+#: of (valence, conduction).
+_SIGNS = ((-1, 0), (0, 1), (-1, 1))
+
+
+def _refined(
+    problem: BlochProblem,
+    places: Sequence[NDArray[np.float64]],
+    mesh: Sequence[int],
+    bands: int,
+    s_threshold: float | None,
+) -> tuple[list[NDArray[np.float64]], list[float]]:
+    """Valence maximum, conduction minimum and smallest vertical gap between the mesh points.
+
+    A narrow extremum that the search of one of them misses may be met by another's: then it is
+    searched again from there. So no edge is worse than at the places of the others, and the gap is
+    never above the vertical one.
+
+    Args:
+        problem: the Hamiltonian.
+        places: (3,) of each on the mesh, fractional.
+        mesh: whose cell bounds each search.
+        bands: filled ones.
+        s_threshold: see :func:`~.solve.solve_dense`.
+
+    Returns:
+        places and values in eV.
+    """
+    found = [
+        _refine(problem, k, mesh, s, bands, s_threshold)
+        for k, s in zip(places, _SIGNS, strict=True)
+    ]
+    better = True
+    while better:
+        better = False
+        for k in [place for place, _ in found]:
+            edges = np.array(_edges(problem, k, bands, s_threshold))
+            for number, sign in enumerate(_SIGNS):
+                if float(edges @ sign) < found[number][1] - 1e-6:
+                    found[number] = _refine(problem, k, mesh, sign, bands, s_threshold)
+                    better = True
+    (_, top), (_, bottom), (_, vertical) = found
+    return [place for place, _ in found], [-top, bottom, vertical]
+
+
 def _fractional(k: NDArray[np.float64]) -> tuple[float, float, float]:
     """Rounded for reports."""
     x, y, z = (np.round(k, 6) + 0.0).tolist()
@@ -190,11 +235,7 @@ def band_gap(
     ]
     values = [float(valence.max()), float(conduction.min()), float((conduction - valence).min())]
     if refine:
-        for number, sign in enumerate(((-1, 0), (0, 1), (-1, 1))):
-            places[number], value = _refine(
-                problem, places[number], spectrum.mesh, sign, bands, s_threshold
-            )
-            values[number] = -value if number == 0 else value
+        places, values = _refined(problem, places, spectrum.mesh, bands, s_threshold)
     top, bottom, vertical = values
     same = bool(vertical - (bottom - top) < 1e-5)
     if same:

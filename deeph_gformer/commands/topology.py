@@ -126,8 +126,9 @@ def _echo_gap(links: Links) -> None:
     )
     if links.bottom_eV < links.top_eV:
         echo(
-            f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV: a semimetal, "
-            "whose filled bands are apart at every k met; the invariant is theirs"
+            f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV or more (at the "
+            "k-points met): a semimetal, whose filled bands are apart at every k met; the "
+            "invariant is theirs. 'gap' searches for gaps and band edges between these points"
         )
 
 

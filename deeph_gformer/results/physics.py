@@ -208,7 +208,7 @@ class TopologyResult(Result):
     smallest_gap_points: int | None = None
     """How many of the k-points met have it, within 1e-6 eV."""
     indirect_gap_eV: float | None = None
-    """Negative: a semimetal."""
+    """z2, chern, berry: at the k-points met, so at least that of ``gap``. Negative: a semimetal."""
     sigma_e2_per_h: dict[str, float] | None = None
     """ahc: of a film, by ``yz``, ``zx``, ``xy``."""
     sigma_S_per_cm: dict[str, float] | None = None

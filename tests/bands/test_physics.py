@@ -182,6 +182,26 @@ def test_gap_and_edges() -> None:
         bands.band_gap(ssh(), 1.0, "4x1x1")
 
 
+def test_an_edge_in_a_narrow_peak_that_another_search_meets() -> None:
+    """E = cos 2θ ± √((2.8 cos θ)² + 0.02²): edges at θ = 90°, on a 6-point mesh the valence
+    maximum seems to be at Γ, with a barrier between."""
+    structure_ = structure(np.diag([3.0, 20.0, 20.0]), np.zeros((1, 3)), ((0, 0),))
+    tilt, slope = 0.5 * np.eye(2), 1.4 * np.diag([1.0, -1.0])
+    h = blocks(
+        {
+            (0, 0, 0, 0, 0): 0.02 * np.array([[0.0, 1.0], [1.0, 0.0]]),
+            (1, 0, 0, 0, 0): slope,
+            (2, 0, 0, 0, 0): tilt,
+        }
+    )
+    gap = bands.band_gap(BlochProblem(structure_, h), 2.0, "6x1x1")
+    assert gap.direct_gap_eV == pytest.approx(0.04, abs=1e-5)
+    assert gap.gap_eV == pytest.approx(0.04, abs=1e-5)
+    assert gap.valence_maximum_eV == pytest.approx(-1.02, abs=1e-5)
+    assert gap.conduction_minimum_eV == pytest.approx(-0.98, abs=1e-5)
+    assert abs(gap.k_valence[0]) == pytest.approx(0.25, abs=1e-3)
+
+
 def test_velocities_against_closed_forms_and_finite_differences() -> None:
     v = bands.velocities(graphene(), (1 / 3, 1 / 3, 0))
     speed = 3**0.5 / 2 * 2.46 * 2.7
