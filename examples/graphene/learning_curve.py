@@ -53,6 +53,8 @@ def draw(runs: list[pathlib.Path], output: pathlib.Path) -> float:
             axes.axvline(start, color="k", lw=0.7, ls=":")
     axes.axhline(best, color="tab:red", lw=0.8, ls="--", label=f"lowest validation: {best:.3f} meV")
     axes.set(xlabel="epoch", ylabel="MAE of H (meV)", yscale="log", xlim=(0, start))
+    axes.yaxis.set_major_formatter("{x:g}")  # 2, not 2 x 10^0
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.savefig(output, dpi=150)
