@@ -200,6 +200,9 @@ def band_gap(
 ) -> BandGap:
     """Gap, edges and the smallest vertical gap for a given number of electrons per cell.
 
+    Each search starts from one mesh point, the best: of several valleys near one mesh point it may
+    find another than the deepest. A denser mesh tells them apart.
+
     Args:
         problem: the Hamiltonian.
         electrons: per cell.
