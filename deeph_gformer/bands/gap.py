@@ -201,7 +201,7 @@ def band_gap(
     """Gap, edges and the smallest vertical gap for a given number of electrons per cell.
 
     Each search starts from one mesh point, the best: of several valleys near one mesh point it may
-    find another than the deepest. A denser mesh tells them apart.
+    find another than the deepest; a mesh as fine as the valleys is needed to tell them apart.
 
     Args:
         problem: the Hamiltonian.
