@@ -37,7 +37,7 @@ _DEEPEST = 10
 """How often a plaquette is quartered at most."""
 _FAINT = SMALLEST_GAP_EV
 """Numbers of H, eV, and of S that are smaller do not set the mesh: they open no gap."""
-_LOOKED_INTO = 24
+_LOOKED_INTO = 64
 """Plaquettes of a mesh that are looked into, to see whether its points tell what is between."""
 _INSIDE = (0.382, 0.276), (0.287, 0.713), (0.634, 0.553)
 """Where: on no regular mesh, of which H(n k) may be the same at all points."""
