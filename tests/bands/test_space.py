@@ -238,11 +238,12 @@ def test_basis_files_of_another_run(
         assert changes == 2
         files.append(tmp_path / f"{name}.orb")
         files[-1].write_text(scaled)
-    words = [verb, str(MOS2), "--mesh", "2x2x1", "-o", str(tmp_path / "out")]
+    out = tmp_path / ("out" if verb == "ldos" else "out.png")
+    words = [verb, str(MOS2), "--mesh", "2x2x1", "-o", str(out)]
     words += ["--window", "-3", "0"] if verb == "ldos" else []
     assert main([*words, "--basis", *map(str, files)]) == 2
     assert "of another basis" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
 
 
 def test_command_refuses_contradictions(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
