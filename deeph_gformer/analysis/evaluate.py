@@ -19,7 +19,7 @@ from ..io.folder import find_structures, has_matrix, matrix_path, read_matrix
 from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction
 from ..results import Evaluation
-from ..stage1.trained_on import seen_by
+from ..stage1.trained_on import listed, seen_by
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
 from .invariance import largest
@@ -31,8 +31,6 @@ from .states import States
 
 __all__ = ["evaluate"]
 
-#: Names that a message lists.
-SHOWN = 6
 #: Errors as they are, or without μS.
 Counted = Literal["raw", "gauge_free"]
 
@@ -193,13 +191,12 @@ def _warn_of_seen(model: HamiltonianModel, folders: Sequence[pathlib.Path]) -> N
     if flags is None or not flags.any():
         return
     names = [folder.resolve().name for folder, seen in zip(folders, flags, strict=True) if seen]
-    listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     LOGGER.warning(
         "stage 1 was trained on %d of these %d structures (%s); errors on them say little about "
         "new ones",
         len(names),
         len(folders),
-        listed,
+        listed(names),
     )
 
 

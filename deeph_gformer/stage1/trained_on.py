@@ -19,7 +19,15 @@ from ..io.folder import read_folder
 from .bundle import read_notes
 from .provider import Stage1Provider
 
-__all__ = ["descriptors_of", "read_descriptors", "seen_by"]
+__all__ = ["descriptors_of", "listed", "read_descriptors", "seen_by"]
+
+#: Names that a message lists.
+SHOWN = 6
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message, the first ones of many."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def descriptors_of(folders: Sequence[pathlib.Path]) -> list[StructureDescriptor]:
@@ -82,14 +90,14 @@ def seen_by(
         ModelError: a list is damaged.
     """
     known: list[StructureDescriptor] = []
-    listed, kept = False, []
+    any_list, kept = False, []
     for model in _folders(stage1):
         note = read_notes(model).get("structures")
         kept += _never_seen(model)
         if isinstance(note, dict) and "train" in note:
-            listed = True
+            any_list = True
             known += read_descriptors(note["train"], model / MODEL_NOTES)
-    if not listed:
+    if not any_list:
         return None, kept
     return np.array(
         [m is not None for m in match_descriptors(descriptors_of(folders), known)], dtype=bool

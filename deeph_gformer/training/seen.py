@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..data.equality import match_descriptors
 from ..fields import MODEL_NOTES
 from ..stage1.provider import Stage1Provider
-from ..stage1.trained_on import descriptors_of, read_descriptors, seen_by
+from ..stage1.trained_on import descriptors_of, listed, read_descriptors, seen_by
 
 __all__ = ["Seen", "recognise", "structures_note"]
 
@@ -29,8 +29,6 @@ LEAST_RATIO = 1.15
 CLEAR_GAP, CLEAR_MEMBERS = 1.3, 2
 #: ... and medians of both groups this factor apart.
 CLEAR_RATIO = 2.0
-#: Names that a message lists.
-SHOWN = 6
 
 
 def structures_note(
@@ -140,10 +138,9 @@ def recognise(
     names = tuple(folder.resolve().name for folder, flag in zip(train, mine, strict=True) if flag)
     text, warning = "", False
     if mine.any():
-        listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
         text = f"stage 1 was trained on {len(names)} of the {len(own)} training structures"
         if len(names) < len(own):
-            text += f" ({source}: {listed})"
+            text += f" ({source}: {listed(names)})"
         if np.isfinite(ratio):
             text += (
                 f"; its error is {seen_meV:.4f} meV on them and {unseen_meV:.4f} meV on others, "

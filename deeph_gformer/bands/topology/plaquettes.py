@@ -166,24 +166,31 @@ class _Plane:
         """Whether a plaquette seems sure from its corners alone, and a point inside tells that it
         is not: states may come back from corner to corner, by way of others."""
         every = self.plaquettes()
-        return any(self.misled(one, _INSIDE) for one in every[:: -(-len(every) // _LOOKED_INTO)])
+        for one in every[:: -(-len(every) // _LOOKED_INTO)]:
+            flux = self.flux(one)
+            if flux is not None and self._contradicted(one, flux, _INSIDE):
+                return True
+        return False
 
-    def misled(self, one: _Plaquette, places: Sequence[tuple[float, float]] = ()) -> bool:
-        """Whether a plaquette that seems sure from its corners is not so from points inside.
+    def sure_flux(self, one: _Plaquette) -> float | None:
+        """:meth:`flux`; a plaquette of the first size that is sure only by corners of its
+        neighbours is looked into before that is believed."""
+        flux = self.flux(one)
+        if flux is None or one.side < 2**_DEEPEST or len(self._around(one)) == 4:
+            return flux
+        return None if self._contradicted(one, flux, _INSIDE[:1]) else flux
+
+    def _contradicted(
+        self, one: _Plaquette, flux: float, places: Sequence[tuple[float, float]]
+    ) -> bool:
+        """Whether points inside a plaquette tell another flux, or that it is not sure.
 
         Args:
             one: the plaquette.
-            places: inside, shares of its sides; default: one, for plaquettes of the first size that
-                became sure by corners of their neighbours.
+            flux: from its corners.
+            places: of the points, shares of its sides.
         """
-        flux = self.flux(one)
-        if flux is None:
-            return False
-        if not places:
-            if one.side < 2**_DEEPEST or len(self._around(one)) == 4:
-                return False
-            places = _INSIDE[:1]
-        around = [self._flux_around(one, *place) for place in places]
+        around = (self._flux_around(one, *place) for place in places)
         return any(found is None or abs(found - flux) > 1.0 for found in around)
 
     def _around(self, one: _Plaquette) -> list[tuple[Vertex, Vertex]]:
@@ -338,8 +345,8 @@ def berry_curvature(
     fluxes: dict[_Plaquette, float] = {}
     while waiting:
         one = waiting.pop()
-        found = plane.flux(one)
-        if found is not None and not plane.misled(one):
+        found = plane.sure_flux(one)
+        if found is not None:
             fluxes[one] = found
         else:
             four, near = plane.quarter(one)
