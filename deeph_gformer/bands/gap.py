@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,77 +78,121 @@ class BandGap:
         )
 
 
-def _edges(
-    problem: BlochProblem, k: NDArray[np.float64], bands: int, s_threshold: float | None
-) -> tuple[float, float]:
-    h, s = problem.at(k)
-    index = None if s_threshold is not None else (bands - 1, bands)
-    energies = solve_dense(
-        h,
-        s,
-        index=index,
-        s_threshold=s_threshold,
-        where=f"{problem.source}, k = {np.round(k, 5).tolist()}",
-    ).energies
-    return (
-        (float(energies[0]), float(energies[1]))
-        if index
-        else (float(energies[bands - 1]), float(energies[bands]))
-    )
+class _Edges:
+    """(valence, conduction) at any k, eV; those of a k are solved once."""
+
+    def __init__(self, problem: BlochProblem, bands: int, s_threshold: float | None) -> None:
+        self._problem, self._bands, self._s_threshold = problem, bands, s_threshold
+        self._known: dict[bytes, NDArray[np.float64]] = {}
+
+    def __call__(self, k: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(2,), eV."""
+        if k.tobytes() not in self._known:
+            pair = self._bands - 1, self._bands
+            whole = self._s_threshold is not None
+            energies = solve_dense(
+                *self._problem.at(k),
+                index=None if whole else pair,
+                s_threshold=self._s_threshold,
+                where=f"{self._problem.source}, k = {np.round(k, 5).tolist()}",
+            ).energies
+            self._known[k.tobytes()] = np.array(energies[list(pair)] if whole else energies)
+        return self._known[k.tobytes()]
 
 
-def _refine(
-    problem: BlochProblem,
-    start: NDArray[np.float64],
+def _starts(spectrum: MeshSpectrum, values: NDArray[np.float64]) -> list[int]:
+    """Mesh points to search the minimum from, the lowest first; none is next to another.
+
+    None is higher above the lowest than its neighbours are above or below it: the minimum is
+    elsewhere then.
+
+    Args:
+        spectrum: on the mesh.
+        values: (K,), at its k-points.
+    """
+    whole = values[spectrum.full].reshape(spectrum.mesh)
+    axes = [axis for axis in range(3) if spectrum.mesh[axis] > 1]
+    step = np.zeros(whole.shape)
+    for moves in itertools.product((-1, 0, 1), repeat=len(axes)):
+        step = np.maximum(step, np.abs(np.roll(whole, moves, axes) - whole))
+    steps = np.zeros(len(values))
+    steps[spectrum.full.ravel()] = step.ravel()
+    chosen: list[int] = []
+    places = np.rint(spectrum.kpoints * spectrum.mesh)  # whole numbers
+    signs = (1,) if len(values) == whole.size else (1, -1)  # one of k and -k was solved
+    for i in np.argsort(values, kind="stable")[:_LOWEST]:
+        if values[i] - steps[i] > values.min():
+            continue
+        away = np.array([places[i] - sign * places[j] for j in chosen for sign in signs])
+        away = away.reshape(-1, 3) - spectrum.mesh * np.rint(away.reshape(-1, 3) / spectrum.mesh)
+        if (np.abs(away).max(axis=1) > 1).all():
+            chosen.append(int(i))
+    return chosen[:_VALLEYS]
+
+
+def _lowest(
+    edges: _Edges,
+    starts: Sequence[NDArray[np.float64]],
     mesh: Sequence[int],
     sign: tuple[int, int],
-    bands: int,
-    s_threshold: float | None,
 ) -> tuple[NDArray[np.float64], float]:
-    """Minimise sign . (valence, conduction) around a mesh point.
+    """Minimise sign . (valence, conduction) around some mesh points, up to the points around them.
 
-    Nelder-Mead, within one mesh cell.
+    The cells are looked over (``scipy.optimize.direct``), as several valleys may be in one; then
+    the lowest point goes down to its bottom (Nelder-Mead).
     """
-    from scipy.optimize import minimize
+    from scipy.optimize import direct, minimize
 
     axes = [a for a in range(3) if mesh[a] > 1]
 
-    def value(x: NDArray[np.float64]) -> float:
+    def value(k: NDArray[np.float64]) -> float:
+        return float(edges(k) @ sign)
+
+    best = min(starts, key=value)
+    if not axes:
+        return best, value(best)
+    steps = 1 / np.array([mesh[a] for a in axes])
+
+    def moved(x: NDArray[np.float64], start: NDArray[np.float64]) -> NDArray[np.float64]:
         k = start.copy()
         k[axes] += x
-        valence, conduction = _edges(problem, k, bands, s_threshold)
-        return sign[0] * valence + sign[1] * conduction
+        return k
 
-    if not axes:
-        return start, value(np.zeros(0))
-    steps = 0.5 / np.array([mesh[a] for a in axes])
-    simplex = np.concatenate([np.zeros((1, len(axes))), np.diag(steps)])
+    box = [(-step, step) for step in steps]
+    for start in starts:
+        found = direct(
+            lambda x, start=start: value(moved(x, start)),
+            box,
+            maxfun=_LOOKS,
+            locally_biased=False,
+            len_tol=1e-3,
+        )
+        best = min(best, moved(found.x, start), key=value)
+    simplex = np.concatenate([np.zeros((1, len(axes))), np.diag(steps / 8)])
     found = minimize(
-        value,
+        lambda x: value(moved(x, best)),
         np.zeros(len(axes)),
         method="Nelder-Mead",
-        bounds=[(-2 * s, 2 * s) for s in steps],
         options={"initial_simplex": simplex, "xatol": 1e-5, "fatol": 1e-7, "maxfev": 80},
     )
-    here = value(np.zeros(len(axes)))
-    k = start.copy()
-    if found.fun < here - 1e-7:
-        k[axes] += found.x
-        here = float(found.fun)
-    return k, here
+    if found.fun < value(best) - 1e-7:
+        best = moved(found.x, best)
+    return best, value(best)
 
 
 #: What is minimised for the valence maximum, the conduction minimum and the vertical gap: factors
 #: of (valence, conduction).
 _SIGNS = ((-1, 0), (0, 1), (-1, 1))
+_VALLEYS = 3
+"""Mesh points that a minimum is searched from at most."""
+_LOWEST = 100
+"""Among so many of the lowest."""
+_LOOKS = 50
+"""Points around each, about, before the search goes down from the lowest."""
 
 
 def _refined(
-    problem: BlochProblem,
-    places: Sequence[NDArray[np.float64]],
-    mesh: Sequence[int],
-    bands: int,
-    s_threshold: float | None,
+    edges: _Edges, spectrum: MeshSpectrum, bands: int
 ) -> tuple[list[NDArray[np.float64]], list[float]]:
     """Valence maximum, conduction minimum and smallest vertical gap between the mesh points.
 
@@ -156,27 +201,24 @@ def _refined(
     never above the vertical one.
 
     Args:
-        problem: the Hamiltonian.
-        places: (3,) of each on the mesh, fractional.
-        mesh: whose cell bounds each search.
+        edges: at any k.
+        spectrum: on the mesh.
         bands: filled ones.
-        s_threshold: see :func:`~.solve.solve_dense`.
 
     Returns:
         places and values in eV.
     """
-    found = [
-        _refine(problem, k, mesh, s, bands, s_threshold)
-        for k, s in zip(places, _SIGNS, strict=True)
-    ]
+    found = []
+    for sign in _SIGNS:
+        starts = _starts(spectrum, spectrum.energies[:, bands - 1 : bands + 1] @ sign)
+        found.append(_lowest(edges, [spectrum.kpoints[i] for i in starts], spectrum.mesh, sign))
     better = True
     while better:
         better = False
         for k in [place for place, _ in found]:
-            edges = np.array(_edges(problem, k, bands, s_threshold))
             for number, sign in enumerate(_SIGNS):
-                if float(edges @ sign) < found[number][1] - 1e-6:
-                    found[number] = _refine(problem, k, mesh, sign, bands, s_threshold)
+                if float(edges(k) @ sign) < found[number][1] - 1e-6:
+                    found[number] = _lowest(edges, [k], spectrum.mesh, sign)
                     better = True
     (_, top), (_, bottom), (_, vertical) = found
     return [place for place, _ in found], [-top, bottom, vertical]
@@ -200,15 +242,16 @@ def band_gap(
 ) -> BandGap:
     """Gap, edges and the smallest vertical gap for a given number of electrons per cell.
 
-    Each search starts from one mesh point, the best: of several valleys near one mesh point it may
-    find another than the deepest; a mesh as fine as the valleys is needed to tell them apart.
+    Minima are searched around the three lowest places of the mesh, over the whole of the cells
+    around them. Where valleys are many or narrow against the cells of a mesh, one may be missed: no
+    edge that is told is better than the true one, and a denser mesh tells.
 
     Args:
         problem: the Hamiltonian.
         electrons: per cell.
         mesh: Γ-centred, default 0.12 1/Å apart.
         spectrum: the solved mesh, where there is one.
-        refine: improve each edge between the mesh points (Nelder-Mead on the exact bands).
+        refine: search each edge between the mesh points, too, on the exact bands.
         s_threshold: see :func:`~.solve.solve_dense`.
         processes: see :func:`~.solve.map_kpoints`.
 
@@ -238,7 +281,7 @@ def band_gap(
     ]
     values = [float(valence.max()), float(conduction.min()), float((conduction - valence).min())]
     if refine:
-        places, values = _refined(problem, places, spectrum.mesh, bands, s_threshold)
+        places, values = _refined(_Edges(problem, bands, s_threshold), spectrum, bands)
     top, bottom, vertical = values
     same = bool(vertical - (bottom - top) < 1e-5)
     if same:

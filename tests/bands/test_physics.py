@@ -22,6 +22,7 @@ from deeph_gformer.bands.solve import default_window, map_kpoints, solve_dense
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix
 
+from ..conftest import SHARED
 from .conftest import blocks, chain, graphene, random_problem, ssh, structure
 
 
@@ -200,6 +201,37 @@ def test_an_edge_in_a_narrow_peak_that_another_search_meets() -> None:
     assert gap.valence_maximum_eV == pytest.approx(-1.02, abs=1e-5)
     assert gap.conduction_minimum_eV == pytest.approx(-0.98, abs=1e-5)
     assert abs(gap.k_valence[0]) == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("harmonic", "mesh"),
+    [(2, None), (3, None), (4, None), (6, None), (4, "4x4x1"), (3, "9x9x1"), (6, "12x12x1")],
+)
+def test_the_deepest_of_several_valleys(harmonic: int, mesh: str | None) -> None:
+    """E = ±(w(k1) + w(k2)), w = 1 + 0.4 cos 2π(n k - 0.06) + 0.1 cos 2π(k - 0.15): n² valleys of
+    several depths, four in each cell of the 4x4 mesh and its neighbours."""
+    k = np.linspace(0.0, 1.0, 100001)
+    w = 1 + 0.4 * np.cos(2 * np.pi * (harmonic * k - 0.06))
+    w += 0.1 * np.cos(2 * np.pi * (k - 0.15))
+    hops: dict[tuple[int, ...], np.ndarray] = {(0, 0, 0, 0, 0): np.diag([-2.0, 2.0]) + 0j}
+    for n, size, turn in ((harmonic, 0.4, 0.06), (1, 0.1, 0.15)):
+        hop = 0.5 * size * np.exp(-2j * np.pi * turn) * np.diag([-1.0, 1.0])
+        for r in ((n, 0, 0), (0, n, 0)):
+            hops[(*r, 0, 0)] = hop
+    cell = structure(np.diag([3.0, 3.0, 20.0]), np.zeros((1, 3)), ((0, 0),))
+    gap = bands.band_gap(BlochProblem(cell, blocks(hops)), 2.0, mesh)
+    assert gap.direct_gap_eV == pytest.approx(4 * w.min(), abs=1e-5)
+    assert gap.gap_eV == pytest.approx(4 * w.min(), abs=1e-5)
+
+
+@pytest.mark.parametrize("mesh", ["14x14x1", "40x40x1"])
+def test_valleys_around_gamma_of_bismuthene(mesh: str) -> None:
+    """32.00 meV, by a dense search of other code; other valleys near have 37.58 meV."""
+    folder = SHARED / "dft" / "abacus" / "bismuthene_1x1"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    gap = bands.band_gap(bands.load(folder), 60.0, mesh)
+    assert gap.direct_gap_eV == pytest.approx(0.03200, abs=2e-5)
 
 
 def test_velocities_against_closed_forms_and_finite_differences() -> None:
