@@ -661,13 +661,13 @@ def qwz_through_others(depth: float = 10.0) -> BlochProblem:
 
 
 @pytest.mark.parametrize("mesh", [(2, 2), (3, 3), (5, 3), (5, 5)])
-@pytest.mark.parametrize("case", ["chain", "others"])
+@pytest.mark.parametrize("case", ["chain", "others", "far others"])
 def test_states_that_come_back_from_corner_to_corner(case: str, mesh: tuple[int, int]) -> None:
     """H's largest numbers, or its reach, do not tell how often states turn."""
     if case == "chain":
         problem, filled = qwz_beside_a_strong_chain(3), 2
     else:
-        problem, filled = qwz_through_others(), 5
+        problem, filled = qwz_through_others(100.0 if case == "far others" else 10.0), 5
     chern, gap = dense_chern(problem, filled)
     assert abs(chern) == 9 and gap > 0.05
     assert berry_curvature(Links(problem, filled), (0, 1), mesh).chern == chern

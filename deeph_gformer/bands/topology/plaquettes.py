@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -166,31 +166,25 @@ class _Plane:
         """Whether a plaquette seems sure from its corners alone, and a point inside tells that it
         is not: states may come back from corner to corner, by way of others."""
         every = self.plaquettes()
-        for one in every[:: -(-len(every) // _LOOKED_INTO)]:
+        some = np.random.default_rng(0).permutation(len(every))[:_LOOKED_INTO]  # in no pattern
+        for one in (every[number] for number in some):
             flux = self.flux(one)
-            if flux is not None and self._contradicted(one, flux, _INSIDE):
+            if flux is not None and self._contradicted(one, flux):
                 return True
         return False
 
     def sure_flux(self, one: _Plaquette) -> float | None:
-        """:meth:`flux`; a plaquette of the first size that is sure only by corners of its
-        neighbours is looked into before that is believed."""
+        """:meth:`flux`; a plaquette that is sure only by corners of its neighbours is looked into
+        before that is believed."""
         flux = self.flux(one)
-        if flux is None or one.side < 2**_DEEPEST or len(self._around(one)) == 4:
+        if flux is None or len(self._around(one)) == 4:
             return flux
-        return None if self._contradicted(one, flux, _INSIDE[:1]) else flux
+        return None if self._contradicted(one, flux) else flux
 
-    def _contradicted(
-        self, one: _Plaquette, flux: float, places: Sequence[tuple[float, float]]
-    ) -> bool:
-        """Whether points inside a plaquette tell another flux, or that it is not sure.
-
-        Args:
-            one: the plaquette.
-            flux: from its corners.
-            places: of the points, shares of its sides.
-        """
-        around = (self._flux_around(one, *place) for place in places)
+    def _contradicted(self, one: _Plaquette, flux: float) -> bool:
+        """Whether points inside a plaquette tell another flux than its corners, or that it is not
+        sure."""
+        around = (self._flux_around(one, *place) for place in _INSIDE)
         return any(found is None or abs(found - flux) > 1.0 for found in around)
 
     def _around(self, one: _Plaquette) -> list[tuple[Vertex, Vertex]]:
