@@ -26,6 +26,7 @@ from .folder import folder_format
 from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_memory
 from .hdf5.symbol_table import matrices_size, write_matrices, write_values
 from .hdf5.writing import atomic_hdf5
+from .legacy import dataset_names
 from .structure import Structure
 
 __all__ = ["PositionMatrix", "position_path", "read_positions", "write_positions"]
@@ -86,11 +87,10 @@ def write_positions(
         raise DataError(f"{path}: x, y and z have different blocks")
     values = sum(m.values.nbytes for m in matrices)
     if path.name == fields.POSITION_MATRIX_FILE:
-        names = [
-            b"[%d, %d, %d, %d, %d, %d]" % (*key[:3], key[3] + 1, key[4] + 1, axis)
-            for key in x.keys.tolist()
-            for axis in (1, 2, 3)
-        ]
+        axes = np.tile([1, 2, 3], len(x))
+        names = dataset_names(
+            np.column_stack([np.repeat(x.keys + (0, 0, 0, 1, 1), 3, axis=0), axes])
+        )
         mixed = np.empty(3 * len(x.values), dtype=x.values.dtype)
         size = np.diff(x.offsets)
         for axis, matrix in enumerate(matrices):

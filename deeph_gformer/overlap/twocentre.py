@@ -268,9 +268,8 @@ class TwoCentre:
     def _fill(matrix: BlockMatrix, index: NDArray[np.int64], blocks: NDArray[np.float64]) -> None:
         if len(index):
             size = blocks.shape[1] * blocks.shape[2]
-            matrix.values[matrix.offsets[index][:, None] + np.arange(size)] = blocks.reshape(
-                len(blocks), size
-            )
+            windows = np.lib.stride_tricks.sliding_window_view(matrix.values, size, writeable=True)
+            windows[matrix.offsets[index]] = blocks.reshape(len(blocks), size)
 
     def too_close(self, structure: Structure, keys: NDArray[np.int64], part: float = 1.0) -> str:
         """A sentence on the two atoms that are closest to each other below the shortest distance

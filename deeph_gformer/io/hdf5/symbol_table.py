@@ -267,13 +267,16 @@ class _Places:
 
 
 def write_matrices(
-    path: str | os.PathLike[str], names: Sequence[bytes], shapes: NDArray[np.int64], dtype: np.dtype
+    path: str | os.PathLike[str],
+    names: NDArray[np.bytes_],
+    shapes: NDArray[np.int64],
+    dtype: np.dtype,
 ) -> int:
     """Write everything but the values.
 
     Args:
         path: an existing file, which is replaced.
-        names: of the datasets, all different, without "/".
+        names: (n,), of the datasets, all different, without "/".
         shapes: (n, 2), rows and columns.
         dtype: of all.
 
@@ -296,7 +299,7 @@ class SharedMatrices:
     the same as that of one process.
 
     Args:
-        names: of this process's datasets, all different, without "/".
+        names: (n,), of this process's datasets, all different, without "/".
         shapes: (n, 2), rows and columns.
         dtype: of all.
         writers: the processes; None: one.
@@ -304,7 +307,7 @@ class SharedMatrices:
 
     def __init__(
         self,
-        names: Sequence[bytes],
+        names: NDArray[np.bytes_],
         shapes: NDArray[np.int64],
         dtype: np.dtype,
         writers: Writers | None = None,
@@ -312,14 +315,14 @@ class SharedMatrices:
         dtype = np.dtype(dtype)
         rank = 0 if writers is None else writers.rank
         size = int(np.asarray(shapes, dtype=np.int64).prod(axis=1).sum()) * dtype.itemsize
-        mine = (len(names), max(map(len, names), default=0), size)
+        mine = (len(names), int(np.char.str_len(names).max(initial=0)), size)
         every = [mine] if writers is None else writers.objects(mine)
         counts, longest, sizes = zip(*every, strict=True)
         slot = -(-(max(longest) + 1) // 8) * 8
         self._places = _Places(sum(counts), slot, sum(sizes), dtype)
         self._first, self._before = sum(counts[:rank]), sum(sizes[:rank])
         self._shapes = shapes
-        text = np.array(names, dtype=f"S{slot}")
+        text = names.astype(f"S{slot}")
         order = np.argsort(text, kind="stable")
         self._names, self._number = text[order], self._first + order
         self._position = 0

@@ -29,7 +29,7 @@ def make(
         (rng.normal(size=shape) + unit * rng.normal(size=shape)).astype(dtype) for shape in shapes
     ]
     path.touch()
-    start = write_matrices(path, [name.encode() for name in names], shapes, np.dtype(dtype))
+    start = write_matrices(path, np.array(names, dtype=np.bytes_), shapes, np.dtype(dtype))
     write_values(
         path,
         start,
@@ -99,7 +99,7 @@ def test_values_in_parts(tmp_path: pathlib.Path) -> None:
     shapes = np.array([b.shape for b in blocks])
     (tmp_path / "b.h5").write_bytes(b"something else")
     start = write_matrices(
-        tmp_path / "b.h5", [name.encode() for name in names], shapes, np.dtype("f8")
+        tmp_path / "b.h5", np.array(names, dtype=np.bytes_), shapes, np.dtype("f8")
     )
     where = start + 8 * np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
     for first, last in ((20, 50), (0, 20)):
