@@ -8,18 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..bands.bloch import BlochProblem
 from ..data.dataset import read_splits
 from ..data.edges import EdgeMode
 from ..data.gauge import aligned
 from ..errors import ConfigError
+from ..gformer.bundle import BUNDLE_FILE
 from ..io.blocks import BlockMatrix
 from ..io.folder import find_structures, has_matrix, matrix_path, read_matrix
 from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction
 from ..results import Evaluation
-from ..stage1.trained_on import listed, seen_by
+from ..stage1.trained_on import among, listed, read_descriptors, seen_by
 from .equivariance import equivariance_error
 from .invariance import invariance as invariance_of
 from .invariance import largest
@@ -178,26 +180,34 @@ def _folders(
 
 
 def _warn_of_seen(model: HamiltonianModel, folders: Sequence[pathlib.Path]) -> None:
-    """Say which structures stage 1 was trained on, if its model folder lists them.
+    """Say which structures each stage was trained on, if its folder lists them.
 
     Args:
         model: see :func:`evaluate`.
         folders: of the structures.
 
     Raises:
-        ModelError: the list is damaged.
+        ModelError: a list is damaged.
     """
-    flags = None if model.stage1 is None else seen_by(model.stage1, folders)[0]
-    if flags is None or not flags.any():
-        return
-    names = [folder.resolve().name for folder, seen in zip(folders, flags, strict=True) if seen]
-    LOGGER.warning(
-        "stage 1 was trained on %d of these %d structures (%s); errors on them say little about "
-        "new ones",
-        len(names),
-        len(folders),
-        listed(names),
-    )
+    found: dict[str, NDArray[np.bool_] | None] = {
+        "stage 1": None if model.stage1 is None else seen_by(model.stage1, folders)[0]
+    }
+    if model.bundle is not None and "trained_on" in model.bundle.training:
+        file = (model.bundle.path or pathlib.Path()) / BUNDLE_FILE
+        known = read_descriptors(model.bundle.training["trained_on"].get("train", ()), file)
+        found["the GFormer"] = among(folders, known)
+    for stage, flags in found.items():
+        if flags is None or not flags.any():
+            continue
+        names = [folder.resolve().name for folder, seen in zip(folders, flags, strict=True) if seen]
+        LOGGER.warning(
+            "%s was trained on %d of these %d structures (%s); errors on them say little about "
+            "new ones",
+            stage,
+            len(names),
+            len(folders),
+            listed(names),
+        )
 
 
 def _judge(

@@ -142,6 +142,7 @@ _TRAINING: dict[str, Check] = {
     "time_reversal": _YES_NO,
     "periodicity": (_listed(_integer(0, 3), 0), "a list of integers from 0 to 3"),
     "guard": (lambda v: type(v) is dict and _is_guard(v), "a mapping of numbers"),
+    "trained_on": (_of(dict), "a mapping"),
 }
 
 

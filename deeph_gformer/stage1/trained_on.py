@@ -1,4 +1,4 @@
-"""Structures that a stage 1 was trained on, by the list in its model folder."""
+"""Structures that a model was trained on, by the list in its folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..io.folder import read_folder
 from .bundle import read_notes
 from .provider import Stage1Provider
 
-__all__ = ["descriptors_of", "listed", "read_descriptors", "seen_by"]
+__all__ = ["among", "descriptors_of", "listed", "read_descriptors", "seen_by"]
 
 #: Names that a message lists.
 SHOWN = 6
@@ -99,6 +99,13 @@ def seen_by(
             known += read_descriptors(note["train"], model / MODEL_NOTES)
     if not any_list:
         return None, kept
+    return among(folders, known), kept
+
+
+def among(
+    folders: Sequence[pathlib.Path], known: Sequence[StructureDescriptor]
+) -> NDArray[np.bool_]:
+    """(n,), which structures of ``folders`` are among the ``known`` ones."""
     return np.array(
         [m is not None for m in match_descriptors(descriptors_of(folders), known)], dtype=bool
-    ), kept
+    )

@@ -19,7 +19,7 @@ from ..fields import MODEL_NOTES
 from ..stage1.provider import Stage1Provider
 from ..stage1.trained_on import descriptors_of, listed, read_descriptors, seen_by
 
-__all__ = ["Seen", "recognise", "structures_note"]
+__all__ = ["Seen", "recognise", "structures_note", "trained_on"]
 
 Treatment = Literal["weight", "leave-out", "use"]
 
@@ -59,6 +59,20 @@ def structures_note(
             "complete": complete,
         }
     }
+
+
+def trained_on(
+    splits: Mapping[str, Sequence[pathlib.Path]], earlier: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a bundle remembers of its structures: ``{"trained_on": ...}``, see
+    :func:`structures_note`.
+
+    Args:
+        splits: folders of ``train`` and ``val``.
+        earlier: record of the bundle that the training started from.
+    """
+    before = None if earlier is None else {"structures": earlier.get("trained_on", {})}
+    return {"trained_on": structures_note(splits, before)["structures"]}
 
 
 @dataclasses.dataclass(frozen=True)

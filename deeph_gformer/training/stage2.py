@@ -35,7 +35,7 @@ from .gauge import choose_gauge
 from .module import Stage2Task, masked_loss
 from .process import echo, first_rank, memory_hint, note, own_device, warn
 from .run import fit, loaders
-from .seen import recognise
+from .seen import recognise, trained_on
 from .splits import run_splits
 from .stage2_bundle import SaveBundle, finish, record_of, structures_of
 from .stage2_network import Output, new_model, start_from
@@ -118,8 +118,11 @@ def _train(
         config.model, out, reads, role.cascade, samples["train"], cache, to_product
     )
     identity = None if role.used is None else identify(role.used)
-    if config.start:
+    earlier = (
         start_from(config.start, model, out, identity, role.cascade, choice.gauge)
+        if config.start
+        else None
+    )
     errors, weights = _first_errors(config, cache, samples, to_product, role.cascade)
     train, val = loaders(samples["train"], samples["val"], joiner(cache), settings, weights)
     first = role.used if role.cascade and role.used and not role.used.equivariant else None
@@ -137,7 +140,7 @@ def _train(
     bundle = role.bundle(model, identity, choice.gauge, known, folder / "bundle")
     with recorded(folder, config, splits):
         if first_rank():
-            known.update(structures_of(samples["train"]))
+            known.update(structures_of(samples["train"]), **trained_on(splits, earlier))
         save = SaveBundle(bundle, lambda path: write_basis_table(everything, path))
         reference = errors.get("stage1_val_mae_meV")
         result = fit(

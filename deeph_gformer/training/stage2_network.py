@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,7 +113,7 @@ def start_from(
     stage1: Stage1Identity | None,
     cascade: bool,
     gauge: str,
-) -> None:
+) -> Mapping[str, Any]:
     """Take over the weights and units of a finished model, where both have them.
 
     Units belong to the weights, so they are the bundle's, but for channels that a training from the
@@ -127,6 +127,9 @@ def start_from(
         stage1: its stage 1, None where it reads none.
         cascade: whether it predicts the correction.
         gauge: of its labels.
+
+    Returns:
+        The record of the finished model's training.
 
     Raises:
         ConfigError: the bundle is of another basis, stage 1, gauge or purpose, or of another size.
@@ -158,6 +161,7 @@ def start_from(
         for value in last.parameters():
             torch.nn.init.zeros_(value)
         echo(f"--from {folder}: Eq. 3 in its present form is new to this bundle and starts at zero")
+    return bundle.training
 
 
 def _check_purpose(

@@ -1,4 +1,4 @@
-"""Structures that stage 1 was trained on are known by its folder, or by its error on them."""
+"""Structures that a model was trained on are known by its folder, or by stage 1's error on them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import deeph_gformer
+from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.errors import ModelError
 from deeph_gformer.stage1 import load_stage1
@@ -140,9 +142,9 @@ def test_list_grows_with_a_further_training(make_folder: Folder) -> None:
 
 
 def train(
-    root: pathlib.Path, stage1: pathlib.Path, output: pathlib.Path, **data: Any
+    root: pathlib.Path, stage1: pathlib.Path, output: pathlib.Path, start: str = "", **data: Any
 ) -> dict[str, Any]:
-    values = settings(root, output, epochs=3)
+    values = settings(root, output, epochs=3) | {"start": start}
     values["model"] = {"width": 16, "heads": 4, "embed": 4, "gaussians": 8, "gated_channels": 4}
     values["data"] |= data
     return train_gformer(from_mapping(TrainConfig, values), load_stage1(stage1))[1]
@@ -166,3 +168,29 @@ def test_training_says_what_it_does(
     assert record["stage1_seen"]["weight"] == 0
     assert record["stage1_seen"]["source"] == "its model folder lists them"
     assert read_notes(tiny_stage1)["structures"]["complete"]
+
+
+def test_bundles_list_their_structures_and_evaluate_names_them(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A fine-tune keeps those of the training that it started from."""
+    root = dataset(make_folder, 4)
+    splits, first = tmp_path / "splits.json", tmp_path / "first"
+    for names, output, start in (
+        (["s0", "s1"], first, ""),
+        (["s1", "s2"], tmp_path / "second", str(first / "bundle")),
+    ):
+        splits.write_text(json.dumps({"train": names, "val": ["s3"], "test": []}))
+        train(root, tiny_stage1, output, start=start, splits=str(splits))
+    model = deeph_gformer.load(tmp_path / "second" / "bundle", stage1=tiny_stage1)
+    assert model.bundle is not None
+    record = model.bundle.training["trained_on"]
+    assert [m["name"] for m in record["train"]] == ["s0", "s1", "s2"] and record["complete"]
+    assert [m["name"] for m in record["val"]] == ["s3"]
+    capsys.readouterr()
+    evaluate(model, root, rotations=0, invariance=False, states=False)
+    said = capsys.readouterr().err
+    assert "the GFormer was trained on 3 of these 4 structures (s0, s1, s2)" in said
