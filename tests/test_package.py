@@ -199,12 +199,11 @@ def test_the_description_has_no_links_into_the_repository() -> None:
 
 def test_conda_recipe_asks_for_what_setup_does() -> None:
     """Rendered; the same versions of the same libraries under conda's names, from the sdist."""
-    text = (ROOT / "packaging" / "conda" / "meta.yaml").read_text(encoding="utf-8")
-    version = re.search(r'set version = "([^"]+)"', text)
-    assert version is not None and version[1] == deeph_gformer.__version__
-    text = re.sub(r"{%.*?%}", "", text).replace("{{ version }}", version[1])
-    recipe = yaml.safe_load(text.replace("{{ PYTHON }}", "python"))
-    assert recipe["source"]["path"].endswith(f"deeph_gformer-{version[1]}.tar.gz")
+    text = (ROOT / "packaging" / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    version = yaml.safe_load(text)["context"]["version"]
+    assert version == deeph_gformer.__version__
+    recipe = yaml.safe_load(text.replace("${{ version }}", version))
+    assert recipe["source"]["path"].endswith(f"deeph_gformer-{version}.tar.gz")
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     names = {
@@ -222,9 +221,9 @@ def test_conda_recipe_asks_for_what_setup_does() -> None:
     run = {line.replace(" ", "") for line in recipe["requirements"]["run"]}
     python = f"python{config['options']['python_requires']}"
     assert run == plain(config["options"]["install_requires"]) | {python}
-    more = {line.replace(" ", "") for line in recipe["requirements"]["run_constrained"]}
+    more = {line.replace(" ", "") for line in recipe["requirements"]["run_constraints"]}
     assert more == plain(config["options.extras_require"]["train"])
     script = config["options.entry_points"]["console_scripts"].split("=")
-    assert [part.strip() for part in recipe["build"]["entry_points"][0].split("=")] == [
+    assert [part.strip() for part in recipe["build"]["python"]["entry_points"][0].split("=")] == [
         part.strip() for part in script
     ]

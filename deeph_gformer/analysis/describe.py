@@ -195,19 +195,31 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
     return table
 
 
+def _structures(folders: list[pathlib.Path]) -> dict[str, Any]:
+    """Of several structures: the first, and spin of all."""
+    first = read_folder(folders[0])
+    spins: dict[bool | None, list[pathlib.Path]] = {first.spinful: [folders[0]]}
+    for folder in folders[1:]:
+        spins.setdefault(read_folder(folder).spinful, []).append(folder)
+    table = {
+        "kind": "folder of structures",
+        "structures": len(folders),
+        "first": str(folders[0]),
+        "first_formula": first.formula,
+    }
+    if len(spins) == 1:
+        return {**table, "spinful": first.spinful}
+    found = ", ".join(f"{spin} in {len(p)} (first {p[0].name})" for spin, p in spins.items())
+    return {**table, "warning": f"spinful differs: {found}; one model needs structures of one kind"}
+
+
 def _collection(path: pathlib.Path) -> dict[str, Any]:
     try:
         folders = find_structures(path)
-        first = read_folder(folders[0])
-        return {
-            "kind": "folder of structures",
-            "structures": len(folders),
-            "first": str(folders[0]),
-            "first_formula": first.formula,
-            "spinful": first.spinful,
-        }
     except DataError:
-        pass
+        folders = []
+    if folders:
+        return _structures(folders)
     try:
         models = find_models(path)
     except GFormerError:

@@ -69,9 +69,8 @@ def _run_compare(options: CompareOptions) -> Comparison:
             f"{matrix_path(other, 'prediction')}: file not found; name the folder with the "
             f"prediction: compare DIR OTHER"
         )
-    problem = load_problem(
-        options, other, kind, "prediction" if kind == "prediction" else "other", options.reference
-    )
+    label = None if kind == "prediction" else "other"  # None: what info.json knows of it
+    problem = load_problem(options, other, kind, label, options.reference)
     if not reference.structure.same_as(problem.structure):
         raise DataError(
             f"{other}: holds another structure than {options.reference} (atoms, orbitals, lattice "
@@ -79,11 +78,12 @@ def _run_compare(options: CompareOptions) -> Comparison:
             "only two Hamiltonians of the same atoms in the same order can be compared"
         )
     error = compare(reference.h, problem.h, reference.s)
-    lines = _error_lines(error, problem.label)
+    lines = [f"{problem.label}: {problem.source}", *_error_lines(error, problem.label)]
     result: dict[str, Any] = {
         "structure": reference.structure.name,
         "reference": reference.source,
         "other": problem.source,
+        "label": problem.label,
         "hamiltonian": error.to_json(),
     }
     parts = [_compare_metrics(reference, problem)]
@@ -106,8 +106,8 @@ def _error_lines(error: HamiltonianError, label: str) -> list[str]:
     )
     return [
         f"{error.blocks} blocks compared"
-        + (f", {error.only_in_first} only in DFT" if error.only_in_first else "")
-        + (f", {error.only_in_second} only in the {label}" if error.only_in_second else "")
+        + (f", {error.only_in_first} only in that of DFT" if error.only_in_first else "")
+        + (f", {error.only_in_second} only in that of {label}" if error.only_in_second else "")
         + f"; mu = <dH,S>/<S,S> = {error.mu_eV * 1e3:.4f} meV",
         f"{'error of H (meV)':<24}{'MAE':>10}{'RMSE':>10}{'max':>10}",
         *(f"{name:<24}{mae:10.4f}{rmse:10.4f}{top:10.4f}" for name, mae, rmse, top in figures),

@@ -214,8 +214,9 @@ class FolderOverlap(OverlapProvider):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = require_folder(folder)
-        below = (path for path in self.folder.iterdir() if path.is_dir())
-        if folder_format(self.folder) is None and not any(map(folder_format, below)):
+        below = sorted(path for path in self.folder.iterdir() if path.is_dir())
+        self._first = next((path for path in below if folder_format(path) is not None), None)
+        if folder_format(self.folder) is None and self._first is None:
             raise DataError(
                 f"{self.folder}: no source of overlaps: neither a structure folder nor a folder of "
                 "them, and no basis files"
@@ -231,8 +232,8 @@ class FolderOverlap(OverlapProvider):
     def _one(self) -> tuple[pathlib.Path, Structure, BlockMatrix]:
         if folder_format(self.folder) is None and self._last is None:
             raise DataError(
-                f"{self.folder}: holds several structures; ask for edges or overlap of one of "
-                "them first"
+                f"{self.folder}: holds folders of structures, and a structure file does not say "
+                f"whose S to take; name the folder of one, such as {self._first}"
             )
         return self._last or self._read(self.folder)
 

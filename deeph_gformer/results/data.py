@@ -220,7 +220,9 @@ class CollectionInfo(Result):
     first_formula: str | None = None
     """Its elements and counts."""
     spinful: bool | None = None
-    """Whether its H is spin-doubled."""
+    """Whether H is spin-doubled; absent where structures differ."""
+    warning: str | None = None
+    """In what structures differ that one model needs alike."""
     models: list[str] | None = None
     """Folders of the models."""
 

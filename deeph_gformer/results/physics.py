@@ -37,6 +37,9 @@ class Comparison(Result):
     """File of the other H."""
     hamiltonian: dict[str, Any]
     """Errors of H, see :class:`deeph_gformer.bands.compare.HamiltonianError`."""
+    label: str | None = None
+    """What it is by its ``info.json``: ``refined``, ``stage 1``, or a ``prediction`` of which
+    nothing is known; ``other`` where it is no prediction."""
     states_error_meV: float | None = None
     """First-order errors of DFT's states near the Fermi level."""
     ghost_meV: float | None = None

@@ -13,6 +13,7 @@ from scipy.integrate import trapezoid
 from deeph_gformer.cli import main
 from deeph_gformer.io import BlockMatrix, Structure
 from deeph_gformer.io.folder import write_matrix
+from deeph_gformer.io.gauge import OURS
 from deeph_gformer.io.legacy import read_structure, write_structure
 
 
@@ -569,3 +570,22 @@ def test_unfold_of_both_hamiltonians(
     assert "0.36 Å from its sites, more than 0.34" in capsys.readouterr().err
     assert main([*words, "--unfold", "1,1,1", "--fat", "C"]) == 2
     assert "--unfold and --fat exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "ours, label",
+    [({"gformer": "b"}, "refined"), ({"gformer": None}, "stage 1"), (None, "prediction")],
+)
+def test_compare_says_what_a_prediction_is(
+    folder: pathlib.Path,
+    ours: dict[str, str] | None,
+    label: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By info.json of the folder that it is in."""
+    info = json.loads((folder / "info.json").read_text())
+    (folder / "info.json").write_text(json.dumps(info | ({OURS: ours} if ours else {})))
+    assert main(["compare", str(folder), "--json", "x.json"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == f"{label}: {folder}/hamiltonians_pred.h5"
+    assert json.loads(pathlib.Path("x.json").read_text())["label"] == label
