@@ -64,7 +64,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "2x2 cells of 16 atoms, random stacking and distance, displaced at random",
         "orbitals": "C 2s2p1d (13), radius 6 bohr",
         "cutoff": (80, "7x7x1"),
-        "more": "",
+        "more": RANDOM_START.format(160),
         "limits": ["Twisted bilayers were never trained on; their gain is smaller."],
     },
     "bismuthene": {
