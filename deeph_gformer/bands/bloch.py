@@ -203,6 +203,19 @@ class BlochProblem:
         return coupling(keys, len(self.structure)).directions
 
     @functools.cached_property
+    def rounding_eV(self) -> float:
+        """By how much rounding in the files may split a degenerate level, eV; generous.
+
+        Numbers that single precision holds are taken to have been rounded to it.
+        """
+        single = any(
+            (v == v.astype({"c": np.complex64}.get(v.dtype.kind, np.float32))).all()
+            for v in (self.h.values, self.s.values)
+        )
+        unit = float(np.finfo(np.float32 if single else np.float64).eps)
+        return float(max(1e-6, 8 * unit * np.abs(self.h.values).max(initial=0.0)))
+
+    @functools.cached_property
     def atom_of_orbital(self) -> NDArray[np.int64]:
         """(n,), atom of each row of H(k)."""
         return np.repeat(np.arange(len(self.structure)), self.structure.orbital_counts * self.spin)

@@ -36,6 +36,7 @@ class VelocityStates:
         overlap_gradient: (3, n, n), grad S, Å.
         positions: (3, n, n), A^R, Å.
         velocity: (3, n, n), hbar v along x, y, z, Hermitian, eV Å.
+        rounding_eV: states no farther apart are one level.
     """
 
     energies: NDArray[np.float64]
@@ -44,11 +45,22 @@ class VelocityStates:
     overlap_gradient: NDArray[np.complex128]
     positions: NDArray[np.complex128]
     velocity: NDArray[np.complex128]
+    rounding_eV: float
 
     @property
     def apart(self) -> NDArray[np.float64]:
         """(n, n), E_m - E_n, eV."""
         return self.energies[None, :] - self.energies[:, None]
+
+    @property
+    def one_level(self) -> NDArray[np.bool_]:
+        """(n, n), whether two states belong to one degenerate level.
+
+        Any rotation among them gives states as good, so only sums over the whole level mean
+        anything.
+        """
+        level = np.cumsum(np.diff(self.energies, prepend=self.energies[:1]) > self.rounding_eV)
+        return np.asarray(level[:, None] == level)
 
 
 def bloch_positions(
@@ -108,4 +120,4 @@ def velocity_states(
         of_s = c.conj().T @ ds[axis] @ c
         velocity[axis] = c.conj().T @ dh[axis] @ c - of_s * energies[None, :]
         velocity[axis] += apart * (of_s - 1j * (c.conj().T @ positions[axis] @ c))
-    return VelocityStates(energies, c, s, ds, positions, velocity)
+    return VelocityStates(energies, c, s, ds, positions, velocity, problem.rounding_eV)

@@ -9,10 +9,11 @@ import pytest
 
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.optics import Optics, optical_conductivity, optical_sums, plot_optics
+from deeph_gformer.bands.optics.conductivity import E2_OVER_EPSILON0
 from deeph_gformer.bands.topology import anomalous_hall
 from deeph_gformer.errors import ConfigError
 
-from .conftest import chain, graphene, ssh, write_model
+from .conftest import blocks, chain, graphene, ssh, structure, write_model
 from .test_topology import haldane, kane_mele, mixed, wilson_dirac
 
 ALL = np.array([0.0, 0.7, 1.9, 3.2, 6.0])
@@ -200,6 +201,36 @@ def test_what_has_no_spectrum(options: dict, message: str) -> None:
         optical_conductivity(graphene(mass=0.3), 0.0, [-1.0])
     with pytest.raises(ConfigError, match="three periodic directions"):
         at(graphene(mass=0.3)).dielectric  # noqa: B018
+
+
+def test_a_level_that_rounding_parts_is_one_level() -> None:
+    """A doubled chain at half filling: k and -k fold onto one level, which an ulp of single
+    precision parts by 4e-6 eV. The closed formula, sum_k 4 v² (-df/dE), does not see it."""
+    t, a, width = -1.0, 2.0, 0.05
+    drude = []
+    for ulps in (0, 1, -2):
+        onsite = np.float32(33.3)
+        other = onsite + np.float32(ulps) * np.spacing(onsite)
+        crystal = structure(
+            np.diag([2 * a, 20.0, 20.0]), np.array([[0, 0, 0], [a, 0, 0]]), ((0,), (0,))
+        )
+        h = blocks(
+            {
+                (0, 0, 0, 0, 0): float(onsite),
+                (0, 0, 0, 1, 1): float(other),
+                (0, 0, 0, 0, 1): t,
+                (1, 0, 0, 1, 0): t,
+            }
+        )
+        found = optical_conductivity(
+            BlochProblem(crystal, h), float(onsite), [0.5], "40x1x1", width_eV=width
+        )
+        drude.append(found.drude_weight[0, 0])
+    k = np.arange(80) / 80
+    e, v = 2 * t * np.cos(2 * np.pi * k), -2 * t * a * np.sin(2 * np.pi * k)
+    slope = 1 / (4 * width * np.cosh(e / (2 * width)) ** 2)
+    weight = E2_OVER_EPSILON0 / a * 2 * (v**2 * slope).mean()
+    assert drude == pytest.approx([weight] * 3, rel=1e-6)
 
 
 def test_figure(tmp_path) -> None:

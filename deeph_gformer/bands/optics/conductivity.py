@@ -5,8 +5,9 @@ With z = hbar omega + i eta, eta the broadening, and D = E_m - E_n
     sigma_ab = i e² / hbar / V  sum_nm (f_n - f_m) / D  (hbar v)_nm,a (hbar v)_mn,b / (z - D),
 
 all pairs of states. Every term is analytic in the upper half plane, so real and imaginary part
-obey the Kramers-Kronig relations at any broadening. Pairs of one energy (n = m among them) have
-(f_n - f_m) / D -> -df/dE: they are the intraband (Drude) part, e² / hbar / V * i W / z.
+obey the Kramers-Kronig relations at any broadening. Pairs of one level (n = m among them) have
+(f_n - f_m) / D -> -df/dE: they are the intraband (Drude) part, e² / hbar / V * i W / z. States
+that rounding alone may part are one level.
 
     epsilon_ab = delta_ab + i sigma_ab / (epsilon_0 z / hbar)
 
@@ -41,7 +42,6 @@ FINE_STRUCTURE = 7.2973525693e-3
 HBAR_C_EV_ANGSTROM = 1973.269804
 E2_OVER_EPSILON0 = 4 * np.pi * FINE_STRUCTURE * HBAR_C_EV_ANGSTROM
 """e² / epsilon_0, eV Å."""
-_DEGENERATE_EV = 1e-6
 _NO_OCCUPATION = 1e-10
 """Pairs whose occupations differ by less are left out."""
 _NARROWEST_EV = 1e-9
@@ -206,9 +206,10 @@ def optical_sums(
     energies, f = states.energies, occupations(states.energies, fermi_eV, "fermi", width_eV)
     z = photon_eV + 1j * broadening_eV
     lower, upper = np.nonzero(np.triu(f[:, None] - f[None, :] > _NO_OCCUPATION, 1))
+    same = states.one_level
+    apart = ~same[lower, upper]
+    lower, upper = lower[apart], upper[apart]
     plain = energies[upper] - energies[lower]
-    inter = plain >= _DEGENERATE_EV
-    lower, upper, plain = lower[inter], upper[inter], plain[inter]
     weight = f[lower] - f[upper]
     distance = plain + scissor_eV * ((energies[lower] <= fermi_eV) & (energies[upper] > fermi_eV))
     total = np.zeros((len(z), 9), dtype=np.complex128)
@@ -224,7 +225,6 @@ def optical_sums(
         chance = f[n] * (1 - f[m])
         joint += near @ chance / (broadening_eV * math.sqrt(2 * np.pi))
     slope = f * (1 - f) / width_eV  # -df/dE
-    same = np.abs(states.apart) < _DEGENERATE_EV
     drude = np.array(
         [
             (slope[:, None] * same * (states.velocity[a] * states.velocity[b].T).real).sum()

@@ -41,8 +41,6 @@ __all__ = ["TOTAL", "Unfolded", "primitive_maps", "unfold", "unfolded_weights"]
 
 TOTAL = "unfolded"
 """Name of the weight of all layers together."""
-_DEGENERATE_EV = 1e-6
-"""Levels so near are one: the files' own rounding splits them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +222,7 @@ def unfolded_weights(
         fold = _fold(problem, m, big_k)
         sums.append(((fold @ vectors).conj() / m.count, fold @ metric))
     parts = np.array([(a * b).sum(axis=0).real for a, b in sums])  # (L, B)
-    edges = np.flatnonzero(np.diff(energies) > _DEGENERATE_EV) + 1
+    edges = np.flatnonzero(np.diff(energies) > problem.rounding_eV) + 1
     for group in np.split(np.arange(len(energies)), edges):
         if len(group) < 2:
             continue
