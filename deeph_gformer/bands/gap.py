@@ -30,6 +30,9 @@ class BandGap:
         direct: whether both edges are at the same k.
         bands: number of filled bands.
         mesh, refined: how it was searched.
+        uncertain_eV: by how much an edge or the vertical gap may be better in parts of the zone
+            that were not searched, going by a second mesh; 0 where none may. None where not known:
+            no refinement, or no more k-points along an axis than cells that H reaches.
     """
 
     gap_eV: float
@@ -43,6 +46,7 @@ class BandGap:
     bands: int
     mesh: tuple[int, int, int]
     refined: bool
+    uncertain_eV: float | None = None
 
     @property
     def metallic(self) -> bool:
@@ -187,13 +191,20 @@ _VALLEYS = 3
 """Mesh points that a minimum is searched from at most."""
 _LOWEST = 100
 """Among so many of the lowest."""
+_MORE = 8
+"""Searches for each edge from the second mesh, at most."""
+_RESOLVED = 0.4
+"""Of the range of energies around a valley, the depth between points up to which a search finds its
+bottom; it is 0.25 in a parabola."""
 _LOOKS = 50
 """Points around each, about, before the search goes down from the lowest."""
 
 
-def _refined(
-    edges: _Edges, spectrum: MeshSpectrum, bands: int
-) -> tuple[list[NDArray[np.float64]], list[float]]:
+_Found = list[tuple[NDArray[np.float64], float]]
+"""Place and value of each minimum of :data:`_SIGNS`."""
+
+
+def _refined(edges: _Edges, spectrum: MeshSpectrum, bands: int) -> tuple[_Found, float]:
     """Valence maximum, conduction minimum and smallest vertical gap between the mesh points.
 
     A narrow extremum that the search of one of them misses may be met by another's: then it is
@@ -206,22 +217,90 @@ def _refined(
         bands: filled ones.
 
     Returns:
-        places and values in eV.
+        What was found, and by how much it may be lower elsewhere.
     """
-    found = []
+    found: _Found = []
     for sign in _SIGNS:
         starts = _starts(spectrum, spectrum.energies[:, bands - 1 : bands + 1] @ sign)
         found.append(_lowest(edges, [spectrum.kpoints[i] for i in starts], spectrum.mesh, sign))
+    _exchanged(edges, spectrum.mesh, found)
+    floors = _second_look(edges, spectrum, bands, found)
+    _exchanged(edges, spectrum.mesh, found)
+    left = max(value - floor for floor, (_, value) in zip(floors, found, strict=True))
+    return found, max(left, 0.0)
+
+
+def _exchanged(edges: _Edges, mesh: Sequence[int], found: _Found) -> None:
+    """Search each minimum again where the place of another is better, until none is."""
     better = True
     while better:
         better = False
         for k in [place for place, _ in found]:
             for number, sign in enumerate(_SIGNS):
                 if float(edges(k) @ sign) < found[number][1] - 1e-6:
-                    found[number] = _lowest(edges, [k], spectrum.mesh, sign)
+                    found[number] = _lowest(edges, [k], mesh, sign)
                     better = True
-    (_, top), (_, bottom), (_, vertical) = found
-    return [place for place, _ in found], [-top, bottom, vertical]
+
+
+def _second_look(edges: _Edges, spectrum: MeshSpectrum, bands: int, found: _Found) -> list[float]:
+    """Search once more from a mesh half a step beside the first, and keep what is lower.
+
+    How far a new point lies from the mean of the mesh points around it tells how deep valleys
+    between points may be. So all places are searched where the bands may be lower by as much than
+    what was found, the lowest first. Where the bands go up and down from point to point, a search
+    means little.
+
+    Returns:
+        For each minimum, how low the bands may be in places that were not searched.
+    """
+    mesh = np.array(spectrum.mesh)
+    axes = mesh > 1
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in mesh], indexing="ij"), -1).reshape(-1, 3)
+    signs = (1,)
+    if len(spectrum.kpoints) < len(grid):  # E(k) = E(-k): one of both
+        signs = (1, -1)
+        partner = np.where(axes, -1 - grid, 0) % mesh
+        grid = grid[np.ravel_multi_index(grid.T, mesh) <= np.ravel_multi_index(partner.T, mesh)]
+    places = (grid + 0.5 * axes) / mesh
+    new = np.array([edges(k) for k in places])  # (K, 2)
+    old = spectrum.energies[:, bands - 1 : bands + 1]
+    corners = [(grid + step) % mesh for step in itertools.product(*[range(1 + a) for a in axes])]
+    around = np.stack([old[spectrum.full[tuple(c.T)]] for c in corners])  # (corners, K, 2)
+    floors = []
+    for number, sign in enumerate(_SIGNS):
+        values, ends = new @ sign, around @ sign
+        depth = np.abs(ends.mean(axis=0) - values)
+        lowest, highest = np.minimum(values, ends.min(axis=0)), np.maximum(values, ends.max(axis=0))
+        floor, searched, start = values - depth, np.zeros(len(values), dtype=bool), found[number][0]
+        for attempt in range(_MORE + 1):
+            box = _next_to(places, start, mesh, signs)
+            if box.any():
+                range_ = highest[box].max() - lowest[box].min()
+                resolved = depth[box].max() <= _RESOLVED * range_
+                floor[box & resolved] = np.inf
+                searched |= box
+            left = np.flatnonzero(~searched & (floor < found[number][1]))
+            if attempt == _MORE or not len(left):
+                break
+            start = places[left[np.argmin(floor[left])]]
+            again = _lowest(edges, [start], spectrum.mesh, sign)
+            found[number] = min(found[number], again, key=lambda one: one[1])
+        floors.append(float(floor.min()))
+    return floors
+
+
+def _next_to(
+    places: NDArray[np.float64],
+    k: NDArray[np.float64],
+    mesh: NDArray[np.int64],
+    signs: Sequence[int],
+) -> NDArray[np.bool_]:
+    """(K,), which places are at most a step of the mesh from a sign times k everywhere."""
+    near = np.zeros(len(places), dtype=bool)
+    for sign in signs:
+        away = places - sign * k
+        near |= (np.abs(away - np.rint(away)) * mesh <= 1.0 + 1e-9).all(axis=1)
+    return near
 
 
 def _fractional(k: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -243,8 +322,9 @@ def band_gap(
     """Gap, edges and the smallest vertical gap for a given number of electrons per cell.
 
     Minima are searched around the three lowest places of the mesh, over the whole of the cells
-    around them. Where valleys are many or narrow against the cells of a mesh, one may be missed: no
-    edge that is told is better than the true one, and a denser mesh tells.
+    around them, and where a second mesh, half a step beside the first, has room for lower ones.
+    Where valleys are many or narrow against the cells of a mesh, one may be missed: no edge that is
+    told is better than the true one, and ``uncertain_eV`` says how much better that may be.
 
     Args:
         problem: the Hamiltonian.
@@ -279,10 +359,15 @@ def band_gap(
         spectrum.kpoints[int(i)].copy()
         for i in (np.argmax(valence), np.argmin(conduction), np.argmin(conduction - valence))
     ]
-    values = [float(valence.max()), float(conduction.min()), float((conduction - valence).min())]
+    values = [float(-valence.max()), float(conduction.min()), float((conduction - valence).min())]
+    uncertain: float | None = None
     if refine:
-        places, values = _refined(_Edges(problem, bands, s_threshold), spectrum, bands)
-    top, bottom, vertical = values
+        found, uncertain = _refined(_Edges(problem, bands, s_threshold), spectrum, bands)
+        places, values = [place for place, _ in found], [value for _, value in found]
+        reach = np.abs(problem.h.keys[:, :3]).max(axis=0) * problem.periodic
+        if (reach >= spectrum.mesh).any():  # valleys may be narrower than any mesh point sees
+            uncertain = None
+    top, bottom, vertical = -values[0], values[1], values[2]
     same = bool(vertical - (bottom - top) < 1e-5)
     if same:
         places[0] = places[1] = places[2]
@@ -299,4 +384,5 @@ def band_gap(
         bands,
         spectrum.mesh,
         refine,
+        uncertain,
     )

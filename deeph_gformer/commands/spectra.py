@@ -152,6 +152,19 @@ def _run_gap(options: GapOptions) -> GapResult:
     )
     print(f"{number[0]:g} electrons: {number[1]}")
     print(gap)
+    mesh = "x".join(map(str, gap.mesh))
+    if gap.uncertain_eV:
+        echo(
+            f"valleys are many or narrow against the {mesh} mesh: where it was not searched, an "
+            f"edge may be better by up to {gap.uncertain_eV * 1e3:.3g} meV; take a denser --mesh"
+        )
+    elif gap.uncertain_eV is not None:
+        print(f"{mesh} mesh, and a second one half a step beside it: no other valley is as deep")
+    elif gap.refined:
+        echo(
+            f"the {mesh} mesh has, along some axis, no more points than cells that H reaches, so "
+            "narrow valleys may be missed; take a denser --mesh"
+        )
     filling = {"electrons": number[0], "electrons_source": number[1]}
     return GapResult.of(_names(problem), filling, gap.to_json())
 

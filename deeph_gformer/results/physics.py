@@ -174,6 +174,9 @@ class GapResult(Result):
     """k-points that were searched first."""
     refined: bool
     """Whether the edges were followed between them."""
+    uncertain_eV: float | None
+    """By how much an edge or the vertical gap may be better in parts of the zone that were not
+    searched, going by a second mesh. If it is not 0, take a denser mesh. None: not known."""
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -228,6 +231,13 @@ class TopologyResult(Result):
     """ahc, shc: of the occupations."""
     largest_share: float | None = None
     """ahc, shc: of one k-point in the sum."""
+    estimated_error: float | None = None
+    """ahc, shc: of the components, in their unit; generous, but blind to spikes that no k-point of
+    the mesh shows."""
+    moved_by_refinement: float | None = None
+    """ahc, shc: by how much refining the mesh moved the component that it moved most."""
+    kpoints: int | None = None
+    """ahc, shc: solved in all."""
 
 
 @dataclasses.dataclass(eq=False, repr=False)

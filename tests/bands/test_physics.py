@@ -177,6 +177,7 @@ def test_gap_and_edges() -> None:
         and gap.gap_eV == pytest.approx(0.8, abs=1e-5)
         and abs(gap.k_valence[0]) == pytest.approx(0.5, abs=1e-3)
     )
+    assert gap.uncertain_eV == 0.0
     gap = bands.band_gap(graphene(mass=0.2), 2.0, "5x5x1")
     assert gap.gap_eV == pytest.approx(0.4, abs=1e-4)
     with pytest.raises(ConfigError, match="half filled"):
@@ -224,6 +225,34 @@ def test_the_deepest_of_several_valleys(harmonic: int, mesh: str | None) -> None
     assert gap.gap_eV == pytest.approx(4 * w.min(), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("mesh", "harmonics"), [("5x5x1", (5, 7, 9)), ("12x12x1", (5, 9, 13)), ("32x32x1", (5,))]
+)
+def test_valleys_that_a_mesh_does_not_resolve_are_told(
+    mesh: str, harmonics: tuple[int, ...]
+) -> None:
+    """n² valleys in the zone, at four places each: wherever one deeper than the edge was missed,
+    the result says that it may have been, and by at least as much; a dense mesh is sure."""
+    missed = 0
+    k = np.linspace(0.0, 1.0, 20001)
+    for harmonic in harmonics:
+        for turn in (0.06, 0.31):
+            w = 1 + 0.4 * np.cos(2 * np.pi * (harmonic * k - turn))
+            w += 0.1 * np.cos(2 * np.pi * (k - 0.15))
+            hops = {(0, 0, 0, 0, 0): np.diag([-2.0, 2.0]) + 0j}
+            for n, size, by in ((harmonic, 0.4, turn), (1, 0.1, 0.15)):
+                hop = 0.5 * size * np.exp(-2j * np.pi * by) * np.diag([-1.0, 1.0])
+                hops |= {(n, 0, 0, 0, 0): hop, (0, n, 0, 0, 0): hop}
+            cell = structure(np.diag([3.0, 3.0, 20.0]), np.zeros((1, 3)), ((0, 0),))
+            gap = bands.band_gap(BlochProblem(cell, blocks(hops)), 2.0, mesh)
+            error = gap.gap_eV - 4 * w.min()
+            assert error > -1e-5
+            missed += error > 1e-4
+            assert error < 1e-4 or gap.uncertain_eV is None or gap.uncertain_eV > error
+    assert (missed > 0) == (mesh != "32x32x1")
+    assert mesh != "32x32x1" or gap.uncertain_eV == 0.0
+
+
 @pytest.mark.parametrize("mesh", ["14x14x1", "40x40x1"])
 def test_valleys_around_gamma_of_bismuthene(mesh: str) -> None:
     """32.00 meV, by a dense search of other code; other valleys near have 37.58 meV."""
@@ -231,6 +260,7 @@ def test_valleys_around_gamma_of_bismuthene(mesh: str) -> None:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
     gap = bands.band_gap(bands.load(folder), 60.0, mesh)
+    assert gap.uncertain_eV == 0.0
     assert gap.direct_gap_eV == pytest.approx(0.03200, abs=2e-5)
 
 
