@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VERBS"]
 
+_LARGEST_ERROR = 0.1
+"""Of a conductivity, from which on its error is called large."""
 _LARGEST_SHARE = 0.1
 """Of all curvature, from which on one k-point with so much of it is said."""
 
@@ -226,11 +228,20 @@ def _fermi_sum(
         progress=progress(),
     )
     print(f"Fermi level {level.energy_eV:.4f} eV: {level.source}")
+    unit = "e²/h" if found.unit == "e2/h" else found.unit
+    mesh, moved = "x".join(map(str, found.mesh)), float(abs(found.sigma - found.on_mesh).max())
+    print(f"{mesh} mesh, {found.points} k-points with those where it was refined", end="")
+    print(f" (which moved the result by up to {moved:.2g} {unit})" * (moved > 0))
+    print(f"estimated error {found.error.max():.2g} {unit}")
     if found.largest_share > _LARGEST_SHARE:
         echo(
-            f"one k-point of the {'x'.join(map(str, found.mesh))} mesh has "
-            f"{found.largest_share * 100:.0f} % of all curvature: too coarse, take a denser --mesh "
-            "or a wider --hall-width"
+            f"one k-point of the {mesh} mesh has {found.largest_share * 100:.0f} % of all "
+            "curvature: too coarse, take a denser --mesh or a wider --hall-width"
+        )
+    elif found.error.max() > _LARGEST_ERROR * abs(found.sigma).max() and found.error.max() > 0.01:
+        echo(
+            f"the error may be {found.error.max() / abs(found.sigma).max() * 100:.0f} % of the "
+            "result: take a denser --mesh or a wider --hall-width"
         )
     result = {
         "fermi": level.to_json(),
@@ -238,8 +249,11 @@ def _fermi_sum(
         "width_eV": found.width_eV,
         "method": found.method,
         "largest_share": found.largest_share,
+        "estimated_error": float(found.error.max()),
+        "moved_by_refinement": moved,
+        "kpoints": found.points,
     }
-    return found, "e²/h" if found.unit == "e2/h" else found.unit, result
+    return found, unit, result
 
 
 def _hall(options: TopologyOptions, problem: BlochProblem, positions: Any) -> dict[str, Any]:

@@ -398,8 +398,8 @@ def test_spin_hall_has_the_sign_of_its_spins_hall_conductivity() -> None:
         BlockMatrix.from_blocks(np.array(list(up)), list(up.values())),
         source="up",
     )
-    one = anomalous_hall(alone, 0.0, "18x18x1", width_eV=1e-3).sigma[2] / 2  # it counts two spins
-    both = spin_hall(problem, 0.0, "18x18x1", width_eV=1e-3).sigma[2, 0, 1]
+    one = anomalous_hall(alone, 0.0, "18x18x1", width_eV=1e-3).on_mesh[2] / 2  # it counts two spins
+    both = spin_hall(problem, 0.0, "18x18x1", width_eV=1e-3).on_mesh[2, 0, 1]
     assert both == pytest.approx(2 * one, abs=1e-6) and abs(one) > 0.9
 
 
@@ -439,8 +439,8 @@ def test_hall_conductivities_do_not_depend_on_the_description(
             description.blocks(problem.h),
             source="otherwise",
         )
-        here = hall(problem, fermi, "6x6x1", width_eV=0.05).sigma
-        there = hall(other, fermi, mesh, width_eV=0.05).sigma
+        here = hall(problem, fermi, "6x6x1", width_eV=0.05).on_mesh
+        there = hall(other, fermi, mesh, width_eV=0.05).on_mesh
         assert other.size == copies * problem.size
         assert there == pytest.approx(here, abs=1e-9) and np.abs(here).max() > 0.1
 
@@ -467,15 +467,36 @@ def test_time_reversal_part_of_a_prediction() -> None:
     assert not np.any(spinless.h.values.imag)
 
 
-def test_mesh_too_coarse_for_a_metal_is_told() -> None:
-    """Near a small gap (at K) all curvature sits at few k-points; a dense mesh spreads it.
+@pytest.mark.parametrize("mass", [0.2, 0.6, 0.7, 0.74, 0.77])
+@pytest.mark.parametrize("mesh", [3, 6, 12, 23, 24])
+def test_hall_conductivity_is_refined_and_its_error_told(mass: float, mesh: int) -> None:
+    """Towards mass 0.7794 the gap at K closes and all curvature of an insulator (-2 e²/h, both
+    spins) sits in a spike, of 70 times that on one mesh point."""
+    hall = anomalous_hall(haldane(mass), 0.0, (mesh, mesh, 1), width_eV=1e-3)
+    assert abs(hall.sigma[2] + 2) <= max(hall.error[2], 1e-3)
+    assert hall.points <= 2 * mesh**2
+    if mesh > 20:
+        assert hall.error[2] < 0.1 and hall.largest_share < 0.1
+    assert mesh > 3 or mass < 0.6 or hall.largest_share > 0.1
 
-    What is told is wrong (its conductivity would be 2 e²/h), and what is not told is right.
-    """
-    for mass, mesh, told in ((0.77, 30, True), (0.6, 3, True), (0.6, 48, False)):
-        hall = anomalous_hall(haldane(mass), 0.0, (mesh, mesh, 1), width_eV=1e-3)
-        assert (hall.largest_share > 0.1) == told and hall.largest_share > 1 / mesh**2
-        assert (abs(abs(hall.sigma[2]) - 2) > 1e-3) == told
+
+@pytest.mark.parametrize(("mass", "fermi", "width"), [(0.2, 1.5, 0.02), (0.6, 0.4, 0.01)])
+def test_error_of_a_metals_hall_conductivity(mass: float, fermi: float, width: float) -> None:
+    """Against a plain mean over a dense mesh."""
+    problem, count = haldane(mass), 96
+    mean = np.mean(
+        [
+            kubo_curvature(problem, (i / count, j / count, 0), fermi, width)[2]
+            for i in range(count)
+            for j in range(count)
+        ]
+    )
+    a, b = problem.structure.lattice[:2]
+    right = -2 * 2 * np.pi * mean / np.linalg.norm(np.cross(a, b))
+    for mesh in (6, 12, 24, 25):
+        hall = anomalous_hall(problem, fermi, (mesh, mesh, 1), width_eV=width)
+        assert abs(hall.sigma[2] - right) < hall.error[2]
+        assert mesh < 20 or hall.error[2] < 0.06
 
 
 _SQUARE = ((-0.5, -0.5, 0), (0.5, -0.5, 0), (0.5, 0.5, 0), (-0.5, 0.5, 0))

@@ -223,6 +223,6 @@ def test_hall_conductivity_of_wannierberri_is_ours(tmp_path: pathlib.Path) -> No
     cold = found.results["ahc"].data * thickness / E2_OVER_H_SIEMENS
     for fermi in (-0.5, 0.0):
         weight = 1 / np.cosh((energies - fermi) / (2 * width)) ** 2
-        mine = anomalous_hall(problem, fermi, mesh, width_eV=width, positions=positions).sigma
+        mine = anomalous_hall(problem, fermi, mesh, width_eV=width, positions=positions).on_mesh
         assert np.abs(mine).max() > 0.05
         assert weight @ cold / weight.sum() == pytest.approx(mine, abs=5e-5)

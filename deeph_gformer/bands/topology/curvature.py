@@ -26,10 +26,11 @@ from ...io import BlockMatrix
 from ..bloch import BlochProblem, bloch_phases
 from ..cell_sums import BlochSum
 from ..fermi import occupations
-from ..kmesh import mesh_points, parse_mesh
+from ..kmesh import parse_mesh
 from ..projection import spin_matrices
 from ..velocity import VelocityStates, velocity_states
 from .links import ATOM_POSITIONS, POSITION_MATRIX, position_rest
+from .refinement import zone_mean
 
 __all__ = [
     "HallConductivity",
@@ -39,8 +40,10 @@ __all__ = [
     "spin_hall",
 ]
 
-_DEGENERATE_EV = 1e-6
 _PLANES = ((1, 2), (2, 0), (0, 1))
+_SMALL_E2_PER_H = 2e-3
+_SMALL_S_PER_CM = 0.5
+"""Errors below are not refined further."""
 E2_OVER_H_SIEMENS = 3.874045864905544e-05
 """e² / h (CODATA 2018, exact)."""
 
@@ -56,8 +59,11 @@ class HallConductivity:
         mesh: k mesh.
         width_eV: of the Fermi function.
         method: with which positions.
-        largest_share: of all curvature (absolute values), what the k-point with most of it has:
-            far above one over their number, the mesh does not resolve it.
+        largest_share: of all curvature (absolute values), what the cell of the mesh with most of it
+            has: far above one over their number, the mesh does not resolve it.
+        error: like ``sigma``, estimated, see :class:`~.refinement.ZoneMean`.
+        on_mesh: like ``sigma``, of the mesh alone, before it was refined.
+        points: k-points solved, those of the mesh included.
     """
 
     sigma: NDArray[np.float64]
@@ -66,6 +72,9 @@ class HallConductivity:
     width_eV: float
     method: str
     largest_share: float
+    error: NDArray[np.float64]
+    on_mesh: NDArray[np.float64]
+    points: int
 
 
 def kubo_curvature(
@@ -141,8 +150,8 @@ def _outside(
 def _over_distance(
     states: VelocityStates, matrices: NDArray[np.complex128]
 ) -> NDArray[np.complex128]:
-    """Matrices (3, n, n) over E_m - E_n, without pairs of one energy."""
-    near = np.abs(states.apart) < _DEGENERATE_EV
+    """Matrices (3, n, n) over E_m - E_n, without pairs of one level."""
+    near = states.one_level
     found: NDArray[np.complex128] = np.where(
         near, 0.0, matrices / np.where(near, 1.0, states.apart)
     )
@@ -165,8 +174,8 @@ def anomalous_hall(
     Args:
         problem: the Hamiltonian.
         fermi_eV: the Fermi level.
-        mesh: Γ-centred k mesh; default 0.12 1/Å apart, far too coarse for a
-            metal.
+        mesh: Γ-centred k mesh; default 0.12 1/Å apart. It is refined where the curvature is large,
+            with at most as many k-points again.
         width_eV: of the Fermi function.
         positions: x, y, z of the position matrix, Å.
         progress: called with (done, all).
@@ -176,32 +185,38 @@ def anomalous_hall(
     """
     mesh_of = _HallMesh.of(problem, mesh, width_eV)
     rest = None if positions is None else position_rest(problem, positions)
-    total = np.zeros(3)
-    sizes: list[float] = []
-    for done, k in enumerate(mesh_of.points, 1):
-        curvature = kubo_curvature(problem, k, fermi_eV, width_eV, rest)
-        total += curvature
-        sizes.append(float(np.abs(curvature).max()))
-        if progress is not None:
-            progress(done, len(mesh_of.points))
-    method = ATOM_POSITIONS if positions is None else POSITION_MATRIX
-    sigma = mesh_of.factor * problem.electrons_per_band * total  # both spins
-    share = _largest_share(sizes)
-    return HallConductivity(sigma, mesh_of.unit, mesh_of.numbers, width_eV, method, share)
-
-
-def _largest_share(sizes: list[float]) -> float:
-    return max(sizes) / max(sum(sizes), 1e-300)
+    factor = mesh_of.factor * problem.electrons_per_band  # both spins
+    found = zone_mean(
+        lambda k: kubo_curvature(problem, k, fermi_eV, width_eV, rest),
+        mesh_of.numbers,
+        mesh_of.small / abs(factor),
+        progress,
+    )
+    return HallConductivity(
+        factor * found.value,
+        mesh_of.unit,
+        mesh_of.numbers,
+        width_eV,
+        ATOM_POSITIONS if positions is None else POSITION_MATRIX,
+        found.largest_share,
+        abs(factor) * found.error,
+        factor * found.on_mesh,
+        found.points,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class _HallMesh:
-    """Where a Hall conductivity is summed, and what a sum of curvatures (Å²) is multiplied with."""
+    """Where a Hall conductivity is summed, and what a mean curvature (Å²) is multiplied with."""
 
-    points: NDArray[np.float64]
     factor: float
     unit: str
     numbers: tuple[int, int, int]
+
+    @property
+    def small(self) -> float:
+        """An error that is small enough, in ``unit``."""
+        return {"S/cm": _SMALL_S_PER_CM}.get(self.unit, _SMALL_E2_PER_H)
 
     @classmethod
     def of(
@@ -223,7 +238,6 @@ class _HallMesh:
                 f"width {width_eV} eV of the Fermi function: it must be positive, finite"
             )
         numbers = parse_mesh(mesh, problem)
-        points = mesh_points(numbers, False)[0]
         lattice = problem.structure.lattice
         if dimensions == 3:
             # e²/hbar * mean / volume = 2 pi e²/h * mean / volume; 1/Å is 1e8 1/cm
@@ -232,7 +246,7 @@ class _HallMesh:
         else:
             a, b = lattice[list(problem.periodic)]
             factor, unit = -2 * np.pi / float(np.linalg.norm(np.cross(a, b))), "e2/h"
-        return cls(points, factor / len(points), unit, numbers)
+        return cls(factor, unit, numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,20 +311,21 @@ def spin_hall(
         )
     mesh_of = _HallMesh.of(problem, mesh, width_eV)
     rest = None if positions is None else position_rest(problem, positions)
-    total = np.zeros((3, 3, 3))
-    sizes: list[float] = []
-    for done, k in enumerate(mesh_of.points, 1):
-        curvature = _spin_curvature(problem, k, fermi_eV, width_eV, rest)
-        total += curvature
-        sizes.append(float(np.abs(curvature).max()))
-        if progress is not None:
-            progress(done, len(mesh_of.points))
-    method = ATOM_POSITIONS if positions is None else POSITION_MATRIX
+    factor, shape = mesh_of.factor, (3, 3, 3)
+    found = zone_mean(
+        lambda k: _spin_curvature(problem, k, fermi_eV, width_eV, rest).ravel(),
+        mesh_of.numbers,
+        mesh_of.small / abs(factor),
+        progress,
+    )
     return SpinHallConductivity(
-        mesh_of.factor * total,
+        factor * found.value.reshape(shape),
         mesh_of.unit,
         mesh_of.numbers,
         width_eV,
-        method,
-        _largest_share(sizes),
+        ATOM_POSITIONS if positions is None else POSITION_MATRIX,
+        found.largest_share,
+        abs(factor) * found.error.reshape(shape),
+        factor * found.on_mesh.reshape(shape),
+        found.points,
     )
