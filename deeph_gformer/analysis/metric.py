@@ -35,12 +35,14 @@ class Case(NamedTuple):
         problem: DFT's H and S; None where there are no overlaps.
         predictions: H of stage 1 and of both stages, or one alone; where there is S, with DFT's μ,
             so that the zero of energy does not count.
+        fermi_eV: DFT's Fermi level, where it is not what info.json says.
     """
 
     structure: Structure
     truth: BlockMatrix
     problem: BlochProblem | None
     predictions: tuple[BlockMatrix, ...]
+    fermi_eV: float | None = None
 
 
 class Scores(NamedTuple):

@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bands.bloch import BlochProblem
+from ..bands.electrons import electron_number
+from ..bands.fermi import fermi_level
 from ..bands.kmesh import default_mesh, has_time_reversal, mesh_points
 from ..bands.solve import solve_dense
 from ..errors import ConfigError, DataError
@@ -129,7 +131,8 @@ def dft_states(
 
     Args:
         problem: DFT's H and S.
-        fermi_eV: middle of the window; default: what info.json says.
+        fermi_eV: middle of the window; default: what info.json says, its Fermi level or, where it
+            states none, that of its number of electrons (``occupation``).
         window_eV: its half width.
         mesh: numbers of k-points; default: points no further apart than ``spacing``.
         spacing: 1/Å (2π included).
@@ -141,10 +144,13 @@ def dft_states(
     """
     fermi = problem.stated_fermi_eV if fermi_eV is None else fermi_eV
     if fermi is None:
-        raise ConfigError(
-            f"{problem.source}: info.json states no Fermi level, so the window of states has "
-            "no middle"
-        )
+        number = electron_number(problem.structure)
+        if number is None:
+            raise ConfigError(
+                f"{problem.source}: info.json states no Fermi level and no number of electrons "
+                "(occupation), so the window of states has no middle"
+            )
+        fermi = fermi_level(problem, number[0]).energy_eV
     if not 0 < window_eV < np.inf:
         raise ConfigError(f"window {window_eV:g} eV: it must be positive and finite")
     if mesh is None:
@@ -266,7 +272,7 @@ class States:
             raise DataError("no overlaps")
         if case.problem.size > MOST_ORBITALS:
             raise ConfigError(f"{case.problem.size} orbitals, more than {MOST_ORBITALS}")
-        known = dft_states(case.problem)
+        known = dft_states(case.problem, case.fermi_eV)
         found = [state_errors(known, h) for h in case.predictions]
         values = {
             "states_error_meV": [f.error_meV for f in found],

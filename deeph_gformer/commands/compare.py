@@ -86,7 +86,7 @@ def _run_compare(options: CompareOptions) -> Comparison:
         "label": problem.label,
         "hamiltonian": error.to_json(),
     }
-    parts = [_compare_metrics(reference, problem)]
+    parts = [_compare_metrics(options, reference, problem)]
     if options.eigenvalues:
         parts.append(_compare_eigenvalues(options, reference, problem))
     if options.modes:
@@ -136,12 +136,16 @@ def _modes(count: int, reference: BlochProblem, problem: BlochProblem, mu_eV: fl
     return lines, {"error_modes": found}
 
 
-def _compare_metrics(reference: BlochProblem, problem: BlochProblem) -> _Part:
+def _compare_metrics(
+    options: CompareOptions, reference: BlochProblem, problem: BlochProblem
+) -> _Part:
     from ..analysis.metric import Case, measure, metrics
     from ..data.gauge import aligned
 
     free = aligned(problem.h, reference.h, reference.s, reference.spinful)
-    case = Case(reference.structure, reference.h, reference, (free,))
+    given = not options.counts or options.electrons or options.valence or options.bundle
+    level = fermi_of(options, reference).energy_eV if given else None
+    case = Case(reference.structure, reference.h, reference, (free,), level)
     lines: list[str] = []
     result: dict[str, Any] = {}
     for metric in metrics().values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,10 +21,12 @@ from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
 from .ranges import Ranges, beyond, describe_beyond
 
-__all__ = ["EdgeMode", "EdgeChoice", "select_edges"]
+__all__ = ["EdgeMode", "EdgeChoice", "at_the_cutoff", "select_edges"]
 
 #: Elements of S or H (eV) that are no larger count as zero.
 _ZERO = 1e-12
+#: Edges so near the cutoff may be there or not.
+_AT_CUTOFF_A = 5e-3
 
 EdgeMode = Literal["auto", "overlaps", "hamiltonians", "union"]
 
@@ -47,6 +50,32 @@ class EdgeChoice(NamedTuple):
 
     def __repr__(self) -> str:
         return f"EdgeChoice({len(self.keys)} edges, {self.source})"
+
+
+def at_the_cutoff(
+    structure: Structure, keys: NDArray[np.int64], cutoffs: Mapping[tuple[int, int], float]
+) -> tuple[str, ...]:
+    """A sentence on edges that end so near the cutoff that a DFT code may have no block there.
+
+    Args:
+        structure: the atoms.
+        keys: (E, 5), its edges.
+        cutoffs: of each pair of elements, Å.
+    """
+    kinds, kind = np.unique(structure.numbers, return_inverse=True)
+    table = [[cutoffs.get((min(a, b), max(a, b)), np.inf) for b in kinds] for a in kinds.tolist()]
+    ends = np.array(table)[kind[keys[:, 3]], kind[keys[:, 4]]]  # (E,)
+    distances = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+    near = np.flatnonzero(ends - distances < _AT_CUTOFF_A)
+    if not len(near):
+        return ()
+    first = near[np.argmax(distances[near])]
+    i, j = (int(v) for v in keys[first, 3:])
+    return (
+        f"{len(near)} edges end within {_AT_CUTOFF_A * 1e3:g} mÅ of the cutoff (atoms {i + 1} and "
+        f"{j + 1}, {distances[first]:.4f} of {ends[first]:.4f} Å): a DFT code may drop these "
+        "blocks, and with one edge less every block is predicted otherwise, some by far",
+    )
 
 
 def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArray[np.int64]:

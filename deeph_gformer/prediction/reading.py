@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..algebra.orbitals import Basis
-from ..data.edges import EdgeChoice, EdgeMode, select_edges
+from ..data.edges import EdgeChoice, EdgeMode, at_the_cutoff, select_edges
 from ..data.graph import Graph, build_graph
 from ..data.ranges import Ranges, bundle_ranges, require_within
 from ..errors import ConfigError, DataError
@@ -152,8 +152,11 @@ def read_item(
         require_seen(model, structure, found, pbc, comm)
         require_within(structure, found, ranges)
         graph = build_graph(structure, found, basis, torch.float64, comm.own_atoms)
-    choice = EdgeChoice(graph.edge_key.numpy(), "overlap table")
-    return Item(structure, graph, choice, provider, folder, comm)
+    keys = graph.edge_key.numpy()
+    notes = at_the_cutoff(structure, keys, provider.cutoffs)
+    return Item(
+        structure, graph, EdgeChoice(keys, "overlap table", notes=notes), provider, folder, comm
+    )
 
 
 def _where_edges_are(

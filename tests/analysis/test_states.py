@@ -147,6 +147,13 @@ def test_kpoints_where_s_is_no_overlap_are_left_out_and_named() -> None:
         dft_states(chain(-0.8), 0.0, mesh=(1, 1, 1))
 
 
+def test_the_middle_of_the_window_is_counted_where_only_electrons_are_known() -> None:
+    """Half filling of E = 0.1 + 0.4 cos 2πk: 0.1 eV."""
+    problem = chain(0.0)
+    problem.structure.info["occupation"] = 1
+    assert dft_states(problem).fermi_eV == pytest.approx(0.1, abs=1e-3)
+
+
 def test_bad_input() -> None:
     problem = chain(0.1)
     with pytest.raises(ConfigError, match="states no Fermi level"):

@@ -11,7 +11,7 @@ import torch
 from ase.build import mx2
 
 import deeph_gformer
-from deeph_gformer.data.edges import select_edges
+from deeph_gformer.data.edges import at_the_cutoff, select_edges
 from deeph_gformer.data.ranges import LONGEST, Ranges, beyond, bundle_ranges
 from deeph_gformer.errors import DataError
 from deeph_gformer.io import BlockMatrix, Structure, legacy
@@ -36,6 +36,18 @@ def sheet() -> tuple[Structure, BlockMatrix]:
     atoms.pbc = True
     structure = structure_from_atoms(atoms, provider.orbital_types, "sheet", False)
     return structure, provider.overlap(structure)
+
+
+def test_edges_at_the_very_cutoff_are_told(sheet: tuple[Structure, BlockMatrix]) -> None:
+    """A cutoff 1 mÅ beyond the last Mo-Mo neighbours, which a DFT code may have dropped."""
+    structure, overlap = sheet
+    keys = overlap.keys
+    assert at_the_cutoff(structure, keys, {}) == ()
+    mo = (structure.numbers[keys[:, 3:]] == 42).all(axis=1)
+    last = np.linalg.norm(structure.edge_vectors(keys[mo]), axis=1).max()
+    (said,) = at_the_cutoff(structure, keys, {(42, 42): last + 1e-3})
+    assert f"{last:.4f} of {last + 1e-3:.4f}" in said
+    assert at_the_cutoff(structure, keys, {(42, 42): last + 0.1}) == ()
 
 
 def with_far(matrix: BlockMatrix, structure: Structure, cell: int, value: float) -> BlockMatrix:
