@@ -16,9 +16,10 @@ from deeph_gformer.bands.surface import (
     surface_green,
     surface_spectrum,
 )
+from deeph_gformer.bands.topology import Links, berry_curvature
 from deeph_gformer.errors import ConfigError
 
-from .conftest import chain, random_problem, ssh, write_model
+from .conftest import blocks, chain, graphene, random_problem, ssh, write_model
 from .test_topology import bhz, haldane, mixed, wilson_dirac
 
 
@@ -118,6 +119,73 @@ def test_topological_insulators_have_surface_states_and_trivial_ones_have_none()
         else:
             assert weight.max() < 0.5
         assert found.bulk[0].max() < 0.5
+
+
+def on_line(problem: BlochProblem, start: float, stop: float, count: int, axis: int = 0) -> KPath:
+    ends = [(np.eye(3)[axis] * start, np.eye(3)[axis] * stop)]
+    return path_from_segments(problem.structure.lattice, ends, [("A", "B")], [count], "test")
+
+
+def test_helical_edge_states_of_bhz_are_their_closed_formula() -> None:
+    """E = ±√(1 + 0.1²) sin k where |mass - 4 + 2 cos k| < 2: states of a semi-infinite edge are
+    eigenstates of τx, on which both spin terms act alone. Elsewhere the gap is empty."""
+    problem = bhz(1.0)
+    kpath = on_line(problem, 0.0, 0.5, 21)
+    found = surface_spectrum(problem, 1, (-0.9, 0.9), kpath, points=901, broadening_eV=0.004)
+    seen = 0
+    for n, k in enumerate(2 * np.pi * kpath.kpoints[:, 0]):
+        energy = 1.01**0.5 * np.sin(k)
+        if abs(-3 + 2 * np.cos(k)) < 1.9 and energy < 0.6:
+            for side in (found.bottom, found.top):
+                for sign in (1, -1):
+                    half = np.sign(found.energies_eV) == sign if n else slice(None)
+                    peak = found.energies_eV[half][np.argmax(side[n, half])]
+                    assert peak == pytest.approx(sign * energy, abs=0.003)
+                assert side[n].max() > 20.0
+            seen += 1
+    assert seen == 5
+    away = np.abs(2 * np.pi * kpath.kpoints[:, 0]) > 2.2  # |mass - 4 + 2 cos k| > 2
+    assert away.sum() > 3 and found.bottom[away].max() < 1.0
+
+
+@pytest.mark.parametrize(("mass", "centre"), [(1.0, 0.0), (7.0, 0.5)])
+def test_chiral_edge_states_turn_as_the_chern_number_says(mass: float, centre: float) -> None:
+    """One spin of BHZ: one branch, E = ±sin k, that goes one way at each surface. Its direction is
+    that of -C at the one, C at the other."""
+    up, x, y = np.diag([1.0, -1.0]), np.array([[0, 1], [1, 0]]), np.array([[0, -1j], [1j, 0]])
+    h = {
+        (0, 0, 0, 0, 0): (mass - 4.0) * up,
+        (1, 0, 0, 0, 0): up - 0.5j * x,
+        (0, 1, 0, 0, 0): up - 0.5j * y,
+    }
+    problem = BlochProblem(bhz(1.0).structure, blocks(h))
+    kpath = on_line(problem, centre - 0.05, centre + 0.05, 5)
+    found = surface_spectrum(problem, 1, (-0.6, 0.6), kpath, points=601, broadening_eV=0.004)
+    chern = berry_curvature(Links(problem, 1), (0, 1), (16, 16)).chern
+    assert abs(chern) == 1
+    peaks = [found.energies_eV[side.argmax(axis=1)] for side in (found.bottom, found.top)]
+    line = np.sin(2 * np.pi * (kpath.kpoints[:, 0] - centre))
+    signs = [int(np.sign(p[-1])) for p in peaks]
+    for sign, peak in zip(signs, peaks, strict=True):
+        assert peak == pytest.approx(sign * line, abs=0.003)
+    assert signs == [-chern, chern]
+
+
+def test_zigzag_edge_of_graphene() -> None:
+    """A flat band at zero with weight 1 - 4 cos²(k/2) on the edge where that is positive (M. Fujita
+    et al., J. Phys. Soc. Jpn. 65, 1920 (1996)), on both edges; none between the other cones."""
+    problem = graphene()
+    kpath = on_line(problem, 0.0, 0.5, 13, axis=1)
+    found = surface_spectrum(problem, 0, (-0.3, 0.3), kpath, points=601, broadening_eV=0.002)
+    step = found.energies_eV[1] - found.energies_eV[0]
+    for n, k in enumerate(2 * np.pi * kpath.kpoints[:, 1]):
+        right = 1 - 4 * np.cos(k / 2) ** 2
+        if abs(right) < 0.3:  # near the cones
+            continue
+        for side in (found.bottom, found.top):
+            assert side[n].sum() * step == pytest.approx(max(right, 0.0), abs=0.02)
+            if right > 0:
+                assert abs(found.energies_eV[side[n].argmax()]) < 1e-6
 
 
 def gamma_to_x(problem: BlochProblem) -> KPath:

@@ -29,7 +29,8 @@ from .layers import PrincipalLayers
 __all__ = ["SurfaceSpectrum", "surface_green", "surface_spectrum"]
 
 _STEPS = 60
-_CONVERGED = 1e-12
+_CONVERGED = 1e-8
+"""eV; what is left out of G's inverse is the square of it."""
 _LARGEST = 3000
 Matrix = NDArray[np.complexfloating]
 
@@ -106,11 +107,11 @@ def surface_green(
             eye = np.eye(len(inside))
             first, second, bulk = (np.linalg.solve(m, eye) for m in (plus, minus, inside))
             return first, second, bulk
-        lu = scipy.linalg.lu_factor(inside)
-        from_ahead, from_back = (scipy.linalg.lu_solve(lu, m) for m in (ahead, back))
-        to_plus, to_minus = ahead @ from_back, back @ from_ahead
+        beyond = scipy.linalg.solve(inside, np.hstack([back, ahead]), check_finite=False)
+        to_plus, ahead = np.hsplit(ahead @ beyond, 2)
+        back, to_minus = np.hsplit(back @ beyond, 2)
         plus, minus, inside = plus - to_plus, minus - to_minus, inside - to_plus - to_minus
-        ahead, back = -ahead @ from_ahead, -back @ from_back
+        ahead, back = -ahead, -back
     raise ConfigError(
         f"the surface Green's function at {z.real:.4f} eV does not converge; take a larger "
         "--broadening"
