@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from ..pipeline import HamiltonianModel, Prediction
 from ..results import Evaluation
 from ..stage1.trained_on import among, listed, read_descriptors, seen_by
 from .equivariance import equivariance_error
+from .guard import Guard
 from .invariance import invariance as invariance_of
 from .invariance import largest
 from .metric import Case, Metric, averages, measure, metrics
@@ -74,8 +76,10 @@ def evaluate(
         ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see
         :mod:`.places`. With ``states``, structures and total hold ``states_error_meV`` and
         ``ghost_meV`` (both stages), and the same of stage 1 with ``stage1_`` before it; None where
-        there are no overlaps or no Fermi level. With ``invariance``, structures and total hold the
-        keys of :meth:`.invariance.Invariance.to_json`.
+        there are no overlaps or no Fermi level. Structures hold ``correction_z``, ``features_z``
+        and ``guard_warning`` where the bundle has statistics, see :mod:`.guard`. With
+        ``invariance``, structures and total hold the keys of
+        :meth:`.invariance.Invariance.to_json`.
 
     Raises:
         ConfigError: the split is empty, or an option is out of range or needs another one.
@@ -88,10 +92,15 @@ def evaluate(
     counts: Counted = "gauge_free" if gauge != "raw" and all(have_s) else "raw"
     chosen = [m for m in metrics().values() if states or not isinstance(m, States)]
     judged: list[_Judged] = []
+    watch = Guard(model) if Guard.table(model.bundle) is not None else None
     for folder, has_s in zip(folders, have_s, strict=True):
-        prediction = model.predict(folder, edges, frames=frames)
+        with watch.watching() if watch is not None else contextlib.nullcontext():
+            prediction = model.predict(folder, edges, frames=frames)
+        unusual = {} if watch is None else _unusual(watch, folder.resolve().name, prediction)
         scans = frames if invariance else None
-        judged.append(_judge(model, folder, prediction, has_s, counts, chosen, scans))
+        one = _judge(model, folder, prediction, has_s, counts, chosen, scans)
+        one.record.update(unusual)
+        judged.append(one)
     errors, records = [one.errors for one in judged], [one.record for one in judged]
     predictions = [(one.counted, one.truth) for one in judged]
     places = PlaceErrors()
@@ -249,6 +258,24 @@ def _judge(
     if scans is not None:
         record.update(invariance_of(model, prediction, truth, overlap, frames=scans).to_json())
     return _Judged(kinds[counts], truth, both[counts], record)
+
+
+def _unusual(watch: Guard, name: str, prediction: Prediction) -> dict[str, Any]:
+    """What the guard says of the prediction that it has just watched, as in ``refine``.
+
+    Args:
+        watch: of the model.
+        name: of the structure.
+        prediction: of it.
+    """
+    verdict = watch.judge(prediction.correction)
+    if verdict.warning is not None:
+        LOGGER.warning("%s: %s", name, verdict.warning)
+    return {
+        "correction_z": verdict.correction_z,
+        "features_z": verdict.features_z,
+        "guard_warning": verdict.warning,
+    }
 
 
 def _total(

@@ -23,8 +23,8 @@ __all__ = [
 _LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "font": {"family": "Helvetica, Arial, sans-serif", "size": 13},
-    "margin": {"l": 70, "r": 20, "t": 40, "b": 55},
-    "legend": {"orientation": "h", "y": 1.08, "x": 0},
+    "margin": {"l": 70, "r": 20, "t": 60, "b": 55},
+    "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
 }
 
 
@@ -134,13 +134,13 @@ def block_maps(maps: Mapping[str, Any]) -> Any:
             col=column,
         )
     figure.update_layout(
-        **(_LAYOUT | {"margin": {"l": 70, "r": 20, "t": 60, "b": 55}}),
+        **_LAYOUT,
         height=450,
         coloraxis={"colorscale": "Viridis", "colorbar": {"title": "meV"}},
     )
-    figure.update_xaxes(title_text="shell of the second atom")
+    figure.update_xaxes(title_text="second atom")
     figure.update_yaxes(autorange="reversed")
-    figure.update_yaxes(title_text="shell of the first atom", row=1, col=1)
+    figure.update_yaxes(title_text="first atom", row=1, col=1)
     return figure
 
 
@@ -240,7 +240,7 @@ def geometry(atoms: Mapping[str, Any]) -> Any:
     drawn = np.concatenate([corners @ cell, where])
     size = drawn.max(axis=0) - drawn.min(axis=0)  # equal scales, and the longest fits the window
     figure.update_layout(
-        **(_LAYOUT | {"margin": {"l": 10, "r": 10, "t": 40, "b": 10}}),
+        **(_LAYOUT | {"margin": {"l": 10, "r": 10, "t": 60, "b": 10}}),
         height=520,
         scene={
             "aspectmode": "manual",

@@ -181,6 +181,8 @@ def _evaluation(result: Mapping[str, Any], draw: _Figures) -> list[str]:
         "<h3>By pair of elements (mean over blocks)</h3>",
         _table(["pair", *header[1:]], pairs, bad=3),
         "<h3>By orbital block</h3>",
+        '<p class="note">Mean |ΔH| in meV between a shell of the first atom and one of the second; '
+        "choose the pair of elements.</p>",
     ]
     options = "".join(
         f'<option value="map-{n}">{_escape(k)}</option>' for n, k in enumerate(tables)
@@ -218,6 +220,23 @@ def _symmetry(result: Mapping[str, Any]) -> list[str]:
             text,
             sortable=False,
         ),
+    ]
+
+
+def _guard(result: Mapping[str, Any]) -> list[str]:
+    """How unlike the training set each structure is."""
+    found = [r for r in result["structures"] if "correction_z" in r]
+    if not found:
+        return []
+    rows = [
+        [r["name"], r["correction_z"], r["features_z"], r["guard_warning"] or "-"] for r in found
+    ]
+    return [
+        "<h2>Like the training set?</h2>",
+        '<p class="note">The guard: how far the size of the correction, and stage 1\'s features, '
+        "are from those of training and validation, in standard deviations. Above 6 there is a "
+        "warning.</p>",
+        _table(["structure", "correction", "features", "warning"], rows),
     ]
 
 
@@ -264,7 +283,7 @@ def render(
     if worst is not None:
         parts += _worst(worst, draw)
     if result is not None:
-        parts += _symmetry(result)
+        parts += _symmetry(result) + _guard(result)
     if history is not None:
         parts += [
             "<h2>Training</h2>",

@@ -16,6 +16,7 @@ import torch
 import deeph_gformer
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.algebra.rotation import random_rotation
+from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.analysis.guard import FLOOR, LIMIT, Guard, feature_norms, guard_statistics
 from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, from_mapping
@@ -131,6 +132,10 @@ def test_strange_structure_is_told_and_guarded(
         (odd["guard_correction_meV"] - table["correction"]["mean_meV"])
         / table["correction"]["spread_meV"]
     )
+    judged = evaluate(model, tmp_path / "data", invariance=False, rotations=0)
+    for record in judged.structures:
+        same = ("correction_z", "features_z", "guard_warning")
+        assert [record[k] for k in same] == [records[record["name"]][k] for k in same]
     # the same with a bundle whose corrections used to be much smaller: now they are out of range
     small = {
         **table,

@@ -49,9 +49,10 @@ def evaluation(name: str = "0001") -> dict:
                         }
                     )
     record = {"name": name, "atoms": 3, "stage1_mae_meV": 4.0, "refined_mae_meV": 5.0}
+    guard = {"correction_z": 7.25, "features_z": None, "guard_warning": f"odd: {name}"}
     states = {"states_error_meV": 31.5, "stage1_states_error_meV": 62.5}
     return {
-        "structures": [record | {"ratio": 1.25} | states],
+        "structures": [record | {"ratio": 1.25} | states | guard],
         "total": {
             **states,
             "stage1": {"mae_all_meV": 4.0},
@@ -124,6 +125,16 @@ def test_a_ratio_above_one_stands_out():
     assert page.count('<p class="warning">Warning: the refined H is WORSE than stage 1 alone') == 1
     assert "<td class=bad>1.250</td>" in page
     assert "62.5 → 31.5 meV" in page and "<td>62.50</td><td>31.50</td>" in page
+
+
+def test_the_guard_is_shown_where_it_judged():
+    result = evaluation()
+    page = render("x", result=result)
+    assert "Like the training set?" in page
+    assert "<td>0001</td><td>7.250</td><td>-</td><td>odd: 0001</td>" in page
+    for key in ("correction_z", "features_z", "guard_warning"):
+        del result["structures"][0][key]
+    assert "Like the training set?" not in render("x", result=result)
 
 
 def test_history_joins_the_rows_of_an_epoch(tmp_path):
