@@ -74,6 +74,7 @@ def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> 
             check=task.check,
             problem=problem,
             where=where,
+            k=k,
         )
     else:
         h, s = problem.at(k)

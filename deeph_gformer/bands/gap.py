@@ -256,7 +256,7 @@ def _second_look(edges: _Edges, spectrum: MeshSpectrum, bands: int, found: _Foun
     mesh = np.array(spectrum.mesh)
     axes = mesh > 1
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in mesh], indexing="ij"), -1).reshape(-1, 3)
-    signs = (1,)
+    signs: tuple[int, ...] = (1,)
     if len(spectrum.kpoints) < len(grid):  # E(k) = E(-k): one of both
         signs = (1, -1)
         partner = np.where(axes, -1 - grid, 0) % mesh

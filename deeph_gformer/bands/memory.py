@@ -17,10 +17,17 @@ __all__ = ["Memory", "kept_memory", "memory_of"]
 
 
 class Memory:
-    """Arrays by name, lent to one user at a time."""
+    """Arrays by name, lent to one user at a time.
 
-    def __init__(self) -> None:
-        """Empty."""
+    Attributes:
+        kpoints: at how many k-points a problem is solved with it, about.
+        shared: what serves all of them.
+    """
+
+    def __init__(self, kpoints: int = 1) -> None:
+        """Empty; for so many k-points."""
+        self.kpoints = kpoints
+        self.shared: dict[str, Any] = {}
         self._bytes: dict[str, NDArray[np.uint8]] = {}
         self._user: weakref.ref[Any] | None = None
 
@@ -47,10 +54,15 @@ def memory_of(problem: BlochProblem) -> Memory:
 
 
 @contextlib.contextmanager
-def kept_memory(problem: BlochProblem) -> Iterator[None]:
-    """Factorisations of this problem use the same memory, which is given back at the end."""
+def kept_memory(problem: BlochProblem, kpoints: int = 1) -> Iterator[None]:
+    """Factorisations of this problem use the same memory, which is given back at the end.
+
+    Args:
+        problem: the Hamiltonian.
+        kpoints: how many will be solved, about.
+    """
     outer = "_memory" in problem.__dict__
-    problem.__dict__.setdefault("_memory", Memory())
+    problem.__dict__.setdefault("_memory", Memory(kpoints))
     try:
         yield
     finally:

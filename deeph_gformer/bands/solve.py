@@ -254,9 +254,11 @@ _WORKER: dict[str, Any] = {}
 
 
 def _start_worker(
-    function: Callable[[BlochProblem, NDArray[np.float64]], Any], problem: BlochProblem
+    function: Callable[[BlochProblem, NDArray[np.float64]], Any],
+    problem: BlochProblem,
+    kpoints: int,
 ) -> None:
-    _WORKER.update(function=function, problem=problem, memory=kept_memory(problem))
+    _WORKER.update(function=function, problem=problem, memory=kept_memory(problem, kpoints))
     _WORKER["memory"].__enter__()  # until the process ends
 
 
@@ -318,7 +320,7 @@ def map_kpoints(
                 progress(len(results), len(unique))
 
     if processes == 1 or len(unique) == 1:
-        with kept_memory(problem):
+        with kept_memory(problem, len(unique)):
             collect(function(problem, k) for k in unique)
     else:
         import concurrent.futures
@@ -330,7 +332,7 @@ def map_kpoints(
                 min(processes, len(unique)),
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(function, problem),
+                initargs=(function, problem, -(-len(unique) // processes)),
             ) as pool,
         ):
             try:

@@ -12,6 +12,7 @@ from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem, sparse
 from deeph_gformer.bands.memory import kept_memory, memory_of
 from deeph_gformer.bands.sparse import factors, frontal, solver
+from deeph_gformer.bands.sparse.condensed import CondensedFactor, condensed
 from deeph_gformer.bands.sparse.dissection import dissect, minimum_cover
 from deeph_gformer.bands.sparse.factors import count_below, elimination_plan, factorize, refines
 from deeph_gformer.bands.sparse.frontal import FrontalFactor
@@ -170,6 +171,49 @@ def test_minimum_cover_against_all_covers(seed: int) -> None:
     assert rows.sum() + columns.sum() == min(sizes)
 
 
+@pytest.mark.parametrize("spin", [1, 2])
+def test_what_all_k_share_is_eliminated_once(spin: int) -> None:
+    """Solutions and counts of a condensed factor, at special and general k."""
+    problem = ribbon(81, spin)
+    b = np.random.default_rng(0).standard_normal((problem.size, 3))
+    ks = ((0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.2, -0.1, 0.0), (0.37, 0.81, 0.0))
+    every = [scipy.linalg.eigh(*problem.at(k), eigvals_only=True) for k in ks]
+    with kept_memory(problem, 10):
+        for sigma in (-2.0, 0.1, float(every[2][150]) + 1e-6):
+            cell, inside = condensed(problem, sigma, np.inf, np.dtype(complex))
+            assert inside.dtype == (float if spin == 1 else complex)
+            assert 0 < cell.outer.sum() < 0.5 * len(cell.outer)
+            assert condensed(problem, sigma, np.inf, np.dtype(complex))[1] is inside
+            for k, energies in zip(ks, every, strict=True):
+                matrix = factors.shifted(*problem.sparse_at(k), sigma)
+                memory = memory_of(problem)
+                factor = CondensedFactor(matrix, problem, cell, inside, k, complex, memory)
+                assert factor.negative == int((energies < sigma).sum())
+                x = factor.solve(b)
+                assert np.abs(matrix @ x - b).max() < 1e-10 * max(1.0, np.abs(x).max())
+                y = factor.solve(1j * b[:, 0])
+                assert np.abs(y - 1j * x[:, 0]).max() < 1e-6 * np.abs(x).max()
+    with kept_memory(problem, 2):
+        assert condensed(problem, 0.1, np.inf, np.dtype(complex)) is None
+
+
+def test_bands_by_condensed_factors_are_the_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = ribbon(144)
+    monkeypatch.setattr("deeph_gformer.bands.sparse.condensed._WORTH", np.inf)
+    ks = np.array([(0.0, 0.0, 0.0), (0.1, 0.3, 0.0), (0.45, -0.2, 0.0)])
+    with kept_memory(problem, 3):
+        for k in ks:
+            h, s = problem.sparse_at(k)
+            found = sparse.solve_sparse(
+                h, s, 0.05, 20, problem=problem, precision="single", check="random", k=k
+            )
+            assert "condensed" in found.engine and "polished" in found.engine
+            assert found.complete is True
+            every = scipy.linalg.eigh(*problem.at(k), eigvals_only=True)
+            mine = every[found.first : found.first + len(found.energies)]
+            assert np.abs(mine - found.energies).max() < 1e-8
+
+
 @pytest.mark.parametrize("k", [(0.0, 0.0, 0.0), (0.1, 0.3, 0.0)])
 def test_single_precision_gives_double_energies(k: tuple[float, ...]) -> None:
     problem = ribbon(225)
@@ -205,7 +249,7 @@ def test_single_precision_is_given_up_where_it_fails(monkeypatch: pytest.MonkeyP
     monkeypatch.undo()
     real = factors.factorize
 
-    def poor(h, s, sigma, problem, engine="auto", single=False):
+    def poor(h, s, sigma, problem, engine="auto", single=False, k=None):
         """Single precision that is off by much more than rounding: factor and count of another
         energy."""
         return real(h, s, sigma + (0.7 if single else 0.0), problem, engine, single)

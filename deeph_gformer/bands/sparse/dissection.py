@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-__all__ = ["Separator", "Plan", "dissect", "make_plan", "minimum_cover"]
+__all__ = ["Dissection", "Separator", "Plan", "dissect", "make_plan", "minimum_cover"]
 
 _LEAF_ATOMS = 24
 _DIRECTIONS = 12
@@ -84,7 +84,9 @@ def _dense_cost(p: float, m: float) -> float:
     return p**3 / 3 + p * p * m + p * m * m
 
 
-class _Dissection:
+class Dissection:
+    """The cuts of one graph; see :func:`dissect`."""
+
     def __init__(
         self, graph: sp.csr_matrix, positions: NDArray[np.float64], lattice: NDArray[np.float64]
     ) -> None:
@@ -258,7 +260,7 @@ def dissect(
     """
     axes = tuple(axis for axis in range(3) if periodic[axis])
     cell = np.eye(3) if lattice is None else np.asarray(lattice, dtype=np.float64)
-    return _Dissection(graph, positions, cell).run(np.arange(graph.shape[0]), axes)
+    return Dissection(graph, positions, cell).run(np.arange(graph.shape[0]), axes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,7 +324,7 @@ def make_plan(tree: Separator, graph: sp.csr_matrix, offsets: Index) -> Plan:
 
     visit(tree)
     sequence = np.concatenate([node.atoms for node, _ in nodes])
-    rank = np.empty(len(sequence), dtype=np.int64)
+    rank = np.empty(graph.shape[0], dtype=np.int64)  # of those in the tree
     rank[sequence] = np.arange(len(sequence))
     fronts: list[Front] = []
     boundaries: list[Index] = []

@@ -6,11 +6,12 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError
 from ..bloch import BlochProblem
 from ..memory import memory_of
+from .condensed import CondensedFactor, condensed
 from .dissection import Plan, dissect, make_plan
 from .frontal import FrontalFactor
 
@@ -87,6 +88,7 @@ def factorize(
     problem: BlochProblem,
     engine: str = "auto",
     single: bool = False,
+    k: ArrayLike | None = None,
 ) -> tuple[Factor, str]:
     """Factorise H - sigma S.
 
@@ -98,6 +100,8 @@ def factorize(
         engine: 'frontal' (our multifrontal LDL†, knows the inertia) or 'slepc' (MUMPS through
             PETSc, over MPI ranks); 'auto' is 'frontal'.
         single: in single precision (frontal only).
+        k: (3,), fractional, of h and s: what other k-points share is then eliminated once for all
+            of them (:mod:`~.condensed`), while :func:`~..memory.kept_memory` is in force.
 
     Returns:
         The factor and a name for it.
@@ -121,6 +125,13 @@ def factorize(
     dtype = {"f": np.float32, "c": np.complex64}[matrix.dtype.kind] if single else matrix.dtype
     name = f"multifrontal LDL†{' in single precision' if single else ''}"
     plan = elimination_plan(problem)
+    if k is not None:
+        common = condensed(problem, sigma, plan.multiply_adds, np.dtype(dtype))
+        if common is not None:
+            return (
+                CondensedFactor(matrix, problem, *common, k, dtype, memory_of(problem)),
+                f"condensed {name}",
+            )
     return FrontalFactor(matrix, plan, dtype, memory_of(problem)), name
 
 

@@ -30,11 +30,11 @@ from ..memory import Memory
 from .dissection import Front, Plan
 from .product import adjoint_product
 
-__all__ = ["FrontalFactor"]
+__all__ = ["TILE", "Done", "Elimination", "FrontalFactor", "Matrix", "backward", "forward"]
 
 _CHUNK = 128
 """Pivot rows eliminated together."""
-_TILE = 1024, 512
+TILE = 1024, 512
 """Rows and columns of one matrix product; its result stays in cache until it is subtracted."""
 _GROWTH = 10.0
 """An eigenvector is delayed where its coupling to other rows is larger than this many times its
@@ -67,7 +67,7 @@ class _Chunk:
     first: int
 
 
-class _Elimination:
+class Elimination:
     """Elimination within one front: (t, t) with spare rows at the end, lower triangle given.
 
     The buffer serves one front after the other.
@@ -82,11 +82,11 @@ class _Elimination:
         """f[j:, j] -= A21 X for the columns j, lower triangle only: A21 = f[:, pivots], X =
         f[pivots, columns]."""
         f, total = self.f, self.total
-        for start in range(columns.start, columns.stop, _TILE[1]):
-            stop = min(start + _TILE[1], columns.stop)
+        for start in range(columns.start, columns.stop, TILE[1]):
+            stop = min(start + TILE[1], columns.stop)
             right = f[pivots, start:stop]
-            for row in range(start, total, _TILE[0]):
-                end = min(row + _TILE[0], total)
+            for row in range(start, total, TILE[0]):
+                end = min(row + TILE[0], total)
                 product = self._buffer[: (end - row) * (stop - start)].reshape(
                     end - row, stop - start
                 )
@@ -187,13 +187,40 @@ class _Space:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Done:
+class Done:
     """An eliminated front: its rows (t,), first those eliminated, then the boundary, then delayed
     ones; upper (p, t) with X; chunks."""
 
     rows: NDArray[np.int64]
     upper: Matrix
     chunks: tuple[_Chunk, ...]
+
+
+def forward(front: Done, y: Matrix) -> None:
+    """The rows of a front in the forward substitution, in place: L^-1 y."""
+    z, x, p = y[front.rows], front.upper, len(front.upper)
+    for chunk in front.chunks:
+        head = z[chunk.start : chunk.stop]
+        if chunk.delayed.shape[1]:
+            z[chunk.first : chunk.first + chunk.delayed.shape[1]] = chunk.delayed.conj().T @ head
+        if chunk.stop < p:
+            z[chunk.stop : p] -= adjoint_product(x[chunk.start : chunk.stop, chunk.stop : p], head)
+    if p < len(z):
+        z[p:] -= adjoint_product(x[:, p:], z[:p])
+    y[front.rows] = z
+
+
+def backward(front: Done, y: Matrix) -> None:
+    """The rows of a front in the backward substitution, in place: L^-† D^-1 y."""
+    z, x, p = y[front.rows], front.upper, len(front.upper)
+    above = x[:, p:] @ z[p:]
+    for chunk in reversed(front.chunks):
+        span = slice(chunk.start, chunk.stop)
+        head = chunk.inverse @ z[span] - above[span] - x[span, chunk.stop : p] @ z[chunk.stop : p]
+        if chunk.delayed.shape[1]:
+            head += chunk.delayed @ z[chunk.first : chunk.first + chunk.delayed.shape[1]]
+        z[span] = head
+    y[front.rows[:p]] = z[:p]
 
 
 class FrontalFactor:
@@ -203,6 +230,7 @@ class FrontalFactor:
         negative: number of negative eigenvalues of A (Sylvester).
         entries: stored numbers.
         delayed: how many pivots were handed on.
+        fronts: what was eliminated, in this order.
         dtype: in which it was factorised.
     """
 
@@ -224,13 +252,13 @@ class FrontalFactor:
         self.n, self._plan = matrix.shape[0], plan
         self.dtype = np.dtype(matrix.dtype if dtype is None else dtype)
         self.negative = self.entries = self.delayed = 0
-        self._fronts: list[_Done] = []
+        self.fronts: list[Done] = []
         position = np.full(self.n, -1, dtype=np.int32)  # scratch: row -> place in the front at work
         if memory is None or not memory.lend_to(self):
             memory = Memory()
         self._memory: Matrix = memory.array("front", (plan.largest + 512) ** 2, self.dtype)
         self._space = _Space(memory.array("space", int(1.05 * plan.space), self.dtype))
-        buffer: Matrix = np.empty(_TILE[0] * _TILE[1], dtype=self.dtype)
+        buffer: Matrix = np.empty(TILE[0] * TILE[1], dtype=self.dtype)
         waiting: dict[int, tuple[NDArray[np.int64], Matrix]] = {}
         for number, front in enumerate(plan.fronts):
             waiting[number] = self._eliminate(
@@ -291,7 +319,7 @@ class FrontalFactor:
         Returns the rows that it leaves to its parent and their matrix, lower triangle.
         """
         f, rows, p = self._assemble(matrix, front, position, updates)
-        work = _Elimination(f, len(rows), buffer)
+        work = Elimination(f, len(rows), buffer)
         work.eliminate(0, p)
         while not len(front.boundary) and p < work.total:  # a root has nobody to hand pivots on to
             start, p = p, work.total
@@ -302,7 +330,7 @@ class FrontalFactor:
         rows = np.concatenate([rows, self.n + self.delayed + np.arange(new)])
         self.delayed += new
         self.negative += work.negative
-        self._fronts.append(_Done(rows, self._space.keep(f[:p, : work.total]), tuple(work.chunks)))
+        self.fronts.append(Done(rows, self._space.keep(f[:p, : work.total]), tuple(work.chunks)))
         self.entries += p * work.total
         return rows[p:], self._space.wait(f[p : work.total, p : work.total])
 
@@ -312,33 +340,8 @@ class FrontalFactor:
             return np.asarray(self.solve(b.real) + 1j * self.solve(b.imag))
         y = np.zeros((self.n + self.delayed, 1 if b.ndim == 1 else b.shape[1]), dtype=self.dtype)
         y[: self.n] = b.reshape(self.n, -1)
-        for front in self._fronts:
-            z, x, p = y[front.rows], front.upper, len(front.upper)
-            for chunk in front.chunks:
-                head = z[chunk.start : chunk.stop]
-                if chunk.delayed.shape[1]:
-                    z[chunk.first : chunk.first + chunk.delayed.shape[1]] = (
-                        chunk.delayed.conj().T @ head
-                    )
-                if chunk.stop < p:
-                    z[chunk.stop : p] -= adjoint_product(
-                        x[chunk.start : chunk.stop, chunk.stop : p], head
-                    )
-            if p < len(z):
-                z[p:] -= adjoint_product(x[:, p:], z[:p])
-            y[front.rows] = z
-        for front in reversed(self._fronts):
-            z, x, p = y[front.rows], front.upper, len(front.upper)
-            above = x[:, p:] @ z[p:]
-            for chunk in reversed(front.chunks):
-                span = slice(chunk.start, chunk.stop)
-                head = (
-                    chunk.inverse @ z[span]
-                    - above[span]
-                    - x[span, chunk.stop : p] @ z[chunk.stop : p]
-                )
-                if chunk.delayed.shape[1]:
-                    head += chunk.delayed @ z[chunk.first : chunk.first + chunk.delayed.shape[1]]
-                z[span] = head
-            y[front.rows[:p]] = z[:p]
+        for front in self.fronts:
+            forward(front, y)
+        for front in reversed(self.fronts):
+            backward(front, y)
         return y[: self.n].reshape(b.shape).astype(np.result_type(self.dtype, b.dtype), copy=False)

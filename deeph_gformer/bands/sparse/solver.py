@@ -15,7 +15,7 @@ from typing import get_args
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError, DataError
 from ..bloch import BlochProblem
@@ -67,6 +67,7 @@ class _Pencil:
         engine: see :func:`~.factors.factorize`.
         precision: of the factorisation.
         where: file and k-point, for messages.
+        k: (3,), fractional, where known.
     """
 
     h: sp.csr_matrix
@@ -75,6 +76,7 @@ class _Pencil:
     engine: str
     precision: Precision
     where: str
+    k: ArrayLike | None = None
 
     @property
     def size(self) -> int:
@@ -142,7 +144,7 @@ def _lanczos(
 def _polished(pencil: _Pencil, sigma: float, count: int) -> _Near | None:
     """States from a factor in single precision, polished in double; None where that fails."""
     h, s = pencil.h, pencil.s
-    factor, name = factorize(h, s, sigma, pencil.problem, pencil.engine, single=True)
+    factor, name = factorize(h, s, sigma, pencil.problem, pencil.engine, single=True, k=pencil.k)
     shrinks = contraction(factor, shifted(h, s, sigma))
     if shrinks >= CONTRACTION:
         return None
@@ -322,6 +324,7 @@ def solve_sparse(
     check: Check = "auto",
     precision: Precision = "auto",
     where: str = "",
+    k: ArrayLike | None = None,
 ) -> Solution:
     """States around ``sigma``, or all in ``window``, of one k-point.
 
@@ -338,6 +341,7 @@ def solve_sparse(
         precision: of the factorisation; 'auto' tries single for large matrices, and double where
             that does not converge.
         where: file and k-point, for messages.
+        k: (3,), fractional, where h and s are taken: many k-points then share work.
 
     Returns:
         The solution; ``complete`` is None where not checked, ``engine`` and ``check`` say how.
@@ -354,7 +358,7 @@ def solve_sparse(
             f"precision '{precision}' is unknown; there are {', '.join(get_args(Precision))}"
         )
     where = where or problem.source
-    pencil = _Pencil(h, s, problem, engine, precision, where)
+    pencil = _Pencil(h, s, problem, engine, precision, where, k)
     try:
         if window is not None:
             return _solve_window(pencil, require_window(window))

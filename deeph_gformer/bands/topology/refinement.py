@@ -68,6 +68,16 @@ class _Cells:
         """(C,), the mean over the zone."""
         return np.asarray(self.share @ self.value)
 
+    def part(self, chosen: NDArray[np.bool_]) -> _Cells:
+        """Some of the cells."""
+        return _Cells(
+            self.middle[chosen],
+            self.width[chosen],
+            self.share[chosen],
+            self.value[chosen],
+            self.error[chosen],
+        )
+
     def largest_share(self) -> float:
         """See :class:`ZoneMean`."""
         sizes = self.share * np.abs(self.value).max(axis=1)
@@ -110,7 +120,9 @@ def _cut(
     function: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> _Cells:
     """The cells with some of them cut into three along each axis."""
-    middle, width, share, value, error = [], [], [], [], []
+    keep = np.ones(len(cells.share), dtype=bool)
+    keep[chosen] = False
+    made = [cells.part(keep)]
     for i in chosen:
         axes = np.flatnonzero(cells.width[i])
         steps = np.zeros((3 ** len(axes), 3))
@@ -126,19 +138,22 @@ def _cut(
         apart = np.abs(parts - mean)
         # an eighth of the change is left where the cell is resolved now
         left = cells.share[i] * np.abs(mean - cells.value[i]) / 2
-        middle.append(places)
-        width.append(np.tile(cells.width[i] / 3, (len(places), 1)))
-        share.append(np.full(len(places), cells.share[i] / len(places)))
-        value.append(parts)
-        error.append(left * apart / np.maximum(apart.sum(axis=0), 1e-300))
-    keep = np.ones(len(cells.share), dtype=bool)
-    keep[chosen] = False
+        count = len(places)
+        made.append(
+            _Cells(
+                places,
+                np.tile(cells.width[i] / 3, (count, 1)),
+                np.full(count, cells.share[i] / count),
+                parts,
+                left * apart / np.maximum(apart.sum(axis=0), 1e-300),
+            )
+        )
     return _Cells(
-        np.concatenate([cells.middle[keep], *middle]),
-        np.concatenate([cells.width[keep], *width]),
-        np.concatenate([cells.share[keep], *share]),
-        np.concatenate([cells.value[keep], *value]),
-        np.concatenate([cells.error[keep], *error]),
+        np.concatenate([one.middle for one in made]),
+        np.concatenate([one.width for one in made]),
+        np.concatenate([one.share for one in made]),
+        np.concatenate([one.value for one in made]),
+        np.concatenate([one.error for one in made]),
     )
 
 
