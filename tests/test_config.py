@@ -86,6 +86,10 @@ def test_mistakes_are_named(values: dict, words: str) -> None:
             for k in ("weight_decay", "gradient_clip", "warmup_steps", "early_stopping", "threads")
         ),
         *(("training.learning_rate", v, "(0, inf)") for v in (-1, float("nan"), float("inf"), 0.0)),
+        *(
+            (f"training.states_{k}weight", v, "0 or [1e-6, 1e6]")
+            for k, v in (("", 1e300), ("block_", 1e-9), ("coupling_", -1), ("", float("nan")))
+        ),
         ("training.min_learning_rate", 0.1, "[0, training.learning_rate = 0.002]"),
         ("training.betas", [2, 3], "[0, 1)"),
         ("training.betas", [0.9, 1.0], "[0, 1)"),
@@ -122,7 +126,8 @@ def test_stage_1_numbers_out_of_their_interval(key: str, value: int) -> None:
 def test_numbers_at_the_end_of_their_interval() -> None:
     values = {
         "model": {"width": 1, "heads": 1, "messages": 0},
-        "training": {"epochs": 1, "ema": 0, "betas": [0, 0.5], "min_learning_rate": 2e-3},
+        "training": {"epochs": 1, "ema": 0, "betas": [0, 0.5], "min_learning_rate": 2e-3}
+        | {"states_weight": 1e-6, "states_block_weight": 0, "states_coupling_weight": 1e6},
     }
     made = c.from_mapping(c.TrainConfig, values)
     assert (made.model.messages, made.training.betas, made.training.min_learning_rate) == (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import GFormerError, ModelError
 from ..fields import OVERLAP_TABLE
-from ..io.blocks import BlockMatrix
+from ..io.blocks import BlockMatrix, format_key
 from ..io.folder import has_matrix
 from ..io.structure import Structure
 from ..logs import LOGGER
@@ -30,6 +30,7 @@ __all__ = [
     "BasisDifference",
     "basis_difference",
     "basis_table",
+    "displaced",
     "near_blocks",
     "require_basis",
     "write_basis_table",
@@ -40,6 +41,9 @@ __all__ = [
 LIMIT = 0.03
 #: Compared are blocks up to this much longer than the shortest one of their pair of elements, Å.
 REACH = 0.6
+#: |ΔS| of one block, beyond ten times what distance alone leaves unexplained in the training set,
+#: from which on S and positions do not belong together; 0.003 to 0.01 Å of a bond.
+MOVED = 1e-3
 #: Blocks of a pair of elements that are compared at most.
 MOST = 1000
 
@@ -121,6 +125,50 @@ def basis_difference(
             name = f"{symbol(a)} on-site" if same else f"{symbol(a)}-{symbol(b)}"
             worst = BasisDifference(value, name, len(chosen))
     return worst
+
+
+def displaced(table: TwoCentre, structure: Structure, overlap: BlockMatrix) -> str:
+    """A sentence where S of an atom's shortest edges (of all, and of those over each side of the
+    cell) is not that of its positions: a digit of a position, of the lattice or of S was lost, or
+    S is that of another geometry.
+
+    Args:
+        table: of the training set.
+        structure: its elements and shells are those of the table.
+        overlap: its S.
+
+    Returns:
+        Empty where all agree, or where S of the training set is no function of distance.
+    """
+    report = table.report
+    worst = max(float(report.get(f"worst_{place}", 0.0)) for place in ("off_site", "on_site"))
+    if not report.get("two_centre", True) or 10 * worst > LIMIT:
+        return ""
+    keys = overlap.keys
+    length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
+    numbers, onsite = _kinds(structure, keys)
+    known = np.zeros(len(keys), dtype=bool)
+    for pair, radial in table.pairs.items():
+        mine = np.flatnonzero(~onsite & (numbers == pair).all(axis=1) & (length < radial.cutoff))
+        known[mine[radial.known(length[mine])]] = True
+    order = np.flatnonzero(known)[np.lexsort((length[known], keys[known, 3]))]
+    if not len(order):
+        return ""
+    over = [order[keys[order, axis] != 0] for axis in range(3)]  # these tell the lattice
+    first = [one[np.unique(keys[one, 3], return_index=True)[1]] for one in (order, *over)]
+    mine = overlap.select(np.unique(np.concatenate(first)))
+    expected = table.blocks(structure, mine.keys, extrapolate=True)
+    gap = np.maximum.reduceat(np.abs(mine.values - expected.values), mine.offsets[:-1])
+    e = int(np.argmax(gap))
+    if gap[e] <= MOVED + 10 * worst:
+        return ""
+    i, j = (mine.keys[e, 3:] + 1).tolist()
+    return (
+        f"S of atoms {i} and {j} (block {format_key(mine.keys[e])}) is not that of their "
+        f"positions: it differs by {gap[e]:.2g} from what the training set's overlaps say of their "
+        f"distance, {np.linalg.norm(structure.edge_vectors(mine.keys[e : e + 1])):.4f} Å. Was a "
+        "digit of a position, of the lattice or of S changed?"
+    )
 
 
 def basis_table(model: HamiltonianModel) -> tuple[TwoCentre, pathlib.Path] | None:

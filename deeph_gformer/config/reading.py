@@ -130,12 +130,9 @@ def _check_intervals(config: Any, where: str, prefix: str = "") -> None:
             _check_intervals(value, where, f"{key}.")
         elif "within" in field.metadata:
             interval = field.metadata["within"]
-            low, high = map(float, interval[1:-1].split(","))
-            for number in value if isinstance(value, tuple) else (value,):
-                above = low < number or (low == number and interval[0] == "[")
-                below = number < high or (number == high and interval[-1] == "]")
-                if not (above and below):
-                    raise ConfigError(f"{where}: {key} is {_shown(value)}; allowed is {interval}")
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(_is_inside(number, interval) for number in numbers):
+                raise ConfigError(f"{where}: {key} is {_shown(value)}; allowed is {interval}")
     if isinstance(config, TrainingConfig) and config.min_learning_rate > config.learning_rate:
         raise ConfigError(
             f"{where}: {prefix}min_learning_rate is {config.min_learning_rate}; allowed is "
@@ -146,6 +143,15 @@ def _check_intervals(config: Any, where: str, prefix: str = "") -> None:
             f"{where}: {prefix}train_ratio + val_ratio is "
             f"{config.train_ratio + config.val_ratio:g}; allowed is (0, 1]"
         )
+
+
+def _is_inside(number: float, interval: str) -> bool:
+    """Whether a number lies in what :func:`within` was given."""
+    alone, _, bounds = interval.rpartition(" or ")
+    low, high = map(float, bounds[1:-1].split(","))
+    above = low < number or (low == number and bounds[0] == "[")
+    below = number < high or (number == high and bounds[-1] == "]")
+    return (above and below) or (bool(alone) and number == float(alone))
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,8 @@ __all__ = [
 
 
 def within(default: Any, interval: str) -> Any:
-    """A field with a default and an interval of allowed numbers, e.g. ``[0, 1)``; NaN is in none.
+    """A field with a default and an interval of allowed numbers, e.g. ``[0, 1)`` or
+    ``0 or [1e-6, 1)``; NaN is in none.
 
     Args:
         default: a number, or a tuple of numbers that are all in the interval.
@@ -146,12 +147,12 @@ class TrainingConfig:
     spin-orbit labels have time reversal the part of it that has time reversal."""
     rotate: bool = False
     """Random rotation of every structure in every epoch (features and labels by Wigner-D)."""
-    states_weight: float = within(0.0, "[0, inf)")
+    states_weight: float = within(0.0, "0 or [1e-6, 1e6]")
     """Weight of the first-order energies of DFT's states near the Fermi level in the loss, beside 1
     for H; 0: off. Needs overlaps."""
-    states_block_weight: float = within(0.0, "[0, inf)")
+    states_block_weight: float = within(0.0, "0 or [1e-6, 1e6]")
     """The same for the matrix elements between different states of the window."""
-    states_coupling_weight: float = within(0.0, "[0, inf)")
+    states_coupling_weight: float = within(0.0, "0 or [1e-6, 1e6]")
     """The same for the coupling of the window to all other states (ghosts); keeps all
     eigenvectors."""
     states_window: float = within(3.0, "(0, inf)")

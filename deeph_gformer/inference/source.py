@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.basis import basis_table, near_blocks, require_basis
+from ..analysis.basis import basis_table, displaced, near_blocks, require_basis
 from ..data.edges import EdgeMode
 from ..errors import DataError
 from ..io.blocks import BlockMatrix
@@ -24,6 +24,7 @@ from ..io.folder import (
     split_structures,
 )
 from ..io.structure import Structure
+from ..logs import LOGGER
 from ..overlap import OverlapProvider, TableOverlap
 from ..pipeline import HamiltonianModel
 from ..prediction.reading import Item
@@ -59,7 +60,8 @@ def check_basis(
     keys: NDArray[np.int64],
     overlap: OverlapProvider | None,
 ) -> BlockMatrix | None:
-    """Refuse a structure whose S is not in the basis of the training set.
+    """Refuse a structure whose S is not in the basis of the training set; warn where its positions
+    are not those of S.
 
     Args:
         model: it, or its stage 1, may keep a table of the training set's overlaps; else nothing is
@@ -88,6 +90,8 @@ def check_basis(
     if path is not None and path.is_file() and path.stat().st_size <= LARGEST_OVERLAP:
         matrix = read_matrix(source, "overlap", structure)
         require_basis(*found, structure, matrix, str(path))
+        if moved := displaced(found[0], structure, matrix):
+            LOGGER.warning("%s: %s", path, moved)
         return matrix
     return None
 

@@ -181,8 +181,8 @@ class FeatureCache:
         if self.mode == "ram":
             self._kept[key] = entry
         elif path is not None:
-            mark = self._mark(sample)
-            write_tensors(path, [mark, list(out.node), list(out.edge), out.direct_sum])
+            parts = list(out.node), list(out.edge), out.direct_sum
+            write_tensors(path, [self._mark(sample), *parts, _content(*parts)])
             self._whole.add(path)
         return entry
 
@@ -211,12 +211,13 @@ class FeatureCache:
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             else:
                 content = read_tensors(path, mmap=True)
-                if content[0] != self._mark(sample):
+            mark, node, edge, direct_sum, numbers = content
+            if path not in self._whole:
+                if mark != self._mark(sample) or numbers != _content(node, edge, direct_sum):
                     return None
                 self._whole.add(path)
-            _, node, edge, direct_sum = content
             return Stage1Features(tuple(node), tuple(edge), direct_sum)
-        except (DataError, LookupError, TypeError, ValueError):
+        except (AttributeError, DataError, LookupError, TypeError, ValueError):
             return None
 
     def _mark(self, sample: Sample) -> str:
@@ -230,6 +231,19 @@ class FeatureCache:
         graph = sample.graph
         parts = {"z": graph.node_type, "key": graph.edge_key, "vector": graph.edge_vector}
         return " ".join([*words, fingerprint(parts)])
+
+
+def _content(node: Sequence[Tensor], edge: Sequence[Tensor], direct_sum: Tensor) -> str:
+    """What an entry's tensors are: their number, types and values.
+
+    Raises:
+        ValueError: one is sparse, quantised or the like.
+    """
+    parts = [*node, *edge, direct_sum]
+    if not all(p.layout is torch.strided and p.is_floating_point() and p.is_cpu for p in parts):
+        raise ValueError("no plain numbers")
+    types = " ".join(str(part.dtype) for part in parts)
+    return f"{len(node)} {types} {fingerprint({str(n): p for n, p in enumerate(parts)})}"
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
-import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
 from ..config import TrainingConfig
-from ..errors import ConfigError, DataError
-from ..io.files import read_text, write_text
+from ..errors import ConfigError
 from ..logs import shows_progress
 from ..stopping import install, shielded
 from ..terminal import Progress
@@ -33,8 +26,6 @@ __all__ = [
     "OwnSignals",
     "PlateauStop",
     "SaveBest",
-    "TrainingRow",
-    "ResumableCSVLogger",
     "running_average",
 ]
 
@@ -153,25 +144,6 @@ class EpochLine(Callback):
                 )
 
 
-class TrainingRow(Callback):
-    """Writes the training errors and the learning rate of an epoch into the logs.
-
-    Lightning would do so after its checkpoint: a death in between would lose the row, since the
-    resumed run begins with the next epoch. Rows that no checkpoint knows of are dropped instead,
-    see :class:`ResumableCSVLogger`.
-    """
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write the row; callbacks that are no checkpoints come first."""
-        found = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train_")}
-        found["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        for logger in trainer.loggers:
-            logger.log_metrics(
-                {**found, "epoch": trainer.current_epoch}, step=trainer.global_step - 1
-            )
-            logger.save()
-
-
 def running_average(
     decay: float,
 ) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
@@ -201,81 +173,6 @@ class OwnSignals(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Install them."""
         install()
-
-
-class ResumableCSVLogger(CSVLogger):
-    """``logs/csv/metrics.csv`` of the whole run: a resumed one goes on where its checkpoint is."""
-
-    def __init__(self, folder: pathlib.Path, begin: int) -> None:
-        """
-        Args:
-            folder: of the run.
-            begin: first epoch to come; rows of it and later ones, of which no checkpoint knows, are
-                dropped.
-        """
-        super().__init__(folder, "logs", "csv", flush_logs_every_n_steps=1)
-        self._begin = begin
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The writer, with the rows that are there already."""
-        if self._experiment is None:
-            path = pathlib.Path(self.log_dir) / "metrics.csv"
-            kept = path.with_name(".metrics.csv.kept")  # a death in here costs no rows
-            source = kept if kept.is_file() else path
-            rows = _read_rows(source, self._begin) if self._begin and _is_there(source) else []
-            if path.is_file() and not kept.is_file():
-                os.replace(path, kept)
-            writer = super().experiment  # removes the file
-            if rows:
-                writer.metrics_keys = list(rows[0])
-                text = io.StringIO(newline="")
-                table = csv.DictWriter(text, writer.metrics_keys, lineterminator="\n")
-                table.writeheader()
-                table.writerows(rows)
-                write_text(path, text.getvalue())
-            kept.unlink(missing_ok=True)
-        return self._experiment
-
-
-def _is_there(path: pathlib.Path) -> bool:
-    return path.exists() or path.is_symlink()
-
-
-def _read_rows(path: pathlib.Path, begin: int) -> list[dict[str, str]]:
-    """Rows of the epochs before one; a last line that a death cut short is dropped.
-
-    Raises:
-        DataError: it is no table of epochs.
-    """
-    lines = read_text(path).splitlines()
-    if lines and not lines[-1].strip():
-        lines.pop()
-    hint = "delete it to go on with an empty curve"
-    try:
-        table = list(csv.DictReader(lines))
-    except csv.Error as error:
-        raise DataError(f"{path}: no table of epochs ({error}); {hint}") from None
-    before, last = 0.0, dict[tuple[str, ...], float]()
-    for number, row in enumerate(table[:-1], start=2):
-        epoch, whole = _epoch(row), None not in row and None not in row.values()
-        if not whole or not float.is_integer(epoch) or epoch < before:
-            raise DataError(f"{path}: line {number} is no row of an epoch; {hint}")
-        kind = tuple(name for name, value in row.items() if value)  # of training, or validation
-        if last.get(kind, -1.0) == epoch:
-            raise DataError(f"{path}: line {number} is there twice; {hint}")
-        if "train_mae_meV" in kind and epoch - last.get(kind, epoch - 1) > 1:
-            raise DataError(f"{path}: a row is missing before line {number}; {hint}")
-        before = last[kind] = epoch
-    return [r for r in table if _epoch(r) < begin and None not in r and None not in r.values()]
-
-
-def _epoch(row: Mapping[str, str]) -> float:
-    try:
-        return float(row["epoch"])
-    except (KeyError, TypeError, ValueError):  # a line cut short
-        return math.inf
 
 
 class FiniteStop(Callback):

@@ -24,17 +24,10 @@ from ..errors import ConfigError, DataError, lacks_memory, printable
 from ..runtime.device import resolve_device
 from ..stopping import Stopped, installed
 from .batches import Batch, RankSampler, write_tensors
-from .callbacks import (
-    EpochLine,
-    FiniteStop,
-    OwnSignals,
-    PlateauStop,
-    ResumableCSVLogger,
-    TrainingRow,
-    running_average,
-)
+from .callbacks import EpochLine, FiniteStop, OwnSignals, PlateauStop, running_average
 from .checkpoint import RUN, check_weights, read_checkpoint, require_same_data
 from .cuda_graphs import step_graphs
+from .curve import ResumableCSVLogger, TrainingRow
 from .folder import BEST, CHECKPOINTS, LAST, resume_hint
 from .module import HamiltonianTask, rate_factor, warmup
 from .monitor import Monitor, monitor_key
@@ -140,6 +133,7 @@ def _trainer(
     begin: int,
     hooks: list[Callback],
     run: Mapping[str, Any],
+    curve: Mapping[str, Any],
 ) -> pl.Trainer:
     """Lightning's trainer.
 
@@ -149,6 +143,7 @@ def _trainer(
         begin: first epoch to come.
         hooks: what happens at epochs and steps.
         run: what checkpoints say of the run.
+        curve: what the checkpoint says of the curve.
 
     Raises:
         ConfigError: an unknown device.
@@ -167,7 +162,7 @@ def _trainer(
         else "auto",  # DeepH-E3 has some (node outputs)
         logger=[
             TensorBoardLogger(folder, "logs", "tensorboard"),
-            ResumableCSVLogger(folder, begin),
+            ResumableCSVLogger(folder, begin, curve),
         ],
         callbacks=hooks,
         gradient_clip_val=settings.gradient_clip or None,
@@ -220,8 +215,10 @@ def _raised(state: dict[str, Any], task: HamiltonianTask) -> str:
     )
 
 
-def _begin(last: pathlib.Path, task: HamiltonianTask, run: Mapping[str, Any]) -> int:
-    """First epoch to come of a run that goes on.
+def _begin(
+    last: pathlib.Path, task: HamiltonianTask, run: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """First epoch to come of a run that goes on, and what its checkpoint says of the curve.
 
     Args:
         last: its checkpoint.
@@ -242,7 +239,9 @@ def _begin(last: pathlib.Path, task: HamiltonianTask, run: Mapping[str, Any]) ->
             "output"
         )
     require_same_data(table.get(RUN), run["data"], last)
-    return int(table["epoch"]) + 1
+    row = table["callbacks"].get(TrainingRow.__qualname__)
+    curve = row.get("curve") if isinstance(row, dict) else None
+    return int(table["epoch"]) + 1, curve if isinstance(curve, dict) else {}
 
 
 def _same_stage1(before: Any, now: Mapping[str, Any] | None) -> bool:
@@ -303,12 +302,12 @@ def fit(
     files = folder / CHECKPOINTS
     keep, hooks = _hooks(files, settings, [EpochLine(every, reference), *callbacks])
     last = files / f"{LAST}.ckpt"
-    begin = _begin(last, task, run) if resume else 0
+    begin, curve = _begin(last, task, run) if resume else (0, {})
     task.graphs = step_graphs(task, settings, resolve_device(settings.device), echo)
     monitor = Monitor(settings)
     hooks = [monitor, *hooks]
     started = Started()
-    trainer = _trainer(folder, settings, begin, [*hooks, started], run)
+    trainer = _trainer(folder, settings, begin, [*hooks, started], run, curve)
     rising = warmup(settings, task.steps)
     if rising < settings.warmup_steps and settings.schedule != "plateau" and not resume:
         echo(f"a short run: the learning rate rises over {rising} of {task.steps} steps")

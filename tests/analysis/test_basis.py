@@ -19,6 +19,7 @@ from deeph_gformer.analysis.basis import (
     LIMIT,
     basis_difference,
     basis_table,
+    displaced,
     require_basis,
     write_basis_table,
 )
@@ -171,3 +172,49 @@ def test_a_set_that_is_no_function_of_distance_says_nothing(
     assert basis_difference(found[0], structure, s) is None
     data = ["--preprocessed", str(tmp_path / "data"), "--stage1", str(tiny_stage1)]
     assert main(["refine", *data, "--stage1-only"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [(name, f"{name}_more") for name in SETS] + [("bilayer_graphene", "bilayer_graphene_21.8deg")],
+)
+def test_a_lost_digit_of_a_position_is_noticed(name: str, other: str, dft: Dft) -> None:
+    """S of DFT is that of the true positions, and of no others."""
+    number = "0000" if "deg" in other else "0060"
+    folder = dft(other, number)[0]
+    structure = read_folder(folder)
+    s = read_matrix(folder, "overlap", structure)
+    table = table_of(name)
+    assert not displaced(table, structure, s)
+    for atom in (0, len(structure) // 2):
+        positions = structure.positions.copy()
+        positions[atom, 0] += 0.03  # another digit
+        said = displaced(table, dataclasses.replace(structure, positions=positions), s)
+        assert "is not that of their positions" in said
+    lattice = structure.lattice.copy()
+    lattice[0, 0] *= 1.01
+    assert displaced(table, dataclasses.replace(structure, lattice=lattice), s)
+    values = s.values.copy()
+    shortest = np.linalg.norm(structure.edge_vectors(s.keys), axis=1)
+    shortest[shortest < 1e-6] = np.inf
+    values[s.offsets[int(np.argmin(shortest))]] += 0.02
+    assert displaced(table, structure, dataclasses.replace(s, values=values))
+
+
+def test_refine_warns_of_a_lost_digit(
+    dft: Dft, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data" / "0008"
+    shutil.copytree(dft("mos2", "0008")[0], folder)
+    models = ["--stage1", str(MODELS / "mos2" / "stage1"), "--stage1-only"]
+    shutil.copytree(MODELS / "mos2" / "stage1", tmp_path / "stage1")
+    shutil.copy(MODELS / "mos2" / "gformer" / "overlap.npz", tmp_path / "stage1" / "overlap.npz")
+    models[1] = str(tmp_path / "stage1")
+    run = ["refine", "--preprocessed", str(tmp_path / "data"), "--output", str(tmp_path / "o")]
+    assert main([*run, *models]) == 0
+    assert "is not that of" not in capsys.readouterr().err
+    positions = np.loadtxt(folder / "site_positions.dat")
+    positions[2, 3] += 0.02
+    np.savetxt(folder / "site_positions.dat", positions)
+    assert main([*run[:-1], str(tmp_path / "again"), *models]) == 0
+    assert "overlaps.h5: S of atoms" in capsys.readouterr().err

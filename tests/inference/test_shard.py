@@ -13,6 +13,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -411,6 +412,40 @@ def test_a_process_that_dies_is_one_line(
     assert not (tmp_path / "o").exists() or not any(
         p.is_file() for p in (tmp_path / "o").rglob("*")
     )
+
+
+@pytest.mark.parametrize("place", ["at work", "waiting"])
+def test_a_launcher_s_sigterm_is_one_line(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    tiny_stage1: pathlib.Path,
+    capfd: pytest.CaptureFixture[str],
+    place: str,
+) -> None:
+    """torchrun sends it to all of its processes, at work or while one waits for the other."""
+    from deeph_gformer.stage1.embedded.forward_pass import ForwardPass
+
+    make_folder("s")
+    before, sender = ForwardPass.update_edges, int(place == "waiting")
+
+    def work(rank: int) -> int:
+        (tmp_path / f"{rank}.pid").write_text(str(os.getpid()))
+
+        def told(self: Any, *args: Any) -> Any:
+            if rank == sender:  # of the first process: the second one may be anywhere
+                time.sleep(0.3)
+                for other in (1 - rank, rank):
+                    os.kill(int((tmp_path / f"{other}.pid").read_text()), signal.SIGTERM)
+            return before(self, *args)
+
+        ForwardPass.update_edges = told  # type: ignore[method-assign]
+        words = ["refine", "--preprocessed", tmp_path / "data", "--stage1", tiny_stage1]
+        return main([*map(str, words), "--stage1-only", "--output", str(tmp_path / "o")])
+
+    assert in_ranks(2, work) == [143, 143]
+    said = capfd.readouterr().err
+    assert said.count("stopped") == 1 and "--skip-existing" in said and "Traceback" not in said
+    assert not [p for p in (tmp_path / "o").rglob("*") if p.is_file()]
 
 
 def test_split_atoms() -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+import struct
 import sys
 
 from ase import Atoms
+from ase.io.ulm import Reader
 from gpaw import GPAW, FermiDirac
 
 from deeph_gformer.errors import DataError
@@ -54,6 +56,15 @@ def main(output: pathlib.Path) -> None:
         write_gpaw(output / "chain", calc)
     except DataError as error:
         refused.append(str(error))
+    for name in ("density", "atomic_density_matrices"):  # one number of many is another one
+        place = Reader(str(output / "chain.gpw")).density._data[f"{name}."]["ndarray"][2]
+        data = bytearray((output / "chain.gpw").read_bytes())
+        data[place + 8 : place + 16] = struct.pack("<d", 50.0)
+        (output / "damaged.gpw").write_bytes(data)
+        try:
+            convert(output / "damaged.gpw", output / "nothing", code="gpaw")
+        except DataError as error:
+            refused.append(str(error))
     check = calc.fixed_density(
         kpts=[(0.0, 0, 0), (0.17, 0, 0), (0.5, 0, 0)], symmetry="off", txt=None
     )

@@ -26,12 +26,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     python = sys.executable if importlib.util.find_spec("gpaw") else os.environ.get("GPAW_PYTHON")
     if not python:
         pytest.skip("gpaw is not installed (GPAW_PYTHON names an interpreter that has it)")
-    out = tmp_path_factory.mktemp("gpaw")
+    out, more = tmp_path_factory.mktemp("gpaw"), os.environ.get("PYTHONPATH", "")
     done = subprocess.run(
         [python, str(pathlib.Path(__file__).with_name("gpaw_run.py")), str(out)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{more}", "OMP_NUM_THREADS": "1"},
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -60,9 +60,10 @@ def test_a_restart_file_gives_the_same(run: pathlib.Path) -> None:
 
 
 def test_refusals(run: pathlib.Path) -> None:
-    first, damaged, second = json.loads((run / "gpaw.json").read_text())["refused"]
+    first, damaged, second, *other = json.loads((run / "gpaw.json").read_text())["refused"]
     assert "not converged" in first and "holds a structure already" in second
     assert "damaged.gpw: GPAW cannot read it" in damaged
+    assert len(other) == 2 and all("has other eigenvalues" in text for text in other)
 
 
 def test_aliasing_is_seen() -> None:

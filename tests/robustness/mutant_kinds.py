@@ -15,6 +15,7 @@ from deeph_gformer.cli import main
 from deeph_gformer.io import legacy
 
 from ..conftest import random_structure
+from ..interop.dft import abacus_files, test_aims
 from ..overlap.test_basis import ion_xml_text
 from . import cases
 from .killing import run_until
@@ -97,6 +98,31 @@ def _gpaw(root: pathlib.Path) -> None:
     subprocess.run([sys.executable, str(program), str(root / "made")], check=True)
     shutil.copy(root / "made" / "chain.gpw", root / "in" / "chain.gpw")
     shutil.rmtree(root / "made")
+
+
+def _openmx(root: pathlib.Path) -> None:
+    shutil.copytree(_HERE.parents[1] / "interop" / "dft", root / "all")
+    (root / "in").mkdir()
+    for path in (root / "all").glob("h2o_cluster.*"):
+        shutil.move(path, root / "in" / path.name)
+    shutil.rmtree(root / "all")
+
+
+def _abacus(root: pathlib.Path) -> None:
+    structure, h, s = random_structure(1, 2, grouped=True)
+    abacus_files.write_run(root / "in" / "a", structure, h, s)
+
+
+def _models(*names: str) -> Callable[[pathlib.Path], None]:
+    """Two structures and models, of which some may be changed."""
+
+    def prepare(root: pathlib.Path) -> None:
+        cases._models(root, count=2)
+        (root / "in").mkdir()
+        for name in names:
+            shutil.move(root / name, root / "in" / name)
+
+    return prepare
 
 
 def _run(*sets: str, verb: str = "train", epochs: int = 2) -> Callable[[pathlib.Path], None]:
@@ -252,8 +278,12 @@ KEPT = ("in/bundle/*.safetensors", "in/logs/csv/metrics.csv", "in/checkpoints/la
 DATA = "../data/*/*"
 STATES = ("training.states_weight=0.3", "training.states_spacing=0.9", "data.cache=disk")
 CONVERT = "convert ROOT/in ROOT/out --processes 1 --from"
+REFINE = "refine --preprocessed ROOT/data --output ROOT/out --format legacy"
 PREDICT = "overlap predict --output ROOT/out"
-READY = ("deeph_gformer.inference.refine", "deeph_gformer.training.stage2")
+READY = (
+    *("deeph_gformer.inference.refine", "deeph_gformer.training.stage2"),
+    "torch.utils.tensorboard",
+)
 
 
 def _same_run(root: pathlib.Path) -> list[str]:
@@ -284,6 +314,19 @@ KINDS: dict[str, Kind] = {
     "pyscf": Kind(_pyscf, _one(f"{CONVERT} pyscf"), ready=_imports("pyscf.pbc.scf")),
     "siesta ion.xml": Kind(
         _siesta("HSX", "ion.xml"), _one(f"{CONVERT} siesta"), ready=_imports("sisl")
+    ),
+    "openmx": Kind(_openmx, _one(f"{CONVERT} openmx")),
+    "aims": Kind(lambda root: test_aims.write_run(root / "in"), _one(f"{CONVERT} aims")),
+    "abacus": Kind(_abacus, _one(f"{CONVERT} abacus")),
+    "bundle": Kind(
+        _models("bundle"),
+        _one(f"{REFINE} --stage1 ROOT/stage1 --model ROOT/in/bundle"),
+        ready=_imports(*READY),
+    ),
+    "stage 1": Kind(
+        _models("stage1"),
+        _one(f"{REFINE} --stage1 ROOT/in/stage1 --model ROOT/bundle"),
+        ready=_imports(*READY),
     ),
     "gpaw": Kind(_gpaw, _one(f"{CONVERT} gpaw"), ready=_imports("gpaw")),
     "resume": Kind(_run(), _one(RESUME), RUN, KEPT, ready=_imports(*READY)),

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from deeph_gformer.cli import main
+from deeph_gformer.cli import main, verbs
 
 from .campaign import run_all
 from .killing import Ended, run_until
@@ -154,6 +154,7 @@ def mutants(name: str, tries: int, seed: int = 0) -> dict[str, Any]:
         root.mkdir()
         kind.prepare(root)
         os.rename(root, good)
+        verbs()
         kind.ready()
 
         def reset() -> None:

@@ -42,7 +42,12 @@ def mutate(path: pathlib.Path, rng: random.Random) -> str:
         kinds += [_tensors] * 4 + [_archive] * 2
     elif path.suffix in (".chk",):  # HDF5, with groups
         kinds += [_chk] * 4
-    elif path.suffix in (".gpw", ".TSHS", ".HSX"):  # numbers of other programs, as they are
+    elif path.suffix in (
+        ".gpw",
+        ".TSHS",
+        ".HSX",
+        ".scfout",
+    ):  # numbers of other programs, as they are
         kinds += [_number] * 2
     else:
         kinds += [_text] * 3 + [_json] * (3 * (path.suffix == ".json"))

@@ -20,8 +20,8 @@ from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.errors import DataError
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.training.batches import FeatureCache
-from deeph_gformer.training.callbacks import _read_rows
 from deeph_gformer.training.checkpoint import RUN, read_checkpoint
+from deeph_gformer.training.curve import read_rows
 
 from ..conftest import write_tiny_stage1
 from .test_training import command, dataset
@@ -141,6 +141,33 @@ def test_changed_settings_and_splits_of_a_run_are_noticed(
     assert "config.json: was changed after the training wrote it (training.learning_rate)" in said
 
 
+def test_another_digit_in_the_curve_is_noticed(
+    run: pathlib.Path, copy: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / "logs" / "csv" / "metrics.csv"
+    lines = path.read_text().splitlines()
+    values = lines[1].split(",")
+    place = next(n for n, v in enumerate(values) if "." in v)
+    good, values[place] = values[place], values[place][:-1] + str((int(values[place][-1]) + 1) % 10)
+    path.write_text("\n".join([lines[0], ",".join(values), *lines[2:], ""]))
+    words = ["--set", "training.epochs=2"]
+    assert resume(copy, *words) == 2
+    assert "metrics.csv: its rows are not those of the checkpoint" in capsys.readouterr().err
+    path.write_text("")  # no rows are other rows
+    assert resume(copy, *words) == 2
+    assert "metrics.csv: its rows are not those of the checkpoint" in capsys.readouterr().err
+    path.unlink()
+    assert resume(copy, *words) == 0
+    assert "not there, so the curve begins with epoch 1" in capsys.readouterr().err
+    assert path.read_text().splitlines()[1:] and ",0," not in path.read_text()
+    shutil.copytree(run / "run", copy, dirs_exist_ok=True)
+    values[place] = good  # and one that is the checkpoint's, with a row that a death cut short
+    path.write_text("\n".join([lines[0], ",".join(values), *lines[2:], values[0][:1]]))
+    assert resume(copy, *words) == 0
+    later = path.read_text().splitlines()
+    assert later[1:3] == lines[1:3] and len(later) == 5
+
+
 @pytest.mark.parametrize("name", ["log.txt", "logs/csv/metrics.csv", "checkpoints/last.ckpt"])
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
     copy: pathlib.Path, capsys: pytest.CaptureFixture[str], name: str
@@ -224,7 +251,7 @@ def test_rows_of_epochs_are_there_once(tmp_path: pathlib.Path) -> None:
 
     def read(*lines: str) -> int:
         path.write_text("\n".join([head, *lines, ""]))
-        return len(_read_rows(path, 3))
+        return len(read_rows(path, 3))
 
     assert read(*rows) == 6 and read(*rows[4:]) == 2  # a curve may begin later
     for number in (0, 1):
@@ -264,15 +291,37 @@ def test_features_of_another_network_or_structure_are_made_again(
     assert torch.equal(sums(two, 0), wanted[1][0])
     (place / "s0.pt").write_bytes(b"x")
     assert torch.equal(sums(two, 0), wanted[1][0])
+    changes: dict[str, Callable[[torch.Tensor], Any]] = {  # each a file that is whole
+        "integers": lambda x: x.long(),
+        "sparse": lambda x: x.to_sparse(),
+        "other numbers": lambda x: x * 1.01,
+        "single precision": lambda x: x.float(),
+        "no tensor": lambda x: "x",
+    }
+    for part, where in (("node", 1), ("edge", 2), ("sums", 3)):
+        for name, change in changes.items():
+            content = torch.load(place / "s0.pt", weights_only=True)
+            if where == 3:
+                content[3] = change(content[3])
+            else:
+                content[where][0] = change(content[where][0])
+            torch.save(content, place / "s0.pt")
+            entry = FeatureCache(two, "disk", place).get(samples[0])
+            assert torch.equal(entry[1], wanted[1][0]), (part, name)
+            for kept, good in zip(entry[0].edge, two(samples[0].graph).edge, strict=True):
+                assert torch.equal(kept, good), (part, name)
+    del content[1][0]
+    torch.save(content, place / "s0.pt")
+    assert torch.equal(sums(two, 0), wanted[1][0])
 
 
 def test_rows_of_a_damaged_curve(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,a\n0,1\n1,2\n2,")  # a death cut the last line
-    assert [r["a"] for r in _read_rows(path, 2)] == ["1", "2"]
+    assert [r["a"] for r in read_rows(path, 2)] == ["1", "2"]
     path.write_text("epoch,a\n0,1\n1,2\n2,3\n3,4\n4,5\n")  # best.ckpt in the place of last.ckpt
-    assert [r["a"] for r in _read_rows(path, 1)] == ["1"]
+    assert [r["a"] for r in read_rows(path, 1)] == ["1"]
     for text in ("epoch,a\n0,1\nx,2\n2,3\n", "b,a\n0,1\n1,2\n", "epoch,a\n0,1,7\n1,2\n"):
         path.write_text(text)
         with pytest.raises(DataError, match=r"line \d is no row of an epoch; delete it"):
-            _read_rows(path, 2)
+            read_rows(path, 2)

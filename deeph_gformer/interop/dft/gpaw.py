@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import DataError, GFormerError, MissingDependencyError, printable
 from ...io.files import require_file
 from .run import DFTRun
 
 __all__ = ["Gpaw"]
+
+
+#: Largest change of an eigenvalue in a step at the density of the file, eV. One that GPAW calls
+#: converged leaves about a hundredth of it.
+_CHANGE = 0.05
+
+
+def _levels(calc: Any) -> NDArray[np.float64]:
+    """Eigenvalues at all irreducible k-points, eV."""
+    count = len(calc.wfs.kd.ibzk_kc)
+    return np.array([calc.get_eigenvalues(k) for k in range(count)], dtype=np.float64)
+
+
+def _require_same(stored: NDArray[np.float64], now: NDArray[np.float64], run: pathlib.Path) -> None:
+    """H of the density has the eigenvalues that stand beside it in the file.
+
+    Raises:
+        DataError: it has others.
+    """
+    if stored.shape == now.shape and np.abs(stored - now).max(initial=0.0) <= _CHANGE:
+        return  # NaN is no match
+    raise DataError(
+        f"{run}: the Hamiltonian of its density has other eigenvalues than the file tells; it is "
+        "damaged, or not of a converged density. Calculate it again"
+    )
 
 
 class Gpaw:
@@ -51,7 +80,10 @@ class Gpaw:
             calc = GPAW(str(run), txt=None)
             converged = bool(calc.scf.converged)
             if calc.wfs.mode == "lcao" and (converged or unconverged):
+                stored = _levels(calc)
                 calc = calc.fixed_density(txt=None)
+                if converged:
+                    _require_same(stored, _levels(calc), run)
         except GFormerError:
             raise
         except Exception as error:  # noqa: BLE001 - GPAW's reader raises anything on damaged files

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import fields
-from ...errors import DataError
+from ...errors import DataError, printable
 from ...io import BlockMatrix, Structure
 from ...io.blocks import format_key, match_keys, reverse_keys, sort_keys
 from ...io.formats import Kind
+from .functionals import is_functional
 
 __all__ = [
     "DFTRun",
@@ -78,6 +79,10 @@ def describe(code: str, version: str, **more: Any) -> dict[str, Any]:
     """
     info: dict[str, Any] = {"code": code, "version": version, "gauge": "raw"}
     info |= {key: value for key, value in more.items() if value is not None}
+    for key in ("version", "functional"):  # zeros that a disk left are no name
+        if not str(info.get(key, "")).isprintable():
+            info.pop(key)
+    info.setdefault("version", "unknown")
     if "electrons" in info:
         info["occupation"] = info["electrons"]
     return info
@@ -164,7 +169,8 @@ _FACTS = {
 
 
 def _missing_facts(info: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
-    """One note on the facts that no file of a run tells, or that were lost where one is damaged.
+    """Notes on the facts that no file of a run tells, or that were lost where one is damaged, and
+    on a functional that is none.
 
     Args:
         info: of the structure.
@@ -173,9 +179,15 @@ def _missing_facts(info: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
     missing = [text for key, text in _FACTS.items() if info.get(key, "unknown") == "unknown"]
     told = " ".join(notes)
     names = ", ".join(text for text in missing if text.rpartition("the ")[2] not in told)
-    if not names:
-        return []
-    return [f"not found in the files of the run, so not in {fields.INFO_FILE}: {names}"]
+    found, functional = list[str](), str(info.get("functional", "unknown"))
+    if names:
+        found.append(f"not found in the files of the run, so not in {fields.INFO_FILE}: {names}")
+    if functional != "unknown" and not is_functional(functional):
+        found.append(
+            f"the functional is '{printable(functional)[:60]}', a name that is not known here; is "
+            "a file of the run damaged?"
+        )
+    return found
 
 
 def double(parts: Sequence[BlockMatrix]) -> BlockMatrix:

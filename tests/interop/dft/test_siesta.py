@@ -109,3 +109,21 @@ def test_spin_is_told_by_the_blocks() -> None:
         array[:, :r, c:] = array[:, r:, :c] = 0
         groups.append((index, array))
     assert spin_of(h.with_groups(groups), True) == "collinear"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("PB", "the functional is 'PB', a name that is not known here"),
+        (
+            "P\0\0",
+            "not found in the files of the run, so not in info.json: the Fermi level, the "
+            "functional",
+        ),
+    ],
+)
+def test_what_is_left_of_a_functional_is_said(run: pathlib.Path, name: str, words: str) -> None:
+    (run / "RUN.out").write_text(OUT.format(last="SCF cycle converged after 7 iterations"))
+    (run / "run.fdf").write_text(f"SystemLabel run\nXC.authors {name}\n")
+    notes = read_run(run).notes
+    assert any(words in note for note in notes), notes
