@@ -57,7 +57,7 @@ def main(output: pathlib.Path) -> None:
     except DataError as error:
         refused.append(str(error))
     for name in ("density", "atomic_density_matrices"):  # one number of many is another one
-        place = Reader(str(output / "chain.gpw")).density._data[f"{name}."]["ndarray"][2]
+        place = Reader(str(output / "chain.gpw")).density._data[name].offset
         data = bytearray((output / "chain.gpw").read_bytes())
         data[place + 8 : place + 16] = struct.pack("<d", 50.0)
         (output / "damaged.gpw").write_bytes(data)
