@@ -27,7 +27,7 @@ from ..io.blocks import match_keys, sort_keys
 from ..io.files import atomic_path, require_file
 from .exports import Export, ExportSource
 from .fortran import normalised
-from .sisl_orbitals import shell_signs, shells_of, sisl_order, spin_parts
+from .sisl_orbitals import require_counted, shell_signs, shells_of, sisl_order, spin_parts
 from .sparse import block_entries, from_real_space
 
 __all__ = ["EXPORT", "to_sisl", "from_sisl", "from_siesta", "write_sisl", "shell_signs"]
@@ -284,6 +284,8 @@ def from_siesta(path: str | os.PathLike[str], fdf: Any = None) -> BlochProblem:
     inputs = sorted(path.parent.glob("*.fdf"))
     if fdf is None and len(inputs) == 1:
         fdf = inputs[0]
+    if not isinstance(fdf, sisl.Geometry):
+        require_counted(path.parent)
     records = _RECORDS[path.suffix]
     other = None if records is None else normalised(path, *records)
     with tempfile.TemporaryDirectory() if other else contextlib.nullcontext() as scratch:

@@ -6,16 +6,18 @@ sisl and SIESTA order a shell m = -l..l and put a factor (-1)^m before the real 
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, printable
 from ..io import BlockMatrix, Structure
 from ..io.dock import LEGACY_TO_E3NN
+from ..io.files import read_text
 
-__all__ = ["shell_signs", "shells_of", "sisl_order", "spin_parts"]
+__all__ = ["require_counted", "shell_signs", "shells_of", "sisl_order", "spin_parts"]
 
 
 def shell_signs(l: int) -> NDArray[np.float64]:
@@ -106,3 +108,31 @@ def shells_of(
         signs += [(-1.0) ** int(m) for m in ms]
         shells.append(l)
     return tuple(shells), np.array(index, dtype=np.int64), np.array(signs)
+
+
+def require_counted(folder: pathlib.Path) -> None:
+    """Raise where rows of an ``.ORB_INDX`` do not count orbitals 1, 2, ... of atoms in their order:
+    sisl takes them as they come.
+
+    Args:
+        folder: of a SIESTA run.
+
+    Raises:
+        DataError: names the file and the row.
+    """
+    for path in sorted(folder.glob("*.ORB_INDX")):
+        atom, row = 1, 0
+        for line in read_text(path, strict=False).splitlines()[2:]:
+            words = line.split()
+            if not words or not words[0].isdecimal():
+                if row:
+                    break
+                continue
+            row, before = row + 1, atom
+            atom = int(words[1]) if len(words) > 1 and words[1].isdecimal() else -1
+            begin = printable(line.strip())[:40]
+            if words[0] != str(row) or not before <= atom <= before + 1:
+                raise DataError(
+                    f"{path}: row {row} of its orbitals begins with '{begin}'; orbitals and atoms "
+                    "count from 1 on in their order, so the file is damaged"
+                )

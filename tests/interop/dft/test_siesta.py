@@ -127,3 +127,27 @@ def test_what_is_left_of_a_functional_is_said(run: pathlib.Path, name: str, word
     (run / "run.fdf").write_text(f"SystemLabel run\nXC.authors {name}\n")
     notes = read_run(run).notes
     assert any(words in note for note in notes), notes
+
+
+def test_rows_of_orbitals_that_changed_places(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """sisl takes them as they come: H of other orbitals, in silence."""
+    from deeph_gformer.cli import main
+
+    from ...robustness.mutant_kinds import _siesta
+
+    _siesta("TSHS")(tmp_path)
+    path = tmp_path / "in" / "run.ORB_INDX"
+    lines = path.read_text().splitlines()
+    words = ["convert", str(tmp_path / "in"), "", "--from", "siesta", "--processes", "1"]
+    for number, (a, b) in enumerate(((3, 4), (5, 8), (3, 10))):
+        swapped = list(lines)
+        swapped[a], swapped[b] = swapped[b], swapped[a]
+        path.write_text("\n".join([*swapped, ""]))
+        words[2] = str(tmp_path / f"out{number}")
+        assert main(words) == 2
+        assert f"row {a - 2} of its orbitals begins with" in capsys.readouterr().err
+    path.write_text("\n".join([*lines, "", " 1 notes", ""]))
+    words[2] = str(tmp_path / "good")
+    assert main(words) == 0
