@@ -38,8 +38,9 @@ _D_STEP = 0.02  # bohr
 LARGEST_CUTOFF = 100.0  # bohr
 _SMALLEST = 0.2  # bohr: below it no pair of atoms is meant
 #: Largest error of the norm of orbitals that a code normalises; and how far a value may lie from
-#: the mean of its neighbours, of the largest value, on grids at least this fine (bohr).
-_NORM_ERROR, _ROUGH, _FINE = 0.1, 0.1, 0.021
+#: the mean of its neighbours, of the largest value, on grids at least this fine (bohr). Orbitals of
+#: ABACUS reach 0.001.
+_NORM_ERROR, _ROUGH, _FINE = 0.1, 0.02, 0.021
 
 
 def require_grid(radius: NDArray[np.float64], cutoff: float, where: str) -> None:

@@ -150,6 +150,13 @@ def test_damaged_numbers_of_orbitals_are_noticed(tmp_path: pathlib.Path) -> None
         path.write_text(orb_text(dataclasses.replace(good, orbitals=orbitals), "Mo"))
         with pytest.raises(DataError, match=f"Mo.orb: orbital 1 .*{words}.*damaged"):
             read_orb(path)
+    orbitals = good.orbitals.copy()  # a row of the file that has changed places with one of the end
+    size = np.abs(orbitals[1]) / np.abs(orbitals[1]).max()
+    row = 4 * (int(np.flatnonzero(size > 0.1)[-1]) // 4)
+    orbitals[1, row : row + 4], orbitals[1, -8:-4] = orbitals[1, -8:-4], orbitals[1, row : row + 4]
+    path.write_text(orb_text(dataclasses.replace(good, orbitals=orbitals), "Mo"))
+    with pytest.raises(DataError, match="Mo.orb: orbital 1 jumps at"):
+        read_orb(path)
     path.write_text(orb_text(good, "Mo"))
     assert read_orb(path).shells == good.shells
 

@@ -74,12 +74,20 @@ def _results(root: pathlib.Path, kind: Kind) -> dict[str, Any]:
     return {str(p.relative_to(root)): _numbers(p) for p in sorted(found)}
 
 
-def _difference(a: Any, b: Any) -> float:
-    """Largest relative difference of numbers; infinite where something else differs."""
+def _difference(a: Any, b: Any, scale: float = 0.0) -> float:
+    """Largest relative difference of numbers; infinite where something else differs.
+
+    Args:
+        a: numbers.
+        b: others.
+        scale: of the arrays; 0: the largest number of all that are together, as blocks in a file.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
         if a.keys() != b.keys():
             return np.inf
-        return max((_difference(a[k], b[k]) for k in a), default=0.0)
+        arrays = [v for v in a.values() if isinstance(v, np.ndarray) and v.dtype.kind in "fc"]
+        scale = max((float(np.abs(v).max(initial=0.0)) for v in arrays), default=0.0)
+        return max((_difference(a[k], b[k], scale) for k in a), default=0.0)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         if len(a) != len(b):
             return np.inf
@@ -89,7 +97,7 @@ def _difference(a: Any, b: Any) -> float:
             return np.inf
         if a.dtype.kind not in "fc":
             return 0.0 if np.array_equal(a, b) else np.inf
-        scale = float(np.abs(a).max(initial=0.0)) or 1.0
+        scale = scale or float(np.abs(a).max(initial=0.0)) or 1.0
         return float(np.abs(a - b).max(initial=0.0)) / scale
     if isinstance(a, float) and isinstance(b, float) and a != b:
         return abs(a - b) / max(abs(a), abs(b), 1.0)
