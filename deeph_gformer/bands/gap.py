@@ -284,7 +284,8 @@ def _second_look(edges: _Edges, spectrum: MeshSpectrum, bands: int, found: _Foun
                 break
             start = places[left[np.argmin(floor[left])]]
             again = _lowest(edges, [start], spectrum.mesh, sign)
-            found[number] = min(found[number], again, key=lambda one: one[1])
+            if again[1] < found[number][1]:
+                found[number] = again
         floors.append(float(floor.min()))
     return floors
 
