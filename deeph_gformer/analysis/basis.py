@@ -149,8 +149,8 @@ def displaced(table: TwoCentre, structure: Structure, overlap: BlockMatrix) -> s
     numbers, onsite = _kinds(structure, keys)
     known = np.zeros(len(keys), dtype=bool)
     for pair, radial in table.pairs.items():
-        mine = np.flatnonzero(~onsite & (numbers == pair).all(axis=1) & (length < radial.cutoff))
-        known[mine[radial.known(length[mine])]] = True
+        alike = np.flatnonzero(~onsite & (numbers == pair).all(axis=1) & (length < radial.cutoff))
+        known[alike[radial.known(length[alike])]] = True
     order = np.flatnonzero(known)[np.lexsort((length[known], keys[known, 3]))]
     if not len(order):
         return ""

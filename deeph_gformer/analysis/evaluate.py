@@ -23,6 +23,7 @@ from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction
 from ..results import Evaluation
 from ..stage1.trained_on import among, listed, read_descriptors, seen_by
+from .basis import basis_table, displaced
 from .equivariance import equivariance_error
 from .guard import Guard
 from .invariance import invariance as invariance_of
@@ -242,6 +243,10 @@ def _judge(
     spinful = model.targets.basis.spinful
     truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
     overlap = read_matrix(folder, "overlap", prediction.structure) if has_s else None
+    found = basis_table(model)
+    if found is not None and overlap is not None:
+        if moved := displaced(found[0], prediction.structure, overlap):
+            LOGGER.warning("%s: %s", matrix_path(folder, "overlap"), moved)
     kinds: dict[Counted, Prediction] = {"raw": prediction}
     if overlap is not None:  # DFT's zero of energy is arbitrary: the nearest H - μS is compared
         kinds["gauge_free"] = prediction._replace(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
+from ..io.blocks import BlockMatrix, format_key, match_keys, reverse_keys, sort_keys
 from ..io.folder import Kind, folder_format, has_matrix, matrix_path
 from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
@@ -39,8 +39,8 @@ class EdgeChoice(NamedTuple):
         source: where they come from, for people.
         hamiltonian_only: edges that ``hamiltonians.h5`` has and ``overlaps.h5`` has not; None
             where one of the files was not read.
-        notes: for people, a sentence each on blocks that were left out, and on those that only H
-            has.
+        notes: for people, a sentence each on blocks that were left out, and on those that only one
+            of H and S has.
     """
 
     keys: NDArray[np.int64]
@@ -183,6 +183,14 @@ def select_edges(
             f"{int(extra.sum())} of {len(keys)} edges are in {paths['hamiltonians'].name} and not "
             f"in {paths['overlaps'].name}; they move all of H, and a file without DFT's H gets "
             'another prediction: --edges overlaps (in Python edges="overlaps") leaves them out'
+        )
+    absent = match_keys(sets["overlaps"], sets["hamiltonians"]) < 0
+    if absent.any():
+        notes.append(
+            f"{int(absent.sum())} of {len(keys)} edges are in {paths['overlaps'].name} and not in "
+            f"{paths['hamiltonians'].name}, the first is "
+            f"{format_key(sets['overlaps'][np.flatnonzero(absent)[0]])}: is H complete? H reaches "
+            "as far as S"
         )
     return EdgeChoice(
         keys[sort_keys(keys)],

@@ -172,8 +172,8 @@ class TrainingRow(Callback):
         if trainer.is_global_zero and tables:
             begin = trainer.current_epoch + 1
             try:
-                found = fingerprint(read_rows(tables[0].path, begin))
+                rows = fingerprint(read_rows(tables[0].path, begin))
             except (GFormerError, OSError):  # somebody changes it meanwhile
                 self.curve = {}
             else:
-                self.curve = {"before": begin, "fingerprint": found}
+                self.curve = {"before": begin, "fingerprint": rows}

@@ -201,7 +201,7 @@ def test_a_lost_digit_of_a_position_is_noticed(name: str, other: str, dft: Dft) 
     assert displaced(table, structure, dataclasses.replace(s, values=values))
 
 
-def test_refine_warns_of_a_lost_digit(
+def test_refine_and_evaluate_warn_of_a_lost_digit(
     dft: Dft, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "data" / "0008"
@@ -211,10 +211,13 @@ def test_refine_warns_of_a_lost_digit(
     shutil.copy(MODELS / "mos2" / "gformer" / "overlap.npz", tmp_path / "stage1" / "overlap.npz")
     models[1] = str(tmp_path / "stage1")
     run = ["refine", "--preprocessed", str(tmp_path / "data"), "--output", str(tmp_path / "o")]
-    assert main([*run, *models]) == 0
+    judge = ["evaluate", *run[1:3], *models[:2], "--no-invariance", "--rotations", "0"]
+    assert main([*run, *models]) == 0 and main(judge) == 0
     assert "is not that of" not in capsys.readouterr().err
     positions = np.loadtxt(folder / "site_positions.dat")
     positions[2, 3] += 0.02
     np.savetxt(folder / "site_positions.dat", positions)
     assert main([*run[:-1], str(tmp_path / "again"), *models]) == 0
+    assert "overlaps.h5: S of atoms" in capsys.readouterr().err
+    assert main(judge) == 0
     assert "overlaps.h5: S of atoms" in capsys.readouterr().err

@@ -36,6 +36,22 @@ def drop(folder: pathlib.Path, name: str, pair: tuple[str, str]) -> None:
             del handle[key]
 
 
+def test_blocks_that_h_lost_are_told(make_folder: Folder) -> None:
+    folder = make_folder()
+    structure = read_folder(folder)
+    assert not select_edges(folder, structure).notes
+    with h5py.File(folder / "hamiltonians.h5") as handle:
+        far = next(k for k in handle if not k.startswith("[0, 0, 0"))
+    x, y, z, i, j = json.loads(far)
+    drop(folder, "hamiltonians.h5", (far, str([-x, -y, -z, j, i])))
+    choice = select_edges(folder, structure)
+    count = len(read_matrix(folder, "overlap"))
+    (note,) = choice.notes
+    assert f"2 of {count} edges are in overlaps.h5 and not in hamiltonians.h5" in note
+    assert far in note or str([-x, -y, -z, j, i]) in note
+    assert len(choice.keys) == count and choice.hamiltonian_only == 0
+
+
 def test_edge_modes(make_folder: Folder) -> None:
     folder = make_folder()
     structure = read_folder(folder)
