@@ -147,6 +147,8 @@ class Training(_Trained):
     """Electrons by composition."""
     periodicity: list[int] | None = None
     """In how many directions the training structures repeat."""
+    trained_on: dict[str, Any] | None = None
+    """What tells the structures from others, with those of the bundle that it started from."""
     validation: dict[str, float] | None = None
     """Errors of the finished bundle, raw and without μS."""
     guard: dict[str, Any] | None = None
