@@ -28,6 +28,7 @@ from deeph_gformer.bands.topology import (
     z2_invariant,
     z2_of_crystal,
 )
+from deeph_gformer.bands.topology.refinement import zone_mean
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix, Structure
 
@@ -692,3 +693,13 @@ def test_states_that_come_back_from_corner_to_corner(case: str, mesh: tuple[int,
     chern, gap = dense_chern(problem, filled)
     assert abs(chern) == 9 and gap > 0.05
     assert berry_curvature(Links(problem, filled), (0, 1), mesh).chern == chern
+
+
+def test_a_curvature_that_is_no_number_is_named() -> None:
+    """It ends at the first one, and not in a search for cells without end."""
+
+    def curvature(k: np.ndarray) -> np.ndarray:
+        return np.array([np.nan if k[0] > 0.5 else 1.0])
+
+    with pytest.raises(DataError, match=r"k = \[0\.6667, 0\.0, 0\.0\]: a curvature"):
+        zone_mean(curvature, (3, 3, 1), 1e-3)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import DataError
 from ..kmesh import mesh_points
 
 __all__ = ["ZoneMean", "zone_mean"]
@@ -170,6 +171,9 @@ def zone_mean(
         mesh: k-points along each axis.
         floor: an error that is small enough, whatever the mean is.
         progress: called with (done, all); all grows where cells are cut.
+
+    Raises:
+        DataError: a value is not finite; the k-point is named.
     """
     points = mesh_points((mesh[0], mesh[1], mesh[2]), False)[0]
     solved = 0
@@ -179,7 +183,13 @@ def zone_mean(
         solved += 1
         if progress is not None:
             progress(solved, max(len(points), solved))
-        return function(k)
+        value = function(k)
+        if not np.isfinite(value).all():
+            raise DataError(
+                f"k = {np.round(k, 4).tolist()}: a curvature that is no number; are H, S and r of "
+                "one calculation?"
+            )
+        return value
 
     whole = np.array([counted(k) for k in points]).reshape(*mesh, -1)
     cells = _mesh_cells(whole, points)
