@@ -240,8 +240,8 @@ def _fermi_sum(
         )
     elif found.error.max() > _LARGEST_ERROR * abs(found.sigma).max() and found.error.max() > 0.01:
         echo(
-            f"the error may be {found.error.max() / abs(found.sigma).max() * 100:.0f} % of the "
-            "result: take a denser --mesh or a wider --hall-width"
+            f"the error may be more than {_LARGEST_ERROR * 100:.0f} % of the result: take a denser "
+            "--mesh or a wider --hall-width"
         )
     result = {
         "fermi": level.to_json(),

@@ -23,10 +23,10 @@ from .blocks import BlockMatrix, require_keys, sort_keys
 from .dock import read_integers, read_pairs, reorder
 from .files import atomic_path
 from .folder import folder_format
+from .hdf5.names import dataset_names
 from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_memory
 from .hdf5.symbol_table import matrices_size, write_matrices, write_values
 from .hdf5.writing import atomic_hdf5
-from .legacy import dataset_names
 from .structure import Structure
 
 __all__ = ["PositionMatrix", "position_path", "read_positions", "write_positions"]

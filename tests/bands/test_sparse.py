@@ -193,6 +193,8 @@ def test_what_all_k_share_is_eliminated_once(spin: int) -> None:
                 assert np.abs(matrix @ x - b).max() < 1e-10 * max(1.0, np.abs(x).max())
                 y = factor.solve(1j * b[:, 0])
                 assert np.abs(y - 1j * x[:, 0]).max() < 1e-6 * np.abs(x).max()
+        single = condensed(problem, sigma, np.inf, np.dtype(np.complex64))[1]
+        assert single.dtype == (np.float32 if spin == 1 else np.complex64)  # not what is kept
     with kept_memory(problem, 2):
         assert condensed(problem, 0.1, np.inf, np.dtype(complex)) is None
 

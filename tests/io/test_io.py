@@ -415,12 +415,3 @@ def test_a_link_to_nothing_is_no_missing_info(make_folder: Folder) -> None:
     (folder / "info.json").symlink_to("nowhere")
     with pytest.raises(DataError, match="info.json: file not found"):
         read_folder(folder)
-
-
-@pytest.mark.parametrize("largest", [1, 120, 10**12])
-@pytest.mark.parametrize("count", [0, 1, 500])
-def test_names_of_datasets_are_pythons_lists(count: int, largest: int) -> None:
-    rows = np.random.default_rng(largest).integers(-largest, largest + 1, (count, 6))
-    assert [name.decode() for name in legacy.dataset_names(rows)] == [
-        str(row) for row in rows.tolist()
-    ]

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ...io.blocks import match_keys
 from ..bloch import BlochProblem, bloch_phases
 from ..cell_sums import BlochSum
 from ..memory import Memory, memory_of
@@ -187,8 +188,7 @@ def _extended(
     across = np.flatnonzero(cell.outer[second])
     apart = sums.cells[sums.terms.indices[chosen[across]]]
     apart = apart + cell.shift[second[across]] - cell.shift[first[across]]
-    code = _codes(np.concatenate([apart, second[across, None]], axis=1))
-    number = np.searchsorted(_codes(cell.images), code)
+    number = match_keys(_keys(apart, second[across]), _keys(cell.images[:, :3], cell.images[:, 3]))
     orbital = column[across] - cell.offsets[second[across]]
     column[across] = cell.offsets[len(cell.outer) + number] + orbital
     size = int(cell.offsets[-1])
@@ -196,10 +196,9 @@ def _extended(
     return sp.csr_matrix((data[chosen], column, indptr), shape=(size, size))
 
 
-def _codes(images: Index) -> Index:
-    """A number for each (T, atom), which rises as np.unique sorts them."""
-    x, y, z, atom = images.T.astype(np.int64)
-    return (((x + 512) * 1024 + y + 512) * 1024 + z + 512) * 2**32 + atom
+def _keys(cells: Index, atoms: Index) -> Index:
+    """(B, 5), images (T, atom) as :func:`~deeph_gformer.io.blocks.match_keys` wants them."""
+    return np.column_stack([cells, atoms, np.zeros_like(atoms)])
 
 
 class CondensedFactor:
@@ -328,10 +327,10 @@ def condensed(
     cell: _Cell | None = kept.shared["cell"]
     if cell is None:
         return None
-    if kept.shared.get("sigma") != sigma:
+    if not np.iscomplexobj(problem.h.values):
+        dtype = np.finfo(dtype).dtype
+    if kept.shared.get("of") != (sigma, dtype):
         kept.shared.pop("inside", None)
-        if not np.iscomplexobj(problem.h.values):
-            dtype = np.finfo(dtype).dtype
         inside = _Inside(_inner_matrix(problem, cell, sigma, dtype), cell.plan, dtype)
-        kept.shared.update(sigma=sigma, inside=inside)
+        kept.shared.update(of=(sigma, dtype), inside=inside)
     return cell, kept.shared["inside"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,7 @@ class ZoneMean:
     largest_share: float
 
 
-@dataclasses.dataclass
-class _Cells:
+class _Cells(NamedTuple):
     """M cells, C components.
 
     Attributes:
@@ -71,13 +71,7 @@ class _Cells:
 
     def part(self, chosen: NDArray[np.bool_]) -> _Cells:
         """Some of the cells."""
-        return _Cells(
-            self.middle[chosen],
-            self.width[chosen],
-            self.share[chosen],
-            self.value[chosen],
-            self.error[chosen],
-        )
+        return _Cells(*(numbers[chosen] for numbers in self))
 
     def largest_share(self) -> float:
         """See :class:`ZoneMean`."""
@@ -149,13 +143,7 @@ def _cut(
                 left * apart / np.maximum(apart.sum(axis=0), 1e-300),
             )
         )
-    return _Cells(
-        np.concatenate([one.middle for one in made]),
-        np.concatenate([one.width for one in made]),
-        np.concatenate([one.share for one in made]),
-        np.concatenate([one.value for one in made]),
-        np.concatenate([one.error for one in made]),
-    )
+    return _Cells(*map(np.concatenate, zip(*made, strict=True)))
 
 
 def zone_mean(
@@ -179,6 +167,7 @@ def zone_mean(
     solved = 0
 
     def counted(k: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``function(k)``, which must be finite."""
         nonlocal solved
         solved += 1
         if progress is not None:
