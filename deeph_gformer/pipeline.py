@@ -60,6 +60,7 @@ class HamiltonianModel(Predictor):
         self.blocks = BlockAssembly(self.targets)
         #: Energy zero of the predicted Hamiltonian: ``raw``, ``standard`` or ``unknown``.
         self.gauge = source.gauge if self.bundle is None else self.bundle.gauge
+        self.learned_edges = (source if self.bundle is None else self.bundle).learned_edges
 
     def __repr__(self) -> str:
         return f"HamiltonianModel(\n  stage1={self.stage1!r},\n  gformer={self.bundle!r})"

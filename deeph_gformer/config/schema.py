@@ -208,8 +208,9 @@ class DataConfig:
     """Share of training structures."""
     val_ratio: float = within(0.15, "(0, 1)")
     """Share of validation structures; the rest is tested."""
-    edges: Literal["auto", "overlaps", "hamiltonians", "union"] = "hamiltonians"
-    """Which blocks are edges of the graph; labels need those of H."""
+    edges: Literal["auto", "overlaps", "hamiltonians", "union"] = "auto"
+    """Which blocks are edges of the graph. ``auto``: those of S, which are all that a structure
+    without DFT's H will have; those of H where there is no S."""
     cache: Literal["ram", "disk", "off"] = "ram"
     """Where stage 1's features are kept between epochs."""
     gauge: Literal["auto", "raw", "standard"] = "auto"

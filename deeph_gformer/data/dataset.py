@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..algebra.blocks import BlockAssembly
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..errors import ConfigError, DataError
-from ..io.blocks import match_keys
+from ..io.blocks import BlockMatrix, match_keys
 from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
 from ..io.spin import time_reversed
@@ -33,6 +34,7 @@ __all__ = [
     "Sample",
     "load_sample",
     "load_samples",
+    "left_out",
     "basis_of",
     "read_splits",
     "make_splits",
@@ -59,6 +61,7 @@ class Sample:
         mask: same shape, True where the label exists.
         partner: (E,) int64, edge (-R, j, i) of each edge.
         gauge: μ in eV that was taken out of the label as H - μS (0 for the raw gauge).
+        without_edge: number of blocks of H that have no edge, and their largest element, eV.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Sample:
     mask: Tensor
     partner: Tensor
     gauge: float = 0.0
+    without_edge: tuple[int, float] = (0, 0.0)
 
 
 def transpose_index(targets: TargetBlocks) -> Tensor:
@@ -198,7 +202,7 @@ def load_sample(
     Args:
         folder: legacy or DeepH-dock.
         targets: the model's channels.
-        edges: see :func:`select_edges`.
+        edges: see :func:`select_edges`; ``auto`` takes the blocks of S where it is there.
         dtype: real type of vectors and labels.
         gauge: ``standard`` takes μS out of H.
 
@@ -223,7 +227,7 @@ def load_sample(
         hamiltonian = subtract_overlap(
             hamiltonian, spin_double(overlap) if spinful else overlap, shift
         )
-    choice = select_edges(folder, structure, edges)
+    choice = select_edges(folder, structure, edges, learned="overlaps")
     graph = build_graph(structure, choice.keys, targets.basis, dtype)
     where = match_keys(choice.keys, hamiltonian.keys)
     have = np.flatnonzero(where >= 0)
@@ -247,6 +251,26 @@ def load_sample(
         torch.from_numpy(known),
         torch.from_numpy(partner),
         shift,
+        _without_edge(hamiltonian, choice.keys),
+    )
+
+
+def _without_edge(hamiltonian: BlockMatrix, keys: NDArray[np.int64]) -> tuple[int, float]:
+    """See :class:`Sample`."""
+    rest = hamiltonian.select(np.flatnonzero(match_keys(hamiltonian.keys, keys) < 0))
+    return len(rest), float(np.abs(rest.values).max(initial=0.0))
+
+
+def left_out(samples: Sequence[Sample]) -> str:
+    """A sentence on blocks of H that no edge has, empty where there are none."""
+    count = sum(s.without_edge[0] for s in samples)
+    if not count:
+        return ""
+    largest = max(samples, key=lambda s: s.without_edge[1])
+    return (
+        f"edges are the blocks of S; {count} blocks of H without one are not learned (|H| up to "
+        f"{1e3 * largest.without_edge[1]:.2g} meV, in {largest.name}; data.edges=hamiltonians "
+        "learns them)"
     )
 
 

@@ -1,14 +1,15 @@
 """Which blocks of a structure folder become edges of the graph.
 
-The edge set changes the graph and so the prediction: DeepH-E3 trains on the keys of
-``hamiltonians.h5`` and infers on those of ``overlaps.h5``.
+The edge set changes the graph and so the prediction. DeepH-E3 trains on the keys of
+``hamiltonians.h5`` and infers on those of ``overlaps.h5``, which may be fewer; our trainings take
+those of ``overlaps.h5`` where it is there, which are all that a new structure has.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +22,14 @@ from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
 from .ranges import Ranges, beyond, describe_beyond
 
-__all__ = ["EdgeMode", "EdgeChoice", "at_the_cutoff", "select_edges"]
+__all__ = [
+    "EdgeChoice",
+    "EdgeMode",
+    "LearnedEdges",
+    "at_the_cutoff",
+    "learned_edges",
+    "select_edges",
+]
 
 #: Elements of S or H (eV) that are no larger count as zero.
 _ZERO = 1e-12
@@ -29,6 +37,8 @@ _ZERO = 1e-12
 _AT_CUTOFF_A = 5e-3
 
 EdgeMode = Literal["auto", "overlaps", "hamiltonians", "union"]
+#: What a model was trained on where a structure had both files; ``auto`` is the same again.
+LearnedEdges = Literal["overlaps", "hamiltonians"]
 
 
 class EdgeChoice(NamedTuple):
@@ -78,6 +88,17 @@ def at_the_cutoff(
     )
 
 
+def learned_edges(mode: EdgeMode, folders: Iterable[pathlib.Path]) -> LearnedEdges:
+    """What a model learns from with a setting ``data.edges``.
+
+    Args:
+        mode: the setting.
+        folders: the training structures.
+    """
+    of_s = mode == "auto" and all(has_matrix(folder, "overlap") for folder in folders)
+    return "overlaps" if of_s or mode == "overlaps" else "hamiltonians"
+
+
 def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArray[np.int64]:
     keys = form.read_keys(path, structure)
     lonely = match_keys(reverse_keys(keys), keys) < 0
@@ -124,16 +145,19 @@ def select_edges(
     structure: Structure,
     mode: EdgeMode = "auto",
     ranges: Ranges | None = None,
+    learned: LearnedEdges = "hamiltonians",
 ) -> EdgeChoice:
     """Choose the edges of one folder.
 
     Args:
         folder: legacy or DeepH-dock.
         structure: its structure.
-        mode: ``overlaps``, ``hamiltonians``, ``union``, or ``auto``: their union when there are
-            both files, else the one that is there.
+        mode: ``overlaps``, ``hamiltonians``, ``union``, or ``auto``: as ``learned`` says when there
+            are both files, else the one that is there.
         ranges: of the model's training set; blocks of zeros beyond them are left out, others
             refused.
+        learned: what the model was trained on; ``auto`` takes ``overlaps`` for the one, and the
+            union for ``hamiltonians``, so that no block of S is without H.
 
     Raises:
         DataError: a file that the mode needs is missing or damaged, its edge set is asymmetric, or
@@ -166,9 +190,11 @@ def select_edges(
             "overlap predict'"
         )
     sets, notes = {}, []
+    only_s = mode == "auto" and learned == "overlaps" and len(there) == 2
     for name in wanted:
         # H may reach further than S, by way of projectors: ranges of S say nothing of it
-        known = None if ranges and ranges.overlaps_only and name == "hamiltonians" else ranges
+        of_s = only_s or (ranges is not None and ranges.overlaps_only)
+        known = None if of_s and name == "hamiltonians" else ranges
         spinful = bool(structure.spinful) and name == "hamiltonians"
         keys = _keys(paths[name], structure, form)
         sets[name], note = _within(paths[name], keys, structure, form, known, spinful)
@@ -177,6 +203,8 @@ def select_edges(
         name, keys = next(iter(sets.items()))
         return EdgeChoice(keys, paths[name].name, notes=tuple(notes))
     extra = match_keys(sets["hamiltonians"], sets["overlaps"]) < 0
+    if only_s:  # H was read for what it lacks
+        extra[:] = False
     keys = np.concatenate([sets["overlaps"], sets["hamiltonians"][extra]])
     if extra.any():
         notes.append(
@@ -192,9 +220,10 @@ def select_edges(
             f"{format_key(sets['overlaps'][np.flatnonzero(absent)[0]])}: is H complete? H reaches "
             "as far as S"
         )
+    used = ["overlaps"] if only_s else list(paths)
     return EdgeChoice(
         keys[sort_keys(keys)],
-        f"{paths['overlaps'].name} and {paths['hamiltonians'].name}",
+        " and ".join(paths[name].name for name in used),
         int(extra.sum()),
         tuple(notes),
     )

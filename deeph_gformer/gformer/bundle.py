@@ -22,6 +22,7 @@ from .. import __version__
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..config import GFormerConfig, from_mapping, to_mapping, upgrade_model
+from ..data.edges import LearnedEdges
 from ..data.fingerprint import fingerprint
 from ..errors import ConfigError, DataError, ModelError
 from ..fields import OVERLAP_TABLE
@@ -97,6 +98,11 @@ class Bundle:
     def time_reversal(self) -> bool:
         """Whether the training data had time reversal, so that predictions have it."""
         return self.targets.basis.spinful and self.training.get("time_reversal") is True
+
+    @property
+    def learned_edges(self) -> LearnedEdges:
+        """The edges that it was trained on; bundles that do not say so took those of H."""
+        return self.training.get("edges", "hamiltonians")
 
     @property
     def lacks(self) -> str:

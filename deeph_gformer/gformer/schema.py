@@ -7,11 +7,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from e3nn.o3 import Irreps
 
 from ..algebra.wigner import GENERATIONS
+from ..data.edges import LearnedEdges
 from ..errors import ModelError, printable
 from ..io.gauge import GAUGES
 
@@ -23,7 +24,7 @@ FORMAT = 4
 #: What may differ between two bundles that predict the same: names, versions, the record.
 _FREE = ("fingerprint", "deeph_gformer", "torch", "training")
 #: Entries of the training's record that predictions depend on.
-_USED = ("electrons", "guard", "periodicity", "time_reversal")
+_USED = ("edges", "electrons", "guard", "periodicity", "time_reversal")
 _MAX_LENGTH = 60.0  # Å
 
 Check = tuple[Callable[[Any], bool], str]
@@ -135,6 +136,7 @@ _STAGE1: dict[str, Check] = {
     "edge_irreps": _IRREPS,
 }
 _TRAINING: dict[str, Check] = {
+    "edges": (_among(*get_args(LearnedEdges)), f"one of {', '.join(get_args(LearnedEdges))}"),
     "electrons": (
         _is_electrons,
         'a list of {"composition": {symbol: count}, "electrons": number}',

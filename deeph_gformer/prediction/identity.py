@@ -148,7 +148,7 @@ class GFormerStage1(Stage1Provider):
             bundle.dtype,
             bundle.parity,
         )
-        self.gauge = bundle.gauge
+        self.gauge, self.learned_edges = bundle.gauge, bundle.learned_edges
         self.cutoff, self.node_irreps, self.edge_irreps, self.name = (
             bundle.model.cutoff,
             (),

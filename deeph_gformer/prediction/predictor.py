@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..algebra.orbitals import TargetBlocks
-from ..data.edges import EdgeMode
+from ..data.edges import EdgeMode, LearnedEdges
 from ..errors import ConfigError
 from ..gformer.bundle import Bundle
 from ..runtime.communicator import Communicator
@@ -33,10 +33,12 @@ class Predictor(abc.ABC):
     Attributes:
         bundle: stage 2, None for stage 1 alone.
         targets: the blocks that are predicted.
+        learned_edges: what it was trained on where structures have both H and S.
     """
 
     bundle: Bundle | None
     targets: TargetBlocks
+    learned_edges: LearnedEdges
 
     @abc.abstractmethod
     def predict_graphs(
@@ -96,7 +98,7 @@ class Predictor(abc.ABC):
             source: a structure folder, a file that ASE reads, ``ase.Atoms``, a pymatgen
                 ``Structure`` or a :class:`.Structure`; or a list of them. A folder has its own
                 edges; the others take theirs from ``overlap``.
-            edges: which blocks are edges (folders only).
+            edges: which blocks are edges (folders only); ``auto``: as the model was trained.
             hermitian: make it ½(H + H†).
             frames: rotated frames to average (not for ``arch: equivariant``).
             keys: (E, 5), the edges of one :class:`.Structure`.

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..algebra.orbitals import Basis
-from ..data.edges import EdgeChoice, EdgeMode, at_the_cutoff, select_edges
+from ..data.edges import EdgeChoice, EdgeMode, LearnedEdges, at_the_cutoff, select_edges
 from ..data.graph import Graph, build_graph
 from ..data.ranges import Ranges, bundle_ranges, require_within
 from ..errors import ConfigError, DataError
@@ -74,6 +74,7 @@ def read_graph(
     ranges: Ranges | None,
     edges: EdgeMode,
     comm: Communicator | None = None,
+    learned: LearnedEdges = "hamiltonians",
 ) -> Item:
     """A folder with the model's spin, its graph, and where its edges come from.
 
@@ -83,6 +84,7 @@ def read_graph(
         ranges: of its training set.
         edges: which blocks are edges.
         comm: processes that share it; the first one reads the edges.
+        learned: what ``auto`` means, see :func:`select_edges`.
 
     Raises:
         DataError: missing or damaged files, edges beyond the ranges, or another spin in info.json.
@@ -95,7 +97,7 @@ def read_graph(
         same_structure(comm, structure)
     with agreed(comm):
         if comm.rank == 0:
-            first = select_edges(folder, structure, edges, ranges)
+            first = select_edges(folder, structure, edges, ranges, learned)
     comm, choice = deal_edges(comm, first, len(structure))
     with agreed(comm):
         graph = build_graph(structure, choice.keys, basis, torch.float64, comm.own_atoms)
@@ -141,7 +143,7 @@ def read_item(
     with agreed(comm):
         where = _where_edges_are(model, source, edges, overlap)
     if isinstance(where, pathlib.Path):
-        return read_graph(where, basis, ranges, edges, comm)
+        return read_graph(where, basis, ranges, edges, comm, model.learned_edges)
     folder, provider = where
     with agreed(comm):
         structure, pbc = _bare(source, provider, basis)

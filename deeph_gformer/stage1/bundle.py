@@ -10,7 +10,7 @@ import os
 import pathlib
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from e3nn.o3 import Irreps
@@ -18,7 +18,8 @@ from e3nn.o3 import Irreps
 from .. import fields
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..algebra.wigner import Generation, detect_generation
-from ..errors import ModelError
+from ..data.edges import LearnedEdges
+from ..errors import ModelError, printable
 from ..io.files import atomic_path, read_text, write_json, write_text
 from ..io.gauge import GAUGES, Gauge
 from ..io.parsing import parse_json
@@ -68,6 +69,11 @@ class ModelFolder:
     def gauge(self) -> Gauge:
         """The gauge that the network was trained in; ``unknown`` for folders of DeepH-E3 itself."""
         return self.notes.get("gauge", "unknown")
+
+    @property
+    def learned_edges(self) -> LearnedEdges:
+        """The edges that it was trained on; DeepH-E3 itself takes those of H."""
+        return self.notes.get("edges", "hamiltonians")
 
     def require_generation(self, override: Generation | None = None) -> Generation:
         """The generation to use.
@@ -271,7 +277,7 @@ def read_notes(folder: pathlib.Path) -> dict[str, Any]:
         E.g. ``{"gauge": "standard"}``; empty where there is no such file.
 
     Raises:
-        ModelError: the file is damaged, or names an unknown gauge.
+        ModelError: the file is damaged, or names an unknown gauge or unknown edges.
     """
     path = folder / fields.MODEL_NOTES
     if not path.is_file():
@@ -282,6 +288,11 @@ def read_notes(folder: pathlib.Path) -> dict[str, Any]:
         raise ModelError(
             f"{path}: 'gauge' is {gauge!r}; {', '.join(GAUGES)} are possible. Correct the entry, "
             "or delete the file: the gauge is then measured where it matters"
+        )
+    if table.get("edges", "overlaps") not in get_args(LearnedEdges):
+        raise ModelError(
+            f"{path}: 'edges' is {printable(repr(table['edges']))}; "
+            f"{' and '.join(get_args(LearnedEdges))} are possible"
         )
     return table
 

@@ -38,6 +38,7 @@ class CascadedStage1(Stage1Provider):
                     f"{first.name} and {second.name} have different {what} and cannot be added"
                 )
         self.models, self.gauge = (first, second), first.gauge
+        self.learned_edges = second.learned_edges
         self.equivariant = first.equivariant and second.equivariant
         self.targets, self.generation, self.dtype, self.parity = (
             second.targets,

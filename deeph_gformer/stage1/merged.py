@@ -42,6 +42,7 @@ class MergedStage1(Stage1Provider):
                 ("e3nn generations", first.generation, other.generation),
                 ("floating types", first.dtype, other.dtype),
                 ("gauges", first.gauge, other.gauge),
+                ("edges", first.learned_edges, other.learned_edges),
                 ("elements, orbitals or spin", first.targets.basis, other.targets.basis),
             ):
                 if a != b:
@@ -65,7 +66,7 @@ class MergedStage1(Stage1Provider):
             first.targets.basis,
             tuple(channel for model in models for channel in model.targets.blocks),
         )
-        self.gauge = first.gauge
+        self.gauge, self.learned_edges = first.gauge, first.learned_edges
         self.equivariant = all(model.equivariant for model in models)
         self.generation, self.dtype, self.fill_missing = first.generation, first.dtype, fill_missing
         self.cutoff, self.parity = max(m.cutoff for m in models), all(m.parity for m in models)

@@ -137,7 +137,7 @@ class OfficialStage1(Stage1Provider):
             dtype or folder.dtype,
             folder.config.r_max,
         )
-        self.gauge = folder.gauge
+        self.gauge, self.learned_edges = folder.gauge, folder.learned_edges
         self.parity, self.name, self.fill_missing = (
             not folder.config.no_parity,
             str(folder.path),

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
+from ..data.edges import LearnedEdges
 from ..data.features import Stage1Features
 from ..data.fingerprint import checkpoint_fingerprint
 from ..data.graph import Graph
@@ -49,6 +50,7 @@ class Stage1Provider(abc.ABC):
             rotates structures runs it again, and may not turn its output by Wigner-D.
         gauge: energy zero of its Hamiltonians: ``raw`` (the DFT code's), ``standard`` (H - μS), or
             ``unknown``.
+        learned_edges: what it was trained on where structures have both H and S.
     """
 
     targets: TargetBlocks
@@ -62,6 +64,7 @@ class Stage1Provider(abc.ABC):
     fill_missing: float | None = None
     equivariant: bool = True
     gauge: Gauge = "unknown"
+    learned_edges: LearnedEdges = "hamiltonians"
 
     @abc.abstractmethod
     def forward(self, graph: Graph, features: bool = True) -> Stage1Features:

@@ -14,7 +14,8 @@ from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..analysis.basis import write_basis_table
 from ..config import TrainStage1Config
-from ..data.dataset import basis_of, load_samples
+from ..data.dataset import basis_of, left_out, load_samples
+from ..data.edges import learned_edges
 from ..data.sketch import sketch_samples
 from ..errors import ModelError
 from ..fields import OVERLAP_TABLE
@@ -135,10 +136,13 @@ def _train(
         f"{sum(s.graph.edges for s in samples['train']):,} training edges; "
         f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
+    if rest := left_out([*samples["train"], *samples["val"]]):
+        echo(rest)
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
     notes = {
         **choice.to_json(),
         **structures_note(splits, None if old is None else old.notes),
+        "edges": learned_edges(config.data.edges, splits["train"]),
         "deeph_gformer": __version__,
     }
     save = SaveModelFolder(folder / "model", arguments, targets, ini, notes)

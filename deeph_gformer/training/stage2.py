@@ -17,6 +17,7 @@ from ..data.dataset import (
     Sample,
     has_time_reversal,
     hermitian_product,
+    left_out,
     load_samples,
     transpose_index,
 )
@@ -111,6 +112,8 @@ def _train(
         for name in ("train", "val")
     }
     echo(_sizes(samples, stage1, config.data.cache))
+    if rest := left_out([*samples["train"], *samples["val"]]):
+        echo(rest)
     cache = _cache(config, role.used, role.features, splits["train"], folder / "cache")
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     reads = role.used if role.features else None

@@ -16,6 +16,7 @@ from ..analysis.guard import guard_statistics
 from ..analysis.metrics import gauge_errors, means
 from ..config import TrainConfig, to_mapping
 from ..data.dataset import Sample, has_time_reversal
+from ..data.edges import learned_edges
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..io.folder import has_matrix, read_folder, read_matrix
@@ -77,6 +78,7 @@ def record_of(
     return {
         "data": pathlib.Path(config.data.preprocessed).name,
         "structures": {n: len(f) for n, f in splits.items()},
+        "edges": learned_edges(config.data.edges, splits["train"]),
         "training_edges": sum(s.graph.edges for s in train),
         "parameters": parameters,
         "config": settings,

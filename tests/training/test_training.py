@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -619,3 +620,41 @@ def test_lack_of_memory_says_what_to_lower() -> None:
             raise error
     with pytest.raises(RuntimeError, match="something else"), memory_hint():
         raise RuntimeError("something else")
+
+
+def lose_overlap(folder: pathlib.Path) -> int:
+    """Remove a pair of blocks of S that H keeps; the number of blocks of S that are left."""
+    with h5py.File(folder / "overlaps.h5", "a") as handle:
+        far = next(k for k in handle if not k.startswith("[0, 0, 0"))
+        x, y, z, i, j = json.loads(far)
+        for key in {far, str([-x, -y, -z, j, i])}:
+            del handle[key]
+        return len(handle)
+
+
+def test_edges_of_a_training_are_those_of_its_predictions(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A new structure has S only. So edges are the blocks of S in training, and where a structure
+    has H, too."""
+    root = dataset(make_folder)
+    counts = {folder.name: lose_overlap(folder) for folder in sorted(root.iterdir())}
+    stage2(root, tiny_stage1, tmp_path / "run")
+    assert "blocks of H without one are not learned (|H| up to" in capsys.readouterr().out
+    model = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
+    assert model.bundle is not None and model.bundle.training["edges"] == "overlaps"
+    with_h = model.predict(root / "s0")
+    assert len(with_h.edges.keys) == counts["s0"] and with_h.edges.hamiltonian_only == 0
+    (root / "s0" / "hamiltonians.h5").rename(tmp_path / "h.h5")
+    assert np.array_equal(model.predict(root / "s0").hamiltonian.values, with_h.hamiltonian.values)
+    (tmp_path / "h.h5").rename(root / "s0" / "hamiltonians.h5")
+
+    first = deeph_gformer.load(None, stage1=tiny_stage1)  # says nothing: trained as DeepH-E3 does
+    assert first.predict(root / "s0").edges.hamiltonian_only == 2
+    config = from_mapping(TrainStage1Config, settings(root, tmp_path / "one", epochs=1))
+    train_stage1(config, continue_from=str(tiny_stage1))
+    own = deeph_gformer.load(None, stage1=tmp_path / "one" / "model")
+    assert len(own.predict(root / "s0").edges.keys) == counts["s0"]

@@ -63,7 +63,7 @@ class EmbeddedStage1(Stage1Provider):
         self.engine = InferenceEngine(self.net)
         self.targets, self.dtype, self.cutoff = folder.targets, folder.dtype, folder.config.r_max
         self.node_irreps, self.edge_irreps = self.net.node_irreps, self.net.edge_irreps
-        self.gauge = folder.gauge
+        self.gauge, self.learned_edges = folder.gauge, folder.learned_edges
         self.parity, self.name, self.fill_missing = (
             not folder.config.no_parity,
             str(folder.path),
