@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..analysis.evaluate import evaluate
+from ..data.edges import learned_edges
 from ..gformer.bundle import load_bundle
 from ..io.files import read_json, write_json
+from ..io.folder import find_structures
 from ..pipeline import HamiltonianModel
 from ..prediction.identity import GFormerStage1
 from ..stage1 import load_stage1
@@ -94,8 +96,11 @@ class _Ablation(Trainings):
             }
             if known.get(name, {}).get("of") != stamp:
                 print(f"{run_name(kind, seed, self.config)}: evaluating {name}", flush=True)
+                edges = self.config.data.edges
+                if edges == "auto":  # one graph for all settings, whatever their stage 1 learned
+                    edges = learned_edges(edges, find_structures(folder, ("hamiltonian",)))
                 options.update(
-                    edges=self.config.data.edges,
+                    edges=edges,
                     rotations=self.config.rotations,
                     invariance=False,
                     gauge=self.config.data.gauge,

@@ -107,6 +107,8 @@ class _Trained(Result):
     """Coupling of these states to others there."""
     best_epoch: int | None = None
     """Counted from 0."""
+    edges: str | None = None
+    """What it learned from where structures have both H and S: ``overlaps`` or ``hamiltonians``."""
     gauge: str
     """Energy zero of the labels."""
     gauge_reason: str

@@ -160,6 +160,7 @@ def _train(
         )
     record = {
         "structures": {n: len(f) for n, f in splits.items()},
+        "edges": notes["edges"],
         "parameters": parameters,
         "e3nn_generation": net.generation,
         **result,
