@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from .algebra.blocks import BlockAssembly, DirectSumToProduct
-from .data.features import Stage1Features
-from .data.graph import Graph
 from .gformer.bundle import Bundle, load_bundle
 from .prediction.identity import check_pair, open_stage1, say_weaknesses
 from .prediction.passes import fast_plan
@@ -40,13 +38,11 @@ class HamiltonianModel(Predictor):
         stage1: frozen DeepH-E3, None only for a GFormer that stands alone.
         bundle: stage 2, None for stage 1 alone.
         device: where both run.
-        observe: called with every graph and stage 1's node irreps; None: nobody looks.
     """
 
     stage1: Stage1Provider | None
     bundle: Bundle | None = None
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    observe: Callable[[Graph, Stage1Features], None] | None = None
 
     def __post_init__(self) -> None:
         source = check_pair(self.stage1, self.bundle)

@@ -16,7 +16,6 @@ import torch
 
 import deeph_gformer
 from deeph_gformer.algebra.blocks import DirectSumToProduct
-from deeph_gformer.analysis.guard import guard_statistics
 from deeph_gformer.bands.solve import solve_dense, solve_torch
 from deeph_gformer.cli import main
 from deeph_gformer.config import GFormerConfig, TrainConfig, TrainingConfig, from_mapping
@@ -36,6 +35,7 @@ from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stage1.embedded.checkpoint import load_network
 from deeph_gformer.training.batches import Batch, FeatureCache, collate
+from deeph_gformer.training.guard import guard_statistics
 from deeph_gformer.training.module import Stage1Task, Stage2Task, masked_loss
 from deeph_gformer.training.process import own_device, require_devices
 from deeph_gformer.training.stage2 import train_gformer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,7 @@ from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction
 from ..results import Evaluation
 from ..stage1.trained_on import among, listed, read_descriptors, seen_by
-from .basis import basis_table, displaced
 from .equivariance import equivariance_error
-from .guard import Guard
 from .invariance import invariance as invariance_of
 from .invariance import largest
 from .metric import Case, Metric, averages, measure, metrics
@@ -78,7 +75,8 @@ def evaluate(
         :mod:`.places`. With ``states``, structures and total hold ``states_error_meV`` and
         ``ghost_meV`` (both stages), and the same of stage 1 with ``stage1_`` before it; None where
         there are no overlaps or no Fermi level. Structures hold ``correction_z``, ``features_z``
-        and ``guard_warning`` where the bundle has statistics, see :mod:`.guard`. With
+        and ``guard_warning`` where the bundle has statistics, see
+        :mod:`deeph_gformer.prediction.guard`. With
         ``invariance``, structures and total hold the keys of
         :meth:`.invariance.Invariance.to_json`.
 
@@ -93,15 +91,10 @@ def evaluate(
     counts: Counted = "gauge_free" if gauge != "raw" and all(have_s) else "raw"
     chosen = [m for m in metrics().values() if states or not isinstance(m, States)]
     judged: list[_Judged] = []
-    watch = Guard(model) if Guard.table(model.bundle) is not None else None
+    scans = frames if invariance else None
     for folder, has_s in zip(folders, have_s, strict=True):
-        with watch.watching() if watch is not None else contextlib.nullcontext():
-            prediction = model.predict(folder, edges, frames=frames)
-        unusual = {} if watch is None else _unusual(watch, folder.resolve().name, prediction)
-        scans = frames if invariance else None
-        one = _judge(model, folder, prediction, has_s, counts, chosen, scans)
-        one.record.update(unusual)
-        judged.append(one)
+        prediction = model.predict(folder, edges, frames=frames, any_basis=True)
+        judged.append(_judge(model, folder, prediction, has_s, counts, chosen, scans))
     errors, records = [one.errors for one in judged], [one.record for one in judged]
     predictions = [(one.counted, one.truth) for one in judged]
     places = PlaceErrors()
@@ -243,10 +236,6 @@ def _judge(
     spinful = model.targets.basis.spinful
     truth = read_matrix(folder, "hamiltonian", prediction.structure, spinful)
     overlap = read_matrix(folder, "overlap", prediction.structure) if has_s else None
-    found = basis_table(model)
-    if found is not None and overlap is not None:
-        if moved := displaced(found[0], prediction.structure, overlap):
-            LOGGER.warning("%s: %s", matrix_path(folder, "overlap"), moved)
     kinds: dict[Counted, Prediction] = {"raw": prediction}
     if overlap is not None:  # DFT's zero of energy is arbitrary: the nearest H - μS is compared
         kinds["gauge_free"] = prediction._replace(
@@ -262,25 +251,9 @@ def _judge(
     record.update(measure(_case(folder, kinds, truth, overlap), chosen))
     if scans is not None:
         record.update(invariance_of(model, prediction, truth, overlap, frames=scans).to_json())
+    if prediction.judgement is not None:
+        record.update(prediction.judgement.to_json())
     return _Judged(kinds[counts], truth, both[counts], record)
-
-
-def _unusual(watch: Guard, name: str, prediction: Prediction) -> dict[str, Any]:
-    """What the guard says of the prediction that it has just watched, as in ``refine``.
-
-    Args:
-        watch: of the model.
-        name: of the structure.
-        prediction: of it.
-    """
-    verdict = watch.judge(prediction.correction)
-    if verdict.warning is not None:
-        LOGGER.warning("%s: %s", name, verdict.warning)
-    return {
-        "correction_z": verdict.correction_z,
-        "features_z": verdict.features_z,
-        "guard_warning": verdict.warning,
-    }
 
 
 def _total(

@@ -102,7 +102,6 @@ class RefineOptions(PredictionOptions, JsonOption):
 
 
 def _run(options: RefineOptions) -> Refinement | None:
-    from ..analysis.guard import guard_lines
     from ..analysis.tables import refine_table
     from ..inference.refine import refine
     from ..results.worse import UNLIKE, worse_than_stage1
@@ -160,7 +159,7 @@ def _run(options: RefineOptions) -> Refinement | None:
             "\n".join(
                 [
                     refine_table(result, model.bundle is None or model.stage1 is None),
-                    *guard_lines(result),
+                    *_guard_lines(result),
                 ]
             )
         )
@@ -168,6 +167,17 @@ def _run(options: RefineOptions) -> Refinement | None:
             warn(f"{text}. {UNLIKE}")
     end_processes()
     return result if first else None
+
+
+def _guard_lines(result: Refinement) -> list[str]:
+    """One line a warning of the guard, and where stage 1 was kept."""
+    lines = [
+        f"{r['name']}: warning: {r['guard_warning']}"
+        for r in result["structures"]
+        if r.get("guard_warning")
+    ]
+    kept = [r["name"] for r in result["structures"] if r.get("guarded")]
+    return lines + ([f"--guard kept stage 1 for {', '.join(kept)}"] if kept else [])
 
 
 VERBS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from ..io.blocks import BlockMatrix, format_key, match_keys, reverse_keys, sort_
 from ..io.folder import Kind, folder_format, has_matrix, matrix_path
 from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
+from ..overlap.neighbours import Cutoffs, find_edges, pair_cutoff
 from .ranges import Ranges, beyond, describe_beyond
 
 __all__ = [
@@ -33,8 +34,12 @@ __all__ = [
 
 #: Elements of S or H (eV) that are no larger count as zero.
 _ZERO = 1e-12
-#: Edges so near the cutoff may be there or not.
-_AT_CUTOFF_A = 5e-3
+#: Positions in files are rounded to about this, Å.
+_ROUNDING_A = 1e-4
+#: Share of the edges from which on those at the cutoff are a shell and no chance.
+_SHELL = 1e-3
+#: Atoms whose neighbours are looked at for that.
+_LOOKED_AT = 64
 
 EdgeMode = Literal["auto", "overlaps", "hamiltonians", "union"]
 #: What a model was trained on where a structure had both files; ``auto`` is the same again.
@@ -62,29 +67,35 @@ class EdgeChoice(NamedTuple):
         return f"EdgeChoice({len(self.keys)} edges, {self.source})"
 
 
-def at_the_cutoff(
-    structure: Structure, keys: NDArray[np.int64], cutoffs: Mapping[tuple[int, int], float]
-) -> tuple[str, ...]:
-    """A sentence on edges that end so near the cutoff that a DFT code may have no block there.
+def at_the_cutoff(structure: Structure, cutoffs: Cutoffs) -> tuple[str, ...]:
+    """A sentence on shells of neighbours at the very cutoff: rounding decides whether they are
+    edges, so the same crystal with other digits gets others.
+
+    By chance a few edges lie there, too, the more the larger the structure: a shell is one edge of
+    a thousand (:data:`_SHELL`). S vanishes there, and H is about 1 meV or less.
 
     Args:
-        structure: the atoms.
-        keys: (E, 5), its edges.
-        cutoffs: of each pair of elements, Å.
+        structure: the atoms; the first ones are looked at.
+        cutoffs: by pair of elements, Å.
     """
-    kinds, kind = np.unique(structure.numbers, return_inverse=True)
-    table = [[cutoffs.get((min(a, b), max(a, b)), np.inf) for b in kinds] for a in kinds.tolist()]
-    ends = np.array(table)[kind[keys[:, 3]], kind[keys[:, 4]]]  # (E,)
+    wider = {pair: cutoff + _ROUNDING_A for pair, cutoff in cutoffs.items()}
+    some = (0, min(len(structure), _LOOKED_AT))
+    numbers = structure.numbers
+    keys = find_edges(structure.lattice, structure.positions, numbers, wider, atoms=some)
+    kinds, kind = np.unique(numbers, return_inverse=True)
+    table = np.array([[pair_cutoff(cutoffs, int(a), int(b)) for b in kinds] for a in kinds])
+    ends = table[kind[keys[:, 3]], kind[keys[:, 4]]]  # (E,)
     distances = np.linalg.norm(structure.edge_vectors(keys), axis=1)
-    near = np.flatnonzero(ends - distances < _AT_CUTOFF_A)
-    if not len(near):
+    near = np.flatnonzero((np.abs(ends - distances) < _ROUNDING_A) & (distances > 0))
+    if len(near) < max(1.0, _SHELL * len(keys)):
         return ()
-    first = near[np.argmax(distances[near])]
+    first = near[0]
     i, j = (int(v) for v in keys[first, 3:])
     return (
-        f"{len(near)} edges end within {_AT_CUTOFF_A * 1e3:g} mÅ of the cutoff (atoms {i + 1} and "
-        f"{j + 1}, {distances[first]:.4f} of {ends[first]:.4f} Å): a DFT code may drop these "
-        "blocks, and with one edge less every block is predicted otherwise, some by far",
+        f"{len(near)} of {len(keys)} neighbours lie at the very cutoff of edges (atoms {i + 1} and "
+        f"{j + 1}: {distances[first]:.5f} of {ends[first]:.5f} Å): the last digits of the "
+        "positions decide whether they are edges, and with other edges every block is predicted "
+        "otherwise. A lattice that is 0.001 Å longer or shorter has no such doubt",
     )
 
 

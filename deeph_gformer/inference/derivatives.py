@@ -26,6 +26,7 @@ from ..overlap import OverlapProvider, TableOverlap
 from ..overlap.gradient import overlap_gradient
 from ..overlap.neighbours import find_edges, pair_cutoff
 from ..pipeline import HamiltonianModel
+from ..prediction.checks import check_item, warn_of
 from ..prediction.derivatives import hamiltonian_derivative
 from ..prediction.reading import OverlapSource, open_overlap
 from ..prediction.seen import bundle_overlap
@@ -136,6 +137,7 @@ def derivatives(
     given = open_overlap(overlap, model)
     item = read_source(source, model, edges, given, None, Timer())
     structure, choice = item.structure, item.edges
+    warn_of(structure.name, check_item(model, item, any_basis=True).remarks)
     provider = given or item.overlap or bundle_overlap(model)
     slopes = None
     if isinstance(provider, TableOverlap):

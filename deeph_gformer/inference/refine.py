@@ -26,6 +26,7 @@ from ..io.folder import folder_format, matrix_path
 from ..io.formats import formats
 from ..io.gauge import OURS
 from ..pipeline import HamiltonianModel
+from ..prediction.guard import Guard
 from ..prediction.identity import identify
 from ..prediction.reading import OverlapSource, open_overlap
 from ..results import Refinement
@@ -38,9 +39,9 @@ from ..terminal import Progress
 from .output import output_folder
 from .requirements import Size, plan_structure
 from .source import find_sources, read_source, source_name
-from .structures import RefineOptions, refine_folder, refine_folders
+from .structures import RefineOptions, refine_folders
 
-__all__ = ["RefineOptions", "refine", "refine_folder", "output_folder"]
+__all__ = ["RefineOptions", "refine", "output_folder"]
 
 
 def refine(
@@ -82,7 +83,7 @@ def refine(
         guard: keep stage 1 for structures whose correction is out of range.
         overlap: edges and S of structures without overlaps.h5, which is then written (see
             :func:`deeph_gformer.overlap.load`); default: the bundle's table.
-        any_basis: do not compare S with that of the training set.
+        any_basis: only warn of an S that is not in the basis of the training set.
         memory: bytes that a process may take (on a GPU: of its memory); None: nine tenths of what
             is free.
         spill: folder for edge features that do not fit.
@@ -102,41 +103,27 @@ def refine(
         ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be
             used.
     """
-    if not isinstance(preprocessed, (str, os.PathLike)):
-        raise ConfigError(
-            f"refine takes a folder or a structure file and writes files, not "
-            f"{type(preprocessed).__name__}; for structures in memory use model.predict(atoms), or "
-            "model.predict([atoms, ...])"
-        )
-    if not isinstance(model, HamiltonianModel):
-        raise ConfigError(
-            f"refine takes a model, not {type(model).__name__}: deeph_gformer.load(BUNDLE, "
-            "stage1=MODEL_DIR) opens one"
-        )
-    if existing not in ("error", "overwrite", "skip"):
-        raise ConfigError(f"existing = {existing!r}: choose error, overwrite or skip")
-    if form not in (*formats(), "same"):
-        raise ConfigError(f"--format {form}: there are {', '.join(formats())} and same")
-    if batch_edges < 0:
-        raise ConfigError(f"--batch-edges {batch_edges}: give the edges of a batch, or 0")
+    _check_arguments(preprocessed, model, existing, form, batch_edges)
     comm = start_processes()
     with agreed(comm):
+        if guard:
+            Guard(model)  # says what is missing
         provider = open_overlap(overlap, model)
         folders, without = find_sources(preprocessed, model, provider, edges, output)
         options = RefineOptions(
-            edges,
-            hermitian,
-            frames,
-            form,
-            guard,
-            provider,
-            memory,
-            spill,
-            progress,
-            existing == "overwrite",
-            any_basis,
-            batch_edges,
-            count,
+            edges=edges,
+            hermitian=hermitian,
+            frames=frames,
+            form=form,
+            guard=guard,
+            overlap=provider,
+            memory=memory,
+            spill=spill,
+            progress=progress,
+            overwrite=existing == "overwrite",
+            any_basis=any_basis,
+            batch_edges=batch_edges,
+            count=count,
         )
         done, todo = _share_out(folders, output, options, existing)
         if spill is not None:
@@ -154,6 +141,33 @@ def refine(
     records = [record for record, _ in results]
     total = _total(model, records, [error for _, error in results if error is not None])
     return Refinement(records, total, [source_name(f) for f in done], [str(f) for f in without])
+
+
+def _check_arguments(
+    preprocessed: object, model: object, existing: str, form: str, batch_edges: int
+) -> None:
+    """Refuse what is of another kind, or none of the choices; see :func:`refine`.
+
+    Raises:
+        ConfigError: says what is wanted.
+    """
+    if not isinstance(preprocessed, (str, os.PathLike)):
+        raise ConfigError(
+            f"refine takes a folder or a structure file and writes files, not "
+            f"{type(preprocessed).__name__}; for structures in memory use model.predict(atoms), or "
+            "model.predict([atoms, ...])"
+        )
+    if not isinstance(model, HamiltonianModel):
+        raise ConfigError(
+            f"refine takes a model, not {type(model).__name__}: deeph_gformer.load(BUNDLE, "
+            "stage1=MODEL_DIR) opens one"
+        )
+    if existing not in ("error", "overwrite", "skip"):
+        raise ConfigError(f"existing = {existing!r}: choose error, overwrite or skip")
+    if form not in (*formats(), "same"):
+        raise ConfigError(f"--format {form}: there are {', '.join(formats())} and same")
+    if batch_edges < 0:
+        raise ConfigError(f"--batch-edges {batch_edges}: give the edges of a batch, or 0")
 
 
 def _total(

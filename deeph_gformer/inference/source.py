@@ -7,25 +7,17 @@ from __future__ import annotations
 import os
 import pathlib
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..analysis.basis import basis_table, displaced, near_blocks, require_basis
 from ..data.edges import EdgeMode
 from ..errors import DataError
-from ..io.blocks import BlockMatrix
 from ..io.files import real_path
 from ..io.folder import (
     find_structures,
     has_matrix,
     holds_another,
-    matrix_path,
-    read_matrix,
     split_structures,
 )
 from ..io.structure import Structure
-from ..logs import LOGGER
-from ..overlap import OverlapProvider, TableOverlap
+from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel
 from ..prediction.reading import Item
 from ..prediction.seen import bundle_overlap, why_no_overlap
@@ -34,7 +26,6 @@ from ..runtime.processes import agreed
 from ..runtime.timer import Timer
 
 __all__ = [
-    "check_basis",
     "find_sources",
     "read_source",
     "source_name",
@@ -47,53 +38,6 @@ ENDINGS = (".vasp", ".cif", ".xyz", ".extxyz", ".poscar")
 def source_name(source: pathlib.Path) -> str:
     """Name of a structure: its folder's, or its file's without ending."""
     return real_path(source).stem if source.is_file() else real_path(source).name
-
-
-#: Overlap files beyond this size are not read for :func:`check_basis` alone, bytes.
-LARGEST_OVERLAP = 2**30
-
-
-def check_basis(
-    model: HamiltonianModel,
-    source: pathlib.Path,
-    structure: Structure,
-    keys: NDArray[np.int64],
-    overlap: OverlapProvider | None,
-) -> BlockMatrix | None:
-    """Refuse a structure whose S is not in the basis of the training set; warn where its positions
-    are not those of S.
-
-    Args:
-        model: it, or its stage 1, may keep a table of the training set's overlaps; else nothing is
-            checked.
-        source: from :func:`find_sources`.
-        structure: the crystal.
-        keys: (E, 5), its edges.
-        overlap: what makes its S; None: its own file is read, where it is there.
-
-    Returns:
-        The S that was read.
-
-    Raises:
-        ModelError: see :func:`deeph_gformer.analysis.basis.require_basis`.
-    """
-    found = basis_table(model)
-    if found is None:
-        return None
-    if overlap is not None:
-        if isinstance(overlap, TableOverlap) and overlap.table is found[0]:
-            return None
-        near = near_blocks(found[0], structure, keys)
-        require_basis(*found, structure, overlap.overlap(structure, keys[near]), str(source))
-        return None
-    path = matrix_path(source, "overlap") if source.is_dir() else None
-    if path is not None and path.is_file() and path.stat().st_size <= LARGEST_OVERLAP:
-        matrix = read_matrix(source, "overlap", structure)
-        require_basis(*found, structure, matrix, str(path))
-        if moved := displaced(found[0], structure, matrix):
-            LOGGER.warning("%s: %s", path, moved)
-        return matrix
-    return None
 
 
 def find_sources(

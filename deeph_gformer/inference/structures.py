@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -11,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from .. import fields as names
-from ..analysis.guard import Guard
 from ..analysis.metrics import (
     StructureErrors,
     gauge_errors,
@@ -31,8 +29,8 @@ from ..io.folder import (
 )
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
+from ..prediction.checks import check_item
 from ..prediction.reading import Item
-from ..prediction.seen import too_close
 from ..results.worse import ERROR_WORDS
 from ..runtime.communicator import Communicator
 from ..runtime.plan import fair_share
@@ -42,9 +40,9 @@ from ..terminal import Progress
 from .comparison import LARGE, joined, mean_correction, stored_overlap, warn_asymmetric
 from .output import make_overlap, output_folder, write_prediction
 from .requirements import plan_structure
-from .source import check_basis, read_source, source_name
+from .source import read_source, source_name
 
-__all__ = ["RefineOptions", "refine_folder", "refine_folders"]
+__all__ = ["RefineOptions", "refine_folders"]
 
 
 class LoadedStructure(NamedTuple):
@@ -54,11 +52,13 @@ class LoadedStructure(NamedTuple):
         folder: its source.
         item: what the networks see.
         overlap: S of a small one, where it was read or made; None: it is read where it is needed.
+        remarks: what is said of it, see :func:`.prediction.checks.check_item`.
     """
 
     folder: pathlib.Path
     item: Item
     overlap: BlockMatrix | None
+    remarks: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +111,9 @@ def _read(
     timer: Timer,
 ) -> LoadedStructure:
     """Structure, graph, edges and S; overlaps that are made for it are written."""
-    matrix: BlockMatrix | None = None
     target_here = target if comm.rank == 0 else None
     item = read_source(folder, model, options.edges, options.overlap, target_here, timer, comm)
-    with agreed(comm):  # a file is read by the first, a table is asked for each one's edges
-        if not options.any_basis and (comm.rank == 0 or item.overlap is not None):
-            matrix = check_basis(model, folder, item.structure, item.edges.keys, item.overlap)
+    matrix, remarks = check_item(model, item, options.any_basis)
     if item.overlap is not None:
         matrix = make_overlap(
             item.overlap,
@@ -129,7 +126,7 @@ def _read(
             options.overwrite,
         )
     small = comm.size == 1 and len(item.edges.keys) <= LARGE
-    return LoadedStructure(folder, item, matrix if small else None)
+    return LoadedStructure(folder, item, matrix if small else None, remarks)
 
 
 def _predict(
@@ -175,30 +172,6 @@ def _predict(
         bar.close()
 
 
-def refine_folder(
-    model: HamiltonianModel,
-    folder: pathlib.Path,
-    output: str | os.PathLike[str] | None = None,
-    options: RefineOptions | None = None,
-    comm: Communicator | None = None,
-) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
-    """Predict one structure, write it, and compare with ``hamiltonians.h5`` where that is there.
-
-    Args:
-        model: both stages.
-        folder: a structure folder; or a structure file, with ``options.overlap``.
-        output: see :func:`output_folder`.
-        options: how.
-        comm: processes that share the structure.
-
-    Returns:
-        A record of plain values (units in the key names), and the errors against DFT; None on all
-        ranks but the first.
-    """
-    result = list(refine_folders(model, [folder], output, options, comm))
-    return result[0] if result else None
-
-
 def refine_folders(
     model: HamiltonianModel,
     folders: Iterable[pathlib.Path],
@@ -206,16 +179,21 @@ def refine_folders(
     options: RefineOptions | None = None,
     comm: Communicator | None = None,
 ) -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
-    """:func:`refine_folder` of each; with ``options.batch_edges`` small ones run together, as one
-    graph of about so many edges.
+    """Predict each structure, write it, and compare with ``hamiltonians.h5`` where that is there.
+
+    With ``options.batch_edges`` small ones run together, as one graph of about so many edges.
 
     Args:
-        model: see :func:`refine_folder`.
-        folders: their order is kept. One that cannot be read ends the run after those before it are
-            written.
+        model: both stages.
+        folders: structure folders, or structure files; their order is kept. One that cannot be read
+            ends the run after those before it are written.
         output: see :func:`output_folder`.
         options: how.
         comm: processes that share each structure.
+
+    Yields:
+        On the first process: a record of plain values (units in the key names), and the errors
+        against DFT.
     """
     options, comm = options or RefineOptions(), comm or Communicator()
     waiting: list[LoadedStructure] = []
@@ -253,14 +231,12 @@ def _refine_batch(
     start: float,
 ) -> Iterator[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
     """Run structures that were read; times of a batch are shared out by edges."""
-    watch = Guard(model) if options.guard or Guard.table(model.bundle) is not None else None
     outcome = []
-    with watch.watching(comm) if watch is not None else contextlib.nullcontext():
-        predictions = _predict(model, [each.item for each in batch], options, comm, timer)
-        for prediction, each in zip(predictions, batch, strict=True):
-            result = _write(model, each, output, options, timer, watch, prediction)
-            if result is not None:
-                outcome.append(result)
+    predictions = _predict(model, [each.item for each in batch], options, comm, timer)
+    for prediction, each in zip(predictions, batch, strict=True):
+        result = _write(model, each, output, options, timer, prediction)
+        if result is not None:
+            outcome.append(result)
     seconds, table = time.perf_counter() - start, timer.table()
     edges = sum(each.item.total_edges for each in batch)
     for record, errors in outcome:
@@ -277,13 +253,12 @@ def _write(
     output: str | os.PathLike[str] | None,
     options: RefineOptions,
     timer: Timer,
-    watch: Guard | None,
     prediction: Prediction,
 ) -> tuple[dict[str, Any], dict[str, StructureErrors] | None] | None:
     """Write a prediction and compare it; the record without times."""
     folder, comm = each.folder, each.item.comm
     target, form = output_folder(folder, output), options.format(folder)
-    verdict = watch.judge(prediction.correction) if watch is not None else None
+    verdict = prediction.judgement
     guarded = comm.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
     if guarded:
         prediction = prediction._replace(hamiltonian=prediction.stage1)
@@ -311,8 +286,6 @@ def _write(
             overlap = stored_overlap(folder, target, prediction) if wanted else None
     warn_asymmetric(overlap, folder)
     size = mean_correction(prediction, overlap, comm)
-    close = too_close(model, prediction.structure, prediction.edges.keys)
-    close = next(filter(None, comm.objects(close)), "")
     if comm.rank:
         return None
     record: dict[str, Any] = {
@@ -331,13 +304,11 @@ def _write(
     }
     if verdict is not None:
         record.update(
+            verdict.to_json(),
             guard_correction_meV=prediction.correction * 1e3,
-            correction_z=verdict.correction_z,
-            features_z=verdict.features_z,
             guarded=guarded,
-            guard_warning=verdict.warning,
         )
-    record["warnings"] = [*([close] if close else []), *prediction.edges.notes]
+    record["warnings"] = list(each.remarks)
     kinds = None
     if whole is not None:
         kinds = _errors(model, folder, prediction, whole, overlap, record)

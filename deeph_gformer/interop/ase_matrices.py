@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from ..bands import BlochProblem
 from ..errors import ConfigError
 from ..io import BlockMatrix
 from ..overlap import OverlapProvider, structure_from_atoms
-from ..prediction.seen import require_seen, too_close
+from ..prediction.reading import item_of
 from .opening import bundle_table, open_model
 from .sparse import real_space
 
@@ -56,6 +55,7 @@ class MatrixCalculator(Calculator):
         frames: int = 1,
         hermitian: bool = True,
         extrapolate: bool = False,
+        any_basis: bool = False,
         kpts: Any = None,
         electrons: float | None = None,
         valence: Mapping[str, float] | None = None,
@@ -76,6 +76,8 @@ class MatrixCalculator(Calculator):
             hermitian: ½(H + H†) in :meth:`get_hamiltonian` (bands use it always).
             extrapolate: allow distances that the table does not know, and pbc and distances that
                 the training set does not have.
+            any_basis: warn of an S that is not in the basis of the training set, instead of
+                refusing it.
             kpts: Γ-centred mesh ("6x6x1", (6, 6, 1), {"size": ...}), default 0.12 1/Å apart; or a
                 ``BandPath`` or (K, 3) array (the Fermi level stays that of the mesh before).
             electrons: per cell; default: as counted in the bundle's training set, where they were.
@@ -106,6 +108,7 @@ class MatrixCalculator(Calculator):
         )
         self._frames, self._hermitian = frames, hermitian
         self._extrapolate = extrapolate or bool(getattr(self.overlap, "extrapolate", False))
+        self._any_basis = any_basis
         self._attached: Atoms | None = None
         self._problem: BlochProblem | None = None
         self._raw: BlockMatrix | None = None
@@ -183,7 +186,7 @@ class MatrixCalculator(Calculator):
         Raises:
             DataError: no atoms, no full cell, S of this geometry cannot be known, or the training
                 set has no such pbc or distance.
-            ModelError: elements that the model does not know.
+            ModelError: elements that the model does not know, or S of another basis.
         """
         atoms = self._current(atoms)
         super().calculate(atoms, list(properties), list(system_changes))
@@ -216,17 +219,14 @@ class MatrixCalculator(Calculator):
         )
         x, y, z = (bool(v) for v in atoms.pbc)
         marks = [time.perf_counter()]
-        keys = self.overlap.edges(structure, (x, y, z))
-        if not self._extrapolate:
-            require_seen(self.model, structure, keys, (x, y, z))
-            if close := too_close(self.model, structure, keys):
-                warnings.warn(close, stacklevel=2)
+        seen = not self._extrapolate
+        item = item_of(self.model, structure, (x, y, z), self.overlap, seen=seen)
         marks.append(time.perf_counter())
-        s = self.overlap.overlap(structure, keys)
+        s = self.overlap.overlap(structure, item.edges.keys)
         marks.append(time.perf_counter())
-        prediction = self.model.predict(
-            structure, hermitian=self._hermitian, frames=self._frames, keys=keys
-        )
+        prediction = self.model.predict_items(
+            [item], self._hermitian, self._frames, self._any_basis, s
+        )[0]
         marks.append(time.perf_counter())
         self.seconds = dict(
             zip(("edges", "overlap", "hamiltonian"), np.diff(marks).tolist(), strict=True)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..algebra.layout import rotate_flat
 from ..algebra.rotation import random_rotation, wigner_blocks
-from ..data.features import Stage1Features
 from ..data.graph import Graph, rotate_graph
 from ..data.stream import FinalChunk, IrrepStream, NoStream, Rows, count_rows
 from ..errors import ModelError
@@ -27,9 +26,13 @@ __all__ = ["both_stages", "direct_products", "direct_sums", "fast_plan", "whole_
 
 
 def _once(
-    model: HamiltonianModel, graph: Graph, execution: ExecutionPlan
+    model: HamiltonianModel,
+    graph: Graph,
+    execution: ExecutionPlan,
+    nodes: list[Tensor] | None = None,
 ) -> Iterator[tuple[Rows, Tensor | None, Tensor | None]]:
-    """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV."""
+    """Direct sums of this rank's edges, chunk by chunk: (rows, stage 1's, GFormer's), eV; ``nodes``
+    gets stage 1's last node irreps (N, d)."""
     network = None if model.bundle is None else model.bundle.model
     stream: IrrepStream = (
         NoStream(graph, execution.chunk)
@@ -45,8 +48,8 @@ def _once(
         yield final.rows, None if model.stage1 is None else final.direct_sum(), second
         execution.timer.start("stage 1")
         execution.tick("blocks", count_rows(final.rows))
-    if model.observe is not None:
-        model.observe(graph, Stage1Features(tuple(stream.nodes), (), torch.zeros(0)))
+    if nodes is not None and stream.nodes:
+        nodes.append(stream.nodes[-1])
     stream.close()
 
 
@@ -64,6 +67,7 @@ def direct_sums(
     execution: ExecutionPlan,
     frames: int = 1,
     seed: int = 0,
+    nodes: list[Tensor] | None = None,
 ) -> Iterator[tuple[Rows, Tensor | None, Tensor | None]]:
     """Direct sums of this rank's edges, stage 1's and the GFormer's, chunk by chunk.
 
@@ -74,12 +78,13 @@ def direct_sums(
         frames: K; 1 uses the axes of the file, more are K - 1 random rotations besides, over which
             the correction is averaged (not for ``arch: equivariant``, which needs none).
         seed: of the rotations.
+        nodes: gets stage 1's last node irreps (N, d), where there is a stage 1, at the end.
 
     Yields:
         Rows, (n, D) of stage 1 and (n, D) of the GFormer, eV; None of a stage that is not there.
     """
     if model.bundle is None or frames <= 1 or model.bundle.model.equivariant:
-        yield from _once(model, graph, execution)
+        yield from _once(model, graph, execution, nodes)
         return
     irreps = model.bundle.model.irreps_out
     lmax = max(ir.l for _, ir in irreps)
@@ -90,7 +95,7 @@ def direct_sums(
         rotation = random_rotation(generator) if frame else torch.eye(3, dtype=torch.float64)
         back = [b.T for b in wigner_blocks(rotation, lmax)]
         turned = rotate_graph(graph, rotation) if frame else graph
-        for rows, own, value in _once(model, turned, execution):
+        for rows, own, value in _once(model, turned, execution, None if frame else nodes):
             if value is None:
                 raise ModelError("no GFormer ran, although there is one")
             if total is None:
@@ -117,12 +122,16 @@ def both_stages(model: HamiltonianModel, own: Tensor | None, second: Tensor | No
 
 @torch.no_grad()
 def direct_products(
-    model: HamiltonianModel, graph: Graph, execution: ExecutionPlan, frames: int
+    model: HamiltonianModel,
+    graph: Graph,
+    execution: ExecutionPlan,
+    frames: int,
+    nodes: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this
-    rank's edges, as they leave the network."""
+    rank's edges, as they leave the network; the arguments are those of :func:`direct_sums`."""
     result: list[Tensor] = []
-    for rows, own, second in direct_sums(model, graph, execution, frames):
+    for rows, own, second in direct_sums(model, graph, execution, frames, nodes=nodes):
         execution.timer.start("blocks")
         both = both_stages(model, own, second)
         if own is None:

@@ -13,10 +13,12 @@ from ..algebra.orbitals import TargetBlocks
 from ..data.edges import EdgeMode, LearnedEdges
 from ..errors import ConfigError
 from ..gformer.bundle import Bundle
+from ..io.blocks import BlockMatrix
 from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
+from ..stage1.provider import Stage1Provider
+from .checks import check_item, warn_of, warn_of_unusual
 from .reading import Item, OverlapSource, Source, open_overlap, read_item
-from .seen import warn_of
 
 if TYPE_CHECKING:
     from .run import Prediction
@@ -31,11 +33,13 @@ class Predictor(abc.ABC):
     """The questions of :class:`.HamiltonianModel`, which answers with :meth:`predict_graphs`.
 
     Attributes:
+        stage1: frozen DeepH-E3, None for a GFormer that stands alone.
         bundle: stage 2, None for stage 1 alone.
         targets: the blocks that are predicted.
         learned_edges: what it was trained on where structures have both H and S.
     """
 
+    stage1: Stage1Provider | None
     bundle: Bundle | None
     targets: TargetBlocks
     learned_edges: LearnedEdges
@@ -70,6 +74,7 @@ class Predictor(abc.ABC):
         frames: int = 1,
         keys: NDArray[np.int64] | None = None,
         overlap: OverlapSource | None = None,
+        any_basis: bool = False,
     ) -> Prediction: ...
 
     @overload
@@ -81,6 +86,7 @@ class Predictor(abc.ABC):
         frames: int = 1,
         keys: None = None,
         overlap: OverlapSource | None = None,
+        any_basis: bool = False,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -91,6 +97,7 @@ class Predictor(abc.ABC):
         frames: int = 1,
         keys: NDArray[np.int64] | None = None,
         overlap: OverlapSource | None = None,
+        any_basis: bool = False,
     ) -> Prediction | list[Prediction]:
         """Predict the Hamiltonian of one structure, or of each in a list.
 
@@ -104,19 +111,20 @@ class Predictor(abc.ABC):
             keys: (E, 5), the edges of one :class:`.Structure`.
             overlap: edges and S of sources that have none (see
                 :func:`deeph_gformer.overlap.load`); default: the table in the model's bundle.
+            any_basis: warn of an S that is not in the basis of the training set, instead of
+                refusing it.
 
         Raises:
             DataError: a source cannot be read or is unlike every training structure.
-            ModelError: unknown elements or other shells.
+            ModelError: unknown elements, other shells or another basis.
             ConfigError: no source of edges.
         """
         if isinstance(source, (list, tuple)):
             if keys is not None:
                 raise ConfigError("keys are of one structure; predict them one by one")
-            return self.predict_many(source, edges, hermitian, frames, overlap)
+            return self.predict_many(source, edges, hermitian, frames, overlap, any_basis)
         item = self.read(source, edges, keys, overlap)
-        warn_of(self, item)
-        return next(self.predict_graphs([item], None, hermitian, frames))
+        return self.predict_items([item], hermitian, frames, any_basis)[0]
 
     def predict_many(
         self,
@@ -125,6 +133,7 @@ class Predictor(abc.ABC):
         hermitian: bool = True,
         frames: int = 1,
         overlap: OverlapSource | None = None,
+        any_basis: bool = False,
     ) -> list[Prediction]:
         """:meth:`predict` of a list, small ones together; to rounding the same numbers."""
         if not isinstance(sources, Sequence) or isinstance(sources, str):
@@ -136,11 +145,38 @@ class Predictor(abc.ABC):
         result: list[Prediction] = []
         batch: list[Item] = []
         for number, source in enumerate(sources, 1):
-            item = self.read(source, edges, overlap=provider)
-            warn_of(self, item)
-            batch.append(item)
+            batch.append(self.read(source, edges, overlap=provider))
             full = sum(item.graph.edges for item in batch) >= BATCH_EDGES
             if full or number == len(sources):
-                result += self.predict_graphs(batch, None, hermitian, frames)
+                result += self.predict_items(batch, hermitian, frames, any_basis)
                 batch = []
+        return result
+
+    def predict_items(
+        self,
+        items: Sequence[Item],
+        hermitian: bool = True,
+        frames: int = 1,
+        any_basis: bool = False,
+        overlap: BlockMatrix | None = None,
+    ) -> list[Prediction]:
+        """What :meth:`read` gave, in one pass, compared with the training set.
+
+        What is unusual goes to the log.
+
+        Args:
+            items: the structures.
+            hermitian: see :meth:`predict`.
+            frames: see :meth:`predict`.
+            any_basis: see :meth:`predict`.
+            overlap: S of a single item, where it is known, so that it is not made again.
+
+        Raises:
+            ModelError: see :meth:`predict`.
+        """
+        for item in items:
+            warn_of(item.structure.name, check_item(self, item, any_basis, overlap).remarks)
+        result = list(self.predict_graphs(items, None, hermitian, frames))
+        for prediction in result:
+            warn_of_unusual(prediction)
         return result

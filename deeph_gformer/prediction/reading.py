@@ -19,7 +19,7 @@ from ..data.ranges import Ranges, bundle_ranges, require_within
 from ..errors import ConfigError, DataError
 from ..io.folder import has_matrix, read_folder
 from ..io.structure import Structure
-from ..overlap import OverlapProvider, structure_from_atoms
+from ..overlap import FolderOverlap, OverlapProvider, structure_from_atoms
 from ..overlap import load as load_overlap
 from ..overlap.predict import read_any
 from ..runtime.communicator import Communicator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .predictor import Predictor
 
-__all__ = ["Item", "OverlapSource", "Source", "open_overlap", "read_graph", "read_item"]
+__all__ = ["Item", "OverlapSource", "Source", "item_of", "open_overlap", "read_graph", "read_item"]
 
 #: A structure folder, a file that ASE reads, ASE's atoms, or a structure of ours or of pymatgen.
 Source: TypeAlias = Union[str, os.PathLike[str], Structure, "ase.Atoms", "PymatgenStructure"]
@@ -147,18 +147,44 @@ def read_item(
     folder, provider = where
     with agreed(comm):
         structure, pbc = _bare(source, provider, basis)
+    return item_of(model, structure, pbc, provider, comm)._replace(folder=folder)
+
+
+def item_of(
+    model: Predictor,
+    structure: Structure,
+    pbc: Sequence[bool],
+    provider: OverlapProvider,
+    comm: Communicator | None = None,
+    seen: bool = True,
+) -> Item:
+    """What a model sees of a structure whose edges come from overlaps.
+
+    Args:
+        model: its basis and ranges.
+        structure: with the model's spin.
+        pbc: whether each lattice vector repeats.
+        provider: finds the edges.
+        comm: processes that share the structure: each gets the edges of its atoms; default: one.
+        seen: refuse what is unlike every training structure, see :func:`.seen.require_seen`.
+
+    Raises:
+        DataError, ModelError: see :func:`read_item`.
+    """
+    basis, comm = model.targets.basis, comm or Communicator()
     with agreed(comm):
         same_structure(comm, structure)
     comm, found = find_shared(comm, structure, provider, pbc)
     with agreed(comm):
-        require_seen(model, structure, found, pbc, comm)
-        require_within(structure, found, ranges)
+        if seen:
+            require_seen(model, structure, found, pbc, comm)
+        require_within(structure, found, bundle_ranges(model.bundle))
         graph = build_graph(structure, found, basis, torch.float64, comm.own_atoms)
     keys = graph.edge_key.numpy()
-    notes = at_the_cutoff(structure, keys, provider.cutoffs)
-    return Item(
-        structure, graph, EdgeChoice(keys, "overlap table", notes=notes), provider, folder, comm
-    )
+    given = isinstance(provider, FolderOverlap)  # edges of a file are those that they are
+    notes = () if given else at_the_cutoff(structure, provider.cutoffs)
+    choice = EdgeChoice(keys, "overlap table", notes=notes)
+    return Item(structure, graph, choice, provider, None, comm)
 
 
 def _where_edges_are(

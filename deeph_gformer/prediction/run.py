@@ -12,7 +12,6 @@ from torch import Tensor
 from ..bands import BlochProblem
 from ..bands.loading import is_orthogonal
 from ..data.edges import EdgeChoice
-from ..data.features import Stage1Features
 from ..data.graph import Graph, batch_graphs
 from ..errors import DataError
 from ..io.blocks import BlockMatrix
@@ -23,6 +22,7 @@ from ..runtime.communicator import Communicator
 from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from .blocks import assemble, check_finite, sum_of_differences, symmetrise
+from .guard import Guard, Judgement
 from .passes import direct_products, fast_plan
 from .reading import Item
 
@@ -44,6 +44,8 @@ class Prediction(NamedTuple):
         correction: mean |ΔH| in eV, over the elements of all blocks.
         overlap: what makes S; None where the folder has it.
         folder: where the structure was read; None where it comes from elsewhere.
+        judgement: how unusual the structure is for this model, see :mod:`.guard`; None where the
+            bundle does not know its training set, and for stage 1 alone.
     """
 
     structure: Structure
@@ -54,6 +56,7 @@ class Prediction(NamedTuple):
     correction: float
     overlap: OverlapProvider | None = None
     folder: pathlib.Path | None = None
+    judgement: Judgement | None = None
 
     def problem(self) -> BlochProblem:
         """H(k) c = E S(k) c of the prediction, for everything in :mod:`deeph_gformer.bands`.
@@ -110,8 +113,8 @@ def predictions(
         frames: rotated frames to average (not for ``arch: equivariant``).
 
     Yields:
-        The predictions in order; ``model.observe`` is called before each. With several processes
-        ``hamiltonian`` and ``stage1`` hold the blocks of this process's atoms.
+        The predictions in order. With several processes ``hamiltonian`` and ``stage1`` hold the
+        blocks of this process's atoms.
 
     Raises:
         ModelError: a prediction is not finite, or blocks are missing.
@@ -119,28 +122,29 @@ def predictions(
     """
     execution.timer.start("stage 1")
     graph = batch_graphs([item.graph for item in items])
-    observe, seen = model.observe, []
-    if observe is not None:
-        model.observe = lambda graph, features: seen.append(features)
-    try:
-        first, both = direct_products(model, graph.to(model.device, model.dtype), execution, frames)
-    finally:
-        model.observe = observe
-    atoms = [item.graph.nodes for item in items]
-    nodes = [value.split(atoms) for value in seen[0].node] if seen else []
+    guard, seen = Guard.of(model), list[Tensor]()
+    inputs = graph.to(model.device, model.dtype)
+    first, both = direct_products(model, inputs, execution, frames, seen)
+    nodes = seen[0].split([item.graph.nodes for item in items]) if seen else None
     sizes = [len(first)] if len(items) == 1 else [item.graph.edges for item in items]
     firsts = list(first.split(sizes))
     boths = [None] * len(items) if first is both else list(both.split(sizes))
     del first, both  # each structure's part is given away, so that its memory comes back early
     for number, item in enumerate(items):
-        if observe is not None and seen:
-            node = tuple(value[number] for value in nodes)
-            observe(item.graph, Stage1Features(node, (), torch.zeros(0)))
-        yield _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
+        made = _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
+        if guard is not None:
+            features = None if nodes is None else nodes[number]
+            verdict = guard.judge(item.graph, features, made.correction, item.total_edges)
+            made = made._replace(judgement=verdict)
+        yield made
 
 
 def hermitian_products(
-    model: HamiltonianModel, graph: Graph, frames: int = 1, hermitian: bool = True
+    model: HamiltonianModel,
+    graph: Graph,
+    frames: int = 1,
+    hermitian: bool = True,
+    nodes: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """H of stage 1 and of both stages in the direct-product state: Fig. 1 without the last arrow.
 
@@ -149,13 +153,15 @@ def hermitian_products(
         graph: one structure.
         frames: rotated frames to average (not for ``arch: equivariant``).
         hermitian: symmetrise, see :func:`.blocks.symmetrise`.
+        nodes: see :func:`.passes.direct_sums`.
 
     Returns:
         (E, K) or (E, 4, K) each, eV, legacy orbital order, on the CPU; the same tensor twice
         without a GFormer.
     """
     execution = fast_plan([graph], model.device)
-    products = direct_products(model, graph.to(model.device, model.dtype), execution, frames)
+    inputs = graph.to(model.device, model.dtype)
+    products = direct_products(model, inputs, execution, frames, nodes)
     if hermitian:
         symmetrise(model, *products, graph.edge_key.cpu().numpy(), execution.comm)
     return products

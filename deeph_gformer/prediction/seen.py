@@ -12,15 +12,14 @@ from .. import fields as names
 from ..errors import DataError
 from ..io.periodicity import coupling, skeleton
 from ..io.structure import Structure
-from ..logs import LOGGER
 from ..overlap import OverlapProvider, TableOverlap, TwoCentre, load_table
 from ..runtime.communicator import Communicator
+from .basis import basis_table
 
 if TYPE_CHECKING:
     from .predictor import Predictor
-    from .reading import Item
 
-__all__ = ["bundle_overlap", "require_seen", "too_close", "warn_of", "why_no_overlap"]
+__all__ = ["bundle_overlap", "require_seen", "too_close", "why_no_overlap"]
 
 #: Atoms closer than this part of the shortest distance of the training set are refused; others
 #: below that distance are warned of.
@@ -54,18 +53,8 @@ def too_close(
     """A sentence on two atoms that are closer than what training knows of their elements; empty
     where there are none.
     """
-    table = _training_table(model)
-    return "" if table is None else table.too_close(structure, keys, part)
-
-
-def warn_of(model: Predictor, item: Item) -> None:
-    """Warn of atoms that are closer than in training, where edges came from a table, and of what
-    there is to say of the edges.
-    """
-    if item.overlap is not None and (close := too_close(model, item.structure, item.edges.keys)):
-        LOGGER.warning("%s", close)
-    for note in item.edges.notes:
-        LOGGER.warning("%s: %s", item.structure.name, note)
+    found = basis_table(model)
+    return "" if found is None else found[0].too_close(structure, keys, part)
 
 
 def require_seen(

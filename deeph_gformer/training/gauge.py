@@ -119,7 +119,8 @@ def _follows(
     own, labels = [], []
     for folder in folders[:PROBES]:
         hamiltonian, overlap, spinful = _matrices(folder)
-        own.append(gauge_shift(model.predict(folder, "hamiltonians").stage1, overlap, spinful))
+        made = model.predict(folder, "hamiltonians", any_basis=True)
+        own.append(gauge_shift(made.stage1, overlap, spinful))
         labels.append(gauge_shift(hamiltonian, overlap, spinful))
     away = {
         "raw": float(np.abs(np.array(own) - labels).mean()),

@@ -12,7 +12,6 @@ from .. import __version__
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
-from ..analysis.basis import write_basis_table
 from ..config import TrainStage1Config
 from ..data.dataset import basis_of, left_out, load_samples
 from ..data.edges import learned_edges
@@ -27,6 +26,7 @@ from .batches import FeatureCache, joiner
 from .folder import RECORD_FILE, check_run, locked, recorded, this_run
 from .gauge import choose_gauge
 from .module import Stage1Task
+from .overlap_table import write_basis_table
 from .process import echo, first_rank, memory_hint, own_device
 from .run import fit, loaders
 from .seen import structures_note

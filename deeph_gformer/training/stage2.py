@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ..algebra.blocks import DirectSumToProduct
-from ..analysis.basis import write_basis_table
 from ..config import GFormerConfig, TrainConfig
 from ..data.dataset import (
     Sample,
@@ -34,6 +33,7 @@ from .folder import check_run, locked, recorded, this_run
 from .folds import CrossFitCache, read_cross_fit
 from .gauge import choose_gauge
 from .module import Stage2Task, masked_loss
+from .overlap_table import write_basis_table
 from .process import echo, first_rank, memory_hint, note, own_device, warn
 from .run import fit, loaders
 from .seen import recognise, trained_on

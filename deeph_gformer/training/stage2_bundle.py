@@ -11,8 +11,6 @@ import lightning.pytorch as pl
 import numpy as np
 
 from .. import __version__
-from ..analysis.basis import write_basis_table
-from ..analysis.guard import guard_statistics
 from ..analysis.metrics import gauge_errors, means
 from ..config import TrainConfig, to_mapping
 from ..data.dataset import Sample, has_time_reversal
@@ -26,7 +24,9 @@ from ..prediction.run import hermitian_products
 from ..stopping import shielded
 from .callbacks import SaveBest
 from .electrons import count_electrons
+from .guard import guard_statistics
 from .monitor import best_errors
+from .overlap_table import write_basis_table
 
 __all__ = ["SaveBundle", "finish", "record_of", "structures_of", "validation_errors"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from deeph_gformer.errors import DataError
 from deeph_gformer.io import BlockMatrix, Structure, legacy
 from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.overlap import load, structure_from_atoms
+from deeph_gformer.overlap.neighbours import find_edges
 
 from ..conftest import ROOT
 
@@ -38,16 +40,41 @@ def sheet() -> tuple[Structure, BlockMatrix]:
     return structure, provider.overlap(structure)
 
 
-def test_edges_at_the_very_cutoff_are_told(sheet: tuple[Structure, BlockMatrix]) -> None:
-    """A cutoff 1 mÅ beyond the last Mo-Mo neighbours, which a DFT code may have dropped."""
+@pytest.mark.parametrize("beyond", [3e-5, -3e-5])
+def test_a_shell_at_the_very_cutoff_is_told(
+    sheet: tuple[Structure, BlockMatrix], beyond: float
+) -> None:
+    """Six Mo-Mo neighbours at a distance where other last digits would decide otherwise."""
     structure, overlap = sheet
-    keys = overlap.keys
-    assert at_the_cutoff(structure, keys, {}) == ()
-    mo = (structure.numbers[keys[:, 3:]] == 42).all(axis=1)
-    last = np.linalg.norm(structure.edge_vectors(keys[mo]), axis=1).max()
-    (said,) = at_the_cutoff(structure, keys, {(42, 42): last + 1e-3})
-    assert f"{last:.4f} of {last + 1e-3:.4f}" in said
-    assert at_the_cutoff(structure, keys, {(42, 42): last + 0.1}) == ()
+    cutoffs = dict(load(MODEL / "gformer").cutoffs)
+    assert at_the_cutoff(structure, cutoffs) == ()
+    mo = (structure.numbers[overlap.keys[:, 3:]] == 42).all(axis=1)
+    length = np.linalg.norm(structure.edge_vectors(overlap.keys[mo]), axis=1)
+    last = length.max()
+    shell = int((length > last - 1e-6).sum())
+    (said,) = at_the_cutoff(structure, cutoffs | {(42, 42): last + beyond})
+    assert f"{shell} of " in said and f"{last:.5f} of {last + beyond:.5f}" in said
+    for away in (1e-3, -1e-3):
+        assert at_the_cutoff(structure, cutoffs | {(42, 42): last + away}) == ()
+
+
+def test_a_few_edges_of_many_at_the_cutoff_are_chance(sheet: tuple[Structure, BlockMatrix]) -> None:
+    """8 x 8 sheets with random displacements: thousands of edges, dozens within 5 mÅ."""
+    structure, _ = sheet
+    cutoffs = {(16, 16): 6.36, (16, 42): 6.36, (42, 42): 6.36}  # twice the lattice constant
+    steps = np.array([(x, y, 0) for x in range(8) for y in range(8)])
+    large = structure.positions + (steps @ structure.lattice)[:, None]
+    noise = np.random.default_rng(0).normal(0, 0.05, (3 * len(steps), 3))
+    many = dataclasses.replace(
+        structure,
+        lattice=structure.lattice * [[8], [8], [1]],
+        positions=large.reshape(-1, 3) + noise,
+        numbers=np.tile(structure.numbers, len(steps)),
+        orbital_types=structure.orbital_types * len(steps),
+    )
+    keys = find_edges(many.lattice, many.positions, many.numbers, cutoffs)
+    assert (np.linalg.norm(many.edge_vectors(keys), axis=1) > 6.355).sum() > 20
+    assert at_the_cutoff(many, cutoffs) == ()
 
 
 def with_far(matrix: BlockMatrix, structure: Structure, cell: int, value: float) -> BlockMatrix:

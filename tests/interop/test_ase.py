@@ -88,10 +88,10 @@ def test_cached_until_something_moves(sheet: Atoms, monkeypatch: pytest.MonkeyPa
     )
     atoms.calc = calc
     calls: list[int] = []
-    original = type(calc.model).predict
+    original = type(calc.model).predict_items
     monkeypatch.setattr(
         type(calc.model),
-        "predict",
+        "predict_items",
         lambda self, *a, **k: calls.append(1) or original(self, *a, **k),
     )
     first = calc.get_fermi_level()

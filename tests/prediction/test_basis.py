@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 
 import deeph_gformer
-from deeph_gformer.analysis.basis import (
+from deeph_gformer.cli import main
+from deeph_gformer.errors import ModelError
+from deeph_gformer.io import BlockMatrix, Structure, legacy, read_folder, read_matrix
+from deeph_gformer.overlap import BasisOverlap, TwoCentre, load_table
+from deeph_gformer.prediction.basis import (
     LIMIT,
     basis_difference,
     basis_table,
     displaced,
     require_basis,
-    write_basis_table,
 )
-from deeph_gformer.cli import main
-from deeph_gformer.errors import ModelError
-from deeph_gformer.io import BlockMatrix, Structure, legacy, read_folder, read_matrix
-from deeph_gformer.overlap import BasisOverlap, TwoCentre, load_table
+from deeph_gformer.training.overlap_table import write_basis_table
 
 from ..conftest import EXAMPLES, ROOT, SHARED, random_structure
 

@@ -17,7 +17,6 @@ import deeph_gformer
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
 from deeph_gformer.algebra.rotation import random_rotation
 from deeph_gformer.analysis.evaluate import evaluate
-from deeph_gformer.analysis.guard import FLOOR, LIMIT, Guard, feature_norms, guard_statistics
 from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.data.graph import rotate_graph
@@ -25,7 +24,9 @@ from deeph_gformer.errors import ModelError
 from deeph_gformer.gformer.bundle import save_bundle
 from deeph_gformer.io import legacy, read_matrix
 from deeph_gformer.pipeline import HamiltonianModel
+from deeph_gformer.prediction.guard import LIMIT, Guard, feature_norms, guard_record
 from deeph_gformer.stage1 import load_stage1
+from deeph_gformer.training.guard import FLOOR, guard_statistics
 from deeph_gformer.training.stage2 import train_gformer
 
 from ..conftest import random_structure, write_tiny_stage1
@@ -65,7 +66,10 @@ def test_statistics_by_hand(
     # features: mean and spread per element and channel over the training atoms
     outs = [(model.stage1(g), g) for g in (model.read(f).graph for f in folders)]
     norms = np.concatenate(
-        [feature_norms(o, model.stage1)[g.node_type.numpy() == 1] for o, g in outs[:3]]
+        [
+            feature_norms(o.node[-1], model.stage1.node_irreps[-1])[g.node_type.numpy() == 1]
+            for o, g in outs[:3]
+        ]
     )
     assert np.allclose(
         table["features"]["norm_mean"][1], norms.mean(axis=0), atol=1e-6
@@ -78,12 +82,12 @@ def test_norms_are_invariant_and_complete(make_folder: Folder, tiny_stage1: path
     graph = model.read(make_folder()).graph
     stage1 = model.stage1
     out = stage1(graph)
-    made = feature_norms(out, stage1)
-    turned = feature_norms(
-        stage1(rotate_graph(graph, random_rotation(torch.Generator().manual_seed(1)))), stage1
-    )
+    irreps = stage1.node_irreps[-1]
+    made = feature_norms(out.node[-1], irreps)
+    rotation = random_rotation(torch.Generator().manual_seed(1))
+    turned = feature_norms(stage1(rotate_graph(graph, rotation)).node[-1], irreps)
     assert np.abs(made - turned).max() < 1e-9 * np.abs(made).max()
-    irreps, value = stage1.node_irreps[-1], out.node[-1].numpy()
+    value = out.node[-1].numpy()
     assert made.shape == (len(value), irreps.num_irreps)
     column = 0
     for (mul, ir), part in zip(irreps, irreps.slices()):
@@ -221,7 +225,7 @@ def test_training_records_the_guard(
     }
     model, record = train_gformer(from_mapping(TrainConfig, values), load_stage1(tiny_stage1))
     again = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
-    table = Guard.table(again.bundle)
+    table = guard_record(again.bundle)
     assert table == record["guard"] and table["structures"] == {"train": 2, "val": 2}
     val = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
     mean = (
@@ -234,12 +238,9 @@ def test_training_records_the_guard(
         table["correction"]["mean_meV"] == pytest.approx(mean, rel=1e-9)
         and table["correction"]["spread_meV"] > 0
     )
-    guard = Guard(again)
-    with guard.watching():
-        prediction = again.predict(tmp_path / "data" / val[0], edges="hamiltonians")
-    verdict = guard.judge(prediction.correction)
+    verdict = again.predict(tmp_path / "data" / val[0], edges="hamiltonians").judgement
     assert (
-        again.observe is None
+        verdict is not None
         and abs(verdict.correction_z) < 3
         and verdict.features_z is not None
         and not verdict.out_of_range
@@ -253,12 +254,12 @@ def test_records_over_whole_vectors_are_none(
     folders = [make_folder(f"s{n}", seed=n) for n in range(2)]
     bundle = guarded_model(tiny_stage1, tmp_path / "b", folders, 1).bundle
     old = {k: v for k, v in bundle.training["guard"].items() if k != "version"}
-    assert Guard.table(bundle) is not None
-    assert Guard.table(dataclasses.replace(bundle, training={"guard": old})) is None
+    assert guard_record(bundle) is not None
+    assert guard_record(dataclasses.replace(bundle, training={"guard": old})) is None
     alike = Basis((6,), ((0, 1),), False)
     targets = make_target_blocks(alike)
     carbon = dataclasses.replace(bundle, targets=targets, training={"guard": old})
-    assert Guard.table(carbon) == old
+    assert guard_record(carbon) == old
 
 
 def test_untrained_correction_of_zero(
@@ -271,7 +272,8 @@ def test_untrained_correction_of_zero(
     guard = Guard(
         HamiltonianModel(model.stage1, dataclasses.replace(model.bundle, training={"guard": table}))
     )
-    assert guard.judge(0.0).correction_z == 0.0 and guard.judge(1e-6).out_of_range
+    assert guard.judge(graph, None, 0.0).correction_z == 0.0
+    assert guard.judge(graph, None, 1e-6).out_of_range
 
 
 def test_bundle_without_record(
@@ -332,11 +334,10 @@ def test_another_composition_or_density_is_told(
     if factor > 1:  # the same crystal with fewer neighbours
         length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
         keys = keys[length <= np.quantile(length, 0.6)]
-    guard = Guard(model)
-    with guard.watching():
-        model.predict(structure, keys=keys)
-    guard._seen = None  # features of these few training atoms are another matter
-    warning = guard.judge(model.bundle.training["guard"]["correction"]["mean_meV"] * 1e-3).warning
+    graph = model.read(structure, keys=keys).graph
+    usual = model.bundle.training["guard"]["correction"]["mean_meV"] * 1e-3
+    # features of these few training atoms are another matter
+    warning = Guard(model).judge(graph, None, usual).warning
     if words is None:
         assert warning is None
     else:

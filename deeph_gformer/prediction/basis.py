@@ -9,31 +9,30 @@ knew.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GFormerError, ModelError
+from ..errors import ModelError
 from ..fields import OVERLAP_TABLE
 from ..io.blocks import BlockMatrix, format_key
-from ..io.folder import has_matrix
 from ..io.structure import Structure
-from ..logs import LOGGER
-from ..overlap import TwoCentre, fit_table, load_table, save_table
+from ..overlap import TwoCentre, load_table
 from ..overlap.neighbours import symbol
-from ..pipeline import HamiltonianModel
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
 
 __all__ = [
     "LIMIT",
     "BasisDifference",
+    "another_basis",
     "basis_difference",
     "basis_table",
     "displaced",
     "near_blocks",
     "require_basis",
-    "write_basis_table",
 ]
 
 #: Largest difference of S within one basis. PAW overlaps, which are not two-centre, differ by 0.004
@@ -171,13 +170,14 @@ def displaced(table: TwoCentre, structure: Structure, overlap: BlockMatrix) -> s
     )
 
 
-def basis_table(model: HamiltonianModel) -> tuple[TwoCentre, pathlib.Path] | None:
+def basis_table(model: Predictor) -> tuple[TwoCentre, pathlib.Path] | None:
     """The overlap table of a model's training set: the bundle's, else that of stage 1's folder.
 
     None where neither has one.
     """
     folders = [model.bundle.path if model.bundle is not None else None]
-    stage1 = getattr(model.stage1, "models", (model.stage1,))
+    one = model.stage1
+    stage1 = getattr(one, "models", (one,))
     folders += [getattr(getattr(m, "folder", None), "path", None) for m in stage1]
     for folder in folders:
         path = pathlib.Path(folder) / OVERLAP_TABLE if folder is not None else None
@@ -186,22 +186,25 @@ def basis_table(model: HamiltonianModel) -> tuple[TwoCentre, pathlib.Path] | Non
     return None
 
 
-def write_basis_table(folders: Sequence[pathlib.Path], path: pathlib.Path) -> None:
-    """Fit a table to the overlaps of a training set and keep it beside a model.
-
-    A note says where that cannot be. The table also makes S of new structures
-    (:mod:`deeph_gformer.overlap`).
+def another_basis(
+    table: TwoCentre, source: pathlib.Path, structure: Structure, overlap: BlockMatrix
+) -> str:
+    """A sentence where S is not in the basis of the training set, else empty.
 
     Args:
-        folders: the training structures; nothing is written unless all have overlaps.
-        path: file of the table.
+        table: of :func:`basis_table`.
+        source: its file.
+        structure: the crystal.
+        overlap: its S.
     """
-    if not all(has_matrix(f, "overlap") for f in folders):
-        return
-    try:
-        save_table(path, fit_table(folders))
-    except GFormerError as error:
-        LOGGER.info("no overlap table beside the model: %s", error)
+    found = basis_difference(table, structure, overlap)
+    if found is None or found.worst <= LIMIT:
+        return ""
+    return (
+        f"this is not the basis that the model was trained on: S differs by {found.worst:.2g} from "
+        f"that of the training set ({found.pair}, {source}). A model is valid for one code, basis "
+        "set and orbital radius; train one on data of this basis"
+    )
 
 
 def require_basis(
@@ -219,11 +222,8 @@ def require_basis(
     Raises:
         ModelError: the difference is beyond :data:`LIMIT`.
     """
-    found = basis_difference(table, structure, overlap)
-    if found is not None and found.worst > LIMIT:
+    if other := another_basis(table, source, structure, overlap):
         raise ModelError(
-            f"{where}: this is not the basis that the model was trained on: S differs by "
-            f"{found.worst:.2g} from that of the training set ({found.pair}, {source}). A model is "
-            "valid for one code, basis set and orbital radius; train one on data of this basis "
-            "(to predict nevertheless: --any-basis)"
+            f"{where}: {other} (to predict nevertheless: refine --any-basis, in Python "
+            "predict(..., any_basis=True))"
         )
