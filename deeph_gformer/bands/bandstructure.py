@@ -151,6 +151,29 @@ def _require_sense(
         )
 
 
+def _require_solver(
+    chosen: str, s_threshold: float | None, device: str | None, states: bool
+) -> None:
+    """Refuse what a solver cannot do.
+
+    Args:
+        chosen: see :func:`choose_solver`.
+        s_threshold: see :func:`band_structure`.
+        device: see :func:`band_structure`.
+        states: whether eigenvectors are needed.
+
+    Raises:
+        ConfigError: says what needs which solver.
+    """
+    if chosen == "sparse" and s_threshold is not None:
+        raise ConfigError("--s-threshold needs the dense solver: the projection is a dense matrix")
+    if device is not None and (chosen == "sparse" or states or s_threshold is not None):
+        raise ConfigError(
+            "--device computes dense eigenvalues only; leave --fat, --spin, --s-threshold and the "
+            "sparse solver away"
+        )
+
+
 def band_structure(
     problem: BlochProblem,
     path: str | KPath | None = None,
@@ -206,15 +229,7 @@ def band_structure(
     chosen, sentence = choose_solver(problem, solver)
     absolute = _absolute_window(window, level)
     _require_sense(problem, chosen, sentence, level, window, nbands)
-    if chosen == "sparse" and s_threshold is not None:
-        raise ConfigError("--s-threshold needs the dense solver: the projection is a dense matrix")
-    if device is not None and (
-        chosen == "sparse" or projections or spin or weigh or s_threshold is not None
-    ):
-        raise ConfigError(
-            "--device computes dense eigenvalues only; leave --fat, --spin, --s-threshold and the "
-            "sparse solver away"
-        )
+    _require_solver(chosen, s_threshold, device, bool(projections or spin or weigh))
     kpath = find_path(problem.structure, problem.periodic, path, npoints, path_engine)
     center = level.energy_eV if level else 0.0
     task = _Task(

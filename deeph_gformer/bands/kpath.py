@@ -29,6 +29,8 @@ __all__ = [
 _GAMMA = {"GAMMA", "G", "Γ", "\\GAMMA", "$\\GAMMA$"}
 _LITTLE_SYMMETRY = 4
 """Largest point group of what may be a distorted better lattice: up to rectangular, monoclinic."""
+VACUUM_A = 8.0
+"""Å: images that are so far apart do not count as a crystal."""
 MOST_KPOINTS = 2_000_000
 """Largest path or mesh; more would fill the memory before the first is solved, and is a slip."""
 
@@ -123,8 +125,8 @@ def path_from_segments(
     )
 
 
-def periodic_directions(structure: Structure, vacuum: float = 8.0) -> tuple[bool, bool, bool]:
-    """Lattice vectors along which no vacuum wider than ``vacuum`` Å separates the images.
+def periodic_directions(structure: Structure) -> tuple[bool, bool, bool]:
+    """Lattice vectors along which no vacuum wider than :data:`VACUUM_A` separates the images.
 
     For a structure without H; where there is one, see ``BlochProblem.periodic``.
     """
@@ -134,7 +136,7 @@ def periodic_directions(structure: Structure, vacuum: float = 8.0) -> tuple[bool
     for axis in range(3):
         places = np.sort(fractional[:, axis] % 1.0)
         gaps = np.diff(np.concatenate([places, places[:1] + 1.0]))
-        result.append(bool(gaps.max() * heights[axis] < vacuum))
+        result.append(bool(gaps.max() * heights[axis] < VACUUM_A))
     return (result[0], result[1], result[2])
 
 
@@ -147,17 +149,13 @@ def _distribute(lengths: Sequence[float], npoints: int) -> list[int]:
     ]
 
 
-def _lattices(
-    structure: Structure, periodic: tuple[bool, bool, bool], strain: float | None
-) -> list[IdealLattice]:
+def _lattices(structure: Structure, periodic: tuple[bool, bool, bool]) -> list[IdealLattice]:
     """What the cell counts as: a nearly ideal lattice where it has little symmetry, and itself.
 
     Raises:
         ConfigError: no lattice is known.
     """
     try:
-        if strain is not None:
-            return [ideal_lattice(structure.lattice, periodic, strain)]
         exact = ideal_lattice(structure.lattice, periodic)
         if exact.order > _LITTLE_SYMMETRY or sum(periodic) == 1:
             return [exact]
@@ -174,9 +172,11 @@ def automatic_path(
     periodic: tuple[bool, bool, bool],
     path: str | None = None,
     npoints: int = 120,
-    strain: float | None = None,
 ) -> KPath:
     """The path of the Bravais lattice, or ``path`` in its special points.
+
+    A lattice of little symmetry may be a distorted better one, within a strain of 2 %; ``source``
+    says so.
 
     Args:
         structure: the crystal, in any description: reduced or not, of either handedness.
@@ -184,8 +184,6 @@ def automatic_path(
         path: names of special points, ``GMKG``; a comma jumps: ``GMK,AL``. None: the lattice's
             standard path.
         npoints: points over the whole path, shared out by length.
-        strain: within which the lattice is ideal; default: exactly, and a lattice of little
-            symmetry within 2 % too (``source`` says so).
 
     Raises:
         ConfigError: a name in ``path`` is no special point of this lattice.
@@ -199,7 +197,7 @@ def automatic_path(
                 "its bands are levels at Γ, leave --path away"
             )
         return KPath(np.zeros((1, 3)), np.zeros(1), ((0, 1),), ((0, "Γ"),), "molecule: Γ only")
-    lattices = _lattices(structure, periodic, strain)
+    lattices = _lattices(structure, periodic)
     wanted = path and path.replace("Γ", "G").replace("Gamma", "G").replace("-", "").replace(
         "|", ","
     ).replace(" ", "")
@@ -235,9 +233,7 @@ def _pretty(name: str) -> str:
     return "Γ" if name.upper() in _GAMMA else name
 
 
-def seekpath_path(
-    structure: Structure, npoints: int = 120, with_time_reversal: bool = True
-) -> KPath:
+def seekpath_path(structure: Structure, npoints: int = 120) -> KPath:
     """The HPKOT path of seekpath, for a three-dimensional crystal, in the cell as it is.
 
     Raises:
@@ -254,10 +250,7 @@ def seekpath_path(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            result = seekpath.get_path_orig_cell(
-                (structure.lattice, scaled, structure.numbers),
-                with_time_reversal=with_time_reversal,
-            )
+            result = seekpath.get_path_orig_cell((structure.lattice, scaled, structure.numbers))
         except (ValueError, seekpath.hpkot.SymmetryDetectionError) as error:
             raise ConfigError(
                 f"structure '{structure.name}': seekpath found no path ({error}); use "
@@ -347,7 +340,6 @@ def find_path(
     path: str | KPath | None = None,
     npoints: int = 120,
     engine: Literal["auto", "ase", "seekpath"] = "auto",
-    strain: float | None = None,
 ) -> KPath:
     """A path from whatever is given: a :class:`KPath`, special points, or nothing (``engine``).
 
@@ -371,4 +363,4 @@ def find_path(
                 f"seekpath knows three-dimensional crystals only, use --path-from ase"
             )
         return seekpath_path(structure, npoints)
-    return automatic_path(structure, periodic, path, npoints, strain)
+    return automatic_path(structure, periodic, path, npoints)

@@ -93,7 +93,7 @@ def _layer(problem: BlochProblem, number: int, count: int) -> NDArray[np.int64]:
     Raises:
         ConfigError: no slab, or no such layer.
     """
-    from .unfolding.supercell import split_layers
+    from .unfolding.frame import split_layers
 
     if not 1 <= number <= count:
         raise ConfigError(f"projection 'layer{number}of{count}': layers are numbered from 1")

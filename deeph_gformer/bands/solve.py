@@ -71,19 +71,16 @@ EDGE_EV = 1e-7
 """A level so near an end of a window counts as lying on it: rounding must not decide."""
 
 
-def default_window(
-    levels: NDArray[np.float64], reach_eV: float, margin_eV: float = 1.0
-) -> tuple[float, float]:
-    """-reach to reach, and where a gap is wider, as far as its edges and a margin.
+def default_window(levels: NDArray[np.float64], reach_eV: float) -> tuple[float, float]:
+    """-reach to reach, and where a gap is wider, as far as 1 eV beyond its edges.
 
     Args:
         levels: of any shape, relative to the Fermi level, eV; NaN and infinite ones do not count.
         reach_eV: on both sides.
-        margin_eV: beyond the edges of a wide gap.
     """
     known = levels[np.isfinite(levels)]
-    low = min(-reach_eV, float(known[known <= 0].max(initial=-np.inf)) - margin_eV)
-    high = max(reach_eV, float(known[known > 0].min(initial=np.inf)) + margin_eV)
+    low = min(-reach_eV, float(known[known <= 0].max(initial=-np.inf)) - 1.0)
+    high = max(reach_eV, float(known[known > 0].min(initial=np.inf)) + 1.0)
     return low if low > -np.inf else -reach_eV, high if high < np.inf else reach_eV
 
 

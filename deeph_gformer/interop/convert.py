@@ -223,6 +223,20 @@ def convert(
             **({} if fdf is None else {"fdf": fdf}),
         )
     _refuse(source, "which holds structure folders", given, _OF_RUNS)
+    return _convert_folders(source, target, to, overwrite, skip_existing, echo, options)
+
+
+def _convert_folders(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    to: Target | None,
+    overwrite: bool,
+    skip_existing: bool,
+    echo: Callable[[str], None],
+    options: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """The structure folder ``source``, or all below it; the arguments are those of
+    :func:`convert`."""
     single = folder_format(source) is not None
     folders = [source] if single else find_structures(source)
     records: list[dict[str, Any]] = []

@@ -262,6 +262,30 @@ def _stream_gap(provider: Stage1Provider, graph: Graph, out: Stage1Features) -> 
     return max([_outputs_gap(streamed, out), *gaps])
 
 
+class _Findings(list[Finding]):
+    """What the checks found, in their order."""
+
+    def attempt(self, name: str, check: Callable[[], Finding | list[Finding]]) -> None:
+        """Note what a check finds; whatever it raises that is no message for the user is a finding
+        of its own."""
+        try:
+            found = check()
+            self.extend(found if isinstance(found, list) else [found])
+        except GFormerError:
+            raise
+        except Exception as error:  # noqa: BLE001  (third-party code may raise anything)
+            self.append(Finding(name, False, math.inf, 0.0, f"{type(error).__name__}: {error}"))
+
+    def bound(self, name: str, other: Callable[[], float], most: float) -> None:
+        """A check whose error may not exceed a bound."""
+
+        def check() -> Finding:
+            error = other()
+            return Finding(name, error <= most, error, most)
+
+        self.attempt(name, check)
+
+
 def check_provider(
     provider: Stage1Provider,
     graph: Graph | None = None,
@@ -288,68 +312,44 @@ def check_provider(
     graph = graph.to(dtype=provider.dtype)
     limit = 1e-10 if provider.dtype == torch.float64 else 1e-4
     exact = 1e-13 if provider.dtype == torch.float64 else 1e-5
-    findings: list[Finding] = []
-
-    def attempt(name: str, check: Callable[[], Finding | list[Finding]]) -> None:
-        """Note what a check finds; whatever it raises that is no message for the user is a finding
-        of its own."""
-        try:
-            found = check()
-            findings.extend(found if isinstance(found, list) else [found])
-        except GFormerError:
-            raise
-        except Exception as error:  # noqa: BLE001  (third-party code may raise anything)
-            findings.append(Finding(name, False, math.inf, 0.0, f"{type(error).__name__}: {error}"))
-
+    found = _Findings()
     default = torch.get_default_dtype()
     out = provider(graph)
-    attempt("shapes, dtype, finite values", lambda: _shapes(provider, graph, out))
-    if not findings[-1].passed:
-        return _finish(provider, findings, strict)
-
-    def repeated(name: str, other: Callable[[], float], bound: float) -> None:
-        """A check whose error may not exceed a bound."""
-
-        def check() -> Finding:
-            error = other()
-            return Finding(name, error <= bound, error, bound)
-
-        attempt(name, check)
-
-    repeated("determinism", lambda: _outputs_gap(provider(graph), out), exact)
-    repeated(
+    found.attempt("shapes, dtype, finite values", lambda: _shapes(provider, graph, out))
+    if not found[-1].passed:
+        return _finish(provider, found, strict)
+    found.bound("determinism", lambda: _outputs_gap(provider(graph), out), exact)
+    found.bound(
         "same output without features",
         lambda: _gap(provider(graph, features=False).direct_sum, out.direct_sum),
         exact,
     )
-    repeated("the same in chunks", lambda: _stream_gap(provider, graph, out), limit)
-    attempt("no gradients", lambda: _gradients(provider, graph))
-    attempt("fingerprint", lambda: _fingerprint(provider))
+    found.bound("the same in chunks", lambda: _stream_gap(provider, graph, out), limit)
+    found.attempt("no gradients", lambda: _gradients(provider, graph))
+    found.attempt("fingerprint", lambda: _fingerprint(provider))
     generator = torch.Generator().manual_seed(seed)
     for number in range(rotations if provider.equivariant else 0):
         rotation = random_rotation(generator)
-        attempt(
+        found.attempt(
             "equivariance",
             functools.partial(
                 _equivariance, provider, graph, out, rotation, f"rotation {number + 1}", limit
             ),
         )
     if provider.parity and provider.equivariant:
-        attempt(
+        found.attempt(
             "equivariance",
             lambda: _equivariance(
                 provider, graph, out, -torch.eye(3, dtype=torch.float64), "inversion", limit
             ),
         )
-    repeated(
+    found.bound(
         "structures in one batch",
         lambda: _batch_gap(provider, graph, out, random_rotation(generator)),
         limit,
     )
-    findings.append(
-        Finding("default dtype untouched", torch.get_default_dtype() == default, 0.0, 0.0)
-    )
-    return _finish(provider, findings, strict)
+    found.append(Finding("default dtype untouched", torch.get_default_dtype() == default, 0.0, 0.0))
+    return _finish(provider, found, strict)
 
 
 def _finish(provider: Stage1Provider, findings: list[Finding], strict: bool) -> list[Finding]:
@@ -359,4 +359,4 @@ def _finish(provider: Stage1Provider, findings: list[Finding], strict: bool) -> 
             f"{provider.name}: this stage 1 breaks the interface: "
             + "; ".join(str(f).removeprefix("FAIL ") for f in failed)
         )
-    return findings
+    return list(findings)

@@ -261,6 +261,23 @@ class Started(Callback):
         self.now = True
 
 
+def _say_resumed(begin: int, epochs: int, last: pathlib.Path, task: HamiltonianTask) -> None:
+    """How many epochs are left, and what of the settings is new; ``last`` is the checkpoint."""
+    left = epochs - begin
+    what = f"{left} to go" if left > 0 else "nothing left to do (--epochs N for more)"
+    echo(f"resumed: {begin} of {epochs} epochs are done, {what}")
+    if left > 0 and (text := _raised(read_checkpoint(last), task)):
+        note(text)
+
+
+def _load_best(best: pathlib.Path, task: HamiltonianTask) -> None:
+    """Put the weights of the best epoch into ``task.network``."""
+    state = read_checkpoint(best)["state_dict"]
+    task.network.load_state_dict(
+        {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    )
+
+
 def fit(
     task: HamiltonianTask,
     train: DataLoader,
@@ -312,11 +329,7 @@ def fit(
     if rising < settings.warmup_steps and settings.schedule != "plateau" and not resume:
         echo(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
     if begin:
-        left = settings.epochs - begin
-        what = f"{left} to go" if left > 0 else "nothing left to do (--epochs N for more)"
-        echo(f"resumed: {begin} of {settings.epochs} epochs are done, {what}")
-        if left > 0 and (text := _raised(read_checkpoint(last), task)):
-            note(text)
+        _say_resumed(begin, settings.epochs, last, task)
     if settings.ema:
         echo(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
     start = time.perf_counter()
@@ -349,11 +362,7 @@ def fit(
         raise
     if keep.best_model_score is None:  # resumed when nothing was left to do, from an older folder
         raise ConfigError(f"{folder}: no epoch was run; raise training.epochs to go on with it")
-    best = files / f"{BEST}.ckpt"
-    state = read_checkpoint(best)["state_dict"]
-    task.network.load_state_dict(
-        {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
-    )
+    _load_best(files / f"{BEST}.ckpt", task)
     return {
         "epochs": trainer.current_epoch,
         **monitor.record(float(keep.best_model_score)),

@@ -142,22 +142,18 @@ def prefers_single(h: sp.csr_matrix, engine: str, precision: Precision) -> bool:
     )
 
 
-def contraction(factor: Factor, matrix: sp.csr_matrix, steps: int = 3, columns: int = 4) -> float:
+def contraction(factor: Factor, matrix: sp.csr_matrix) -> float:
     """By how much a step of iterative refinement with an approximate factor shrinks a residual.
 
     Args:
         factor: of nearly ``matrix``.
         matrix: (n, n) Hermitian CSR.
-        steps: of refinement.
-        columns: random right-hand sides.
 
     Returns:
         The largest ratio of two residuals that follow each other; inf where one is NaN.
     """
-    residual = (
-        np.random.default_rng(1).standard_normal((matrix.shape[0], columns)).astype(matrix.dtype)
-    )
-    for _ in range(steps):
+    residual = np.random.default_rng(1).standard_normal((matrix.shape[0], 4)).astype(matrix.dtype)
+    for _ in range(3):
         new = residual - matrix @ factor.solve(residual)
         ratio = np.linalg.norm(new, axis=0) / np.linalg.norm(residual, axis=0)
         residual = new / np.linalg.norm(new, axis=0)

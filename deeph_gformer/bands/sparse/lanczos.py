@@ -8,7 +8,7 @@ catch degenerate levels together. (K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 2
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -211,6 +211,33 @@ def polish(
     return energies, vectors, good
 
 
+def _projected(columns: Sequence[NDArray[np.number]]) -> NDArray[np.number]:
+    """The operator in a Lanczos basis, from the upper triangle of its blocks; the rest by symmetry.
+
+    Args:
+        columns: of each step (basis so far, block).
+    """
+    size = len(columns[-1])
+    t, place = np.zeros((size, size), dtype=columns[-1].dtype), 0
+    for column in columns:
+        t[: len(column), place : place + column.shape[1]] = column
+        t[place : place + column.shape[1], : len(column)] = column.conj().T
+        place += column.shape[1]
+    return (t + t.conj().T) / 2
+
+
+def _largest_share(mu: float, limit: float, step: int) -> float:
+    """Most that |v† S w| / |w| of a missing state may be, see :func:`chance_of_missing`.
+
+    Args:
+        mu: largest |Ritz value|.
+        limit: t, larger than mu.
+        step: k.
+    """
+    bend = (step - 1) * math.acosh(1 + 2 * (limit - mu) / (limit + mu))
+    return math.sqrt((limit + mu) / (limit - mu)) / math.cosh(min(bend, 700.0))
+
+
 def chance_of_missing(
     solve: Callable[[NDArray[np.number]], NDArray[np.number]],
     s: sp.csr_matrix,
@@ -232,8 +259,7 @@ def chance_of_missing(
     |w| ((t + mu) / (t - mu))^(1/2) / T_(k-1)(1 + 2 (t - mu) / (t + mu)), with |w|² = w† S w. For w
     = (H - sigma S)^-1 g and normally distributed g, v† S w is normally distributed with a variance
     of at least t² / |S|, so such a small value has a known small probability. The columns of a
-    block are
-    independent: the bound is that of the worst of them to the power of their number.
+    block are independent: the bound is that of the worst of them to the power of their number.
 
     Args:
         solve: applies (H - sigma S)^-1 to (n, b).
@@ -276,20 +302,11 @@ def chance_of_missing(
                 w = w - b @ part
                 row += part
         projections.append(np.concatenate(rows))
-        size = len(projections[-1])
-        t, place = np.zeros((size, size), dtype=w.dtype), 0
-        for column in projections:  # upper triangle of blocks; the rest by symmetry
-            t[: len(column), place : place + column.shape[1]] = column
-            t[place : place + column.shape[1], : len(column)] = column.conj().T
-            place += column.shape[1]
-        mu = float(np.abs(np.linalg.eigvalsh((t + t.conj().T) / 2)).max())
+        mu = float(np.abs(np.linalg.eigvalsh(_projected(projections))).max())
         if not mu < limit:
             return 1.0, bool(mu > (1 + accuracy) / reach)
-        bend = (step - 1) * math.acosh(1 + 2 * (limit - mu) / (limit + mu))
-        small = math.sqrt((limit + mu) / (limit - mu)) / math.cosh(min(bend, 700.0))
-        chance = (
-            min(1.0, math.sqrt(2 / math.pi) * small * length * math.sqrt(s_norm) / limit) ** width
-        )
+        small = length * _largest_share(mu, limit, step)
+        chance = min(1.0, math.sqrt(2 / math.pi) * small * math.sqrt(s_norm) / limit) ** width
         q, sq, _ = _orthonormal(w, metric)
         if chance <= target or not q.shape[1]:
             break

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError, MissingDependencyError
 from ...io import Structure
-from .supercell import Cell, PrimitiveMap, cell_height, map_onto, repeating_axes, split_frame
+from .frame import cell_height, repeating_axes, split_frame
+from .supercell import Cell, PrimitiveMap, map_onto
 
 __all__ = ["by_matrix", "by_translations"]
 

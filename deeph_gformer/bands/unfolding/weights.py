@@ -34,8 +34,9 @@ from ..fermi import FermiLevel
 from ..kpath import KPath, find_path, read_path_file
 from ..result import Bands
 from ..sparse.product import RowParts
+from .frame import split_layers
 from .primitive import by_matrix, by_translations
-from .supercell import Cell, PrimitiveMap, map_onto, split_layers
+from .supercell import Cell, PrimitiveMap, map_onto
 
 __all__ = ["TOTAL", "Unfolded", "primitive_maps", "unfold", "unfolded_weights"]
 
