@@ -79,10 +79,10 @@ class PairLinear(nn.Module):
     The node part is computed once per node, then gathered (E/N is 50-100).
     """
 
-    def __init__(self, width_node: int, width_edge: int, width_out: int, bias: bool = True) -> None:
+    def __init__(self, width_node: int, width_edge: int, width_out: int) -> None:
         super().__init__()
         self.node = nn.Linear(width_node, width_out, bias=False)
-        self.edge = nn.Linear(width_edge, width_out, bias=bias)
+        self.edge = nn.Linear(width_edge, width_out)
         joint = (width_node + width_edge) ** -0.5
         for linear in (self.node, self.edge):
             nn.init.uniform_(linear.weight, -joint, joint)

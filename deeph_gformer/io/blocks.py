@@ -208,12 +208,10 @@ class BlockMatrix:
             yield index, self.values[place].reshape(-1, rows, columns)
 
     def with_groups(
-        self,
-        groups: Iterable[tuple[NDArray[np.int64], NDArray[np.number]]],
-        dtype: np.dtype | None = None,
+        self, groups: Iterable[tuple[NDArray[np.int64], NDArray[np.number]]]
     ) -> BlockMatrix:
         """The same keys with the values of ``groups`` (as :meth:`groups` yields them)."""
-        values = np.zeros(len(self.values), dtype=dtype or self.values.dtype)
+        values = np.zeros(len(self.values), dtype=self.values.dtype)
         for index, array in groups:
             if self.uniform:
                 values.reshape(-1, *self.shapes[0])[index] = array

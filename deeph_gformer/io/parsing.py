@@ -50,14 +50,14 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def require_shallow(value: Any, depth: int = MAX_DEPTH) -> None:
-    """Raise where lists and mappings are nested more than ``depth`` deep.
+def require_shallow(value: Any) -> None:
+    """Raise where lists and mappings are nested more than :data:`MAX_DEPTH` deep.
 
     Raises:
         ValueError: they are.
     """
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(MAX_DEPTH + 1):
         level = [
             inner
             for outer in level
@@ -66,7 +66,7 @@ def require_shallow(value: Any, depth: int = MAX_DEPTH) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"nested more than {depth} deep")
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
 
 
 def parse_json(text: str, where: str, error: type[GFormerError] = DataError) -> Any:

@@ -30,16 +30,15 @@ __all__ = ["block_tables", "describe_model", "provenance", "read_run", "worst_st
 MAX_ORBITALS = 1500
 
 
-def describe_model(bundle: Bundle | None, record: dict[str, Any] | None = None) -> dict[str, str]:
-    """The lines of a model card.
+def describe_model(bundle: Bundle | None) -> dict[str, str]:
+    """The lines of a model card; none for stage 1 alone.
 
     Args:
-        bundle: the second stage; None: stage 1 alone.
-        record: the free-form training record of a bundle, where it is not the bundle's own.
+        bundle: the second stage.
     """
     if bundle is None:
         return {}
-    training = record or bundle.training
+    training = bundle.training
     basis = bundle.targets.basis
     config = training.get("config", {}).get("training", {})
     card = {

@@ -12,7 +12,7 @@ import torch
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks, make_target_blocks
 from ..algebra.wigner import Generation
-from ..config import GFormerConfig
+from ..config import GFormerConfig, Stage1Config
 from ..data.dataset import Sample, basis_of
 from ..errors import ConfigError
 from ..gformer.bundle import Bundle, Stage1Identity, load_bundle
@@ -48,18 +48,14 @@ class Output(NamedTuple):
         return cls(stage1.targets, stage1.generation, stage1.parity, stage1.dtype, stage1.cutoff)
 
     @classmethod
-    def of_data(
-        cls,
-        folders: Sequence[pathlib.Path],
-        dtype: torch.dtype = torch.float32,
-        cutoff: float = 7.2,
-    ) -> Output:
-        """Every block of the elements and shells in these structures.
+    def of_data(cls, folders: Sequence[pathlib.Path]) -> Output:
+        """Every block of the elements and shells in these structures, with DeepH-E3's cutoff.
 
         Raises:
             DataError: structures are of different basis.
         """
-        return cls(make_target_blocks(basis_of(folders)), ">=0.5", True, dtype, cutoff)
+        targets = make_target_blocks(basis_of(folders))
+        return cls(targets, ">=0.5", True, torch.float32, Stage1Config.cutoff_radius)
 
 
 def new_model(

@@ -105,7 +105,7 @@ def bohr() -> float:
     return float(load_pyscf().data.nist.BOHR)
 
 
-def pairs_of(cell: Any, basis: Basis, tolerance: float = TOLERANCE) -> NDArray[np.int64]:
+def pairs_of(cell: Any, basis: Basis) -> NDArray[np.int64]:
     """(E, 5), the pairs of atoms that become blocks."""
     # per element the most diffuse function of each l, so that the set depends on distances alone
     kinds: dict[int, dict[int, float]] = {}
@@ -113,7 +113,7 @@ def pairs_of(cell: Any, basis: Basis, tolerance: float = TOLERANCE) -> NDArray[n
         for l, a in own.items():
             kinds.setdefault(z, {})[l] = min(a, kinds.get(z, {}).get(l, a))
     cutoffs = {
-        (a, b): _range(kinds[a], kinds[b], tolerance) * bohr()
+        (a, b): _range(kinds[a], kinds[b], TOLERANCE) * bohr()
         for a in kinds
         for b in kinds
         if a <= b

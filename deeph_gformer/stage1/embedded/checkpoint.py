@@ -143,7 +143,7 @@ def _check_buffers(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -> 
         raise ModelError(f"{where}: use_sbf = False, but '{bessel[0]}' is there; {hint}")
 
 
-def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def official_state(net: DeepHE3Net) -> dict[str, Tensor]:
     """A state_dict that the official ``Net`` loads strictly under e3nn of its generation."""
     own = dict(net.named_parameters())
     state: dict[str, Tensor] = {}
@@ -152,7 +152,7 @@ def official_state(net: DeepHE3Net, dtype: torch.dtype | None = None) -> dict[st
     for name, parameter in own.items():
         if not parameter.numel():
             state[name] = parameter.detach().clone()
-    kind = dtype or net.lin_edge.weight.dtype
+    kind = net.lin_edge.weight.dtype
     state.update({name: value.to(kind) for name, value in _buffers(net, kind)})
     return state
 
