@@ -1,4 +1,6 @@
-"""What far-away atoms change, and what the guard sees: docs/concepts/guard.md and locality.md.
+"""What far-away atoms change, what ends at the cutoff, and what the guard sees.
+
+The figures of docs/concepts/edges.md, guard.md and locality.md.
 
     python benchmarks/locality.py --data DIR
 
@@ -17,8 +19,9 @@ from ase.build import mx2
 import deeph_gformer
 from deeph_gformer.analysis.tables import text_table
 from deeph_gformer.bands import solve_dense
-from deeph_gformer.io import Structure, read_folder
+from deeph_gformer.io import Structure, read_folder, read_matrix
 from deeph_gformer.io.blocks import match_keys
+from deeph_gformer.overlap import load as open_overlap
 from deeph_gformer.pipeline import HamiltonianModel, Prediction
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
@@ -94,6 +97,32 @@ def far_atom() -> None:
     )
 
 
+def at_the_end(data: pathlib.Path) -> None:
+    """Edges within 20 mÅ of the cutoff of the models' tables, in all DFT structures."""
+    structures = near = absent = 0
+    largest = {"overlap": 0.0, "hamiltonian": 0.0}
+    for name in ("mos2", "bilayer_graphene", "bismuthene", "bi2te3", "bi2se3"):
+        table = open_overlap(EXAMPLES / "systems" / "models" / name / "gformer")
+        for folder in sorted(path for path in data.glob(f"{name}*/*") if path.is_dir()):
+            structure = read_folder(folder)
+            keys = table.edges(structure)
+            kinds = np.sort(structure.numbers[keys[:, 3:]], axis=1).tolist()
+            ends = np.array([table.cutoffs[a, b] for a, b in kinds])
+            keys = keys[ends - np.linalg.norm(structure.edge_vectors(keys), axis=1) < 0.02]
+            structures, near = structures + 1, near + len(keys)
+            for kind in ("overlap", "hamiltonian"):
+                matrix = read_matrix(folder, kind, structure)
+                place = match_keys(keys, matrix.keys)
+                absent += int((place < 0).sum()) if kind == "overlap" else 0
+                values = np.abs(matrix.select(place[place >= 0]).values)
+                largest[kind] = max(largest[kind], float(values.max(initial=0.0)))
+    print(
+        f"{structures} structures, {near} edges within 20 mÅ of the cutoff: |S| <= "
+        f"{largest['overlap']:.1g}, |H| <= {largest['hamiltonian'] * 1e3:.1f} meV; DFT's S lacks "
+        f"{absent}"
+    )
+
+
 def judged(data: pathlib.Path) -> None:
     """The guard's distances for changes of a test structure of graphene."""
     model = load(EXAMPLES / "graphene")
@@ -121,6 +150,7 @@ def main() -> None:
     args = parser.parse_args()
     neighbours(args.data)
     far_atom()
+    at_the_end(args.data)
     judged(args.data)
 
 

@@ -95,7 +95,7 @@ def at_the_cutoff(structure: Structure, cutoffs: Cutoffs) -> tuple[str, ...]:
         f"{len(near)} of {len(keys)} neighbours lie at the very cutoff of edges (atoms {i + 1} and "
         f"{j + 1}: {distances[first]:.5f} of {ends[first]:.5f} Å): the last digits of the "
         "positions decide whether they are edges, and with other edges every block is predicted "
-        "otherwise. A lattice that is 0.001 Å longer or shorter has no such doubt",
+        "otherwise; compare it only with predictions on the same edges",
     )
 
 
