@@ -76,10 +76,11 @@ def near_blocks(
     """
     length = np.linalg.norm(structure.edge_vectors(keys), axis=1)
     numbers, onsite = _kinds(structure, keys)
+    half = ~onsite & (keys[:, 3] <= keys[:, 4])  # S is symmetric
     parts = [np.flatnonzero(onsite & (numbers[:, 0] == z))[:MOST] for z in table.onsite]
     for pair, radial in table.pairs.items():
-        mine = np.flatnonzero(~onsite & (numbers == pair).all(axis=1) & (length < radial.cutoff))
-        mine = mine[radial.known(length[mine])]
+        mine = half & (numbers == pair).all(axis=1) & (length < radial.cutoff)
+        mine = np.flatnonzero(mine)[radial.known(length[mine])]
         near = mine[length[mine] <= length[mine].min(initial=np.inf) + REACH]
         parts.append(near[np.argsort(length[near], kind="stable")[:MOST]])
     return np.concatenate(parts)

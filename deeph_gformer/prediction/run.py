@@ -122,9 +122,11 @@ def predictions(
     """
     execution.timer.start("stage 1")
     graph = batch_graphs([item.graph for item in items])
-    guard, seen = Guard.of(model), list[Tensor]()
-    inputs = graph.to(model.device, model.dtype)
-    first, both = direct_products(model, inputs, execution, frames, seen)
+    guard = Guard.of(model)
+    seen: list[Tensor] | None = None if guard is None else []
+    first, both = direct_products(
+        model, graph.to(model.device, model.dtype), execution, frames, seen
+    )
     nodes = seen[0].split([item.graph.nodes for item in items]) if seen else None
     sizes = [len(first)] if len(items) == 1 else [item.graph.edges for item in items]
     firsts = list(first.split(sizes))
