@@ -103,7 +103,12 @@ def refine(
         ConfigError: memory is too small (the message names the minimum), or ``spill`` cannot be
             used.
     """
-    _check_arguments(preprocessed, model, existing, form, batch_edges)
+    _check_arguments(preprocessed, existing, form, batch_edges)
+    if not isinstance(model, HamiltonianModel):
+        raise ConfigError(
+            f"refine takes a model, not {type(model).__name__}: deeph_gformer.load(BUNDLE, "
+            "stage1=MODEL_DIR) opens one"
+        )
     comm = start_processes()
     with agreed(comm):
         if guard:
@@ -143,9 +148,7 @@ def refine(
     return Refinement(records, total, [source_name(f) for f in done], [str(f) for f in without])
 
 
-def _check_arguments(
-    preprocessed: object, model: object, existing: str, form: str, batch_edges: int
-) -> None:
+def _check_arguments(preprocessed: object, existing: str, form: str, batch_edges: int) -> None:
     """Refuse what is of another kind, or none of the choices; see :func:`refine`.
 
     Raises:
@@ -156,11 +159,6 @@ def _check_arguments(
             f"refine takes a folder or a structure file and writes files, not "
             f"{type(preprocessed).__name__}; for structures in memory use model.predict(atoms), or "
             "model.predict([atoms, ...])"
-        )
-    if not isinstance(model, HamiltonianModel):
-        raise ConfigError(
-            f"refine takes a model, not {type(model).__name__}: deeph_gformer.load(BUNDLE, "
-            "stage1=MODEL_DIR) opens one"
         )
     if existing not in ("error", "overwrite", "skip"):
         raise ConfigError(f"existing = {existing!r}: choose error, overwrite or skip")
