@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from .errors import ConfigError
+from .errors import ConfigError, printable
 
 __all__ = ["LOGGER", "PRINTED", "log_to", "logged_in", "shows_progress"]
 
@@ -33,6 +33,39 @@ class _Terminal(logging.Handler):
             return
         word = _WORDS.get(record.levelno, record.levelname.lower())
         print(f"{word}: {record.getMessage()}", file=sys.stderr, flush=True)
+
+
+class _File(logging.FileHandler):
+    """A log. Where its disk fails, a warning says so once, and the work goes on without it."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        if not self.failed:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # logging's name
+        """What is to be done with an error of :meth:`emit`."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._give_up(error)
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        try:
+            super().close()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        if self.failed:
+            return
+        self.failed = True
+        name = printable(str(self.baseFilename))
+        LOGGER.warning("%s: lines are missing from this log (%s)", name, error.strerror or error)
 
 
 _TERMINAL = _Terminal(logging.INFO)
@@ -58,7 +91,7 @@ def logged_in(file: str | os.PathLike[str], level: int, what: str = "") -> Itera
         ConfigError: it cannot be written.
     """
     try:
-        handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
+        handler = _File(file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"{what}{file}: cannot be written ({error.strerror})") from None
     handler.setLevel(level)

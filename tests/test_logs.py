@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
 import re
 
@@ -60,6 +61,20 @@ def test_every_verb_logs(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[s
     first, last = log.read_text().splitlines()
     assert f"info quiet=True, log_file={log}, path={tmp_path / 'none'}" in first
     assert "after " in last and "none: no such file or folder" in last
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full here")
+def test_a_log_on_a_full_disk_is_told_once(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The work is done, and its result is there."""
+    structure, _, _ = random_structure()
+    legacy.write_structure(tmp_path / "s", structure)
+    words = ["info", str(tmp_path / "s"), "--json", str(tmp_path / "a.json")]
+    assert main([*words, "--log-file", "/dev/full"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "warning: /dev/full: lines are missing" in lines[0]
+    assert "No space left" in lines[0] and (tmp_path / "a.json").exists()
 
 
 def test_progress_of_kpoints_is_a_bar_that_goes_away(
