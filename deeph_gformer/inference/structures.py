@@ -262,6 +262,12 @@ def _write(
     guarded = comm.objects(bool(options.guard and verdict is not None and verdict.out_of_range))[0]
     if guarded:
         prediction = prediction._replace(hamiltonian=prediction.stage1)
+    has_truth = comm.objects(folder.is_dir() and has_matrix(folder, "hamiltonian"))[0]
+    overlap = each.overlap
+    with agreed(comm):  # a damaged S is told before anything is written
+        if overlap is None:
+            wanted = has_truth or each.item.total_edges <= LARGE
+            overlap = stored_overlap(folder, target, prediction) if wanted else None
     timer.start("file")
     complete = output is not None
     write_prediction(
@@ -277,13 +283,7 @@ def _write(
         options.count,
     )
     timer.start("")
-    has_truth = comm.objects(folder.is_dir() and has_matrix(folder, "hamiltonian"))[0]
     whole = joined(prediction, comm) if has_truth else None
-    overlap = each.overlap
-    with agreed(comm):
-        if overlap is None:
-            wanted = has_truth or each.item.total_edges <= LARGE
-            overlap = stored_overlap(folder, target, prediction) if wanted else None
     warn_asymmetric(overlap, folder)
     size = mean_correction(prediction, overlap, comm)
     if comm.rank:

@@ -210,6 +210,12 @@ def cut_overlap(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
     return []
 
 
+def bad_overlap(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
+    with h5py.File(folder / "overlaps.h5", "a") as handle:
+        handle["[0, 0, 0, 1, 2]"][...] = np.nan
+    return []
+
+
 def no_json(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
     (stage1 / "src" / "dataset_info.json").unlink()
     return []
@@ -241,6 +247,7 @@ def no_model(folder: pathlib.Path, stage1: pathlib.Path) -> list[object]:
     [
         (no_overlap, "none has"),
         (cut_overlap, "overlaps.h5.*damaged"),
+        (bad_overlap, "overlaps.h5: block .* NaN"),
         (no_json, "dataset_info.json: file not found"),
         (foreign_pickle, "refused"),
         (unknown_element, "has C, which the model does not know"),

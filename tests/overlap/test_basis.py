@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -157,8 +157,24 @@ def test_damaged_numbers_of_orbitals_are_noticed(tmp_path: pathlib.Path) -> None
     path.write_text(orb_text(dataclasses.replace(good, orbitals=orbitals), "Mo"))
     with pytest.raises(DataError, match="Mo.orb: orbital 1 jumps at"):
         read_orb(path)
+    for off, place in ((6e-5, 40), (1e-6, 300), (-1e-6, len(good.radius) - 20)):  # a digit
+        orbitals = good.orbitals.copy()
+        orbitals[2, place] += off * np.abs(orbitals[2]).max()
+        path.write_text(orb_text(dataclasses.replace(good, orbitals=orbitals), "Mo"))
+        with pytest.raises(DataError, match=r"Mo.orb: a value of orbital 2 .* does not fit"):
+            read_orb(path)
     path.write_text(orb_text(good, "Mo"))
     assert read_orb(path).shells == good.shells
+
+
+@pytest.mark.parametrize("element", ["Bi", "C", "Mo", "S", "Se", "Te"])
+def test_real_orbitals_are_far_smoother_than_what_is_refused(
+    orbital_file: Callable[[str], pathlib.Path], element: str
+) -> None:
+    """Eighth differences of 2e-7 of the largest value at most; 2e-5 are refused."""
+    found = read_orb(orbital_file(element))
+    size = np.abs(found.orbitals).max(axis=1)
+    assert (np.abs(np.diff(found.orbitals, 8, axis=1)).max(axis=1) < 5e-7 * size).all()
 
 
 def test_orb_files_are_read_in_their_order(tmp_path: pathlib.Path) -> None:

@@ -66,7 +66,18 @@ def _numbers(path: pathlib.Path) -> Any:
         from .values import value
 
         return value(path)
+    if path.suffix == ".csv":
+        return [list(map(_cell, line.split(","))) for line in path.read_text().splitlines()]
     return path.read_bytes()
+
+
+def _cell(word: str) -> float | str:
+    """A number, or another word of a table."""
+    try:
+        number = float(word)
+    except ValueError:
+        return word
+    return number if np.isfinite(number) else word
 
 
 def _results(root: pathlib.Path, kind: Kind) -> dict[str, Any]:
