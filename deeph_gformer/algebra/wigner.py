@@ -140,6 +140,8 @@ def detect_generation(
             continue
         try:
             l1, l2, l3 = (int(v) for v in name.rsplit(_BUFFER, 1)[1].split("_"))
+            if not (abs(l1 - l2) <= l3 <= l1 + l2 and 0 <= min(l1, l2) and max(l1, l2, l3) <= 11):
+                raise ValueError  # before anything of that size is made
         except ValueError:
             raise ModelError(
                 f"{where}: buffer '{name}' is no Wigner-3j symbol that e3nn ever stored"

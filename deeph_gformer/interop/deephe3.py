@@ -36,6 +36,7 @@ from ..io.folder import (
     remove_leftovers,
     split_structures,
 )
+from ..io.hdf5.writing import new_hdf5
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction, load
 from ..prediction.blocks import assemble, check_finite, sum_of_differences
@@ -153,7 +154,7 @@ def _test(
     target = ini.output_dir / TEST_RESULT_FILE
     if target.is_file():
         echo(f"{target} is there already and will be replaced")
-    with atomic_path(target) as temporary, h5py.File(temporary, "w") as handle:
+    with atomic_path(target) as temporary, new_hdf5(temporary) as handle:
         for folder in folders:
             start = time.perf_counter()
             prediction, sample, vector = _labelled(model, folder, hermitian, frames)

@@ -17,7 +17,7 @@ from .blocks import BlockMatrix, format_key, require_keys, sort_keys
 from .files import atomic_path, read_json, real_path, write_json
 from .formats import FolderFormat, info_for
 from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_memory
-from .hdf5.writing import claim_space
+from .hdf5.writing import claim_space, new_hdf5
 from .poscar import read_poscar
 from .structure import Structure
 
@@ -309,8 +309,8 @@ def reserve(
     bounds = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
     claim_space(
         path, _size(len(keys), int(bounds[-1]) * np.dtype(dtype).itemsize)
-    )  # HDF5 itself cannot close a file on a full disk cleanly
-    with h5py.File(path, "w") as handle:
+    )  # so that a full disk is noticed before writing
+    with new_hdf5(path) as handle:
         handle[fields.DOCK_PAIRS], handle[fields.DOCK_SHAPES], handle[fields.DOCK_BOUNDARIES] = (
             keys,
             shapes,

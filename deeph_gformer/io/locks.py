@@ -110,7 +110,12 @@ def begin_file(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Pat
         for number in range(1000):
             path = folder / f".{short}.{number}.tmp"
             with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                try:
+                    os.close(made)
+                except OSError:
+                    os.unlink(path)
+                    raise
                 return descriptor, path
         raise OSError(errno.EEXIST, f"a thousand files .{short}.*.tmp are there")
     except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -97,8 +98,27 @@ def parse_json(text: str, where: str, error: type[GFormerError] = DataError) -> 
     raise error(f"{where}: not valid JSON ({printable(reason)})")
 
 
+#: What YAML takes for integers as well: 1:30 is 90, 010 is 8, 0x10 is 16. Nobody means that here.
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]*)")
 #: YAML's own tags of plain values.
 _PLAIN = ("str", "int", "float", "bool", "null", "seq", "map")
+
+
+def _check_scalar(text: str, kind: str) -> None:
+    """Raise ValueError where a plain value is too long, or a number that nobody means.
+
+    Args:
+        text: as it is written.
+        kind: what YAML takes it for.
+    """
+    if len(text) > MAX_DIGITS and kind != "str":
+        raise ValueError(f"'{_short(text)}' is too long")
+    if kind == "int" and not _DECIMAL.fullmatch(text):
+        raise ValueError(f"'{_short(text)}': write an integer as 12 or -3")
+    if kind == "float" and ":" in text:
+        raise ValueError(f"'{_short(text)}' is no number")
+    if kind == "int":
+        _integer(text.replace("_", ""))
 
 
 def _yaml_loader() -> Any:
@@ -130,10 +150,7 @@ def _yaml_loader() -> Any:
                 raise self.wrong(f"tag {_short(node.tag)} is not supported", node.start_mark)
             try:
                 if isinstance(node, yaml.ScalarNode):
-                    if len(node.value) > MAX_DIGITS and not node.tag.endswith(":str"):
-                        raise ValueError(f"'{_short(node.value)}' is too long")
-                    if node.tag == "tag:yaml.org,2002:int" and ":" not in node.value:
-                        _integer(node.value.replace("_", ""))
+                    _check_scalar(node.value, node.tag.rpartition(":")[2])
                 return super().construct_object(node, deep)
             except (ValueError, OverflowError) as error:
                 raise self.wrong(str(error), node.start_mark) from None
@@ -152,7 +169,7 @@ def _yaml_loader() -> Any:
                 seen.add(key)
             return super().construct_mapping(node, deep)
 
-    # 2024-01-01 stays text, and 1:30 is no number in base 60
+    # 2024-01-01 stays text
     Loader.yaml_implicit_resolvers = {
         first: [
             (tag, pattern) for tag, pattern in rules if not tag.endswith((":timestamp", ":merge"))

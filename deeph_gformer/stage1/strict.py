@@ -20,6 +20,8 @@ __all__ = ["check_arguments", "check_numbers", "check_tensors", "require_checkpo
 #: Elements, encoder groups, Gaussians, components of irreps: more is no network of DeepH-E3.
 _LARGEST = {"num_species": 118, "num_block": 100, "num_basis": 100_000}
 _MAX_DIM, _MAX_L, _MAX_RADIUS = 100_000, 11, 60.0
+#: Weights beyond this are no weights.
+_MOST = 1e12
 #: A checkpoint may unpack to so many times its size, or to _ALWAYS bytes.
 _RATIO, _ALWAYS = 100, 2**26
 
@@ -127,6 +129,11 @@ def check_tensors(state: Mapping[Any, Any], path: pathlib.Path) -> None:
             raise ModelError(
                 f"{path}: parameter '{name}' contains NaN or infinite values; the training "
                 "diverged, use an earlier checkpoint"
+            )
+        if value.numel() and float(value.abs().max()) > _MOST:
+            raise ModelError(
+                f"{path}: parameter '{name}' reaches {float(value.abs().max()):.3g}, which no "
+                "training leaves; the file is damaged"
             )
 
 

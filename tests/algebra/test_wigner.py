@@ -128,6 +128,9 @@ def test_buffers_that_fit_nothing() -> None:
         {name: good[name] * 1.1},
         {name: good[name][:2]},
         {name.replace("1_2_2", "x_2_2"): good[name]},
+        {name.replace("1_2_2", "-1_2_2"): good[name]},
+        {name.replace("1_2_2", "1_2_9"): good[name]},
+        {name.replace("1_2_2", "3000_3000_3000"): good[name]},  # 216 GiB
         {name: good[name] * 5**0.5},
         {name: torch.randn_like(good[name])},
         {name.replace("left_right", "out"): good[name]},

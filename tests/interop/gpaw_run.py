@@ -65,6 +65,20 @@ def main(output: pathlib.Path) -> None:
             convert(output / "damaged.gpw", output / "nothing", code="gpaw")
         except DataError as error:
             refused.append(str(error))
+    for part, name, place in (  # a little beside it, which moves no level by much
+        ("density", "density", 700),
+        ("density", "atomic_density_matrices", 2),
+        ("atoms", "positions", 1),
+    ):
+        at = getattr(Reader(str(output / "chain.gpw")), part)._data[name].offset + 8 * place
+        data = bytearray((output / "chain.gpw").read_bytes())
+        (value,) = struct.unpack("<d", data[at : at + 8])
+        data[at : at + 8] = struct.pack("<d", value + 2e-3)
+        (output / "damaged.gpw").write_bytes(data)
+        try:
+            convert(output / "damaged.gpw", output / "nothing", code="gpaw")
+        except DataError as error:
+            refused.append(str(error))
     check = calc.fixed_density(
         kpts=[(0.0, 0, 0), (0.17, 0, 0), (0.5, 0, 0)], symmetry="off", txt=None
     )

@@ -55,6 +55,11 @@ def test_json_is_kept() -> None:
         ("a: [1", "line 1"),
         ("a: \x01", "special characters"),
         ("a: !!binary =", "binary"),
+        ("a: 1:30", "line 1: '1:30': write an integer as"),
+        ("a: 010", "'010': write an integer as"),
+        ("a: 0x1F", "'0x1F': write an integer as"),
+        ("a: [0b11]", "'0b11': write an integer as"),
+        ("a: 1:30.5", "'1:30.5' is no number"),
         ("a: !!timestamp x", "line 1"),
     ],
 )

@@ -245,6 +245,10 @@ def test_bad_checkpoints(tmp_path: pathlib.Path) -> None:
             {"embedding__weight": torch.full((8,), float("nan"), dtype=torch.float64)},
             "embedding.weight.*NaN",
         ),
+        "huge": (
+            {"embedding__weight": torch.full((8,), 1e300, dtype=torch.float64)},
+            r"embedding.weight' reaches 1e\+300",
+        ),
         "centres": (
             {"basis__offsets": torch.linspace(0, 5, 16, dtype=torch.float64)},
             "basis.offsets",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ..shared import Writers
 from .contiguous import header_places
-from .writing import claim_space
+from .writing import claim_space, new_hdf5
 
 __all__ = ["SharedMatrices", "matrices_size", "write_matrices", "write_values"]
 
@@ -332,7 +332,8 @@ class SharedMatrices:
     def begin(self, path: str | os.PathLike[str]) -> int:
         """See :class:`..shared.SharedFile`."""
         if not self._places.count:
-            h5py.File(path, "w").close()
+            with new_hdf5(path):
+                pass
             return os.path.getsize(path)
         self._places.begin(path)
         return self._places.start

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import h5py
 
 from ..files import atomic_path
 
-__all__ = ["atomic_hdf5", "claim_space"]
+__all__ = ["atomic_hdf5", "claim_space", "new_hdf5"]
 
 
 def claim_space(path: str | os.PathLike[str], size: int) -> None:
@@ -28,6 +29,66 @@ def claim_space(path: str | os.PathLike[str], size: int) -> None:
         if hasattr(os, "posix_fallocate") and size:
             os.posix_fallocate(handle.fileno(), 0, size)
         handle.truncate(size)
+
+
+class _Careful:
+    """A file for HDF5, which may crash where its disk fails: the first error is kept instead."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self.raw = raw
+        self.error: OSError | None = None
+
+    def _try(self, call: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return call(*args)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> Any:
+        """As of a file."""
+        return self._try(self.raw.seek, offset, whence)
+
+    def tell(self) -> Any:
+        """As of a file."""
+        return self._try(self.raw.tell)
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file; h5py knows files by it, and calls ``readinto``."""
+        return self._try(self.raw.read, size) or b""
+
+    def readinto(self, buffer: Any) -> Any:
+        """As of a file."""
+        return self._try(self.raw.readinto, buffer)  # type: ignore[attr-defined]
+
+    def write(self, data: Any) -> Any:
+        """As of a file; always all of it."""
+        self._try(self.raw.write, data)
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> Any:
+        """As of a file."""
+        return self._try(self.raw.truncate, size)
+
+    def flush(self) -> None:
+        """As of a file."""
+        self._try(self.raw.flush)
+
+
+@contextlib.contextmanager
+def new_hdf5(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """An HDF5 file of any size to fill, in place of what ``path`` is.
+
+    Raises:
+        OSError: at the end, where the disk failed at any time.
+    """
+    with open(path, "w+b") as raw:
+        careful = _Careful(raw)
+        with h5py.File(careful, "w") as handle:
+            yield handle
+        careful.flush()
+        if careful.error is not None:
+            raise careful.error
 
 
 @contextlib.contextmanager
