@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,15 @@ class ClosedForm:
                 each = each + fault(structure, keys)
             out.append(BlockMatrix(keys, shapes, np.repeat(each, size) * pattern))
         return Prediction(structure, None, out[1], out[0], EdgeChoice(keys, "made"), 0.0)
+
+    def read(self, structure: Structure, keys: np.ndarray) -> tuple[Structure, np.ndarray]:
+        return structure, keys
+
+    def predict_graphs(
+        self, items: list[tuple[Structure, np.ndarray]], frames: int = 1
+    ) -> Iterator[Prediction]:
+        for structure, keys in items:
+            yield self.predict(structure, keys, frames)
 
 
 def found(fault: Fault | None, overlap: bool = True) -> Invariance:

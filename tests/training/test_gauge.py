@@ -47,7 +47,7 @@ class Pretender:
     def model(self, stage1: object, bundle: object, device: object) -> Pretender:
         return self
 
-    def predict(self, folder: pathlib.Path, edges: str) -> Pretender:
+    def predict(self, folder: pathlib.Path, edges: str, any_basis: bool = False) -> Pretender:
         _, h, s = random_structure(self.folders.index(folder), 2)
         h = subtract_overlap(h, s, energy_zeros_of(h, s) - (self.zero or 0.0))
         self.stage1 = h
