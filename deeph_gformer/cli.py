@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import functools
 import importlib
 import os
@@ -61,6 +62,10 @@ ADVICE = {
     "bands": "use the sparse solver (--solver sparse, --window) and fewer --processes",
 }
 OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
+
+#: What reads and writes of a disk, or of standard output, fail with; they name no file.
+_DISK = tuple(getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ESTALE"))
+_UNNAMED = "a file could not be read or written; finished files are whole"
 
 #: Verbs that end at SIGTERM and Ctrl-C with a line on how to go on.
 STOPPABLE = ("train", "train-stage1", "ablate")
@@ -268,9 +273,9 @@ def _run(words: Sequence[str], verb: str) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _DISK:
             raise
-        text = printable(f"{error.filename}: {error.strerror or error}")
+        text = printable(f"{error.filename or _UNNAMED}: {error.strerror or error}")
         print(f"{name}: error: {text}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:

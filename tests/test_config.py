@@ -64,17 +64,21 @@ def test_mistakes_are_named(values: dict, words: str) -> None:
     ("key", "value", "interval"),
     [
         *(
-            (f"model.{k}", v, "[1, inf)")
+            (f"model.{k}", v, "[1, 8192]")
             for k, v in (
                 ("width", 0),
                 ("width", -8),
                 ("gated_channels", 0),
-                ("groups", 0),
                 ("embed", 0),
+                ("embed", 10**9),  # would take all memory before anything fails
+                ("width", 10**9),
             )
         ),
-        ("model.gaussians", 1, "[2, inf)"),
-        ("model.messages", -1, "[0, inf)"),
+        ("model.groups", 0, "[1, 100]"),
+        ("model.groups", 10**9, "[1, 100]"),
+        ("model.gaussians", 1, "[2, 8192]"),
+        ("model.messages", -1, "[0, 8192]"),
+        ("model.messages", 10**9, "[0, 8192]"),
         ("model.lmax", -1, "[0, 11]"),
         ("model.alpha", float("nan"), "(-inf, inf)"),
         *(

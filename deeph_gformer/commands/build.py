@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, GFormerError
+from ..io.poscar import read_frames
 from ..results import Twists
 from .options import Integers, Number, Options, Verb, option
 from .shared import JsonOption
@@ -156,13 +157,10 @@ class SupercellOptions(_BuildOptions):
 
 
 def _read_atoms(path: str) -> ase.Atoms:
-    from ase.io import read
-
     try:
-        found = read(path, index=-1)
-        return found[-1] if isinstance(found, list) else found
-    except FileNotFoundError:
-        raise DataError(f"{path}: file not found") from None
+        return read_frames(path)[-1]
+    except GFormerError:
+        raise
     except Exception as error:  # noqa: BLE001 - ASE's readers raise many kinds
         raise DataError(
             f"{path}: not a structure that ASE reads ({str(error) or type(error).__name__})"

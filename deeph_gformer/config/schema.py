@@ -34,9 +34,9 @@ class GFormerConfig:
     arch: Literal["paper", "equivariant"] = "equivariant"
     """``paper``: Eq. 2-7 as printed, on irreps in global axes. ``equivariant``: the same
     Transformer on invariants, gating stage 1's irreps."""
-    width: int = within(128, "[1, inf)")
+    width: int = within(128, "[1, 8192]")
     """d, width of node and edge features; a multiple of ``heads``."""
-    heads: int = within(8, "[1, inf)")
+    heads: int = within(8, "[1, 8192]")
     """H, attention heads."""
     alpha: float = within(1.0, "(-inf, inf)")
     """Weight of stage 1's node irreps in Eq. 2."""
@@ -49,34 +49,34 @@ class GFormerConfig:
     the name of another package's entry point."""
     residual: bool = True
     """Edge update reads ẽ and is added to it; False: Eq. 6 as printed."""
-    embed: int = within(32, "[1, inf)")
+    embed: int = within(32, "[1, 8192]")
     """Width of the element and pair embeddings z_i, z_ij."""
-    gaussians: int = within(64, "[2, inf)")
+    gaussians: int = within(64, "[2, 8192]")
     """Gaussians of the distance, d_ij."""
     lmax: int = within(4, "[0, 11]")
     """Spherical harmonics of the initial edge features (``arch: paper``)."""
     pairs: Literal["all", "adjacent"] = "all"
     """Eq. 3 over ``all`` pairs of neighbours, or ``adjacent`` ones as printed (``arch: paper``
     always)."""
-    density_channels: int = within(16, "[1, inf)")
+    density_channels: int = within(16, "[1, 8192]")
     """``pairs: all``: radial functions of the density."""
     density_lmax: int = within(4, "[0, 11]")
     """``pairs: all``: largest l of the density."""
-    cosine_repeat: int = within(16, "[1, inf)")
+    cosine_repeat: int = within(16, "[1, 8192]")
     """``pairs: adjacent``: copies of the cosine, which weigh it up."""
     envelope: float = within(0.25, "[0, 1]")
     """Part of the range of an element pair over which an edge fades out; 0: none (``arch: paper``
     always)."""
     norm_floor: float = within(1.0, "(0, inf)")
     """c in sqrt(x² + c²), the norm of an irrep x of unit variance; smooth where x vanishes."""
-    groups: int = within(3, "[1, inf)")
+    groups: int = within(3, "[1, 100]")
     """P, encoder groups; with stage-1 features as many as stage 1 has."""
-    gated_channels: int = within(64, "[1, inf)")
+    gated_channels: int = within(64, "[1, 8192]")
     """Gated channels per irrep (and per |m|) of the equivariant head."""
     mixing: bool = True
     """Equivariant head: also mix channels of different l in the frame of each edge; False: gates
     only."""
-    messages: int = within(16, "[0, inf)")
+    messages: int = within(16, "[0, 8192]")
     """Equivariant head: channels per irrep that an atom gathers from its edges first (needs
     ``mixing``); 0: none."""
 
@@ -89,7 +89,7 @@ class Stage1Config:
     """Initial node and edge features, 0e only."""
     irreps_mid: str = "64x0e+32x1o+16x2e+8x3o+8x4e"
     """Node and edge features of the encoder groups."""
-    num_blocks: int = within(3, "[1, inf)")
+    num_blocks: int = within(3, "[1, 100]")
     """P, encoder groups."""
     cutoff_radius: float = within(7.2, "(0, inf)")
     """Radius of the Gaussian distance basis, Å (edges come from the data)."""

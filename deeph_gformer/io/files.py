@@ -195,7 +195,8 @@ def atomic_path(
                     with contextlib.suppress(OSError):  # what went wrong before is told
                         temporary.unlink(missing_ok=True)
                 if descriptor is not None:
-                    os.close(descriptor)
+                    with contextlib.suppress(OSError):
+                        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import DataError, printable
-from .files import read_text
+from .files import MAX_TEXT, read_text, require_file
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-__all__ = ["read_poscar"]
+__all__ = ["read_frames", "read_poscar"]
 
 
 def _check_kind(lines: Sequence[str], path: pathlib.Path) -> None:
@@ -34,6 +34,48 @@ def _check_kind(lines: Sequence[str], path: pathlib.Path) -> None:
         )
 
 
+def _check_counts(lines: list[str], path: pathlib.Path) -> None:
+    """Raise where a POSCAR announces more atoms than it has lines, or does not say which kind its
+    positions are of.
+
+    Raises:
+        DataError: it does.
+    """
+    for number, line in enumerate(lines[5:7], start=5):
+        words = line.split()
+        counts = [int(word[:18]) for word in words if word.isascii() and word.isdigit()]
+        if not words or len(counts) != len(words):
+            continue
+        if sum(counts) > len(lines):
+            raise DataError(f"{path}: {sum(counts)} atoms are announced, in {len(lines)} lines")
+        _check_kind(lines[number + 1 : number + 3], path)
+        return
+
+
+def read_frames(path: str | os.PathLike[str]) -> list[Atoms]:
+    """The structures of a file that ASE reads; of a POSCAR what :func:`read_poscar` checks.
+
+    Args:
+        path: a regular file; ``NAME@INDEX`` as ASE has it.
+
+    Raises:
+        DataError: no regular file, too large, or announces more atoms than it has lines.
+        Exception: whatever ASE's reader raises.
+    """
+    from ase import Atoms
+    from ase.io import read
+    from ase.io.formats import filetype
+
+    place = pathlib.Path(path)
+    if not os.path.lexists(place) and "@" in place.name:
+        place = place.with_name(place.name.rpartition("@")[0] or "@")
+    require_file(place, MAX_TEXT)
+    if filetype(str(place)) == "vasp":
+        _check_counts(read_text(place, strict=False).splitlines(), place)
+    found = read(str(path), index=":")
+    return [frame for frame in found if isinstance(frame, Atoms)]
+
+
 def read_poscar(path: str | os.PathLike[str]) -> Atoms:
     """The structure of a POSCAR, atoms in its order.
 
@@ -47,15 +89,7 @@ def read_poscar(path: str | os.PathLike[str]) -> Atoms:
 
     path = pathlib.Path(path)
     lines = read_text(path).splitlines()
-    for number, line in enumerate(lines[5:7], start=5):
-        words = line.split()
-        counts = [int(word[:18]) for word in words if word.isascii() and word.isdigit()]
-        if not words or len(counts) != len(words):
-            continue
-        if sum(counts) > len(lines):
-            raise DataError(f"{path}: {sum(counts)} atoms are announced, in {len(lines)} lines")
-        _check_kind(lines[number + 1 : number + 3], path)
-        break
+    _check_counts(lines, path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

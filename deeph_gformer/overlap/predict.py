@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, GFormerError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.files import real_path
 from ..io.folder import (
@@ -24,6 +24,7 @@ from ..io.folder import (
     write_matrix,
 )
 from ..io.formats import get_format
+from ..io.poscar import read_frames
 from ..io.positions import position_path, write_positions
 from .atoms import structure_from_atoms
 from .provider import BasisOverlap, OverlapProvider
@@ -71,12 +72,13 @@ def read_any(
         repeats: NDArray[np.bool_] = np.array([True] * 3)
     else:
         from ase import Atoms
-        from ase.io import read
 
+        if not os.path.lexists(path) and "@" not in path.name:
+            raise DataError(f"{path}: no such file or folder")
         try:
-            frames = [f for f in read(path, index=":") if isinstance(f, Atoms)]
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file or folder") from None
+            frames = read_frames(path)
+        except GFormerError:
+            raise
         except Exception as error:  # noqa: BLE001 - readers of ASE fail in many ways
             raise DataError(
                 f"{path}: neither a structure folder nor a file that ASE reads "

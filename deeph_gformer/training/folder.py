@@ -82,8 +82,10 @@ def _take(path: pathlib.Path) -> int | None:
         except FileNotFoundError:
             same = False
         if same:  # else its owner removed it meanwhile
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk is told with the first file
+                os.ftruncate(descriptor, 0)
+                owner = f"process {os.getpid()} on {socket.gethostname()}"
+                os.pwrite(descriptor, owner.encode(), 0)
             return descriptor
         os.close(descriptor)
 
@@ -143,8 +145,9 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
         raise
     finally:
         if descriptor is not None:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # what went wrong before is told
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
         for empty in missing:
             with contextlib.suppress(OSError):
                 empty.rmdir()

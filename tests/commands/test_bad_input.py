@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 from collections.abc import Callable
 
 import pytest
 
 from deeph_gformer.cli import main, verbs
+
+from ..overlap.test_basis import gaussian_basis, orb_text
 
 #: Of each verb a command with a place for what is not what it should be.
 WORDS = {
@@ -87,3 +91,55 @@ def test_the_operating_system_says_no(
     assert main(["info", str(tmp_path)]) == 2
     line = f"deeph-gformer info: error: {tmp_path}: Permission denied\n"
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_disk_that_fails_gives_one_line(
+    code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Errors of reads and writes name no file; those of other calls are still defects of ours."""
+
+    def fails() -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("deeph_gformer.cli.build_parser", fails)
+    assert main(["info", "x"]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "error: a file could not be read or written" in said
+    assert os.strerror(code) in said
+    code = errno.EBADF
+    with pytest.raises(OSError, match="Bad file"):
+        main(["info", "x"])
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zero", "1e9 atoms"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "build supercell --cell cell.vasp --size 2,1,1 -o out.vasp",
+        "build twist --cell cell.vasp --mn 1,2 -o out.vasp",
+        "overlap predict --basis Mo.orb --input cell.vasp --output out.vasp",
+    ],
+)
+def test_files_for_ase_are_files_of_their_size(
+    kind: str,
+    words: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A pipe would be waited for, a device read for ever, and so many atoms make arrays first."""
+    monkeypatch.chdir(tmp_path)
+    cell = tmp_path / "cell.vasp"
+    if kind == "pipe":
+        os.mkfifo(cell)
+    elif kind == "zero":
+        cell.symlink_to("/dev/zero")
+    else:
+        cell.write_text("x\n1.0\n3 0 0\n0 3 0\n0 0 9\nMo\n1000000000\nDirect\n0 0 0\n")
+    (tmp_path / "Mo.orb").write_text(orb_text(gaussian_basis(42, ((0, 0.8),)), "Mo"))
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "cell.vasp: " in said
+    assert ("a file is needed" in said) == (kind != "1e9 atoms")
+    assert not (tmp_path / "out.vasp").exists()

@@ -25,9 +25,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, GFormerError
 from ...io import Structure
 from ...io.files import write_json
+from ...io.poscar import read_frames
 from ..bandstructure import band_structure
 from ..bloch import BlochProblem
 from ..fermi import FermiLevel
@@ -108,10 +109,10 @@ def _read_cell(source: str | os.PathLike[str] | Structure | Any) -> tuple[Cell, 
             f"--unfold {path}: no such file or folder; give the primitive cell, a matrix such as "
             "2,2,1 (or nine numbers), or spglib"
         )
-    import ase.io
-
     try:
-        return _read_cell(ase.io.read(path))[0], str(path)
+        return _read_cell(read_frames(path)[-1])[0], str(path)
+    except GFormerError:
+        raise
     except Exception as error:  # noqa: BLE001 - ASE's readers raise many kinds
         raise ConfigError(f"{path}: ASE cannot read a structure from it ({error})") from None
 
