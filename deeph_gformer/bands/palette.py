@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 
-__all__ = ["COLOURS", "FURTHER", "STYLES", "Style", "colours_of", "role_of"]
+__all__ = ["COLOURS", "FURTHER", "STYLES", "Style", "colours_of", "drawable", "role_of"]
 
 Style = Literal["line", "dashed", "dots"]
 
@@ -21,6 +21,22 @@ COLOURS = {"DFT": "#1a1a1a", "stage 1": "#d55e00", "refined": "#0072b2"}
 STYLES: dict[str, Style] = {"DFT": "line", "stage 1": "dashed", "refined": "dots"}
 #: Of everything else, in this order: projections, directions, a second Hamiltonian of a role.
 FURTHER = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#7a7a7a")
+
+
+def drawable(text: str) -> str:
+    """A title or label that Matplotlib can draw: its own formulae (``MoS$_2$``) as they are, what
+    is none of them, e.g. the name of a folder, letter by letter.
+    """
+    from matplotlib.mathtext import MathTextParser
+
+    text = printable(text)
+    if "$" not in text:
+        return text
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return text.replace("$", r"\$")
+    return text
 
 
 def role_of(label: str) -> str | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..io.files import atomic_path
-from .palette import COLOURS, Style, colours_of
+from .palette import COLOURS, Style, colours_of, drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def finish_axes(ax: Axes, bands: Bands, window: tuple[float, float], title: str 
     known = bands.fermi_eV is not None
     ax.set_ylabel("$E - E_\\mathrm{F}$ (eV)" if known else "$E$ (eV), no Fermi level known")
     if title:
-        ax.set_title(title, fontsize="medium")
+        ax.set_title(drawable(title), fontsize="medium")
 
 
 def mark_path(ax: Axes, bands: Bands) -> None:
@@ -157,7 +157,7 @@ def _scatter(
         energies.ravel(),
         linestyle="",
         color=colour,
-        label=label,
+        label=drawable(label),
         **{"markeredgewidth": 0.7, **look},
     )
 
@@ -167,7 +167,7 @@ def _draw_levels(
 ) -> None:
     """A molecule: bars, those of another style beside the first ones."""
     start = {"line": 0.0, "dashed": 0.35, "dots": 0.7}[style]
-    ax.hlines(levels, start, start + 0.3, color=colour, linewidth=width, label=label)
+    ax.hlines(levels, start, start + 0.3, color=colour, linewidth=width, label=drawable(label))
     ax.set_xlim(-0.1, 1.1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .palette import FURTHER, colours_of
+from .palette import FURTHER, colours_of, drawable
 from .plot import draw_bands, finish_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def plot_fat(
             ax.set_ylabel("")
     figure.colorbar(dots, ax=list(panels), label="Mulliken weight", pad=0.02)
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(drawable(title), fontsize="medium")
     save_figure(figure, path)
     return list(panels)
 
@@ -167,7 +167,7 @@ def plot_dos(
         style = _TOTALS[number % len(_TOTALS)]
         x = dos.energies_eV - (dos.fermi.energy_eV if dos.fermi else 0.0)
         look: dict[str, Any] = {"color": colour, "linewidth": 1.1, "linestyle": style}
-        ax.plot(x, dos.total, label=dos.label or "total", **look)
+        ax.plot(x, dos.total, label=drawable(dos.label or "total"), **look)
     if doses[0].fermi:
         ax.axvline(0.0, color="0.55", linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
     window = window_eV or (grid[0], grid[-1])

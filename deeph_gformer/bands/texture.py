@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError
 from .bloch import BlochProblem
+from .palette import drawable
 from .plot import bar_beside, new_figure, save_figure
 from .projection import spin_expectation
 from .solve import map_kpoints, solve_dense
@@ -217,6 +218,6 @@ def plot_texture(
     panels[0].set_ylabel("$k_y$ (1/Å)")
     bar_beside(panels[-1], arrows, "$\\langle\\sigma_z\\rangle$")
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(drawable(title), fontsize="medium")
     save_figure(figure, path)
     return panels

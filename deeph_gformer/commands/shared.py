@@ -327,9 +327,11 @@ def require_window(window: tuple[float, float] | None) -> None:
     """Check ``--window LOW HIGH``.
 
     Raises:
-        ConfigError: the first energy is not below the second.
+        ConfigError: the first energy is not below the second, or they are beyond all energies.
     """
     if window is not None and not window[0] < window[1]:
         raise ConfigError(
             f"--window {window[0]:g} {window[1]:g}: the first energy must be below the second"
         )
+    if window is not None and max(map(abs, window)) > 1e6:
+        raise ConfigError(f"--window {window[0]:g} {window[1]:g}: energies are within 10^6 eV")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
+from ..errors import ConfigError
 from ..results import SurfaceResult
 from .levels import fermi_of
 from .loading import echo, progress, single_problem
@@ -52,13 +53,17 @@ class SurfaceOptions(OneHamiltonian, LevelOptions):
     output: pathlib.Path | None = figure_option("NAME_surface.png")
 
     def __post_init__(self) -> None:
-        """A window that is one.
+        """A window that is one, and numbers that fit into memory.
 
         Raises:
-            ConfigError: it is none.
+            ConfigError: they are not.
         """
         super().__post_init__()
         require_window(self.window)
+        if self.energies * self.points > 10**8:
+            raise ConfigError(
+                f"--points {self.points} --energies {self.energies}: at most 10^8 of both together"
+            )
 
 
 def _run(options: SurfaceOptions) -> SurfaceResult:

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from deeph_gformer import bands
-from deeph_gformer.bands.palette import COLOURS, FURTHER, colours_of
+from deeph_gformer.bands.palette import COLOURS, FURTHER, colours_of, drawable
 from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError
 from deeph_gformer.io.folder import write_matrix
@@ -91,3 +91,12 @@ def test_reports_and_evaluations_have_the_same_colours() -> None:
         assert len(found) >= 2 and found == {name: COLOURS[name] for name in found}
     assert NAMES == {colour: role for role, colour in COLOURS.items()}
     assert (plots._STAGE1, plots._REFINED) == (COLOURS["stage 1"], COLOURS["refined"])
+
+
+def test_every_title_can_be_drawn(crystal: pathlib.Path) -> None:
+    """Formulae of Matplotlib are drawn as such; other text with dollars, and bytes, as text."""
+    assert drawable("MoS$_2$") == "MoS$_2$" and drawable("5 $") == r"5 \$"
+    for n, title in enumerate(("$x_{y}\\input{z}$", "a\udcff", "$", "$_$", "\x1b[2J")):
+        words = ["bands", "dft", "--path", "GM", "--npoints", "2", "--mesh", "2x2x1"]
+        assert main([*words, "-o", f"{n}.png", "--title", title]) == 0
+        assert pathlib.Path(f"{n}.png").stat().st_size > 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import re
 from collections.abc import Callable
 
 import pytest
@@ -143,3 +144,17 @@ def test_files_for_ase_are_files_of_their_size(
     assert len(said.splitlines()) == 1 and "cell.vasp: " in said
     assert ("a file is needed" in said) == (kind != "1e9 atoms")
     assert not (tmp_path / "out.vasp").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("--energies 1000000000", "at most 10.8 of both"),  # 7 GiB
+        ("--window -1e300 1e300", "within 10.6 eV"),
+    ],
+)
+def test_energies_that_no_figure_has(
+    more: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["surface", "none", *more.split()]) == 2
+    assert re.search(words, capsys.readouterr().err)

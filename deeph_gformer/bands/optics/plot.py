@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..palette import FURTHER
+from ..palette import FURTHER, drawable
 from ..plot import new_figure, save_figure
 from .conductivity import Optics
 
@@ -87,6 +87,6 @@ def plot_optics(
         ax.tick_params(direction="in")
     panels[0].set_ylim(bottom=0)
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(drawable(title), fontsize="medium")
     save_figure(figure, path)
     return panels

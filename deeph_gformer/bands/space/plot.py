@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..palette import FURTHER
+from ..palette import FURTHER, drawable
 from ..plot import bar_beside, new_figure, save_figure
 from .stm import StmImage
 
@@ -56,7 +56,7 @@ def plot_stm(
         bar_beside(ax, drawn, name)
     panels[0].set_ylabel("$y$ (Å)")
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(drawable(title), fontsize="medium")
     save_figure(figure, path)
     return panels
 

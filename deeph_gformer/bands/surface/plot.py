@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..palette import drawable
 from ..plot import new_figure, save_figure
 from .green import SurfaceSpectrum
 
@@ -67,6 +68,6 @@ def plot_surface(
     panels[0].set_ylabel("$E - E_\\mathrm{F}$ (eV)" if known else "$E$ (eV), no Fermi level known")
     figure.colorbar(drawn, ax=panels, label="$A(k, E)$ (1/eV)", pad=0.02, extend="min")
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(drawable(title), fontsize="medium")
     save_figure(figure, path)
     return panels

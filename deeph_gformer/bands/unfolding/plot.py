@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError
+from ..palette import drawable
 from ..plot import finish_axes, new_figure, save_figure
 from ..result import Bands
 from .weights import TOTAL, Unfolded
@@ -105,7 +106,7 @@ def plot_unfolded(
     scale = ScalarMappable(Normalize(0.0, top), "magma_r")
     figure.colorbar(scale, ax=panels.ravel().tolist(), label="$A(k, E)$ (1/eV)", extend="max")
     if title:
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(drawable(title), fontsize="medium")
     save_figure(figure, path)
     return list(panels.ravel())
 
