@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError, GFormerError
-from ..io.poscar import read_frames
 from ..results import Twists
 from .options import Integers, Number, Options, Verb, option
 from .shared import JsonOption
@@ -157,6 +156,8 @@ class SupercellOptions(_BuildOptions):
 
 
 def _read_atoms(path: str) -> ase.Atoms:
+    from ..io.poscar import read_frames
+
     try:
         return read_frames(path)[-1]
     except GFormerError:
