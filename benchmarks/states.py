@@ -54,8 +54,10 @@ def aligned(energies: np.ndarray, electrons: int) -> np.ndarray:
 
 
 def judge(model: HamiltonianModel, folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Errors of stage 1 and of both stages on one structure with DFT's H."""
-    dft, prediction = load(folder), model.predict(folder)
+    """Errors of stage 1 and of both stages on one structure with DFT's H; its edges are the blocks
+    of S, which are all that a new structure has.
+    """
+    dft, prediction = load(folder), model.predict(folder, edges="overlaps")
     states = dft_states(dft)
     mesh = 2 if "deg" in folder.parent.name else 3
     filled = levels(dft, mesh)
