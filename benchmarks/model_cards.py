@@ -42,6 +42,9 @@ OWN = (
 #: Of the GFormers that were trained from random weights, and are not fine-tuned since.
 RANDOM_START = "--epochs {} --set training.monitor=both --set training.warmup_steps=50"
 
+#: Of those that went on from there, e.g. with varied edges.
+TUNED = " (and fine-tunes of it, docs/measured/accuracy.md)"
+
 #: By system: title, test sets (folder, split file, whether of the kind it was trained on), what the
 #: structures are, orbitals, further arguments of the training, further limits.
 SYSTEMS: dict[str, dict[str, Any]] = {
@@ -51,7 +54,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "2x2 cells of 12 atoms, displaced at random",
         "orbitals": "Mo 3s2p2d (19), S 2s2p1d (13), radius 7 bohr",
         "cutoff": (80, "4x4x1"),
-        "more": "--set cascade=false",
+        "more": f"--set cascade=false{TUNED}",
         "limits": ["Predicts all of H from stage 1's features."],
     },
     "bilayer_graphene": {
@@ -74,7 +77,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "2x2 cells of 16 atoms, random stacking and distance, displaced at random",
         "orbitals": "Bi 3s2p2d (19), radius 7 bohr",
         "cutoff": (60, "3x3x1"),
-        "more": RANDOM_START.format(130),
+        "more": f"{RANDOM_START.format(130)}{TUNED}",
         "limits": [],
     },
     "bi2te3": {
@@ -83,7 +86,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "cells of 10 atoms, displaced at random",
         "orbitals": "Bi 3s2p2d (19), Te 3s2p2d (19), radius 7 bohr",
         "cutoff": (60, "5x5x1"),
-        "more": f"{RANDOM_START.format(140)} (and 40 from that)",
+        "more": f"{RANDOM_START.format(140)}{TUNED}",
         "limits": [
             "States at the gap are off by more than others, some 40 meV in the test structures: "
             "check bands with a shift taken out, and Z2 only where the gap is far above that."
@@ -95,7 +98,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "cells of 10 atoms, displaced at random",
         "orbitals": "Bi 3s2p2d (19), radius 7 bohr, Se 3s2p2d (19), radius 8 bohr",
         "cutoff": (70, "5x5x1"),
-        "more": RANDOM_START.format(140),
+        "more": f"{RANDOM_START.format(140)}{TUNED}",
         "limits": [
             "Stage 1 alone has ghost bands here.",
             "S has small eigenvalues, and states at the gap hang on them: the gap of the test "
@@ -108,7 +111,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "3x3 cells of 18 atoms, displaced by 0.05 Å, 1 % strain",
         "code": "GPAW (PAW)",
         "basis": "numerical atomic orbitals, double zeta with polarisation (C 13 per atom)",
-        "more": "--set training.states_weight=0.1",
+        "more": f"--set training.states_weight=0.1{TUNED}",
         "limits": [
             "S of PAW is not two-centre, so structures need overlaps.h5 of a GPAW run.",
             "The energy zero is the vacuum level.",
@@ -292,16 +295,11 @@ def readme(card: Card, described: dict[str, Any], folder: str, errors_page: str)
         command,
         "```",
         "",
-        ("" if _at_once(card.command) else "and fine-tuned from that; ")
+        ("and fine-tuned from that; " if TUNED in card.command else "")
         + "docs/measured/accuracy.md has the whole way. `deeph-gformer info`",
         "shows all of this; `python benchmarks/model_cards.py` made the page.",
     ]
     return "\n".join(text) + "\n"
-
-
-def _at_once(command: str) -> bool:
-    """Whether the weights are those of one training from random ones."""
-    return RANDOM_START.split("{}")[1] in command and " (and " not in command
 
 
 def _table(facts: dict[str, Any], rows: dict[str, str]) -> list[str]:
