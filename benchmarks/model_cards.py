@@ -248,6 +248,8 @@ def readme(card: Card, described: dict[str, Any], folder: str, errors_page: str)
         errors_page: link to what the errors mean.
     """
     facts = {**card.lines(), **{k.replace("_", " "): v for k, v in described.items()}}
+    if TUNED in card.command:
+        del facts["training epochs"]  # of the last of several
     moved = (f"{v:.1g} meV ({k.split(', ')[-1]})" for k, v in card.invariance_meV.items())
     facts["invariance"] = ", ".join(moved)
     command = card.command.partition(" (and ")[0].replace(" --", " \\\n    --")
