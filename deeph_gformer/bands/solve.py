@@ -35,6 +35,9 @@ ILL_CONDITIONED = 1e-5
 Check = Literal["auto", "count", "random", "none"]
 """How the sparse solver shows that it missed no state: two counts (Sylvester's law), a search from
 random vectors, or, 'auto', one of them by size."""
+#: More than any machine has use for.
+MOST_PROCESSES = 1024
+
 T = TypeVar("T")
 
 
@@ -299,10 +302,13 @@ def map_kpoints(
         progress: called with (done, all).
 
     Raises:
-        ConfigError: ``processes`` is less than 1. Whatever ``function`` raises.
+        ConfigError: ``processes`` is less than 1 or above :data:`MOST_PROCESSES`. Whatever
+            ``function`` raises.
     """
-    if processes < 1:
-        raise ConfigError(f"{processes} processes asked; at least 1 is needed")
+    if not 1 <= processes <= MOST_PROCESSES:
+        raise ConfigError(
+            f"{processes} processes asked; at least 1 is needed, and at most {MOST_PROCESSES} start"
+        )
     _, index, inverse = np.unique(
         np.round(kpoints, 12), axis=0, return_index=True, return_inverse=True
     )

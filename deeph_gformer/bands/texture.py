@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError
 from .bloch import BlochProblem
+from .kpath import MOST_KPOINTS
 from .palette import drawable
 from .plot import bar_beside, new_figure, save_figure
 from .projection import spin_expectation
@@ -117,8 +118,8 @@ def spin_texture(
         progress: called with (done, all).
 
     Raises:
-        ConfigError: no spin, a band that is not there, a square that is none, or a structure that
-            does not repeat along x and y.
+        ConfigError: no spin, a band that is not there, a square that is none, too many k-points, or
+            a structure that does not repeat along x and y.
     """
     if not problem.spinful:
         raise ConfigError(
@@ -134,6 +135,11 @@ def spin_texture(
         raise ConfigError(
             f"spin texture: a square of half a side {radius} 1/Å with {points} points along it; "
             "a positive, finite one with at least 2 points is needed"
+        )
+    if points**2 > MOST_KPOINTS:
+        raise ConfigError(
+            f"spin texture: {points} points along a side are {points**2} k-points; at most "
+            f"{MOST_KPOINTS} are computed, take fewer"
         )
     _require_plane(problem)
     middle = np.asarray(centre, dtype=float)

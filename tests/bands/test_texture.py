@@ -55,6 +55,10 @@ def test_degenerate_bands_are_told_and_wrong_input_is_named(tmp_path) -> None:
         spin_texture(rashba(), [2])
     with pytest.raises(ConfigError, match="a square of half a side -1"):
         spin_texture(rashba(), [0], radius=-1)
+    with pytest.raises(ConfigError, match="k-points; at most 2000000"):
+        spin_texture(rashba(), [0], points=10**9)
+    with pytest.raises(ConfigError, match="at most 1024 start"):
+        spin_texture(rashba(), [0], points=3, processes=10**9)
     plot_texture(spin_texture(rashba(), [0, 1], points=21), tmp_path / "t.png")
     upright = rashba()
     h = BlockMatrix(upright.h.keys[:, [2, 0, 1, 3, 4]], upright.h.shapes, upright.h.values)
