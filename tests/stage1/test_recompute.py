@@ -8,43 +8,50 @@ from e3nn.o3 import Irreps
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from deeph_gformer.stage1.embedded.convolution import EquivariantConvolution
+from deeph_gformer.stage1.embedded.convolution import EquivariantConvolution, Inputs
 from deeph_gformer.stage1.embedded.recompute import Recompute
 
 
 @pytest.fixture
 def made() -> tuple[EquivariantConvolution, dict, Tensor, Tensor]:
-    """A convolution in float64, features of six edges (one self-loop), distances, radial."""
+    """A convolution in float64, features of five edges between three atoms (two keys of the pair,
+    two of the atoms, three of the edge), distances, radial."""
     torch.manual_seed(0)
     irreps, harmonics = Irreps("2x0e+2x1o+1x2e"), Irreps("2x0e+2x1o+2x2e")
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    conv = EquivariantConvolution(5, irreps, harmonics, irreps, ">=0.5", True, True)
+    conv = EquivariantConvolution(5, irreps, irreps, harmonics, irreps, ">=0.5", True, True)
     torch.set_default_dtype(before)
+    pair = {(l, p): (5, 2 * l + 1, 2 * n) for (l, p), n in conv.layout.channels.items() if l}
+    node = {key: (3, 1, n) for key, n in conv.layout.channels.items() if key[0] == 0}
+    edge = {(l, p): (5, 2 * l + 1, n) for (l, p), n in conv.layout.channels.items()}
     features = {
-        key: torch.randn(6, 2 * key[0] + 1, channels, dtype=torch.float64, requires_grad=True)
-        for key, channels in conv.tp.layout_in.channels.items()
+        (name, key): torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for name, shapes in (("pair", pair), ("node", node), ("edge", edge))
+        for key, shape in shapes.items()
     }
-    distance = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
-    return conv, features, distance, torch.randn(6, conv.tp.copies, dtype=torch.float64)
+    distance = torch.randn(5, 5, dtype=torch.float64, requires_grad=True)
+    return conv, features, distance, torch.randn(5, conv.tp.copies, dtype=torch.float64)
 
 
 def outcome(made: tuple, again: bool, *inputs: Tensor) -> Tensor:
     """All messages in one vector; the inputs are features, then distances."""
     conv, features, _, radial = made
-    own = dict(zip(features, inputs[:-1], strict=True))
-    plain = {key: value.detach() for key, value in own.items()}
-    remake = (lambda: plain) if again else None
-    out = conv(own, conv.tp.both_matrices(), inputs[-1], 5, radial, remake)
+    own: dict[str, dict] = {"pair": {}, "node": {}, "edge": {}}
+    for (name, key), value in zip(features, inputs[:-1], strict=True):
+        own[name][key] = value
+    plain = [{k: v.detach() for k, v in own[name].items()} for name in ("pair", "edge")]
+    ends = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([1, 2, 0, 0, 2])
+    given = Inputs(own["pair"], own["node"], own["edge"], *ends, inputs[-1], radial)
+    out = conv(given, conv.tp.matrices()[0], (lambda: (plain[0], plain[1])) if again else None)
     return torch.cat([value.flatten() for value in out.values()])
 
 
 def test_gradients_are_those_of_differences_to_second_order(made: tuple) -> None:
     inputs = (*made[1].values(), made[2])
     torch.autograd.gradcheck(lambda *x: outcome(made, True, *x), inputs)
-    few = tuple(x[:6] for x in inputs)
     torch.autograd.gradgradcheck(
-        lambda *x: outcome(made, True, *x).square().sum(), few, atol=1e-4, rtol=1e-3
+        lambda *x: outcome(made, True, *x).square().sum(), inputs, atol=1e-4, rtol=1e-3
     )
 
 

@@ -65,7 +65,7 @@ def calibrate(net: DeepHE3Net, graphs: Iterable[Graph]) -> None:
         for norm in norms:
             norm.graph = True
         for graph in graphs:
-            net(graph)
+            net(graph, features=True)
     finally:
         for norm, hook in zip(norms, hooks, strict=True):
             norm.graph = False

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from ...algebra.layout import Features, Key
 from .layout import Layout
-from .linear import ChannelLinear
 from .local import Local, LocalLayout, signs
-from .tensor_product import EdgeTensorProduct
+from .tensor_product import Matrices
 from .updates import Update
 
 __all__ = ["ConvolutionPlan"]
@@ -55,10 +54,10 @@ class Rows(NamedTuple):
 
 
 def cut_rows(matrix: Tensor, keys: Sequence[Key], node: Layout, edge: Layout) -> Iterator[Rows]:
-    """A matrix, cut at the seams of its input.
+    """A matrix of a tensor product, cut at the seams of its input.
 
-    The input is DeepH-E3's concatenation (node i, node j, edge), sorted by irrep: its rows stand
-    irrep after irrep, and in each irrep those of node i, of node j, of the edge.
+    Its rows stand irrep after irrep, and in each irrep those of node i, of node j, of the edge;
+    scalars of nodes are not among them.
 
     Args:
         matrix: (rows, columns).
@@ -67,7 +66,7 @@ def cut_rows(matrix: Tensor, keys: Sequence[Key], node: Layout, edge: Layout) ->
         edge: of the features of the edge.
     """
     for key in keys:
-        n, e = node.channels.get(key, 0), edge.channels.get(key, 0)
+        n, e = node.channels.get(key, 0) if key[0] else 0, edge.channels.get(key, 0)
         of_i, of_j, of_edge, matrix = matrix.split([n, n, e, len(matrix) - 2 * n - e])
         yield Rows(key, of_i, of_j, of_edge)
 
@@ -87,34 +86,23 @@ class ProductPlan:
             edges.
     """
 
-    def __init__(
-        self, plan: ConvolutionPlan, tp: EdgeTensorProduct, loops: bool, pre: ChannelLinear
-    ) -> None:
+    def __init__(self, plan: ConvolutionPlan, matrices: Matrices) -> None:
         """
         Args:
-            plan: whose layouts and order of columns count.
-            tp: the trained tensor product.
-            loops: whether for self-loops.
-            pre: the linear map before the convolution, folded into the rows of what it acts on.
+            plan: whose layouts count, and whose linear map before the convolution is folded into
+                the rows of what it acts on.
+            matrices: of the trained tensor product.
         """
-        mix = pre.matrices()
+        pre, mix = plan.pre, plan.pre.matrices()
         self.factors: dict[tuple[int, int], list[Factor]] = {}
-        self.node: dict[int, list[tuple[Key, Tensor, Tensor]]] = {0: [], 1: []}
+        self.node = matrices.node
         self.constant: dict[int, Tensor] = {}
-        for block, matrices in zip(tp.blocks, tp.matrices(loops), strict=True):
-            f_in = plan.product_in.family(block.keys_in[0])
-            f_out = plan.product_out.family(block.keys_out[0])
-            for m, matrix in enumerate(matrices):
-                if block.odd and m == 0:  # odd paths join m and -m: at m = 0 they are zero
-                    continue
-                ordered = matrix[:, :, plan.order(f_out, m)]  # (copies, rows, columns)
-                wide = ordered.transpose(0, 1).flatten(1)  # (rows, copies * columns)
-                keys = [key for key in block.keys_in if key[0] >= m]
+        for (f_out, m), factors in matrices.factors.items():
+            for f_in, odd, matrix in factors:
+                keys = [key for key in plan.product_in.keys[f_in] if key[0] >= m]
                 pair, edge = [], []
-                for rows in cut_rows(wide, keys, plan.node.layout, plan.edge.layout):
-                    if rows.key[0] == 0 and len(rows.of_i):
-                        self.node[f_out].append((rows.key, rows.of_i, rows.of_j))
-                    elif len(rows.of_i):
+                for rows in cut_rows(matrix, keys, plan.node.layout, plan.edge.layout):
+                    if len(rows.of_i):
                         both = [rows.of_i, rows.of_j]
                         pair += [mix[rows.key] @ x for x in both] if plan.pre_is_node else both
                     if len(rows.of_edge) and plan.pre_is_node:
@@ -126,7 +114,7 @@ class ProductPlan:
                             self.constant[f_out] = pre.bias @ rows.of_edge + before
                 factor = Factor(
                     f_in,
-                    block.odd,
+                    odd,
                     torch.cat(pair) if pair else None,
                     torch.cat(edge) if edge else None,
                 )
@@ -149,47 +137,29 @@ class ConvolutionPlan:
             parity: see :class:`LocalLayout`.
         """
         conv, gate, tp = update.conv, update.conv.gate, update.conv.tp
-        self.node, self.edge = LocalLayout(node, parity), LocalLayout(edge, parity)
+        self.node, self.edge = tp.node, tp.edge
         self.pair = LocalLayout(Irreps([(2 * mul, ir) for mul, ir in node if ir.l > 0]), parity)
-        self.product_in, self.product_out = (
-            LocalLayout(tp.irreps_in, parity),
-            LocalLayout(tp.irreps_out, parity),
-        )
+        self.product_in, self.product_out = tp.product_in, tp.product_out
         self.out = LocalLayout(gate.irreps_out, parity)
         self.pre, self.pre_is_node, self.copies = update.lin_pre, pre_is_node, tp.copies
-        gated = [(f, k) for f in (0, 1) for k in self.out.keys[f] if k[0] > 0]
-        self.gate_key = gate.gate_key
-        self.gate_order = [g for _, k in gated for g in gate.gate_channels[k]]
-        self.act, self.gate_act = gate.act, gate.gate_act
+        self.gate_key, self.act, self.gate_act = gate.gate_key, gate.act, gate.gate_act
+        self.gate_count = sum(self.out.layout.channels[key] for key in conv.gated)
         self.scalars = {
             f: next((k for k in self.product_out.keys[f] if k[0] == 0), None) for f in (0, 1)
         }
         self.scalar_count = {
             f: self.out.layout.channels.get(k, 0) if k else 0 for f, k in self.scalars.items()
         }
-        # the network that weighs channels: its outputs in the order in which _gate uses them
-        places = conv.layout.multiplicity_index()
-        weighed = [k for _, k in gated]
-        weighed += [k for f, k in self.scalars.items() if k is not None and self.scalar_count[f]]
-        first, second, last = conv.linears
-        order = torch.cat([places[k] for k in weighed]).to(last.weight.device)
+        first, second, _ = conv.linears
+        last, bias = conv.last_layer()
         self.layers = [
             (first.weight.T, first.bias),
             (second.weight.T, second.bias),
-            (last.weight[order].T.contiguous(), last.bias[order]),
+            (last.T.contiguous(), bias),
         ]
-        self.regular = ProductPlan(self, tp, False, self.pre)
-        self.loops = self.regular if tp.radial else ProductPlan(self, tp, True, self.pre)
-
-    def order(self, f: int, m: int) -> list[int]:
-        """Columns of an output family as the gate wants them: l > 0, scalars, gates in the order of
-        the channels they gate."""
-        width = self.product_out.width(f, m)
-        key = self.scalars[f]
-        if m or key is None or key != self.gate_key:
-            return list(range(width))
-        start = self.product_out.columns(f, key).start + self.scalar_count[f]
-        return [*range(start), *(start + g for g in self.gate_order)]
+        regular, loops = tp.matrices()
+        self.regular = ProductPlan(self, regular)
+        self.loops = self.regular if loops is regular else ProductPlan(self, loops)
 
     def node_part(self, product: ProductPlan, node: Features) -> dict[int, tuple[Tensor, Tensor]]:
         """What the scalars of nodes i and j add to m = 0, once per node: per output family two (N,
@@ -275,8 +245,9 @@ class ConvolutionPlan:
         return odd if z is None else z.add_(odd)
 
     def _weights(self, distance: Tensor) -> Tensor:
-        """The factor of each channel from the edge length: first those of the gated channels, in
-        the order of :attr:`gate_order`, then those of the scalars, family after family."""
+        """The factor of each channel from the edge length, times the constant of its activation:
+        first those of the gated channels, as they stand, then those of the scalars, family after
+        family."""
         weight = distance
         for number, (matrix, bias) in enumerate(self.layers):
             weight = torch.addmm(bias, weight, matrix)
@@ -287,12 +258,12 @@ class ConvolutionPlan:
     def _gate(self, result: Local, distance: Tensor) -> Local:
         """Activations, gates and channel factors; in place. The columns of ``made[f][0]`` are those
         of l > 0 (``gated`` of them), then the scalars, then, in one family, the gates."""
-        weight, edges, count = self._weights(distance), len(distance), len(self.gate_order)
+        weight, edges, count = self._weights(distance), len(distance), self.gate_count
         gates = weight[:, :0]
         if count and self.gate_key is not None:
-            function, scale = self.gate_act[self.gate_key[1]]
+            function, _ = self.gate_act[self.gate_key[1]]
             family = result[0 if self.scalars[0] == self.gate_key else 1]
-            gates = function(family[0][:, -count:]).mul_(weight[:, :count]).mul_(scale)
+            gates = function(family[0][:, -count:]).mul_(weight[:, :count])
         first_gate, first_weight = 0, count  # of this family: in ``gates``, in ``weight``
         out: Local = [[], []]
         for f in (0, 1):
@@ -307,10 +278,10 @@ class ConvolutionPlan:
                 z.view(edges, 2, -1).mul_(of_family[:, None, : z.shape[1]])
                 out[f].append(z)
             if scalars and key is not None:
-                function, scale = self.act[key[1]]
+                function, _ = self.act[key[1]]
                 z = result[f][0][:, gated : gated + scalars]
                 factor = weight[:, first_weight : first_weight + scalars]
-                z.copy_(function(z).mul_(factor).mul_(scale))
+                z.copy_(function(z).mul_(factor))
                 first_weight += scalars
             first_gate += gated
         return out

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...algebra.layout import Features
 from ...algebra.layout import Layout as FeatureLayout
+from .rows import permuted
 
 __all__ = ["Layout"]
 
@@ -19,7 +20,7 @@ class Layout(FeatureLayout):
 
     def __init__(self, irreps: Irreps | str) -> None:
         super().__init__(irreps)
-        self._columns: Tensor | None = None
+        self._columns: tuple[Tensor, Tensor] | None = None
 
     def flat_global(self, features: Features, frames: Sequence[Tensor]) -> Tensor:
         """Features in edge frames to e3nn's flat layout in global axes.
@@ -31,37 +32,28 @@ class Layout(FeatureLayout):
         Returns:
             (rows, dim).
         """
-        turned = {  # (rows, channels, 2 l + 1), as e3nn has it: x^T D^T
-            key: torch.bmm(value.transpose(1, 2), frames[key[0]].transpose(1, 2))
-            if key[0]
-            else value.transpose(1, 2)
-            for key, value in features.items()
-        }
-        if len(self.slots) <= 2 * len(self.channels):
-            return torch.cat(
-                [turned[key][:, start : start + mul].flatten(1) for key, start, mul in self.slots],
-                dim=1,
-            )
         joined = torch.cat(
-            [turned[key].flatten(1) for key in self.channels], dim=1
-        )  # irrep after irrep, then the slots' order in one go
-        if self._columns is None or self._columns.device != joined.device:
-            self._columns = self._column_order().to(joined.device)
-        return joined.index_select(1, self._columns)
+            [
+                (torch.bmm(frames[key[0]], value) if key[0] else value).flatten(1)
+                for key, value in ((key, features[key]) for key in self.channels)
+            ],
+            dim=1,
+        )  # irrep after irrep, component after component, then e3nn's order in one go
+        if self._columns is None or self._columns[0].device != joined.device:
+            columns = self._column_order().to(joined.device)
+            self._columns = columns, torch.argsort(columns)
+        return permuted(joined, *self._columns, dim=1)
 
     def _column_order(self) -> Tensor:
         """(dim,), where each component of the flat vector stands when slots of equal irrep are
-        joined."""
+        joined, component after component."""
         first, total = {}, 0
         for key, channels in self.channels.items():
             first[key] = total
             total += channels * (2 * key[0] + 1)
-        return torch.cat(
-            [
-                torch.arange(
-                    first[key] + start * (2 * key[0] + 1),
-                    first[key] + (start + mul) * (2 * key[0] + 1),
-                )
-                for key, start, mul in self.slots
-            ]
-        )
+        places = []
+        for key, start, mul in self.slots:
+            channel = torch.arange(start, start + mul)[:, None]
+            component = torch.arange(2 * key[0] + 1) * self.channels[key]
+            places.append((first[key] + channel + component).flatten())
+        return torch.cat(places)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ...algebra.layout import Features, Key
 from ...algebra.wigner import Generation, path_weights
 from .layout import Layout
-from .rows import RowGroups
+from .rows import RowGroups, permuted
 
-__all__ = ["ChannelLinear", "SelfConnection", "CachedWeights"]
+__all__ = ["ChannelLinear", "SelfConnection", "CachedWeights", "by_type"]
 
 
 class CachedWeights(nn.Module):
@@ -113,38 +113,51 @@ class ChannelLinear(CachedWeights):
             index[pair.key][pair.rows, pair.columns] = places
             scale[pair.key][pair.rows, pair.columns] = pair.factor
             count += rows * columns
-        for n, key in enumerate(self.keys):
-            self.register_buffer(f"_index_{n}", index[key], persistent=False)
-            self.register_buffer(
-                f"_scale_{n}", scale[key].to(torch.get_default_dtype()), persistent=False
-            )
+        self._shapes = [shapes[key] for key in self.keys]
+        flat = (
+            [torch.cat([table[key].flatten() for key in self.keys]) for table in (index, scale)]
+            if self.keys
+            else [torch.zeros(0, dtype=torch.int64), torch.zeros(0)]
+        )
+        self.register_buffer("_index", flat[0], persistent=False)
+        self.register_buffer("_scale", flat[1].to(torch.get_default_dtype()), persistent=False)
         scalars = [mul for key, _, mul in self.layout_out.slots if key == (0, 1)]
         self.weight = nn.Parameter(torch.randn(count))
         self.bias = nn.Parameter(torch.zeros(sum(scalars) if biases else 0))
 
     def matrices(self) -> dict[Key, Tensor]:
         """Per key (channels in, channels out), normalised."""
-        return self.cached(
-            lambda: {
-                key: self.weight[self.get_buffer(f"_index_{n}")] * self.get_buffer(f"_scale_{n}")
-                for n, key in enumerate(self.keys)
-            }
-        )
+        return self.cached(self._build)
+
+    def _build(self) -> dict[Key, Tensor]:
+        # one index_select for all: its gradient is one sum
+        whole = self.weight.index_select(0, self._index) * self._scale
+        parts = whole.split([rows * columns for rows, columns in self._shapes])
+        return {
+            key: part.view(shape)
+            for key, part, shape in zip(self.keys, parts, self._shapes, strict=True)
+        }
 
     def forward(self, features: Features) -> Features:
         """Channels of each key; keys without input come out as zeros."""
-        matrices = self.matrices()
-        rows = next(iter(features.values()))
-        out = {}
-        for key, channels in self.layout_out.channels.items():
-            out[key] = (
-                features[key] @ matrices[key]
-                if key in matrices
-                else rows.new_zeros(len(rows), 2 * key[0] + 1, channels)
-            )
-        if len(self.bias) and (0, 1) in out:
-            out[0, 1] = out[0, 1] + self.bias
-        return out
+        out = self.zeros(features)
+        out.update({key: features[key] @ matrix for key, matrix in self.matrices().items()})
+        return self.biased(out)
+
+    def zeros(self, features: Features) -> Features:
+        """The keys without input."""
+        like = next(iter(features.values()))
+        return {
+            key: like.new_zeros(len(like), 2 * key[0] + 1, channels)
+            for key, channels in self.layout_out.channels.items()
+            if key not in self.layout_in.channels
+        }
+
+    def biased(self, features: Features) -> Features:
+        """With the bias, on 0e."""
+        if len(self.bias) and (0, 1) in features:
+            features[0, 1] = features[0, 1] + self.bias
+        return features
 
 
 class SelfConnection(CachedWeights):
@@ -158,7 +171,8 @@ class SelfConnection(CachedWeights):
         self.types = types
         self.layout_in, self.layout_out = Layout(irreps_in), Layout(irreps_out)
         self.pairs = slot_pairs(self.layout_in, self.layout_out, generation, types)
-        count = sum(rows * types * columns for rows, columns in (p.shape for p in self.pairs))
+        self._shapes = [pair.shape for pair in self.pairs]
+        count = sum(rows * types * columns for rows, columns in self._shapes)
         self.weight = nn.Parameter(torch.randn(count))
 
     def matrices(self) -> dict[Key, Tensor]:
@@ -167,13 +181,10 @@ class SelfConnection(CachedWeights):
 
     def _build(self) -> dict[Key, Tensor]:
         out: dict[Key, Tensor] = {}
-        start = 0
-        for pair in self.pairs:
+        parts = self.weight.split([rows * self.types * columns for rows, columns in self._shapes])
+        for pair, part in zip(self.pairs, parts, strict=True):
             key, (rows, columns) = pair.key, pair.shape
-            size = rows * self.types * columns
-            block = self.weight[start : start + size].reshape(rows, self.types, columns)
-            block = block.transpose(0, 1) * pair.factor
-            start += size
+            block = part.reshape(rows, self.types, columns).transpose(0, 1) * pair.factor
             whole = (self.types, self.layout_in.channels[key], self.layout_out.channels[key])
             if block.shape == whole:
                 out[key] = block
@@ -185,13 +196,35 @@ class SelfConnection(CachedWeights):
 
     def forward(self, features: Features, groups: RowGroups) -> Features:
         """Channels mixed with the matrix of each row's type; keys without input are left out."""
-        out = {}
-        for key, matrix in self.matrices().items():
-            value = features[key]
-            if groups.rows is None:
-                out[key] = value @ matrix[0]
-            else:
-                out[key] = torch.cat(
-                    [value[index] @ matrix[t] for t, index in enumerate(groups.rows)]
-                )[groups.inverse]
-        return out
+        return {
+            key: by_type(features[key], matrix, groups) for key, matrix in self.matrices().items()
+        }
+
+
+def by_type(
+    value: Tensor, matrices: Tensor, groups: RowGroups, more: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Rows times the matrix of their type.
+
+    Args:
+        value: (rows, ..., channels in).
+        matrices: (types, channels in, channels out).
+        groups: the rows of each type.
+        more: (rows, ..., channels) and a matrix for all types (channels, channels out), whose
+            product is added.
+    """
+    each = matrices.unbind(0)
+    values = [value] if more is None else [value, more[0]]
+    if groups.order is not None and groups.inverse is not None:
+        values = [permuted(x, groups.order, groups.inverse, dim=0) for x in values]
+    parts = []
+    for t, *rows in zip(groups.types, *(x.split(groups.sizes) for x in values), strict=True):
+        part = rows[0].flatten(0, -2) @ each[t]
+        if more is not None:
+            part = part.addmm_(rows[1].flatten(0, -2), more[1])
+        parts.append(part)
+    whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+    whole = whole.view(*value.shape[:-1], whole.shape[-1])
+    if groups.order is not None and groups.inverse is not None:
+        whole = permuted(whole, groups.inverse, groups.order, dim=0)
+    return whole

@@ -17,7 +17,7 @@ from ...algebra.layout import Features, Key
 from ...runtime.storage import Storage
 from .layout import Layout
 
-__all__ = ["Local", "LocalLayout", "BlockDiagonal"]
+__all__ = ["Local", "LocalLayout", "BlockDiagonal", "by_m"]
 
 #: Per family and m = 0..lmax: (rows * s, channels with l >= m), s = 1 for m = 0, else 2 (first -m,
 #: then +m).
@@ -27,6 +27,11 @@ Local = list[list[Tensor]]
 def signs(m: int) -> int:
     """How many components have this \\|m\\|."""
     return 2 if m else 1
+
+
+def by_m(l: int) -> list[int]:
+    """Where the components m = 0, -1, 1, -2, 2, ... stand in e3nn's order -l .. l."""
+    return [l, *(l + sign * m for m in range(1, l + 1) for sign in (-1, 1))]
 
 
 class LocalLayout:

@@ -7,6 +7,7 @@ they are summed. Wigner-D matrices are made once per structure.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor, nn
@@ -19,9 +20,10 @@ from ...runtime.storage import Storage
 from ..net_config import NetConfig
 from .layout import Layout
 from .linear import ChannelLinear
+from .local import by_m
 from .output import OutputScale, edge_types
 from .radial import INITIAL_RADIUS, bessel_factors, bessel_slopes, gaussians
-from .rows import RowGroups, Segments
+from .rows import RowGroups, Segments, permuted
 from .updates import EdgeUpdate, NodeUpdate, Prepared, Update
 
 __all__ = ["DeepHE3Net", "NodeUpdate", "EdgeUpdate", "Update", "Prepared"]
@@ -66,7 +68,8 @@ class DeepHE3Net(nn.Module):
             update = NodeUpdate(
                 config,
                 node,
-                node + node + edge,
+                node,
+                edge,
                 Irreps(config.irreps_post_node if last else config.irreps_mid_node),
                 config.num_species,
                 generation,
@@ -75,7 +78,8 @@ class DeepHE3Net(nn.Module):
             edge_update = EdgeUpdate(
                 config,
                 edge,
-                node + node + edge,
+                node,
+                edge,
                 Irreps(config.irreps_post_edge if last else config.irreps_mid_edge),
                 config.num_species**2,
                 generation,
@@ -96,7 +100,11 @@ class DeepHE3Net(nn.Module):
         self.chunk, self.again = 0, False
 
     def prepare(
-        self, graph: Graph, inference: bool = False, storage: Storage | None = None
+        self,
+        graph: Graph,
+        inference: bool = False,
+        storage: Storage | None = None,
+        by_kind: bool = True,
     ) -> Prepared:
         """Everything that depends on the structure only; reusable for every call on the same graph.
 
@@ -104,26 +112,28 @@ class DeepHE3Net(nn.Module):
             graph: one or several structures; its vectors' dtype is that of the parameters.
             inference: leave out what :mod:`.inference` makes chunk by chunk.
             storage: where edge-wise arrays go.
+            by_kind: sort edges by their pair of elements (not for inference), which saves moving
+                them; else their order stays, but for self-loops.
         """
         config, loops = self.config, graph.self_loop
         order = torch.cat([torch.nonzero(~loops), torch.nonzero(loops)]).reshape(-1)
+        if by_kind and not inference:
+            kind = self._kind(graph, *graph.edge_index[:, order])
+            order = order[torch.argsort(kind + config.num_species**2 * loops[order], stable=True)]
         source, destination = graph.edge_index[:, order]
         dtype = self.lin_edge.weight.dtype
         vector = graph.edge_vector[order]
         length = torch.linalg.vector_norm(vector, dim=-1).to(dtype)
         regular = int((~loops).sum())
         nothing = length.new_empty(0, 0)
-        kind = (
-            None
-            if inference
-            else graph.node_type[source] * config.num_species + graph.node_type[destination]
-        )
+        frames = self._frames(vector, dtype, storage or Storage())
         return Prepared(
             order=order,
             inverse=torch.argsort(order),
             source=source,
             destination=destination,
-            frames=self._frames(vector, dtype, storage or Storage()),
+            frames=frames,
+            turns=[] if inference else [_sorted_by_m(frame) for frame in frames],
             regular=regular,
             length=length,
             distance=nothing if inference else gaussians(length, config.r_max, config.num_basis),
@@ -135,9 +145,9 @@ class DeepHE3Net(nn.Module):
             else None,
             node_type=graph.node_type,
             node_kind=RowGroups.of(graph.node_type, config.num_species),
-            edge_kind=RowGroups(None, None)
-            if kind is None
-            else RowGroups.of(kind, config.num_species**2),
+            edge_kind=RowGroups([], [], None, None)
+            if inference
+            else RowGroups.of(self._kind(graph, source, destination), config.num_species**2),
             node_segments=Segments.of(graph.node_batch, graph.structures, dtype),
             edge_segments=Segments.of(graph.node_batch[source], graph.structures, dtype),
             output_type=None
@@ -145,11 +155,16 @@ class DeepHE3Net(nn.Module):
             else edge_types(graph.node_type, source, destination, loops[order], config.num_species),
         )
 
+    def _kind(self, graph: Graph, source: Tensor, destination: Tensor) -> Tensor:
+        """Pair of elements of each edge."""
+        types = graph.node_type
+        return types[source] * self.config.num_species + types[destination]
+
     def moved(self, p: Prepared, start: Tensor, vectors: Tensor, chunk: int = 512) -> Prepared:
         """A prepared structure whose first edges move, to first order.
 
         Args:
-            p: of :meth:`prepare`, not for inference, of a graph with its self-loops last.
+            p: of :meth:`prepare` without ``by_kind``, of a graph with its self-loops last.
             start: (M, 3), the first edge vectors that ``p`` was made of, Å; no self-loops.
             vectors: (M, 3), the same numbers, with derivatives.
             chunk: edges that are worked on together.
@@ -162,9 +177,9 @@ class DeepHE3Net(nn.Module):
         if radial is not None:
             slope = bessel_slopes(size, sh, config.r_max, count)
             radial = radial + slope * along[:, None]
-        frames = moved_frames(p.frames, start.to(dtype), vectors.to(dtype))
+        turns = moved_frames(p.turns, start.to(dtype), vectors.to(dtype))
         first = first._replace(
-            frames=[frame.moving for frame in frames],
+            turns=[turn.moving for turn in turns],
             distance=gaussians(length, config.r_max, config.num_basis),
             radial=radial,
         )
@@ -172,7 +187,7 @@ class DeepHE3Net(nn.Module):
         return p._replace(
             initial=torch.cat([initial, p.initial[count:]]),
             parts=(first, *p.pieces(count, chunk)),
-            split=tuple(frames),
+            split=tuple(turns),
         )
 
     def _frames(
@@ -202,7 +217,10 @@ class DeepHE3Net(nn.Module):
             edge: (E, 2 l + 1, channels) per key, after the last update.
             types: (E,), of the same edges: see :attr:`Prepared.output_type`.
         """
-        out = self.lin_edge(edge)
+        return self.scaled(self.lin_edge(edge), types)
+
+    def scaled(self, out: Features, types: Tensor | None) -> Features:
+        """What :attr:`lin_edge` gives, scaled and shifted where the network does so."""
         return out if self.scale is None or types is None else self.scale(out, types)
 
     def forward(
@@ -225,17 +243,29 @@ class DeepHE3Net(nn.Module):
         node = self.embedding({(0, 1): one_hot[:, None, :]})
         edge = self.layout_edge_init.split(p.initial)
         nodes, edges = [], []
-        for node_update, edge_update in self.updates:
+        for number, (node_update, edge_update) in enumerate(self.updates):
             again = self.again and not (0 < self.chunk < len(p.source))  # chunks are made again
+            last = number == len(self.updates) - 1 and not features
             node = node_update(node, edge, p, self.chunk, again)
-            edge = edge_update(node, edge, p, self.chunk, again)
+            edge = edge_update(node, edge, p, self.chunk, again, self.lin_edge if last else None)
             if features:
                 nodes.append(Layout(node_update.irreps_out).flat(node))
                 edges.append(_flat(Layout(edge_update.irreps_out), edge, p))
-        out = _flat(self.lin_edge.layout_out, self.output(edge, p.output_type), p)
+        own = self.lin_edge(edge) if features else edge
+        out = _flat(self.lin_edge.layout_out, self.scaled(own, p.output_type), p)
         return out, tuple(nodes), tuple(edges)
+
+
+def _sorted_by_m(frame: Tensor) -> Tensor:
+    """D^l with its columns in the order of :func:`.local.by_m`; transposed in memory, as it was."""
+    rows = frame.transpose(1, 2)
+    return rows[:, by_m(rows.shape[1] // 2)].transpose(1, 2)
 
 
 def _flat(layout: Layout, edge: Features, p: Prepared) -> Tensor:
     """Edge features as :meth:`DeepHE3Net.forward` gives them."""
-    return layout.flat(edge) if p.parts else layout.flat_global(edge, p.frames)[p.inverse]
+    if not p.parts:
+        return permuted(layout.flat_global(edge, p.turns), p.inverse, p.order, dim=0)
+    return layout.flat(
+        {key: value[:, np.argsort(by_m(key[0])).tolist()] for key, value in edge.items()}
+    )

@@ -44,45 +44,82 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(
             torch.zeros(sum(mul for key, _, mul in self.layout.slots if key == (0, 1)))
         )
-        for n, index in enumerate(self.layout.multiplicity_index().values()):
+        self._number = {key: n for n, key in enumerate(self.layout.channels)}
+        dtype = torch.get_default_dtype()
+        for (key, index), n in zip(
+            self.layout.multiplicity_index().items(), self._number.values(), strict=True
+        ):
+            slots = self._slots(key)
+            average = torch.zeros(len(index), len(slots), dtype=dtype)
+            for column, (start, mul) in enumerate(slots):
+                average[start : start + mul, column] = 1 / mul
             self.register_buffer(f"_place_{n}", index, persistent=False)
+            self.register_buffer(f"_average_{n}", average, persistent=False)
+
+    def _slots(self, key: Key) -> list[tuple[int, int]]:
+        """First channel and multiplicity of each slot of an irrep."""
+        return [(start, mul) for other, start, mul in self.layout.slots if other == key]
+
+    def weight_of(self, key: Key) -> Tensor:
+        """(channels,), of one irrep."""
+        return self.weight.index_select(0, self.get_buffer(f"_place_{self._number[key]}"))
+
+    def average(self, key: Key) -> Tensor:
+        """(channels, slots) of one irrep: 1 / multiplicity where the channel is in the slot."""
+        return self.get_buffer(f"_average_{self._number[key]}")
 
     def forward(
         self, features: Features, segments: Segments, frames: Sequence[Frame] | None = None
     ) -> Features:
         """Normalise; ``frames`` turn the rows into edge frames, where the features are in such."""
-        out = {}
-        for n, key in enumerate(self.layout.channels):
-            value = features[key]
-            slots = [(start, mul) for other, start, mul in self.layout.slots if other == key]
-            if not self.graph:
-                result = value
-            elif len(slots) == 1:
-                result = self._slot(value, key, segments, frames)
-            else:
-                result = torch.cat(
-                    [
-                        self._slot(value[:, :, start : start + mul], key, segments, frames)
-                        for start, mul in slots
-                    ],
-                    dim=2,
-                )
-            weight = self.weight[self.get_buffer(f"_place_{n}")]
-            out[key] = result * weight + self.bias if key == (0, 1) else result * weight
-        return out
+        return {
+            key: self.of_key(key, features[key], segments, frames) for key in self.layout.channels
+        }
+
+    def of_key(
+        self, key: Key, value: Tensor, segments: Segments, frames: Sequence[Frame] | None
+    ) -> Tensor:
+        """:meth:`forward` of one irrep (rows, 2 l + 1, channels)."""
+        slots = self._slots(key)
+        if not self.graph:
+            result = value
+        elif len(slots) == 1:
+            result = self._slot(value, key, segments, frames)
+        else:
+            parts = value.split([mul for _, mul in slots], dim=2)
+            result = torch.cat([self._slot(part, key, segments, frames) for part in parts], dim=2)
+        result = result * self.weight_of(key)
+        return result + self.bias if key == (0, 1) else result
+
+    def centre(
+        self, key: Key, mean: Tensor, segments: Segments, frames: Sequence[Frame] | None
+    ) -> Tensor:
+        """What is subtracted of each slot.
+
+        Args:
+            key: the irrep.
+            mean: (rows, 2 l + 1, slots), over the channels of each slot.
+            segments: see :meth:`forward`.
+            frames: see :meth:`forward`.
+
+        Returns:
+            The mean over the rows of each structure, of the same shape or broadcasting to it.
+        """
+        if not key[0] or frames is None:
+            return segments.spread(segments.mean(mean))
+        frame = frames[key[0]]
+        if segments.rows is None and isinstance(frame, Tensor):  # turn and sum in one product
+            rows = frame.transpose(1, 2).reshape(-1, frame.shape[1])
+            whole = rows.T @ mean.flatten(0, 1) / segments.sizes
+            return (rows @ whole).view(mean.shape)
+        turned = segments.spread(segments.mean(turn(frame, mean, to_local=False)))
+        return turn(frame, turned.expand(len(mean), -1, -1), to_local=True)
 
     def _slot(
         self, value: Tensor, key: Key, segments: Segments, frames: Sequence[Frame] | None
     ) -> Tensor:
-        mean = value.mean(dim=2)  # (rows, 2l+1)
-        if key[0] and frames is not None:
-            frame = frames[key[0]]
-            turned = turn(frame, mean[:, :, None], to_local=False)[:, :, 0]
-            centre = segments.spread(segments.mean(turned)).expand(len(mean), -1)
-            centre = turn(frame, centre[:, :, None], to_local=True)[:, :, 0]
-        else:
-            centre = segments.spread(segments.mean(mean))
-        value = value - centre[:, :, None]
+        mean = value.mean(dim=2)[:, :, None]
+        value = value - self.centre(key, mean, segments, frames)
         if key[0] == 0:
             square = segments.mean((value * value).mean(dim=(1, 2))[:, None, None])
             value = value / (segments.spread(square.sqrt()) + self.eps)

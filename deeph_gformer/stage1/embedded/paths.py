@@ -8,16 +8,17 @@ The official tensor product is, per path p = (slot in, l2, slot out),
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from e3nn.o3 import Irreps
 from torch import Tensor
 
-from ...algebra.layout import Key
+from ...algebra.layout import Key, Layout
 from ...algebra.wigner import Generation, path_weights
 
-__all__ = ["Path", "Block", "Terms", "enumerate_paths", "join_terms"]
+__all__ = ["Path", "Tile", "enumerate_paths", "make_tiles"]
 
 
 class Path(NamedTuple):
@@ -65,43 +66,68 @@ def enumerate_paths(
     return paths
 
 
-class Block(NamedTuple):
-    r"""The matrices between one family of irreps in and one out, for even or odd l1 + l2 + l3.
-
-    A family is the irreps of natural parity (-1)^l, or the others. Its irreps stand by falling l,
-    so that those with l >= m, which alone have a component m, are the first rows or columns of the
-    matrix of \|m\|.
+class Tile(NamedTuple):
+    """All paths between one irrep in and one out.
 
     Attributes:
-        keys_in, keys_out: the irreps, l falling.
-        odd: whether l1 + l2 + l3 is odd: then component m goes to -m, and m = 0 nowhere.
-        shapes: per m = 0, 1, ...: rows (channels in) and columns (channels out).
-        starts: per m: where the matrix begins in the vector of all matrices.
+        key_in, key_out: the irreps.
+        rows, columns: their channels, slots joined.
+        harmonics: (slot, copy) of each harmonic that joins them.
     """
 
-    keys_in: tuple[Key, ...]
-    keys_out: tuple[Key, ...]
-    odd: bool
-    shapes: tuple[tuple[int, int], ...]
-    starts: tuple[int, ...]
+    key_in: Key
+    key_out: Key
+    rows: int
+    columns: int
+    harmonics: tuple[tuple[int, int], ...]
 
 
-class Terms(NamedTuple):
-    """What the matrices are made of: ``matrices[target] += weight1[first] * weight2[second] *
-    value``.
+def make_tiles(
+    paths: Sequence[Path],
+    layout_in: Layout,
+    irreps_sh: Irreps,
+    layout_out: Layout,
+    columns: Mapping[Key, Sequence[int]],
+) -> tuple[list[Tile], Tensor, Tensor]:
+    """The tiles, and what their products of weights are made of.
 
-    Attributes:
-        first, second, target: (T,) int64, indices into the flat parameters and into the vector of
-            all matrices.
-        value: (T,), Clebsch-Gordan number times normalisation.
+    Args:
+        paths: in the official order.
+        layout_in: the slots.
+        irreps_sh: the slots.
+        layout_out: the slots.
+        columns: which channel of an irrep out stands at each column, where not in their order.
+
+    Returns:
+        ``(tiles, first, second)``: the products of tile after tile, (harmonics, rows, columns)
+        each, are ``weight1[first] * weight2[second]``.
     """
-
-    first: Tensor
-    second: Tensor
-    target: Tensor
-    value: Tensor
-
-
-def join_terms(parts: list[Terms]) -> Terms:
-    """One after the other."""
-    return Terms(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    found: dict[tuple[Key, Key], list[Path]] = {}
+    for path in paths:
+        pair = (layout_in.slots[path.i_in][0], layout_out.slots[path.i_out][0])
+        found.setdefault(pair, []).append(path)
+    tiles, firsts, seconds = [], [], []
+    for (key_in, key_out), own in found.items():
+        harmonics = [
+            (slot, copy)
+            for slot in sorted({p.i_sh for p in own})
+            for copy in range(irreps_sh[slot].mul)
+        ]
+        shape = (len(harmonics), layout_in.channels[key_in], layout_out.channels[key_out])
+        first, second = torch.zeros(2, *shape, dtype=torch.int64)
+        for path in own:
+            row, column = layout_in.slots[path.i_in][1], layout_out.slots[path.i_out][1]
+            place = (slice(row, row + path.rows), slice(column, column + path.columns))
+            one = torch.arange(path.rows * path.columns).view(path.rows, path.columns)
+            for copy in range(path.copies):
+                n = harmonics.index((path.i_sh, copy))
+                first[n][place] = path.start1 + one  # W1[u, w]
+                two = path.start2 + copy * path.columns + torch.arange(path.columns)  # W2[v, w]
+                second[n][place] = two
+        if key_out in columns:
+            first, second = (x[:, :, list(columns[key_out])] for x in (first, second))
+        tiles.append(Tile(key_in, key_out, shape[1], shape[2], tuple(harmonics)))
+        firsts.append(first.flatten())
+        seconds.append(second.flatten())
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return tiles, torch.cat([*firsts, nothing]), torch.cat([*seconds, nothing])

@@ -86,7 +86,7 @@ class EmbeddedStage1(Stage1Provider):
         """See :meth:`Stage1Provider.differentiable`."""
         self.check_complete(graph)
         graph = graph.to(self.device, self.dtype)
-        prepared = self.net.prepare(graph)
+        prepared = self.net.prepare(graph, by_kind=False)
 
         def run(vectors: Tensor, features: bool) -> Stage1Features:
             """Features at these first edge vectors (M, 3), Å."""

@@ -12,11 +12,11 @@ from e3nn.o3 import Irreps
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...algebra.layout import Features, Frame, SplitFrame, merge, rotate
+from ...algebra.layout import Features, Frame, SplitFrame, rotate, turn
 from ...algebra.wigner import Generation
 from ..net_config import NetConfig
-from .convolution import EquivariantConvolution
-from .linear import ChannelLinear, SelfConnection
+from .convolution import EquivariantConvolution, Inputs
+from .linear import ChannelLinear, SelfConnection, by_type
 from .norm import LayerNorm
 from .rows import RowGroups, Segments, gather_rows
 from .tensor_product import Matrices
@@ -28,9 +28,7 @@ __all__ = [
     "Update",
     "NodeUpdate",
     "EdgeUpdate",
-    "rows",
-    "in_chunks",
-    "gather_pair",
+    "rotated_pair",
 ]
 
 
@@ -43,6 +41,7 @@ class Prepared(NamedTuple):
         source, destination: (E,), atoms i and j.
         frames: D^l of every edge, per l (E, 2 l + 1, 2 l + 1), as
             :func:`deeph_gformer.algebra.rotation.edge_frames` makes them.
+        turns: the same, with the components in the edge's frame sorted as :func:`.local.by_m`.
         regular: number of edges that are no self-loops.
         length: (E,), Å.
         distance: (E, basis).
@@ -55,8 +54,8 @@ class Prepared(NamedTuple):
             derivative; empty where none moves.
         split: frames of both, per l; empty likewise.
 
-    For inference ``distance`` and ``initial`` are empty and ``edge_kind`` is not made: they are
-    cheap to make chunk by chunk.
+    For inference ``distance``, ``initial``, ``turns`` and ``edge_kind`` are empty: they are not
+    needed, or cheap to make chunk by chunk.
     """
 
     order: Tensor
@@ -64,6 +63,7 @@ class Prepared(NamedTuple):
     source: Tensor
     destination: Tensor
     frames: list[Tensor]
+    turns: list[Tensor]
     regular: int
     length: Tensor
     distance: Tensor
@@ -83,16 +83,21 @@ class Prepared(NamedTuple):
         return self._replace(
             source=self.source[start:stop],
             destination=self.destination[start:stop],
-            frames=[frame[start:stop] for frame in self.frames],
+            turns=[each[start:stop] for each in self.turns],
             regular=min(max(self.regular - start, 0), stop - start),
             distance=self.distance[start:stop],
             radial=None if self.radial is None else self.radial[start:stop],
         )
 
-    def pieces(self, start: int, size: int) -> Iterator[Prepared]:
-        """The edges from ``start`` on, ``size`` after ``size``."""
-        for first in range(start, len(self.source), size):
-            yield self.span(first, min(first + size, len(self.source)))
+    def pieces(self, start: int, size: int) -> tuple[Prepared, ...]:
+        """The edges from ``start`` on in equal pieces of at most ``size``; those of self-loops are
+        apart."""
+        marks = [start]
+        for stop in (self.regular, len(self.source)):
+            first = marks[-1]
+            count = -(-(stop - first) // size) if stop > first else 0
+            marks += [first + (stop - first) * n // count for n in range(1, count + 1)]
+        return tuple(self.span(a, b) for a, b in itertools.pairwise(marks))
 
 
 class SkipConnection(nn.Module):
@@ -124,7 +129,8 @@ class Update(nn.Module):
         self,
         config: NetConfig,
         irreps_in: Irreps,
-        irreps_conv: Irreps,
+        irreps_node: Irreps,
+        irreps_edge: Irreps,
         irreps_out: Irreps,
         types: int,
         generation: Generation,
@@ -136,7 +142,8 @@ class Update(nn.Module):
         self.lin_pre = ChannelLinear(irreps_in, irreps_in, generation, biases=True)
         self.conv = EquivariantConvolution(
             config.num_basis,
-            irreps_conv,
+            irreps_node,
+            irreps_edge,
             sh,
             irreps_out,
             generation,
@@ -150,23 +157,31 @@ class Update(nn.Module):
         self.skip_connect = SkipConnection(irreps_in, self.irreps_out, generation)
 
     def convolve(
-        self, node: Features, edge: Features, matrices: Matrices, p: Prepared, again: bool
+        self,
+        node: Features,
+        pair: Features | None,
+        edge: Features,
+        matrices: tuple[Matrices, Matrices],
+        p: Prepared,
+        again: bool,
     ) -> Features:
         """Messages of the edges ``p``, in their frames.
 
         Args:
             node: global axes.
+            pair: see :func:`rotated_pair`, where it was made before.
             edge: edge frames.
-            matrices: of the convolution.
-            p: edges.
+            matrices: of the convolution, for regular edges and for self-loops.
+            p: edges, either all self-loops or none.
             again: make again what is cheap in the backward pass.
         """
+        pair = rotated_pair(node, p) if pair is None else pair
         remake = None
         if again and torch.is_grad_enabled():
             nodes, edges = ({k: v.detach() for k, v in x.items()} for x in (node, edge))
-            remake = functools.partial(gather_pair, nodes, edges, p)
-        pair = gather_pair(node, edge, p)
-        return self.conv(pair, matrices, p.distance, p.regular, p.radial, remake)
+            remake = functools.partial(_again, nodes, edges, p)
+        inputs = Inputs(pair, node, edge, p.source, p.destination, p.distance, p.radial)
+        return self.conv(inputs, matrices[p.regular == 0], remake)
 
 
 class NodeUpdate(Update):
@@ -184,20 +199,20 @@ class NodeUpdate(Update):
             chunk: see :attr:`DeepHE3Net.chunk`.
             again: see :attr:`DeepHE3Net.again`.
         """
-        pre, matrices = self.lin_pre(node), self.conv.tp.both_matrices()
+        pre, matrices = self.lin_pre(node), self.conv.tp.matrices()
 
-        def messages(part: Prepared, a: int, b: int) -> Features:
-            """The convolution of edges a to b."""
-            out = self.convolve(pre, rows(edge, a, b), matrices, part, again)
-            return rotate(out, part.frames, to_local=False)
+        def messages(part: Prepared, own: Features) -> Features:
+            """Of some edges, in global axes."""
+            out = self.convolve(pre, None, own, matrices, part, again)
+            return rotate(out, part.turns, to_local=False)
 
         count = len(next(iter(node.values())))
         total: Features = {}
-        for a, b, result in in_chunks(messages, p, chunk):
+        for part, result in in_pieces(messages, edge, p, chunk):
             for key, value in result.items():
                 if key not in total:
                     total[key] = value.new_zeros(count, *value.shape[1:])
-                total[key] = total[key].index_add_(0, p.source[a:b], value.contiguous())
+                total[key] = total[key].index_add_(0, part.source, value.contiguous())
         new = add_features(self.lin_post(total), self.sc(node, p.node_kind))
         return self.skip_connect(node, self.norm(new, p.node_segments))
 
@@ -206,62 +221,133 @@ class EdgeUpdate(Update):
     """e_ij from (n_i, n_j, e_ij) (Eq. 1, second line)."""
 
     def forward(
-        self, node: Features, edge: Features, p: Prepared, chunk: int = 0, again: bool = False
+        self,
+        node: Features,
+        edge: Features,
+        p: Prepared,
+        chunk: int = 0,
+        again: bool = False,
+        last: ChannelLinear | None = None,
     ) -> Features:
-        """New edge features, in edge frames; arguments as those of :meth:`NodeUpdate.forward`."""
-        pre, matrices = self.lin_pre(edge), self.conv.tp.both_matrices()
+        """New edge features, in edge frames.
 
-        def messages(part: Prepared, a: int, b: int) -> Features:
-            """The convolution of edges a to b."""
-            return self.convolve(node, rows(pre, a, b), matrices, part, again)
+        Args:
+            node: global axes.
+            edge: edge frames.
+            p: the structure.
+            chunk: see :attr:`DeepHE3Net.chunk`.
+            again: see :attr:`DeepHE3Net.again`.
+            last: a map of the new features, where it alone is wanted.
+        """
+        pre, matrices = self.lin_pre(edge), self.conv.tp.matrices()
 
-        parts = [result for _, _, result in in_chunks(messages, p, chunk)]
+        def messages(part: Prepared, own: Features) -> Features:
+            """Of some edges, in their frames."""
+            return self.convolve(node, None, own, matrices, part, again)
+
+        parts = [result for _, result in in_pieces(messages, pre, p, chunk)]
         new = {
             key: torch.cat([result[key] for result in parts]) if len(parts) > 1 else value
             for key, value in parts[0].items()
         }
+        if last is not None:
+            return self._through(last, new, edge, p)
         new = add_features(self.lin_post(new), self.sc(edge, p.edge_kind))
-        frames: Sequence[Frame] = p.split or p.frames
-        return self.skip_connect(edge, self.norm(new, p.edge_segments, frames))
+        turns: Sequence[Frame] = p.split or p.turns
+        return self.skip_connect(edge, self.norm(new, p.edge_segments, turns))
+
+    def _through(
+        self, last: ChannelLinear, message: Features, edge: Features, p: Prepared
+    ) -> Features:
+        r"""What ``last`` makes of the new features.
+
+        With l > 0 all that follows the convolution is linear but for the mean: one map, not three,
+
+        .. math:: L (K e + w (P x + S e - \bar{x})) = (L w P) x + (L K + L w S) e - (L w) \bar{x}
+
+        Args:
+            last: L.
+            message: x.
+            edge: e.
+            p: the structure.
+        """
+        post, own, final = self.lin_post.matrices(), self.sc.matrices(), last.matrices()
+        skip = None if self.skip_connect.sc is None else self.skip_connect.sc.matrices()
+        turns: Sequence[Frame] = p.split or p.turns
+        norm, out = self.norm, last.zeros(message)
+        for key, matrix in final.items():
+            x, mine = message[key], own.get(key)
+            if key[0] == 0:
+                value = x @ post[key]
+                value = value + self.lin_post.bias if key == (0, 1) else value
+                value = value if mine is None else value + by_type(edge[key], mine, p.edge_kind)
+                value = norm.of_key(key, value, p.edge_segments, turns)
+                if mine is not None:
+                    value = value + (edge[key] if skip is None else edge[key] @ skip[key])
+                out[key] = value @ matrix
+                continue
+            weighed = norm.weight_of(key)[:, None] * matrix
+            kinds = RowGroups([0], [len(x)], None, None) if mine is None else p.edge_kind
+            inputs, maps = [], []
+            if mine is not None:
+                inputs.append(edge[key])
+                maps.append(mine @ weighed + (matrix if skip is None else skip[key] @ matrix))
+            if norm.graph:
+                average = norm.average(key)
+                mean = x @ (post[key] @ average)
+                mean = mean if mine is None else mean + by_type(edge[key], mine @ average, kinds)
+                inputs.append(norm.centre(key, mean, p.edge_segments, turns))
+                down = (average > 0).to(average).T @ weighed
+                maps.append(-down.expand(1 if mine is None else len(mine), -1, -1))
+            whole = post[key] @ weighed
+            if inputs:
+                columns = torch.cat(inputs, dim=2) if len(inputs) > 1 else inputs[0]
+                out[key] = by_type(columns, torch.cat(maps, dim=1), kinds, (x, whole))
+            else:
+                out[key] = x @ whole
+        return last.biased(out)
 
 
-def rows(features: Features, start: int, stop: int) -> Features:
-    """Some rows, as views."""
-    return {key: value[start:stop] for key, value in features.items()}
+def in_pieces(
+    messages: Callable[[Prepared, Features], Features], edge: Features, p: Prepared, chunk: int
+) -> Iterator[tuple[Prepared, Features]]:
+    """What ``messages`` makes of the edges: regular ones, then self-loops.
 
-
-def in_chunks(
-    messages: Callable[[Prepared, int, int], Features], p: Prepared, chunk: int
-) -> Iterator[tuple[int, int, Features]]:
-    """What ``messages`` makes of the edges, chunk by chunk: (first edge, the one after the last,
-    features).
-
-    With several chunks what happens inside is not kept for the backward pass but made again there,
-    chunk by chunk.
+    Args:
+        messages: of some edges and their features.
+        edge: features of all edges.
+        p: the structure.
+        chunk: edges per piece; what happens inside is then not kept for the backward pass but made
+            again there, piece by piece. 0: all regular edges at once.
     """
-    edges, start = len(p.source), 0
-    for part in p.parts:
-        stop = start + len(part.source)
-        yield start, stop, messages(part, start, stop)
-        start = stop
-    if p.parts:
-        return
-    if not chunk or chunk >= edges:
-        yield 0, edges, messages(p, 0, edges)
-        return
-    pieces = -(-edges // chunk)
-    marks = [edges * n // pieces for n in range(pieces + 1)]
-    for a, b in itertools.pairwise(marks):
-        part = p.span(a, b)
-        result = checkpoint(messages, part, a, b, use_reentrant=False, preserve_rng_state=False)
-        yield a, b, result
+    edges = len(p.source)
+    parts, split = p.parts or p.pieces(0, chunk or edges), 0 < chunk < edges and not p.parts
+    sizes = [len(part.source) for part in parts]
+    rows = {key: value.split(sizes) for key, value in edge.items()}
+    for n, part in enumerate(parts):
+        own = {key: pieces[n] for key, pieces in rows.items()}
+        if split:
+            yield (
+                part,
+                checkpoint(messages, part, own, use_reentrant=False, preserve_rng_state=False),
+            )
+        else:
+            yield part, messages(part, own)
 
 
-def gather_pair(node: Features, edge: Features, p: Prepared) -> Features:
-    """(n_i, n_j, e_ij) of every edge in its frame; channels in that order, as the official
-    concatenation."""
-    pair = {
-        key: torch.cat([gather_rows(value, p.source), gather_rows(value, p.destination)], dim=2)
-        for key, value in node.items()
-    }
-    return merge(rotate(pair, p.frames, to_local=True), edge)
+def rotated_pair(node: Features, p: Prepared) -> Features:
+    """Features of nodes i and j with l > 0 in the frame of each edge: (E, 2 l + 1, 2 channels),
+    those of i first, the components in the order of :func:`.local.by_m`."""
+    ends = torch.stack([p.source, p.destination], dim=1).flatten()
+    out = {}
+    for key, value in node.items():
+        if key[0]:
+            both = gather_rows(value.transpose(1, 2).contiguous(), ends)  # (2 E, channels, 2 l + 1)
+            both = both.view(len(p.source), -1, both.shape[2])
+            out[key] = turn(p.turns[key[0]], both.transpose(1, 2), to_local=True)
+    return out
+
+
+def _again(node: Features, edge: Features, p: Prepared) -> tuple[Features, Features]:
+    """What a convolution makes again."""
+    return rotated_pair(node, p), edge
