@@ -263,7 +263,6 @@ RULES.update(
         "bmm": _matmul,
         "mm": _matmul,
         "addmm": _addmm,
-        "addmm_": _addmm,  # what is returned; a constant cannot hold derivatives
         "linear": _linear,
         "cat": _cat,
         "stack": _stack,

@@ -196,7 +196,7 @@ class EquivariantConvolution(nn.Module):
                 z = part if z is None else z + part
         for factor in matrices.factors.get((f, m), []):
             x = columns[factor.family, m, factor.odd]
-            z = x @ factor.matrix if z is None else z.addmm_(x, factor.matrix)
+            z = x @ factor.matrix if z is None else torch.addmm(z, x, factor.matrix)
         edges, width = len(inputs.source), self.tp.product_out.width(f, m)
         if z is None:
             return inputs.distance.new_zeros(edges * signs(m), width)

@@ -221,7 +221,7 @@ def by_type(
     for t, *rows in zip(groups.types, *(x.split(groups.sizes) for x in values), strict=True):
         part = rows[0].flatten(0, -2) @ each[t]
         if more is not None:
-            part = part.addmm_(rows[1].flatten(0, -2), more[1])
+            part = torch.addmm(part, rows[1].flatten(0, -2), more[1])
         parts.append(part)
     whole = torch.cat(parts) if len(parts) > 1 else parts[0]
     whole = whole.view(*value.shape[:-1], whole.shape[-1])
