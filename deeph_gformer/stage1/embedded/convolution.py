@@ -59,6 +59,9 @@ class EquivariantConvolution(nn.Module):
             of the tensor product stand, then the scalars.
     """
 
+    _order: Tensor
+    _scale: Tensor
+
     def __init__(
         self,
         basis: int,

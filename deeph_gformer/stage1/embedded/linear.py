@@ -96,6 +96,9 @@ def slot_pairs(
 class ChannelLinear(CachedWeights):
     """e3nn's ``Linear``: mixes channels of equal irreps; bias on 0e."""
 
+    _index: Tensor
+    _scale: Tensor
+
     def __init__(
         self, irreps_in: Irreps, irreps_out: Irreps, generation: Generation, biases: bool
     ) -> None:

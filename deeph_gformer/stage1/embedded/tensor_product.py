@@ -94,6 +94,10 @@ class EdgeTensorProduct(CachedWeights):
         used: family in, m and :attr:`Factor.odd` of all factors.
     """
 
+    _first: Tensor
+    _second: Tensor
+    _factor: Tensor
+
     def __init__(
         self,
         node: Irreps,
