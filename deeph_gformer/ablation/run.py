@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..analysis.evaluate import evaluate
-from ..data.edges import learned_edges
+from ..data.edges import training_edges
 from ..gformer.bundle import load_bundle
 from ..io.files import read_json, write_json
 from ..io.folder import find_structures
@@ -88,17 +88,18 @@ class _Ablation(Trainings):
             sets[TEST] = (self.config.data.preprocessed, {"splits": self.folder / SPLIT_FILE})
         sets.update({name: (str(folder), {}) for name, folder in self.config.tests.items()})
         for name, (folder, options) in sets.items():
+            edges = training_edges(  # one graph for all settings, whatever their stage 1 learned
+                self.config.data.edges, find_structures(folder, ("hamiltonian",))
+            )
             stamp = {
                 "preprocessed": folder,
+                "edges": edges,
                 "rotations": self.config.rotations,
                 "structures": len(self.tests.get(name, ())),
                 "gauge": self.config.data.gauge,
             }
             if known.get(name, {}).get("of") != stamp:
                 print(f"{run_name(kind, seed, self.config)}: evaluating {name}", flush=True)
-                edges = self.config.data.edges
-                if edges == "auto":  # one graph for all settings, whatever their stage 1 learned
-                    edges = learned_edges(edges, find_structures(folder, ("hamiltonian",)))
                 options.update(
                     edges=edges,
                     rotations=self.config.rotations,

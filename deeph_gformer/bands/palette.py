@@ -34,7 +34,7 @@ def drawable(text: str) -> str:
         return text
     try:
         MathTextParser("path").parse(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.replace("$", r"\$")
     return text
 

@@ -202,7 +202,8 @@ def load_sample(
     Args:
         folder: legacy or DeepH-dock.
         targets: the model's channels.
-        edges: see :func:`select_edges`; ``auto`` takes the blocks of S where it is there.
+        edges: see :func:`select_edges`; ``auto`` takes the blocks of S where it is there (a
+            training has one kind for all: :func:`.edges.training_edges`).
         dtype: real type of vectors and labels.
         gauge: ``standard`` takes μS out of H.
 

@@ -30,6 +30,7 @@ __all__ = [
     "at_the_cutoff",
     "learned_edges",
     "select_edges",
+    "training_edges",
 ]
 
 #: Elements of S or H (eV) that are no larger count as zero.
@@ -52,8 +53,8 @@ class EdgeChoice(NamedTuple):
     Attributes:
         keys: (E, 5) int64, 0-based, canonical order, symmetric.
         source: where they come from, for people.
-        hamiltonian_only: edges that ``hamiltonians.h5`` has and ``overlaps.h5`` has not; None
-            where one of the files was not read.
+        hamiltonian_only: blocks that ``hamiltonians.h5`` has and ``overlaps.h5`` has not, whether
+            they are edges or not; None where one of the files was not read.
         notes: for people, a sentence each on blocks that were left out, and on those that only one
             of H and S has.
     """
@@ -99,15 +100,22 @@ def at_the_cutoff(structure: Structure, cutoffs: Cutoffs) -> tuple[str, ...]:
     )
 
 
-def learned_edges(mode: EdgeMode, folders: Iterable[pathlib.Path]) -> LearnedEdges:
-    """What a model learns from with a setting ``data.edges``.
+def training_edges(mode: EdgeMode, folders: Iterable[pathlib.Path]) -> EdgeMode:
+    """The edges of a training with a setting ``data.edges``: ``auto`` is one of the others for all
+    structures.
 
     Args:
         mode: the setting.
-        folders: the training structures.
+        folders: the structures.
     """
-    of_s = mode == "auto" and all(has_matrix(folder, "overlap") for folder in folders)
-    return "overlaps" if of_s or mode == "overlaps" else "hamiltonians"
+    if mode != "auto":
+        return mode
+    return "overlaps" if all(has_matrix(f, "overlap") for f in folders) else "hamiltonians"
+
+
+def learned_edges(mode: EdgeMode) -> LearnedEdges:
+    """What a model remembers of :func:`training_edges`."""
+    return "overlaps" if mode == "overlaps" else "hamiltonians"
 
 
 def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArray[np.int64]:
@@ -214,6 +222,7 @@ def select_edges(
         name, keys = next(iter(sets.items()))
         return EdgeChoice(keys, paths[name].name, notes=tuple(notes))
     extra = match_keys(sets["hamiltonians"], sets["overlaps"]) < 0
+    count = int(extra.sum())
     if only_s:  # H was read for what it lacks
         extra[:] = False
     keys = np.concatenate([sets["overlaps"], sets["hamiltonians"][extra]])
@@ -235,6 +244,6 @@ def select_edges(
     return EdgeChoice(
         keys[sort_keys(keys)],
         " and ".join(paths[name].name for name in used),
-        int(extra.sum()),
+        count,
         tuple(notes),
     )

@@ -38,6 +38,7 @@ from ..io.folder import (
 )
 from ..io.hdf5.writing import new_hdf5
 from ..io.structure import Structure
+from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction, load
 from ..prediction.blocks import assemble, check_finite, sum_of_differences
 from ..prediction.run import hermitian_products
@@ -154,6 +155,12 @@ def _test(
     target = ini.output_dir / TEST_RESULT_FILE
     if target.is_file():
         echo(f"{target} is there already and will be replaced")
+    if model.learned_edges == "overlaps":
+        LOGGER.warning(
+            "the model learned from the blocks of S, and inference = False asks for those of H, as "
+            "DeepH-E3 does: where H has more of them every block is predicted otherwise, with "
+            "larger errors ('deeph-gformer evaluate' takes those of S)"
+        )
     with atomic_path(target) as temporary, new_hdf5(temporary) as handle:
         for folder in folders:
             start = time.perf_counter()

@@ -66,14 +66,16 @@ def read_frames(path: str | os.PathLike[str]) -> list[Atoms]:
     from ase.io import read
     from ase.io.formats import filetype
 
-    place = pathlib.Path(path)
+    place, index = pathlib.Path(path), ":"
     if not os.path.lexists(place) and "@" in place.name:
-        place = place.with_name(place.name.rpartition("@")[0] or "@")
+        name, _, index = place.name.rpartition("@")
+        place = place.with_name(name or "@")
     require_file(place, MAX_TEXT)
     if filetype(str(place)) == "vasp":
         _check_counts(read_text(place, strict=False).splitlines(), place)
-    found = read(str(path), index=":")
-    return [frame for frame in found if isinstance(frame, Atoms)]
+    found = read(str(place), index=index, do_not_split_by_at_sign=True)
+    frames = found if isinstance(found, list) else [found]
+    return [frame for frame in frames if isinstance(frame, Atoms)]
 
 
 def read_poscar(path: str | os.PathLike[str]) -> Atoms:

@@ -17,6 +17,7 @@ import torch
 
 from ..config import TrainStage1Config
 from ..data.dataset import Sample, load_samples
+from ..data.edges import training_edges
 from ..data.equality import StructureDescriptor, match_descriptors
 from ..data.features import Stage1Features
 from ..data.sketch import sketch_samples
@@ -182,8 +183,9 @@ def _require_same_data(
     record = read_checkpoint(last).get(RUN)
     if model.gauge == "unknown" or not first_rank():
         return
+    edges = training_edges(config.data.edges, [*splits["train"], *splits["val"]])
     samples = {
-        name: load_samples(splits[name], model.targets, config.data.edges, model.dtype, model.gauge)
+        name: load_samples(splits[name], model.targets, edges, model.dtype, model.gauge)
         for name in ("train", "val")
     }
     require_same_data(record, sketch_samples(samples), last)

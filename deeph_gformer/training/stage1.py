@@ -14,7 +14,7 @@ from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..config import TrainStage1Config
 from ..data.dataset import basis_of, left_out, load_samples
-from ..data.edges import learned_edges
+from ..data.edges import learned_edges, training_edges
 from ..data.sketch import sketch_samples
 from ..errors import ModelError
 from ..fields import OVERLAP_TABLE
@@ -112,8 +112,9 @@ def _train(
         config.data.gauge, splits["train"], below, device=own_device(config.training)
     )
     echo(str(choice))
+    edges = training_edges(config.data.edges, [*splits["train"], *splits["val"]])
     samples = {
-        name: load_samples(splits[name], targets, config.data.edges, dtype, choice.gauge)
+        name: load_samples(splits[name], targets, edges, dtype, choice.gauge)
         for name in ("train", "val")
     }
     cache = FeatureCache(
@@ -142,7 +143,7 @@ def _train(
     notes = {
         **choice.to_json(),
         **structures_note(splits, None if old is None else old.notes),
-        "edges": learned_edges(config.data.edges, splits["train"]),
+        "edges": learned_edges(edges),
         "deeph_gformer": __version__,
     }
     save = SaveModelFolder(folder / "model", arguments, targets, ini, notes)

@@ -20,6 +20,7 @@ from ..data.dataset import (
     load_samples,
     transpose_index,
 )
+from ..data.edges import learned_edges, training_edges
 from ..data.sketch import sketch_samples
 from ..errors import ConfigError, DataError
 from ..gformer.bundle import Bundle, Stage1Identity
@@ -107,8 +108,9 @@ def _train(
         device=own_device(settings),
     )
     echo(str(choice))
+    edges = training_edges(config.data.edges, everything)
     samples = {
-        name: load_samples(splits[name], out.targets, config.data.edges, out.dtype, choice.gauge)
+        name: load_samples(splits[name], out.targets, edges, out.dtype, choice.gauge)
         for name in ("train", "val")
     }
     echo(_sizes(samples, stage1, config.data.cache))
@@ -139,7 +141,7 @@ def _train(
     parameters = sum(p.numel() for p in model.parameters())
     echo(f"GFormer arch {config.model.arch}, {parameters:,} parameters{_before(errors)}")
     known = record_of(config, splits, samples["train"], parameters)
-    known |= {**errors, **choice.to_json(), **(extra or {})}
+    known |= {**errors, **choice.to_json(), "edges": learned_edges(edges), **(extra or {})}
     bundle = role.bundle(model, identity, choice.gauge, known, folder / "bundle")
     with recorded(folder, config, splits):
         if first_rank():

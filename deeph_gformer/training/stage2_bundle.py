@@ -14,7 +14,6 @@ from .. import __version__
 from ..analysis.metrics import gauge_errors, means
 from ..config import TrainConfig, to_mapping
 from ..data.dataset import Sample, has_time_reversal
-from ..data.edges import learned_edges
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..io.folder import has_matrix, read_folder, read_matrix
@@ -78,7 +77,6 @@ def record_of(
     return {
         "data": pathlib.Path(config.data.preprocessed).name,
         "structures": {n: len(f) for n, f in splits.items()},
-        "edges": learned_edges(config.data.edges, splits["train"]),
         "training_edges": sum(s.graph.edges for s in train),
         "parameters": parameters,
         "config": settings,

@@ -68,7 +68,7 @@ def test_edge_modes(make_folder: Folder) -> None:
     assert select_edges(folder, structure, "auto").hamiltonian_only == 2
     choice = select_edges(folder, structure, "auto", learned="overlaps")
     assert len(choice.keys) == count - 2 and choice.source == "overlaps.h5"
-    assert choice.hamiltonian_only == 0 and not choice.notes
+    assert choice.hamiltonian_only == 2 and not choice.notes
     (folder / "hamiltonians.h5").unlink()
     assert len(select_edges(folder, structure, "auto").keys) == count - 2
     with pytest.raises(DataError, match="--edges union"):

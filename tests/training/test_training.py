@@ -647,7 +647,7 @@ def test_edges_of_a_training_are_those_of_its_predictions(
     model = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
     assert model.bundle is not None and model.bundle.training["edges"] == "overlaps"
     with_h = model.predict(root / "s0")
-    assert len(with_h.edges.keys) == counts["s0"] and with_h.edges.hamiltonian_only == 0
+    assert len(with_h.edges.keys) == counts["s0"] and with_h.edges.hamiltonian_only == 2
     (root / "s0" / "hamiltonians.h5").rename(tmp_path / "h.h5")
     assert np.array_equal(model.predict(root / "s0").hamiltonian.values, with_h.hamiltonian.values)
     (tmp_path / "h.h5").rename(root / "s0" / "hamiltonians.h5")
@@ -658,3 +658,16 @@ def test_edges_of_a_training_are_those_of_its_predictions(
     train_stage1(config, continue_from=str(tiny_stage1))
     own = deeph_gformer.load(None, stage1=tmp_path / "one" / "model")
     assert len(own.predict(root / "s0").edges.keys) == counts["s0"]
+
+
+def test_one_kind_of_edges_for_all_structures(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Where one structure has no S, all are learned, and predicted, with the blocks of H."""
+    root = dataset(make_folder)
+    counts = {folder.name: lose_overlap(folder) for folder in sorted(root.iterdir())}
+    (root / "s1" / "overlaps.h5").unlink()
+    model, record = stage2(root, tiny_stage1, tmp_path / "run", epochs=1)
+    assert record["edges"] == model.learned_edges == "hamiltonians"
+    with h5py.File(root / "s0" / "hamiltonians.h5") as handle:
+        assert len(model.predict(root / "s0").edges.keys) == len(handle) == counts["s0"] + 2
