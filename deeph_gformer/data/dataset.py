@@ -202,8 +202,8 @@ def load_sample(
     Args:
         folder: legacy or DeepH-dock.
         targets: the model's channels.
-        edges: see :func:`select_edges`; ``auto`` takes the blocks of S where it is there (a
-            training has one kind for all: :func:`.edges.training_edges`).
+        edges: see :func:`select_edges`; a training has one kind for all structures
+            (:func:`.edges.training_edges`).
         dtype: real type of vectors and labels.
         gauge: ``standard`` takes μS out of H.
 
@@ -228,7 +228,7 @@ def load_sample(
         hamiltonian = subtract_overlap(
             hamiltonian, spin_double(overlap) if spinful else overlap, shift
         )
-    choice = select_edges(folder, structure, edges, learned="overlaps")
+    choice = select_edges(folder, structure, edges)
     graph = build_graph(structure, choice.keys, targets.basis, dtype)
     where = match_keys(choice.keys, hamiltonian.keys)
     have = np.flatnonzero(where >= 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -159,6 +159,41 @@ def _within(
     return keys[~far], f"{path.name}: blocks of zeros are left out, {said}"
 
 
+def _of_both(
+    paths: Mapping[str, pathlib.Path],
+    sets: Mapping[str, NDArray[np.int64]],
+    only_s: bool,
+    notes: Sequence[str],
+) -> EdgeChoice:
+    """The choice where H and S were read, and what the one lacks of the other.
+
+    Args:
+        paths: of both files, by :data:`EdgeMode`.
+        sets: their keys.
+        only_s: edges are the blocks of S; H was read for what it lacks.
+        notes: earlier ones.
+    """
+    h, s = paths["hamiltonians"].name, paths["overlaps"].name
+    more = match_keys(sets["hamiltonians"], sets["overlaps"]) < 0
+    keys, source, said = sets["overlaps"], s, list(notes)
+    if not only_s:
+        source, keys = f"{s} and {h}", np.concatenate([keys, sets["hamiltonians"][more]])
+        if more.any():
+            said.append(
+                f"{int(more.sum())} of {len(keys)} edges are in {h} and not in {s}; they move all "
+                "of H, and a file without DFT's H gets another prediction: --edges overlaps (in "
+                'Python edges="overlaps") leaves them out'
+            )
+    absent = match_keys(sets["overlaps"], sets["hamiltonians"]) < 0
+    if absent.any():
+        first = format_key(sets["overlaps"][np.flatnonzero(absent)[0]])
+        said.append(
+            f"{int(absent.sum())} of {len(keys)} edges are in {s} and not in {h}, the first is "
+            f"{first}: is H complete? H reaches as far as S"
+        )
+    return EdgeChoice(keys[sort_keys(keys)], source, int(more.sum()), tuple(said))
+
+
 def select_edges(
     folder: str | os.PathLike[str],
     structure: Structure,
@@ -221,29 +256,4 @@ def select_edges(
     if len(sets) == 1:
         name, keys = next(iter(sets.items()))
         return EdgeChoice(keys, paths[name].name, notes=tuple(notes))
-    extra = match_keys(sets["hamiltonians"], sets["overlaps"]) < 0
-    count = int(extra.sum())
-    if only_s:  # H was read for what it lacks
-        extra[:] = False
-    keys = np.concatenate([sets["overlaps"], sets["hamiltonians"][extra]])
-    if extra.any():
-        notes.append(
-            f"{int(extra.sum())} of {len(keys)} edges are in {paths['hamiltonians'].name} and not "
-            f"in {paths['overlaps'].name}; they move all of H, and a file without DFT's H gets "
-            'another prediction: --edges overlaps (in Python edges="overlaps") leaves them out'
-        )
-    absent = match_keys(sets["overlaps"], sets["hamiltonians"]) < 0
-    if absent.any():
-        notes.append(
-            f"{int(absent.sum())} of {len(keys)} edges are in {paths['overlaps'].name} and not in "
-            f"{paths['hamiltonians'].name}, the first is "
-            f"{format_key(sets['overlaps'][np.flatnonzero(absent)[0]])}: is H complete? H reaches "
-            "as far as S"
-        )
-    used = ["overlaps"] if only_s else list(paths)
-    return EdgeChoice(
-        keys[sort_keys(keys)],
-        " and ".join(paths[name].name for name in used),
-        count,
-        tuple(notes),
-    )
+    return _of_both(paths, sets, only_s, notes)
