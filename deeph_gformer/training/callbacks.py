@@ -178,6 +178,9 @@ class OwnSignals(Callback):
 class FiniteStop(Callback):
     """Ends a run whose numbers are no longer finite, before anything of it is kept."""
 
+    def __init__(self) -> None:
+        self._loss: Tensor | None = None
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -186,8 +189,22 @@ class FiniteStop(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Check the loss."""
-        self._check(trainer, "training loss", float(outputs["loss"]))
+        """Check the loss of the step before: that of this step a GPU may still be working on."""
+        self._check_loss(trainer)
+        self._loss = outputs["loss"]
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the last loss."""
+        self._check_loss(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Check the last loss of an epoch without validation."""
+        self._check_loss(trainer)
+
+    def _check_loss(self, trainer: pl.Trainer) -> None:
+        if self._loss is not None:
+            value, self._loss = float(self._loss), None
+            self._check(trainer, "training loss", value)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Check the error."""

@@ -144,14 +144,20 @@ def _check_buffers(net: DeepHE3Net, state: Mapping[str, Tensor], where: str) -> 
 
 
 def official_state(net: DeepHE3Net) -> dict[str, Tensor]:
-    """A state_dict that the official ``Net`` loads strictly under e3nn of its generation."""
-    own = dict(net.named_parameters())
+    """A state_dict that the official ``Net`` loads strictly under e3nn of its generation.
+
+    On the CPU. Official parameters are pieces of copies of ours: these leave a GPU, and go into a
+    file, one by one, not in thousands of pieces.
+    """
+    own = {
+        name: parameter.detach().to("cpu", copy=True) for name, parameter in net.named_parameters()
+    }
     state: dict[str, Tensor] = {}
     for name, ours, piece, shape in official_parameters(net):
-        state[name] = own[ours].detach().reshape(-1)[piece].reshape(shape).clone()
+        state[name] = own[ours].reshape(-1)[piece].reshape(shape)
     for name, parameter in own.items():
         if not parameter.numel():
-            state[name] = parameter.detach().clone()
+            state[name] = parameter
     kind = net.lin_edge.weight.dtype
     state.update({name: value.to(kind) for name, value in _buffers(net, kind)})
     return state
@@ -270,18 +276,21 @@ def import_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
 
 
 def export_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of :func:`import_optimizer`."""
+    """The inverse of :func:`import_optimizer`; on the CPU, see :func:`official_state`."""
     names = {name: n for n, (name, _) in enumerate(net.named_parameters())}
+    own = {
+        number: {k: v.detach().to("cpu", copy=True) for k, v in entry.items()}
+        for number, entry in state["state"].items()
+    }
     out: dict[int, dict[str, Any]] = {}
     table = list(official_parameters(net))
     for index, (_, ours, piece, shape) in enumerate(table):
-        entry = state["state"].get(names[ours])
+        entry = own.get(names[ours])
         if entry is not None:
             out[index] = {
                 "step": entry["step"],
                 **{
-                    k: entry[k].reshape(-1)[piece].reshape(shape).clone()
-                    for k in ("exp_avg", "exp_avg_sq")
+                    k: entry[k].reshape(-1)[piece].reshape(shape) for k in ("exp_avg", "exp_avg_sq")
                 },
             }
     options = {k: v for k, v in state["param_groups"][0].items() if k != "params"}
