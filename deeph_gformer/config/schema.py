@@ -211,6 +211,11 @@ class DataConfig:
     edges: Literal["auto", "overlaps", "hamiltonians", "union"] = "auto"
     """Which blocks are edges of the graph. ``auto``: those of S, which are all that a structure
     without DFT's H will have; those of H where there is no S."""
+    edge_variants: int = within(0, "[0, 16]")
+    """Further samples of each training structure, with slightly other edges: the first with those
+    that only H has, the next ones without some of nearly no S. Of use where stage 1 has memorised
+    its training structures. Validation and what the model remembers of its data are of the
+    structures as they are."""
     cache: Literal["ram", "disk", "off"] = "ram"
     """Where stage 1's features are kept between epochs."""
     gauge: Literal["auto", "raw", "standard"] = "auto"

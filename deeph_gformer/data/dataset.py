@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..algebra.blocks import BlockAssembly
 from ..algebra.orbitals import Basis, TargetBlocks
 from ..errors import ConfigError, DataError
-from ..io.blocks import BlockMatrix, match_keys
+from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
 from ..io.files import read_json
 from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
 from ..io.spin import time_reversed
@@ -31,11 +31,14 @@ from .gauge import gauge_shift, spin_double, subtract_overlap
 from .graph import Graph, build_graph
 
 __all__ = [
+    "Labels",
     "Sample",
+    "label_edges",
     "load_sample",
     "load_samples",
     "left_out",
     "basis_of",
+    "read_labels",
     "read_splits",
     "make_splits",
     "check_splits",
@@ -62,6 +65,8 @@ class Sample:
         partner: (E,) int64, edge (-R, j, i) of each edge.
         gauge: μ in eV that was taken out of the label as H - μS (0 for the raw gauge).
         without_edge: number of blocks of H that have no edge, and their largest element, eV.
+        variant: 0 for the structure's own edges, else which others it has, see
+            :mod:`.edge_variants`.
     """
 
     name: str
@@ -72,6 +77,13 @@ class Sample:
     partner: Tensor
     gauge: float = 0.0
     without_edge: tuple[int, float] = (0, 0.0)
+    variant: int = 0
+
+    @property
+    def key(self) -> str:
+        """What no other sample has: the folder's absolute path, and the variant beyond ``//``."""
+        path = self.folder.resolve().as_posix()
+        return f"{path}//{self.variant}" if self.variant else path
 
 
 def transpose_index(targets: TargetBlocks) -> Tensor:
@@ -212,6 +224,37 @@ def load_sample(
         ModelError: elements or shells differ.
     """
     folder = pathlib.Path(folder)
+    labels = read_labels(folder, targets, gauge)
+    return label_edges(labels, select_edges(folder, labels.structure, edges).keys, targets, dtype)
+
+
+class Labels(NamedTuple):
+    """H of a structure as it is learned.
+
+    Attributes:
+        folder: where it comes from.
+        structure: its atoms.
+        hamiltonian: H, or H - μS.
+        gauge: μ in eV (0 for the raw gauge).
+    """
+
+    folder: pathlib.Path
+    structure: Structure
+    hamiltonian: BlockMatrix
+    gauge: float
+
+
+def read_labels(folder: pathlib.Path, targets: TargetBlocks, gauge: str) -> Labels:
+    """Read atoms and Hamiltonian of one structure.
+
+    Args:
+        folder: legacy or DeepH-dock.
+        targets: the model's channels.
+        gauge: ``standard`` takes μS out of H.
+
+    Raises:
+        DataError: a file is missing or damaged, or spin differs from the model's.
+    """
     structure = read_folder(folder)
     _check_spin(structure, targets.basis, folder)
     spinful = targets.basis.spinful
@@ -228,31 +271,51 @@ def load_sample(
         hamiltonian = subtract_overlap(
             hamiltonian, spin_double(overlap) if spinful else overlap, shift
         )
-    choice = select_edges(folder, structure, edges)
-    graph = build_graph(structure, choice.keys, targets.basis, dtype)
-    where = match_keys(choice.keys, hamiltonian.keys)
+    return Labels(folder, structure, hamiltonian, shift)
+
+
+def label_edges(
+    labels: Labels,
+    keys: NDArray[np.int64],
+    targets: TargetBlocks,
+    dtype: torch.dtype,
+    variant: int = 0,
+) -> Sample:
+    """A structure whose edges are ``keys``, with H where H has them.
+
+    Args:
+        labels: the structure.
+        keys: (E, 5), symmetric, any order.
+        targets: the model's channels.
+        dtype: real type of vectors and labels.
+        variant: which edges they are, see :class:`Sample`.
+
+    Raises:
+        DataError, ModelError: see :func:`.graph.build_graph`.
+    """
+    hamiltonian = labels.hamiltonian
+    keys = keys[sort_keys(keys)]
+    graph = build_graph(labels.structure, keys, targets.basis, dtype)
+    where = match_keys(keys, hamiltonian.keys)
     have = np.flatnonzero(where >= 0)
     kind = np.dtype({torch.float32: np.float32, torch.float64: np.float64}[dtype])
-    kind = np.result_type(kind, np.complex64) if spinful else kind
+    kind = np.result_type(kind, np.complex64) if targets.basis.spinful else kind
     found, mask = BlockAssembly(targets).from_matrix(
         hamiltonian.select(where[have]), graph.node_type.numpy()
     )
-    label = np.zeros((len(choice.keys), *found.shape[1:]), dtype=kind)
+    label = np.zeros((len(keys), *found.shape[1:]), dtype=kind)
     known = np.zeros(label.shape, dtype=bool)
     label[have], known[have] = found, mask
-    partner = match_keys(
-        np.concatenate([-choice.keys[:, :3], choice.keys[:, 4:5], choice.keys[:, 3:4]], axis=1),
-        choice.keys,
-    )
     return Sample(
-        folder.resolve().name,
-        folder,
+        labels.folder.resolve().name,
+        labels.folder,
         graph,
         torch.from_numpy(label),
         torch.from_numpy(known),
-        torch.from_numpy(partner),
-        shift,
-        _without_edge(hamiltonian, choice.keys),
+        torch.from_numpy(match_keys(reverse_keys(keys), keys)),
+        labels.gauge,
+        _without_edge(hamiltonian, keys),
+        variant,
     )
 
 

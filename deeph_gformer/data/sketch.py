@@ -68,13 +68,18 @@ def sketch_samples(
     samples: Mapping[str, Sequence[Sample]],
     more: Sketches | None = None,
 ) -> Sketches:
-    """:func:`sketch_sample` of every structure, by its name.
+    """:func:`sketch_sample` of every structure, by its name; of its variants their edges.
 
     Args:
-        samples: of each split.
+        samples: of each split, and structures with other edges.
         more: further sketches, by structure.
     """
-    found = {s.name: sketch_sample(s) for group in samples.values() for s in group}
+    found: dict[str, dict[str, Sequence[float]]] = {}
+    for sample in (s for group in samples.values() for s in group):
+        parts: dict[str, list[float]] = sketch_sample(sample)
+        if sample.variant:
+            parts = {f"edges of variant {sample.variant}": parts["edges"]}
+        found.setdefault(sample.name, {}).update(parts)
     return {name: {**parts, **(more or {}).get(name, {})} for name, parts in found.items()}
 
 

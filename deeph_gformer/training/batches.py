@@ -29,6 +29,7 @@ __all__ = [
     "EpochSampler",
     "RankSampler",
     "FeatureCache",
+    "cache_path",
     "collate",
     "joiner",
     "rotate_batch",
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
         features: stage 1's irreps, None where none are read.
         direct_sum: (E, D) of stage 1, None without stage 1.
         edges: number of edges of each structure.
-        folders: absolute path of each structure.
+        keys: :attr:`.Sample.key` of each structure.
     """
 
     graph: Graph
@@ -58,7 +59,7 @@ class Batch(NamedTuple):
     features: Stage1Features | None
     direct_sum: Tensor | None
     edges: tuple[int, ...]
-    folders: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
@@ -129,6 +130,18 @@ def feature_bytes(samples: Sequence[Sample], stage1: Stage1Provider) -> int:
     return sum(s.graph.nodes * node + s.graph.edges * edge for s in samples) * stage1.dtype.itemsize
 
 
+def cache_path(folder: pathlib.Path, sample: Sample, use: str = "") -> pathlib.Path:
+    """File of what is kept of a sample; those with other edges have a folder of their own.
+
+    Args:
+        folder: of everything that is kept.
+        sample: whose file.
+        use: what its name begins with.
+    """
+    place = folder / f"variant-{sample.variant}" if sample.variant else folder
+    return place / f"{use}{sample.name}.pt"
+
+
 class FeatureCache:
     """Stage 1 of every sample, run once: kept in memory, in files, or not at all."""
 
@@ -169,17 +182,16 @@ class FeatureCache:
         """(irreps, direct sum) of a sample, on the CPU."""
         if self.stage1 is None:
             return None, None
-        key = sample.folder.resolve().as_posix()
-        if key in self._kept:
-            return self._kept[key]
-        path = self.folder / f"{sample.name}.pt" if self.mode == "disk" and self.folder else None
+        if sample.key in self._kept:
+            return self._kept[sample.key]
+        path = cache_path(self.folder, sample) if self.mode == "disk" and self.folder else None
         stored = None if path is None else self._stored(path, sample)
         if stored is not None:
             return stored if self.features else None, stored.direct_sum
         out = self.run(sample).to("cpu")
         entry = out if self.features else None, out.direct_sum
         if self.mode == "ram":
-            self._kept[key] = entry
+            self._kept[sample.key] = entry
         elif path is not None:
             parts = list(out.node), list(out.edge), out.direct_sum
             write_tensors(path, [self._mark(sample), *parts, _content(*parts)])
@@ -276,7 +288,7 @@ def collate(
         features,
         sums,
         tuple(sizes),
-        tuple(s.folder.resolve().as_posix() for s in samples),
+        tuple(s.key for s in samples),
     )
 
 

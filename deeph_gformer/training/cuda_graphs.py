@@ -137,7 +137,7 @@ class StepGraphs:
 
     def held(self, batch: Batch) -> Batch | None:
         """The same batch at its fixed place on the GPU; None where it has none."""
-        return self._batches.get(batch.folders)
+        return self._batches.get(batch.keys)
 
     def step(self, batch: Batch, states: Sequence[StepStates]) -> Losses | None:
         """One step; gradients are made, too.
@@ -152,9 +152,9 @@ class StepGraphs:
         Raises:
             ConfigError: nothing can be captured where ``cuda_graphs`` is ``true``.
         """
-        known = self._steps.get(batch.folders)
+        known = self._steps.get(batch.keys)
         if known is None:
-            if self.full or len(batch.edges) != 1 or not batch.folders:
+            if self.full or len(batch.edges) != 1 or not batch.keys:
                 return None
             known = self._capture(batch, tuple(s.to(self.device) for s in states))
             if known is None:
@@ -199,11 +199,11 @@ class StepGraphs:
             torch._foreach_copy_([self.gradients[n] for n in used], output)
             return loss.detach(), logged
 
-        self._batches[batch.folders] = batch
+        self._batches[batch.keys] = batch
         try:
             replay, result = capture(step, self._shared)
         except RuntimeError as error:
-            del self._batches[batch.folders]
+            del self._batches[batch.keys]
             if self.required and not lacks_memory(error):
                 raise ConfigError(
                     f"training.cuda_graphs=true: a step could not be captured ({_line(error)}); "
@@ -214,7 +214,7 @@ class StepGraphs:
                 f"{_line(error)}"
             )
         known = CapturedStep(replay, result, states, tuple(used))
-        self._steps[batch.folders] = known
+        self._steps[batch.keys] = known
         return known
 
     def _stop(self, why: str) -> CapturedStep | None:

@@ -133,8 +133,9 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
     descriptor = None
     try:
         descriptor = _take(path)
-        for place in (folder, *(folder / name for name in (*RUN_FOLDERS, "model/src", "logs/csv"))):
-            for left in place.glob(".*.tmp") if descriptor is not None else ():
+        places = ("", *(f"{n}/" for n in (*RUN_FOLDERS, "cache/*", "model/src", "logs/csv")))
+        for place in places if descriptor is not None else ():
+            for left in folder.glob(f"{place}.*.tmp"):
                 with contextlib.suppress(OSError):  # of a process that was killed
                     left.unlink()
         with _log_of(folder):

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from ..config import TrainStage1Config
-from ..data.dataset import Sample, load_samples
-from ..data.edges import training_edges
+from ..data.dataset import Sample
 from ..data.equality import StructureDescriptor, match_descriptors
 from ..data.features import Stage1Features
 from ..data.sketch import sketch_samples
@@ -33,6 +32,7 @@ from .batches import FeatureCache
 from .checkpoint import RUN, read_checkpoint, require_same_data
 from .folder import CHECKPOINTS, FREE, LAST, RECORD_FILE, check_run, locked
 from .process import echo, first_rank
+from .samples import training_samples
 from .splits import run_splits
 from .stage1 import train_stage1
 from .stage1_network import stage1_config
@@ -183,11 +183,9 @@ def _require_same_data(
     record = read_checkpoint(last).get(RUN)
     if model.gauge == "unknown" or not first_rank():
         return
-    edges = training_edges(config.data.edges, [*splits["train"], *splits["val"]])
-    samples = {
-        name: load_samples(splits[name], model.targets, edges, model.dtype, model.gauge)
-        for name in ("train", "val")
-    }
+    samples, _ = training_samples(
+        config.data, splits, model.targets, model.dtype, model.gauge, config.training.seed
+    )
     require_same_data(record, sketch_samples(samples), last)
 
 

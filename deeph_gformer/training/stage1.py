@@ -13,8 +13,8 @@ from ..algebra.blocks import DirectSumToProduct
 from ..algebra.orbitals import TargetBlocks
 from ..algebra.wigner import Generation
 from ..config import TrainStage1Config
-from ..data.dataset import basis_of, left_out, load_samples
-from ..data.edges import learned_edges, training_edges
+from ..data.dataset import basis_of, left_out
+from ..data.edges import learned_edges
 from ..data.sketch import sketch_samples
 from ..errors import ModelError
 from ..fields import OVERLAP_TABLE
@@ -29,6 +29,7 @@ from .module import Stage1Task
 from .overlap_table import write_basis_table
 from .process import echo, first_rank, memory_hint, own_device
 from .run import fit, loaders
+from .samples import count_samples, learned_from, training_samples
 from .seen import structures_note
 from .splits import run_splits
 from .stage1_folder import SaveModelFolder, train_ini
@@ -112,16 +113,14 @@ def _train(
         config.data.gauge, splits["train"], below, device=own_device(config.training)
     )
     echo(str(choice))
-    edges = training_edges(config.data.edges, [*splits["train"], *splits["val"]])
-    samples = {
-        name: load_samples(splits[name], targets, edges, dtype, choice.gauge)
-        for name in ("train", "val")
-    }
+    samples, edges = training_samples(
+        config.data, splits, targets, dtype, choice.gauge, settings.seed
+    )
     cache = FeatureCache(
         first, config.data.cache, folder / "cache", features=False, device=own_device(settings)
     )
     join = joiner(cache)
-    train, val = loaders(samples["train"], samples["val"], join, settings)
+    train, val = loaders(learned_from(samples), samples["val"], join, settings)
     to_product = DirectSumToProduct(targets, net.generation, dtype)
     if old is None:
         start_at_statistics(net, samples["train"], to_product if first is None else None)
@@ -133,8 +132,8 @@ def _train(
     data = sketch_samples(samples, None if task.bank is None else task.bank.read)
     parameters = sum(p.numel() for p in net.parameters())
     echo(
-        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
-        f"{sum(s.graph.edges for s in samples['train']):,} training edges; "
+        f"{count_samples(samples)}, "
+        f"{sum(s.graph.edges for s in learned_from(samples)):,} training edges; "
         f"network {arguments.irreps_mid_node}, {parameters:,} parameters"
     )
     if rest := left_out([*samples["train"], *samples["val"]]):

@@ -17,10 +17,9 @@ from ..data.dataset import (
     has_time_reversal,
     hermitian_product,
     left_out,
-    load_samples,
     transpose_index,
 )
-from ..data.edges import learned_edges, training_edges
+from ..data.edges import learned_edges
 from ..data.sketch import sketch_samples
 from ..errors import ConfigError, DataError
 from ..gformer.bundle import Bundle, Stage1Identity
@@ -37,6 +36,7 @@ from .module import Stage2Task, masked_loss
 from .overlap_table import write_basis_table
 from .process import echo, first_rank, memory_hint, note, own_device, warn
 from .run import fit, loaders
+from .samples import TrainingSamples, count_samples, learned_from, training_samples
 from .seen import recognise, trained_on
 from .splits import run_splits
 from .stage2_bundle import SaveBundle, finish, record_of, structures_of
@@ -108,11 +108,9 @@ def _train(
         device=own_device(settings),
     )
     echo(str(choice))
-    edges = training_edges(config.data.edges, everything)
-    samples = {
-        name: load_samples(splits[name], out.targets, edges, out.dtype, choice.gauge)
-        for name in ("train", "val")
-    }
+    samples, edges = training_samples(
+        config.data, splits, out.targets, out.dtype, choice.gauge, settings.seed
+    )
     echo(_sizes(samples, stage1, config.data.cache))
     if rest := left_out([*samples["train"], *samples["val"]]):
         echo(rest)
@@ -129,7 +127,7 @@ def _train(
         else None
     )
     errors, weights = _first_errors(config, cache, samples, to_product, role.cascade)
-    train, val = loaders(samples["train"], samples["val"], joiner(cache), settings, weights)
+    train, val = loaders(learned_from(samples), samples["val"], joiner(cache), settings, weights)
     first = role.used if role.cascade and role.used and not role.used.equivariant else None
     steps = settings.epochs * len(train)
     task = Stage2Task(model, to_product, settings, steps, unit, cascade=role.cascade, first=first)
@@ -252,25 +250,22 @@ def _before(errors: Mapping[str, Any]) -> str:
     """Stage 1's errors, as the line at the start says them; empty where there is none."""
     if errors.get("stage1_val_mae_meV") is None:
         return ""
+    varied = errors.get("stage1_varied_mae_meV")
     return (
         f"; stage 1 on validation {errors['stage1_val_mae_meV']:.4f} meV, on the training "
         f"structures {errors['stage1_train_mae_meV']:.4f} meV"
+        + (f", with other edges {varied:.4f} meV" if varied is not None else "")
     )
 
 
-def _sizes(
-    samples: Mapping[str, Sequence[Sample]], stage1: Stage1Provider | None, kept: str
-) -> str:
+def _sizes(samples: TrainingSamples, stage1: Stage1Provider | None, kept: str) -> str:
     """One line on the data of a training."""
-    everything = [*samples["train"], *samples["val"]]
+    everything = [*learned_from(samples), *samples["val"]]
     needs = "no stage 1"
     if stage1 is not None:
         size = feature_bytes(everything, stage1) / 2**20
         needs = f"stage-1 features need {size:.0f} MiB ({kept})"
-    return (
-        f"{len(samples['train'])} training and {len(samples['val'])} validation structures, "
-        f"{sum(s.graph.edges for s in everything):,} edges; {needs}"
-    )
+    return f"{count_samples(samples)}, {sum(s.graph.edges for s in everything):,} edges; {needs}"
 
 
 def _cache(
@@ -314,14 +309,15 @@ def _cache(
 def _first_errors(
     config: TrainConfig,
     cache: FeatureCache,
-    samples: Mapping[str, Sequence[Sample]],
+    samples: TrainingSamples,
     to_product: DirectSumToProduct,
     cascade: bool,
 ) -> tuple[dict[str, Any], list[float] | None]:
     """Errors of stage 1, and what follows where it has seen training structures; says both.
 
     Returns:
-        Entries of the record, and the share of epochs of each training structure (None: all).
+        Entries of the record, and the share of epochs of each training sample, those with other
+        edges included (None: all).
     """
     if cache.stage1 is None:
         return {"stage1_val_mae_meV": None}, None
@@ -333,6 +329,9 @@ def _first_errors(
         "stage1_val_mae_meV": float(np.mean(other)),
         "stage1_train_mae_meV": float(np.mean(own)),
     }
+    if varied := samples["varied"]:
+        error = float(np.mean(stage1_errors(varied, cache, to_product, hermitian)))
+        record["stage1_varied_mae_meV"] = error
     if isinstance(cache, CrossFitCache):
         echo(cache.describe(own, other))
         return {**record, "cross_fit": len(cache.networks)}, None
@@ -347,7 +346,8 @@ def _first_errors(
         warn(seen.text)
     elif seen.text:
         echo(seen.text)
-    return {**record, **seen.to_json()}, seen.weights.tolist()
+    share = dict(zip((s.folder for s in samples["train"]), seen.weights.tolist(), strict=True))
+    return {**record, **seen.to_json()}, [share[s.folder] for s in learned_from(samples)]
 
 
 def stage1_errors(

@@ -28,7 +28,7 @@ from ..data.dataset import Sample
 from ..data.sketch import sketch, sketch_level
 from ..errors import ConfigError, DataError
 from ..io.folder import has_matrix, matrix_path, read_folder, read_matrix
-from .batches import Batch, write_tensors
+from .batches import Batch, cache_path, write_tensors
 from .states import (
     BlochIndex,
     StateLoss,
@@ -154,7 +154,7 @@ def state_bank(
     """DFT's states where a training needs them, for its loss or for what is the best epoch.
 
     Args:
-        samples: under ``train`` and ``val``.
+        samples: under ``train`` and ``val``, and those of ``train`` with other edges (``varied``).
         targets: the model's channels.
         settings: of the training.
         unit: of the loss of H, eV.
@@ -173,7 +173,16 @@ def state_bank(
             "training.rotate turns structures away from their states: set training.rotate=false, "
             "or training.states_weight (block and coupling, too) to 0"
         )
-    return StateBank(samples["train"], samples["val"], targets, settings, unit, disk, echo)
+    return StateBank(
+        samples["train"],
+        samples["val"],
+        targets,
+        settings,
+        unit,
+        disk,
+        echo,
+        samples.get("varied", ()),
+    )
 
 
 class StateBank:
@@ -194,6 +203,7 @@ class StateBank:
         unit: float,
         folder: pathlib.Path | None = None,
         echo: Callable[[str], None] = print,
+        varied: Sequence[Sample] = (),
     ) -> None:
         """
         Args:
@@ -204,6 +214,7 @@ class StateBank:
             unit: of the loss of H, eV.
             folder: where states are kept instead of in memory.
             echo: prints a line.
+            varied: training structures with other edges; an error has no blocks beside these.
 
         Raises:
             ConfigError: the states need more memory than allowed.
@@ -224,6 +235,8 @@ class StateBank:
             for sample in train:
                 states = self._make(sample, "train", bool(weights[2]), count)
                 sizes.append(_amplification(sample, states))
+            for sample in varied:
+                self._share(sample)
             amplification = float(np.sqrt(np.mean(np.square(sizes))))
             self.loss = StateLoss(
                 weights,
@@ -231,7 +244,7 @@ class StateBank:
                 settings.seed,
                 settings.states_kpoints,
                 unit * amplification,
-                lambda name: self._get(name, "train"),
+                lambda key: self._get(key, "train"),
             )
         for sample in val:
             self._make(sample, "val", True, count)
@@ -257,7 +270,7 @@ class StateBank:
             everything: all states, not the window's only.
             count: structures in all.
         """
-        s, key = self.settings, sample.folder.resolve().as_posix()
+        s, key = self.settings, sample.key
         problem = read_problem(sample.folder, self.targets.basis.spinful)
         spacing, shift = SPACING, (0.0, 0.0, 0.0)
         if use == "train":
@@ -282,22 +295,41 @@ class StateBank:
         if use == "val":
             none = np.empty((0, 0))
             self._points[key] = tuple(dataclasses.replace(p, vectors=none) for p in known.points)
-        if self.folder is None:
-            self._kept[f"{use} {key}"] = states
-        else:
-            path = self.folder / f"states-{use}-{sample.name}.pt"
-            write_tensors(
-                path, [list(states.bloch), states.density, list(states.points), states.weights]
-            )
-            self._files[f"{use} {key}"] = path
+        self._keep(sample, use, states)
         return states
 
-    def _get(self, folder: str, use: str) -> StructureStates:
-        name = f"{use} {folder}"
+    def _share(self, varied: Sample) -> None:
+        """Keep the states of a training structure for the same one with other edges.
+
+        H and S are the same, so are the states; only how an error becomes a matrix is of the edges.
+        """
+        own = self._get(dataclasses.replace(varied, variant=0).key, "train")
+        index = bloch_index(varied, self.targets, self._assembly)
+        states = own._replace(bloch=index, density=torch.zeros_like(varied.label))
+        states = states._replace(density=_density(varied, states))
+        self._bytes += states.nbytes - sum(t.nbytes for t in (*own.points, own.weights))
+        self._keep(varied, "train", states)
+
+    def _keep(self, sample: Sample, use: str, states: StructureStates) -> None:
+        """In memory or in files; k-points of a structure once for all its edges."""
+        name = f"{use} {sample.key}"
+        if self.folder is None:
+            self._kept[name] = states
+            return
+        path = cache_path(self.folder, sample, f"states-{use}-")
+        points = [] if sample.variant else list(states.points)
+        write_tensors(path, [list(states.bloch), states.density, points, states.weights])
+        self._files[name] = path
+
+    def _get(self, key: str, use: str) -> StructureStates:
+        """What is kept of a sample; ``key`` is :attr:`.Sample.key`."""
+        name = f"{use} {key}"
         if name in self._kept:
             return self._kept[name]
         content = torch.load(self._files[name], map_location="cpu", weights_only=True, mmap=True)
         index, density, points, weights = content
+        if not points:
+            points = self._get(key.partition("//")[0], use).points
         return StructureStates(BlochIndex(*index), density, tuple(points), weights)
 
     @torch.no_grad()
@@ -308,11 +340,11 @@ class StateBank:
             error: (E, K) or (E, 4, K), prediction minus label, eV.
             batch: this one structure.
         """
-        folder = batch.folders[0]
-        states = self._get(folder, "val")
+        key = batch.keys[0]
+        states = self._get(key, "val")
         error = torch.where(batch.mask, error, error.new_zeros(()))
         blocks = []
         for number in range(len(states.weights)):
             point = states.at(number).to(error.device)
             blocks.append(state_blocks(error, point)[:, point.valid].cpu().numpy())
-        return block_errors(self._points[folder], blocks)
+        return block_errors(self._points[key], blocks)

@@ -261,7 +261,7 @@ class StateLoss:
         count: k-points of each structure that are drawn.
         unit: eV: that of H times the mean amplification, which is how far a state moves where all
             elements of H have independent errors of the unit of H.
-        get: states of a structure, by its folder.
+        get: states of a structure, by :attr:`.Sample.key`.
     """
 
     weights: tuple[float, float, float]
@@ -286,8 +286,8 @@ class StateLoss:
         """
         rng = np.random.default_rng((self.seed, step))
         chosen = []
-        for folder in batch.folders:
-            states = self.get(folder)
+        for key in batch.keys:
+            states = self.get(key)
             ends = np.cumsum(states.weights.numpy())
             comb = (rng.random() + np.arange(self.count)) / self.count * ends[-1]
             chosen += [states.at(int(n)) for n in np.searchsorted(ends, comb, side="right")]

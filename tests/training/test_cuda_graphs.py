@@ -207,7 +207,7 @@ def test_no_step_waits_for_the_gpu(
         task.to("cuda")
         batch, states = batch.to("cuda"), tuple(s.to("cuda") for s in drawn)
         task.graphs = StepGraphs(task, batch.label.device)
-        task.graphs._batches[batch.folders] = batch
+        task.graphs._batches[batch.keys] = batch
         task.losses(batch, states)  # tables are made
         with no_waiting():
             loss, _ = task.losses(batch, states)

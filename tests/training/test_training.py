@@ -281,7 +281,7 @@ def test_full_disk_is_named(
 
 
 @pytest.mark.parametrize(
-    "part", ["stage2_network.GFormer", "stage2.FeatureCache", "stage2.load_samples"]
+    "part", ["stage2_network.GFormer", "stage2.FeatureCache", "stage2.training_samples"]
 )
 def test_lack_of_memory_before_the_first_epoch(
     make_folder: Folder,
