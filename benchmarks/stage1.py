@@ -30,6 +30,7 @@ from ase.neighborlist import primitive_neighbor_list
 from deeph_gformer.algebra.orbitals import Basis, TargetBlocks, make_target_blocks
 from deeph_gformer.data.graph import Graph, build_graph
 from deeph_gformer.io.structure import Structure
+from deeph_gformer.runtime.heap import keep_freed_memory
 from deeph_gformer.stage1.embedded.checkpoint import official_state
 from deeph_gformer.stage1.embedded.inference import InferenceEngine
 from deeph_gformer.stage1.embedded.network import DeepHE3Net
@@ -154,6 +155,8 @@ def _peak(action: Any) -> int:
 def worker(backend: str, name: str, edges: int, mode: str, seconds: float, output: str) -> None:
     """One measurement, as JSON on the last line."""
     config, _ = network(name)
+    if backend == "embedded" and mode != "inference":
+        keep_freed_memory()  # as training does
     torch.manual_seed(0)
     net = DeepHE3Net(config, ">=0.5")
     net.again = mode == "checkpointed"

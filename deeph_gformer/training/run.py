@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from ..config import TrainingConfig
 from ..errors import ConfigError, DataError, lacks_memory, printable
 from ..runtime.device import resolve_device
+from ..runtime.heap import keep_freed_memory
 from ..stopping import Stopped, installed
 from .batches import Batch, RankSampler, write_tensors
 from .callbacks import EpochLine, FiniteStop, OwnSignals, PlateauStop, running_average
@@ -316,6 +317,7 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     files = folder / CHECKPOINTS
     keep, hooks = _hooks(files, settings, [EpochLine(every, reference), *callbacks])
     last = files / f"{LAST}.ckpt"
