@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from .arguments import require_count, require_energy, require_window
 from .assemble import Point, assemble
 from .bloch import BlochProblem
 from .fermi import FermiLevel
-from .kpath import KPath, find_path
+from .kpath import KPath, PathEngine, find_path
 from .projection import mulliken_weights, parse_projections, spin_expectation
 from .result import Bands
 from .solve import (
@@ -22,7 +23,6 @@ from .solve import (
     Check,
     map_kpoints,
     nearest_levels,
-    require_window,
     solve_dense,
     solve_torch,
 )
@@ -137,13 +137,10 @@ def _require_sense(
     Raises:
         ConfigError: it is so.
     """
-    if level is not None and not np.isfinite(level.energy_eV):
-        raise ConfigError(f"Fermi level {level.energy_eV} eV: a finite number is needed")
-    if nbands is not None and not 0 < nbands <= problem.size:
-        raise ConfigError(
-            f"{nbands} bands asked; {problem.source} has {problem.size} orbitals, "
-            f"so 1 to {problem.size} bands"
-        )
+    if level is not None:
+        require_energy(level.energy_eV, "Fermi level")
+    if nbands is not None:
+        require_count(nbands, f"{problem.source}: bands", problem.size)
     if level is None and (chosen == "sparse" or window is not None or nbands is not None):
         raise ConfigError(
             f"{sentence}: bands around the Fermi level are asked and it is unknown; "
@@ -183,7 +180,7 @@ def band_structure(
     nbands: int | None = None,
     fermi: FermiLevel | float | None = None,
     *,
-    path_engine: Literal["auto", "ase", "seekpath"] = "auto",
+    path_engine: PathEngine = "auto",
     projections: str | None = None,
     spin: bool = False,
     s_threshold: float | None = None,
@@ -225,7 +222,10 @@ def band_structure(
             none, an unknown path or solver.
         DataError: S is not positive definite.
     """
-    level = FermiLevel(float(fermi), "given") if isinstance(fermi, (int, float)) else fermi
+    if fermi is not None and not isinstance(fermi, FermiLevel):
+        fermi = FermiLevel(require_energy(fermi, "Fermi level"), "given")
+    level = fermi
+    npoints = require_count(npoints, "k-points of the path")
     chosen, sentence = choose_solver(problem, solver)
     absolute = _absolute_window(window, level)
     _require_sense(problem, chosen, sentence, level, window, nbands)

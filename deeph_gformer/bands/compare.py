@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix
 from ..io.blocks import format_key, match_keys
+from .arguments import require_window
 from .fermi import FermiLevel
 from .kmesh import MeshSpectrum, mesh_points
 from .kpath import KPath
 from .result import Bands
-from .solve import EDGE_EV, nearest_levels, require_window
+from .solve import EDGE_EV, nearest_levels
 
 __all__ = [
     "HamiltonianError",

@@ -44,10 +44,14 @@ def electron_number(
         (electrons, source), None where nothing says it.
 
     Raises:
-        ConfigError: the valence lacks an element of the structure, or is no mapping.
+        ConfigError: the valence lacks an element of the structure, or is no mapping, or the number
+            is none.
     """
     if electrons is not None:
-        return float(electrons), "given"
+        try:
+            return float(electrons), "given"
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(f"{electrons!s:.40} electrons: a number is needed") from None
     if valence is not None and not isinstance(valence, Mapping):
         raise ConfigError(
             f"valence = {valence!r}: write electrons per element as a dict, e.g. {{'C': 4}}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 import re
 from collections.abc import Callable, Sequence
 
@@ -42,9 +43,10 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
     if text is None:
         return default_mesh(problem)
     try:
-        numbers = [
-            int(v) for v in (re.split(r"[x,\s]+", text.strip()) if isinstance(text, str) else text)
-        ]
+        if isinstance(text, str):
+            numbers = [int(v) for v in re.split(r"[x,\s]+", text.strip())]
+        else:
+            numbers = [operator.index(v) for v in text]
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 3 or min(numbers) < 1:

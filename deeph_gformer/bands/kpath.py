@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,8 @@ __all__ = [
     "find_path",
 ]
 
+#: Who chooses a lattice's own path.
+PathEngine = Literal["auto", "ase", "seekpath"]
 _GAMMA = {"GAMMA", "G", "Γ", "\\GAMMA", "$\\GAMMA$"}
 _LITTLE_SYMMETRY = 4
 """Largest point group of what may be a distorted better lattice: up to rectangular, monoclinic."""
@@ -339,7 +341,7 @@ def find_path(
     periodic: tuple[bool, bool, bool],
     path: str | KPath | None = None,
     npoints: int = 120,
-    engine: Literal["auto", "ase", "seekpath"] = "auto",
+    engine: PathEngine = "auto",
 ) -> KPath:
     """A path from whatever is given: a :class:`KPath`, special points, or nothing (``engine``).
 
@@ -349,6 +351,10 @@ def find_path(
     Raises:
         ConfigError, MissingDependencyError: see :func:`automatic_path` and :func:`seekpath_path`.
     """
+    if engine not in get_args(PathEngine):
+        raise ConfigError(
+            f"path engine '{engine}' is unknown; there are {', '.join(get_args(PathEngine))}"
+        )
     if isinstance(path, KPath):
         return path
     if engine == "seekpath":

@@ -13,6 +13,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError, MissingDependencyError
+from .arguments import require_count, require_pencil, require_window
 from .bloch import BlochProblem
 from .memory import kept_memory
 
@@ -23,7 +24,6 @@ __all__ = [
     "EDGE_EV",
     "default_window",
     "nearest_levels",
-    "require_window",
     "solve_dense",
     "solve_torch",
     "map_kpoints",
@@ -100,23 +100,6 @@ def nearest_levels(levels: NDArray[np.float64]) -> str:
     return f"; the nearest levels are at {' and '.join(words)} eV" if words else ""
 
 
-def require_window(window: Sequence[float]) -> tuple[float, float]:
-    """Two finite energies, the first below the second.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    try:
-        low, high = (float(v) for v in window)
-    except (TypeError, ValueError):
-        low = high = np.nan
-    if not -np.inf < low < high < np.inf:
-        raise ConfigError(
-            f"window {window}: two finite energies in eV are needed, the first below the second"
-        )
-    return low, high
-
-
 def _overlap_condition(s: NDArray[np.number]) -> tuple[bool, float]:
     """(positive definite, reciprocal condition number estimate) of S from its Cholesky factor
     (LAPACK potrf, pocon)."""
@@ -159,7 +142,8 @@ def solve_dense(
         h: (n, n) Hermitian, eV.
         s: (n, n).
         index: (first, last) bands, inclusive, from 0.
-        window: (low, high], eV; not together with ``index``.
+        window: (low, high], eV; not together with ``index``. A level within 1e-7 eV of an end lies
+            on it.
         vectors: also the eigenvectors.
         s_threshold: project out eigenvectors of S with smaller eigenvalues (they are linear
             dependences of the basis; DeepH's ``ill_project``).
@@ -167,8 +151,10 @@ def solve_dense(
 
     Raises:
         ConfigError: ``index`` is outside the bands there are. DataError: S is not positive definite
-            and no threshold was given.
+            and no threshold was given, or H or S is no Hermitian matrix.
     """
+    h, s = np.asarray(h), np.asarray(s)
+    require_pencil(h, s, where)
     n = len(h)
     if window is not None:
         window = require_window(window)
@@ -207,7 +193,8 @@ def solve_dense(
         arguments = (h, s)
     first: int | None = 0 if index is None else index[0]
     if window is not None and index is None:
-        kwargs["subset_by_value"], first = list(window), None
+        # rounding must not cut a degenerate level on an end
+        kwargs["subset_by_value"], first = [end + EDGE_EV for end in window], None
     try:
         result = scipy.linalg.eigh(*arguments, **{k: v for k, v in kwargs.items() if v is not None})
     except scipy.linalg.LinAlgError as error:
@@ -305,10 +292,7 @@ def map_kpoints(
         ConfigError: ``processes`` is less than 1 or above :data:`MOST_PROCESSES`. Whatever
             ``function`` raises.
     """
-    if not 1 <= processes <= MOST_PROCESSES:
-        raise ConfigError(
-            f"{processes} processes asked; at least 1 is needed, and at most {MOST_PROCESSES} start"
-        )
+    processes = require_count(processes, "processes", MOST_PROCESSES)
     _, index, inverse = np.unique(
         np.round(kpoints, 12), axis=0, return_index=True, return_inverse=True
     )

@@ -225,7 +225,10 @@ def load_sample(
     """
     folder = pathlib.Path(folder)
     labels = read_labels(folder, targets, gauge)
-    return label_edges(labels, select_edges(folder, labels.structure, edges).keys, targets, dtype)
+    choice = select_edges(folder, labels.structure, edges)
+    if choice.lacking:
+        LOGGER.warning("%s: %s", folder, choice.lacking)
+    return label_edges(labels, choice.keys, targets, dtype)
 
 
 class Labels(NamedTuple):

@@ -7,6 +7,7 @@ those of ``overlaps.h5`` where it is there, which are all that a new structure h
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from ..io.folder import Kind, folder_format, has_matrix, matrix_path
 from ..io.formats import FolderFormat, get_format
 from ..io.structure import Structure
 from ..overlap.neighbours import Cutoffs, find_edges, pair_cutoff
-from .ranges import Ranges, beyond, describe_beyond
+from .ranges import Ranges, beyond, describe_beyond, without_block
 
 __all__ = [
     "EdgeChoice",
@@ -55,14 +56,16 @@ class EdgeChoice(NamedTuple):
         source: where they come from, for people.
         hamiltonian_only: blocks that ``hamiltonians.h5`` has and ``overlaps.h5`` has not, whether
             they are edges or not; None where one of the files was not read.
-        notes: for people, a sentence each on blocks that were left out, and on those that only one
-            of H and S has.
+        notes: for people, a sentence each on blocks that were left out, on those that only one of H
+            and S has, and on those that are missing.
+        lacking: the last of these, see :func:`~.ranges.without_block`; else empty.
     """
 
     keys: NDArray[np.int64]
     source: str
     hamiltonian_only: int | None = None
     notes: tuple[str, ...] = ()
+    lacking: str = ""
 
     def __repr__(self) -> str:
         return f"EdgeChoice({len(self.keys)} edges, {self.source})"
@@ -243,7 +246,7 @@ def select_edges(
             "overlaps.h5 comes from the DFT code's overlap-only run or from 'deeph-gformer "
             "overlap predict'"
         )
-    sets, notes = {}, []
+    sets, notes, lacking = {}, [], ""
     only_s = mode == "auto" and learned == "overlaps" and len(there) == 2
     for name in wanted:
         # H may reach further than S, by way of projectors: ranges of S say nothing of it
@@ -253,7 +256,14 @@ def select_edges(
         keys = _keys(paths[name], structure, form)
         sets[name], note = _within(paths[name], keys, structure, form, known, spinful)
         notes += [note] if note else []
+        if not lacking:
+            blocks = functools.partial(form.read_blocks, paths[name], structure, spinful)
+            hole = without_block(structure, sets[name], blocks)
+            lacking = f"{paths[name].name}: {hole}" if hole else ""
+    notes += [lacking] if lacking else []
     if len(sets) == 1:
         name, keys = next(iter(sets.items()))
-        return EdgeChoice(keys, paths[name].name, notes=tuple(notes))
-    return _of_both(paths, sets, only_s, notes)
+        choice = EdgeChoice(keys, paths[name].name, notes=tuple(notes))
+    else:
+        choice = _of_both(paths, sets, only_s, notes)
+    return choice._replace(lacking=lacking)

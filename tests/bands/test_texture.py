@@ -57,7 +57,7 @@ def test_degenerate_bands_are_told_and_wrong_input_is_named(tmp_path) -> None:
         spin_texture(rashba(), [0], radius=-1)
     with pytest.raises(ConfigError, match="k-points; at most 2000000"):
         spin_texture(rashba(), [0], points=10**9)
-    with pytest.raises(ConfigError, match="at most 1024 start"):
+    with pytest.raises(ConfigError, match="at most 1024 is needed"):
         spin_texture(rashba(), [0], points=3, processes=10**9)
     plot_texture(spin_texture(rashba(), [0, 1], points=21), tmp_path / "t.png")
     upright = rashba()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -168,3 +169,37 @@ def test_a_bundle_with_ranges_of_its_own_edges() -> None:
     assert ranges == Ranges({(16, 16): 4.0, (16, 42): 5.0, (42, 16): 5.5}, False)
     assert bundle_ranges(bundle([[1e6, 1e6], [1e6, 1e6]])) is None  # type: ignore[arg-type]
     assert bundle_ranges(None) is None
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (0, 2, 1), (1, 2, 0), (2, 0, 1)])
+def test_coordinates_that_changed_places_are_told(sheet, tmp_path, order: tuple[int, ...]) -> None:
+    """Without overlaps of a training set: near atoms have no block then, and far ones have one."""
+    structure, s = sheet
+    assert select_edges(written(tmp_path / "plain", structure, s), structure).notes == ()
+    other = dataclasses.replace(structure, positions=structure.positions[:, list(order)])
+    choice = select_edges(written(tmp_path / "other", other, s), other)
+    assert "overlaps.h5: atoms" in choice.lacking and choice.notes == (choice.lacking,)
+    assert "and have no block, others of these elements have one at" in choice.lacking
+
+
+def test_blocks_are_missing_and_small_ones_reach_further(sheet, tmp_path) -> None:
+    structure, s = sheet
+    small = 0.99e-4 * float(np.abs(s.values).max())
+    far = written(tmp_path / "far", structure, with_far(s, structure, 6, small))
+    assert select_edges(far, structure).lacking == ""  # as projectors of a third atom do
+    large = written(tmp_path / "large", structure, with_far(s, structure, 6, 2 * small))
+    assert "have one at 19.080 Å" in select_edges(large, structure).lacking
+    length = np.linalg.norm(structure.edge_vectors(s.keys), axis=1)
+    gone = (s.keys[:, 3] != s.keys[:, 4]) & (length < 2.5)
+    holes = written(tmp_path / "holes", structure, s.select(np.flatnonzero(~gone)))
+    words = f"2.4.. Å apart and have no block.*{int(gone.sum())} such blocks"
+    assert re.search(words, select_edges(holes, structure).lacking)
+
+
+def test_a_molecule_in_a_small_cell_lacks_nothing(tmp_path) -> None:
+    """Nothing repeats, so images in the next cell have no block."""
+    positions = np.array([[0.0, 0, 0], [0, 0, 3.0], [0, 0, 6.0]])
+    molecule = Structure(np.diag([9.0, 9, 9]), positions, np.array([1, 1, 1]), ((0,),) * 3)
+    keys = find_edges(molecule.lattice, positions, molecule.numbers, {(1, 1): 7.0}, (False,) * 3)
+    s = BlockMatrix.from_blocks(keys, [np.full((1, 1), 0.5)] * len(keys))
+    assert select_edges(written(tmp_path / "m", molecule, s), molecule).lacking == ""

@@ -19,6 +19,7 @@ from ..interop.dft import abacus_files, test_aims
 from ..overlap.test_basis import ion_xml_text
 from . import cases
 from .killing import run_until
+from .mutant_physics import PHYSICS
 from .mutants import Kind
 
 __all__ = ["KINDS"]
@@ -309,6 +310,7 @@ FINISHED = ("in/folds.json", "in/model/*.pkl", "in/folds/*/model/*.pkl")
 ONE_FOLD = ("folds/*/*.json", "folds/*/checkpoints/*", "folds/*/model/**/*")
 
 KINDS: dict[str, Kind] = {
+    **PHYSICS,
     "siesta tshs": Kind(_siesta("TSHS"), _one(f"{CONVERT} siesta"), ready=_imports("sisl")),
     "siesta hsx": Kind(_siesta("HSX"), _one(f"{CONVERT} siesta"), ready=_imports("sisl")),
     "pyscf": Kind(_pyscf, _one(f"{CONVERT} pyscf"), ready=_imports("pyscf.pbc.scf")),

@@ -17,9 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError
 from ...io import Structure
+from ..arguments import require_window
 from ..bloch import BlochProblem
 from ..kmesh import has_time_reversal, mesh_points, parse_mesh
-from ..solve import EDGE_EV, require_window, solve_dense
+from ..solve import EDGE_EV, solve_dense
 
 __all__ = [
     "SelectedStates",

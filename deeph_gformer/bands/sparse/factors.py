@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError
+from ..arguments import require_energy
 from ..bloch import BlochProblem
 from ..memory import memory_of
 from .condensed import CondensedFactor, condensed
@@ -115,8 +116,7 @@ def factorize(
         raise ConfigError(
             f"sparse engine '{engine}' is unknown; there are {', '.join(get_args(Engine))}"
         )
-    if not np.isfinite(sigma):
-        raise ConfigError(f"energy {sigma} eV: a finite number is needed")
+    sigma = require_energy(sigma, "energy")
     matrix = shifted(h, s, sigma)
     if engine == "slepc":
         from .slepc import PetscFactor

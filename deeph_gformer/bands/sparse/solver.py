@@ -18,8 +18,14 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from ...errors import ConfigError, DataError
+from ..arguments import require_count, require_energy, require_window
 from ..bloch import BlochProblem
-from ..solve import EDGE_EV, Check, Solution, not_definite, require_window
+from ..solve import (
+    EDGE_EV,
+    Check,
+    Solution,
+    not_definite,
+)
 from .cuts import Cut, cut_in_gaps
 from .factors import (
     CONTRACTION,
@@ -349,7 +355,7 @@ def solve_sparse(
     Raises:
         ConfigError: too many states for a sparse solver, no states asked, an unknown check, an
             energy or a window that is none. What :func:`~.factors.factorize` raises.
-        DataError: S is not positive definite.
+        DataError: S is not positive definite, or a value is not finite.
     """
     if check not in get_args(Check):
         raise ConfigError(f"check '{check}' is unknown; there are {', '.join(get_args(Check))}")
@@ -358,14 +364,19 @@ def solve_sparse(
             f"precision '{precision}' is unknown; there are {', '.join(get_args(Precision))}"
         )
     where = where or problem.source
+    for name, matrix in (("H", h), ("S", s)):
+        if matrix.shape != (problem.size, problem.size):
+            raise DataError(
+                f"{where}: {name}(k) is {matrix.shape}, the problem has {problem.size} orbitals"
+            )
+        if not np.isfinite(matrix.data).all():
+            raise DataError(f"{where}: {name}(k) contains NaN or infinite values")
     pencil = _Pencil(h, s, problem, engine, precision, where, k)
     try:
         if window is not None:
             return _solve_window(pencil, require_window(window))
-        if not np.isfinite(sigma):
-            raise ConfigError(f"{where}: states around {sigma} eV asked; a finite number is needed")
-        if nbands < 1:
-            raise ConfigError(f"{where}: {nbands} bands asked; at least 1 is needed")
+        sigma = require_energy(sigma, f"{where}: states around")
+        nbands = require_count(nbands, f"{where}: bands")
         return _solve_around(pencil, sigma, nbands, check)
     except NotDefiniteError as error:
         raise DataError(not_definite(where, str(error))) from None
