@@ -181,8 +181,9 @@ VERBS = (
         _run_train,
         f"Train a GFormer (stage 2) on a frozen DeepH-E3 model (stage 1). {_settings('train')} "
         "One model and one data set: give all structures. Those that stage 1 was trained on are "
-        "recognised and count less (data.memorised). If it has seen them all, make networks that "
-        "have not with 'train-stage1 --folds 3 --final MODEL_DIR --output FOLDS', and train with "
+        "recognised and count less (data.memorised). If it has seen them all, go on with other "
+        "edges of them (--from BUNDLE --set data.edge_variants=2), or make networks that have not "
+        "with 'train-stage1 --folds 3 --final MODEL_DIR --output FOLDS', and train with "
         "--cross-fit FOLDS.",
         results=(Training,),
         examples=(

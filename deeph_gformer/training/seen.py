@@ -123,6 +123,7 @@ def recognise(
     val: Sequence[pathlib.Path],
     errors: tuple[Sequence[float], Sequence[float]],
     treatment: Treatment,
+    varied: bool = False,
 ) -> Seen:
     """Which training structures stage 1 has seen, how far it has memorised them, and what follows.
 
@@ -132,6 +133,7 @@ def recognise(
         val: folders of the validation structures.
         errors: of stage 1 on each of both, meV.
         treatment: ``data.memorised``.
+        varied: they are learned with other edges, too, so there is no need of a warning.
 
     Raises:
         ModelError: the list of a model folder is damaged.
@@ -163,12 +165,13 @@ def recognise(
             text += "memorised" if ratio > LEAST_RATIO else "hardly memorised"
         if mine.all():
             weights = np.ones(len(own))
-            if ratio > LEAST_RATIO:
+            if ratio > LEAST_RATIO and not varied:
                 warning = True
                 text += (
                     ". The correction learns another residual than stage 1 leaves on new "
-                    "structures: train it with --cross-fit (networks of 'train-stage1 --folds'), "
-                    "or on structures that stage 1 never saw"
+                    "structures: train it on structures that stage 1 never saw, with other edges "
+                    "of these (data.edge_variants=2), or with --cross-fit (networks of "
+                    "'train-stage1 --folds')"
                 )
         elif weights.min() < 1:
             text += f"; {_treated(float(weights.min()))} (data.memorised={treatment})"

@@ -341,6 +341,7 @@ def _first_errors(
         [s.folder for s in samples["val"]],
         (own, other),
         config.data.memorised if cascade else "use",
+        bool(varied),
     )
     if seen.warning:
         warn(seen.text)

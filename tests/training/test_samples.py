@@ -19,11 +19,13 @@ from deeph_gformer.gformer.bundle import load_bundle
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.training.batches import FeatureCache, collate, joiner
+from deeph_gformer.training.folds import CrossFitCache
 from deeph_gformer.training.run import loaders
 from deeph_gformer.training.samples import count_samples, learned_from, training_samples
 from deeph_gformer.training.state_bank import state_bank
 from deeph_gformer.training.states import state_terms
 
+from ..conftest import write_tiny_stage1
 from ..data.test_edge_variants import cut
 from .test_training import command
 
@@ -118,6 +120,26 @@ def test_stage_1_is_kept_by_edges(
             assert torch.equal(features.node[-1], out.node[-1])  # type: ignore[union-attr]
 
 
+def test_who_did_not_see_a_structure_did_not_see_it_with_other_edges(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
+    root = dataset(make_folder)
+    samples, _ = samples_of(root, ["s0", "s1", "s2"], 2)
+    final, *folds = (
+        load_stage1(write_tiny_stage1(tmp_path / str(n), seed=n, dtype=torch.float64))
+        for n in range(3)
+    )
+    choice = {root / "s0": 1, root / "s1": None}
+    cache = CrossFitCache(
+        final, "ram", None, True, torch.device("cpu"), folds, choice, features_of="final"
+    )
+    for sample in learned_from(samples):
+        features, direct = cache.get(sample)
+        own = folds[1] if sample.name == "s0" else final
+        assert torch.equal(direct, own(sample.graph).direct_sum)  # type: ignore[arg-type]
+        assert torch.equal(features.node[-1], final(sample.graph).node[-1])  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("spinful", [False, True])
 def test_states_feel_the_blocks_that_there_are(
     make_folder: Folder, tmp_path: pathlib.Path, spinful: bool
@@ -182,6 +204,7 @@ def test_a_bundle_tells_of_the_structures_as_they_are(
         assert run("train", root, tmp_path / str(number), number, *words) == 0
     said = capsys.readouterr().out
     assert "2 training structures, 3 edge sets each" in said and "with other edges" in said
+    assert "of 2 steps" in said and "of 6 steps" in said
     one, two = (tmp_path / n / "bundle" for n in ("0", "2"))
     assert (one / OVERLAP_TABLE).read_bytes() == (two / OVERLAP_TABLE).read_bytes()
     a, b = (load_bundle(path) for path in (one, two))
@@ -197,11 +220,13 @@ def test_a_bundle_tells_of_the_structures_as_they_are(
 
 
 def test_a_stage_1_tells_of_the_structures_as_they_are(
-    make_folder: Folder, tmp_path: pathlib.Path
+    make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = dataset(make_folder)
     for number in (0, 2):
         assert run("train-stage1", root, tmp_path / str(number), number) == 0
+    said = capsys.readouterr().out
+    assert "of 2 steps" in said and "of 6 steps" in said
     one, two = (tmp_path / n / "model" for n in ("0", "2"))
     names = {p.relative_to(one) for p in one.rglob("*") if p.is_file()}
     assert names == {p.relative_to(two) for p in two.rglob("*") if p.is_file()}

@@ -76,6 +76,9 @@ def test_never_everything_is_left_out(
     seen = recognise(stage1, train, val, ([1.0, 1.0], [2.0]), "leave-out")
     assert seen.weights.tolist() == [1, 1] and seen.warning
     assert "--folds" in seen.text and "--cross-fit" in seen.text
+    assert "data.edge_variants=2" in seen.text
+    told = recognise(stage1, train, val, ([1.0, 1.0], [2.0]), "weight", varied=True)
+    assert told.text.endswith("2.00 times: memorised") and not told.warning
     assert not recognise(stage1, train, val, ([1.0, 1.0], [1.1]), "leave-out").warning
 
 
