@@ -224,7 +224,8 @@ def test_a_stage_1_tells_of_the_structures_as_they_are(
 ) -> None:
     root = dataset(make_folder)
     for number in (0, 2):
-        assert run("train-stage1", root, tmp_path / str(number), number) == 0
+        words = ("--set", "model.scale_shift=true", "--set", "model.norm=training")
+        assert run("train-stage1", root, tmp_path / str(number), number, *words) == 0
     said = capsys.readouterr().out
     assert "of 2 steps" in said and "of 6 steps" in said
     one, two = (tmp_path / n / "model" for n in ("0", "2"))
