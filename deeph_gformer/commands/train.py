@@ -18,7 +18,7 @@ __all__ = ["VERBS"]
 #: What helps a GFormer that is worse than its stage 1.
 MORE = (
     "Train for more epochs (--resume --epochs N), on more structures, or, where stage 1 has seen "
-    "them all, with --cross-fit"
+    "them all, with other edges of these (data.edge_variants=2)"
 )
 
 
