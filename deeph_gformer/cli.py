@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((word for word in words if not word.startswith("-")), "")
     # others take Ctrl-C as Python does
     signals = SIGNALS if verb in STOPPABLE else (signal.SIGTERM,)
-    with plain_streams(), stoppable(signals):
+    with plain_streams(), stoppable(signals, last=argv is None):
         try:
             if not words:
                 build_parser().print_help()

@@ -68,8 +68,14 @@ def install(signals: Sequence[int] = SIGNALS) -> None:
 
 
 @contextlib.contextmanager
-def stoppable(signals: Sequence[int] = SIGNALS) -> Iterator[None]:
-    """:func:`install` for a while; the handlers of before come back."""
+def stoppable(signals: Sequence[int] = SIGNALS, last: bool = False) -> Iterator[None]:
+    """:func:`install` for a while; the handlers of before come back.
+
+    Args:
+        signals: that raise :class:`Stopped`.
+        last: nothing follows in this process: both signals are ignored then. Its work is done, and
+            Python, while it ends, would die of them without a word.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -79,7 +85,9 @@ def stoppable(signals: Sequence[int] = SIGNALS) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        ignored = dict.fromkeys(SIGNALS, signal.SIG_IGN)
+        after = ignored if last else dict(zip(signals, before, strict=True))
+        for number, handler in after.items():
             signal.signal(number, handler)
 
 

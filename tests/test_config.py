@@ -83,11 +83,19 @@ def test_mistakes_are_named(values: dict, words: str) -> None:
         ("model.alpha", float("nan"), "(-inf, inf)"),
         *(
             (f"training.{k}", v, "[1, inf)")
-            for k, v in (("epochs", 0), ("epochs", -1), ("batch_size", 0), ("devices", 0))
+            for k, v in (("epochs", 0), ("epochs", -1), ("batch_size", 0))
+        ),
+        *(  # as many threads took 200 GB, and as many processes were started
+            (f"training.{k}", v, interval)
+            for k, interval, values in (
+                ("threads", "[0, 1024]", (-1, 10**9)),
+                ("devices", "[1, 1024]", (0, 10**9)),
+            )
+            for v in values
         ),
         *(
             (f"training.{k}", -1, "[0, inf)")
-            for k in ("weight_decay", "gradient_clip", "warmup_steps", "early_stopping", "threads")
+            for k in ("weight_decay", "gradient_clip", "warmup_steps", "early_stopping")
         ),
         *(("training.learning_rate", v, "(0, inf)") for v in (-1, float("nan"), float("inf"), 0.0)),
         *(

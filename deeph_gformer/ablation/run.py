@@ -20,6 +20,7 @@ from ..prediction.identity import GFormerStage1
 from ..stage1 import load_stage1
 from ..stage1.cascade import CascadedStage1
 from ..stage1.provider import Stage1Provider
+from ..training.folder import held
 from ..training.process import memory_hint
 from .settings import (
     SETTINGS,
@@ -128,14 +129,15 @@ def ablate(config: AblationConfig, *, every: int = 10) -> dict[str, Any]:
         The content of ``table.json``: plain values, units in key names.
 
     Raises:
-        ConfigError: the output holds runs of another configuration, a split is empty or leaks, or
-            memory does not suffice.
+        ConfigError: the output holds runs of another configuration, another process works there, a
+            split is empty or leaks, or memory does not suffice.
         DataError, ModelError: see the readers; also structures of different basis.
     """
     work = _Ablation(config, every)
-    work.open()
-    results = []
-    with memory_hint():
+    # a second one would take a run that is in work for one that was stopped, and begin it again
+    with held(work.folder), memory_hint():
+        work.open()
+        results = []
         reference = None
         if any(SETTINGS[kind].stage1 for kind in config.settings):
             reference = work.evaluate("e3", config.seeds[0])
@@ -146,4 +148,4 @@ def ablate(config: AblationConfig, *, every: int = 10) -> dict[str, Any]:
                     if kind == "e3" and reference is not None
                     else work.evaluate(kind, seed)
                 )
-    return write_tables(work.folder, results, reference or results[0], work.basis, work.config)
+        return write_tables(work.folder, results, reference or results[0], work.basis, work.config)

@@ -49,7 +49,7 @@ def _run(options: EvalOptions) -> IniEvaluation:
     from ..interop.deephe3 import evaluate_ini
 
     if options.threads is not None:
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(min(options.threads, 1024))  # 10⁹ take 200 GB
     result = evaluate_ini(
         options.ini,
         options.model,

@@ -179,11 +179,11 @@ class TrainingConfig:
     """Stop after so many epochs without a better validation (see ``monitor``); 0: never."""
     seed: int = within(42, "[0, 4294967295]")
     """Of everything random."""
-    threads: int = within(0, "[0, inf)")
+    threads: int = within(0, "[0, 1024]")
     """CPU threads; 0: torch's choice."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` ..."""
-    devices: int = within(1, "[1, inf)")
+    devices: int = within(1, "[1, 1024]")
     """Processes of data-parallel training (one GPU or one torchrun rank each)."""
     precision: Literal["model", "bf16-mixed", "tf32"] = "model"
     """``model``: stage 1's dtype throughout; the others pay on GPUs."""

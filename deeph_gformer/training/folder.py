@@ -34,6 +34,7 @@ __all__ = [
     "SPLIT_FILE",
     "check_run",
     "resume_hint",
+    "held",
     "locked",
     "recorded",
     "this_run",
@@ -112,38 +113,25 @@ def _log_of(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
-    """Keep a run folder for this process; the operating system frees it when the process dies.
-
-    Its ``log.txt`` gets what is said. A stop that is not told yet is told with how to go on.
+def held(folder: pathlib.Path) -> Iterator[bool]:
+    """Keep a folder for this process; the operating system frees it when the process dies.
 
     Args:
-        folder: of the run; made where it is not there, and removed again if it stays empty.
-        first: whether this is the first rank; the others take no lock.
+        folder: made where it is not there, and removed again if it stays empty.
+
+    Yields:
+        Whether it is kept: some file systems have no locks.
 
     Raises:
-        ConfigError: another training has the folder.
+        ConfigError: another process has the folder.
     """
-    if not first:
-        yield
-        return
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
     descriptor = None
     try:
         descriptor = _take(path)
-        places = ("", *(f"{n}/" for n in (*RUN_FOLDERS, "cache/*", "model/src", "logs/csv")))
-        for place in places if descriptor is not None else ():
-            for left in folder.glob(f"{place}.*.tmp"):
-                with contextlib.suppress(OSError):  # of a process that was killed
-                    left.unlink()
-        with _log_of(folder):
-            yield
-    except Stopped as stop:
-        if not stop.note:
-            stop.note = resume_hint(folder)
-        raise
+        yield descriptor is not None
     finally:
         if descriptor is not None:
             with contextlib.suppress(OSError):  # what went wrong before is told
@@ -152,6 +140,37 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
         for empty in missing:
             with contextlib.suppress(OSError):
                 empty.rmdir()
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
+    """Keep a run folder for this process, see :func:`held`.
+
+    Its ``log.txt`` gets what is said. A stop that is not told yet is told with how to go on.
+
+    Args:
+        folder: of the run.
+        first: whether this is the first rank; the others take no lock.
+
+    Raises:
+        ConfigError: another training has the folder.
+    """
+    if not first:
+        yield
+        return
+    try:
+        with held(folder) as alone:
+            places = ("", *(f"{n}/" for n in (*RUN_FOLDERS, "cache/*", "model/src", "logs/csv")))
+            for place in places if alone else ():
+                for left in folder.glob(f"{place}.*.tmp"):
+                    with contextlib.suppress(OSError):  # of a process that was killed
+                        left.unlink()
+            with _log_of(folder):
+                yield
+    except Stopped as stop:
+        if not stop.note:
+            stop.note = resume_hint(folder)
+        raise
 
 
 def resume_hint(folder: pathlib.Path, where: str = "") -> str:

@@ -36,6 +36,7 @@ from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.cascade import CascadedStage1
 from deeph_gformer.stage1.conformance import check_provider
 from deeph_gformer.training.batches import FeatureCache, collate, rotate_batch
+from deeph_gformer.training.folder import held
 from deeph_gformer.training.module import Stage2Task
 
 from ..conftest import ROOT, write_tiny_stage1
@@ -170,6 +171,15 @@ def test_all_settings(
         0
     ] == rows["e3+gformer"]
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}
+
+
+def test_two_at_once_do_not_share_an_output(make_folder: Folder, tmp_path: pathlib.Path) -> None:
+    """The second one would remove the run that the first is at."""
+    values = settings(make_folder, tmp_path)
+    out = pathlib.Path(values["output"])
+    with held(out), pytest.raises(ConfigError, match="in use by process .*choose another output"):
+        run(values)
+    assert not out.exists()
 
 
 def test_second_networks_learn_the_residual(make_folder: Folder, tmp_path: pathlib.Path) -> None:

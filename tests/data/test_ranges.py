@@ -13,6 +13,8 @@ import torch
 from ase.build import mx2
 
 import deeph_gformer
+from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
+from deeph_gformer.data.dataset import load_sample
 from deeph_gformer.data.edges import at_the_cutoff, select_edges
 from deeph_gformer.data.ranges import LONGEST, Ranges, beyond, bundle_ranges
 from deeph_gformer.errors import DataError
@@ -21,7 +23,7 @@ from deeph_gformer.io.blocks import match_keys
 from deeph_gformer.overlap import load, structure_from_atoms
 from deeph_gformer.overlap.neighbours import find_edges
 
-from ..conftest import ROOT
+from ..conftest import ROOT, SHELLS, random_structure
 
 MODEL = ROOT / "examples" / "systems" / "models" / "mos2"
 
@@ -180,6 +182,20 @@ def test_coordinates_that_changed_places_are_told(sheet, tmp_path, order: tuple[
     choice = select_edges(written(tmp_path / "other", other, s), other)
     assert "overlaps.h5: atoms" in choice.lacking and choice.notes == (choice.lacking,)
     assert "and have no block, others of these elements have one at" in choice.lacking
+
+
+def test_a_training_warns_of_coordinates_that_changed_places(tmp_path, caplog) -> None:
+    structure, h, _ = random_structure(3, 4)
+    targets = make_target_blocks(Basis((16, 42), (SHELLS[16], SHELLS[42]), False))
+    for name, order in (("plain", [0, 1, 2]), ("other", [2, 0, 1])):
+        moved = dataclasses.replace(structure, positions=structure.positions[:, order])
+        legacy.write_structure(tmp_path / name, moved)
+        legacy.write_blocks(tmp_path / name / "hamiltonians.h5", h)
+        caplog.clear()
+        load_sample(tmp_path / name, targets, "hamiltonians", torch.float64)
+        assert ("do positions, lattice and blocks belong together?" in caplog.text) is (
+            name == "other"
+        )
 
 
 def test_blocks_are_missing_and_small_ones_reach_further(sheet, tmp_path) -> None:

@@ -143,7 +143,7 @@ def _tree(out: pathlib.Path) -> dict[str, Any]:
         if path.is_file()
         and not (name := str(path.relative_to(out))).startswith(_LOGS)
         and "tensorboard" not in name
-        and path.name not in ("attempts.json", "lock")
+        and path.name not in ("attempts.json", "lock", "log.txt")
         and not path.name.startswith(".")
     }
 

@@ -324,3 +324,17 @@ def test_files_that_belong_together_are_finished_first() -> None:
         except Stopped as first:
             os.kill(os.getpid(), signal.SIGINT)  # while it tidies up: nothing
             assert first.code == 130
+
+
+def test_a_signal_after_the_work_changes_nothing() -> None:
+    """The command's work is done and Python is ending: exit code 0, and no second word."""
+    program = (
+        "import atexit, os, signal, sys\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):\n"
+        "    atexit.register(os.kill, os.getpid(), number)\n"
+        "sys.argv = ['deeph-gformer']\n"
+        "from deeph_gformer.cli import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "physics of a Hamiltonian" in done.stdout
