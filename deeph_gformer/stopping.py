@@ -85,10 +85,10 @@ def stoppable(signals: Sequence[int] = SIGNALS, last: bool = False) -> Iterator[
     try:
         yield
     finally:
-        ignored = dict.fromkeys(SIGNALS, signal.SIG_IGN)
-        after = ignored if last else dict(zip(signals, before, strict=True))
-        for number, handler in after.items():
+        for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+        for own in SIGNALS if last else ():
+            signal.signal(own, signal.SIG_IGN)
 
 
 def installed() -> bool:
