@@ -88,7 +88,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "cutoff": (60, "5x5x1"),
         "more": f"{RANDOM_START.format(140)}{TUNED}",
         "limits": [
-            "States at the gap are off by more than others, 30 to 40 meV in the test structures: "
+            "States at the gap are off by more than others, 15 to 50 meV in the test structures: "
             "check bands with a shift taken out, and Z2 only where the gap is far above that."
         ],
     },
