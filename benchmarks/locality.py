@@ -132,6 +132,21 @@ def at_the_end(data: pathlib.Path) -> None:
     )
 
 
+def two_more(data: pathlib.Path) -> None:
+    """H of one structure on the edges of DFT's S and on those of its atoms."""
+    model, folder = load(EXAMPLES / "systems" / "models" / "bi2se3"), data / "bi2se3" / "0005"
+    of_s, of_atoms = model.predict(folder, edges="overlaps"), model.predict(read_folder(folder))
+    place = match_keys(of_s.hamiltonian.keys, of_atoms.hamiltonian.keys)
+    refined, stage1 = (
+        np.abs(b.select(place).values - a.values).max()
+        for a, b in ((of_s.hamiltonian, of_atoms.hamiltonian), (of_s.stage1, of_atoms.stage1))
+    )
+    print(
+        f"{folder.name}: {len(place)} edges of S, {len(of_atoms.hamiltonian)} of its atoms: H "
+        f"differs by up to {refined:.3f} eV (stage 1: {stage1:.3f})"
+    )
+
+
 def judged(data: pathlib.Path) -> None:
     """The guard's distances for changes of a test structure of graphene."""
     model = load(EXAMPLES / "graphene")
@@ -164,6 +179,7 @@ def main() -> None:
     neighbours(args.data)
     far_atom()
     at_the_end(args.data)
+    two_more(args.data)
     judged(args.data)
 
 
