@@ -1,6 +1,8 @@
-"""Edges and overlaps: how long neighbour lists take, against vesin alone and against ASE.
+"""Edges and overlaps: how long neighbour lists take, against vesin alone and against ASE; or how
+exact predicted S is (docs/measured/overlap.md).
 
-python benchmarks/overlap.py [--json FILE]
+    python benchmarks/overlap.py [--json FILE]
+    python benchmarks/overlap.py --data DIR --basis DIR   # unpacked DFT sets, .orb files
 """
 
 from __future__ import annotations
@@ -14,9 +16,20 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from deeph_gformer.bands import BlochProblem, load, solve_dense
+from deeph_gformer.bands.loading import info_fermi_eV
+from deeph_gformer.errors import DataError
+from deeph_gformer.io import BlockMatrix
+from deeph_gformer.overlap import TableOverlap
+from deeph_gformer.overlap import load as open_overlap
+from deeph_gformer.overlap.fit import fit_table
 from deeph_gformer.overlap.neighbours import find_edges
 
 Array = NDArray[np.float64]
+SETS = ("graphene", "mos2", "bilayer_graphene", "bismuthene", "bi2te3", "bi2se3")
+FITTED = dict(zip(SETS, (7, 7, 9, 6, 7, 4), strict=True))
+"""Structures of each set that a table is fitted to; the one after them is for validation."""
+KPOINTS = ((0.0, 0.0, 0.0), (1 / 3, 1 / 3, 0.0), (0.5, 0.0, 0.0), (0.2, 0.1, 0.0))
 
 
 def sheet(side: int) -> tuple[Array, Array]:
@@ -57,11 +70,50 @@ def measure(side: int, radius: float) -> dict[str, float]:
     }
 
 
+def wrong(dft: BlochProblem, found: list[BlockMatrix]) -> list[str]:
+    """Largest error of each S, and of its bands within 3 eV of the Fermi level."""
+    level = info_fermi_eV(dft.structure)
+    if level is None:
+        raise DataError(f"{dft.source}: info.json has no Fermi level")
+    worst = np.zeros(len(found))
+    for k in KPOINTS:
+        true = solve_dense(*dft.at(k)).energies
+        for n, s in enumerate(found):
+            bands = solve_dense(*BlochProblem(dft.structure, dft.h, s).at(k)).energies
+            near = np.abs(bands - true)[np.abs(true - level) < 3]
+            worst[n] = max(worst[n], near.max(initial=0.0) * 1e3)
+    errors = [float(np.abs(s.values - dft.s.values).max()) for s in found]
+    return [f"S {e:.1e}, bands {w:.3f} meV" for e, w in zip(errors, worst, strict=True)]
+
+
+def exactness(data: pathlib.Path, basis: pathlib.Path) -> None:
+    """S of test and twisted structures by a table of the training split and by basis files."""
+    exact = open_overlap(basis)
+    for name, count in FITTED.items():
+        table = fit_table([data / name / f"{number:04d}" for number in range(count)])
+        tests = sorted((data / name).iterdir())[count + 1 :] + sorted(data.glob(f"{name}_*deg*/*"))
+        for folder in tests:
+            dft, words = load(folder), "table"
+            try:
+                TableOverlap(table).overlap(dft.structure, dft.s.keys)
+            except DataError:
+                words = "table with --extrapolate"
+            sources = (TableOverlap(table, extrapolate=True), exact)
+            by_table, by_files = wrong(
+                dft, [source.overlap(dft.structure, dft.s.keys) for source in sources]
+            )
+            print(f"{folder.relative_to(data)}: {words}: {by_table}; files: {by_files}", flush=True)
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--data", type=pathlib.Path, help="unpacked DFT sets")
+    parser.add_argument("--basis", type=pathlib.Path, help="folder of ABACUS .orb files")
     args = parser.parse_args()
+    if args.data:
+        return exactness(args.data, args.basis)
     rows = []
     for side, radius in ((1, 6.35), (5, 6.35), (20, 6.35), (76, 6.35), (76, 9.6)):
         rows.append(measure(side, radius))
