@@ -8,6 +8,8 @@ __all__ = ["keep_freed_memory"]
 
 #: Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+#: Bytes of the largest block that a glibc with an upper bound for it keeps.
+_OLD_LIMIT = 1 << 25
 
 
 def keep_freed_memory(size: int = 1 << 30) -> bool:
@@ -26,4 +28,5 @@ def keep_freed_memory(size: int = 1 << 30) -> bool:
         option = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # musl, macOS; Windows has no CDLL(None)
         return False
-    return all(option(name, size) for name in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    large = option(_MMAP_THRESHOLD, size) or option(_MMAP_THRESHOLD, min(size, _OLD_LIMIT))
+    return bool(large and option(_TRIM_THRESHOLD, size))
