@@ -56,16 +56,29 @@ FREE = {
 CONFIG_FILE, SPLIT_FILE, TEST = "ablation.json", "splits.json", "test"
 
 
-def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted keys in which two nested mappings of plain values differ, without :data:`FREE`."""
+def differences(old: Any, new: Any, prefix: str = "", default: Any = None) -> list[str]:
+    """Dotted keys in which two nested mappings of plain values differ, without :data:`FREE`.
+
+    Args:
+        old: of an earlier call, which does not know settings that are new since.
+        new: of this one.
+        prefix: key of both.
+        default: what ``old`` meant where it says nothing.
+    """
     if prefix in FREE:
         return []
     if isinstance(old, dict) and isinstance(new, dict):
+        usual = default if isinstance(default, dict) else {}
         keys = [*old, *(k for k in new if k not in old)]
         return [
             d
             for k in keys
-            for d in differences(old.get(k), new.get(k), f"{prefix}.{k}" if prefix else str(k))
+            for d in differences(
+                old.get(k, usual.get(k)),
+                new.get(k),
+                f"{prefix}.{k}" if prefix else str(k),
+                usual.get(k),
+            )
         ]
     return [] if old == new else [prefix]
 
@@ -122,7 +135,8 @@ class Trainings:
         names = {name: [f.resolve().name for f in part] for name, part in splits.items()}
         if path.is_file():
             old = read_json(path)
-            differ = differences(old, mine) + (
+            usual = json.loads(json.dumps(to_mapping(AblationConfig())))
+            differ = differences(old, mine, default=usual) + (
                 ["seeds[0]"] if old["seeds"][:1] != mine["seeds"][:1] else []
             )
             if differ:

@@ -24,6 +24,7 @@ from ..io.blocks import BlockMatrix, match_keys, reverse_keys
 from ..io.folder import has_matrix, read_matrix
 from .dataset import Sample, label_edges, read_labels
 from .edges import EdgeMode, select_edges
+from .ranges import beyond
 
 __all__ = ["load_variants", "small_pairs", "varied_keys"]
 
@@ -138,5 +139,8 @@ def load_variants(
     keys = select_edges(folder, labels.structure, edges).keys
     there = has_matrix(folder, "overlap")
     overlap = read_matrix(folder, "overlap", labels.structure) if there else None
-    sets = varied_keys(keys, labels.hamiltonian, overlap, count, seed, folder.resolve().name)
+    # zeros that reach too far are no edges of the structure either
+    near = np.flatnonzero(~beyond(labels.structure, labels.hamiltonian.keys, None))
+    hamiltonian = labels.hamiltonian.select(near)
+    sets = varied_keys(keys, hamiltonian, overlap, count, seed, folder.resolve().name)
     return [label_edges(labels, own, targets, dtype, n) for n, own in enumerate(sets, start=1)]

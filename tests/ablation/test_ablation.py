@@ -629,6 +629,26 @@ def test_differences_name_nested_keys() -> None:
     assert differences(old, new) == ["data.edges", "stage1.training.epochs"]
 
 
+@pytest.mark.parametrize("number", [0, 2])
+def test_an_ablation_of_before_a_setting_goes_on(
+    make_folder: Folder, tmp_path: pathlib.Path, number: int
+) -> None:
+    """What its file does not know had the default, and nothing else."""
+    values = settings(make_folder, tmp_path, settings=["e3"])
+    values["training"]["epochs"] = values["stage1"]["training"]["epochs"] = 1
+    values["data"]["edge_variants"] = number
+    row = run(values)["rows"][0]
+    path = tmp_path / "out" / "ablation.json"
+    table = json.loads(path.read_text())
+    assert table["data"].pop("edge_variants") == number
+    path.write_text(json.dumps(table))
+    if number:
+        with pytest.raises(ConfigError, match=r"\(data.edge_variants differ\)"):
+            run(values)
+    else:
+        assert run(values)["rows"][0] == row
+
+
 def test_model_config_of_each_setting() -> None:
     config = from_mapping(AblationConfig, {})
     for kind, setting in SETTINGS.items():

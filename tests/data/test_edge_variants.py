@@ -137,6 +137,19 @@ def test_no_edge_with_a_large_h_goes(make_folder: Folder) -> None:
     assert small_pairs(hamiltonian.keys, hamiltonian, s).tolist() == found[1:].tolist()
 
 
+def test_zeros_that_reach_too_far_are_no_edges(make_folder: Folder) -> None:
+    """Files padded with them: the structure as it is has no edges there."""
+    folder = make_folder("a", atoms=8)
+    of_s = variants(folder, 2, edges="overlaps")
+    for name in ("overlaps.h5", "hamiltonians.h5"):
+        with h5py.File(folder / name, "a") as f:
+            for cells in (30, -30):  # 123 Å
+                f[f"[{cells}, 0, 0, 1, 1]"] = 0 * f["[0, 0, 0, 1, 1]"][()]
+    plain, found = variants(folder, 2, edges="overlaps")
+    assert keys(plain) == keys(of_s[0])
+    assert list(map(keys, found)) == list(map(keys, of_s[1]))
+
+
 def test_few_edges_are_not_varied(make_folder: Folder) -> None:
     folder = make_folder("a", atoms=1)
     plain, found = variants(folder, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pathlib
 import pickle
@@ -329,6 +330,13 @@ def test_optimizer_round_trip() -> None:
     assert all(
         exported["state"][n]["exp_avg"].shape == shape for n, (_, _, _, shape) in enumerate(table)
     )
+    # DeepH-E3 goes on from it: each of its parameters counts its own steps
+    theirs = torch.optim.Adam([torch.nn.Parameter(torch.zeros(shape)) for *_, shape in table])
+    theirs.load_state_dict(copy.deepcopy(exported))
+    for parameter in theirs.param_groups[0]["params"]:
+        parameter.grad = torch.zeros_like(parameter)
+    theirs.step()
+    assert {float(entry["step"]) for entry in theirs.state.values()} == {3.0}
     back = import_optimizer(net, exported)
     optimizer.load_state_dict(back)
     for number, entry in state["state"].items():

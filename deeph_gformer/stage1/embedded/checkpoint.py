@@ -288,7 +288,7 @@ def export_optimizer(net: DeepHE3Net, state: Mapping[str, Any]) -> dict[str, Any
         entry = own.get(names[ours])
         if entry is not None:
             out[index] = {
-                "step": entry["step"],
+                "step": entry["step"].clone(),  # Adam counts each in place
                 **{
                     k: entry[k].reshape(-1)[piece].reshape(shape) for k in ("exp_avg", "exp_avg_sq")
                 },
