@@ -52,8 +52,8 @@ class TrainOptions(_TrainingOptions, Stage1Options):
         const="",
         metavar="DIR",
         key="cross_fit",
-        help="take the features of each structure from a network that was trained without it: "
-        "those of 'train-stage1 --folds', beside the model folder or in DIR",
+        help="learn what networks leave that were trained without the structure in question: those "
+        "of 'train-stage1 --folds', beside the model folder or in DIR",
     )
     resume: bool = option(default=False, help="go on with the run in --output")
 
