@@ -160,9 +160,17 @@ class Trainings:
         write_json(path, mine)
         self.has_test = bool(splits["test"])
 
-    def data(self) -> DataConfig:
-        """The same splits for every setting."""
-        return dataclasses.replace(self.config.data, splits=str(self.folder / SPLIT_FILE))
+    def data(self, corrects: bool) -> DataConfig:
+        """The same splits for every setting.
+
+        Args:
+            corrects: whether a network is trained on what another one leaves. Only those get
+                ``edge_variants``: a first network would have the other edges by heart, too.
+        """
+        variants = self.config.data.edge_variants if corrects else 0
+        return dataclasses.replace(
+            self.config.data, splits=str(self.folder / SPLIT_FILE), edge_variants=variants
+        )
 
     def run(self, name: str, train: Callable[[str, bool], dict[str, Any]]) -> pathlib.Path:
         """One training, unless it is finished; resumed where it stopped.
@@ -253,7 +261,7 @@ class Trainings:
         def train(output: str, resume: bool) -> dict[str, Any]:
             """One training of this setting."""
             one = TrainStage1Config(
-                data=self.data(),
+                data=self.data(kind == "e3+e3"),
                 model=model,
                 training=dataclasses.replace(config.stage1.training, seed=seed),
                 dtype=dtype,
@@ -291,7 +299,7 @@ class Trainings:
                     f"{kind} uses arch: {model.arch}, it has no stage-1 irreps to gate", flush=True
                 )
             one = TrainConfig(
-                self.data(),
+                self.data(first is not None),
                 model,
                 training,
                 config.stage1.folder if setting.stage1 else "",

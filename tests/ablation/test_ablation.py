@@ -649,6 +649,20 @@ def test_an_ablation_of_before_a_setting_goes_on(
         assert run(values)["rows"][0] == row
 
 
+def test_only_corrections_are_trained_on_other_edges(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
+    values = settings(make_folder, tmp_path, settings=["e3", "e3+e3", "e3+gformer", "gformer"])
+    values["training"]["epochs"] = values["stage1"]["training"]["epochs"] = 1
+    values["data"]["edge_variants"] = 1
+    run(values)
+    found = {
+        path.parent.name: json.loads(path.read_text())["data"]["edge_variants"]
+        for path in (tmp_path / "out").glob("*/config.json")
+    }
+    assert found == {"e3": 0, "e3+e3": 1, "e3+gformer": 1, "gformer": 0}
+
+
 def test_model_config_of_each_setting() -> None:
     config = from_mapping(AblationConfig, {})
     for kind, setting in SETTINGS.items():
