@@ -39,11 +39,8 @@ GONE = 1 - (1 - 0.25) ** 2
 
 def _sizes(keys: NDArray[np.int64], matrix: BlockMatrix) -> NDArray[np.float64]:
     """(E,), largest |element| of the block of each key; 0 where there is none."""
-    where = match_keys(keys, matrix.keys)
-    largest = np.zeros(len(matrix) + 1)  # the last one is that of no block
-    for index, blocks in matrix.groups() if len(matrix) else ():
-        largest[index] = np.abs(blocks).max(axis=(1, 2), initial=0.0)
-    return largest[where]
+    # the last one is that of no block
+    return np.append(matrix.largest(), 0.0)[match_keys(keys, matrix.keys)]
 
 
 def small_pairs(

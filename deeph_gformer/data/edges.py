@@ -148,8 +148,7 @@ def _within(
     if not far.any():
         return keys, ""
     matrix = form.read_blocks(path, structure, spinful)
-    where = match_keys(keys[far], matrix.keys)
-    full = np.array([bool(np.abs(matrix.block(e)).max(initial=0.0) > _ZERO) for e in where])
+    full = matrix.largest()[match_keys(keys[far], matrix.keys)] > _ZERO
     if full.any():
         bad = np.zeros(len(keys), dtype=bool)
         bad[np.flatnonzero(far)[full]] = True

@@ -180,7 +180,7 @@ def without_block(
     if not len(lacking):
         return ""
     matrix = blocks()
-    sizes = np.array([float(np.abs(matrix.block(e)).max(initial=0.0)) for e in range(len(matrix))])
+    sizes = matrix.largest()
     lacking, reach = _lacking(structure, matrix.keys[sizes > _SMALL * sizes.max(initial=0.0)], keys)
     if not len(lacking):
         return ""

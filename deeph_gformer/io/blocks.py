@@ -207,6 +207,13 @@ class BlockMatrix:
             place = self.offsets[index][:, None] + np.arange(rows * columns)
             yield index, self.values[place].reshape(-1, rows, columns)
 
+    def largest(self) -> NDArray[np.float64]:
+        """(E,), largest absolute element of each block."""
+        result = np.zeros(len(self))
+        for index, blocks in self.groups() if len(self) else ():
+            result[index] = np.abs(blocks).max(axis=(1, 2), initial=0.0)
+        return result
+
     def with_groups(
         self, groups: Iterable[tuple[NDArray[np.int64], NDArray[np.number]]]
     ) -> BlockMatrix:

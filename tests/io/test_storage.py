@@ -256,3 +256,13 @@ def test_read_matrix_names_what_is_in_the_way(tmp_path: pathlib.Path) -> None:
     (tmp_path / "hamiltonians.h5").mkdir()
     with pytest.raises(DataError, match="hamiltonians.h5: is a folder"):
         read_matrix(tmp_path, "hamiltonian")
+
+
+@pytest.mark.parametrize("spinful", [False, True])
+def test_largest_element_of_each_block(spinful: bool) -> None:
+    """Of blocks of several shapes, of one shape, and of none."""
+    _, h, _ = random_structure(spinful=spinful)
+    one = h.select(np.flatnonzero((h.shapes == h.shapes[0]).all(axis=1)))
+    assert len(np.unique(h.shapes, axis=0)) > 1 and one.uniform
+    for matrix in (h, one, h.select(np.arange(0))):
+        assert matrix.largest().tolist() == [max(abs(block.ravel())) for _, block in matrix]
