@@ -15,6 +15,6 @@ def _early(number: int, frame: object) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _early)
 
-    from .cli import main
+    from .cli import command
 
-    sys.exit(main())
+    sys.exit(command())

@@ -23,7 +23,7 @@ from .results import Result
 from .stopping import SIGNALS, Stopped, stoppable
 from .terminal import close_bars, plain_streams
 
-__all__ = ["build_parser", "main", "verbs"]
+__all__ = ["build_parser", "command", "main", "verbs"]
 
 #: Modules with verbs, in the order of the list.
 _AREAS = (
@@ -229,11 +229,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 well, 2 the user's input, 130 Ctrl-C, 143 SIGTERM.
     """
-    words = list(sys.argv[1:] if argv is None else map(str, argv))
+    return _main(sys.argv[1:] if argv is None else argv, last=False)
+
+
+def command() -> int:
+    """:func:`main` as a process, ``deeph-gformer``, that has nothing else to do."""
+    return _main(sys.argv[1:], last=True)
+
+
+def _main(argv: Sequence[str], last: bool) -> int:
+    """See :func:`main`; ``last`` is that of :func:`.stopping.stoppable`."""
+    words = list(map(str, argv))
     verb = next((word for word in words if not word.startswith("-")), "")
     # others take Ctrl-C as Python does
     signals = SIGNALS if verb in STOPPABLE else (signal.SIGTERM,)
-    with plain_streams(), stoppable(signals, last=argv is None):
+    with plain_streams(), stoppable(signals, last):
         try:
             if not words:
                 build_parser().print_help()

@@ -333,8 +333,18 @@ def test_a_signal_after_the_work_changes_nothing() -> None:
         "for number in (signal.SIGINT, signal.SIGTERM):\n"
         "    atexit.register(os.kill, os.getpid(), number)\n"
         "sys.argv = ['deeph-gformer']\n"
-        "from deeph_gformer.cli import main\n"
-        "sys.exit(main())\n"
+        "from deeph_gformer.cli import command\n"
+        "sys.exit(command())\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "physics of a Hamiltonian" in done.stdout
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_script_that_runs_a_command_can_still_be_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["deeph-gformer"])
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert main() == 0 and "physics of a Hamiltonian" in capsys.readouterr().out
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
