@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
+from ..io.files import entry_kind
 from ..results import Result
 
 __all__ = [
@@ -248,14 +249,13 @@ def collect(kind: type[O], args: argparse.Namespace) -> O:
 
 def _require_writable(flag: str, path: pathlib.Path, what: str) -> None:
     """Say before the work, not after it, that its result could not be written."""
-    if what == "file" and path.is_dir():
-        raise ConfigError(f"{flag} {path}: is a folder; name a file")
-    if what == "folder" and path.exists() and not path.is_dir():
-        raise ConfigError(f"{flag} {path}: is a file; name a folder")
-    above = path if path.exists() else path.parent
+    found = entry_kind(path)
+    if found is not None and what in ("file", "folder") and found != what:
+        raise ConfigError(f"{flag} {path}: is a {found}; name a {what}")
+    above = path if found else path.parent
     while not above.exists() and above != above.parent:
         above = above.parent
-    if path.exists() or above.is_dir():
+    if found or above.is_dir():
         if os.access(above, os.W_OK):
             return
         raise ConfigError(f"{flag} {path}: {above} may not be written; choose another place")

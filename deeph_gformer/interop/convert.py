@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ..errors import ConfigError, DataError
 from ..io import find_structures, read_folder
-from ..io.files import real_path
+from ..io.files import is_filled, real_path
 from ..io.folder import Format, folder_format, folder_of_overlap, replaced_folder
 from ..io.formats import formats
 from .dft.runs import convert_runs
@@ -33,7 +33,7 @@ Target = str
 def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -> None:
     if real_path(target) == real_path(source):
         raise ConfigError(f"{target}: is the folder that is read; name another one to write")
-    if not overwrite and target.is_dir() and any(target.iterdir()):
+    if not overwrite and is_filled(target):
         raise DataError(
             f"{target}: is there already and not empty; add --overwrite to replace its "
             "structure, or name another folder"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import DataError
+from ..io.files import entry_kind, is_filled
 from ..io.folder import has_matrix
 from ..io.formats import formats
 from ..plugins import installed
@@ -107,12 +108,13 @@ class Export:
         Raises:
             DataError: a file instead of a folder or the other way round, or it is there already.
         """
-        if not target.exists():
+        found = entry_kind(target)
+        if found is None:
             return
-        if target.is_dir() != self.folder:
-            found, needed = ("folder", "file") if target.is_dir() else ("file", "folder")
+        needed = "folder" if self.folder else "file"
+        if found != needed:
             raise DataError(f"{target}: is a {found}; --to {self.name} writes a {needed}")
-        if not overwrite and not (target.is_dir() and not any(target.iterdir())):
+        if not overwrite and (found == "file" or is_filled(target)):
             raise DataError(
                 f"{target}: is there already; add --overwrite to replace it, or name another one"
             )

@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import DataError, GFormerError
 from ..stopping import shielded
@@ -24,6 +24,8 @@ __all__ = [
     "MAX_TEXT",
     "require_file",
     "real_path",
+    "entry_kind",
+    "is_filled",
     "read_text",
     "read_json",
     "atomic_path",
@@ -81,6 +83,34 @@ def real_path(path: str | os.PathLike[str]) -> pathlib.Path:
     as far as they lead.
     """
     return pathlib.Path(os.path.realpath(path))
+
+
+def entry_kind(path: str | os.PathLike[str]) -> Literal["folder", "file"] | None:
+    """What has this name, from one look: two could see what another process replaces in between.
+
+    Args:
+        path: of anything, or a link to it.
+
+    Returns:
+        "file" for all that is no folder; None where nothing is there, or it cannot be told.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file"
+
+
+def is_filled(folder: pathlib.Path) -> bool:
+    """Whether a folder is there and something is in it; one that vanishes meanwhile is not there.
+
+    Args:
+        folder: its path.
+    """
+    try:
+        return any(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def read_text(

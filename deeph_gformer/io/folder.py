@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..fields import INFO_FILE
 from ..logs import LOGGER
 from .blocks import BlockMatrix
-from .files import real_path, require_file
+from .files import entry_kind, real_path, require_file
 from .formats import FolderFormat, Kind, formats, get_format, structure_files
 from .hdf5.symbol_table import write_values
 from .replace import remove_leftovers, replaced_folder
@@ -56,10 +56,10 @@ def require_folder(path: str | os.PathLike[str]) -> pathlib.Path:
         DataError: it is not there, or is a file.
     """
     path = pathlib.Path(path)
-    if not path.is_dir():
-        raise DataError(
-            f"{path}: is a file; give the folder" if path.exists() else f"{path}: no such folder"
-        )
+    kind = entry_kind(path)
+    if kind != "folder":
+        wrong = "is a file; give the folder" if kind else "no such folder"
+        raise DataError(f"{path}: {wrong}")
     return path
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from ..errors import DataError
 from ..stopping import shielded
+from .files import entry_kind
 from .formats import structure_files
 from .locks import hold_folder, lock_folder
 
@@ -131,7 +132,7 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         DataError: a file has the folder's name, or the folder cannot be made.
     """
     given = pathlib.Path(folder)
-    if given.exists() and not given.is_dir():
+    if entry_kind(given) == "file":
         raise DataError(f"{given}: is a file, and a folder is to be written; name another one")
     folder = pathlib.Path(os.path.realpath(given))
     scratch: pathlib.Path | None = None

@@ -16,7 +16,7 @@ from deeph_gformer.cli import main
 from deeph_gformer.errors import DataError
 from deeph_gformer.interop.convert import convert
 from deeph_gformer.io import locks
-from deeph_gformer.io.files import atomic_path, write_text
+from deeph_gformer.io.files import atomic_path, entry_kind, is_filled, write_text
 
 from ..conftest import tree
 
@@ -106,6 +106,30 @@ def test_two_conversions_at_once(make_folder: Folder, tmp_path: pathlib.Path, ho
     assert set(codes) <= {0, 2}, codes
     convert(tmp_path / "data", tmp_path / "out", "dock", **options)  # type: ignore
     assert tree(tmp_path / "out") == tree(tmp_path / "wanted")
+
+
+def test_a_folder_is_never_taken_for_a_file(tmp_path: pathlib.Path) -> None:
+    """While another process replaces it: it is a folder or, for an instant, not there."""
+    folder, aside = tmp_path / "out", tmp_path / "aside"
+    folder.mkdir()
+
+    def replace() -> None:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            os.rename(folder, aside)
+            os.rename(aside, folder)
+
+    def ask() -> None:
+        end = time.monotonic() + 0.5
+        seen = set()
+        while time.monotonic() < end:
+            seen.add(entry_kind(folder))
+            is_filled(folder)
+        assert seen == {"folder", None}
+
+    assert forked(replace, ask) == [0, 0]
+    (tmp_path / "file").touch()
+    assert entry_kind(tmp_path / "file") == "file" and is_filled(tmp_path)
 
 
 @pytest.mark.parametrize("now", [0.0, 2.0**33, -1.0])
