@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
-from ..io.files import entry_kind
 from ..results import Result
 
 __all__ = [
@@ -249,6 +248,8 @@ def collect(kind: type[O], args: argparse.Namespace) -> O:
 
 def _require_writable(flag: str, path: pathlib.Path, what: str) -> None:
     """Say before the work, not after it, that its result could not be written."""
+    from ..io.files import entry_kind  # io needs numpy, which --help does without
+
     found = entry_kind(path)
     if found is not None and what in ("file", "folder") and found != what:
         raise ConfigError(f"{flag} {path}: is a {found}; name a {what}")
