@@ -28,7 +28,7 @@ from typing import Any
 from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.analysis.tables import text_table
 from deeph_gformer.config import TrainConfig, TrainStage1Config, from_mapping, load_yaml
-from deeph_gformer.data.dataset import read_splits
+from deeph_gformer.data.splits import read_splits
 from deeph_gformer.io.files import write_json
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.training.folds import FOLDS_FILE, train_folds

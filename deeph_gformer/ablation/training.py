@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from ..config import DataConfig, TrainConfig, TrainStage1Config, to_mapping
-from ..data.dataset import basis_of, check_splits
+from ..data.dataset import basis_of
+from ..data.splits import check_splits
 from ..errors import ConfigError
 from ..gformer.bundle import load_bundle
 from ..io.files import read_json, write_json

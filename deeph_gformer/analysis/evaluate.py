@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bands.bloch import BlochProblem
-from ..data.dataset import read_splits
 from ..data.edges import EdgeMode
 from ..data.gauge import aligned
+from ..data.splits import read_splits
 from ..errors import ConfigError
 from ..gformer.bundle import BUNDLE_FILE
 from ..io.blocks import BlockMatrix

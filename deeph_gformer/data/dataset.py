@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,17 +18,15 @@ from torch import Tensor
 
 from ..algebra.blocks import BlockAssembly
 from ..algebra.orbitals import Basis, TargetBlocks
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
-from ..io.files import read_json
-from ..io.folder import find_structures, matrix_path, read_folder, read_matrix
-from ..io.spin import time_reversed
+from ..io.folder import matrix_path, read_folder, read_matrix
 from ..io.structure import Structure
 from ..logs import LOGGER
 from .edges import EdgeMode, select_edges
-from .equality import equal_structures
 from .gauge import gauge_shift, spin_double, subtract_overlap
 from .graph import Graph, build_graph
+from .symmetry import time_reversal_mean
 
 __all__ = [
     "Labels",
@@ -39,14 +37,7 @@ __all__ = [
     "left_out",
     "basis_of",
     "read_labels",
-    "read_splits",
-    "make_splits",
-    "check_splits",
-    "transpose_index",
-    "hermitian_mean",
-    "hermitian_product",
     "has_time_reversal",
-    "time_reversal_mean",
 ]
 
 #: An H that time reversal changes by more is magnetic, eV.
@@ -84,79 +75,6 @@ class Sample:
         """What no other sample has: the folder's absolute path, and the variant beyond ``//``."""
         path = self.folder.resolve().as_posix()
         return f"{path}//{self.variant}" if self.variant else path
-
-
-def transpose_index(targets: TargetBlocks) -> Tensor:
-    """Index that turns the direct-product vector of (i, j) into that of the transposed block (j,
-    i).
-
-    Returns:
-        (K,) or, spin-orbit, (4 K,) on the flattened (4, K): ``transposed = vector[partner][...,
-        index]`` (conjugate it for spin-orbit). -1 where the transposed element is not predicted.
-    """
-    width = targets.width
-    channel_of = {
-        (pair, shells): c
-        for c, channel in enumerate(targets.blocks)
-        for pair, shells in channel.items()
-    }
-    index = np.full(width, -1, dtype=np.int64)
-    for c, channel in enumerate(targets.blocks):
-        (i, j), (a, b) = next(iter(channel.items()))
-        other = channel_of.get(((j, i), (b, a)))
-        if other is None:
-            continue
-        l1, l2 = targets.degrees[c]
-        if targets.degrees[other] != (l2, l1) or any(
-            channel_of.get(((q, p), (t, s))) != other for (p, q), (s, t) in channel.items()
-        ):
-            continue
-        theirs = targets.slices[other] + np.arange((2 * l1 + 1) * (2 * l2 + 1)).reshape(
-            2 * l2 + 1, 2 * l1 + 1
-        )
-        index[targets.slices[c] : targets.slices[c + 1]] = theirs.T.reshape(-1)
-    if targets.basis.spinful:
-        spins = [0, 2, 1, 3]  # uu, ud, du, dd transposed
-        index = np.concatenate([np.where(index >= 0, index + s * width, -1) for s in spins])
-    return torch.from_numpy(index)
-
-
-def hermitian_mean(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
-    """½(H_ij(R) + H_ji(-R)†) on direct-product vectors.
-
-    Args:
-        vector: (n, K') of some edges, flat.
-        partner: (n, K') of their partners (-R, j, i).
-        index: see :func:`transpose_index`; elements without transposed channel stay as they are.
-    """
-    turned = partner[:, index.clamp(min=0)]
-    mean = (vector + (turned.conj() if turned.is_complex() else turned)) / 2
-    if not index.is_cuda and bool((index >= 0).all()):  # a GPU would wait for the answer
-        return mean
-    return torch.where(index >= 0, mean, vector)
-
-
-def hermitian_product(vector: Tensor, partner: Tensor, index: Tensor) -> Tensor:
-    """:func:`hermitian_mean` of all edges.
-
-    Args:
-        vector: (E, K) or (E, 4, K).
-        partner: (E,), edge (-R, j, i) of each edge.
-        index: see :func:`transpose_index`.
-    """
-    flat = vector.reshape(len(vector), -1)
-    return hermitian_mean(flat, flat[partner], index).reshape(vector.shape)
-
-
-def time_reversal_mean(vector: Tensor) -> Tensor:
-    """½(H + T H T⁻¹), T = iσ_y and complex conjugation, on direct-product vectors.
-
-    Where the exact H has time reversal, this is a projection that no error survives enlarged.
-
-    Args:
-        vector: (E, 4, K) complex, spin pairs ↑↑, ↑↓, ↓↑, ↓↓.
-    """
-    return (vector + torch.stack(time_reversed(*vector.unbind(1)), dim=1)) / 2
 
 
 def has_time_reversal(samples: Sequence[Sample]) -> bool:
@@ -358,130 +276,3 @@ def load_samples(
 ) -> list[Sample]:
     """Every folder with :func:`load_sample`."""
     return [load_sample(folder, targets, edges, dtype, gauge) for folder in folders]
-
-
-def read_splits(
-    path: str | os.PathLike[str], root: str | os.PathLike[str], only: str | None = None
-) -> dict[str, list[pathlib.Path]]:
-    """Folders of train, val and test from a split file.
-
-    Args:
-        path: JSON ``{"train": [...], "val": [...], "test": [...]}``; entries are folder names, or
-            ``[first, last]`` numbers of sorted folders as ``{"train": {"range": [0, 25]}}``.
-        root: where the folders are.
-        only: the split that is used; structures of the others need not be there.
-
-    Raises:
-        ConfigError: unknown keys or names, a structure in two splits, or an empty training set.
-        DataError: no readable JSON file.
-    """
-    path = pathlib.Path(path)
-    table: Any = read_json(path)
-    if (
-        not isinstance(table, dict)
-        or not {"train", "val"} <= set(table)
-        or set(table) - {"train", "val", "test"}
-    ):
-        raise ConfigError(f"{path}: a split file holds lists under 'train', 'val' and 'test'")
-    folders = find_structures(root, ("hamiltonian",))
-    by_name = {folder.resolve().name: folder for folder in folders}
-    out: dict[str, list[pathlib.Path]] = {"train": [], "val": [], "test": []}
-    owner: dict[str, str] = {}
-    for split, names in table.items():
-        if isinstance(names, dict) and set(names) == {"range"}:
-            ends = names["range"]
-            if (
-                not isinstance(ends, list)
-                or [type(n) for n in ends] != [int, int]
-                or not 0 <= ends[0] <= ends[1] < len(folders)
-            ):
-                raise ConfigError(
-                    f"{path}: 'range' of split '{split}' is {ends}; [first, last] with 0 <= "
-                    f"first <= last <= {len(folders) - 1} is needed "
-                    f"({len(folders)} structures with hamiltonians.h5 under {root})"
-                )
-            names = [folder.resolve().name for folder in folders[ends[0] : ends[1] + 1]]
-        if not isinstance(names, list):
-            raise ConfigError(
-                f"{path}: split '{split}' is {names!r}; a list of folder names or "
-                f'{{"range": [first, last]}} is needed'
-            )
-        for name in map(str, names):
-            if name in owner:
-                raise ConfigError(
-                    f"{path}: structure '{name}' is in '{owner[name]}' and in '{split}'"
-                )
-            owner[name] = split
-            if name in by_name:
-                out[split].append(by_name[name])
-            elif only in (None, split):
-                raise ConfigError(
-                    f"{path}: '{name}' of split '{split}' is no structure with "
-                    f"hamiltonians.h5 under {root}"
-                )
-    return check_splits(out, str(path), needed=("train", "val") if only is None else ())
-
-
-def make_splits(
-    root: str | os.PathLike[str], train: float, val: float, seed: int
-) -> dict[str, list[pathlib.Path]]:
-    """Random splits of all structures with ``hamiltonians.h5`` under ``root``.
-
-    The same seed gives the same splits.
-    """
-    folders = find_structures(root, ("hamiltonian",))
-    order = np.random.default_rng(seed).permutation(len(folders))
-    a = max(1, round(train * len(folders)))
-    b = max(1, round(val * len(folders)))
-    parts = np.split(order, [a, a + b])
-    return check_splits(
-        {
-            name: [folders[n] for n in sorted(part)]
-            for name, part in zip(("train", "val", "test"), parts, strict=True)
-        },
-        str(root),
-    )
-
-
-def check_splits(
-    splits: dict[str, list[pathlib.Path]], where: str, needed: Sequence[str] = ("train", "val")
-) -> dict[str, list[pathlib.Path]]:
-    """The splits as they are, when they are not empty and share no structure (see
-    :func:`.equality.equal_structures`).
-
-    A structure that is twice in one split is noted on standard error.
-
-    Args:
-        splits: folders.
-        where: the source of the splits, for messages.
-        needed: which may not be empty.
-
-    Raises:
-        ConfigError: an empty split, or a structure in two of them.
-    """
-    for name in needed:
-        if not splits[name]:
-            count = sum(map(len, splits.values()))
-            raise ConfigError(
-                f"{where}: the {name} split is empty; {' and '.join(needed)} need a structure each "
-                f"at least, and there {'is' if count == 1 else 'are'} {count} in all"
-            )
-    where_from = [(split, folder) for split, folders in splits.items() for folder in folders]
-    repeated = []
-    for a, b in equal_structures([read_folder(folder) for _, folder in where_from]):
-        (first, one), (second, other) = sorted(
-            (where_from[a], where_from[b]), key=lambda w: where_from.index(w)
-        )
-        if first != second:
-            raise ConfigError(
-                f"{where}: the same structure is in two splits: {one} ({first}) and {other} "
-                f"({second}); errors on such a split say nothing"
-            )
-        repeated.append(f"{one} and {other} ({first})")
-    if repeated:
-        LOGGER.info(
-            "%s: the same structure is there twice, and counts twice: %s",
-            where,
-            "; ".join(repeated[:3]),
-        )
-    return splits

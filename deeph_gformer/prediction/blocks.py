@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..algebra.orbitals import TargetBlocks
-from ..data.dataset import hermitian_mean, time_reversal_mean, transpose_index
+from ..data.symmetry import hermitian_mean, time_reversal_mean, transpose_index
 from ..errors import ModelError
 from ..io.blocks import BlockMatrix, reverse_keys, sort_keys
 from ..runtime.communicator import Communicator
@@ -39,12 +39,12 @@ _ELEMENTS = 2**20
 def hermitian_in_place(
     vector: Tensor, partner: Tensor, index: Tensor, chunk: int = BLOCK_CHUNK
 ) -> None:
-    """:func:`deeph_gformer.data.dataset.hermitian_product`, in place and by pairs of edges.
+    """:func:`deeph_gformer.data.symmetry.hermitian_product`, in place and by pairs of edges.
 
     Args:
         vector: (E, K) or (E, 4, K), contiguous.
         partner: (E,), edge (-R, j, i) of each edge; those with -1 stay.
-        index: see :func:`deeph_gformer.data.dataset.transpose_index`.
+        index: see :func:`deeph_gformer.data.symmetry.transpose_index`.
         chunk: edges at a time.
     """
     flat = vector.view(len(vector), -1)
@@ -67,7 +67,7 @@ def _hermitian_between(
         vector: (E, K) or (E, 4, K), contiguous.
         theirs: see :func:`.sharing.partners`.
         keys: (E, 5).
-        index: see :func:`deeph_gformer.data.dataset.transpose_index`.
+        index: see :func:`deeph_gformer.data.symmetry.transpose_index`.
         comm: the processes.
     """
     flat = vector.view(len(vector), -1)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..algebra.blocks import DirectSumToProduct
 from ..config import TrainingConfig
-from ..data.dataset import hermitian_product, time_reversal_mean, transpose_index
+from ..data.symmetry import hermitian_product, time_reversal_mean, transpose_index
 from ..gformer.model import GFormer
 from ..stage1.embedded.inference import InferenceEngine
 from ..stage1.embedded.network import DeepHE3Net

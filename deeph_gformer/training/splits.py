@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from ..config import DataConfig
-from ..data.dataset import make_splits, read_splits
+from ..data.splits import make_splits, read_splits
 from ..errors import DataError, GFormerError
 from .folder import SPLIT_FILE
 

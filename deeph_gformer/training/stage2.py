@@ -12,15 +12,10 @@ import torch
 
 from ..algebra.blocks import DirectSumToProduct
 from ..config import GFormerConfig, TrainConfig
-from ..data.dataset import (
-    Sample,
-    has_time_reversal,
-    hermitian_product,
-    left_out,
-    transpose_index,
-)
+from ..data.dataset import Sample, has_time_reversal, left_out
 from ..data.edges import learned_edges
 from ..data.sketch import sketch_samples
+from ..data.symmetry import hermitian_product, transpose_index
 from ..errors import ConfigError, DataError
 from ..gformer.bundle import Bundle, Stage1Identity
 from ..gformer.model import GFormer

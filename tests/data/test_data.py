@@ -10,8 +10,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from deeph_gformer.algebra.blocks import BlockAssembly
 from deeph_gformer.algebra.orbitals import Basis, make_target_blocks
@@ -20,7 +18,8 @@ from deeph_gformer.bands.kmesh import time_reversal_part
 from deeph_gformer.data import dataset as d
 from deeph_gformer.data.edges import select_edges
 from deeph_gformer.data.graph import batch_graphs, build_graph, node_types
-from deeph_gformer.errors import ConfigError, DataError, ModelError
+from deeph_gformer.data.symmetry import hermitian_product, transpose_index
+from deeph_gformer.errors import DataError, ModelError
 from deeph_gformer.io import legacy, read_folder, read_matrix
 from deeph_gformer.io.blocks import BlockMatrix
 
@@ -135,41 +134,14 @@ def test_labels_round_trip_and_hermitian_projection(spinful: bool) -> None:
     vector, mask = assembly.from_matrix(noisy, types)
     assert mask.sum() == len(noisy.values)
     assert np.array_equal(assembly.to_matrix(vector, types, h.keys).values, noisy.values)
-    turned = d.hermitian_product(
-        torch.from_numpy(vector), torch.from_numpy(noisy.partner), d.transpose_index(targets)
+    turned = hermitian_product(
+        torch.from_numpy(vector), torch.from_numpy(noisy.partner), transpose_index(targets)
     )
     assert np.allclose(
         assembly.to_matrix(turned.numpy(), types, h.keys).values,
         noisy.hermitian().values,
         atol=1e-14,
     )
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple),
-    st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple),
-    st.booleans(),
-)
-def test_hermitian_average_is_a_projection(
-    first: tuple[int, ...], second: tuple[int, ...], spinful: bool
-) -> None:
-    """Any shells: averaging twice is averaging once, and what it makes is Hermitian."""
-    structure, h, _ = random_structure()
-    targets = make_target_blocks(Basis((16, 42), (first, second), spinful))
-    index = d.transpose_index(targets)
-    generator = torch.Generator().manual_seed(0)
-    shape = (len(h.keys), *((4,) if spinful else ()), targets.width)
-    kind = torch.complex128 if spinful else torch.float64
-    vector = torch.randn(shape, dtype=kind, generator=generator)
-    partner = torch.from_numpy(h.partner)
-    once = d.hermitian_product(vector, partner, index)
-    assert (d.hermitian_product(once, partner, index) - once).abs().max() < 1e-15
-    types = (structure.numbers == 42).astype(np.int64)
-    made = BlockAssembly(targets).to_matrix(once.numpy(), types, h.keys)
-    made.require_symmetric("here")
-    before = BlockAssembly(targets).to_matrix(vector.numpy(), types, h.keys)
-    assert np.abs(before.hermitian().values - made.values).max() < 1e-14
 
 
 def test_labels_of_edges_without_block_are_masked(make_folder: Folder) -> None:
@@ -181,78 +153,6 @@ def test_labels_of_edges_without_block_are_masked(make_folder: Folder) -> None:
     sample = d.load_sample(folder, make_target_blocks(BASIS), "overlaps", torch.float32)
     empty = ~sample.mask.reshape(len(sample.mask), -1).any(dim=1)
     assert empty.sum() == 2 and sample.label.dtype == torch.float32
-
-
-def test_splits(make_folder: Folder, tmp_path: pathlib.Path) -> None:
-    for n in range(5):
-        make_folder(f"s{n}", seed=n)
-    root = tmp_path / "data"
-    first = d.make_splits(root, 0.6, 0.2, 1)
-    assert first == d.make_splits(root, 0.6, 0.2, 1) and sorted(
-        f.name for v in first.values() for f in v
-    ) == [f"s{n}" for n in range(5)]
-    path = tmp_path / "splits.json"
-    path.write_text(json.dumps({"train": {"range": [0, 2]}, "val": ["s3"], "test": ["s4"]}))
-    assert [f.name for f in d.read_splits(path, root)["train"]] == ["s0", "s1", "s2"]
-    path.write_text(json.dumps({"train": ["gone"], "val": ["s0"], "test": ["s3", "s4"]}))
-    found = d.read_splits(path, root, only="test")
-    assert [f.name for f in found["test"]] == ["s3", "s4"]
-    with pytest.raises(ConfigError, match="'gone' of split 'train' is no structure"):
-        d.read_splits(path, root, only="train")
-    for table, words in (
-        ({"train": ["s0"], "val": ["s0"]}, "'s0' is in 'train' and in 'val'"),
-        ({"train": ["s9"], "val": ["s1"]}, "'s9'"),
-        ({"train": [], "val": ["s1"]}, "train split is empty; train and val need .* 1 in all"),
-        ({"trian": ["s0"]}, "lists under"),
-        ({"train": ["s0"], "vali": []}, "lists under"),
-        *(
-            ({"train": train, "val": ["s1"]}, "split 'train' is .*; a list")
-            for train in (3, None, "s0", {"range": [0, 1], "step": 2})
-        ),
-        *(
-            (
-                {"train": {"range": ends}, "val": ["s1"]},
-                "'range' of split 'train' is .*0 <= first <= last <= 4",
-            )
-            for ends in ([0], ["a", 0], 2, [2, 1], [-1, 0], [0, 5], [0, True])
-        ),
-    ):
-        path.write_text(json.dumps(table))
-        with pytest.raises(ConfigError, match=words):
-            d.read_splits(path, root)
-
-
-def test_split_file_that_is_none(make_folder: Folder, tmp_path: pathlib.Path) -> None:
-    make_folder("a")
-    (tmp_path / "binary").write_bytes(b"\x89HDF\xff\xfe")
-    for path, words in (
-        (tmp_path, "is a folder"),
-        (tmp_path / "binary", "no text"),
-        (tmp_path / "none", "file not found"),
-    ):
-        with pytest.raises(DataError, match=f"{path.name}: {words}"):
-            d.read_splits(path, tmp_path / "data")
-
-
-def test_leak_is_found_by_content(make_folder: Folder, tmp_path: pathlib.Path) -> None:
-    make_folder("a", seed=1)
-    make_folder("b", seed=1)
-    path = tmp_path / "splits.json"
-    path.write_text(json.dumps({"train": ["a"], "val": ["b"]}))
-    with pytest.raises(ConfigError, match="same structure is in two splits"):
-        d.read_splits(path, tmp_path / "data")
-
-
-def test_structure_twice_in_a_split_is_noted(
-    make_folder: Folder, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, seed in (("a", 1), ("b", 2), ("c", 1)):
-        make_folder(name, seed=seed)
-    path = tmp_path / "splits.json"
-    path.write_text(json.dumps({"train": ["a", "c"], "val": ["b"]}))
-    d.read_splits(path, tmp_path / "data")
-    said = capsys.readouterr().err
-    assert "twice" in said and "/a and " in said and "/c (train)" in said
 
 
 def test_one_set_one_basis(make_folder: Folder) -> None:

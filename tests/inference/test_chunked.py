@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import deeph_gformer
-from deeph_gformer.data.dataset import hermitian_product
+from deeph_gformer.data.symmetry import hermitian_product
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.gformer.spans import atom_spans
 from deeph_gformer.pipeline import HamiltonianModel, Prediction

@@ -19,14 +19,9 @@ from deeph_gformer.algebra.orbitals import TargetBlocks, make_target_blocks
 from deeph_gformer.analysis.states import dft_states, state_errors
 from deeph_gformer.cli import main
 from deeph_gformer.config import TrainingConfig
-from deeph_gformer.data.dataset import (
-    Sample,
-    basis_of,
-    hermitian_product,
-    load_samples,
-    transpose_index,
-)
+from deeph_gformer.data.dataset import Sample, basis_of, load_samples
 from deeph_gformer.data.gauge import spin_double
+from deeph_gformer.data.symmetry import hermitian_product, transpose_index
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix, legacy, read_matrix
 from deeph_gformer.io.folder import read_folder
