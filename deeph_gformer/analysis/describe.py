@@ -174,6 +174,7 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
     for key in (
         "data",
         "structures",
+        "edges",
         "epochs",
         "stage1_val_mae_meV",
         "best_val_mae_meV",
@@ -183,9 +184,10 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
         "deeph_gformer",
     ):
         if key in training:
-            table[f"training_{key}" if key in ("data", "structures", "epochs") else key] = training[
-                key
-            ]
+            own = key in ("data", "structures", "edges", "epochs")
+            table[f"training_{key}" if own else key] = training[key]
+    if varied := training.get("config", {}).get("data", {}).get("edge_variants"):
+        table["edge_variants"] = varied
     if text := worse_than_stage1(training.get("validation", {}), "the validation structures"):
         table["warning"] = text
     if card := read_card(path):

@@ -145,6 +145,11 @@ _TRAINING: dict[str, Check] = {
     "periodicity": (_listed(_integer(0, 3), 0), "a list of integers from 0 to 3"),
     "guard": (lambda v: type(v) is dict and _is_guard(v), "a mapping of numbers"),
     "trained_on": (_of(dict), "a mapping"),
+    "config": (
+        lambda v: type(v) is dict and all(type(v.get(k, {})) is dict for k in ("data", "training")),
+        "the settings of the training, a mapping of mappings",
+    ),
+    "validation": (_of(dict), "a mapping"),
 }
 
 

@@ -185,6 +185,10 @@ class BundleInfo(Result):
     """Name of the data folder."""
     training_structures: dict[str, int] | None = None
     """How many each split had."""
+    training_edges: str | None = None
+    """What it learned from: the blocks of ``overlaps`` or of ``hamiltonians``."""
+    edge_variants: int | None = None
+    """How often each training structure came with other edges."""
     training_epochs: int | None = None
     """That were run."""
     stage1_val_mae_meV: float | None = None

@@ -72,9 +72,10 @@ def count_samples(samples: TrainingSamples) -> str:
         return f"{len(train)} training and {rest}"
     own = {s.key: s.graph.edges for s in train}
     more = [s.graph.edges - own[dataclasses.replace(s, variant=0).key] for s in varied]
+    span = f"{least:+d}" if (least := min(more)) == max(more) else f"{least:+d} to {max(more):+d}"
     same = list(dict.fromkeys(s.name for s, n in zip(varied, more, strict=True) if not n))
     few = f"; {listed(same)}: too few edges to vary" if same else ""
     return (
         f"{len(train)} training structures, {len(varied) // len(train) + 1} edge sets each "
-        f"({min(more):+d} to {max(more):+d} edges{few}), and {rest}"
+        f"({span} edges{few}), and {rest}"
     )

@@ -9,6 +9,10 @@ import pytest
 from deeph_gformer.analysis.describe import describe
 from deeph_gformer.cli import main
 from deeph_gformer.errors import DataError
+from deeph_gformer.gformer.bundle import load_bundle, save_bundle
+
+from ..conftest import write_tiny_stage1
+from ..test_pipeline import make_bundle
 
 
 @pytest.fixture
@@ -46,3 +50,14 @@ def test_a_damaged_structure_is_named(folder: pathlib.Path) -> None:
     (first / "info.json").write_text("{")
     with pytest.raises(DataError, match=f"{first.name}/info.json"):
         describe(folder)
+
+
+def test_a_bundle_says_which_edges_it_learned_from(tmp_path: pathlib.Path) -> None:
+    write_tiny_stage1(tmp_path / "stage1")
+    make_bundle(tmp_path / "stage1", tmp_path / "bundle")
+    assert "edge_variants" not in describe(tmp_path / "bundle").to_json()
+    bundle = load_bundle(tmp_path / "bundle")
+    bundle.training.update(edges="overlaps", config={"data": {"edge_variants": 2}})
+    save_bundle(tmp_path / "other", bundle)
+    found = describe(tmp_path / "other").to_json()
+    assert (found["training_edges"], found["edge_variants"]) == ("overlaps", 2)

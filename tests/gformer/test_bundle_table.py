@@ -42,6 +42,8 @@ NONSENSE: dict[str, tuple[Any, ...]] = {
     "training.time_reversal": (None, 1, "true"),
     "training.periodicity": (2, ["2"], [4], [True]),
     "training.electrons": ({}, [{"electrons": -1, "composition": {"S": 1}}], [1]),
+    "training.config": (None, "x", {"data": [2]}, {"training": 1}),
+    "training.validation": (None, "x", 3, [1]),
     "edge_range_angstrom": ([], [[1.0]], [[1.0, 2.0], [3.0, "x"]], [[4.2, 4.2], [4.2, 9.9]]),
 }
 CHANGES: dict[str, Any] = {

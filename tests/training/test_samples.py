@@ -81,6 +81,8 @@ def test_plain_structures_come_first_and_validation_is_as_it_is(make_folder: Fol
     ]
     assert "2 training structures, 3 edge sets each (" in count_samples(found)
     assert " to +4 edges), and 1 validation" in count_samples(found)
+    equal = found | {"varied": [s for s in found["varied"] if s.name == "s0" and s.variant == 1]}
+    assert "edge sets each (+4 edges)" in count_samples(equal)
     assert count_samples(without) == "2 training and 1 validation structures"
     swapped, _ = samples_of(root, ["s1", "s0", "s2"], 3)
     by_key = {s.key: s for s in swapped["varied"]}
