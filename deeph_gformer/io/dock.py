@@ -307,15 +307,11 @@ def reserve(
 ) -> int:
     """Write all of a file but the values; see :func:`deeph_gformer.io.legacy.reserve`."""
     bounds = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    claim_space(
-        path, _size(len(keys), int(bounds[-1]) * np.dtype(dtype).itemsize)
-    )  # so that a full disk is noticed before writing
+    claim_space(path, _size(len(keys), int(bounds[-1]) * np.dtype(dtype).itemsize))
     with new_hdf5(path) as handle:
-        handle[fields.DOCK_PAIRS], handle[fields.DOCK_SHAPES], handle[fields.DOCK_BOUNDARIES] = (
-            keys,
-            shapes,
-            bounds,
-        )
+        handle[fields.DOCK_PAIRS] = keys
+        handle[fields.DOCK_SHAPES] = shapes
+        handle[fields.DOCK_BOUNDARIES] = bounds
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -332,6 +328,7 @@ def reserve(
 
 
 def _size(blocks: int, values: int) -> int:
+    """About how many bytes a file takes, see :attr:`.FolderFormat.size`."""
     return values + 64 * blocks + 8192
 
 

@@ -141,20 +141,11 @@ class GFormerStage1(Stage1Provider):
                 f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot "
                 "be a stage 1 itself"
             )
-        self.bundle, self.targets, self.generation, self.dtype, self.parity = (
-            bundle,
-            bundle.targets,
-            bundle.generation,
-            bundle.dtype,
-            bundle.parity,
-        )
+        self.bundle, self.name = bundle, str(bundle.path or "GFormer")
+        self.targets, self.cutoff = bundle.targets, bundle.model.cutoff
+        self.generation, self.dtype, self.parity = bundle.generation, bundle.dtype, bundle.parity
         self.gauge, self.learned_edges = bundle.gauge, bundle.learned_edges
-        self.cutoff, self.node_irreps, self.edge_irreps, self.name = (
-            bundle.model.cutoff,
-            (),
-            (),
-            str(bundle.path or "GFormer"),
-        )
+        self.node_irreps, self.edge_irreps = (), ()
 
     @torch.no_grad()
     def forward(self, graph: Graph, features: bool = True) -> Stage1Features:

@@ -8,18 +8,13 @@ import shlex
 from typing import Any
 
 from ..errors import DataError
+from ..fields import RUN_CONFIG, RUN_SPLITS
 from ..gformer.bundle import BUNDLE_FILE
 from ..io.files import read_json
 from ..results import RunInfo
 from ..results.worse import worse_than_stage1
-from ..training.folder import (
-    CHECKPOINTS,
-    CONFIG_FILE,
-    LAST,
-    LOCK_FILE,
-    RECORD_FILE,
-    SPLIT_FILE,
-)
+from ..training.checkpoint import LAST
+from ..training.folder import CHECKPOINTS, LOCK_FILE, RECORD_FILE, RUN_CONFIG, RUN_SPLITS
 from .collect import read_run
 
 __all__ = ["describe_run"]
@@ -34,7 +29,7 @@ def describe_run(folder: pathlib.Path) -> RunInfo:
     Raises:
         DataError: a file of it is damaged.
     """
-    config, splits = read_json(folder / CONFIG_FILE), read_json(folder / SPLIT_FILE)
+    config, splits = read_json(folder / RUN_CONFIG), read_json(folder / RUN_SPLITS)
     try:
         verb = "train" if "stage1" in config else "train-stage1"
         planned = int(config["training"]["epochs"])
@@ -42,7 +37,7 @@ def describe_run(folder: pathlib.Path) -> RunInfo:
         structures = {name: len(names) for name, names in splits.items()}
         data, below = config["data"]["preprocessed"], config.get("stage1")
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise DataError(f"{folder / CONFIG_FILE}: no configuration of a training run") from None
+        raise DataError(f"{folder / RUN_CONFIG}: no configuration of a training run") from None
     curve: dict[str, list[float | None]] = {"epoch": []}
     with contextlib.suppress(DataError):
         curve = read_run(folder)

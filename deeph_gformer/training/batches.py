@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from ..algebra.blocks import DirectSumToProduct
 from ..algebra.layout import rotate_flat
@@ -20,21 +18,17 @@ from ..data.features import Stage1Features
 from ..data.fingerprint import fingerprint
 from ..data.graph import Graph, batch_graphs, rotate_graph
 from ..errors import DataError, ModelError
-from ..io.files import atomic_path
 from ..stage1.provider import Stage1Provider
-from .checkpoint import read_tensors
+from .checkpoint import read_tensors, write_tensors
 
 __all__ = [
     "Batch",
-    "EpochSampler",
-    "RankSampler",
     "FeatureCache",
     "cache_path",
     "collate",
     "joiner",
     "rotate_batch",
     "feature_bytes",
-    "write_tensors",
 ]
 
 
@@ -71,56 +65,6 @@ class Batch(NamedTuple):
             return value
 
         return Batch(*map(move, self))
-
-
-class EpochSampler(Sampler[int]):
-    """A permutation of seed and epoch only: a resumed run sees what an unbroken one sees.
-
-    Several ranks share it: each takes every ranks-th structure, and all take equally many (the
-    first ones are repeated where they do not divide).
-    """
-
-    def __init__(self, count: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.count, self.seed, self.rank, self.ranks, self.epoch = count, seed, rank, ranks, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
-        return iter(np.resize(order, len(self) * self.ranks)[self.rank :: self.ranks].tolist())
-
-    def __len__(self) -> int:
-        return -(-self.count // self.ranks)
-
-
-class RankSampler(Sampler[int]):
-    """In order, every structure on one rank: their mean over all ranks is that of one process.
-
-    Fewer structures than ranks: each rank takes all.
-    """
-
-    def __init__(self, count: int, rank: int = 0, ranks: int = 1) -> None:
-        self.mine = range(count)[rank::ranks] if count >= ranks else range(count)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.mine)
-
-    def __len__(self) -> int:
-        return len(self.mine)
-
-
-def write_tensors(path: pathlib.Path, value: Any) -> None:
-    """``torch.save`` in one step; a full disk is an ``OSError`` only where Python writes.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
 
 
 def feature_bytes(samples: Sequence[Sample], stage1: Stage1Provider) -> int:
@@ -161,12 +105,8 @@ class FeatureCache:
             features: whether irreps are kept.
             device: where stage 1 runs; it is moved there.
         """
-        self.stage1, self.mode, self.folder, self.features = (
-            stage1 and stage1.to(device),
-            mode,
-            folder,
-            features,
-        )
+        self.stage1 = None if stage1 is None else stage1.to(device)
+        self.mode, self.folder, self.features = mode, folder, features
         self.device = torch.device(device)
         self._whole: set[pathlib.Path] = set()
         self._marks: dict[int, str] = {}

@@ -82,12 +82,8 @@ class EpochLine(Callback):
             reference: validation MAE of stage 1 in meV; None: there is none.
         """
         self.bar, self.steps = Progress("train", 0, False), 0
-        self.every, self.reference, self.start, self.best = (
-            every,
-            reference,
-            time.perf_counter(),
-            float("inf"),
-        )
+        self.every, self.reference = every, reference
+        self.start, self.best = time.perf_counter(), float("inf")
 
     def state_dict(self) -> dict[str, Any]:
         """Kept in checkpoints."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pathlib
 import pickle
@@ -13,19 +14,23 @@ from torch import Tensor
 
 from ..data.sketch import Sketches, changed_data
 from ..errors import ConfigError, DataError, ModelError, printable
-from ..io.files import require_file
+from ..io.files import atomic_path, require_file
 from ..stage1.strict import require_checkpoint
 
 __all__ = [
+    "BEST",
+    "LAST",
     "RUN",
     "check_weights",
     "read_checkpoint",
     "read_tensors",
     "require_same_data",
     "run_record",
+    "write_tensors",
 ]
 
 T = TypeVar("T")
+#: Names of the checkpoints of the last and of the best epoch, without ending.
 LAST, BEST = "last", "best"
 #: Key of a checkpoint: which run it is of, see :func:`run_record`.
 RUN = "deeph_gformer_run"
@@ -62,6 +67,18 @@ def read_tensors(path: pathlib.Path, mmap: bool = False) -> Any:
     except _DAMAGED as error:
         reason = (str(error).splitlines() or ["it ends early"])[0].removeprefix(f"{path}: ")
         raise DataError(f"{path}: damaged ({printable(reason)[:200]})") from None
+
+
+def write_tensors(path: pathlib.Path, value: Any) -> None:
+    """``torch.save`` in one step; a full disk is an ``OSError`` only where Python writes.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_checkpoint(path: pathlib.Path) -> dict[str, Any]:

@@ -24,14 +24,10 @@ from .checkpoint import BEST, LAST, RUN, read_checkpoint, run_record
 from .process import first_rank, require_devices
 
 __all__ = [
-    "BEST",
     "CHECKPOINTS",
-    "CONFIG_FILE",
-    "LAST",
     "LOCK_FILE",
     "LOG_FILE",
     "RECORD_FILE",
-    "SPLIT_FILE",
     "check_run",
     "resume_hint",
     "held",
@@ -40,8 +36,7 @@ __all__ = [
     "this_run",
 ]
 
-CONFIG_FILE, SPLIT_FILE, CHECKPOINTS, LOCK_FILE = RUN_CONFIG, RUN_SPLITS, "checkpoints", "lock"
-RECORD_FILE, LOG_FILE = "record.json", "log.txt"
+CHECKPOINTS, LOCK_FILE, RECORD_FILE, LOG_FILE = "checkpoints", "lock", "record.json", "log.txt"
 
 #: What a resumed run may have otherwise; structures are compared by their names.
 FREE = {
@@ -108,7 +103,7 @@ def _log_of(folder: pathlib.Path) -> Iterator[None]:
             LOGGER.info("ended: %s", error or type(error).__name__, extra=PRINTED)
             raise
         finally:
-            if new and not (folder / CONFIG_FILE).exists():
+            if new and not (folder / RUN_CONFIG).exists():
                 path.unlink(missing_ok=True)
 
 
@@ -219,7 +214,7 @@ def check_run(
         for name in (LAST, BEST):
             table = read_checkpoint(folder / CHECKPOINTS / f"{name}.ckpt")
             _check_record(folder, table.get(RUN), config, splits, free)
-    elif (folder / CONFIG_FILE).exists() and _has_checkpoint(folder):
+    elif (folder / RUN_CONFIG).exists() and _has_checkpoint(folder):
         raise ConfigError(
             f"{folder}: holds a run already; --resume continues it, or choose another --output"
         )
@@ -245,7 +240,7 @@ def _check_same(
     free: Collection[str],
 ) -> None:
     """The run in the folder has this configuration (but for what is free) and these splits."""
-    path = folder / CONFIG_FILE
+    path = folder / RUN_CONFIG
     if not path.is_file():
         raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
     old = _read_config(path)
@@ -255,11 +250,11 @@ def _check_same(
             f"{folder}: is a run of another configuration ({', '.join(differs[:6])} differ); "
             "resume with the same one, or choose another output"
         )
-    there, names = read_json(folder / SPLIT_FILE), _names(splits)
+    there, names = read_json(folder / RUN_SPLITS), _names(splits)
     lists = there.values() if isinstance(there, dict) else [None]
     if not all(isinstance(value, list) and all(type(n) is str for n in value) for value in lists):
         raise DataError(
-            f"{folder / SPLIT_FILE}: damaged (lists of names under train, val and test are "
+            f"{folder / RUN_SPLITS}: damaged (lists of names under train, val and test are "
             "needed); choose another output"
         )
     for name in names:
@@ -267,7 +262,7 @@ def _check_same(
             other = ", ".join(sorted({*names[name]} ^ {*there.get(name, ())})[:6]) or "the order"
             raise ConfigError(
                 f"{folder}: is a run of other splits ({name}: {other} differ); resume with "
-                f"those of {folder / SPLIT_FILE}, or choose another output"
+                f"those of {folder / RUN_SPLITS}, or choose another output"
             )
 
 
@@ -330,12 +325,12 @@ def _check_record(
         ) from None
     if changed:
         raise ConfigError(
-            f"{folder / CONFIG_FILE}: was changed after the training wrote it "
+            f"{folder / RUN_CONFIG}: was changed after the training wrote it "
             f"({', '.join(changed[:6])}); put back what was there, or choose another output"
         )
     if parts != _names(splits):
         raise ConfigError(
-            f"{folder / SPLIT_FILE}: was changed after the training wrote it; put back what was "
+            f"{folder / RUN_SPLITS}: was changed after the training wrote it; put back what was "
             "there, or choose another output"
         )
 
@@ -383,16 +378,16 @@ def recorded(
         splits: folders of each split.
     """
     if first_rank():
-        if (folder / CONFIG_FILE).exists() and not _has_checkpoint(folder):
+        if (folder / RUN_CONFIG).exists() and not _has_checkpoint(folder):
             for name in RUN_FOLDERS:
                 shutil.rmtree(folder / name, ignore_errors=True)
-        write_json(folder / SPLIT_FILE, _names(splits))
-        write_json(folder / CONFIG_FILE, _plain(config))
+        write_json(folder / RUN_SPLITS, _names(splits))
+        write_json(folder / RUN_CONFIG, _plain(config))
     try:
         yield
     except BaseException:
         if first_rank() and not (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
-            for file in (CONFIG_FILE, SPLIT_FILE):
+            for file in (RUN_CONFIG, RUN_SPLITS):
                 (folder / file).unlink(missing_ok=True)
         raise
 

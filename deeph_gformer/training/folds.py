@@ -29,8 +29,8 @@ from ..stage1.provider import Stage1Provider
 from ..stage1.trained_on import descriptors_of, read_descriptors
 from ..stopping import Stopped
 from .batches import FeatureCache
-from .checkpoint import RUN, read_checkpoint, require_same_data
-from .folder import CHECKPOINTS, FREE, LAST, RECORD_FILE, check_run, locked
+from .checkpoint import LAST, RUN, read_checkpoint, require_same_data
+from .folder import CHECKPOINTS, FREE, RECORD_FILE, check_run, locked
 from .process import echo, first_rank
 from .samples import training_samples
 from .splits import run_splits

@@ -100,13 +100,8 @@ class HamiltonianTask(pl.LightningModule):
             unit: of the loss, eV.
         """
         super().__init__()
-        self.network, self.to_product, self.settings, self.steps, self.unit = (
-            network,
-            to_product,
-            settings,
-            steps,
-            unit,
-        )
+        self.network, self.to_product = network, to_product
+        self.settings, self.steps, self.unit = settings, steps, unit
         self.register_buffer("transpose", transpose_index(to_product.targets), persistent=False)
         self.start_optimizer: dict[str, Any] | None = None
         self.bank: StateBank | None = None  # DFT's states, where the training needs them

@@ -24,16 +24,24 @@ from ..errors import ConfigError, DataError, lacks_memory, printable
 from ..runtime.device import resolve_device
 from ..runtime.heap import keep_freed_memory
 from ..stopping import Stopped, installed
-from .batches import Batch, RankSampler, write_tensors
+from .batches import Batch
 from .callbacks import EpochLine, FiniteStop, OwnSignals, PlateauStop, running_average
-from .checkpoint import RUN, check_weights, read_checkpoint, require_same_data
+from .checkpoint import (
+    BEST,
+    LAST,
+    RUN,
+    check_weights,
+    read_checkpoint,
+    require_same_data,
+    write_tensors,
+)
 from .cuda_graphs import step_graphs
 from .curve import ResumableCSVLogger, TrainingRow
-from .folder import BEST, CHECKPOINTS, LAST, resume_hint
+from .folder import CHECKPOINTS, resume_hint
 from .module import HamiltonianTask, rate_factor, warmup
 from .monitor import Monitor, monitor_key
 from .process import echo, note, rank
-from .sampling import ShareSampler
+from .sampling import RankSampler, ShareSampler
 
 __all__ = ["fit", "loaders"]
 

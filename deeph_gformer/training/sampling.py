@@ -1,14 +1,51 @@
-"""Which training structures take part in an epoch."""
+"""Which structures an epoch takes, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch.utils.data import Sampler
 
-from .batches import EpochSampler
+__all__ = ["EpochSampler", "RankSampler", "ShareSampler"]
 
-__all__ = ["ShareSampler"]
+
+class EpochSampler(Sampler[int]):
+    """A permutation of seed and epoch only: a resumed run sees what an unbroken one sees.
+
+    Several ranks share it: each takes every ranks-th structure, and all take equally many (the
+    first ones are repeated where they do not divide).
+    """
+
+    def __init__(self, count: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.count, self.seed, self.rank, self.ranks, self.epoch = count, seed, rank, ranks, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return iter(np.resize(order, len(self) * self.ranks)[self.rank :: self.ranks].tolist())
+
+    def __len__(self) -> int:
+        return -(-self.count // self.ranks)
+
+
+class RankSampler(Sampler[int]):
+    """In order, every structure on one rank: their mean over all ranks is that of one process.
+
+    Fewer structures than ranks: each rank takes all.
+    """
+
+    def __init__(self, count: int, rank: int = 0, ranks: int = 1) -> None:
+        self.mine = range(count)[rank::ranks] if count >= ranks else range(count)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.mine)
+
+    def __len__(self) -> int:
+        return len(self.mine)
 
 
 class ShareSampler(EpochSampler):

@@ -8,7 +8,7 @@ from typing import Any
 from ..config import DataConfig
 from ..data.splits import make_splits, read_splits
 from ..errors import DataError, GFormerError
-from .folder import SPLIT_FILE
+from ..fields import RUN_SPLITS
 
 __all__ = ["run_splits", "split_folders"]
 
@@ -31,7 +31,7 @@ def run_splits(config: Any, resume: bool) -> dict[str, list[pathlib.Path]]:
         DataError: the data of a resumed run are no longer where they were.
     """
     data, folder = config.data, pathlib.Path(config.output)
-    own = folder / SPLIT_FILE
+    own = folder / RUN_SPLITS
     if not resume or not own.is_file():
         return split_folders(data, config.training.seed)
     try:

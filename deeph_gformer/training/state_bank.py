@@ -28,7 +28,8 @@ from ..data.dataset import Sample
 from ..data.sketch import sketch, sketch_level
 from ..errors import ConfigError, DataError
 from ..io.folder import has_matrix, matrix_path, read_folder, read_matrix
-from .batches import Batch, cache_path, write_tensors
+from .batches import Batch, cache_path
+from .checkpoint import write_tensors
 from .states import (
     BlochIndex,
     StateLoss,

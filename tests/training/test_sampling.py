@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deeph_gformer.training.batches import EpochSampler
-from deeph_gformer.training.sampling import ShareSampler
+from deeph_gformer.training.sampling import EpochSampler, ShareSampler
 
 
 def counted(sampler: ShareSampler, epochs: int, count: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.stopping import Stopped, shielded, stoppable
 from deeph_gformer.training import run as training_run
 from deeph_gformer.training import stage1 as training_stage1
-from deeph_gformer.training.batches import write_tensors
+from deeph_gformer.training.checkpoint import write_tensors
 from deeph_gformer.training.folder import LOCK_FILE, locked
 
 from ..conftest import ROOT

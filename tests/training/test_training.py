@@ -26,16 +26,11 @@ from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
-from deeph_gformer.training.batches import (
-    EpochSampler,
-    FeatureCache,
-    RankSampler,
-    collate,
-    rotate_batch,
-)
+from deeph_gformer.training.batches import FeatureCache, collate, rotate_batch
 from deeph_gformer.training.callbacks import running_average
 from deeph_gformer.training.module import masked_loss
 from deeph_gformer.training.process import memory_hint
+from deeph_gformer.training.sampling import EpochSampler, RankSampler
 from deeph_gformer.training.stage1 import train_stage1
 from deeph_gformer.training.stage1_network import net_config
 from deeph_gformer.training.stage2 import train_gformer
