@@ -14,7 +14,7 @@ from ..io.files import read_json
 from ..results import RunInfo
 from ..results.worse import worse_than_stage1
 from ..training.checkpoint import LAST
-from ..training.folder import CHECKPOINTS, LOCK_FILE, RECORD_FILE, RUN_CONFIG, RUN_SPLITS
+from ..training.folder import CHECKPOINTS, LOCK_FILE, RECORD_FILE
 from .collect import read_run
 
 __all__ = ["describe_run"]

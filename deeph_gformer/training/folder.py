@@ -25,6 +25,7 @@ from .process import first_rank, require_devices
 
 __all__ = [
     "CHECKPOINTS",
+    "FREE",
     "LOCK_FILE",
     "LOG_FILE",
     "RECORD_FILE",

@@ -270,13 +270,70 @@ class Started(Callback):
         self.now = True
 
 
-def _say_resumed(begin: int, epochs: int, last: pathlib.Path, task: HamiltonianTask) -> None:
-    """How many epochs are left, and what of the settings is new; ``last`` is the checkpoint."""
-    left = epochs - begin
-    what = f"{left} to go" if left > 0 else "nothing left to do (--epochs N for more)"
-    echo(f"resumed: {begin} of {epochs} epochs are done, {what}")
-    if left > 0 and (text := _raised(read_checkpoint(last), task)):
-        note(text)
+def _announce(task: HamiltonianTask, begin: int, last: pathlib.Path) -> None:
+    """Say how far a resumed run is, and what else its settings alone do not tell.
+
+    Args:
+        task: what is trained.
+        begin: first epoch to come; 0: the run is new.
+        last: the checkpoint of a resumed one.
+    """
+    settings, rising = task.settings, warmup(task.settings, task.steps)
+    if begin:
+        left = settings.epochs - begin
+        what = f"{left} to go" if left > 0 else "nothing left to do (--epochs N for more)"
+        echo(f"resumed: {begin} of {settings.epochs} epochs are done, {what}")
+        if left > 0 and (text := _raised(read_checkpoint(last), task)):
+            note(text)
+    elif rising < settings.warmup_steps and settings.schedule != "plateau":
+        echo(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
+    if settings.ema:
+        echo(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
+
+
+@contextlib.contextmanager
+def _told(
+    trainer: pl.Trainer, folder: pathlib.Path, last: pathlib.Path | None, started: Started
+) -> Iterator[None]:
+    """What ends a run early, as one sentence that says what to do.
+
+    Args:
+        trainer: what runs.
+        folder: of the run.
+        last: the checkpoint that it goes on from; None: the run is new.
+        started: whether that has been restored.
+
+    Raises:
+        DataError: a full disk, or a checkpoint of something else.
+        Stopped: by a signal, with how to go on.
+    """
+    try:
+        yield
+    except OSError as error:  # of a log
+        if error.errno not in DISK:
+            raise
+        raise DataError(
+            f"{folder}: could not be written ({error.strerror}); free some space and start "
+            f"again, with --resume where there is a checkpoint"
+        ) from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if last is None or started.now or lacks_memory(error):
+            raise
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise DataError(
+            f"{last}: does not fit this training ({reason}); choose another output"
+        ) from error
+    except Stopped as stop:
+        epochs = f"in epoch {trainer.current_epoch} of {trainer.max_epochs}"
+        stop.note = resume_hint(folder, epochs)
+        launcher = trainer.strategy.launcher
+        if launcher is not None and hasattr(launcher, "kill"):
+            launcher.kill(stop.signum)
+        raise
+    except SystemExit:  # how Lightning ends at Ctrl-C, where nobody listens to signals
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _load_best(best: pathlib.Path, task: HamiltonianTask) -> None:
@@ -335,41 +392,11 @@ def fit(
     hooks = [monitor, *hooks]
     started = Started()
     trainer = _trainer(folder, settings, begin, [*hooks, started], run, curve)
-    rising = warmup(settings, task.steps)
-    if rising < settings.warmup_steps and settings.schedule != "plateau" and not resume:
-        echo(f"a short run: the learning rate rises over {rising} of {task.steps} steps")
-    if begin:
-        _say_resumed(begin, settings.epochs, last, task)
-    if settings.ema:
-        echo(f"validation and what is kept: the running average of the weights ({settings.ema:g})")
+    _announce(task, begin, last)
     start = time.perf_counter()
-    try:
-        with _quiet_threads():
-            trainer.fit(task, train, val, ckpt_path=last if resume else None, weights_only=True)
-    except OSError as error:  # of a log
-        if error.errno not in DISK:
-            raise
-        raise DataError(
-            f"{folder}: could not be written ({error.strerror}); free some space and start "
-            f"again, with --resume where there is a checkpoint"
-        ) from error
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if not resume or started.now or lacks_memory(error):
-            raise
-        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise DataError(
-            f"{last}: does not fit this training ({reason}); choose another output"
-        ) from error
-    except Stopped as stop:
-        stop.note = resume_hint(folder, f"in epoch {trainer.current_epoch} of {settings.epochs}")
-        launcher = trainer.strategy.launcher
-        if launcher is not None and hasattr(launcher, "kill"):
-            launcher.kill(stop.signum)
-        raise
-    except SystemExit:  # how Lightning ends at Ctrl-C, where nobody listens to signals
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
+    goes_on_from = last if resume else None
+    with _told(trainer, folder, goes_on_from, started), _quiet_threads():
+        trainer.fit(task, train, val, ckpt_path=goes_on_from, weights_only=True)
     if keep.best_model_score is None:  # resumed when nothing was left to do, from an older folder
         raise ConfigError(f"{folder}: no epoch was run; raise training.epochs to go on with it")
     _load_best(files / f"{BEST}.ckpt", task)
