@@ -25,12 +25,13 @@ from ..io.structure import Structure
 from ..logs import LOGGER
 from .edges import EdgeMode, select_edges
 from .gauge import gauge_shift, spin_double, subtract_overlap
-from .graph import Graph, build_graph
+from .graph import Graph, build_graph, require_spin
 from .symmetry import time_reversal_mean
 
 __all__ = [
     "Labels",
     "Sample",
+    "energy_zero",
     "label_edges",
     "load_sample",
     "load_samples",
@@ -94,8 +95,11 @@ def has_time_reversal(samples: Sequence[Sample]) -> bool:
 def basis_of(folders: Sequence[pathlib.Path]) -> Basis:
     """Elements and shells of a data set, and whether it is spinful.
 
+    Args:
+        folders: structure folders, whose info.json says whether they are.
+
     Raises:
-        DataError: structures disagree; both are named.
+        DataError: structures disagree (both are named), or info.json is missing.
     """
     shells: dict[int, tuple[tuple[int, ...], pathlib.Path]] = {}
     spin: tuple[bool, pathlib.Path] | None = None
@@ -177,22 +181,39 @@ def read_labels(folder: pathlib.Path, targets: TargetBlocks, gauge: str) -> Labe
         DataError: a file is missing or damaged, or spin differs from the model's.
     """
     structure = read_folder(folder)
-    _check_spin(structure, targets.basis, folder)
+    require_spin(structure, targets.basis, str(folder))
     spinful = targets.basis.spinful
     hamiltonian = read_matrix(folder, "hamiltonian", structure, spinful)
     hamiltonian.require_symmetric(str(matrix_path(folder, "hamiltonian")))
     shift = 0.0
     if gauge == "standard":
         overlap = read_matrix(folder, "overlap", structure)
-        try:
-            shift = gauge_shift(hamiltonian, overlap, spinful)
-        except DataError as error:
-            path = matrix_path(folder, "hamiltonian")
-            raise DataError(f"{path}: {error}; or set data.gauge=raw") from None
+        shift = energy_zero(folder, hamiltonian, overlap, spinful)
         hamiltonian = subtract_overlap(
             hamiltonian, spin_double(overlap) if spinful else overlap, shift
         )
     return Labels(folder, structure, hamiltonian, shift)
+
+
+def energy_zero(
+    folder: pathlib.Path, hamiltonian: BlockMatrix, overlap: BlockMatrix, spinful: bool
+) -> float:
+    """:func:`.gauge.gauge_shift` of a folder, eV.
+
+    Args:
+        folder: where both come from, for the message.
+        hamiltonian: H.
+        overlap: S, spinless.
+        spinful: whether H has spin.
+
+    Raises:
+        DataError: H lacks blocks of S; names the file.
+    """
+    try:
+        return gauge_shift(hamiltonian, overlap, spinful)
+    except DataError as error:
+        path = matrix_path(folder, "hamiltonian")
+        raise DataError(f"{path}: {error}; or set data.gauge=raw") from None
 
 
 def label_edges(
@@ -241,7 +262,7 @@ def label_edges(
 
 
 def _without_edge(hamiltonian: BlockMatrix, keys: NDArray[np.int64]) -> tuple[int, float]:
-    """See :class:`Sample`."""
+    """:attr:`Sample.without_edge` of an H and the edges ``keys`` (E, 5)."""
     rest = hamiltonian.select(np.flatnonzero(match_keys(hamiltonian.keys, keys) < 0))
     return len(rest), float(np.abs(rest.values).max(initial=0.0))
 
@@ -259,14 +280,6 @@ def left_out(samples: Sequence[Sample]) -> str:
     )
 
 
-def _check_spin(structure: Structure, basis: Basis, folder: pathlib.Path) -> None:
-    if structure.spinful is not None and structure.spinful != basis.spinful:
-        raise DataError(
-            f"{folder}: info.json says isspinful = {structure.spinful}, the model predicts "
-            f"{'spinful' if basis.spinful else 'spinless'} Hamiltonians"
-        )
-
-
 def load_samples(
     folders: Sequence[pathlib.Path],
     targets: TargetBlocks,
@@ -274,5 +287,5 @@ def load_samples(
     dtype: torch.dtype,
     gauge: str = "raw",
 ) -> list[Sample]:
-    """Every folder with :func:`load_sample`."""
+    """Every folder with :func:`load_sample`, whose other arguments are these."""
     return [load_sample(folder, targets, edges, dtype, gauge) for folder in folders]

@@ -93,7 +93,7 @@ class StructureDescriptor:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> StructureDescriptor:
-        """the descriptor that :meth:`to_json` wrote.
+        """The descriptor that :meth:`to_json` wrote.
 
         Raises:
             KeyError, TypeError, ValueError: the table is none.

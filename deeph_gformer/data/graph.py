@@ -15,7 +15,14 @@ from ..errors import DataError, ModelError
 from ..io.blocks import format_key, sort_keys
 from ..io.structure import Structure
 
-__all__ = ["Graph", "build_graph", "batch_graphs", "node_types", "rotate_graph"]
+__all__ = [
+    "Graph",
+    "batch_graphs",
+    "build_graph",
+    "node_types",
+    "require_spin",
+    "rotate_graph",
+]
 
 
 class Graph(NamedTuple):
@@ -75,6 +82,25 @@ class Graph(NamedTuple):
             self.edge_key.to(device),
             self.node_batch.to(device),
             self.structures,
+        )
+
+
+def require_spin(structure: Structure, basis: Basis, where: str) -> None:
+    """Raise where a structure's H is spin-doubled and the model's is not, or the other way round.
+
+    Args:
+        structure: one of which info.json says nothing fits every model.
+        basis: the model's.
+        where: folder or name, for the message.
+
+    Raises:
+        DataError: info.json says the other one.
+    """
+    if structure.spinful is not None and structure.spinful != basis.spinful:
+        kind = "spinful" if basis.spinful else "spinless"
+        raise DataError(
+            f"{where}: info.json says isspinful = {structure.spinful}, the model predicts {kind} "
+            f"Hamiltonians; use {kind} data, or a model that was trained on data like these"
         )
 
 
@@ -140,13 +166,14 @@ def build_graph(
     if len(missing):
         raise DataError(
             f"structure '{structure.name}': atom {missing[0] + 1} has no on-site block "
-            f"{format_key((0, 0, 0, missing[0], missing[0]))}"
+            f"{format_key((0, 0, 0, missing[0], missing[0]))}; every atom needs its own: make the "
+            "file of blocks again"
         )
     near = np.flatnonzero(~onsite & (np.linalg.norm(vectors, axis=1) < 1e-3))
     if len(near):
         raise DataError(
             f"structure '{structure.name}': block {format_key(keys[near[0]])} joins two atoms "
-            "at the same place"
+            "at the same place; is an atom listed twice, or a position wrong?"
         )
     return Graph(
         torch.from_numpy(types),

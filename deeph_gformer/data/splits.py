@@ -49,7 +49,8 @@ def read_splits(
         for name in _names(entry, split, path, folders, root):
             if name in owner:
                 raise ConfigError(
-                    f"{path}: structure '{name}' is in '{owner[name]}' and in '{split}'"
+                    f"{path}: structure '{name}' is in '{owner[name]}' and in '{split}'; leave it "
+                    "in one"
                 )
             owner[name] = split
             if name in by_name:
@@ -57,7 +58,7 @@ def read_splits(
             elif only in (None, split):
                 raise ConfigError(
                     f"{path}: '{name}' of split '{split}' is no structure with "
-                    f"hamiltonians.h5 under {root}"
+                    f"hamiltonians.h5 under {root}; correct its name, or the folder"
                 )
     return check_splits(out, str(path), needed=("train", "val") if only is None else ())
 

@@ -102,7 +102,7 @@ def require_keys(
         key = (keys[bad[0]] + [0, 0, 0, first, first]).tolist()
         raise DataError(
             f"{where}: {what} {key} names an atom outside {first}..{atoms - 1 + first}, the "
-            "atoms of this structure"
+            "atoms of this structure; is the file that of another one?"
         )
     # not abs: -2^63 is its own negative
     bad = np.flatnonzero(
@@ -116,7 +116,7 @@ def require_keys(
     ordered = keys[sort_keys(keys)]
     same = np.flatnonzero((ordered[1:] == ordered[:-1]).all(axis=1))
     if len(same):
-        raise DataError(f"{where}: {what} {format_key(ordered[same[0]])} is there twice")
+        raise DataError(f"{where}: {what} {format_key(ordered[same[0]])} is there twice; leave one")
 
 
 def reverse_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -35,13 +35,6 @@ __all__ = [
     "FORMAT",
 ]
 
-#: The datasets of a matrix file.
-TABLES = (
-    fields.DOCK_PAIRS,
-    fields.DOCK_SHAPES,
-    fields.DOCK_BOUNDARIES,
-    fields.DOCK_ENTRIES,
-)
 #: e3nn[...] = legacy[LEGACY_TO_E3NN[l]]: OpenMX's order inside a shell to m = -l..l; DeepH-dock
 #: stores the latter.
 LEGACY_TO_E3NN: dict[int, tuple[int, ...]] = {
@@ -86,14 +79,18 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
     folder = pathlib.Path(folder)
     info = read_json(folder / fields.INFO_FILE)
     if not isinstance(info, dict):
-        raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
+        raise DataError(
+            f"{folder / fields.INFO_FILE}: holds no JSON object; names and values in braces are "
+            'needed, e.g. {"elements_orbital_map": {"C": [0, 0, 1]}}'
+        )
     atoms = read_poscar(folder / fields.DOCK_STRUCTURE_FILE)
     orbitals = info.get("elements_orbital_map", {})
     symbols = [chemical_symbols[z] for z in atoms.numbers]
     missing = sorted(set(symbols) - set(orbitals)) if isinstance(orbitals, dict) else []
     if missing:
         raise DataError(
-            f"{folder / fields.INFO_FILE}: elements_orbital_map lacks {', '.join(missing)}"
+            f"{folder / fields.INFO_FILE}: elements_orbital_map lacks {', '.join(missing)}; "
+            "add the l of each of its shells"
         )
     if not isinstance(orbitals, dict) or not all(
         _are_shells(orbitals[symbol]) for symbol in symbols
@@ -174,6 +171,13 @@ def read_integers(
     handle: h5py.File, path: pathlib.Path, name: str, columns: int, signed: bool = False
 ) -> NDArray[np.int64]:
     """A dataset of integers: (n, columns), or (n,) for one column.
+
+    Args:
+        handle: the open file.
+        path: the same file, for messages.
+        name: of the dataset.
+        columns: how many it must have.
+        signed: whether a type without sign is refused, which could not hold lattice vectors.
 
     Raises:
         DataError: it is missing, damaged, of another shape or type, or larger than the file.
@@ -279,7 +283,7 @@ def _require_fit(
     if len(shapes) != len(pairs) or len(bounds) != len(pairs) + 1:
         raise DataError(
             f"{path}: {len(pairs)} pairs, {len(shapes)} shapes and {len(bounds)} boundaries do "
-            "not fit together"
+            "not fit together; make the file again"
         )
     expected = structure.orbital_counts[pairs[:, 3:]] * (2 if spinful else 1)
     wrong = np.flatnonzero((shapes != expected).any(axis=1))
@@ -295,7 +299,7 @@ def _require_fit(
     if (bounds != begins).any() or entries != (begins[-1],):
         raise DataError(
             f"{path}: {fields.DOCK_BOUNDARIES} does not fit {fields.DOCK_SHAPES} and "
-            f"{fields.DOCK_ENTRIES}"
+            f"{fields.DOCK_ENTRIES}; make the file again"
         )
 
 

@@ -260,15 +260,10 @@ def json_text(value: Any) -> str:
     return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
 
 
-def read_json(path: str | os.PathLike[str], error: type[GFormerError] = DataError) -> Any:
+def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
-    Args:
-        path: the file.
-        error: class of the error.
-
     Raises:
-        GFormerError: of the class ``error``; the file is missing or is not JSON; the message names
-            it and the place of the mistake.
+        DataError: it is missing, or is not JSON; names the place of the mistake.
     """
-    return parse_json(read_text(path, error=error), str(path), error)
+    return parse_json(read_text(path), str(path))

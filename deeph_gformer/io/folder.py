@@ -64,6 +64,11 @@ def require_folder(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def _require_format(folder: pathlib.Path) -> Format:
+    """The format of a structure folder.
+
+    Raises:
+        DataError: it is none; says what is missing, or where structures are.
+    """
     form = folder_format(folder)
     if form is None:
         require_folder(folder)
@@ -176,7 +181,10 @@ def folder_of_overlap(path: str | os.PathLike[str]) -> pathlib.Path:
         )
     own = matrix_path(path.parent, "overlap", form)
     if own.name != path.name:
-        raise DataError(f"{path}: its folder is of format {form}, whose overlaps are in {own.name}")
+        raise DataError(
+            f"{path}: its folder is of format {form}, whose overlaps are in {own.name}; give that "
+            "file, or the folder"
+        )
     return path.parent
 
 
@@ -312,7 +320,7 @@ def split_structures(
         skip: a folder below ``root`` that is left out (where output goes).
 
     Returns:
-        the wanted folders (one at least), and those that have none of the matrices.
+        The wanted folders (one at least), and those that have none of the matrices.
 
     Raises:
         DataError: ``root`` is no folder, holds no structure, or two structures have the same name
@@ -342,7 +350,8 @@ def split_structures(
         )
         if bare:
             raise DataError(
-                f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}"
+                f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}; "
+                "put it there, or give another folder"
             )
         raise DataError(
             f"{root}: no structure folder here or below; one needs "

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import warnings
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -93,7 +94,10 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
     there = os.path.lexists(folder / fields.INFO_FILE)
     info = read_json(folder / fields.INFO_FILE) if there else {}
     if not isinstance(info, dict):
-        raise DataError(f"{folder / fields.INFO_FILE}: holds no JSON object")
+        raise DataError(
+            f"{folder / fields.INFO_FILE}: holds no JSON object; names and values in braces are "
+            'needed, e.g. {"isspinful": false}'
+        )
     spinful = info.get("isspinful")
     if spinful is not None and not isinstance(spinful, bool):
         raise DataError(
@@ -112,7 +116,10 @@ def read_structure(folder: str | os.PathLike[str]) -> Structure:
             f"{folder / fields.ELEMENTS_FILE}: atomic numbers must be integers from 1 to 118"
         )
     if lattice.shape != (3, 3):
-        raise DataError(f"{folder / fields.LATTICE_FILE}: shape {lattice.shape} instead of (3, 3)")
+        raise DataError(
+            f"{folder / fields.LATTICE_FILE}: shape {lattice.shape} instead of (3, 3); its columns "
+            "are the lattice vectors, Å"
+        )
     try:
         return Structure(
             lattice.T.copy(),
@@ -158,6 +165,11 @@ def write_structure(folder: str | os.PathLike[str], structure: Structure) -> Non
 
 
 def _names(handle: h5py.File, path: pathlib.Path) -> list[str]:
+    """The names of all datasets.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     try:
         return [
             name if isinstance(name, str) else name.decode("utf-8", "replace") for name in handle
@@ -169,6 +181,16 @@ def _names(handle: h5py.File, path: pathlib.Path) -> list[str]:
 
 
 def _parse_keys(names: list[str], path: pathlib.Path, atoms: int) -> NDArray[np.int64]:
+    """(E, 5), the block keys, 0-based, in the order of the names of datasets.
+
+    Args:
+        names: ``[Rx, Ry, Rz, i, j]``, 1-based.
+        path: the file, for messages.
+        atoms: how many the structure has.
+
+    Raises:
+        DataError: a name is no block key of this structure, or is there twice.
+    """
     for name in names:
         if not _KEY.fullmatch(name):
             raise DataError(
@@ -252,7 +274,12 @@ def read_blocks(
 
 def _wrong_shape(
     path: pathlib.Path, name: str, found: tuple[int, ...], wanted: tuple[int, int], spinful: bool
-) -> None:
+) -> NoReturn:
+    """Say that a block has another shape than the orbitals of its atoms ask for.
+
+    Raises:
+        DataError: always.
+    """
     hint = (
         ". It fits a spin-doubled matrix: is isspinful wrong in info.json?"
         if found == (2 * wanted[0], 2 * wanted[1]) and not spinful

@@ -122,6 +122,7 @@ def _check_scalar(text: str, kind: str) -> None:
 
 
 def _yaml_loader() -> Any:
+    """The class that :func:`parse_yaml` loads with; yaml is imported when it is wanted."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -179,16 +180,15 @@ def _yaml_loader() -> Any:
     return Loader
 
 
-def parse_yaml(text: str, where: str, error: type[GFormerError] = ConfigError) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
     """A YAML document of plain values: mappings with words as keys, lists, numbers, words, null.
 
     Args:
         text: the document.
         where: file or option, for the message.
-        error: class of the error.
 
     Raises:
-        GFormerError: of the class ``error``; not YAML, beyond a limit, or more than plain values.
+        ConfigError: not YAML, beyond a limit, or more than plain values.
     """
     import yaml
 
@@ -201,7 +201,7 @@ def parse_yaml(text: str, where: str, error: type[GFormerError] = ConfigError) -
         reason = f"line {mark.line + 1 if mark else 1}: {wrong.problem or wrong.context}"
     except yaml.YAMLError as wrong:
         reason = " ".join(str(wrong).split())
-    raise error(f"{where}: not valid YAML ({printable(reason)})")
+    raise ConfigError(f"{where}: not valid YAML ({printable(reason)})")
 
 
 def parse_number(text: str, where: str, kind: type = float) -> float:

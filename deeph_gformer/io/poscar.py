@@ -47,7 +47,10 @@ def _check_counts(lines: list[str], path: pathlib.Path) -> None:
         if not words or len(counts) != len(words):
             continue
         if sum(counts) > len(lines):
-            raise DataError(f"{path}: {sum(counts)} atoms are announced, in {len(lines)} lines")
+            raise DataError(
+                f"{path}: {sum(counts)} atoms are announced, in {len(lines)} lines; is it cut "
+                "short?"
+            )
         _check_kind(lines[number + 1 : number + 3], path)
         return
 

@@ -84,7 +84,7 @@ def write_positions(
     path = position_path(folder, form)
     x, y, z = matrices
     if not all(np.array_equal(x.keys, other.keys) for other in (y, z)):
-        raise DataError(f"{path}: x, y and z have different blocks")
+        raise DataError(f"{path}: x, y and z have different blocks; give all three the same keys")
     values = sum(m.values.nbytes for m in matrices)
     if path.name == fields.POSITION_MATRIX_FILE:
         axes = np.tile([1, 2, 3], len(x))

@@ -68,7 +68,10 @@ class Structure:
                     f"{vectors[far[0]].tolist()} Å, beyond {MAX_LENGTH:g} Å; are the units right?"
                 )
         if abs(np.linalg.det(self.lattice)) < 1e-6:
-            raise DataError(f"structure '{self.name}': the lattice vectors span no volume")
+            raise DataError(
+                f"structure '{self.name}': the lattice vectors span no volume; is one of them "
+                "zero, or in the plane of the others?"
+            )
         height = 1 / np.linalg.norm(np.linalg.inv(self.lattice), axis=0)
         if height.min() < MIN_HEIGHT:
             raise DataError(

@@ -53,7 +53,7 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Pr
     """
     if bundle is None:
         if stage1 is None:
-            raise ConfigError("neither a stage 1 nor a GFormer bundle is given")
+            raise ConfigError("neither a stage 1 nor a GFormer bundle is given; give one, or both")
         return stage1
     if bundle.stage1 is None:
         return bundle if stage1 is None else stage1
@@ -73,7 +73,7 @@ def check_pair(stage1: Stage1Provider | None, bundle: Bundle | None) -> Stage1Pr
     if bundle.targets != stage1.targets:
         raise ModelError(
             f"{bundle.path}: elements, shells or target blocks differ from those of stage 1 "
-            f"{stage1.name}"
+            f"{stage1.name}; give '{bundle.stage1.name}', on which it was trained"
         )
     if identify(stage1).fingerprint != bundle.stage1.fingerprint:
         raise ModelError(
@@ -139,7 +139,8 @@ class GFormerStage1(Stage1Provider):
         if bundle.stage1 is not None:
             raise ModelError(
                 f"{bundle.path}: is a correction to stage 1 '{bundle.stage1.name}' and cannot "
-                "be a stage 1 itself"
+                "be a stage 1 itself; give a DeepH-E3 model folder, or a GFormer that was trained "
+                "without a stage 1"
             )
         self.bundle, self.name = bundle, str(bundle.path or "GFormer")
         self.targets, self.cutoff = bundle.targets, bundle.model.cutoff

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..algebra.orbitals import Basis
 from ..data.edges import EdgeChoice, EdgeMode, LearnedEdges, at_the_cutoff, select_edges
-from ..data.graph import Graph, build_graph
+from ..data.graph import Graph, build_graph, require_spin
 from ..data.ranges import Ranges, bundle_ranges, require_within
 from ..errors import ConfigError, DataError
 from ..io.folder import has_matrix, read_folder
@@ -241,17 +241,12 @@ def open_overlap(overlap: OverlapSource | None, model: Predictor) -> OverlapProv
 
 
 def _with_spin(structure: Structure, basis: Basis, where: str) -> Structure:
-    """The same with the model's spin.
+    """The same with the model's spin; ``where`` is its folder or name.
 
     Raises:
         DataError: its info.json says the other one.
     """
-    if structure.spinful is not None and structure.spinful != basis.spinful:
-        kind = "spinful" if basis.spinful else "spinless"
-        raise DataError(
-            f"{where}: info.json says isspinful = {structure.spinful}, the model predicts {kind} "
-            "Hamiltonians"
-        )
+    require_spin(structure, basis, where)
     return dataclasses.replace(structure, spinful=basis.spinful)
 
 

@@ -243,7 +243,10 @@ def _check_same(
     """The run in the folder has this configuration (but for what is free) and these splits."""
     path = folder / RUN_CONFIG
     if not path.is_file():
-        raise ConfigError(f"{folder}: no run to resume here (config.json is missing)")
+        raise ConfigError(
+            f"{folder}: no run to resume here ({RUN_CONFIG} is missing); start without --resume, "
+            "or name the folder of the run with --output"
+        )
     old = _read_config(path)
     differs = _differences(old, config, free)
     if differs:

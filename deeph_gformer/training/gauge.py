@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..data.dataset import energy_zero
 from ..data.gauge import gauge_shift
 from ..errors import ConfigError, DataError, GFormerError
 from ..io.blocks import BlockMatrix
@@ -67,6 +68,11 @@ class GaugeChoice:
 
 
 def _matrices(folder: pathlib.Path) -> tuple[BlockMatrix, BlockMatrix, bool]:
+    """H and S of a structure folder, and whether H is spin-doubled.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
     structure = read_folder(folder)
     spinful = bool(structure.spinful)
     path = matrix_path(folder, "overlap")
@@ -80,15 +86,6 @@ def _matrices(folder: pathlib.Path) -> tuple[BlockMatrix, BlockMatrix, bool]:
         read_matrix(folder, "overlap", structure),
         spinful,
     )
-
-
-def _zero(folder: pathlib.Path) -> float:
-    hamiltonian, overlap, spinful = _matrices(folder)
-    try:
-        return gauge_shift(hamiltonian, overlap, spinful)
-    except DataError as error:
-        path = matrix_path(folder, "hamiltonian")
-        raise DataError(f"{path}: {error}; or set data.gauge=raw") from None
 
 
 def energy_zeros(folders: Sequence[pathlib.Path]) -> list[float]:
@@ -105,7 +102,7 @@ def energy_zeros(folders: Sequence[pathlib.Path]) -> list[float]:
         if not has_matrix(folder, "overlap"):
             _matrices(folder)
     few = np.linspace(0, len(folders) - 1, min(len(folders), MOST_STRUCTURES)).round().astype(int)
-    return [_zero(folders[n]) for n in few]
+    return [energy_zero(folders[n], *_matrices(folders[n])) for n in few]
 
 
 def _follows(

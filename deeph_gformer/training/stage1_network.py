@@ -39,7 +39,10 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
             )
         )
     except (ValueError, AssertionError) as error:
-        raise ConfigError(f"irreps of the stage-1 network do not parse: {error}") from None
+        raise ConfigError(
+            f"irreps of the stage-1 network do not parse: {error}; write them as in 64x0e+32x1o "
+            "(model.irreps_mid, irreps_embed, spherical_basis_irreps)"
+        ) from None
     if any(ir.l or ir.p != 1 for _, ir in embed):
         raise ConfigError(f"irreps_embed = {config.irreps_embed}: only 0e is possible")
     out = targets.irreps(parity)
@@ -161,7 +164,8 @@ def start_network(
         if old.targets.basis != basis:
             raise ModelError(
                 f"{continue_from}: elements, shells or spin differ from those of the data: "
-                f"{old.targets.basis} and {basis}"
+                f"{old.targets.basis} and {basis}; use data of the same basis, or leave the folder "
+                "away to train a new network"
             )
         wrong = contradictions(config.model, old)
         if wrong:

@@ -286,7 +286,10 @@ def _cache(
     if not config.cross_fit:
         return FeatureCache(stage1, config.data.cache, folder, features, device)
     if stage1 is None:
-        raise ConfigError("cross_fit needs a stage 1 that is read or corrected")
+        raise ConfigError(
+            "cross_fit needs a stage 1 that is read or corrected; name it with --stage1, or leave "
+            "cross_fit away"
+        )
     fold = read_cross_fit(pathlib.Path(config.cross_fit), stage1)
     networks = dict(zip(train, fold.choose(train), strict=True))
     return CrossFitCache(

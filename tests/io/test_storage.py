@@ -16,6 +16,8 @@ from deeph_gformer.io.folder import write_matrix
 from ..conftest import random_structure
 
 FORMS = ["legacy", "dock"]
+#: Datasets of a DeepH-dock file.
+TABLES = ("atom_pairs", "chunk_shapes", "chunk_boundaries", "entries")
 READ = {"legacy": legacy.read_blocks, "dock": dock.read_blocks}
 
 
@@ -234,11 +236,11 @@ def test_rows_in_any_order(tmp_path: pathlib.Path, form: str) -> None:
     structure, h, path = _made(tmp_path, form)
     if form == "dock":
         with h5py.File(path, "a") as handle:
-            pairs, shapes, bounds, entries = (handle[n][()] for n in dock.TABLES)
+            pairs, shapes, bounds, entries = (handle[n][()] for n in TABLES)
             order = np.random.default_rng(0).permutation(len(pairs))
             parts = [entries[bounds[e] : bounds[e + 1]] for e in order]
             new = (pairs[order], shapes[order], np.cumsum([0, *map(len, parts)]))
-            for name, value in zip(dock.TABLES, (*new, np.concatenate(parts))):
+            for name, value in zip(TABLES, (*new, np.concatenate(parts))):
                 _replace(name, value)(handle)
     else:
         with h5py.File(path) as source, h5py.File(tmp_path / "b.h5", "w", track_order=True) as out:
