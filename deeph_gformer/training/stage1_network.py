@@ -47,36 +47,7 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         raise ConfigError(f"irreps_embed = {config.irreps_embed}: only 0e is possible")
     out = targets.irreps(parity)
     post_edge = out.sort().irreps.simplify()
-    post_node = mid
-    reach = {
-        (l, p1 * p2)
-        for _, (l1, p1) in mid
-        for _, (l2, p2) in sh
-        for l in range(abs(l1 - l2), l1 + l2 + 1)
-    }
-    for _, ir in post_edge:  # unnatural parities (spin-orbit) may need a node irrep that mid lacks
-        result = {
-            (l, p1 * p2)
-            for _, (l1, p1) in post_node
-            for _, (l2, p2) in sh
-            for l in range(abs(l1 - l2), l1 + l2 + 1)
-        }
-        if (ir.l, ir.p) in result:
-            continue
-        helpers = [
-            (l, ir.p * p2)
-            for _, (l2, p2) in sh
-            for l in range(abs(ir.l - l2), ir.l + l2 + 1)
-            if (l, ir.p * p2) in reach
-        ]
-        if not helpers:
-            raise ConfigError(
-                f"irreps_mid = {config.irreps_mid} with these harmonics cannot produce {ir}, "
-                f"which the orbitals need; raise their l"
-            )
-        l, p = min(helpers)
-        same = [mul for mul, other in mid if other.l == l]
-        post_node = post_node + Irreps([(same[0] if same else mid[-1].mul, (l, p))])
+    post_node = _last_node_irreps(mid, sh, post_edge)
     return NetConfig(
         len(targets.basis.elements),
         str(embed),
@@ -95,6 +66,45 @@ def net_config(config: Stage1Config, targets: TargetBlocks) -> NetConfig:
         index_to_Z=targets.basis.elements if config.scale_shift else None,
         norm=config.norm,
     )
+
+
+def _products(irreps: Irreps, sh: Irreps) -> set[tuple[int, int]]:
+    """(l, p) of all irreps in the tensor product of features and harmonics."""
+    return {
+        (l, p1 * p2)
+        for _, (l1, p1) in irreps
+        for _, (l2, p2) in sh
+        for l in range(abs(l1 - l2), l1 + l2 + 1)
+    }
+
+
+def _last_node_irreps(mid: Irreps, sh: Irreps, post_edge: Irreps) -> Irreps:
+    """Node irreps after the last block: those before, and what else the output needs of them.
+
+    Unnatural parities (spin-orbit coupling) may need a node irrep that ``irreps_mid`` lacks.
+
+    Args:
+        mid: node irreps after the other blocks.
+        sh: harmonics.
+        post_edge: edge irreps after the last block, which are made of nodes and harmonics.
+
+    Raises:
+        ConfigError: one of them cannot be made.
+    """
+    post_node, reach = mid, _products(mid, sh)
+    for _, ir in post_edge:
+        if (ir.l, ir.p) in _products(post_node, sh):
+            continue
+        helpers = reach & _products(Irreps([(1, ir)]), sh)
+        if not helpers:
+            raise ConfigError(
+                f"irreps_mid = {mid} with these harmonics cannot produce {ir}, which the orbitals "
+                "need; raise their l"
+            )
+        l, p = min(helpers)
+        same = [mul for mul, other in mid if other.l == l]
+        post_node = post_node + Irreps([(same[0] if same else mid[-1].mul, (l, p))])
+    return post_node
 
 
 def stage1_config(net: NetConfig) -> Stage1Config:

@@ -315,18 +315,7 @@ def optical_conductivity(
         "rest": None if positions is None else position_rest(problem, positions),
     }
     sums = _mean(problem, points, weights, options, processes, progress)
-    if sums.filled[1] == 0 or sums.filled[0] == problem.size:
-        raise ConfigError(
-            f"{problem.source}: the Fermi level, {fermi_eV:.6g} eV, is below or above all bands at "
-            "every k-point, so there is no transition; see --fermi and --electrons"
-        )
-    metal = sums.filled[0] != sums.filled[1] or bool(np.abs(sums.drude).max() > 1e-6)
-    if scissor_eV and metal:
-        raise ConfigError(
-            f"{problem.source}: a scissor of {scissor_eV:g} eV on a metal, or on a gap near the "
-            f"width of the Fermi function ({width_eV:g} eV); it moves the empty states of an "
-            "insulator"
-        )
+    metal = _is_metal(problem, sums, fermi_eV, width_eV, scissor_eV)
     spins = problem.electrons_per_band
     tensor = spins * 1j * sums.interband.reshape(-1, 3, 3)  # sigma / (e²/hbar) * V, Å²
     drude = spins * sums.drude.reshape(3, 3)  # eV Å²
@@ -357,6 +346,36 @@ def optical_conductivity(
         sums.gap,
         metal,
     )
+
+
+def _is_metal(
+    problem: BlochProblem, sums: _Sums, fermi_eV: float, width_eV: float, scissor_eV: float
+) -> bool:
+    """Whether the Fermi level cuts a band, where the other numbers make sense for that.
+
+    Args:
+        problem: the Hamiltonian.
+        sums: over all k-points.
+        fermi_eV: see :func:`optical_conductivity`.
+        width_eV: see there.
+        scissor_eV: see there.
+
+    Raises:
+        ConfigError: the level is below or above all bands, or a scissor on a metal.
+    """
+    if sums.filled[1] == 0 or sums.filled[0] == problem.size:
+        raise ConfigError(
+            f"{problem.source}: the Fermi level, {fermi_eV:.6g} eV, is below or above all bands at "
+            "every k-point, so there is no transition; see --fermi and --electrons"
+        )
+    metal = sums.filled[0] != sums.filled[1] or bool(np.abs(sums.drude).max() > 1e-6)
+    if scissor_eV and metal:
+        raise ConfigError(
+            f"{problem.source}: a scissor of {scissor_eV:g} eV on a metal, or on a gap near the "
+            f"width of the Fermi function ({width_eV:g} eV); it moves the empty states of an "
+            "insulator"
+        )
+    return metal
 
 
 def _check_widths(
