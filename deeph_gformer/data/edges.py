@@ -122,6 +122,11 @@ def learned_edges(mode: EdgeMode) -> LearnedEdges:
 
 
 def _keys(path: pathlib.Path, structure: Structure, form: FolderFormat) -> NDArray[np.int64]:
+    """(E, 5), the keys of a file of H or S.
+
+    Raises:
+        DataError: the file is damaged, or a key has no partner (-R, j, i).
+    """
     keys = form.read_keys(path, structure)
     lonely = match_keys(reverse_keys(keys), keys) < 0
     if lonely.any():
@@ -141,6 +146,14 @@ def _within(
 ) -> tuple[NDArray[np.int64], str]:
     """Keys without blocks of zeros that reach too far, and a sentence on those.
 
+    Args:
+        path: file of H or S.
+        keys: (E, 5), its keys.
+        structure: the atoms.
+        form: format of the folder.
+        ranges: of the model's training set; None: only what no orbital reaches is too far.
+        spinful: whether blocks are spin-doubled.
+
     Raises:
         DataError: a block that reaches too far is not zero.
     """
@@ -154,8 +167,7 @@ def _within(
         bad[np.flatnonzero(far)[full]] = True
         raise DataError(
             f"{path}: {describe_beyond(structure, keys, bad, ranges)}. H of such a block would "
-            "mean "
-            "nothing; use S of the basis that the model was trained on"
+            "mean nothing; use S of the basis that the model was trained on"
         )
     said = describe_beyond(structure, keys, far, ranges)
     return keys[~far], f"{path.name}: blocks of zeros are left out, {said}"
@@ -241,9 +253,8 @@ def select_edges(
     if not wanted:
         raise DataError(
             f"{folder}: neither {paths['overlaps'].name} nor {paths['hamiltonians'].name} is "
-            "there, so there are no edges; "
-            "overlaps.h5 comes from the DFT code's overlap-only run or from 'deeph-gformer "
-            "overlap predict'"
+            "there, so there are no edges; overlaps.h5 comes from the DFT code's overlap-only run "
+            "or from 'deeph-gformer overlap predict'"
         )
     sets, notes, lacking = {}, [], ""
     only_s = mode == "auto" and learned == "overlaps" and len(there) == 2

@@ -128,7 +128,14 @@ def beyond(
 def describe_beyond(
     structure: Structure, keys: NDArray[np.int64], far: NDArray[np.bool_], ranges: Ranges | None
 ) -> str:
-    """A sentence on the longest of the edges ``far`` (E,)."""
+    """A sentence on the longest edge of those that reach too far.
+
+    Args:
+        structure: positions, Å.
+        keys: (E, 5), 0-based.
+        far: (E,), which of them do, at least one.
+        ranges: as :func:`beyond` had them.
+    """
     distance = np.linalg.norm(structure.edge_vectors(keys), axis=1)
     e = int(np.argmax(np.where(far, distance, -1.0)))
     i, j = keys[e, 3:].tolist()
@@ -142,13 +149,17 @@ def describe_beyond(
         why = f"{symbol(a)}-{symbol(b)} edges of the model's training set end at {known:.3f} Å"
     return (
         f"'{structure.name}': block {format_key(keys[e])} joins atoms {i + 1} ({symbol(a)}) and "
-        f"{j + 1} "
-        f"({symbol(b)}) {distance[e]:.3f} Å apart; {why} ({int(far.sum())} such blocks)"
+        f"{j + 1} ({symbol(b)}) {distance[e]:.3f} Å apart; {why} ({int(far.sum())} such blocks)"
     )
 
 
 def require_within(structure: Structure, keys: NDArray[np.int64], ranges: Ranges | None) -> None:
     """Raise where an edge reaches further than in the training set.
+
+    Args:
+        structure: positions, Å.
+        keys: (E, 5), 0-based.
+        ranges: see :func:`beyond`.
 
     Raises:
         DataError: names the longest one.
@@ -157,8 +168,7 @@ def require_within(structure: Structure, keys: NDArray[np.int64], ranges: Ranges
     if far.any():
         raise DataError(
             f"{describe_beyond(structure, keys, far, ranges)}. H of such a block would mean "
-            "nothing; "
-            "leave it out, or use S of the basis that the model was trained on"
+            "nothing; leave it out, or use S of the basis that the model was trained on"
         )
 
 

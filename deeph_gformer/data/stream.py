@@ -248,6 +248,7 @@ class TensorStream(IrrepStream):
         self._finals = list(final) or self._ranges
 
     def _harmonics(self, rows: slice) -> list[Tensor]:
+        """Y_l of some edges in global axes, per l (n, 2 l + 1)."""
         if self._known_harmonics:
             return self._known_harmonics
         sizes = [2 * l + 1 for l in range(self._lmax + 1)]
@@ -313,6 +314,7 @@ class TensorStream(IrrepStream):
         return flat, self._out.split(flat) if self.local else {}
 
     def _final(self, rows: slice) -> FinalChunk:
+        """Some edges at the end of stage 1, everything in edge frames."""
         frames: Sequence[Frame] = [_rows(frame, rows) for frame in self._frames or ()]
         frames = frames or edge_frames(self.graph.edge_vector[rows], self._lmax)
         flat, own = self._own(rows)

@@ -26,7 +26,13 @@ LARGE = 20_000
 def stored_overlap(
     folder: pathlib.Path, target: pathlib.Path, prediction: Prediction
 ) -> BlockMatrix | None:
-    """S of a structure, where it is there."""
+    """S of a structure, where it is there.
+
+    Args:
+        folder: of the structure, or its file.
+        target: folder of the prediction, which is looked at second.
+        prediction: gives the structure.
+    """
     for place in (folder, target):
         if place.is_dir() and folder_format(place) is not None:
             if has_matrix(place, "overlap"):
@@ -61,7 +67,13 @@ def warn_asymmetric(overlap: BlockMatrix | None, folder: pathlib.Path) -> None:
 def mean_correction(
     prediction: Prediction, overlap: BlockMatrix | None, comm: Communicator
 ) -> float:
-    """Mean |ΔH| over the elements of all blocks, without the part that is a shift of energy, eV."""
+    """Mean |ΔH| over the elements of all blocks, without the part that is a shift of energy, eV.
+
+    Args:
+        prediction: of both stages, the blocks of this process.
+        overlap: S of these blocks, spinless; None: the shift stays.
+        comm: processes that share the structure.
+    """
     if prediction.hamiltonian is prediction.stage1:
         return 0.0
     if overlap is None:

@@ -102,6 +102,14 @@ def predicted_level(
 def _count(
     prediction: Prediction, overlap: BlockMatrix, electrons: float, electrons_source: str
 ) -> PredictedLevel:
+    """Fill the bands of a prediction with electrons.
+
+    Args:
+        prediction: H of all edges.
+        overlap: S, spinless.
+        electrons: per cell.
+        electrons_source: where their number comes from, for the note.
+    """
     structure = dataclasses.replace(prediction.structure, info={})
     h = prediction.hamiltonian.hermitian()
     problem = BlochProblem(

@@ -222,6 +222,17 @@ def _write_info(
     level: PredictedLevel,
     source: pathlib.Path,
 ) -> None:
+    """Add to ``info.json`` what belongs to a prediction.
+
+    Args:
+        target: its folder.
+        prediction: see :func:`write_prediction`.
+        model: see there.
+        form: see there.
+        guarded: see there.
+        level: the Fermi level of the predicted H.
+        source: folder (or file) of the structure.
+    """
     path = target / names.INFO_FILE
     info = read_json(path) if path.is_file() else {}
     spinful, bundle = model.targets.basis.spinful, model.bundle

@@ -262,7 +262,18 @@ def _each_its_own(
     options: RefineOptions,
     comm: Communicator,
 ) -> list[tuple[dict[str, Any], dict[str, StructureErrors] | None]]:
-    """Structures in turns; every process gets all results."""
+    """Structures in turns; every process gets all results.
+
+    Args:
+        model: both stages.
+        todo: sources of the structures.
+        output: see :func:`refine`.
+        options: how; memory is shared out.
+        comm: the processes.
+
+    Returns:
+        Record and errors of each, in the order of ``todo``.
+    """
     mine: list[tuple[dict[str, Any], dict[str, StructureErrors] | None]] = []
     failed: GFormerError | None = None
     own = dataclasses.replace(
@@ -282,6 +293,7 @@ def _each_its_own(
 
 
 def _bar(folders: list[pathlib.Path], progress: bool) -> Iterator[pathlib.Path]:
+    """The folders, one after the other, with a progress bar where there are several."""
     bar = Progress("refine", len(folders), progress and len(folders) > 1, "structure")
     try:
         for folder in folders:

@@ -293,7 +293,16 @@ def find_structures(
     kinds: tuple[Kind, ...] = (),
     skip: str | os.PathLike[str] | None = None,
 ) -> list[pathlib.Path]:
-    """The first list of :func:`split_structures`."""
+    """The structure folders at or below ``root``: the first list of :func:`split_structures`.
+
+    Args:
+        root: where to look.
+        kinds: folders that have at least one of these matrices; empty: all.
+        skip: a folder that is left out.
+
+    Raises:
+        DataError: see :func:`split_structures`.
+    """
     return split_structures(root, kinds, skip)[0]
 
 

@@ -104,7 +104,14 @@ class FolderFormat:
         dtype: np.dtype,
         writers: Writers,
     ) -> SharedFile:
-        """The file that processes write together; arguments as of ``reserve``, of this process."""
+        """The file that processes write together.
+
+        Args:
+            keys: (E, 5), 0-based, of this process's blocks, which follow those of the ranks below.
+            shapes: (E, 2), rows and columns.
+            dtype: of the values.
+            writers: the processes.
+        """
         if self.shared is not None:
             return self.shared(keys, shapes, dtype, writers)
         return FirstWrites(keys, shapes, dtype, writers, self.reserve)

@@ -300,7 +300,19 @@ def _read_each(
     offsets: NDArray[np.int64],
     spinful: bool,
 ) -> NDArray[np.number]:
-    """Values of datasets that are stored in any way, flat, in one type that holds them all."""
+    """Values of datasets that are stored in any way, flat, in one type that holds them all.
+
+    Args:
+        handle: the open file.
+        path: the same file, for messages.
+        names: of the datasets, E.
+        shapes: (E, 2), what each must have.
+        offsets: (E + 1,), where each begins in the result.
+        spinful: whether blocks are spin-doubled, for messages.
+
+    Raises:
+        DataError: a block cannot be read, or has another shape; it is named.
+    """
     every, usual = h5py.h5s.ALL, None
     values = np.empty(offsets[-1], dtype=np.float32)
     for e, (name, shape) in enumerate(zip(names, map(tuple, shapes.tolist()), strict=True)):

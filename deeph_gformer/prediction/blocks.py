@@ -99,7 +99,17 @@ def check_finite(product: Tensor, name: str) -> None:
 def assemble(
     model: HamiltonianModel, product: Tensor, types: NDArray[np.int64], keys: NDArray[np.int64]
 ) -> BlockMatrix:
-    """Vectors to blocks, some edges at a time."""
+    """Direct-product vectors to blocks, some edges at a time.
+
+    Args:
+        model: gives the target blocks, and what stands where none predicts an element.
+        product: (E, K) or (E, 4, K), eV.
+        types: (N,), element index of each atom.
+        keys: (E, 5), 0-based, canonical order.
+
+    Raises:
+        ModelError: an element of a block is predicted by no model.
+    """
     fill = getattr(model.stage1, "fill_missing", None)
     shapes = model.blocks.shapes(types, keys)
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])

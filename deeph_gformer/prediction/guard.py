@@ -110,8 +110,7 @@ def _unlike(own: NDArray[np.float64], table: dict[str, Any], names: Sequence[str
         return None
     return (
         f"{found}: DeepH-E3 normalises by means over the whole structure, so both stages may "
-        "be off everywhere; "
-        "predict parts of one kind apart"
+        "be off everywhere; predict parts of one kind apart"
     )
 
 
@@ -122,7 +121,14 @@ def feature_distance(
     spread: NDArray[np.float64],
 ) -> float:
     """Largest distance of an atom from the training atoms of its element, in standard deviations
-    per channel."""
+    per channel.
+
+    Args:
+        norms: (N, channels), see :func:`feature_norms`.
+        kinds: (N,), element index of each atom.
+        mean: (elements, channels), over the training atoms.
+        spread: (elements, channels), likewise.
+    """
     return float(np.sqrt((((norms - mean[kinds]) / spread[kinds]) ** 2).mean(axis=1)).max())
 
 
@@ -181,8 +187,8 @@ class Guard:
         if record is None:
             raise ModelError(
                 f"{model.bundle.path if model.bundle else 'stage 1 alone'}: no statistics of "
-                "the correction are recorded, so nothing can be "
-                "guarded; train the GFormer again with this version"
+                "the correction are recorded, so nothing can be guarded; train the GFormer again "
+                "with this version"
             )
         self._elements = model.targets.basis.elements
         self._stage1 = model.stage1
@@ -216,9 +222,8 @@ class Guard:
         if z > LIMIT:
             warning = (
                 f"the correction ({correction * 1e3:.3g} meV) is {z:.1f} standard deviations "
-                f"above that of validation ({table['mean_meV']:.3g} meV): "
-                "the structure is unlike those of training; --guard keeps stage 1 for it (in "
-                "Python: prediction.stage1)"
+                f"above that of validation ({table['mean_meV']:.3g} meV): the structure is unlike "
+                "those of training; --guard keeps stage 1 for it (in Python: prediction.stage1)"
             )
         elif features is not None and features > LIMIT:
             warning = (

@@ -111,7 +111,13 @@ def direct_sums(
 
 def both_stages(model: HamiltonianModel, own: Tensor | None, second: Tensor | None) -> Tensor:
     """The refined direct sum from stage 1's and the GFormer's: their sum, or, where it predicts all
-    of H, the latter."""
+    of H, the latter.
+
+    Args:
+        model: both stages.
+        own: (n, D), of stage 1, eV; None without one.
+        second: (n, D), of the GFormer, eV; None without one.
+    """
     if own is not None and model.bundle is not None and model.bundle.cascade:
         return own if second is None else own + second
     one = own if second is None else second
@@ -128,8 +134,19 @@ def direct_products(
     frames: int,
     nodes: list[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Direct-product H of stage 1 and of both stages on the CPU, (E, K) or (E, 4, K) for this
-    rank's edges, as they leave the network; the arguments are those of :func:`direct_sums`."""
+    """Direct-product H of stage 1 (zero without one) and of both stages, as they leave the network.
+
+    Args:
+        model: see :func:`direct_sums`; the others, too.
+        graph: the structure, with this rank's edges.
+        execution: chunk, storage, processes.
+        frames: rotated frames to average.
+        nodes: gets stage 1's last node irreps.
+
+    Returns:
+        (E, K) or (E, 4, K) each, eV, on the CPU, of this rank's edges; the same tensor twice
+        without a GFormer.
+    """
     result: list[Tensor] = []
     for rows, own, second in direct_sums(model, graph, execution, frames, nodes=nodes):
         execution.timer.start("blocks")
@@ -163,15 +180,24 @@ def fast_plan(graphs: Sequence[Graph], device: torch.device) -> ExecutionPlan:
 def whole_sums(
     model: HamiltonianModel, graph: Graph, frames: int = 1, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """:func:`direct_sums` of all edges: of stage 1 (zero where there is none), and of both stages,
-    (E, D)."""
+    """:func:`direct_sums` of all edges at once.
+
+    Args:
+        model: both stages.
+        graph: one structure.
+        frames: rotated frames to average.
+        seed: of the rotations.
+
+    Returns:
+        (E, D) of stage 1 (zero where there is none) and of both stages, eV.
+    """
     graph = graph.to(model.device, model.dtype)
     found = list(direct_sums(model, graph, fast_plan([graph], model.device), frames, seed))
-    first: list[Tensor] = []
+    sums: list[Tensor] = []
     for values in ([own for _, own, _ in found], [both_stages(model, o, s) for _, o, s in found]):
         whole = graph.edge_vector.new_zeros(graph.edges, model.targets.irreps().dim)
         for (rows, _, _), value in zip(found, values, strict=True):
             if value is not None:
                 whole[rows] = value
-        first.append(whole)
-    return first[0], first[1]
+        sums.append(whole)
+    return sums[0], sums[1]

@@ -52,7 +52,17 @@ class Predictor(abc.ABC):
         hermitian: bool = True,
         frames: int = 1,
     ) -> Iterator[Prediction]:
-        """What :meth:`read` gave, in one pass."""
+        """Predict structures in one pass, without a word on what is unusual about them.
+
+        Args:
+            items: what :meth:`read` gave of each.
+            execution: chunk, storage, processes; default: what is fast, without a limit of memory.
+            hermitian: see :meth:`predict`.
+            frames: see :meth:`predict`.
+
+        Yields:
+            The predictions in order.
+        """
 
     def read(
         self,
@@ -62,7 +72,15 @@ class Predictor(abc.ABC):
         overlap: OverlapSource | None = None,
         comm: Communicator | None = None,
     ) -> Item:
-        """The graph of a structure for this model; see :func:`.prediction.reading.read_item`."""
+        """The graph of a structure for this model; see :func:`.prediction.reading.read_item`.
+
+        Args:
+            source: see :meth:`predict`.
+            edges: see :meth:`predict`.
+            keys: see :meth:`predict`.
+            overlap: see :meth:`predict`.
+            comm: processes that share the structure: each gets the edges of its atoms.
+        """
         return read_item(self, source, edges, keys, open_overlap(overlap, self), comm)
 
     @overload
@@ -135,7 +153,19 @@ class Predictor(abc.ABC):
         overlap: OverlapSource | None = None,
         any_basis: bool = False,
     ) -> list[Prediction]:
-        """:meth:`predict` of a list, small ones together; to rounding the same numbers."""
+        """:meth:`predict` of a list, small ones together; to rounding the same numbers.
+
+        Args:
+            sources: structures in any form; the other arguments are those of :meth:`predict`.
+            edges: which blocks are edges.
+            hermitian: make H ½(H + H†).
+            frames: rotated frames to average.
+            overlap: edges and S of sources that have none.
+            any_basis: warn of an S of another basis, instead of refusing it.
+
+        Raises:
+            ConfigError: no list; see also :meth:`predict`.
+        """
         if not isinstance(sources, Sequence) or isinstance(sources, str):
             raise ConfigError(
                 f"a list of structures is wanted, not {type(sources).__name__}; give "

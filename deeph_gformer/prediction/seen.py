@@ -52,6 +52,12 @@ def too_close(
 ) -> str:
     """A sentence on two atoms that are closer than what training knows of their elements; empty
     where there are none.
+
+    Args:
+        model: it, or its stage 1, may keep a table of the training set's overlaps.
+        structure: the atoms.
+        keys: (E, 5), 0-based, its edges.
+        part: of the shortest distance of the training set, below which atoms are too close.
     """
     found = basis_table(model)
     return "" if found is None else found[0].too_close(structure, keys, part)

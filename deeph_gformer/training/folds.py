@@ -150,7 +150,18 @@ def _run(
     every: int,
     continue_from: str | None,
 ) -> dict[str, Any]:
-    """One network: finished, gone on with, or trained."""
+    """One network: finished, gone on with, or trained.
+
+    Args:
+        config: of this network; ``output`` is its run folder.
+        resume: take what is there.
+        splits: its structures.
+        every: epochs between printed lines.
+        continue_from: model folder that it starts from.
+
+    Returns:
+        The record of its training.
+    """
     folder = pathlib.Path(config.output)
     finished = folder / RECORD_FILE
     if resume and finished.is_file():

@@ -153,7 +153,19 @@ def save_stage1(
     optimizer: dict[str, Any] | None,
     notes: dict[str, Any] | None = None,
 ) -> None:
-    """Write a model folder that DeepH-E3 and this package load."""
+    """Write a model folder that DeepH-E3 and this package load.
+
+    Args:
+        folder: where it goes.
+        net: the network.
+        config: its arguments.
+        targets: what it predicts.
+        ini: text of ``src/train.ini``.
+        epoch: number of the epoch.
+        loss: its validation loss, eV².
+        optimizer: state of Adam; None: it is left out.
+        notes: what this package adds, see :func:`..stage1.bundle.write_model_folder`.
+    """
     checkpoint = {
         "epoch": epoch,
         "val_loss": loss,

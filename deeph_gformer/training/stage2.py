@@ -313,6 +313,13 @@ def _first_errors(
 ) -> tuple[dict[str, Any], list[float] | None]:
     """Errors of stage 1, and what follows where it has seen training structures; says both.
 
+    Args:
+        config: of the training.
+        cache: stage 1 of each structure.
+        samples: the structures.
+        to_product: DStoDP.
+        cascade: the GFormer learns the correction to stage 1's H.
+
     Returns:
         Entries of the record, and the share of epochs of each training sample, those with other
         edges included (None: all).

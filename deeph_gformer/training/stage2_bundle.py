@@ -64,7 +64,14 @@ def record_of(
     train: Sequence[Sample],
     parameters: int,
 ) -> dict[str, Any]:
-    """What a bundle remembers of its training; names of folders, no paths."""
+    """What a bundle remembers of its training; names of folders, no paths.
+
+    Args:
+        config: everything.
+        splits: folders of each split.
+        train: the training structures.
+        parameters: number of the network's.
+    """
     settings = {
         k: v
         for k, v in to_mapping(config).items()

@@ -163,7 +163,18 @@ def start_from(
 def _check_purpose(
     bundle: Bundle, out: Output, stage1: Stage1Identity | None, cascade: bool, gauge: str
 ) -> None:
-    """A finished model is of the same basis, stage 1, gauge and purpose as the new one."""
+    """Raise unless a finished model is of the basis, stage 1, gauge and purpose of a new one.
+
+    Args:
+        bundle: the finished one.
+        out: what the new one predicts.
+        stage1: its stage 1, None where it reads none.
+        cascade: whether it predicts the correction.
+        gauge: of its labels.
+
+    Raises:
+        ConfigError: says what differs.
+    """
     compared: list[tuple[str, Any, Any]] = [
         ("other elements, shells or blocks", bundle.targets, out.targets),
         (
