@@ -161,7 +161,8 @@ def _print_errors(errors: dict[str, BandError], window: tuple[float, float]) -> 
     print(f"{'band error (meV), ' + where:<34}" + "".join(f"{head:>9}" for head in heads))
     for label, error in errors.items():
         print(
-            f"{label:<34}{error.mae_meV:9.3f}{error.rmse_meV:9.3f}{error.max_meV:9.3f}{error.shift_meV:9.3f}{error.states:9d}"
+            f"{label:<34}{error.mae_meV:9.3f}{error.rmse_meV:9.3f}{error.max_meV:9.3f}"
+            f"{error.shift_meV:9.3f}{error.states:9d}"
         )
 
 

@@ -93,7 +93,8 @@ class Predictor(abc.ABC):
         keys: NDArray[np.int64] | None = None,
         overlap: OverlapSource | None = None,
         any_basis: bool = False,
-    ) -> Prediction: ...
+    ) -> Prediction:
+        """Of one structure."""
 
     @overload
     def predict(
@@ -105,7 +106,8 @@ class Predictor(abc.ABC):
         keys: None = None,
         overlap: OverlapSource | None = None,
         any_basis: bool = False,
-    ) -> list[Prediction]: ...
+    ) -> list[Prediction]:
+        """Of each structure in a list."""
 
     def predict(
         self,

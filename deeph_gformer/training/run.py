@@ -70,8 +70,18 @@ def loaders(
     own, ranks = (rank(), settings.devices) if settings.devices > 1 else (0, 1)
     shuffled = ShareSampler(weights or [1.0] * len(train), settings.seed, own, ranks)
     return (
-        DataLoader(train, batch_size=settings.batch_size, sampler=shuffled, collate_fn=join),  # type: ignore[arg-type]
-        DataLoader(val, batch_size=1, sampler=RankSampler(len(val), own, ranks), collate_fn=join),  # type: ignore[arg-type]
+        DataLoader(
+            train,  # type: ignore[arg-type]  # a list will do
+            batch_size=settings.batch_size,
+            sampler=shuffled,
+            collate_fn=join,
+        ),
+        DataLoader(
+            val,  # type: ignore[arg-type]
+            batch_size=1,
+            sampler=RankSampler(len(val), own, ranks),
+            collate_fn=join,
+        ),
     )
 
 

@@ -132,7 +132,8 @@ def _structure(
     """(lattice, positions, labels) of the first structure in the log."""
     unit = re.search(rf"lattice constant \(Bohr\)\s*=\s*{_NUMBER}", text, re.IGNORECASE)
     head = re.search(rf"CARTESIAN COORDINATES \( ?UNIT\s*=\s*{_NUMBER}\s*Bohr", text)
-    constant = float((head or unit).group(1)) * BOHR_A if head or unit else None  # type: ignore[union-attr]
+    given = head or unit
+    constant = float(given.group(1)) * BOHR_A if given else None
     rows = re.search(
         r"Lattice vectors: \(Cartesian coordinate: in unit of a_?0\)\s*\n"
         + rf"\s*{_NUMBER}\s+{_NUMBER}\s+{_NUMBER}\s*\n" * 3,

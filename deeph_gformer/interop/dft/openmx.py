@@ -140,7 +140,10 @@ def _hamiltonian(data: Scfout) -> BlockMatrix:
     if data.spin == 1:
         empty = BlockMatrix(h[0].keys, h[0].shapes, np.zeros(len(h[0].values)))
         return double((h[0], empty, empty, h[1]))
-    im = [_blocks(data, part * HARTREE_EV).values for part in data.imaginary]  # type: ignore[union-attr]
+    im = [
+        _blocks(data, part * HARTREE_EV).values
+        for part in data.imaginary  # type: ignore[union-attr]
+    ]
     uu, dd, ud = (
         BlockMatrix(h[0].keys, h[0].shapes, values)
         for values in (

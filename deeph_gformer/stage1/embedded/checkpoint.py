@@ -33,7 +33,8 @@ __all__ = [
 ]
 
 _BUFFERS = re.compile(
-    r"(.*\.)?(output_mask|_w3j_\d+_\d+_\d+|width|offsets|tp\.tp\.weight|nonlin\.mul\.weight|rcutoff|eps|p|r_max|sh\..*)$"
+    r"(.*\.)?(output_mask|_w3j_\d+_\d+_\d+|width|offsets|tp\.tp\.weight|nonlin\.mul\.weight"
+    r"|rcutoff|eps|p|r_max|sh\..*)$"
 )
 
 
