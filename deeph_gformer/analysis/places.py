@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from ..io.blocks import BlockMatrix, match_keys
+from ..io.blocks import BlockMatrix, match_keys, onsite_keys
 from ..io.structure import Structure
 
 __all__ = ["PLACES", "BOND_FACTOR", "layers", "edge_places", "PlaceErrors"]
@@ -77,8 +77,7 @@ def edge_places(structure: Structure, keys: NDArray[np.int64]) -> NDArray[np.int
         mine = np.flatnonzero(within & (layer[i] == number))
         left = shift[mine] - shift[mine] @ basis.T @ basis
         within[mine] = np.abs(left).max(axis=1, initial=0) < 1e-6
-    own = (i == j) & ~keys[:, :3].any(axis=1)
-    return np.where(own, 0, np.where(within, 1, 2))
+    return np.where(onsite_keys(keys), 0, np.where(within, 1, 2))
 
 
 class PlaceErrors:

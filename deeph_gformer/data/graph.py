@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..algebra.orbitals import Basis
 from ..errors import DataError, ModelError
-from ..io.blocks import format_key, sort_keys
+from ..io.blocks import format_key, onsite_keys, sort_keys
 from ..io.structure import Structure
 
 __all__ = [
@@ -160,7 +160,7 @@ def build_graph(
     types = node_types(structure, basis)
     keys = keys[sort_keys(keys)]
     vectors = structure.edge_vectors(keys)
-    onsite = (keys[:, :3] == 0).all(axis=1) & (keys[:, 3] == keys[:, 4])
+    onsite = onsite_keys(keys)
     vectors[onsite] = 0.0
     missing = np.setdiff1d(np.arange(*(atoms or (0, len(structure)))), keys[onsite, 3])
     if len(missing):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..fields import OVERLAP_TABLE
-from ..io.blocks import BlockMatrix, format_key, match_keys
+from ..io.blocks import BlockMatrix, format_key, match_keys, onsite_keys
 from ..io.structure import Structure
 from ..overlap import load_table
 from ..overlap.neighbours import find_edges, symbol
@@ -121,7 +121,7 @@ def beyond(
                 reach = ranges.longest.get((a, b), 0.0)
                 reach = reach * (1 + _RELATIVE) + _ABSOLUTE if reach else 0.0
                 limit[(first == a) & (second == b)] = min(reach, LONGEST)
-    itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    itself = onsite_keys(keys)
     return (distance > limit) & ~itself
 
 

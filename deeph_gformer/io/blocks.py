@@ -18,7 +18,9 @@ __all__ = [
     "BlockMatrix",
     "format_key",
     "match_keys",
+    "onsite_keys",
     "require_keys",
+    "reverse_keys",
     "sort_keys",
 ]
 
@@ -122,6 +124,11 @@ def require_keys(
 def reverse_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """The key (-R, j, i) of each (R, i, j)."""
     return np.concatenate([-keys[:, :3], keys[:, 4:5], keys[:, 3:4]], axis=1)
+
+
+def onsite_keys(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(E,), which of the blocks (E, 5) are of an atom with itself: i = j and R = 0."""
+    return (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, DataError
 from ..io import read_folder, read_matrix
-from ..io.blocks import BlockMatrix, match_keys
+from ..io.blocks import BlockMatrix, match_keys, onsite_keys
 from ..io.structure import Structure
 from .neighbours import edge_keys, symbol
 from .radial import DEGREE, fit_radial
@@ -109,7 +109,7 @@ def collect(
         matrix.require_symmetric(f"S of '{structure.name}'")
         keys = matrix.keys
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
-        itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+        itself = onsite_keys(keys)
         for z in np.unique(structure.numbers).tolist():
             onsite.setdefault(z, []).extend(
                 matrix.block(e).astype(float)

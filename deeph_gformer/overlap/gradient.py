@@ -13,7 +13,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from ..io.blocks import BlockMatrix, match_keys, reverse_keys, sort_keys
+from ..io.blocks import BlockMatrix, match_keys, onsite_keys, reverse_keys, sort_keys
 from ..io.structure import Structure
 from .rotation import block_rotation, bond_rotation, harmonics, sample_points
 from .twocentre import PairTable, Shells, TwoCentre, bond_functions, leading
@@ -68,7 +68,7 @@ def overlap_gradient(
     table.check(structure)
     keys = np.asarray(keys, dtype=np.int64).reshape(-1, 5)
     keys = keys[sort_keys(keys)]
-    itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    itself = onsite_keys(keys)
     forward = leading(structure, keys)
     computed = np.unique(
         np.where(forward[:, None], keys, reverse_keys(keys))[~itself], axis=0

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..io.blocks import BlockMatrix, format_key, match_keys, reverse_keys, sort_keys
+from ..io.blocks import BlockMatrix, format_key, match_keys, onsite_keys, reverse_keys, sort_keys
 from ..io.structure import Structure
 from .basis import AtomicBasis, pair_table, transform, wave_numbers
 from .rotation import ORDER, block_rotation, bond_rotation
@@ -156,7 +156,7 @@ class PositionTables:
         """
         keys = np.asarray(keys, dtype=np.int64).reshape(-1, 5)
         keys = keys[sort_keys(keys)]
-        itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+        itself = onsite_keys(keys)
         forward = leading(structure, keys) | itself
         computed = np.unique(np.where(forward[:, None], keys, reverse_keys(keys)), axis=0)
         computed = computed[sort_keys(computed)]
@@ -189,7 +189,7 @@ class PositionTables:
         vectors = structure.edge_vectors(keys)
         distance = np.linalg.norm(vectors, axis=1)
         first, second = structure.numbers[keys[:, 3]], structure.numbers[keys[:, 4]]
-        itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+        itself = onsite_keys(keys)
         for z, block in self.onsite.items():
             for e in np.flatnonzero(itself & (first == z)):
                 result[:, offsets[e] : offsets[e + 1]] = block.reshape(3, -1)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..io.blocks import BlockMatrix, format_key, match_keys, reverse_keys, sort_keys
+from ..io.blocks import BlockMatrix, format_key, match_keys, onsite_keys, reverse_keys, sort_keys
 from ..io.structure import Structure
 from .neighbours import symbol
 from .rotation import ORDER, block_rotation, bond_rotation
@@ -206,7 +206,7 @@ class TwoCentre:
         keys = keys[sort_keys(keys)]
         vectors = structure.edge_vectors(keys)
         distance = np.linalg.norm(vectors, axis=1)
-        itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+        itself = onsite_keys(keys)
         self._require_known(structure, keys, distance, itself, extrapolate)
         matrix = BlockMatrix(
             keys,
@@ -286,7 +286,7 @@ class TwoCentre:
         """
         distance = np.linalg.norm(structure.edge_vectors(keys), axis=1)
         numbers = np.sort(structure.numbers[keys[:, 3:]], axis=1)
-        itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+        itself = onsite_keys(keys)
         shortest = np.zeros(len(keys))
         for (a, b), table in self.pairs.items():
             shortest[(numbers == (a, b)).all(axis=1)] = table.valid[0, 0] - 1e-9

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..fields import OVERLAP_TABLE
-from ..io.blocks import BlockMatrix, format_key
+from ..io.blocks import BlockMatrix, format_key, onsite_keys
 from ..io.structure import Structure
 from ..overlap import TwoCentre, load_table
 from ..overlap.neighbours import symbol
@@ -90,7 +90,7 @@ def _kinds(
     structure: Structure, keys: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Atomic numbers (E, 2), the smaller first, and whether a block is on-site (E,)."""
-    onsite = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    onsite = onsite_keys(keys)
     return np.sort(structure.numbers[keys[:, 3:]], axis=1), onsite
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from deeph_gformer.errors import DataError
 from deeph_gformer.io import BlockMatrix, dock, find_structures, legacy, read_folder, read_matrix
-from deeph_gformer.io.blocks import format_key, match_keys, reverse_keys, sort_keys
+from deeph_gformer.io.blocks import format_key, match_keys, onsite_keys, reverse_keys, sort_keys
 from deeph_gformer.io.files import atomic_path, read_json, write_json
 from deeph_gformer.io.folder import (
     holds_another,
@@ -114,6 +114,8 @@ def test_keys() -> None:
     keys = np.array([[0, 0, 0, 1, 0], [1, -2, 0, 0, 1], [0, 0, 0, 0, 0]])
     assert sort_keys(keys).tolist() == [2, 1, 0]
     assert match_keys(np.array([[1, -2, 0, 0, 1], [9, 9, 9, 9, 9]]), keys).tolist() == [1, -1]
+    assert onsite_keys(keys).tolist() == [False, False, True]
+    assert not onsite_keys(np.array([[0, 0, -1, 1, 1]])).any()  # an atom and its image
     assert format_key((1, -2, 0, 0, 1)) == "[1, -2, 0, 1, 2]"
 
 
