@@ -158,7 +158,7 @@ def dft_states(
     else:
         a, b, c = mesh
         numbers = (a, b, c)
-    moved = np.where(problem.periodic, np.asarray(shift, dtype=float), 0.0)
+    moved = np.where(problem.coupled, np.asarray(shift, dtype=float), 0.0)
     kpoints, weights, _ = mesh_points(numbers, has_time_reversal(problem) and not moved.any())
     kpoints = kpoints + moved / np.array(numbers)
     points, left_out = [], []

@@ -230,7 +230,9 @@ def band_structure(
     absolute = _absolute_window(window, level)
     _require_sense(problem, chosen, sentence, level, window, nbands)
     _require_solver(chosen, s_threshold, device, bool(projections or spin or weigh))
-    kpath = find_path(problem.structure, problem.periodic, path, npoints, path_engine)
+    kpath = path
+    if not isinstance(kpath, KPath):
+        kpath = find_path(problem.structure, problem.periodic, kpath, npoints, path_engine)
     center = level.energy_eV if level else 0.0
     task = _Task(
         chosen,

@@ -197,10 +197,30 @@ class BlochProblem:
         return stated_level(self.structure.info, kind).energy_eV
 
     @functools.cached_property
-    def periodic(self) -> tuple[bool, bool, bool]:
-        """Along which lattice vectors atoms couple to their own images: the crystal is periodic."""
+    def coupled(self) -> tuple[bool, bool, bool]:
+        """Which components of k the blocks of H and S depend on."""
         keys = np.concatenate([self.h.keys, self.s.keys])
         return coupling(keys, len(self.structure)).directions
+
+    @functools.cached_property
+    def periodic(self) -> tuple[bool, bool, bool]:
+        """Along which lattice vectors atoms couple to their own images: the crystal repeats there.
+
+        Raises:
+            DataError: it repeats in fewer directions than along vectors, e.g. a slab of which all
+                three vectors leave the plane: areas and dimensions would be those of a crystal.
+        """
+        keys = np.concatenate([m.keys[m.largest() > 0] for m in (self.h, self.s)])
+        rank, directions, _, _ = coupling(keys, len(self.structure))
+        if rank < sum(directions):
+            names = [f"a{n + 1}" for n in range(3) if directions[n]]
+            raise DataError(
+                f"{self.source}: '{self.structure.name}' repeats in {rank} "
+                f"direction{'s' * (rank > 1)} only, to which {', '.join(names[:-1])} and "
+                f"{names[-1]} lie askew; describe it with {rank} lattice "
+                f"vector{'s' * (rank > 1)} along {'them' if rank > 1 else 'it'}"
+            )
+        return directions
 
     @functools.cached_property
     def rounding_eV(self) -> float:

@@ -365,7 +365,7 @@ def band_gap(
     if refine:
         found, uncertain = _refined(_Edges(problem, bands, s_threshold), spectrum, bands)
         places, values = [place for place, _ in found], [value for _, value in found]
-        reach = np.abs(problem.h.keys[:, :3]).max(axis=0) * problem.periodic
+        reach = np.abs(problem.h.keys[:, :3]).max(axis=0) * problem.coupled
         if (reach >= spectrum.mesh).any():  # valleys may be narrower than any mesh point sees
             uncertain = None
     top, bottom, vertical = -values[0], values[1], values[2]

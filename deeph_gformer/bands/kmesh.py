@@ -64,7 +64,7 @@ def default_mesh(problem: BlochProblem, spacing: float = 0.12) -> tuple[int, int
     lengths = np.linalg.norm(problem.structure.reciprocal, axis=1)
     counts = [
         max(1, int(np.ceil(length / spacing))) if periodic else 1
-        for length, periodic in zip(lengths, problem.periodic, strict=True)
+        for length, periodic in zip(lengths, problem.coupled, strict=True)
     ]
     return (counts[0], counts[1], counts[2])
 

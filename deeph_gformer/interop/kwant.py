@@ -41,7 +41,7 @@ def _arrays(
         "positions": crystal.positions,
         "numbers": crystal.numbers,
         "orbitals": crystal.orbital_counts * spin,
-        "periodic": np.asarray(problem.periodic, dtype=bool),
+        "periodic": np.asarray(problem.coupled, dtype=bool),
     }
     if orthogonal:
         model, numbers = lowdin_mesh(problem, mesh)

@@ -203,7 +203,7 @@ def lowdin_notes(problem: BlochProblem, model: OrthogonalModel, mesh: Sequence[i
     steps = np.array(
         [
             1 / n if n > 1 or repeats else 0.0
-            for n, repeats in zip(mesh, problem.periodic, strict=True)
+            for n, repeats in zip(mesh, problem.coupled, strict=True)
         ]
     )
     worst = 0.0

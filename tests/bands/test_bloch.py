@@ -12,8 +12,12 @@ import pytest
 import scipy.linalg
 
 from deeph_gformer import bands
+from deeph_gformer.analysis.redescribe import relattice
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.bloch import bloch_phases
+from deeph_gformer.bands.optics import optical_conductivity
+from deeph_gformer.bands.surface import PrincipalLayers
+from deeph_gformer.bands.topology import anomalous_hall
 from deeph_gformer.errors import DataError
 from deeph_gformer.io import BlockMatrix
 
@@ -187,3 +191,42 @@ def test_bands_need_no_torch() -> None:
         ).returncode
         == 0
     )
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_slab_with_vectors_askew_is_no_crystal(rank: int) -> None:
+    """a1 + a3 and a2 span no plane of the slab: areas and dimensions would be wrong, levels not."""
+    problem = graphene(mass=0.4) if rank == 2 else ssh()
+    matrix = np.eye(3, dtype=int)
+    matrix[0, rank] = 1
+    askew = relattice(2, matrix)
+    moved = BlochProblem(
+        askew.structure(problem.structure), askew.blocks(problem.h), askew.blocks(problem.s)
+    )
+    k = np.array([0.13, 0.27, 0.41])
+    levels = [scipy.linalg.eigvalsh(*p.at(q)) for p, q in ((problem, k), (moved, askew.kpoint(k)))]
+    assert np.abs(levels[0] - levels[1]).max() < 1e-12
+    gaps = [bands.band_gap(p, 2, (6, 6, 1), refine=False) for p in (problem, moved)]
+    assert abs(gaps[0].gap_eV - gaps[1].gap_eV) < 1e-6
+    for act in (
+        lambda: bands.band_structure(moved, fermi=0.0),
+        lambda: optical_conductivity(moved, 0.0, np.array([1.0])),
+        lambda: PrincipalLayers(moved, 0),
+        lambda: anomalous_hall(moved, 0.0),
+    ):
+        with pytest.raises(DataError, match=rf"repeats in {rank} direction.* askew"):
+            act()
+
+
+def test_blocks_of_zeros_add_no_dimension() -> None:
+    """A reader may write all pairs within a cutoff, those across the vacuum, too."""
+    slab = graphene(mass=0.4)
+    keys = np.concatenate([slab.h.keys, [[0, 0, n, i, i] for n in (-1, 1) for i in (0, 1)]])
+    padded = BlochProblem(
+        slab.structure,
+        BlockMatrix.from_blocks(keys, [*(b for _, b in slab.h), *[np.zeros((1, 1))] * 4]),
+        slab.s,
+    )
+    found = [optical_conductivity(p, 0.0, np.array([2.0]), (8, 8, 1)) for p in (slab, padded)]
+    assert padded.periodic == (True, True, False) and found[1].unit == "e2/h"
+    assert np.abs(found[0].sigma - found[1].sigma).max() < 1e-12

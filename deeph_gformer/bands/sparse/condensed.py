@@ -68,7 +68,7 @@ def _cut_apart(problem: BlochProblem, keys: Index) -> tuple[Index, NDArray[np.bo
     fraction = structure.positions @ np.linalg.inv(structure.lattice)
     sizes = structure.orbital_counts
     shift, outer = np.zeros((count, 3), dtype=np.int64), np.zeros(count, dtype=bool)
-    for axis in np.flatnonzero(problem.periodic):
+    for axis in np.flatnonzero(problem.coupled):
         best = None
         for plane in np.arange(_PLANES) / _PLANES:
             moved = -np.floor(fraction[:, axis] - plane).astype(np.int64)

@@ -58,7 +58,7 @@ def elimination_plan(problem: BlochProblem) -> Plan:
             (np.ones(len(keys), dtype=np.int8), (keys[:, 3], keys[:, 4])), shape=(count, count)
         ).tocsr()
         tree = dissect(
-            graph, problem.structure.positions, problem.structure.lattice, problem.periodic
+            graph, problem.structure.positions, problem.structure.lattice, problem.coupled
         )
         plan = make_plan(
             tree,
