@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..bands.bloch import BlochProblem
 from ..bands.electrons import electron_number
 from ..bands.fermi import fermi_level
-from ..bands.kmesh import default_mesh, has_time_reversal, mesh_points
+from ..bands.kmesh import default_mesh, mesh_points, parse_mesh
 from ..bands.solve import solve_dense
 from ..errors import ConfigError, DataError
 from ..io.blocks import BlockMatrix
@@ -126,6 +126,7 @@ def dft_states(
     mesh: Sequence[int] | None = None,
     spacing: float = SPACING,
     shift: Sequence[float] = (0.0, 0.0, 0.0),
+    memory_GiB: float = np.inf,
 ) -> DftStates:
     """Solve DFT's H at a few k-points.
 
@@ -137,9 +138,11 @@ def dft_states(
         mesh: numbers of k-points; default: points no further apart than ``spacing``.
         spacing: 1/Å (2π included).
         shift: of the mesh from Γ, in steps of the mesh along periodic directions.
+        memory_GiB: most that all eigenvectors may take.
 
     Raises:
-        ConfigError: no Fermi level is known, or the window is not positive.
+        ConfigError: no Fermi level is known, the window is not positive, the mesh is none, or its
+            states need too much memory.
         DataError: no state lies in the window, or S is positive definite at no k-point.
     """
     fermi = problem.stated_fermi_eV if fermi_eV is None else fermi_eV
@@ -153,14 +156,19 @@ def dft_states(
         fermi = fermi_level(problem, number[0]).energy_eV
     if not 0 < window_eV < np.inf:
         raise ConfigError(f"window {window_eV:g} eV: it must be positive and finite")
-    if mesh is None:
-        numbers = default_mesh(problem, spacing)
-    else:
-        a, b, c = mesh
-        numbers = (a, b, c)
+    numbers = parse_mesh(default_mesh(problem, spacing) if mesh is None else mesh, problem)
     moved = np.where(problem.coupled, np.asarray(shift, dtype=float), 0.0)
-    kpoints, weights, _ = mesh_points(numbers, has_time_reversal(problem) and not moved.any())
+    # k serves for -k where a prediction cannot break time reversal: H(R) is real
+    halved = not np.iscomplexobj(problem.h.values) and not moved.any()
+    kpoints, weights, _ = mesh_points(numbers, halved)
     kpoints = kpoints + moved / np.array(numbers)
+    need = len(kpoints) * problem.size**2 * np.dtype(complex).itemsize / 2**30
+    if need > memory_GiB:
+        raise ConfigError(
+            f"{problem.source}: DFT's states at {len(kpoints)} k-points take {need:.3g} GiB while "
+            f"they are made, more than training.states_memory = {memory_GiB:g}: use fewer k-points "
+            "(training.states_spacing), or raise it"
+        )
     points, left_out = [], []
     for k, weight in zip(kpoints, weights, strict=True):
         where = f"{problem.source}, k = {np.round(k, 4).tolist()}"

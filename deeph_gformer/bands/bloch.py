@@ -18,7 +18,7 @@ from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure
 from ..io.blocks import format_key, match_keys
 from ..io.gauge import stated_level
-from ..io.periodicity import coupling
+from ..io.periodicity import coupling, upright
 from .cell_sums import BlochSum, bloch_sums
 
 __all__ = ["BlochProblem", "identity_overlap", "bloch_phases"]
@@ -221,6 +221,12 @@ class BlochProblem:
                 f"vector{'s' * (rank > 1)} along {'them' if rank > 1 else 'it'}"
             )
         return directions
+
+    @functools.cached_property
+    def reciprocal(self) -> NDArray[np.float64]:
+        """(3, 3), rows, 1/Å with 2π; of a slab or chain see :func:`~..io.periodicity.upright`."""
+        lattice = upright(self.structure.lattice, self.periodic)
+        return np.asarray(2 * np.pi * np.linalg.inv(lattice).T)
 
     @functools.cached_property
     def rounding_eV(self) -> float:

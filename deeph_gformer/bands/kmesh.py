@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..io import BlockMatrix
+from ..io.periodicity import upright
 from ..io.spin import time_reversed
 from .bloch import BlochProblem
 from .kpath import MOST_KPOINTS
@@ -61,9 +62,10 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
 
 def default_mesh(problem: BlochProblem, spacing: float = 0.12) -> tuple[int, int, int]:
     """Mesh points at most ``spacing`` 1/Å apart (2π included); one where there is no period."""
-    lengths = np.linalg.norm(problem.structure.reciprocal, axis=1)
+    lattice = upright(problem.structure.lattice, problem.coupled)
+    lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(lattice), axis=0)
     counts = [
-        max(1, int(np.ceil(length / spacing))) if periodic else 1
+        max(1, int(np.ceil(length / max(spacing, 1e-9)))) if periodic else 1
         for length, periodic in zip(lengths, problem.coupled, strict=True)
     ]
     return (counts[0], counts[1], counts[2])

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ConfigError, DataError, MissingDependencyError
 from ..io import Structure
 from ..io.files import read_json, read_text
+from ..io.periodicity import upright
 from .bravais import LOOSE, IdealLattice, ideal_lattice
 
 __all__ = [
@@ -224,10 +225,11 @@ def automatic_path(
     if not names:
         raise ConfigError(f"path '{path}': at least two special points are needed, e.g. {default}")
     ends = [(special[a], special[b]) for a, b in names]
-    reciprocal = structure.reciprocal
+    lattice = upright(structure.lattice, periodic)
+    reciprocal = 2 * np.pi * np.linalg.inv(lattice).T
     counts = _distribute([float(np.linalg.norm((b - a) @ reciprocal)) for a, b in ends], npoints)
     return path_from_segments(
-        structure.lattice, ends, [(_pretty(a), _pretty(b)) for a, b in names], counts, source
+        lattice, ends, [(_pretty(a), _pretty(b)) for a, b in names], counts, source
     )
 
 

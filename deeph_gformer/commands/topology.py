@@ -189,7 +189,7 @@ def _chern(options: TopologyOptions, links: Links, kind: str, said: str) -> dict
         lines.append(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
     print("\n".join(lines))
     output = options.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")
-    plot_curvature(maps, problem.structure.reciprocal, output)
+    plot_curvature(maps, problem.reciprocal, output)
     print(f"written: {output}")
     result: dict[str, Any] = {"chern": maps[0].chern if len(maps) == 1 else [m.chern for m in maps]}
     if kind == "berry":

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Coupling", "coupling", "skeleton", "unwrap_shifts"]
+__all__ = ["Coupling", "coupling", "skeleton", "unwrap_shifts", "upright"]
 
 
 class Coupling(NamedTuple):
@@ -142,3 +142,15 @@ def _rank(vectors: NDArray[np.int64]) -> int:
     if not len(normals):
         return 1
     return 3 if (vectors @ normals[0]).any() else 2
+
+
+def upright(lattice: NDArray[np.float64], periodic: tuple[bool, bool, bool]) -> NDArray[np.float64]:
+    """(3, 3), rows, Å: vectors that do not repeat made perpendicular to those that do.
+
+    The reciprocal vectors of a slab then lie in it, those of a chain along it, wherever the vacuum
+    vectors of ``lattice`` (3, 3) point.
+    """
+    repeats = np.array(periodic)
+    plane, found = lattice[repeats], lattice.astype(np.float64)
+    found[~repeats] -= lattice[~repeats] @ np.linalg.pinv(plane) @ plane
+    return found

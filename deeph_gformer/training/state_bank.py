@@ -276,7 +276,13 @@ class StateBank:
         spacing, shift = SPACING, (0.0, 0.0, 0.0)
         if use == "train":
             spacing, shift = s.states_spacing, s.states_shift
-        known = dft_states(problem, window_eV=s.states_window, spacing=spacing, shift=shift)
+        known = dft_states(
+            problem,
+            window_eV=s.states_window,
+            spacing=spacing,
+            shift=shift,
+            memory_GiB=s.states_memory,
+        )
         self._left_out += known.left_out
         self.read[sample.name] = {
             "S": sketch(problem.s.values),

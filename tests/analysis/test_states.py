@@ -17,6 +17,7 @@ from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.analysis.states import dft_states, state_errors
 from deeph_gformer.bands import load
 from deeph_gformer.bands.bloch import BlochProblem
+from deeph_gformer.bands.kmesh import time_reversal_part
 from deeph_gformer.cli import main
 from deeph_gformer.data.dataset import spin_double
 from deeph_gformer.errors import ConfigError, DataError
@@ -147,6 +148,19 @@ def test_kpoints_where_s_is_no_overlap_are_left_out_and_named() -> None:
         dft_states(chain(-0.8), 0.0, mesh=(1, 1, 1))
 
 
+def test_errors_that_break_time_reversal_are_those_at_k_and_at_its_opposite() -> None:
+    """Time reversal leaves DFT's H alone and takes the prediction to one that is as far from it."""
+    structure, h, s = random_structure(spinful=True)
+    truth = time_reversal_part(BlochProblem(structure, h, s))
+    states = dft_states(truth, 0.0, mesh=(3, 2, 1))
+    both = [
+        BlockMatrix(h.keys, h.shapes, truth.h.values + sign * (h.values - truth.h.values))
+        for sign in (1, -1)
+    ]
+    errors = [state_errors(states, one).error_meV for one in both]
+    assert errors[0] > 1.0 and errors[0] == pytest.approx(errors[1], rel=1e-9)
+
+
 def test_the_middle_of_the_window_is_counted_where_only_electrons_are_known() -> None:
     """Half filling of E = 0.1 + 0.4 cos 2πk: 0.1 eV."""
     problem = chain(0.0)
@@ -160,6 +174,9 @@ def test_bad_input() -> None:
         dft_states(problem)
     with pytest.raises(DataError, match="no state lies within 3 eV of the Fermi level 99 eV"):
         dft_states(problem, 99.0)
+    for mesh in ((0, 1, 1), (-1, 1, 1), (10**6, 10**6, 1)):
+        with pytest.raises(ConfigError, match="k mesh"):
+            dft_states(problem, 0.0, mesh=mesh)
     with pytest.raises(ConfigError, match="window 0 eV"):
         dft_states(problem, 0.0, window_eV=0.0)
     _, spinful, _ = random_structure(spinful=True)

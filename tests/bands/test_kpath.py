@@ -27,6 +27,19 @@ def test_slab_path_is_in_plane_and_k_is_the_dirac_point() -> None:
     assert path.ticks[1][0] == pytest.approx(b / 2, rel=1e-12)  # |Γ-M| of the hexagonal zone
 
 
+def test_where_the_vacuum_points_does_not_lengthen_a_path() -> None:
+    crystal = graphene().structure
+    tilted = dataclasses.replace(
+        crystal, lattice=np.array([[1, 0, 0], [0, 1, 0], [3, -2, 1]]) @ crystal.lattice
+    )
+    paths = [automatic_path(one, (True, True, False), npoints=30) for one in (crystal, tilted)]
+    assert np.abs(paths[0].kpoints - paths[1].kpoints).max() < 1e-12
+    assert np.abs(paths[0].distances - paths[1].distances).max() < 1e-12
+    wire = dataclasses.replace(crystal, lattice=np.array([[2.0, 0, 0], [9, 30, 0], [-7, 4, 20]]))
+    path = automatic_path(wire, (True, False, False))
+    assert path.distances[-1] == pytest.approx(np.pi / 2)  # Γ-X
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_vacuum_along_any_axis(axis: int) -> None:
     crystal = graphene().structure

@@ -6,6 +6,8 @@ position matrix are known exactly and every result must be that of the orthogona
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from deeph_gformer.analysis.redescribe import (
     supercell,
 )
 from deeph_gformer.bands import BlochProblem
+from deeph_gformer.bands.kmesh import default_mesh
 from deeph_gformer.bands.topology import (
     ATOM_POSITIONS,
     POSITION_MATRIX,
@@ -185,6 +188,19 @@ def test_flux_of_each_plaquette_is_pythtbs() -> None:
     reciprocal = problem.structure.reciprocal
     area = np.linalg.norm(np.cross(reciprocal[0], reciprocal[1])) / 100
     assert (found.curvature_A2 * area)[:3, :3] == pytest.approx(np.array(PYTHTB_FLUX), abs=1e-9)
+
+
+def test_curvature_of_a_slab_does_not_depend_on_its_vacuum_vector() -> None:
+    """Of a buckled one, whose states move across the slab from k to k."""
+    flat = haldane(0.2)
+    buckled = dataclasses.replace(flat.structure, positions=SITES + [[0, 0, 0], [0, 0, 0.9]])
+    upright = BlochProblem(buckled, flat.h, flat.s)
+    tilt = relattice(2, [[1, 0, 0], [0, 1, 0], [3, -2, 1]])
+    tilted = BlochProblem(tilt.structure(buckled), tilt.blocks(flat.h), tilt.blocks(flat.s))
+    maps = [berry_curvature(Links(p, 1), (0, 1), (8, 8)) for p in (flat, upright, tilted)]
+    for one in maps[1:]:
+        assert np.abs(one.curvature_A2 - maps[0].curvature_A2).max() < 1e-9
+    assert default_mesh(tilted) == default_mesh(upright)
 
 
 def test_curvature_in_an_overlapping_basis_is_the_orthogonal_one() -> None:

@@ -293,6 +293,10 @@ def test_bad_input_is_named(make_folder: Folder, capsys: pytest.CaptureFixture[s
         prepared([folder], states_window=1e-7)
     with pytest.raises(ConfigError, match="training.states_memory = 1e-06"):
         prepared([folder], states_memory=1e-6)
+    with pytest.raises(ConfigError, match=r"h5: DFT's states at .* k-points .*states_spacing"):
+        prepared([folder], states_spacing=0.002, states_memory=0.1)  # said before any is solved
+    with pytest.raises(ConfigError, match="k mesh .*; at most 2000000 are computed"):
+        prepared([folder], states_spacing=1e-320)
     info = json.loads((folder / "info.json").read_text())
     (folder / "info.json").write_text(json.dumps({**info, "fermi_level": None}))
     with pytest.raises(ConfigError, match=r"hamiltonians.h5: info.json states no Fermi level"):

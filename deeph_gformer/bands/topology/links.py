@@ -79,7 +79,7 @@ class Links:
         self._smallest: list[tuple[tuple[float, ...], float]] = []
         self.top_eV, self.bottom_eV = -np.inf, np.inf
         self._orbital_positions = problem.structure.positions[problem.atom_of_orbital]  # (n, 3)
-        self._reciprocal = problem.structure.reciprocal
+        self._reciprocal = problem.reciprocal
         self._overlap = problem._sums[1]
         self._rest = None if positions is None else position_rest(problem, positions)
         self._states: OrderedDict[bytes, NDArray[np.number]] = OrderedDict()

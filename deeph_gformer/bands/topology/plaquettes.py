@@ -351,7 +351,7 @@ def berry_curvature(
     flux = np.zeros(mesh)
     for one, value in fluxes.items():
         flux[one.x // plane.unit, one.y // plane.unit] += value
-    reciprocal = links.problem.structure.reciprocal
+    reciprocal = links.problem.reciprocal
     area = np.linalg.norm(np.cross(reciprocal[a], reciprocal[b])) / (count_a * count_b)
     half = plane.unit // 2
     middles = np.array(
