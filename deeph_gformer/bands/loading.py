@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import numpy as np
 from ..errors import ConfigError, DataError
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.blocks import format_key
-from ..io.folder import Kind, folder_of_overlap, matrix_path
+from ..io.folder import Kind, folder_of_overlap, has_matrix, matrix_path
 from ..io.gauge import OURS, stated_level
 from .bloch import BlochProblem
 
@@ -175,7 +176,7 @@ def load(
     folder = pathlib.Path(folder)
     structure = read_folder(folder)
     path = matrix_path(folder, kind)
-    if not path.is_file():
+    if not has_matrix(folder, kind):
         other = matrix_path(folder, "prediction" if kind == "hamiltonian" else "hamiltonian")
         raise DataError(
             f"{path}: file not found"
@@ -188,7 +189,8 @@ def load(
     h = symmetrized(h, str(path), tolerance, " eV", notes, hermitize)
     computed = callable(overlap_folder)
     s_folder = folder if callable(overlap_folder) else folder_of_overlap(overlap_folder or folder)
-    if s_folder != folder and not structure.same_as(read_folder(s_folder)):
+    of_s = structure if s_folder == folder else read_folder(s_folder)
+    if not structure.same_as(of_s):
         raise DataError(
             f"{matrix_path(s_folder, 'overlap')}: is S of another structure than {folder} (atoms, "
             "orbitals, lattice or positions differ by more than 1e-3 Å); S must belong to the same "
@@ -197,7 +199,7 @@ def load(
     s = (
         overlap_folder(structure)
         if callable(overlap_folder)
-        else _read_s(s_folder, structure, path)
+        else _read_s(s_folder, dataclasses.replace(structure, origin=of_s.origin), path)
     )
     if s is None:
         notes.append("orthogonal basis (info.json): S is the identity")

@@ -28,6 +28,7 @@ from ..errors import ConfigError, DataError, ModelError
 from ..fields import OVERLAP_TABLE
 from ..io.files import atomic_path, json_text, read_json, require_file
 from ..io.gauge import Gauge
+from ..io.locks import await_writers
 from ..overlap.neighbours import symbol
 from .model import GFormer
 from .schema import FORMAT, check_table, require_unchanged, table_fingerprint
@@ -237,6 +238,8 @@ def _read_table(folder: pathlib.Path) -> dict[str, Any]:
         ModelError: it is not there, damaged or newer, or the overlap table is another bundle's.
     """
     path = folder / BUNDLE_FILE
+    if not path.exists():
+        await_writers(folder)  # a training that replaces its weights
     try:
         table = read_json(path)
     except DataError as error:

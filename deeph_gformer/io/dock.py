@@ -191,7 +191,7 @@ def read_integers(
     if found.kind not in ("i" if signed else "iu") or found.itemsize > 8:
         kind = "signed integers are" if signed else "integers are"
         raise DataError(f"{where} holds {found}; {kind} needed")
-    require_memory(path, 8 * math.prod(shape), name)
+    require_memory(path, handle.id.get_vfd_handle(), 8 * math.prod(shape), name)
     values = np.empty(shape, dtype=found)
     try:
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
@@ -250,7 +250,8 @@ def read_blocks(
         entries = open_dataset(handle, path, fields.DOCK_ENTRIES)
         count = entries.shape
         _require_fit(path, structure, spinful, pairs, shapes, bounds, count)
-        require_memory(path, 4 * math.prod(count), fields.DOCK_ENTRIES)
+        size = 4 * math.prod(count)
+        require_memory(path, handle.id.get_vfd_handle(), size, fields.DOCK_ENTRIES)
         values = read_numbers(entries, f"{path}: {fields.DOCK_ENTRIES}")
     matrix = BlockMatrix(pairs, shapes, values).select(np.arange(len(pairs)))
     matrix.require_numbers(str(path))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ..errors import DataError, GFormerError
 from ..stopping import shielded
-from .locks import begin_file
+from .locks import alone, begin_file
 from .parsing import parse_json
 from .streams import is_stream, write_through
 
@@ -181,7 +181,8 @@ def atomic_path(
         target: the file to create or replace; its folder is created.
         expected_bytes: about how large it gets; checked against the free space.
         before: called once the new file is whole, before it takes its name: what must be there
-            whenever the file is. The old file, if any, is gone then.
+            whenever the file is. The old file, if any, is gone then; no other process replaces the
+            folder meanwhile, or a file with a ``before`` in it.
 
     Raises:
         DataError: ``target`` is a folder or a socket, cannot be written, or the disk is full (the
@@ -213,12 +214,14 @@ def atomic_path(
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
             os.chmod(temporary, 0o666 & ~_umask())
-            if before is not None:
-                place.unlink(missing_ok=True)
-                before()
-            with shielded():
-                os.replace(temporary, place)
-                temporary = None  # the name is free, and may be another process's by now
+            with contextlib.ExitStack() as together:
+                if before is not None:
+                    together.enter_context(alone(pathlib.Path(os.path.realpath(folder)).parent))
+                    place.unlink(missing_ok=True)
+                    before()
+                with shielded():
+                    os.replace(temporary, place)
+                    temporary = None  # the name is free, and may be another process's by now
         finally:
             with shielded():
                 if temporary is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,8 @@ from .blocks import BlockMatrix
 from .files import entry_kind, real_path, require_file
 from .formats import FolderFormat, Kind, formats, get_format, structure_files
 from .hdf5.symbol_table import write_values
-from .replace import remove_leftovers, replaced_folder
+from .locks import await_writers
+from .replace import is_temporary, remove_leftovers, replaced_folder
 from .structure import Structure
 
 __all__ = [
@@ -30,10 +33,12 @@ __all__ = [
     "write_part",
     "find_structures",
     "require_folder",
+    "require_unchanged",
     "split_structures",
     "folder_of_overlap",
     "holds_another",
     "is_free",
+    "is_temporary",
     "remove_leftovers",
     "replaced_folder",
 ]
@@ -42,6 +47,8 @@ __all__ = [
 Format = str
 _ROUNDING = 1e-10
 """Imaginary parts of overlaps that sums over k-points leave."""
+_TIMES = 10
+"""How often a structure is read that other processes replace meanwhile."""
 
 
 def folder_format(folder: str | os.PathLike[str]) -> Format | None:
@@ -73,7 +80,7 @@ def _require_format(folder: pathlib.Path) -> Format:
     if form is None:
         require_folder(folder)
         for below in sorted(folder.iterdir()):
-            if below.is_dir() and folder_format(below) is not None:
+            if not is_temporary(below.name) and folder_format(below) is not None:
                 raise DataError(
                     f"{folder}: no structure folder, but holds some; give one, e.g. {below}"
                 )
@@ -90,16 +97,82 @@ def _require_format(folder: pathlib.Path) -> Format:
 def read_folder(folder: str | os.PathLike[str]) -> Structure:
     """Read the structure of a legacy or DeepH-dock folder.
 
+    Another process may replace the folder meanwhile: its files are then read again.
+
     Raises:
         DataError: it is neither, a file is damaged, or info.json contradicts the files.
     """
     folder = pathlib.Path(folder)
-    form = get_format(_require_format(folder))
-    structure = form.read_structure(folder)
-    _check_counts(folder, structure, form)
-    orbitals = int(structure.orbital_counts.sum())
-    LOGGER.debug("read %s (%s): %d atoms, %d orbitals", folder, form.name, len(structure), orbitals)
-    return structure
+    for _ in range(_TIMES):
+        before = _state(folder)
+        try:
+            form = get_format(_require_format(folder))
+            structure = form.read_structure(folder)
+            _check_counts(folder, structure, form)
+        except DataError:
+            if _state(folder) == before:
+                raise
+            continue
+        if _state(folder) != before:
+            continue
+        count, orbitals = len(structure), int(structure.orbital_counts.sum())
+        LOGGER.debug("read %s (%s): %d atoms, %d orbitals", folder, form.name, count, orbitals)
+        return dataclasses.replace(structure, origin=_Origin(os.path.abspath(folder), before))
+    raise _replaced(folder)
+
+
+class _Origin(NamedTuple):
+    """Where a structure was read.
+
+    Attributes:
+        folder: its path.
+        state: of its files then, see :func:`_state`.
+    """
+
+    folder: str
+    state: dict[str, tuple[int, int] | None]
+
+
+def _state(folder: pathlib.Path) -> dict[str, tuple[int, int] | None]:
+    """Of all files that tell of a structure, in any format: time of change and size, where they are
+    there. Numbers of files are none that every network file system keeps.
+    """
+    state: dict[str, tuple[int, int] | None] = {}
+    for name in (n for form in formats().values() for n in (*form.required, INFO_FILE)):
+        try:
+            found = os.stat(folder / name)
+        except (OSError, ValueError):
+            state[name] = None
+        else:
+            state[name] = found.st_mtime_ns, found.st_size
+    return state
+
+
+def _replaced(folder: pathlib.Path) -> DataError:
+    return DataError(
+        f"{folder}: another process replaced it while it was read; give the command again"
+    )
+
+
+def require_unchanged(folder: pathlib.Path, kind: Kind, structure: Structure) -> None:
+    """What was just read belongs to the structure that was read before it from the same folder.
+
+    Args:
+        folder: of both.
+        kind: of the matrix. What ``info.json`` says beside the structure belongs to the prediction.
+        structure: its structure.
+
+    Raises:
+        DataError: another process replaced the folder in between.
+    """
+    origin = structure.origin
+    if not isinstance(origin, _Origin) or origin.folder != os.path.abspath(folder):
+        return
+    now = _state(folder)
+    if any(
+        now[n] != was for n, was in origin.state.items() if n != INFO_FILE or kind == "prediction"
+    ):
+        raise _replaced(folder)
 
 
 def _check_counts(folder: pathlib.Path, structure: Structure, form: FolderFormat) -> None:
@@ -200,9 +273,14 @@ def has_matrix(folder: str | os.PathLike[str], kind: Kind, form: Format | None =
         DataError: something else has the file's name: a folder, a pipe, a link to nothing.
     """
     path = matrix_path(folder, kind, form)
-    if not os.path.lexists(path):
+    if kind == "prediction" and not os.path.lexists(path):
+        await_writers(path.parent)
+    try:
+        require_file(path)
+    except DataError:
+        if os.path.lexists(path):
+            raise
         return False
-    require_file(path)
     return True
 
 
@@ -222,13 +300,17 @@ def read_matrix(
             are.
 
     Raises:
-        DataError: the file is missing, damaged, or does not fit the structure.
+        DataError: the file is missing, damaged, or does not fit the structure; or another process
+            replaced the folder since its structure was read.
     """
     structure = structure or read_folder(folder)
     doubled = kind != "overlap" and bool(structure.spinful if spinful is None else spinful)
-    path = matrix_path(folder, kind)
-    form = next(f for f in formats().values() if f.files[kind] == path.name)
-    matrix = form.read_blocks(path, structure, doubled)
+    try:
+        path = matrix_path(folder, kind)
+        form = next(f for f in formats().values() if f.files[kind] == path.name)
+        matrix = form.read_blocks(path, structure, doubled)
+    finally:
+        require_unchanged(pathlib.Path(folder), kind, structure)
     if kind == "overlap" and np.iscomplexobj(matrix.values):
         if not np.abs(matrix.values.imag).max(initial=0) <= _ROUNDING:
             raise DataError(f"{path}: holds complex overlaps; those of atomic orbitals are real")
@@ -338,7 +420,7 @@ def split_structures(
     root = require_folder(root)
     folders, bare = [], []
     for path, below, _ in os.walk(root, followlinks=True):
-        below.sort()
+        below[:] = sorted(name for name in below if not is_temporary(name))
         folder = pathlib.Path(path)
         if skip is not None and folder != root and real_path(folder) == real_path(skip):
             below.clear()

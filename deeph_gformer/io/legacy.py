@@ -241,14 +241,14 @@ def read_blocks(
     path = pathlib.Path(path)
     factor = 2 if spinful else 1
     with open_hdf5(path) as handle:
-        table = contiguous_datasets(handle, path)
+        table = contiguous_datasets(handle)
         names = _names(handle, path) if table is None else table.names
         keys = _parse_keys(names, path, len(structure))
         order = sort_keys(keys)
         keys = keys[order]
         shapes = structure.orbital_counts[keys[:, 3:]] * factor
         offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-        require_memory(path, 4 * int(offsets[-1]), "the matrix")
+        require_memory(path, handle.id.get_vfd_handle(), 4 * int(offsets[-1]), "the matrix")
         if table is None:
             values = _read_each(handle, path, [names[n] for n in order], shapes, offsets, spinful)
         else:

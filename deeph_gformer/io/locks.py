@@ -10,8 +10,42 @@ import errno
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 
-__all__ = ["begin_file", "hold_folder", "lock_folder", "take_lock"]
+__all__ = ["alone", "await_writers", "begin_file", "hold_folder", "lock_folder", "take_lock"]
+
+#: Seconds to wait for other processes. Each takes milliseconds, on a slow disk seconds; after that
+#: it goes on without the lock, which one that was halted may hold for ever.
+PATIENCE = 60.0
+
+
+@contextlib.contextmanager
+def alone(parent: pathlib.Path) -> Iterator[None]:
+    """Of all processes, only this one gives folders in ``parent``, and what belongs together in
+    them, their names, where the system has locks.
+
+    Args:
+        parent: its path.
+    """
+    descriptor = lock_folder(parent, PATIENCE)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def await_writers(folder: pathlib.Path, patience: float = 2.0) -> None:
+    """Wait for processes that write files in a folder: of two that belong together, the one that
+    tells of the other is not there for a moment.
+
+    Args:
+        folder: its path.
+        patience: seconds at most.
+    """
+    descriptor = lock_folder(folder, patience)
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def hold_folder(folder: pathlib.Path) -> int | None:
@@ -30,7 +64,7 @@ def hold_folder(folder: pathlib.Path) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return None
-    take_lock(descriptor, False, 0.1)
+    take_lock(descriptor, False, PATIENCE)
     return descriptor
 
 
@@ -103,7 +137,7 @@ def begin_file(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Pat
         for number in range(8):
             with contextlib.suppress(OSError):
                 os.unlink(folder / f".{short}.{number}.tmp")
-        take_lock(descriptor, False, 0.1)  # not in one step: another process may come between
+        take_lock(descriptor, False, PATIENCE)  # not in one step: another one may come between
     else:
         descriptor = hold_folder(folder)
     try:

@@ -28,9 +28,10 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, NDArray[np
     """
     path = require_file(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            require_memory(path, sum(entry.file_size for entry in entries), "the archive")
+            size = sum(entry.file_size for entry in entries)
+            require_memory(path, file.fileno(), size, "the archive")
             for entry in entries:
                 with archive.open(entry) as stream:
                     version = np.lib.format.read_magic(stream)
@@ -45,8 +46,9 @@ def read_arrays(path: str | os.PathLike[str], what: str) -> dict[str, NDArray[np
                         f"{path}: '{printable(entry.filename)}' announces {math.prod(shape)} "
                         "values, more than are there"
                     )
-        with np.load(path, allow_pickle=False) as table:
-            return {name: table[name] for name in table.files}
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as table:
+                return {name: table[name] for name in table.files}
     except DataError:
         raise
     except MemoryError:

@@ -22,7 +22,7 @@ from ..errors import DataError
 from .blocks import BlockMatrix, require_keys, sort_keys
 from .dock import read_integers, read_pairs, reorder
 from .files import atomic_path
-from .folder import folder_format
+from .folder import folder_format, require_unchanged
 from .hdf5.names import dataset_names
 from .hdf5.reading import open_dataset, open_hdf5, read_numbers, require_memory
 from .hdf5.symbol_table import matrices_size, write_matrices, write_values
@@ -145,6 +145,7 @@ def read_positions(folder: str | os.PathLike[str], structure: Structure) -> Posi
         matrix.require_numbers(str(path))
     if path.name == fields.DOCK_POSITION_MATRIX_FILE:
         matrices = [reorder(m, structure, False, inverse=True) for m in matrices]
+    require_unchanged(pathlib.Path(folder), "overlap", structure)
     x, y, z = (m.select(np.arange(len(m))) for m in matrices)
     return x, y, z
 
@@ -174,7 +175,7 @@ def _legacy(
         raise DataError(f"{path}: not every block has one x, y and z")
     shapes = structure.orbital_counts[keys[:, 3:]]
     offsets = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
-    require_memory(path, 12 * int(offsets[-1]), "the matrix")
+    require_memory(path, handle.id.get_vfd_handle(), 12 * int(offsets[-1]), "the matrix")
     values = np.empty((3, offsets[-1]))
     for row, place in enumerate(order.tolist()):
         e, axis = divmod(row, 3)
@@ -208,7 +209,8 @@ def _dock(
             f"{path}: its blocks are not those of this structure's orbitals, with 3 x {bounds[-1]} "
             f"entries (they are {entries.shape})"
         )
-    require_memory(path, 12 * int(bounds[-1]), fields.DOCK_ENTRIES)
+    size = 12 * int(bounds[-1])
+    require_memory(path, handle.id.get_vfd_handle(), size, fields.DOCK_ENTRIES)
     order = sort_keys(keys)
     index = np.concatenate(
         [np.arange(bounds[e], bounds[e + 1]) for e in order] or [np.zeros(0, dtype=np.int64)]

@@ -1,8 +1,8 @@
 """A structure's folder is replaced whole, by one that was made beside it.
 
-At every moment ``<folder>`` is the old one, the new one, or (for an instant, where there was an old
-one) not there; what a killed process left is put right, or removed, when the folder is next
-written.
+At every moment ``<folder>`` is the old one or the new one (where the file system cannot exchange
+two names, for an instant not there); what a killed process left is put right, or removed, when the
+folder is next written.
 """
 
 from __future__ import annotations
@@ -13,33 +13,29 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..errors import DataError
 from ..stopping import shielded
 from .files import entry_kind
 from .formats import structure_files
-from .locks import hold_folder, lock_folder
+from .locks import alone, hold_folder, lock_folder
 
-__all__ = ["remove_leftovers", "replaced_folder"]
+__all__ = ["is_temporary", "remove_leftovers", "replaced_folder"]
 
 #: Ends of the names of folders in the making, and of old ones on their way out.
 _NEW, _OLD = ".tmp", ".old"
 #: Seconds after which files in the making have no process any more that makes them.
 _STALE = 24 * 3600
-#: Seconds to wait for other processes that move folders in the same place; each takes milliseconds.
-_PATIENCE = 5.0
 
 
-@contextlib.contextmanager
-def _alone(parent: pathlib.Path) -> Iterator[None]:
-    """Of all processes, only this one moves folders in ``parent``, where the system has locks."""
-    descriptor = lock_folder(parent, _PATIENCE)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+def is_temporary(name: str) -> bool:
+    """Whether a folder of this name is one in the making, or on its way out, and no structure.
+
+    Args:
+        name: of the folder.
+    """
+    return name.startswith(".") and name.endswith((_NEW, _OLD))
 
 
 def _age(path: pathlib.Path) -> float:
@@ -58,7 +54,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         folder: of the structure; it need not be there.
     """
     folder = pathlib.Path(os.path.realpath(folder))
-    with _alone(folder.parent):
+    with alone(folder.parent):
         _remove_leftovers(folder)
 
 
@@ -119,7 +115,9 @@ def _move_others(old: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def replaced_folder(
+    folder: str | os.PathLike[str], check: Callable[[], object] | None = None
+) -> Iterator[pathlib.Path]:
     """Yield a temporary folder, which takes the name ``folder`` when the block ends well.
 
     It replaces the structure and all matrices that are in ``folder``; other files stay. When the
@@ -127,6 +125,8 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
     Args:
         folder: to make or replace; a link to a folder keeps being one.
+        check: raises where the folder may not be replaced; called once the new one is whole, while
+            no other process replaces it: one may have made it meanwhile.
 
     Raises:
         DataError: a file has the folder's name, or the folder cannot be made.
@@ -139,7 +139,7 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     lock: int | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with shielded(), _alone(folder.parent):
+        with shielded(), alone(folder.parent):
             _remove_leftovers(folder)
             scratch = pathlib.Path(
                 tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_NEW, dir=folder.parent)
@@ -148,7 +148,9 @@ def replaced_folder(folder: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         yield scratch
         for path in (*scratch.rglob("*"), scratch):
             _to_disk(path)
-        with shielded(), _alone(folder.parent):
+        with shielded(), alone(folder.parent):
+            if check is not None:
+                check()
             _put(scratch, folder)
     except DataError as error:
         raise DataError(str(error).replace(str(scratch), str(given))) from error
@@ -179,20 +181,46 @@ def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:
         return
     shutil.copymode(folder, scratch)
     old = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_OLD, dir=folder.parent))
+    os.rename(scratch, old)  # before and after the exchange, what has this name is to go
+    exchanged = _exchange(old, folder)
+    if not exchanged:
+        os.rename(old, scratch)
+        try:
+            old.mkdir()
+            os.rename(folder, old)
+        except OSError:  # a mount point cannot be renamed: file by file, the last one last
+            old.rmdir()
+            _put_files(scratch, folder)
+            return
     try:
-        os.rename(folder, old)
-    except OSError:  # e.g. a mount point, which cannot be renamed: file by file, the last one last
-        old.rmdir()
-        _put_files(scratch, folder)
-        return
-    try:
-        os.rename(scratch, folder)
+        if not exchanged:
+            os.rename(scratch, folder)
         _move_others(old, folder)
         _to_disk(folder.parent)
     finally:
         if not folder.exists():
             os.rename(old, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(a: pathlib.Path, b: pathlib.Path) -> bool:
+    """Let two folders change names in one step (Linux): at no moment is one of them not there.
+
+    Args:
+        a: one folder.
+        b: the other.
+
+    Returns:
+        False where the system or the file system cannot.
+    """
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return int(rename(here, os.fsencode(a), here, os.fsencode(b), exchange)) == 0
 
 
 def _put_files(scratch: pathlib.Path, folder: pathlib.Path) -> None:

@@ -31,6 +31,7 @@ class Structure:
         spinful: whether H is spin-doubled and complex; None where no file says so.
         info: the whole ``info.json`` (empty where there is none).
         name: the folder's name.
+        origin: what :func:`~deeph_gformer.io.folder.read_matrix` compares a folder with.
     """
 
     lattice: NDArray[np.float64]
@@ -40,6 +41,7 @@ class Structure:
     spinful: bool | None = None
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
     name: str = ""
+    origin: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         count = len(self.numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import shlex
 from typing import Any
@@ -82,20 +83,30 @@ def _best(curve: dict[str, list[float | None]], score: str) -> dict[str, float]:
 
 
 def _state(folder: pathlib.Path, verb: str, kept: bool) -> str:
-    bundle = folder / "bundle" / BUNDLE_FILE
+    if _in_use(folder / LOCK_FILE):  # asked first: it may end now
+        return "running"
     if verb == "train-stage1":
         finished = (folder / RECORD_FILE).is_file()
     else:  # a bundle is written at each new best; its errors are those of the end
-        finished = bundle.is_file() and "validation" in read_json(bundle).get("training", {})
-    if _in_use(folder / LOCK_FILE):
-        return "running"
+        finished = "validation" in _training_of(folder / "bundle" / BUNDLE_FILE)
     return "finished" if finished else "stopped" if kept else "not begun"
 
 
 def _warning(bundle: pathlib.Path) -> str:
     """That the bundle is worse than its stage 1; empty where it is not, or not finished."""
-    errors = read_json(bundle).get("training", {}).get("validation") if bundle.is_file() else None
+    errors = _training_of(bundle).get("validation")
     return worse_than_stage1(errors or {}, "the validation structures")
+
+
+def _training_of(bundle: pathlib.Path) -> dict[str, Any]:
+    """What a bundle says of its training; empty where it is not there, or is being replaced."""
+    try:
+        found = read_json(bundle).get("training", {})
+    except DataError:
+        if os.path.lexists(bundle):
+            raise
+        return {}
+    return dict(found)
 
 
 def _in_use(lock: pathlib.Path) -> bool:

@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from deeph_gformer.io import replace
+
 __all__ = ["Ended", "deaths", "killed_at", "run_until"]
 
 #: What changes files, or begins to; ``open`` comes on top.
@@ -24,6 +26,7 @@ _OPERATIONS = (
     (os, ("symlink", "truncate", "ftruncate", "posix_fallocate", "pwrite")),
     (shutil, ("rmtree", "copymode", "move", "copyfileobj")),
     (tempfile, ("mkstemp", "mkdtemp")),
+    (replace, ("_exchange",)),
 )
 #: Those that a full disk does not hinder.
 _FREES = ("rename", "replace", "unlink", "remove", "rmdir", "chmod", "rmtree", "copymode")
@@ -162,7 +165,7 @@ class _Fault:
 
 def _can_fail(name: str, code: int) -> bool:
     """Whether an operation itself, none that it is made of, fails like this."""
-    if name in ("rmtree", "copymode", "move", "mkstemp", "mkdtemp"):
+    if name in ("rmtree", "copymode", "move", "mkstemp", "mkdtemp", "_exchange"):
         return False
     if code == errno.EXDEV:
         return name in ("rename", "replace", "link")

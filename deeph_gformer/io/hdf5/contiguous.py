@@ -8,7 +8,6 @@ nothing is read here, and the caller opens dataset after dataset.
 
 from __future__ import annotations
 
-import pathlib
 import struct
 from typing import NamedTuple
 
@@ -46,12 +45,11 @@ class Contiguous(NamedTuple):
         return np.frombuffer(self.data, self.dtype, rows * columns, start)
 
 
-def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | None:
+def contiguous_datasets(handle: h5py.File) -> Contiguous | None:
     """Where all matrices of a file stand.
 
     Args:
-        handle: the open file.
-        path: the same file.
+        handle: the open file; another one may have its name by now.
 
     Returns:
         None where one of them is stored in another way than the first, or in a way that this
@@ -81,7 +79,8 @@ def contiguous_datasets(handle: h5py.File, path: pathlib.Path) -> Contiguous | N
         or struct.pack("=H", 1) != struct.pack("<H", 1)
     ):
         return None
-    data = np.memmap(path, np.uint8, "r")
+    with open(handle.id.get_vfd_handle(), "rb", closefd=False) as file:
+        data = np.memmap(file, np.uint8, "r")
     if any(address >= len(data) for _, _, address in links):
         return None
     addresses = np.array([address for _, _, address in links], dtype=np.int64)

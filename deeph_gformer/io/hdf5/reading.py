@@ -37,6 +37,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except (OSError, RuntimeError, ValueError) as error:
+        require_file(path)  # or another process removed it meanwhile
         raise DataError(
             f"{path}: not a readable HDF5 file, damaged or cut short ({_reason(error)})"
         ) from None
@@ -46,18 +47,19 @@ def _reason(error: BaseException) -> str:
     return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def require_memory(path: pathlib.Path, size: int, what: str) -> None:
+def require_memory(path: pathlib.Path, descriptor: int, size: int, what: str) -> None:
     """Raise where a file announces far more than it can hold, before memory is taken for it.
 
     Args:
-        path: the file.
+        path: the file, for messages.
+        descriptor: of the open file; another one may have its name by now.
         size: bytes of the values that it announces.
         what: name of them, for the message.
 
     Raises:
         DataError: it does.
     """
-    there = path.stat().st_size
+    there = os.fstat(descriptor).st_size
     if size > max(_ALWAYS, _RATIO * there):
         raise DataError(
             f"{path}: {what} announces {size / 2**20:.0f} MiB, the file has {there / 2**20:.2f} "

@@ -82,7 +82,7 @@ def test_values_are_those_of_h5py(
     with h5py.File(path, "w", **options) as handle:
         write(handle, blocks)
     with h5py.File(path) as handle:
-        table = contiguous_datasets(handle, path)
+        table = contiguous_datasets(handle)
         expected = {name: np.array(handle[name]) for name in handle}
         if at_once is not None:
             assert (table is not None) is at_once
@@ -106,7 +106,21 @@ def test_our_own_files_are_read_at_once(tmp_path: pathlib.Path) -> None:
     _, h, _ = random_structure()
     write_blocks(tmp_path / "h.h5", h)
     with h5py.File(tmp_path / "h.h5") as handle:
-        assert contiguous_datasets(handle, tmp_path / "h.h5") is not None
+        assert contiguous_datasets(handle) is not None
+
+
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path: pathlib.Path) -> None:
+    """Names and values are of one file: the open one."""
+    _, h, s = random_structure()
+    write_blocks(tmp_path / "h.h5", h)
+    write_blocks(tmp_path / "s.h5", s)
+    with h5py.File(tmp_path / "h.h5") as handle:
+        expected = {name: np.array(handle[name]).reshape(-1).tolist() for name in handle}
+        (tmp_path / "s.h5").replace(tmp_path / "h.h5")
+        table = contiguous_datasets(handle)
+        assert table is not None
+        found = {name: table.block(n).tolist() for n, name in enumerate(table.names)}
+    assert found == expected
 
 
 def test_what_is_no_matrix_of_numbers_is_left_to_the_slow_way(tmp_path: pathlib.Path) -> None:
@@ -118,13 +132,13 @@ def test_what_is_no_matrix_of_numbers_is_left_to_the_slow_way(tmp_path: pathlib.
         linked(handle, blocks)
         del handle["there"]
     with h5py.File(tmp_path / "linked.h5") as handle:
-        assert contiguous_datasets(handle, tmp_path / "linked.h5") is None
+        assert contiguous_datasets(handle) is None
     with pytest.raises(DataError, match="cannot be read"):
         read_blocks(tmp_path / "linked.h5", structure)
     with h5py.File(tmp_path / "flat.h5", "w") as handle:
         for name, block in blocks.items():
             handle[name] = block.reshape(-1)
     with h5py.File(tmp_path / "flat.h5") as handle:
-        assert contiguous_datasets(handle, tmp_path / "flat.h5") is None
+        assert contiguous_datasets(handle) is None
     with pytest.raises(DataError, match="has shape"):
         read_blocks(tmp_path / "flat.h5", structure)
