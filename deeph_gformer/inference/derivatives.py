@@ -205,8 +205,12 @@ def write_derivative(
     """
     output = pathlib.Path(output)
     folder = output / f"atom_{derivative.atom + 1}"
-    if folder.exists() and not overwrite:
-        raise DataError(f"{folder}: is there already; add --overwrite, or another --output")
+
+    def check() -> None:
+        if folder.exists() and not overwrite:
+            raise DataError(f"{folder}: is there already; add --overwrite, or another --output")
+
+    check()
     structure, spinful = derivative.structure, model.targets.basis.spinful
     bundle, stage1 = model.bundle, model.stage1
     info = {
@@ -228,7 +232,7 @@ def write_derivative(
             "gformer": bundle.path.resolve().name if bundle and bundle.path else None,
         },
     }
-    with replaced_folder(folder) as scratch:
+    with replaced_folder(folder, check) as scratch:
         kinds: list[tuple[Any, Three | None]] = [
             ("hamiltonian", derivative.hamiltonian),
             ("overlap", derivative.overlap),

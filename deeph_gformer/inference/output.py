@@ -32,13 +32,14 @@ from ..io.folder import (
 )
 from ..io.formats import get_format
 from ..io.gauge import FERMI_KEYS, OURS, predicted_info
+from ..io.locks import alone
 from ..overlap import OverlapProvider
 from ..pipeline import HamiltonianModel, Prediction
 from ..runtime.communicator import Communicator
 from ..runtime.processes import agreed
 from ..runtime.timer import Timer
 from .level import PredictedLevel, predicted_level
-from .source import source_name
+from .source import require_own, source_name
 
 __all__ = ["make_overlap", "output_folder", "write_prediction", "write_shared"]
 
@@ -143,7 +144,15 @@ def make_overlap(
         path = matrix_path(target, "overlap", form)
         there = not overwrite and folder_format(target) is not None and path.exists()
     if not comm.objects(there)[0]:
-        write_shared(comm, target, "overlap", matrix, structure, form)
+        write_shared(
+            comm,
+            target,
+            "overlap",
+            matrix,
+            structure,
+            form,
+            before=lambda: require_own(target, structure),
+        )
         return matrix
     with agreed(comm):
         found = read_matrix(target, "overlap", structure)
@@ -194,9 +203,8 @@ def write_prediction(
     structure, spinful = prediction.structure, model.targets.basis.spinful
     level = PredictedLevel(None, None, "not counted: left out when this was predicted")
     with agreed(comm):
-        if comm.rank == 0 and complete and folder_format(target) is None:
-            info = {k: v for k, v in structure.info.items() if k not in (*FERMI_KEYS, "gauge")}
-            get_format(form).write_structure(target, dataclasses.replace(structure, info=info))
+        if comm.rank == 0 and complete:
+            _write_structure(target, structure, form)
         if comm.rank == 0 and comm.size > 1:
             level = PredictedLevel(None, None, "not counted: several processes share the structure")
         elif count and comm.rank == 0:
@@ -211,6 +219,19 @@ def write_prediction(
         spinful,
         lambda: _write_info(target, prediction, model, form, guarded, level, source or target),
     )
+
+
+def _write_structure(target: pathlib.Path, structure: Structure, form: Format) -> None:
+    """Write a structure's own files where they are not there.
+
+    Raises:
+        DataError: those of another structure are, perhaps since a moment.
+    """
+    with alone(real_path(target).parent):
+        if folder_format(target) is None:
+            info = {k: v for k, v in structure.info.items() if k not in (*FERMI_KEYS, "gauge")}
+            get_format(form).write_structure(target, dataclasses.replace(structure, info=info))
+        require_own(target, structure)
 
 
 def _write_info(
@@ -232,7 +253,11 @@ def _write_info(
         guarded: see there.
         level: the Fermi level of the predicted H.
         source: folder (or file) of the structure.
+
+    Raises:
+        DataError: the folder holds another structure by now.
     """
+    require_own(target, prediction.structure)
     path = target / names.INFO_FILE
     info = read_json(path) if path.is_file() else {}
     spinful, bundle = model.targets.basis.spinful, model.bundle

@@ -28,6 +28,7 @@ from ..runtime.timer import Timer
 __all__ = [
     "find_sources",
     "read_source",
+    "require_own",
     "source_name",
 ]
 
@@ -135,12 +136,18 @@ def read_source(
     timer.start("edges")
     item = model.read(source, edges, overlap=overlap, comm=comm)
     with agreed(item.comm):
-        _check_target(target, item.structure)
+        if target is not None:
+            require_own(target, item.structure)
     return item
 
 
-def _check_target(target: pathlib.Path | None, structure: Structure) -> None:
-    if target is not None and holds_another(target, structure):
+def require_own(target: pathlib.Path, structure: Structure) -> None:
+    """Make sure that an output folder holds no other structure.
+
+    Raises:
+        DataError: it does.
+    """
+    if holds_another(target, structure):
         raise DataError(
             f"{target}: holds another structure than '{structure.name}'; choose another "
             "--output, or remove that folder"

@@ -9,6 +9,7 @@ the lattice vectors that its blocks cross, or, where there is no matrix file, al
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -252,11 +253,15 @@ def write_deeph(
         if len(frames) == 1
         else [root / f"{number:0{digits}d}" for number in range(len(frames))]
     )
-    for folder in folders:
+
+    def check(folder: pathlib.Path) -> None:
         if not is_free(folder) and not overwrite:
             raise DataError(
                 f"{folder}: holds a structure already; pass overwrite=True or choose another folder"
             )
+
+    for folder in folders:
+        check(folder)
     with contextlib.ExitStack() as stack:  # all frames appear, or none
         for folder, atoms in zip(folders, frames, strict=True):
             shells = orbital_types
@@ -265,7 +270,8 @@ def write_deeph(
 
                 shells = {chemical_symbols[z]: s for z, s in provider.orbital_types.items()}
             structure = from_atoms(atoms, shells, spinful, folder.name)
-            scratch = stack.enter_context(replaced_folder(folder))
+            replaced = replaced_folder(folder, functools.partial(check, folder))
+            scratch = stack.enter_context(replaced)
             writer.write_structure(scratch, structure)
             if provider is not None:
                 keys = provider.edges(structure, tuple(np.asarray(atoms.pbc, bool).tolist()))

@@ -7,6 +7,8 @@ Legacy to DeepH-dock permutes atoms and keys together and remembers the order
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import Any, Literal
 from ..errors import ConfigError, DataError
 from ..io import find_structures, read_folder
 from ..io.files import is_filled, real_path
-from ..io.folder import Format, folder_format, folder_of_overlap, replaced_folder
+from ..io.folder import Format, folder_format, folder_of_overlap, is_temporary, replaced_folder
 from ..io.formats import formats
 from .dft.runs import convert_runs
 from .exports import ExportSource, exports, targets
@@ -38,6 +40,15 @@ def _check_target(target: pathlib.Path, source: pathlib.Path, overwrite: bool) -
             f"{target}: is there already and not empty; add --overwrite to replace its "
             "structure, or name another folder"
         )
+
+
+def _checked_target(
+    target: pathlib.Path, source: pathlib.Path, overwrite: bool
+) -> contextlib.AbstractContextManager[pathlib.Path]:
+    """The folder in the making; whether it may take its name is asked before the work and after."""
+    check = functools.partial(_check_target, target, source, overwrite)
+    check()
+    return replaced_folder(target, check)
 
 
 def convert_folder(
@@ -79,8 +90,7 @@ def convert_folder(
         _refuse_unused(to, options, ())
         if folder_format(source) is None:
             read_folder(source)  # says what is missing
-        _check_target(target, source, overwrite)
-        with replaced_folder(target) as scratch:
+        with _checked_target(target, source, overwrite) as scratch:
             files, notes = rewrite_folder(source, scratch, to)
         return _record(source, target, to, files, notes)
     if to not in exports():
@@ -125,9 +135,8 @@ def _from_npz(
             f"{source}: is a file; it can be converted to {', '.join(formats())}, from there to "
             f"{to}"
         )
-    _check_target(target, source, overwrite)
-    problem = read_npz(source)
-    with replaced_folder(target) as scratch:
+    with _checked_target(target, source, overwrite) as scratch:
+        problem = read_npz(source)
         files = write_problem(scratch, problem, to)
     return _record(source, target, to, files, list(problem.notes))
 
@@ -244,20 +253,36 @@ def _convert_folders(
         form = to or ("legacy" if folder_format(folder) == "dock" else "dock")
         suffix = exports()[form].suffix if form not in formats() and form in exports() else ""
         place = target if single else target / f"{real_path(folder).name}{suffix}"
-        if skip_existing and (place.is_file() or folder_format(place) == form):
+        skipped = {"source": str(folder), "target": str(place), "skipped": True}
+        try:
+            record = (
+                skipped
+                if skip_existing and _is_there(place, form)
+                else convert_folder(folder, place, form, overwrite=overwrite, **options)
+            )
+        except DataError:
+            if not skip_existing or not _is_there(place, form):
+                raise
+            record = skipped  # another process made it meanwhile
+        records.append(record)
+        if record is skipped:
             echo(f"{place}: is there already, skipped")
-            records.append({"source": str(folder), "target": str(place), "skipped": True})
             continue
-        records.append(convert_folder(folder, place, form, overwrite=overwrite, **options))
         echo(f"{folder} -> {place} ({form})")
         for note in records[-1]["notes"]:
             echo(f"  {note}")
     return records
 
 
+def _is_there(place: pathlib.Path, form: Format) -> bool:
+    """Whether what would be written is there, whole."""
+    return place.is_file() or folder_format(place) == form
+
+
 def _holds_structures(source: pathlib.Path) -> bool:
     """Whether there are structure folders at or below ``source``."""
-    return any(folder_format(path) is not None for path, _, _ in os.walk(source, followlinks=True))
+    places = (pathlib.Path(path) for path, _, _ in os.walk(source, followlinks=True))
+    return any(folder_format(p) is not None for p in places if not is_temporary(p.name))
 
 
 def _run_format(to: str | None, form: Format | None) -> Format:

@@ -155,11 +155,15 @@ def write(
     from ..io.formats import get_format
 
     writer = get_format(form)
-    if not is_free(folder) and not overwrite:
-        raise DataError(
-            f"{folder}: holds a structure already; pass overwrite=True or choose another folder"
-        )
-    with replaced_folder(folder) as scratch:
+
+    def check() -> None:
+        if not is_free(folder) and not overwrite:
+            raise DataError(
+                f"{folder}: holds a structure already; pass overwrite=True or choose another folder"
+            )
+
+    check()
+    with replaced_folder(folder, check) as scratch:
         writer.write_structure(
             scratch, from_pymatgen(source, orbital_types, spinful, pathlib.Path(folder).name)
         )

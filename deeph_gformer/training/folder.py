@@ -9,7 +9,8 @@ import os
 import pathlib
 import shutil
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
@@ -52,6 +53,8 @@ FREE = {
     "training.states_memory",
     "training.cuda_graphs",
 }
+#: Seconds that ``info``, which asks whether a training runs, may keep its lock.
+_LOOK = 0.5
 #: What a training makes in its folder.
 RUN_FOLDERS = ("bundle", "cache", "checkpoints", "logs", "model")
 
@@ -60,11 +63,16 @@ def _take(path: pathlib.Path) -> int | None:
     """Descriptor of the locked file; None where the file system has no locks."""
     import fcntl
 
+    end = time.monotonic() + _LOOK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if time.monotonic() < end:
+                os.close(descriptor)
+                time.sleep(0.01)
+                continue
             owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another"
             os.close(descriptor)
             raise ConfigError(
@@ -108,6 +116,36 @@ def _log_of(folder: pathlib.Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
+def _claim(folder: pathlib.Path) -> tuple[list[pathlib.Path], int | None]:
+    """Make a folder where it is not there, and lock it.
+
+    Returns:
+        The folders that were made, and the lock, see :func:`_take`.
+
+    Raises:
+        ConfigError: another process has it.
+    """
+    left = 100
+    while True:
+        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return missing, _take(folder / LOCK_FILE)
+        except (FileNotFoundError, FileExistsError):
+            left -= 1  # another process, of which nothing is kept, may have removed what it made
+            if not left:
+                raise
+        except BaseException:
+            _remove_empty(missing)
+            raise
+
+
+def _remove_empty(folders: Sequence[pathlib.Path]) -> None:
+    for empty in folders:
+        with contextlib.suppress(OSError):
+            empty.rmdir()
+
+
 @contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[bool]:
     """Keep a folder for this process; the operating system frees it when the process dies.
@@ -121,25 +159,22 @@ def held(folder: pathlib.Path) -> Iterator[bool]:
     Raises:
         ConfigError: another process has the folder.
     """
-    missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_FILE
-    descriptor = None
+    missing, descriptor = _claim(folder)
     try:
-        descriptor = _take(path)
         yield descriptor is not None
     finally:
         if descriptor is not None:
             with contextlib.suppress(OSError):  # what went wrong before is told
                 path.unlink(missing_ok=True)
                 os.close(descriptor)
-        for empty in missing:
-            with contextlib.suppress(OSError):
-                empty.rmdir()
+        _remove_empty(missing)
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
+def locked(
+    folder: pathlib.Path, first: bool, check: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """Keep a run folder for this process, see :func:`held`.
 
     Its ``log.txt`` gets what is said. A stop that is not told yet is told with how to go on.
@@ -147,15 +182,20 @@ def locked(folder: pathlib.Path, first: bool) -> Iterator[None]:
     Args:
         folder: of the run.
         first: whether this is the first rank; the others take no lock.
+        check: raises where the folder may not be used; called once no other process has it, which
+            may have finished a run there.
 
     Raises:
         ConfigError: another training has the folder.
     """
     if not first:
+        check()
         yield
         return
+    _check_writable(folder)
     try:
         with held(folder) as alone:
+            check()
             places = ("", *(f"{n}/" for n in (*RUN_FOLDERS, "cache/*", "model/src", "logs/csv")))
             for place in places if alone else ():
                 for left in folder.glob(f"{place}.*.tmp"):

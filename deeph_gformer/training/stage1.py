@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import Any
 
@@ -79,8 +80,8 @@ def train_stage1(
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
     splits = splits or run_splits(config, resume)
-    folder = check_run(config, splits, resume)
-    with locked(folder, first_rank()):
+    folder = pathlib.Path(config.output)
+    with locked(folder, first_rank(), functools.partial(check_run, config, splits, resume)):
         return _train(
             config, splits, folder, resume, continue_from or None, generation, every, first
         )

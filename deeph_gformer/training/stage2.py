@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -75,8 +76,8 @@ def train_gformer(
     torch.manual_seed(settings.seed)
     np.random.seed(settings.seed)
     splits = run_splits(config, resume)
-    folder = check_run(config, splits, resume)
-    with locked(folder, first_rank()):
+    folder = pathlib.Path(config.output)
+    with locked(folder, first_rank(), functools.partial(check_run, config, splits, resume)):
         return _train(config, stage1, splits, folder, resume, features, every, extra, output)
 
 

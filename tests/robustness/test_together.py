@@ -10,15 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+import deeph_gformer.interop.convert as convert_module
+import deeph_gformer.io.folder as folder_module
 from deeph_gformer.cli import main
 from deeph_gformer.errors import DataError
 from deeph_gformer.interop.convert import convert
-from deeph_gformer.io import locks
+from deeph_gformer.io import legacy, locks, read_folder, read_matrix
 from deeph_gformer.io.files import atomic_path, entry_kind, is_filled, write_text
+from deeph_gformer.io.folder import find_structures, folder_format, has_matrix, replaced_folder
 
-from ..conftest import tree
+from ..conftest import random_structure, tree
 
 Folder = Callable[..., pathlib.Path]
 
@@ -110,26 +114,157 @@ def test_two_conversions_at_once(make_folder: Folder, tmp_path: pathlib.Path, ho
 
 def test_a_folder_is_never_taken_for_a_file(tmp_path: pathlib.Path) -> None:
     """While another process replaces it: it is a folder or, for an instant, not there."""
-    folder, aside = tmp_path / "out", tmp_path / "aside"
+    folder, aside, done = tmp_path / "out", tmp_path / "aside", tmp_path / "done"
     folder.mkdir()
 
     def replace() -> None:
-        end = time.monotonic() + 0.5
-        while time.monotonic() < end:
+        while not done.exists():
             os.rename(folder, aside)
             os.rename(aside, folder)
 
     def ask() -> None:
-        end = time.monotonic() + 0.5
-        seen = set()
-        while time.monotonic() < end:
-            seen.add(entry_kind(folder))
-            is_filled(folder)
-        assert seen == {"folder", None}
+        seen, asked = set(), 0
+        try:
+            while asked < 5000 or (len(seen) < 2 and asked < 10**7):
+                asked += 1
+                seen.add(entry_kind(folder))
+                is_filled(folder)
+            assert seen == {"folder", None}
+        finally:
+            done.touch()
 
     assert forked(replace, ask) == [0, 0]
     (tmp_path / "file").touch()
     assert entry_kind(tmp_path / "file") == "file" and is_filled(tmp_path)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs renameat2")
+def test_a_folder_is_always_there_while_it_is_replaced(
+    make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = make_folder("s0", atoms=2), list[bool]()
+    (folder / "notes.txt").write_text("mine")
+
+    def watched(call: Callable[..., None]) -> Callable[..., None]:
+        def inner(*args: object, **options: object) -> None:
+            seen.append(folder_format(folder) is not None)
+            call(*args, **options)
+            seen.append(folder_format(folder) is not None)
+
+        return inner
+
+    for name in ("rename", "replace", "unlink", "rmdir", "mkdir"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    with replaced_folder(folder) as scratch:
+        legacy.write_structure(scratch, random_structure(1, 2)[0])
+    assert len(seen) > 20 and all(seen)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert read_folder(folder).same_as(random_structure(1, 2)[0], 1e-12)
+    assert [p.name for p in folder.parent.iterdir()] == ["s0"]
+
+
+def test_a_matrix_of_another_state_than_its_structure(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
+    """Equal atoms in other places: H and positions of two states would give wrong bands."""
+    for form in ("legacy", "dock"):
+        out = tmp_path / form
+        convert(make_folder("a", seed=1, grouped=True), out, form)
+        structure = read_folder(out)
+        info = out / "info.json"
+        info.write_text(info.read_text() + "\n")  # as refine, which writes beside DFT's H
+        h = read_matrix(out, "hamiltonian", structure)
+        convert(make_folder("b", seed=2, grouped=True), out, form, overwrite=True)
+        for kind in ("hamiltonian", "overlap"):
+            with pytest.raises(DataError, match=f"{form}: another process replaced it while"):
+                read_matrix(out, kind, structure)  # type: ignore[arg-type]
+        new = read_matrix(out, "hamiltonian", read_folder(out))
+        assert len(new) == len(h) and not np.array_equal(new.values, h.values)
+
+
+def test_a_prediction_goes_with_its_info(make_folder: Folder) -> None:
+    """Its Fermi level is in info.json."""
+    folder = make_folder("a")
+    shutil.copy(folder / "hamiltonians.h5", folder / "hamiltonians_pred.h5")
+    structure = read_folder(folder)
+    read_matrix(folder, "prediction", structure)
+    write_text(folder / "info.json", (folder / "info.json").read_text().replace("0.5", "0.75"))
+    with pytest.raises(DataError, match="another process replaced it"):
+        read_matrix(folder, "prediction", structure)
+    read_matrix(folder, "hamiltonian", structure)
+
+
+def test_a_structure_is_read_again_that_is_replaced_meanwhile(
+    make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = (make_folder(name, seed=n, atoms=2) for n, name in enumerate("ab"))
+    wanted, real = read_folder(b), legacy._read_shells
+    (b / "lat.dat").write_text((b / "lat.dat").read_text() + "\n")
+
+    def once(path: pathlib.Path) -> object:
+        monkeypatch.setattr(legacy, "_read_shells", real)
+        found = real(path)  # the first file is read: the others are of the next state
+        shutil.rmtree(a)
+        b.rename(a)
+        return found
+
+    monkeypatch.setattr(legacy, "_read_shells", once)
+    assert read_folder(a).same_as(wanted, 0.0)
+
+
+def test_folders_in_the_making_are_no_structures(make_folder: Folder) -> None:
+    folder = make_folder("s0")
+    for name in (".s0.abc.tmp", ".s0.abc.old"):
+        shutil.copytree(folder, folder.parent / name)
+    assert find_structures(folder.parent) == [folder]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_folder_that_another_process_makes_meanwhile_is_kept(
+    make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, skip: bool
+) -> None:
+    a, b = (make_folder(name, seed=n, atoms=2) for n, name in enumerate("ab"))
+    out, real = tmp_path / "out", convert_module.rewrite_folder
+
+    def later(*args: object) -> object:
+        monkeypatch.setattr(convert_module, "rewrite_folder", real)
+        convert(b, out, "dock")
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(convert_module, "rewrite_folder", later)
+    if skip:
+        assert convert(a, out, "dock", skip_existing=True)[0]["skipped"]
+    else:
+        with pytest.raises(DataError, match="is there already and not empty"):
+            convert(a, out, "dock")
+    convert(b, tmp_path / "wanted", "dock")
+    assert tree(out) == tree(tmp_path / "wanted")
+
+
+def test_what_belongs_together_takes_its_names_alone(tmp_path: pathlib.Path) -> None:
+    """Of two predictions of a structure the second waits: none gets the info.json of the other."""
+    path = tmp_path / "s0" / "h"
+    free = []
+
+    def before() -> None:
+        free.append(locks.lock_folder(tmp_path))
+
+    with atomic_path(path, before=before) as temporary:
+        temporary.write_text("text")
+    assert free == [None]  # nobody else could have it
+    descriptor = locks.lock_folder(tmp_path)
+    assert descriptor is not None
+    os.close(descriptor)
+
+
+def test_a_prediction_that_is_being_replaced_is_waited_for(
+    make_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder("a")
+    path = folder / "hamiltonians_pred.h5"
+    assert not has_matrix(folder, "prediction")
+    monkeypatch.setattr(folder_module, "await_writers", lambda _: path.touch())
+    assert has_matrix(folder, "prediction")
 
 
 @pytest.mark.parametrize("now", [0.0, 2.0**33, -1.0])

@@ -26,6 +26,7 @@ from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_model_folder
+from deeph_gformer.training import folder as folder_module
 from deeph_gformer.training.batches import FeatureCache, collate, rotate_batch
 from deeph_gformer.training.callbacks import running_average
 from deeph_gformer.training.module import masked_loss
@@ -35,7 +36,7 @@ from deeph_gformer.training.stage1 import train_stage1
 from deeph_gformer.training.stage1_network import net_config
 from deeph_gformer.training.stage2 import train_gformer
 
-from ..conftest import ROOT, golden, write_tiny_stage1
+from ..conftest import ROOT, golden, tree, write_tiny_stage1
 
 Folder = Callable[..., pathlib.Path]
 
@@ -158,6 +159,43 @@ def test_last_checkpoint_is_of_the_last_epoch_even_where_nothing_gets_better(
         for name in ("best", "last")
     )
     assert last == 2 and best < 2
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_kept(
+    make_folder: Folder, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before the second one has the folder for itself."""
+    root, run, real = dataset(make_folder), tmp_path / "run", folder_module._claim
+
+    def later(path: pathlib.Path) -> object:
+        for name in ("config.json", "checkpoints/last.ckpt"):
+            (run / name).parent.mkdir(parents=True, exist_ok=True)
+            (run / name).write_text("of the first one")
+        return real(path)
+
+    monkeypatch.setattr(folder_module, "_claim", later)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_stage1(from_mapping(TrainStage1Config, settings(root, run), "test"))
+    assert {k: v.decode() for k, v in tree(run).items()} == dict.fromkeys(
+        ("config.json", "checkpoints/last.ckpt"), "of the first one"
+    )
+
+
+def test_a_folder_that_another_process_removes_is_made_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = tmp_path / "a" / "run", folder_module._take
+
+    def once(path: pathlib.Path) -> int | None:
+        monkeypatch.setattr(folder_module, "_take", real)
+        run.rmdir()
+        run.parent.rmdir()
+        return real(path)
+
+    monkeypatch.setattr(folder_module, "_take", once)
+    with folder_module.held(run):
+        assert (run / "lock").is_file()
+    assert not list(tmp_path.iterdir())
 
 
 def test_run_folders_are_not_mixed(

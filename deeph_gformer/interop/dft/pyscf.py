@@ -346,9 +346,13 @@ def write_pyscf(
     from ..folders import write_folder
 
     folder = pathlib.Path(folder)
-    if not is_free(folder):
-        raise DataError(f"{folder}: holds a structure already; choose another folder")
+
+    def check() -> None:
+        if not is_free(folder):
+            raise DataError(f"{folder}: holds a structure already; choose another folder")
+
+    check()
     run = from_pyscf(mf, folder.name, unconverged)
-    with replaced_folder(folder) as scratch:
+    with replaced_folder(folder, check) as scratch:
         write_folder(scratch, run.structure, run.matrices, form)
     return run

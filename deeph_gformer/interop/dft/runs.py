@@ -4,6 +4,7 @@ stopped."""
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import inspect
 import multiprocessing
 import os
@@ -177,6 +178,14 @@ def _is_current(place: pathlib.Path, run: FoundRun, form: Format) -> bool:
     return all((place / name).is_file() for name in record.get("wrote", []))
 
 
+def _check_free(place: pathlib.Path, overwrite: bool) -> None:
+    if not overwrite and not is_free(place):
+        raise DataError(
+            f"{place}: holds a structure that was not made from these files as they are now; "
+            "add --overwrite to replace it, or name another folder"
+        )
+
+
 def _convert_one(
     run: FoundRun,
     place: pathlib.Path,
@@ -197,21 +206,20 @@ def _convert_one(
     try:
         if not overwrite and _is_current(place, run, form):
             return record | {"skipped": True}
-        if not overwrite and not is_free(place):
-            raise DataError(
-                f"{place}: holds a structure that was not made from these files as they are now; "
-                "add --overwrite to replace it, or name another folder"
-            )
+        check = functools.partial(_check_free, place, overwrite)
+        check()
         read = read_run(run.path, run.code, unconverged=unconverged, **options)
         result = {
             "files": _stamp(read, run.path),
             "wrote": [get_format(form).files[kind] for kind in read.matrices],
         }
         read.structure.info.setdefault(OURS, {})[CONVERTED] = result
-        with replaced_folder(place) as scratch:
+        with replaced_folder(place, check) as scratch:
             files, notes = write_folder(scratch, read.structure, read.matrices, form)
         remove_leftovers(place)
     except (GFormerError, OSError, MemoryError) as error:
+        if not overwrite and _is_current(place, run, form):  # another process made it meanwhile
+            return record | {"skipped": True}
         return record | {"error": str(error) or type(error).__name__}
     return record | {"files": files, "notes": [*read.notes, *notes]}
 
