@@ -75,7 +75,7 @@ def in_ranks(size: int, work: Callable[[int], Any]) -> list[Any]:
     ]
     for child in children:
         child.start()
-    found = dict(results.get(timeout=60) for _ in children)
+    found = dict(results.get(timeout=600) for _ in children)
     for child in children:
         child.join()
     return [found[rank] for rank in range(size)]

@@ -98,9 +98,9 @@ def test_a_million_edges_in_a_minute() -> None:
         2, -1
     ).T @ (lattice[:2] / side)
     positions = np.concatenate([unit, unit + [1.23, 0.7101, 0]])
-    start = time.perf_counter()
+    start = time.process_time()
     keys = find_edges(lattice, positions, np.full(len(positions), 6), {(6, 6): 9.6})
-    assert len(keys) > 1_200_000 and time.perf_counter() - start < 30
+    assert len(keys) > 1_200_000 and time.process_time() - start < 30
     assert (np.bincount(keys[:, 3]) == len(keys) // len(positions)).all()
 
 

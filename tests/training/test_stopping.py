@@ -95,7 +95,7 @@ def test_stopped_training_says_so_and_goes_on_from_its_folder(
     assert main([verb, "--resume", "--output", str(run)]) == 2
     assert f"is in use by process {process.pid} on" in capsys.readouterr().err
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == code
     lines = [line for line in error.splitlines() if not line.startswith("note:")]
     assert len(lines) == 1 and "in epoch" in lines[0] and "of 100000" in lines[0]
@@ -157,7 +157,7 @@ def test_stopped_ablation_goes_on(make_folder: Folder, tmp_path: pathlib.Path) -
     process = start(words)
     read_until(process, "epoch     1 |")
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 143
     assert "in run e3, in epoch" in error and "the same command goes on there" in error
     assert read_model_folder(tmp_path / "out" / "e3" / "model").targets.blocks
@@ -190,7 +190,7 @@ def test_lock_of_a_dead_process_is_taken_over(tmp_path: pathlib.Path) -> None:
         "from deeph_gformer.training.folder import locked\n"
         "with locked(pathlib.Path(sys.argv[1]), True):\n"
         "    print('mine', flush=True)\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(3600)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run")],
