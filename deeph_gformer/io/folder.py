@@ -18,6 +18,7 @@ from .files import entry_kind, real_path, require_file
 from .formats import FolderFormat, Kind, formats, get_format, structure_files
 from .hdf5.symbol_table import write_values
 from .locks import await_writers
+from .metric import require_metric
 from .replace import is_temporary, remove_leftovers, replaced_folder
 from .structure import Structure
 
@@ -300,8 +301,8 @@ def read_matrix(
             are.
 
     Raises:
-        DataError: the file is missing, damaged, or does not fit the structure; or another process
-            replaced the folder since its structure was read.
+        DataError: the file is missing, damaged, or does not fit the structure, or S can be that of
+            no orbitals; or another process replaced the folder since its structure was read.
     """
     structure = structure or read_folder(folder)
     doubled = kind != "overlap" and bool(structure.spinful if spinful is None else spinful)
@@ -315,6 +316,8 @@ def read_matrix(
         if not np.abs(matrix.values.imag).max(initial=0) <= _ROUNDING:
             raise DataError(f"{path}: holds complex overlaps; those of atomic orbitals are real")
         matrix = BlockMatrix(matrix.keys, matrix.shapes, matrix.values.real.copy())
+    if kind == "overlap":
+        require_metric(matrix, structure.orbital_counts, str(path))
     LOGGER.debug("read %s: %d blocks, %d values", path, len(matrix), len(matrix.values))
     return matrix
 

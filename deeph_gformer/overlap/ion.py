@@ -8,13 +8,19 @@ import pathlib
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DataError, MissingDependencyError
 from ..io.files import read_text
 from .basis import BOHR, LARGEST_CUTOFF, AtomicBasis, require_grid
 from .basis_text import GRID_STEP, WHERE, basis_lines, require_l
+from .smooth import require_fitting, require_uniform
 
 __all__ = ["read_ion", "read_ion_xml"]
+
+#: How far one value may be off, of the largest r R(r). In 54 files of SIESTA (204 functions) it is
+#: 2e-6 at most.
+_OFF = 1e-5
 
 
 def read_ion(path: str | os.PathLike[str]) -> AtomicBasis:
@@ -55,6 +61,8 @@ def read_ion(path: str | os.PathLike[str]) -> AtomicBasis:
         require_grid(table[:, 0], cutoff, str(path))
         if not np.isfinite(table).all():
             raise DataError(f"{path}: NaN or infinite values, the file is damaged")
+    for n, (l, (table, _)) in enumerate(zip(shells, tables, strict=True)):
+        _require_good(table, l, n, path)
     reach = max(cutoff for _, cutoff in tables)
     radius = np.linspace(0, reach, 2 * math.ceil(reach / GRID_STEP / 2) + 1)
     orbitals = np.zeros((len(shells), len(radius)))
@@ -114,8 +122,20 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
     ).normalised()
 
 
+def _require_good(table: NDArray[np.float64], l: int, orbital: int, path: pathlib.Path) -> None:
+    """Raise unless a table (n, 2) of r and R(r) / r^l has equal steps and one function's values.
+
+    Raises:
+        DataError: it has not.
+    """
+    radius, values = table.T
+    require_uniform(radius, radius, str(path))
+    require_fitting(radius, values, radius ** (l + 1), _OFF, orbital, path)
+
+
 def _require_grids(text: str, path: pathlib.Path) -> None:
-    """Raise unless the radii of every orbital ascend to its cutoff; sisl does not look.
+    """Raise unless the radii of every orbital ascend to its cutoff in equal steps, and no value is
+    unlike its neighbours; sisl does not look.
 
     Args:
         text: of the file.
@@ -126,8 +146,11 @@ def _require_grids(text: str, path: pathlib.Path) -> None:
     """
     try:
         orbitals = ElementTree.fromstring(text).find("paos")
-        for part in () if orbitals is None else orbitals.iter("radfunc"):
-            table = np.array((part.findtext("data") or "").split(), dtype=float).reshape(-1, 2)
-            require_grid(table[:, 0], float(part.findtext("cutoff") or "nan"), str(path))
+        found = () if orbitals is None else orbitals.iter("orbital")
+        for n, orbital in enumerate(found):
+            for part in orbital.iter("radfunc"):
+                table = np.array((part.findtext("data") or "").split(), dtype=float).reshape(-1, 2)
+                require_grid(table[:, 0], float(part.findtext("cutoff") or "nan"), str(path))
+                _require_good(table, int(orbital.get("l", "0")), n, path)
     except (ElementTree.ParseError, ValueError) as error:
         raise DataError(f"{path}: not a SIESTA basis, or damaged ({error})") from None

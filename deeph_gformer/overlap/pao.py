@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .basis import AtomicBasis
 from .basis_text import GRID_STEP, basis_lines, require_l
+from .smooth import require_fitting, require_uniform
 from .twocentre import Shells
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
 #: As OpenMX has it, Å; its files and structures are in this unit.
 OPENMX_BOHR = 0.529177249
 _LETTERS = "spdfghi"
+#: How far one value may be off, of the largest r R(r). In 330 files of OpenMX (8,457 functions)
+#: none is, by 1e-6.
+_OFF = 1e-5
 #: ``C6.0-s2p2d1``: file without its ending, letters of l and how many radial functions of each.
 BASIS_NAME = re.compile(r"([A-Za-z][A-Za-z]?[\w.+]*)-((?:[spdfghi][1-9]\d?(?:>\d+)?)+)")
 
@@ -160,6 +164,11 @@ def read_pao(path: str | os.PathLike[str], basis: str) -> AtomicBasis:
             raise DataError(
                 f"{path}: the table of l = {l} has no ascending radii up to {cutoff} bohr"
             )
+        if not mesh[0] > 0:
+            raise DataError(f"{path}: the table of l = {l} begins at {mesh[0]:g} bohr")
+        require_uniform(np.log(mesh), mesh, f"{path}: the table of l = {l}")
+        for n in range(count):
+            require_fitting(mesh, table[:, 2 + n], mesh, _OFF, len(shells) + n, path)
         # the interpolation overshoots to the mesh points behind the cutoff, in OpenMX as well
         if not len(radius):
             end = mesh[min(int(np.searchsorted(mesh, cutoff)) + 2, rows - 1)]

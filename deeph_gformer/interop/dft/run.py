@@ -16,6 +16,7 @@ from ...errors import DataError, printable
 from ...io import BlockMatrix, Structure
 from ...io.blocks import format_key, match_keys, reverse_keys, sort_keys
 from ...io.formats import Kind
+from ...io.metric import require_metric
 from .functionals import is_functional
 
 __all__ = [
@@ -99,8 +100,8 @@ def check_run(run: DFTRun, where: pathlib.Path) -> DFTRun:
         the run with its notes completed.
 
     Raises:
-        DataError: nothing was read, NaN or infinite values, blocks of a wrong shape, or a matrix
-            that is not Hermitian.
+        DataError: nothing was read, NaN or infinite values, blocks of a wrong shape, a matrix that
+            is not Hermitian, or an S of no orbitals.
     """
     run = dataclasses.replace(
         run,
@@ -132,7 +133,7 @@ def check_run(run: DFTRun, where: pathlib.Path) -> DFTRun:
             )
         _check_hermitian(matrix, name, where)
     if run.overlap is not None:
-        _check_norms(run.overlap, counts, where)
+        require_metric(run.overlap, counts, str(where))
     if run.hamiltonian is not None:
         notes += _missing_facts(run.structure.info, notes)
     if len(present) == 2:
@@ -299,34 +300,6 @@ def _check_hermitian(matrix: BlockMatrix, name: str, where: pathlib.Path) -> Non
             f"transpose of its partner by {error[worst]:.2g}; the file is damaged or is read in a "
             "wrong way"
         )
-
-
-def _check_norms(overlap: BlockMatrix, counts: NDArray[np.int64], where: pathlib.Path) -> None:
-    """Raise unless every |S_ij| is at most the root of S_ii S_jj, as in every metric.
-
-    Raises:
-        DataError: names the block.
-    """
-    start = np.concatenate([[0], np.cumsum(counts)])
-    norm, keys = np.full(start[-1], np.inf), overlap.keys
-    itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
-    for e in np.flatnonzero(itself).tolist():
-        atom = keys[e, 3]
-        norm[start[atom] : start[atom + 1]] = np.diagonal(overlap.block(e)).real
-    for index, blocks in overlap.groups():
-        i, j = (
-            norm[start[keys[index, side]][:, None] + np.arange(blocks.shape[side - 2])]
-            for side in (3, 4)
-        )
-        bound = np.sqrt(np.maximum(i[:, :, None] * j[:, None, :], 0.0))
-        beyond = (np.abs(blocks) > 1.001 * bound + 1e-6).any(axis=(1, 2)) | (i <= 0).any(axis=1)
-        if beyond.any():
-            key = keys[index[np.flatnonzero(beyond)[0]]]
-            raise DataError(
-                f"{where}: block {format_key(key)} of S has elements that are no overlaps: each is "
-                "at most the root of the two orbitals' own, which are positive; the file is "
-                "damaged or is read in a wrong way"
-            )
 
 
 def _one_sided_pairs(run: DFTRun) -> list[str]:
