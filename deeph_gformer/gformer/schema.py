@@ -24,7 +24,7 @@ FORMAT = 4
 #: What may differ between two bundles that predict the same: names, versions, the record.
 _FREE = ("fingerprint", "deeph_gformer", "torch", "training")
 #: Entries of the training's record that predictions depend on.
-_USED = ("edges", "electrons", "guard", "periodicity", "time_reversal")
+_USED = ("edges", "electrons", "guard", "nearest", "periodicity", "time_reversal")
 _MAX_LENGTH = 60.0  # Å
 
 Check = tuple[Callable[[Any], bool], str]
@@ -65,7 +65,7 @@ def _is_irreps(value: Any) -> bool:
 
 
 def _is_guard(value: Any) -> bool:
-    """Numbers, lists and mappings of them; the guard reads nothing else."""
+    """Numbers, lists and mappings of them; the guard and the nearest atoms are nothing else."""
     if isinstance(value, dict):
         return all(map(_is_guard, value.values()))
     if isinstance(value, list):
@@ -144,6 +144,7 @@ _TRAINING: dict[str, Check] = {
     "time_reversal": _YES_NO,
     "periodicity": (_listed(_integer(0, 3), 0), "a list of integers from 0 to 3"),
     "guard": (lambda v: type(v) is dict and _is_guard(v), "a mapping of numbers"),
+    "nearest": (lambda v: type(v) is dict and _is_guard(v), "a mapping of numbers"),
     "trained_on": (_of(dict), "a mapping"),
     "config": (
         lambda v: type(v) is dict and all(type(v.get(k, {})) is dict for k in ("data", "training")),

@@ -16,7 +16,7 @@ from ..logs import LOGGER
 from ..overlap import TableOverlap, TwoCentre
 from ..runtime.processes import agreed
 from .basis import another_basis, basis_table, displaced, near_blocks, require_basis
-from .seen import too_close
+from .seen import out_of_place
 
 if TYPE_CHECKING:
     from .predictor import Predictor
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
 
     Attributes:
         overlap: S, where it was read from the structure's folder.
-        remarks: a sentence each on atoms that are too close, on an S that does not belong to the
+        remarks: a sentence each on atoms that are out of place, on an S that does not belong to the
             positions or the basis, and on the edges.
     """
 
@@ -61,7 +61,7 @@ def check_item(
     """
     own, remarks = None, list[str]()
     with agreed(item.comm):
-        close = too_close(model, item.structure, item.edges.keys)
+        close = out_of_place(model, item.structure, item.edges.keys)
         if item.overlap is None:
             own, remarks = _of_folder(model, item, any_basis)
         else:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import fields as names
+from ..data.nearest import unlike_nearest
 from ..errors import DataError
 from ..io.periodicity import coupling, skeleton
 from ..io.structure import Structure
@@ -19,7 +20,7 @@ from .basis import basis_table
 if TYPE_CHECKING:
     from .predictor import Predictor
 
-__all__ = ["bundle_overlap", "require_seen", "too_close", "why_no_overlap"]
+__all__ = ["bundle_overlap", "out_of_place", "require_seen", "too_close", "why_no_overlap"]
 
 #: Atoms closer than this part of the shortest distance of the training set are refused; others
 #: below that distance are warned of.
@@ -61,6 +62,20 @@ def too_close(
     """
     found = basis_table(model)
     return "" if found is None else found[0].too_close(structure, keys, part)
+
+
+def out_of_place(model: Predictor, structure: Structure, keys: NDArray[np.int64]) -> str:
+    """A sentence on an atom that is closer to another, or further from all others, than in
+    training; empty where there is none, and where the model does not remember.
+
+    Args:
+        model: its overlap table or its record of the nearest atoms tells.
+        structure: the atoms.
+        keys: (E, 5), its edges, of this process.
+    """
+    table = model.bundle.training.get("nearest") if model.bundle else None
+    close = too_close(model, structure, keys)
+    return close or unlike_nearest(table, model.targets.basis, structure, keys)
 
 
 def require_seen(

@@ -14,6 +14,7 @@ from .. import __version__
 from ..analysis.metrics import gauge_errors, means
 from ..config import TrainConfig, to_mapping
 from ..data.dataset import Sample, has_time_reversal
+from ..data.nearest import nearest_table
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import Bundle, save_bundle
 from ..io.folder import has_matrix, read_folder, read_matrix
@@ -122,9 +123,10 @@ def finish(
         samples: training and validation structures.
     """
     bundle.training["validation"] = validation_errors(both, samples["val"])
-    bundle.training["guard"] = guard_statistics(
-        both, *([s.graph for s in samples[name]] for name in ("train", "val"))
-    )
+    graphs = {name: [s.graph for s in samples[name]] for name in ("train", "val")}
+    bundle.training["guard"] = guard_statistics(both, graphs["train"], graphs["val"])
+    every = graphs["train"] + graphs["val"]
+    bundle.training["nearest"] = nearest_table(every, len(bundle.targets.basis.elements))
     with shielded():
         write_basis_table([*splits["train"], *splits["val"]], path / OVERLAP_TABLE)
         save_bundle(path, bundle)
