@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..bands.bloch import BlochProblem
 from ..data.edges import EdgeMode
+from ..data.energies import odd_energy, onsite_energies
 from ..data.gauge import aligned
 from ..data.splits import read_splits
 from ..errors import ConfigError
@@ -97,6 +98,9 @@ def evaluate(
         judged.append(_judge(model, folder, prediction, has_s, counts, chosen, scans))
     errors, records = [one.errors for one in judged], [one.record for one in judged]
     predictions = [(one.counted, one.truth) for one in judged]
+    own = [onsite_energies(p.structure.name, p.structure.numbers, h) for p, h in predictions]
+    if odd := odd_energy(own):
+        LOGGER.warning("%s", odd)
     places = PlaceErrors()
     for p, truth in predictions:
         places.add(p.structure, truth, (p.stage1, p.hamiltonian))

@@ -24,6 +24,7 @@ from ..io.folder import matrix_path, read_folder, read_matrix
 from ..io.structure import Structure
 from ..logs import LOGGER
 from .edges import EdgeMode, select_edges
+from .energies import Energies, onsite_energies
 from .gauge import gauge_shift, spin_double, subtract_overlap
 from .graph import Graph, build_graph, require_spin
 from .symmetry import time_reversal_mean
@@ -59,6 +60,7 @@ class Sample:
         without_edge: number of blocks of H that have no edge, and their largest element, eV.
         variant: 0 for the structure's own edges, else which others it has, see
             :mod:`.edge_variants`.
+        energies: on-site ones of H, where they are known.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Sample:
     gauge: float = 0.0
     without_edge: tuple[int, float] = (0, 0.0)
     variant: int = 0
+    energies: Energies | None = None
 
     @property
     def key(self) -> str:
@@ -161,12 +164,14 @@ class Labels(NamedTuple):
         structure: its atoms.
         hamiltonian: H, or H - μS.
         gauge: μ in eV (0 for the raw gauge).
+        energies: on-site ones of H as it is in the file.
     """
 
     folder: pathlib.Path
     structure: Structure
     hamiltonian: BlockMatrix
     gauge: float
+    energies: Energies
 
 
 def read_labels(folder: pathlib.Path, targets: TargetBlocks, gauge: str) -> Labels:
@@ -185,6 +190,7 @@ def read_labels(folder: pathlib.Path, targets: TargetBlocks, gauge: str) -> Labe
     spinful = targets.basis.spinful
     hamiltonian = read_matrix(folder, "hamiltonian", structure, spinful)
     hamiltonian.require_symmetric(str(matrix_path(folder, "hamiltonian")))
+    energies = onsite_energies(folder.resolve().name, structure.numbers, hamiltonian)
     shift = 0.0
     if gauge == "standard":
         overlap = read_matrix(folder, "overlap", structure)
@@ -192,7 +198,7 @@ def read_labels(folder: pathlib.Path, targets: TargetBlocks, gauge: str) -> Labe
         hamiltonian = subtract_overlap(
             hamiltonian, spin_double(overlap) if spinful else overlap, shift
         )
-    return Labels(folder, structure, hamiltonian, shift)
+    return Labels(folder, structure, hamiltonian, shift, energies)
 
 
 def energy_zero(
@@ -258,6 +264,7 @@ def label_edges(
         labels.gauge,
         _without_edge(hamiltonian, keys),
         variant,
+        labels.energies,
     )
 
 

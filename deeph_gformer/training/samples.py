@@ -14,6 +14,8 @@ from ..config import DataConfig
 from ..data.dataset import Sample, load_samples
 from ..data.edge_variants import load_variants
 from ..data.edges import EdgeMode, training_edges
+from ..data.energies import odd_energy
+from ..logs import LOGGER
 from ..stage1.trained_on import listed
 
 __all__ = ["TrainingSamples", "count_samples", "learned_from", "training_samples"]
@@ -51,6 +53,9 @@ def training_samples(
     samples: dict[str, Sequence[Sample]] = {
         name: load_samples(splits[name], targets, edges, dtype, gauge) for name in ("train", "val")
     }
+    known = [s.energies for s in (*samples["train"], *samples["val"]) if s.energies is not None]
+    if odd := odd_energy(known):
+        LOGGER.warning("%s", odd)
     samples["varied"] = [
         sample
         for folder in (splits["train"] if data.edge_variants else ())

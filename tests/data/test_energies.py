@@ -1,0 +1,71 @@
+"""One on-site energy that is another one, among those of a set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deeph_gformer.data.energies import Energies, odd_energy, onsite_energies
+
+from ..conftest import random_structure
+
+LEVELS = {16: (-12.0, -3.0, -2.8, -2.6, 5.0), 42: (-6.0, -1.5, 0.0, 0.3, 8.0)}
+
+
+def energies(seed: int, atoms: int = 6, zero: float = 0.0) -> Energies:
+    """Energies in a potential that has a value, and a gradient that splits p: they move by 1 eV,
+    and by 0.01 eV from what that says. ``zero``: of energy."""
+    rng = np.random.default_rng(seed)
+    numbers = np.array([16, 42] * (atoms // 2))
+    values = []
+    for z in numbers.tolist():
+        common, split = rng.normal(0, 0.5, 2)
+        value = np.array(LEVELS[z]) + common * np.array([1, 0.8, 0.8, 0.8, 0.6])
+        values.append(value + split * np.array([0, 1, 0, -1, 0.2]) + rng.normal(0, 0.01, 5) + zero)
+    return Energies(f"s{seed}", numbers, tuple(values))
+
+
+def with_value(one: Energies, atom: int, value: np.ndarray) -> Energies:
+    return one._replace(values=(*one.values[:atom], value, *one.values[atom + 1 :]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_energy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    whole = [energies(20 * seed + n, zero=3.0 * n) for n in range(16)]
+    assert odd_energy(whole) == ""
+    at, atom, orbital = (int(rng.integers(n)) for n in (16, 6, 5))
+    for off in (-1.5, 6.0, -50.0):
+        value = whole[at].values[atom].copy()
+        value[orbital] += off
+        found = odd_energy([*whole[:at], with_value(whole[at], atom, value), *whole[at + 1 :]])
+        element = "Mo" if atom % 2 else "S"
+        assert found.startswith(f"{whole[at].name}: on-site energy "), off
+        assert f" of atom {atom + 1} ({element}) is " in found
+
+
+def test_blocks_of_two_elements_that_changed_places() -> None:
+    whole = [energies(n) for n in range(8)]
+    one = whole[3]
+    swapped = one._replace(values=(one.values[1], one.values[0], *one.values[2:]))
+    found = odd_energy([*whole[:3], swapped, *whole[4:]])
+    assert found.startswith("s3: on-site energy ") and "of atom " in found
+
+
+def test_few_atoms_and_other_environments_tell_nothing() -> None:
+    few = [energies(n, 2) for n in range(6)]
+    value = few[0].values[0] + np.array([0, 9.0, 0, 0, 0])
+    assert odd_energy([with_value(few[0], 0, value), *few[1:]]) == ""  # 6 atoms of an element
+    # a second kind of atoms, 4 eV away, in every structure
+    kinds = [energies(n) for n in range(8)]
+    other = np.array([4.0, 3.5, 3.5, 3.5, 1.0])
+    kinds = [with_value(one, 0, one.values[0] + other) for one in kinds]
+    assert odd_energy(kinds) == ""
+
+
+def test_diagonals_of_the_blocks() -> None:
+    structure, h, _ = random_structure(2, spinful=True)
+    found = onsite_energies("x", structure.numbers, h)
+    e = next(n for n, key in enumerate(h.keys.tolist()) if key == [0, 0, 0, 1, 1])
+    assert np.array_equal(found.values[1], np.diag(h.block(e)).real)
+    assert [len(v) for v in found.values] == (2 * structure.orbital_counts).tolist()
