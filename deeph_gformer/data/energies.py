@@ -8,7 +8,7 @@ by 1 to 5 eV, and by 0.01 to 0.15 eV from what the others say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ _RIDGE = 1e-3
 #: An energy is told that is further from all others, as the other orbitals say, than this many
 #: times their range; 0.8 in the structures above. eV: their range is at least this.
 _FAR, _RANGE = 2.0, 0.05
-_OTHERS, _LEVEL = "what the atom's other orbitals say", "the median of the atom's orbitals"
+_OTHERS, _USUAL = "what the atom's other orbitals say", "what it usually is"
 
 
 class Energies(NamedTuple):
@@ -58,36 +58,42 @@ def onsite_energies(name: str, numbers: NDArray[np.int64], matrix: BlockMatrix) 
     return Energies(name, numbers, tuple(values))
 
 
-def odd_energy(structures: Iterable[Energies]) -> str:
+def odd_energy(structures: Sequence[Energies]) -> str:
     """A sentence on the energy that is unlike those of all other atoms of its element; empty where
     there is none.
 
     Args:
         structures: all of one basis.
     """
-    atoms: dict[tuple[int, int], list[tuple[str, int, NDArray[np.float64]]]] = {}
+    atoms: dict[tuple[int, int], list[tuple[Energies, int, NDArray[np.float64]]]] = {}
     for one in structures:
         for atom, (z, own) in enumerate(zip(one.numbers.tolist(), one.values, strict=True)):
             if len(own):
-                atoms.setdefault((z, len(own)), []).append((one.name, atom, own))
+                atoms.setdefault((z, len(own)), []).append((one, atom, own))
+    mean = {kind: np.median([own for *_, own in rows], axis=0) for kind, rows in atoms.items()}
+    off: dict[int, list[NDArray[np.float64]]] = {}
+    for kind, rows in atoms.items():
+        for one, _, own in rows:
+            off.setdefault(id(one), []).append(own - mean[kind])
+    zero = {key: float(np.median(np.concatenate(parts))) for key, parts in off.items()}
     worst, found = 1.0, ""
-    for (z, _), rows in atoms.items():
+    for (z, length), rows in atoms.items():
         if len(rows) < _ATOMS:
             continue
-        values = np.stack([own for _, _, own in rows])
-        # of a whole block that is another one nothing is left; zeros of energy may differ
-        level = values - np.median(values, axis=1, keepdims=True)
-        for rest, what in ((_unexplained(level), _OTHERS), (level, _LEVEL)):
+        # each structure has a zero of energy of its own
+        values = np.stack([own - zero[id(one)] for one, _, own in rows]) - mean[z, length]
+        # of a whole block that is another one the regression leaves nothing
+        for rest, what in ((_unexplained(values), _OTHERS), (values, _USUAL)):
             gap, others = _apart(rest)
             far = gap / (_FAR * np.maximum(others, _RANGE))
             if far.max() <= worst:
                 continue
             worst = float(far.max())
             n, orbital = (int(v) for v in np.unravel_index(np.argmax(far), far.shape))
-            name, atom, own = rows[n]
+            one, atom, own = rows[n]
             alike = np.delete(rest[:, orbital], n)
             found = (
-                f"{name}: on-site energy {orbital + 1} of atom {atom + 1} ({symbol(z)}) is "
+                f"{one.name}: on-site energy {orbital + 1} of atom {atom + 1} ({symbol(z)}) is "
                 f"{own[orbital]:.3f} eV, {rest[n, orbital]:+.3f} eV from {what}; "
                 f"{alike.min():+.3f} to {alike.max():+.3f} eV for the other {len(rows) - 1} atoms. "
                 "Is H damaged there?"
@@ -99,13 +105,12 @@ def _unexplained(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, n), what a linear regression on an atom's other orbitals leaves of each energy, eV.
 
     Args:
-        values: (N, n), of atoms of one element.
+        values: (N, n), of atoms of one element, less their medians.
     """
-    own = values - np.median(values, axis=0)
-    covariance = own.T @ own / len(own)
+    covariance = values.T @ values / len(values)
     noise = _RIDGE * max(float(np.trace(covariance)) / len(covariance), 1e-12)
     inverse = np.linalg.inv(covariance + noise * np.eye(len(covariance)))
-    return np.asarray(own @ inverse / np.diagonal(inverse), np.float64)
+    return np.asarray(values @ inverse / np.diagonal(inverse), np.float64)
 
 
 def _apart(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
