@@ -15,8 +15,10 @@ import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
 from deeph_gformer.errors import ModelError
 from deeph_gformer.interop.ase import HamiltonianCalculator
-from deeph_gformer.io import read_folder
+from deeph_gformer.io import Structure, read_folder
+from deeph_gformer.overlap.neighbours import edge_keys
 from deeph_gformer.pipeline import HamiltonianModel
+from deeph_gformer.prediction.seen import out_of_place
 
 from ..conftest import EXAMPLES, ROOT
 from .test_guard import guarded_model, squeeze
@@ -118,6 +120,20 @@ def test_the_calculator_is_told_what_predict_says(
         HamiltonianCalculator(mos2, atoms=atoms, extrapolate=True).get_hamiltonian()
         assert capsys.readouterr().err == said
         assert ("closer than the known range" in said) == unlike
+
+
+def test_an_atom_away_from_all_others_is_told(mos2: HamiltonianModel) -> None:
+    """S 0.6 Å further from Mo than in any structure of the training set."""
+    for thickness, unlike in ((3.19, False), (4.9, True)):
+        atoms = ase.build.mx2(a=3.18, thickness=thickness, vacuum=8.0)
+        structure = Structure(
+            np.array(atoms.cell), atoms.positions, atoms.numbers, ((0,),) * 3, name="x"
+        )
+        reach = {(16, 16): 6.0, (16, 42): 6.0, (42, 42): 6.0}
+        said = out_of_place(mos2, structure, edge_keys(structure, reach))
+        away = (3.18**2 / 3 + thickness**2 / 4) ** 0.5
+        assert (f"nearest to atom 1 (Mo) is {away:.3f} Å away" in said) == unlike
+        assert bool(said) == unlike
 
 
 def test_a_lost_digit_is_told_in_python(

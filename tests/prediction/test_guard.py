@@ -22,7 +22,7 @@ from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.data.graph import rotate_graph
 from deeph_gformer.errors import ModelError
 from deeph_gformer.gformer.bundle import save_bundle
-from deeph_gformer.io import legacy, read_matrix
+from deeph_gformer.io import Structure, legacy, read_folder, read_matrix
 from deeph_gformer.pipeline import HamiltonianModel
 from deeph_gformer.prediction.guard import LIMIT, Guard, feature_norms, guard_record
 from deeph_gformer.stage1 import load_stage1
@@ -46,6 +46,13 @@ def guarded_model(
     )
     save_bundle(folder, bundle)
     return deeph_gformer.load(folder, stage1=stage1)
+
+
+def _nearest_by_hand(structure: Structure) -> float:
+    """Distance of the two atoms of a cell, over all cells nearby, Å."""
+    cells = (np.indices((5, 5, 5)).reshape(3, -1).T - 2) @ structure.lattice
+    first, second = structure.positions
+    return float(np.linalg.norm(second + cells - first, axis=1).min())
 
 
 def test_statistics_by_hand(
@@ -227,6 +234,10 @@ def test_training_records_the_guard(
     again = deeph_gformer.load(tmp_path / "run" / "bundle", stage1=tiny_stage1)
     table = guard_record(again.bundle)
     assert table == record["guard"] and table["structures"] == {"train": 2, "val": 2}
+    shortest = np.array(again.bundle.training["nearest"]["shortest"])
+    by_hand = [_nearest_by_hand(read_folder(tmp_path / "data" / f"s{n}")) for n in range(4)]
+    assert shortest[0, 1] == shortest[1, 0] == pytest.approx(min(by_hand), abs=1e-5)
+    assert again.bundle.training["nearest"]["alone"][0] == pytest.approx(max(by_hand), abs=1e-5)
     val = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
     mean = (
         np.mean(
