@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..bands.bloch import BlochProblem
 from ..data.edges import EdgeMode
-from ..data.energies import odd_energy, onsite_energies
+from ..data.energies import odd_energy, odd_error, onsite_energies
 from ..data.gauge import aligned
 from ..data.splits import read_splits
 from ..errors import ConfigError
@@ -98,8 +98,7 @@ def evaluate(
         judged.append(_judge(model, folder, prediction, has_s, counts, chosen, scans))
     errors, records = [one.errors for one in judged], [one.record for one in judged]
     predictions = [(one.counted, one.truth) for one in judged]
-    own = [onsite_energies(p.structure.name, p.structure.numbers, h) for p, h in predictions]
-    if odd := odd_energy(own):
+    if odd := _odd_energy(predictions):
         LOGGER.warning("%s", odd)
     places = PlaceErrors()
     for p, truth in predictions:
@@ -127,6 +126,28 @@ def evaluate(
         written = write_plots(pathlib.Path(plots), model, errors, predictions, which)
         result["plots"] = [str(path) for path in written]
     return Evaluation.of(result)
+
+
+def _odd_energy(predictions: Sequence[tuple[Prediction, BlockMatrix]]) -> str:
+    """A sentence on an on-site energy of DFT that is unlike all others, empty without one.
+
+    Args:
+        predictions: of each structure, and DFT's H.
+    """
+    made, truth = (
+        [onsite_energies(p.structure.name, p.structure.numbers, m) for p, m in both]
+        for both in ([(p, p.hamiltonian) for p, _ in predictions], predictions)
+    )
+    errors = [
+        one._replace(
+            values=tuple(
+                a - b if len(a) == len(b) else np.zeros(0)
+                for a, b in zip(one.values, other.values, strict=True)
+            )
+        )
+        for one, other in zip(made, truth, strict=True)
+    ]
+    return odd_error(errors, truth) or odd_energy(truth)
 
 
 class _Judged(NamedTuple):

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from ..io.blocks import BlockMatrix
 from ..overlap.neighbours import symbol
 
-__all__ = ["Energies", "onsite_energies", "odd_energy"]
+__all__ = ["Energies", "odd_energy", "odd_error", "onsite_energies"]
 
 #: So many atoms of an element are needed.
 _ATOMS = 12
+#: So many errors are needed.
+_ERRORS = 50
 #: Of the mean variance, what the regression takes for noise.
 _RIDGE = 1e-3
 #: An energy is told that is further from all others, as the other orbitals say, than this many
@@ -99,6 +101,38 @@ def odd_energy(structures: Sequence[Energies]) -> str:
                 "Is H damaged there?"
             )
     return found
+
+
+def odd_error(errors: Sequence[Energies], truth: Sequence[Energies]) -> str:
+    """A sentence on the on-site energy whose error is unlike those of all others, of any element;
+    empty where there is none. This needs few atoms, as a model knows what an energy should be.
+
+    Args:
+        errors: on-site energies of a prediction less those of DFT, of each structure.
+        truth: those of DFT.
+    """
+    flat = np.concatenate([np.zeros(0), *(own for one in errors for own in one.values)])
+    if len(flat) < _ERRORS:
+        return ""
+    gap, others = (values[:, 0] for values in _apart(flat[:, None]))
+    far = gap / (_FAR * np.maximum(others, _RANGE))
+    worst = int(far.argmax())
+    if far[worst] <= 1:
+        return ""
+    places = [
+        (n, atom, orbital)
+        for n, one in enumerate(errors)
+        for atom, own in enumerate(one.values)
+        for orbital in range(len(own))
+    ]
+    n, atom, orbital = places[worst]
+    alike, one = np.delete(flat, worst), truth[n]
+    return (
+        f"{one.name}: on-site energy {orbital + 1} of atom {atom + 1} "
+        f"({symbol(int(one.numbers[atom]))}) is {one.values[atom][orbital]:.3f} eV, the prediction "
+        f"{flat[worst]:+.3f} eV from it; {alike.min():+.3f} to {alike.max():+.3f} eV for the other "
+        f"{len(alike)}. Is H damaged there?"
+    )
 
 
 def _unexplained(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deeph_gformer.data.energies import Energies, odd_energy, onsite_energies
+from deeph_gformer.data.energies import Energies, odd_energy, odd_error, onsite_energies
 
 from ..conftest import random_structure
 
@@ -64,6 +64,19 @@ def test_few_atoms_and_other_environments_tell_nothing() -> None:
     other = np.array([4.0, 3.5, 3.5, 3.5, 1.0])
     kinds = [with_value(one, 0, one.values[0] + other) for one in kinds]
     assert odd_energy(kinds) == ""
+
+
+@pytest.mark.parametrize(("off", "told"), [(0.0, False), (0.1, False), (0.5, True), (-9.0, True)])
+def test_one_error_among_few_atoms(off: float, told: bool) -> None:
+    rng = np.random.default_rng(0)
+    truth = [energies(n, 4) for n in range(3)]
+    errors = [one._replace(values=tuple(rng.normal(0, 0.01, (4, 5)))) for one in truth]
+    assert odd_error(errors, truth) == ""
+    errors[1].values[2][3] -= off
+    words = f"s1: on-site energy 4 of atom 3 (S) is {truth[1].values[2][3]:.3f} eV, the prediction "
+    assert odd_error(errors, truth).startswith(words) == told
+    assert bool(odd_error(errors, truth)) == told
+    assert odd_error(errors[1:2], truth[1:2]) == ""  # 20 errors say little
 
 
 def test_diagonals_of_the_blocks() -> None:
