@@ -162,7 +162,7 @@ def test_a_set_that_is_no_function_of_distance_says_nothing(
         folders.append(make_folder(f"s{n}", seed=n))
         _, _, s = random_structure(n)
         legacy.write_blocks(
-            folders[-1] / "overlaps.h5", dataclasses.replace(s, values=20 * s.values)
+            folders[-1] / "overlaps.h5", dataclasses.replace(s, values=9 * s.values)
         )
     write_basis_table(folders, tiny_stage1 / "overlap.npz")
     found = basis_table(deeph_gformer.load(stage1=tiny_stage1))
