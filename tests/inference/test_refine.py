@@ -609,6 +609,6 @@ def test_an_overlap_that_is_not_hermitian_is_named(
     deeph_gformer.refine(folder.parent, model, tmp_path / "one")
     assert "not Hermitian" not in caplog.text
     with h5py.File(folder / "overlaps.h5", "a") as file:
-        file["[0, 0, 0, 2, 1]"][0, 0] += 0.3
+        file["[0, 0, 0, 2, 1]"][0, 0] -= 0.3
     deeph_gformer.refine(folder.parent, model, tmp_path / "two")
     assert "a: S is not Hermitian, |S - S†| reaches 0.3 in block" in caplog.text
