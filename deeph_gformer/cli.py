@@ -21,7 +21,7 @@ from .errors import ConfigError, DataError, GFormerError, lacks_memory, printabl
 from .logs import LOGGER, log_to
 from .results import Result
 from .stopping import SIGNALS, Stopped, stoppable
-from .terminal import close_bars, plain_streams
+from .terminal import close_bars, keep_numbers, plain_streams
 
 __all__ = ["build_parser", "command", "main", "verbs"]
 
@@ -64,7 +64,9 @@ ADVICE = {
 OTHER_ADVICE = "use a smaller structure, or a machine with more memory"
 
 #: What reads and writes of a disk, or of standard output, fail with; they name no file.
-_DISK = tuple(getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ESTALE"))
+_DISK = tuple(
+    getattr(errno, n) for n in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ESTALE", "EPIPE")
+)
 _UNNAMED = "a file could not be read or written; finished files are whole"
 
 #: Verbs that end at SIGTERM and Ctrl-C with a line on how to go on.
@@ -234,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command() -> int:
     """:func:`main` as a process, ``deeph-gformer``, that has nothing else to do."""
+    keep_numbers()
     return _main(sys.argv[1:], last=True)
 
 
@@ -270,7 +273,9 @@ def _run(words: Sequence[str], verb: str) -> int:
         name = args.parser.prog
         if unknown:
             args.parser.error(_unknown(unknown[0], args.parser))
-        return int(args.run(args) or 0)
+        code = int(args.run(args) or 0)
+        sys.stdout.flush()
+        return code
     except GFormerError as error:
         print(f"{name}: error: {_short(printable(str(error)))}", file=sys.stderr)
         return 2
@@ -280,8 +285,6 @@ def _run(words: Sequence[str], verb: str) -> int:
             file=sys.stderr,
         )
         return 130
-    except BrokenPipeError:
-        return 0
     except OSError as error:
         if error.filename is None and error.errno not in _DISK:
             raise

@@ -7,14 +7,15 @@ cursor, or set a terminal's title) or bytes that are no text at all.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from .errors import printable
 
-__all__ = ["Plain", "Progress", "close_bars", "plain_streams"]
+__all__ = ["Plain", "Progress", "close_bars", "keep_numbers", "plain_streams"]
 
 #: What programs write on purpose: new lines, tabs, and going back on progress bars.
 _MEANT = "\n\t\r"
@@ -22,17 +23,31 @@ _OPEN: weakref.WeakSet[Progress] = weakref.WeakSet()
 
 
 class Plain:
-    """A text stream that escapes control characters and what its encoding lacks."""
+    """A text stream that escapes control characters and what its encoding lacks.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    Where its reader has gone (``| head -1``) the rest is not said, and the work goes on.
+    """
+
+    def __init__(self, stream: TextIO, name: str = "") -> None:
+        """
+        Args:
+            stream: where text goes.
+            name: named by the error of a full disk; empty: of what nobody needs, which is lost
+                there without one.
+        """
+        self._stream, self._name = stream, name
 
     def write(self, text: str) -> int:
-        """Write ``text``; returns its length."""
+        """Write ``text``; returns its length.
+
+        Raises:
+            OSError: a full disk.
+        """
         if not text.isprintable():
             text = "".join(c if c in _MEANT else printable(c) for c in text)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        plain = text.encode(encoding, "backslashreplace").decode(encoding)
+        self._do(lambda: self._stream.write(plain))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -40,19 +55,55 @@ class Plain:
         for line in lines:
             self.write(line)
 
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            OSError: a full disk.
+        """
+        self._do(self._stream.flush)
+
+    def _do(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except OSError as error:
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())  # also what waits already
+            if self._name and not isinstance(error, BrokenPipeError):
+                raise OSError(error.errno, error.strerror, self._name) from error
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
+def keep_numbers() -> None:
+    """Let descriptors 0 to 2 that are closed lead nowhere.
+
+    A file would get their numbers, and what libraries write to standard error.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 @contextlib.contextmanager
 def plain_streams() -> Iterator[None]:
-    """Standard output and error through :class:`Plain` for as long as a command runs."""
+    """Standard output and error through :class:`Plain` for as long as a command runs; a closed one
+    leads nowhere.
+    """
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Plain(sys.stdout), Plain(sys.stderr)
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
+    with open(os.devnull, "w") as nowhere:
+        out, err = (nowhere if s is None or s.closed else s for s in before)
+        sys.stdout, sys.stderr = Plain(out, "standard output"), Plain(err)
+        try:
+            yield
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):  # its end is no place for an error any more
+                    stream.flush()
+            sys.stdout, sys.stderr = before
 
 
 class Progress:

@@ -323,8 +323,8 @@ def _told(
         if error.errno not in DISK:
             raise
         raise DataError(
-            f"{folder}: could not be written ({error.strerror}); free some space and start "
-            f"again, with --resume where there is a checkpoint"
+            f"{error.filename or folder}: could not be written ({error.strerror}); free some space "
+            f"and start again, with --resume where there is a checkpoint"
         ) from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if last is None or started.now or lacks_memory(error):

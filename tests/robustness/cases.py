@@ -99,7 +99,9 @@ def _convert(to: str, *more: str, source: str = "data") -> Callable[[pathlib.Pat
     return words
 
 
-def _train(verb: str, *more: str) -> Callable[[pathlib.Path], Sequence[str]]:
+def _train(
+    verb: str, *more: str, stage1: str = "stage1"
+) -> Callable[[pathlib.Path], Sequence[str]]:
     section = {"train": "training", "train-stage1": "training", "ablate": "training"}[verb]
     common = ("epochs=3", "warmup_steps=2", "threads=1", "device=cpu", "learning_rate=0.005")
     sets = [f"{section}.{value}" for value in common]
@@ -110,11 +112,11 @@ def _train(verb: str, *more: str) -> Callable[[pathlib.Path], Sequence[str]]:
         sets += [f"model.{value}" for value in SMALL]
 
     def words(root: pathlib.Path) -> Sequence[str]:
-        stage1 = [] if verb == "train-stage1" else ["--stage1", str(root / "stage1")]
+        first = [] if verb == "train-stage1" else ["--stage1", str(root / stage1)]
         data = ["--preprocessed", str(root / "data"), "--splits", str(root / "splits.json")]
         every = ["--set"] * len(sets)
         options = [word for pair in zip(every, sets, strict=True) for word in pair]
-        return [verb, *data, *stage1, "--output", str(root / "out"), *options, *more]
+        return [verb, *data, *first, "--output", str(root / "out"), *options, *more]
 
     return words
 
@@ -138,12 +140,31 @@ def _cell(root: pathlib.Path) -> None:
     (root / "cell.vasp").write_text(text)
 
 
-def _run_folder(root: pathlib.Path) -> None:
-    _models(root)
-    words = list(_train("train")(root))
-    words[words.index("--output") + 1] = str(root / "run")
+def _run(root: pathlib.Path, name: str, words: Sequence[str]) -> None:
+    """A finished training in a folder of its own."""
+    words = list(words)
+    words[words.index("--output") + 1] = str(root / name)
     ended = run_until(-1, lambda: main(words))  # gradients are for children only
     assert ended.code == 0, ended.said
+
+
+def _run_folder(root: pathlib.Path) -> None:
+    _models(root)
+    _run(root, "run", _train("train")(root))
+
+
+def _fold_run(root: pathlib.Path) -> None:
+    _data(root)
+    _run(root, "folds", _train("train-stage1", "--folds", "2", *_epochs(1))(root))
+
+
+def _epochs(number: int) -> tuple[str, str]:
+    return "--set", f"training.epochs={number}"
+
+
+def _begun(verb: str) -> Callable[[pathlib.Path], None]:
+    """A run of one epoch."""
+    return lambda root: _run(root, "out", _train(verb, *_epochs(1))(root))
 
 
 def _one(words: str) -> Callable[[pathlib.Path], Sequence[str]]:
@@ -239,8 +260,18 @@ def _evaluated(root: pathlib.Path) -> None:
 
 TRAIN, TRAIN1 = _train("train"), _train("train-stage1")
 ABLATE = _train("ablate", "--settings", "e3,e3+gformer")
+CROSS = _train("train", "--cross-fit", *_epochs(2), stage1="folds/model")
 DISK = _train("train", "--set", "data.cache=disk")
-FOLDS = _train("train-stage1", "--folds", "2", "--set", "training.epochs=2")
+FOLDS = _train("train-stage1", "--folds", "2", *_epochs(2))
+VARIANTS = _train("train", "--set", "data.edge_variants=2", *_epochs(2))
+ABLATE_VARIANTS = _train(
+    "ablate",
+    "--settings",
+    "e3+gformer,e3+gformer-cas",
+    "--set",
+    "data.edge_variants=1",
+    *_epochs(2),
+)
 MODEL = "--stage1 ROOT/stage1 --model ROOT/bundle"
 EVALUATE = f"evaluate --preprocessed ROOT/data {MODEL} --no-invariance"
 TWIST = "build twist --cell ROOT/cell.vasp --distance 3.35 --mn"
@@ -297,7 +328,19 @@ CASES: dict[str, Case] = {
     "train disk": Case(_models, DISK, _resumed(DISK)),
     "train-stage1": Case(_data, TRAIN1, _resumed(TRAIN1)),
     "train-stage1 folds": Case(_data, FOLDS, _resumed(FOLDS)),
+    "train variants": Case(_models, VARIANTS, _resumed(VARIANTS)),
+    "train resume": Case(_models, lambda root: [*TRAIN(root), "--resume"], old=_begun("train")),
+    "train from": Case(
+        _run_folder,
+        lambda root: [*TRAIN(root), "--from", str(root / "run" / "bundle")],
+        lambda root: [*_resumed(TRAIN)(root), "--from", str(root / "run" / "bundle")],
+    ),
+    "train cross-fit": Case(_fold_run, CROSS, _resumed(CROSS)),
+    "train-stage1 resume": Case(
+        _data, lambda root: [*TRAIN1(root), "--resume"], old=_begun("train-stage1")
+    ),
     "ablate": Case(_models, ABLATE),
+    "ablate variants": Case(_models, ABLATE_VARIANTS),
     "overlap fit": Case(
         _data,
         _one("overlap fit --preprocessed ROOT/data -o ROOT/out/t.npz --json ROOT/out/t.json"),

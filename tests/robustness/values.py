@@ -13,7 +13,7 @@ __all__ = ["timeless", "value"]
 
 #: Keys of records that tell time, and other things that no two runs share. A note tells where the
 #: number of electrons is from: of the second run, from ``info.json``, where the first one put it.
-TIMES = ("second", "time", "date", "unix", "when", "gb", "memory", "fermi_level_note")
+TIMES = ("second", "time", "date", "unix", "when", "gb", "memory", "fermi_level_note", "evaluated")
 #: Keys that tell where something came from.
 PLACES = ("converted_from",)
 
