@@ -42,6 +42,7 @@ __all__ = [
     "is_temporary",
     "remove_leftovers",
     "replaced_folder",
+    "warn_unreadable",
 ]
 
 #: Name of a folder format, see :mod:`deeph_gformer.io.formats`.
@@ -391,6 +392,11 @@ def find_structures(
     return split_structures(root, kinds, skip)[0]
 
 
+def warn_unreadable(error: OSError) -> None:
+    """Say that a folder is left out, because its content cannot be listed (for :func:`os.walk`)."""
+    LOGGER.warning("%s: cannot be read (%s); it is left out", error.filename, error.strerror)
+
+
 def _warn_incomplete(folder: pathlib.Path) -> None:
     """Say that a folder with matrices is left out, because files of its structure are missing."""
     for form in formats().values():
@@ -422,7 +428,7 @@ def split_structures(
     """
     root = require_folder(root)
     folders, bare = [], []
-    for path, below, _ in os.walk(root, followlinks=True):
+    for path, below, _ in os.walk(root, onerror=warn_unreadable, followlinks=True):
         below[:] = sorted(name for name in below if not is_temporary(name))
         folder = pathlib.Path(path)
         if skip is not None and folder != root and real_path(folder) == real_path(skip):

@@ -97,12 +97,19 @@ def _settle(path: pathlib.Path, folder: pathlib.Path, old: bool) -> None:
             return
         if old:
             _move_others(path, folder)
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
     except OSError:
         pass  # it stays, and is in nobody's way
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Remove a folder as far as that can be done, also one that may only be read."""
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _move_others(old: pathlib.Path, folder: pathlib.Path) -> None:
@@ -163,7 +170,7 @@ def replaced_folder(
             if lock is not None:
                 os.close(lock)
             if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
+                _remove(scratch)
 
 
 def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:
@@ -200,7 +207,7 @@ def _put(scratch: pathlib.Path, folder: pathlib.Path) -> None:
     finally:
         if not folder.exists():
             os.rename(old, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def _exchange(a: pathlib.Path, b: pathlib.Path) -> bool:

@@ -21,6 +21,7 @@ from ..algebra.wigner import Generation, detect_generation
 from ..data.edges import LearnedEdges
 from ..errors import ModelError, printable
 from ..io.files import atomic_path, read_text, write_json, write_text
+from ..io.folder import warn_unreadable
 from ..io.gauge import GAUGES, Gauge
 from ..io.parsing import parse_json
 from .net_config import OPTIONAL, NetConfig, build_model_text, parse_build_model
@@ -113,7 +114,7 @@ def find_models(root: str | os.PathLike[str]) -> list[pathlib.Path]:
             f"folder holds {fields.MODEL_CHECKPOINT} and {fields.MODEL_SOURCE}/)"
         )
     found = []
-    for path, below, files in os.walk(root):
+    for path, below, files in os.walk(root, onerror=warn_unreadable):
         below.sort()
         if fields.MODEL_CHECKPOINT in files and fields.MODEL_SOURCE in below:
             found.append(pathlib.Path(path))

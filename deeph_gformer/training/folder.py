@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import __version__
-from ..config import to_mapping, upgrade_model
+from ..config import TrainStage1Config, to_mapping, upgrade_model
 from ..data.sketch import Sketches
 from ..errors import ConfigError, DataError, GFormerError
-from ..fields import RUN_CONFIG, RUN_SPLITS
-from ..io.files import read_json, require_file, write_json
+from ..fields import MODEL_CHECKPOINT, MODEL_NOTES, RUN_CONFIG, RUN_SPLITS
+from ..gformer.bundle import BUNDLE_FILE
+from ..io.files import atomic_path, read_json, require_file, write_json
 from ..logs import LOGGER, PRINTED, logged_in
 from ..stopping import Stopped
 from .checkpoint import BEST, LAST, RUN, read_checkpoint, run_record
@@ -255,11 +256,50 @@ def check_run(
         for name in (LAST, BEST):
             table = read_checkpoint(folder / CHECKPOINTS / f"{name}.ckpt")
             _check_record(folder, table.get(RUN), config, splits, free)
-    elif (folder / RUN_CONFIG).exists() and _has_checkpoint(folder):
-        raise ConfigError(
-            f"{folder}: holds a run already; --resume continues it, or choose another --output"
-        )
+    else:
+        _check_free(folder, config)
     return folder
+
+
+def _product(config: Any) -> tuple[str, str]:
+    """What a training makes in its folder: a folder, and the file without which it is none."""
+    stage1 = isinstance(config, TrainStage1Config)
+    return ("model", MODEL_CHECKPOINT) if stage1 else ("bundle", BUNDLE_FILE)
+
+
+def _check_free(folder: pathlib.Path, config: Any) -> None:
+    """A new run may take the folder, and nothing of a user goes; one that died before its first
+    checkpoint may have left what its first validation kept.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+
+    Raises:
+        ConfigError: it holds another run, a model, or settings of something else.
+    """
+    path, (name, file) = folder / RUN_CONFIG, _product(config)
+    made, whole = folder / name / file, (folder / RECORD_FILE).exists()
+    if made.exists() and file == BUNDLE_FILE:
+        table = read_json(made)
+        training = table.get("training") if isinstance(table, dict) else None
+        whole = not isinstance(training, dict) or training.get("finished") is not False
+    if path.exists():
+        table = read_json(path)
+        if not isinstance(table, dict) or not {"data", "model", "training"} <= table.keys():
+            raise ConfigError(f"{path}: is of no training; choose another --output")
+        if _has_checkpoint(folder):
+            raise ConfigError(
+                f"{folder}: holds a run already; --resume continues it, or choose another --output"
+            )
+    elif made.exists() and file == MODEL_CHECKPOINT and not (made.parent / MODEL_NOTES).exists():
+        raise ConfigError(
+            f"{made.parent}: is a model that no training here has made; choose another --output"
+        )
+    if whole:
+        raise ConfigError(
+            f"{folder}: holds a finished run without its checkpoints; choose another --output"
+        )
 
 
 def _has_checkpoint(folder: pathlib.Path) -> bool:
@@ -413,7 +453,7 @@ def recorded(
 ) -> Iterator[None]:
     """Write what a run is of, on the first rank: its configuration and the names of its structures.
 
-    Both are taken back when the run ends before its first checkpoint, so that the corrected command
+    Where the run ends before its first checkpoint all is as it was, so that the corrected command
     may use the folder.
 
     Args:
@@ -421,18 +461,28 @@ def recorded(
         config: of the run.
         splits: folders of each split.
     """
-    if first_rank():
-        if (folder / RUN_CONFIG).exists() and not _has_checkpoint(folder):
-            for name in RUN_FOLDERS:
-                shutil.rmtree(folder / name, ignore_errors=True)
-        write_json(folder / RUN_SPLITS, _names(splits))
-        write_json(folder / RUN_CONFIG, _plain(config))
+    if not first_rank():
+        yield
+        return
+    product, _ = _product(config)
+    if (folder / RUN_CONFIG).exists() and not _has_checkpoint(folder):
+        for name in ("cache", CHECKPOINTS, "logs", product):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    path = folder / RUN_SPLITS  # perhaps a user's own, which --splits names
+    before = path.read_bytes() if path.is_file() else None
+    write_json(path, _names(splits))
+    write_json(folder / RUN_CONFIG, _plain(config))
     try:
         yield
     except BaseException:
-        if first_rank() and not (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
-            for file in (RUN_CONFIG, RUN_SPLITS):
-                (folder / file).unlink(missing_ok=True)
+        if not (folder / CHECKPOINTS / f"{LAST}.ckpt").is_file():
+            shutil.rmtree(folder / product, ignore_errors=True)
+            if before is None:
+                path.unlink(missing_ok=True)
+            else:
+                with atomic_path(path) as temporary:
+                    temporary.write_bytes(before)
+            (folder / RUN_CONFIG).unlink(missing_ok=True)  # the last one: it says whose these are
         raise
 
 

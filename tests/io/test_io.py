@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -408,6 +409,25 @@ def test_a_folder_that_lacks_a_file_is_not_left_out_in_silence(
     with caplog.at_level("WARNING", "deeph_gformer"):
         assert find_structures(tmp_path / "data") == [whole]
     assert f"{broken}: holds hamiltonians.h5 but no element.dat; it is left out" in caplog.text
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(
+    make_folder: Folder,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, closed, look = make_folder("a"), make_folder("b"), os.scandir
+
+    def scandir(path: str) -> object:
+        if pathlib.Path(path) == closed:  # permissions do not hold root back
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with caplog.at_level("WARNING", "deeph_gformer"):
+        assert find_structures(tmp_path / "data") == [whole]
+    assert f"{closed}: cannot be read (Permission denied); it is left out" in caplog.text
 
 
 def test_a_link_to_nothing_is_no_missing_info(make_folder: Folder) -> None:

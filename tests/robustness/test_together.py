@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pathlib
 import shutil
@@ -325,3 +326,21 @@ def test_locks_are_not_needed(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     (tmp_path / ".a.txt.0.tmp").write_text("of somebody")
     write_text(tmp_path / "a.txt", "text")
     assert sorted(os.listdir(tmp_path)) == [".a.txt.0.tmp", "a.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_a_folder_that_may_only_be_read_is_replaced_without_leftovers(
+    make_folder: Folder, tmp_path: pathlib.Path
+) -> None:
+    data, out = make_folder("a").parent, tmp_path / "out"
+    convert(data, out, "dock")
+
+    def work() -> None:
+        none = (ctypes.c_uint32 * 6)()  # root, too, is held back
+        assert ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), none) == 0
+        convert(data, out, "dock", overwrite=True)
+
+    (out / "a").chmod(0o555)
+    assert forked(work) == [0]
+    (out / "a").chmod(0o755)
+    assert os.listdir(out) == ["a"] and (out / "a" / "POSCAR").is_file()

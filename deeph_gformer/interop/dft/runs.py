@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 from ... import fields
 from ...errors import ConfigError, DataError, GFormerError, printable
 from ...io.files import read_json, real_path
-from ...io.folder import Format, folder_format, is_free, remove_leftovers, replaced_folder
+from ...io.folder import (
+    Format,
+    folder_format,
+    is_free,
+    remove_leftovers,
+    replaced_folder,
+    warn_unreadable,
+)
 from ...io.formats import get_format
 from ...io.gauge import OURS
 from ...logs import shows_progress
@@ -83,7 +90,7 @@ def _folders(source: pathlib.Path) -> Iterator[pathlib.Path]:
     if source.is_file():
         yield source
         return
-    for path, below, _ in os.walk(source, followlinks=True):
+    for path, below, _ in os.walk(source, onerror=warn_unreadable, followlinks=True):
         below[:] = sorted(n for n in below if not n.startswith((".", "OUT.")) and n != "output")
         yield pathlib.Path(path)
 
