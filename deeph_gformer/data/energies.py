@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..io.blocks import BlockMatrix
+from ..io.blocks import BlockMatrix, onsite_keys
 from ..overlap.neighbours import symbol
 
 __all__ = ["Energies", "odd_energy", "odd_error", "onsite_energies"]
@@ -54,7 +54,7 @@ def onsite_energies(name: str, numbers: NDArray[np.int64], matrix: BlockMatrix) 
         matrix: H, or a difference of two.
     """
     keys, values = matrix.keys, [np.zeros(0)] * len(numbers)
-    itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    itself = onsite_keys(keys)
     for e in np.flatnonzero(itself).tolist():
         values[int(keys[e, 3])] = np.diagonal(matrix.block(e)).real.astype(np.float64)
     return Energies(name, numbers, tuple(values))

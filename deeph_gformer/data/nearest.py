@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..algebra.orbitals import Basis
+from ..io.blocks import onsite_keys
 from ..io.structure import Structure
 from ..overlap.neighbours import symbol
 from .graph import Graph
@@ -87,7 +88,7 @@ def unlike_nearest(table: Any, basis: Basis, structure: Structure, keys: NDArray
     if shortest.shape != (count, count) or alone.shape != (count,):
         return ""
     kinds = np.searchsorted(basis.elements, structure.numbers)
-    itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    itself = onsite_keys(keys)
     there = np.unique(keys[itself, 3])
     pairs, edges = keys[~itself, 3:], keys[~itself]
     distance = np.linalg.norm(structure.edge_vectors(edges), axis=1)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .blocks import BlockMatrix, format_key
+from .blocks import BlockMatrix, format_key, onsite_keys
 
 __all__ = ["require_metric"]
 
@@ -32,7 +32,7 @@ def require_metric(overlap: BlockMatrix, counts: NDArray[np.int64], where: str) 
     """
     start = np.concatenate([[0], np.cumsum(counts)])
     norm, keys = np.full(start[-1], np.nan), overlap.keys
-    itself = (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+    itself = onsite_keys(keys)
     for index, blocks in overlap.select(np.flatnonzero(itself)).groups() if itself.any() else ():
         mine = keys[itself][index]
         size = np.diagonal(blocks, axis1=1, axis2=2).real
