@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..bands.bloch import BlochProblem
 from ..bands.electrons import electron_number
 from ..bands.fermi import fermi_level
-from ..bands.kmesh import default_mesh, mesh_points, parse_mesh
+from ..bands.kmesh import mesh_points, parse_mesh, shortest_mesh
 from ..bands.solve import solve_dense
 from ..errors import ConfigError, DataError
 from ..io.blocks import BlockMatrix
@@ -135,7 +135,8 @@ def dft_states(
         fermi_eV: middle of the window; default: what info.json says, its Fermi level or, where it
             states none, that of its number of electrons (``occupation``).
         window_eV: its half width.
-        mesh: numbers of k-points; default: points no further apart than ``spacing``.
+        mesh: numbers of k-points; default: points no further apart than ``spacing``, along the
+            shortest lattice vectors.
         spacing: 1/Å (2π included).
         shift: of the mesh from Γ, in steps of the mesh along periodic directions.
         memory_GiB: most that all eigenvectors may take.
@@ -156,12 +157,13 @@ def dft_states(
         fermi = fermi_level(problem, number[0]).energy_eV
     if not 0 < window_eV < np.inf:
         raise ConfigError(f"window {window_eV:g} eV: it must be positive and finite")
-    numbers = parse_mesh(default_mesh(problem, spacing) if mesh is None else mesh, problem)
+    numbers, back = shortest_mesh(problem, spacing) if mesh is None else (mesh, np.eye(3))
+    numbers = parse_mesh(numbers, problem)
     moved = np.where(problem.coupled, np.asarray(shift, dtype=float), 0.0)
     # k serves for -k where a prediction cannot break time reversal: H(R) is real
     halved = not np.iscomplexobj(problem.h.values) and not moved.any()
     kpoints, weights, _ = mesh_points(numbers, halved)
-    kpoints = kpoints + moved / np.array(numbers)
+    kpoints = (kpoints + moved / np.array(numbers)) @ back
     need = len(kpoints) * problem.size**2 * np.dtype(complex).itemsize / 2**30
     if need > memory_GiB:
         raise ConfigError(

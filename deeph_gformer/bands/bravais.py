@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
-__all__ = ["EXACT", "LOOSE", "IdealLattice", "ideal_lattice", "lattice_group", "strain_between"]
+__all__ = [
+    "EXACT",
+    "LOOSE",
+    "IdealLattice",
+    "ideal_lattice",
+    "lattice_group",
+    "reduced_metric",
+    "strain_between",
+]
 
 EXACT = 1e-4
 """Strain below which a lattice counts as ideal: four digits of a structure file."""
@@ -62,8 +70,12 @@ def strain_between(metric: Metric, other: Metric) -> float:
     return float(strains_from(metric, other[None])[0])
 
 
-def _reduced(metric: Metric) -> tuple[Metric, Group]:
-    """Metric of the shortest basis vectors and (d, d) integers that make them of the given ones."""
+def reduced_metric(metric: Metric) -> tuple[Metric, Group]:
+    """Metric of the shortest basis vectors and (d, d) integers that make them of the given ones.
+
+    Args:
+        metric: (d, d), scalar products of the given ones, Å².
+    """
     from ase.geometry import minkowski_reduce
 
     d = len(metric)
@@ -182,7 +194,7 @@ def _triclinic(metric: Metric) -> tuple[str, dict[str, NDArray[np.float64]], str
     from ase.cell import Cell
     from ase.lattice import TRI
 
-    reciprocal, change = _reduced(np.linalg.inv(metric).astype(np.float64))
+    reciprocal, change = reduced_metric(np.linalg.inv(metric).astype(np.float64))
     root = np.sqrt(np.diag(reciprocal))
     cosines = (reciprocal / np.outer(root, root))[[1, 2, 0], [2, 0, 1]]  # b2 b3, b3 b1, b1 b2
     cosines[np.abs(cosines) < 1e-7] = 0.0
@@ -219,7 +231,7 @@ def ideal_lattice(
     vectors = np.asarray(lattice, dtype=float)[axes]
     if not axes or np.linalg.matrix_rank(vectors) < len(axes) or not np.isfinite(vectors).all():
         raise ConfigError("the lattice vectors are linearly dependent")
-    reduced, change = _reduced(vectors @ vectors.T)
+    reduced, change = reduced_metric(vectors @ vectors.T)
     group, ideal, strain = lattice_group(reduced, tolerance)
     identify = _triclinic if len(axes) == 3 and len(group) == 2 else _identified
     name, points, path = identify(ideal)

@@ -17,6 +17,7 @@ from ..io import BlockMatrix
 from ..io.periodicity import upright
 from ..io.spin import time_reversed
 from .bloch import BlochProblem
+from .bravais import reduced_metric
 from .kpath import MOST_KPOINTS
 from .projection import mulliken_weights, parse_projections
 from .solve import map_kpoints, solve_dense
@@ -29,6 +30,7 @@ __all__ = [
     "mesh_points",
     "mesh_spectrum",
     "parse_mesh",
+    "shortest_mesh",
     "time_reversal_part",
 ]
 
@@ -63,10 +65,40 @@ def parse_mesh(text: str | Sequence[int] | None, problem: BlochProblem) -> tuple
 def default_mesh(problem: BlochProblem, spacing: float = 0.12) -> tuple[int, int, int]:
     """Mesh points at most ``spacing`` 1/Å apart (2π included); one where there is no period."""
     lattice = upright(problem.structure.lattice, problem.coupled)
+    return _mesh_of(lattice, problem.coupled, spacing)
+
+
+def shortest_mesh(
+    problem: BlochProblem, spacing: float
+) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """:func:`default_mesh` along the shortest lattice vectors, which do not depend on those that
+    are given.
+
+    Args:
+        problem: gives the lattice.
+        spacing: 1/Å (2π included).
+
+    Returns:
+        Numbers of points, and (3, 3) B: a point's coordinates x are ``x @ B`` along the given
+        vectors.
+    """
+    repeats = np.array(problem.coupled)
+    lattice, back = upright(problem.structure.lattice, problem.coupled), np.eye(3)
+    if repeats.any():
+        _, change = reduced_metric(lattice[repeats] @ lattice[repeats].T)
+        lattice[repeats] = change @ lattice[repeats]
+        back[np.ix_(repeats, repeats)] = np.round(np.linalg.inv(change)).T
+    return _mesh_of(lattice, problem.coupled, spacing), back
+
+
+def _mesh_of(
+    lattice: NDArray[np.float64], periodic: Sequence[bool], spacing: float
+) -> tuple[int, int, int]:
+    """Numbers of points at most ``spacing`` 1/Å apart along the vectors of a lattice (3, 3)."""
     lengths = 2 * np.pi * np.linalg.norm(np.linalg.inv(lattice), axis=0)
     counts = [
-        max(1, int(np.ceil(length / max(spacing, 1e-9)))) if periodic else 1
-        for length, periodic in zip(lengths, problem.coupled, strict=True)
+        max(1, int(np.ceil(length / max(spacing, 1e-9)))) if repeats else 1
+        for length, repeats in zip(lengths, periodic, strict=True)
     ]
     return (counts[0], counts[1], counts[2])
 

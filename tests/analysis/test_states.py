@@ -14,6 +14,7 @@ from scipy.linalg import eigh
 
 import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
+from deeph_gformer.analysis.redescribe import relattice
 from deeph_gformer.analysis.states import dft_states, state_errors
 from deeph_gformer.bands import load
 from deeph_gformer.bands.bloch import BlochProblem
@@ -159,6 +160,23 @@ def test_errors_that_break_time_reversal_are_those_at_k_and_at_its_opposite() ->
     ]
     errors = [state_errors(states, one).error_meV for one in both]
     assert errors[0] > 1.0 and errors[0] == pytest.approx(errors[1], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "matrix", [[[1, 2, 0], [0, 1, 0], [-1, 0, 1]], [[0, 1, 0], [1, 0, 0], [0, 0, 1]]]
+)
+def test_lattice_vectors_that_are_given_do_not_matter(matrix: list[list[int]]) -> None:
+    """The same k-points, whatever vectors describe the crystal."""
+    problem, error = made()
+    new = relattice(len(problem.structure), matrix)
+    structure = new.structure(problem.structure)
+    other = BlochProblem(structure, new.blocks(problem.h), new.blocks(problem.s))
+    states, others = (dft_states(p, 0.0, spacing=0.5) for p in (problem, other))
+    assert len(states.points) == len(others.points) > 4
+    moved = state_errors(others, new.blocks(plus(problem.h, error, 1e-3)))
+    assert moved.error_meV == pytest.approx(
+        state_errors(states, plus(problem.h, error, 1e-3)).error_meV, rel=1e-9
+    )
 
 
 def test_the_middle_of_the_window_is_counted_where_only_electrons_are_known() -> None:
