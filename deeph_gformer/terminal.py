@@ -25,7 +25,8 @@ _OPEN: weakref.WeakSet[Progress] = weakref.WeakSet()
 class Plain:
     """A text stream that escapes control characters and what its encoding lacks.
 
-    Where its reader has gone (``| head -1``) the rest is not said, and the work goes on.
+    Where its reader has gone (``| head -1``) the rest is not said, and the work goes on. Of what a
+    notebook or a script put in place of a stream, ``write`` is enough.
     """
 
     def __init__(self, stream: TextIO, name: str = "") -> None:
@@ -61,13 +62,13 @@ class Plain:
         Raises:
             OSError: a full disk.
         """
-        self._do(self._stream.flush)
+        self._do(getattr(self._stream, "flush", lambda: None))
 
     def _do(self, call: Callable[[], Any]) -> None:
         try:
             call()
         except OSError as error:
-            with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+            with contextlib.suppress(AttributeError, OSError), open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), self._stream.fileno())  # also what waits already
             if self._name and not isinstance(error, BrokenPipeError):
                 raise OSError(error.errno, error.strerror, self._name) from error
@@ -95,7 +96,7 @@ def plain_streams() -> Iterator[None]:
     """
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w") as nowhere:
-        out, err = (nowhere if s is None or s.closed else s for s in before)
+        out, err = (nowhere if s is None or getattr(s, "closed", False) else s for s in before)
         sys.stdout, sys.stderr = Plain(out, "standard output"), Plain(err)
         try:
             yield

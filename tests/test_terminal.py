@@ -72,6 +72,27 @@ def test_errors_that_cannot_be_told_have_their_exit_code(
         place.close()
 
 
+def test_what_stands_for_a_stream_needs_no_more_than_write(
+    make_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As objects that scripts and notebooks put in place of standard output."""
+
+    class Tee:
+        text, broken = "", False
+
+        def write(self, text: str) -> None:
+            if self.broken:
+                raise BrokenPipeError
+            self.text += text
+
+    tee = Tee()
+    monkeypatch.setattr(sys, "stdout", tee)
+    assert main(["info", str(make_folder(atoms=2))]) == 0
+    assert "atoms" in tee.text
+    tee.broken = True
+    assert main(["info", str(make_folder(atoms=2))]) == 0
+
+
 def test_a_full_disk_is_told_once() -> None:
     with open("/dev/full", "w") as full:
         out = Plain(full, "standard output")

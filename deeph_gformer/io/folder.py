@@ -150,9 +150,10 @@ def _state(folder: pathlib.Path) -> dict[str, tuple[int, int] | None]:
     return state
 
 
-def _replaced(folder: pathlib.Path) -> DataError:
+def _replaced(folder: pathlib.Path, changed: str = "") -> DataError:
+    more = f"; if you changed {changed} yourself, read the structure again" if changed else ""
     return DataError(
-        f"{folder}: another process replaced it while it was read; give the command again"
+        f"{folder}: another process replaced it while it was read; give the command again{more}"
     )
 
 
@@ -165,16 +166,15 @@ def require_unchanged(folder: pathlib.Path, kind: Kind, structure: Structure) ->
         structure: its structure.
 
     Raises:
-        DataError: another process replaced the folder in between.
+        DataError: another process replaced the folder in between, or a file of it was changed.
     """
     origin = structure.origin
     if not isinstance(origin, _Origin) or origin.folder != os.path.abspath(folder):
         return
     now = _state(folder)
-    if any(
-        now[n] != was for n, was in origin.state.items() if n != INFO_FILE or kind == "prediction"
-    ):
-        raise _replaced(folder)
+    for name, was in origin.state.items():
+        if now[name] != was and (name != INFO_FILE or kind == "prediction"):
+            raise _replaced(folder, name)
 
 
 def _check_counts(folder: pathlib.Path, structure: Structure, form: FolderFormat) -> None:

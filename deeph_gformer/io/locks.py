@@ -12,11 +12,15 @@ import pathlib
 import time
 from collections.abc import Iterator
 
+from ..logs import LOGGER
+
 __all__ = ["alone", "await_writers", "begin_file", "hold_folder", "lock_folder", "take_lock"]
 
 #: Seconds to wait for other processes. Each takes milliseconds, on a slow disk seconds; after that
 #: it goes on without the lock, which one that was halted may hold for ever.
 PATIENCE = 60.0
+#: Seconds after which waiting is told of.
+_SILENT = 3.0
 
 
 @contextlib.contextmanager
@@ -64,7 +68,7 @@ def hold_folder(folder: pathlib.Path) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return None
-    take_lock(descriptor, False, PATIENCE)
+    take_lock(descriptor, folder, False, PATIENCE)
     return descriptor
 
 
@@ -82,17 +86,18 @@ def lock_folder(folder: pathlib.Path, patience: float = 0.0) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return None
-    if take_lock(descriptor, True, patience):
+    if take_lock(descriptor, folder, True, patience):
         return descriptor
     os.close(descriptor)
     return None
 
 
-def take_lock(descriptor: int, exclusive: bool, patience: float) -> bool:
+def take_lock(descriptor: int, folder: pathlib.Path, exclusive: bool, patience: float) -> bool:
     """Lock an open folder, and wait a little for others.
 
     Args:
         descriptor: of the folder; a lock that it has already is given up for this one.
+        folder: its path, for the message where this takes long.
         exclusive: against everybody; otherwise against exclusive locks only.
         patience: seconds at most; a lock may be held for long on some file systems.
 
@@ -104,14 +109,20 @@ def take_lock(descriptor: int, exclusive: bool, patience: float) -> bool:
     except ImportError:
         return False
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-    end = time.monotonic() + patience
+    begin, told = time.monotonic(), False
     while True:
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() >= end:
+            waited = time.monotonic() - begin
+            if waited >= patience:
                 return False
+            if waited >= _SILENT and not told:
+                told = True
+                LOGGER.warning(
+                    "%s: another process has it locked; waiting, %g s at most", folder, patience
+                )
         except OSError:
             return False
         time.sleep(1e-3)
@@ -137,7 +148,8 @@ def begin_file(folder: pathlib.Path, name: str) -> tuple[int | None, pathlib.Pat
         for number in range(8):
             with contextlib.suppress(OSError):
                 os.unlink(folder / f".{short}.{number}.tmp")
-        take_lock(descriptor, False, PATIENCE)  # not in one step: another one may come between
+        # not in one step: another one may come between
+        take_lock(descriptor, folder, False, PATIENCE)
     else:
         descriptor = hold_folder(folder)
     try:

@@ -146,7 +146,7 @@ def replaced_folder(
     lock: int | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with shielded(), alone(folder.parent):
+        with alone(folder.parent), shielded():  # who waits can be stopped
             _remove_leftovers(folder)
             scratch = pathlib.Path(
                 tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=_NEW, dir=folder.parent)
@@ -155,7 +155,7 @@ def replaced_folder(
         yield scratch
         for path in (*scratch.rglob("*"), scratch):
             _to_disk(path)
-        with shielded(), alone(folder.parent):
+        with alone(folder.parent), shielded():
             if check is not None:
                 check()
             _put(scratch, folder)

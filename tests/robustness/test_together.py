@@ -7,8 +7,10 @@ import ctypes
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import time
+import types
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +24,7 @@ from deeph_gformer.interop.convert import convert
 from deeph_gformer.io import legacy, locks, read_folder, read_matrix
 from deeph_gformer.io.files import atomic_path, entry_kind, is_filled, write_text
 from deeph_gformer.io.folder import find_structures, folder_format, has_matrix, replaced_folder
+from deeph_gformer.stopping import Stopped, stoppable
 
 from ..conftest import random_structure, tree
 
@@ -190,7 +193,7 @@ def test_a_prediction_goes_with_its_info(make_folder: Folder) -> None:
     structure = read_folder(folder)
     read_matrix(folder, "prediction", structure)
     write_text(folder / "info.json", (folder / "info.json").read_text().replace("0.5", "0.75"))
-    with pytest.raises(DataError, match="another process replaced it"):
+    with pytest.raises(DataError, match="another process replaced it.*if you changed info.json"):
         read_matrix(folder, "prediction", structure)
     read_matrix(folder, "hamiltonian", structure)
 
@@ -266,6 +269,39 @@ def test_a_prediction_that_is_being_replaced_is_waited_for(
     assert not has_matrix(folder, "prediction")
     monkeypatch.setattr(folder_module, "await_writers", lambda _: path.touch())
     assert has_matrix(folder, "prediction")
+
+
+def test_who_waits_says_so(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lock of one that was halted is waited for, and then done without."""
+    halted = locks.lock_folder(tmp_path)
+    assert halted is not None
+    monkeypatch.setattr(locks, "PATIENCE", 0.05)
+    monkeypatch.setattr(locks, "_SILENT", 0.0)
+    with replaced_folder(tmp_path / "s0") as scratch:
+        legacy.write_structure(scratch, random_structure(1, 2)[0])
+    os.close(halted)
+    assert read_folder(tmp_path / "s0").same_as(random_structure(1, 2)[0], 1e-12)
+    assert caplog.messages[0] == f"{tmp_path}: another process has it locked; " + (
+        "waiting, 0.05 s at most"
+    )
+
+
+def test_who_waits_can_be_stopped(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halted, waits = locks.lock_folder(tmp_path), list[float]()
+    assert halted is not None
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(locks, "PATIENCE", 0.2)
+    monkeypatch.setattr(locks, "time", types.SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    with pytest.raises(Stopped), stoppable(), replaced_folder(tmp_path / "s0"):
+        pytest.fail("begun after a stop")
+    os.close(halted)
+    assert len(waits) == 1 and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("now", [0.0, 2.0**33, -1.0])
