@@ -19,7 +19,7 @@ from ..data.sketch import Sketches
 from ..errors import ConfigError, DataError, GFormerError
 from ..fields import MODEL_CHECKPOINT, MODEL_NOTES, RUN_CONFIG, RUN_SPLITS
 from ..gformer.bundle import BUNDLE_FILE
-from ..io.files import atomic_path, read_json, require_file, write_json
+from ..io.files import atomic_path, is_filled, read_json, require_file, write_json
 from ..logs import LOGGER, PRINTED, logged_in
 from ..stopping import Stopped
 from .checkpoint import BEST, LAST, RUN, read_checkpoint, run_record
@@ -276,7 +276,7 @@ def _check_free(folder: pathlib.Path, config: Any) -> None:
         config: of the run.
 
     Raises:
-        ConfigError: it holds another run, a model, or settings of something else.
+        ConfigError: it holds another run, a model, or files of something else.
     """
     path, (name, file) = folder / RUN_CONFIG, _product(config)
     made, whole = folder / name / file, (folder / RECORD_FILE).exists()
@@ -296,6 +296,8 @@ def _check_free(folder: pathlib.Path, config: Any) -> None:
         raise ConfigError(
             f"{made.parent}: is a model that no training here has made; choose another --output"
         )
+    elif not made.exists() and is_filled(made.parent):  # a run that fails would take it away
+        raise ConfigError(f"{made.parent}: is there, and of no training; choose another --output")
     if whole:
         raise ConfigError(
             f"{folder}: holds a finished run without its checkpoints; choose another --output"

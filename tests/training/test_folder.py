@@ -70,6 +70,8 @@ def test_a_finished_run_stays_without_its_checkpoints(
         (TrainConfig, {"config.json": b'{"model_type": "x"}', "model/a": b""}, "is of no training"),
         (TrainConfig, {"bundle/bundle.json": b"{}"}, "holds a finished run"),
         (TrainStage1Config, {"model/best_model.pkl": b""}, "model: is a model that no training"),
+        (TrainStage1Config, {"model/code.py": b"mine"}, "model: is there, and of no training"),
+        (TrainConfig, {"bundle/notes": b"mine"}, "bundle: is there, and of no training"),
     ],
 )
 def test_folders_of_others_are_not_taken(
