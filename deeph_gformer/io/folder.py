@@ -461,9 +461,11 @@ def split_structures(
     for folder in folders:
         name = real_path(folder).name
         if name in seen:
+            linked = name != seen[name].name or name != folder.name
             raise DataError(
                 f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, "
                 "output folders are named after them"
+                + (" (a link has the name of the folder that it points to)" if linked else "")
             )
         seen[name] = folder
     return folders, bare

@@ -273,8 +273,13 @@ def test_asymmetric_edges(make_folder: Folder) -> None:
 def test_names_collide(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     make_folder("a", root=tmp_path / "x" / "one")
     make_folder("a", root=tmp_path / "x" / "two")
-    with pytest.raises(DataError, match="the name 'a'"):
+    with pytest.raises(DataError, match="the name 'a'.* named after them$"):
         find_structures(tmp_path / "x")
+    (tmp_path / "links").mkdir()
+    for name in ("one", "two"):  # renaming a link changes no name
+        (tmp_path / "links" / name).symlink_to(tmp_path / "x" / name / "a")
+    with pytest.raises(DataError, match="the name 'a'.*name of the folder that it points to"):
+        find_structures(tmp_path / "links")
 
 
 def test_failure_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
