@@ -188,7 +188,8 @@ def convert(
         form: folder format for DFT runs; default: ``legacy``.
         unconverged: read DFT runs that did not converge, too.
         fdf: SIESTA's input, where it is not the only one beside the matrix.
-        processes: DFT runs read at a time; default: one per CPU.
+        processes: DFT runs read at a time; default: one per CPU. 1 stays in this process; more
+            needs the usual ``if __name__ == "__main__":`` in a script.
         progress: show a bar.
         overwrite: replace what is there.
         skip_existing: leave targets that are there (they are whole) and go on with the others; DFT

@@ -256,7 +256,8 @@ def convert_runs(
         form: folder format to write.
         unconverged: read runs that did not converge, too.
         overwrite: replace what is there.
-        processes: runs read at a time; default: one per CPU.
+        processes: runs read at a time; default: one per CPU. 1 stays in this process; more needs
+            the usual ``if __name__ == "__main__":`` in a script.
         progress: show a bar (standard error, where that is a terminal).
         echo: called with the lines of the summary.
         options: further ones of the code's reader (``fdf`` of SIESTA).
@@ -322,8 +323,9 @@ def _all(jobs: list[Any], count: int, progress: bool) -> list[dict[str, Any]]:
                     records[futures[future]] = {
                         "source": str(run.path),
                         "target": str(place),
-                        "error": f"{run.path}: a process was killed while runs were read (out of "
-                        "memory?); the command goes on where it stopped: give fewer --processes",
+                        "error": f"{run.path}: a process ended while runs were read (out of "
+                        "memory?); the command goes on where it stopped: give fewer --processes "
+                        "(in a Python script without 'if __name__ == \"__main__\":' processes=1)",
                     }
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)

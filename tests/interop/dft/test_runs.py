@@ -90,6 +90,19 @@ def test_several_processes(runs: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert lines[-2].startswith("2 converted") and "did not converge" in lines[-1]
 
 
+def test_several_processes_of_a_script_that_starts_itself(
+    runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Python ends such processes; the records name what the script lacks."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import deeph_gformer\nfor record in deeph_gformer.convert({str(runs)!r}, "
+        f"{str(tmp_path / 'out')!r}, code='auto', processes=2):\n    print(record['error'])\n"
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert run.stdout.count("without 'if __name__ == \"__main__\":' processes=1") == 3
+
+
 def test_names(tmp_path: pathlib.Path) -> None:
     structure, h, s = random_structure(1, 4)
     for name in ("x/0/a.scfout", "y/0/a.scfout", "y/1/a.scfout", "y/1/b.scfout"):
