@@ -206,12 +206,18 @@ class BlochProblem:
     def periodic(self) -> tuple[bool, bool, bool]:
         """Along which lattice vectors atoms couple to their own images: the crystal repeats there.
 
+        Blocks of zeros couple nothing, but where there are no others they tell where it repeats.
+
         Raises:
             DataError: it repeats in fewer directions than along vectors, e.g. a slab of which all
                 three vectors leave the plane: areas and dimensions would be those of a crystal.
         """
-        keys = np.concatenate([m.keys[m.largest() > 0] for m in (self.h, self.s)])
+        both = self.h, self.s
+        keys = np.concatenate([m.keys[m.largest() > 0] for m in both])
         rank, directions, _, _ = coupling(keys, len(self.structure))
+        if not rank:
+            keys = np.concatenate([m.keys for m in both])
+            rank, directions, _, _ = coupling(keys, len(self.structure))
         if rank < sum(directions):
             names = [f"a{n + 1}" for n in range(3) if directions[n]]
             raise DataError(

@@ -394,7 +394,8 @@ def find_structures(
 
 def warn_unreadable(error: OSError) -> None:
     """Say that a folder is left out, because its content cannot be listed (for :func:`os.walk`)."""
-    LOGGER.warning("%s: cannot be read (%s); it is left out", error.filename, error.strerror)
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # no folder, or not any more
+        LOGGER.warning("%s: cannot be read (%s); it is left out", error.filename, error.strerror)
 
 
 def _warn_incomplete(folder: pathlib.Path) -> None:

@@ -149,6 +149,8 @@ class Training(_Trained):
     """Electrons by composition."""
     periodicity: list[int] | None = None
     """In how many directions the training structures repeat."""
+    nearest: dict[str, Any] | None = None
+    """How near atoms of the training and validation structures are to each other."""
     trained_on: dict[str, Any] | None = None
     """What tells the structures from others, with those of the bundle that it started from."""
     validation: dict[str, float] | None = None

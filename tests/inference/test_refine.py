@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import deeph_gformer
 from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix, Structure, dock, legacy, read_matrix
-from deeph_gformer.io.blocks import match_keys
+from deeph_gformer.io.blocks import match_keys, onsite_keys
 from deeph_gformer.io.folder import folder_format, write_matrix
 from deeph_gformer.overlap import OverlapProvider, edge_keys, structure_from_atoms
 
@@ -289,17 +288,22 @@ def test_bad_input(
 
 
 class MadeUp(OverlapProvider):
-    """Edges by distance, S = the numbers of the random crystal on them."""
+    """Edges by distance, and on them an S that could be one but is not Hermitian."""
 
     orbital_types = SHELLS
     cutoffs = {(16, 16): 4.2, (16, 42): 4.2, (42, 42): 4.2}
+    largest = 0.1
 
     def edges(self, structure: Structure, pbc: Sequence[bool] = (True, True, True)) -> np.ndarray:
         return edge_keys(structure, self.cutoffs, pbc)
 
     def overlap(self, structure: Structure, keys: np.ndarray | None = None) -> BlockMatrix:
         shapes = structure.orbital_counts[keys[:, 3:]]
-        return BlockMatrix(keys, shapes, np.arange(float(shapes.prod(axis=1).sum())))
+        values = np.linspace(0.0, self.largest, int(shapes.prod(axis=1).sum()))
+        matrix = BlockMatrix(keys, shapes, values)
+        for e in np.flatnonzero(onsite_keys(keys)).tolist():
+            matrix.block(e)[...] = np.eye(len(matrix.block(e)))
+        return matrix
 
 
 def test_bare_structures(
@@ -459,10 +463,7 @@ def test_atoms_that_are_too_close(mos2, tmp_path: pathlib.Path) -> None:
 
     class Zero(MadeUp):
         orbital_types = dict(zip(mos2.targets.basis.elements, mos2.targets.basis.orbital_types))
-
-        def overlap(self, structure: Structure, keys: np.ndarray | None = None) -> BlockMatrix:
-            made = super().overlap(structure, keys)
-            return dataclasses.replace(made, values=np.zeros_like(made.values))
+        largest = 0.0
 
     near = sheet(tmp_path / "x.xyz", lift=0.9)
     for overlap in (None, Zero()):

@@ -24,6 +24,7 @@ from deeph_gformer.data.gauge import spin_double
 from deeph_gformer.data.symmetry import hermitian_product, transpose_index
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix, legacy, read_matrix
+from deeph_gformer.io.blocks import onsite_keys
 from deeph_gformer.io.folder import read_folder
 from deeph_gformer.training.batches import Batch, collate
 from deeph_gformer.training.monitor import Monitor
@@ -304,13 +305,16 @@ def test_bad_input_is_named(make_folder: Folder, capsys: pytest.CaptureFixture[s
     (folder / "info.json").write_text(json.dumps(info))
     structure = read_folder(folder)
     overlap = read_matrix(folder, "overlap", structure)
-    onsite = (overlap.keys[:, :3] == 0).all(axis=1) & (overlap.keys[:, 3] == overlap.keys[:, 4])
+    onsite = onsite_keys(overlap.keys)
+    for e in np.flatnonzero(onsite).tolist():
+        overlap.block(e)[...] = np.eye(len(overlap.block(e)))
+    legacy.write_blocks(folder / "overlaps.h5", overlap)
     smallest = [
-        np.linalg.eigvalsh(read_problem(folder, False).at(k)[1])[0]
+        np.linalg.eigvalsh(read_problem(folder, False).at(k)[1])[0] - 1.0
         for k in ([0, 0, 0], [0.5, 0.5, 0.5])
     ]
-    for e in np.flatnonzero(onsite):  # S(k) is positive definite at one of these k-points
-        overlap.block(int(e))[...] -= np.eye(len(overlap.block(int(e)))) * np.mean(smallest)
+    for e in np.flatnonzero(~onsite).tolist():  # S(k) is positive definite at one of these k-points
+        overlap.block(e)[...] /= -np.mean(smallest)
     legacy.write_blocks(folder / "overlaps.h5", overlap)
     capsys.readouterr()
     prepared([folder], states_spacing=0.7, states_window=200.0)

@@ -166,19 +166,21 @@ def test_a_run_that_another_process_finished_meanwhile_is_kept(
 ) -> None:
     """Just before the second one has the folder for itself."""
     root, run, real = dataset(make_folder), tmp_path / "run", folder_module._claim
+    first = {
+        "config.json": '{"data": {}, "model": {}, "training": {}}',
+        "checkpoints/last.ckpt": "of the first one",
+    }
 
     def later(path: pathlib.Path) -> object:
-        for name in ("config.json", "checkpoints/last.ckpt"):
+        for name, text in first.items():
             (run / name).parent.mkdir(parents=True, exist_ok=True)
-            (run / name).write_text("of the first one")
+            (run / name).write_text(text)
         return real(path)
 
     monkeypatch.setattr(folder_module, "_claim", later)
     with pytest.raises(ConfigError, match="holds a run already"):
         train_stage1(from_mapping(TrainStage1Config, settings(root, run), "test"))
-    assert {k: v.decode() for k, v in tree(run).items()} == dict.fromkeys(
-        ("config.json", "checkpoints/last.ckpt"), "of the first one"
-    )
+    assert {k: v.decode() for k, v in tree(run).items()} == first
 
 
 def test_a_folder_that_another_process_removes_is_made_again(
