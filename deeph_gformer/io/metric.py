@@ -31,7 +31,7 @@ def require_metric(overlap: BlockMatrix, counts: NDArray[np.int64], where: str) 
         DataError: names the block.
     """
     start = np.concatenate([[0], np.cumsum(counts)])
-    norm, keys = np.full(start[-1], np.nan), overlap.keys
+    norm, keys = np.full(start[-1], np.inf), overlap.keys  # inf: atoms without an on-site block
     itself = onsite_keys(keys)
     for index, blocks in overlap.select(np.flatnonzero(itself)).groups() if itself.any() else ():
         mine = keys[itself][index]
@@ -47,7 +47,6 @@ def require_metric(overlap: BlockMatrix, counts: NDArray[np.int64], where: str) 
         least = np.linalg.eigvalsh((scaled + scaled.swapaxes(1, 2)) / 2)[:, 0]
         _refuse(mine[least < _APART], where, "orbitals of one atom are independent")
         norm[start[mine[:, 3]][:, None] + np.arange(size.shape[1])] = root
-    norm[np.isnan(norm)] = np.inf  # of atoms without an on-site block
     for index, blocks in overlap.groups() if len(overlap) else ():
         step = max(1, _ELEMENTS // max(1, blocks[0].size))
         for begin in range(0, len(index), step):
