@@ -18,7 +18,7 @@ from ..algebra.orbitals import Basis
 from ..io.blocks import onsite_keys
 from ..io.structure import Structure
 from ..overlap.neighbours import symbol
-from .graph import Graph
+from .graph import Graph, node_types
 
 __all__ = ["nearest_table", "unlike_nearest"]
 
@@ -87,7 +87,7 @@ def unlike_nearest(table: Any, basis: Basis, structure: Structure, keys: NDArray
     count = len(basis.elements)
     if shortest.shape != (count, count) or alone.shape != (count,):
         return ""
-    kinds = np.searchsorted(basis.elements, structure.numbers)
+    kinds = node_types(structure, basis)
     itself = onsite_keys(keys)
     there = np.unique(keys[itself, 3])
     pairs, edges = keys[~itself, 3:], keys[~itself]

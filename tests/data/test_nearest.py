@@ -87,6 +87,18 @@ def test_atoms_out_of_place() -> None:
     assert words in unlike_nearest(table(), BASIS, lone, edge_keys(lone, far))
 
 
+def test_elements_in_the_order_of_the_model() -> None:
+    """Which need not ascend: DeepH-E3's folders have the order of their training set."""
+    other = Basis((42, 16), ((0,), (0,)), False)
+    graphs = [build_graph(s, edge_keys(s, REACH), other) for s in (disulfide(2, 0.03, 0),)]
+    record = nearest_table(graphs, 2)
+    structure = disulfide()
+    assert unlike_nearest(record, other, structure, edge_keys(structure, REACH)) == ""
+    swapped = dataclasses.replace(structure, positions=structure.positions[[1, 0, 2]])
+    words = unlike_nearest(record, other, swapped, edge_keys(swapped, REACH))
+    assert "atoms 2 (S) and 3 (S) are 2.407 Å apart" in words
+
+
 def test_a_record_that_is_none_says_nothing() -> None:
     structure = disulfide()
     keys = edge_keys(structure, REACH)
