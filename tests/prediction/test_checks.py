@@ -126,9 +126,9 @@ def test_an_atom_away_from_all_others_is_told(mos2: HamiltonianModel) -> None:
     """S 0.6 Å further from Mo than in any structure of the training set."""
     for thickness, unlike in ((3.19, False), (4.9, True)):
         atoms = ase.build.mx2(a=3.18, thickness=thickness, vacuum=8.0)
-        structure = Structure(
-            np.array(atoms.cell), atoms.positions, atoms.numbers, ((0,),) * 3, name="x"
-        )
+        shells = dict(zip(mos2.targets.basis.elements, mos2.targets.basis.orbital_types))
+        own = tuple(shells[z] for z in atoms.numbers.tolist())
+        structure = Structure(np.array(atoms.cell), atoms.positions, atoms.numbers, own, name="x")
         reach = {(16, 16): 6.0, (16, 42): 6.0, (42, 42): 6.0}
         said = out_of_place(mos2, structure, edge_keys(structure, reach))
         away = (3.18**2 / 3 + thickness**2 / 4) ** 0.5
