@@ -30,6 +30,7 @@ _AREAS = (
     "refine",
     "deephe3",
     "train",
+    "onsite",
     "ablation",
     "evaluate",
     "compare",

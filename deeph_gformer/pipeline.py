@@ -61,6 +61,15 @@ class HamiltonianModel(Predictor):
     def __repr__(self) -> str:
         return f"HamiltonianModel(\n  stage1={self.stage1!r},\n  gformer={self.bundle!r})"
 
+    def without_levels(self) -> HamiltonianModel:
+        """The same networks, whose predictions are not given the bundle's on-site levels."""
+        if self.bundle is None or self.bundle.levels is None:
+            return self
+        ours = ("levels", "levels_validation")
+        training = {k: v for k, v in self.bundle.training.items() if k not in ours}
+        bundle = dataclasses.replace(self.bundle, training=training)
+        return HamiltonianModel(self.stage1, bundle, self.device)
+
     def predict_graphs(
         self,
         items: Sequence[Item],

@@ -108,7 +108,7 @@ def test_options_in_messages_exist(path: pathlib.Path) -> None:
 #: Verbs through which users meet the messages of an area of the package.
 REACH = {
     "inference": {"refine", "eval", "derivative"},
-    "training": {"train", "train-stage1", "ablate"},
+    "training": {"train", "train-stage1", "ablate", "onsite"},
     "ablation": {"ablate"},
     "overlap": {"overlap fit", "overlap predict", "overlap info", "refine", "build twist"},
     "interop": {"convert", "eval", "refine"},

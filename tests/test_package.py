@@ -34,6 +34,7 @@ LEVEL = {
     "overlap": 3,
     "data": 4,
     "runtime": 5,
+    "onsite": 5,
     "stage1": 6,
     "gformer": 6,
     "prediction": 7,

@@ -188,6 +188,14 @@ def _bundle(path: pathlib.Path) -> dict[str, Any]:
             table[f"training_{key}" if own else key] = training[key]
     if varied := training.get("config", {}).get("data", {}).get("edge_variants"):
         table["edge_variants"] = varied
+    if levels := bundle.levels:
+        table["onsite_levels"] = (
+            f"linear electrostatic model, {levels.radial.number} radial functions, share "
+            f"{levels.share.min():.2f} to {levels.share.max():.2f}; predictions need S"
+        )
+        for key, errors in training.get("levels_validation", {}).items():
+            if errors is not None:  # of the networks alone, and now
+                table[f"onsite_levels_val_{key}"] = errors
     if text := worse_than_stage1(training.get("validation", {}), "the validation structures"):
         table["warning"] = text
     if card := read_card(path):

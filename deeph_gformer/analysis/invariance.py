@@ -215,7 +215,8 @@ def invariance(
     stage1: dict[str, float] = {}
     for kind, new in descriptions(structure, keys, seed).items():
         there = new.structure(structure)
-        again = _predicted(model, there, new.keys(keys)[0], frames)
+        s = None if overlap is None else new.blocks(overlap)
+        again = _predicted(model, there, new.keys(keys)[0], frames, s)
         for target, mine, theirs in (
             (blocks, prediction.hamiltonian, again.hamiltonian),
             (stage1, prediction.stage1, again.stage1),
@@ -237,22 +238,54 @@ def invariance(
             eigenvalues[kind] = _eigenvalues(new, old, problem, fermi)
         except DataError as error:  # S(k) is not positive definite
             notes.append(f"{kind}: {error}")
-    return Invariance(
-        eigenvalues, blocks, stage1, *_smoothness(model, structure, keys, frames), tuple(notes)
-    )
+    scan = _smoothness(model, structure, keys, frames, notes)
+    return Invariance(eigenvalues, blocks, stage1, *scan, tuple(notes))
 
 
 def _predicted(
-    model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], frames: int
+    model: HamiltonianModel,
+    structure: Structure,
+    keys: NDArray[np.int64],
+    frames: int,
+    s: BlockMatrix | None = None,
 ) -> Prediction:
-    """Without a word on what is unusual: that was said of the structure itself."""
-    return next(model.predict_graphs([model.read(structure, keys=keys)], frames=frames))
+    """Without a word on what is unusual: that was said of the structure itself.
+
+    Args:
+        model: both stages.
+        structure: the atoms.
+        keys: (E, 5), its edges.
+        frames: as at inference.
+        s: its S, where it is known.
+    """
+    item = model.read(structure, keys=keys)._replace(s=s)
+    return next(model.predict_graphs([item], frames=frames))
 
 
 def _smoothness(
+    model: HamiltonianModel,
+    structure: Structure,
+    keys: NDArray[np.int64],
+    frames: int,
+    notes: list[str],
+) -> tuple[float, float]:
+    """Largest second difference of both stages and of stage 1, meV.
+
+    On-site levels take part where the bundle has a table of overlaps; where not, ``notes`` says so.
+    """
+    try:
+        return _scanned(model, structure, keys, frames)
+    except DataError:
+        if model.without_levels() is model:
+            raise
+        notes.append("smoothness is that of the networks, without on-site levels: no table of S")
+        return _scanned(model.without_levels(), structure, keys, frames)
+
+
+def _scanned(
     model: HamiltonianModel, structure: Structure, keys: NDArray[np.int64], frames: int
 ) -> tuple[float, float]:
-    """Largest second difference of both stages and of stage 1, meV."""
+    """:func:`_smoothness` of a model as it is."""
     atom, direction, distance = crossing(structure, keys)
     first, both = [], []
     for n in range(POINTS):

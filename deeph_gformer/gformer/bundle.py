@@ -8,6 +8,7 @@ is refused, because the correction of one model is noise on another.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -29,9 +30,10 @@ from ..fields import OVERLAP_TABLE
 from ..io.files import atomic_path, json_text, read_json, require_file
 from ..io.gauge import Gauge
 from ..io.locks import await_writers
+from ..onsite.levels import LevelModel
 from ..overlap.neighbours import symbol
 from .model import GFormer
-from .schema import FORMAT, check_table, require_unchanged, table_fingerprint
+from .schema import FORMAT, PLAIN_FORMAT, check_table, require_unchanged, table_fingerprint
 
 __all__ = [
     "Bundle",
@@ -105,6 +107,12 @@ class Bundle:
         """The edges that it was trained on; bundles that do not say so took those of H."""
         return self.training.get("edges", "hamiltonians")
 
+    @functools.cached_property
+    def levels(self) -> LevelModel | None:
+        """The linear model of on-site levels, None in most bundles."""
+        table = self.training.get("levels")
+        return None if table is None else LevelModel.from_json(table)
+
     @property
     def lacks(self) -> str:
         """What a bundle of an earlier format does worse than one trained today.
@@ -144,7 +152,7 @@ def save_bundle(folder: str | os.PathLike[str], bundle: Bundle) -> None:
         name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()
     }
     table = {
-        "format": FORMAT,
+        "format": FORMAT if bundle.levels is not None else PLAIN_FORMAT,
         "deeph_gformer": __version__,
         "torch": torch.__version__.split("+")[0],
         "model": to_mapping(bundle.model.config),

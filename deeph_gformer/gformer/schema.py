@@ -15,16 +15,19 @@ from ..algebra.wigner import GENERATIONS
 from ..data.edges import LearnedEdges
 from ..errors import ModelError, printable
 from ..io.gauge import GAUGES
+from ..onsite.levels import LevelModel
 
-__all__ = ["FORMAT", "check_table", "require_unchanged", "table_fingerprint"]
+__all__ = ["FORMAT", "PLAIN_FORMAT", "check_table", "require_unchanged", "table_fingerprint"]
 
 #: 2: the configuration knows ``messages``; 3: ``pairs``, ``envelope``, ``norm_floor``; ranges of
-#: edges; 4: a fingerprint of the table itself
-FORMAT = 4
+#: edges; 4: a fingerprint of the table itself; 5: ``training.levels``
+FORMAT = 5
+#: Of a bundle without levels, so that versions of this package from before can read it.
+PLAIN_FORMAT = 4
 #: What may differ between two bundles that predict the same: names, versions, the record.
 _FREE = ("fingerprint", "deeph_gformer", "torch", "training")
 #: Entries of the training's record that predictions depend on.
-_USED = ("edges", "electrons", "guard", "nearest", "periodicity", "time_reversal")
+_USED = ("edges", "electrons", "guard", "levels", "nearest", "periodicity", "time_reversal")
 _MAX_LENGTH = 60.0  # Å
 
 Check = tuple[Callable[[Any], bool], str]
@@ -71,6 +74,14 @@ def _is_guard(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_guard, value))
     return value is None or (type(value) in (int, float) and math.isfinite(value))
+
+
+def _is_levels(value: Any) -> bool:
+    try:
+        LevelModel.from_json(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_electrons(value: Any) -> bool:
@@ -145,6 +156,7 @@ _TRAINING: dict[str, Check] = {
     "periodicity": (_listed(_integer(0, 3), 0), "a list of integers from 0 to 3"),
     "guard": (lambda v: type(v) is dict and _is_guard(v), "a mapping of numbers"),
     "nearest": (lambda v: type(v) is dict and _is_guard(v), "a mapping of numbers"),
+    "levels": (_is_levels, "a linear model of on-site levels"),
     "trained_on": (_of(dict), "a mapping"),
     "config": (
         lambda v: type(v) is dict and all(type(v.get(k, {})) is dict for k in ("data", "training")),

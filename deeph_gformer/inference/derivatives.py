@@ -28,6 +28,7 @@ from ..overlap.neighbours import find_edges, pair_cutoff
 from ..pipeline import HamiltonianModel
 from ..prediction.checks import check_item, warn_of
 from ..prediction.derivatives import hamiltonian_derivative
+from ..prediction.levels import overlap_of, shifts_of, slopes_of
 from ..prediction.reading import OverlapSource, open_overlap
 from ..prediction.seen import bundle_overlap
 from ..runtime.timer import Timer
@@ -143,10 +144,20 @@ def derivatives(
     if isinstance(provider, TableOverlap):
         _require_same(source, structure, provider)
         slopes = overlap_gradient(provider.table, structure, choice.keys)
+    levels = None if model.bundle is None else model.bundle.levels
+    if levels is not None:
+        if slopes is None:
+            raise ConfigError(
+                f"{source}: this model shifts on-site levels by S, so ∂H/∂τ needs ∂S/∂τ, and no "
+                "table knows it: give basis files (--overlap)"
+            )
+        plain = model.without_levels()
+        made = next(iter(plain.predict_graphs([item], None, hermitian))).hamiltonian
+        shifts, overlap_there = shifts_of(item, levels, made), overlap_of(model, item)
+        levels = levels if shifts is not None else None
     for atom in atoms:
         start = time.perf_counter()
         hamiltonian = hamiltonian_derivative(model, item, atom, hermitian)
-        seconds = time.perf_counter() - start
         moved = None
         if slopes is not None:
             sign = (choice.keys[:, 4] == atom).astype(float) - (choice.keys[:, 3] == atom)
@@ -155,6 +166,11 @@ def derivatives(
                 for s in slopes
             )
             moved = (x, y, z)
+        if levels is not None and shifts is not None and moved is not None:
+            hamiltonian = slopes_of(
+                model, item, levels, shifts, atom, hamiltonian, overlap_there, moved
+            )
+        seconds = time.perf_counter() - start
         table = provider if isinstance(provider, TableOverlap) else None
         near = _near_end(structure, choice.keys, table, atom)
         yield Derivative(structure, atom, hamiltonian, moved, near, seconds)

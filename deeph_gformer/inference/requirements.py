@@ -74,10 +74,11 @@ def memory_need(
     density = 0
     if gformer is not None and gformer.invariant is not None:
         density = 3 * getattr(gformer.invariant, "sums", width)
+    levels = model.bundle is not None and model.bundle.levels is not None  # S, and a copy of H
     return MemoryNeed(
         edges=edges * max(features, end),
         # several processes: partner edges are sent and received
-        host=(1.5 if comm.size == 1 else 2.0) * 2 * vector * edges,
+        host=((1.5 if comm.size == 1 else 2.0) * 2 + 1.5 * levels) * vector * edges,
         blocks=2 * vector * edges if on_cpu else 0,
         node=size.nodes * (10 * widest + 12 * width + 3 * sent) * item,
         chunk=(20 * widest + max(16 * width + 8 * sent, density)) * item + 6 * vector,

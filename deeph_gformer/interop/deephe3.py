@@ -41,6 +41,8 @@ from ..io.structure import Structure
 from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction, load
 from ..prediction.blocks import assemble, check_finite, sum_of_differences
+from ..prediction.levels import corrected
+from ..prediction.reading import Item
 from ..prediction.run import hermitian_products
 from ..results import IniEvaluation
 from ..runtime.device import resolve_device
@@ -66,6 +68,10 @@ def _labelled(
     matrices = [assemble(model, h, types, keys) for h in (first, both)]
     choice = EdgeChoice(keys, fields.HAMILTONIAN_FILE)
     change, count = sum_of_differences(*matrices)
+    if model.bundle is not None and model.bundle.levels is not None:
+        item = Item(structure, sample.graph, choice, None, folder)
+        matrices[1] = corrected(model, item, model.bundle.levels, matrices[1])
+        both = torch.from_numpy(model.blocks.from_matrix(matrices[1], types)[0])
     return (
         Prediction(
             structure,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Coupling", "coupling", "skeleton", "unwrap_shifts", "upright"]
+__all__ = ["Coupling", "coupling", "periods", "piece_of", "skeleton", "unwrap_shifts", "upright"]
 
 
 class Coupling(NamedTuple):
@@ -117,13 +117,8 @@ def skeleton(keys: NDArray[np.int64], atoms: int) -> NDArray[np.int64]:
     Returns:
         (n, 5) int64.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     shifts, _ = unwrap_shifts(keys, atoms)
-    ones = np.ones(len(keys), dtype=bool)
-    graph = coo_matrix((ones, (keys[:, 3], keys[:, 4])), shape=(atoms, atoms))
-    piece = connected_components(graph.tocsr(), directed=False)[1]
+    piece = piece_of(keys, atoms)
     top = np.unique(piece, return_index=True)[1][piece]
     met = np.unique(keys[:, 3:])
     star = np.column_stack([shifts[met] - shifts[top[met]], top[met], met])
@@ -131,6 +126,53 @@ def skeleton(keys: NDArray[np.int64], atoms: int) -> NDArray[np.int64]:
     round_ = cycles.any(axis=1)
     loops = np.unique(np.column_stack([cycles[round_], top[keys[round_, 3]]]), axis=0)
     return np.concatenate([star, loops[:, [0, 1, 2, 3, 3]]]).astype(np.int64)
+
+
+def periods(keys: NDArray[np.int64], atoms: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The lattice along which atoms percolate, whatever the lattice vectors of the cell.
+
+    Args:
+        keys: (E, 5), Rx Ry Rz i j, 0-based.
+        atoms: N.
+
+    Returns:
+        (rank, 3), integer combinations of the lattice vectors that generate it; and (N, 3), cells
+        to add to each atom, see :attr:`Coupling.shifts`.
+    """
+    shifts, _ = unwrap_shifts(keys, atoms)
+    cycles = shifts[keys[:, 3]] + keys[:, :3] - shifts[keys[:, 4]]
+    rows = np.unique(cycles[cycles.any(axis=1)], axis=0)
+    basis: list[NDArray[np.int64]] = []
+    for column in range(3):  # Euclid's algorithm, column after column
+        while len(rows):
+            used = np.flatnonzero(rows[:, column])
+            if not len(used):
+                break
+            least = used[np.abs(rows[used, column]).argmin()]
+            pivot = rows[least]
+            rows = np.delete(rows, least, axis=0)
+            rows = rows - (rows[:, column] // pivot[column])[:, None] * pivot
+            if not rows[:, column].any():
+                basis.append(pivot)
+                break
+            rows = np.concatenate([rows, pivot[None]])
+        rows = np.unique(rows[rows.any(axis=1)], axis=0)
+    return np.array(basis, dtype=np.int64).reshape(-1, 3), shifts
+
+
+def piece_of(keys: NDArray[np.int64], atoms: int) -> NDArray[np.int64]:
+    """(N,), the number of each atom's piece; no block connects two pieces.
+
+    Args:
+        keys: (E, 5), Rx Ry Rz i j, 0-based.
+        atoms: N.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(keys), dtype=bool)
+    graph = coo_matrix((ones, (keys[:, 3], keys[:, 4])), shape=(atoms, atoms))
+    return np.asarray(connected_components(graph.tocsr(), directed=False)[1], dtype=np.int64)
 
 
 def _rank(vectors: NDArray[np.int64]) -> int:

@@ -208,6 +208,8 @@ class Predictor(abc.ABC):
         """
         for item in items:
             warn_of(item.structure.name, check_item(self, item, any_basis, overlap).remarks)
+        if overlap is not None:
+            items = [item._replace(s=overlap) for item in items]
         result = list(self.predict_graphs(items, None, hermitian, frames))
         for prediction in result:
             warn_of_unusual(prediction)

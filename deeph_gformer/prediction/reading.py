@@ -17,6 +17,7 @@ from ..data.edges import EdgeChoice, EdgeMode, LearnedEdges, at_the_cutoff, sele
 from ..data.graph import Graph, build_graph, require_spin
 from ..data.ranges import Ranges, bundle_ranges, require_within
 from ..errors import ConfigError, DataError
+from ..io.blocks import BlockMatrix
 from ..io.folder import has_matrix, read_folder
 from ..io.structure import Structure
 from ..overlap import FolderOverlap, OverlapProvider, structure_from_atoms
@@ -53,6 +54,7 @@ class Item(NamedTuple):
         overlap: what makes its S; None where its folder has one, or nobody asked.
         folder: where it was read; None where it comes from elsewhere.
         comm: processes that share it; ``graph`` and ``edges`` have the edges of this one's atoms.
+        s: S on these edges or more, where somebody has it already.
     """
 
     structure: Structure
@@ -61,6 +63,7 @@ class Item(NamedTuple):
     overlap: OverlapProvider | None = None
     folder: pathlib.Path | None = None
     comm: Communicator = Communicator()
+    s: BlockMatrix | None = None
 
     @property
     def total_edges(self) -> int:

@@ -23,6 +23,7 @@ from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from .blocks import assemble, check_finite, sum_of_differences, symmetrise
 from .guard import Guard, Judgement
+from .levels import corrected, require_levels
 from .passes import direct_products, fast_plan
 from .reading import Item
 
@@ -41,7 +42,7 @@ class Prediction(NamedTuple):
         hamiltonian: refined H, eV, legacy orbital order.
         stage1: stage 1's H on the same edges.
         edges: which blocks are edges, and where they came from.
-        correction: mean |ΔH| in eV, over the elements of all blocks.
+        correction: mean |ΔH| of the GFormer in eV, over the elements of all blocks.
         overlap: what makes S; None where the folder has it.
         folder: where the structure was read; None where it comes from elsewhere.
         judgement: how unusual the structure is for this model, see :mod:`.guard`; None where the
@@ -118,8 +119,11 @@ def predictions(
 
     Raises:
         ModelError: a prediction is not finite, or blocks are missing.
+        DataError: the model has on-site levels, and S is not known.
         ConfigError: the chunk is smaller than the edges of one atom.
     """
+    with agreed(execution.comm):
+        require_levels(model, items)
     execution.timer.start("stage 1")
     graph = batch_graphs([item.graph for item in items])
     guard = Guard.of(model)
@@ -134,10 +138,15 @@ def predictions(
     del first, both  # each structure's part is given away, so that its memory comes back early
     for number, item in enumerate(items):
         made = _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
+        levels = None if model.bundle is None else model.bundle.levels
         if guard is not None:
             features = None if nodes is None else nodes[number]
             verdict = guard.judge(item.graph, features, made.correction, item.total_edges)
             made = made._replace(judgement=verdict)
+        if levels is not None:
+            with agreed(execution.comm):
+                moved = corrected(model, item, levels, made.hamiltonian)
+            made = made._replace(hamiltonian=moved)
         yield made
 
 

@@ -189,6 +189,12 @@ class BundleInfo(Result):
     """What it learned from: the blocks of ``overlaps`` or of ``hamiltonians``."""
     edge_variants: int | None = None
     """How often each training structure came with other edges."""
+    onsite_levels: str | None = None
+    """The linear model that the levels of its predictions follow."""
+    onsite_levels_val_mae_meV: list[float] | None = None
+    """Error of H on validation, without and with it."""
+    onsite_levels_val_states_error_meV: list[float] | None = None
+    """Error of DFT's states there, likewise."""
     training_epochs: int | None = None
     """That were run."""
     stage1_val_mae_meV: float | None = None

@@ -173,3 +173,30 @@ class FoldTraining(Stage1Training):
 
     folds: list[dict[str, Any]]
     """The same of each network that did not see a part of the structures."""
+
+
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class LevelFit(Result):
+    """Of ``onsite``: errors are means over the validation structures, before and after."""
+
+    kept: bool
+    """Whether errors fell by enough, so that the bundle was written."""
+    bundle: str | None
+    """The new bundle."""
+    structures: dict[str, int]
+    """How many each split has."""
+    val_mae_meV: list[float]
+    """Of H, without μS."""
+    val_states_meV: list[float] | None
+    """Of DFT's states; null where they are not known."""
+    shells: list[dict[str, Any]]
+    """Of each kind of shell: ``l`` and ``number`` (from 0, of this l), ``spread_meV`` of its
+    levels, ``left_out_meV``, the rms error of the linear model in training structures that were
+    left out of its fit, ``val_meV``, that of predictions on validation, before and after, and the
+    ``share`` that it has in them."""
+    between_atoms: list[float]
+    """Shares in blocks between atoms: of the mean shift of an atom's shells, and of the rest."""
+    radial_functions: int
+    """Of the linear model."""
+    cutoff_angstrom: float
+    """Within which atoms are its neighbours."""
