@@ -39,11 +39,15 @@ OWN = (
     "It knows its own basis, functional and kind of structure only; 'refine' warns where a "
     "structure is unlike the training set."
 )
+NEEDS_S = "Predictions need S: overlaps.h5, or the table that comes with the bundle."
 #: Of the GFormers that were trained from random weights, and are not fine-tuned since.
 RANDOM_START = "--epochs {} --set training.monitor=both --set training.warmup_steps=50"
 
 #: Of those that went on from there, e.g. with varied edges.
 TUNED = " (and fine-tunes of it, docs/measured/accuracy.md)"
+
+#: Of those that 'deeph-gformer onsite' gave on-site levels, too.
+LEVELS = " (and fine-tunes of it and on-site levels, docs/measured/accuracy.md)"
 
 #: By system: title, test sets (folder, split file, whether of the kind it was trained on), what the
 #: structures are, orbitals, further arguments of the training, further limits.
@@ -86,10 +90,11 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "cells of 10 atoms, displaced at random",
         "orbitals": "Bi 3s2p2d (19), Te 3s2p2d (19), radius 7 bohr",
         "cutoff": (60, "5x5x1"),
-        "more": f"{RANDOM_START.format(140)}{TUNED}",
+        "more": f"{RANDOM_START.format(140)}{LEVELS}",
         "limits": [
             "States at the gap are off by more than others, 15 to 50 meV in the test structures: "
-            "check bands with a shift taken out, and Z2 only where the gap is far above that."
+            "check bands with a shift taken out, and Z2 only where the gap is far above that.",
+            NEEDS_S,
         ],
     },
     "bi2se3": {
@@ -98,9 +103,10 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "data": "cells of 10 atoms, displaced at random",
         "orbitals": "Bi 3s2p2d (19), radius 7 bohr, Se 3s2p2d (19), radius 8 bohr",
         "cutoff": (70, "5x5x1"),
-        "more": f"{RANDOM_START.format(140)}{TUNED}",
+        "more": f"{RANDOM_START.format(140)}{LEVELS}",
         "limits": [
             "Stage 1 alone has ghost bands in some structures.",
+            NEEDS_S,
             "S has small eigenvalues, and states at the gap hang on them: the gap of the test "
             "structure is 0.125 eV instead of 0.098.",
         ],
@@ -228,6 +234,7 @@ MODEL_ROWS = {
     "dtype": "",
     "e3nn generation": "",
     "stage1": "",
+    "onsite levels": "on-site levels",
     "training structures": "",
     "training epochs": "",
     "stage1 val mae meV": "validation, stage 1: MAE of H / meV",
@@ -248,7 +255,8 @@ def readme(card: Card, described: dict[str, Any], folder: str, errors_page: str)
         errors_page: link to what the errors mean.
     """
     facts = {**card.lines(), **{k.replace("_", " "): v for k, v in described.items()}}
-    if TUNED in card.command:
+    tuned = " (and fine-tunes of it" in card.command
+    if tuned:
         del facts["training epochs"]  # of the last of several
     moved = (f"{v:.1g} meV ({k.split(', ')[-1]})" for k, v in card.invariance_meV.items())
     facts["invariance"] = ", ".join(moved)
@@ -297,7 +305,7 @@ def readme(card: Card, described: dict[str, Any], folder: str, errors_page: str)
         command,
         "```",
         "",
-        ("and fine-tuned from that; " if TUNED in card.command else "")
+        ("and fine-tuned from that; " if tuned else "")
         + "docs/measured/accuracy.md has the whole way. `deeph-gformer info`",
         "shows all of this; `python benchmarks/model_cards.py` made the page.",
     ]
