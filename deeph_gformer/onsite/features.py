@@ -38,7 +38,7 @@ class Radial(NamedTuple):
         cutoff: where they are zero, Å.
         first: centre of the first one, Å.
         spread: from the first centre to the last one, Å.
-        number: how many; the width exp(-((d - c)/w)²) is that of half the spread.
+        number: how many; w of exp(-((d - c) / w)²) is the distance of two centres.
     """
 
     cutoff: float

@@ -15,6 +15,7 @@ from deeph_gformer.analysis.invariance import Invariance, crossing, invariance
 from deeph_gformer.data.edges import EdgeChoice
 from deeph_gformer.io import BlockMatrix, Structure
 from deeph_gformer.pipeline import Prediction
+from deeph_gformer.prediction.reading import Item
 
 from ..conftest import random_structure
 from ..test_pipeline import make_bundle
@@ -43,14 +44,14 @@ class ClosedForm:
             out.append(BlockMatrix(keys, shapes, np.repeat(each, size) * pattern))
         return Prediction(structure, None, out[1], out[0], EdgeChoice(keys, "made"), 0.0)
 
-    def read(self, structure: Structure, keys: np.ndarray) -> tuple[Structure, np.ndarray]:
-        return structure, keys
+    def read(self, structure: Structure, keys: np.ndarray) -> Item:
+        return Item(structure, Any, EdgeChoice(keys, "made"))  # type: ignore[arg-type]
 
-    def predict_graphs(
-        self, items: list[tuple[Structure, np.ndarray]], frames: int = 1
-    ) -> Iterator[Prediction]:
-        for structure, keys in items:
-            yield self.predict(structure, keys, frames)
+    def predict_graphs(self, items: list[Item], frames: int = 1) -> Iterator[Prediction]:
+        for item in items:
+            keys = item.edges.keys
+            assert item.s is None or len(item.s) == len(keys)  # S of this description
+            yield self.predict(item.structure, keys, frames)
 
 
 def found(fault: Fault | None, overlap: bool = True) -> Invariance:
