@@ -20,10 +20,7 @@ WORDS = {
     "eval": ["eval {}"],
     "train": ["train --preprocessed data --output run --stage1 {}", "train {}"],
     "train-stage1": ["train-stage1 --preprocessed {} --output run", "train-stage1 {}"],
-    "onsite": [
-        "onsite --preprocessed data --splits s.json --stage1 m --model {} -o new",
-        "onsite --preprocessed {} --splits {} --stage1 {} --model {} -o new",
-    ],
+    "onsite": ["onsite --preprocessed data --splits s.json --stage1 {} --model b -o new"],
     "ablate": ["ablate --preprocessed {} --output run", "ablate {}"],
     "evaluate": ["evaluate --preprocessed data --stage1 {}"],
     "compare": ["compare {}", "compare data/made {}", "compare data/made data/made --overlap {}"],
