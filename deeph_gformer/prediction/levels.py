@@ -138,7 +138,7 @@ def overlap_of(model: Predictor, item: Item) -> BlockMatrix:
     structure, keys, found = item.structure, item.edges.keys, item.s
     if found is None and item.overlap is not None:
         return _made(item.overlap, structure, keys)
-    if found is None and item.folder is not None and has_matrix(item.folder, "overlap"):
+    if found is None and item.folder is not None and _has_overlap(item):
         found = read_matrix(item.folder, "overlap", structure)
     if found is not None:
         index = match_keys(keys, found.keys)
@@ -157,6 +157,12 @@ def _made(provider: OverlapProvider, structure: Structure, keys: NDArray[np.int6
     return provider.overlap(structure, keys)
 
 
+def _has_overlap(item: Item) -> bool:
+    """Whether a structure was read from a folder, not a file, that has S."""
+    folder = item.folder
+    return folder is not None and folder.is_dir() and has_matrix(folder, "overlap")
+
+
 def require_levels(model: Predictor, items: Sequence[Item]) -> None:
     """Raise where levels could not be made, before networks run.
 
@@ -169,9 +175,9 @@ def require_levels(model: Predictor, items: Sequence[Item]) -> None:
     """
     if model.bundle is None or model.bundle.levels is None:
         return
+    known = bundle_overlap(model) is not None
     for item in items:
-        there = item.folder is not None and has_matrix(item.folder, "overlap")
-        if item.s is None and item.overlap is None and not there and bundle_overlap(model) is None:
+        if not known and item.s is None and item.overlap is None and not _has_overlap(item):
             raise DataError(
                 f"{item.folder or item.structure.name}: this model shifts on-site levels, which "
                 f"needs S, and {why_no_overlap(model)}; put overlaps.h5 into the folder, or say "

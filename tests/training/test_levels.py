@@ -7,6 +7,7 @@ import json
 import pathlib
 from collections.abc import Callable
 
+import ase.build
 import numpy as np
 import pytest
 
@@ -223,6 +224,26 @@ def test_other_directions_keep_their_levels(
     found = model.predict(folder).hamiltonian
     assert "repeats in 2 directions, structures of the fit in 1" in caplog.text
     assert np.array_equal(found.values, model.without_levels().predict(folder).hamiltonian.values)
+
+
+def test_a_structure_file_has_levels(tmp_path: pathlib.Path) -> None:
+    """Bi2Te3 of examples/systems, from a POSCAR: S of the bundle's table."""
+    system = ROOT / "examples" / "systems" / "models" / "bi2te3"
+    model = deeph_gformer.load(system / "gformer", stage1=system / "stage1")
+    film = ase.build.bulk("Bi", "hcp", 4.386, 8.0)[:1] * (1, 1, 5)
+    film.numbers[:] = [52, 83, 52, 83, 52]
+    film.positions[:, 2] = [7.5, 9.24, 11.25, 13.26, 15.0]
+    film.positions[:, :2] = (
+        np.array([[0, 0], [1, 2], [2, 1], [0, 0], [1, 2]]) @ film.cell[:2, :2] / 3
+    )
+    film.cell[2] = [0.0, 0.0, 24.0]
+    film.pbc = True
+    film.write(tmp_path / "film.vasp")
+    deeph_gformer.refine(tmp_path / "film.vasp", model, tmp_path / "out")
+    found = read_matrix(tmp_path / "out" / "film", "prediction").values
+    assert np.abs(found - model.predict(film).hamiltonian.values).max() < 1e-5
+    plain = model.without_levels().predict(tmp_path / "film.vasp").hamiltonian.values
+    assert np.abs(found - plain).max() > 1e-4
 
 
 def test_derivatives_against_finite_differences(tmp_path: pathlib.Path) -> None:
