@@ -97,7 +97,7 @@ def coupling(
         length: (E,), Å, see :func:`unwrap_shifts`.
     """
     shifts, pieces = unwrap_shifts(keys, atoms, length)
-    cycles = shifts[keys[:, 3]] + keys[:, :3] - shifts[keys[:, 4]]
+    cycles = _cycles(keys, shifts)
     cycles = cycles[cycles.any(axis=1)]
     x, y, z = (bool(v) for v in (cycles != 0).any(axis=0))
     return Coupling(_rank(cycles), (x, y, z), shifts, pieces)
@@ -122,7 +122,7 @@ def skeleton(keys: NDArray[np.int64], atoms: int) -> NDArray[np.int64]:
     top = np.unique(piece, return_index=True)[1][piece]
     met = np.unique(keys[:, 3:])
     star = np.column_stack([shifts[met] - shifts[top[met]], top[met], met])
-    cycles = shifts[keys[:, 3]] + keys[:, :3] - shifts[keys[:, 4]]
+    cycles = _cycles(keys, shifts)
     round_ = cycles.any(axis=1)
     loops = np.unique(np.column_stack([cycles[round_], top[keys[round_, 3]]]), axis=0)
     return np.concatenate([star, loops[:, [0, 1, 2, 3, 3]]]).astype(np.int64)
@@ -140,7 +140,7 @@ def periods(keys: NDArray[np.int64], atoms: int) -> tuple[NDArray[np.int64], NDA
         to add to each atom, see :attr:`Coupling.shifts`.
     """
     shifts, _ = unwrap_shifts(keys, atoms)
-    cycles = shifts[keys[:, 3]] + keys[:, :3] - shifts[keys[:, 4]]
+    cycles = _cycles(keys, shifts)
     rows = np.unique(cycles[cycles.any(axis=1)], axis=0)
     basis: list[NDArray[np.int64]] = []
     for column in range(3):  # Euclid's algorithm, column after column
@@ -173,6 +173,11 @@ def piece_of(keys: NDArray[np.int64], atoms: int) -> NDArray[np.int64]:
     ones = np.ones(len(keys), dtype=bool)
     graph = coo_matrix((ones, (keys[:, 3], keys[:, 4])), shape=(atoms, atoms))
     return np.asarray(connected_components(graph.tocsr(), directed=False)[1], dtype=np.int64)
+
+
+def _cycles(keys: NDArray[np.int64], shifts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(E, 3), the lattice vector that is left over around each edge's cycle."""
+    return shifts[keys[:, 3]] + keys[:, :3] - shifts[keys[:, 4]]
 
 
 def _rank(vectors: NDArray[np.int64]) -> int:

@@ -145,7 +145,7 @@ def overlap_of(model: Predictor, item: Item) -> BlockMatrix:
         return found.select(index[index >= 0])
     provider = bundle_overlap(model)
     if provider is None:
-        raise DataError(f"'{structure.name}': S is not known")
+        raise _unknown(model, item)
     return _made(provider, structure, keys)
 
 
@@ -178,8 +178,13 @@ def require_levels(model: Predictor, items: Sequence[Item]) -> None:
     known = bundle_overlap(model) is not None
     for item in items:
         if not known and item.s is None and item.overlap is None and not _has_overlap(item):
-            raise DataError(
-                f"{item.folder or item.structure.name}: this model shifts on-site levels, which "
-                f"needs S, and {why_no_overlap(model)}; put overlaps.h5 into the folder, or say "
-                "where S comes from (--overlap; in Python overlap=)"
-            )
+            raise _unknown(model, item)
+
+
+def _unknown(model: Predictor, item: Item) -> DataError:
+    """That nothing tells S of a structure, and what to do."""
+    return DataError(
+        f"{item.folder or item.structure.name}: this model shifts on-site levels, which needs S, "
+        f"and {why_no_overlap(model)}; put overlaps.h5 into the folder, or say where S comes from "
+        "(--overlap; in Python overlap=)"
+    )

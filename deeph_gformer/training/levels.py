@@ -154,7 +154,8 @@ def _level_errors(
     for structure, truth, made in pairs:
         dft, other = (shell_levels(structure, h, levels.kinds) for h in (truth, made))
         there = np.isfinite(dft)
-        piece = piece_of(truth.keys, len(structure))
+        near = np.linalg.norm(structure.edge_vectors(truth.keys), axis=1) < levels.radial.cutoff
+        piece = piece_of(truth.keys[near], len(structure))
         squares += (centred(dft - other, there, piece) ** 2).sum(axis=0)
         count += there.sum(axis=0)
     return np.sqrt(squares / np.maximum(count, 1))
