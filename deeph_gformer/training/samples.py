@@ -18,7 +18,7 @@ from ..data.energies import odd_energy
 from ..logs import LOGGER
 from ..stage1.trained_on import listed
 
-__all__ = ["TrainingSamples", "count_samples", "learned_from", "training_samples"]
+__all__ = ["TrainingSamples", "count_samples", "learned_from", "own_images", "training_samples"]
 
 #: ``train`` and ``val``: each structure once; ``varied``: those of ``train`` with other edges.
 #: What a model remembers of its data is of the first two.
@@ -83,4 +83,24 @@ def count_samples(samples: TrainingSamples) -> str:
     return (
         f"{len(train)} training structures, {len(varied) // len(train) + 1} edge sets each "
         f"({span} edges{few}), and {rest}"
+    )
+
+
+def own_images(samples: TrainingSamples) -> str:
+    """A sentence, where atoms of every training structure have blocks with their own images.
+
+    What moves there moves with its images, and the network learns that it does. In wider cells
+    surroundings are more various than it knows (docs/howto/one_model.md). Empty where one
+    structure is wider, or has no periodic direction.
+    """
+    nearest = []
+    for sample in samples["train"]:
+        graph = sample.graph
+        own = (graph.edge_index[0] == graph.edge_index[1]) & (graph.edge_length > 0)
+        if not own.any():
+            return ""
+        nearest.append(float(graph.edge_length[own].min()))
+    return (
+        "atoms of every training structure have blocks with their own images (from "
+        f"{min(nearest):.3g} Å on); wider cells among them would make errors in wider cells smaller"
     )

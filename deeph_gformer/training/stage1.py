@@ -30,7 +30,7 @@ from .module import Stage1Task
 from .overlap_table import write_basis_table
 from .process import echo, first_rank, memory_hint, own_device
 from .run import fit, loaders
-from .samples import count_samples, learned_from, training_samples
+from .samples import count_samples, learned_from, own_images, training_samples
 from .seen import structures_note
 from .splits import run_splits
 from .stage1_folder import SaveModelFolder, train_ini
@@ -139,6 +139,8 @@ def _train(
     )
     if rest := left_out([*samples["train"], *samples["val"]]):
         echo(rest)
+    if images := own_images(samples):
+        echo(images)
     ini = old.train_ini if old is not None and old.train_ini else train_ini(config)
     notes = {
         **choice.to_json(),

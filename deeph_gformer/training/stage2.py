@@ -32,7 +32,7 @@ from .module import Stage2Task, masked_loss
 from .overlap_table import write_basis_table
 from .process import echo, first_rank, memory_hint, note, own_device, warn
 from .run import fit, loaders
-from .samples import TrainingSamples, count_samples, learned_from, training_samples
+from .samples import TrainingSamples, count_samples, learned_from, own_images, training_samples
 from .seen import recognise, trained_on
 from .splits import run_splits
 from .stage2_bundle import SaveBundle, finish, record_of, structures_of
@@ -110,6 +110,8 @@ def _train(
     echo(_sizes(samples, stage1, config.data.cache))
     if rest := left_out([*samples["train"], *samples["val"]]):
         echo(rest)
+    if images := own_images(samples):
+        echo(images)
     cache = _cache(config, role.used, role.features, splits["train"], folder / "cache")
     to_product = DirectSumToProduct(out.targets, out.generation, out.dtype)
     reads = role.used if role.features else None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +24,12 @@ from deeph_gformer.stage1.bundle import read_model_folder
 from deeph_gformer.training.batches import FeatureCache, collate, joiner
 from deeph_gformer.training.folds import CrossFitCache
 from deeph_gformer.training.run import loaders
-from deeph_gformer.training.samples import count_samples, learned_from, training_samples
+from deeph_gformer.training.samples import (
+    count_samples,
+    learned_from,
+    own_images,
+    training_samples,
+)
 from deeph_gformer.training.state_bank import state_bank
 from deeph_gformer.training.states import state_terms
 
@@ -55,6 +63,28 @@ def samples_of(root: pathlib.Path, names: list[str], number: int, seed: int = 1)
 def same(a: Sample, b: Sample) -> bool:
     parts = [(s.graph.edge_key, s.graph.edge_vector, s.label, s.mask, s.partner) for s in (a, b)]
     return a.key == b.key and all(torch.equal(x, y) for x, y in zip(*parts, strict=True))
+
+
+def test_own_images_until_one_cell_is_wide(make_folder: Folder) -> None:
+    folders = [make_folder(f"s{n}", seed=n, atoms=4) for n in range(3)]
+    root = folders[0].parent
+    samples, _ = samples_of(root, ["s0", "s1", "s2"], 0)
+    vectors = np.loadtxt(folders[0] / "lat.dat").T, np.loadtxt(folders[1] / "lat.dat").T
+    keys = [[json.loads(k) for k in h5py.File(f / "overlaps.h5")] for f in folders[:2]]
+    nearest = min(
+        float(np.linalg.norm(np.array(k[:3]) @ lattice))
+        for lattice, own in zip(vectors, keys, strict=True)
+        for k in own
+        if k[3] == k[4] and any(k[:3])
+    )
+    assert f"(from {nearest:.3g} Å on)" in own_images(samples)
+    wide = samples["train"][0]
+    far = wide.graph.edge_index[0] != wide.graph.edge_index[1]
+    graph = wide.graph._replace(
+        edge_index=wide.graph.edge_index[:, far], edge_vector=wide.graph.edge_vector[far]
+    )
+    train = [dataclasses.replace(wide, graph=graph), *samples["train"][1:]]
+    assert own_images({**samples, "train": train}) == ""
 
 
 @pytest.mark.parametrize("value", ["-1", "true", "1.5", "1000"])
