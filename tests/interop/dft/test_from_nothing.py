@@ -9,8 +9,11 @@ import shutil
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.neighborlist import neighbor_list
 
 from deeph_gformer.cli import main
+from deeph_gformer.interop.dft.stru import read_stru
 
 from ...conftest import ROOT
 from .conftest import real
@@ -70,6 +73,26 @@ def test_pyscf(tmp_path: pathlib.Path) -> None:
     make = runpy.run_path(str(ROOT / "examples" / "pyscf_training_set" / "make.py"))["main"]
     make(tmp_path / "set", 2, 0.05, 2, 11)
     train_and_plot(sorted((tmp_path / "set").iterdir()), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "cell, atoms", [((1, 0), 4), ((2, 0), 16), ((2, 1), 12), ((3, 1), 28), ((3, 0), 36)]
+)
+def test_bilayers_for_abacus(cell: tuple[int, int], atoms: int, tmp_path: pathlib.Path) -> None:
+    """What is written is read back as two whole sheets of graphene."""
+    make = runpy.run_path(str(ROOT / "examples" / "abacus_training_set" / "make.py"))
+    for name in ("C.upf", "C.orb"):
+        (tmp_path / name).write_text("")
+    made = make["make_atoms"](cell, 0.0, 3)
+    make["write_input"](tmp_path / "run", made, tmp_path / "C.upf", tmp_path / "C.orb", 7)
+    stru = read_stru(tmp_path / "run" / "STRU")
+    places = stru.fractional @ stru.lattice
+    read = Atoms(stru.labels, positions=places, cell=stru.lattice, pbc=(True, True, False))
+    lengths = neighbor_list("d", read, 1.6)
+    assert len(read) == atoms and np.allclose(lengths, 2.46 / np.sqrt(3), atol=1e-6)
+    assert (neighbor_list("i", read, 1.6).reshape(atoms, 3) == np.arange(atoms)[:, None]).all()
+    height = np.sort(places[:, 2]).reshape(2, -1)
+    assert np.ptp(height, axis=1).max() < 1e-9 and 3.3 < height[1, 0] - height[0, 0] < 3.5
 
 
 @pytest.mark.parametrize("code", ["openmx", "abacus"])
