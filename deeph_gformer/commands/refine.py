@@ -26,8 +26,8 @@ class RefineOptions(PredictionOptions, JsonOption):
         type=pathlib.Path,
         required=True,
         metavar="DIR",
-        help="folder with structure folders (legacy or DeepH-dock); or, with --overlap and "
-        "--output, structure files (POSCAR, .cif, ...)",
+        help="folder with structure folders (legacy or DeepH-dock), or structure files (POSCAR, "
+        ".cif, ...) or a folder of them, which need --output",
     )
     overlap: tuple[str, ...] = overlap_source(
         "edges and S of structures without overlaps.h5, which is then written",

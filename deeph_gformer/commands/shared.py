@@ -137,7 +137,8 @@ class EdgeOptions(ModelOptions):
     edges: Literal["auto", "overlaps", "hamiltonians", "union"] = option(
         default="auto",
         help="which blocks are predicted: those that overlaps.h5 has, those that hamiltonians.h5 "
-        "has, or both; auto: those of every such file that is there",
+        "has, or both; auto: where there are both files, those of overlaps.h5 if the model learned "
+        "these, else both",
     )
 
 

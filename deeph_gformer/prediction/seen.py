@@ -106,17 +106,22 @@ def require_seen(
         found = coupling(np.concatenate(few), len(structure))
     if found is not None and found.rank not in seen:
         flags = ", ".join(str(bool(p)) for p in pbc)
-        least = found.rank < min(seen)
+        if found.rank > min(seen):
+            what = (
+                "Where nothing should repeat make the lattice vector longer: images must be "
+                "further apart than atoms couple"
+            )
+        elif all(pbc):
+            what = (
+                "Where it should repeat make the lattice vector shorter: images are further apart "
+                "than atoms couple"
+            )
+        else:
+            what = "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
         raise DataError(
             f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an "
             "atom couples to its own images there), the model's training structures in "
-            f"{' or '.join(map(str, seen))}. "
-            + (
-                "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
-                if least
-                else "Where nothing should repeat make the lattice vector longer: images must be "
-                "further apart than atoms couple"
-            )
+            f"{' or '.join(map(str, seen))}. {what}"
         )
     close = too_close(model, structure, keys, CLOSEST)
     if close:

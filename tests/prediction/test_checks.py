@@ -13,7 +13,7 @@ import pytest
 
 import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
-from deeph_gformer.errors import ModelError
+from deeph_gformer.errors import DataError, ModelError
 from deeph_gformer.interop.ase import HamiltonianCalculator
 from deeph_gformer.io import Structure, read_folder
 from deeph_gformer.overlap.neighbours import edge_keys
@@ -120,6 +120,21 @@ def test_the_calculator_is_told_what_predict_says(
         HamiltonianCalculator(mos2, atoms=atoms, extrapolate=True).get_hamiltonian()
         assert capsys.readouterr().err == said
         assert ("closer than the known range" in said) == unlike
+
+
+def test_what_repeats_otherwise_is_told_what_to_change(mos2: HamiltonianModel) -> None:
+    """A molecule is no sheet whatever its pbc, nor is a bulk."""
+    sheet = ase.build.mx2(a=3.18, vacuum=8.0)
+    molecule, bulk = sheet.copy(), sheet.copy()
+    molecule.set_cell(np.eye(3) * 25.0)
+    bulk.cell[2] = [0.0, 0.0, 6.2]
+    for atoms, words in (
+        (molecule, "repeats in 0 directions .* make the lattice vector shorter"),
+        (bulk, "repeats in 3 directions .* make the lattice vector longer"),
+    ):
+        atoms.pbc = True
+        with pytest.raises(DataError, match=words):
+            mos2.predict(atoms)
 
 
 def test_an_atom_away_from_all_others_is_told(mos2: HamiltonianModel) -> None:
