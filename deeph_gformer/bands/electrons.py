@@ -18,19 +18,21 @@ def parse_valence(text: str) -> dict[str, float]:
     """``C=4,Mo=14`` -> electrons per element.
 
     Raises:
-        ConfigError: not of that form.
+        ConfigError: not of that form, or an element is there twice.
     """
     from ase.data import atomic_numbers
 
     result: dict[str, float] = {}
     for item in text.split(","):
-        name, _, value = item.partition("=")
+        name, _, value = (part.strip() for part in item.partition("="))
         try:
-            result[name.strip()] = number = float(value)
+            number = float(value)
         except ValueError:
             number = math.nan
-        if name.strip() not in atomic_numbers or not 0 <= number < math.inf:
+        if name not in atomic_numbers or not 0 <= number < math.inf:
             raise ConfigError(f"valence '{item}': write element=electrons, e.g. C=4 or Mo=14,S=6")
+        if result.setdefault(name, number) != number:
+            raise ConfigError(f"valence '{text}': gives two numbers of electrons for {name}")
     return result
 
 
@@ -44,8 +46,8 @@ def electron_number(
         (electrons, source), None where nothing says it.
 
     Raises:
-        ConfigError: the valence lacks an element of the structure, or is no mapping, or the number
-            is none.
+        ConfigError: the valence lacks an element of the structure, or is no mapping to numbers, or
+            the number is none.
     """
     if electrons is not None:
         try:
@@ -66,8 +68,16 @@ def electron_number(
                 f"valence electrons are given for {', '.join(sorted(valence))}, but structure "
                 f"'{structure.name}' also has {', '.join(missing)}"
             )
-        words = ", ".join(f"{s} {valence[s]:g}" for s in sorted(set(symbols)))
-        return float(sum(valence[s] for s in symbols)), f"valence electrons per element ({words})"
+        try:
+            counts = {s: float(valence[s]) for s in sorted(set(symbols))}
+        except (TypeError, ValueError, OverflowError):
+            counts = {"": math.nan}
+        if not all(0 <= count < math.inf for count in counts.values()):
+            raise ConfigError(
+                f"valence = {dict(valence)!r}: write a number of electrons for each element"
+            )
+        words = ", ".join(f"{s} {count:g}" for s, count in counts.items())
+        return float(sum(counts[s] for s in symbols)), f"valence electrons per element ({words})"
     value = structure.info.get("occupation")
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
     number = float(value) if plain and value is not None else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ..errors import ConfigError
 from .options import Verb, option
 from .settings import RunOptions, list_settings, pair, read_settings
 from .single import every_option
@@ -40,7 +41,11 @@ def _run(options: AblateOptions) -> None:
 
     if options.list:
         return list_settings(AblationConfig)
-    tests = dict(pair("--test", text, "NAME=DIR") for text in options.test)
+    tests: dict[str, str] = {}
+    for text in options.test:
+        name, folder = pair("--test", text, "NAME=DIR")
+        if tests.setdefault(name, folder) != folder:
+            raise ConfigError(f"--test {text}: there is another test set of this name")
     more: dict[str, Any] = {f"tests.{name}": folder for name, folder in tests.items()}
     if options.settings is not None:
         more["settings"] = [s.strip() for s in options.settings.split(",") if s.strip()]

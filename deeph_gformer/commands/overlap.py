@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -104,18 +105,20 @@ def _cutoffs(entries: Sequence[str]) -> dict[tuple[int, int], float]:
     from ase.data import atomic_numbers
 
     known = {name: z for name, z in atomic_numbers.items() if z > 0}
-    result = {}
+    result: dict[tuple[int, int], float] = {}
     for entry in entries:
         try:
             pair, radius = entry.split("=")
             a, b = sorted(known[s] for s in pair.split("-"))
-            result[a, b] = float(radius)
+            value = float(radius)
         except (KeyError, ValueError):
             raise ConfigError(
                 f"--cutoff {entry}: write two elements and a radius in Å, e.g. C-C=6.35"
             ) from None
-        if not result[a, b] > 0:
+        if not 0 < value < math.inf:
             raise ConfigError(f"--cutoff {entry}: the radius must be positive")
+        if result.setdefault((a, b), value) != value:
+            raise ConfigError(f"--cutoff {entry}: gives these elements a second radius")
     return result
 
 
@@ -215,6 +218,7 @@ def _pbc(text: str | None) -> list[bool] | None:
 
 def run_predict(options: PredictOptions) -> OverlapPredictions:
     """Write overlaps."""
+    from ..io.folder import require_names
     from ..overlap import TableOverlap, load
     from ..overlap.describe import verdict
     from ..overlap.predict import predict_overlap
@@ -224,10 +228,8 @@ def run_predict(options: PredictOptions) -> OverlapPredictions:
     if isinstance(provider, TableOverlap) and not provider.table.report.get("two_centre", True):
         warn(verdict(provider.table))
     names = [s.name if s.is_dir() else s.stem for s in sources]
-    if len(sources) > 1 and len(set(names)) != len(names):
-        raise ConfigError(
-            "--input: two structures have one name; their output folders would be the same"
-        )
+    if options.output is not None:
+        require_names(zip(names, sources, strict=True))
     form = None if options.format == "same" else options.format
     rows = []
     for source, name in zip(sources, names, strict=True):

@@ -142,11 +142,13 @@ def _run(options: RefineOptions) -> Refinement | None:
         count=not options.no_fermi_level,
     )
     if first:
+        why = (
+            f"H is not there, and edges were asked for from it (--edges {options.edges})"
+            if options.edges in ("hamiltonians", "union")
+            else "neither S nor H is there, and the model has no table that makes S (see --overlap)"
+        )
         for folder in result["without_edges"]:
-            warn(
-                f"{folder} is skipped: neither S nor H is there, and the model has no table that "
-                "makes S (see --overlap)"
-            )
+            warn(f"{folder} is skipped: {why}")
         for record in result["structures"]:
             for text in record["warnings"]:
                 warn(f"{record['name']}: {text}")

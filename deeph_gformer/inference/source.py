@@ -14,6 +14,7 @@ from ..io.folder import (
     find_structures,
     has_matrix,
     holds_another,
+    require_names,
     split_structures,
 )
 from ..io.structure import Structure
@@ -62,7 +63,7 @@ def find_sources(
         predictions not counted).
 
     Raises:
-        DataError: there is no structure, or none with edges and no table.
+        DataError: there is no structure, or none with edges and no table, or two have one name.
     """
     root = pathlib.Path(root)
     table = overlap or bundle_overlap(model)
@@ -82,11 +83,10 @@ def find_sources(
                 raise
         else:
             bare = [folder for folder in bare if not has_matrix(folder, "prediction")]
-            taken = {source_name(folder): folder for folder in folders}
+            chosen = list(folders)
             if table is not None and edges in ("auto", "overlaps"):
-                for folder in bare:
-                    taken.setdefault(source_name(folder), folder)
-            chosen = sorted(taken.values())
+                chosen = sorted([*folders, *bare])
+                require_names((source_name(folder), folder) for folder in chosen)
             return chosen, [folder for folder in bare if folder not in chosen]
     try:
         return find_structures(root, skip=output), []
@@ -102,6 +102,7 @@ def find_sources(
         )
         if not files:
             raise
+        require_names((source_name(file), file) for file in files)
         return files, []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ __all__ = [
     "is_temporary",
     "remove_leftovers",
     "replaced_folder",
+    "require_names",
     "warn_unreadable",
 ]
 
@@ -408,6 +409,27 @@ def _warn_incomplete(folder: pathlib.Path) -> None:
             return
 
 
+def require_names(named: Iterable[tuple[str, pathlib.Path]]) -> None:
+    """Raise where two structures have one name: output folders are named after them.
+
+    Args:
+        named: name and folder or file of each.
+
+    Raises:
+        DataError: names both.
+    """
+    seen: dict[str, pathlib.Path] = {}
+    for name, path in named:
+        first = seen.setdefault(name, path)
+        if first is not path:
+            linked = any(name not in (p.name, p.stem) for p in (first, path))
+            raise DataError(
+                f"two structures have the name '{name}': {first} and {path}; rename one, "
+                "output folders are named after them"
+                + (" (a link has the name of what it points to)" if linked else "")
+            )
+
+
 def split_structures(
     root: str | os.PathLike[str],
     kinds: tuple[Kind, ...] = (),
@@ -458,15 +480,5 @@ def split_structures(
             f"{root}: no structure folder here or below; one needs "
             f"{', '.join(get_format('legacy').required)}" + (f" and {wanted}" if wanted else "")
         )
-    seen: dict[str, pathlib.Path] = {}
-    for folder in folders:
-        name = real_path(folder).name
-        if name in seen:
-            linked = name != seen[name].name or name != folder.name
-            raise DataError(
-                f"two structures have the name '{name}': {seen[name]} and {folder}; rename one, "
-                "output folders are named after them"
-                + (" (a link has the name of the folder that it points to)" if linked else "")
-            )
-        seen[name] = folder
+    require_names((real_path(folder).name, folder) for folder in folders)
     return folders, bare

@@ -198,7 +198,7 @@ def _where_edges_are(
 
     Raises:
         DataError: there is no such path.
-        ConfigError: nothing knows the edges.
+        ConfigError: nothing knows the edges, or those of H are wanted of what has no H.
     """
     folder = None
     if isinstance(source, (str, os.PathLike)):
@@ -213,6 +213,11 @@ def _where_edges_are(
         if folder.is_dir() and (overlap is None or not bare):
             return folder
     _require_structure(source)
+    if edges in ("hamiltonians", "union"):
+        raise ConfigError(
+            f"{_name(source)}: has no hamiltonians.h5, and edges were asked for from it (--edges "
+            f"{edges}); leave that out, or give a structure folder with DFT's H"
+        )
     provider = overlap or bundle_overlap(model)
     if provider is None:
         raise ConfigError(

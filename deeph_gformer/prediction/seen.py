@@ -117,7 +117,7 @@ def require_seen(
                 "than atoms couple"
             )
         else:
-            what = "Set pbc to True along each vector that repeats (in the file, or atoms.pbc = ...)"
+            what = "Set pbc to True along each vector that repeats (in the file; atoms.pbc = ...)"
         raise DataError(
             f"'{structure.name}': with pbc = ({flags}) it repeats in {found.rank} directions (an "
             "atom couples to its own images there), the model's training structures in "

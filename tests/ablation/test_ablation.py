@@ -537,6 +537,8 @@ def test_command_line(
     assert main(["ablate", str(tmp_path / "a.yaml"), "--set", "stage1.trainig.epochs=1"]) == 2
     assert "did you mean 'training'" in capsys.readouterr().err
     assert main(["ablate", "--settings", "e3"]) == 2
+    assert main(["ablate", "--test", "more=a", "--test", "more=b"]) == 2
+    assert "--test more=b: there is another test set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)

@@ -63,6 +63,11 @@ def test_electron_number_from_each_source() -> None:
     assert electron_number(crystal) is None
     with pytest.raises(ConfigError, match="also has C"):
         electron_number(crystal, None, {"Mo": 14.0})
+    for wrong in ({"C": "four"}, {"C": None}, {"C": -4.0}, {"C": float("nan")}):
+        with pytest.raises(ConfigError, match="write a number of electrons for each element"):
+            electron_number(crystal, None, wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="two numbers of electrons for C"):
+        parse_valence("C=4, C=5")
     with pytest.raises(ConfigError, match="--electrons N"):
         bands.fermi_level(graphene())
     with pytest.raises(ConfigError, match="2 bands hold"):

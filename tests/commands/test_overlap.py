@@ -160,6 +160,8 @@ def test_wrong_words_to_fit(tmp_path: pathlib.Path, training: pathlib.Path) -> N
     for words, match in (
         (["--cutoff", "C-X=1"], "C-C=6.35"),
         (["--cutoff", "C-C=-1"], "positive"),
+        (["--cutoff", "C-C=inf"], "positive"),
+        (["--cutoff", "C-C=6", "--cutoff", "C-C=7"], "C-C=7: gives these elements a second"),
     ):
         with pytest.raises(ConfigError, match=match):
             run("overlap", "fit", "--preprocessed", training, "-o", tmp_path / "c.npz", *words)

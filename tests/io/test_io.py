@@ -278,7 +278,7 @@ def test_names_collide(make_folder: Folder, tmp_path: pathlib.Path) -> None:
     (tmp_path / "links").mkdir()
     for name in ("one", "two"):  # renaming a link changes no name
         (tmp_path / "links" / name).symlink_to(tmp_path / "x" / name / "a")
-    with pytest.raises(DataError, match="the name 'a'.*name of the folder that it points to"):
+    with pytest.raises(DataError, match="the name 'a'.*name of what it points to"):
         find_structures(tmp_path / "links")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import deeph_gformer
 from deeph_gformer.analysis.evaluate import evaluate
-from deeph_gformer.errors import DataError, ModelError
+from deeph_gformer.errors import ConfigError, DataError, ModelError
 from deeph_gformer.interop.ase import HamiltonianCalculator
 from deeph_gformer.io import Structure, read_folder
 from deeph_gformer.overlap.neighbours import edge_keys
@@ -135,6 +135,12 @@ def test_what_repeats_otherwise_is_told_what_to_change(mos2: HamiltonianModel) -
         atoms.pbc = True
         with pytest.raises(DataError, match=words):
             mos2.predict(atoms)
+
+
+def test_atoms_have_no_edges_of_h(mos2: HamiltonianModel) -> None:
+    sheet = ase.build.mx2(a=3.18, vacuum=8.0)
+    with pytest.raises(ConfigError, match="has no hamiltonians.h5, .*--edges union"):
+        mos2.predict(sheet, edges="union")
 
 
 def test_an_atom_away_from_all_others_is_told(mos2: HamiltonianModel) -> None:
