@@ -89,7 +89,9 @@ def kinds_of(folder: pathlib.Path) -> list[HamiltonianKind]:
 
 
 def _computed(source: pathlib.Path) -> Callable[[Structure], BlockMatrix] | None:
-    """What makes S from basis files or a table; None where ``source`` is a folder with S itself."""
+    """What makes S from basis files or a table, also that of a bundle; None where ``source`` is a
+    folder with S itself."""
+    from ..fields import OVERLAP_TABLE
     from ..io.folder import folder_format
     from ..overlap import load
     from ..overlap.basis_files import BASIS_ENDINGS, is_basis_name
@@ -98,7 +100,8 @@ def _computed(source: pathlib.Path) -> Callable[[Structure], BlockMatrix] | None
         return None
     basis = source.name.endswith(BASIS_ENDINGS) or is_basis_name(str(source))
     if source.is_dir():
-        basis = any(p.name.endswith(BASIS_ENDINGS) for p in source.iterdir())
+        table = (source / OVERLAP_TABLE).is_file()
+        basis = table or any(p.name.endswith(BASIS_ENDINGS) for p in source.iterdir())
     if not basis and source.suffix != ".npz":
         return None
 

@@ -164,7 +164,7 @@ class HamiltonianOptions(JsonOption):
         group=_H,
         shown="beside H, else the first folder's",
         help="where S is: a structure folder or the overlaps.h5 in one, basis files (a file or "
-        "a folder of them), or a table (.npz of 'overlap fit')",
+        "a folder of them), or a table (.npz of 'overlap fit', or a GFormer bundle that holds one)",
     )
     s_threshold: float | None = option(
         type=Number(above=0),

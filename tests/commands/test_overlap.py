@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -194,6 +195,22 @@ def test_wrong_words_to_fit(tmp_path: pathlib.Path, training: pathlib.Path) -> N
         == 0
     )
     assert load(tmp_path / "c.npz").cutoffs == {(6, 6): 4.5}
+
+
+def test_commands_on_hamiltonians_take_the_table_of_a_bundle(
+    tmp_path: pathlib.Path, training: pathlib.Path, orbitals: TableOverlap
+) -> None:
+    """All levels of H = -3 S are -3 eV."""
+    folder, bundle = training / "0000", tmp_path / "bundle"
+    s = read_matrix(folder, "overlap")
+    legacy.write_blocks(folder / "hamiltonians.h5", dataclasses.replace(s, values=-3.0 * s.values))
+    (folder / "overlaps.h5").unlink()
+    bundle.mkdir()
+    save_table(bundle / "overlap.npz", orbitals.table)
+    words = ("--electrons", sum(read_folder(folder).orbital_counts), "--mesh", "1x1x1")
+    run("fermi", folder, "--overlap", bundle, *words, "--json", tmp_path / "f.json")
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["fermi_eV"] == pytest.approx(-3.0, abs=1e-5)
 
 
 def test_another_structure_is_not_replaced_by_accident(
