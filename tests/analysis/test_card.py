@@ -60,6 +60,19 @@ def test_a_shipped_card_is_of_its_bundle_and_says_what_the_docs_say(bundle: path
     assert card.limits and all(f"- {limit}" in words for limit in card.limits)
 
 
+def test_the_ratios_of_the_readme_are_those_of_the_cards() -> None:
+    ratios: dict[bool, list[float]] = {True: [], False: []}
+    for bundle in BUNDLES:
+        card = read_card(bundle)
+        for errors in card.errors if card else ():
+            first, both = errors.hamiltonian
+            ratios[errors.trained].append(both / first)
+    known, twisted = (sorted(f"{r:.2f}" for r in ratios[kind]) for kind in (True, False))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"has {known[0]} to {known[-1]} of stage 1's error" in text
+    assert f"(twisted bilayers: {' and '.join(twisted)})" in text
+
+
 def test_info_and_reports_show_it(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
