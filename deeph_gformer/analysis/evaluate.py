@@ -75,8 +75,8 @@ def evaluate(
         ``raw_*`` and ``gauge_free_*`` are mean errors of both kinds. ``places``: see
         :mod:`.places`. With ``states``, structures and total hold ``states_error_meV`` and
         ``ghost_meV`` (both stages), and the same of stage 1 with ``stage1_`` before it; None where
-        there are no overlaps or no Fermi level. Structures hold ``correction_z``, ``features_z``
-        and ``guard_warning`` where the bundle has statistics, see
+        there are no overlaps or no Fermi level. Structures hold ``correction_z``, ``features_z``,
+        ``levels_distance`` and ``guard_warning`` where the bundle has statistics, see
         :mod:`deeph_gformer.prediction.guard`. With
         ``invariance``, structures and total hold the keys of
         :meth:`.invariance.Invariance.to_json`.

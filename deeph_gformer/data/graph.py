@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..algebra.orbitals import Basis
 from ..errors import DataError, ModelError
-from ..io.blocks import format_key, onsite_keys, sort_keys
+from ..io.blocks import format_key, onsite_keys, require_onsite, sort_keys
 from ..io.structure import Structure
 
 __all__ = [
@@ -162,13 +162,7 @@ def build_graph(
     vectors = structure.edge_vectors(keys)
     onsite = onsite_keys(keys)
     vectors[onsite] = 0.0
-    missing = np.setdiff1d(np.arange(*(atoms or (0, len(structure)))), keys[onsite, 3])
-    if len(missing):
-        raise DataError(
-            f"structure '{structure.name}': atom {missing[0] + 1} has no on-site block "
-            f"{format_key((0, 0, 0, missing[0], missing[0]))}; every atom needs its own: make the "
-            "file of blocks again"
-        )
+    require_onsite(keys, range(*(atoms or (0, len(structure)))), f"structure '{structure.name}'")
     near = np.flatnonzero(~onsite & (np.linalg.norm(vectors, axis=1) < 1e-3))
     if len(near):
         raise DataError(

@@ -28,7 +28,7 @@ from ..overlap.neighbours import find_edges, pair_cutoff
 from ..pipeline import HamiltonianModel
 from ..prediction.checks import check_item, warn_of
 from ..prediction.derivatives import hamiltonian_derivative
-from ..prediction.levels import overlap_of, shifts_of, slopes_of
+from ..prediction.levels import prepare, shifts_of, slopes_of
 from ..prediction.reading import OverlapSource, open_overlap
 from ..prediction.seen import bundle_overlap
 from ..runtime.timer import Timer
@@ -151,10 +151,13 @@ def derivatives(
                 f"{source}: this model shifts on-site levels by S, so ∂H/∂τ needs ∂S/∂τ, and no "
                 "table knows it: give basis files (--overlap)"
             )
-        plain = model.without_levels()
-        made = next(iter(plain.predict_graphs([item], None, hermitian))).hamiltonian
-        shifts, overlap_there = shifts_of(item, levels, made), overlap_of(model, item)
-        levels = levels if shifts is not None else None
+        prepared = prepare(model, item, levels)
+        if prepared is None:
+            levels = None
+        else:
+            plain = model.without_levels()
+            made = next(iter(plain.predict_graphs([item], None, hermitian))).hamiltonian
+            shifts = shifts_of(item, levels, prepared, made)
     for atom in atoms:
         start = time.perf_counter()
         hamiltonian = hamiltonian_derivative(model, item, atom, hermitian)
@@ -166,9 +169,9 @@ def derivatives(
                 for s in slopes
             )
             moved = (x, y, z)
-        if levels is not None and shifts is not None and moved is not None:
+        if levels is not None and prepared is not None and moved is not None:
             hamiltonian = slopes_of(
-                model, item, levels, shifts, atom, hamiltonian, overlap_there, moved
+                model, item, levels, shifts, atom, hamiltonian, prepared.overlap, moved
             )
         seconds = time.perf_counter() - start
         table = provider if isinstance(provider, TableOverlap) else None

@@ -76,7 +76,7 @@ def memory_need(
         density = 3 * getattr(gformer.invariant, "sums", width)
     levels = model.bundle is not None and model.bundle.levels is not None  # S, and a copy of H
     return MemoryNeed(
-        edges=edges * max(features, end),
+        edges=edges * (max(features, end) + 8 * levels * model.targets.width),
         # several processes: partner edges are sent and received
         host=((1.5 if comm.size == 1 else 2.0) * 2 + 1.5 * levels) * vector * edges,
         blocks=2 * vector * edges if on_cpu else 0,

@@ -41,7 +41,7 @@ from ..io.structure import Structure
 from ..logs import LOGGER
 from ..pipeline import HamiltonianModel, Prediction, load
 from ..prediction.blocks import assemble, check_finite, sum_of_differences
-from ..prediction.levels import corrected
+from ..prediction.levels import corrected, prepare
 from ..prediction.reading import Item
 from ..prediction.run import hermitian_products
 from ..results import IniEvaluation
@@ -62,15 +62,17 @@ def _labelled(
     """
     sample = load_sample(folder, model.targets, "hamiltonians", model.dtype)
     structure = read_folder(folder)
+    keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
+    choice = EdgeChoice(keys, fields.HAMILTONIAN_FILE)
+    item = Item(structure, sample.graph, choice, None, folder)
+    levels = None if model.bundle is None else model.bundle.levels
+    prepared = None if levels is None else prepare(model, item, levels)
     first, both = hermitian_products(model, sample.graph, frames, hermitian)
     check_finite(both, sample.name)
-    keys, types = sample.graph.edge_key.numpy(), sample.graph.node_type.numpy()
     matrices = [assemble(model, h, types, keys) for h in (first, both)]
-    choice = EdgeChoice(keys, fields.HAMILTONIAN_FILE)
     change, count = sum_of_differences(*matrices)
-    if model.bundle is not None and model.bundle.levels is not None:
-        item = Item(structure, sample.graph, choice, None, folder)
-        matrices[1] = corrected(model, item, model.bundle.levels, matrices[1])
+    if levels is not None:
+        matrices[1], _ = corrected(model, item, levels, prepared, matrices[1])
         both = torch.from_numpy(model.blocks.from_matrix(matrices[1], types)[0])
     return (
         Prediction(

@@ -20,6 +20,7 @@ __all__ = [
     "match_keys",
     "onsite_keys",
     "require_keys",
+    "require_onsite",
     "reverse_keys",
     "sort_keys",
 ]
@@ -129,6 +130,26 @@ def reverse_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 def onsite_keys(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(E,), which of the blocks (E, 5) are of an atom with itself: i = j and R = 0."""
     return (keys[:, 3] == keys[:, 4]) & ~keys[:, :3].any(axis=1)
+
+
+def require_onsite(keys: NDArray[np.int64], atoms: Iterable[int], where: str) -> None:
+    """Raise unless each atom has a block with itself.
+
+    Args:
+        keys: (E, 5).
+        atoms: 0-based.
+        where: file or structure, for the message.
+
+    Raises:
+        DataError: one has none.
+    """
+    missing = sorted(set(atoms) - set(keys[onsite_keys(keys), 3].tolist()))
+    if missing:
+        raise DataError(
+            f"{where}: atom {missing[0] + 1} has no on-site block "
+            f"{format_key((0, 0, 0, missing[0], missing[0]))}; every atom needs its own: make the "
+            "file of blocks again"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

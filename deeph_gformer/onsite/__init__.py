@@ -7,6 +7,7 @@ of the potentials of bond dipoles has few parameters and is better on structures
 * :mod:`.waves`: potentials of dipoles (Ewald; slabs, chains and molecules without images);
 * :mod:`.features`: what an atom's levels are a linear function of;
 * :mod:`.levels`: levels of H, the model, and H with other levels;
+* :mod:`.reach`: how far a structure is from those of the fit;
 * :mod:`.fit`: the model of a training set, in closed form.
 """
 

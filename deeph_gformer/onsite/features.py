@@ -28,7 +28,7 @@ from .waves import potentials
 if TYPE_CHECKING:
     from ..runtime.communicator import Communicator
 
-__all__ = ["Radial", "Surroundings", "onsite_features"]
+__all__ = ["Radial", "Surroundings", "onsite_features", "require_elements"]
 
 
 class Radial(NamedTuple):
@@ -99,12 +99,7 @@ def onsite_features(
     Raises:
         DataError: an element is not among them.
     """
-    if unknown := sorted(set(structure.numbers.tolist()) - set(elements)):
-        raise DataError(
-            f"{structure.name}: has {', '.join(map(symbol, unknown))}, which no structure has that "
-            "the on-site levels were fitted to; fit them again with such structures "
-            "('deeph-gformer onsite')"
-        )
+    require_elements(structure, elements)
     keys = keys[np.linalg.norm(structure.edge_vectors(keys), axis=1) < radial.cutoff]
     around, dipoles = _sums(structure, keys, elements, radial)
     if comm is not None and comm.size > 1:
@@ -115,6 +110,24 @@ def onsite_features(
     felt = potentials(structure, keys, piece, dipoles, comm)
     rank = len(periods(keys, len(structure))[0])
     return Surroundings(np.concatenate([around, felt], axis=1), piece, rank)
+
+
+def require_elements(structure: Structure, elements: Sequence[int]) -> None:
+    """Raise unless a model of levels knows all elements.
+
+    Args:
+        structure: the atoms.
+        elements: atomic numbers that it knows.
+
+    Raises:
+        DataError: it does not.
+    """
+    if unknown := sorted(set(structure.numbers.tolist()) - set(elements)):
+        raise DataError(
+            f"{structure.name}: has {', '.join(map(symbol, unknown))}, which no structure has that "
+            "the on-site levels were fitted to; fit them again with such structures "
+            "('deeph-gformer onsite')"
+        )
 
 
 def _sums(

@@ -17,6 +17,7 @@ from ..io.blocks import BlockMatrix, match_keys, onsite_keys
 from ..io.structure import Structure
 from .features import Radial, onsite_features
 from .levels import Kind, LevelModel, centred, kinds_of, shell_levels, with_levels
+from .reach import furthest_bond, leverage
 
 __all__ = ["Fit", "Known", "fit_levels", "with_share"]
 
@@ -70,7 +71,10 @@ def fit_levels(structures: Sequence[tuple[Structure, BlockMatrix]]) -> Fit:
         _fit(structures, elements, kinds, Radial(cutoff, shortest, _SPREAD, count))
         for count in _COUNTS
     ]
-    return min(found, key=lambda fit: float(fit.left_out.mean()))
+    best = min(found, key=lambda fit: float(fit.left_out.mean()))
+    apart = max(furthest_bond(s, h.keys, cutoff) for s, h in structures)
+    reach = best.model.reach and best.model.reach._replace(apart=apart)
+    return best._replace(model=dataclasses.replace(best.model, reach=reach))
 
 
 def _distances(structures: Sequence[tuple[Structure, BlockMatrix]]) -> tuple[float, float]:
@@ -105,7 +109,7 @@ def _fit(
     mean_features = np.stack([rows[every == n].mean(axis=0) for n in range(len(elements))])
     mean_levels = np.stack([_means(known[every == n]) for n in range(len(elements))])
     weights = np.zeros((len(kinds), rows.shape[1]))
-    errors, spreads = np.zeros(len(kinds)), np.zeros(len(kinds))
+    errors, spreads, ridges = np.zeros((3, len(kinds)))
     for k in range(len(kinds)):
         parts = []
         for (f, piece, _), own, e in zip(around, levels, element, strict=True):
@@ -113,13 +117,15 @@ def _fit(
             both = np.column_stack([f - mean_features[e], (own - mean_levels[e])[:, k]])
             moved = centred(both, np.repeat(there[:, None], both.shape[1], axis=1), piece)[there]
             parts.append((moved[:, :-1], moved[:, -1]))
-        weights[k], errors[k] = _ridge(parts)
+        weights[k], errors[k], ridges[k] = _ridge(parts)
         spreads[k] = math.sqrt(float(np.mean(np.concatenate([t for _, t in parts]) ** 2)))
     share, between = np.ones(len(kinds)), np.ones(2)
     model = LevelModel(
         elements, kinds, radial, ranks, mean_features, mean_levels, weights, share, between
     )
-    return Fit(model, errors, spreads)
+    moved = [model.moved(s, a) for (s, _), a in zip(structures, around, strict=True)]
+    reach = leverage(moved, float(ridges.min()))
+    return Fit(dataclasses.replace(model, reach=reach), errors, spreads)
 
 
 def _means(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -133,16 +139,16 @@ def _means(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ridge(
     parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
-) -> tuple[NDArray[np.float64], float]:
-    """Weights (F,) for features (n, F) and targets (n,) of each structure, and the rms error of
-    structures left out."""
+) -> tuple[NDArray[np.float64], float, float]:
+    """Weights (F,) for features (n, F) and targets (n,) of each structure, the rms error of
+    structures left out, and the ridge parameter with which it is least."""
     scale = np.concatenate([f for f, _ in parts]).std(axis=0)
     used = scale > 1e-6 * scale.max(initial=0.0)
     weights = np.zeros(len(scale))
     scaled = [(f[:, used] / scale[used], t) for f, t in parts]
     squares = [(f.T @ f, f.T @ t) for f, t in scaled]
     whole = [np.sum([s[n] for s in squares], axis=0) for n in (0, 1)]
-    best = math.inf
+    best, chosen = math.inf, _RIDGES[0]
     for ridge in _RIDGES:
         penalty = ridge * np.eye(int(used.sum()))
         total, count = 0.0, 0
@@ -151,9 +157,9 @@ def _ridge(
             total, count = total + float(((t - f @ solution) ** 2).sum()), count + len(t)
         error = math.sqrt(total / max(count, 1))
         if error < best:
-            best = error
+            best, chosen = error, ridge
             weights[used] = np.linalg.solve(whole[0] + penalty, whole[1]) / scale[used]
-    return weights, best
+    return weights, best, chosen
 
 
 class Known(NamedTuple):
@@ -198,7 +204,9 @@ def with_share(model: LevelModel, validation: Sequence[Known], spinful: bool) ->
         squares, products = squares + rows @ rows.T, products + rows @ wanted
     root = np.linalg.cholesky(squares + 1e-12 * max(float(np.trace(squares)), 1e-300) * np.eye(2))
     between = lsq_linear(root.T, np.linalg.solve(root, products), bounds=(0.0, 1.0)).x
-    return dataclasses.replace(model, share=share, between=between)
+    sizes = [math.sqrt(float(np.mean((share * step) ** 2))) for step in steps]
+    reach = model.reach and model.reach._replace(shift=max(sizes) or math.inf)
+    return dataclasses.replace(model, share=share, between=between, reach=reach)
 
 
 def _between_atoms(

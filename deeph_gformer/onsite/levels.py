@@ -28,6 +28,7 @@ from ..data.energies import onsite_energies
 from ..io.blocks import BlockMatrix, match_keys, onsite_keys
 from ..io.structure import Structure
 from .features import Radial, Surroundings
+from .reach import Reach
 
 __all__ = ["Kind", "LevelModel", "centred", "kinds_of", "shell_levels", "with_levels"]
 
@@ -105,6 +106,7 @@ class LevelModel:
         weights: (K, F), eV.
         share: (K,), 0 to 1: 0 leaves a prediction's levels as they are, 1 replaces them.
         between: (2,), a and b, 0 to 1.
+        reach: how far they hold; None in bundles that do not know.
     """
 
     elements: tuple[int, ...]
@@ -116,6 +118,7 @@ class LevelModel:
     weights: NDArray[np.float64]
     share: NDArray[np.float64]
     between: NDArray[np.float64]
+    reach: Reach | None = None
 
     def shifts(
         self, structure: Structure, around: Surroundings, levels: NDArray[np.float64]
@@ -148,6 +151,11 @@ class LevelModel:
         element = self._element(structure)
         there = np.isfinite(levels) & np.isfinite(self.levels[element])
         return self.share * centred(around.features @ self.weights.T - levels, there, around.piece)
+
+    def moved(self, structure: Structure, around: Surroundings) -> NDArray[np.float64]:
+        """(N, F), x of :mod:`.reach`: features less the means of elements, and of pieces."""
+        own = around.features - self.features[self._element(structure)]
+        return centred(own, np.ones_like(own, dtype=bool), around.piece)
 
     def between_atoms(
         self, structure: Structure, shifts: NDArray[np.float64]
@@ -183,6 +191,7 @@ class LevelModel:
             "radial": list(self.radial),
             "ranks": list(self.ranks),
             **{name: rounded(getattr(self, name)) for name in _ARRAYS},
+            **({"reach": self.reach.to_json()} if self.reach is not None else {}),
         }
 
     @classmethod
@@ -199,9 +208,10 @@ class LevelModel:
             radial = Radial(float(cutoff), float(first), float(spread), int(count))
             ranks = tuple(int(rank) for rank in table["ranks"])
             arrays = [np.array(table[name], dtype=np.float64) for name in _ARRAYS]
+            size = 2 * len(elements) ** 2 * radial.number
+            reach = Reach.from_json(table["reach"], size) if "reach" in table else None
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"no model of levels: {error}") from None
-        size = 2 * len(elements) ** 2 * radial.number
         n, k = len(elements), len(kinds)
         shapes = (n, size), (n, k), (k, size), (k,), (2,)
         if radial.number < 2 or min(radial[:3]) <= 0 or [a.shape for a in arrays] != list(shapes):
@@ -210,7 +220,7 @@ class LevelModel:
         shares = np.concatenate(arrays[3:]) if all(finite) else np.array([-1.0])
         if not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError("no model of levels: a number is missing or out of range")
-        return cls(elements, kinds, radial, ranks, *arrays)
+        return cls(elements, kinds, radial, ranks, *arrays, reach)
 
 
 _ARRAYS = ("features", "levels", "weights", "share", "between")

@@ -16,6 +16,7 @@ from ..logs import LOGGER
 from ..overlap import TableOverlap, TwoCentre
 from ..runtime.processes import agreed
 from .basis import another_basis, basis_table, displaced, near_blocks, require_basis
+from .levels import require_levels
 from .seen import out_of_place
 
 if TYPE_CHECKING:
@@ -57,10 +58,11 @@ def check_item(
 
     Raises:
         ModelError: S is not in the basis of the training set.
-        DataError: S cannot be read.
+        DataError: S cannot be read, or the model's on-site levels cannot be made.
     """
     own, remarks = None, list[str]()
     with agreed(item.comm):
+        require_levels(model, item)
         close = out_of_place(model, item.structure, item.edges.keys)
         if item.overlap is None:
             own, remarks = _of_folder(model, item, any_basis)

@@ -138,22 +138,29 @@ class Judgement:
 
     Attributes:
         correction_z: distance of mean |ΔH| from validation, standard deviations (negative: smaller
-            than usual).
+            than usual); None where the bundle does not know it.
         features_z: that of stage 1's features; None where the bundle does not know them.
         out_of_range: the correction is larger than :data:`LIMIT` allows.
         warning: a sentence, or None.
+        levels_distance: of on-site levels, see :class:`.levels.Unusual`; None in bundles without.
     """
 
-    correction_z: float
-    features_z: float | None
-    out_of_range: bool
-    warning: str | None
+    correction_z: float | None = None
+    features_z: float | None = None
+    out_of_range: bool = False
+    warning: str | None = None
+    levels_distance: float | None = None
+
+    def with_levels(self, distance: float, warning: str | None) -> Judgement:
+        """The same with that of on-site levels, whose warning stands where there is no other."""
+        return dataclasses.replace(self, levels_distance=distance, warning=self.warning or warning)
 
     def to_json(self) -> dict[str, Any]:
         """What ``refine`` and ``evaluate`` say of a structure."""
         return {
             "correction_z": self.correction_z,
             "features_z": self.features_z,
+            "levels_distance": self.levels_distance,
             "guard_warning": self.warning,
         }
 

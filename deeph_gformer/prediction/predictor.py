@@ -206,10 +206,10 @@ class Predictor(abc.ABC):
         Raises:
             ModelError: see :meth:`predict`.
         """
-        for item in items:
-            warn_of(item.structure.name, check_item(self, item, any_basis, overlap).remarks)
         if overlap is not None:
             items = [item._replace(s=overlap) for item in items]
+        for item in items:
+            warn_of(item.structure.name, check_item(self, item, any_basis, overlap).remarks)
         result = list(self.predict_graphs(items, None, hermitian, frames))
         for prediction in result:
             warn_of_unusual(prediction)

@@ -23,7 +23,7 @@ from ..runtime.plan import ExecutionPlan
 from ..runtime.processes import agreed
 from .blocks import assemble, check_finite, sum_of_differences, symmetrise
 from .guard import Guard, Judgement
-from .levels import corrected, require_levels
+from .levels import Prepared, corrected, prepare
 from .passes import direct_products, fast_plan
 from .reading import Item
 
@@ -119,11 +119,13 @@ def predictions(
 
     Raises:
         ModelError: a prediction is not finite, or blocks are missing.
-        DataError: the model has on-site levels, and S is not known.
+        DataError: the model has on-site levels that cannot be made, see :func:`.levels.prepare`.
         ConfigError: the chunk is smaller than the edges of one atom.
     """
+    levels = None if model.bundle is None else model.bundle.levels
+    prepared: list[Prepared | None] = []
     with agreed(execution.comm):
-        require_levels(model, items)
+        prepared += [None if levels is None else prepare(model, item, levels) for item in items]
     execution.timer.start("stage 1")
     graph = batch_graphs([item.graph for item in items])
     guard = Guard.of(model)
@@ -138,15 +140,17 @@ def predictions(
     del first, both  # each structure's part is given away, so that its memory comes back early
     for number, item in enumerate(items):
         made = _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
-        levels = None if model.bundle is None else model.bundle.levels
+        ready, verdict = prepared.pop(0), None
         if guard is not None:
             features = None if nodes is None else nodes[number]
             verdict = guard.judge(item.graph, features, made.correction, item.total_edges)
-            made = made._replace(judgement=verdict)
         if levels is not None:
             with agreed(execution.comm):
-                moved = corrected(model, item, levels, made.hamiltonian)
+                moved, unusual = corrected(model, item, levels, ready, made.hamiltonian)
             made = made._replace(hamiltonian=moved)
+            if unusual is not None:
+                verdict = (verdict or Judgement()).with_levels(*unusual)
+        made = made._replace(judgement=verdict)
         yield made
 
 

@@ -228,15 +228,22 @@ def _guard(result: Mapping[str, Any]) -> list[str]:
     found = [r for r in result["structures"] if "correction_z" in r]
     if not found:
         return []
-    rows = [
-        [r["name"], r["correction_z"], r["features_z"], r["guard_warning"] or "-"] for r in found
-    ]
+    columns = {"structure": "name", "correction": "correction_z", "features": "features_z"}
+    note = (
+        "The guard: how far the size of the correction, and stage 1's features, are from those of "
+        "training and validation, in standard deviations. Above 6 there is a warning."
+    )
+    if any(r.get("levels_distance") is not None for r in found):
+        columns["levels"] = "levels_distance"
+        note += (
+            " On-site levels: how far they are from those of their fit, 1 at most there. Above 2 "
+            "there is a warning."
+        )
+    rows = [[*(r.get(key) for key in columns.values()), r["guard_warning"] or "-"] for r in found]
     return [
         "<h2>Like the training set?</h2>",
-        '<p class="note">The guard: how far the size of the correction, and stage 1\'s features, '
-        "are from those of training and validation, in standard deviations. Above 6 there is a "
-        "warning.</p>",
-        _table(["structure", "correction", "features", "warning"], rows),
+        f'<p class="note">{note}</p>',
+        _table([*columns, "warning"], rows),
     ]
 
 

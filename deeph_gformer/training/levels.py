@@ -22,14 +22,14 @@ from ..data.splits import read_splits
 from ..errors import ConfigError, DataError, GFormerError
 from ..fields import OVERLAP_TABLE
 from ..gformer.bundle import BUNDLE_FILE, save_bundle
-from ..io.blocks import BlockMatrix, match_keys
-from ..io.folder import read_folder, read_matrix, replaced_folder
+from ..io.blocks import BlockMatrix, match_keys, require_onsite
+from ..io.folder import matrix_path, read_folder, read_matrix, replaced_folder
 from ..io.periodicity import piece_of
 from ..io.structure import Structure
 from ..onsite import Fit, Known, LevelModel, fit_levels, shell_levels, with_share
 from ..onsite.levels import centred
 from ..pipeline import HamiltonianModel
-from ..prediction.levels import corrected
+from ..prediction.levels import corrected, prepare
 from ..results import LevelFit
 
 __all__ = ["add_levels"]
@@ -80,17 +80,21 @@ def add_levels(
     plain = model.without_levels()
     spinful = model.targets.basis.spinful
     learned = model.learned_edges
+    truth = [_truth(folder) for folder in folders["val"]]
     fit = fit_levels([_labelled(folder, spinful, learned) for folder in folders["train"]])
     items = [plain.read(folder) for folder in folders["val"]]
-    truth = [load(folder) for folder in folders["val"]]
+    prepared = [prepare(plain, item, fit.model) for item in items]
     before = [next(iter(plain.predict_graphs([item]))).hamiltonian for item in items]
     known = [
-        Known(item.structure, dft.h, h, dft.s)
-        for item, dft, h in zip(items, truth, before, strict=True)
+        Known(item.structure, dft.h, h, s)
+        for item, (dft, s), h in zip(items, truth, before, strict=True)
     ]
     levels = with_share(fit.model, known, spinful)
-    after = [corrected(plain, item, levels, h) for item, h in zip(items, before, strict=True)]
-    errors = [_errors(dft, both) for dft, *both in zip(truth, before, after, strict=True)]
+    after = [
+        corrected(plain, item, levels, ready, h)[0]
+        for item, ready, h in zip(items, prepared, before, strict=True)
+    ]
+    errors = [_errors(dft, both) for (dft, _), *both in zip(truth, before, after, strict=True)]
     mae = _mean([e[0] for e in errors])
     known_states = [e[1] for e in errors if e[1] is not None]
     states = _mean(known_states) if known_states else None
@@ -164,12 +168,35 @@ def _level_errors(
 def _labelled(
     folder: pathlib.Path, spinful: bool, learned: LearnedEdges
 ) -> tuple[Structure, BlockMatrix]:
-    """Atoms and DFT's H of a folder, on the edges that a prediction of it has."""
+    """Atoms and DFT's H of a folder, on the edges that a prediction of it has.
+
+    Raises:
+        DataError: a file is missing or damaged, or an atom has no on-site block.
+    """
     structure = read_folder(folder)
     hamiltonian = read_matrix(folder, "hamiltonian", structure, spinful)
     edges = select_edges(folder, structure, "auto", learned=learned).keys
     index = match_keys(edges, hamiltonian.keys)
-    return structure, hamiltonian.select(index[index >= 0])
+    found = hamiltonian.select(index[index >= 0])
+    require_onsite(found.keys, range(len(structure)), f"{folder}, H and S")
+    return structure, found
+
+
+def _truth(folder: pathlib.Path) -> tuple[BlochProblem, BlockMatrix]:
+    """DFT's H and S of a folder, and S again.
+
+    Raises:
+        DataError: a file is missing or damaged, or an atom has no on-site block.
+    """
+    dft = load(folder)
+    if dft.s is None:
+        raise DataError(
+            f"{matrix_path(folder, 'overlap')}: file not found; on-site levels need S, also where "
+            "info.json says that the basis is orthogonal"
+        )
+    for name, matrix in (("H", dft.h), ("S", dft.s)):
+        require_onsite(matrix.keys, range(len(dft.structure)), f"{folder}, {name}")
+    return dft, dft.s
 
 
 def _errors(

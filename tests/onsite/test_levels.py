@@ -12,6 +12,7 @@ import pytest
 from deeph_gformer.io import BlockMatrix
 from deeph_gformer.onsite import LevelModel, Radial, Surroundings, shell_levels, with_levels
 from deeph_gformer.onsite.levels import centred, kinds_of
+from deeph_gformer.onsite.reach import Reach
 
 from ..conftest import random_structure
 
@@ -149,10 +150,14 @@ def test_json_keeps_eight_digits() -> None:
         lambda t: t.__setitem__("kinds", [[0]]),
         lambda t: t.__setitem__("elements", "ab"),
         lambda t: t.__setitem__("ranks", 2),
+        lambda t: t.__setitem__("reach", None),
+        lambda t: t["reach"]["factor"].pop(),
+        lambda t: t["reach"].__setitem__("apart", 0.0),
     ],
 )
 def test_what_is_no_model_is_refused(change: Any) -> None:
-    table = copy.deepcopy(some_levels().to_json())
+    table = copy.deepcopy(dataclasses.replace(some_levels(), reach=Reach(np.eye(24))).to_json())
+    assert LevelModel.from_json(table).reach is not None
     change(table)
     with pytest.raises(ValueError, match="no model of levels"):
         LevelModel.from_json(table)

@@ -132,6 +132,11 @@ def test_the_guard_is_shown_where_it_judged():
     page = render("x", result=result)
     assert "Like the training set?" in page
     assert "<td>0001</td><td>7.250</td><td>-</td><td>odd: 0001</td>" in page
+    assert "On-site levels" not in page
+    result["structures"][0]["levels_distance"] = 2.5
+    levels = render("x", result=result)
+    assert "<td>7.250</td><td>-</td><td>2.500</td><td>odd: 0001</td>" in levels
+    assert "<th>levels</th>" in levels and "On-site levels: how far" in levels
     for key in ("correction_z", "features_z", "guard_warning"):
         del result["structures"][0][key]
     assert "Like the training set?" not in render("x", result=result)

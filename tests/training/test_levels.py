@@ -19,10 +19,12 @@ from deeph_gformer.gformer.bundle import load_bundle, save_bundle
 from deeph_gformer.inference.derivatives import derivatives
 from deeph_gformer.interop.deephe3 import _labelled
 from deeph_gformer.io import find_structures, read_folder, read_matrix
+from deeph_gformer.io.blocks import onsite_keys
 from deeph_gformer.io.folder import write_matrix
 from deeph_gformer.io.legacy import write_structure
 from deeph_gformer.onsite import onsite_features, shell_levels
 from deeph_gformer.onsite.levels import kinds_of
+from deeph_gformer.onsite.reach import Reach
 from deeph_gformer.overlap import load as load_overlap
 from deeph_gformer.training import levels as module
 from deeph_gformer.training.levels import add_levels
@@ -53,7 +55,8 @@ def trained(tmp_path: pathlib.Path, make_folder: Folder) -> list[str]:
 def with_some(bundle: pathlib.Path, output: pathlib.Path) -> pathlib.Path:
     """The bundle with made-up levels."""
     found = load_bundle(bundle)
-    training = found.training | {"levels": some_levels(scale=0.01).to_json()}
+    levels = dataclasses.replace(some_levels(scale=0.01), reach=Reach(np.eye(24), 3.0, 0.1))
+    training = found.training | {"levels": levels.to_json()}
     save_bundle(output, dataclasses.replace(found, training=training))
     return output
 
@@ -146,6 +149,24 @@ def test_what_is_missing_is_said(
     assert not (tmp_path / "new").exists()
 
 
+def test_atoms_without_a_block_of_their_own_are_named(
+    trained: list[str], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In H or S of validation, and in H of training: not left out in silence."""
+    cases = (("s4", "overlap", "S"), ("s4", "hamiltonian", "H"), ("s1", "hamiltonian", "H"))
+    for name, kind, said in cases:
+        folder = tmp_path / "data" / name
+        structure, whole = read_folder(folder), read_matrix(folder, kind)
+        kept = np.flatnonzero(~(onsite_keys(whole.keys) & (whole.keys[:, 3] == 1)))
+        write_matrix(folder, kind, whole.select(kept), structure)
+        assert main(["onsite", *trained, "--output", str(tmp_path / "new")]) == 2
+        error = capsys.readouterr().err
+        assert f"{name}, {said}" in error and error.count("\n") == 1
+        assert "atom 2 has no on-site block [0, 0, 0, 2, 2]" in error
+        write_matrix(folder, kind, whole, structure)
+    assert not (tmp_path / "new").exists()
+
+
 def test_changed_numbers_are_refused(trained: list[str], tmp_path: pathlib.Path) -> None:
     bundle = with_some(tmp_path / "bundle", tmp_path / "new")
     file = bundle / "bundle.json"
@@ -184,9 +205,12 @@ def test_several_processes_are_one(trained: list[str], tmp_path: pathlib.Path) -
     model = deeph_gformer.load(bundle, stage1=tmp_path / "stage1")
     source = tmp_path / "data" / "s1"
     deeph_gformer.refine(source, model, tmp_path / "one")
-    in_ranks(2, lambda rank: len(deeph_gformer.refine(source, model, tmp_path / "two").structures))
+    found = in_ranks(2, lambda _: deeph_gformer.refine(source, model, tmp_path / "two").structures)
     a, b = (read_matrix(tmp_path / name / "s1", "prediction") for name in ("one", "two"))
     assert np.array_equal(a.keys, b.keys) and np.abs(a.values - b.values).max() < 1e-10
+    one, two = found[0][0], model.predict(source).judgement
+    assert two is not None and one["guard_warning"] == two.warning
+    assert one["levels_distance"] == pytest.approx(two.levels_distance)
 
 
 def test_a_structure_without_overlaps_is_refused(
