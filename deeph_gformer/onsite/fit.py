@@ -123,8 +123,8 @@ def _fit(
     model = LevelModel(
         elements, kinds, radial, ranks, mean_features, mean_levels, weights, share, between
     )
-    moved = [model.moved(s, a) for (s, _), a in zip(structures, around, strict=True)]
-    reach = leverage(moved, float(ridges.min()))
+    far = [model.moved(s, a) for (s, _), a in zip(structures, around, strict=True)]
+    reach = leverage(far, float(ridges.min()))
     return Fit(dataclasses.replace(model, reach=reach), errors, spreads)
 
 

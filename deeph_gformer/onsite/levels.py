@@ -118,7 +118,7 @@ class LevelModel:
     weights: NDArray[np.float64]
     share: NDArray[np.float64]
     between: NDArray[np.float64]
-    reach: Reach | None = None
+    reach: Reach | None = dataclasses.field(default=None, kw_only=True)
 
     def shifts(
         self, structure: Structure, around: Surroundings, levels: NDArray[np.float64]
@@ -220,7 +220,7 @@ class LevelModel:
         shares = np.concatenate(arrays[3:]) if all(finite) else np.array([-1.0])
         if not ((shares >= 0) & (shares <= 1)).all():
             raise ValueError("no model of levels: a number is missing or out of range")
-        return cls(elements, kinds, radial, ranks, *arrays, reach)
+        return cls(elements, kinds, radial, ranks, *arrays, reach=reach)
 
 
 _ARRAYS = ("features", "levels", "weights", "share", "between")

@@ -140,13 +140,13 @@ def predictions(
     del first, both  # each structure's part is given away, so that its memory comes back early
     for number, item in enumerate(items):
         made = _finished(model, item, firsts.pop(0), boths.pop(0), hermitian, execution.comm)
-        ready, verdict = prepared.pop(0), None
+        verdict: Judgement | None = None
         if guard is not None:
             features = None if nodes is None else nodes[number]
             verdict = guard.judge(item.graph, features, made.correction, item.total_edges)
         if levels is not None:
             with agreed(execution.comm):
-                moved, unusual = corrected(model, item, levels, ready, made.hamiltonian)
+                moved, unusual = corrected(model, item, levels, prepared.pop(0), made.hamiltonian)
             made = made._replace(hamiltonian=moved)
             if unusual is not None:
                 verdict = (verdict or Judgement()).with_levels(*unusual)

@@ -12,7 +12,6 @@ import pytest
 
 import deeph_gformer
 from deeph_gformer.errors import DataError
-from deeph_gformer.gformer.bundle import load_bundle, save_bundle
 from deeph_gformer.inference.derivatives import derivatives
 from deeph_gformer.interop.deephe3 import _labelled
 from deeph_gformer.io import read_folder, read_matrix
@@ -34,16 +33,18 @@ Open = Callable[[LevelModel], HamiltonianModel]
 
 @pytest.fixture
 def with_levels(tmp_path: pathlib.Path) -> Open:
-    """Makes a model of networks with random weights and these levels."""
+    """Gives a model of networks with random weights these levels."""
     stage1 = write_tiny_stage1(tmp_path / "stage1")
-    bundle = load_bundle(make_bundle(stage1, tmp_path / "bundle", trained=True))
+    bundle = make_bundle(stage1, tmp_path / "bundle", trained=True)
+    plain = deeph_gformer.load(bundle, stage1=stage1)
+    assert plain.bundle is not None
 
-    def load(levels: LevelModel) -> HamiltonianModel:
-        training = bundle.training | {"levels": levels.to_json()}
-        save_bundle(tmp_path / "new", dataclasses.replace(bundle, training=training))
-        return deeph_gformer.load(tmp_path / "new", stage1=stage1)
+    def make(levels: LevelModel) -> HamiltonianModel:
+        training = plain.bundle.training | {"levels": levels.to_json()}
+        given = dataclasses.replace(plain.bundle, training=training)
+        return HamiltonianModel(plain.stage1, given, plain.device)
 
-    return load
+    return make
 
 
 def test_unusual_levels_are_told(
