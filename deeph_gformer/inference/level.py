@@ -16,9 +16,10 @@ from ..errors import GFormerError
 from ..io.blocks import BlockMatrix
 from ..io.folder import folder_format, has_matrix, read_folder, read_matrix
 from ..io.gauge import stated_level
+from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction
 
-__all__ = ["PredictedLevel", "predicted_level", "MOST_ORBITALS"]
+__all__ = ["PredictedLevel", "known_electrons", "predicted_level", "MOST_ORBITALS"]
 
 #: Larger structures (orbitals, spin included) are not diagonalised for a level in info.json.
 MOST_ORBITALS = 400
@@ -49,6 +50,20 @@ def _spectrum(problem: BlochProblem) -> MeshSpectrum:
     return mesh_spectrum(problem, mesh)
 
 
+def known_electrons(structure: Structure, model: HamiltonianModel) -> tuple[float | None, str]:
+    """Electrons per cell, without bands, and where their number comes from; None where unknown.
+
+    Args:
+        structure: its info.json may state them.
+        model: its training set may.
+    """
+    number = electron_number(structure)
+    if number is not None:
+        return number
+    rows = model.bundle.training.get("electrons", ()) if model.bundle else ()
+    return (electrons_by_composition(structure, rows) if rows else None), "training set"
+
+
 def predicted_level(
     prediction: Prediction,
     model: HamiltonianModel,
@@ -74,11 +89,7 @@ def predicted_level(
     structure = prediction.structure
     spin = 2 if model.targets.basis.spinful else 1
     size = int(structure.orbital_counts.sum()) * spin
-    rows = model.bundle.training.get("electrons", ()) if model.bundle else ()
-    electrons, of = electrons_by_composition(structure, rows) if rows else None, "training set"
-    number = electron_number(structure)
-    if number is not None:
-        electrons, of = number
+    electrons, of = known_electrons(structure, model)
     if size > MOST_ORBITALS:
         return PredictedLevel(
             None, electrons, f"not counted: {size} orbitals, more than {MOST_ORBITALS}"

@@ -38,7 +38,7 @@ from ..pipeline import HamiltonianModel, Prediction
 from ..runtime.communicator import Communicator
 from ..runtime.processes import agreed
 from ..runtime.timer import Timer
-from .level import PredictedLevel, predicted_level
+from .level import PredictedLevel, known_electrons, predicted_level
 from .source import require_own, source_name
 
 __all__ = ["make_overlap", "output_folder", "write_prediction", "write_shared"]
@@ -201,12 +201,13 @@ def write_prediction(
     """
     comm = comm or Communicator()
     structure, spinful = prediction.structure, model.targets.basis.spinful
-    level = PredictedLevel(None, None, "not counted: left out when this was predicted")
+    electrons, _ = known_electrons(structure, model)
+    level = PredictedLevel(None, electrons, "not counted: left out when this was predicted")
     with agreed(comm):
         if comm.rank == 0 and complete:
             _write_structure(target, structure, form)
         if comm.rank == 0 and comm.size > 1:
-            level = PredictedLevel(None, None, "not counted: several processes share the structure")
+            level = level._replace(note="not counted: several processes share the structure")
         elif count and comm.rank == 0:
             level = predicted_level(prediction, model, source or target, target, overlap)
     write_shared(
@@ -262,8 +263,8 @@ def _write_info(
     info = read_json(path) if path.is_file() else {}
     spinful, bundle = model.targets.basis.spinful, model.bundle
     info[get_format(form).info_names["spinful"]] = spinful
-    if level.electrons is not None:
-        info.setdefault("occupation", level.electrons)
+    if level.electrons is not None and info.get("occupation") is None:
+        info["occupation"] = level.electrons
     old = info.get(OURS)
     kept = old if isinstance(old, dict) else {}
     info[OURS] = {

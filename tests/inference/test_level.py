@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.linalg
+from ase.data import chemical_symbols
 
 import deeph_gformer
 from deeph_gformer.bands.kmesh import parse_mesh
@@ -172,3 +173,18 @@ def test_level_is_left_out_on_demand(
     assert main([*words, "--output", out, "--no-fermi-level"]) == 0
     info = json.loads((tmp_path / "out" / "s0" / "info.json").read_text())
     assert "fermi_level" not in info and "left out" in info["deeph_gformer"]["fermi_level_note"]
+
+
+def test_electrons_that_training_knows_are_written_without_a_level(
+    make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """So that ``bands`` can count them, also where several processes shared the structure."""
+    folder = occupy(make_folder("s0", atoms=2), None)
+    model = deeph_gformer.load(make_bundle(tiny_stage1, tmp_path / "b"), stage1=tiny_stage1)
+    assert model.bundle is not None
+    symbols = [chemical_symbols[z] for z in read_folder(folder).numbers]
+    row = {"composition": {s: 3 * symbols.count(s) for s in symbols}, "electrons": 24.0}
+    model.bundle.training["electrons"] = [row]
+    deeph_gformer.refine(tmp_path / "data", model, tmp_path / "out", count=False)
+    info = json.loads((tmp_path / "out" / "s0" / "info.json").read_text())
+    assert info["occupation"] == pytest.approx(8.0) and "fermi_level" not in info
