@@ -58,6 +58,15 @@ def test_models_were_trained_on_the_training_split_alone(name: str) -> None:
     assert not set(split["test"]) & {*split["train"], *split["val"]}
 
 
+def test_graphene_was_trained_on_its_training_split_alone() -> None:
+    graphene = SYSTEMS.parent / "graphene"
+    known = json.loads((graphene / "gformer" / "bundle.json").read_text())["training"]["trained_on"]
+    split = json.loads((graphene / "splits_gformer.json").read_text())
+    assert [one["name"] for one in known["train"]] == split["train"]
+    assert split["test"] == ["0030", "0031", "0032", "0033"]
+    assert not set(split["test"]) & {*split["train"], *split["val"]}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_stage_1_tells_its_training_structures_from_others(
     name: str, dft: Callable[[str, str], tuple[pathlib.Path, Any]]

@@ -11,6 +11,7 @@ from ..data.edges import EdgeMode
 from ..errors import DataError
 from ..io.files import real_path
 from ..io.folder import (
+    NoStructureError,
     find_structures,
     has_matrix,
     holds_another,
@@ -78,7 +79,7 @@ def find_sources(
     if overlap is None:
         try:
             folders, bare = split_structures(root, ("overlap", "hamiltonian"), output)
-        except DataError:
+        except NoStructureError:
             if table is None:
                 raise
         else:
@@ -90,15 +91,11 @@ def find_sources(
             return chosen, [folder for folder in bare if folder not in chosen]
     try:
         return find_structures(root, skip=output), []
-    except DataError:
-        files = (
-            sorted(
-                p
-                for p in root.iterdir()
-                if p.is_file() and (p.suffix.lower() in ENDINGS or p.name.startswith("POSCAR"))
-            )
-            if root.is_dir()
-            else []
+    except NoStructureError:
+        files = sorted(
+            p
+            for p in root.iterdir()
+            if p.is_file() and (p.suffix.lower() in ENDINGS or p.name.startswith("POSCAR"))
         )
         if not files:
             raise

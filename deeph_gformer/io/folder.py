@@ -23,6 +23,7 @@ from .replace import is_temporary, remove_leftovers, replaced_folder
 from .structure import Structure
 
 __all__ = [
+    "NoStructureError",
     "Format",
     "Kind",
     "folder_format",
@@ -409,6 +410,10 @@ def _warn_incomplete(folder: pathlib.Path) -> None:
             return
 
 
+class NoStructureError(DataError):
+    """There is no structure folder of the wanted kind."""
+
+
 def require_names(named: Iterable[tuple[str, pathlib.Path]]) -> None:
     """Raise where two structures have one name: output folders are named after them.
 
@@ -446,8 +451,9 @@ def split_structures(
         The wanted folders (one at least), and those that have none of the matrices.
 
     Raises:
-        DataError: ``root`` is no folder, holds no structure, or two structures have the same name
-            (the outputs would collide).
+        NoStructureError: ``root`` holds no wanted structure folder.
+        DataError: it is no folder, or two structures have the same name (the outputs would
+            collide).
     """
     root = require_folder(root)
     folders, bare = [], []
@@ -472,11 +478,11 @@ def split_structures(
             else ""
         )
         if bare:
-            raise DataError(
+            raise NoStructureError(
                 f"{root}: {len(bare)} structure folder(s), first {bare[0]}, but none has {wanted}; "
                 "put it there, or give another folder"
             )
-        raise DataError(
+        raise NoStructureError(
             f"{root}: no structure folder here or below; one needs "
             f"{', '.join(get_format('legacy').required)}" + (f" and {wanted}" if wanted else "")
         )

@@ -32,6 +32,7 @@ from ase.build import graphene, make_supercell
 from ase.units import Bohr
 
 from deeph_gformer import convert
+from deeph_gformer.errors import GFormerError
 from deeph_gformer.io.folder import is_free
 
 INPUT = """INPUT_PARAMETERS
@@ -129,18 +130,31 @@ if __name__ == "__main__":
         "--k-mesh", type=int, default=14, metavar="N", help="of one primitive cell (default: 14)"
     )
     args = parser.parse_args()
+    n, m = args.supercell if len(args.supercell) == 2 else (args.supercell[0], 0)
+    cells = n * n - n * m + m * m
+    if len(args.supercell) > 2 or not cells:
+        parser.error("--supercell: one or two whole numbers, not both 0")
+    for path in (args.pseudopotential, args.orbital):
+        if not path.is_file():
+            parser.error(f"{path}: file not found")
+    program, *words = shlex.split(args.abacus) or [""]
+    if (found := shutil.which(program)) is None:
+        parser.error(f"--abacus {args.abacus}: no such command")
+    command = [str(pathlib.Path(found).absolute()), *words]
+    mesh = max(1, round(args.k_mesh / math.sqrt(cells)))
     for seed in range(args.first, args.first + args.structures):
         folder, run = args.output / "folders" / f"{seed:04d}", args.output / "runs" / f"{seed:04d}"
         if not is_free(folder):
             continue
         start = time.perf_counter()
-        n, m = [*args.supercell, 0][:2]
         atoms = make_atoms((n, m), args.displacement, seed)
-        mesh = round(args.k_mesh / math.sqrt(n * n - n * m + m * m))
         write_input(run, atoms, args.pseudopotential, args.orbital, mesh)
         with open(run / "abacus.txt", "w") as text:
-            subprocess.run(
-                shlex.split(args.abacus), cwd=run, stdout=text, stderr=subprocess.STDOUT, check=True
-            )
-        convert(run, folder, code="abacus", processes=1)
+            done = subprocess.run(command, cwd=run, stdout=text, stderr=subprocess.STDOUT)
+        if done.returncode:
+            parser.exit(1, f"{run / 'abacus.txt'}: ABACUS ended with {done.returncode}\n")
+        try:
+            convert(run, folder, code="abacus", processes=1)
+        except GFormerError as error:
+            parser.exit(1, f"{error}\n")
         print(f"{folder}: {len(atoms)} atoms, {time.perf_counter() - start:.0f} s", flush=True)

@@ -43,3 +43,15 @@ def test_two_folders_of_one_name_are_refused_though_one_has_no_s(
     assert source.find_sources(tmp_path, model, None, "hamiltonians") == ([first], [second])
     with pytest.raises(DataError, match="two structures have the name 'a'"):
         source.find_sources(tmp_path, model, None)
+
+
+def test_two_folders_of_one_name_do_not_hide_behind_a_file(
+    make_folder: Callable[..., pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    table: Any = object()
+    model: Any = None
+    make_folder("a")
+    make_folder("a", root=tmp_path / "data" / "new")
+    (tmp_path / "data" / "b.vasp").touch()
+    with pytest.raises(DataError, match="two structures have the name 'a'"):
+        source.find_sources(tmp_path / "data", model, table)
