@@ -1,0 +1,106 @@
+"""Errors of H, states and bands against the number of training structures, at equal numbers of
+steps ("More structures" of docs/measured/accuracy.md).
+
+    python benchmarks/more_structures.py bi2te3 --structures 3 7 21 --steps 1200 --data DIR \\
+        --work WORK [--splits FILE]
+
+GFormers from random weights on parts of a training split, on the shipped stage 1 of the system,
+are judged on the test structures and on the twisted cells. ``--data`` holds the unpacked DFT sets.
+WORK/SET_N is the run with N structures, WORK/SET_N.json what came out; finished ones are read.
+``python examples/systems/set_size.py`` draws them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+from model_cards import ROOT, SYSTEMS, errors_of, folder_of, judged, splits_of
+
+from deeph_gformer.analysis.tables import text_table
+from deeph_gformer.config import TrainConfig, load_yaml
+from deeph_gformer.io.files import read_json, write_json
+from deeph_gformer.stage1 import load_stage1
+from deeph_gformer.training.stage2 import train_gformer
+
+#: Sets of edges of each structure in an epoch, those with blocks taken away and added included.
+EDGE_SETS = 3
+
+
+def part(names: list[str], number: int) -> list[str]:
+    """So many of the names, evenly spread."""
+    ordered = sorted(names)
+    step = (len(ordered) - 1) / max(1, number - 1)
+    return [ordered[round(i * step)] for i in range(min(number, len(ordered)))]
+
+
+def point(args: argparse.Namespace, number: int) -> dict[str, Any]:
+    """Train with so many structures and judge; read where that is done."""
+    run = args.work / f"{args.set}_{number}"
+    result = args.work / f"{args.set}_{number}.json"
+    if result.is_file():
+        return read_json(result)
+    splits = args.work / f"{args.set}_{number}.splits.json"
+    table = read_json(args.splits or splits_of(args.set))
+    write_json(splits, {**table, "train": part(table["train"], number)})
+    epochs = math.ceil(args.steps / (EDGE_SETS * number))
+    config = load_yaml(TrainConfig, ROOT / "examples/systems/gformer.yaml")
+    stage1 = folder_of(args.set) / "stage1"
+    first = args.data / SYSTEMS[args.set]["sets"][0][0]
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(
+            config.data,
+            preprocessed=str(first),
+            splits=str(splits),
+            edge_variants=EDGE_SETS - 1,
+        ),
+        training=dataclasses.replace(
+            config.training,
+            epochs=epochs,
+            monitor="both",
+            warmup_steps=40,
+            validate_every=epochs // 10 + 1,
+        ),
+        stage1=str(stage1),
+        output=str(run),
+    )
+    resume = (run / "checkpoints" / "last.ckpt").is_file()
+    model, _ = train_gformer(config, load_stage1(stage1), resume=resume, every=epochs // 10 + 1)
+    sets = [
+        judged(model, args.data / folder, splits if trained else None)
+        for folder, trained in SYSTEMS[args.set]["sets"]
+    ]
+    record = {**sets[0], "twisted": sets[1:]}
+    write_json(result, record)
+    return record
+
+
+def main() -> None:
+    """Train, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("set", choices=[name for name in SYSTEMS if name != "graphene"])
+    parser.add_argument("--structures", required=True, type=int, nargs="+", metavar="N")
+    parser.add_argument("--steps", type=int, default=1200, metavar="N", help="of each training")
+    parser.add_argument("--data", required=True, type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--work", required=True, type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--splits", type=pathlib.Path, metavar="FILE", help="default: the system's")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in args.structures:
+        record = point(args, number)
+        sets = {"test": [record], "twisted": record["twisted"]}
+        rows += [
+            [str(number), *errors_of(label, tables, label == "test").row()]
+            for label, tables in sets.items()
+            if tables
+        ]
+    print(text_table(["N", "set", "structures", "atoms", "H / meV", "states", "bands"], rows))
+
+
+if __name__ == "__main__":
+    main()
