@@ -10,6 +10,7 @@ __all__ = [
     "MissingDependencyError",
     "lacks_memory",
     "printable",
+    "reason",
 ]
 
 
@@ -66,3 +67,13 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text
     )
+
+
+def reason(error: BaseException) -> str:
+    """What another package says of its failure, on one line of at most 200 characters.
+
+    Args:
+        error: e.g. an assertion of a parser, which often has no text.
+    """
+    text = printable(" ".join(str(error).split()))[:200]
+    return text or f"no reason given: {type(error).__name__}"

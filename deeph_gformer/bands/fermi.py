@@ -280,8 +280,8 @@ def fermi_level(
     if known is None and not (count_at_info and stated is not None):
         raise ConfigError(
             f"{problem.source}: the number of electrons is unknown (no 'occupation' in "
-            f"info.json); give --electrons N or --valence C=4,..., "
-            "or take info.json's Fermi level with --fermi info"
+            "info.json); give --electrons N, --valence C=4,... or --bundle BUNDLE (its training "
+            "set had this composition), or take info.json's Fermi level with --fermi info"
         )
     spectrum = spectrum or mesh_spectrum(
         problem, mesh, s_threshold=s_threshold, processes=processes, progress=progress

@@ -118,7 +118,8 @@ def _count(
         if found is None:
             raise ConfigError(
                 f"{problem.source}: the number of electrons is unknown; give --electrons N, "
-                "--valence C=4,..., --fermi info or --fermi VALUE"
+                "--valence C=4,..., --bundle BUNDLE (its training set had this composition), "
+                "--fermi info or --fermi VALUE"
             )
         source = found[1] if electrons is None else electrons.source
         return fermi_level_by_inertia(problem, found[0], electrons_source=source)

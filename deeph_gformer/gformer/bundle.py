@@ -138,7 +138,8 @@ class Bundle:
         return (
             f"Bundle({self.path or 'unsaved'}: GFormer arch {self.model.config.arch}, "
             f"{parameters:,} parameters, elements {', '.join(map(symbol, basis.elements))}, "
-            f"spinful={basis.spinful}, stage 1 {self.stage1.name if self.stage1 else 'none'})"
+            f"spinful={basis.spinful}, stage 1 {self.stage1.name if self.stage1 else 'none'}"
+            + (")" if self.levels is None else ", on-site levels)")
         )
 
 

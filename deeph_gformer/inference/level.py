@@ -104,7 +104,12 @@ def predicted_level(
         if electrons is None:
             electrons, of = _dft_electrons(source), "counted on DFT's Hamiltonian"
         if electrons is None:
-            return PredictedLevel(None, None, "not counted: the number of electrons is unknown")
+            return PredictedLevel(
+                None,
+                None,
+                "not counted: the number of electrons is unknown (no 'occupation' in info.json, "
+                "and no structure of this composition in the model's training set)",
+            )
         return _count(prediction, overlap, electrons, of)
     except GFormerError as error:
         return PredictedLevel(None, electrons, f"not counted: {error}")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import DataError, printable
+from ..errors import DataError, printable, reason
 from .files import MAX_TEXT, read_text, require_file
 
 if TYPE_CHECKING:
@@ -102,5 +102,4 @@ def read_poscar(path: str | os.PathLike[str]) -> Atoms:
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a parser of another package, on any text
-        reason = printable(str(error).strip() or type(error).__name__)[:200]
-        raise DataError(f"{path}: not a POSCAR ({reason})") from None
+        raise DataError(f"{path}: not a POSCAR ({reason(error)})") from None

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, MissingDependencyError
+from ..errors import DataError, MissingDependencyError, reason
 from ..io.files import read_text
 from .basis import BOHR, LARGEST_CUTOFF, AtomicBasis, require_grid
 from .basis_text import GRID_STEP, WHERE, basis_lines, require_l
@@ -108,7 +108,7 @@ def read_ion_xml(path: str | os.PathLike[str]) -> AtomicBasis:
         number = int(atom.Z)
     except Exception as error:  # noqa: BLE001 - sisl fails in many ways
         raise DataError(
-            f"{path}: not a SIESTA basis that sisl can read ({str(error) or type(error).__name__})"
+            f"{path}: not a SIESTA basis that sisl can read ({reason(error)})"
         ) from None
     shells = tuple(key[1] for key in found)
     if number < 1:

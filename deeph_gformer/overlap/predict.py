@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, DataError, GFormerError
+from ..errors import ConfigError, DataError, GFormerError, reason
 from ..io import BlockMatrix, Structure, read_folder, read_matrix
 from ..io.files import real_path
 from ..io.folder import (
@@ -81,8 +81,7 @@ def read_any(
             raise
         except Exception as error:  # noqa: BLE001 - readers of ASE fail in many ways
             raise DataError(
-                f"{path}: neither a structure folder nor a file that ASE reads "
-                f"({str(error) or type(error).__name__})"
+                f"{path}: neither a structure folder nor a file that ASE reads ({reason(error)})"
             ) from None
         if len(frames) > 1:
             raise DataError(

@@ -20,7 +20,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from ..config import TrainingConfig
-from ..errors import ConfigError, DataError, lacks_memory, printable
+from ..errors import ConfigError, DataError, lacks_memory, reason
 from ..runtime.device import resolve_device
 from ..runtime.heap import keep_freed_memory
 from ..stopping import Stopped, installed
@@ -329,9 +329,8 @@ def _told(
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         if last is None or started.now or lacks_memory(error):
             raise
-        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
         raise DataError(
-            f"{last}: does not fit this training ({reason}); choose another output"
+            f"{last}: does not fit this training ({reason(error)}); choose another output"
         ) from error
     except Stopped as stop:
         epochs = f"in epoch {trainer.current_epoch} of {trainer.max_epochs}"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from deeph_gformer.errors import ConfigError, DataError, printable
+from deeph_gformer.errors import ConfigError, DataError, printable, reason
 from deeph_gformer.io.parsing import parse_json, parse_number, parse_yaml
 
 
@@ -88,3 +88,9 @@ def test_numbers() -> None:
 
 def test_names_cannot_steer_a_terminal() -> None:
     assert printable("a\x1b]0;t\x07\nb\udcff\u202ec Å") == "a\\x1b]0;t\\x07\\nb\\udcff\\u202ec Å"
+
+
+def test_a_reason_is_one_short_line_and_never_empty() -> None:
+    assert reason(ValueError("first\n  second\x1b[0m")) == "first second\\x1b[0m"
+    assert reason(AssertionError()) == "no reason given: AssertionError"
+    assert len(reason(ValueError("x" * 999))) == 200

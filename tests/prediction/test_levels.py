@@ -62,6 +62,7 @@ def test_unusual_levels_are_told(
     size = np.linalg.norm(x, axis=1)
     plain = with_levels(levels)
     assert plain.predict(folder).judgement is None  # as bundles from before
+    assert "on-site levels" in repr(plain) and "on-site" not in repr(plain.without_levels())
 
     def said(reach: Reach) -> tuple[float, str]:
         caplog.clear()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ... import fields
-from ...errors import ConfigError, DataError, GFormerError, printable
+from ...errors import ConfigError, DataError, GFormerError, reason
 from ...io.files import read_json, real_path
 from ...io.folder import (
     Format,
@@ -144,8 +144,9 @@ def read_run(
         found = reader.read(path, unconverged, **options)
     except (ArithmeticError, LookupError, ValueError) as error:
         # a number that is none, somewhere in the text: readers name the places that they know
-        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise DataError(f"{path}: output of {reader.name} that is damaged ({reason})") from error
+        raise DataError(
+            f"{path}: output of {reader.name} that is damaged ({reason(error)})"
+        ) from error
     return check_run(found, path)
 
 

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, printable
+from ...errors import DataError, printable, reason
 from ..files import require_file
 
 __all__ = ["open_hdf5", "open_dataset", "number_type", "read_numbers", "require_memory"]
@@ -39,12 +39,8 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     except (OSError, RuntimeError, ValueError) as error:
         require_file(path)  # or another process removed it meanwhile
         raise DataError(
-            f"{path}: not a readable HDF5 file, damaged or cut short ({_reason(error)})"
+            f"{path}: not a readable HDF5 file, damaged or cut short ({reason(error)})"
         ) from None
-
-
-def _reason(error: BaseException) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def require_memory(path: pathlib.Path, descriptor: int, size: int, what: str) -> None:
@@ -91,7 +87,7 @@ def open_dataset(handle: h5py.File, path: pathlib.Path, name: str) -> h5py.h5d.D
             raise DataError(f"{path}: {printable(name)} is {kind}; copy its values into the file")
         return dataset
     except (KeyError, ValueError, OSError, TypeError, RuntimeError) as error:
-        raise DataError(f"{path}: {printable(name)} cannot be read ({_reason(error)})") from None
+        raise DataError(f"{path}: {printable(name)} cannot be read ({reason(error)})") from None
 
 
 def _require_inside(
@@ -134,7 +130,7 @@ def number_type(dataset: h5py.h5d.DatasetID, where: str) -> np.dtype:
     try:
         found = dataset.dtype
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{where} holds no numbers ({_reason(error)})") from None
+        raise DataError(f"{where} holds no numbers ({reason(error)})") from None
     if found.kind not in "fciu":
         raise DataError(f"{where} holds no numbers ({printable(str(found))})")
     if found.kind == "c":
@@ -158,7 +154,7 @@ def read_numbers(dataset: h5py.h5d.DatasetID, where: str) -> NDArray[np.number]:
         values = np.empty(dataset.shape, dtype=dataset.dtype)
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
     except (ValueError, OSError, TypeError, RuntimeError) as error:
-        raise DataError(f"{where} cannot be read ({_reason(error)})") from None
+        raise DataError(f"{where} cannot be read ({reason(error)})") from None
     if values.dtype.kind in "iu" and values.size:
         if max(abs(int(values.max())), abs(int(values.min()))) > _EXACT:
             raise DataError(
