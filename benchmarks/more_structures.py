@@ -25,6 +25,7 @@ from model_cards import ROOT, SYSTEMS, errors_of, folder_of, judged, splits_of
 import deeph_gformer
 from deeph_gformer.analysis.tables import text_table
 from deeph_gformer.config import TrainConfig, load_yaml
+from deeph_gformer.errors import DataError
 from deeph_gformer.io.files import read_json, write_json
 from deeph_gformer.pipeline import HamiltonianModel
 from deeph_gformer.stage1 import load_stage1
@@ -104,9 +105,13 @@ def with_levels(args: argparse.Namespace, number: int) -> dict[str, Any] | None:
         splits = args.work / f"{args.set}_{number}.splits.json"
         stage1 = folder_of(args.set) / "stage1"
         model = deeph_gformer.load(run / "bundle", stage1=stage1)
-        found = add_levels(model, own_set(args), splits, run / "onsite", overwrite=True)
-        record: dict[str, Any] = {"kept": found.kept}
-        if found.kept:
+        record: dict[str, Any] = {"kept": False}
+        try:
+            found = add_levels(model, own_set(args), splits, run / "onsite", overwrite=True)
+            record["kept"] = found.kept
+        except DataError as error:  # too few structures
+            print(f"{number}: {error}")
+        if record["kept"]:
             shifted = deeph_gformer.load(run / "onsite", stage1=stage1)
             record |= judged_all(args, shifted, splits)
         write_json(result, record)
