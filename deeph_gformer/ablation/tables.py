@@ -103,24 +103,26 @@ def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[
                 k: None if per_seed[0][k] is None else float(np.mean([m[k] for m in per_seed]))
                 for k in per_seed[0]
             }
-            if len(per_seed) > 1:
-                mean["mae_all_spread_meV"] = float(
-                    np.std(
-                        [m["mae_all_meV"] for m in per_seed if m["mae_all_meV"] is not None], ddof=1
-                    )
-                )
+            for key in ("mae_all_meV", *(next(iter(m.labels)) for m in metrics().values())):
+                values = [m[key] for m in per_seed]
+                if len(values) > 1 and None not in values:
+                    mean[_spread(key)] = float(np.std(values, ddof=1))
             row["tests"][name] = mean
         rows[kind] = row
     return list(rows.values())
 
 
+def _spread(key: str) -> str:
+    """The key of a figure's standard deviation over the seeds."""
+    return f"{key.removesuffix('_meV')}_spread_meV"
+
+
 def _cells(row: dict[str, Any], name: str, shown: Sequence[Column]) -> list[str]:
-    metrics = row["tests"][name]
-    cells = [
-        "-" if metrics[key] is None else format(metrics[key], form) for key, _, _, form in shown
-    ]
-    if "mae_all_spread_meV" in metrics:
-        cells[0] += f" ± {metrics['mae_all_spread_meV']:.4f}"
+    figures, cells = row["tests"][name], []
+    for key, _, _, form in shown:
+        value, spread = figures[key], figures.get(_spread(key))
+        cell = "-" if value is None else format(value, form)
+        cells.append(cell if spread is None else f"{cell} ± {spread:{form}}")
     return cells
 
 

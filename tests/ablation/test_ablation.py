@@ -333,16 +333,21 @@ def test_seeds_repeat_a_setting(make_folder: Folder, tmp_path: pathlib.Path) -> 
     )
     values["stage1"] = {"folder": str(write_tiny_stage1(tmp_path / "stage1"))}
     row = run(values)["rows"][1]
-    one = [
+    totals = [
         json.loads((tmp_path / "out" / n / "evaluation.json").read_text())["test"]["result"][
             "total"
-        ]["refined"]["mae_all_meV"]
+        ]
         for n in ("e3+gformer", "e3+gformer-seed2")
     ]
-    assert row["seeds"] == [1, 2] and one[0] != one[1]
-    assert row["tests"]["test"]["mae_all_meV"] == pytest.approx(np.mean(one)) and row["tests"][
-        "test"
-    ]["mae_all_spread_meV"] == pytest.approx(np.std(one, ddof=1))
+    found = row["tests"]["test"]
+    one = [total["refined"]["mae_all_meV"] for total in totals]
+    states = [total["states_error_meV"] for total in totals]
+    assert row["seeds"] == [1, 2] and one[0] != one[1] and states[0] != states[1]
+    assert found["mae_all_meV"] == pytest.approx(np.mean(one))
+    assert found["mae_all_spread_meV"] == pytest.approx(np.std(one, ddof=1))
+    assert found["states_error_spread_meV"] == pytest.approx(np.std(states, ddof=1))
+    table = (tmp_path / "out" / "table.txt").read_text()
+    assert f"{np.mean(states):.2f} ± {np.std(states, ddof=1):.2f}" in table
 
 
 def test_another_configuration_is_refused(make_folder: Folder, tmp_path: pathlib.Path) -> None:
