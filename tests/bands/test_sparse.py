@@ -9,6 +9,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from deeph_gformer import bands
+from deeph_gformer.analysis.redescribe import supercell
 from deeph_gformer.bands import BlochProblem, sparse
 from deeph_gformer.bands.memory import kept_memory, memory_of
 from deeph_gformer.bands.sparse import factors, frontal, solver
@@ -21,7 +22,7 @@ from deeph_gformer.bands.sparse.product import RowParts, thread_count
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix
 
-from .conftest import blocks, structure
+from .conftest import blocks, graphene, structure
 
 
 def ribbon(cells: int = 150, spin: int = 1, seed: int = 3) -> BlochProblem:
@@ -423,6 +424,19 @@ def test_fermi_level_by_inertia_is_the_middle_of_the_gap_at_gamma() -> None:
         assert level.energy_eV == pytest.approx(
             (energies[bands_filled - 1] + energies[bands_filled]) / 2, abs=1e-8
         )
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, -1.7])
+@pytest.mark.parametrize(("mass", "cells"), [(0.0, 3), (0.4, 3), (0.0, 6), (0.4, 6)])
+def test_fermi_level_by_inertia_of_degenerate_levels(start: float, mass: float, cells: int) -> None:
+    """Supercells fold both Dirac points onto Γ: four states at 0, or two each at -0.4 and 0.4; the
+    bisection may end on any of them."""
+    unit, larger = graphene(mass=mass), supercell(2, [cells, cells, 1])
+    problem = BlochProblem(larger.structure(unit.structure), larger.blocks(unit.h))
+    for guess in (start, start + 0.1):
+        level = sparse.fermi_level_by_inertia(problem, 2.0 * cells**2, guess)
+        assert level.energy_eV == pytest.approx(0.0, abs=1e-8)
+        assert "middle between" in level.source
 
 
 def test_wrong_wishes() -> None:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from ...errors import ConfigError
 from ..bloch import BlochProblem
 from ..fermi import FermiLevel
+from ..solve import solve_dense
 from .factors import count_below
 from .solver import SPARE, solve_sparse
 
@@ -57,6 +58,37 @@ def _bisect(problem: BlochProblem, target: int, start: float, engine: str) -> fl
     return here
 
 
+def _frontier(
+    problem: BlochProblem, target: int, here: float, engine: str
+) -> tuple[float, float] | None:
+    """The highest filled and the lowest empty state at Γ, eV; None where they are too far away.
+
+    Args:
+        problem: the Hamiltonian.
+        target: number of filled states.
+        here: between both, but for the width of the bisection.
+        engine: sparse factorisation.
+    """
+    gamma = np.zeros(3)
+    h, s = problem.sparse_at(gamma)
+    for number in (8, 40, 200):
+        if number + 2 * SPARE >= problem.size - 1:
+            energies = solve_dense(*problem.at(gamma), where=problem.source).energies
+        else:
+            energies = solve_sparse(
+                h, s, here, number, problem=problem, engine=engine, check="none"
+            ).energies
+        first, edge = int(np.searchsorted(energies, here)), here - 2 * _WIDTH_EV
+        if (np.abs(energies - here) < 2 * _WIDTH_EV).any():  # on which side rounding must not say
+            first = int(np.searchsorted(energies, edge))
+            first += target - states_below(problem, gamma, edge, engine)
+        if 0 < first < len(energies):
+            return float(energies[first - 1]), float(energies[first])
+        if len(energies) == problem.size:
+            break
+    return None
+
+
 def fermi_level_by_inertia(
     problem: BlochProblem,
     electrons: float,
@@ -88,18 +120,13 @@ def fermi_level_by_inertia(
     began = time.perf_counter()
     guess = (problem.stated_fermi_eV or 0.0) if start_eV is None else start_eV
     here = _bisect(problem, round(filled), guess, engine)
-    h, s = problem.sparse_at(np.zeros(3))
-    lower = upper = np.zeros(0)
-    for number in (8, 40, 200):
-        if number + 2 * SPARE >= problem.size - 1 or (len(lower) and len(upper)):
-            break
-        found = solve_sparse(h, s, here, number, problem=problem, engine=engine, check="none")
-        lower, upper = found.energies[found.energies <= here], found.energies[found.energies > here]
-    level = float(lower[-1] + upper[0]) / 2 if len(lower) and len(upper) else here
+    states = _frontier(problem, round(filled), here, engine)
+    level = sum(states) / 2 if states else here
     return FermiLevel(
         level,
         f"counting {electrons:g} electrons ({electrons_source}) at Γ by the inertia of H - E S, "
-        f"middle between the frontier states ({time.perf_counter() - began:.0f} s)",
+        f"{'middle between' if states else 'between'} the frontier states "
+        f"({time.perf_counter() - began:.0f} s)",
         electrons,
         electrons_source,
         (1, 1, 1),
