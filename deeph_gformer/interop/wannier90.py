@@ -19,6 +19,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from ..bands import BlochProblem
+from ..bands.bravais import reduced_metric
 from ..errors import DataError
 from ..io.blocks import MAX_VALUE
 from ..io.files import read_text, write_text
@@ -76,7 +77,7 @@ def wigner_seitz(
     """Lattice vectors in or on the Wigner-Seitz cell of the supercell that belongs to a k mesh.
 
     Args:
-        lattice: (3, 3), rows, Å.
+        lattice: (3, 3), rows, Å; the lattice may be described by any of its vectors.
         mesh: three integers.
 
     Returns:
@@ -84,17 +85,19 @@ def wigner_seitz(
         number of mesh points.
     """
     size = np.array(mesh, dtype=np.int64)
-    span = [range(-n, n + 1) if n > 1 else range(1) for n in mesh]
-    cells = np.array(list(itertools.product(*span)), dtype=np.int64)
-    around = (
-        np.array(list(itertools.product(*[(-2, -1, 0, 1, 2) if n > 1 else (0,) for n in mesh])))
-        * size
-    )
-    distance = np.linalg.norm((cells[:, None] - around[None]) @ lattice, axis=2)
-    own = np.linalg.norm(cells @ lattice, axis=1)
-    inside = own <= distance.min(axis=1) + 1e-6
-    equal = (np.abs(distance - own[:, None]) < 1e-6).sum(axis=1)
-    return cells[inside], equal[inside]
+    axes = np.flatnonzero(size > 1)
+    cells = np.array(list(itertools.product(*[range(n) for n in mesh])), dtype=np.int64)
+    vectors = np.diag(size)[axes]  # of the supercell, in those of the lattice
+    if len(axes):  # the shortest: the nearest of them are next to where a point is
+        vectors = reduced_metric((vectors @ lattice) @ (vectors @ lattice).T)[1] @ vectors
+    place = np.round(cells @ lattice @ np.linalg.pinv(vectors @ lattice)).astype(np.int64)
+    near = np.array(list(itertools.product((-2, -1, 0, 1, 2), repeat=len(axes))), dtype=np.int64)
+    found = cells[:, None] - (place[:, None] + near) @ vectors  # (mesh points, tries, 3)
+    distance = np.linalg.norm(found @ lattice, axis=2)
+    inside = distance <= distance.min(axis=1, keepdims=True) + 1e-6
+    equal = np.broadcast_to(inside.sum(axis=1, keepdims=True), inside.shape)[inside]
+    order = np.lexsort(found[inside].T[::-1])
+    return found[inside][order], equal[order]
 
 
 Positions = Callable[

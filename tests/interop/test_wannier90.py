@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from deeph_gformer import bands
+from deeph_gformer.analysis.redescribe import relattice
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.errors import DataError
 from deeph_gformer.interop.wannier90 import lowdin, read_hr, wigner_seitz, write_wannier90
 from deeph_gformer.io import BlockMatrix, Structure
+
+from ..bands.conftest import graphene
 
 
 def chain(overlap: float) -> BlochProblem:
@@ -64,6 +67,25 @@ def test_wigner_seitz_counts_every_mesh_point() -> None:
         cells, degeneracy = wigner_seitz(lattice, mesh)
         assert (1.0 / degeneracy).sum() == pytest.approx(np.prod(mesh))
         assert {tuple(c) for c in cells} == {tuple(-c) for c in cells}
+
+
+@pytest.mark.parametrize("shear", [1, 3, 7])
+def test_wigner_seitz_cell_in_an_askew_description(shear: int) -> None:
+    """The same vectors, and exact eigenvalues on the mesh; near cells alone would miss some."""
+    problem = graphene(mass=0.4)
+    lattice, change = problem.structure.lattice, np.eye(3, dtype=np.int64)
+    change[0, 1] = shear
+    cells, degeneracy = wigner_seitz(lattice, (4, 4, 1))
+    askew, copies = wigner_seitz(change @ lattice, (4, 4, 1))
+    assert sorted(zip((askew @ change).tolist(), copies.tolist(), strict=True)) == sorted(
+        zip(cells.tolist(), degeneracy.tolist(), strict=True)
+    )
+    other = relattice(2, change)
+    there = BlochProblem(other.structure(problem.structure), other.blocks(problem.h))
+    model = lowdin(there, (4, 4, 1))
+    for k in ((0.25, 0.5, 0), (0.75, 0.25, 0)):
+        exact = bands.solve_dense(*problem.at(np.linalg.solve(change, k))).energies
+        np.testing.assert_allclose(model.eigenvalues(k), exact, atol=1e-12)
 
 
 def test_sisl_reads_it(tmp_path: pathlib.Path) -> None:
