@@ -12,8 +12,9 @@ from ..errors import ConfigError, DataError
 
 __all__ = ["require_count", "require_energy", "require_pencil", "require_window"]
 
-#: Accepted part of the largest value that H - H† of one k-point may have: rounding.
-_HERMITIAN = 1e-4
+#: Accepted part of the largest value that H - H† of one k-point may have, and what it may have
+#: where all of H(k) cancels (a band that crosses zero), eV: rounding.
+_HERMITIAN, _CANCELLED = 1e-4, 1e-9
 
 
 def require_window(window: Sequence[float]) -> tuple[float, float]:
@@ -98,5 +99,5 @@ def require_pencil(h: NDArray[np.number], s: NDArray[np.number], where: str) -> 
             rows = matrix[start : start + 256]
             other = matrix[:, start : start + 256].conj().T
             defect = max(defect, float(np.abs(rows - other).max()))
-        if defect > _HERMITIAN * largest:
+        if defect > max(_HERMITIAN * largest, _CANCELLED):
             raise DataError(f"{where}: {name}(k) is not Hermitian, by {defect:.3g}")

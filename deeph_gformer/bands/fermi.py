@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from ..errors import ConfigError
 from .bloch import BlochProblem
 from .electrons import electron_number
 from .kmesh import MeshSpectrum, has_time_reversal, mesh_spectrum
+from .tetrahedra import mesh_simplices, simplex_fraction
 
 __all__ = [
     "FermiLevel",
@@ -81,62 +81,6 @@ def occupations(
     return 0.5 * (1.0 + erf(x / np.sqrt(2.0))) if method == "gaussian" else expit(x)
 
 
-def _simplices(full: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Corners of the simplices that fill a periodic mesh (Kuhn's triangulation: d! simplices a
-    cell).
-
-    Args:
-        full: (n1, n2, n3), index of each mesh point.
-
-    Returns:
-        (number, d + 1), d = number of directions with more than one point.
-    """
-    axes = [a for a in range(3) if full.shape[a] > 1]
-    if not axes:
-        return full.reshape(-1, 1)
-    simplices = []
-    for order in itertools.permutations(axes):
-        corners, point = [full], full
-        for axis in order:
-            point = np.roll(point, -1, axis=axis)
-            corners.append(point)
-        simplices.append(np.stack([c.reshape(-1) for c in corners], axis=1))
-    return np.concatenate(simplices)
-
-
-def simplex_fraction(corners: NDArray[np.float64], mu: float) -> NDArray[np.float64]:
-    """Fraction of each simplex where a linearly interpolated energy is below mu (Blöchl et al., PRB
-    49, 16223 (1994), Eq. A in d = 1, 2, 3).
-
-    Args:
-        corners: (d + 1, ...), energies at the corners, ascending along axis 0.
-        mu: eV.
-
-    Returns:
-        (...), 0 to 1.
-    """
-    d = len(corners) - 1
-    if d == 0:
-        return (corners[0] < mu).astype(float)
-    e, tiny = corners, 1e-12
-    gap = lambda i, j: np.maximum(e[i] - e[j], tiny)  # noqa: E731
-    low, high = np.clip(mu - e[0], 0, None), np.clip(e[d] - mu, 0, None)
-    first = low**d / math.prod(gap(i, 0) for i in range(1, d + 1))
-    last = 1.0 - high**d / math.prod(gap(d, i) for i in range(d))
-    if d == 3:
-        x = mu - e[1]
-        middle = (
-            gap(1, 0) ** 2
-            + 3 * gap(1, 0) * x
-            + 3 * x**2
-            - (gap(2, 0) + gap(3, 1)) / (gap(2, 1) * gap(3, 1)) * x**3
-        ) / (gap(2, 0) * gap(3, 0))
-        result = np.where(mu < e[1], first, np.where(mu < e[2], middle, last))
-    else:
-        result = np.where(mu < e[1], first, last)
-    return np.where(mu <= e[0], 0.0, np.where(mu >= e[d], 1.0, result))
-
-
 def electrons_at(
     spectrum: MeshSpectrum,
     mu: float,
@@ -145,9 +89,7 @@ def electrons_at(
 ) -> float:
     """Electrons per cell with the Fermi level at ``mu`` (eV)."""
     if method == "tetrahedron":
-        corners = np.sort(
-            spectrum.energies[_simplices(spectrum.full)], axis=1
-        )  # (number, d + 1, B)
+        corners = np.sort(spectrum.energies[mesh_simplices(spectrum)], axis=1)  # (number, d + 1, B)
         fraction = simplex_fraction(
             np.moveaxis(np.where(np.isfinite(corners), corners, 1e6), 1, 0), mu
         )

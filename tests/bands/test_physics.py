@@ -8,17 +8,20 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.linalg
+from ase.dft.dos import linear_tetrahedron_integration
 from scipy.integrate import trapezoid
 
 from deeph_gformer import bands
+from deeph_gformer.analysis.redescribe import relattice
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.derivatives import HBAR2_OVER_ME
 from deeph_gformer.bands.electrons import electron_number, electrons_by_composition, parse_valence
-from deeph_gformer.bands.fermi import find_level, simplex_fraction
+from deeph_gformer.bands.fermi import find_level
 from deeph_gformer.bands.ghosts import block_contributions
 from deeph_gformer.bands.kmesh import default_mesh, has_time_reversal, mesh_spectrum
 from deeph_gformer.bands.projection import mulliken_weights, parse_projections, spin_expectation
 from deeph_gformer.bands.solve import default_window, map_kpoints, solve_dense
+from deeph_gformer.bands.tetrahedra import corner_shares, simplex_fraction
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.io import BlockMatrix
 
@@ -120,9 +123,92 @@ def test_simplex_fraction_against_random_points(d: int) -> None:
     corners = np.sort(rng.standard_normal(d + 1))
     weights = rng.dirichlet(np.ones(d + 1), 200000)
     for mu in np.linspace(corners[0] - 0.1, corners[-1] + 0.1, 7):
-        assert simplex_fraction(corners[:, None], mu)[0] == pytest.approx(
-            (weights @ corners < mu).mean(), abs=4e-3
-        )
+        below = weights @ corners < mu
+        assert simplex_fraction(corners[:, None], mu)[0] == pytest.approx(below.mean(), abs=4e-3)
+        if corners[0] < mu < corners[-1]:
+            shares = corner_shares(corners[:, None], np.array([mu]))[:, 0]
+            assert shares.sum() == pytest.approx(simplex_fraction(corners[:, None], mu)[0])
+            assert shares == pytest.approx((weights * below[:, None]).mean(axis=0), abs=4e-3)
+
+
+def lieb() -> BlochProblem:
+    """Three sites of the Lieb lattice: E = 0 and +-2 sqrt(cos² + cos²), the first one flat."""
+    crystal = structure(
+        np.diag([3.0, 3.0, 20.0]), np.array([[0, 0, 0], [1.5, 0, 0], [0, 1.5, 0]]), ((0,),) * 3
+    )
+    onsite = {(0, 0, 0, i, i): 0.0 for i in range(3)}
+    hops = {
+        (0, 0, 0, 0, 1): 1.0,
+        (-1, 0, 0, 0, 1): 1.0,
+        (0, 0, 0, 0, 2): 1.0,
+        (0, -1, 0, 0, 2): 1.0,
+    }
+    return BlochProblem(crystal, blocks(onsite | hops), label="Lieb")
+
+
+@pytest.mark.parametrize("points", [61, 64, 801])
+def test_tetrahedra_lose_no_flat_band(points: int) -> None:
+    """Its states are all there, whether or not its energy is on the grid, in projections too."""
+    dos = bands.density_of_states(
+        lieb(), "6x6x1", method="tetrahedron", window=(-4, 4), points=points, projections="1,2,3"
+    )
+    step = dos.energies_eV[1] - dos.energies_eV[0]
+    assert dos.total.sum() * step == pytest.approx(6.0, abs=1e-12)
+    flat = np.abs(dos.energies_eV) < 0.14
+    assert (dos.projected["2"] + dos.projected["3"])[flat].sum() * step > 2.0
+    for part in dos.projected.values():
+        assert part.sum() * step == pytest.approx(2.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_tetrahedron_dos_is_ases(sign: int) -> None:
+    """Means of ASE's values over the steps, where no triangle is flat; 60 or 120 degrees."""
+    a = np.array([[2.4, 0, 0], [sign * 1.2, 2.1, 0], [0, 0, 16.0]])
+    crystal = structure(a, np.array([[0, 0, 0], [0.7, 0.9, 0]]), ((0,), (0,)))
+    h = {(0, 0, 0, 0, 0): 0.3, (0, 0, 0, 1, 1): -0.2, (0, 0, 0, 0, 1): -1.1, (1, 0, 0, 0, 1): 0.7}
+    h |= {(0, 1, 0, 0, 1): -0.4, (1, 0, 0, 0, 0): 0.23, (0, 1, 0, 1, 1): 0.31}
+    spectrum = mesh_spectrum(BlochProblem(crystal, blocks(h)), "4x4x1")
+    dos = bands.density_of_states(
+        BlochProblem(crystal, blocks(h)),
+        method="tetrahedron",
+        spectrum=spectrum,
+        window=(-4, 4),
+        points=81,
+    )
+    fine = np.linspace(-4.05, 4.05, 81 * 100 + 1)
+    ase = linear_tetrahedron_integration(
+        a[[2, 0, 1]],
+        spectrum.energies[spectrum.full.reshape(-1)].reshape(1, 4, 4, 2),
+        (fine[1:] + fine[:-1]) / 2,
+    )
+    means = 2 * ase.reshape(81, 100).mean(axis=1)
+    np.testing.assert_allclose(dos.total, means, atol=1e-4)
+
+
+def test_tetrahedra_do_not_depend_on_the_description() -> None:
+    """60 degrees between the vectors instead of 120: the same triangles."""
+    problem, levels = graphene(mass=0.4), []
+    for vectors in (
+        np.eye(3),
+        [[-1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        [[0, 1, 0], [-1, -1, 0], [0, 0, 1]],
+    ):
+        other = relattice(2, np.array(vectors, dtype=np.int64))
+        there = BlochProblem(other.structure(problem.structure), other.blocks(problem.h))
+        levels.append(find_level(mesh_spectrum(there, "5x5x1"), 1.3, "tetrahedron")[0])
+    assert np.ptp(levels) < 1e-9
+
+
+def test_a_band_that_cancels_at_a_kpoint() -> None:
+    """-2 t (cos + cos) is zero, but for rounding, where that rounding is not Hermitian."""
+    crystal = structure(np.diag([2.0, 2.0, 20.0]), np.zeros((1, 3)), ((0,),))
+    problem = BlochProblem(
+        crystal, blocks({(0, 0, 0, 0, 0): 0.0, (1, 0, 0, 0, 0): -1.0, (0, 1, 0, 0, 0): -1.0})
+    )
+    energies = bands.mesh_spectrum(problem, "20x20x1").energies
+    assert np.abs(energies).min() < 1e-14 and energies.max() == pytest.approx(4.0)
+    with pytest.raises(DataError, match="not Hermitian"):
+        bands.solve_dense(np.array([[1e-3j]]), np.eye(1))
 
 
 @pytest.mark.parametrize("method", ["gaussian", "fermi", "tetrahedron"])
@@ -134,15 +220,13 @@ def test_dos_integrates_to_the_electrons_and_has_the_chains_shape(method) -> Non
     assert middle == pytest.approx(2 / (np.pi * 2.0), rel=2e-2)  # 2 spins / (pi sqrt(4 t^2 - E^2))
 
 
-def test_tetrahedron_count_is_the_integral_of_ases_tetrahedron_dos() -> None:
+def test_tetrahedron_count_is_the_integral_of_the_tetrahedron_dos() -> None:
     spectrum = mesh_spectrum(graphene(), "12x12x1")
     dos = bands.density_of_states(
         graphene(), method="tetrahedron", spectrum=spectrum, window=(-9, 2), points=20001
     )
     counted = bands.electrons_at(spectrum, 2.0, "tetrahedron")
-    assert trapezoid(dos.total, dos.energies_eV) == pytest.approx(
-        counted, rel=0.02
-    )  # ASE cuts the cells along the other diagonal
+    assert trapezoid(dos.total, dos.energies_eV) == pytest.approx(counted, rel=1e-3)
     assert find_level(spectrum, 1.4, "tetrahedron")[0] < 0
 
 
