@@ -29,12 +29,16 @@ from ..bands import (
     mesh_spectrum,
     solve_dense,
 )
+from ..bands.bravais import strain_between
 from ..bands.electrons import electron_number, electrons_by_composition
 from ..errors import ConfigError
 from .ase_io import from_atoms, read_deeph, to_atoms, write_deeph
 from .ase_matrices import MatrixCalculator
 
 __all__ = ["HamiltonianCalculator", "from_atoms", "read_deeph", "to_atoms", "write_deeph"]
+
+_ANOTHER_CELL = 0.1
+"""Strain; less is the same cell after a step of a relaxation."""
 
 
 class HamiltonianCalculator(MatrixCalculator):
@@ -75,11 +79,29 @@ class HamiltonianCalculator(MatrixCalculator):
 
     def _explicit(self) -> NDArray[np.float64] | None:
         kpts = self.parameters["kpts"]
+        if self._is_mesh(kpts):
+            return None
         return (
-            None
-            if self._is_mesh(kpts)
-            else np.asarray(kpts.kpts if isinstance(kpts, BandPath) else kpts, dtype=float)
+            self._fractions(kpts) if isinstance(kpts, BandPath) else np.asarray(kpts, dtype=float)
         )
+
+    def _fractions(self, path: BandPath) -> NDArray[np.float64]:
+        """(K, 3), fractional.
+
+        Raises:
+            ConfigError: they are fractions of the vectors of another cell.
+        """
+        kpts = np.asarray(path.kpts, dtype=float)
+        used = np.flatnonzero(np.abs(kpts).max(axis=0, initial=0.0) > 1e-9)
+        there, here = np.array(path.cell)[used], self.get_problem().structure.lattice[used]
+        strain = strain_between(here @ here.T, there @ there.T) if len(used) else 0.0
+        if strain > _ANOTHER_CELL:
+            raise ConfigError(
+                f"the BandPath is one of another cell (its vectors differ by {strain:.0%}), so its "
+                "fractional coordinates are other k-points here; make it with "
+                "atoms.cell.bandpath('GMKG', pbc=atoms.pbc)"
+            )
+        return kpts
 
     def get_spectrum(self, atoms: Atoms | None = None) -> MeshSpectrum:
         """Eigenvalues on the Γ-centred mesh: that of ``kpts``, or, where ``kpts`` are explicit
@@ -275,7 +297,7 @@ class HamiltonianCalculator(MatrixCalculator):
             solve_dense(
                 *problem.at(k), s_threshold=self.parameters["s_threshold"], where=problem.source
             ).energies
-            for k in path.kpts
+            for k in self._fractions(path)
         ]
         return BandStructure(
             path, np.array(energies)[None], reference=level.energy_eV if level else 0.0
