@@ -297,10 +297,18 @@ def _segment_line(
 
 
 def read_path_file(
-    path: str | os.PathLike[str], structure: Structure
+    path: str | os.PathLike[str],
+    structure: Structure,
+    periodic: tuple[bool, bool, bool] = (True, True, True),
 ) -> tuple[KPath, dict[str, Any]]:
     """Read DeepH-dock's ``K_PATH`` (a segment a line) or DeepH-pack's ``band_config.json``
     (``k_data``: the same lines).
+
+    Args:
+        path: the file.
+        structure: gives the lattice.
+        periodic: along which lattice vectors it repeats; lengths on the path do not depend on where
+            the others point.
 
     Returns:
         The path, and the other settings of the file (``fermi_level``, ``num_band``, ...; empty for
@@ -330,7 +338,7 @@ def read_path_file(
             raise DataError(f"{path}: holds no path segment")
     parsed = [_segment_line(str(line), str(path)) for line in lines]
     return path_from_segments(
-        structure.lattice,
+        upright(structure.lattice, periodic),
         [p[1] for p in parsed],
         [p[2] for p in parsed],
         [p[0] for p in parsed],

@@ -46,7 +46,7 @@ def _solve_bands(options: BandsOptions) -> _Solved:
     reference = problems[0][0]
     path: Any = options.path
     if options.path_file:
-        path, settings = read_path_file(options.path_file, reference.structure)
+        path, settings = read_path_file(options.path_file, reference.structure, reference.coupled)
         if nbands is None and isinstance(settings.get("num_band"), int):
             nbands = settings["num_band"] if options.solver == "sparse" else None
     found: list[tuple[str, Bands, Style]] = []

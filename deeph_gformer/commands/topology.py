@@ -167,7 +167,7 @@ def _z2(options: TopologyOptions, links: Links, said: str) -> dict[str, Any]:
 
 def _chern(options: TopologyOptions, links: Links, kind: str, said: str) -> dict[str, Any]:
     from ..bands.kmesh import parse_mesh
-    from ..bands.topology import berry_curvature
+    from ..bands.topology import berry_curvature, upward_plane
     from ..bands.topology.plot import plot_curvature
     from ..errors import ConfigError
 
@@ -180,18 +180,23 @@ def _chern(options: TopologyOptions, links: Links, kind: str, said: str) -> dict
         )
     mesh = parse_mesh(options.mesh, problem)
     maps, lines = [], [said]
+    plane, normal = upward_plane(problem)
     for value in (0.0,) if len(axes) == 2 else (0.0, 0.5):
         fixed = (0.0, 0.0, value)
-        plane = (axes[0], axes[1])
         counts = (max(mesh[plane[0]], 2), max(mesh[plane[1]], 2))
         maps.append(berry_curvature(links, plane, counts, fixed, progress("plaquette")))
         where = "" if len(axes) == 2 else f" at k3 = {value:g}"
         lines.append(f"Chern number{where} = {maps[-1].chern} ({counts[0]}x{counts[1]} plaquettes)")
+    towards = ", ".join(f"{v + 0.0:.4g}" for v in normal.round(6))
+    lines.append(f"signs are those along the normal ({towards})")
     print("\n".join(lines))
     output = options.output or pathlib.Path(f"{problem.structure.name}_{kind}.png")
     plot_curvature(maps, problem.reciprocal, output)
     print(f"written: {output}")
-    result: dict[str, Any] = {"chern": maps[0].chern if len(maps) == 1 else [m.chern for m in maps]}
+    result: dict[str, Any] = {
+        "chern": maps[0].chern if len(maps) == 1 else [m.chern for m in maps],
+        "chern_normal": normal.tolist(),
+    }
     if kind == "berry":
         result["curvature_A2"] = [one.curvature_A2.tolist() for one in maps]
         result["curvature_k_fractional"] = [one.k.tolist() for one in maps]

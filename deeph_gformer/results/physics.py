@@ -131,9 +131,9 @@ class DosResult(Result):
     fermi: dict[str, Any] | None
     """The level, as of ``fermi``."""
     method: str
-    """``gaussian`` or ``tetrahedron``."""
+    """``gaussian``, ``fermi`` or ``tetrahedron``."""
     width_eV: float | None
-    """Of the Gaussians."""
+    """Of the first two."""
     mesh: list[int]
     """k-points."""
 
@@ -201,6 +201,8 @@ class TopologyResult(Result):
     """z2: Wannier charge centres of each plane."""
     chern: int | list[int] | None = None
     """chern, berry: of the film, or of the planes k3 = 0 and 1/2."""
+    chern_normal: list[float] | None = None
+    """chern, berry: the normal, Cartesian, about which its sign and that of the curvature count."""
     curvature_A2: list[Any] | None = None
     """berry: map of each plane."""
     curvature_k_fractional: list[Any] | None = None
@@ -255,7 +257,7 @@ class ConductivityResult(Result):
     joint_dos_per_eV: list[float]
     """Pairs of a filled and an empty state at one k, 1/eV per cell, both spins."""
     drude_weight: list[list[float]]
-    """Tensor."""
+    """Tensor: of a crystal the squares of plasma frequencies, eV²; of a film eV² Å."""
     unit: str
     """Of the conductivity."""
     periodic_directions: int
@@ -277,23 +279,25 @@ class ConductivityResult(Result):
     metal: bool
     """Whether there are carriers."""
     sigma_S_per_cm: dict[str, Any] | None = None
-    """Conductivity of a crystal, bands to bands."""
+    """Conductivity of a crystal, all of it."""
     intraband_sigma_S_per_cm: dict[str, Any] | None = None
-    """That of the carriers."""
+    """The part of it that comes from the carriers."""
     dielectric: dict[str, Any] | None = None
     """Of a crystal."""
-    plasma_frequency_eV: list[list[float]] | None = None
-    """Of a crystal."""
+    plasma_frequency_eV: list[float] | None = None
+    """Of a crystal, along x, y, z."""
     sigma_e2_per_h: dict[str, Any] | None = None
-    """Conductivity of a film or wire."""
+    """Conductivity of a film, all of it; of a wire or molecule times Å or Å², see ``unit``."""
     intraband_sigma_e2_per_h: dict[str, Any] | None = None
-    """That of the carriers."""
+    """The part of it that comes from the carriers."""
     susceptibility: dict[str, Any] | None = None
     """Of a crystal."""
     susceptibility_A: dict[str, Any] | None = None
     """Of a film, Å."""
     susceptibility_A2: dict[str, Any] | None = None
     """Of a wire, Å²."""
+    susceptibility_A3: dict[str, Any] | None = None
+    """Of a molecule, Å³."""
 
 
 @dataclasses.dataclass(eq=False, repr=False)

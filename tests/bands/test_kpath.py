@@ -89,6 +89,11 @@ def test_jumps_and_deeph_path_files(tmp_path) -> None:
         '{"fermi_level": -1.5, "k_data": ["5 0 0 0 0.5 0 0 Γ M", "7 0.5 0 0 0.333 0.333 0 M K"]}'
     )
     first, _ = read_path_file(tmp_path / "K_PATH", crystal)
+    leaning = dataclasses.replace(
+        crystal, lattice=crystal.lattice + np.outer([0, 0, 1], 0.4 * crystal.lattice[0])
+    )
+    film = read_path_file(tmp_path / "K_PATH", leaning, (True, True, False))[0]
+    assert film.distances == pytest.approx(first.distances)  # wherever the vacuum vector points
     second, settings = read_path_file(tmp_path / "band_config.json", crystal)
     assert (
         np.array_equal(first.kpoints, second.kpoints)

@@ -12,6 +12,7 @@ from deeph_gformer.bands.optics import Optics, optical_conductivity, optical_sum
 from deeph_gformer.bands.optics.conductivity import E2_OVER_EPSILON0
 from deeph_gformer.bands.topology import anomalous_hall
 from deeph_gformer.errors import ConfigError
+from deeph_gformer.results import ConductivityResult
 
 from .conftest import blocks, chain, graphene, ssh, structure, write_model
 from .test_topology import haldane, kane_mele, mixed, wilson_dirac
@@ -231,6 +232,23 @@ def test_a_level_that_rounding_parts_is_one_level() -> None:
     slope = 1 / (4 * width * np.cosh(e / (2 * width)) ** 2)
     weight = E2_OVER_EPSILON0 / a * 2 * (v**2 * slope).mean()
     assert drude == pytest.approx([weight] * 3, rel=1e-6)
+
+
+def test_polarizability_of_a_molecule() -> None:
+    """Two levels, +-sqrt(1/4 + t²): 4 |x_01|² / gap e²/epsilon_0, and a result that holds it."""
+    h = blocks({(0, 0, 0, 0, 0): -0.5, (0, 0, 0, 1, 1): 0.5, (0, 0, 0, 0, 1): -1.0})
+    places = np.array([[0, 0, 0], [0, 0, 1.4]])
+    crystal = structure(np.diag([20.0, 20.0, 20.0]), places, ((0,), (0,)))
+    found = optical_conductivity(BlochProblem(crystal, h), 0.0, [0.0], broadening_eV=1e-4)
+    gap = 2 * np.sqrt(0.25 + 1.0)
+    wanted = 4 * (1.4 * 1.0 / gap) ** 2 / gap * E2_OVER_EPSILON0
+    assert found.susceptibility[0].real == pytest.approx(
+        np.diag([0, 0, wanted]), rel=1e-6, abs=1e-9
+    )
+    head = {"structure": "m", "hamiltonian": "h", "fermi": {}}
+    result = ConductivityResult.of(head, found.to_json())
+    assert result["susceptibility_A3"]["zz"]["real"] == pytest.approx([wanted])
+    assert result.unit == "e2/h A^2"
 
 
 def test_figure(tmp_path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from deeph_gformer.analysis.redescribe import relattice
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.bands.space import (
     Grid,
@@ -169,6 +170,22 @@ def test_stm_of_one_s_orbital(tmp_path: pathlib.Path) -> None:
     assert image.to_json()["topography_A"][0][0] is None
     with pytest.raises(ConfigError, match="the orbitals of this basis end 4.76 Å"):
         stm_image(problem, orbitals, chosen, height_A=5.0)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (0, 2, 1), (2, 1, 0)])
+def test_an_image_is_seen_from_the_vacuum(order: tuple[int, ...]) -> None:
+    """The surface cell turns as its vectors do about the normal; else the image is mirrored."""
+    problem, orbitals, crystal = layer()
+    change = np.eye(3, dtype=np.int64)[list(order)]
+    other = relattice(2, change)
+    there = other.structure(crystal)
+    problem = BlochProblem(there, other.blocks(problem.h), other.blocks(problem.s))
+    chosen = states_in_window(problem, (-20, 20), "1x1x1")
+    vectors = stm_image(problem, orbitals, chosen, spacing=1.6).vectors
+    axis = order.index(2)
+    first, second = np.delete(there.lattice, axis, axis=0)
+    turn = np.cross(first, second)[2] / np.linalg.norm(np.cross(first, second))
+    assert np.linalg.det(vectors) == pytest.approx(turn * np.linalg.norm(np.cross(first, second)))
 
 
 def test_what_cannot_be_drawn() -> None:

@@ -9,6 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from deeph_gformer.analysis.redescribe import relattice
 from deeph_gformer.bands import BlochProblem
 from deeph_gformer.cli import main
 from deeph_gformer.io.folder import write_matrix
@@ -78,6 +79,26 @@ def test_chern_number_curvature_and_hall_conductivity() -> None:
     assert main(words) == 0
     data = json.loads(pathlib.Path("a.json").read_text())
     assert data["sigma_e2_per_h"]["xy"] == pytest.approx(-2.0, abs=1e-2)  # two spins
+
+
+@pytest.mark.parametrize(
+    ("vectors", "normal"),
+    [
+        ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], [0, 0, 1]),
+        ([[-1, 0, 0], [0, 1, 0], [0, 0, 1]], [0, 0, 1]),
+        ([[0, 1, 0], [0, 0, 1], [1, 0, 0]], [0, 0, 1]),
+        ([[-1, 0, 0], [0, 0, 1], [0, 1, 0]], [0, 0, 1]),
+    ],
+    ids=["left-handed", "one turned round", "permuted", "both"],
+)
+def test_sign_of_a_chern_number_is_that_of_the_hall_conductivity(vectors, normal) -> None:
+    """In any description: sigma_xy = -C e²/h, for each spin."""
+    problem, other = haldane(0.2), relattice(2, vectors)
+    there = BlochProblem(other.structure(problem.structure), other.blocks(problem.h))
+    folder = write(pathlib.Path("haldane"), there, 2)
+    assert main(["topology", folder, "--kind", "chern", "--json", "c.json"]) == 0
+    data = json.loads(pathlib.Path("c.json").read_text())
+    assert data["chern"] == 1 and data["chern_normal"] == pytest.approx(normal)
 
 
 @pytest.mark.parametrize(

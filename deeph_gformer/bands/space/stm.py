@@ -181,8 +181,7 @@ def stm_image(
             f"no state of the window reaches {height_A:g} Å above the surface; go nearer"
         )
     across = first / np.linalg.norm(first)
-    up = second - (second @ across) * across
-    up = up / np.linalg.norm(up)
+    up = np.cross(normal, across)  # seen from the vacuum, whatever the order of the vectors
     vectors = np.array([[v @ across, v @ up] for v in (first, second)])
     return StmImage(vectors, height_A, ldos, kept, _crossing(volume, heights, kept), top)
 

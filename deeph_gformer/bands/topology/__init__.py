@@ -16,7 +16,7 @@ from .curvature import (
     spin_hall,
 )
 from .links import ATOM_POSITIONS, POSITION_MATRIX, Links
-from .plaquettes import BerryCurvature, berry_curvature
+from .plaquettes import BerryCurvature, berry_curvature, upward_plane
 from .wilson import WannierCentres, wannier_centres, z2_invariant, z2_of_crystal
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "berry_curvature",
     "kubo_curvature",
     "spin_hall",
+    "upward_plane",
     "wannier_centres",
     "z2_invariant",
     "z2_of_crystal",

@@ -22,7 +22,7 @@ from ...errors import ConfigError
 from ..bloch import BlochProblem
 from .links import SMALLEST_GAP_EV, Links
 
-__all__ = ["BerryCurvature", "berry_curvature"]
+__all__ = ["BerryCurvature", "berry_curvature", "upward_plane"]
 
 _LARGEST_FLUX = 0.35 * np.pi
 """Of one band through a plaquette; where it is larger, the plaquette is quartered."""
@@ -309,6 +309,25 @@ class _Plane:
             if self._sides.get(start) == side:
                 return _Plaquette(*start, side)
             side *= 2
+
+
+def upward_plane(problem: BlochProblem) -> tuple[tuple[int, int], NDArray[np.float64]]:
+    """The plane of a slab's Chern number, or of k3 = const of a crystal.
+
+    Its sign is that of a normal, which is to be the same in every description: the one towards +z,
+    towards +y where it has no z, else +x.
+
+    Args:
+        problem: repeats in two or three directions.
+
+    Returns:
+        Two reciprocal vectors in the order in which b_a x b_b is along the normal; the normal (3,).
+    """
+    a, b = [axis for axis in range(3) if problem.periodic[axis]][:2]
+    normal = np.cross(problem.reciprocal[a], problem.reciprocal[b])
+    normal /= np.linalg.norm(normal)
+    decides = next(v for v in normal[::-1] if abs(v) > 1e-6)
+    return ((a, b), normal) if decides > 0 else ((b, a), -normal)
 
 
 def berry_curvature(

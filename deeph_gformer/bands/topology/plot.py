@@ -89,10 +89,10 @@ def plot_curvature(
             k @ across, k @ up, one.curvature_A2, cmap="RdBu_r", vmin=-top, vmax=top
         )
         ax.set_aspect("equal")
-        ax.set_xlabel("$k_x$ (1/Å)")
+        ax.set_xlabel(f"k along $b_{a + 1}$ (1/Å)")
         ax.set_title(f"$C$ = {one.chern}", fontsize="medium")
         ax.tick_params(direction="in")
-    panels[0].set_ylabel("$k_y$ (1/Å)")
+    panels[0].set_ylabel("across it (1/Å)")
     bar_beside(panels[-1], mesh, "Berry curvature (Å$^2$)", extend="both")
     save_figure(figure, path)
     return panels

@@ -286,7 +286,7 @@ def unfold(
     maps = primitive_maps(problem.structure, problem.periodic, primitives)
     small = _primitive_structure(problem.structure, maps[0], problem.structure.name)
     if isinstance(path, pathlib.Path):
-        path = read_path_file(path, small)[0]
+        path = read_path_file(path, small, problem.periodic)[0]
     primitive_path = find_path(small, problem.periodic, path, npoints, path_engine)
     big = dataclasses.replace(primitive_path, kpoints=primitive_path.kpoints @ maps[0].matrix.T)
     found = band_structure(
