@@ -16,7 +16,7 @@ from .assemble import Point, assemble
 from .bloch import BlochProblem
 from .fermi import FermiLevel
 from .kpath import KPath, PathEngine, find_path
-from .projection import mulliken_weights, parse_projections, spin_expectation
+from .projection import level_means, mulliken_weights, parse_projections, spin_expectation
 from .result import Bands
 from .solve import (
     EDGE_EV,
@@ -85,10 +85,13 @@ def _solve_point(problem: BlochProblem, k: NDArray[np.float64], task: _Task) -> 
     weights: dict[str, NDArray[np.float64]] = {}
     spin = None
     if solution.vectors is not None and vectors:
-        weights = mulliken_weights(solution.vectors, s, task.masks)
+        level = functools.partial(level_means, solution.energies, width_eV=problem.rounding_eV)
+        found = mulliken_weights(solution.vectors, s, task.masks)
+        weights = {name: level(values=value) for name, value in found.items()}
         if task.weigh is not None:
             weights |= task.weigh(problem, k, solution.vectors, solution.energies, s)
-        spin = spin_expectation(problem, solution.vectors, s) if task.spin else None
+        if task.spin:
+            spin = level(values=spin_expectation(problem, solution.vectors, s))
     solution.vectors = None
     return Point(solution, weights, spin)
 
@@ -206,8 +209,8 @@ def band_structure(
         fermi: the Fermi level; a plain number is taken as given. Needed for the sparse solver,
             ``window`` and ``nbands``.
         path_engine: who chooses the lattice's own path.
-        projections: fat bands, e.g. "Mo-d,S-p".
-        spin: also <sigma> (spin-orbit coupling only).
+        projections: fat bands, e.g. "Mo-d,S-p"; states of a degenerate level share its mean.
+        spin: also <sigma> (spin-orbit coupling only); as well.
         s_threshold: project out the null space of an ill-conditioned S (dense).
         processes: k-points in parallel.
         device: torch device for dense eigenvalues.

@@ -19,7 +19,7 @@ from ..io.spin import time_reversed
 from .bloch import BlochProblem
 from .bravais import reduced_metric
 from .kpath import MOST_KPOINTS
-from .projection import mulliken_weights, parse_projections
+from .projection import level_means, mulliken_weights, parse_projections
 from .solve import map_kpoints, solve_dense
 
 __all__ = [
@@ -235,7 +235,8 @@ def _solve_point(
     if masks and found.vectors is not None:
         for name, value in mulliken_weights(found.vectors, s, masks).items():
             weights[name] = np.zeros(problem.size)
-            weights[name][: len(value)] = value
+            level = level_means(found.energies, value, problem.rounding_eV)
+            weights[name][: len(value)] = level
     return energies, weights, found.smallest_overlap, found.removed
 
 

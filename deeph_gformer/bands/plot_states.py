@@ -106,7 +106,7 @@ def plot_spin(
 ) -> Axes:
     """Bands coloured by a spin expectation value.
 
-    The states of a degenerate pair are those that LAPACK chose; only their sum has a meaning.
+    The states of a degenerate level share its mean; with inversion and time reversal that is 0.
 
     Args:
         bands: computed with spin.

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .bloch import BlochProblem
 
-__all__ = ["mulliken_weights", "parse_projections", "spin_expectation", "spin_matrices"]
+__all__ = [
+    "level_means",
+    "mulliken_weights",
+    "parse_projections",
+    "spin_expectation",
+    "spin_matrices",
+]
 
 _LETTERS = "spdfghi"
 _ITEM = re.compile(
@@ -98,6 +104,25 @@ def _layer(problem: BlochProblem, number: int, count: int) -> NDArray[np.int64]:
     if not 1 <= number <= count:
         raise ConfigError(f"projection 'layer{number}of{count}': layers are numbered from 1")
     return split_layers(problem.structure, problem.periodic, count)[number - 1]
+
+
+def level_means(
+    energies: NDArray[np.float64], values: NDArray[np.float64], width_eV: float
+) -> NDArray[np.float64]:
+    """Each state's value as the mean over its level: which states of a degenerate level there are,
+    LAPACK chooses, and only their sum has a meaning.
+
+    Args:
+        energies: (B,), ascending, eV.
+        values: (B, ...), diagonal elements.
+        width_eV: states no further apart are one level.
+    """
+    start = np.flatnonzero(np.diff(energies, prepend=-np.inf) > width_eV)
+    if len(start) == len(energies):
+        return values
+    count = np.diff(np.append(start, len(energies)))
+    means = np.add.reduceat(values, start, axis=0) / count.reshape(-1, *[1] * (values.ndim - 1))
+    return np.asarray(np.repeat(means, count, axis=0))
 
 
 def mulliken_weights(

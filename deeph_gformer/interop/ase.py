@@ -31,6 +31,7 @@ from ..bands import (
 )
 from ..bands.bravais import strain_between
 from ..bands.electrons import electron_number, electrons_by_composition
+from ..bands.kpath import KPath
 from ..errors import ConfigError
 from .ase_io import from_atoms, read_deeph, to_atoms, write_deeph
 from .ase_matrices import MatrixCalculator
@@ -176,7 +177,7 @@ class HamiltonianCalculator(MatrixCalculator):
 
     def get_eigenvalues(self, kpt: int = 0, spin: int = 0) -> NDArray[np.float64]:
         """(B,), eV on the scale of H, ascending, at k-point number ``kpt`` of
-        :meth:`get_ibz_k_points`.
+        :meth:`get_ibz_k_points`; infinite for states that ``s_threshold`` projects out.
 
         Raises:
             ConfigError: no such k-point or spin.
@@ -192,12 +193,15 @@ class HamiltonianCalculator(MatrixCalculator):
             return self.get_spectrum().energies[kpt].copy()
         if kpt not in self._points:
             h, s = problem.at(points[kpt])
-            self._points[kpt] = solve_dense(
+            found = solve_dense(
                 h,
                 s,
                 s_threshold=self.parameters["s_threshold"],
                 where=f"{problem.source}, k-point {kpt}",
             ).energies
+            self._points[kpt] = np.pad(
+                found, (0, problem.size - len(found)), constant_values=np.inf
+            )
         return self._points[kpt].copy()
 
     # --- physics ---
@@ -268,8 +272,9 @@ class HamiltonianCalculator(MatrixCalculator):
 
     def get_dos(self, **options: Any) -> Dos:
         """Both spins, see :func:`deeph_gformer.bands.density_of_states`; options override the
-        calculator's mesh.
+        calculator's mesh and ``s_threshold``.
         """
+        options = {"s_threshold": self.parameters["s_threshold"], **options}
         spectrum = None if {"mesh", "projections"} & set(options) else self.get_spectrum()
         return density_of_states(
             self.get_problem(), spectrum=spectrum, fermi=self._known_level(), **options
@@ -285,20 +290,20 @@ class HamiltonianCalculator(MatrixCalculator):
             path: special points such as "GMKG", a ``BandPath``, or None for the lattice's standard
                 path.
             npoints: of the path.
-            options: of :func:`deeph_gformer.bands.band_structure`, not with a ``BandPath``.
+            options: of :func:`deeph_gformer.bands.band_structure`; ``s_threshold`` is that of the
+                calculator by default.
         """
         from ase.spectrum.band_structure import BandStructure
 
         problem = self.get_problem()
         level = self._known_level()
+        options = {"s_threshold": self.parameters["s_threshold"], **options}
         if not isinstance(path, BandPath):
             return band_structure(problem, path, npoints, fermi=level, **options).to_ase()
-        energies = [
-            solve_dense(
-                *problem.at(k), s_threshold=self.parameters["s_threshold"], where=problem.source
-            ).energies
-            for k in self._fractions(path)
-        ]
+        kpts = self._fractions(path)
+        points = KPath(kpts, np.zeros(len(kpts)), ((0, len(kpts)),), ())
+        energies = band_structure(problem, points, fermi=level, **options).energies_eV
+        known = np.isfinite(energies).all(axis=0)
         return BandStructure(
-            path, np.array(energies)[None], reference=level.energy_eV if level else 0.0
+            path, energies[None][:, :, known], reference=level.energy_eV if level else 0.0
         )

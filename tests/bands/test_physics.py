@@ -243,6 +243,23 @@ def test_projections_add_up_to_the_total() -> None:
         parse_projections(problem, "Mo-d")
 
 
+def test_states_of_a_degenerate_level_share_its_weight() -> None:
+    """Two chains side by side: half of each state is on either, whatever LAPACK chose."""
+    crystal = structure(np.diag([2.0, 20.0, 20.0]), np.array([[0, 0, 0], [0, 9.0, 0]]), ((0,),) * 2)
+    h = {(0, 0, 0, i, i): 0.3 for i in (0, 1)} | {(1, 0, 0, i, i): -1.0 for i in (0, 1)}
+    problem = BlochProblem(crystal, blocks(h))
+    path = bands.automatic_path(crystal, (True, False, False), None, 5)
+    found = bands.band_structure(problem, path, projections="1,2")
+    for weight in found.projections.values():
+        assert weight == pytest.approx(0.5, abs=1e-12)
+    doubled = {key: np.kron(np.diag([1, 1]), np.atleast_2d(v)) + 0j for key, v in h.items()}
+    found = bands.band_structure(BlochProblem(crystal, blocks(doubled)), path, spin=True)
+    assert found.spin == pytest.approx(0.0, abs=1e-12)
+    zeeman = doubled | {(0, 0, 0, i, i): 0.3 * np.eye(2) + 0.2 * np.diag([1, -1]) for i in (0, 1)}
+    found = bands.band_structure(BlochProblem(crystal, blocks(zeeman)), path, spin=True)
+    assert found.spin[:, :, 2] == pytest.approx(np.tile([-1, -1, 1, 1], (len(path), 1)))
+
+
 def test_spin_expectation_of_zeeman_states() -> None:
     field = np.array([0.3, -0.4, 0.5])
     sigma = np.array([[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])

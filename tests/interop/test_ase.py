@@ -191,6 +191,28 @@ def test_ase_band_structure(sheet: Atoms) -> None:
     np.testing.assert_allclose(calc.band_structure(path).energies, direct.energies, atol=1e-12)
 
 
+def test_a_threshold_of_s_counts_everywhere(sheet: Atoms) -> None:
+    """States of small eigenvalues of S are projected out, whichever way energies are asked for."""
+    calc = sheet.calc
+    h, s = calc.get_problem().at((0, 0, 0))
+    value, basis = scipy.linalg.eigh(s)
+    cut = float(value[4:6].mean())
+    keep = basis[:, value > cut] / np.sqrt(value[value > cut])
+    wanted = np.linalg.eigvalsh(keep.conj().T @ h @ keep)
+    path = sheet.cell.bandpath("GMKG", npoints=8, pbc=(1, 1, 0))
+    calc.set(s_threshold=cut)
+    try:
+        for found in (calc.band_structure("GMKG", npoints=8), calc.band_structure(path)):
+            count = found.energies.shape[2]
+            assert 10 < count <= len(wanted)
+            np.testing.assert_allclose(found.energies[0, 0], wanted[:count], atol=1e-9)
+        options = {"window": (-60, 60), "width_eV": 0.3}
+        again = calc.get_dos(mesh="4x4x1", projections="C", **options)
+        np.testing.assert_allclose(again.total, calc.get_dos(**options).total, atol=1e-9)
+    finally:
+        calc.set(s_threshold=None)
+
+
 def test_bad_atoms_and_options(carbon, carbon_overlap, sheet: Atoms) -> None:
     with pytest.raises(ConfigError, match="overlap="):
         HamiltonianCalculator(carbon)
