@@ -94,6 +94,17 @@ def test_dock_file_layout(tmp_path: pathlib.Path) -> None:
     assert np.array_equal(block, mine[np.ix_(perm, perm)])
 
 
+@pytest.mark.parametrize("name", ["atom_pairs", "chunk_shapes", "chunk_boundaries", "entries"])
+def test_a_dataset_without_a_shape_is_named(tmp_path: pathlib.Path, name: str) -> None:
+    structure, h, _ = random_structure()
+    path = write_matrix(tmp_path, "hamiltonian", h, structure, "dock")
+    with h5py.File(path, "r+") as handle:
+        del handle[name]
+        handle[name] = h5py.Empty("f8")
+    with pytest.raises(DataError, match=f"hamiltonian.h5: {name} is empty"):
+        dock.read_blocks(path, structure)
+
+
 def test_hermitian_projection_never_raises_the_error() -> None:
     _, h, _ = random_structure(spinful=True)
     rng = np.random.default_rng(3)

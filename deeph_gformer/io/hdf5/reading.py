@@ -73,7 +73,7 @@ def open_dataset(handle: h5py.File, path: pathlib.Path, name: str) -> h5py.h5d.D
         name: of the dataset; soft links inside the file are followed.
 
     Raises:
-        DataError: it points out of the file, is no dataset, or is damaged.
+        DataError: it points out of the file, is no dataset, is empty, or is damaged.
     """
     try:
         _require_inside(handle.id, path, name)
@@ -85,6 +85,8 @@ def open_dataset(handle: h5py.File, path: pathlib.Path, name: str) -> h5py.h5d.D
         ):
             kind = "a virtual dataset" if virtual else "stored in another file"
             raise DataError(f"{path}: {printable(name)} is {kind}; copy its values into the file")
+        if dataset.shape is None:
+            raise DataError(f"{path}: {printable(name)} is empty, it has no shape")
         return dataset
     except (KeyError, ValueError, OSError, TypeError, RuntimeError) as error:
         raise DataError(f"{path}: {printable(name)} cannot be read ({reason(error)})") from None
