@@ -104,6 +104,9 @@ def convert_folder(
     asked = ExportSource(source, kind, place, mesh)
     known = list(asked.problem.notes) if "kind" in export.options else []
     files, notes = export.write(target, asked)
+    level = asked.problem.stated_fermi_eV if "kind" in export.options else None
+    if level is not None:
+        notes = [*notes, f"its Fermi level, on the same zero of energy, is {level:.4f} eV"]
     record = _record(source, target, to, files, known + notes)
     return record | ({"kind": asked.matrix} if "kind" in export.options else {})
 

@@ -33,6 +33,10 @@ from .sparse import block_entries, from_real_space
 __all__ = ["EXPORT", "to_sisl", "from_sisl", "from_siesta", "write_sisl", "shell_signs"]
 
 
+#: Imaginary parts, eV, that sums over k-points leave of a real H.
+_ROUNDING = 1e-10
+
+
 def _sisl(purpose: str) -> ModuleType:
     try:
         import sisl
@@ -227,6 +231,7 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
 
     Raises:
         DataError: the name ends otherwise, or netCDF4 is not installed.
+        ConfigError: H is complex without spin-orbit coupling; these files hold real numbers then.
     """
     path = pathlib.Path(path)
     if path.suffix not in (".TSHS", ".nc"):
@@ -237,6 +242,12 @@ def write_sisl(path: str | os.PathLike[str], problem: BlochProblem) -> tuple[lis
         raise DataError(
             f"{path}: .nc files need the library netCDF4, which is not installed: pip install "
             "netCDF4, or write a .TSHS file"
+        )
+    imaginary = 0.0 if problem.spinful else np.abs(problem.h.values.imag).max(initial=0.0)
+    if imaginary > _ROUNDING:
+        raise ConfigError(
+            f"{problem.source}: H(R) is complex without spin-orbit coupling; {path.suffix} files "
+            "are real then. In Python, to_sisl keeps it"
         )
     hamiltonian = to_sisl(problem)
     with atomic_path(path) as temporary:

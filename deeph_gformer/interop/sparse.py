@@ -9,16 +9,19 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ..bands import BlochProblem
+from ..bands.electrons import electron_number
 from ..errors import DataError, printable
 from ..io import BlockMatrix, Structure
 from ..io.blocks import require_keys, sort_keys
 from ..io.files import atomic_path
+from ..io.gauge import GAUGES, stated_level
 from ..io.npz import read_arrays
 from .exports import Export, ExportSource
 
@@ -130,9 +133,12 @@ def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
     ``orbital_counts`` (N,), spinless; ``orbital_l`` and ``orbital_types_length`` (shells of all
     atoms one after the other, and how many each atom has); ``spin`` 1 or 2; per matrix M = H (eV),
     S: ``M_cells`` (C, 3) and, for cell number c, ``M_c_data``, ``M_c_indices``, ``M_c_indptr``. S
-    is spinless.
+    is spinless. ``gauge`` and, where they are known, ``fermi_level`` (eV, of this H) and
+    ``electrons`` (per cell).
     """
     structure = problem.structure
+    stated = stated_level(structure.info, "prediction" if problem.predicted else "hamiltonian")
+    electrons = electron_number(structure)
     arrays: dict[str, NDArray[np.generic]] = {
         "format": np.array(_FORMAT),
         "lattice": structure.lattice,
@@ -142,7 +148,12 @@ def write_npz(path: str | os.PathLike[str], problem: BlochProblem) -> None:
         "orbital_l": np.array([l for s in structure.orbital_types for l in s], dtype=np.int64),
         "orbital_types_length": np.array([len(s) for s in structure.orbital_types], dtype=np.int64),
         "spin": np.array(problem.spin),
+        "gauge": np.array(stated.gauge),
     }
+    if stated.energy_eV is not None:
+        arrays["fermi_level"] = np.array(stated.energy_eV)
+    if electrons is not None:
+        arrays["electrons"] = np.array(electrons[0])
     for name, matrix, spin in (("H", problem.h, problem.spin), ("S", problem.s, 1)):
         cells, matrices = real_space(matrix, structure, spin)
         arrays[f"{name}_cells"] = cells
@@ -188,13 +199,28 @@ def read_npz(path: str | os.PathLike[str]) -> BlochProblem:
             _integers(table["numbers"]),
             shells,
             spin == 2,
-            {},
+            _facts(table),
             path.stem,
         )
         h, s = (_matrix(table, structure, path, *which) for which in (("H", spin), ("S", 1)))
     except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise DataError(f"{path}: no {_WHAT} ({printable(str(error))[:200]})") from None
     return BlochProblem(structure, h, s, source=str(path))
+
+
+def _facts(table: dict[str, NDArray[np.generic]]) -> dict[str, Any]:
+    """``info`` of a structure; raises ValueError where a number or the gauge is none."""
+    info: dict[str, Any] = {}
+    for name, key in (("fermi_level", "fermi_level"), ("electrons", "occupation")):
+        if name in table:
+            (info[key],) = _reals(table[name].reshape(1)).tolist()
+            if not np.isfinite(info[key]):
+                raise ValueError(f"{name} is {info[key]}")
+    if "gauge" in table:
+        info["gauge"] = str(table["gauge"])
+        if info["gauge"] not in GAUGES:
+            raise ValueError(f"gauge '{info['gauge']}'")
+    return info
 
 
 def _integers(array: NDArray[np.generic]) -> NDArray[np.int64]:

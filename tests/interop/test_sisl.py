@@ -10,12 +10,16 @@ import pytest
 
 from deeph_gformer import bands
 from deeph_gformer.bands import BlochProblem
+from deeph_gformer.cli import main
 from deeph_gformer.errors import ConfigError, DataError
 from deeph_gformer.interop.sisl import from_siesta, from_sisl, shell_signs, to_sisl, write_sisl
 from deeph_gformer.interop.sparse import read_npz, real_space, write_npz
+from deeph_gformer.io import BlockMatrix
 from deeph_gformer.io.dock import LEGACY_TO_E3NN
+from deeph_gformer.io.gauge import stated_level
 from deeph_gformer.overlap.rotation import block_rotation, harmonics
 
+from ..conftest import random_structure
 from .conftest import golden
 
 sisl = pytest.importorskip("sisl")
@@ -209,6 +213,41 @@ def test_collinear_spin_becomes_spin_doubled() -> None:
         np.testing.assert_allclose(_eigenvalues(problem, (kx, 0, 0)), exact, atol=1e-12)
 
 
+@pytest.mark.parametrize("level", [0.0, -3.25, None])
+@pytest.mark.parametrize("predicted", [False, True])
+def test_npz_keeps_the_level_of_its_hamiltonian(
+    tmp_path: pathlib.Path, level: float | None, predicted: bool
+) -> None:
+    """Through the file and a folder; DFT's level is not that of a prediction."""
+    structure, h, s = random_structure()
+    own = {"gauge": "standard"} | ({} if level is None else {"fermi_level": level})
+    structure.info.update({"fermi_level": 9.0, "occupation": 12} if predicted else own)
+    if predicted:
+        structure.info["deeph_gformer"] = own
+    elif level is None:
+        del structure.info["fermi_level"]
+    write_npz(tmp_path / "a.npz", BlochProblem(structure, h, s, predicted=predicted))
+    main(["convert", str(tmp_path / "a.npz"), str(tmp_path / "a"), "--to", "legacy"])
+    back = bands.load(tmp_path / "a")
+    assert stated_level(back.structure.info, "hamiltonian")[:2] == (level, "standard")
+    assert back.structure.info.get("occupation") == (12 if predicted else None)
+    np.testing.assert_allclose(
+        _eigenvalues(back, K[2]), _eigenvalues(BlochProblem(structure, h, s), K[2])
+    )
+
+
+def test_complex_h_without_spin_is_no_file_of_sisl(tmp_path: pathlib.Path) -> None:
+    """sisl's writers drop imaginary parts; its Hamiltonian in memory has them."""
+    structure, h, s = random_structure()
+    turned = np.exp(0.3j * (h.keys[:, 3] - h.keys[:, 4]))  # another phase of each atom's orbitals
+    values = h.values * np.repeat(turned, np.diff(h.offsets))
+    problem = BlochProblem(structure, BlockMatrix(h.keys, h.shapes, values), s)
+    with pytest.raises(ConfigError, match="H.R. is complex without spin-orbit.*to_sisl"):
+        write_sisl(tmp_path / "a.TSHS", problem)
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_allclose(np.sort(to_sisl(problem).eigh(k=K[2])), _eigenvalues(problem, K[2]))
+
+
 def test_npz(tmp_path: pathlib.Path) -> None:
     problem = _problem("MoTe2")
     write_npz(tmp_path / "a.npz", problem)
@@ -244,6 +283,8 @@ def test_npz(tmp_path: pathlib.Path) -> None:
         ("H_cells", lambda x: x * 0, "a cell twice"),
         ("numbers", lambda x: x[:, None], "another shape"),
         ("spin", lambda x: x + 2, "shells or spin"),
+        ("fermi_level", lambda x: x * np.nan, "fermi_level is nan"),
+        ("gauge", lambda x: np.array("mine"), "gauge 'mine'"),
     ],
 )
 def test_npz_that_is_none(tmp_path: pathlib.Path, name: str, change, words: str) -> None:
