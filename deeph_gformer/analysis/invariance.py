@@ -31,7 +31,7 @@ from ..io.blocks import BlockMatrix
 from ..io.structure import Structure
 from ..pipeline import HamiltonianModel, Prediction
 from .redescribe import Description, move_by_lattice, relattice, renumber, supercell
-from .states import MOST_ORBITALS, WINDOW_EV
+from .states import MOST_ORBITALS, window_of
 
 __all__ = ["Invariance", "descriptions", "invariance", "largest", "crossing"]
 
@@ -177,7 +177,8 @@ def _eigenvalues(
         )
         ends = (0, len(dft))
         if fermi is not None:
-            ends = tuple(np.searchsorted(dft, [fermi - WINDOW_EV, fermi + WINDOW_EV]))
+            low, high = window_of(dft - fermi)
+            ends = tuple(np.searchsorted(dft, [fermi + low, fermi + high]))
         theirs = _levels(again, point)
         worst = max(worst, float(np.abs(mine - theirs)[slice(*ends)].max(initial=0.0)) * 1e3)
     return worst

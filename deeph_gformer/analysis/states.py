@@ -27,7 +27,7 @@ from ..bands.bloch import BlochProblem
 from ..bands.electrons import electron_number
 from ..bands.fermi import fermi_level
 from ..bands.kmesh import mesh_points, parse_mesh, shortest_mesh
-from ..bands.solve import solve_dense
+from ..bands.solve import EDGE_EV, default_window, nearest_levels, solve_dense
 from ..errors import ConfigError, DataError
 from ..io.blocks import BlockMatrix
 from .metric import Case, Scores
@@ -42,9 +42,10 @@ __all__ = [
     "state_errors",
     "MOST_ORBITALS",
     "WINDOW_EV",
+    "window_of",
 ]
 
-#: States this close to the Fermi level count.
+#: States this close to the Fermi level count; where there are none, see :func:`window_of`.
 WINDOW_EV = 3.0
 #: Largest distance of k-points, 1/Å (2π included): a few points for the cells of training sets, Γ
 #: for large ones.
@@ -82,15 +83,15 @@ class DftStates:
     Attributes:
         problem: DFT's H and S.
         points: those k-points that have states in the window.
-        fermi_eV: the middle of the window.
-        window_eV: its half width.
+        fermi_eV: the Fermi level.
+        window_eV: (low, high), relative to it.
         left_out: k-points where S is not positive definite, and why, one sentence each.
     """
 
     problem: BlochProblem
     points: tuple[KStates, ...]
     fermi_eV: float
-    window_eV: float
+    window_eV: tuple[float, float]
     left_out: tuple[str, ...] = ()
 
     @property
@@ -118,11 +119,23 @@ class StateErrors:
     kpoints: int
 
 
+def window_of(levels: NDArray[np.float64]) -> tuple[float, float]:
+    """(low, high) eV: within :data:`WINDOW_EV`; where a gap leaves no level there, as far as 1 eV
+    beyond its edges.
+
+    Args:
+        levels: of any shape, relative to the Fermi level, eV.
+    """
+    if (np.abs(levels) <= WINDOW_EV + EDGE_EV).any():
+        return -WINDOW_EV, WINDOW_EV
+    return default_window(levels, WINDOW_EV)
+
+
 def dft_states(
     problem: BlochProblem,
     fermi_eV: float | None = None,
     *,
-    window_eV: float = WINDOW_EV,
+    window_eV: float | None = None,
     mesh: Sequence[int] | None = None,
     spacing: float = SPACING,
     shift: Sequence[float] = (0.0, 0.0, 0.0),
@@ -134,7 +147,7 @@ def dft_states(
         problem: DFT's H and S.
         fermi_eV: middle of the window; default: what info.json says, its Fermi level or, where it
             states none, that of its number of electrons (``occupation``).
-        window_eV: its half width.
+        window_eV: its half width; default: see :func:`window_of`.
         mesh: numbers of k-points; default: points no further apart than ``spacing``, along the
             shortest lattice vectors.
         spacing: 1/Å (2π included).
@@ -144,7 +157,8 @@ def dft_states(
     Raises:
         ConfigError: no Fermi level is known, the window is not positive, the mesh is none, or its
             states need too much memory.
-        DataError: no state lies in the window, or S is positive definite at no k-point.
+        DataError: no state lies in the window, all states lie on one side of the Fermi level, or S
+            is positive definite at no k-point.
     """
     fermi = problem.stated_fermi_eV if fermi_eV is None else fermi_eV
     if fermi is None:
@@ -155,7 +169,7 @@ def dft_states(
                 "(occupation), so the window of states has no middle"
             )
         fermi = fermi_level(problem, number[0]).energy_eV
-    if not 0 < window_eV < np.inf:
+    if window_eV is not None and not 0 < window_eV < np.inf:
         raise ConfigError(f"window {window_eV:g} eV: it must be positive and finite")
     numbers, back = shortest_mesh(problem, spacing) if mesh is None else (mesh, np.eye(3))
     numbers = parse_mesh(numbers, problem)
@@ -171,7 +185,7 @@ def dft_states(
             f"they are made, more than training.states_memory = {memory_GiB:g}: use fewer k-points "
             "(training.states_spacing), or raise it"
         )
-    points, left_out = [], []
+    solved, left_out = [], []
     for k, weight in zip(kpoints, weights, strict=True):
         where = f"{problem.source}, k = {np.round(k, 4).tolist()}"
         try:
@@ -182,19 +196,29 @@ def dft_states(
         if found.failure or found.vectors is None:
             left_out.append(f"{where}: {found.failure}")
             continue
-        ends = np.searchsorted(found.energies, [fermi - window_eV, fermi + window_eV])
-        if ends[1] > ends[0]:
-            inside = (int(ends[0]), int(ends[1]))
-            points.append(KStates(k, float(weight), found.energies, found.vectors, inside))
-    if len(left_out) == len(kpoints):
+        solved.append((k, float(weight), found.energies, found.vectors))
+    if not solved:
         raise DataError(left_out[0])
-    if not points:
+    levels = np.concatenate([energies for _, _, energies, _ in solved]) - fermi
+    one_sided = bool((levels > 0).all() or (levels < 0).all())
+    far = window_eV is None and one_sided and np.abs(levels).min() > WINDOW_EV
+    low, high = window_of(levels) if window_eV is None else (-window_eV, window_eV)
+    points = []
+    for k, weight, energies, vectors in solved:
+        ends = [fermi + low - EDGE_EV, fermi + high + EDGE_EV]
+        first, last = np.searchsorted(energies, ends).tolist()
+        if last > first:
+            points.append(KStates(k, weight, energies, vectors, (first, last)))
+    if far or not points:
+        reach = WINDOW_EV if window_eV is None else window_eV
+        advice = "does the level belong to this Hamiltonian?"
+        if not one_sided:
+            advice = "take a wider window (training.states_window)"
         raise DataError(
-            f"{problem.source}: no state lies within {window_eV:g} eV of the Fermi level "
-            f"{fermi:g} eV "
-            f"at {len(kpoints)} k-points; does the level belong to this Hamiltonian?"
+            f"{problem.source}: no state lies within {reach:g} eV of the Fermi level {fermi:g} eV "
+            f"at {len(kpoints)} k-points{nearest_levels(levels)} from it; {advice}"
         )
-    return DftStates(problem, tuple(points), float(fermi), float(window_eV), tuple(left_out))
+    return DftStates(problem, tuple(points), float(fermi), (low, high), tuple(left_out))
 
 
 def _first_order(d: NDArray[np.number], energies: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -288,4 +312,11 @@ class States:
             "states_error_meV": [f.error_meV for f in found],
             "ghost_meV": [f.ghost_meV for f in found],
         }
-        return Scores(values, known.left_out, {"states": found[-1].states})
+        notes = list(known.left_out)
+        if known.window_eV != (-WINDOW_EV, WINDOW_EV):
+            low, high = known.window_eV
+            notes.append(
+                f"no state lies within {WINDOW_EV:g} eV of the Fermi level, so those from "
+                f"{low:.3g} to {high:.3g} eV are judged"
+            )
+        return Scores(values, notes, {"states": found[-1].states})

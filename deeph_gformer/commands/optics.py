@@ -127,6 +127,8 @@ def _run(options: OpticsOptions) -> ConductivityResult:
     length = "Å" if found.dimensions == 2 else f"Å^{3 - found.dimensions}"
     print(f"smallest direct gap on the {'x'.join(map(str, found.mesh))} mesh", end=" ")
     print(f"{found.smallest_gap_eV:.4f} eV, {found.method}")
+    if not found.metal and found.smallest_gap_eV + options.scissor > energies[-1]:
+        echo(f"--photon ends at {energies[-1]:g} eV, below the gap: there is no transition in it")
     if found.metal:
         words = "plasma frequencies (intraband)" if found.dimensions == 3 else "Drude weight"
         values = found.plasma_eV if found.dimensions == 3 else found.drude_weight.diagonal()

@@ -231,7 +231,7 @@ def worst_structure(
         "bands": {
             "distance": first.distances.tolist(),
             "ticks": [[float(d), str(name)] for d, name in first.path.ticks],
-            "window": [-reach_eV, reach_eV],
+            "window": list(first.default_window(reach_eV)),
             "energies": {label: b.aligned_eV.tolist() for label, b in series.items()},
         }
     }

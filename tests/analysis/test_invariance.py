@@ -139,6 +139,14 @@ def test_without_overlaps_there_are_blocks_and_a_word() -> None:
     assert result.notes == ("no overlaps: no eigenvalues",) and len(result.blocks) == 4
 
 
+def test_a_fault_is_found_where_no_state_is_near_the_level() -> None:
+    structure, h, s = random_structure(1, atoms=4)
+    structure.info["fermi_level"] = -100.0
+    model: Any = ClosedForm(FAULTS["knows the cells"][0])
+    result = invariance(model, model.predict(structure, h.keys), h, s, seed=3)
+    assert result.eigenvalues["supercell"] > 0.1
+
+
 def test_an_overlap_that_is_none_is_named() -> None:
     structure, h, s = random_structure(1, atoms=4)
     model: Any = ClosedForm()

@@ -186,11 +186,28 @@ def test_the_middle_of_the_window_is_counted_where_only_electrons_are_known() ->
     assert dft_states(problem).fermi_eV == pytest.approx(0.1, abs=1e-3)
 
 
+def test_a_gap_wider_than_the_window_leaves_the_states_at_its_edges() -> None:
+    """E = 0.8 cos 2πk, and the same 20 eV above; the Fermi level is 8 eV."""
+    one, atoms = chain(0.0), np.array([1, 1])
+    two = Structure(one.structure.lattice, np.zeros((2, 3)), atoms, ((0,), (0,)), False)
+    keys = np.concatenate([one.h.keys, one.h.keys + [0, 0, 0, 1, 1]])
+    away = one.h.keys[:, :3].any(axis=1)
+    values = np.concatenate([np.where(away, 0.4, middle) for middle in (0.0, 20.0)])
+    problem = BlochProblem(two, BlockMatrix.from_blocks(keys, values[:, None, None]), source="two")
+    states = dft_states(problem, 8.0, mesh=(4, 1, 1))
+    assert states.window_eV == pytest.approx((-8.2, 12.2))
+    inside = [p.energies[slice(*p.inside)] for p in states.points]
+    assert np.sort(np.concatenate(inside)) == pytest.approx([0.0, 0.8, 19.2, 20.0])
+    assert dft_states(problem, 0.0, mesh=(4, 1, 1)).window_eV == (-3.0, 3.0)
+    with pytest.raises(DataError, match=r"3 eV .* at -7.2.* and 11.2.*training.states_window"):
+        dft_states(problem, 8.0, mesh=(4, 1, 1), window_eV=3.0)
+
+
 def test_bad_input() -> None:
     problem = chain(0.1)
     with pytest.raises(ConfigError, match="states no Fermi level"):
         dft_states(problem)
-    with pytest.raises(DataError, match="no state lies within 3 eV of the Fermi level 99 eV"):
+    with pytest.raises(DataError, match="within 3 eV of the Fermi level 99 eV.*; does the level"):
         dft_states(problem, 99.0)
     for mesh in ((0, 1, 1), (-1, 1, 1), (10**6, 10**6, 1)):
         with pytest.raises(ConfigError, match="k mesh"):

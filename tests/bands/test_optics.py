@@ -258,6 +258,22 @@ def test_figure(tmp_path) -> None:
     assert "e^2/h" in panels[1].get_ylabel()
 
 
+def test_a_molecule_with_a_wide_gap(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Two levels, x between their states d / 2, two electrons: e² d² / (epsilon_0 gap)."""
+    from deeph_gformer.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    distance, gap = 0.8, 12.0
+    cell = structure(15 * np.eye(3), np.array([[0, 0, 0], [distance, 0, 0]]), ((0,), (0,)))
+    h = blocks({(0, 0, 0, 0, 0): -5.0, (0, 0, 0, 1, 1): -5.0, (0, 0, 0, 0, 1): -gap / 2})
+    write_model("h2", BlochProblem(cell, h), info={"occupation": 2, "isorthogonal": True})
+    assert main(["optics", "h2", "--json", "o.json", "--broadening", "0.01"]) == 0
+    table = json.loads((tmp_path / "o.json").read_text())
+    static = [table["susceptibility_A3"][n]["real"][0] for n in ("xx", "yy", "zz")]
+    assert static == pytest.approx([E2_OVER_EPSILON0 * distance**2 / gap, 0, 0], rel=1e-5)
+    assert "--photon ends at 10 eV, below the gap" in capsys.readouterr().err
+
+
 def test_command(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """From a folder with a position matrix, and without it: the approximation is named."""
     from deeph_gformer.cli import main

@@ -507,7 +507,10 @@ def test_a_wide_gap_needs_no_options(
     assert data["errors"]["stage 1"]["states"] == 2
     assert data["errors"]["stage 1"]["max_meV"] == pytest.approx(1.0)
     assert main(["compare", target, "--eigenvalues", "--json", "c.json"]) == 0
-    assert json.loads(pathlib.Path("c.json").read_text())["eigenvalues"]["states"] == 2
+    compared = json.loads(pathlib.Path("c.json").read_text())
+    assert compared["eigenvalues"]["states"] == compared["states"] == 2
+    assert compared["states_error_meV"] == pytest.approx(1.0)
+    assert len(compared["states_notes"]) == (gap > 6)
     assert main(["gap", target, "--json", "g.json"]) == 0
     assert json.loads(pathlib.Path("g.json").read_text())["gap_eV"] == pytest.approx(gap)
     assert main(["dos", target, "--json", "d.json"]) == 0
