@@ -64,7 +64,8 @@ def judge(model: HamiltonianModel, folder: pathlib.Path) -> list[dict[str, Any]]
     below = (filled < states.fermi_eV).sum() / len(filled)  # a semimetal's is not whole
     electrons = round(below) * len(filled)
     reference = aligned(filled, electrons)
-    inside = np.abs(reference) < states.window_eV
+    low, high = states.window_eV
+    inside = (reference > low) & (reference < high)
     rows = []
     for stage, h in (("stage 1", prediction.stage1), ("refined", prediction.hamiltonian)):
         found = state_errors(states, h)
