@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ class TwistOptions(_BuildOptions, JsonOption):
     cell: str = option(
         required=True,
         metavar="FILE",
-        help="one layer, or a bilayer, in its primitive cell (POSCAR, .cif, ...)",
+        help="one layer, or a bilayer, in its primitive cell: POSCAR, .cif, ..., or a structure "
+        "folder",
     )
     top: str | None = option(metavar="FILE", help="the top layer, where it is another one")
     mn: tuple[tuple[int, int], ...] = option(
@@ -129,7 +131,11 @@ class TwistOptions(_BuildOptions, JsonOption):
 class SupercellOptions(_BuildOptions):
     """Of ``build supercell``."""
 
-    cell: str = option(required=True, metavar="FILE", help="any structure file that ASE reads")
+    cell: str = option(
+        required=True,
+        metavar="FILE",
+        help="any structure file that ASE reads, or a structure folder",
+    )
     size: tuple[int, int, int] | None = option(
         type=Integers(3),
         metavar="A,B,C",
@@ -156,8 +162,14 @@ class SupercellOptions(_BuildOptions):
 
 
 def _read_atoms(path: str) -> ase.Atoms:
+    from ase import Atoms
+
+    from ..io import read_folder
     from ..io.poscar import read_frames
 
+    if os.path.isdir(path):
+        found = read_folder(path)
+        return Atoms(found.numbers, found.positions, cell=found.lattice, pbc=True)
     try:
         return read_frames(path)[-1]
     except GFormerError:

@@ -7,10 +7,10 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from ..config import DataConfig, apply_overrides, field_docs, from_mapping, load_yaml, upgrade_model
+from ..config import DataConfig, apply_overrides, field_docs, from_mapping, read_yaml, upgrade_model
 from ..errors import ConfigError
 from .options import Options, argument, option
 
@@ -90,6 +90,7 @@ def read_settings(
     kind: type[T],
     more: Mapping[str, Any] | None = None,
     resume: bool = False,
+    complete: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
 ) -> T:
     """The configuration that the command line asks for.
 
@@ -98,6 +99,7 @@ def read_settings(
         kind: the dataclass.
         more: further dotted keys.
         resume: without a file, start from what the run folder holds.
+        complete: adds what follows from the values that are given.
 
     Raises:
         ConfigError: see :func:`deeph_gformer.config.load_yaml`; or no data are named.
@@ -113,12 +115,13 @@ def read_settings(
         if setting and given is not None:
             overrides[setting] = given
     overrides.update(more or {})
-    known = _resumed(overrides.get("output", kind().output)) if resume else {}
-    config = (
-        load_yaml(kind, options.config, overrides)
-        if options.config
-        else from_mapping(kind, apply_overrides(known, overrides), "command line")
-    )
+    known: Mapping[str, Any] = {}
+    if options.config:
+        known = read_yaml(options.config)
+    elif resume:
+        known = _resumed(overrides.get("output", kind().output))
+    values = complete(apply_overrides(known, overrides))
+    config = from_mapping(kind, values, str(options.config or "command line"))
     if not config.data.preprocessed:
         if resume:
             raise ConfigError(

@@ -45,7 +45,7 @@ class TrainOptions(_TrainingOptions, Stage1Options):
         "--from",
         metavar="BUNDLE",
         key="start",
-        help="start from a finished GFormer instead of random weights",
+        help="start from a finished GFormer instead of random weights, with its settings of model",
     )
     cross_fit: str | None = option(
         nargs="?",
@@ -96,7 +96,9 @@ def _run_train(options: TrainOptions) -> Training | None:
     from ..training.process import echo, warn
     from ..training.stage2 import train_gformer
 
-    config = read_settings(options, TrainConfig, resume=options.resume)
+    config = read_settings(
+        options, TrainConfig, resume=options.resume, complete=_with_model_of_start
+    )
     if options.cross_fit == "":
         beside = str(pathlib.Path(config.stage1).resolve().parent)
         config = dataclasses.replace(config, cross_fit=beside)
@@ -118,6 +120,17 @@ def _run_train(options: TrainOptions) -> Training | None:
         if text := worse_than_stage1(record["validation"], "the validation structures"):
             warn(f"{text}. {MORE}")
     return Training.of(record) if _ends(record) else None
+
+
+def _with_model_of_start(values: dict[str, Any]) -> dict[str, Any]:
+    """With ``--from``, settings of ``model`` that are not given are those of the bundle."""
+    from ..config import to_mapping
+    from ..gformer.bundle import load_bundle
+
+    start, given = values.get("start"), values.get("model") or {}
+    if not isinstance(start, str) or not start or not isinstance(given, dict):
+        return values  # what is wrong is said where settings are read
+    return values | {"model": to_mapping(load_bundle(start).model.config) | given}
 
 
 def _ends(record: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from .reading import (
     field_docs,
     from_mapping,
     load_yaml,
+    read_yaml,
     to_mapping,
     upgrade_model,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "field_docs",
     "from_mapping",
     "load_yaml",
+    "read_yaml",
     "to_mapping",
     "upgrade_model",
     "within",

@@ -25,6 +25,7 @@ __all__ = [
     "field_docs",
     "from_mapping",
     "load_yaml",
+    "read_yaml",
     "apply_overrides",
     "to_mapping",
 ]
@@ -208,14 +209,23 @@ def load_yaml(
     Raises:
         ConfigError: the file is missing, no YAML, or has a wrong key or value.
     """
+    return from_mapping(kind, apply_overrides(read_yaml(path), overrides or {}), str(path))
+
+
+def read_yaml(path: str | pathlib.Path) -> Mapping[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, no YAML, or no mapping.
+    """
     from ..io.files import read_text  # at a command's start nothing needs h5py
     from ..io.parsing import parse_yaml
 
     path = pathlib.Path(path)
-    values = parse_yaml(read_text(path, 2**20, error=ConfigError), str(path))
-    if not isinstance(values or {}, Mapping):
+    values = parse_yaml(read_text(path, 2**20, error=ConfigError), str(path)) or {}
+    if not isinstance(values, Mapping):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
-    return from_mapping(kind, apply_overrides(values or {}, overrides or {}), str(path))
+    return values
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -138,9 +139,11 @@ def start_from(
     other = [n for n in new if n in old and old[n].shape != new[n].shape]
     strange = [name for name in (*fresh, *other) if not name.startswith("invariant.")]
     if strange:
+        there, here = (dataclasses.asdict(m.config) for m in (bundle.model, model))
+        wrong = [f"model.{key} is {there[key]} there" for key in here if here[key] != there[key]]
         raise ConfigError(
-            f"--from {folder}: another network, {strange[0]} differs; use the same settings of "
-            "model"
+            f"--from {folder}: another network, {', '.join(wrong) or f'{strange[0]} differs'}; use "
+            "the same settings of model"
         )
     known = {n: v for n, v in old.items() if n in new and n not in other}
     for name in known:  # nothing is amplified more than a training from the start would do
@@ -188,4 +191,8 @@ def _check_purpose(
     for what, theirs, mine in compared:
         if theirs != mine:
             shown = "" if what.startswith("other") else f" ({theirs}, here {mine})"
-            raise ConfigError(f"--from {bundle.path}: has {what}{shown}; start from random weights")
+            key = what.partition("(")[2].rstrip(")")
+            other = f", or set {key}={str(theirs).lower()}" if key else ""
+            raise ConfigError(
+                f"--from {bundle.path}: has {what}{shown}; start from random weights{other}"
+            )

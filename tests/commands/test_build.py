@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 from ase.build import graphene
 from ase.io import read
@@ -41,6 +43,22 @@ def test_twist_prints_a_table_and_builds(
         run(*words, "--mn", "1,2", "--pq", "1,1", "-o", tmp_path / "s.vasp")
     with pytest.raises(ConfigError, match="no format by this name"):
         run(*words, "--mn", "1,2", "-o", tmp_path / "t.nonsense")
+
+
+def test_a_structure_folder_is_a_cell(
+    tmp_path: pathlib.Path, make_folder: Callable[..., pathlib.Path]
+) -> None:
+    folder, target = make_folder(atoms=2), tmp_path / "big.vasp"
+    assert run("build", "supercell", "--cell", folder, "--size", "2,1,1", "-o", target) == 0
+    lattice = np.loadtxt(folder / "lat.dat").T
+    found, positions = read(target), np.loadtxt(folder / "site_positions.dat").T
+    assert np.allclose(found.cell, lattice * np.array([[2], [1], [1]]))
+    for shift in (0 * lattice[0], lattice[0]):
+        off = (found.positions[:, None] - positions - shift) @ np.linalg.inv(found.cell)
+        away = np.abs(off - np.round(off)).max(axis=-1)  # of the nearest image
+        assert away.min(axis=0).max() < 1e-6
+    with pytest.raises(DataError, match="nothing: "):
+        run("build", "twist", "--cell", tmp_path / "nothing", "--max-atoms", 80)
 
 
 def test_supercell(tmp_path: pathlib.Path) -> None:

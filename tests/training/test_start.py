@@ -8,6 +8,7 @@ import pathlib
 import pytest
 import torch
 
+from deeph_gformer.cli import main
 from deeph_gformer.config import TrainConfig, from_mapping
 from deeph_gformer.errors import ConfigError
 from deeph_gformer.gformer.bundle import load_bundle, save_bundle
@@ -76,13 +77,31 @@ def test_another_form_of_equation_3_starts_without_effect(
 
 def test_other_sizes_are_named(finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path) -> None:
     root, stage1, bundle = finished
-    with pytest.raises(ConfigError, match="--from .*another network"):
+    with pytest.raises(ConfigError, match="--from .*another network, model.width is 16 there;"):
         run(root, stage1, tmp_path / "second", str(bundle), width=32)
+
+
+def test_the_command_takes_the_model_of_the_bundle(
+    finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, stage1, bundle = finished
+    words = ["--preprocessed", str(root), "--stage1", str(stage1), "--from", str(bundle)]
+    words += ["--epochs", "1", "--output", str(tmp_path / "second"), "--set", "data.gauge=raw"]
+    assert main(["train", *words]) == 0
+    made = load_bundle(tmp_path / "second" / "bundle").model.config
+    assert made == load_bundle(bundle).model.config and made.width == SIZES["width"]
+    (tmp_path / "a.yaml").write_text("model: {width: 32}\noutput: third\n")
+    words[words.index("--output") + 1] = str(tmp_path / "third")
+    assert main(["train", str(tmp_path / "a.yaml"), *words]) == 2  # what is given stays
+    assert "model.width is 16 there; use the same" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
-    [("gauge", "standard", "energy zero"), ("cascade", False, "purpose")],
+    [
+        ("gauge", "standard", "energy zero .*, or set data.gauge=standard$"),
+        ("cascade", False, "purpose .*, or set cascade=false$"),
+    ],
 )
 def test_bundles_of_another_purpose_are_named(
     finished: tuple[pathlib.Path, ...],
