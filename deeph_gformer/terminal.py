@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from .errors import printable
 
-__all__ = ["Plain", "Progress", "close_bars", "keep_numbers", "plain_streams"]
+__all__ = ["Plain", "Progress", "close_bars", "figures", "keep_numbers", "plain_streams"]
 
 #: What programs write on purpose: new lines, tabs, and going back on progress bars.
 _MEANT = "\n\t\r"
@@ -75,6 +75,12 @@ class Plain:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def figures(value: float, count: int = 3) -> str:
+    """``value`` with ``count`` significant figures; large ones as whole numbers: 1767, 52.4."""
+    text = f"{value:.{count}g}"
+    return f"{value:.0f}" if "e+" in text else text
 
 
 def keep_numbers() -> None:

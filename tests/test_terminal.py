@@ -12,7 +12,7 @@ import pytest
 
 from deeph_gformer import cli
 from deeph_gformer.cli import main
-from deeph_gformer.terminal import Plain, keep_numbers, plain_streams
+from deeph_gformer.terminal import Plain, figures, keep_numbers, plain_streams
 
 from .robustness.test_together import forked
 
@@ -91,6 +91,20 @@ def test_what_stands_for_a_stream_needs_no_more_than_write(
     assert "atoms" in tee.text
     tee.broken = True
     assert main(["info", str(make_folder(atoms=2))]) == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "text"),
+    [
+        (1767.4, 3, "1767"),
+        (999.7, 3, "1000"),
+        (52.37, 3, "52.4"),
+        (130.2, 2, "130"),
+        (0.5, 3, "0.5"),
+    ],
+)
+def test_large_figures_have_no_exponent(value: float, count: int, text: str) -> None:
+    assert figures(value, count) == text and figures(-value, count) == f"-{text}"
 
 
 def test_a_full_disk_is_told_once() -> None:

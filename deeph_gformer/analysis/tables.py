@@ -27,6 +27,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
 
 
+def _block_name(channel: Mapping[str, Sequence[int]]) -> str:
+    """A target block in words; shells counted from 1, in the order of ``orbital_types.dat``."""
+    from ase.data import chemical_symbols
+
+    def one(pair: str, shells: Sequence[int]) -> str:
+        """Of one pair of elements."""
+        first, second = (chemical_symbols[int(z)] for z in pair.split())
+        return f"{first}-{second}, shells {shells[0] + 1} and {shells[1] + 1}"
+
+    return " / ".join(one(pair, shells) for pair, shells in channel.items())
+
+
 def _number(value: Any, form: str = ".4f") -> str:
     return "-" if value is None else format(value, form)
 
@@ -143,7 +155,7 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
         lines += [_invariance_table(total), ""]
     lines.append(
         f"challenging structure: {total['challenging_structure']}; challenging block: "
-        f"{total['challenging_block']}; "
+        f"{_block_name(total['challenging_block'])}; "
         f"{sum(b < a for a, b in pairs)} of {total['structures']} structures better than stage 1"
     )
     return "\n".join(lines)

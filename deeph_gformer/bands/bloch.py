@@ -19,6 +19,7 @@ from ..io import BlockMatrix, Structure
 from ..io.blocks import format_key, match_keys
 from ..io.gauge import stated_level
 from ..io.periodicity import coupling, upright
+from ..terminal import figures
 from .cell_sums import BlochSum, bloch_sums
 
 __all__ = ["BlochProblem", "identity_overlap", "bloch_phases"]
@@ -155,7 +156,7 @@ class BlochProblem:
             self.notes.append(
                 f"{len(self.missing_in_s)} of {len(self.h)} blocks are in H and not in S (first "
                 f"{format_key(self.h.keys[self.missing_in_s[0]])}, "
-                f"max |H| {largest * 1e3:.3g} meV): their overlap is taken as zero"
+                f"max |H| {figures(largest * 1e3)} meV): their overlap is taken as zero"
             )
         if len(self.missing_in_h):
             largest = max(

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..io import BlockMatrix
 from ..io.periodicity import upright
 from ..io.spin import time_reversed
+from ..terminal import figures
 from .bloch import BlochProblem
 from .bravais import reduced_metric
 from .kpath import MOST_KPOINTS
@@ -142,7 +143,7 @@ def time_reversal_part(problem: BlochProblem) -> BlochProblem:
         size = part[0].size
         values[starts[:, None] + np.arange(size)] = part.reshape(len(starts), size)
     words = (
-        f"time reversal was broken by up to {broken_reversal(problem) * 1e3:.3g} meV; the "
+        f"time reversal was broken by up to {figures(broken_reversal(problem) * 1e3)} meV; the "
         "symmetric "
         "part of H is taken"
     )

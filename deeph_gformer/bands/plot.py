@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..io.files import atomic_path
+from ..terminal import figures
 from .palette import COLOURS, Style, colours_of, drawable
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ def plot_comparison(
     residuals = [np.zeros(0)]
     for (label, bands, style), colour in zip(entries, colours, strict=True):
         error = errors.get(label)
-        words = label if error is None else f"{label}: MAE {error.mae_meV:.3g} meV"
+        words = label if error is None else f"{label}: MAE {figures(error.mae_meV)} meV"
         draw_bands(ax, bands, style, colour, words, window, width if style == "line" else 1.1)
         if below is not None and error is not None:
             residuals.append(_draw_residuals(below, bands, error, style, colour))

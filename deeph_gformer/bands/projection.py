@@ -66,6 +66,7 @@ def parse_projections(
         mask = np.ones(problem.size, dtype=bool)
         if found["layer"]:
             mask &= np.isin(atom, _layer(problem, int(found["layer"]), int(found["layers"])))
+        within = mask.copy()
         if found["element"]:
             mask &= symbol == found["element"]
         if found["atom"]:
@@ -73,10 +74,13 @@ def parse_projections(
         if found["shell"]:
             mask &= shell == _LETTERS.index(found["shell"])
         if not mask.any():
-            have = sorted({f"{s}-{_LETTERS[l]}" for s, l in zip(symbol, shell, strict=True)})
+            have = sorted(
+                {f"{s}-{_LETTERS[l]}" for s, l in zip(symbol[within], shell[within], strict=True)}
+            )
+            part = "it" if within.all() else f"layer{found['layer']}of{found['layers']}"
             raise ConfigError(
                 f"projection '{item}' selects no orbital of '{structure.name}' ({len(structure)} "
-                f"atoms); it has {', '.join(have)}"
+                f"atoms); {part} has {', '.join(have)}"
             )
         masks[item] = mask
     return masks

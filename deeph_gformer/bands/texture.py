@@ -186,6 +186,8 @@ def plot_texture(
     at = slice((len(texture.offsets) - 1) % step // 2, None, step)
     x, y = np.meshgrid(texture.offsets[at], texture.offsets[at], indexing="ij")
     reach = float(texture.offsets[-1] - texture.offsets[0]) / max(len(x), 1)
+    energy = "E" if texture.fermi_eV is None else "E - E_\\mathrm{F}"
+    origin = " from the centre" if texture.centre.any() else ""
     for ax, band, energies, spin in zip(
         panels, texture.bands, texture.energies_eV, texture.spin, strict=True
     ):
@@ -216,12 +218,12 @@ def plot_texture(
             edgecolor="0.25",
             linewidth=0.3,
         )
-        ax.set_title(f"band {band + 1}", fontsize="medium")
+        ax.set_title(f"band {band + 1}, lines: ${energy}$ (eV)", fontsize="medium")
         ax.set_aspect("equal")
         ax.xaxis.set_major_locator(MaxNLocator(5, prune="both"))
-        ax.set_xlabel("$k_x$ (1/Å)")
+        ax.set_xlabel(f"$k_x${origin} (1/Å)")
         ax.tick_params(direction="in")
-    panels[0].set_ylabel("$k_y$ (1/Å)")
+    panels[0].set_ylabel(f"$k_y${origin} (1/Å)")
     bar_beside(panels[-1], arrows, "$\\langle\\sigma_z\\rangle$")
     if title:
         figure.suptitle(drawable(title), fontsize="medium")

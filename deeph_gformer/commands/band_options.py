@@ -101,8 +101,8 @@ class BandsOptions(LevelOptions):
     check: Literal["auto", "count", "random", "none"] = option(
         default="auto",
         group=_SOLVER,
-        help="how the sparse solver shows that no state is missing: by counting eigenvalues (half "
-        "the time), by random vectors (cheap, leaves a chance of 1e-9), or not at all; auto: one "
+        help="how the sparse solver shows that no state is missing: by counting eigenvalues "
+        "(exact, slower), by random vectors (leaves a chance of 1e-9), or not at all; auto: one "
         "of the first two, by size; with --unfold: random",
     )
     device: str | None = option(

@@ -62,6 +62,11 @@ def _run_compare(options: CompareOptions) -> Comparison:
     from ..io.folder import matrix_path
 
     other = options.other or options.reference
+    if kinds_of(options.reference) == ["prediction"]:
+        raise DataError(
+            f"{options.reference}: holds a prediction and no DFT Hamiltonian; name the folder with "
+            f"DFT's first: compare DIR {options.reference}"
+        )
     reference = load_problem(options, options.reference, "hamiltonian")
     kind: HamiltonianKind = "prediction" if "prediction" in kinds_of(other) else "hamiltonian"
     if kind == "hamiltonian" and real_path(other) == real_path(options.reference):

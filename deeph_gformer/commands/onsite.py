@@ -97,8 +97,8 @@ VERBS = (
         "validation fall by 10 % or more. It is used like any other, and needs S.",
         results=(LevelFit,),
         examples=(
-            "onsite --preprocessed DATA --splits runs/mine/splits.json --stage1 MODEL_DIR "
-            "--model runs/mine/bundle --output runs/mine/bundle-onsite",
+            "onsite --preprocessed DATA --splits runs/mine/splits.json --stage1 MODEL_DIR \\\n"
+            "      --model runs/mine/bundle --output runs/mine/bundle-onsite",
         ),
     ),
 )

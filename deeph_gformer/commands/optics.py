@@ -142,7 +142,8 @@ def _run(options: OpticsOptions) -> ConductivityResult:
     else:
         static = found.susceptibility[0].real.diagonal()
         name = f"susceptibility ({length})"
-    print(f"Re {name} at {energies[0]:g} eV: {', '.join(f'{v:.4f}' for v in static)}")
+    named = zip(("xx", "yy", "zz"), static, strict=True)
+    print(f"Re {name} at {energies[0]:g} eV: {', '.join(f'{axis} {v:.4f}' for axis, v in named)}")
     output = options.output or pathlib.Path(f"{problem.structure.name}_optics.png")
     plot_optics(found, output)
     print(f"written: {output}")

@@ -7,6 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..results import DosResult, FermiResult, GapResult
+from ..terminal import figures
 from .levels import fermi_of, valence_of
 from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
@@ -156,7 +157,8 @@ def _run_gap(options: GapOptions) -> GapResult:
     if gap.uncertain_eV:
         echo(
             f"valleys are many or narrow against the {mesh} mesh: where it was not searched, an "
-            f"edge may be better by up to {gap.uncertain_eV * 1e3:.3g} meV; take a denser --mesh"
+            f"edge may be better by up to {figures(gap.uncertain_eV * 1e3)} meV; take a denser "
+            "--mesh"
         )
     elif gap.uncertain_eV is not None:
         print(f"{mesh} mesh, and a second one half a step beside it: no other valley is as deep")

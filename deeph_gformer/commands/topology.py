@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..results import TopologyResult
+from ..terminal import figures
 from .levels import fermi_of, valence_of
 from .loading import echo, progress, single_problem
 from .options import Number, Verb, option
@@ -123,13 +124,13 @@ def _run(options: TopologyOptions) -> TopologyResult:
 def _echo_gap(links: Links) -> None:
     equal = f", one of {links.smallest_gap_points} equal ones" * (links.smallest_gap_points > 1)
     print(
-        f"smallest gap met {links.smallest_gap_eV * 1e3:.3g} meV at k = "
+        f"smallest gap met {figures(links.smallest_gap_eV * 1e3)} meV at k = "
         f"{[round(float(v), 4) for v in links.smallest_gap_k]}{equal}"
     )
     if links.bottom_eV < links.top_eV:
         echo(
-            f"bands overlap by {(links.top_eV - links.bottom_eV) * 1e3:.3g} meV or more (at the "
-            "k-points met): a semimetal, whose filled bands are apart at every k met; the "
+            f"bands overlap by {figures((links.top_eV - links.bottom_eV) * 1e3)} meV or more (at "
+            "the k-points met): a semimetal, whose filled bands are apart at every k met; the "
             "invariant is theirs. 'gap' searches for gaps and band edges between these points"
         )
 
@@ -138,7 +139,7 @@ def _z2(options: TopologyOptions, links: Links, said: str) -> dict[str, Any]:
     from ..bands.topology import z2_of_crystal
     from ..bands.topology.plot import plot_centres
 
-    numbers, planes = z2_of_crystal(links, progress("line"))
+    numbers, planes = z2_of_crystal(links, progress("Wilson loop"))
     print(said)
     if len(numbers) == 1:
         print(f"Z2 = {numbers[0]}")

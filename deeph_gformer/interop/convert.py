@@ -235,7 +235,7 @@ def convert(
             echo=echo,
             **({} if fdf is None else {"fdf": fdf}),
         )
-    _refuse(source, "which holds structure folders", given, _OF_RUNS)
+    _refuse(source, "which holds structure folders (its DFT runs: --from CODE)", given, _OF_RUNS)
     return _convert_folders(source, target, to, overwrite, skip_existing, echo, options)
 
 

@@ -35,7 +35,7 @@ def test_the_table_says_which_errors_these_are(
         "refined": means,
         "structures": 2,
         "challenging_structure": "0",
-        "challenging_block": {},
+        "challenging_block": {"42 16": [6, 0], "16 42": [0, 6]},
     }
     for kind, value in (("raw", 7.0), ("gauge_free", 8.0)):
         total.update({f"{kind}_stage1_mae_meV": value, f"{kind}_refined_mae_meV": value / 2})
@@ -61,6 +61,7 @@ def test_the_table_says_which_errors_these_are(
         and "1 of 2 structures better" in text
         and said in text
     )
+    assert "block: Mo-S, shells 7 and 1 / S-Mo, shells 1 and 7; 1 of 2" in text
     row = next(line for line in lines if line.startswith(f"MAE_all^H {other} "))
     assert ("7.0000" if other.startswith("raw") else "8.0000") in row
     assert next(line for line in lines if line.startswith("on-site")).split()[1:] == [

@@ -287,6 +287,9 @@ def test_command(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     right = optical_conductivity(problem, 0.0, np.arange(9) * 0.5, "4x4x1", positions=positions)
     assert table["sigma_e2_per_h"]["xy"]["real"] == pytest.approx(right.sigma[:, 0, 1].real)
     assert table["method"] == "position matrix" and (tmp_path / "km_optics.png").is_file()
+    static = right.susceptibility[0].real.diagonal()
+    named = ", ".join(f"{axis} {value:.4f}" for axis, value in zip(("xx", "yy", "zz"), static))
+    assert f"Re susceptibility (Å) at 0 eV: {named}\n" in capsys.readouterr().out
     assert main([*words, "--atom-positions"]) == 0
     assert "strengths are wrong" in capsys.readouterr().err
     assert main([*words[:2], "--photon", "3", "2", "1"]) == 2

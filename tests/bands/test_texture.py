@@ -68,6 +68,15 @@ def test_degenerate_bands_are_told_and_wrong_input_is_named(tmp_path) -> None:
     assert (tmp_path / "t.png").stat().st_size > 10_000
 
 
+def test_axes_say_where_they_begin_and_lines_their_unit() -> None:
+    (ax,) = plot_texture(spin_texture(rashba(), [0], points=3, fermi_eV=0.1))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$k_x$ (1/Å)", "$k_y$ (1/Å)")
+    assert ax.get_title() == "band 1, lines: $E - E_\\mathrm{F}$ (eV)"
+    (ax,) = plot_texture(spin_texture(rashba(), [0], (0.5, 0, 0), points=3))
+    assert ax.get_xlabel() == "$k_x$ from the centre (1/Å)"
+    assert ax.get_title() == "band 1, lines: $E$ (eV)"
+
+
 def test_command(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from deeph_gformer.cli import main
 
@@ -113,5 +122,13 @@ def test_projection_on_layers() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             parse_projections(problem, text)
+    lattice, places = np.diag([3.0, 3.0, 20.0]), np.array([[0, 0, 5.0], [0, 0, 9.0]])
+    cells = [(0, 0, 0), (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)]
+    h = {(*cell, i, i): np.eye(4 if i else 1) for cell in cells for i in (0, 1)}
+    uneven = BlochProblem(structure(lattice, places, ((0,), (0, 1))), blocks(h), source="uneven")
+    with pytest.raises(ConfigError, match="layer1of2-C-p' .*; layer1of2 has C-s$"):
+        parse_projections(uneven, "layer1of2-C-p")
+    with pytest.raises(ConfigError, match="; it has C-p, C-s$"):
+        parse_projections(uneven, "Mo")
     with pytest.raises(ConfigError, match="need a slab"):
         parse_projections(chain(), "layers1")

@@ -52,7 +52,7 @@ def test_convert(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> 
         (["{folder}", "{out}", "--to", "npz", "--mesh", "3x3x1"], "--mesh: has no effect on npz"),
         (
             ["{folder}", "{out}", "--fdf", "nope.fdf"],
-            "--fdf: has no effect on .*, which holds structure folders",
+            "--fdf: has no effect on .*, which holds structure folders .its DFT runs: --from CODE",
         ),
         (
             ["{file}.npz", "{out}", "--kind", "prediction", "--fdf", "a.fdf"],

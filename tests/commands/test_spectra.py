@@ -301,6 +301,17 @@ def test_compare_needs_a_prediction_of_the_same_structure(
     assert words in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_compare_says_that_the_folder_of_dft_comes_first(
+    folder: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, "dft")
+    (folder / "hamiltonians.h5").unlink()
+    assert main(["compare", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert f"no DFT Hamiltonian; name the folder with DFT's first: compare DIR {folder}" in said
+    assert main(["compare", "dft", str(folder)]) == 0
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError
+from ...terminal import figures
 from ..bloch import BlochProblem
 from .links import SMALLEST_GAP_EV, Links
 
@@ -286,7 +287,7 @@ class _Plane:
                 f"{self._links.problem.source}: the Berry curvature has a peak at k = "
                 f"{np.round(self.k((x, y)), 5).tolist()} that no plaquette resolves: the gap "
                 f"closes there, nearly (smallest met: "
-                f"{self._links.smallest_gap_eV * 1e3:.3g} meV); a denser --mesh looks closer"
+                f"{figures(self._links.smallest_gap_eV * 1e3)} meV); a denser --mesh looks closer"
             )
         del self._sides[x, y]
         four = [_Plaquette(x + i * half, y + j * half, half) for i in (0, 1) for j in (0, 1)]

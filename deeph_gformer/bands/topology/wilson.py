@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError
+from ...terminal import figures
 from ..kmesh import broken_reversal, has_time_reversal
 from .links import Links
 
@@ -197,7 +198,7 @@ def z2_invariant(
                 f"{links.problem.source}: Wannier centres jump between k = {a:.5f} and {b:.5f} "
                 f"along "
                 f"reciprocal vector {pump + 1}; the gap is too small for a Z2 number "
-                f"(smallest met: {links.smallest_gap_eV * 1e3:.3g} meV)"
+                f"(smallest met: {figures(links.smallest_gap_eV * 1e3)} meV)"
             )
     order = np.array(sorted(found))
     centres = np.array([found[t] for t in order.tolist()])
@@ -215,7 +216,7 @@ def _require_time_reversal(links: Links) -> None:
     if not has_time_reversal(problem):
         raise ConfigError(
             f"{problem.source}: time reversal is broken, by up to "
-            f"{broken_reversal(problem) * 1e3:.3g} meV, so there is no Z2 number; --kind "
+            f"{figures(broken_reversal(problem) * 1e3)} meV, so there is no Z2 number; --kind "
             "chern has a "
             "meaning. If this is an error of a prediction: --time-reversal takes the symmetric part"
         )

@@ -84,7 +84,7 @@ def split_layers(
     axes = repeating_axes(periodic)
     if len(axes) != 2 or count > len(structure):
         raise ConfigError(
-            f"{count} layers are asked (one for each primitive cell): they need a slab, and "
+            f"{count} layers are asked (by --fat, or one for each --unfold): they need a slab, and "
             f"'{structure.name}' repeats in {len(axes)} directions with {len(structure)} atoms"
         )
     frame = split_frame(
