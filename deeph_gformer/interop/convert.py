@@ -106,7 +106,7 @@ def convert_folder(
     files, notes = export.write(target, asked)
     level = asked.problem.stated_fermi_eV if "kind" in export.options else None
     if level is not None:
-        notes = [*notes, f"its Fermi level, on the same zero of energy, is {level:.4f} eV"]
+        notes = [f"its Fermi level, on the same zero of energy, is {level:.4f} eV", *notes]
     record = _record(source, target, to, files, known + notes)
     return record | ({"kind": asked.matrix} if "kind" in export.options else {})
 
