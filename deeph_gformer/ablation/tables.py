@@ -104,8 +104,8 @@ def _rows(results: Sequence[dict[str, Any]], reference: dict[str, Any]) -> list[
                 for k in per_seed[0]
             }
             for key in ("mae_all_meV", *(next(iter(m.labels)) for m in metrics().values())):
-                values = [m[key] for m in per_seed]
-                if len(values) > 1 and None not in values:
+                values = [value for m in per_seed if (value := m[key]) is not None]
+                if len(values) > 1:
                     mean[_spread(key)] = float(np.std(values, ddof=1))
             row["tests"][name] = mean
         rows[kind] = row
