@@ -24,6 +24,7 @@ from ..stage1.embedded.checkpoint import import_optimizer
 from ..stage1.embedded.provider import EmbeddedStage1
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, joiner
+from .before import stage1_errors, warn_if_worse
 from .folder import RECORD_FILE, check_run, locked, recorded, this_run
 from .gauge import choose_gauge
 from .module import Stage1Task
@@ -109,7 +110,7 @@ def _train(
             torch.nn.init.zeros_(net.lin_edge.weight)
     net.chunk, net.again = config.edge_chunk, settings.checkpoint_activations
     dtype = net.lin_edge.weight.dtype
-    below = first if first is not None or old is None else EmbeddedStage1(old)
+    below = first if first is not None or old is None else EmbeddedStage1(old, dtype=dtype)
     choice = choose_gauge(
         config.data.gauge, splits["train"], below, device=own_device(config.training)
     )
@@ -149,6 +150,12 @@ def _train(
         "deeph_gformer": __version__,
     }
     save = SaveModelFolder(folder / "model", arguments, targets, ini, notes)
+    before = None
+    if below is not None and first is None:
+        known = FeatureCache(below, "off", features=False, device=own_device(settings))
+        errors = stage1_errors(samples["val"], known, to_product, settings.hermitian)
+        before = {"best_val_mae_meV": float(np.mean(errors))}
+        echo(f"{continue_from}: on validation {before['best_val_mae_meV']:.4f} meV")
     with recorded(folder, config, splits):
         result = fit(
             task,
@@ -171,6 +178,8 @@ def _train(
     }
     if first_rank():
         write_basis_table(splits["train"], folder / "model" / OVERLAP_TABLE)
+        if before is not None:
+            warn_if_worse(before, result)
         write_json(folder / RECORD_FILE, record)  # the last one: where it is nothing is done again
     return record
 

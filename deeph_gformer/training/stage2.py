@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from ..algebra.blocks import DirectSumToProduct
+from ..analysis.metrics import headline
 from ..config import GFormerConfig, TrainConfig
-from ..data.dataset import Sample, has_time_reversal, left_out
+from ..data.dataset import has_time_reversal, left_out
 from ..data.edges import learned_edges
 from ..data.sketch import sketch_samples
-from ..data.symmetry import hermitian_product, transpose_index
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..gformer.bundle import Bundle, Stage1Identity
 from ..gformer.model import GFormer
 from ..io.gauge import Gauge
@@ -25,17 +25,18 @@ from ..pipeline import HamiltonianModel
 from ..prediction.identity import identify
 from ..stage1.provider import Stage1Provider
 from .batches import FeatureCache, feature_bytes, joiner
+from .before import stage1_errors, warn_if_worse
 from .folder import check_run, locked, recorded, this_run
 from .folds import CrossFitCache, read_cross_fit
 from .gauge import choose_gauge
-from .module import Stage2Task, masked_loss
+from .module import Stage2Task
 from .overlap_table import write_basis_table
 from .process import echo, first_rank, memory_hint, note, own_device, warn
 from .run import fit, loaders
 from .samples import TrainingSamples, count_samples, learned_from, own_images, training_samples
 from .seen import recognise, trained_on
 from .splits import run_splits
-from .stage2_bundle import SaveBundle, finish, record_of, structures_of
+from .stage2_bundle import SaveBundle, finish, record_of, structures_of, validation_errors
 from .stage2_network import Output, new_model, start_from
 from .state_bank import state_bank
 
@@ -119,7 +120,7 @@ def _train(
         config.model, out, reads, role.cascade, samples["train"], cache, to_product
     )
     identity = None if role.used is None else identify(role.used)
-    earlier = (
+    start = (
         start_from(config.start, model, out, identity, role.cascade, choice.gauge)
         if config.start
         else None
@@ -136,11 +137,16 @@ def _train(
     data = sketch_samples(samples, None if task.bank is None else task.bank.read)
     parameters = sum(p.numel() for p in model.parameters())
     echo(f"GFormer arch {config.model.arch}, {parameters:,} parameters{_before(errors)}")
+    if start is not None and first_rank():
+        finished = HamiltonianModel(role.used, start, own_device(settings))
+        errors["start_validation"] = found = validation_errors(finished, samples["val"])
+        echo(f"--from {config.start}: on validation {headline(found, role.used is None)}")
     known = record_of(config, splits, samples["train"], parameters)
     known |= {**errors, **choice.to_json(), "edges": learned_edges(edges), **(extra or {})}
     bundle = role.bundle(model, identity, choice.gauge, known, folder / "bundle")
     with recorded(folder, config, splits):
         if first_rank():
+            earlier = None if start is None else start.training
             known.update(structures_of(samples["train"]), **trained_on(splits, earlier))
         save = SaveBundle(bundle, lambda path: write_basis_table(everything, path))
         reference = errors.get("stage1_val_mae_meV")
@@ -161,6 +167,8 @@ def _train(
     both = HamiltonianModel(role.used, bundle, own_device(settings))
     if first_rank():
         finish(folder / "bundle", bundle, both, splits, samples)
+        if start is not None:
+            warn_if_worse(record["start_validation"], record["validation"])
     return both, record
 
 
@@ -357,27 +365,3 @@ def _first_errors(
         echo(seen.text)
     share = dict(zip((s.folder for s in samples["train"]), seen.weights.tolist(), strict=True))
     return {**record, **seen.to_json()}, [share[s.folder] for s in learned_from(samples)]
-
-
-def stage1_errors(
-    samples: Sequence[Sample], cache: FeatureCache, to_product: DirectSumToProduct, hermitian: bool
-) -> list[float]:
-    """MAE of stage 1 alone on each structure, meV.
-
-    Args:
-        samples: labelled structures.
-        cache: stage 1 of each.
-        to_product: DStoDP.
-        hermitian: of ½(H + H†), as it is written.
-    """
-    transpose = transpose_index(to_product.targets)
-    values = []
-    for sample in samples:
-        direct_sum = cache.get(sample)[1]
-        if direct_sum is None:
-            raise DataError(f"{sample.folder}: stage 1 gave no Hamiltonian for it")
-        error = to_product(direct_sum) - sample.label
-        if hermitian:
-            error = hermitian_product(error, sample.partner, transpose)
-        values.append(masked_loss(error, sample.mask, "mae", 1e-3).item())
-    return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,7 +110,7 @@ def start_from(
     stage1: Stage1Identity | None,
     cascade: bool,
     gauge: str,
-) -> Mapping[str, Any]:
+) -> Bundle:
     """Take over the weights and units of a finished model, where both have them.
 
     Units belong to the weights, so they are the bundle's, but for channels that a training from the
@@ -126,7 +126,7 @@ def start_from(
         gauge: of its labels.
 
     Returns:
-        The record of the finished model's training.
+        The finished model.
 
     Raises:
         ConfigError: the bundle is of another basis, stage 1, gauge or purpose, or of another size.
@@ -160,7 +160,7 @@ def start_from(
         for value in last.parameters():
             torch.nn.init.zeros_(value)
         echo(f"--from {folder}: Eq. 3 in its present form is new to this bundle and starts at zero")
-    return bundle.training
+    return bundle
 
 
 def _check_purpose(

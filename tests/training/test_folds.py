@@ -22,6 +22,7 @@ from deeph_gformer.io import legacy, read_folder, read_matrix
 from deeph_gformer.stage1 import load_stage1
 from deeph_gformer.stage1.bundle import read_notes
 from deeph_gformer.training.batches import FeatureCache
+from deeph_gformer.training.before import stage1_errors
 from deeph_gformer.training.folds import (
     FOLDS_FILE,
     CrossFitCache,
@@ -30,7 +31,7 @@ from deeph_gformer.training.folds import (
     train_folds,
 )
 from deeph_gformer.training.stage1 import train_stage1
-from deeph_gformer.training.stage2 import stage1_errors, train_gformer
+from deeph_gformer.training.stage2 import train_gformer
 
 from ..conftest import random_structure, write_tiny_stage1
 from .test_training import Folder, dataset, settings

@@ -61,6 +61,31 @@ def test_training_starts_where_the_bundle_ended(
     assert not torch.allclose(fresh["head.gates.2.weight"], before["head.gates.2.weight"])
 
 
+def test_a_training_that_makes_it_worse_says_so(
+    finished: tuple[pathlib.Path, ...],
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The bundle is judged on the validation structures of the new training; they are those of its
+    own here, whose error it has in its record."""
+    root, stage1, bundle = finished
+    own = load_bundle(bundle).training["validation"]
+    spoilt = run(root, stage1, tmp_path / "spoilt", str(bundle), rate=1.0)
+    assert spoilt["start_validation"] == pytest.approx(own, rel=1e-6)
+    key = (
+        "gauge_free_refined_mae_meV"
+        if "gauge_free_refined_mae_meV" in own
+        else ("raw_refined_mae_meV")
+    )
+    before, now = own[key], spoilt["validation"][key]
+    assert f"--from {bundle}: on validation" in capsys.readouterr().out and now > before
+    assert f"started from ({before:.4f} meV, now {now:.4f} meV)" in caplog.text
+    caplog.clear()
+    run(root, stage1, tmp_path / "same", str(bundle), rate=1e-12)
+    assert "started from" not in caplog.text
+
+
 def test_another_form_of_equation_3_starts_without_effect(
     finished: tuple[pathlib.Path, ...], tmp_path: pathlib.Path
 ) -> None:

@@ -695,6 +695,35 @@ def test_edges_of_a_training_are_those_of_its_predictions(
     assert len(own.predict(root / "s0").edges.keys) == counts["s0"]
 
 
+@pytest.mark.parametrize("rate", [1e-12, 1.0])
+def test_stage_1_that_gets_worse_is_told(
+    make_folder: Folder,
+    tiny_stage1: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    rate: float,
+) -> None:
+    """A network that goes on at a rate of nothing keeps the error that was told at the start."""
+    values = settings(
+        dataset(make_folder),
+        tmp_path / "run",
+        epochs=1,
+        learning_rate=rate,
+        min_learning_rate=0.0,
+        warmup_steps=0,
+    )
+    found = train_stage1(from_mapping(TrainStage1Config, values), continue_from=str(tiny_stage1))
+    said = capsys.readouterr().out.partition(f"{tiny_stage1}: on validation ")[2]
+    before = float(said.split()[0])
+    worse = f"started from ({before:.4f} meV, now {found['best_val_mae_meV']:.4f} meV)"
+    if rate < 1:
+        assert found["best_val_mae_meV"] == pytest.approx(before, rel=1e-6)
+        assert "started from" not in caplog.text
+    else:
+        assert found["best_val_mae_meV"] > before and worse in caplog.text
+
+
 def test_one_kind_of_edges_for_all_structures(
     make_folder: Folder, tiny_stage1: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
