@@ -155,6 +155,8 @@ class Training(_Trained):
     """What tells the structures from others, with those of the bundle that it started from."""
     validation: dict[str, float] | None = None
     """Errors of the finished bundle, raw and without μS."""
+    start_validation: dict[str, float] | None = None
+    """``--from``: those of the bundle that it started from, on the same structures."""
     guard: dict[str, Any] | None = None
     """Statistics of the training set, for the guard."""
 

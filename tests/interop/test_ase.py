@@ -154,11 +154,14 @@ def test_ase_dos(sheet: Atoms) -> None:
         points=2001,
     )
     np.testing.assert_allclose(ours.total, dos.get_dos(), atol=1e-6 * dos.get_dos().max())
-    fine = DOS(sheet.calc, width=0.0, npts=16001, window=(-40, 40)).get_dos()
-    own = sheet.calc.get_dos(method="tetrahedron", window=(-40, 40), points=1601)
-    means = np.convolve(fine, [0.05, *[0.1] * 9, 0.05], "same")[::10]  # over the steps of own
-    same = np.abs(own.total - means) < 1e-3 * own.total.max()
-    assert same.mean() > 0.98  # ASE's rule has no triangles whose corners are all at one energy
+    sheet.calc.set(kpts=(5, 4, 1))  # ASE's rule loses triangles whose corners are at one energy
+    try:
+        fine = DOS(sheet.calc, width=0.0, npts=160001, window=(-40, 40)).get_dos()
+        own = sheet.calc.get_dos(method="tetrahedron", window=(-40, 40), points=1601)
+    finally:
+        sheet.calc.set(kpts=(4, 4, 1))
+    means = np.convolve(fine, [0.005, *[0.01] * 99, 0.005], "same")[::100]  # over own's steps
+    np.testing.assert_allclose(own.total[1:-1], means[1:-1], atol=2.5e-3 * own.total.max())
 
 
 def test_ase_band_structure(sheet: Atoms) -> None:
